@@ -1,0 +1,48 @@
+# The commands of this project, the same for people and for CI. Needs git, make and Python 3.11 or newer.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint format wheel-check
+
+demo: .venv/demo.installed  ## set up, and run the demo: raw to analyzed, with its lineage
+	$(BIN)/crucible-lineage demo
+
+test: .venv/test.installed  ## set up, and run the tests
+	$(BIN)/python -m pytest
+
+lint: .venv/test.installed .typecheck  ## style, types, import arrows
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=.typecheck $(BIN)/mypy -p crucible_lineage
+	PYTHONPATH=.typecheck $(BIN)/lint-imports
+
+format: .venv/test.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel-check: .venv/test.installed  ## the wheel, installed elsewhere, imports every module
+	$(BIN)/python -m pytest tests/packaging --run-wheel
+
+# The package as it is once installed, tasks and flows inside: what type and import checkers have to see.
+.typecheck: Makefile
+	rm -rf .typecheck && mkdir -p .typecheck/crucible_lineage
+	for part in crucible_lineage/*; do ln -s "../../$$part" ".typecheck/$$part"; done
+	ln -s ../../tasks .typecheck/crucible_lineage/tasks
+	ln -s ../../flows .typecheck/crucible_lineage/flows
+	touch .typecheck
+
+.venv/demo.installed: requirements/demo.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; say where with: make PYTHON=/path/to/python3"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) --require-hashes -r requirements/demo.txt
+	$(INSTALL) --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv/test.installed: requirements/test.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; say where with: make PYTHON=/path/to/python3"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) --require-hashes -r requirements/test.txt
+	$(INSTALL) --no-deps --no-build-isolation -e .
+	touch .venv/demo.installed $@

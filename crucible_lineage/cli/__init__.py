@@ -1,0 +1,54 @@
+"""The command line. A command opens a session, calls the library once and prints; it is imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from crucible_lineage import __version__
+
+__all__ = ["main"]
+
+# Command -> (module, what `--help` says). Known here, so that `--help` and `--version` import no command.
+COMMANDS = {
+    "demo": ("demo", "Run the Raman calibration on measured spectra: raw to analyzed, with its lineage."),
+    "run": ("run", "Run a pipeline: make what is not there yet, and register it."),
+    "plan": ("run", "Say what a run would do, and why. Changes nothing."),
+    "check": ("check", "Check pipeline files, or a dataset's lineage; exit code 2 if a file has a fault."),
+    "lineage": ("lineage", "Show where a dataset comes from and what was made of it."),
+    "serve": ("serve", "Run the embedded Crucible for other programs."),
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"crucible_lineage.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        # click matches near names by loading every command; a plain look-up is enough and loads one.
+        if args and args[0] not in COMMANDS:
+            ctx.fail(f"there is no command {args[0]!r}; there are: {', '.join(COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="crucible-lineage")
+def main() -> None:
+    """Processing pipelines whose every result is registered in Crucible, exactly once, with its story.
+
+    Crucible is the service named by CRUCIBLE_API_URL and CRUCIBLE_API_KEY (or by the official client's configuration);
+    without them, an embedded one in the data folder.
+    """

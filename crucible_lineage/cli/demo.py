@@ -1,0 +1,95 @@
+"""`demo`: the Raman calibration, from measured files to a table of band positions, with its lineage."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crucible_lineage.cli.engines import run_with_engine
+from crucible_lineage.cli.lineage import write_picture
+from crucible_lineage.cli.options import FAILURE, crucible_options, json_option, open_session, print_json, reports_errors
+from crucible_lineage.cli.progress import Progress
+from crucible_lineage.errors import InputError
+from crucible_lineage.fetch import fetch_lineage
+from crucible_lineage.lineage import render_tree
+from crucible_lineage.pipeline.bind import bind_file
+from crucible_lineage.pipeline.run import RunResult
+from crucible_lineage.session import Session
+
+__all__ = ["demo_command"]
+
+
+@click.command("demo")
+@crucible_options
+@click.option("--engine", type=click.Choice(["prefect", "local"]), default="prefect", show_default=True)
+@json_option
+@reports_errors
+def demo_command(data: Path | None, url: str | None, api_key: str | None, engine: str, as_json: bool) -> None:
+    """Calibrate a measured Raman spectrum and check its bands: three raw files, three steps, one lineage.
+
+    Running it again changes nothing: the results are there, and nothing is run.
+    """
+    for package in ("numpy", "scipy", "matplotlib"):
+        if find_spec(package) is None:
+            raise InputError(f"the demo needs {package}; install it with: pip install 'crucible-lineage[demo]'")
+    with open_session(data, url, api_key) as session:
+        if not as_json:
+            click.echo(session.settings.describe())
+        pipeline = bind_file(raman_pipeline(), session.store)
+        with Progress(list(pipeline.steps), quiet=as_json) as progress:
+            result = run_with_engine(engine, pipeline, session, progress.listen, jobs=2)
+        if not result.ok:
+            for step, error in result.errors.items():
+                click.echo(f"error: {step}: {error}", err=True)
+            sys.exit(FAILURE)
+        _report(result, session, as_json=as_json)
+
+
+def raman_pipeline() -> Path:
+    """The declaration of the demo's pipeline, as it was installed."""
+    spec = find_spec("crucible_lineage.deployments")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    if not folders:
+        raise InputError("the demo's pipeline is not installed; install crucible-lineage anew")
+    return Path(folders[0]) / "pipelines" / "raman.yaml"
+
+
+def _report(result: RunResult, session: Session, *, as_json: bool) -> None:
+    mfids = {name: found[0] for name, found in result.inputs.items()}
+    mfids |= {step: outputs["out"] for step, outputs in result.datasets.items()}
+    graph = fetch_lineage(session, mfids["bands"], thumbnails=True)
+    pictures = {kind: session.settings.data / "demo" / f"lineage.{kind}" for kind in ("svg", "html")}
+    for kind, path in pictures.items():
+        write_picture(graph, mfids["bands"], path, kind)
+    table = _band_table(session, mfids["bands"])
+    if as_json:
+        lineage = {kind: str(path) for kind, path in pictures.items()}
+        print_json({"datasets": mfids, "executed": result.executed, "lineage": lineage, "bands": table})
+        return
+    click.echo(f"\n{render_tree(graph, mfids['bands'])}\n")
+    _print_table(table)
+    click.echo(f"\nlineage as a picture: {pictures['svg']}\nlineage to explore:   {pictures['html']}")
+    if not result.executed:
+        click.echo("everything was there already; nothing was run")
+
+
+def _band_table(session: Session, mfid: str) -> list[dict[str, Any]]:
+    """The registered table of band positions, as Crucible has it."""
+    files = session.client.datasets.list_files(mfid)
+    (table,) = (file for file in files if file.filename == "bands.csv")
+    text = session.client.files.download_bytes(table).decode()
+    return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
+
+
+def _print_table(table: list[dict[str, Any]]) -> None:
+    names = list(table[0])
+    click.echo("polystyrene bands, in cm-1 (reference: ASTM E1840)")
+    click.echo("  " + "  ".join(f"{name.removesuffix('_cm1'):>12}" for name in names))
+    for row in table:
+        click.echo("  " + "  ".join(f"{row[name]:12.2f}" for name in names))

@@ -1,0 +1,145 @@
+"""Checksums of a file in the shape that uploads need: SHA-256, CRC32C of the whole and of each part, in one reading."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import google_crc32c
+
+from crucible_lineage.errors import FileChangedError
+
+__all__ = ["BLOCK_BYTES", "PART_SIZE_BYTES", "FileChecksums", "blocks", "crc32c_text", "require_unchanged", "scan_file"]
+
+BLOCK_BYTES = 1 << 20  # measured: larger blocks cost page faults, smaller ones calls
+PART_SIZE_BYTES = 64 << 20  # what Crucible's signed uploads use unless the server decides otherwise
+_POLYNOMIAL = 0x82F63B78  # Castagnoli, bits reflected
+
+
+@dataclass(frozen=True)
+class FileChecksums:
+    """What one reading of a file found. `mtime_ns` is that of the bytes read; the CRCs are unsigned 32-bit numbers."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+    crc32c: int
+    part_size: int
+    part_crc32c: tuple[int, ...]
+
+    def parts(self, part_size: int) -> tuple[int, ...] | None:
+        """CRC32C of each part of `part_size` bytes, or None if that cannot be told without reading again."""
+        if part_size == self.part_size:
+            return self.part_crc32c
+        if part_size >= self.size:
+            return (self.crc32c,)
+        if part_size % self.part_size:
+            return None
+        per_part = part_size // self.part_size
+        groups = range(0, len(self.part_crc32c), per_part)
+        return tuple(self._joined(start, min(start + per_part, len(self.part_crc32c))) for start in groups)
+
+    def _joined(self, start: int, stop: int) -> int:
+        lengths = [min(self.part_size, self.size - index * self.part_size) for index in range(start, stop)]
+        return _joined(list(zip(self.part_crc32c[start:stop], lengths, strict=True)))
+
+
+def scan_file(path: Path, part_size: int = PART_SIZE_BYTES) -> FileChecksums:
+    """All checksums of a file, from one reading in blocks of 1 MiB.
+
+    Raises FileChangedError if size or modification time moves meanwhile.
+    """
+    before = path.stat()
+    digest = hashlib.sha256()
+    parts: list[tuple[int, int]] = []
+    crc = length = total = 0
+    for block in blocks(path, 0, None, part_size):
+        digest.update(block)
+        crc = google_crc32c.extend(crc, block)
+        length += len(block)
+        if length == part_size:
+            parts.append((crc, length))
+            total, crc, length = total + length, 0, 0
+    if length or not parts:
+        parts.append((crc, length))
+        total += length
+    checksums = FileChecksums(
+        size=total,
+        mtime_ns=before.st_mtime_ns,
+        sha256=digest.hexdigest(),
+        crc32c=_joined(parts),
+        part_size=part_size,
+        part_crc32c=tuple(part_crc for part_crc, _ in parts),
+    )
+    require_unchanged(path, checksums)
+    return checksums
+
+
+def part_checksums(path: Path, size: int, part_size: int) -> tuple[int, ...]:
+    """CRC32C of each part of a file, by reading it; for a part size that the scan did not foresee."""
+    return tuple(
+        functools.reduce(google_crc32c.extend, blocks(path, offset, min(part_size, size - offset)), 0)
+        for offset in range(0, size, part_size)
+    )
+
+
+def require_unchanged(path: Path, checksums: FileChecksums) -> None:
+    """FileChangedError unless the file still has the size and modification time it was scanned with."""
+    try:
+        now = path.stat()
+    except FileNotFoundError as cause:
+        raise FileChangedError(f"{path} is gone since it was read; nothing of it counts as stored") from cause
+    if (now.st_size, now.st_mtime_ns) != (checksums.size, checksums.mtime_ns):
+        raise FileChangedError(
+            f"{path} changed since it was read: {checksums.size} bytes then, {now.st_size} now\n"
+            "wait until nothing writes to it, then start again"
+        )
+
+
+def blocks(path: Path, offset: int, size: int | None, boundary: int = BLOCK_BYTES) -> Iterator[bytes]:
+    """A file's bytes from `offset` on, `size` of them or all, in blocks that never cross a multiple of `boundary`."""
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        position = 0
+        while size is None or position < size:
+            wanted = min(BLOCK_BYTES, boundary - position % boundary)
+            block = file.read(wanted if size is None else min(wanted, size - position))
+            if not block:
+                return
+            position += len(block)
+            yield block
+
+
+def crc32c_text(crc: int) -> str:
+    """A CRC32C as storage headers write it: four bytes, high one first, in base64."""
+    return base64.b64encode(crc.to_bytes(4, "big")).decode()
+
+
+def _joined(parts: list[tuple[int, int]]) -> int:
+    """CRC32C of pieces laid end to end, from each piece's CRC and length."""
+    return functools.reduce(lambda crc, part: _times(_shift(part[1]), crc) ^ part[0], parts, 0)
+
+
+@functools.lru_cache(maxsize=64)
+def _shift(length: int) -> int:
+    """x to the power of 8 * length, modulo the polynomial: what `length` zero bytes do to a CRC before them."""
+    result, square, exponent = 1 << 31, 1 << 30, 8 * length
+    while exponent:
+        if exponent & 1:
+            result = _times(square, result)
+        square, exponent = _times(square, square), exponent >> 1
+    return result
+
+
+def _times(a: int, b: int) -> int:
+    """Product of two polynomials over GF(2) modulo Castagnoli's; the highest bit is the lowest power."""
+    product = 0
+    for bit in range(31, -1, -1):
+        if a >> bit & 1:
+            product ^= b
+        b = b >> 1 ^ (_POLYNOMIAL if b & 1 else 0)
+    return product

@@ -1,0 +1,100 @@
+"""The client: one object with a key, a pool of connections, and the calls of the service by subject."""
+
+from __future__ import annotations
+
+import ssl
+from types import TracebackType
+
+import httpx
+
+from crucible_lineage.client.account import AccountCalls
+from crucible_lineage.client.datasets import DatasetCalls
+from crucible_lineage.client.deletions import DeletionCalls
+from crucible_lineage.client.files import FileCalls
+from crucible_lineage.client.graphs import GraphCalls
+from crucible_lineage.client.ingestions import IngestionCalls
+from crucible_lineage.client.metadata import MetadataCalls
+from crucible_lineage.client.projects import InstrumentCalls, ProjectCalls
+from crucible_lineage.client.retry import RetryPolicy
+from crucible_lineage.client.samples import SampleCalls
+from crucible_lineage.client.session import Session, Timeouts
+from crucible_lineage.client.storage import Storage, Unsealing
+from crucible_lineage.client.wire import parse
+from crucible_lineage.errors import ServerError
+from crucible_lineage.models import Health
+
+__all__ = ["CrucibleClient"]
+
+KEEPALIVE_S = (
+    4.0  # below the 5 s after which common servers close an idle connection, so that no call meets a closing one
+)
+
+
+class CrucibleClient:
+    """Calls Crucible's API at `api_url` with `api_key`. Thread-safe; making one sends nothing.
+
+    Every call returns records of `crucible_lineage.models` or raises an error of `crucible_lineage.errors`. Calls that
+    may be sent twice without harm are repeated as `retry` says. `transport` replaces the network, for API and storage.
+    """
+
+    def __init__(
+        self,
+        api_url: str,
+        api_key: str,
+        *,
+        timeout: Timeouts = Timeouts(),  # noqa: B008  a frozen value
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008  likewise
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        trust = httpx.create_ssl_context()
+        self._api = _connections(trust, transport)
+        self._storage = _connections(trust, Unsealing(transport) if transport else None)
+        session = Session(api_url, api_key, timeouts=timeout, retry=retry, http=self._api)
+        self._session = session
+        self.files = FileCalls(session, Storage(timeout, self._storage))
+        self.metadata = MetadataCalls(session)
+        self.ingestions = IngestionCalls(session)
+        self.datasets = DatasetCalls(session, self.files, self.metadata, self.ingestions)
+        self.samples = SampleCalls(session)
+        self.instruments = InstrumentCalls(session)
+        self.projects = ProjectCalls(session)
+        self.account = AccountCalls(session)
+        self.graphs = GraphCalls(session)
+        self.deletions = DeletionCalls(session)
+
+    @property
+    def api_url(self) -> str:
+        """The address of the API, without a slash at the end."""
+        return self._session.api_url
+
+    def health(self) -> Health:
+        """Whether the service and its database work; asked without the key, and answered also when they do not."""
+        what = "ask for the service's health"
+        try:
+            answer = self._session.call("GET", "/health/ready", what, authorized=False, is_final=lambda _: True)
+        except ServerError as error:
+            if error.status != 503:
+                raise
+            return Health(status="degraded")
+        return parse(Health, answer, what)
+
+    def close(self) -> None:
+        """All connections are closed; nothing can be called afterwards."""
+        self._api.close()
+        self._storage.close()
+
+    def __enter__(self) -> CrucibleClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"CrucibleClient({self.api_url!r})"
+
+
+def _connections(trust: ssl.SSLContext, transport: httpx.BaseTransport | None) -> httpx.Client:
+    limits = httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=KEEPALIVE_S)
+    return httpx.Client(transport=transport, limits=limits, verify=trust, timeout=None)  # noqa: S113  set per request

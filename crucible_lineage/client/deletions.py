@@ -1,0 +1,81 @@
+"""Deletion: asked for, reviewed, carried out; each step leaves a record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Unpack
+
+from crucible_lineage.client.filters import DeletionFilters, sent_filters
+from crucible_lineage.client.paging import pages
+from crucible_lineage.client.session import Session
+from crucible_lineage.client.wire import parse, segment
+from crucible_lineage.models import DeletedRecord, DeletionRequest
+
+__all__ = ["DeletionCalls"]
+
+ELEVATED = {"Crucible-Privilege-Mode": "elevated"}
+
+
+class DeletionCalls:
+    """`client.deletions`. `elevated` uses the rights of an administrator; others are refused."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def request(self, mfid: str, reason: str | None = None) -> DeletionRequest:
+        """The request to delete a resource. It is hidden from lists from now on, and deleted only after a review."""
+        what = f"request deletion of {mfid}"
+        path = f"/resources/{segment(mfid, 'resource')}/delete"
+        return parse(
+            DeletionRequest, self._session.call("POST", path, what, mfid=mfid, params={"reason": reason}), what
+        )
+
+    def get(self, request_id: int) -> DeletionRequest:
+        """The request as it stands."""
+        what = f"read deletion request {request_id}"
+        return parse(DeletionRequest, self._session.get(f"/deletion_requests/{int(request_id)}", what), what)
+
+    def list(self, *, limit: int | None = None, **filters: Unpack[DeletionFilters]) -> list[DeletionRequest]:
+        """Deletion requests, all or `limit` of them."""
+        params: dict[str, Any] = {**filters}
+        direction = params.pop("direction", None)  # the one list that takes a direction without a sort
+        params = {**sent_filters(params, DeletionFilters), "direction": direction}
+        return list(
+            pages(self._session, "/deletion_requests", DeletionRequest, "list deletion requests", params, limit)
+        )
+
+    def approve(self, request_id: int, *, notes: str | None = None, elevated: bool = False) -> DeletionRequest:
+        """The request, approved: the resource may be deleted now."""
+        return self._review(request_id, "approved", notes, elevated)
+
+    def reject(self, request_id: int, *, notes: str | None = None, elevated: bool = False) -> DeletionRequest:
+        """The request, rejected: the resource is as it was before."""
+        return self._review(request_id, "rejected", notes, elevated)
+
+    def delete(self, mfid: str, *, force: bool = False, elevated: bool = False) -> None:
+        """The resource is gone for good. Needs an approved request, or `force` from an administrator."""
+        self._session.call(
+            "DELETE",
+            f"/resources/{segment(mfid, 'resource')}",
+            f"delete {mfid}",
+            mfid=mfid,
+            params={"force": True} if force else None,
+            headers=ELEVATED if elevated else None,
+        )
+
+    def deleted(self, *, limit: int | None = None, resource_id: str | None = None) -> Iterator[DeletedRecord]:
+        """The audit entries of what was deleted, newest first."""
+        params = {"resource_id": resource_id}
+        return pages(self._session, "/deletion_audit", DeletedRecord, "list what was deleted", params, limit)
+
+    def _review(self, request_id: int, status: str, notes: str | None, elevated: bool) -> DeletionRequest:
+        what = f"have deletion request {request_id} {status}"
+        answer = self._session.call(
+            "PATCH",
+            f"/deletion_requests/{int(request_id)}",
+            what,
+            params={"status": status, "reviewer_notes": notes},
+            headers=ELEVATED if elevated else None,
+            repeatable=False,  # a second review is a conflict
+        )
+        return parse(DeletionRequest, answer, what)

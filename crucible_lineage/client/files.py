@@ -1,0 +1,209 @@
+"""Files of datasets: upload, list, download."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Unpack
+
+from crucible_lineage.client.checksums import FileChecksums, require_unchanged, scan_file
+from crucible_lineage.client.download import Progress as DownloadProgress
+from crucible_lineage.client.download import fetch, fetch_bytes, local_path
+from crucible_lineage.client.filters import FileFilters, sent_filters
+from crucible_lineage.client.paging import pages
+from crucible_lineage.client.session import Session
+from crucible_lineage.client.storage import Storage
+from crucible_lineage.client.upload import (
+    Outgoing,
+    Progress,
+    UploadSession,
+    abort,
+    open_replacement,
+    open_session,
+    send_parts,
+)
+from crucible_lineage.client.wire import parse, parse_all, segment
+from crucible_lineage.errors import ConflictError, FileConflictError, InputError, ServerError
+from crucible_lineage.models import FileRecord
+
+__all__ = ["FileCalls", "UploadedFile"]
+
+
+@dataclass(frozen=True)
+class UploadedFile:
+    """A file that the dataset has. `existed`: it had these bytes under this name before, so nothing was sent."""
+
+    file: FileRecord
+    existed: bool
+
+
+class FileCalls:
+    """`client.files`."""
+
+    def __init__(self, session: Session, storage: Storage) -> None:
+        self._session = session
+        self.storage = storage
+
+    def upload(
+        self,
+        dataset_mfid: str,
+        path: str | Path,
+        *,
+        filename: str | None = None,
+        checksums: FileChecksums | None = None,
+        progress: Progress | None = None,
+        replace: bool = False,
+    ) -> UploadedFile:
+        """The file's record, after the dataset has its bytes; nothing is sent that is there already.
+
+        With `checksums` (from `scan_file`) the file is read once, without it twice. A name that is taken by other
+        content is a FileConflictError, unless `replace` is True: then the record keeps its MFID and gets the new
+        content. FileChangedError if the file changes meanwhile; nothing of it is stored then.
+        """
+        outgoing = _outgoing(dataset_mfid, Path(path), filename, checksums)
+        if outgoing.checksums.size == 0:
+            return self._upload_empty(outgoing)
+        try:
+            opened = open_session(self._session, outgoing)
+        except ConflictError as error:
+            found = self._resolve_conflict(outgoing, error, replace)
+            if isinstance(found, UploadedFile):
+                return found
+            opened = found
+        if isinstance(opened, FileRecord):
+            return _existing(outgoing, opened)
+        return UploadedFile(self._send(outgoing, opened, progress), existed=False)
+
+    def list(
+        self, dataset_mfid: str | None = None, *, limit: int | None = None, **filters: Unpack[FileFilters]
+    ) -> list[FileRecord]:
+        """The files of a dataset, or without one all that this key may read."""
+        if dataset_mfid is None:
+            return list(self.iter(limit=limit, **filters))
+        what = f"list the files of {dataset_mfid}"
+        answer = self._session.get(f"/datasets/{segment(dataset_mfid)}/files", what, mfid=dataset_mfid)
+        digest = filters.get("sha256_hash")
+        return [file for file in parse_all(FileRecord, answer, what) if digest in (None, file.sha256_hash)][:limit]
+
+    def iter(self, *, limit: int | None = None, **filters: Unpack[FileFilters]) -> Iterator[FileRecord]:
+        """All files that this key may read, page by page as they are taken."""
+        return pages(self._session, "/files", FileRecord, "list files", sent_filters(filters, FileFilters), limit)
+
+    def get(self, file_mfid: str) -> FileRecord:
+        """The record of a file."""
+        what = f"read file {file_mfid}"
+        answer = self._session.get(f"/files/{segment(file_mfid, 'file')}", what, mfid=file_mfid)
+        return parse(FileRecord, answer, what)
+
+    def update(self, file_mfid: str, **fields: Any) -> FileRecord:
+        """The record with `fields` (filename, access_note, ...) changed."""
+        what = f"change file {file_mfid}"
+        path = f"/files/{segment(file_mfid, 'file')}"
+        return parse(FileRecord, self._session.call("PATCH", path, what, mfid=file_mfid, body=fields), what)
+
+    def delete(self, file_mfid: str) -> None:
+        """The file is gone from its dataset."""
+        path = f"/files/{segment(file_mfid, 'file')}"
+        self._session.call("DELETE", path, f"delete file {file_mfid}", mfid=file_mfid)
+
+    def download(self, file: str | FileRecord, folder: str | Path, *, progress: DownloadProgress | None = None) -> Path:
+        """The path in `folder` where the file is now, with its SHA-256 checked against the record.
+
+        A file that is there already with the right bytes is fetched again; an interrupted download is continued.
+        """
+        record = self._downloadable(file)
+        target = local_path(Path(folder), record)
+        return fetch(self.storage, record, self.download_link(record.mfid), target, progress)
+
+    def download_bytes(self, file: str | FileRecord) -> bytes:
+        """The content of a file that fits into memory, checked against the record."""
+        record = self._downloadable(file)
+        return fetch_bytes(self.storage, record, self.download_link(record.mfid))
+
+    def download_link(self, file_mfid: str) -> str:
+        """A link to the file's bytes, good for about an hour for anybody who has it: keep it out of logs."""
+        what = f"get a download link for file {file_mfid}"
+        path = f"/files/{segment(file_mfid, 'file')}/download_link"
+        answer = self._session.get(path, what, mfid=file_mfid)
+        if not isinstance(answer, dict) or not isinstance(answer.get("url"), str):
+            raise ServerError(f"could not {what}: Crucible's answer holds none", mfid=file_mfid)
+        return str(answer["url"])
+
+    def _downloadable(self, file: str | FileRecord) -> FileRecord:
+        record = self.get(file) if isinstance(file, str) else file
+        if record.storage_path is None or (record.storage_backend or "gcs") != "gcs":
+            raise InputError(
+                f"file {record.filename} ({record.mfid}) cannot be downloaded: Crucible holds its record, not its bytes"
+            )
+        return record
+
+    def _send(self, outgoing: Outgoing, opened: UploadSession, progress: Progress | None) -> FileRecord:
+        try:
+            return send_parts(self._session, self.storage, outgoing, opened, progress)
+        except BaseException:
+            abort(self._session, outgoing, opened.upload_id)
+            raise
+
+    def _resolve_conflict(
+        self, outgoing: Outgoing, error: ConflictError, replace: bool
+    ) -> UploadedFile | UploadSession:
+        """The name is taken: by the same bytes, or by others that are replaced if that was asked for."""
+        detail = error.detail if isinstance(error.detail, dict) else {}
+        if error.code != "filename_exists" or not isinstance(detail.get("file_mfid"), str):
+            raise error
+        taken = self.get(detail["file_mfid"])
+        if (taken.sha256_hash, taken.size) == (outgoing.checksums.sha256, outgoing.checksums.size):
+            return UploadedFile(taken, existed=True)
+        etag = detail.get("etag") or taken.etag
+        if replace:
+            return open_replacement(self._session, outgoing, taken.mfid, etag)
+        raise FileConflictError(
+            f"could not {outgoing.what}: it has a file of that name with other content ({taken.mfid})\n"
+            "give the file another name, or upload it with replace=True",
+            filename=outgoing.filename,
+            file_mfid=taken.mfid,
+            etag=etag,
+            status=error.status,
+            detail=error.detail,
+            code=error.code,
+            mfid=outgoing.dataset_mfid,
+        ) from error
+
+    def _upload_empty(self, outgoing: Outgoing) -> UploadedFile:
+        """An empty file has no part to sign; it goes by the resumable route, which sends no bytes for it."""
+        answer = self._post_empty(outgoing, "initiate", outgoing.body())
+        if answer.get("existing_file") is not None:
+            return _existing(outgoing, parse(FileRecord, answer["existing_file"], outgoing.what))
+        body = {"upload_id": answer.get("upload_id"), "sha256_hash": outgoing.checksums.sha256}
+        answer = self._post_empty(outgoing, "complete", body)
+        return UploadedFile(parse(FileRecord, answer, outgoing.what), existed=False)
+
+    def _post_empty(self, outgoing: Outgoing, call: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        path = f"/datasets/{outgoing.dataset_mfid}/upload/{call}"
+        mfid = outgoing.dataset_mfid
+        answer = self._session.call("POST", path, outgoing.what, mfid=mfid, body=body, repeatable=True)
+        return answer if isinstance(answer, dict) else {}
+
+
+def _outgoing(dataset_mfid: str, path: Path, filename: str | None, checksums: FileChecksums | None) -> Outgoing:
+    name = filename or path.name
+    if not name or "/" in name or "\\" in name or name in (".", ".."):
+        raise InputError(f"not a file name: {name!r}\nfiles in a dataset have names without folders")
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; nothing was sent")
+    if checksums is None:
+        checksums = scan_file(path)
+    else:
+        require_unchanged(path, checksums)
+    return Outgoing(segment(dataset_mfid), path, name, checksums)
+
+
+def _existing(outgoing: Outgoing, file: FileRecord) -> UploadedFile:
+    """The file that the service says it has, if its checksum bears that out."""
+    if file.sha256_hash not in (None, outgoing.checksums.sha256):
+        raise ServerError(
+            f"could not {outgoing.what}: Crucible says it has these bytes, but its file {file.mfid} has others",
+            mfid=file.mfid,
+        )
+    return UploadedFile(file, existed=True)

@@ -1,0 +1,90 @@
+"""Ingestion: asking the service to read metadata, samples and previews out of a file, and waiting for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Unpack
+
+from crucible_lineage.client.filters import IngestionFilters, sent_filters
+from crucible_lineage.client.paging import pages
+from crucible_lineage.client.session import Session
+from crucible_lineage.client.wire import parse, segment
+from crucible_lineage.errors import InputError, ServerError, UnreachableError
+from crucible_lineage.models import IngestionRequest
+
+__all__ = ["IngestionCalls"]
+
+FIRST_WAIT_S = 0.1
+LONGEST_WAIT_S = 5.0
+
+
+class IngestionCalls:
+    """`client.ingestions`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def request(
+        self, file_mfid: str, ingestion_class: str | None = None, status: str = "requested"
+    ) -> IngestionRequest:
+        """A new request for the file; `not_requested` as status notes that none is wanted.
+
+        Each call makes one more request, so a lost answer is not repeated: look with `list` first.
+        """
+        what = f"request ingestion of file {file_mfid}"
+        answer = self._session.call(
+            "POST",
+            f"/files/{segment(file_mfid, 'file')}/ingest",
+            what,
+            mfid=file_mfid,
+            params={"status": status, "ingestion_class": ingestion_class},
+        )
+        return parse(IngestionRequest, answer, what)
+
+    def get(self, request_id: int) -> IngestionRequest:
+        """The request as it stands."""
+        what = f"read ingestion request {request_id}"
+        return parse(IngestionRequest, self._session.get(f"/ingestion_requests/{int(request_id)}", what), what)
+
+    def list(self, *, limit: int | None = None, **filters: Unpack[IngestionFilters]) -> list[IngestionRequest]:
+        """Ingestion requests, all or `limit` of them."""
+        return list(self.iter(limit=limit, **filters))
+
+    def iter(self, *, limit: int | None = None, **filters: Unpack[IngestionFilters]) -> Iterator[IngestionRequest]:
+        """The same, page by page as they are taken."""
+        params = sent_filters(filters, IngestionFilters)
+        return pages(self._session, "/ingestion_requests", IngestionRequest, "list ingestion requests", params, limit)
+
+    def wait(self, request_id: int, *, timeout_s: float = 300.0) -> IngestionRequest:
+        """The request once nobody works on it any more, however that ended: look at its status.
+
+        Asks after 0.1 s, then ever more rarely, up to every 5 s. UnreachableError when `timeout_s` is over.
+        """
+        if timeout_s <= 0:
+            raise InputError(f"the time to wait for ingestion must be positive, not {timeout_s} s")
+        end = time.monotonic() + timeout_s
+        wait_s = FIRST_WAIT_S
+        while (request := self.get(request_id)).is_open:
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                raise _overdue(request, timeout_s)
+            self._session.sleep(min(wait_s, left_s))
+            wait_s = min(wait_s * 1.6, LONGEST_WAIT_S)
+        return request
+
+    def ingestors(self) -> tuple[str, ...]:
+        """The names of the classes that can read files."""
+        what = "list the ingestors"
+        answer = self._session.get("/ingestors", what)
+        if not isinstance(answer, list):
+            raise ServerError(f"could not {what}: Crucible's answer holds no list")
+        return tuple(str(name) for name in answer)
+
+
+def _overdue(request: IngestionRequest, timeout_s: float) -> UnreachableError:
+    return UnreachableError(
+        f"ingestion request {request.id} is still {request.status!r} after {timeout_s:g} s\n"
+        "the file is stored; ingestion may still finish: ask again later, or wait longer",
+        mfid=request.file_mfid,
+    )

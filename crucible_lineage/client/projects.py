@@ -1,0 +1,137 @@
+"""Projects and instruments: found by their MFID or by the short name that people use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, Unpack
+
+from crucible_lineage.client.filters import InstrumentFilters, ProjectFilters, sent_filters
+from crucible_lineage.client.paging import pages
+from crucible_lineage.client.session import Session
+from crucible_lineage.client.wire import parse, parse_all, quoted, segment, to_send
+from crucible_lineage.errors import InputError, NotFoundError, ServerError
+from crucible_lineage.ids import is_mfid
+from crucible_lineage.models import (
+    Instrument,
+    InstrumentCreate,
+    Project,
+    ProjectCreate,
+    Received,
+)
+
+__all__ = ["InstrumentCalls", "ProjectCalls"]
+
+Record = TypeVar("Record", bound=Received)
+
+
+class ProjectCalls:
+    """`client.projects`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def get(self, project: str) -> Project:
+        """The project with this MFID or `project_id`."""
+        if is_mfid(project):
+            what = f"read project {project}"
+            return parse(Project, self._session.get(f"/projects/{project}", what, mfid=project), what)
+        found = self.find(project)
+        if found is None:
+            raise NotFoundError(_nobody("project", project), status=404)
+        return found
+
+    def find(self, project_id: str) -> Project | None:
+        """The project of that name, whatever its letters' case; None if this key sees none."""
+        return _named(self._session, "/projects", {"project_id": project_id}, Project)
+
+    def list(self, *, limit: int | None = None, **filters: Unpack[ProjectFilters]) -> list[Project]:
+        """Projects that this key sees, all or `limit` of them."""
+        return list(self.iter(limit=limit, **filters))
+
+    def iter(self, *, limit: int | None = None, **filters: Unpack[ProjectFilters]) -> Iterator[Project]:
+        """The same, page by page as they are taken."""
+        params = sent_filters(filters, ProjectFilters)
+        return pages(self._session, "/projects", Project, "list projects", params, limit)
+
+    def search(self, q: str, *, limit: int = 20) -> Sequence[Project]:
+        """Projects whose title or name is like `q` (3 letters or more); best first, at most 50."""
+        what = f"search projects for {q!r}"
+        return parse_all(Project, self._session.get("/projects/search", what, params={"q": q, "limit": limit}), what)
+
+    def create(self, project: ProjectCreate | Mapping[str, Any] | None = None, **fields: Any) -> Project:
+        """The new project, from a record or from its fields. ConflictError if its `project_id` is taken."""
+        new = to_send(ProjectCreate, fields if project is None else project)
+        what = f"create project {new.project_id}"
+        return parse(Project, self._session.call("POST", "/projects", what, body=new.body()), what)
+
+    def update(self, project: str, **fields: Any) -> Project:
+        """The project with `fields` (title, status, organization, project_id) changed."""
+        what = f"change project {project}"
+        return parse(Project, self._session.call("PATCH", f"/projects/{quoted(project)}", what, body=fields), what)
+
+
+class InstrumentCalls:
+    """`client.instruments`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def get(self, instrument: str) -> Instrument:
+        """The instrument with this MFID or `instrument_id`."""
+        if is_mfid(instrument):
+            what = f"read instrument {instrument}"
+            return parse(Instrument, self._session.get(f"/instruments/{instrument}", what, mfid=instrument), what)
+        found = self.find(instrument)
+        if found is None:
+            raise NotFoundError(_nobody("instrument", instrument), status=404)
+        return found
+
+    def find(self, instrument_id: str) -> Instrument | None:
+        """The instrument of that name, whatever its letters' case and its status; None if there is none."""
+        return _named(self._session, "/instruments", {"instrument_id": instrument_id}, Instrument)
+
+    def list(self, *, limit: int | None = None, **filters: Unpack[InstrumentFilters]) -> list[Instrument]:
+        """Instruments, all or `limit` of them; only active ones unless `status` says otherwise."""
+        return list(self.iter(limit=limit, **filters))
+
+    def iter(self, *, limit: int | None = None, **filters: Unpack[InstrumentFilters]) -> Iterator[Instrument]:
+        """The same, page by page as they are taken."""
+        params = sent_filters(filters, InstrumentFilters)
+        return pages(self._session, "/instruments", Instrument, "list instruments", params, limit)
+
+    def search(self, q: str, *, limit: int = 20) -> Sequence[Instrument]:
+        """Instruments whose name, type or manufacturer is like `q` (3 letters or more); best first, at most 50."""
+        what = f"search instruments for {q!r}"
+        answer = self._session.get("/instruments/search", what, params={"q": q, "limit": limit})
+        return parse_all(Instrument, answer, what)
+
+    def create(self, instrument: InstrumentCreate | Mapping[str, Any] | None = None, **fields: Any) -> Instrument:
+        """The instrument with this `instrument_id`: the one that exists, else a new one."""
+        new = to_send(InstrumentCreate, fields if instrument is None else instrument)
+        existing = self.find(new.instrument_id)
+        if existing is not None:
+            return existing
+        what = f"create instrument {new.instrument_id}"
+        return parse(Instrument, self._session.call("POST", "/instruments", what, body=new.body()), what)
+
+    def update(self, mfid: str, **fields: Any) -> Instrument:
+        """The instrument with `fields` changed."""
+        what = f"change instrument {mfid}"
+        path = f"/instruments/{segment(mfid, 'instrument')}"
+        return parse(Instrument, self._session.call("PATCH", path, what, mfid=mfid, body=fields), what)
+
+
+def _named(session: Session, path: str, selector: dict[str, str], model: type[Record]) -> Record | None:
+    """The one record of that name. Asking for two shows whether the name is ambiguous."""
+    ((field, name),) = selector.items()
+    if not name:
+        raise InputError(f"the {field} is empty")
+    what = f"look up {field} {name}"
+    found = parse_all(model, session.get(path, what, params={**selector, "limit": 2}), what)
+    if len(found) > 1:
+        raise ServerError(f"could not {what}: Crucible has more than one of that name")
+    return found[0] if found else None
+
+
+def _nobody(kind: str, name: str) -> str:
+    return f"there is no {kind} {name!r}, or none that this key may see\ncheck the spelling"

@@ -1,0 +1,178 @@
+"""The one place that sends calls to Crucible's API: encoding, key, time limits, retries, errors."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from crucible_lineage.client.answers import error_of, json_of
+from crucible_lineage.client.retry import Attempt, RetryPolicy, decide
+from crucible_lineage.client.wire import Params, encoded, json_bytes
+from crucible_lineage.errors import CrucibleError, InputError, UnreachableError
+
+__all__ = ["Session", "Timeouts"]
+
+REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds to wait at most; the service's official client waits as long."""
+
+    connect_s: float = 5.0
+    read_s: float = 30.0
+    complete_s: float = 120.0
+    storage_connect_s: float = 10.0
+    storage_read_s: float = 300.0
+
+
+class Session:
+    """Sends calls with the key and returns their JSON. Thread-safe; holds the connections until `close`."""
+
+    def __init__(
+        self,
+        api_url: str,
+        api_key: str,
+        *,
+        timeouts: Timeouts,
+        retry: RetryPolicy,
+        http: httpx.Client,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.api_url = _checked_url(api_url)
+        self.timeouts = timeouts
+        self.retry = retry
+        self.sleep = sleep
+        self._key = _checked_key(api_key)
+        self._headers = {
+            "Accept": "application/json",
+            "User-Agent": "crucible-lineage",
+        }
+        self._timeout = _extension(timeouts.connect_s, timeouts.read_s)
+        self._http = http
+
+    def get(self, path: str, what: str, *, mfid: str | None = None, params: Params | None = None) -> Any:
+        """JSON of GET `path`."""
+        return self.call("GET", path, what, mfid=mfid, params=params)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        what: str,
+        *,
+        mfid: str | None = None,
+        params: Params | None = None,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        repeatable: bool | None = None,
+        read_s: float | None = None,
+        authorized: bool = True,
+        is_final: Callable[[CrucibleError], bool] | None = None,
+    ) -> Any:
+        """JSON of the answer, None for an empty one; the matching CrucibleError for anything outside 2xx.
+
+        `what` completes "could not ..." in error messages. `repeatable` says whether the call may be sent twice, by
+        default for GET, PUT, PATCH and DELETE. `is_final` recognises a transient status that waiting will not cure.
+        """
+        request = self._request(method, path, params, body, headers, read_s, authorized)
+        may_repeat = method in REPEATABLE if repeatable is None else repeatable
+        started = time.monotonic()
+        number = 0
+        in_doubt = False  # an earlier try may have had its effect without our hearing of it
+        while True:
+            number += 1
+            outcome = self._once(request, what, mfid)
+            if not isinstance(outcome, CrucibleError):
+                return json_of(outcome, what, mfid=mfid)
+            if method == "DELETE" and in_doubt and outcome.status == 404:
+                return None
+            reached = not isinstance(outcome.__cause__, NEVER_SENT)
+            elapsed_s = time.monotonic() - started
+            wait_s = decide(_attempt(number, elapsed_s, may_repeat, outcome, reached), self.retry)
+            if wait_s is None or (is_final is not None and is_final(outcome)):
+                raise outcome
+            in_doubt = in_doubt or (outcome.status != 429 and reached)
+            self.sleep(wait_s)
+
+    def _once(self, request: httpx.Request, what: str, mfid: str | None) -> httpx.Response | CrucibleError:
+        """One try: the answer if it is 2xx, else the error to raise or to retry on."""
+        try:
+            response = self._http.send(request)
+        except httpx.TransportError as cause:
+            error = UnreachableError(
+                f"could not {what}: no answer from {self.api_url} ({type(cause).__name__}: {cause})\n"
+                "check the network and the API URL; whether the call took effect is not known",
+                mfid=mfid,
+            )
+            error.__cause__ = cause
+            return error
+        if response.is_success:
+            return response
+        return error_of(response, what, mfid=mfid, secret=self._key)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        params: Params | None,
+        body: Mapping[str, Any] | None,
+        headers: Mapping[str, str] | None,
+        read_s: float | None,
+        authorized: bool,
+    ) -> httpx.Request:
+        """The request, built without httpx's merging of client defaults, which costs a tenth of a call."""
+        query = encoded(params) if params else ""
+        sent = dict(self._headers)
+        if authorized:
+            sent["Authorization"] = f"Bearer {self._key}"
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        if headers:
+            sent.update(headers)
+        timeout = self._timeout if read_s is None else _extension(self.timeouts.connect_s, read_s)
+        return httpx.Request(
+            method,
+            f"{self.api_url}{path}?{query}" if query else self.api_url + path,
+            headers=sent,
+            content=None if body is None else json_bytes(body),
+            extensions={"timeout": timeout},
+        )
+
+
+def _attempt(number: int, elapsed_s: float, repeatable: bool, error: CrucibleError, reached: bool) -> Attempt:
+    return Attempt(
+        number=number,
+        elapsed_s=elapsed_s,
+        repeatable=repeatable,
+        status=error.status,
+        reached=reached,
+        retry_after_s=error.retry_after_s,
+        jitter=random.random(),  # noqa: S311  spreads retries, guards nothing
+    )
+
+
+def _extension(connect_s: float, read_s: float) -> dict[str, float]:
+    return {"connect": connect_s, "read": read_s, "write": read_s, "pool": read_s}
+
+
+def _checked_url(api_url: str) -> str:
+    parts = urlsplit(api_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(f"not an API URL: {api_url!r}\nit looks like https://crucible.lbl.gov/api/v3")
+    if parts.username or parts.password:
+        raise InputError("the API URL holds a user name or password; give the API key apart")
+    return api_url.rstrip("/")
+
+
+def _checked_key(api_key: str) -> str:
+    if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+        raise InputError("the API key is empty or holds characters that no key has; set CRUCIBLE_API_KEY")
+    return api_key

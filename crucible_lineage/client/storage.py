@@ -1,0 +1,138 @@
+"""Talks to the storage host behind signed links: no key goes there, and no link gets into logs or errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+from crucible_lineage.client.session import Timeouts
+from crucible_lineage.errors import (
+    CrucibleError,
+    ForbiddenError,
+    NotFoundError,
+    RateLimitedError,
+    RefusedError,
+    ServerError,
+    UnreachableError,
+)
+
+__all__ = ["Storage", "Unsealing", "storage_error"]
+
+REDIRECTS = 5
+
+
+class Storage:
+    """Sends requests to signed links. Thread-safe.
+
+    A signed link lets anyone who reads it act on the file. httpx logs the URL of each request and keeps it in its
+    exceptions, so the request carries only the host; path and query travel in httpx's `target` extension, which also
+    sends them exactly as they were signed.
+    """
+
+    def __init__(self, timeouts: Timeouts, http: httpx.Client) -> None:
+        self._timeouts = timeouts
+        self._http = http
+
+    def put(
+        self,
+        url: str,
+        what: str,
+        *,
+        headers: Mapping[str, str],
+        content: Iterator[bytes] | bytes = b"",
+        size: int = 0,
+        read_s: float | None = None,
+    ) -> httpx.Response:
+        """The answer, read to its end, whatever its status. UnreachableError if none came."""
+        sent = {name: value for name, value in headers.items() if name.lower() != "content-length"}
+        sent["Content-Length"] = str(size)
+        request = self._request("PUT", url, sent, content, read_s)
+        try:
+            return self._http.send(request)
+        except httpx.TransportError as cause:
+            raise _no_answer(what, request, cause) from None
+
+    @contextmanager
+    def stream(self, url: str, what: str, *, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+        """The answer to GET, its body still to be read; redirects are followed."""
+        for _ in range(REDIRECTS):
+            request = self._request("GET", url, {"Accept-Encoding": "identity", **headers}, None, None)
+            try:
+                response = self._http.send(request, stream=True)
+            except httpx.TransportError as cause:
+                raise _no_answer(what, request, cause) from None
+            if response.is_redirect:
+                response.close()
+                url = urljoin(url, response.headers["location"])
+                continue
+            try:
+                yield response
+            except httpx.TransportError as cause:
+                raise _no_answer(what, request, cause) from None
+            finally:
+                response.close()
+            return
+        raise ServerError(f"could not {what}: storage redirects without end")
+
+    def _request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: Iterator[bytes] | bytes | None,
+        read_s: float | None,
+    ) -> httpx.Request:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ServerError(f"the link for {method} is not an absolute http(s) URL; Crucible must give absolute ones")
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        wait_s = read_s or self._timeouts.storage_read_s
+        return httpx.Request(
+            method,
+            f"{parts.scheme}://{parts.netloc}",
+            headers={"Host": parts.netloc, "User-Agent": "crucible-lineage", **headers},
+            content=content,
+            extensions={
+                "target": target.encode("ascii"),
+                "timeout": {
+                    "connect": self._timeouts.storage_connect_s,
+                    "read": wait_s,
+                    "write": wait_s,
+                    "pool": wait_s,
+                },
+            },
+        )
+
+
+def storage_error(response: httpx.Response, what: str) -> CrucibleError:
+    """The error for storage's answer. Of its body only the error code is told: the rest may repeat the link."""
+    status = response.status_code
+    code = re.search(r"<Code>(\w{1,64})</Code>", response.text[:4096])
+    message = f"could not {what}: storage answered {status} {code[1] if code else response.reason_phrase}".rstrip()
+    classes: dict[int, type[CrucibleError]] = {403: ForbiddenError, 404: NotFoundError, 429: RateLimitedError}
+    error_class = classes.get(status, ServerError if status >= 500 else RefusedError)
+    return error_class(message, status=status, code=code[1] if code else None)
+
+
+class Unsealing(httpx.BaseTransport):
+    """Gives a caller's own transport the full URL; httpx's transport reads the extension itself."""
+
+    def __init__(self, inner: httpx.BaseTransport) -> None:
+        self._inner = inner
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        extensions = dict(request.extensions)
+        url = str(request.url).rstrip("/") + extensions.pop("target").decode("ascii")
+        stream = request.stream
+        return self._inner.handle_request(
+            httpx.Request(request.method, url, headers=request.headers, stream=stream, extensions=extensions)
+        )
+
+
+def _no_answer(what: str, request: httpx.Request, cause: httpx.TransportError) -> UnreachableError:
+    host = request.url.netloc.decode("ascii")
+    return UnreachableError(f"could not {what}: no answer from storage at {host} ({type(cause).__name__})")

@@ -1,0 +1,106 @@
+"""Between Python values and what travels: paths, query strings, JSON, records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+from pydantic import ValidationError
+
+from crucible_lineage.errors import InputError, ServerError
+from crucible_lineage.ids import is_mfid
+from crucible_lineage.models import Received, Sent
+
+__all__ = ["Params", "encoded", "json_bytes", "parse", "parse_all", "quoted", "segment", "to_send"]
+
+Params = Mapping[str, Any]
+Record = TypeVar("Record", bound=Received)
+Request = TypeVar("Request", bound=Sent)
+
+
+def segment(value: str, what: str = "dataset") -> str:
+    """`value` if it is an MFID and so fit for a path; InputError naming `what` if not."""
+    if is_mfid(value):
+        return value
+    raise InputError(
+        f"not the MFID of a {what}: {value!r}\nan MFID has 26 symbols: digits and a to z without i, l, o, u"
+    )
+
+
+def quoted(value: object) -> str:
+    """Any text as one path segment."""
+    return quote(str(value), safe="")
+
+
+def encoded(params: Params) -> str:
+    """A query string: None is left out, booleans are true and false, lists are repeated parameters."""
+    return urlencode([(name, _param(item)) for name, value in params.items() for item in _items(value)])
+
+
+def json_bytes(body: Mapping[str, Any]) -> bytes:
+    """Compact JSON; InputError naming the first value that JSON cannot hold."""
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError) as cause:
+        raise InputError(f"cannot be written as JSON: {_fault(body) or cause}\nnothing was sent") from cause
+
+
+def to_send(model: type[Request], value: Request | Mapping[str, Any]) -> Request:
+    """`value` as a record to be sent; InputError naming the fields that are wrong or unknown."""
+    if isinstance(value, model):
+        return value
+    try:
+        return model.model_validate(value)
+    except ValidationError as cause:
+        faults = cause.errors(include_url=False, include_input=False)
+        lines = [f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in faults]
+        raise InputError(f"not a {model.__name__}; nothing was sent\n" + "\n".join(lines)) from cause
+
+
+def parse(model: type[Record], value: Any, what: str) -> Record:
+    """`value` as a record; ServerError if the answer is not what the contract says."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as cause:
+        first = cause.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the answer"
+        raise ServerError(
+            f"could not {what}: Crucible's answer is no {model.__name__} ({place}: {first['msg']})"
+        ) from cause
+
+
+def parse_all(model: type[Record], value: Any, what: str) -> list[Record]:
+    """A plain array of records, or the `items` of an envelope."""
+    items = value.get("items") if isinstance(value, dict) else value
+    if items is None:
+        return []
+    if not isinstance(items, list):
+        raise ServerError(f"could not {what}: Crucible's answer holds no list")
+    return [parse(model, item, what) for item in items]
+
+
+def _param(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if value is None:
+        return ()
+    return value if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str) else (value,)
+
+
+def _fault(value: Any, path: str = "") -> str | None:
+    """Where in a document the first value lies that JSON has no form for, and what it is."""
+    if isinstance(value, Mapping):
+        inner = ((f"{path}.{key}".lstrip("."), item) for key, item in value.items())
+    elif isinstance(value, list | tuple):
+        inner = ((f"{path}[{index}]", item) for index, item in enumerate(value))
+    else:
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            return f"{path or 'the value'} is {value!r} ({type(value).__name__})"
+        return None
+    return next((found for where, item in inner if (found := _fault(item, where))), None)

@@ -1,0 +1,52 @@
+"""What the library says about a dataset once it knows it: id, name and files. Frozen values, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["DatasetRef", "FileRef"]
+
+
+@dataclass(frozen=True)
+class FileRef:
+    """A file of a dataset: name, SHA-256 and size. `preview` marks the picture shown as the dataset's thumbnail."""
+
+    name: str
+    sha256: str
+    size: int
+    preview: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that is stored in provenance records."""
+        entry: dict[str, Any] = {"name": self.name, "sha256": self.sha256, "size": self.size}
+        return {**entry, "preview": True} if self.preview else entry
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> FileRef:
+        """The file that such an entry describes."""
+        return cls(entry["name"], entry["sha256"], int(entry["size"]), bool(entry.get("preview", False)))
+
+
+@dataclass(frozen=True)
+class DatasetRef:
+    """A complete dataset that a step may use."""
+
+    mfid: str
+    name: str
+    files: tuple[FileRef, ...]
+
+    @property
+    def data_files(self) -> tuple[FileRef, ...]:
+        """The files that steps are given: all but the preview."""
+        return tuple(file for file in self.files if not file.preview)
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that is kept in the local store."""
+        return {"mfid": self.mfid, "name": self.name, "files": [file.to_json() for file in self.files]}
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> DatasetRef:
+        """The dataset that such an entry describes."""
+        return cls(entry["mfid"], entry["name"], tuple(FileRef.from_json(file) for file in entry["files"]))

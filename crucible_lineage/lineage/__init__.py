@@ -1,0 +1,44 @@
+"""Lineage of datasets: the graph, its checks and queries, and ways to show it. Pure: no I/O, no client, no Prefect.
+
+The pictures are in their own modules: `svg`, `html`, `formats`. networkx is imported when `LineageGraph.nx`, a path or
+a cycle is asked for, and not before.
+"""
+
+from __future__ import annotations
+
+from crucible_lineage.lineage.checks import Finding, check
+from crucible_lineage.lineage.compare import Change, Difference, diff
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.impact import (
+    Impact,
+    impact_of_code,
+    impact_of_dataset,
+    impact_of_file,
+    impact_of_instrument,
+)
+from crucible_lineage.lineage.model import Edge, Node
+from crucible_lineage.lineage.queries import common_ancestors, nearest_common_ancestors, paths, shortest_path, siblings
+from crucible_lineage.lineage.tree import render_tree, render_tree_rich
+
+__all__ = [
+    "Change",
+    "Difference",
+    "Edge",
+    "Finding",
+    "Impact",
+    "LineageGraph",
+    "Node",
+    "check",
+    "common_ancestors",
+    "diff",
+    "impact_of_code",
+    "impact_of_dataset",
+    "impact_of_file",
+    "impact_of_instrument",
+    "nearest_common_ancestors",
+    "paths",
+    "render_tree",
+    "render_tree_rich",
+    "shortest_path",
+    "siblings",
+]

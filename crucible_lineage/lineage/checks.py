@@ -1,0 +1,245 @@
+"""Checks of a lineage graph: each finds one kind of fault and says which ids it is about and what mends it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from crucible_lineage.ids import canonical_json, derive_mfid, is_mfid, mfid_bytes, mfid_time
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.labels import short_id
+from crucible_lineage.lineage.model import KNOWN_RELATIONSHIPS, MEASURED, Node
+from crucible_lineage.lineage.orphans import orphans
+from crucible_lineage.lineage.records import provenance, used_mfids
+
+__all__ = ["CHECKS", "Finding", "check"]
+
+Severity = Literal["error", "warning", "notice"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault: `ids` are the nodes it is about, `command` is what mends it or shows more, empty if nothing does.
+
+    `ids` name what the graph holds, also nodes hidden from the reader; `message` does not.
+    """
+
+    check: str
+    severity: Severity
+    ids: tuple[str, ...]
+    message: str
+    command: str = ""
+
+
+def check(graph: LineageGraph) -> list[Finding]:
+    """All faults of a graph, check by check in the order of `CHECKS`."""
+    return [finding for name, find in CHECKS.items() for finding in find(graph)]
+
+
+def cycles(graph: LineageGraph) -> Iterator[Finding]:
+    """One cycle for each knot of datasets that descend from themselves, as a path from its smallest id back to it."""
+    in_order = {mfid for generation in graph.generations() for mfid in generation}
+    if len(in_order) == len(graph):
+        return
+    import networkx  # only where there is a cycle to name
+
+    rest = graph.subgraph([mfid for mfid in graph.nodes if mfid not in in_order])
+    for knot in sorted(map(sorted, networkx.strongly_connected_components(rest.nx))):
+        if len(knot) > 1:
+            path = _shortest_cycle(rest.subgraph(knot), knot[0])
+            yield Finding(
+                "cycle",
+                "error",
+                path,
+                f"these descend from themselves: {' -> '.join(_label(graph, mfid) for mfid in path)}; "
+                "check which link is the wrong way round",
+                f"crucible unlink {path[-2]} {path[-1]}",
+            )
+
+
+def self_links(graph: LineageGraph) -> Iterator[Finding]:
+    """Datasets that are linked to themselves."""
+    for source, target in graph.edges:
+        if source == target:
+            message = f"{_label(graph, source)} is linked to itself"
+            yield Finding("self-link", "error", (source,), message, f"crucible unlink {source} {source}")
+
+
+def dangling_parents(graph: LineageGraph) -> Iterator[Finding]:
+    """Links to what has no record: it is hidden from the reader or does not exist."""
+    for source, target in graph.edges:
+        if graph.nodes[source].kind == "hidden":
+            message = f"a parent of {_label(graph, target)} is not visible to you or does not exist"
+            yield Finding("dangling-parent", "warning", (source, target), message, f"crucible get {target}")
+
+
+def mismatches(graph: LineageGraph) -> Iterator[Finding]:
+    """Derived datasets whose links to parents are not those that their provenance names."""
+    for node in graph.nodes.values():
+        if not provenance(node.record):
+            continue
+        linked = [mfid for mfid in graph.parents(node.id) if graph.edges[mfid, node.id].relationship != MEASURED]
+        used = used_mfids(node.record)
+        for mfid in used:
+            if mfid not in linked:
+                message = (
+                    f"{_label(graph, node.id)} was made from {_label(graph, mfid)}, but there is no link between them"
+                )
+                command = f"crucible link {mfid} {node.id} --relationship-type is_derived_from"
+                yield Finding("mismatch", "error", (mfid, node.id), message, command)
+        for mfid in linked:
+            if mfid not in used:
+                message = (
+                    f"{_label(graph, node.id)} is linked to {_label(graph, mfid)}, which its provenance does not name"
+                )
+                yield Finding("mismatch", "warning", (mfid, node.id), message, f"crucible unlink {mfid} {node.id}")
+
+
+def older_than_parent(graph: LineageGraph) -> Iterator[Finding]:
+    """Children whose id was made before their parent's."""
+    for source, target in graph.edges:
+        # The first ten symbols hold the 48 time bits; comparing them first spares decoding nearly every pair.
+        if target[:10] < source[:10] and is_mfid(source) and is_mfid(target):
+            child, parent = mfid_time(target), mfid_time(source)
+            if child < parent:
+                message = (
+                    f"{_label(graph, target)} of {child:%Y-%m-%d %H:%M:%S} UTC is older than its parent "
+                    f"{_label(graph, source)} of {parent:%Y-%m-%d %H:%M:%S} UTC; check which was derived from the other"
+                )
+                yield Finding("older-than-parent", "warning", (source, target), message, f"crucible get {target}")
+
+
+def unknown_relationships(graph: LineageGraph) -> Iterator[Finding]:
+    """Links with a relationship type that Crucible does not have, or with none."""
+    for (source, target), edge in graph.edges.items():
+        ends = f"the link from {_label(graph, source)} to {_label(graph, target)}"
+        command = f"crucible link {source} {target} --relationship-type is_derived_from"
+        if not edge.relationship:
+            message = f"{ends} does not say what it means"
+            yield Finding("unknown-relationship", "notice", (source, target), message, command)
+        elif edge.relationship not in KNOWN_RELATIONSHIPS:
+            message = f"{ends} is of type {edge.relationship!r}, which is none of is_derived_from and is_part_of"
+            yield Finding("unknown-relationship", "warning", (source, target), message, command)
+
+
+def incomplete(graph: LineageGraph) -> Iterator[Finding]:
+    """Datasets whose registration was begun and not finished."""
+    for node in graph.nodes.values():
+        if node.state == "incomplete":
+            message = f"{_label(graph, node.id)} is incomplete: its registration was begun and not finished"
+            command = f"crucible-lineage {'rerun' if node.step else 'register'} {node.id}"
+            yield Finding("incomplete", "error", (node.id,), message, command)
+
+
+def duplicate_recipes(graph: LineageGraph) -> Iterator[Finding]:
+    """Groups of datasets that record the same recipe, so that the same work was registered more than once."""
+    by_digest: defaultdict[bytes, list[str]] = defaultdict(list)
+    for node in graph.nodes.values():
+        if digest := _recipe_digest(node):
+            by_digest[digest].append(node.id)
+    for mfids in by_digest.values():
+        if len(mfids) > 1:
+            names = ", ".join(_label(graph, mfid) for mfid in mfids)
+            message = (
+                f"{len(mfids)} datasets record the same recipe: {names}; keep one and request deletion of the others"
+            )
+            yield Finding(
+                "duplicate-recipe", "warning", tuple(mfids), message, f"crucible-lineage diff {mfids[0]} {mfids[1]}"
+            )
+
+
+def changed_recipes(graph: LineageGraph) -> Iterator[Finding]:
+    """Datasets with a derived id that does not follow from the recipe they record: one of the two was edited."""
+    for node in graph.nodes.values():
+        recipe = provenance(node.record).get("recipe")
+        if isinstance(recipe, dict) and is_mfid(node.id) and mfid_bytes(node.id)[6] >> 4 == 8:
+            try:
+                matches = derive_mfid(recipe, node.id) == node.id
+            except (TypeError, ValueError):  # what is stored is no JSON that a recipe can be
+                matches = False
+            if not matches:
+                message = (
+                    f"{_label(graph, node.id)} records a recipe that its id was not made from: the record was edited"
+                )
+                yield Finding("changed-recipe", "error", (node.id,), message, f"crucible-lineage verify {node.id}")
+
+
+def orphaned(graph: LineageGraph) -> Iterator[Finding]:
+    """Datasets that look derived and have no parent, with the parents that the records suggest."""
+    for orphan in orphans(graph):
+        proposals = [f"{_label(graph, parent)} ({evidence})" for parent, evidence in orphan.parents]
+        suggestion = (
+            f"its parent may be {' or '.join(proposals)}" if proposals else "nothing in the graph suggests a parent"
+        )
+        message = f"{_label(graph, orphan.id)} looks derived ({orphan.reason}) and has no parent; {suggestion}"
+        parents = tuple(parent for parent, _ in orphan.parents)
+        command = f"crucible link {parents[0]} {orphan.id} --relationship-type is_derived_from" if parents else ""
+        yield Finding("orphan", "warning", (orphan.id, *parents), message, command)
+
+
+def wrong_projects(graph: LineageGraph) -> Iterator[Finding]:
+    """Derived datasets in a project that none of their parents is in."""
+    for node in graph.nodes.values():
+        if node.kind != "dataset" or not node.project:
+            continue
+        projects = {
+            graph.nodes[mfid].project for mfid in graph.parents(node.id) if graph.nodes[mfid].kind == "dataset"
+        } - {""}
+        if projects and node.project not in projects:
+            others = ", ".join(sorted(projects))
+            message = f"{_label(graph, node.id)} is in project {node.project}, its parents are in {others}"
+            yield Finding("wrong-project", "warning", (node.id,), message, f"crucible get {node.id}")
+
+
+CHECKS: dict[str, Callable[[LineageGraph], Iterator[Finding]]] = {
+    "cycle": cycles,
+    "self-link": self_links,
+    "dangling-parent": dangling_parents,
+    "mismatch": mismatches,
+    "older-than-parent": older_than_parent,
+    "unknown-relationship": unknown_relationships,
+    "incomplete": incomplete,
+    "duplicate-recipe": duplicate_recipes,
+    "changed-recipe": changed_recipes,
+    "orphan": orphaned,
+    "wrong-project": wrong_projects,
+}
+
+
+def _label(graph: LineageGraph, mfid: str) -> str:
+    """A node in a message: its name and short id, and nothing of what the reader may not see."""
+    node = graph.nodes.get(mfid)
+    if node is None or node.kind == "hidden":
+        return "a dataset that is not visible to you"
+    return f"{node.name} ({short_id(mfid)})" if node.name and node.name != mfid else short_id(mfid)
+
+
+def _shortest_cycle(knot: LineageGraph, start: str) -> tuple[str, ...]:
+    """The shortest way from `start` back to itself, both ends named; `knot` is strongly connected."""
+    came_from: dict[str, str] = {}
+    frontier = [start]
+    while start not in came_from:
+        following = []
+        for mfid in frontier:
+            for child in sorted(knot.children(mfid)):
+                if child not in came_from and child != mfid:
+                    came_from[child] = mfid
+                    following.append(child)
+        frontier = following
+    path = [start, came_from[start]]
+    while path[-1] != start:
+        path.append(came_from[path[-1]])
+    return tuple(reversed(path))
+
+
+def _recipe_digest(node: Node) -> bytes | None:
+    recipe = provenance(node.record).get("recipe")
+    if not isinstance(recipe, dict) or not recipe:
+        return None
+    try:
+        return hashlib.sha256(canonical_json(recipe)).digest()
+    except (TypeError, ValueError):  # not JSON: reported by changed_recipes where the id was derived
+        return None

@@ -1,0 +1,175 @@
+"""A lineage in formats that other programs read: node-link JSON, CSV, Mermaid, DOT."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from crucible_lineage.lineage.appearance import STATE_COLOURS, colours, kind_of_data
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.labels import detail, group_title, plain, short_id, title
+from crucible_lineage.lineage.model import DERIVED, Node
+from crucible_lineage.lineage.view import FOLD_BEYOND, Item, view
+
+__all__ = ["public_ids", "render_csv", "render_dot", "render_mermaid", "to_node_link"]
+
+# Mermaid draws nothing beyond 500 edges or 50,000 characters; both limits are its defaults.
+_MERMAID_EDGES = 499
+_MERMAID_CHARACTERS = 45_000
+
+
+def public_ids(graph: LineageGraph) -> Mapping[str, str]:
+    """What each node is called outside: its id, or `hidden-N` for what the reader may not see."""
+    names: dict[str, str] = {}
+    hidden = 0
+    for mfid, node in graph.nodes.items():
+        hidden += node.kind == "hidden"
+        names[mfid] = f"hidden-{hidden}" if node.kind == "hidden" else mfid
+    return names
+
+
+def to_node_link(graph: LineageGraph) -> dict[str, Any]:
+    """The node-link object that `networkx.node_link_graph(..., edges="edges")` and `LineageGraph.from_api` read."""
+    names = public_ids(graph)
+    return {
+        "directed": True,
+        "multigraph": False,
+        "graph": {},
+        "nodes": [_node_entry(node, names[node.id]) for node in graph.nodes.values()],
+        "edges": [
+            {"source": names[e.source], "target": names[e.target], "relationship_type": e.relationship or None}
+            for e in graph.edges.values()
+        ],
+    }
+
+
+def render_csv(graph: LineageGraph) -> str:
+    """The edges as CSV with a header; names that a spreadsheet would run as formulas are led by an apostrophe."""
+    names, out = public_ids(graph), io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["parent", "parent_name", "child", "child_name", "relationship"])
+    for edge in graph.edges.values():
+        ends = [(names[mfid], title(graph.nodes[mfid])) for mfid in (edge.source, edge.target)]
+        writer.writerow([*map(_harmless, [*ends[0], *ends[1], edge.relationship])])
+    return out.getvalue()
+
+
+def render_dot(graph: LineageGraph, *, fold_beyond: int | None = FOLD_BEYOND) -> str:
+    """The graph in Graphviz's DOT language, left to right."""
+    drawn, colour_of = view(graph, fold_beyond=fold_beyond), colours(graph.nodes.values())
+    lines = ["digraph lineage {", "  rankdir=LR;", '  node [shape=box, style="rounded", fontname="Helvetica"];']
+    for number, item in enumerate(drawn.items):
+        node = item.node
+        style = (
+            "rounded,dashed"
+            if item.state in STATE_COLOURS
+            else "rounded,dotted"
+            if node.kind == "hidden"
+            else "rounded"
+        )
+        colour = STATE_COLOURS.get(item.state) or colour_of.get(kind_of_data(node), "#6B6B6B")
+        shape = "ellipse" if node.kind == "sample" else "box"
+        label = "\\n".join(map(_dot_escaped, _label_lines(item)))
+        lines.append(f'  n{number} [label="{label}", shape={shape}, style="{style}", color="{colour}"];')
+    for (source, target), relationship in drawn.edges.items():
+        said = "" if relationship == DERIVED else f' [label="{_dot_escaped(relationship or "untyped")}", style=dashed]'
+        lines.append(f"  n{source} -> n{target}{said};")
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def render_mermaid(graph: LineageGraph, *, fold_beyond: int | None = FOLD_BEYOND) -> list[str]:
+    """Mermaid flowcharts, one if the graph fits into it, else as many as it takes: each edge is in one of them."""
+    drawn = view(graph, fold_beyond=fold_beyond)
+    boxes = [_mermaid_box(number, item) for number, item in enumerate(drawn.items)]
+    charts: list[str] = []
+    chart = _Chart(boxes)
+    linked = {number for ends in drawn.edges for number in ends}
+    lines: list[tuple[tuple[int, ...], str]] = [((number,), "") for number in range(len(boxes)) if number not in linked]
+    lines += [(ends, _mermaid_edge(ends, said)) for ends, said in sorted(drawn.edges.items())]
+    for numbers, edge in lines:
+        if not chart.has_room(numbers, edge):
+            charts.append(str(chart))
+            chart = _Chart(boxes)
+        chart.add(numbers, edge)
+    return [*charts, str(chart)]
+
+
+class _Chart:
+    """One Mermaid chart that grows until it is full."""
+
+    def __init__(self, boxes: list[str]) -> None:
+        self._boxes = boxes
+        self._shown: dict[int, None] = {}
+        self._edges: list[str] = []
+        self._characters = 0
+
+    def has_room(self, numbers: tuple[int, ...], edge: str) -> bool:
+        needed = len(edge) + 1 + sum(len(self._boxes[number]) + 1 for number in numbers)
+        return len(self._edges) < _MERMAID_EDGES and self._characters + needed < _MERMAID_CHARACTERS
+
+    def add(self, numbers: tuple[int, ...], edge: str) -> None:
+        for number in numbers:
+            if number not in self._shown:
+                self._shown[number] = None
+                self._characters += len(self._boxes[number]) + 1
+        if edge:
+            self._edges.append(edge)
+            self._characters += len(edge) + 1
+
+    def __str__(self) -> str:
+        return (
+            "\n".join(["flowchart LR", *(self._boxes[number] for number in sorted(self._shown)), *self._edges]) + "\n"
+        )
+
+
+def _node_entry(node: Node, name: str) -> dict[str, Any]:
+    if node.kind == "hidden":
+        return {"id": name, "entity_type": "hidden"}
+    entry = {
+        "id": name,
+        "entity_type": node.kind,
+        "name": node.name,
+        "measurement": node.measurement,
+        "data_type": node.data_type,
+        "project_id": node.project,
+        "state": node.state,
+        "step": node.step,
+    }
+    return {key: value for key, value in entry.items() if value}
+
+
+def _label_lines(item: Item) -> list[str]:
+    node = item.node
+    if item.is_group:
+        return [group_title(item.nodes)]
+    small = "" if node.kind in ("hidden", "step") else short_id(node.id)
+    state = item.state.upper() if item.state not in ("", "complete") else ""
+    return [line for line in (title(node), detail(node), plain(small), plain(state)) if line]
+
+
+def _mermaid_box(number: int, item: Item) -> str:
+    opening, closing = ("([", "])") if item.node.kind == "sample" else ("[", "]")
+    label = "<br/>".join(map(_mermaid_escaped, _label_lines(item)))
+    return f'  n{number}{opening}"{label}"{closing}'
+
+
+def _mermaid_edge(ends: tuple[int, int], relationship: str) -> str:
+    if relationship == DERIVED:
+        return f"  n{ends[0]} --> n{ends[1]}"
+    return f'  n{ends[0]} -. "{_mermaid_escaped(relationship or "untyped")}" .-> n{ends[1]}'
+
+
+def _mermaid_escaped(text: str) -> str:
+    """Every symbol that Mermaid or HTML might read as more than text becomes a numbered entity."""
+    return re.sub(r"[^\w .,:()·×…-]", lambda found: f"#{ord(found.group())};", plain(text))
+
+
+def _dot_escaped(text: str) -> str:
+    return plain(text).replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _harmless(text: str) -> str:
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

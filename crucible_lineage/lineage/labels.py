@@ -1,0 +1,113 @@
+"""Texts as they are shown: shortened, wrapped, and with nothing in them that a terminal or a page would obey."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+from crucible_lineage.lineage.model import Node
+
+__all__ = ["HIDDEN_NAME", "detail", "ellipsised", "group_title", "plain", "short_id", "text_width", "title", "wrapped"]
+
+HIDDEN_NAME = "not visible to you"
+_NARROW = frozenset("iIjlft.,:;'|![](){}r -`\"")
+_WIDE = frozenset("mwMWO@%QGD&")
+
+
+def title(node: Node) -> str:
+    """What a node is called: its name, else its id, else that it is hidden."""
+    if node.kind == "hidden":
+        return HIDDEN_NAME
+    return plain(node.name or node.id)
+
+
+def detail(node: Node) -> str:
+    """The second line: what kind of data it is and the step that made it."""
+    if node.kind in ("hidden", "step"):
+        return ""
+    kind = node.data_type or "sample" if node.kind == "sample" else node.measurement or node.data_type
+    return plain(" · ".join(part for part in (kind, node.step) if part))
+
+
+def group_title(nodes: Sequence[Node]) -> str:
+    """What several siblings are called together: how many, and the step that made them or what they measure."""
+    first = nodes[0]
+    return f"{len(nodes)} × {plain(first.step or first.measurement or first.data_type) or title(first)}"
+
+
+def short_id(mfid: str) -> str:
+    """An MFID with its middle left out: the time at its head, the random end that tells neighbours apart."""
+    return mfid if len(mfid) <= 12 else f"{mfid[:5]}…{mfid[-5:]}"
+
+
+def plain(text: str) -> str:
+    """`text` on one line, with control and text-direction characters spelled out, so that no terminal obeys them."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_spelled(symbol) for symbol in text)
+
+
+def ellipsised(text: str, width: float, size: float = 1.0) -> str:
+    """`text`, or its head and tail around an ellipsis, within `width` at that font size."""
+    if text_width(text, size) <= width:
+        return text
+    head, tail = (len(text) + 1) // 2, len(text) // 2
+    while head + tail > 1:
+        if head > tail:
+            head -= 1
+        else:
+            tail -= 1
+        shown = text[:head].rstrip() + "…" + (text[-tail:].lstrip() if tail else "")
+        if text_width(shown, size) <= width:
+            return shown
+    return "…"
+
+
+def wrapped(text: str, width: float, size: float = 1.0) -> list[str]:
+    """`text` in one line or two within `width`: broken at a blank or after a joint where it can be, else ellipsised."""
+    if text_width(text, size) <= width:
+        return [text]
+    cut = max(
+        (at for at in range(1, len(text)) if _breaks(text, at) and text_width(text[:at].rstrip(), size) <= width),
+        default=0,
+    )
+    if not cut or text_width(text[:cut], size) < width / 4:
+        cut = max((at for at in range(1, len(text)) if text_width(text[:at], size) <= width), default=1)
+    return [text[:cut].rstrip(), ellipsised(text[cut:].lstrip(), width, size)]
+
+
+def text_width(text: str, size: float = 1.0) -> float:
+    """About how wide a sans-serif font sets `text`; generous, as fonts differ and a label must not overflow."""
+    return size * sum(map(_symbol_width, text))
+
+
+def _symbol_width(symbol: str) -> float:
+    if symbol in _NARROW:
+        return 0.42
+    if symbol in _WIDE:
+        return 0.95
+    if symbol.isascii():
+        return 0.74 if symbol.isupper() else 0.62
+    if unicodedata.east_asian_width(symbol) in "WF":
+        return 1.05
+    return 0.0 if unicodedata.combining(symbol) else 0.8
+
+
+def _breaks(text: str, at: int) -> bool:
+    """True if a line may end before `text[at]`."""
+    return text[at] == " " or text[at - 1] in " -_/."
+
+
+def _spelled(symbol: str) -> str:
+    category = unicodedata.category(symbol)
+    if (
+        category == "Cc"
+        or category in ("Zl", "Zp")
+        or unicodedata.bidirectional(symbol) in _DIRECTIONS
+        or category == "Cs"
+    ):
+        return symbol.encode("unicode_escape", "backslashreplace").decode("ascii")
+    return symbol
+
+
+_DIRECTIONS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})

@@ -1,0 +1,152 @@
+"""Nodes and edges out of what Crucible answers and what a pipeline declares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, cast
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.lineage.model import DERIVED, MEASURED, Edge, Kind, Node
+from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, text, used_mfids
+
+__all__ = ["described", "nodes_and_edges_of_api", "nodes_and_edges_of_pipeline", "nodes_and_edges_of_records"]
+
+Parts = tuple[list[Node], list[Edge]]
+Record = Mapping[str, Any]
+_KINDS: Mapping[str, Kind] = {"sample": "sample", "step": "step", "hidden": "hidden"}
+
+
+def nodes_and_edges_of_api(payload: Record) -> Parts:
+    """The parts of a node-link object of Crucible's graph endpoints; edges are read from `edges`, else from `links`.
+
+    Crucible does not say which end of an association is the source: it is turned to sample -> dataset.
+    """
+    entries = payload.get("nodes")
+    if not isinstance(entries, Sequence) or isinstance(entries, str):
+        raise InputError(f"read a lineage graph: its `nodes` are {type(entries).__name__}, a list was expected")
+    nodes = {node.id: node for node in map(_api_node, entries)}
+    links = payload.get("edges") or payload.get("links") or ()
+    return list(nodes.values()), [_directed(_api_edge(link), nodes) for link in links]
+
+
+def nodes_and_edges_of_records(records: Iterable[Record]) -> Parts:
+    """The parts that records of datasets and samples show, with the far ends of their links.
+
+    Links that were fetched (`links` is a list) are the edges. Where they were not, the parents are those that the
+    provenance names. A far end without a record is known by the name in the link, and hidden if there is none.
+    """
+    known: dict[str, Record] = {}
+    for record in records:
+        known[_required_id(record, "unique_id")] = record
+    nodes = {mfid: described(Node(mfid), record) for mfid, record in known.items()}
+    edges: dict[tuple[str, str], Edge] = {}
+    for mfid, record in known.items():
+        for edge, far_end in _record_edges(nodes[mfid], record):
+            nodes.setdefault(far_end.id, far_end)
+            key = (edge.source, edge.target)
+            if key not in edges or not edges[key].relationship:
+                edges[key] = edge
+    return list(nodes.values()), list(edges.values())
+
+
+def nodes_and_edges_of_pipeline(steps: Mapping[str, Iterable[str]]) -> Parts:
+    """A node for each step and for each name that a step needs; a name that is no step is an input dataset."""
+    needs = {name: list(dict.fromkeys(needed)) for name, needed in steps.items()}
+    inputs = dict.fromkeys(name for needed in needs.values() for name in needed if name not in needs)
+    nodes = [Node(name, "dataset", name) for name in inputs] + [Node(name, "step", name, step=name) for name in needs]
+    return nodes, [Edge(source, name) for name, needed in needs.items() for source in needed]
+
+
+def described(node: Node, record: Record) -> Node:
+    """The same node with what its record says; what the record leaves out stays as it was."""
+    kind: Kind = "sample" if record.get("resource_type") == "sample" or "sample_name" in record else "dataset"
+    written = provenance(record)
+    state = text(written.get("status"))
+    if not state and PROVENANCE_KEY not in (record.get("scientific_metadata") or ()):
+        state = node.state
+    return Node(
+        id=node.id,
+        kind=kind,
+        name=text(record.get(f"{kind}_name")) or node.name,
+        measurement=text(record.get("measurement")) or node.measurement,
+        data_type=text(record.get("sample_type" if kind == "sample" else "data_type")) or node.data_type,
+        project=text(record.get("project_id")) or node.project,
+        state=state,
+        step=text(written.get("step")) or node.step,
+        record=record,
+    )
+
+
+def _api_node(entry: Any) -> Node:
+    """A node of the graph endpoint, where older services say `dataset_name` or `sample_name`, or of our export."""
+    mfid = _required_id(entry, "id")
+    kind = _KINDS.get(text(entry.get("entity_type")), "dataset")
+    return Node(
+        id=mfid,
+        kind=kind,
+        name=text(entry.get("name")) or text(entry.get(f"{kind}_name")),
+        measurement=text(entry.get("measurement")),
+        data_type=text(entry.get("data_type")),
+        project=text(entry.get("project_id")),
+        state=text(entry.get("state")),
+        step=text(entry.get("step")),
+    )
+
+
+def _api_edge(entry: Any) -> Edge:
+    source, target = _required_id(entry, "source"), _required_id(entry, "target")
+    return Edge(source, target, text(entry.get("relationship_type")))
+
+
+def _directed(edge: Edge, nodes: Mapping[str, Node]) -> Edge:
+    """The edge itself, or an association of a sample and a dataset from the sample to the dataset."""
+    ends = [nodes[end].kind if end in nodes else "hidden" for end in (edge.source, edge.target)]
+    if ends == ["dataset", "sample"]:
+        return Edge(edge.target, edge.source, MEASURED)
+    if ends == ["sample", "dataset"]:
+        return Edge(edge.source, edge.target, MEASURED)
+    return edge
+
+
+def _record_edges(node: Node, record: Record) -> Iterator[tuple[Edge, Node]]:
+    """The links of one record, each with the node at its far end."""
+    links = record.get("links")
+    if not isinstance(links, list | tuple):
+        for mfid in used_mfids(record):
+            yield Edge(mfid, node.id, DERIVED), Node(mfid, "hidden")
+        return
+    for link in links:
+        mfid, relationship = _required_id(link, "unique_id"), text(link.get("relationship_type"))
+        match _link_direction(link):
+            case "source":
+                yield Edge(mfid, node.id, relationship), _far_end(link)
+            case "target":
+                yield Edge(node.id, mfid, relationship), _far_end(link)
+            case "undirected" if node.kind == "sample":
+                yield Edge(node.id, mfid, MEASURED), _far_end(link)
+            case "undirected":
+                yield Edge(mfid, node.id, MEASURED), _far_end(link)
+
+
+def _link_direction(link: Record) -> Literal["source", "target", "undirected"]:
+    """The link's direction; older services said it as a `relationship` (parent, child, associated)."""
+    older = {"parent": "source", "child": "target", "associated": "undirected"}
+    direction = text(link.get("direction")) or older.get(text(link.get("relationship")), "undirected")
+    if direction not in ("source", "target", "undirected"):
+        raise InputError(
+            f"read the link to {link.get('unique_id')}: its direction is {direction!r}, not source or target"
+        )
+    return cast(Literal["source", "target", "undirected"], direction)
+
+
+def _far_end(link: Record) -> Node:
+    name = text(link.get("name"))
+    kind: Kind = "sample" if link.get("resource_type") == "sample" else "dataset"
+    return Node(text(link["unique_id"]), kind, name) if name else Node(text(link["unique_id"]), "hidden")
+
+
+def _required_id(entry: Any, key: str) -> str:
+    found = text(entry.get(key)) if isinstance(entry, Mapping) else ""
+    if not found:
+        raise InputError(f"read a lineage graph: an entry has no {key!r}: {str(entry)[:80]}")
+    return found

@@ -1,0 +1,148 @@
+"""A lineage as a tree for the terminal, raw data on top."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crucible_lineage.lineage.graph import Direction, LineageGraph
+from crucible_lineage.lineage.labels import detail, group_title, plain, title
+from crucible_lineage.lineage.model import DERIVED
+from crucible_lineage.lineage.view import Item, View, view
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+__all__ = ["render_tree", "render_tree_rich"]
+
+_UNICODE = ("├── ", "└── ", "│   ", "    ")
+_ASCII = ("|-- ", "`-- ", "|   ", "    ")
+_STATE_STYLES = {"incomplete": "bold red", "failed": "bold red", "missing": "yellow", "stale": "yellow"}
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One line of the tree in its parts; `mark` is what is said of its place in it."""
+
+    branch: str
+    mfid: str
+    name: str
+    detail: str
+    state: str
+    mark: str
+    is_focus: bool
+
+
+def render_tree(
+    graph: LineageGraph,
+    focus: str | None = None,
+    *,
+    depth: int | None = None,
+    direction: Direction = "both",
+    fold_beyond: int | None = None,
+    ascii_only: bool = False,
+) -> str:
+    """The tree as text, a line a node: id, name, kind of data and step, state.
+
+    With `focus` it is what that dataset comes from and what comes from it, within `depth` links, else the whole graph.
+    A node with several parents stands below the first of them and is marked `(see above)` below the others.
+    `ascii_only` draws for terminals that have no line characters; names stay as they are.
+    """
+    lines = _lines(graph, focus, depth, direction, fold_beyond, ascii_only)
+    return "\n".join(" ".join(part for part in _texts(line) if part).rstrip() for line in lines)
+
+
+def render_tree_rich(
+    graph: LineageGraph,
+    focus: str | None = None,
+    *,
+    depth: int | None = None,
+    direction: Direction = "both",
+    fold_beyond: int | None = None,
+    ascii_only: bool = False,
+) -> Text:
+    """The same tree in colour, for a rich console. Names are never read as markup."""
+    from rich.text import Text  # only who prints in colour pays for rich
+
+    shown = Text()
+    for line in _lines(graph, focus, depth, direction, fold_beyond, ascii_only):
+        parts = zip(_texts(line), _styles(line), strict=True)
+        shown.append_text(Text("\n" if shown else ""))
+        shown.append_text(Text(" ").join(Text(part, style=style) for part, style in parts if part))
+    return shown
+
+
+def _texts(line: _Line) -> tuple[str, ...]:
+    state = f"[{line.state}]" if line.state and line.state != "complete" else ""
+    return (line.branch + (line.mfid or line.name), line.name if line.mfid else "", line.detail, state, line.mark)
+
+
+def _styles(line: _Line) -> tuple[str, ...]:
+    return ("cyan", "bold" if line.is_focus else "", "dim", _STATE_STYLES.get(line.state, "green"), "dim")
+
+
+def _lines(
+    graph: LineageGraph,
+    focus: str | None,
+    depth: int | None,
+    direction: Direction,
+    fold_beyond: int | None,
+    ascii_only: bool,
+) -> Iterator[_Line]:
+    shown = graph if focus is None else graph.around(focus, depth, direction)
+    drawn = view(shown, fold_beyond=fold_beyond, keep=[focus] if focus else [])
+    children: list[list[int]] = [[] for _ in drawn.items]
+    for source, target in drawn.edges:
+        children[source].append(target)
+    tee, corner, bar, blank = _ASCII if ascii_only else _UNICODE
+    printed: set[int] = set()
+    focused = drawn.number_of[focus] if focus else None
+    for root in _roots(drawn, children):
+        if root in printed:
+            continue
+        waiting: list[tuple[int, int | None, str, str]] = [(root, None, "", "")]
+        while waiting:
+            number, parent, branch, indent = waiting.pop()
+            again = number in printed
+            printed.add(number)
+            relationship = DERIVED if parent is None else drawn.edges[parent, number]
+            mark = _mark(relationship, again, number == focused)
+            yield _line(drawn.items[number], branch, mark, number == focused)
+            below = [] if again else children[number]
+            for child in reversed(below):
+                last = child == below[-1]
+                waiting.append((child, number, indent + (corner if last else tee), indent + (blank if last else bar)))
+
+
+def _roots(drawn: View, children: list[list[int]]) -> Iterator[int]:
+    """The items without parents, then, for cycles that have no way in, whatever was not reached from those."""
+    has_parent = {target for source, target in drawn.edges if source != target}
+    roots = [number for number in range(len(drawn.items)) if number not in has_parent]
+    yield from roots
+    reached: set[int] = set()
+    for number in [*roots, *range(len(drawn.items))]:
+        if number not in reached and number in has_parent:
+            yield number
+        waiting = [number]
+        while waiting:
+            at = waiting.pop()
+            if at not in reached:
+                reached.add(at)
+                waiting.extend(children[at])
+
+
+def _line(item: Item, branch: str, mark: str, is_focus: bool) -> _Line:
+    node = item.node
+    if item.is_group:
+        return _Line(branch, "", group_title(item.nodes), node.measurement, plain(item.state), mark, is_focus)
+    mfid = "" if node.kind in ("hidden", "step") or node.name == node.id else plain(node.id)
+    return _Line(
+        branch, mfid, title(node) if node.name or not mfid else "", detail(node), plain(node.state), mark, is_focus
+    )
+
+
+def _mark(relationship: str, again: bool, is_focus: bool) -> str:
+    said = {DERIVED: "", "": "untyped link"}.get(relationship, plain(relationship))
+    seen = "(see above)" if again else ""
+    return " ".join(part for part in (f"<{said}>" if said else "", seen, "<--" if is_focus else "") if part)

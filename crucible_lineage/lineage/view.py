@@ -1,0 +1,115 @@
+"""What of a graph is drawn: siblings of one step folded into one item, and links that say nothing new left out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.model import MEASURED, Edge, Node
+
+__all__ = ["FOLD_BEYOND", "Item", "View", "view"]
+
+FOLD_BEYOND = 4  # siblings that are still drawn one by one: chosen by eye, a batch of four scans stays readable
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to draw: a node, or several siblings of one step."""
+
+    nodes: tuple[Node, ...]
+
+    @property
+    def node(self) -> Node:
+        """The node, or the first of the siblings."""
+        return self.nodes[0]
+
+    @property
+    def is_group(self) -> bool:
+        """True if several nodes are folded into this item."""
+        return len(self.nodes) > 1
+
+    @property
+    def state(self) -> str:
+        """The state of all nodes, or the most alarming one: a group with one incomplete member is incomplete."""
+        states = {node.state for node in self.nodes}
+        return next(
+            (state for state in ("failed", "missing", "incomplete", "stale") if state in states), self.node.state
+        )
+
+
+@dataclass(frozen=True)
+class View:
+    """Items by number, in the graph's order, and the relationship of each edge by the numbers of its ends."""
+
+    items: tuple[Item, ...]
+    edges: dict[tuple[int, int], str]
+    number_of: dict[str, int]
+
+
+def view(graph: LineageGraph, *, fold_beyond: int | None = FOLD_BEYOND, keep: Collection[str] = ()) -> View:
+    """The items and edges to draw. More than `fold_beyond` siblings are one item, None folds nothing.
+
+    Siblings have the same parents, after folding, and the same step, or the same kind of data where no step made
+    them. The nodes in `keep`, and those few that they come from, stay single.
+    """
+    edges = list(_telling(graph))
+    if fold_beyond is None:
+        groups = {mfid: mfid for mfid in graph.nodes}
+    else:
+        groups = _folded(graph, edges, fold_beyond, _with_parents(graph, keep, fold_beyond))
+    members: dict[str, list[Node]] = {}
+    for mfid, node in graph.nodes.items():
+        members.setdefault(groups[mfid], []).append(node)
+    number_of_group = {group: number for number, group in enumerate(members)}
+    number_of = {mfid: number_of_group[groups[mfid]] for mfid in graph.nodes}
+    drawn: dict[tuple[int, int], str] = {}
+    for edge in edges:
+        ends = number_of[edge.source], number_of[edge.target]
+        drawn[ends] = edge.relationship if drawn.get(ends, edge.relationship) == edge.relationship else ""
+    return View(tuple(Item(tuple(nodes)) for nodes in members.values()), drawn, number_of)
+
+
+def _telling(graph: LineageGraph) -> Iterator[Edge]:
+    """The edges but for those from a sample to a dataset whose parent was measured from the same sample."""
+    for (source, target), edge in graph.edges.items():
+        inherited = edge.relationship == MEASURED and any(
+            parent != target and (source, parent) in graph.edges for parent in graph.parents(target)
+        )
+        if not inherited:
+            yield edge
+
+
+def _folded(graph: LineageGraph, edges: list[Edge], fold_beyond: int, single: set[str]) -> dict[str, str]:
+    """The id of the group that each node is in: its own, or that of its first sibling."""
+    parents: defaultdict[str, list[str]] = defaultdict(list)
+    for edge in edges:
+        parents[edge.target].append(edge.source)
+    group_of: dict[str, str] = {}
+    generations = graph.generations()
+    placed = {mfid for generation in generations for mfid in generation}
+    for generation in [*generations, [mfid for mfid in graph.nodes if mfid not in placed]]:
+        siblings: defaultdict[tuple[object, ...], list[str]] = defaultdict(list)
+        for mfid in generation:
+            node = graph.nodes[mfid]
+            above = frozenset(group_of.get(parent, parent) for parent in parents[mfid])
+            key: tuple[object, ...] = (above, node.kind, node.step or (node.measurement, node.data_type))
+            siblings[(*key, mfid) if mfid in single or mfid not in placed else key].append(mfid)
+        for members in siblings.values():
+            folds = len(members) > fold_beyond
+            group_of.update((mfid, members[0] if folds else mfid) for mfid in members)
+    return group_of
+
+
+def _with_parents(graph: LineageGraph, keep: Collection[str], most: int) -> set[str]:
+    """The nodes to keep single and what they come from, as far as no node on the way has more parents than `most`."""
+    single: set[str] = set()
+    waiting = [mfid for mfid in keep if mfid in graph]
+    while waiting:
+        mfid = waiting.pop()
+        if mfid not in single:
+            single.add(mfid)
+            parents = graph.parents(mfid)
+            waiting.extend(parents if len(parents) <= most else ())
+    return single

@@ -1,0 +1,395 @@
+"""What is sent to Crucible and what comes back, as two families of frozen pydantic models.
+
+Models of what is sent (`...Create`) forbid unknown keys, so that a misspelt field is an error here and not a value lost
+there. Models of what comes back keep unknown keys, since the service may add fields; only what it always sends is
+required. In both, None means "not given" or "not fetched"; an empty list means "fetched, none". Timestamps come back
+as the ISO 8601 strings the service sent.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from crucible_lineage.ids import is_mfid, new_mfid
+
+__all__ = [
+    "Account",
+    "Dataset",
+    "DatasetCreate",
+    "DeletionRequest",
+    "FacetValue",
+    "FileRecord",
+    "Health",
+    "IngestionRequest",
+    "Instrument",
+    "InstrumentCreate",
+    "Keyword",
+    "Link",
+    "Metadata",
+    "Person",
+    "Profile",
+    "Project",
+    "ProjectCreate",
+    "Received",
+    "RemoteFileCreate",
+    "Sample",
+    "SampleCreate",
+    "SearchHit",
+    "Sent",
+    "Thumbnail",
+]
+
+
+def _mfid(text: str) -> str:
+    if not is_mfid(text):
+        raise ValueError(f"not an MFID: {text!r}")
+    return text
+
+
+def _iso(value: object) -> object:
+    """ISO 8601 text of a datetime; one without time zone is taken as UTC, as the service does."""
+    if not isinstance(value, datetime):
+        return value
+    return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
+
+
+Mfid = Annotated[str, AfterValidator(_mfid)]
+Timestamp = Annotated[str, BeforeValidator(_iso)]
+Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,24}$")]
+
+
+class Sent(BaseModel):
+    """Base of what is sent: unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def body(self) -> dict[str, Any]:
+        """The fields that are set, as they go into the request."""
+        return self.model_dump(exclude_none=True)
+
+
+class Received(BaseModel):
+    """Base of what comes back: unknown keys are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class DatasetCreate(Sent):
+    """A dataset to be made. Its MFID is chosen here, not by the service."""
+
+    unique_id: Mfid = Field(default_factory=new_mfid)
+    dataset_name: str | None = None
+    measurement: str | None = None
+    data_type: str | None = None
+    data_format: str | None = None
+    session_name: str | None = None
+    timestamp: Timestamp | None = None
+    public: bool = False
+    size: int | None = None
+    owner: str | None = None
+    owner_orcid: str | None = None
+    project_id: str | None = None
+    project_mfid: Mfid | None = None
+    instrument_name: str | None = None
+    instrument_id: str | None = None
+    instrument_mfid: Mfid | None = None
+
+
+class SampleCreate(Sent):
+    """A sample to be made. Without `unique_id` the service chooses one, and the call cannot be repeated safely."""
+
+    unique_id: Mfid | None = None
+    sample_name: str | None = None
+    sample_type: str | None = None
+    description: str | None = None
+    timestamp: Timestamp | None = None
+    public: bool = False
+    owner: str | None = None
+    owner_orcid: str | None = None
+    project_id: str | None = None
+    project_mfid: Mfid | None = None
+
+
+class ProjectCreate(Sent):
+    """A project to be made; exactly one of the four lead fields names its lead."""
+
+    project_id: Slug
+    organization: str
+    title: str | None = None
+    status: str | None = None
+    project_lead: str | None = None
+    project_lead_orcid: str | None = None
+    project_lead_email: str | None = None
+    project_lead_username: str | None = None
+
+
+class InstrumentCreate(Sent):
+    """An instrument to be made."""
+
+    instrument_id: Slug
+    instrument_name: str
+    location: str
+    manufacturer: str | None = None
+    model: str | None = None
+    description: str | None = None
+    instrument_type: str | None = None
+    other_id: str | None = None
+    other_id_source: str | None = None
+    owner: str | None = None
+
+
+class RemoteFileCreate(Sent):
+    """A file that stays where it is; Crucible keeps only a record of it."""
+
+    filename: str
+    storage_backend: str
+    size: int | None = None
+    sha256_hash: str | None = None
+    access_note: str | None = None
+
+
+class Person(Received):
+    """A user or service account, as far as others may see it."""
+
+    unique_id: str
+    first_name: str | None = None
+    last_name: str | None = None
+    username: str | None = None
+    email: str | None = None
+    is_service_account: bool | None = None
+
+
+class ProjectRef(Received):
+    """The project named inside another record."""
+
+    unique_id: str
+    project_id: str
+    title: str | None = None
+
+
+class InstrumentRef(Received):
+    """The instrument named inside another record."""
+
+    unique_id: str
+    instrument_name: str
+    instrument_id: str | None = None
+
+
+class Link(Received):
+    """One link of a resource. `direction` is the other end's: a source is a parent, a target is a child."""
+
+    unique_id: str
+    resource_type: str
+    name: str | None = None
+    direction: str | None = None
+    relationship_type: str | None = None
+
+
+class DeletionRequest(Received):
+    """A request to delete a resource, and what became of it."""
+
+    id: int
+    status: str
+    resource_id: str | None = None
+    resource_type: str | None = None
+    resource_name: str | None = None
+    requester_id: str | None = None
+    reason: str | None = None
+    request_time: str | None = None
+    review_time: str | None = None
+    reviewer_id: str | None = None
+    reviewer_notes: str | None = None
+
+
+class DeletedRecord(Received):
+    """The audit entry of a resource that is gone."""
+
+    id: int
+    resource_id: str | None = None
+    resource_type: str | None = None
+    resource_name: str | None = None
+    reason: str | None = None
+    deleted_at: str | None = None
+
+
+class _Described(Received):
+    """What datasets, samples, projects and instruments have in common."""
+
+    unique_id: str
+    creation_time: str | None = None
+    modification_time: str | None = None
+    scientific_metadata: dict[str, Any] | None = None
+    capabilities: dict[str, Any] | None = None
+
+    @property
+    def mfid(self) -> str:
+        """The record's MFID, which the wire calls `unique_id`."""
+        return self.unique_id
+
+
+class _Owned(_Described):
+    """What datasets and samples have in common."""
+
+    timestamp: str | None = None
+    public: bool | None = None
+    owner: Person | str | None = None
+    owner_orcid: str | None = None
+    project_id: str | None = None
+    project_mfid: str | None = None
+    project: ProjectRef | None = None
+    project_relation: str | None = None
+    links: list[Link] | None = None
+    deletion_request: DeletionRequest | None = None
+
+
+class Dataset(_Owned):
+    """A dataset as Crucible holds it."""
+
+    resource_type: Literal["dataset"] = "dataset"
+    dataset_name: str | None = None
+    measurement: str | None = None
+    data_type: str | None = None
+    data_format: str | None = None
+    session_name: str | None = None
+    size: int | None = None
+    instrument_name: str | None = None
+    instrument_id: str | None = None
+    instrument_mfid: str | None = None
+    instrument: InstrumentRef | None = None
+
+
+class Sample(_Owned):
+    """A sample as Crucible holds it."""
+
+    resource_type: Literal["sample"] = "sample"
+    sample_name: str | None = None
+    sample_type: str | None = None
+    description: str | None = None
+
+
+class Project(_Described):
+    """A project as Crucible holds it."""
+
+    resource_type: Literal["project"] = "project"
+    project_id: str
+    organization: str | None = None
+    title: str | None = None
+    status: str | None = None
+    lead: Person | None = None
+    role: str | None = None
+    members: list[dict[str, Any]] | None = None
+
+
+class Instrument(_Described):
+    """An instrument as Crucible holds it."""
+
+    resource_type: Literal["instrument"] = "instrument"
+    instrument_id: str | None = None
+    instrument_name: str | None = None
+    instrument_type: str | None = None
+    manufacturer: str | None = None
+    model: str | None = None
+    location: str | None = None
+    description: str | None = None
+    status: str | None = None
+    owner: Person | str | None = None
+
+
+class FileRecord(Received):
+    """A file of a dataset. Without `storage_path` it cannot be downloaded (yet)."""
+
+    mfid: str
+    filename: str
+    dataset_mfid: str | None = None
+    size: int | None = None
+    sha256_hash: str | None = None
+    storage_backend: str | None = None
+    storage_path: str | None = None
+    access_note: str | None = None
+    etag: str | None = None
+
+
+class IngestionRequest(Received):
+    """A request to ingest a file, and how far it has come."""
+
+    id: int
+    status: str
+    file_mfid: str | None = None
+    dataset_mfid: str | None = None
+    ingestion_class: str | None = None
+    ingestion_githash: str | None = None
+    time_created: str | None = None
+    time_completed: str | None = None
+    error_message: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """True while somebody may still work on it."""
+        return self.status in ("requested", "started")
+
+
+class Thumbnail(Received):
+    """A preview picture; `thumbnail_b64str` is bare base64."""
+
+    id: int
+    thumbnail_name: str | None = None
+    thumbnail_b64str: str | None = None
+    mime_type: str | None = None
+
+
+class Keyword(Received):
+    """A keyword and how many datasets carry it."""
+
+    keyword: str
+    num_datasets: int | None = None
+
+
+class Metadata(Received):
+    """The scientific metadata of one resource, after the call that returned it."""
+
+    unique_id: str
+    scientific_metadata: dict[str, Any]
+
+
+class SearchHit(Received):
+    """A resource whose metadata matched."""
+
+    unique_id: str
+    resource_type: str
+    name: str | None = None
+    rank: float | None = None
+    scientific_metadata: dict[str, Any] | None = None
+
+
+class FacetValue(Received):
+    """One value of a field and how often it occurs."""
+
+    value: str | None = None
+    label: str | None = None
+    count: int
+
+
+class Account(Received):
+    """Whose key it is."""
+
+    user_unique_id: str
+    access_group_ids: list[int | str] = Field(default_factory=list)
+    user_info: Person | None = None
+
+
+class Profile(Person):
+    """The key's owner, with what the key may do."""
+
+    authorization: dict[str, Any] = Field(default_factory=dict)
+    capabilities: dict[str, bool | None] = Field(default_factory=dict)
+
+
+class Health(Received):
+    """Whether the service and its database work."""
+
+    status: str
+    database: dict[str, Any] | None = None
+    build: dict[str, Any] | None = None

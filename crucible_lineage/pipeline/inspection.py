@@ -1,0 +1,156 @@
+"""What there is to know about a step before it runs: its inputs, outputs, checked parameters and code fingerprint.
+
+All of it is plain data, so that it can be kept: an unchanged step is not imported again to be planned.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.fingerprint import code_fingerprint
+from crucible_lineage.ids import canonical_json
+from crucible_lineage.params import canonical_params
+from crucible_lineage.provenance import package_versions
+from crucible_lineage.recipe import Code
+from crucible_lineage.step import ParameterSpec, Step
+from crucible_lineage.store import Store
+
+__all__ = ["Inspection", "checked_params", "find_step", "inspect_step", "inspection_of"]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A step as it stands now, with the parameters it would be given."""
+
+    uses: str
+    step: str
+    roles: Mapping[str, str]  # role -> shape, see step.InputRole
+    required: tuple[str, ...]
+    outputs: tuple[str, ...]
+    params: Mapping[str, Any]
+    fingerprint: str
+    not_covered: tuple[str, ...]
+    packages: Mapping[str, str]  # those that the step lists: part of the identity
+    reached_packages: tuple[str, ...]
+    source: str
+    measurement: str | None
+    data_type: str | None
+    thumbnail: str | None
+    keywords: tuple[str, ...]
+
+    @property
+    def code(self) -> Code:
+        """What enters the recipe."""
+        return Code(self.step, self.fingerprint, self.packages)
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> Inspection:
+        """The inspection that was kept as JSON."""
+        tuples = ("required", "outputs", "not_covered", "reached_packages", "keywords")
+        return cls(**{**kept, **{name: tuple(kept[name]) for name in tuples}})
+
+
+def inspect_step(uses: str, params: Mapping[str, Any], folder: Path, store: Store | None = None) -> Inspection:
+    """The step that `module:function` names, with these parameters checked and completed by its defaults.
+
+    InputError if there is no such function or it cannot take them. `folder` is searched for modules too.
+    """
+    key = f"{uses}|{canonical_json(canonical_params(params)).decode()}|{folder}|{sys.version_info[:2]}"
+    kept = store.inspection(key) if store else None
+    if kept is not None:
+        return Inspection.from_json(kept)
+    step = find_step(uses, folder)
+    inspection, files = inspection_of(step, uses, params)
+    if store and not inspection.packages:  # a listed package may be updated without any of the files changing
+        store.keep_inspection(key, files, asdict(inspection))
+    return inspection
+
+
+def inspection_of(step: Step[..., Any], uses: str, params: Mapping[str, Any]) -> tuple[Inspection, tuple[str, ...]]:
+    """The inspection of a step that is at hand, and the source files it rests on."""
+    fingerprint = code_fingerprint(step)
+    inspection = Inspection(
+        uses=uses,
+        step=step.name,
+        roles={role.name: role.shape for role in step.inputs},
+        required=tuple(role.name for role in step.inputs if role.required),
+        outputs=step.outputs,
+        params=checked_params(step, params),
+        fingerprint=fingerprint.digest if step.version is None else f"version:{step.version}",
+        not_covered=fingerprint.not_covered,
+        packages=package_versions(step.packages) if step.packages else {},
+        reached_packages=fingerprint.packages,
+        source=fingerprint.source,
+        measurement=step.measurement,
+        data_type=step.data_type,
+        thumbnail=step.thumbnail,
+        keywords=step.keywords,
+    )
+    return inspection, fingerprint.files
+
+
+def find_step(uses: str, folder: Path) -> Step[..., Any]:
+    """The step that `module:function` names; a plain function counts as a step without further description."""
+    module_name, colon, function_name = uses.partition(":")
+    if not colon or not module_name or not function_name:
+        raise InputError(f"{uses!r} does not name a function; write module:function, as in mylab.raman:calibrate")
+    try:
+        module = _import(module_name, folder)
+    except ModuleNotFoundError as error:
+        if error.name and module_name.startswith(error.name):
+            raise InputError(f"there is no module {error.name!r} (for {uses!r}); looked in {folder} too") from error
+        raise InputError(f"module {module_name!r} needs {error.name!r}, which is not installed") from error
+    except Exception as error:
+        raise InputError(f"module {module_name!r} cannot be imported: {type(error).__name__}: {error}") from error
+    found = getattr(module, function_name, None)
+    if isinstance(found, Step):
+        return found
+    if inspect.isfunction(found):
+        return Step(found)
+    names = [name for name, value in vars(module).items() if isinstance(value, Step) or inspect.isfunction(value)]
+    near = difflib.get_close_matches(function_name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise InputError(f"module {module_name!r} has no function {function_name!r}{hint}")
+
+
+def checked_params(step: Step[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """All parameters in canonical form, defaults filled in. InputError for unknown, missing or ill-typed ones."""
+    specs = {spec.name: spec for spec in step.parameters}
+    for name in given:
+        if name not in specs:
+            near = difflib.get_close_matches(name, specs, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(specs) or 'none'}"
+            raise InputError(f"step {step.name!r} has no parameter {name!r}; {hint}")
+    values = {name: _checked(step.name, spec, given) for name, spec in specs.items()}
+    return canonical_params(values)
+
+
+def _checked(step: str, spec: ParameterSpec, given: Mapping[str, Any]) -> Any:
+    if spec.name not in given:
+        if spec.default is inspect.Parameter.empty:
+            raise InputError(f"step {step!r} needs the parameter {spec.name!r}, which has no default")
+        return spec.default
+    if spec.annotation is inspect.Parameter.empty:
+        return given[spec.name]
+    try:
+        return TypeAdapter(spec.annotation).validate_python(given[spec.name])
+    except ValidationError as error:
+        fault = error.errors()[0]["msg"]
+        raise InputError(f"parameter {spec.name!r} of step {step!r} is {given[spec.name]!r}: {fault}") from None
+
+
+def _import(name: str, folder: Path) -> Any:
+    """The module; the declaration's folder comes last in the search, so that it hides nothing."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    return importlib.import_module(name)

@@ -1,0 +1,76 @@
+"""What is known of a pipeline's datasets: the local store first, then one bulk look-up by the pipeline's keyword."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crucible_lineage.datasets import DatasetRef
+from crucible_lineage.errors import NotFoundError, RefusedError
+from crucible_lineage.provenance import dataset_of_record, is_complete, read_record
+from crucible_lineage.session import Session
+
+__all__ = ["ProjectKnowledge", "pipeline_keyword"]
+
+
+def pipeline_keyword(pipeline: str) -> str:
+    """The keyword that all datasets made by a pipeline carry."""
+    return f"pipeline:{pipeline}"
+
+
+class ProjectKnowledge:
+    """Answers from the store; asks Crucible once, for all datasets of the pipeline, when the store does not know."""
+
+    def __init__(self, session: Session, project: str, pipeline: str) -> None:
+        self.session = session
+        self.project = project
+        self.pipeline = pipeline
+        self._lock = threading.Lock()
+        self._records: dict[str, Mapping[str, Any]] | None = None
+
+    def complete(self, mfid: str) -> DatasetRef | None:
+        """The dataset, if it is there and complete."""
+        if known := self.session.store.known(mfid):
+            return known
+        self._load()
+        return self.session.store.known(mfid)
+
+    def is_begun(self, mfid: str) -> bool:
+        """True if there is an incomplete record under this id."""
+        record = self._load().get(mfid)
+        return record is not None and not is_complete(record)
+
+    def siblings(self, step: str, output: str) -> Sequence[tuple[str, Mapping[str, Any]]]:
+        """Id and recipe of each earlier result of this step, newest first."""
+        found = [
+            (mfid, record["recipe"])
+            for mfid, record in self._load().items()
+            if is_complete(record) and record.get("step") == step and record.get("output") == output
+        ]
+        return sorted(found, reverse=True)
+
+    def _load(self) -> Mapping[str, Mapping[str, Any]]:
+        with self._lock:
+            if self._records is None:
+                self._records = self._ask()
+            return self._records
+
+    def _ask(self) -> dict[str, Mapping[str, Any]]:
+        try:
+            found = self.session.client.datasets.list(
+                project_id=self.project, keyword=pipeline_keyword(self.pipeline), include_metadata=True, limit=None
+            )
+        except (NotFoundError, RefusedError):  # the project is not there yet
+            return {}
+        records: dict[str, Mapping[str, Any]] = {}
+        complete = []
+        for dataset in found:
+            record = read_record(dataset.scientific_metadata)
+            if record is None:
+                continue
+            records[dataset.unique_id] = record
+            if is_complete(record):
+                complete.append(dataset_of_record(dataset.unique_id, dataset.dataset_name or "", record))
+        self.session.store.remember(complete)
+        return records

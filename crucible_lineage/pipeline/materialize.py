@@ -1,0 +1,179 @@
+"""One step, made real: its inputs fetched, its function run in a folder of its own, its outputs registered."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.datasets import DatasetRef, FileRef
+from crucible_lineage.errors import FileChangedError, InputError, StepError
+from crucible_lineage.hashing import file_sha256, stamp
+from crucible_lineage.pipeline.job import StepJob
+from crucible_lineage.pipeline.outputs import MadeOutput, metadata_of, new_dataset, output_files
+from crucible_lineage.provenance import Activity, git_state
+from crucible_lineage.recipe import derived_mfid
+from crucible_lineage.registry import look_up, register_output
+from crucible_lineage.session import Session
+from crucible_lineage.step import Step
+
+__all__ = ["Materialized", "materialize_step"]
+
+
+@dataclass(frozen=True)
+class Materialized:
+    """The datasets of a step's outputs; `executed` is False if they were there already."""
+
+    outputs: Mapping[str, DatasetRef]
+    executed: bool
+
+
+def materialize_step(job: StepJob, session: Session) -> Materialized:
+    """The registered outputs of a step. Runs it only if they are not there; one process at a time per recipe."""
+    # Only what has to run pays for this import.
+    from filelock import FileLock
+
+    recipes = job.recipes()
+    mfids = {output: derived_mfid(recipe) for output, recipe in recipes.items()}
+    locks = session.settings.data / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / f"{min(mfids.values())}.lock"):
+        present = {output: _present(mfid, session) for output, mfid in mfids.items()}
+        if all(present.values()):
+            return Materialized({output: dataset for output, dataset in present.items() if dataset}, executed=False)
+        with _attempt_folder(job, session) as folder:
+            registered = _execute(job, recipes, mfids, folder, session)
+        session.store.remember(registered.values())
+    return Materialized(registered, executed=True)
+
+
+def _present(mfid: str, session: Session) -> DatasetRef | None:
+    known = session.store.known(mfid)
+    return known or look_up(session.client, mfid)[0]
+
+
+def _execute(
+    job: StepJob, recipes: Mapping[str, Mapping[str, Any]], mfids: Mapping[str, str], folder: Path, session: Session
+) -> dict[str, DatasetRef]:
+    arguments = _place_inputs(job, folder, session)
+    outputs = {output: folder / output for output in recipes}
+    for path in outputs.values():
+        path.mkdir()
+    before = _input_stamps(folder)
+    started = datetime.now(UTC)
+    result = _call(job, arguments, outputs)
+    ended = datetime.now(UTC)
+    _check_inputs(job, before, session)
+    metadata = metadata_of(job, result)
+    activity = Activity(
+        step=job.inspection.step,
+        function=job.inspection.uses,
+        fingerprint=job.inspection.fingerprint,
+        started=started.isoformat(),
+        ended=ended.isoformat(),
+        source=job.inspection.source,
+        not_covered=job.inspection.not_covered,
+        git=_git_of(job.step),
+        run=job.run,
+    )
+    made = [  # all outputs are looked at before the first is registered
+        MadeOutput(output, mfids[output], recipe, metadata[output], output_files(job, output, outputs[output]))
+        for output, recipe in recipes.items()
+    ]
+    return {
+        output.output: register_output(session.client, new_dataset(job, output, activity, session.agent))
+        for output in made
+    }
+
+
+def _call(job: StepJob, arguments: Mapping[str, Any], outputs: Mapping[str, Path]) -> Any:
+    try:
+        return job.step.function(**arguments, **job.inspection.params, **outputs)
+    except Exception as error:
+        raise StepError(f"step {job.name!r} failed: {type(error).__name__}: {error}", step=job.name) from error
+
+
+def _place_inputs(job: StepJob, folder: Path, session: Session) -> dict[str, Any]:
+    """The inputs as read-only files in the attempt's folder, in the shapes that the function wants."""
+    placed: dict[str, dict[str, Path]] = {}
+    for index, part in enumerate(job.used):
+        for file in part.files:
+            _fetch(part.dataset, file, session)
+            target = folder / "inputs" / part.role / f"{index}-{part.dataset.mfid}" / file.name
+            session.cache.place(file.sha256, target)
+            target.chmod(stat.S_IREAD | stat.S_IRGRP | stat.S_IROTH)
+            placed.setdefault(part.role, {})[f"{part.dataset.mfid}/{file.name}"] = target
+    return {role: _shaped(job.inspection.roles[role], paths) for role, paths in placed.items()}
+
+
+def _shaped(shape: str, paths: Mapping[str, Path]) -> Any:
+    if shape == "file":
+        (path,) = paths.values()
+        return path
+    if shape == "files":
+        return list(paths.values())
+    return {key.partition("/")[2]: path for key, path in paths.items()}
+
+
+def _fetch(dataset: DatasetRef, file: FileRef, session: Session) -> None:
+    """The file is in the cache afterwards."""
+
+    def download(target: Path) -> None:
+        for stored in session.client.datasets.list_files(dataset.mfid):
+            if stored.filename == file.name:
+                with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
+                    session.client.files.download(stored, folder).replace(target)
+                return
+        raise InputError(f"dataset {dataset.mfid} ({dataset.name!r}) has no file {file.name!r} at Crucible any more")
+
+    session.cache.get(file.sha256, download)
+
+
+def _input_stamps(folder: Path) -> dict[Path, Any]:
+    inputs = folder / "inputs"
+    return {path: stamp(path) for path in sorted(inputs.rglob("*")) if path.is_file()}
+
+
+def _check_inputs(job: StepJob, before: Mapping[Path, Any], session: Session) -> None:
+    """The inputs are what they were; a change in between refuses the result."""
+    hashes = {file.name: file.sha256 for part in job.used for file in part.files}
+    for path, was in before.items():
+        if path.exists() and stamp(path) == was:
+            continue
+        if not path.exists() or file_sha256(path) not in hashes.values():
+            for sha256 in hashes.values():
+                session.cache.evict(sha256)
+            raise FileChangedError(
+                f"step {job.name!r} changed its input {path.name!r} while it ran; its result was not registered. "
+                "Let it copy the file before changing it"
+            )
+
+
+def _git_of(step: Step[..., Any]) -> Mapping[str, Any] | None:
+    code = getattr(step.function, "__code__", None)
+    folder = Path(code.co_filename).parent if code else None
+    return git_state(folder) if folder and folder.is_dir() else None
+
+
+@contextmanager
+def _attempt_folder(job: StepJob, session: Session) -> Iterator[Path]:
+    """A fresh folder: removed on success, kept on failure so that one can look at what was left."""
+    work = session.settings.data / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{job.name}-", dir=work))
+    yield folder
+    _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    if os.name == "nt":  # Windows refuses to remove read-only files
+        for path in folder.rglob("*"):
+            path.chmod(stat.S_IWRITE)
+    shutil.rmtree(folder)

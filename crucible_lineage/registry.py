@@ -1,0 +1,156 @@
+"""Registration: what makes a dataset appear in Crucible exactly once, complete or visibly unfinished.
+
+Every call can be repeated, by anyone, after a crash at any point. The order is what makes it safe: the record says
+`incomplete` before the first byte is sent and `complete` after the last; only a complete record counts as done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crucible_lineage.datasets import DatasetRef, FileRef
+from crucible_lineage.errors import ConflictError, FileConflictError, NotFoundError, RecipeConflictError, RefusedError
+from crucible_lineage.provenance import COMPLETE, KEY, dataset_of_record, is_complete, read_record
+
+if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
+    from crucible_lineage.client import CrucibleClient
+
+__all__ = ["LocalFile", "NewDataset", "look_up", "register_output"]
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file on disk and what it is called in the dataset."""
+
+    path: Path
+    ref: FileRef
+
+
+@dataclass(frozen=True)
+class NewDataset:
+    """A dataset to be registered: what it is, how it came to be, where it belongs.
+
+    `fields` are those of Crucible's dataset record (project_id, dataset_name, measurement ...), `record` is the
+    provenance record, `metadata` the scientific metadata beside it.
+    """
+
+    mfid: str
+    fields: Mapping[str, Any]
+    record: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    files: tuple[LocalFile, ...]
+    keywords: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+    samples: tuple[str, ...] = ()
+    ingest: bool = True
+    ingestor: str | None = None
+    ingestion_timeout_s: float = 60.0
+
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+        return str(self.fields["dataset_name"])
+
+
+def look_up(client: CrucibleClient, mfid: str) -> tuple[DatasetRef | None, Mapping[str, Any] | None]:
+    """The dataset if it is complete, and its record if it has one: (None, None) if there is none. One call."""
+    try:
+        dataset = client.datasets.get(mfid, include_metadata=True)
+    except NotFoundError:
+        return None, None
+    record = read_record(dataset.scientific_metadata)
+    if record is None or not is_complete(record):
+        return None, record
+    return dataset_of_record(mfid, dataset.dataset_name or mfid, record), record
+
+
+def register_output(client: CrucibleClient, new: NewDataset) -> DatasetRef:
+    """The dataset, registered: record, metadata, keywords, links, files, ingestion, and then marked complete.
+
+    RecipeConflictError if the id is taken by another recipe; every other error leaves an incomplete record that a
+    repetition finishes.
+    """
+    mfid, found = _create(client, new)
+    if is_complete(found):
+        return dataset_of_record(mfid, new.name, found or {})
+    adopted = found is not None
+    client.metadata.merge(mfid, {**new.metadata, KEY: dict(new.record)})
+    for keyword in new.keywords if mfid == new.mfid else (*new.keywords, _recipe_keyword(new.mfid)):
+        client.datasets.add_keyword(mfid, keyword)
+    for parent in dict.fromkeys(new.parents):
+        client.datasets.link_parent_child(parent, mfid, relationship_type="is_derived_from")
+    for sample in dict.fromkeys(new.samples):
+        client.datasets.add_sample(mfid, sample)
+    uploaded = [_upload(client, mfid, file) for file in new.files]
+    _add_preview(client, mfid, new, adopted=adopted)
+    if new.ingest:
+        _ingest(client, mfid, new, uploaded, adopted=adopted)
+    # The whole record once more: a server that merges only the top level keeps it too.
+    client.metadata.merge(mfid, {KEY: {**new.record, "status": COMPLETE}})
+    return DatasetRef(mfid, new.name, tuple(file.ref for file in new.files))
+
+
+def _create(client: CrucibleClient, new: NewDataset) -> tuple[str, Mapping[str, Any] | None]:
+    """The id under which the dataset is to be finished, and the record that stands there (None if it is new)."""
+    try:
+        created = client.datasets.create({**new.fields, "unique_id": new.mfid})
+    except (ConflictError, RefusedError):
+        return new.mfid, _adopt(client, new)
+    if created.dsid == new.mfid:
+        return new.mfid, None
+    return created.dsid, None
+
+
+def _adopt(client: CrucibleClient, new: NewDataset) -> Mapping[str, Any]:
+    """The record under our id, after a refused creation. Raises the refusal if there is no such dataset."""
+    dataset = client.datasets.get(new.mfid, include_metadata=True)
+    record = read_record(dataset.scientific_metadata)
+    if record is None:  # created, and the one who did it went away before the next call
+        return {}
+    if record["recipe"] != new.record["recipe"]:
+        raise RecipeConflictError(
+            f"registering {new.name!r}: the id {new.mfid} is taken by a dataset with another recipe "
+            f"({dataset.dataset_name!r}); nothing was written. Its metadata was edited, or the record was copied: "
+            f"see `crucible-lineage lineage {new.mfid}`",
+            mfid=new.mfid,
+        )
+    return record
+
+
+def _recipe_keyword(mfid: str) -> str:
+    """Where a server assigns ids of its own, this keyword finds the record again."""
+    return f"recipe:{mfid}"
+
+
+def _upload(client: CrucibleClient, mfid: str, file: LocalFile) -> str:
+    """The MFID of the uploaded file. An unfinished attempt's other content under this name is replaced.
+
+    That is safe, since only what belongs to a complete record was ever given to anyone.
+    """
+    try:
+        return client.files.upload(mfid, file.path, filename=file.ref.name).file.mfid
+    except FileConflictError:
+        return client.files.upload(mfid, file.path, filename=file.ref.name, replace=True).file.mfid
+
+
+def _add_preview(client: CrucibleClient, mfid: str, new: NewDataset, *, adopted: bool) -> None:
+    preview = next((file for file in new.files if file.ref.preview), None)
+    if preview is None:
+        return
+    present = {picture.thumbnail_name for picture in client.datasets.get_thumbnails(mfid)} if adopted else set()
+    if preview.ref.name not in present:
+        client.datasets.add_thumbnail(mfid, preview.path, name=preview.ref.name)
+
+
+def _ingest(client: CrucibleClient, mfid: str, new: NewDataset, uploaded: list[str], *, adopted: bool) -> None:
+    """Ingestion of each data file, asked for once and waited for; that it fails does not make the data less whole."""
+    asked = {entry.file_mfid: entry for entry in client.ingestions.list(dataset_mfid=mfid)} if adopted else {}
+    requests = []
+    for file, file_mfid in zip(new.files, uploaded, strict=True):
+        if not file.ref.preview:
+            requests.append(asked.get(file_mfid) or client.ingestions.request(file_mfid, new.ingestor))
+    for request in requests:
+        client.ingestions.wait(request.id, timeout_s=new.ingestion_timeout_s)

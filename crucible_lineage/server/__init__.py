@@ -1,0 +1,24 @@
+"""The embedded Crucible: the service's HTTP API over SQLite and files on disk, for one machine.
+
+Importing this package costs nothing; FastAPI is loaded when a server is started.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crucible_lineage.server.instance import instance_id
+
+if TYPE_CHECKING:
+    from crucible_lineage.server.running import RunningServer, serve, start_server
+
+__all__ = ["RunningServer", "instance_id", "serve", "start_server"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in {"RunningServer", "serve", "start_server"}:
+        # FastAPI and uvicorn cost a third of a second, which `lineage` or `plan` should not pay.
+        from crucible_lineage.server import running
+
+        return getattr(running, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,32 @@
+"""The application: routes, errors and limits put together around one data folder."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from crucible_lineage import __version__
+from crucible_lineage.server.http import BodyLimit, Service, add_error_handlers
+from crucible_lineage.server.routes import ROUTERS
+
+__all__ = ["PREFIX", "build_app"]
+
+PREFIX = "/api/v3"
+
+
+def build_app(service: Service) -> FastAPI:
+    """The ASGI application of an embedded Crucible."""
+    app = FastAPI(
+        title="Crucible, embedded",
+        version=__version__,
+        docs_url=f"{PREFIX}/docs",
+        redoc_url=None,
+        openapi_url=f"{PREFIX}/openapi.json",
+        redirect_slashes=False,
+        strict_content_type=False,
+    )
+    app.state.service = service
+    for router in ROUTERS:
+        app.include_router(router, prefix=PREFIX)
+    add_error_handlers(app)
+    app.add_middleware(BodyLimit, unlimited_prefix=f"{PREFIX}/storage/")
+    return app

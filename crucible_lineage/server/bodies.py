@@ -1,0 +1,75 @@
+"""The JSON bodies of requests, as far as several routes share their parts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from crucible_lineage.server.http import MAX_ROW_ID, Form
+
+__all__ = ["Count", "DatasetPatch", "Moment", "NewDataset", "NewSample", "SamplePatch", "Text"]
+
+
+def _as_given(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+Text = Annotated[str, Field(max_length=10_000)]
+Moment = Annotated[str, Field(max_length=64), AfterValidator(_as_given)]
+Count = Annotated[int, Field(ge=0, le=MAX_ROW_ID)]
+
+
+class _New(BaseModel):
+    """Fields that are not listed are ignored: clients send along what their own models hold."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    unique_id: str | None = None
+    public: bool = False
+    owner: str | None = None
+    owner_orcid: str | None = None
+    project_id: str | None = None
+    project_mfid: str | None = None
+    timestamp: Moment | None = None
+    scientific_metadata: dict[str, object] | None = None
+
+
+class NewDataset(_New):
+    dataset_name: Text | None = None
+    measurement: Text | None = None
+    data_type: Text | None = None
+    data_format: Text | None = None
+    session_name: Text | None = None
+    size: Count | None = None
+    instrument_name: Text | None = None
+    instrument_id: str | None = None
+    instrument_mfid: str | None = None
+
+
+class NewSample(_New):
+    sample_name: Text | None = None
+    sample_type: Text | None = None
+    description: Text | None = None
+
+
+class DatasetPatch(Form):
+    dataset_name: Text | None = None
+    measurement: Text | None = None
+    data_type: Text | None = None
+    data_format: Text | None = None
+    session_name: Text | None = None
+    timestamp: Moment | None = None
+    size: Count | None = None
+    instrument_name: str | None = None
+    instrument_id: str | None = None
+    instrument_mfid: str | None = None
+
+
+class SamplePatch(Form):
+    sample_name: Text | None = None
+    sample_type: Text | None = None
+    description: Text | None = None
+    timestamp: Moment | None = None

@@ -1,0 +1,154 @@
+"""SQLite as this server uses it: a few connections, many readers, one writer at a time, listed migrations."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.server.schema import MIGRATIONS
+
+__all__ = ["Database", "Row", "hash_key", "now", "open_database", "placeholders", "register_key", "setting"]
+
+Row = sqlite3.Row
+BUSY_TIMEOUT_S = 30.0  # chosen: other processes write to the same folder, each for a few milliseconds
+
+LOCAL_USER = {"unique_id": "0000-0000-0000-0001", "username": "local", "first_name": "Local", "last_name": "User"}
+
+
+class Database:
+    """Connections to one database file, lent out for one transaction each."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._idle: deque[sqlite3.Connection] = deque()
+        self._writing = threading.Lock()  # SQLite's own wait between writers sleeps up to 100 ms and is not fair
+        self._closed = False
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """A connection inside a read transaction: all its queries see one state."""
+        with self._lent() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.rollback()
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A connection inside a write transaction, committed at the end, rolled back on an exception."""
+        with self._lent() as connection, self._writing:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+    def close(self) -> None:
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    @contextmanager
+    def _lent(self) -> Iterator[sqlite3.Connection]:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = _connect(self.path)
+        try:
+            yield connection
+        finally:
+            if self._closed:
+                connection.close()
+            else:
+                self._idle.append(connection)
+
+
+def open_database(path: Path) -> Database:
+    """The database at `path`, brought to the newest schema; its local user and secret are made if it is new."""
+    database = Database(path)
+    connection = _connect(path)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE IF NOT EXISTS migration (name TEXT PRIMARY KEY, applied TEXT NOT NULL)")
+        known = {name for (name,) in connection.execute("SELECT name FROM migration")}
+    finally:
+        connection.close()
+    if newer := known - {name for name, _ in MIGRATIONS}:
+        raise RuntimeError(
+            f"{path} was written by a newer version of crucible-lineage (migration {max(newer)}); nothing was changed.\n"
+            "Upgrade crucible-lineage, or name another data folder."
+        )
+    if len(known) < len(MIGRATIONS):
+        with database.write() as db:
+            _migrate(db)
+    return database
+
+
+def register_key(db: sqlite3.Connection, key: str, user_id: int) -> None:
+    """`key` becomes a key of that user; registering it again changes nothing."""
+    db.execute("INSERT OR IGNORE INTO api_key VALUES (?, ?, ?)", (hash_key(key), user_id, now()))
+
+
+def hash_key(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def setting(db: sqlite3.Connection, name: str) -> str:
+    return str(db.execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()[0])
+
+
+def now() -> str:
+    """The current time as all times are stored: UTC, microseconds, explicit offset, so that text order is time order."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def placeholders(values: Sequence[Any]) -> str:
+    return ",".join("?" * len(values))
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # A connection serves one thread at a time, but not always the same one.
+    connection = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=512
+    )
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    return connection
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    known = {name for (name,) in db.execute("SELECT name FROM migration")}
+    for name, script in MIGRATIONS:
+        if name not in known:
+            for statement in _statements(script):
+                db.execute(statement)
+            db.execute("INSERT INTO migration VALUES (?, ?)", (name, now()))
+    if not known:
+        db.execute("INSERT INTO setting VALUES ('link_secret', ?)", (secrets.token_hex(32),))
+        db.execute(
+            "INSERT INTO user (id, unique_id, username, first_name, last_name, platform_role)"
+            " VALUES (1, :unique_id, :username, :first_name, :last_name, 'admin')",
+            LOCAL_USER,
+        )
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script one by one; `executescript` would commit the open transaction."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

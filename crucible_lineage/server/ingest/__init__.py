@@ -1,0 +1,1 @@
+"""Ingestion: what the server finds in uploaded files by itself."""

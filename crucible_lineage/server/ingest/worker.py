@@ -1,0 +1,174 @@
+"""The thread that works off ingestion requests, also those that a killed process left behind."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from crucible_lineage.server.contents import STORE, sweep
+from crucible_lineage.server.database import Database, now
+from crucible_lineage.server.ingest.ingestors import Found, ingest
+from crucible_lineage.server.metadata import merged, read_metadata, write_metadata
+from crucible_lineage.server.resources import change
+from crucible_lineage.server.storage import Storage
+
+__all__ = ["Worker"]
+
+POLL_S = 60.0  # for requests whose process died before it came to them; everything else wakes the worker at once
+SWEEP_EVERY_POLLS = 60
+PROTECTED_KEY = "crucible_lineage"  # the provenance record: written by those who made the data, never by a parser
+UNSET = (None, "", "unknown")
+
+log = logging.getLogger("crucible_lineage.server")
+
+
+class Worker:
+    """Start it, wake it, close it. It holds a lock file while it lives, by which other workers know that it does."""
+
+    def __init__(self, database: Database, storage: Storage) -> None:
+        self._database = database
+        self._storage = storage
+        self._name = secrets.token_hex(8)
+        self._lock = FileLock(self._lock_path(self._name))
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="crucible-ingestion", daemon=True)
+
+    def start(self) -> None:
+        self._lock.acquire()
+        self._thread.start()
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def close(self) -> None:
+        """The request in hand is finished, the rest stays for the next worker."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join()
+        self._lock.release()
+        self._lock_path(self._name).unlink(missing_ok=True)
+
+    def _run(self) -> None:
+        polls = 0
+        while not self._closing:
+            try:
+                self._release_orphans()
+                while not self._closing and (request := self._claim()) is not None:
+                    self._work_off(request)
+                if polls % SWEEP_EVERY_POLLS == 0:
+                    sweep(self._database, self._storage)
+            except Exception:
+                log.exception("Ingestion stumbled; it goes on in %s s", POLL_S)
+            polls += 1
+            self._wake.wait(POLL_S)
+            self._wake.clear()
+
+    def _release_orphans(self) -> None:
+        """Requests whose worker is dead are requested again."""
+        with self._database.read() as db:
+            started = db.execute("SELECT DISTINCT worker FROM ingestion_request WHERE status = 'started'").fetchall()
+        for (worker,) in started:
+            if worker is not None and worker != self._name and self._is_dead(worker):
+                with self._database.write() as db:
+                    db.execute(
+                        "UPDATE ingestion_request SET status = 'requested', worker = NULL"
+                        " WHERE status = 'started' AND worker = ?",
+                        (worker,),
+                    )
+
+    def _is_dead(self, worker: str) -> bool:
+        path = self._lock_path(worker)
+        try:
+            with FileLock(path, timeout=0):
+                pass
+        except Timeout:
+            return False
+        path.unlink(missing_ok=True)
+        return True
+
+    def _lock_path(self, worker: str) -> Path:
+        return self._storage.folder.workers / f"{worker}.lock"
+
+    def _claim(self) -> sqlite3.Row | None:
+        with self._database.read() as db:
+            if db.execute("SELECT 1 FROM ingestion_request WHERE status = 'requested'").fetchone() is None:
+                return None
+        with self._database.write() as db:
+            claimed = db.execute(
+                "UPDATE ingestion_request SET status = 'started', worker = ? WHERE id ="
+                " (SELECT id FROM ingestion_request WHERE status = 'requested' ORDER BY id LIMIT 1)"
+                " RETURNING id, file_id, ingestion_class",
+                (self._name,),
+            ).fetchone()
+            if claimed is None:
+                return None
+            row: sqlite3.Row = db.execute(
+                "SELECT ? AS id, ? AS ingestion_class, file.* FROM file WHERE id = ?",
+                (claimed["id"], claimed["ingestion_class"], claimed["file_id"]),
+            ).fetchone()
+            return row
+
+    def _work_off(self, request: sqlite3.Row) -> None:
+        number = request["id"]
+        if request["backend"] != STORE:
+            self._end(number, "not supported", error="The service does not keep this file and cannot read it")
+            return
+        try:
+            name, found = ingest(
+                self._storage.content(request["sha256"]), request["filename"], request["ingestion_class"]
+            )
+            with self._database.write() as db:
+                _store(db, request, found)
+                _end(db, number, "complete", name)
+        except FileNotFoundError:
+            self._end(number, "file not found", error="The file's content is not there")
+        except Exception as error:
+            log.exception("Ingestion request %s failed", number)
+            self._end(number, "failed", error=f"{type(error).__name__}: {error}"[:500])
+
+    def _end(self, number: int, status: str, *, error: str) -> None:
+        with self._database.write() as db:
+            _end(db, number, status, None, error)
+
+
+def _end(db: sqlite3.Connection, number: int, status: str, name: str | None, error: str | None = None) -> None:
+    db.execute(
+        "UPDATE ingestion_request SET status = ?, ingestion_class = COALESCE(?, ingestion_class), time_completed = ?,"
+        " error_message = ?, worker = NULL WHERE id = ? AND status = 'started'",
+        (status, name, now(), error, number),
+    )
+
+
+def _store(db: sqlite3.Connection, file: sqlite3.Row, found: Found) -> None:
+    """What was found fills gaps; whatever anybody wrote before stays as it is."""
+    dataset_id = file["dataset_id"]
+    row = db.execute("SELECT * FROM dataset WHERE id = ?", (dataset_id,)).fetchone()
+    if row is None:
+        return
+    suffix = Path(file["filename"]).suffix.lstrip(".").lower()
+    parsed: dict[str, Any] = {"dataset_name": file["filename"], "data_format": suffix or None, **found.attributes}
+    gaps = {name: value for name, value in parsed.items() if row[name] in UNSET and value not in UNSET}
+    if gaps:
+        change(db, "dataset", dataset_id, gaps)
+    new = {key: value for key, value in found.metadata.items() if key != PROTECTED_KEY}
+    old = read_metadata(db, dataset_id)
+    if new and (document := merged(new, old or {})) != old:
+        write_metadata(db, dataset_id, document, is_new=old is None)
+    if found.thumbnail is not None:
+        _store_thumbnail(db, dataset_id, file["filename"], found.thumbnail)
+
+
+def _store_thumbnail(db: sqlite3.Connection, dataset_id: int, name: str, image: bytes) -> None:
+    """One thumbnail per file, however often it is ingested; a name that is taken belongs to somebody."""
+    if not db.execute("SELECT 1 FROM thumbnail WHERE dataset_id = ? AND name = ?", (dataset_id, name)).fetchone():
+        db.execute(
+            "INSERT INTO thumbnail (dataset_id, name, mime_type, image) VALUES (?, ?, 'image/png', ?)",
+            (dataset_id, name, image),
+        )

@@ -1,0 +1,390 @@
+"""Users, service accounts and requests to join a project."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from typing import Annotated, Any, Literal
+
+from fastapi import Query, Response
+from pydantic import BaseModel, Field
+
+from crucible_lineage.ids import new_mfid
+from crucible_lineage.server.access import ADMIN, CONTRIBUTOR, PLATFORM_ADMIN, ROLE_NAMES, VIEWER, find, require, user_roles
+from crucible_lineage.server.bodies import Text
+from crucible_lineage.server.database import now, register_key
+from crucible_lineage.server.filters import Where
+from crucible_lineage.server.http import MAX_ROW_ID, AuthenticatedCall, Call, Direction, Form, Json, Limit, Offset, page, refuse
+from crucible_lineage.server.http import router as new_router
+from crucible_lineage.server.joining import JOIN_REQUESTS, join_record
+from crucible_lineage.server.records import public_user, user_record
+from crucible_lineage.server.references import project_row, user_row
+from crucible_lineage.server.routes.account import Email, ProfilePatch, Username, update_user
+from crucible_lineage.server.routes.projects import projects_page
+
+router = new_router()
+
+PlatformRole = Literal["none", "contributor", "admin"]
+Identifier = Annotated[str, Field(pattern=r"^(\d{4}-\d{4}-\d{4}-\d{3}[0-9X]|[0-9a-hjkmnp-tv-z]{26})$")]
+SERVICE_ACCOUNTS = (
+    "SELECT user.*, (SELECT MAX(created) FROM api_key WHERE user_id = user.id) AS key_created FROM user"
+    " WHERE is_service_account"
+)
+
+
+class References(Form):
+    orcids: Annotated[list[str], Field(max_length=1000)] = []
+    usernames: Annotated[list[str], Field(max_length=1000)] = []
+    emails: Annotated[list[str], Field(max_length=1000)] = []
+
+
+class UserInfo(BaseModel):
+    first_name: Text
+    last_name: Text
+    username: Username | None = None
+    email: Email | None = None
+    orcid: Identifier | None = None
+
+
+class NewUser(Form):
+    user_info: UserInfo
+    project_ids: list[str] = []
+
+
+class NewServiceAccount(Form):
+    username: Username
+    unique_id: Identifier | None = None
+
+
+class RoleChange(Form):
+    platform_role: PlatformRole
+
+
+class JoinReason(Form):
+    reason: Text | None = None
+
+
+class JoinReview(Form):
+    status: Literal["approved", "rejected"]
+    reviewer_notes: Text | None = None
+
+
+@router.get("/users")
+def list_users(
+    call: Call,
+    q: str | None = None,
+    search_fields: Annotated[list[str], Query()] = [],  # noqa: B006
+    first_name: str | None = None,
+    last_name: str | None = None,
+    username: str | None = None,
+    email: str | None = None,
+    unique_id: str | None = None,
+    is_service_account: bool | None = None,
+    platform_role: Annotated[list[PlatformRole], Query()] = [],  # noqa: B006
+    permissive: bool = False,
+    sort: Literal["name", "username", "unique_id", "email"] = "name",
+    direction: Direction = "asc",
+    include_total: bool = True,
+    limit: Limit = 100,
+    offset: Offset = 0,
+) -> Json:
+    if platform_role:
+        _require_elevated(call)
+    exact = {"first_name": first_name, "last_name": last_name, "username": username, "email": email,
+             "unique_id": unique_id}  # fmt: skip
+    found = Where("1")
+    for column, value in exact.items():
+        if value is not None:
+            found.add(f"{column} = ?", value)
+    if is_service_account is not None:
+        found.add("is_service_account = ?", int(is_service_account))
+    if platform_role:
+        found.add("platform_role IN (" + ",".join(f"'{role}'" for role in platform_role) + ")")
+    if q:
+        found.add("instr(lower(first_name || ' ' || last_name || ' ' || COALESCE(username, '')), lower(?))", q)
+    order = {"name": "last_name"}.get(sort, sort)
+    with call.read() as db:
+        total = db.execute(f"SELECT COUNT(*) FROM user WHERE {found}", found.values).fetchone()[0]  # noqa: S608
+        rows = db.execute(
+            f"SELECT * FROM user WHERE {found} ORDER BY {order} {direction}, id LIMIT {limit} OFFSET {offset}",  # noqa: S608
+            found.values,
+        )
+        return page([user_record(row) for row in rows], limit, total, offset)
+
+
+@router.post("/users/resolve")
+def resolve_users(call: Call, body: References) -> Json:
+    with call.read() as db:
+        return {reference: _resolved(db, reference) for reference in [*body.orcids, *body.usernames, *body.emails]}
+
+
+@router.post("/users", status_code=201)
+def create_user(call: Call, body: NewUser) -> Json:
+    _require_elevated(call)
+    info = body.user_info
+    with call.write() as db:
+        row = _insert_user(db, info.orcid, info.username, info.first_name, info.last_name, info.email)
+        for reference in body.project_ids:
+            project = project_row(db, reference, status=422)
+            values = (project["id"], row["id"], CONTRIBUTOR)
+            db.execute("INSERT INTO access (resource_id, user_id, role) VALUES (?, ?, ?)", values)
+        return user_record(row)
+
+
+@router.get("/users/{reference}")
+def get_user(call: Call, reference: str) -> Json:
+    with call.read() as db:
+        return user_record(user_row(db, reference))
+
+
+@router.patch("/users/{reference}")
+def change_user(call: Call, reference: str, body: ProfilePatch) -> Json:
+    with call.write() as db:
+        row = user_row(db, reference)
+        if row["id"] != call.caller.id:
+            _require_elevated(call)
+        return update_user(db, row["id"], body)
+
+
+@router.patch("/users/{reference}/platform_role")
+def set_platform_role(call: Call, reference: str, body: RoleChange) -> Json:
+    _require_elevated(call)
+    with call.write() as db:
+        row = user_row(db, reference)
+        if row["id"] == call.caller.id and body.platform_role != "admin":
+            raise refuse(409, "You cannot take the administrator's role from yourself")
+        db.execute("UPDATE user SET platform_role = ? WHERE id = ?", (body.platform_role, row["id"]))
+        return user_record(user_row(db, row["unique_id"]))
+
+
+@router.delete("/users/{reference}/apikey", status_code=204)
+def revoke_keys(call: Call, reference: str) -> Response:
+    _require_elevated(call)
+    with call.write() as db:
+        db.execute("DELETE FROM api_key WHERE user_id = ?", (user_row(db, reference)["id"],))
+    return Response(status_code=204)
+
+
+@router.get("/users/{reference}/apikey/verify")
+def verify_key(call: Call, reference: str) -> Json:
+    with call.read() as db:
+        row = user_row(db, reference)
+        if row["id"] != call.caller.id:
+            _require_elevated(call)
+        created = db.execute("SELECT MAX(created) FROM api_key WHERE user_id = ?", (row["id"],)).fetchone()[0]
+    return {"valid": created is not None, "created_at": created, "expires_at": None}
+
+
+@router.get("/users/{reference}/datasets/{mfid}")
+def check_access(call: Call, reference: str, mfid: str) -> Json:
+    with call.read() as db:
+        user = user_row(db, reference)
+        if user["id"] == call.caller.id:
+            row = find(db, mfid, "dataset")
+        else:
+            row = require(db, call.caller, mfid, ADMIN, "dataset")
+        held = user_roles(db, user["id"], [row["id"]])[row["id"]]
+        role = PLATFORM_ADMIN if user["platform_role"] == "admin" and held < VIEWER else held
+        return {"resource_mfid": mfid, "user_id": user["unique_id"], "effective_access": ROLE_NAMES[role]}
+
+
+@router.get("/users/{reference}/projects")
+def list_user_projects(
+    call: Call,
+    reference: str,
+    role: Annotated[list[Literal["viewer", "contributor", "editor", "admin", "owner"]], Query()] = [],  # noqa: B006
+    sort: Literal["project_id", "title", "created", "updated"] | None = None,
+    direction: Direction | None = None,
+    include_total: bool = True,
+    include_metadata: bool = False,
+    limit: Limit = 100,
+    offset: Offset = 0,
+) -> Json:
+    with call.read() as db:
+        user = user_row(db, reference)["id"]
+        found = Where("NOT resource.hidden")
+        numbers = ",".join(str(ROLE_NAMES.index(name)) for name in role if name != "owner") or ("0" if role else "1,2,3,4")
+        member = f"resource.id IN (SELECT resource_id FROM access WHERE user_id = ? AND role IN ({numbers}))"  # noqa: S608
+        if not role or "owner" in role:
+            found.add(f"(owner_id = ? OR {member})", user, user)
+        else:
+            found.add(member, user)
+        return projects_page(db, call.caller, found, sort, direction, limit, offset, include_metadata, False)
+
+
+@router.get("/users/{reference}/access_groups")
+def list_user_groups(call: Call, reference: str) -> Json:
+    with call.read() as db:
+        found = db.execute(
+            "SELECT slug FROM access JOIN project ON project.id = resource_id WHERE access.user_id = ? ORDER BY slug",
+            (user_row(db, reference)["id"],),
+        )
+        return [slug for (slug,) in found]
+
+
+@router.get("/service_accounts")
+def list_service_accounts(call: Call, q: str | None = None, limit: Limit = 100, offset: Offset = 0) -> Json:
+    _require_elevated(call)
+    with call.read() as db:
+        rows = [row for row in db.execute(f"{SERVICE_ACCOUNTS} ORDER BY username") if not q or q in row["username"]]
+    return page([_service_account(row) for row in rows[offset : offset + limit]], limit, len(rows), offset)
+
+
+@router.post("/service_accounts", status_code=201)
+def create_service_account(call: Call, body: NewServiceAccount) -> Json:
+    _require_elevated(call)
+    key = secrets.token_urlsafe(32)
+    with call.write() as db:
+        row = _insert_user(db, body.unique_id, body.username, body.username, "", None, is_service_account=True)
+        register_key(db, key, row["id"])
+        return _with_key(row, key)
+
+
+@router.get("/service_accounts/{reference}")
+def get_service_account(call: Call, reference: str) -> Json:
+    _require_elevated(call)
+    with call.read() as db:
+        return _service_account(_find_service_account(db, reference))
+
+
+@router.patch("/service_accounts/{reference}")
+def change_service_account(call: Call, reference: str, body: RoleChange) -> Json:
+    _require_elevated(call)
+    with call.write() as db:
+        row = _find_service_account(db, reference)
+        db.execute("UPDATE user SET platform_role = ? WHERE id = ?", (body.platform_role, row["id"]))
+        return _service_account(_find_service_account(db, reference))
+
+
+@router.post("/service_accounts/{reference}/rotate_key")
+def rotate_key(call: Call, reference: str) -> Json:
+    _require_elevated(call)
+    key = secrets.token_urlsafe(32)
+    with call.write() as db:
+        row = _find_service_account(db, reference)
+        db.execute("DELETE FROM api_key WHERE user_id = ?", (row["id"],))
+        register_key(db, key, row["id"])
+        return _with_key(row, key)
+
+
+@router.post("/access_groups/{group}/join", status_code=201)
+def request_join(call: Call, group: str, body: JoinReason) -> Json:
+    with call.write() as db:
+        project = project_row(db, group)
+        me = (project["id"], call.caller.id)
+        if project["owner_id"] == call.caller.id or db.execute(
+            "SELECT 1 FROM access WHERE resource_id = ? AND user_id = ?", me
+        ).fetchone():
+            raise refuse(409, "You are a member of this project already")
+        if db.execute(
+            "SELECT 1 FROM join_request WHERE project_id = ? AND requester_id = ? AND status = 'pending'", me
+        ).fetchone():
+            raise refuse(409, "Your request to join this project is pending already")
+        number = db.execute(
+            "INSERT INTO join_request (project_id, requester_id, reason, request_time) VALUES (?, ?, ?, ?)",
+            (*me, body.reason, now()),
+        ).lastrowid
+        return join_record(db.execute(f"{JOIN_REQUESTS} WHERE join_request.id = ?", (number,)).fetchone())
+
+
+@router.get("/join_requests")
+def list_join_requests(
+    call: Call,
+    group_name: str | None = None,
+    status: Literal["pending", "approved", "rejected"] | None = None,
+    requester_id: str | None = None,
+    limit: Limit = 100,
+    offset: Offset = 0,
+) -> Json:
+    found = Where("1")
+    if status is not None:
+        found.add("join_request.status = ?", status)
+    with call.read() as db:
+        if group_name is not None:
+            project = project_row(db, group_name)
+            require(db, call.caller, project["mfid"], ADMIN, "project")
+            found.add("join_request.project_id = ?", project["id"])
+        else:
+            _require_elevated(call)
+        if requester_id is not None:
+            found.add("requester_id = ?", user_row(db, requester_id, status=422)["id"])
+        rows = db.execute(f"{JOIN_REQUESTS} WHERE {found} ORDER BY join_request.id DESC", found.values).fetchall()
+    return page([join_record(row) for row in rows[offset : offset + limit]], limit, len(rows), offset)
+
+
+@router.patch("/join_requests/{number}")
+def review_join_request(call: Call, number: int, body: JoinReview) -> Json:
+    with call.write() as db:
+        row = None
+        if 0 < number <= MAX_ROW_ID:
+            row = db.execute(f"{JOIN_REQUESTS} WHERE join_request.id = ?", (number,)).fetchone()
+        if row is None:
+            raise refuse(404, "Join request not found")
+        require(db, call.caller, project_row(db, row["group_name"])["mfid"], ADMIN, "project")
+        if row["status"] != "pending":
+            raise refuse(409, f"The request was {row['status']} before")
+        db.execute(
+            "UPDATE join_request SET status = ?, review_time = ?, reviewer_id = ?, reviewer_notes = ? WHERE id = ?",
+            (body.status, now(), call.caller.id, body.reviewer_notes, number),
+        )
+        if body.status == "approved":
+            values = (row["project_id"], row["requester_id"], CONTRIBUTOR)
+            db.execute("INSERT OR IGNORE INTO access (resource_id, user_id, role) VALUES (?, ?, ?)", values)
+        return join_record(db.execute(f"{JOIN_REQUESTS} WHERE join_request.id = ?", (number,)).fetchone())
+
+
+def _require_elevated(call: AuthenticatedCall) -> None:
+    if not call.caller.elevated:
+        raise refuse(403, "Only platform administrators may do this")
+
+
+def _resolved(db: sqlite3.Connection, reference: str) -> dict[str, Any] | None:
+    return public_user(
+        db.execute(
+            "SELECT * FROM user WHERE unique_id = ?1 OR username = ?1 OR (email = ?1 AND instr(?1, '@'))", (reference,)
+        ).fetchone()
+    )
+
+
+def _insert_user(
+    db: sqlite3.Connection,
+    unique_id: str | None,
+    username: str | None,
+    first_name: str,
+    last_name: str,
+    email: str | None,
+    *,
+    is_service_account: bool = False,
+) -> sqlite3.Row:
+    try:
+        row: sqlite3.Row = db.execute(
+            "INSERT INTO user (unique_id, username, first_name, last_name, email, is_service_account)"
+            " VALUES (?, ?, ?, ?, ?, ?) RETURNING *",
+            (unique_id or new_mfid(), username, first_name, last_name, email, int(is_service_account)),
+        ).fetchone()
+    except sqlite3.IntegrityError:
+        raise refuse(409, "A user with this identifier, username or email already exists") from None
+    return row
+
+
+def _find_service_account(db: sqlite3.Connection, reference: str) -> sqlite3.Row:
+    row: sqlite3.Row | None = db.execute(
+        f"{SERVICE_ACCOUNTS} AND (unique_id = ?1 OR username = ?1)", (reference,)
+    ).fetchone()
+    if row is None:
+        raise refuse(404, "Service account not found")
+    return row
+
+
+def _service_account(row: sqlite3.Row) -> Json:
+    status = {"created_at": row["key_created"], "expires_at": None, "valid": True} if row["key_created"] else None
+    return user_record(row) | {"api_key_status": status}
+
+
+def _with_key(row: sqlite3.Row, key: str) -> Json:
+    return {
+        "unique_id": row["unique_id"],
+        "username": row["username"],
+        "is_service_account": True,
+        "api_key": key,
+    }

@@ -1,0 +1,202 @@
+"""A running embedded Crucible: in a thread of this process for as long as a program needs it, or in front for others."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+import uvicorn
+from filelock import FileLock
+
+from crucible_lineage.server.app import PREFIX, build_app
+from crucible_lineage.server.database import Database, open_database, register_key, setting
+from crucible_lineage.server.http import Service
+from crucible_lineage.server.ingest.worker import Worker
+from crucible_lineage.server.instance import open_folder
+from crucible_lineage.server.links import Links
+from crucible_lineage.server.storage import Storage
+
+__all__ = ["RunningServer", "serve", "start_server"]
+
+LOCAL_USER_ID = 1
+START_TIMEOUT_S = 30.0
+CLOSE_TIMEOUT_S = 5
+
+
+class RunningServer:
+    """A server with its address and a key for it. Close it, or use it as a context manager."""
+
+    def __init__(self, url: str, api_key: str, close: Callable[[], None]) -> None:
+        self.url = url
+        self.api_key = api_key
+        self._close = close
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """No request is answered any more and all files are closed; closing twice does no harm."""
+        close, self._close = self._close, lambda: None
+        close()
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"RunningServer({self.url!r})"
+
+
+def start_server(
+    data_dir: Path | str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    api_key: str | None = None,
+    certfile: Path | str | None = None,
+    keyfile: Path | str | None = None,
+) -> RunningServer:
+    """A server over `data_dir` in a thread of this process, ready to answer.
+
+    Several servers, in one or several processes, may share a data folder. `port` 0 takes a free one. `api_key` becomes
+    a key of the local user; without one, the key that the data folder got when it was made is used.
+    """
+    service, worker, key = _open(data_dir, api_key)
+    server = _Server(_config(service, host, port, certfile, keyfile))
+    thread = threading.Thread(target=server.run_quietly, name="crucible-server", daemon=True)
+    thread.start()
+    server.ready.wait(START_TIMEOUT_S)
+    if not server.started:
+        server.stop()
+        thread.join(CLOSE_TIMEOUT_S)
+        _close(service.database, worker)
+        raise RuntimeError(f"The embedded Crucible could not listen on {host}:{port}: {server.error or 'no answer'}")
+
+    def close() -> None:
+        server.stop()
+        thread.join()
+        _close(service.database, worker)
+
+    return RunningServer(_url(server, host, secure=certfile is not None), key, close)
+
+
+def serve(
+    data_dir: Path | str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    api_key: str | None = None,
+    certfile: Path | str | None = None,
+    keyfile: Path | str | None = None,
+    on_ready: Callable[[str], None],
+) -> None:
+    """Serve until Ctrl-C or SIGTERM; `on_ready` is told the address once requests are answered."""
+    service, worker, _ = _open(data_dir, api_key)
+    server = _Server(_config(service, host, port, certfile, keyfile))
+    server.on_ready = lambda: on_ready(_url(server, host, secure=certfile is not None))
+    try:
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped
+            server.run_quietly()
+    finally:
+        _close(service.database, worker)
+    if server.error is not None:
+        raise RuntimeError(f"The embedded Crucible could not listen on {host}:{port}: {server.error}")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, except that it sleeps until it is told to stop instead of looking ten times a second."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+        self.on_ready: Callable[[], None] = lambda: None
+        self.error: str | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped: asyncio.Event | None = None
+
+    def run_quietly(self) -> None:
+        try:
+            self.run()
+        except SystemExit:
+            self.error = self.error or "the address is in use or not one of this machine"
+        finally:
+            self.ready.set()
+
+    async def startup(self, sockets: list[object] | None = None) -> None:
+        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
+        await super().startup()
+        self.ready.set()
+        self.on_ready()
+
+    async def main_loop(self) -> None:
+        assert self._stopped is not None
+        if not self.should_exit:
+            await self._stopped.wait()
+
+    def stop(self) -> None:
+        self.should_exit = True
+        if self._loop is not None and self._stopped is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stopped.set)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self.stop()
+
+    @property
+    def port(self) -> int:
+        return int(self.servers[0].sockets[0].getsockname()[1])
+
+
+def _open(data_dir: Path | str, api_key: str | None) -> tuple[Service, Worker, str]:
+    folder = open_folder(data_dir)
+    with FileLock(folder.lock):
+        database = open_database(folder.database)
+    key = folder.local_key.read_text(encoding="ascii").strip()
+    with database.write() as db:
+        for one in {key, api_key or key}:
+            register_key(db, one, LOCAL_USER_ID)
+        secret = setting(db, "link_secret")
+    storage = Storage(folder)
+    worker = Worker(database, storage)
+    worker.start()
+    return Service(database, storage, Links(secret), worker.wake), worker, api_key or key
+
+
+def _close(database: Database, worker: Worker) -> None:
+    worker.close()
+    database.close()
+
+
+def _config(
+    service: Service, host: str, port: int, certfile: Path | str | None, keyfile: Path | str | None
+) -> uvicorn.Config:
+    return uvicorn.Config(
+        build_app(service),
+        host=host,
+        port=port,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=75,  # uvicorn's 5 s make a pooled connection fail just when it is used again
+        timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
+        ssl_certfile=certfile,
+        ssl_keyfile=str(keyfile) if keyfile else None,
+    )
+
+
+def _url(server: _Server, host: str, *, secure: bool) -> str:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"{'https' if secure else 'http'}://{shown}:{server.port}{PREFIX}"

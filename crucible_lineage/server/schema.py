@@ -1,0 +1,243 @@
+"""The tables, as SQL one can read, and the list of migrations that leads to them."""
+
+from __future__ import annotations
+
+__all__ = ["MIGRATIONS"]
+
+_FIRST = """
+CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+
+CREATE TABLE user (
+    id INTEGER PRIMARY KEY,
+    unique_id TEXT NOT NULL UNIQUE,               -- ORCID, or MFID for people without one and service accounts
+    username TEXT UNIQUE COLLATE NOCASE,
+    first_name TEXT NOT NULL,
+    last_name TEXT NOT NULL,
+    email TEXT UNIQUE COLLATE NOCASE,
+    is_service_account INTEGER NOT NULL DEFAULT 0,
+    platform_role TEXT NOT NULL DEFAULT 'none' CHECK (platform_role IN ('none', 'contributor', 'admin'))
+) STRICT;
+
+CREATE TABLE api_key (
+    hash TEXT PRIMARY KEY,                        -- SHA-256 of the key; the key itself is random and long
+    user_id INTEGER NOT NULL REFERENCES user ON DELETE CASCADE,
+    created TEXT NOT NULL
+) STRICT;
+CREATE INDEX api_key_user ON api_key (user_id);
+
+CREATE TABLE resource (                           -- what datasets, samples, projects and instruments have in common
+    id INTEGER PRIMARY KEY,
+    mfid TEXT NOT NULL UNIQUE,
+    type TEXT NOT NULL CHECK (type IN ('dataset', 'sample', 'project', 'instrument')),
+    owner_id INTEGER REFERENCES user,
+    project_id INTEGER REFERENCES resource,
+    public INTEGER NOT NULL DEFAULT 0,
+    hidden INTEGER NOT NULL DEFAULT 0,            -- a deletion request is pending or approved
+    created TEXT NOT NULL,
+    modified TEXT NOT NULL
+) STRICT;
+CREATE INDEX resource_type ON resource (type, mfid);
+CREATE INDEX resource_project ON resource (project_id, type, mfid);
+CREATE INDEX resource_owner ON resource (owner_id);
+
+CREATE TABLE project (
+    id INTEGER PRIMARY KEY REFERENCES resource ON DELETE CASCADE,
+    slug TEXT NOT NULL UNIQUE COLLATE NOCASE,
+    organization TEXT,
+    title TEXT,
+    status TEXT
+) STRICT;
+
+CREATE TABLE instrument (
+    id INTEGER PRIMARY KEY REFERENCES resource ON DELETE CASCADE,
+    slug TEXT NOT NULL UNIQUE COLLATE NOCASE,
+    instrument_name TEXT NOT NULL,
+    manufacturer TEXT,
+    model TEXT,
+    location TEXT,
+    description TEXT,
+    instrument_type TEXT,
+    other_id TEXT,
+    other_id_source TEXT,
+    status TEXT NOT NULL DEFAULT 'active'
+) STRICT;
+
+CREATE TABLE dataset (
+    id INTEGER PRIMARY KEY REFERENCES resource ON DELETE CASCADE,
+    dataset_name TEXT,
+    measurement TEXT,
+    data_type TEXT,
+    data_format TEXT,
+    session_name TEXT,
+    timestamp TEXT NOT NULL,
+    size INTEGER,
+    instrument_id INTEGER REFERENCES instrument,
+    instrument_label TEXT                         -- the name given at create when it names no registered instrument
+) STRICT;
+CREATE INDEX dataset_instrument ON dataset (instrument_id);
+
+CREATE TABLE sample (
+    id INTEGER PRIMARY KEY REFERENCES resource ON DELETE CASCADE,
+    sample_name TEXT,
+    sample_type TEXT,
+    description TEXT,
+    timestamp TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE access (                             -- grants; membership in a project is a grant on the project
+    resource_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,
+    user_id INTEGER REFERENCES user ON DELETE CASCADE,
+    project_id INTEGER REFERENCES project ON DELETE CASCADE,
+    role INTEGER NOT NULL CHECK (role BETWEEN 1 AND 4),
+    CHECK ((user_id IS NULL) <> (project_id IS NULL)),
+    UNIQUE (resource_id, user_id),
+    UNIQUE (resource_id, project_id)
+) STRICT;
+CREATE INDEX access_user ON access (user_id, resource_id);
+CREATE INDEX access_project ON access (project_id, resource_id);
+
+CREATE TABLE metadata (
+    id INTEGER PRIMARY KEY REFERENCES resource ON DELETE CASCADE,
+    document TEXT NOT NULL
+) STRICT;
+CREATE VIRTUAL TABLE metadata_words USING fts5 (words, tokenize='porter unicode61');
+CREATE VIRTUAL TABLE name_parts USING fts5 (name, tokenize='trigram');
+
+CREATE TABLE keyword (
+    id INTEGER PRIMARY KEY,
+    keyword TEXT NOT NULL,
+    folded TEXT NOT NULL UNIQUE                   -- without regard to case
+) STRICT;
+CREATE TABLE dataset_keyword (
+    dataset_id INTEGER NOT NULL REFERENCES dataset ON DELETE CASCADE,
+    keyword_id INTEGER NOT NULL REFERENCES keyword,
+    PRIMARY KEY (dataset_id, keyword_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX keyword_dataset ON dataset_keyword (keyword_id, dataset_id);
+
+CREATE TABLE link (
+    parent_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,
+    child_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,
+    relationship_type TEXT CHECK (relationship_type IN ('is_derived_from', 'is_part_of')),
+    PRIMARY KEY (parent_id, child_id),
+    CHECK (parent_id <> child_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX link_child ON link (child_id, parent_id);
+
+CREATE TABLE association (
+    dataset_id INTEGER NOT NULL REFERENCES dataset ON DELETE CASCADE,
+    sample_id INTEGER NOT NULL REFERENCES sample ON DELETE CASCADE,
+    PRIMARY KEY (dataset_id, sample_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX association_sample ON association (sample_id, dataset_id);
+
+CREATE TABLE thumbnail (
+    id INTEGER PRIMARY KEY,
+    dataset_id INTEGER NOT NULL REFERENCES dataset ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    mime_type TEXT NOT NULL,
+    image BLOB NOT NULL
+) STRICT;
+CREATE INDEX thumbnail_dataset ON thumbnail (dataset_id);
+
+CREATE TABLE file (
+    id INTEGER PRIMARY KEY,
+    mfid TEXT NOT NULL UNIQUE,
+    dataset_id INTEGER NOT NULL REFERENCES dataset ON DELETE CASCADE,
+    filename TEXT NOT NULL,
+    size INTEGER,
+    sha256 TEXT,
+    backend TEXT NOT NULL,                        -- 'gcs' is what Crucible calls its own store: here, the contents folder
+    storage_path TEXT,
+    access_note TEXT,
+    version INTEGER NOT NULL DEFAULT 1,
+    UNIQUE (dataset_id, filename)
+) STRICT;
+CREATE INDEX file_sha256 ON file (sha256);
+
+CREATE TABLE released_content (sha256 TEXT PRIMARY KEY, released TEXT NOT NULL) STRICT;
+
+CREATE TABLE upload (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL CHECK (kind IN ('signed', 'resumable')),
+    dataset_id INTEGER NOT NULL REFERENCES dataset ON DELETE CASCADE,
+    replaces_id INTEGER REFERENCES file ON DELETE CASCADE,
+    filename TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    part_size INTEGER NOT NULL,
+    state TEXT NOT NULL DEFAULT 'uploading' CHECK (state IN ('uploading', 'completed', 'aborted')),
+    idempotency_key TEXT,
+    file_mfid TEXT,                               -- once completed
+    user_id INTEGER NOT NULL REFERENCES user,
+    created TEXT NOT NULL,
+    UNIQUE (dataset_id, idempotency_key)
+) STRICT;
+CREATE INDEX upload_replaces ON upload (replaces_id);
+CREATE TABLE upload_part (
+    upload_id TEXT NOT NULL REFERENCES upload ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    PRIMARY KEY (upload_id, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE ingestion_request (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    file_id INTEGER NOT NULL REFERENCES file ON DELETE CASCADE,
+    status TEXT NOT NULL,
+    ingestion_class TEXT,
+    ingestion_githash TEXT,
+    time_created TEXT NOT NULL,
+    time_completed TEXT,
+    error_message TEXT,
+    worker TEXT                                   -- who started it; its lock file tells whether that one still lives
+) STRICT;
+CREATE INDEX ingestion_file ON ingestion_request (file_id);
+CREATE INDEX ingestion_open ON ingestion_request (status) WHERE status IN ('requested', 'started');
+
+CREATE TABLE deletion_request (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    resource_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,
+    requester_id INTEGER NOT NULL REFERENCES user,
+    reason TEXT,
+    status TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'approved', 'rejected')),
+    request_time TEXT NOT NULL,
+    review_time TEXT,
+    reviewer_id INTEGER REFERENCES user,
+    reviewer_notes TEXT
+) STRICT;
+CREATE UNIQUE INDEX deletion_open ON deletion_request (resource_id) WHERE status IN ('pending', 'approved');
+
+CREATE TABLE deletion_audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    resource_type TEXT NOT NULL,
+    resource_mfid TEXT NOT NULL,
+    resource_name TEXT,
+    project_slug TEXT,
+    project_mfid TEXT,
+    requester_id INTEGER REFERENCES user,
+    reason TEXT,
+    request_time TEXT,
+    review_time TEXT,
+    reviewer_id INTEGER REFERENCES user,
+    reviewer_notes TEXT,
+    deleted_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX deletion_audit_resource ON deletion_audit (resource_mfid);
+
+CREATE TABLE join_request (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    project_id INTEGER NOT NULL REFERENCES project ON DELETE CASCADE,
+    requester_id INTEGER NOT NULL REFERENCES user,
+    reason TEXT,
+    status TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'approved', 'rejected')),
+    request_time TEXT NOT NULL,
+    review_time TEXT,
+    reviewer_id INTEGER REFERENCES user,
+    reviewer_notes TEXT
+) STRICT;
+"""
+
+# Each runs once per data folder, in one transaction with the note that it ran; append, never edit.
+MIGRATIONS: tuple[tuple[str, str], ...] = (("0001-first", _FIRST),)

@@ -1,0 +1,182 @@
+"""The local store: file hashes, datasets known to be complete, inspected steps, and what runs did. SQLite, WAL.
+
+It is a cache, never the truth: Crucible has the truth, and deleting the store costs only time.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.datasets import DatasetRef
+from crucible_lineage.errors import FileChangedError
+from crucible_lineage.hashing import file_sha256, stamp
+
+__all__ = ["Store"]
+
+# Applied in order, each once, in one transaction with the note that it was applied (PRAGMA user_version).
+MIGRATIONS = (
+    """
+    CREATE TABLE file_hash (
+        path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
+        sha256 TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE complete (
+        instance TEXT NOT NULL, mfid TEXT NOT NULL, dataset TEXT NOT NULL, PRIMARY KEY (instance, mfid)
+    ) WITHOUT ROWID;
+    CREATE TABLE inspected (
+        uses TEXT PRIMARY KEY, files TEXT NOT NULL, inspection TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE run (
+        run_id TEXT PRIMARY KEY, pipeline TEXT NOT NULL, project TEXT NOT NULL, started TEXT NOT NULL, ended TEXT,
+        outcome TEXT
+    ) WITHOUT ROWID;
+    CREATE TABLE run_step (
+        run_id TEXT NOT NULL REFERENCES run ON DELETE CASCADE, step TEXT NOT NULL, outcome TEXT NOT NULL,
+        datasets TEXT NOT NULL, seconds REAL, error TEXT, PRIMARY KEY (run_id, step)
+    ) WITHOUT ROWID;
+    """,
+)
+
+
+class Store:
+    """One SQLite file, shared by threads and processes. `instance` names the Crucible that the datasets lie in."""
+
+    def __init__(self, path: Path, instance: str) -> None:
+        self.path = path
+        self.instance = instance
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.execute("PRAGMA foreign_keys=ON")
+        self._migrate()
+
+    def close(self) -> None:
+        """Nothing can be asked afterwards."""
+        with self._lock:
+            self._connection.close()
+
+    def sha256(self, path: Path) -> str:
+        """SHA-256 of a file; the remembered one while size, modification time and inode are unchanged."""
+        key, now = str(path.absolute()), stamp(path)
+        row = self._one("SELECT size, mtime_ns, inode, sha256 FROM file_hash WHERE path = ?", key)
+        if row and row[:3] == now:
+            return str(row[3])
+        digest = file_sha256(path)
+        if stamp(path) != now:
+            raise FileChangedError(f"{path} changed while it was being read; try again when it has stopped growing")
+        self._write("INSERT OR REPLACE INTO file_hash VALUES (?, ?, ?, ?, ?)", (key, *now, digest))
+        return digest
+
+    def known(self, mfid: str) -> DatasetRef | None:
+        """The dataset, if it is known to be complete."""
+        row = self._one("SELECT dataset FROM complete WHERE instance = ? AND mfid = ?", self.instance, mfid)
+        return DatasetRef.from_json(json.loads(row[0])) if row else None
+
+    def remember(self, datasets: Iterable[DatasetRef]) -> None:
+        """These datasets are known to be complete from now on."""
+        rows = [(self.instance, dataset.mfid, json.dumps(dataset.to_json())) for dataset in datasets]
+        with self._transaction() as connection:
+            connection.executemany("INSERT OR REPLACE INTO complete VALUES (?, ?, ?)", rows)
+
+    def forget(self, mfids: Iterable[str] | None = None) -> None:
+        """These datasets, or all, have to be asked for again."""
+        if mfids is None:
+            self._write("DELETE FROM complete WHERE instance = ?", (self.instance,))
+            return
+        with self._transaction() as connection:
+            connection.executemany(
+                "DELETE FROM complete WHERE instance = ? AND mfid = ?", [(self.instance, mfid) for mfid in mfids]
+            )
+
+    def inspection(self, uses: str) -> Mapping[str, Any] | None:
+        """What was found out about a step's function, if none of the files it was read from has changed since."""
+        row = self._one("SELECT files, inspection FROM inspected WHERE uses = ?", uses)
+        if row is None:
+            return None
+        try:
+            unchanged = all(list(stamp(Path(path))) == seen for path, seen in json.loads(row[0]).items())
+        except OSError:
+            return None
+        return json.loads(row[1]) if unchanged else None
+
+    def keep_inspection(self, uses: str, files: Iterable[str], inspection: Mapping[str, Any]) -> None:
+        """Remember what was found out about a step's function, with the files it was read from."""
+        stamps = {path: stamp(Path(path)) for path in files}
+        self._write(
+            "INSERT OR REPLACE INTO inspected VALUES (?, ?, ?)", (uses, json.dumps(stamps), json.dumps(inspection))
+        )
+
+    def begin_run(self, run_id: str, pipeline: str, project: str) -> None:
+        """A run has begun."""
+        self._write(
+            "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, NULL, NULL)",
+            (run_id, pipeline, project, datetime.now(UTC).isoformat()),
+        )
+
+    def record_step(
+        self,
+        run_id: str,
+        step: str,
+        outcome: str,
+        datasets: Mapping[str, str],
+        seconds: float | None = None,
+        error: str | None = None,
+    ) -> None:
+        """A step of a run has ended: executed, reused, failed or skipped."""
+        self._write(
+            "INSERT OR REPLACE INTO run_step VALUES (?, ?, ?, ?, ?, ?)",
+            (run_id, step, outcome, json.dumps(datasets), seconds, error),
+        )
+
+    def end_run(self, run_id: str, outcome: str) -> None:
+        """A run has ended."""
+        self._write(
+            "UPDATE run SET ended = ?, outcome = ? WHERE run_id = ?", (datetime.now(UTC).isoformat(), outcome, run_id)
+        )
+
+    def run_steps(self, run_id: str) -> list[tuple[str, str, dict[str, str]]]:
+        """Step, outcome and datasets of each step of a run."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT step, outcome, datasets FROM run_step WHERE run_id = ? ORDER BY step", (run_id,)
+            ).fetchall()
+        return [(step, outcome, json.loads(datasets)) for step, outcome, datasets in rows]
+
+    def _one(self, sql: str, *values: Any) -> Any:
+        with self._lock:
+            return self._connection.execute(sql, values).fetchone()
+
+    def _write(self, sql: str, values: tuple[Any, ...]) -> None:
+        with self._transaction() as connection:
+            connection.execute(sql, values)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def _migrate(self) -> None:
+        (done,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if done == len(MIGRATIONS):
+            return
+        with self._transaction() as connection:
+            (done,) = connection.execute("PRAGMA user_version").fetchone()
+            for sql in MIGRATIONS[done:]:
+                for statement in sql.split(";"):
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

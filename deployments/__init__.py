@@ -1,0 +1,1 @@
+"""Declared pipelines and deployments, as they are installed with the package."""

@@ -1,0 +1,97 @@
+"""The flow that runs a declared pipeline: plan, then one task for each step that is not fresh."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.tasks.materialize import materialize, used_to_json
+from crucible_lineage.tasks.retries import is_transient
+from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
+from prefect import flow
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed, State
+
+from crucible_lineage.pipeline.bind import BoundPipeline, BoundStep, bind_file
+from crucible_lineage.pipeline.inputs import existing_dataset
+from crucible_lineage.pipeline.materialize import Materialized
+from crucible_lineage.pipeline.run import Listener, Running, RunResult, StepEvent
+from crucible_lineage.pipeline.run import run_pipeline as run_bound
+from crucible_lineage.recipe import UsedDataset
+from crucible_lineage.session import Session
+
+__all__ = ["Observer", "observing", "run_pipeline"]
+
+
+@dataclass
+class Observer:
+    """Hears of every step, and holds the result when the flow has ended."""
+
+    listener: Listener
+    result: RunResult | None = None
+
+
+_observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
+
+
+@contextmanager
+def observing(listener: Listener) -> Iterator[Observer]:
+    """Flows that run in this block tell `listener` of their steps."""
+    observer = Observer(listener)
+    token = _observer.set(observer)
+    try:
+        yield observer
+    finally:
+        _observer.reset(token)
+
+
+@flow(name="run-pipeline", flow_run_name="{pipeline}", persist_result=False)
+def run_pipeline(pipeline: str, crucible: CrucibleConnection | None = None) -> State[Any]:
+    """Completed if every step of the pipeline in that file has its result; Failed, with the reasons, if not."""
+    session = session_for(crucible)
+    bound = bind_file(Path(pipeline), session.store)
+    logger = get_run_logger()
+    logger.info(session.settings.describe())
+    observer = _observer.get()
+
+    def listen(event: StepEvent) -> None:
+        logger.info("%s: %s %s", event.step, event.outcome, event.detail)
+        if observer:
+            observer.listener(event)
+
+    result = run_bound(bound, session, lambda: PrefectEngine(bound, session), listen)
+    if observer:
+        observer.result = result
+    if not result.ok:
+        reasons = "; ".join(f"{step}: {error}" for step, error in result.errors.items())
+        return Failed(message=f"pipeline {bound.name}: {reasons}")
+    return Completed(message=f"pipeline {bound.name}: {len(result.executed)} executed", data=result.to_json())
+
+
+class PrefectEngine:
+    """Steps as tasks of the running flow, on its task runner."""
+
+    def __init__(self, pipeline: BoundPipeline, session: Session) -> None:
+        self.path = str(pipeline.spec.path)
+        self.session = session
+        self.connection = CrucibleConnection.of(session.settings)
+
+    def start(self, step: BoundStep, used: tuple[UsedDataset, ...], run_id: str) -> Running:
+        """The step has been submitted."""
+        retries = step.spec.retries
+        options = {"retries": retries, "retry_condition_fn": None} if retries else {"retry_condition_fn": is_transient}
+        made: Running = materialize.with_options(**options).submit(  # type: ignore[call-overload]
+            self.path, step.name, used_to_json(used), run_id, self.connection
+        )
+        return made
+
+    def result(self, running: Any) -> Materialized:
+        """The outcome of the task."""
+        running.wait()
+        made = running.result()
+        outputs = {name: existing_dataset(mfid, self.session) for name, mfid in made["outputs"].items()}
+        return Materialized(outputs, made["executed"])

@@ -1,0 +1,152 @@
+"""The three steps on the measured files: what they find, what each parent brings, and that bytes repeat."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from crucible_lineage.demo import RAW_FILES
+from crucible_lineage.demo.raman import POLYSTYRENE_CM1, SILICON_CM1, calibrate, find_bands, wavenumber_axis
+from crucible_lineage.demo.spectra import band_top, read_spectrum
+
+RAW = {raw.role: raw.path for raw in RAW_FILES}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What the steps returned, and the folder of each."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("axis", "calibrated", "bands", "nominal")}
+    returned = {
+        "axis": wavenumber_axis(RAW["neon"], RAW["silicon"], out=folders["axis"]),
+        "calibrated": calibrate(RAW["polystyrene"], folders["axis"] / "axis.json", out=folders["calibrated"]),
+        "bands": find_bands(folders["calibrated"] / "calibrated.csv", out=folders["bands"]),
+        "nominal": find_bands(RAW["polystyrene"], out=folders["nominal"]),
+    }
+    return returned, folders
+
+
+def test_the_laser_comes_out_within_a_twentieth_of_a_nanometre_of_the_helium_neon_line(results):
+    assert results[0]["axis"]["laser_nm"] == pytest.approx(632.991, abs=0.05)
+
+
+def test_without_the_neon_lines_held_out_lines_are_missed_more_than_twice_as_far(results):
+    axis = results[0]["axis"]
+
+    assert axis["lines"] == 22
+    assert axis["held_out_rms_cm1"] < 0.7
+    assert axis["held_out_rms_shift_cm1"] > 2 * axis["held_out_rms_cm1"]
+
+
+def test_calibration_brings_the_polystyrene_bands_nearer_to_the_standard(results):
+    assert results[0]["nominal"]["mean_absolute_error_cm1"] == pytest.approx(1.94, abs=0.1)
+    assert results[0]["bands"]["mean_absolute_error_cm1"] < 0.75
+
+
+def test_silicon_lies_at_its_reference_on_the_calibrated_axis(results, tmp_path):
+    calibrate(RAW["silicon"], results[1]["axis"] / "axis.json", out=tmp_path)
+
+    top = band_top(read_spectrum(tmp_path / "calibrated.csv"), SILICON_CM1, 8)
+
+    assert top == pytest.approx(SILICON_CM1, abs=0.01)
+
+
+def test_neon_lines_on_the_calibrated_axis_differ_from_their_laser_distance_by_the_residuals(results):
+    record = json.loads((results[1]["axis"] / "axis.json").read_text())
+    axis = results[0]["axis"]
+
+    residuals = np.array([line["residual_cm1"] for line in record["neon"]])
+
+    assert float(np.sqrt(np.mean(residuals**2))) == pytest.approx(axis["rms_cm1"], abs=0.002)
+    assert axis["rms_cm1"] < axis["held_out_rms_cm1"]
+
+
+def test_calibration_leaves_the_number_of_samples_and_their_intensities(results):
+    before = read_spectrum(RAW["polystyrene"])
+    after = read_spectrum(results[1]["calibrated"] / "calibrated.csv")
+
+    assert len(after.shift_cm1) == len(before.shift_cm1)
+    assert np.abs(after.intensity - before.intensity).max() <= 0.0501
+
+
+def test_bands_csv_has_one_row_for_each_reference_band(results):
+    lines = (results[1]["bands"] / "bands.csv").read_text().splitlines()
+
+    assert lines[0] == "reference_cm1,measured_cm1,difference_cm1"
+    assert [float(line.split(",")[0]) for line in lines[1:]] == list(POLYSTYRENE_CM1)
+
+
+@pytest.mark.parametrize("step", ["axis", "calibrated", "bands"])
+def test_what_a_step_returns_is_plain_json(results, step):
+    assert json.loads(json.dumps(results[0][step])) == results[0][step]
+
+
+def test_a_second_run_writes_the_same_bytes(results, tmp_path):
+    wavenumber_axis(RAW["neon"], RAW["silicon"], out=tmp_path)
+    calibrate(RAW["polystyrene"], tmp_path / "axis.json", out=tmp_path)
+    find_bands(tmp_path / "calibrated.csv", out=tmp_path)
+
+    for step, names in {
+        "axis": ["axis.json"],
+        "calibrated": ["calibrated.csv", "calibrated.png"],
+        "bands": ["bands.csv", "bands.png"],
+    }.items():
+        for name in names:
+            assert (tmp_path / name).read_bytes() == (results[1][step] / name).read_bytes(), name
+
+
+def test_text_files_end_their_lines_alike_on_every_system(results):
+    for path in (results[1]["axis"] / "axis.json", results[1]["calibrated"] / "calibrated.csv"):
+        content = path.read_bytes()
+        assert content.endswith(b"\n")
+        assert b"\r" not in content
+
+
+def test_pictures_carry_no_name_of_the_software_that_drew_them(results):
+    for path in (results[1]["calibrated"] / "calibrated.png", results[1]["bands"] / "bands.png"):
+        content = path.read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert b"matplotlib" not in content.lower()
+
+
+def test_every_degree_from_a_line_upwards_beats_a_constant_shift(tmp_path):
+    for degree in (1, 2, 3, 4):
+        axis = wavenumber_axis(RAW["neon"], RAW["silicon"], degree=degree, out=tmp_path)
+        assert axis["held_out_rms_cm1"] < axis["held_out_rms_shift_cm1"] / 2
+
+
+@pytest.mark.parametrize(
+    ("neon", "silicon", "at_fault"),
+    [
+        ("polystyrene", "silicon", "polystyrene"),
+        ("silicon", "silicon", "silicon"),
+        ("neon", "polystyrene", "polystyrene"),
+        ("neon", "neon", "neon"),
+    ],
+)
+def test_a_file_in_the_wrong_place_is_refused_by_name_and_nothing_is_written(neon, silicon, at_fault, tmp_path):
+    with pytest.raises(ValueError, match=RAW[at_fault].name):
+        wavenumber_axis(RAW[neon], RAW[silicon], out=tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bands_of_something_else_than_polystyrene_are_refused_with_the_missing_positions(tmp_path):
+    with pytest.raises(ValueError, match=r"S0B_HLR633.* no polystyrene band within 8 cm-1 of 620\.9"):
+        find_bands(RAW["silicon"], out=tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{}", "[1, 2]", "not json", '{"domain_nm": 3}'])
+def test_an_axis_file_that_is_none_is_refused_by_name(content, tmp_path):
+    axis = tmp_path / "other.json"
+    axis.write_text(content)
+
+    with pytest.raises(ValueError, match=r"other\.json: not an axis"):
+        calibrate(RAW["polystyrene"], axis, out=tmp_path)
+
+
+@pytest.mark.parametrize("degree", [0, -1, 7])
+def test_a_degree_that_makes_no_axis_is_refused(degree, tmp_path):
+    with pytest.raises(ValueError, match="degree 1 to 6"):
+        wavenumber_axis(RAW["neon"], RAW["silicon"], degree=degree, out=tmp_path)

@@ -1,0 +1,183 @@
+"""LineageGraph: how it is built, and how one walks and cuts it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import networkx
+import pytest
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.lineage import Edge, LineageGraph, Node
+
+API_ANSWER = {
+    "directed": True,
+    "multigraph": False,
+    "graph": {},
+    "nodes": [
+        {"id": "wafer", "entity_type": "sample", "name": "wafer 7"},
+        {"id": "scan", "entity_type": "dataset", "name": "scan of wafer 7", "project_id": "demo"},
+        {"id": "fixed", "entity_type": "dataset", "dataset_name": "scan (drift corrected)"},
+    ],
+    "edges": [
+        {"source": "scan", "target": "wafer", "relationship_type": None},
+        {"source": "scan", "target": "fixed", "relationship_type": "is_derived_from"},
+        {"source": "private", "target": "fixed", "relationship_type": "is_derived_from"},
+    ],
+}
+
+
+@pytest.mark.parametrize("key", ["edges", "links"])
+def test_api_answer_becomes_a_graph_whichever_key_holds_its_edges(key):
+    answer = {name: value for name, value in API_ANSWER.items() if name != "edges"} | {key: API_ANSWER["edges"]}
+
+    graph = LineageGraph.from_api(answer)
+
+    assert graph.nodes["scan"] == Node("scan", "dataset", "scan of wafer 7", project="demo")
+    assert graph.nodes["fixed"].name == "scan (drift corrected)"
+    assert graph.parents("fixed") == ("scan", "private")
+
+
+def test_an_association_runs_from_the_sample_to_the_dataset_whichever_way_it_came():
+    graph = LineageGraph.from_api(API_ANSWER)
+
+    assert graph.edges["wafer", "scan"] == Edge("wafer", "scan", "measured-from")
+    assert ("scan", "wafer") not in graph.edges
+
+
+def test_an_end_that_has_no_entry_is_hidden():
+    assert LineageGraph.from_api(API_ANSWER).nodes["private"] == Node("private", "hidden")
+
+
+@pytest.mark.parametrize("answer", [{}, {"nodes": "abc"}, {"nodes": [{"name": "no id"}]}, {"nodes": [], "edges": [{}]}])
+def test_an_answer_that_is_no_graph_is_refused(answer):
+    with pytest.raises(InputError, match="lineage graph"):
+        LineageGraph.from_api(answer)
+
+
+def test_records_with_fetched_links_show_those_links(lab):
+    wafer = lab.sample("wafer 7")
+    scan = lab.raw("scan of wafer 7", sample=wafer)
+    fixed = lab.derived("scan (drift corrected)", "correct", scan)
+
+    graph = lab.graph
+
+    assert set(graph.edges.values()) == {Edge(wafer, scan, "measured-from"), Edge(scan, fixed)}
+    assert (graph.nodes[fixed].step, graph.nodes[fixed].state) == ("correct", "complete")
+
+
+def test_records_without_fetched_links_show_what_their_provenance_names(lab):
+    scan = lab.raw("scan of wafer 7")
+    fixed = lab.derived("scan (drift corrected)", "correct", scan)
+    lab.records[fixed]["links"] = None
+
+    assert set(lab.graph.edges) == {(scan, fixed)}
+
+
+def test_a_link_seen_from_both_ends_is_one_edge_and_its_type_is_kept(lab):
+    scan = lab.raw("scan of wafer 7")
+    fixed = lab.derived("scan (drift corrected)", "correct", scan)
+    lab.records[scan]["links"] = [{"unique_id": fixed, "resource_type": "dataset", "direction": "target"}]
+
+    assert lab.graph.edges == {(scan, fixed): Edge(scan, fixed)}
+
+
+def test_the_far_end_of_a_link_is_known_by_its_name_and_hidden_without_one(lab):
+    fixed = lab.derived("scan (drift corrected)", "correct")
+    lab.records[fixed]["links"] = [
+        {"unique_id": "named", "resource_type": "dataset", "name": "scan", "relationship": "parent"},
+        {"unique_id": "secret", "resource_type": "dataset", "name": None, "direction": "source"},
+    ]
+
+    graph = lab.graph
+
+    assert (graph.nodes["named"].kind, graph.nodes["named"].name) == ("dataset", "scan")
+    assert graph.nodes["secret"].kind == "hidden"
+
+
+def test_a_pipeline_becomes_steps_and_input_datasets():
+    graph = LineageGraph.from_pipeline({"axis": ["neon", "silicon"], "calibrated": ["spectrum", "axis"]})
+
+    assert graph.roots() == ("neon", "silicon", "spectrum")
+    assert {mfid: node.kind for mfid, node in graph.nodes.items() if node.kind == "step"}.keys() == {
+        "axis",
+        "calibrated",
+    }
+
+
+def test_records_fill_in_what_the_api_answer_left_out(lab):
+    scan = lab.raw("scan of wafer 7")
+    bare = LineageGraph([Node(scan, "hidden"), Node("other", name="kept")])
+
+    described = bare.with_records(lab.records | {"unknown": {"unique_id": "unknown"}})
+
+    assert described.nodes[scan].name == "scan of wafer 7"
+    assert described.nodes[scan].record is lab.records[scan]
+    assert described.nodes["other"].name == "kept"
+    assert bare.nodes[scan].kind == "hidden"
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, [], {"crucible_lineage": "text"}, {"crucible_lineage": {"used": [1, None]}}]
+)
+def test_odd_provenance_reads_as_absent(metadata):
+    graph = LineageGraph.from_records([{"unique_id": "scan", "scientific_metadata": metadata, "dataset_name": 7}])
+
+    assert graph.nodes["scan"] == Node("scan")
+
+
+def test_depth_and_direction_cut_out_a_part(tomography):
+    lab, summary = tomography(2)
+    graph = lab.graph
+    join = graph.parents(summary)[0]
+
+    assert graph.around(join, 1, "ancestors").nodes.keys() == {join, *graph.parents(join)}
+    assert graph.around(join, 1, "descendants").nodes.keys() == {join, summary}
+    assert len(graph.around(join, 1)) == 6
+
+
+def test_measurement_and_run_cut_out_a_part(lab):
+    scan = lab.raw("scan of wafer 7")
+    other = lab.raw("dark field", "dark field")
+    fixed = lab.derived("corrected", "correct", scan, activity={"run": {"flow_run_id": "run-1"}})
+
+    assert lab.graph.of_measurement("dark field").nodes.keys() == {other}
+    assert lab.graph.of_run("run-1").nodes.keys() == {scan, fixed}
+
+
+def test_states_of_a_plan_can_be_laid_over(lab):
+    scan = lab.raw("scan of wafer 7")
+
+    assert lab.graph.with_states({scan: "stale"}).nodes[scan].state == "stale"
+
+
+def test_looking_up_an_unknown_id_says_what_was_looked_up():
+    with pytest.raises(InputError, match="look up nothing in a lineage graph of 0 nodes"):
+        LineageGraph([]).parents("nothing")
+
+
+def test_the_networkx_view_has_the_same_content_and_cannot_be_changed(tomography):
+    graph = tomography(1)[0].graph
+
+    assert list(graph.nx) == list(graph.nodes)
+    assert set(graph.nx.edges) == set(graph.edges)
+    with pytest.raises(networkx.NetworkXError):
+        graph.nx.add_node("new")
+
+
+def test_a_graph_cannot_be_changed(tomography):
+    graph = tomography(1)[0].graph
+
+    with pytest.raises(TypeError):
+        graph.nodes["new"] = Node("new")
+
+
+def test_importing_the_package_loads_neither_networkx_nor_rich():
+    code = (
+        "import sys, crucible_lineage.lineage as l; l.LineageGraph([]); print({'networkx', 'rich'} & set(sys.modules))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "set()\n"

@@ -1,0 +1,150 @@
+"""Queries and impact, against networkx and against brute force on random graphs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import networkx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crucible_lineage.lineage import (
+    Edge,
+    LineageGraph,
+    Node,
+    common_ancestors,
+    impact_of_code,
+    impact_of_dataset,
+    impact_of_file,
+    impact_of_instrument,
+    nearest_common_ancestors,
+    paths,
+    shortest_path,
+    siblings,
+)
+
+SOME = settings(max_examples=60, deadline=None)
+names = st.integers(0, 7).map(lambda number: f"d{number}")
+graphs = st.lists(st.tuples(names, names), max_size=20).map(
+    lambda ends: LineageGraph([Node(f"d{n}") for n in range(8)], [Edge(*pair) for pair in ends])
+)
+
+
+@SOME
+@given(graphs, names, names)
+def test_ancestors_descendants_and_paths_are_those_of_networkx(graph, one, other):
+    assert graph.ancestors(one) == networkx.ancestors(graph.nx, one)
+    assert graph.descendants(one) == networkx.descendants(graph.nx, one)
+    expected = {(one,)} if one == other else set(map(tuple, networkx.all_simple_paths(graph.nx, one, other)))
+    assert set(paths(graph, one, other, most=None)) == expected
+    shortest = shortest_path(graph, one, other)
+    assert len(shortest) == min(map(len, expected), default=0)
+    assert not shortest or shortest in expected
+
+
+@SOME
+@given(graphs, st.integers(0, 4), names)
+def test_depth_counts_edges(graph, depth, start):
+    distances = networkx.single_source_shortest_path_length(graph.nx, start)
+
+    assert graph.descendants(start, depth) == {mfid for mfid, far in distances.items() if 0 < far <= depth}
+
+
+@SOME
+@given(graphs)
+def test_generations_are_those_of_networkx_where_there_is_no_cycle(graph):
+    if networkx.is_directed_acyclic_graph(graph.nx):
+        assert list(map(sorted, graph.generations())) == list(map(sorted, networkx.topological_generations(graph.nx)))
+    else:
+        assert sum(map(len, graph.generations())) < len(graph)
+
+
+@SOME
+@given(graphs, st.lists(names, min_size=1, max_size=3))
+def test_common_ancestors_are_above_all_and_the_nearest_have_none_below(graph, mfids):
+    above = {mfid: {mfid, *networkx.ancestors(graph.nx, mfid)} for mfid in graph.nodes}
+    shared = {mfid for mfid in graph.nodes if all(mfid in above[one] for one in mfids)}
+
+    assert common_ancestors(graph, *mfids) == shared
+    assert nearest_common_ancestors(graph, *mfids) == {
+        mfid for mfid in shared if not any(child in shared for child in graph.children(mfid))
+    }
+
+
+@SOME
+@given(graphs, names)
+def test_impact_of_a_dataset_is_all_below_it_each_with_a_shortest_chain(graph, start):
+    impact = impact_of_dataset(graph, start)
+
+    expected = networkx.descendants(graph.nx, start)
+    assert set(impact.ids) - {start} == expected
+    for mfid in expected:
+        chain = impact.chain(mfid)
+        assert (chain[0], chain[-1]) == (start, mfid)
+        assert all(ends in graph.edges for ends in zip(chain, chain[1:], strict=False))
+        assert len(chain) - 1 == networkx.shortest_path_length(graph.nx, start, mfid)
+
+
+def test_siblings_share_a_parent(tomography):
+    lab, summary = tomography(2)
+    one, other = lab.graph.parents(summary)
+
+    assert siblings(lab.graph, one) == ()
+    assert len(siblings(lab.graph, lab.graph.parents(one)[0])) == 0
+    assert nearest_common_ancestors(lab.graph, one, other) == {lab.graph.roots()[0]}
+
+
+def test_a_wrong_file_spares_the_child_that_used_another_file(lab):
+    scan = lab.raw("scan")
+    user = lab.derived("corrected", "correct", scan)
+    below = lab.derived("volume", "reconstruct", user)
+    spared = lab.derived("log read", "read", scan)
+    unknown = lab.raw("by hand", links=[lab._link(scan, "source", "is_derived_from")])
+    written = lab.records[spared]["scientific_metadata"]["crucible_lineage"]
+    written["used"][0]["files"] = [{"name": "log.txt", "sha256": "other", "size": 1}]
+
+    impact = impact_of_file(lab.graph, lab.files(scan)[0]["sha256"])
+
+    assert impact.ids == (user, unknown, below)
+    assert impact.chain(below) == (scan, user, below)
+
+
+def test_wrong_code_means_to_redo_what_it_made_and_all_below(lab):
+    scan = lab.raw("scan")
+    bad = lab.derived("corrected", "correct", scan, code="bad")
+    below = lab.derived("volume", "reconstruct", bad, code="good")
+
+    impact = impact_of_code(lab.graph, "bad")
+
+    assert impact.ids == (bad, below)
+    assert [impact.chain(mfid) for mfid in impact.ids] == [(bad,), (bad, below)]
+
+
+@pytest.mark.parametrize(("since", "until", "expected"), [(0, 0, 1), (1, None, 0), (None, None, 1), (None, -1, 0)])
+def test_a_wrong_instrument_touches_what_comes_from_its_data_of_that_time(lab, since, until, expected):
+    taken = lab.now
+    scan = lab.raw("scan", instrument_name="Beamline 8.3.2", instrument_id="bl-832")
+    lab.derived("corrected", "correct", scan)
+    lab.derived("from elsewhere", "correct", lab.raw("other scan"))
+    bounds = {
+        "since": None if since is None else taken + timedelta(minutes=since),
+        "until": None if until is None else taken + timedelta(minutes=until),
+    }
+
+    for name in ("Beamline 8.3.2", "bl-832"):
+        assert len(impact_of_instrument(lab.graph, name, **bounds).ids) == expected
+
+
+@SOME
+@given(graphs, st.sets(names), names)
+def test_impact_of_code_is_what_it_made_and_all_below(graph, made, _):
+    records = {
+        mfid: {"unique_id": mfid, "scientific_metadata": {"crucible_lineage": {"activity": {"code": "bad"}}}}
+        for mfid in made
+    }
+
+    impact = impact_of_code(graph.with_records(records), "bad")
+
+    assert set(impact.ids) == made.union(*(networkx.descendants(graph.nx, mfid) for mfid in made))
+    assert all(impact.chain(mfid)[0] in made for mfid in impact.ids)
