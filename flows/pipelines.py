@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from crucible_lineage.tasks.materialize import materialize, used_to_json
@@ -16,11 +15,13 @@ from prefect import flow
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed, State
 
+from crucible_lineage.flows.artifacts import leave_artifacts
 from crucible_lineage.pipeline.bind import BoundPipeline, BoundStep, bind_file
 from crucible_lineage.pipeline.inputs import existing_dataset
 from crucible_lineage.pipeline.materialize import Materialized
 from crucible_lineage.pipeline.run import Listener, Running, RunResult, StepEvent
 from crucible_lineage.pipeline.run import run_pipeline as run_bound
+from crucible_lineage.pipeline.spec import located
 from crucible_lineage.recipe import UsedDataset
 from crucible_lineage.session import Session
 
@@ -51,9 +52,13 @@ def observing(listener: Listener) -> Iterator[Observer]:
 
 @flow(name="run-pipeline", flow_run_name="{pipeline}", persist_result=False)
 def run_pipeline(pipeline: str, crucible: CrucibleConnection | None = None) -> State[Any]:
-    """Completed if every step of the pipeline in that file has its result; Failed, with the reasons, if not."""
+    """Completed if every step of a pipeline has its result; Failed, with the reasons, if not.
+
+    `pipeline` is the path of its declaration, or `package:NAME/PATH` for one in an installed package. `crucible` says
+    which Crucible; without it, the environment where the flow runs decides.
+    """
     session = session_for(crucible)
-    bound = bind_file(Path(pipeline), session.store)
+    bound = bind_file(located(pipeline), session.store)
     logger = get_run_logger()
     logger.info(session.settings.describe())
     observer = _observer.get()
@@ -66,6 +71,8 @@ def run_pipeline(pipeline: str, crucible: CrucibleConnection | None = None) -> S
     result = run_bound(bound, session, lambda: PrefectEngine(bound, session), listen)
     if observer:
         observer.result = result
+    if result.executed:
+        leave_artifacts(result, session)
     if not result.ok:
         reasons = "; ".join(f"{step}: {error}" for step, error in result.errors.items())
         return Failed(message=f"pipeline {bound.name}: {reasons}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from crucible_lineage.tasks.retries import is_transient
@@ -16,6 +15,7 @@ from crucible_lineage.pipeline.bind import bind_file
 from crucible_lineage.pipeline.inputs import existing_dataset
 from crucible_lineage.pipeline.materialize import materialize_step
 from crucible_lineage.pipeline.run import step_job
+from crucible_lineage.pipeline.spec import located
 from crucible_lineage.recipe import UsedDataset
 from crucible_lineage.session import Session
 
@@ -37,7 +37,7 @@ def materialize(
     `used` lists the parents: role, MFID and names of the files that the step is given.
     """
     session = session_for(crucible)
-    bound = bind_file(Path(pipeline), session.store)
+    bound = bind_file(located(pipeline), session.store)
     run = {
         "engine": "prefect",
         "run_id": run_id,

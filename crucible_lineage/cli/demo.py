@@ -20,9 +20,12 @@ from crucible_lineage.fetch import fetch_lineage
 from crucible_lineage.lineage import render_tree
 from crucible_lineage.pipeline.bind import bind_file
 from crucible_lineage.pipeline.run import RunResult
+from crucible_lineage.pipeline.spec import located
 from crucible_lineage.session import Session
 
 __all__ = ["demo_command"]
+
+PIPELINE = "package:crucible_lineage.deployments/pipelines/raman.yaml"
 
 
 @click.command("demo")
@@ -41,7 +44,7 @@ def demo_command(data: Path | None, url: str | None, api_key: str | None, engine
     with open_session(data, url, api_key) as session:
         if not as_json:
             click.echo(session.settings.describe())
-        pipeline = bind_file(raman_pipeline(), session.store)
+        pipeline = bind_file(located(PIPELINE), session.store)
         with Progress(list(pipeline.steps), quiet=as_json) as progress:
             result = run_with_engine(engine, pipeline, session, progress.listen, jobs=2)
         if not result.ok:
@@ -49,15 +52,6 @@ def demo_command(data: Path | None, url: str | None, api_key: str | None, engine
                 click.echo(f"error: {step}: {error}", err=True)
             sys.exit(FAILURE)
         _report(result, session, as_json=as_json)
-
-
-def raman_pipeline() -> Path:
-    """The declaration of the demo's pipeline, as it was installed."""
-    spec = find_spec("crucible_lineage.deployments")
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    if not folders:
-        raise InputError("the demo's pipeline is not installed; install crucible-lineage anew")
-    return Path(folders[0]) / "pipelines" / "raman.yaml"
 
 
 def _report(result: RunResult, session: Session, *, as_json: bool) -> None:

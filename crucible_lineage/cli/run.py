@@ -20,6 +20,7 @@ from crucible_lineage.cli.options import (
 from crucible_lineage.cli.progress import Progress
 from crucible_lineage.pipeline.bind import bind_file
 from crucible_lineage.pipeline.run import RunResult, make_plan
+from crucible_lineage.pipeline.spec import located
 
 __all__ = ["plan_command", "run_command"]
 
@@ -27,7 +28,7 @@ MARKS = {"fresh": "=", "missing": "+", "stale": "~", "incomplete": "!"}
 
 
 @click.command("run")
-@click.argument("pipeline", type=click.Path(path_type=Path))
+@click.argument("pipeline")
 @crucible_options
 @click.option(
     "--engine",
@@ -40,7 +41,7 @@ MARKS = {"fresh": "=", "missing": "+", "stale": "~", "incomplete": "!"}
 @json_option
 @reports_errors
 def run_command(
-    pipeline: Path,
+    pipeline: str,
     data: Path | None,
     url: str | None,
     api_key: str | None,
@@ -56,7 +57,7 @@ def run_command(
     with open_session(data, url, api_key) as session:
         if not as_json:
             click.echo(session.settings.describe())
-        bound = bind_file(pipeline, session.store)
+        bound = bind_file(located(pipeline), session.store)
         if refresh:
             session.store.forget()
         with Progress(list(bound.steps), quiet=as_json) as progress:
@@ -69,17 +70,17 @@ def run_command(
 
 
 @click.command("plan")
-@click.argument("pipeline", type=click.Path(path_type=Path))
+@click.argument("pipeline")
 @crucible_options
 @click.option("--refresh", is_flag=True, help="Ask Crucible again, also for what is known to be complete.")
 @json_option
 @reports_errors
 def plan_command(
-    pipeline: Path, data: Path | None, url: str | None, api_key: str | None, refresh: bool, as_json: bool
+    pipeline: str, data: Path | None, url: str | None, api_key: str | None, refresh: bool, as_json: bool
 ) -> None:
     """Say for each step of the pipeline in the file PIPELINE whether its result is there, and if not, why."""
     with open_session(data, url, api_key) as session:
-        bound = bind_file(pipeline, session.store)
+        bound = bind_file(located(pipeline), session.store)
         if refresh:
             session.store.forget()
         planned = make_plan(bound, session)

@@ -4,7 +4,7 @@ from crucible_lineage.client.checksums import FileChecksums, scan_file
 from crucible_lineage.client.client import CrucibleClient
 from crucible_lineage.client.contents import AddedFile
 from crucible_lineage.client.datasets import CreatedDataset
-from crucible_lineage.client.files import UploadedFile
+from crucible_lineage.client.outgoing import UploadedFile
 from crucible_lineage.client.retry import RetryPolicy
 from crucible_lineage.client.session import Timeouts
 

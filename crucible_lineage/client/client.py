@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import ssl
+from pathlib import Path
 from types import TracebackType
 
 import httpx
@@ -13,6 +16,7 @@ from crucible_lineage.client.deletions import DeletionCalls
 from crucible_lineage.client.files import FileCalls
 from crucible_lineage.client.graphs import GraphCalls
 from crucible_lineage.client.ingestions import IngestionCalls
+from crucible_lineage.client.memory import UploadMemory
 from crucible_lineage.client.metadata import MetadataCalls
 from crucible_lineage.client.projects import InstrumentCalls, ProjectCalls
 from crucible_lineage.client.retry import RetryPolicy
@@ -35,6 +39,7 @@ class CrucibleClient:
 
     Every call returns records of `crucible_lineage.models` or raises an error of `crucible_lineage.errors`. Calls that
     may be sent twice without harm are repeated as `retry` says. `transport` replaces the network, for API and storage.
+    With a `state_folder`, an upload that was cut short is continued by the next process that uploads the same file.
     """
 
     def __init__(
@@ -45,13 +50,14 @@ class CrucibleClient:
         timeout: Timeouts = Timeouts(),  # noqa: B008  a frozen value
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  likewise
         transport: httpx.BaseTransport | None = None,
+        state_folder: Path | None = None,
     ) -> None:
-        trust = httpx.create_ssl_context()
+        trust = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
         self._api = _connections(trust, transport)
         self._storage = _connections(trust, Unsealing(transport) if transport else None)
         session = Session(api_url, api_key, timeouts=timeout, retry=retry, http=self._api)
         self._session = session
-        self.files = FileCalls(session, Storage(timeout, self._storage))
+        self.files = FileCalls(session, Storage(timeout, self._storage), UploadMemory(state_folder, session.api_url))
         self.metadata = MetadataCalls(session)
         self.ingestions = IngestionCalls(session)
         self.datasets = DatasetCalls(session, self.files, self.metadata, self.ingestions)
@@ -93,6 +99,12 @@ class CrucibleClient:
 
     def __repr__(self) -> str:
         return f"CrucibleClient({self.api_url!r})"
+
+
+@functools.lru_cache(maxsize=4)
+def _trust(_cert_file: str | None, _cert_dir: str | None) -> ssl.SSLContext:
+    """The certificates that are trusted, which httpx reads from there; reading them takes 20 ms or more."""
+    return httpx.create_ssl_context()
 
 
 def _connections(trust: ssl.SSLContext, transport: httpx.BaseTransport | None) -> httpx.Client:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -11,38 +10,25 @@ from crucible_lineage.client.checksums import FileChecksums, require_unchanged, 
 from crucible_lineage.client.download import Progress as DownloadProgress
 from crucible_lineage.client.download import fetch, fetch_bytes, local_path
 from crucible_lineage.client.filters import FileFilters, sent_filters
+from crucible_lineage.client.memory import UploadMemory
+from crucible_lineage.client.outgoing import Outgoing, Progress, UploadedFile
 from crucible_lineage.client.paging import pages
 from crucible_lineage.client.session import Session
 from crucible_lineage.client.storage import Storage
-from crucible_lineage.client.upload import (
-    Outgoing,
-    Progress,
-    UploadSession,
-    abort,
-    open_replacement,
-    open_session,
-    send_parts,
-)
+from crucible_lineage.client.uploads import Protocol, Uploader
 from crucible_lineage.client.wire import parse, parse_all, segment
-from crucible_lineage.errors import ConflictError, FileConflictError, InputError, ServerError
+from crucible_lineage.errors import InputError, ServerError
 from crucible_lineage.models import FileRecord
 
-__all__ = ["FileCalls", "UploadedFile"]
-
-
-@dataclass(frozen=True)
-class UploadedFile:
-    """A file that the dataset has. `existed`: it had these bytes under this name before, so nothing was sent."""
-
-    file: FileRecord
-    existed: bool
+__all__ = ["FileCalls"]
 
 
 class FileCalls:
     """`client.files`."""
 
-    def __init__(self, session: Session, storage: Storage) -> None:
+    def __init__(self, session: Session, storage: Storage, memory: UploadMemory) -> None:
         self._session = session
+        self._uploader = Uploader(session, storage, memory)
         self.storage = storage
 
     def upload(
@@ -54,6 +40,7 @@ class FileCalls:
         checksums: FileChecksums | None = None,
         progress: Progress | None = None,
         replace: bool = False,
+        protocol: Protocol = "auto",
     ) -> UploadedFile:
         """The file's record, after the dataset has its bytes; nothing is sent that is there already.
 
@@ -62,18 +49,7 @@ class FileCalls:
         content. FileChangedError if the file changes meanwhile; nothing of it is stored then.
         """
         outgoing = _outgoing(dataset_mfid, Path(path), filename, checksums)
-        if outgoing.checksums.size == 0:
-            return self._upload_empty(outgoing)
-        try:
-            opened = open_session(self._session, outgoing)
-        except ConflictError as error:
-            found = self._resolve_conflict(outgoing, error, replace)
-            if isinstance(found, UploadedFile):
-                return found
-            opened = found
-        if isinstance(opened, FileRecord):
-            return _existing(outgoing, opened)
-        return UploadedFile(self._send(outgoing, opened, progress), existed=False)
+        return self._uploader.upload(outgoing, protocol, replace=replace, progress=progress)
 
     def list(
         self, dataset_mfid: str | None = None, *, limit: int | None = None, **filters: Unpack[FileFilters]
@@ -138,53 +114,6 @@ class FileCalls:
             )
         return record
 
-    def _send(self, outgoing: Outgoing, opened: UploadSession, progress: Progress | None) -> FileRecord:
-        try:
-            return send_parts(self._session, self.storage, outgoing, opened, progress)
-        except BaseException:
-            abort(self._session, outgoing, opened.upload_id)
-            raise
-
-    def _resolve_conflict(
-        self, outgoing: Outgoing, error: ConflictError, replace: bool
-    ) -> UploadedFile | UploadSession:
-        """The name is taken: by the same bytes, or by others that are replaced if that was asked for."""
-        detail = error.detail if isinstance(error.detail, dict) else {}
-        if error.code != "filename_exists" or not isinstance(detail.get("file_mfid"), str):
-            raise error
-        taken = self.get(detail["file_mfid"])
-        if (taken.sha256_hash, taken.size) == (outgoing.checksums.sha256, outgoing.checksums.size):
-            return UploadedFile(taken, existed=True)
-        etag = detail.get("etag") or taken.etag
-        if replace:
-            return open_replacement(self._session, outgoing, taken.mfid, etag)
-        raise FileConflictError(
-            f"could not {outgoing.what}: it has a file of that name with other content ({taken.mfid})\n"
-            "give the file another name, or upload it with replace=True",
-            filename=outgoing.filename,
-            file_mfid=taken.mfid,
-            etag=etag,
-            status=error.status,
-            detail=error.detail,
-            code=error.code,
-            mfid=outgoing.dataset_mfid,
-        ) from error
-
-    def _upload_empty(self, outgoing: Outgoing) -> UploadedFile:
-        """An empty file has no part to sign; it goes by the resumable route, which sends no bytes for it."""
-        answer = self._post_empty(outgoing, "initiate", outgoing.body())
-        if answer.get("existing_file") is not None:
-            return _existing(outgoing, parse(FileRecord, answer["existing_file"], outgoing.what))
-        body = {"upload_id": answer.get("upload_id"), "sha256_hash": outgoing.checksums.sha256}
-        answer = self._post_empty(outgoing, "complete", body)
-        return UploadedFile(parse(FileRecord, answer, outgoing.what), existed=False)
-
-    def _post_empty(self, outgoing: Outgoing, call: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        path = f"/datasets/{outgoing.dataset_mfid}/upload/{call}"
-        mfid = outgoing.dataset_mfid
-        answer = self._session.call("POST", path, outgoing.what, mfid=mfid, body=body, repeatable=True)
-        return answer if isinstance(answer, dict) else {}
-
 
 def _outgoing(dataset_mfid: str, path: Path, filename: str | None, checksums: FileChecksums | None) -> Outgoing:
     name = filename or path.name
@@ -197,13 +126,3 @@ def _outgoing(dataset_mfid: str, path: Path, filename: str | None, checksums: Fi
     else:
         require_unchanged(path, checksums)
     return Outgoing(segment(dataset_mfid), path, name, checksums)
-
-
-def _existing(outgoing: Outgoing, file: FileRecord) -> UploadedFile:
-    """The file that the service says it has, if its checksum bears that out."""
-    if file.sha256_hash not in (None, outgoing.checksums.sha256):
-        raise ServerError(
-            f"could not {outgoing.what}: Crucible says it has these bytes, but its file {file.mfid} has others",
-            mfid=file.mfid,
-        )
-    return UploadedFile(file, existed=True)

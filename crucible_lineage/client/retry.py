@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -55,10 +56,8 @@ def retry_after_s(header: str | None, now: datetime | None = None) -> float | No
     """The seconds that a Retry-After header asks for, from its number or its date; None if there is none to read."""
     if not header:
         return None
-    try:
+    if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", header.strip()):
         return max(0.0, float(header))
-    except ValueError:
-        pass
     try:
         moment = parsedate_to_datetime(header)
     except ValueError:

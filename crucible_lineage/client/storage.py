@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ class Storage:
     def __init__(self, timeouts: Timeouts, http: httpx.Client) -> None:
         self._timeouts = timeouts
         self._http = http
+        logging.getLogger("httpcore.http11").addFilter(_WITHOUT_LOCATION)
 
     def put(
         self,
@@ -116,6 +118,19 @@ def storage_error(response: httpx.Response, what: str) -> CrucibleError:
     classes: dict[int, type[CrucibleError]] = {403: ForbiddenError, 404: NotFoundError, 429: RateLimitedError}
     error_class = classes.get(status, ServerError if status >= 500 else RefusedError)
     return error_class(message, status=status, code=code[1] if code else None)
+
+
+class _WithoutLocation(logging.Filter):
+    """Blots out where an answer redirects to, which httpcore writes to its log at DEBUG and which is a signed link."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if "ocation'" in text:
+            record.msg, record.args = re.sub(r"(?i)(b'(?:content-)?location', b)'[^']*'", r"\1'***'", text), ()
+        return True
+
+
+_WITHOUT_LOCATION = _WithoutLocation()
 
 
 class Unsealing(httpx.BaseTransport):

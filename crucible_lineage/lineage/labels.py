@@ -12,6 +12,11 @@ __all__ = ["HIDDEN_NAME", "detail", "ellipsised", "group_title", "plain", "short
 HIDDEN_NAME = "not visible to you"
 _NARROW = frozenset("iIjlft.,:;'|![](){}r -`\"")
 _WIDE = frozenset("mwMWO@%QGD&")
+_UNSEEN = frozenset({"Cc", "Cs", "Zl", "Zp"})  # control characters, lone surrogates, line and paragraph separators
+_TURNING = frozenset(
+    {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+)  # change the direction of what follows
+_NO_XML = frozenset("\ufffe\uffff")
 
 
 def title(node: Node) -> str:
@@ -51,28 +56,28 @@ def ellipsised(text: str, width: float, size: float = 1.0) -> str:
     """`text`, or its head and tail around an ellipsis, within `width` at that font size."""
     if text_width(text, size) <= width:
         return text
-    head, tail = (len(text) + 1) // 2, len(text) // 2
-    while head + tail > 1:
-        if head > tail:
-            head -= 1
+    shortest, longest = 1, len(text) - 1
+    while shortest < longest:
+        length = (shortest + longest + 1) // 2
+        if text_width(_cut(text, length), size) <= width:
+            shortest = length
         else:
-            tail -= 1
-        shown = text[:head].rstrip() + "…" + (text[-tail:].lstrip() if tail else "")
-        if text_width(shown, size) <= width:
-            return shown
-    return "…"
+            longest = length - 1
+    shown = _cut(text, shortest)
+    return shown if text_width(shown, size) <= width else "…"
 
 
 def wrapped(text: str, width: float, size: float = 1.0) -> list[str]:
     """`text` in one line or two within `width`: broken at a blank or after a joint where it can be, else ellipsised."""
     if text_width(text, size) <= width:
         return [text]
-    cut = max(
-        (at for at in range(1, len(text)) if _breaks(text, at) and text_width(text[:at].rstrip(), size) <= width),
-        default=0,
-    )
-    if not cut or text_width(text[:cut], size) < width / 4:
-        cut = max((at for at in range(1, len(text)) if text_width(text[:at], size) <= width), default=1)
+    fitting, used = 0, 0.0
+    while (used := used + _symbol_width(text[fitting]) * size) <= width:
+        fitting += 1
+    breaks = (at for at in range(fitting, 0, -1) if _may_break(text, at))
+    cut = next(breaks, 0)
+    if text_width(text[:cut], size) < width / 4:
+        cut = max(fitting, 1)
     return [text[:cut].rstrip(), ellipsised(text[cut:].lstrip(), width, size)]
 
 
@@ -93,21 +98,18 @@ def _symbol_width(symbol: str) -> float:
     return 0.0 if unicodedata.combining(symbol) else 0.8
 
 
-def _breaks(text: str, at: int) -> bool:
+def _cut(text: str, length: int) -> str:
+    """That many symbols of the head and the tail of `text`, around an ellipsis."""
+    tail = length // 2
+    return text[: length - tail].rstrip() + "…" + (text[-tail:].lstrip() if tail else "")
+
+
+def _may_break(text: str, at: int) -> bool:
     """True if a line may end before `text[at]`."""
     return text[at] == " " or text[at - 1] in " -_/."
 
 
 def _spelled(symbol: str) -> str:
-    category = unicodedata.category(symbol)
-    if (
-        category == "Cc"
-        or category in ("Zl", "Zp")
-        or unicodedata.bidirectional(symbol) in _DIRECTIONS
-        or category == "Cs"
-    ):
+    if unicodedata.category(symbol) in _UNSEEN or unicodedata.bidirectional(symbol) in _TURNING or symbol in _NO_XML:
         return symbol.encode("unicode_escape", "backslashreplace").decode("ascii")
     return symbol
-
-
-_DIRECTIONS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})

@@ -42,7 +42,8 @@ def nodes_and_edges_of_records(records: Iterable[Record]) -> Parts:
     edges: dict[tuple[str, str], Edge] = {}
     for mfid, record in known.items():
         for edge, far_end in _record_edges(nodes[mfid], record):
-            nodes.setdefault(far_end.id, far_end)
+            if far_end.id not in nodes or nodes[far_end.id].kind == "hidden":
+                nodes[far_end.id] = far_end
             key = (edge.source, edge.target)
             if key not in edges or not edges[key].relationship:
                 edges[key] = edge

@@ -62,6 +62,7 @@ class _Binder:
         self._check_names()
         self._check_files()
         bound = {name: self._bind_step(name, step) for name, step in self.spec.steps.items()}
+        self._check_outputs({name: step for name, step in bound.items() if step is not None})
         self._check_unused()
         order = self._ordered()
         if self.findings:
@@ -124,17 +125,20 @@ class _Binder:
             elif inspection.roles[role] == "file" and (len(given) > 1 or self._is_selection(given[0])):
                 message = f"input {role!r} of {inspection.uses} is one file, but several datasets are given"
                 self._find(location, f"step {name!r}: {message}; annotate it list[Path]")
-            for source in given:
-                self._check_output(location, source)
         for role in inspection.required:
             if role not in sources:
                 self._find(("steps", name), f"step {name!r}: the input {role!r} of {inspection.uses} is missing")
         if not sources:
             self._find(("steps", name), f"step {name!r} has no inputs; a derived dataset needs a parent")
 
-    def _check_output(self, location: Location, source: Source) -> None:
-        if source.output is not None and source.source in self.spec.inputs:
-            self._find(location, f"{source.source!r} is an input of the pipeline; it has no output {source.output!r}")
+    def _check_outputs(self, bound: Mapping[str, BoundStep]) -> None:
+        """What is taken from a step is one of its outputs, and said where it has several."""
+        for name, step in bound.items():
+            for role, given in step.sources.items():
+                for source in given:
+                    outputs = bound[source.source].inspection.outputs if source.source in bound else None
+                    if (fault := _output_fault(source, outputs, is_input=source.source in self.spec.inputs)) is not None:
+                        self._find(("steps", name, "inputs", role), f"step {name!r}: {fault}")
 
     def _is_selection(self, source: Source) -> bool:
         return isinstance(self.spec.inputs.get(source.source), SelectInput)
@@ -175,3 +179,16 @@ class _Binder:
             path.append(following)
         loop = path[path.index(following) :]
         return [loop[0], *reversed(loop)]
+
+
+def _output_fault(source: Source, outputs: tuple[str, ...] | None, *, is_input: bool) -> str | None:
+    if is_input and source.output is not None:
+        return f"{source.source!r} is an input of the pipeline; it has no output {source.output!r}"
+    if outputs is None:
+        return None
+    if source.output is None and len(outputs) > 1:
+        chosen = f"{source.source}.{outputs[0]}"
+        return f"{source.source!r} has the outputs {', '.join(outputs)}; name one of them, as in {chosen}"
+    if source.output is not None and source.output not in outputs:
+        return f"{source.source!r} has no output {source.output!r}; it has: {', '.join(outputs)}"
+    return None

@@ -8,7 +8,7 @@ from datetime import UTC
 from typing import Any
 
 from crucible_lineage.datasets import DatasetRef, FileRef
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import InputError, NotFoundError
 from crucible_lineage.ids import new_mfid
 from crucible_lineage.pipeline.spec import DatasetInput, FileInput, PipelineSpec, SelectInput
 from crucible_lineage.provenance import raw_record, read_record
@@ -70,7 +70,10 @@ def existing_dataset(mfid: str, session: Session) -> DatasetRef:
 
 def _foreign(mfid: str, session: Session) -> DatasetRef:
     """A dataset that somebody else registered. InputError if there is none, or a file's hash is not known."""
-    found = session.client.datasets.get(mfid)
+    try:
+        found = session.client.datasets.get(mfid)
+    except NotFoundError as error:
+        raise InputError(f"input dataset {mfid}: there is none here that this key may see") from error
     files = []
     for file in session.client.datasets.list_files(mfid):
         if file.sha256_hash is None:

@@ -144,14 +144,7 @@ def _datasets_of(
 ) -> tuple[DatasetRef, ...]:
     if source.source in results:
         outputs = results[source.source]
-        if source.output is None and len(outputs) == 1:
-            return tuple(outputs.values())
-        if source.output is None or source.output not in outputs:
-            raise InputError(
-                f"step {step.name!r}: step {source.source!r} has the outputs {', '.join(outputs)}; "
-                f"name one of them, as in {source.source}.{next(iter(outputs))}"
-            )
-        return (outputs[source.output],)
+        return (outputs[source.output] if source.output else next(iter(outputs.values())),)
     return inputs[source.source] or ()
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "Source",
     "StepSpec",
     "load_pipeline",
+    "located",
 ]
 
 PACKAGE = "package:"
@@ -70,7 +71,7 @@ class FileInput(DatasetFields):
     def paths(self, folder: Path) -> list[Path]:
         """The files on disk. Relative ones start from `folder`, `package:NAME/PATH` from an installed package."""
         names = [self.file] if isinstance(self.file, str) else list(self.file)
-        return [_package_file(name) if name.startswith(PACKAGE) else folder / name for name in names]
+        return [located(name, folder) for name in names]
 
 
 class DatasetInput(_Declared):
@@ -173,6 +174,21 @@ class PipelineSpec(_Declared):
         return self.path.parent
 
 
+def located(name: str, folder: Path = Path()) -> Path:
+    """The file of that name: `package:NAME/PATH` lies in an installed package, a relative path starts from `folder`."""
+    if not name.startswith(PACKAGE):
+        return folder / name
+    package, _, rest = name.removeprefix(PACKAGE).partition("/")
+    try:
+        spec = find_spec(package)
+    except ModuleNotFoundError:
+        spec = None
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    if not folders:
+        raise InputError(f"{name}: there is no package {package!r} here")
+    return Path(folders[0]) / rest
+
+
 def load_pipeline(path: Path) -> tuple[PipelineSpec, Document]:
     """The pipeline declared in a file. InputError with every fault, each with line, column and a suggestion."""
     document = read_document(path)
@@ -187,13 +203,6 @@ def load_pipeline(path: Path) -> tuple[PipelineSpec, Document]:
     except ValidationError as error:
         raise InputError("", [_finding(document, dict(fault)) for fault in error.errors()]) from None
     return spec, document
-
-
-def _package_file(name: str) -> Path:
-    package, _, rest = name.removeprefix(PACKAGE).partition("/")
-    spec = find_spec(package)
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    return Path(folders[0] if folders else package) / rest
 
 
 def _source(given: Any) -> Any:

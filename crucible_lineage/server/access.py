@@ -6,6 +6,7 @@ viewer: read. contributor: also add files, keywords, thumbnails, metadata. edito
 admin: also share, move, delete. owner: also give away. platform_admin: everything.
 """
 
+# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
 from __future__ import annotations
 
 import sqlite3
@@ -18,8 +19,21 @@ from starlette.exceptions import HTTPException
 from crucible_lineage.ids import is_mfid
 
 __all__ = [
-    "ADMIN", "CONTRIBUTOR", "EDITOR", "NONE", "OWNER", "PLATFORM_ADMIN", "ROLE_NAMES", "ROLE_VALUES", "VIEWER",
-    "Caller", "READABLE", "capabilities", "find", "require", "roles",
+    "ADMIN",
+    "CONTRIBUTOR",
+    "EDITOR",
+    "NONE",
+    "OWNER",
+    "PLATFORM_ADMIN",
+    "READABLE",
+    "ROLE_NAMES",
+    "ROLE_VALUES",
+    "VIEWER",
+    "Caller",
+    "capabilities",
+    "find",
+    "require",
+    "roles",
 ]  # fmt: skip
 
 NONE, VIEWER, CONTRIBUTOR, EDITOR, ADMIN, OWNER, PLATFORM_ADMIN = range(7)
@@ -52,10 +66,11 @@ READABLE = f"""(
     OR resource.id IN (SELECT resource_id FROM access WHERE project_id IN ({_MY_PROJECTS}))
     OR resource.id IN (SELECT dataset.id FROM dataset JOIN access ON access.resource_id = dataset.instrument_id
                        WHERE access.user_id = :user)
-)"""  # noqa: S608
+)"""
 
 # Every source of a role, one row each.
-_ROLES = """
+_ROLES = (
+    """
     SELECT resource.id, 5 AS role FROM resource WHERE resource.id IN ({ids}) AND owner_id = :user
     UNION ALL SELECT resource.id, 1 FROM resource
         WHERE resource.id IN ({ids}) AND (public OR resource.type = 'instrument')
@@ -65,10 +80,13 @@ _ROLES = """
     UNION ALL SELECT resource.id, 4 FROM resource JOIN resource AS home ON home.id = resource.project_id
         WHERE resource.id IN ({ids}) AND home.owner_id = :user
     UNION ALL SELECT resource_id, role FROM access
-        WHERE resource_id IN ({ids}) AND project_id IN (""" + _MY_PROJECTS + """)
+        WHERE resource_id IN ({ids}) AND project_id IN ("""
+    + _MY_PROJECTS
+    + """)
     UNION ALL SELECT dataset.id, 2 FROM dataset JOIN access ON access.resource_id = dataset.instrument_id
         WHERE dataset.id IN ({ids}) AND access.user_id = :user
-"""  # noqa: S608
+"""
+)
 
 
 def roles(db: sqlite3.Connection, caller: Caller, ids: Iterable[int]) -> dict[int, int]:
@@ -111,7 +129,9 @@ def require(
     if held < VIEWER and row["type"] != "project":
         raise not_found(row["type"])
     if held < role:
-        raise HTTPException(403, f"This needs the role {ROLE_NAMES[role]} on the {row['type']}; yours is {ROLE_NAMES[held]}")
+        raise HTTPException(
+            403, f"This needs the role {ROLE_NAMES[role]} on this {row['type']}, not {ROLE_NAMES[held]}"
+        )
     return row
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
-from crucible_lineage.server.http import MAX_ROW_ID, Form
+from crucible_lineage.server.http import MAX_ROW_ID, Form, Loose
 
 __all__ = ["Count", "DatasetPatch", "Moment", "NewDataset", "NewSample", "SamplePatch", "Text"]
 
@@ -22,11 +22,7 @@ Moment = Annotated[str, Field(max_length=64), AfterValidator(_as_given)]
 Count = Annotated[int, Field(ge=0, le=MAX_ROW_ID)]
 
 
-class _New(BaseModel):
-    """Fields that are not listed are ignored: clients send along what their own models hold."""
-
-    model_config = ConfigDict(extra="ignore")
-
+class _New(Loose):
     unique_id: str | None = None
     public: bool = False
     owner: str | None = None

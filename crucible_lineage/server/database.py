@@ -86,7 +86,7 @@ def open_database(path: Path) -> Database:
         connection.close()
     if newer := known - {name for name, _ in MIGRATIONS}:
         raise RuntimeError(
-            f"{path} was written by a newer version of crucible-lineage (migration {max(newer)}); nothing was changed.\n"
+            f"{path} was written by a newer crucible-lineage (migration {max(newer)}); nothing was changed.\n"
             "Upgrade crucible-lineage, or name another data folder."
         )
     if len(known) < len(MIGRATIONS):
@@ -109,7 +109,7 @@ def setting(db: sqlite3.Connection, name: str) -> str:
 
 
 def now() -> str:
-    """The current time as all times are stored: UTC, microseconds, explicit offset, so that text order is time order."""
+    """The current time as all times are stored: UTC, microseconds, explicit offset; text order is time order."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 

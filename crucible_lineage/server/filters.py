@@ -1,5 +1,6 @@
 """The filters, sorting and paging of dataset and sample lists: query parameters in, SQL out."""
 
+# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
 from __future__ import annotations
 
 import base64
@@ -234,12 +235,12 @@ def _add_relations(found: Where, given: dict[str, Any]) -> None:
         found.add("resource.mfid = ?", given["unique_id"])
     if "sample_mfid" in given:
         found.add(
-            f"resource.id IN (SELECT dataset_id FROM association WHERE sample_id = {mfid})",  # noqa: S608
+            f"resource.id IN (SELECT dataset_id FROM association WHERE sample_id = {mfid})",
             given["sample_mfid"],
         )
     if "dataset_mfid" in given:
         found.add(
-            f"resource.id IN (SELECT sample_id FROM association WHERE dataset_id = {mfid})",  # noqa: S608
+            f"resource.id IN (SELECT sample_id FROM association WHERE dataset_id = {mfid})",
             given["dataset_mfid"],
         )
     if "instrument_mfid" in given:
@@ -266,7 +267,8 @@ def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: Datase
         sign = "<" if direction == "DESC" else ">"
         found.add(f"({column}, resource.mfid) {sign} (?, ?)", value, mfid)
     rows = db.execute(
-        f"{SELECTS[kind]} WHERE {found} ORDER BY {column} {direction}, resource.mfid {direction} LIMIT {query.limit + 1}",
+        f"{SELECTS[kind]} WHERE {found} ORDER BY {column} {direction}, resource.mfid {direction}"
+        f" LIMIT {query.limit + 1}",
         found.values,
     ).fetchall()
     more = len(rows) > query.limit
@@ -296,7 +298,7 @@ def _count(db: sqlite3.Connection, kind: str, found: Where) -> int:
     source = f"resource JOIN {kind} ON {kind}.id = resource.id"
     if kind == "dataset":
         source += " LEFT JOIN instrument ON instrument.id = dataset.instrument_id"
-    return int(db.execute(f"SELECT COUNT(*) FROM {source} WHERE {found}", found.values).fetchone()[0])  # noqa: S608
+    return int(db.execute(f"SELECT COUNT(*) FROM {source} WHERE {found}", found.values).fetchone()[0])
 
 
 def _order(kind: str, query: ResourceQuery) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What all routes share on the HTTP side: strict query parameters, the authenticated call, errors as Crucible words them."""
+"""What all routes share on the HTTP side: strict query parameters, the authenticated call, the form of errors."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ from crucible_lineage.server.links import Links
 from crucible_lineage.server.storage import Storage
 
 __all__ = [
-    "BodyLimit", "Call", "Direction", "Form", "Json", "Limit", "Offset", "RowId", "add_error_handlers", "invalid", "page", "refuse",
-    "router",
+    "BodyLimit", "Call", "Direction", "Form", "Json", "Limit", "Loose", "Offset", "Service",
+    "add_error_handlers", "invalid", "page", "refuse", "router",
 ]  # fmt: skip
 
 Json = Any
-MAX_BODY_BYTES = 8 << 20  # chosen: metadata may take half of it, thumbnails the rest; files travel by the storage routes
+MAX_BODY_BYTES = (
+    8 << 20
+)  # chosen: metadata may take half of it, thumbnails the rest; files travel by the storage routes
 MAX_ROW_ID = (1 << 63) - 1
 
 Limit = Annotated[int, Query(ge=0, le=1000)]
 Offset = Annotated[int, Query(ge=0, le=MAX_ROW_ID)]
-RowId = int
 Direction = Literal["asc", "desc"]
 
 log = logging.getLogger("crucible_lineage.server")
@@ -43,6 +44,12 @@ class Form(BaseModel):
     """Base of the JSON bodies in which every field counts, so that a misspelt one is refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class Loose(BaseModel):
+    """Base of the JSON bodies that clients make from their own models, with fields nobody here asks for."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,9 @@ def refuse(status: int, detail: Any) -> HTTPException:
     return HTTPException(status, detail)
 
 
-def invalid(place: str, name: str, message: str, value: Any = None, kind: str = "value_error") -> RequestValidationError:
+def invalid(
+    place: str, name: str, message: str, value: Any = None, kind: str = "value_error"
+) -> RequestValidationError:
     """The exception for one wrong value, answered as 422 with a list, as FastAPI itself does."""
     return RequestValidationError([{"type": kind, "loc": (place, name), "msg": message, "input": value}])
 
@@ -208,9 +217,11 @@ def _query_names(dependant: Any) -> set[str]:
     return names
 
 
-def _validation_answer(request: Request, error: Exception) -> Response:
+def _validation_answer(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    shown = ({key: _shown(item[key]) for key in ("type", "loc", "msg", "input") if key in item} for item in error.errors())
+    shown = (
+        {key: _shown(item[key]) for key in ("type", "loc", "msg", "input") if key in item} for item in error.errors()
+    )
     return JSONResponse({"detail": list(shown)}, 422)
 
 
@@ -223,12 +234,12 @@ def _shown(value: Any) -> Any:
     return value if isinstance(value, int | bool) else None
 
 
-def _database_answer(request: Request, error: Exception) -> Response:
+def _database_answer(_request: Request, error: Exception) -> Response:
     assert isinstance(error, sqlite3.OperationalError)
     if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return JSONResponse({"detail": "The database is busy; try again"}, 503, {"Retry-After": "1"})
     raise error
 
 
-def _unicode_answer(request: Request, error: Exception) -> Response:
+def _unicode_answer(_request: Request, _error: Exception) -> Response:
     return JSONResponse({"detail": "The request holds text that is not valid Unicode (a lone surrogate)"}, 422)

@@ -1,4 +1,4 @@
-"""What marks a data folder as one embedded Crucible: its lasting identity, its local key, and where things lie in it."""
+"""What makes a data folder an embedded Crucible: its lasting identity, its local key, and where things lie in it."""
 
 from __future__ import annotations
 

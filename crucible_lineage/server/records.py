@@ -1,5 +1,6 @@
 """From table rows to the JSON records of datasets, samples, projects, instruments, users and files."""
 
+# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
 from __future__ import annotations
 
 import json
@@ -32,8 +33,9 @@ class Embed:
 
 
 _COMMON = """resource.id, resource.mfid, resource.type, resource.public, resource.hidden, resource.created,
-    resource.modified, resource.owner_id, resource.project_id AS home_id, owner.unique_id AS owner_unique_id, owner.username AS owner_username,
-    owner.first_name AS owner_first_name, owner.last_name AS owner_last_name"""  # noqa: E501
+    resource.modified, resource.owner_id, resource.project_id AS home_id, owner.unique_id AS owner_unique_id,
+    owner.username AS owner_username,
+    owner.first_name AS owner_first_name, owner.last_name AS owner_last_name"""
 _OWNER = "LEFT JOIN user AS owner ON owner.id = resource.owner_id"
 _HOME = """LEFT JOIN project AS home ON home.id = resource.project_id
     LEFT JOIN resource AS home_resource ON home_resource.id = home.id"""
@@ -52,14 +54,14 @@ INSTRUMENTS = f"SELECT {_COMMON}, instrument.* FROM resource JOIN instrument ON 
 SELECTS = {"dataset": DATASETS, "sample": SAMPLES, "project": PROJECTS, "instrument": INSTRUMENTS}
 
 
-def load(db: sqlite3.Connection, caller: Caller, kind: str, resource_id: int, embed: Embed = Embed()) -> Record:  # noqa: B008
+def load(db: sqlite3.Connection, caller: Caller, kind: str, resource_id: int, embed: Embed = Embed()) -> Record:
     """The record of one resource, whose id is known to exist."""
     rows = db.execute(f"{SELECTS[kind]} WHERE resource.id = ?", (resource_id,)).fetchall()
     return records(db, caller, kind, rows, embed)[0]
 
 
 def records(
-    db: sqlite3.Connection, caller: Caller, kind: str, rows: Sequence[sqlite3.Row], embed: Embed = Embed()  # noqa: B008
+    db: sqlite3.Connection, caller: Caller, kind: str, rows: Sequence[sqlite3.Row], embed: Embed = Embed()
 ) -> list[Record]:
     """The records of rows of the kind's select, with a fixed number of further queries however many they are."""
     ids = [row["id"] for row in rows]
@@ -208,7 +210,7 @@ def _owner(row: sqlite3.Row) -> Record | None:
 
 
 def _documents(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Any]:
-    found = db.execute(f"SELECT id, document FROM metadata WHERE id IN ({placeholders(ids)})", ids)  # noqa: S608
+    found = db.execute(f"SELECT id, document FROM metadata WHERE id IN ({placeholders(ids)})", ids)
     return {number: json.loads(document) for number, document in found}
 
 
@@ -220,7 +222,7 @@ def _links(db: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> dict[i
             FROM link WHERE child_id IN ({marks})
             UNION ALL SELECT parent_id, child_id, 'target', relationship_type FROM link WHERE parent_id IN ({marks})
             UNION ALL SELECT dataset_id, sample_id, 'undirected', NULL FROM association WHERE dataset_id IN ({marks})
-            UNION ALL SELECT sample_id, dataset_id, 'undirected', NULL FROM association WHERE sample_id IN ({marks})""",  # noqa: S608
+            UNION ALL SELECT sample_id, dataset_id, 'undirected', NULL FROM association WHERE sample_id IN ({marks})""",
         [*ids, *ids, *ids, *ids],
     ).fetchall()
     ends = names(db, {row["there"] for row in rows})
@@ -254,7 +256,7 @@ def names(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, sqlite3.Row]:
                 COALESCE(dataset_name, sample_name, project.title, project.slug, instrument.instrument_name) AS name
             FROM resource LEFT JOIN dataset USING (id) LEFT JOIN sample USING (id) LEFT JOIN project USING (id)
             LEFT JOIN instrument USING (id) LEFT JOIN project AS home ON home.id = resource.project_id
-            WHERE resource.id IN ({numbers})"""  # noqa: S608
+            WHERE resource.id IN ({numbers})"""
     )
     return {row["id"]: row for row in rows}
 
@@ -263,7 +265,7 @@ def _open_deletions(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Rec
     rows = db.execute(
         f"""SELECT deletion_request.*, user.unique_id AS requester FROM deletion_request
             JOIN user ON user.id = requester_id
-            WHERE status IN ('pending', 'approved') AND resource_id IN ({placeholders(ids)})""",  # noqa: S608
+            WHERE status IN ('pending', 'approved') AND resource_id IN ({placeholders(ids)})""",
         ids,
     )
     return {
@@ -278,14 +280,12 @@ def _open_deletions(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Rec
     }
 
 
-def _embed_datasets(
-    db: sqlite3.Connection, caller: Caller, rows: Sequence[sqlite3.Row], found: list[Record]
-) -> None:
+def _embed_datasets(db: sqlite3.Connection, caller: Caller, rows: Sequence[sqlite3.Row], found: list[Record]) -> None:
     ids = [row["id"] for row in rows]
     pairs = db.execute(
         f"""SELECT sample_id, resource.id, mfid, dataset_name, measurement FROM association
             JOIN resource ON resource.id = dataset_id JOIN dataset ON dataset.id = dataset_id
-            WHERE NOT hidden AND sample_id IN ({placeholders(ids)}) ORDER BY mfid""",  # noqa: S608
+            WHERE NOT hidden AND sample_id IN ({placeholders(ids)}) ORDER BY mfid""",
         ids,
     ).fetchall()
     held = roles(db, caller, {pair["id"] for pair in pairs})

@@ -1,5 +1,6 @@
 """Making, changing and removing the rows of resources: what all four types have in common."""
 
+# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
 from __future__ import annotations
 
 import sqlite3
@@ -45,7 +46,7 @@ def insert(
     assert resource_id is not None
     names = ", ".join(["id", *values])
     marks = ", ".join("?" * (len(values) + 1))
-    db.execute(f"INSERT INTO {kind} ({names}) VALUES ({marks})", (resource_id, *values.values()))  # noqa: S608
+    db.execute(f"INSERT INTO {kind} ({names}) VALUES ({marks})", (resource_id, *values.values()))
     text = _searched(kind, values)
     db.execute("INSERT INTO name_parts (rowid, name) VALUES (?, ?)", (resource_id, text))
     return resource_id
@@ -55,7 +56,7 @@ def change(db: sqlite3.Connection, kind: str, resource_id: int, values: dict[str
     """These columns get these values; names are table columns, never a caller's words."""
     if values:
         assignments = ", ".join(f"{name} = ?" for name in values)
-        db.execute(f"UPDATE {kind} SET {assignments} WHERE id = ?", (*values.values(), resource_id))  # noqa: S608
+        db.execute(f"UPDATE {kind} SET {assignments} WHERE id = ?", (*values.values(), resource_id))
         if values.keys() & set(_SEARCHED[kind]):
             index_name(db, kind, resource_id)
     touch(db, resource_id)
@@ -67,7 +68,7 @@ def touch(db: sqlite3.Connection, resource_id: int) -> None:
 
 def index_name(db: sqlite3.Connection, kind: str, resource_id: int) -> None:
     """Name search finds the resource by its present name."""
-    row = db.execute(f"SELECT * FROM {kind} WHERE id = ?", (resource_id,)).fetchone()  # noqa: S608
+    row = db.execute(f"SELECT * FROM {kind} WHERE id = ?", (resource_id,)).fetchone()
     db.execute("UPDATE name_parts SET name = ? WHERE rowid = ?", (_searched(kind, dict(row)), resource_id))
 
 
@@ -78,7 +79,7 @@ def remove(db: sqlite3.Connection, resource_id: int) -> None:
         (now(), resource_id),
     )
     for table in ("metadata_words", "name_parts"):
-        db.execute(f"DELETE FROM {table} WHERE rowid = ?", (resource_id,))  # noqa: S608
+        db.execute(f"DELETE FROM {table} WHERE rowid = ?", (resource_id,))
     db.execute("DELETE FROM resource WHERE id = ?", (resource_id,))
 
 

@@ -1,10 +1,11 @@
-"""A running embedded Crucible: in a thread of this process for as long as a program needs it, or in front for others."""
+"""A running embedded Crucible: in a thread of this process while a program needs it, or in front for others."""
 
 from __future__ import annotations
 
 import asyncio
 import atexit
 import contextlib
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +48,9 @@ class RunningServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -129,9 +132,9 @@ class _Server(uvicorn.Server):
         finally:
             self.ready.set()
 
-    async def startup(self, sockets: list[object] | None = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-        await super().startup()
+        await super().startup(sockets)
         self.ready.set()
         self.on_ready()
 

@@ -147,7 +147,7 @@ CREATE TABLE file (
     filename TEXT NOT NULL,
     size INTEGER,
     sha256 TEXT,
-    backend TEXT NOT NULL,                        -- 'gcs' is what Crucible calls its own store: here, the contents folder
+    backend TEXT NOT NULL,                        -- 'gcs' is Crucible's word for its own store: here, `contents`
     storage_path TEXT,
     access_note TEXT,
     version INTEGER NOT NULL DEFAULT 1,

@@ -125,9 +125,7 @@ def finish(call: AuthenticatedCall, upload: sqlite3.Row, received: Received | No
                 row = replace_content(db, upload["replaces_id"], upload["size"], upload["sha256"])
             else:
                 row = register(db, upload["dataset_id"], upload["filename"], upload["size"], upload["sha256"])
-            db.execute(
-                "UPDATE upload SET state = 'completed', file_mfid = ? WHERE id = ?", (row["mfid"], upload["id"])
-            )
+            db.execute("UPDATE upload SET state = 'completed', file_mfid = ? WHERE id = ?", (row["mfid"], upload["id"]))
             record = file_record(row)
     finally:
         if received is not None:

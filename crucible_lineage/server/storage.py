@@ -15,6 +15,7 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import google_crc32c
 
@@ -95,7 +96,7 @@ class Storage:
     async def receive(self, stream: AsyncIterator[bytes], upload_id: str, size: int) -> Received:
         """The stream's bytes in a flushed draft beside the upload's parts; TooLongError beyond `size` bytes."""
         draft = self._draft(upload_id)
-        sha256, crc32c, received = hashlib.sha256(), google_crc32c.Checksum(), 0
+        sha256, crc32c, received = hashlib.sha256(), _crc32c(), 0
         try:
             with draft.open("xb") as file:
                 async for block in stream:
@@ -105,7 +106,7 @@ class Storage:
                     sha256.update(block)
                     crc32c.update(block)
                     file.write(block)
-                _flush(file.fileno(), file)
+                _flush(file)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
@@ -122,7 +123,7 @@ class Storage:
 
     def _copy(self, paths: Iterator[Path] | list[Path], upload_id: str) -> Received:
         draft = self._draft(upload_id)
-        sha256, crc32c, size = hashlib.sha256(), google_crc32c.Checksum(), 0
+        sha256, crc32c, size = hashlib.sha256(), _crc32c(), 0
         try:
             with draft.open("xb") as file:
                 for path in paths:
@@ -132,7 +133,7 @@ class Storage:
                             sha256.update(block)
                             crc32c.update(block)
                             file.write(block)
-                _flush(file.fileno(), file)
+                _flush(file)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
@@ -144,9 +145,14 @@ class Storage:
         return folder / f"{secrets.token_hex(8)}.draft"
 
 
-def _flush(descriptor: int, file: object) -> None:
-    file.flush()  # type: ignore[attr-defined]
-    os.fsync(descriptor)
+def _crc32c() -> Any:
+    """A running checksum; the library has no types."""
+    return google_crc32c.Checksum()  # type: ignore[no-untyped-call]
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _flush_folder(path: Path) -> None:

@@ -7,6 +7,7 @@ for it. Every answer leaves in one send, since headers and body apart cost 40 ms
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
@@ -52,7 +53,9 @@ class Fault:
 
     method: str
     pattern: str
-    kind: str  # status: answer with it; lost: do it, then close without an answer; cut: close before doing it
+    kind: (
+        str  # status: answer with it; lost: do it, close unanswered; cut: close before; short: cut the body; pass: none
+    )
     times: int = 1
     status: int = 503
     headers: dict[str, str] = field(default_factory=dict)
@@ -92,6 +95,9 @@ class Stub:
         self.link_lifetime_s = 3600.0
         self.signed_uploads = True
         self.forgets_sessions = False
+        self.token = "token-that-must-not-leak"
+        self.bucket = "mf-storage-prod"
+        self.read_bucket: Callable[[str], bytes] | None = None
         self.ingestion_states = ["requested", "complete"]
         self.calls: list[Call] = []
         self.storage_calls: list[Call] = []
@@ -121,10 +127,8 @@ class Stub:
         for server in self._servers:
             server.shutdown()
         for connection in list(self._connections):
-            try:
+            with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
         for server in self._servers:
             server.server_close()
 
@@ -149,7 +153,7 @@ class Stub:
                 stub._connections.discard(self.connection)
                 super().finish()
 
-            def log_message(self, format: str, *args: Any) -> None:
+            def log_message(self, *args: Any) -> None:
                 return
 
             def handle_one_request(self) -> None:
@@ -178,7 +182,10 @@ class Stub:
                 if fault is not None and fault.kind == "cut":
                     self.close_connection = True
                     return
-                if fault is not None and fault.kind == "status":
+                if fault is not None and fault.kind == "short":
+                    status, sent, content = 200, dict(fault.headers), fault.body
+                    self.close_connection = True
+                elif fault is not None and fault.kind == "status":
                     status, sent, content = fault.status, dict(fault.headers), encode(fault.body)
                 else:
                     status, sent, content = respond(call)
@@ -475,7 +482,8 @@ def complete_signed(stub: Stub, call: Call, dataset: str) -> Any:
 
 def complete_plain(stub: Stub, call: Call, dataset: str) -> Any:
     session = stub.sessions[call.json["upload_id"]]
-    return finish(stub, call, session, bytes(session.received))
+    lent = stub.read_bucket(f"{dataset}/{session.filename}") if stub.read_bucket else None
+    return finish(stub, call, session, bytes(session.received) if lent is None else lent)
 
 
 def finish(stub: Stub, call: Call, session: Session, content: bytes) -> Any:
@@ -499,6 +507,14 @@ def initiate_resumable(stub: Stub, call: Call, dataset: str) -> Any:
     stub.sessions[upload_id] = Session(dataset, body["filename"], body["size"], body["sha256_hash"])
     uri = stub.sign(f"resumable/{upload_id}")
     return {"upload_id": upload_id, "resumable_uri": uri, "chunk_size_hint": 262144, "existing_file": None}
+
+
+def lend_token(stub: Stub, call: Call, dataset: str) -> Any:
+    upload_id = f"upload-{len(stub.sessions) + 1}"
+    body = call.json
+    stub.sessions[upload_id] = Session(dataset, body["filename"], body["size"], body["sha256_hash"])
+    lent = {"upload_id": upload_id, "access_token": stub.token, "project": "facility", "bucket": stub.bucket}
+    return {**lent, "object_prefix": f"{dataset}/", "existing_file": None}
 
 
 def request_ingestion(stub: Stub, call: Call, file: str) -> Any:
@@ -576,6 +592,7 @@ ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("DELETE", "/datasets/ID/upload/multipart/ID", abort),
     ("POST", "/files/ID/upload/multipart/initiate", initiate_replacement),
     ("POST", "/datasets/ID/upload/initiate", initiate_resumable),
+    ("POST", "/datasets/ID/upload/initiate/multipart", lend_token),
     ("POST", "/datasets/ID/upload/complete", complete_plain),
     ("GET", "/files", lambda stub, call: offset_page(call, list(stub.files.values()))),
     ("GET", "/files/ID", lambda stub, call, f: stub.files[f]),

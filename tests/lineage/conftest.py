@@ -1,4 +1,4 @@
-"""A small laboratory whose records the lineage tests use: scans of wafers, their reconstructions and what joins them."""
+"""A small laboratory whose records the lineage tests use: scans of a wafer, what is made of them and what joins it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Lab:
             "scientific_metadata": {"score": 0.5, "crucible_lineage": written},
             "links": [self._link(parent, "source", "is_derived_from") for parent in parents],
         }
-        return self._added(record, derive_mfid(recipe, max(parents)))
+        return self._added(record, derive_mfid(recipe, max(parents, default=self.now)))
 
     def files(self, mfid: str) -> list[dict[str, Any]]:
         """The files of a dataset, as a provenance record names them."""
@@ -96,7 +96,7 @@ class Lab:
         return written.get("generated") or listed
 
     def tomography(self, batches: int) -> str:
-        """Batches of four scans with a calibration each, joined by batch and then all together; gives the summary's id."""
+        """Batches of four scans with a dark field each, joined by batch, then all together; gives the last id."""
         wafer = self.sample("wafer 7", sample_type="Si wafer")
         joins = []
         for batch in range(batches):
@@ -144,7 +144,7 @@ def lab() -> Lab:
     return Lab()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tomography() -> Callable[[int], tuple[Lab, str]]:
     """Makes a laboratory with that many batches of scans, and the id of their summary."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 
 import networkx
 import pytest
@@ -82,7 +83,7 @@ def test_impact_of_a_dataset_is_all_below_it_each_with_a_shortest_chain(graph, s
     for mfid in expected:
         chain = impact.chain(mfid)
         assert (chain[0], chain[-1]) == (start, mfid)
-        assert all(ends in graph.edges for ends in zip(chain, chain[1:], strict=False))
+        assert all(ends in graph.edges for ends in pairwise(chain))
         assert len(chain) - 1 == networkx.shortest_path_length(graph.nx, start, mfid)
 
 
@@ -137,8 +138,8 @@ def test_a_wrong_instrument_touches_what_comes_from_its_data_of_that_time(lab, s
 
 
 @SOME
-@given(graphs, st.sets(names), names)
-def test_impact_of_code_is_what_it_made_and_all_below(graph, made, _):
+@given(graphs, st.sets(names))
+def test_impact_of_code_is_what_it_made_and_all_below(graph, made):
     records = {
         mfid: {"unique_id": mfid, "scientific_metadata": {"crucible_lineage": {"activity": {"code": "bad"}}}}
         for mfid in made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
@@ -51,7 +52,7 @@ def ingest(path: Path, filename: str, wanted: str | None) -> tuple[str | None, F
 def _read_hdf5(path: Path) -> Found | None:
     try:
         # Optional: large, and most installations never see an HDF5 file.
-        import h5py
+        import h5py  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         return None
     attributes: dict[str, Any] = {}
@@ -80,8 +81,6 @@ def _read_image(path: Path) -> Found | None:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
         return None
-    import io
-
     try:
         with Image.open(path) as image:
             if image.width * image.height > Image.MAX_IMAGE_PIXELS:  # type: ignore[operator]
@@ -145,7 +144,9 @@ def _read_table(path: Path) -> Found | None:
 
 INGESTORS: tuple[Ingestor, ...] = (
     Ingestor("H5Ingestor", frozenset({".h5", ".hdf5", ".hdf", ".he5", ".nxs"}), _read_hdf5),
-    Ingestor("ImageIngestor", frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp"}), _read_image),
+    Ingestor(
+        "ImageIngestor", frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp"}), _read_image
+    ),
     Ingestor("JsonIngestor", frozenset({".json"}), _read_json),
     Ingestor("DelimitedTextIngestor", frozenset({".csv", ".tsv", ".txt", ".dat", ".xy", ".asc"}), _read_table),
 )

@@ -10,8 +10,8 @@ from fastapi import Query
 from crucible_lineage.server.access import CONTRIBUTOR, EDITOR, VIEWER, require
 from crucible_lineage.server.bodies import DatasetPatch, NewDataset
 from crucible_lineage.server.database import now
-from crucible_lineage.server.filters import DatasetFacetQuery, DatasetQuery, cursor_page
 from crucible_lineage.server.facets import facet_page
+from crucible_lineage.server.filters import DatasetFacetQuery, DatasetQuery, cursor_page
 from crucible_lineage.server.http import Call, Form, Json, invalid, refuse
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.metadata import write_metadata

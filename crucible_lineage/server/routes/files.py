@@ -1,5 +1,6 @@
 """Files: list, read, catalogue, change, delete, and links to download them."""
 
+# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
 from __future__ import annotations
 
 import sqlite3
@@ -10,9 +11,19 @@ from pydantic import Field
 
 from crucible_lineage.server.access import CONTRIBUTOR, EDITOR, READABLE, VIEWER, require
 from crucible_lineage.server.bodies import Count, Text
-from crucible_lineage.server.contents import FILES, STORE, FileName, Sha256, file_named, file_of, insert_file, release, update_size
+from crucible_lineage.server.contents import (
+    FILES,
+    STORE,
+    FileName,
+    Sha256,
+    file_named,
+    file_of,
+    insert_file,
+    release,
+    update_size,
+)
 from crucible_lineage.server.filters import Where
-from crucible_lineage.server.http import AuthenticatedCall, Call, Form, Json, Limit, Offset, page, refuse
+from crucible_lineage.server.http import AuthenticatedCall, Call, Form, Json, Limit, Loose, Offset, page, refuse
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.links import LIFETIME_S
 from crucible_lineage.server.records import file_record
@@ -23,7 +34,7 @@ Disposition = Literal["attachment", "inline"]
 Backend = Annotated[str, Field(min_length=1, max_length=100)]
 
 
-class CataloguedFile(Form):
+class CataloguedFile(Loose):
     filename: FileName
     storage_backend: Backend
     size: Count | None = None
@@ -89,7 +100,7 @@ def list_files(call: Call, sha256_hash: str | None = None, limit: Limit = 100, o
         found.add("file.sha256 = ?", sha256_hash)
     with call.read() as db:
         total = db.execute(
-            f"SELECT COUNT(*) FROM file JOIN resource ON resource.id = file.dataset_id WHERE {found}",  # noqa: S608
+            f"SELECT COUNT(*) FROM file JOIN resource ON resource.id = file.dataset_id WHERE {found}",
             found.values,
         ).fetchone()[0]
         rows = db.execute(
@@ -119,7 +130,7 @@ def change_file(call: Call, mfid: str, body: FilePatch) -> Json:
         values = {columns.get(name, name): value for name, value in given.items()}
         try:
             for name, value in values.items():
-                db.execute(f"UPDATE file SET {name} = ? WHERE id = ?", (value, file["id"]))  # noqa: S608
+                db.execute(f"UPDATE file SET {name} = ? WHERE id = ?", (value, file["id"]))
         except sqlite3.IntegrityError:
             raise refuse(409, f"The dataset already has a file named {given['filename']}") from None
         update_size(db, file["dataset_id"])

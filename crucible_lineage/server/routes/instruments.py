@@ -1,5 +1,6 @@
 """Instruments and the service accounts bound to them."""
 
+# ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
 from __future__ import annotations
 
 import sqlite3
@@ -11,7 +12,7 @@ from pydantic import Field
 from crucible_lineage.server.access import ADMIN, CONTRIBUTOR, EDITOR, VIEWER, require
 from crucible_lineage.server.bodies import Text
 from crucible_lineage.server.filters import Where
-from crucible_lineage.server.http import Call, Direction, Form, Json, Limit, Offset, page, refuse
+from crucible_lineage.server.http import Call, Direction, Form, Json, Limit, Loose, Offset, page, refuse
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.records import INSTRUMENTS, Embed, load, members, records
 from crucible_lineage.server.references import SLUG, instrument_row, user_row
@@ -26,7 +27,7 @@ _SORTS = {"instrument_id": "slug", "name": "instrument_name", "created": "create
 _OPTIONAL = ("manufacturer", "model", "instrument_type", "description", "other_id", "other_id_source")
 
 
-class NewInstrument(Form):
+class NewInstrument(Loose):
     instrument_id: Slug
     instrument_name: Name
     location: Text
@@ -37,6 +38,7 @@ class NewInstrument(Form):
     other_id: Text | None = None
     other_id_source: Text | None = None
     owner: str | None = None
+    owner_orcid: str | None = None
 
 
 class InstrumentPatch(Form):
@@ -118,7 +120,7 @@ def create_instrument(call: Call, body: NewInstrument) -> Json:
     if call.caller.is_service_account:
         raise refuse(403, "Service accounts cannot register instruments")
     with call.write() as db:
-        owner = choose_owner(db, call.caller, body.owner)
+        owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
         _refuse_taken_slug(db, body.instrument_id)
         values = {
             "slug": body.instrument_id,

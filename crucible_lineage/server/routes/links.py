@@ -85,11 +85,13 @@ def _refuse_cycle(db: sqlite3.Connection, parent_id: int, child_id: int, parent:
         {"child": child_id, "parent": parent_id},
     ).fetchone()
     if closes:
-        raise refuse(422, f"Linking {parent} (parent) to {child} (child) would close a cycle: {child} is above {parent}")
+        raise refuse(
+            422, f"Linking {parent} (parent) to {child} (child) would close a cycle: {child} is above {parent}"
+        )
 
 
 for _kind in ("dataset", "sample"):
-    _add_family_routes(router, _kind)  # type: ignore[arg-type]
+    _add_family_routes(router, _kind)
 
 
 @router.get("/datasets/{mfid}/children")

@@ -1,5 +1,7 @@
 """Projects and their members."""
 
+# ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
+# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
 from __future__ import annotations
 
 import sqlite3
@@ -11,7 +13,7 @@ from pydantic import Field
 from crucible_lineage.server.access import ADMIN, ROLE_VALUES, VIEWER, Caller, require
 from crucible_lineage.server.bodies import Text
 from crucible_lineage.server.filters import Where
-from crucible_lineage.server.http import Call, Direction, Form, Json, Limit, Offset, page, refuse
+from crucible_lineage.server.http import Call, Direction, Form, Json, Limit, Loose, Offset, page, refuse
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.records import PROJECTS, Embed, load, members, records
 from crucible_lineage.server.references import SLUG, project_row, user_row
@@ -24,7 +26,7 @@ Role = Literal["viewer", "contributor", "editor", "admin"]
 _SORTS = {"project_id": "slug", "title": "title", "created": "resource.created", "updated": "resource.modified"}
 
 
-class NewProject(Form):
+class NewProject(Loose):
     project_id: Slug
     organization: Text | None = None
     title: Text | None = None
@@ -63,7 +65,7 @@ def list_projects(
         if project_id is not None:
             found.add("project.slug = ?", project_id)
         for reference in [*member_ref, *accessible_to_user]:
-            _add_member(db, found, user_row(db, reference, status=422)["id"], member_role)
+            _add_member(found, user_row(db, reference, status=422)["id"], member_role)
         for reference in accessible_to_project:
             found.add("resource.id = ?", project_row(db, reference, status=422)["id"])
         return projects_page(db, call.caller, found, sort, direction, limit, offset, include_metadata, include_members)
@@ -91,9 +93,7 @@ def create_project(call: Call, body: NewProject) -> Json:
 
 
 @router.get("/projects/{reference}")
-def get_project(
-    call: Call, reference: str, include_metadata: bool = False, include_members: bool = False
-) -> Json:
+def get_project(call: Call, reference: str, include_metadata: bool = False, include_members: bool = False) -> Json:
     with call.read() as db:
         row = project_row(db, reference)
         embed = Embed(metadata=include_metadata, members=include_members)
@@ -177,23 +177,21 @@ def projects_page(
     default = "DESC" if sort in ("created", "updated") else "ASC"
     order = f"{_SORTS[sort or 'project_id']} {(direction or default).upper()}, resource.mfid"
     rows = db.execute(f"{PROJECTS} WHERE {found} ORDER BY {order} LIMIT {limit} OFFSET {offset}", found.values)
-    items = records(
-        db, caller, "project", rows.fetchall(), Embed(metadata=include_metadata, members=include_members)
-    )
+    items = records(db, caller, "project", rows.fetchall(), Embed(metadata=include_metadata, members=include_members))
     total = db.execute(
-        f"SELECT COUNT(*) FROM resource JOIN project USING (id) WHERE {found}",  # noqa: S608
+        f"SELECT COUNT(*) FROM resource JOIN project USING (id) WHERE {found}",
         found.values,
     ).fetchone()[0]
     return page(items, limit, total, offset)
 
 
-def _add_member(db: sqlite3.Connection, found: Where, user_id: int, wanted: list[str]) -> None:
+def _add_member(found: Where, user_id: int, wanted: list[str]) -> None:
     """Only projects in which the user has a part, as lead or in one of the wanted roles."""
     unknown = [role for role in wanted if role not in ROLE_VALUES]
     if unknown:
         raise refuse(422, f"Unknown role: {unknown[0][:50]}")
     numbers = ",".join(str(ROLE_VALUES[role]) for role in wanted) or "1,2,3,4"
-    member = f"resource.id IN (SELECT resource_id FROM access WHERE user_id = ? AND role IN ({numbers}))"  # noqa: S608
+    member = f"resource.id IN (SELECT resource_id FROM access WHERE user_id = ? AND role IN ({numbers}))"
     if not wanted or "owner" in wanted:
         found.add(f"(resource.owner_id = ? OR {member})", user_id, user_id)
     else:

@@ -1,5 +1,6 @@
 """Search: resources by name, forgiving typing errors, and by the words in their metadata."""
 
+# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
 from __future__ import annotations
 
 import json
@@ -85,7 +86,7 @@ def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit:
             f"""SELECT resource.*, user.unique_id AS owner, document, -metadata_words.rank AS score
                 FROM metadata_words JOIN resource ON resource.id = metadata_words.rowid
                 JOIN metadata ON metadata.id = resource.id LEFT JOIN user ON user.id = resource.owner_id
-                WHERE {found} ORDER BY metadata_words.rank, resource.id DESC LIMIT {limit}""",  # noqa: S608
+                WHERE {found} ORDER BY metadata_words.rank, resource.id DESC LIMIT {limit}""",
             found.values,
         ).fetchall()
         named = names(db, [row["id"] for row in rows])
@@ -130,16 +131,13 @@ def _by_name(
         joined = "" if kind != "instrument" else "JOIN instrument ON instrument.id = resource.id"
         candidates = db.execute(
             f"""SELECT resource.id, name FROM name_parts JOIN resource ON resource.id = name_parts.rowid {joined}
-                WHERE {found} ORDER BY name_parts.rank LIMIT {CANDIDATES}""",  # noqa: S608
+                WHERE {found} ORDER BY name_parts.rank LIMIT {CANDIDATES}""",
             found.values,
         ).fetchall()
         scored = sorted(((_score(q, row["name"]), row["id"]) for row in candidates), reverse=True)
         best = [number for score, number in scored if score >= ALIKE][:limit]
         marks = ",".join(map(str, best))
-        rows = {
-            row["id"]: row
-            for row in db.execute(f"{SELECTS[kind]} WHERE resource.id IN ({marks})").fetchall()
-        }
+        rows = {row["id"]: row for row in db.execute(f"{SELECTS[kind]} WHERE resource.id IN ({marks})").fetchall()}
         return {"items": records(db, call.caller, kind, [rows[number] for number in best], embed)}
 
 

@@ -1,5 +1,6 @@
 """The bytes themselves: parts and chunks in, contents out. A signed link is the permission; keys are not looked at."""
 
+# ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
 from __future__ import annotations
 
 import asyncio

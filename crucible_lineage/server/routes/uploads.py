@@ -1,5 +1,6 @@
 """Uploads, the part with keys: initiate, ask, sign, complete, abort. The bytes travel by `transfers`."""
 
+# ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
 from __future__ import annotations
 
 import sqlite3
@@ -15,7 +16,16 @@ from crucible_lineage.server.http import AuthenticatedCall, Call, Form, Json, re
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.links import LIFETIME_S
 from crucible_lineage.server.records import etag, file_record
-from crucible_lineage.server.sessions import begin, completed, existing, finish, part_count, part_length, session, state_of
+from crucible_lineage.server.sessions import (
+    begin,
+    completed,
+    existing,
+    finish,
+    part_count,
+    part_length,
+    session,
+    state_of,
+)
 from crucible_lineage.server.storage import Received
 
 router = new_router()

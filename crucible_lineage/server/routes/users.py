@@ -1,5 +1,7 @@
 """Users, service accounts and requests to join a project."""
 
+# ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
+# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
 from __future__ import annotations
 
 import secrets
@@ -10,11 +12,32 @@ from fastapi import Query, Response
 from pydantic import BaseModel, Field
 
 from crucible_lineage.ids import new_mfid
-from crucible_lineage.server.access import ADMIN, CONTRIBUTOR, PLATFORM_ADMIN, ROLE_NAMES, VIEWER, find, require, user_roles
+from crucible_lineage.server.access import (
+    ADMIN,
+    CONTRIBUTOR,
+    PLATFORM_ADMIN,
+    ROLE_NAMES,
+    ROLE_VALUES,
+    VIEWER,
+    find,
+    require,
+    user_roles,
+)
 from crucible_lineage.server.bodies import Text
 from crucible_lineage.server.database import now, register_key
 from crucible_lineage.server.filters import Where
-from crucible_lineage.server.http import MAX_ROW_ID, AuthenticatedCall, Call, Direction, Form, Json, Limit, Offset, page, refuse
+from crucible_lineage.server.http import (
+    MAX_ROW_ID,
+    AuthenticatedCall,
+    Call,
+    Direction,
+    Form,
+    Json,
+    Limit,
+    Offset,
+    page,
+    refuse,
+)
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.joining import JOIN_REQUESTS, join_record
 from crucible_lineage.server.records import public_user, user_record
@@ -24,8 +47,10 @@ from crucible_lineage.server.routes.projects import projects_page
 
 router = new_router()
 
+MEMBER_ROLES = ("viewer", "contributor", "editor", "admin")
 PlatformRole = Literal["none", "contributor", "admin"]
 Identifier = Annotated[str, Field(pattern=r"^(\d{4}-\d{4}-\d{4}-\d{3}[0-9X]|[0-9a-hjkmnp-tv-z]{26})$")]
+Names = Annotated[list[str], Field(max_length=1000)]
 SERVICE_ACCOUNTS = (
     "SELECT user.*, (SELECT MAX(created) FROM api_key WHERE user_id = user.id) AS key_created FROM user"
     " WHERE is_service_account"
@@ -33,9 +58,9 @@ SERVICE_ACCOUNTS = (
 
 
 class References(Form):
-    orcids: Annotated[list[str], Field(max_length=1000)] = []
-    usernames: Annotated[list[str], Field(max_length=1000)] = []
-    emails: Annotated[list[str], Field(max_length=1000)] = []
+    orcids: Names = Field(default_factory=list)
+    usernames: Names = Field(default_factory=list)
+    emails: Names = Field(default_factory=list)
 
 
 class UserInfo(BaseModel):
@@ -48,7 +73,7 @@ class UserInfo(BaseModel):
 
 class NewUser(Form):
     user_info: UserInfo
-    project_ids: list[str] = []
+    project_ids: list[str] = Field(default_factory=list)
 
 
 class NewServiceAccount(Form):
@@ -104,9 +129,9 @@ def list_users(
         found.add("instr(lower(first_name || ' ' || last_name || ' ' || COALESCE(username, '')), lower(?))", q)
     order = {"name": "last_name"}.get(sort, sort)
     with call.read() as db:
-        total = db.execute(f"SELECT COUNT(*) FROM user WHERE {found}", found.values).fetchone()[0]  # noqa: S608
+        total = db.execute(f"SELECT COUNT(*) FROM user WHERE {found}", found.values).fetchone()[0]
         rows = db.execute(
-            f"SELECT * FROM user WHERE {found} ORDER BY {order} {direction}, id LIMIT {limit} OFFSET {offset}",  # noqa: S608
+            f"SELECT * FROM user WHERE {found} ORDER BY {order} {direction}, id LIMIT {limit} OFFSET {offset}",
             found.values,
         )
         return page([user_record(row) for row in rows], limit, total, offset)
@@ -203,8 +228,8 @@ def list_user_projects(
     with call.read() as db:
         user = user_row(db, reference)["id"]
         found = Where("NOT resource.hidden")
-        numbers = ",".join(str(ROLE_NAMES.index(name)) for name in role if name != "owner") or ("0" if role else "1,2,3,4")
-        member = f"resource.id IN (SELECT resource_id FROM access WHERE user_id = ? AND role IN ({numbers}))"  # noqa: S608
+        numbers = ",".join(str(ROLE_VALUES[name]) for name in role or MEMBER_ROLES)
+        member = f"resource.id IN (SELECT resource_id FROM access WHERE user_id = ? AND role IN ({numbers}))"
         if not role or "owner" in role:
             found.add(f"(owner_id = ? OR {member})", user, user)
         else:
@@ -272,9 +297,10 @@ def request_join(call: Call, group: str, body: JoinReason) -> Json:
     with call.write() as db:
         project = project_row(db, group)
         me = (project["id"], call.caller.id)
-        if project["owner_id"] == call.caller.id or db.execute(
-            "SELECT 1 FROM access WHERE resource_id = ? AND user_id = ?", me
-        ).fetchone():
+        if (
+            project["owner_id"] == call.caller.id
+            or db.execute("SELECT 1 FROM access WHERE resource_id = ? AND user_id = ?", me).fetchone()
+        ):
             raise refuse(409, "You are a member of this project already")
         if db.execute(
             "SELECT 1 FROM join_request WHERE project_id = ? AND requester_id = ? AND status = 'pending'", me

@@ -1,0 +1,178 @@
+"""Signs the parts of a file and sends them to storage, several at a time, each again if it must be."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from crucible_lineage.client.checksums import blocks, crc32c_text, part_checksums, require_unchanged
+from crucible_lineage.client.outgoing import Mark, Meter, Outgoing
+from crucible_lineage.client.retry import Attempt, RetryPolicy, decide
+from crucible_lineage.client.session import Session
+from crucible_lineage.client.storage import Storage, storage_error
+from crucible_lineage.errors import (
+    CrucibleError,
+    FileChangedError,
+    ForbiddenError,
+    RateLimitedError,
+    ServerError,
+    UnreachableError,
+)
+
+__all__ = ["Part", "PartSender", "parts_of"]
+
+WORKERS = 4  # measured on loopback: more add CPU, not speed
+EXPIRY_MARGIN_S = 30.0
+PARTS_PER_SIGNING = 32  # the service's limit
+
+
+@dataclass(frozen=True)
+class Part:
+    number: int
+    offset: int
+    size: int
+    crc32c: int
+
+
+@dataclass(frozen=True)
+class _Link:
+    """Where and how a part is sent. The URL is a secret."""
+
+    url: str
+    headers: Mapping[str, str]
+    expires: datetime | None
+
+    def __repr__(self) -> str:
+        return f"_Link(expires={self.expires})"
+
+    def is_stale(self) -> bool:
+        return self.expires is not None and (self.expires - datetime.now(UTC)).total_seconds() < EXPIRY_MARGIN_S
+
+
+class PartSender:
+    """Signs and sends parts of one session, whose routes begin with `path`."""
+
+    def __init__(self, session: Session, storage: Storage, outgoing: Outgoing, path: str, meter: Meter) -> None:
+        self._session = session
+        self._storage = storage
+        self._outgoing = outgoing
+        self._path = path
+        self._meter = meter
+        self._stopped = threading.Event()
+
+    def send(self, parts: list[Part]) -> None:
+        """All `parts` are in storage. The first failure stops the others at their next block."""
+        for start in range(0, len(parts), PARTS_PER_SIGNING):
+            self._send_batch(parts[start : start + PARTS_PER_SIGNING])
+
+    def _send_batch(self, parts: list[Part]) -> None:
+        links = self._sign(parts)
+        if len(parts) == 1:
+            return self._send_part(parts[0], links[parts[0].number])
+        with ThreadPoolExecutor(WORKERS, thread_name_prefix="upload") as pool:
+            running = [pool.submit(self._send_part, part, links[part.number]) for part in parts]
+            try:
+                for future in running:
+                    future.result()
+            except BaseException:
+                self._stopped.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+        return None
+
+    def _send_part(self, part: Part, link: _Link) -> None:
+        what = f"send part {part.number} of {self._outgoing.filename}"
+        for number in itertools.count(1):
+            if link.is_stale():
+                link = self._sign([part])[part.number]
+            error = self._try(part, link, what)
+            if error is None:
+                return
+            wait_s = _part_wait_s(error, number, self._session.retry)
+            if wait_s is None or self._stopped.is_set():
+                raise error
+            self._session.sleep(wait_s)
+            if error.status == 403:
+                link = self._sign([part])[part.number]
+
+    def _try(self, part: Part, link: _Link, what: str) -> CrucibleError | None:
+        """One PUT of the part: None if storage has it now."""
+        before = self._meter.mark()
+        content = self._content(part, before)
+        try:
+            response = self._storage.put(link.url, what, headers=link.headers, content=content, size=part.size)
+        except UnreachableError as error:
+            before.undo()
+            return error
+        if response.status_code == 200:
+            return None
+        before.undo()
+        require_unchanged(self._outgoing.path, self._outgoing.checksums)
+        return storage_error(response, what)
+
+    def _content(self, part: Part, mark: Mark) -> Iterator[bytes]:
+        sent = 0
+        try:
+            for block in blocks(self._outgoing.path, part.offset, part.size):
+                if self._stopped.is_set():
+                    raise UnreachableError(f"part {part.number} was given up because another one failed")
+                yield block
+                sent += len(block)
+                mark.add(len(block))
+        except FileNotFoundError as cause:
+            raise FileChangedError(f"{self._outgoing.path} is gone since it was read") from cause
+        if sent < part.size:
+            raise FileChangedError(f"{self._outgoing.path} became shorter while it was being sent")
+
+    def _sign(self, parts: list[Part]) -> dict[int, _Link]:
+        what = f"get links for {self._outgoing.filename}"
+        wanted = [{"part_number": part.number, "crc32c": crc32c_text(part.crc32c)} for part in parts]
+        answer = self._session.call(
+            "POST",
+            f"{self._path}/parts",
+            what,
+            mfid=self._outgoing.dataset_mfid,
+            body={"parts": wanted},
+            repeatable=True,
+        )
+        try:
+            links = {int(item["part_number"]): _link(item) for item in answer["parts"]}
+        except (KeyError, TypeError, ValueError):
+            links = {}
+        if not links.keys() >= {part.number for part in parts}:
+            raise ServerError(f"could not {what}: Crucible signed not all of {len(parts)} parts")
+        return links
+
+
+def _part_wait_s(error: CrucibleError, number: int, policy: RetryPolicy) -> float | None:
+    """Seconds before a part is sent again; only the tries are bounded, since one part may take minutes.
+
+    403 means that the link is to be signed anew, so it is as transient here as any 5xx.
+    """
+    transient = isinstance(error, ForbiddenError | ServerError | UnreachableError | RateLimitedError)
+    status = 503 if transient and error.status is not None else error.status
+    return decide(Attempt(number, 0.0, transient, status=status, jitter=random.random()), policy)  # noqa: S311
+
+
+def parts_of(outgoing: Outgoing, part_size: int) -> list[Part]:
+    """How the file is cut; its bytes are read again only if the scan did not foresee this part size."""
+    size = outgoing.checksums.size
+    crcs = outgoing.checksums.parts(part_size) or part_checksums(outgoing.path, size, part_size)
+    return [
+        Part(index + 1, index * part_size, min(part_size, size - index * part_size), crc)
+        for index, crc in enumerate(crcs)
+    ]
+
+
+def _link(item: Mapping[str, Any]) -> _Link:
+    expires = item.get("expires_at")
+    moment = datetime.fromisoformat(expires) if expires else None
+    if moment is not None and moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return _Link(str(item["url"]), dict(item.get("headers") or {}), moment)

@@ -1,0 +1,140 @@
+"""The resumable upload: one link, to which the file goes in chunks; storage says how far it has come.
+
+It needs no signing of parts and takes empty files, but sends one chunk after the other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import re
+from collections.abc import Iterator
+
+import httpx
+
+from crucible_lineage.client.checksums import blocks, crc32c_text, require_unchanged
+from crucible_lineage.client.outgoing import Meter, Outgoing, Progress, UploadedFile, complete, existing
+from crucible_lineage.client.retry import Attempt, RetryPolicy, decide
+from crucible_lineage.client.session import Session
+from crucible_lineage.client.storage import Storage, storage_error
+from crucible_lineage.client.wire import parse
+from crucible_lineage.errors import ChecksumError, CrucibleError, FileChangedError, ServerError, UnreachableError
+from crucible_lineage.models import FileRecord
+
+__all__ = ["upload_resumable"]
+
+SMALLEST_CHUNK = 32 << 20  # as the service's official client
+CHUNK_UNIT = 256 << 10  # storage takes multiples of this
+CHUNK_READ_S = 120.0
+
+
+def upload_resumable(
+    session: Session, storage: Storage, outgoing: Outgoing, progress: Progress | None = None
+) -> UploadedFile:
+    """The file, after the dataset has its bytes; FileChangedError if it changes meanwhile."""
+    answer = session.call(
+        "POST",
+        f"/datasets/{outgoing.dataset_mfid}/upload/initiate",
+        outgoing.what,
+        mfid=outgoing.dataset_mfid,
+        body=outgoing.body(),
+        repeatable=True,
+    )
+    if isinstance(answer, dict) and answer.get("existing_file") is not None:
+        return existing(outgoing, parse(FileRecord, answer["existing_file"], outgoing.what))
+    try:
+        upload_id, url = str(answer["upload_id"]), str(answer["resumable_uri"])
+    except (KeyError, TypeError) as cause:
+        raise ServerError(f"could not {outgoing.what}: Crucible opened no upload session") from cause
+    if outgoing.checksums.size:
+        hint = answer.get("chunk_size_hint") or 0
+        chunk_size = max(int(hint), SMALLEST_CHUNK) // CHUNK_UNIT * CHUNK_UNIT
+        _Chunks(storage, outgoing, url, chunk_size, Meter(outgoing.checksums.size, progress)).send(session)
+    require_unchanged(outgoing.path, outgoing.checksums)
+    return UploadedFile(complete(session, outgoing, upload_id), existed=False)
+
+
+class _Chunks:
+    """Sends a file to one link."""
+
+    def __init__(self, storage: Storage, outgoing: Outgoing, url: str, chunk_size: int, meter: Meter) -> None:
+        self._storage = storage
+        self._outgoing = outgoing
+        self._url = url
+        self._chunk_size = chunk_size
+        self._meter = meter
+
+    def send(self, session: Session) -> None:
+        """Storage has all bytes. After each failure it is asked how many it has, and the next chunk begins there."""
+        size = self._outgoing.checksums.size
+        offset: int | None = 0
+        failures = itertools.count(1)
+        failed = False
+        while offset is not None:
+            length = min(self._chunk_size, size - offset)
+            try:
+                response = self._probe() if failed else self._put(offset, length)
+                reached = self._reached(response, offset, 0 if failed else length)
+            except CrucibleError as error:
+                wait_s = _wait_s(error, next(failures), session.retry)
+                if wait_s is None:
+                    raise
+                session.sleep(wait_s)
+                failed = True
+                continue
+            if reached is None or reached > offset:
+                self._meter.add((size if reached is None else reached) - offset)
+                failures = itertools.count(1)
+            failed = False
+            offset = reached
+
+    def _reached(self, response: httpx.Response, offset: int, length: int) -> int | None:
+        """How many bytes storage has, by its own word if it gives one; None if it has them all."""
+        if response.status_code in (200, 201):
+            self._check(response)
+            return None
+        if response.status_code != 308:
+            raise storage_error(response, f"send {self._outgoing.filename}")
+        held = re.fullmatch(r"bytes=0-(\d+)", response.headers.get("range", ""))
+        if held:
+            return int(held[1]) + 1
+        return offset + length if length else 0
+
+    def _check(self, response: httpx.Response) -> None:
+        """Storage's own checksum of the whole, where it gives one, is ours."""
+        try:
+            stored = json.loads(response.content).get("crc32c")
+        except (ValueError, AttributeError):
+            return
+        if stored not in (None, crc32c_text(self._outgoing.checksums.crc32c)):
+            raise ChecksumError(f"could not {self._outgoing.what}: storage has other bytes than were sent")
+
+    def _put(self, offset: int, length: int) -> httpx.Response:
+        content_range = f"bytes {offset}-{offset + length - 1}/{self._outgoing.checksums.size}"
+        return self._storage.put(
+            self._url,
+            f"send {self._outgoing.filename}",
+            headers={"Content-Range": content_range},
+            content=self._content(offset, length),
+            size=length,
+            read_s=CHUNK_READ_S,
+        )
+
+    def _probe(self) -> httpx.Response:
+        headers = {"Content-Range": f"bytes */{self._outgoing.checksums.size}"}
+        return self._storage.put(self._url, f"send {self._outgoing.filename}", headers=headers)
+
+    def _content(self, offset: int, length: int) -> Iterator[bytes]:
+        sent = 0
+        for block in blocks(self._outgoing.path, offset, length):
+            yield block
+            sent += len(block)
+        if sent < length:
+            raise FileChangedError(f"{self._outgoing.path} became shorter while it was being sent")
+
+
+def _wait_s(error: CrucibleError, number: int, policy: RetryPolicy) -> float | None:
+    transient = isinstance(error, UnreachableError | ServerError) or error.status in (408, 429)
+    status = 503 if transient and error.status is not None else error.status
+    return decide(Attempt(number, 0.0, transient, status=status, jitter=random.random()), policy)  # noqa: S311

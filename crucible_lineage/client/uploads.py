@@ -1,0 +1,153 @@
+"""Which way a file takes to a dataset, and going on with an upload that another process began.
+
+auto: empty file -> resumable
+      signed     -> if the service has switched it off: token where Google's library is installed, else resumable
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from crucible_lineage.client.memory import Begun, UploadMemory
+from crucible_lineage.client.outgoing import Outgoing, Progress, UploadedFile, existing
+from crucible_lineage.client.resumable import upload_resumable
+from crucible_lineage.client.session import Session
+from crucible_lineage.client.signed import (
+    UploadSession,
+    abort,
+    is_switched_off,
+    open_replacement,
+    open_session,
+    resumed_session,
+    send_parts,
+)
+from crucible_lineage.client.storage import Storage
+from crucible_lineage.client.token import is_available, upload_with_token
+from crucible_lineage.client.wire import parse
+from crucible_lineage.errors import (
+    ConflictError,
+    FileConflictError,
+    InputError,
+    RateLimitedError,
+    ServerError,
+    UnreachableError,
+)
+from crucible_lineage.models import FileRecord
+
+__all__ = ["Protocol", "Uploader"]
+
+Protocol = Literal["auto", "signed", "resumable", "token"]
+
+
+class Uploader:
+    """Sends files of one client. Remembers for its life if the service has no signed uploads."""
+
+    def __init__(self, session: Session, storage: Storage, memory: UploadMemory) -> None:
+        self._session = session
+        self._storage = storage
+        self._memory = memory
+        self._switched_off = False
+
+    def upload(
+        self, outgoing: Outgoing, protocol: Protocol, *, replace: bool, progress: Progress | None
+    ) -> UploadedFile:
+        """The file, after the dataset has its bytes."""
+        if protocol == "auto":
+            protocol = self._choice(outgoing, replace)
+            try:
+                return self._by(protocol, outgoing, replace, progress)
+            except ServerError as error:
+                if protocol != "signed" or replace or not is_switched_off(error):
+                    raise
+            self._switched_off = True
+            protocol = self._choice(outgoing, replace)
+        return self._by(protocol, outgoing, replace, progress)
+
+    def _choice(self, outgoing: Outgoing, replace: bool) -> Protocol:
+        if outgoing.checksums.size == 0:
+            return "resumable"
+        if replace or not self._switched_off:
+            return "signed"
+        return "token" if is_available() else "resumable"
+
+    def _by(self, protocol: Protocol, outgoing: Outgoing, replace: bool, progress: Progress | None) -> UploadedFile:
+        if protocol == "resumable":
+            return upload_resumable(self._session, self._storage, outgoing, progress)
+        if protocol == "token":
+            return upload_with_token(self._session, outgoing, progress)
+        if protocol != "signed":
+            raise InputError(f"there is no upload protocol {protocol!r}; there are auto, signed, resumable and token")
+        if outgoing.checksums.size == 0:
+            raise InputError(f"{outgoing.path} is empty, and signed uploads take no empty file; use protocol auto")
+        return self._signed(outgoing, replace, progress)
+
+    def _signed(self, outgoing: Outgoing, replace: bool, progress: Progress | None) -> UploadedFile:
+        opened = self._resumed(outgoing, replace) or self._opened(outgoing, replace)
+        if isinstance(opened, UploadedFile):
+            return opened
+        try:
+            file = send_parts(self._session, self._storage, outgoing, opened, progress)
+        except BaseException as error:
+            self._give_up(outgoing, opened, error)
+            raise
+        self._memory.forget(outgoing)
+        return UploadedFile(file, existed=False)
+
+    def _resumed(self, outgoing: Outgoing, replace: bool) -> UploadSession | None:
+        """The session that an earlier process began for this content, if the service still has it open."""
+        begun = self._memory.recall(outgoing)
+        if begun is None or (begun.replaces is not None and not replace):
+            return None
+        opened = resumed_session(self._session, outgoing, begun.upload_id, begun.part_size)
+        if opened is None:
+            self._memory.forget(outgoing)
+        return opened
+
+    def _opened(self, outgoing: Outgoing, replace: bool) -> UploadSession | UploadedFile:
+        """A new session, remembered; or the file, if the dataset has it."""
+        replaces = None
+        try:
+            opened = open_session(self._session, outgoing)
+        except ConflictError as error:
+            taken = self._holder(outgoing, error, replace)
+            if isinstance(taken, UploadedFile):
+                return taken
+            replaces = taken.file_mfid
+            opened = open_replacement(self._session, outgoing, taken.file_mfid, taken.etag)
+        if isinstance(opened, FileRecord):
+            return existing(outgoing, opened)
+        self._memory.keep(outgoing, Begun(opened.upload_id, opened.part_size, replaces))
+        return opened
+
+    def _holder(self, outgoing: Outgoing, error: ConflictError, replace: bool) -> UploadedFile | FileConflictError:
+        """Who has the name: the same bytes, or others; these are an error unless they are to be replaced."""
+        detail = error.detail if isinstance(error.detail, dict) else {}
+        if error.code != "filename_exists" or not isinstance(detail.get("file_mfid"), str):
+            raise error
+        answer = self._session.get(f"/files/{detail['file_mfid']}", outgoing.what, mfid=detail["file_mfid"])
+        taken = parse(FileRecord, answer, outgoing.what)
+        if (taken.sha256_hash, taken.size) == (outgoing.checksums.sha256, outgoing.checksums.size):
+            return UploadedFile(taken, existed=True)
+        conflict = FileConflictError(
+            f"could not {outgoing.what}: it has a file of that name with other content ({taken.mfid})\n"
+            "give the file another name, or upload it with replace=True",
+            filename=outgoing.filename,
+            file_mfid=taken.mfid,
+            etag=detail.get("etag") or taken.etag,
+            status=error.status,
+            detail=error.detail,
+            code=error.code,
+            mfid=outgoing.dataset_mfid,
+        )
+        if not replace:
+            raise conflict from error
+        return conflict
+
+    def _give_up(self, outgoing: Outgoing, opened: UploadSession, error: BaseException) -> None:
+        """The session is closed, unless it is remembered and trying again later may finish it."""
+        passing = isinstance(error, UnreachableError | ServerError | RateLimitedError) or not isinstance(
+            error, Exception
+        )
+        if not (self._memory.lasts and passing):
+            abort(self._session, outgoing, opened.upload_id)
+            self._memory.forget(outgoing)

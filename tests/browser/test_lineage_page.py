@@ -1,0 +1,191 @@
+"""The lineage page in a real browser: it opens fast and folded, unfolds, finds, tells, and runs its own script only."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from crucible_lineage.lineage import LineageGraph
+from crucible_lineage.lineage.html import render_html
+from crucible_lineage.lineage.view import view
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
+]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+
+
+def record(mfid, name, step="", parents=(), **provenance):
+    written = {"status": "complete", "step": step, "recipe": {"params": {"degree": 3}}, **provenance}
+    return {
+        "unique_id": mfid,
+        "dataset_name": name,
+        "measurement": "tomography",
+        "scientific_metadata": {"note": EVIL} | ({"crucible_lineage": written} if step else {}),
+        "files": [{"filename": "scan.h5", "size": 1234567, "sha256_hash": "ab" * 32}],
+        "links": [
+            {"unique_id": parent, "direction": "source", "name": "x", "relationship_type": "is_derived_from"}
+            for parent in parents
+        ],
+    }
+
+
+def scans(count):
+    """Scans, each with its reconstruction, a summary of all, and what was made of that."""
+    records = [record(f"scan-{n:05d}", f"scan {n}") for n in range(count)]
+    records += [record(f"volume-{n:05d}", f"volume {n}", "reconstruct", [f"scan-{n:05d}"]) for n in range(count)]
+    volumes = [f"volume-{n:05d}" for n in range(count)]
+    records.append(record("summary", "summary", "summarize", volumes, status="incomplete"))
+    records.append(record("evil", EVIL, "publish", ["summary"]))
+    return LineageGraph.from_records(records)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium, tmp_path):
+    """Opens a graph's page; whatever the browser complains about or asks of a network fails the test."""
+    complaints = []
+    contexts = []
+
+    def open_page(graph, focus=None, scheme="light"):
+        file = Path(tmp_path, "lineage.html")
+        file.write_text(render_html(graph, focus), encoding="utf-8")
+        contexts.append(chromium.new_context(color_scheme=scheme, viewport={"width": 1400, "height": 800}))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: request.url.startswith(("file:", "data:")) or complaints.append(request.url))
+        page.goto(file.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def boxes(page):
+    return page.locator(".item").count()
+
+
+def test_the_first_view_is_what_the_picture_folds_to(opened):
+    graph = scans(60)
+
+    page = opened(graph)
+
+    labels = page.locator(".item").all_text_contents()
+    assert len(labels) == len(view(graph).items) == 4
+    assert any("60 × reconstruct" in label for label in labels)
+    assert "122 of 122" in page.locator("#status").inner_text()
+
+
+def test_a_click_tells_all_about_a_dataset_and_lights_the_way_to_its_roots(opened):
+    page = opened(scans(3))
+
+    page.locator('[data-id="volume-00001"]').click()
+
+    panel = page.locator("#panel").inner_text()
+    for told in ("volume 1", "volume-00001", "degree", "scan.h5", "1.23 MB", "ab" * 32, "reconstruct", EVIL):
+        assert told in panel
+    lit = page.locator(".item.on").evaluate_all("items => items.map(item => item.dataset.id)")
+    assert sorted(lit) == ["scan-00001", "volume-00001"]
+    assert page.locator(".edge.on").count() == 1
+
+
+def test_a_name_with_markup_is_shown_and_not_run(opened):
+    page = opened(scans(2))
+
+    page.locator('[data-id="evil"]').click()
+
+    assert page.locator("#panel h2").inner_text() == EVIL
+    assert page.locator("#panel img").count() == 0
+
+
+def test_a_group_unfolds_and_reset_folds_it_again(opened):
+    page = opened(scans(60))
+
+    page.locator(".item", has_text="60 × reconstruct").click()
+    page.get_by_text("Draw 10 of them one by one").click()
+
+    assert page.locator(".item", has_text="50 × reconstruct").count() == 1
+    assert boxes(page) == 14
+    page.locator("#reset").click()
+    assert boxes(page) == 4
+
+
+def test_search_finds_a_folded_dataset_and_draws_it_with_its_parents(opened):
+    page = opened(scans(60))
+
+    page.keyboard.press("/")
+    page.keyboard.type("volume 41")
+    page.keyboard.press("Enter")
+
+    assert page.locator("#panel h2").inner_text() == "volume 41"
+    assert page.locator('[data-id="scan-00041"]').count() == 1
+
+
+def test_keys_walk_along_links_and_close_the_panel(opened):
+    page = opened(scans(2), "summary")
+
+    page.locator('[data-id="summary"]').focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+
+    assert page.locator("#panel h2").inner_text().startswith("volume")
+    page.keyboard.press("Escape")
+    assert page.locator("#panel").is_hidden()
+
+
+def test_a_hidden_parent_is_a_place_without_a_name(opened):
+    graph = LineageGraph.from_api({"nodes": [{"id": "a", "name": "a"}], "edges": [{"source": "s3cret", "target": "a"}]})
+
+    page = opened(graph)
+
+    assert "not visible to you" in page.locator(".item.hidden").text_content()
+    assert "s3cret" not in page.content()
+
+
+@pytest.mark.parametrize(("scheme", "ground"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(22, 24, 27)")])
+def test_the_page_follows_the_reader_s_colours_until_told_otherwise(opened, scheme, ground):
+    page = opened(scans(2), scheme=scheme)
+    colour = "getComputedStyle(document.body).backgroundColor"
+
+    assert page.evaluate(colour) == ground
+    page.locator("#theme").click()
+    assert page.evaluate(colour) != ground
+
+
+def test_ten_thousand_datasets_open_quickly_and_folded(opened):
+    graph = scans(5000)
+    started = time.monotonic()
+
+    page = opened(graph, "volume-02500")
+
+    assert boxes(page) <= 40
+    assert time.monotonic() - started < 15  # took 2 when written, most of it to write the page
+    assert page.locator(".item.focus").count() == 1
+
+
+def test_a_graph_that_does_not_fold_opens_with_forty_boxes_and_handles_for_more(opened):
+    records = [record(f"d{n:04d}", f"d {n}", f"step {n}", [f"d{n // 2:04d}"] if n else []) for n in range(1000)]
+
+    page = opened(LineageGraph.from_records(records), "d0010")
+
+    assert boxes(page) == 40
+    page.locator(".more").first.click()
+    assert boxes(page) > 40

@@ -1,0 +1,117 @@
+"""Commands tell what they did and what is wrong; exit codes tell bad input (2) from failure (1)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def test_bad_input_ends_with_code_2_and_one_error_that_names_the_place(lab: Any, data: Path, command: Any) -> None:
+    text = lab.pipeline.read_text().replace("factor: 3", "facto: 3")
+    lab.declare(text)
+    ran = command("run", lab.pipeline, "--data", data)
+    assert ran.returncode == 2
+    assert f"error: {lab.pipeline}:11:14: " in ran.stderr
+    assert "nothing was changed" in ran.stderr
+    assert not (data / "crucible" / "files").exists()
+
+
+def test_a_missing_file_ends_with_code_2(lab: Any, data: Path, command: Any) -> None:
+    (lab.folder / "second.txt").unlink()
+    ran = command("run", lab.pipeline, "--data", data)
+    assert ran.returncode == 2
+    assert "pipeline.yaml:6:12: input 'second': there is no file" in ran.stderr
+
+
+def test_a_pipeline_file_that_is_not_there_ends_with_code_2(data: Path, command: Any) -> None:
+    ran = command("run", data / "absent.yaml", "--data", data)
+    assert ran.returncode == 2
+    assert "absent.yaml cannot be read" in ran.stderr
+
+
+def test_a_failed_step_ends_with_code_1_and_its_reason(lab: Any, data: Path, command: Any) -> None:
+    lab.declare(lab.pipeline.read_text().replace(f"{lab.module}:scale", f"{lab.module}:fail").replace("    params: {factor: 3}\n", ""))
+    ran = command("run", lab.pipeline, "--data", data, "--engine", "local")
+    assert ran.returncode == 1
+    assert "RuntimeError: the lamp was off" in ran.stderr
+    assert "1 failed, 1 skipped" in ran.stdout
+
+
+def test_run_and_plan_speak_json(lab: Any, data: Path, command: Any) -> None:
+    before = json.loads(command("plan", lab.pipeline, "--data", data, "--json").stdout)
+    assert [(step["name"], step["state"]) for step in before["steps"]] == [("scaled", "missing"), ("total", "missing")]
+    ran = json.loads(command("run", lab.pipeline, "--data", data, "--engine", "local", "--json").stdout)
+    assert ran["executed"] == ["scaled", "total"]
+    after = json.loads(command("plan", lab.pipeline, "--data", data, "--json").stdout)
+    assert [step["state"] for step in after["steps"]] == ["fresh", "fresh"]
+    assert after["steps"][1]["datasets"] == ran["datasets"]["total"]
+
+
+def test_plan_changes_nothing(lab: Any, data: Path, command: Any) -> None:
+    command("plan", lab.pipeline, "--data", data)
+    found = command("lineage", "0tr5k2ndm5zvd000nr21qakeh4", "--data", data)
+    assert found.returncode == 2
+    assert "there is no dataset or sample" in found.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["lineage", "--help"], ["plan", "--help"], ["run", "--help"]])
+def test_help_does_not_import_prefect(command: Any, arguments: list[str]) -> None:
+    ran = command(*arguments, PYTHONPROFILEIMPORTTIME="1")
+    assert ran.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
+    assert "crucible_lineage" in imported
+    assert not {"prefect", "fastapi", "httpx"} & imported
+
+
+def test_plan_and_lineage_do_not_import_prefect(demo_data: Path, demo_origin: Any, command: Any) -> None:
+    bands = json.loads(demo_origin[1])["datasets"]["bands"]
+    for arguments in (["plan", "deployments/pipelines/raman.yaml"], ["lineage", bands]):
+        ran = command(*arguments, "--data", demo_data, PYTHONPROFILEIMPORTTIME="1")
+        assert ran.returncode == 0, ran.stderr
+        assert "prefect" not in {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
+
+
+def test_a_fresh_run_starts_no_server(demo_data: Path, command: Any) -> None:
+    ran = command("run", "deployments/pipelines/raman.yaml", "--data", demo_data, PYTHONPROFILEIMPORTTIME="1")
+    imported = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
+    assert "3 reused" in ran.stdout
+    assert not {"prefect", "fastapi", "uvicorn", "scipy"} & imported
+
+
+def test_a_key_without_an_address_is_refused(data: Path, command: Any) -> None:
+    ran = command("lineage", "0tr5k2ndm5zvd000nr21qakeh4", "--api-key", "secret-key")
+    assert ran.returncode == 2
+    assert "no address" in ran.stderr
+    assert "secret-key" not in ran.stderr
+
+
+def test_an_address_nobody_answers_at_is_told_as_that(lab: Any, data: Path, command: Any) -> None:
+    ran = command("run", lab.pipeline, "--data", data, "--url", "http://127.0.0.1:9/api/v3", "--api-key", "secret-key")
+    assert ran.returncode == 1
+    assert "127.0.0.1:9" in ran.stderr
+    assert "secret-key" not in ran.stderr + ran.stdout
+
+
+def test_serve_prints_its_address_first_and_serves_the_official_way(demo_data: Path) -> None:
+    import subprocess
+    import sys
+
+    import httpx
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crucible_lineage", "serve", "--data", str(demo_data), "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["url"]
+        assert httpx.get(f"{url}/health/ready").json()["status"] == "ok"
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+        assert process.stdout is not None
+        process.stdout.close()

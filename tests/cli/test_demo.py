@@ -1,0 +1,76 @@
+"""The demo: three measured files, three steps, one lineage; the same ids everywhere; nothing twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Written down once, on one machine and Python version; every other has to agree.
+IDS = {
+    "neon": "0rztm2jg023c5fsje97hpsh2ar",
+    "silicon": "0rztm2jg0201b8b6d0znq6915g",
+    "polystyrene": "0rztm2jg021sb77z7kvdejhvp0",
+}
+
+
+def test_the_demo_tells_datasets_steps_and_pictures_as_json(demo_origin: tuple[Path, str]) -> None:
+    printed = json.loads(demo_origin[1])
+    assert set(printed["datasets"]) == {"neon", "silicon", "polystyrene", "axis", "calibrated", "bands"}
+    assert printed["executed"] == ["axis", "calibrated", "bands"]
+    assert {name: printed["datasets"][name] for name in IDS} == IDS
+    assert Path(printed["lineage"]["svg"]).read_text().startswith("<svg")
+    assert "<html" in Path(printed["lineage"]["html"]).read_text()
+
+
+def test_the_bands_are_where_they_should_be(demo_origin: tuple[Path, str]) -> None:
+    table = json.loads(demo_origin[1])["bands"]
+    errors = [abs(row["difference_cm1"]) for row in table]
+    assert [row["reference_cm1"] for row in table] == [620.9, 795.8, 1001.4, 1031.8, 1155.3, 1450.5, 1583.1, 1602.3]
+    assert sum(errors) / len(errors) < 0.8, "on the nominal axis it is 1.9"
+
+
+def test_running_it_again_changes_nothing_and_says_so(demo_data: Path, demo_origin: Any, command: Any) -> None:
+    again = command("demo", "--data", demo_data, "--engine", "local")
+    assert again.returncode == 0, again.stderr
+    assert "everything was there already; nothing was run" in again.stdout
+    assert all(mfid in again.stdout for mfid in json.loads(demo_origin[1])["datasets"].values())
+
+
+def test_the_ids_are_the_same_in_another_data_folder(tmp_path: Path, demo_origin: Any, command: Any) -> None:
+    elsewhere = json.loads(command("demo", "--data", tmp_path / "x", "--engine", "local", "--json").stdout)
+    assert elsewhere["datasets"] == json.loads(demo_origin[1])["datasets"]
+
+
+def test_an_up_to_date_demo_on_prefect_does_not_import_prefect(demo_data: Path, command: Any) -> None:
+    again = command("demo", "--data", demo_data, "--engine", "prefect", "--json", PYTHONPROFILEIMPORTTIME="1")
+    assert json.loads(again.stdout)["executed"] == []
+    assert " prefect\n" not in again.stderr
+
+
+def test_the_tree_shows_the_parents_of_every_result(demo_data: Path, demo_origin: Any, command: Any) -> None:
+    ids = json.loads(demo_origin[1])["datasets"]
+    tree = command("lineage", ids["bands"], "--data", demo_data).stdout
+    assert all(mfid in tree for mfid in ids.values())
+    assert tree.index(ids["axis"]) < tree.index(ids["calibrated"]) < tree.index(ids["bands"])
+
+
+@pytest.mark.parametrize("kind", ["svg", "html", "mmd", "dot", "json"])
+def test_a_lineage_is_written_as_a_picture(
+    demo_data: Path, demo_origin: Any, command: Any, tmp_path: Path, kind: str
+) -> None:
+    bands = json.loads(demo_origin[1])["datasets"]["bands"]
+    target = tmp_path / f"picture.{kind}"
+    assert command("lineage", bands, "--data", demo_data, "-o", target).returncode == 0
+    assert "Neon lamp" in target.read_text(encoding="utf-8")
+
+
+def test_a_lost_local_store_is_made_again_from_crucible(demo_data: Path, command: Any) -> None:
+    for path in demo_data.glob("store.sqlite*"):
+        path.unlink()
+    shutil.rmtree(demo_data / "cache")
+    again = json.loads(command("demo", "--data", demo_data, "--engine", "local", "--json").stdout)
+    assert again["executed"] == []

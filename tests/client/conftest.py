@@ -1,0 +1,85 @@
+"""A client, the recording stand-in it talks to, and files worth uploading."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from crucible_lineage.client import CrucibleClient, RetryPolicy
+from crucible_lineage.ids import new_mfid
+
+
+def load(name: str) -> ModuleType:
+    """A module that lies beside this file."""
+    full_name = f"client_tests_{name}"
+    spec = importlib.util.spec_from_file_location(full_name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[full_name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+STUB = load("stub")
+QUICK = RetryPolicy(attempts=4, first_wait_s=0.002, longest_wait_s=0.01, total_s=10.0)
+
+
+@pytest.fixture
+def stub() -> Iterator[Any]:
+    """Crucible and its storage host, freshly empty."""
+    stub = STUB.Stub()
+    yield stub
+    stub.close()
+
+
+@pytest.fixture
+def bucket(stub: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A stand-in for Google's storage, for a service that has switched signed uploads off."""
+    with load("gcsfake").FakeGcs(buckets=[stub.bucket], tokens=[stub.token], md5=False) as bucket:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
+        monkeypatch.setenv("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
+        stub.signed_uploads = False
+        stub.read_bucket = lambda name: bucket.get(stub.bucket, name)
+        yield bucket
+
+
+@pytest.fixture
+def client(stub: Any) -> Iterator[CrucibleClient]:
+    with CrucibleClient(stub.url, stub.key, retry=QUICK) as client:
+        yield client
+
+
+@pytest.fixture
+def dsid(client: CrucibleClient) -> str:
+    """A dataset that exists."""
+    return client.datasets.create({"dataset_name": "Si wafer, raw"}).dsid
+
+
+@pytest.fixture
+def missing() -> str:
+    """The MFID of nothing."""
+    return new_mfid()
+
+
+@pytest.fixture
+def spectrum(tmp_path: Path) -> Path:
+    """A small file."""
+    path = tmp_path / "silicon.txt"
+    path.write_text("520.7 1.0\n521.0 0.9\n")
+    return path
+
+
+@pytest.fixture
+def movie(tmp_path: Path) -> Path:
+    """A file of three and a half parts of the stand-in's size."""
+    path = tmp_path / "movie.h5"
+    path.write_bytes(os.urandom((7 << 20) // 2))
+    return path

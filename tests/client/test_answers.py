@@ -1,0 +1,189 @@
+"""How answers, and their absence, become errors; and that nothing secret gets out on the way."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from crucible_lineage.client import CrucibleClient, RetryPolicy
+from crucible_lineage.errors import (
+    ConflictError,
+    CrucibleError,
+    ForbiddenError,
+    InputError,
+    NotFoundError,
+    PreconditionError,
+    RateLimitedError,
+    RefusedError,
+    ServerError,
+    UnauthorizedError,
+    UnreachableError,
+)
+
+ONCE = RetryPolicy(attempts=1)
+MFID = "0tr5k2ndm5zvd000nr21qakeh4"
+
+
+def client_for(answer: httpx.Response | Exception, key: str = "key-1") -> CrucibleClient:
+    """A client to whom every call is answered like this."""
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return CrucibleClient("http://crucible.test/api/v3/", key, retry=ONCE, transport=httpx.MockTransport(respond))
+
+
+@pytest.mark.parametrize(
+    ("status", "error_class"),
+    [
+        (400, RefusedError),
+        (401, UnauthorizedError),
+        (403, ForbiddenError),
+        (404, NotFoundError),
+        (409, ConflictError),
+        (412, PreconditionError),
+        (413, RefusedError),
+        (422, RefusedError),
+        (429, RateLimitedError),
+        (302, ServerError),
+        (500, ServerError),
+        (503, ServerError),
+    ],
+)
+def test_each_status_has_its_error(status: int, error_class: type[CrucibleError]) -> None:
+    detail = {"code": "some_code", "message": "what is wrong"}
+    with client_for(httpx.Response(status, json={"detail": detail}, headers={"Retry-After": "9"})) as client:
+        with pytest.raises(CrucibleError, match=f"could not read dataset {MFID}: .* {status} what is wrong") as caught:
+            client.datasets.get(MFID)
+    error = caught.value
+    assert type(error) is error_class
+    assert (error.status, error.code, error.detail, error.mfid) == (status, "some_code", detail, MFID)
+    assert error.retry_after_s == 9.0
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[1]", b"", b"{}", b'{"detail": null}'])
+def test_an_error_without_reason_is_still_that_error(body: bytes) -> None:
+    with client_for(httpx.Response(404, content=body)) as client, pytest.raises(NotFoundError, match="404 Not Found"):
+        client.datasets.get(MFID)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"unique_id": 5}', b"[]", b"null", b""])
+def test_a_good_status_with_a_wrong_body_is_the_services_fault(body: bytes) -> None:
+    with client_for(httpx.Response(200, content=body)) as client, pytest.raises(ServerError, match="could not read"):
+        client.datasets.get(MFID)
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b'{"items": null}', b"null"])
+def test_a_list_that_is_none_is_the_services_fault(body: bytes) -> None:
+    with client_for(httpx.Response(200, content=body)) as client, pytest.raises(ServerError, match="no page of items"):
+        client.datasets.list()
+
+
+@pytest.mark.parametrize("cause", [httpx.ConnectError("refused"), httpx.ReadTimeout("slow"), httpx.ReadError("")])
+def test_no_answer_is_unreachable(cause: Exception) -> None:
+    with client_for(cause) as client, pytest.raises(UnreachableError, match=r"no answer from http://crucible.test"):
+        client.datasets.get(MFID)
+
+
+def test_a_page_is_followed_by_offset_where_there_is_no_cursor(stub: Any, client: CrucibleClient) -> None:
+    for number in range(1001):
+        stub.add_file(MFID, f"{number}.txt", b"", mfid=f"{number:026d}")
+    assert len(client.files.list()) == 1001
+    assert stub.calls[-1].query == {"limit": ["1000"], "offset": ["1000"]}
+
+
+def test_a_transient_refusal_is_waited_out(stub: Any, client: CrucibleClient, dsid: str) -> None:
+    stub.fault("GET", "^/datasets/", times=2, status=503, headers={"Retry-After": "0"})
+    assert client.datasets.get(dsid).unique_id == dsid
+
+
+def test_an_ingestion_request_is_not_repeated_when_its_answer_is_lost(
+    stub: Any, client: CrucibleClient, dsid: str, spectrum: Path
+) -> None:
+    file = client.files.upload(dsid, spectrum).file
+    stub.fault("POST", "/ingest$", "lost")
+    with pytest.raises(UnreachableError, match="whether the call took effect is not known"):
+        client.ingestions.request(file.mfid)
+    assert len(stub.requests) == 1
+
+
+def test_health_is_asked_without_the_key_and_told_when_bad(stub: Any, client: CrucibleClient) -> None:
+    assert client.health().status == "ok"
+    assert "authorization" not in stub.calls[0].headers
+    stub.fault("GET", "/health", status=503, body={"status": "degraded"})
+    assert client.health().status == "degraded"
+
+
+def test_a_dead_address_is_reported_after_the_tries_that_were_allowed() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    with CrucibleClient(url, "k", retry=RetryPolicy(attempts=2, first_wait_s=0.001)) as client:
+        with pytest.raises(UnreachableError):
+            client.account.whoami()
+
+
+def test_one_client_serves_many_threads(stub: Any, client: CrucibleClient, dsid: str) -> None:
+    read: list[str] = []
+    threads = [threading.Thread(target=lambda: read.append(client.datasets.get(dsid).unique_id)) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read == [dsid] * 12
+
+
+@pytest.mark.parametrize("url", ["crucible.lbl.gov/api/v3", "ftp://x/api", "http://me:secret@x/api", ""])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(InputError) as caught:
+        CrucibleClient(url, "k")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["", "two words", "line\n", "schlüssel"])
+def test_a_key_that_cannot_be_one_is_refused_unseen(key: str) -> None:
+    with pytest.raises(InputError) as caught:
+        CrucibleClient("http://x/api/v3", key)
+    assert not key or key not in str(caught.value)
+
+
+def test_nothing_secret_is_logged_or_shown(
+    stub: Any, client: CrucibleClient, dsid: str, movie: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    stub.fault("PUT", "/part/", status=403)
+    uploaded = client.files.upload(dsid, movie)
+    client.files.download(uploaded.file, tmp_path / "back")
+    errors = []
+    for fault in ({"kind": "cut", "times": 9}, {"kind": "status", "status": 404, "body": stub.signature}):
+        stub.faults.clear()
+        stub.fault("GET", "/object/", **fault)
+        with pytest.raises(CrucibleError) as caught:
+            client.files.download_bytes(uploaded.file)
+        errors.append("".join(traceback.format_exception(caught.value)) + repr(vars(caught.value)))
+    stub.fault("GET", "^/datasets/", status=422, body={"detail": f"odd header: Bearer {stub.key}"})
+    with pytest.raises(CrucibleError) as caught:
+        client.datasets.get(dsid)
+    shown = [repr(client), str(vars(client)), str(caught.value), caplog.text, *errors]
+    assert "127.0.0.1" in caplog.text
+    assert not [text for text in shown if stub.key in text or stub.signature in text]
+
+
+def test_importing_the_client_loads_neither_prefect_nor_graphs_nor_google() -> None:
+    code = (
+        "import sys, crucible_lineage.client; heavy = {'prefect', 'networkx', 'google.cloud', 'fastapi', 'numpy'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

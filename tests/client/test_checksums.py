@@ -1,0 +1,64 @@
+"""Checksums of files, and their arithmetic."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import google_crc32c
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crucible_lineage.client import scan_file
+from crucible_lineage.client.checksums import _joined, crc32c_text, part_checksums, require_unchanged
+from crucible_lineage.errors import FileChangedError
+
+
+def test_one_scan_finds_all_checksums(movie: Path) -> None:
+    content = movie.read_bytes()
+    found = scan_file(movie, part_size=1 << 20)
+    assert found.size == len(content)
+    assert found.sha256 == hashlib.sha256(content).hexdigest()
+    assert found.crc32c == google_crc32c.value(content)
+    assert found.part_crc32c == tuple(
+        google_crc32c.value(content[i : i + (1 << 20)]) for i in range(0, 7 << 19, 1 << 20)
+    )
+
+
+@given(st.lists(st.binary(max_size=300), max_size=6))
+@settings(deadline=None)
+def test_crcs_of_pieces_join_to_the_crc_of_the_whole(pieces: list[bytes]) -> None:
+    joined = _joined([(google_crc32c.value(piece), len(piece)) for piece in pieces])
+    assert joined == google_crc32c.value(b"".join(pieces))
+
+
+@pytest.mark.parametrize("part_size", [1 << 19, 1 << 20, 3 << 19, 2 << 20, 1 << 22, 1 << 30])
+def test_another_part_size_gives_the_same_checksums_as_reading_again(movie: Path, part_size: int) -> None:
+    scanned = scan_file(movie, part_size=1 << 19)
+    assert scanned.parts(part_size) == part_checksums(movie, scanned.size, part_size)
+
+
+def test_a_finer_part_size_cannot_be_told_without_reading(movie: Path) -> None:
+    assert scan_file(movie).parts(1 << 20) is None
+    assert scan_file(movie, part_size=1 << 20).parts(3 << 19) is None
+
+
+def test_an_empty_file_has_one_empty_part(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.touch()
+    found = scan_file(empty)
+    assert (found.size, found.crc32c, found.part_crc32c) == (0, 0, (0,))
+    assert crc32c_text(found.crc32c) == "AAAAAA=="
+
+
+def test_a_touched_file_counts_as_changed(spectrum: Path) -> None:
+    scanned = scan_file(spectrum)
+    require_unchanged(spectrum, scanned)
+    os.utime(spectrum, ns=(scanned.mtime_ns + 1000, scanned.mtime_ns + 1000))
+    with pytest.raises(FileChangedError, match="changed since it was read"):
+        require_unchanged(spectrum, scanned)
+    spectrum.unlink()
+    with pytest.raises(FileChangedError, match="is gone"):
+        require_unchanged(spectrum, scanned)

@@ -1,0 +1,320 @@
+"""Datasets: what is sent for each call, and what comes back."""
+
+from __future__ import annotations
+
+import base64
+import io
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.errors import ConflictError, InputError, NotFoundError, RefusedError
+from crucible_lineage.ids import is_mfid, new_mfid
+from crucible_lineage.models import DatasetCreate
+
+
+def test_a_dataset_is_made_with_everything_in_it_in_order(client: CrucibleClient, stub: Any, spectrum: Path) -> None:
+    stub.ingestion_states = ["started", "complete"]
+    created = client.datasets.create(
+        DatasetCreate(dataset_name="Si, raw", measurement="Raman Spectroscopy", timestamp=datetime(2026, 3, 1, 9)),
+        scientific_metadata={"laser_nm": 632.8},
+        keywords=["silicon", "calibration"],
+        files=[spectrum],
+        ingestor="H5Ingestor",
+        wait=True,
+    )
+    assert created.record.timestamp == "2026-03-01T09:00:00+00:00"
+    assert created.scientific_metadata == {"laser_nm": 632.8}
+    assert created.files[0].ingestion is not None
+    assert created.files[0].ingestion.status == "complete"
+    assert stub.seen() == [
+        "POST /datasets",
+        "PATCH /resources/ID/metadata",
+        "POST /datasets/ID/keywords",
+        "POST /datasets/ID/keywords",
+        "POST /datasets/ID/upload/multipart/initiate",
+        "POST /datasets/ID/upload/multipart/upload-1/parts",
+        "POST /datasets/ID/upload/multipart/complete",
+        "POST /files/ID/ingest",
+        "GET /ingestion_requests/1",
+        "GET /ingestion_requests/1",
+    ]
+    assert stub.calls[0].json == {
+        "unique_id": created.dsid,
+        "dataset_name": "Si, raw",
+        "measurement": "Raman Spectroscopy",
+        "timestamp": "2026-03-01T09:00:00+00:00",
+        "public": False,
+    }
+    assert stub.calls[7].query == {"status": ["requested"], "ingestion_class": ["H5Ingestor"]}
+
+
+def test_a_bare_dataset_takes_one_call_and_gets_an_mfid(client: CrucibleClient, stub: Any) -> None:
+    assert is_mfid(client.datasets.create({"dataset_name": "dark frame"}).dsid)
+    assert stub.seen() == ["POST /datasets"]
+
+
+def test_a_misspelt_field_is_refused_before_any_call(client: CrucibleClient, stub: Any) -> None:
+    with pytest.raises(InputError, match="nothing was sent\nmesurement: Extra inputs"):
+        client.datasets.create({"mesurement": "SEM"})
+    assert stub.calls == []
+
+
+def test_a_missing_file_is_found_before_the_dataset_is_made(client: CrucibleClient, stub: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing was created"):
+        client.datasets.create({}, files_to_upload=[tmp_path / "absent.h5"])
+    assert stub.calls == []
+
+
+def test_an_id_that_was_given_and_is_taken_is_a_conflict(client: CrucibleClient, dsid: str) -> None:
+    with pytest.raises(ConflictError) as caught:
+        client.datasets.create({"unique_id": dsid})
+    assert caught.value.mfid == dsid
+
+
+def test_a_lost_answer_to_create_is_told_from_a_conflict_when_the_id_is_our_own(
+    client: CrucibleClient, stub: Any
+) -> None:
+    stub.fault("POST", "^/datasets$", "lost")
+    created = client.datasets.create({"dataset_name": "drift-corrected"})
+    assert created.record.dataset_name == "drift-corrected"
+    assert len(stub.datasets) == 1
+
+
+def test_a_dataset_is_read_by_id_under_any_name_of_the_argument(client: CrucibleClient, stub: Any, dsid: str) -> None:
+    client.metadata.merge(dsid, {"laser_nm": 532})
+    read = client.datasets.get(dsid, include_metadata=True)
+    assert read.scientific_metadata == {"laser_nm": 532}
+    assert client.datasets.get(dsid=dsid).unique_id == dsid  # type: ignore[call-arg]
+    assert client.datasets.get(dsid).scientific_metadata is None
+    with pytest.raises(InputError, match="mean the same"):
+        client.datasets.get(mfid=dsid, dataset_mfid=dsid)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("wrong", ["ds-abc123", "", "../datasets", "0TK5K2NDM5ZVD000NR21QAKEH4"])
+def test_what_is_no_mfid_never_reaches_a_path(client: CrucibleClient, stub: Any, wrong: str) -> None:
+    with pytest.raises(InputError, match="not the MFID of a dataset"):
+        client.datasets.get(wrong)
+    assert stub.calls == []
+
+
+def test_fields_that_are_new_to_us_are_kept(client: CrucibleClient, stub: Any, dsid: str) -> None:
+    stub.datasets[dsid]["beam_energy"] = 12.3
+    assert client.datasets.get(dsid).model_extra == {"beam_energy": 12.3}
+
+
+@pytest.fixture
+def many(client: CrucibleClient, stub: Any) -> list[str]:
+    """2500 datasets, newest first."""
+    for _ in range(2500):
+        mfid = new_mfid()
+        stub.datasets[mfid] = {"unique_id": mfid, "public": False}
+    return sorted(stub.datasets, reverse=True)
+
+
+def test_a_list_without_limit_follows_all_pages(client: CrucibleClient, stub: Any, many: list[str]) -> None:
+    assert [record.unique_id for record in client.datasets.list()] == many
+    assert [call.query for call in stub.calls] == [
+        {"limit": ["1000"]},
+        {"limit": ["1000"], "cursor": ["1000"]},
+        {"limit": ["1000"], "cursor": ["2000"]},
+    ]
+
+
+def test_a_limit_stops_in_the_page_that_reaches_it(client: CrucibleClient, stub: Any, many: list[str]) -> None:
+    assert len(client.datasets.list(limit=1200)) == 1200
+    assert len(stub.calls) == 2
+    assert client.datasets.list(limit=0) == []
+    assert client.datasets.count() == 2500
+    with pytest.raises(InputError):
+        client.datasets.list(limit=-1)
+
+
+def test_pages_are_fetched_as_they_are_taken(client: CrucibleClient, stub: Any, many: list[str]) -> None:
+    datasets = client.datasets.iter()
+    assert stub.calls == []
+    assert next(datasets).unique_id == many[0]
+    assert len(stub.calls) == 1
+
+
+def test_filters_go_out_under_their_names_on_the_wire(client: CrucibleClient, stub: Any, missing: str) -> None:
+    client.datasets.list(
+        keywords=["gold", "nano rods & more"],
+        sample_id=missing,
+        instrument_id="Raman-1",
+        public=False,
+        creation_time_gte=date(2026, 3, 1),
+        creation_time_lte=date(2026, 3, 1),
+        modification_time_gte=datetime(2026, 3, 1, 12),
+        sort="created",
+        direction="asc",
+        limit=5,
+    )
+    assert stub.calls[-1].query == {
+        "keyword": ["gold", "nano rods & more"],
+        "sample_mfid": [missing],
+        "instrument_mfid": [stub.instrument_mfid],
+        "public": ["false"],
+        "creation_time_gte": ["2026-03-01T00:00:00+00:00"],
+        "creation_time_lte": ["2026-03-01T23:59:59.999999+00:00"],
+        "modification_time_gte": ["2026-03-01T12:00:00+00:00"],
+        "sort": ["created"],
+        "direction": ["asc"],
+        "limit": ["5"],
+    }
+
+
+def test_an_unknown_filter_names_the_nearest_one(client: CrucibleClient, stub: Any) -> None:
+    with pytest.raises(InputError, match="there is no filter mesurement\ndid you mean measurement"):
+        client.datasets.list(**{"mesurement": "SEM"})
+    with pytest.raises(InputError, match="mean the same filter"):
+        client.datasets.list(keyword="a", keywords="b")
+    with pytest.raises(InputError, match="without sort"):
+        client.datasets.list(direction="asc")
+    assert stub.calls == []
+
+
+def test_update_sends_each_field_by_the_route_made_for_it(client: CrucibleClient, stub: Any, dsid: str) -> None:
+    stub.calls.clear()
+    client.datasets.update(dsid, session_name=None, public=True, project_id="demo-raman", instrument_id="raman-1")
+    assert stub.seen() == [
+        "PATCH /datasets/ID",
+        "POST /resources/ID/project",
+        "PUT /datasets/ID/instrument",
+        "PUT /resources/ID/access/public",
+        "GET /datasets/ID",
+    ]
+    assert stub.calls[0].json == {"session_name": None}
+    assert stub.calls[1].json == {"project_id": "demo-raman"}
+    assert stub.calls[1].query == {"confirm": ["true"]}
+    assert stub.calls[2].json == {"instrument_id": "raman-1"}
+    with pytest.raises(InputError, match="owner"):
+        client.datasets.update(dsid, owner_orcid="0000-0002-1825-0097")
+
+
+def test_metadata_is_merged_replaced_and_read(client: CrucibleClient, stub: Any, dsid: str) -> None:
+    assert client.datasets.get_scientific_metadata(dsid) is None
+    client.datasets.update_scientific_metadata(dsid, metadata={"laser_nm": 532, "material": "Si, 5 µm"})
+    assert client.datasets.update_scientific_metadata(dsid, {"power_mW": 2}) == {
+        "laser_nm": 532,
+        "material": "Si, 5 µm",
+        "power_mW": 2,
+    }
+    assert client.datasets.update_scientific_metadata(dsid, {"laser_nm": 633}, overwrite=True) == {"laser_nm": 633}
+    assert client.metadata.get(dsid) == {"laser_nm": 633}
+
+
+def test_metadata_that_json_cannot_hold_is_named(client: CrucibleClient, stub: Any, dsid: str) -> None:
+    stub.calls.clear()
+    with pytest.raises(InputError, match=r"fit\.peaks\[1\] is nan \(float\)\nnothing was sent"):
+        client.metadata.merge(dsid, {"fit": {"peaks": [520.7, float("nan")]}})
+    with pytest.raises(InputError, match=r"when is datetime"):
+        client.metadata.merge(dsid, {"when": datetime.now(UTC)})
+    assert stub.calls == []
+
+
+def test_keywords_keep_their_spelling(client: CrucibleClient, stub: Any, dsid: str) -> None:
+    for keyword in ("nano rods & more", "größer", "größer"):
+        client.datasets.add_keyword(dsid, keyword)
+    assert [word.keyword for word in client.datasets.get_keywords(dataset_id=dsid)] == [  # type: ignore[call-arg]
+        "nano rods & more",
+        "größer",
+    ]
+    with pytest.raises(InputError):
+        client.datasets.add_keyword(dsid, " ")
+
+
+def test_parents_and_children_are_linked_listed_and_unlinked(client: CrucibleClient, stub: Any, dsid: str) -> None:
+    child = client.datasets.create({"dataset_name": "Si, calibrated"}).dsid
+    client.datasets.link_parent_child(parent_id=dsid, child_id=child)  # type: ignore[call-arg]
+    client.datasets.link_parent_child(dsid, child, relationship_type="is_derived_from")
+    assert stub.children == {(dsid, child): "is_derived_from"}
+    assert [record.unique_id for record in client.datasets.list_children(dsid)] == [child]
+    assert [record.unique_id for record in client.datasets.list_parents(child)] == [dsid]
+    client.datasets.unlink(dsid, child)
+    assert stub.children == {}
+    with pytest.raises(InputError, match="there is no relationship"):
+        client.datasets.link_parent_child(dsid, child, "is_like")
+
+
+def test_a_deletion_whose_answer_was_lost_counts_as_done(client: CrucibleClient, stub: Any, dsid: str) -> None:
+    child = client.datasets.create({}).dsid
+    client.datasets.link_parent_child(dsid, child)
+    stub.fault("DELETE", "/children/", "lost")
+    client.datasets.unlink(dsid, child)
+    with pytest.raises(NotFoundError):
+        client.datasets.unlink(dsid, child)
+
+
+class Figure:
+    def savefig(self, fname: io.BytesIO, **options: Any) -> None:
+        fname.write(b"drawn as " + options["format"].encode())
+
+
+def test_thumbnails_come_from_paths_bytes_and_figures(
+    client: CrucibleClient, stub: Any, dsid: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "preview.png"
+    path.write_bytes(b"a picture")
+    client.datasets.add_thumbnail(dsid, path)
+    client.datasets.add_thumbnail(dsid, b"bytes", name="axis.png")
+    client.datasets.add_thumbnail(dsid, Figure())
+    pictures = client.datasets.get_thumbnails(dsid)
+    assert [(p.thumbnail_name, base64.b64decode(p.thumbnail_b64str or "")) for p in pictures] == [
+        ("preview.png", b"a picture"),
+        ("axis.png", b"bytes"),
+        (f"{dsid}_thumbnail.png", b"drawn as png"),
+    ]
+    with pytest.raises(InputError, match="there is no picture"):
+        client.datasets.add_thumbnail(dsid, "absent.png")
+
+
+def test_delete_asks_for_deletion_with_a_reason(client: CrucibleClient, stub: Any, dsid: str) -> None:
+    assert client.datasets.delete(dsid, "taken twice").status == "pending"
+    assert stub.calls[-1].query == {"reason": ["taken twice"]}
+
+
+def test_a_sample_without_own_id_is_not_made_twice(client: CrucibleClient, stub: Any) -> None:
+    stub.fault("POST", "^/samples$", status=503)
+    with pytest.raises(Exception, match="503"):
+        client.samples.create({"sample_name": "wafer 7"})
+    sample = client.samples.create(unique_id=new_mfid(), sample_name="wafer 7")
+    assert client.samples.get(sample.unique_id).sample_name == "wafer 7"
+    assert len(stub.samples) == 1
+
+
+def test_projects_and_instruments_are_found_by_their_short_names(client: CrucibleClient, stub: Any) -> None:
+    assert client.projects.get("Demo-Raman").unique_id == stub.project_mfid
+    assert client.projects.find("nobody") is None
+    assert client.instruments.get("raman-1").instrument_name == "Raman 1"
+    with pytest.raises(NotFoundError, match="there is no project 'nobody'"):
+        client.projects.get("nobody")
+
+
+def test_waiting_for_ingestion_ends_with_its_status_or_with_the_time(
+    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path
+) -> None:
+    file = client.files.upload(dsid, spectrum).file
+    request = client.ingestions.request(file.mfid)
+    assert [entry.id for entry in client.ingestions.list(dataset_mfid=dsid)] == [request.id]
+    stub.ingestion_states = ["requested", "started", "failed"]
+    assert client.ingestions.wait(request.id).status == "failed"
+    stub.ingestion_states = ["started"]
+    with pytest.raises(Exception, match=r"still 'started' after 0\.05 s"):
+        client.ingestions.wait(request.id, timeout_s=0.05)
+
+
+def test_a_graph_has_edges_whatever_the_service_calls_them(client: CrucibleClient, stub: Any, dsid: str) -> None:
+    assert client.graphs.get(dsid)["edges"] == []
+    assert stub.calls[-1].query == {"recursive": ["true"]}
+
+
+def test_a_validation_list_is_told_in_one_line(client: CrucibleClient, stub: Any, dsid: str) -> None:
+    items = [{"type": "extra_forbidden", "loc": ["query", "bogus"], "msg": "Extra inputs are not permitted"}]
+    stub.fault("GET", "^/datasets/", status=422, body={"detail": items})
+    with pytest.raises(RefusedError, match="answered 422 bogus: Extra inputs are not permitted") as caught:
+        client.datasets.get(dsid)
+    assert caught.value.detail == items

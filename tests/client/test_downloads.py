@@ -1,0 +1,100 @@
+"""Files from storage to a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.client.download import is_wanted, local_path
+from crucible_lineage.errors import ChecksumError, InputError, UnreachableError
+from crucible_lineage.models import FileRecord
+
+DATASET = "0tr5k2ndm5zvd000nr21qakeh4"
+
+
+@pytest.fixture
+def file(client: CrucibleClient, stub: Any, dsid: str, movie: Path) -> FileRecord:
+    """A file that Crucible has."""
+    return client.files.upload(dsid, movie).file
+
+
+def test_a_file_comes_back_whole_and_without_the_key_going_out(
+    client: CrucibleClient, stub: Any, file: FileRecord, movie: Path, tmp_path: Path
+) -> None:
+    path = client.files.download(file.mfid, tmp_path / "back")
+    assert path == tmp_path / "back" / "movie.h5"
+    assert path.read_bytes() == movie.read_bytes() == client.files.download_bytes(file)
+    assert [entry.name for entry in path.parent.iterdir()] == ["movie.h5"]
+    assert not [call for call in stub.storage_calls if "authorization" in call.headers]
+
+
+def test_an_interrupted_download_is_continued_where_it_stopped(
+    client: CrucibleClient, stub: Any, file: FileRecord, movie: Path, tmp_path: Path
+) -> None:
+    content = movie.read_bytes()
+    short = {"Content-Length": str(len(content))}
+    stub.fault("GET", "/object/", "short", headers=short, body=content[: 1 << 20])
+    with pytest.raises(UnreachableError):
+        client.files.download(file, tmp_path / "back")
+    path = client.files.download(file, tmp_path / "back")
+    assert stub.storage_calls[-1].headers["range"] == f"bytes={1 << 20}-"
+    assert path.read_bytes() == content
+
+
+def test_other_bytes_than_recorded_are_not_kept(
+    client: CrucibleClient, stub: Any, file: FileRecord, tmp_path: Path
+) -> None:
+    stub.contents[file.mfid] = b"rotten"
+    with pytest.raises(ChecksumError, match="other bytes than recorded; nothing was kept"):
+        client.files.download(file, tmp_path / "back")
+    assert list((tmp_path / "back").iterdir()) == []
+
+
+def test_a_complete_partial_file_is_only_renamed(
+    client: CrucibleClient, stub: Any, file: FileRecord, movie: Path, tmp_path: Path
+) -> None:
+    partial = tmp_path / "back" / f".movie.h5.{str(file.sha256_hash)[:16]}.part"
+    partial.parent.mkdir()
+    partial.write_bytes(movie.read_bytes())
+    assert client.files.download(file, tmp_path / "back").read_bytes() == movie.read_bytes()
+
+
+def test_a_dataset_is_downloaded_by_patterns(client: CrucibleClient, stub: Any, dsid: str, tmp_path: Path) -> None:
+    for name in ("a.dat", "b.dat", "notes.txt"):
+        stub.add_file(dsid, name, name.encode())
+    paths = client.datasets.download(dsid, tmp_path, include="*.dat", exclude=["b*"])
+    assert paths == [tmp_path / dsid / "a.dat"]
+    assert paths[0].read_bytes() == b"a.dat"
+
+
+def test_a_file_that_crucible_only_knows_of_is_refused(client: CrucibleClient, tmp_path: Path) -> None:
+    record = FileRecord(mfid=DATASET, filename="x.h5", storage_backend="globus", storage_path="/x.h5")
+    with pytest.raises(InputError, match="its record, not its bytes"):
+        client.files.download(record, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a/../../b", "C:\\x", "..", "a\\..\\b", "C:x", ""])
+def test_a_name_never_leads_out_of_the_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="lead out of"):
+        local_path(tmp_path, FileRecord(mfid=DATASET, filename=name))
+    stored = FileRecord(mfid=DATASET, filename=name, dataset_mfid=DATASET, storage_path=f"bucket/{DATASET}/{name}")
+    with pytest.raises(InputError, match="lead out of"):
+        local_path(tmp_path, stored)
+
+
+def test_folders_in_the_storage_path_are_kept(tmp_path: Path) -> None:
+    record = FileRecord(
+        mfid=DATASET, filename="f.h5", dataset_mfid=DATASET, storage_path=f"bucket/{DATASET}/run 1/f.h5"
+    )
+    assert local_path(tmp_path, record) == tmp_path / "run 1" / "f.h5"
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "wanted"),
+    [(None, None, True), ("*.dat", None, True), ("*.txt", None, False), (["*.dat"], "a*", False), ([], None, False)],
+)
+def test_a_string_is_one_pattern(include: Any, exclude: Any, wanted: bool) -> None:
+    assert is_wanted("a.dat", include, exclude) is wanted

@@ -1,0 +1,77 @@
+"""When a call is tried again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from crucible_lineage.client.retry import Attempt, RetryPolicy, decide, retry_after_s
+
+POLICY = RetryPolicy(attempts=4, total_s=60.0, first_wait_s=1.0, longest_wait_s=3.0)
+
+
+def waits(**fields: object) -> float | None:
+    defaults = {"number": 1, "elapsed_s": 0.0, "repeatable": True, "jitter": 1.0}
+    return decide(Attempt(**{**defaults, **fields}), POLICY)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("status", [None, 429, 502, 503, 504])
+def test_a_repeatable_call_is_tried_again_after_a_transient_failure(status: int | None) -> None:
+    assert waits(status=status) == 1.0
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 412, 422, 500, 501])
+def test_a_definite_answer_is_never_tried_again(status: int) -> None:
+    assert waits(status=status) is None
+
+
+def test_a_call_that_may_have_had_its_effect_is_not_repeated_unless_it_may_be() -> None:
+    assert waits(repeatable=False, status=None) is None
+    assert waits(repeatable=False, status=503) is None
+
+
+def test_a_call_without_effect_is_repeated_whatever_it_is() -> None:
+    assert waits(repeatable=False, status=429) == 1.0
+    assert waits(repeatable=False, status=None, reached=False) == 1.0
+
+
+def test_waits_double_up_to_the_longest() -> None:
+    assert [waits(number=number, status=503) for number in (1, 2, 3)] == [1.0, 2.0, 3.0]
+
+
+def test_half_of_a_wait_is_random() -> None:
+    assert waits(status=503, jitter=0.0) == 0.5
+
+
+def test_the_last_attempt_is_followed_by_none() -> None:
+    assert waits(number=4, status=503) is None
+
+
+def test_the_service_decides_the_wait_if_it_names_one() -> None:
+    assert waits(status=503, retry_after_s=17.0) == 17.0
+
+
+def test_a_wait_beyond_the_time_limit_is_not_begun() -> None:
+    assert waits(status=503, elapsed_s=55.0, retry_after_s=6.0) is None
+
+
+NOW = datetime(2026, 3, 1, 10, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        ("0", 0.0),
+        ("-3", 0.0),
+        ("Sun, 01 Mar 2026 10:00:30 GMT", 30.0),
+        ("Sun, 01 Mar 2026 09:00:00 GMT", 0.0),
+        ("soon", None),
+        ("nan", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_date(header: str | None, seconds: float | None) -> None:
+    assert retry_after_s(header, NOW) == seconds

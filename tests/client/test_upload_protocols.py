@@ -1,0 +1,136 @@
+"""The other ways to upload: resumable chunks, a lent token, and which way is chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.client import CrucibleClient, resumable, uploads
+from crucible_lineage.errors import ChecksumError, CrucibleError, InputError, RefusedError, ServerError
+
+CHUNK = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resumable, "SMALLEST_CHUNK", CHUNK)
+
+
+def ranges(stub: Any) -> list[str]:
+    return [call.headers["content-range"] for call in stub.storage_calls]
+
+
+def test_a_file_goes_in_chunks_one_after_the_other(client: CrucibleClient, stub: Any, dsid: str, movie: Path) -> None:
+    seen: list[int] = []
+    uploaded = client.files.upload(dsid, movie, protocol="resumable", progress=lambda sent, _: seen.append(sent))
+    size = movie.stat().st_size
+    assert stub.contents[uploaded.file.mfid] == movie.read_bytes()
+    assert ranges(stub) == [
+        f"bytes 0-{CHUNK - 1}/{size}",
+        f"bytes {CHUNK}-{2 * CHUNK - 1}/{size}",
+        f"bytes {2 * CHUNK}-{3 * CHUNK - 1}/{size}",
+        f"bytes {3 * CHUNK}-{size - 1}/{size}",
+    ]
+    assert seen == [CHUNK, 2 * CHUNK, 3 * CHUNK, size]
+    assert not [call for call in stub.storage_calls if "authorization" in call.headers]
+    assert client.files.upload(dsid, movie, protocol="resumable").existed
+
+
+@pytest.mark.parametrize("kind", ["cut", "lost", "status"])
+def test_after_a_failure_storage_is_asked_how_far_it_has_come(
+    client: CrucibleClient, stub: Any, dsid: str, movie: Path, kind: str
+) -> None:
+    stub.fault("PUT", "/resumable/", "pass")
+    stub.fault("PUT", "/resumable/", kind)
+    uploaded = client.files.upload(dsid, movie, protocol="resumable")
+    assert stub.contents[uploaded.file.mfid] == movie.read_bytes()
+    held = 2 * CHUNK if kind == "lost" else CHUNK
+    size = movie.stat().st_size
+    assert ranges(stub)[2:4] == [f"bytes */{size}", f"bytes {held}-{held + CHUNK - 1}/{size}"]
+
+
+def test_a_last_answer_that_was_lost_is_found_out(client: CrucibleClient, stub: Any, dsid: str, movie: Path) -> None:
+    for _ in range(3):
+        stub.fault("PUT", "/resumable/", "pass")
+    stub.fault("PUT", "/resumable/", "lost")
+    assert not client.files.upload(dsid, movie, protocol="resumable").existed
+    assert ranges(stub)[-1] == f"bytes */{movie.stat().st_size}"
+
+
+def test_a_chunk_that_is_refused_ends_the_upload(client: CrucibleClient, stub: Any, dsid: str, movie: Path) -> None:
+    stub.fault("PUT", "/resumable/", status=410)
+    with pytest.raises(RefusedError, match="storage answered 410"):
+        client.files.upload(dsid, movie, protocol="resumable")
+
+
+def test_storage_that_is_down_ends_the_upload_after_some_tries(
+    client: CrucibleClient, stub: Any, dsid: str, movie: Path
+) -> None:
+    stub.fault("PUT", "/resumable/", times=99)
+    with pytest.raises(ServerError):
+        client.files.upload(dsid, movie, protocol="resumable")
+    assert len(stub.storage_calls) == 4
+
+
+def test_a_checksum_of_storage_that_differs_is_an_error(
+    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path
+) -> None:
+    stub.fault("PUT", "/resumable/", status=200, body={"crc32c": "AAAAAA=="})
+    with pytest.raises(ChecksumError):
+        client.files.upload(dsid, spectrum, protocol="resumable")
+
+
+def test_a_service_without_signed_uploads_gets_the_file_by_a_lent_token(
+    client: CrucibleClient, stub: Any, bucket: Any, dsid: str, movie: Path, spectrum: Path
+) -> None:
+    uploaded = client.files.upload(dsid, movie)
+    assert stub.contents[uploaded.file.mfid] == movie.read_bytes() == bucket.get(stub.bucket, f"{dsid}/movie.h5")
+    assert stub.storage_calls == []
+    stub.calls.clear()
+    client.files.upload(dsid, spectrum)
+    assert [call.path.rpartition("upload/")[2] for call in stub.calls] == ["initiate/multipart", "complete"]
+
+
+def test_bytes_that_storage_lost_are_not_registered(
+    client: CrucibleClient, stub: Any, bucket: Any, dsid: str, movie: Path
+) -> None:
+    bucket.fault("corrupt", method="PUT", path="partNumber=1", times=9)
+    with pytest.raises((CrucibleError, ChecksumError)) as caught:
+        client.files.upload(dsid, movie)
+    assert stub.token not in str(caught.value)
+    assert stub.files == {}
+
+
+def test_a_token_that_storage_does_not_accept_is_said(
+    client: CrucibleClient, stub: Any, bucket: Any, dsid: str, movie: Path
+) -> None:
+    stub.token = "an expired token"
+    with pytest.raises(ServerError, match="does not accept the token") as caught:
+        client.files.upload(dsid, movie)
+    assert stub.token not in str(caught.value)
+
+
+def test_without_googles_library_the_file_goes_in_chunks(
+    client: CrucibleClient, stub: Any, dsid: str, movie: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "is_available", lambda: False)
+    stub.signed_uploads = False
+    client.files.upload(dsid, movie)
+    assert ranges(stub)[0].startswith("bytes 0-")
+
+
+def test_what_was_asked_for_is_not_swapped_for_something_else(
+    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.touch()
+    with pytest.raises(InputError, match="take no empty file"):
+        client.files.upload(dsid, empty, protocol="signed")
+    with pytest.raises(InputError, match="no upload protocol 'ftp'"):
+        client.files.upload(dsid, spectrum, protocol="ftp")  # type: ignore[arg-type]
+    stub.signed_uploads = False
+    for options in ({"protocol": "signed"}, {"replace": True}):
+        with pytest.raises(ServerError, match="disabled"):
+            client.files.upload(dsid, spectrum, **options)

@@ -1,0 +1,123 @@
+"""Uploads that another process began, told by the files they leave in the state folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.client import CrucibleClient, RetryPolicy
+from crucible_lineage.errors import CrucibleError, RefusedError, UnreachableError
+
+QUICK = RetryPolicy(attempts=2, first_wait_s=0.001)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def keeper(stub: Any, state: Path) -> Iterator[CrucibleClient]:
+    """A client with a state folder."""
+    with CrucibleClient(stub.url, stub.key, retry=QUICK, state_folder=state) as keeper:
+        yield keeper
+
+
+def sent_parts(stub: Any) -> list[str]:
+    return sorted(call.path for call in stub.storage_calls)
+
+
+def test_an_upload_cut_short_goes_on_where_it_was(
+    keeper: CrucibleClient, stub: Any, dsid: str, movie: Path, state: Path
+) -> None:
+    stub.fault("PUT", "/part/upload-1/4", "cut", times=2)
+    with pytest.raises(UnreachableError):
+        keeper.files.upload(dsid, movie)
+    arrived = set(stub.sessions["upload-1"].parts)
+    stub.storage_calls.clear()
+    uploaded = keeper.files.upload(dsid, movie)
+    assert stub.contents[uploaded.file.mfid] == movie.read_bytes()
+    assert sent_parts(stub) == [f"/part/upload-1/{number}" for number in range(1, 5) if number not in arrived]
+    assert sum(call.path.endswith("/initiate") for call in stub.calls) == 1
+    assert list(state.iterdir()) == []
+
+
+def test_an_upload_goes_on_after_its_process_was_killed(
+    keeper: CrucibleClient, stub: Any, dsid: str, movie: Path, state: Path
+) -> None:
+    code = (
+        "import sys; from pathlib import Path; from crucible_lineage.client import CrucibleClient;"
+        "url, key, state, dsid, path = sys.argv[1:];"
+        "CrucibleClient(url, key, state_folder=Path(state)).files.upload(dsid, path)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, stub.url, stub.key, str(state), dsid, str(movie)])
+    stub.fault("PUT", "/part/upload-1/3", "cut", action=lambda: os.kill(process.pid, signal.SIGKILL))
+    assert process.wait() != 0
+    arrived = set(stub.sessions["upload-1"].parts)
+    stub.storage_calls.clear()
+    uploaded = keeper.files.upload(dsid, movie)
+    assert stub.contents[uploaded.file.mfid] == movie.read_bytes()
+    assert not arrived & {int(path.rpartition("/")[2]) for path in sent_parts(stub)}
+
+
+def test_a_session_that_the_service_forgot_is_begun_anew(
+    keeper: CrucibleClient, stub: Any, dsid: str, movie: Path, state: Path
+) -> None:
+    stub.fault("POST", "/complete", "cut", times=2)
+    with pytest.raises(UnreachableError):
+        keeper.files.upload(dsid, movie)
+    stub.forgets_sessions = True
+    uploaded = keeper.files.upload(dsid, movie)
+    assert stub.contents[uploaded.file.mfid] == movie.read_bytes()
+    assert len(stub.sessions) == 2
+
+
+def test_an_upload_that_was_finished_unheard_counts_as_existing(
+    keeper: CrucibleClient, stub: Any, dsid: str, movie: Path
+) -> None:
+    stub.fault("POST", "/complete", "lost", times=2)
+    with pytest.raises(UnreachableError):
+        keeper.files.upload(dsid, movie)
+    stub.forgets_sessions = True
+    assert keeper.files.upload(dsid, movie).existed
+
+
+def test_a_definite_refusal_closes_the_session(
+    keeper: CrucibleClient, stub: Any, dsid: str, movie: Path, state: Path
+) -> None:
+    stub.fault("POST", "/complete", status=422)
+    with pytest.raises(RefusedError):
+        keeper.files.upload(dsid, movie)
+    assert stub.sessions == {}
+    assert list(state.iterdir()) == []
+
+
+def test_other_content_under_the_name_is_another_upload(
+    keeper: CrucibleClient, stub: Any, dsid: str, movie: Path
+) -> None:
+    stub.fault("POST", "/complete", "cut", times=2)
+    with pytest.raises(UnreachableError):
+        keeper.files.upload(dsid, movie)
+    movie.write_bytes(b"another run")
+    uploaded = keeper.files.upload(dsid, movie)
+    assert stub.contents[uploaded.file.mfid] == b"another run"
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"upload_id": 1, "part_size": 2, "new": 3}', "[]"])
+def test_a_note_that_cannot_be_read_is_no_hindrance(
+    keeper: CrucibleClient, stub: Any, dsid: str, movie: Path, state: Path, text: str
+) -> None:
+    stub.fault("POST", "/complete", "cut", times=2)
+    with pytest.raises(CrucibleError):
+        keeper.files.upload(dsid, movie)
+    (note,) = state.iterdir()
+    assert stub.key not in note.read_text()
+    note.write_text(text)
+    assert not keeper.files.upload(dsid, movie).existed

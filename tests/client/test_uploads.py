@@ -1,0 +1,257 @@
+"""Files on their way to a dataset, over real sockets, with everything going wrong on the way."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.client import CrucibleClient, scan_file
+from crucible_lineage.errors import (
+    FileChangedError,
+    FileConflictError,
+    InputError,
+    NotFoundError,
+    RefusedError,
+    ServerError,
+    UnreachableError,
+)
+
+
+def test_a_small_file_takes_three_calls_and_one_part(
+    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path
+) -> None:
+    stub.calls.clear()
+    uploaded = client.files.upload(dsid, spectrum)
+    assert not uploaded.existed
+    assert stub.contents[uploaded.file.mfid] == spectrum.read_bytes()
+    assert stub.seen() == [
+        "POST /datasets/ID/upload/multipart/initiate",
+        "POST /datasets/ID/upload/multipart/upload-1/parts",
+        "POST /datasets/ID/upload/multipart/complete",
+    ]
+
+
+def test_a_large_file_arrives_whole_in_parts(client: CrucibleClient, stub: Any, dsid: str, movie: Path) -> None:
+    uploaded = client.files.upload(dsid, movie, filename="renamed.h5")
+    assert uploaded.file.filename == "renamed.h5"
+    assert stub.contents[uploaded.file.mfid] == movie.read_bytes()
+    assert len(stub.storage_calls) == 4
+
+
+def test_many_parts_are_signed_thirty_two_at_a_time(client: CrucibleClient, stub: Any, dsid: str, movie: Path) -> None:
+    stub.part_size = 64 << 10
+    uploaded = client.files.upload(dsid, movie)
+    assert stub.contents[uploaded.file.mfid] == movie.read_bytes()
+    signings = [call for call in stub.calls if call.path.endswith("/parts")]
+    assert [len(call.json["parts"]) for call in signings] == [32, 24]
+
+
+def test_storage_gets_the_signed_headers_and_length_but_no_key(
+    client: CrucibleClient, stub: Any, dsid: str, movie: Path
+) -> None:
+    client.files.upload(dsid, movie)
+    for call in stub.storage_calls:
+        assert "authorization" not in call.headers
+        assert stub.key not in str(call.headers)
+        assert "content-type" not in call.headers
+        assert int(call.headers["content-length"]) == len(call.body)
+        assert call.query["part"] == ["/a b"]
+
+
+def test_second_upload_of_the_same_bytes_sends_nothing(
+    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path
+) -> None:
+    first = client.files.upload(dsid, spectrum)
+    stub.storage_calls.clear()
+    second = client.files.upload(dsid, spectrum)
+    assert second.existed
+    assert second.file == first.file
+    assert stub.storage_calls == []
+
+
+def test_a_name_taken_by_other_content_is_a_conflict_and_nothing_is_replaced(
+    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path
+) -> None:
+    first = client.files.upload(dsid, spectrum).file
+    spectrum.write_text("recalibrated")
+    with pytest.raises(FileConflictError, match=r"other content.*\n.*replace=True") as caught:
+        client.files.upload(dsid, spectrum)
+    error = caught.value
+    assert (error.file_mfid, error.filename, error.etag) == (first.mfid, "silicon.txt", first.etag)
+    assert (error.status, error.code, error.mfid) == (409, "filename_exists", dsid)
+    assert stub.contents[first.mfid].startswith(b"520.7")
+
+
+def test_a_conflict_with_equal_content_counts_as_existing(
+    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path
+) -> None:
+    there = client.files.upload(dsid, spectrum).file
+    detail = {"code": "filename_exists", "message": "Filename already exists", "file_mfid": there.mfid}
+    stub.fault("POST", "initiate", status=409, body={"detail": detail})
+    assert client.files.upload(dsid, spectrum).existed
+
+
+def test_replacing_keeps_the_record_and_guards_it_by_etag(
+    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path
+) -> None:
+    first = client.files.upload(dsid, spectrum).file
+    spectrum.write_text("recalibrated")
+    second = client.files.upload(dsid, spectrum, replace=True)
+    assert second.file.mfid == first.mfid
+    assert stub.contents[first.mfid] == b"recalibrated"
+    guarded = next(call for call in stub.calls if call.path.startswith("/files/") and call.method == "POST")
+    assert guarded.headers["if-match"] == first.etag
+    assert "filename" not in guarded.json
+
+
+def test_an_empty_file_arrives_without_any_part(client: CrucibleClient, stub: Any, dsid: str, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.log"
+    empty.touch()
+    uploaded = client.files.upload(dsid, empty)
+    assert (uploaded.existed, uploaded.file.size) == (False, 0)
+    assert stub.storage_calls == []
+    assert client.files.upload(dsid, empty).existed
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["multipart/initiate", "multipart/upload-1/parts", "multipart/complete"],
+    ids=["initiate", "sign", "complete"],
+)
+@pytest.mark.parametrize("kind", ["lost", "cut", "status"])
+def test_a_lost_or_refused_answer_of_each_call_is_survived(
+    client: CrucibleClient, stub: Any, dsid: str, movie: Path, path: str, kind: str
+) -> None:
+    stub.fault("POST", path, kind, times=2, headers={"Retry-After": "0"})
+    uploaded = client.files.upload(dsid, movie)
+    assert stub.contents[uploaded.file.mfid] == movie.read_bytes()
+    assert len(stub.files) == 1
+    assert len(stub.sessions) == 1
+
+
+@pytest.mark.parametrize("kind", ["lost", "cut", "status"])
+def test_a_part_that_fails_is_sent_again(client: CrucibleClient, stub: Any, dsid: str, movie: Path, kind: str) -> None:
+    stub.fault("PUT", "/part/upload-1/2", kind, times=2, status=500)
+    uploaded = client.files.upload(dsid, movie)
+    assert stub.contents[uploaded.file.mfid] == movie.read_bytes()
+
+
+def test_a_link_that_storage_refuses_is_signed_anew(client: CrucibleClient, stub: Any, dsid: str, movie: Path) -> None:
+    stub.fault("PUT", "/part/upload-1/2", status=403)
+    client.files.upload(dsid, movie)
+    signings = [call.json["parts"] for call in stub.calls if call.path.endswith("/parts")]
+    assert [[part["part_number"] for part in parts] for parts in signings] == [[1, 2, 3, 4], [2]]
+
+
+def test_a_link_about_to_expire_is_signed_anew_before_it_is_used(
+    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path
+) -> None:
+    stub.link_lifetime_s = 5.0
+    client.files.upload(dsid, spectrum)
+    assert sum(call.path.endswith("/parts") for call in stub.calls) == 2
+
+
+def test_a_part_that_storage_rejects_ends_the_upload_and_the_session(
+    client: CrucibleClient, stub: Any, dsid: str, movie: Path
+) -> None:
+    stub.fault("PUT", "/part/upload-1/3", status=400, body="<Error><Code>BadDigest</Code></Error>")
+    with pytest.raises(RefusedError, match=r"send part 3 of movie\.h5: storage answered 400 BadDigest"):
+        client.files.upload(dsid, movie)
+    assert stub.sessions == {}
+    assert stub.files == {}
+
+
+def test_storage_that_never_recovers_is_an_error_without_the_link(
+    client: CrucibleClient, stub: Any, dsid: str, movie: Path
+) -> None:
+    stub.fault("PUT", "/part/", "cut", times=100)
+    with pytest.raises(UnreachableError, match="no answer from storage") as caught:
+        client.files.upload(dsid, movie)
+    assert stub.signature not in repr(caught.value) + str(caught.value)
+    assert stub.sessions == {}
+
+
+def test_a_file_that_changed_since_it_was_scanned_is_not_sent(
+    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path
+) -> None:
+    checksums = scan_file(spectrum)
+    spectrum.write_text("other, longer content than before")
+    stub.calls.clear()
+    with pytest.raises(FileChangedError):
+        client.files.upload(dsid, spectrum, checksums=checksums)
+    assert stub.calls == []
+
+
+@pytest.mark.parametrize("change", ["touch", "grow", "shrink", "remove"])
+def test_a_file_that_changes_while_it_is_sent_is_not_stored(
+    client: CrucibleClient, stub: Any, dsid: str, movie: Path, change: str
+) -> None:
+    def act() -> None:
+        if change == "touch":
+            os.utime(movie, ns=(1, 1))
+        elif change == "grow":
+            with movie.open("ab") as file:
+                file.write(b"more")
+        elif change == "shrink":
+            os.truncate(movie, 100)
+        else:
+            movie.unlink()
+
+    stub.fault("POST", "/parts$", "pass", action=act)
+    with pytest.raises(FileChangedError):
+        client.files.upload(dsid, movie)
+    assert stub.files == {}
+    assert stub.sessions == {}
+
+
+def test_checksums_made_before_save_a_reading(client: CrucibleClient, stub: Any, dsid: str, movie: Path) -> None:
+    checksums = scan_file(movie, part_size=1 << 20)
+    forged = checksums.__class__(**{**vars(checksums), "sha256": "0" * 64})
+    with pytest.raises(RefusedError, match="sha256 does not fit"):  # so they were used as they came
+        client.files.upload(dsid, movie, checksums=forged)
+    assert client.files.upload(dsid, movie, checksums=checksums).file.sha256_hash == checksums.sha256
+
+
+def test_progress_ends_at_the_size_of_the_file_also_when_a_part_is_sent_twice(
+    client: CrucibleClient, stub: Any, dsid: str, movie: Path
+) -> None:
+    seen: list[tuple[int, int]] = []
+    stub.fault("PUT", "/part/upload-1/1", status=503)
+    client.files.upload(dsid, movie, progress=lambda sent, total: seen.append((sent, total)))
+    size = movie.stat().st_size
+    assert seen[-1] == (size, size)
+    assert max(sent for sent, _ in seen) == size
+
+
+def test_slow_storage_is_waited_for(client: CrucibleClient, stub: Any, dsid: str, spectrum: Path) -> None:
+    stub.fault("PUT", "/part/", "pass", wait_s=0.2)
+    assert not client.files.upload(dsid, spectrum).existed
+
+
+def test_an_upload_to_no_dataset_is_not_found(client: CrucibleClient, missing: str, spectrum: Path) -> None:
+    with pytest.raises(NotFoundError):
+        client.files.upload(missing, spectrum)
+
+
+def test_what_is_no_file_is_refused_before_any_call(
+    client: CrucibleClient, stub: Any, dsid: str, tmp_path: Path
+) -> None:
+    stub.calls.clear()
+    with pytest.raises(InputError, match="there is no file"):
+        client.files.upload(dsid, tmp_path)
+    (tmp_path / "a").touch()
+    with pytest.raises(InputError, match="not a file name"):
+        client.files.upload(dsid, tmp_path / "a", filename="../a")
+    assert stub.calls == []
+
+
+def test_an_existing_file_with_another_checksum_is_not_believed(
+    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path
+) -> None:
+    other = stub.add_file(dsid, "other.txt", b"other")
+    stub.fault("POST", "initiate", status=200, body={"existing_file": other})
+    with pytest.raises(ServerError, match="has others"):
+        client.files.upload(dsid, spectrum)

@@ -1,0 +1,226 @@
+"""Fixtures that all tests share: data folders, the demo run once, a small laboratory of steps, a Prefect server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+COMMAND = [sys.executable, "-m", "crucible_lineage"]
+
+
+@pytest.fixture(autouse=True)
+def no_outer_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test sees this user's Crucible, data folder or configuration."""
+    for name in ("CRUCIBLE_API_URL", "CRUCIBLE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_DATA", str(tmp_path_factory.getbasetemp() / "default-data"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config"))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """An empty data folder."""
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def session(data: Path) -> Iterator[Session]:
+    """A session with an embedded Crucible of its own."""
+    with Session(Settings(data)) as opened:
+        yield opened
+
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def command() -> Command:
+    """Runs `crucible-lineage` as a process of its own."""
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=240,
+            env={**os.environ, **environment},
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def demo_origin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The data folder in which the demo ran once, on the local engine, and what it printed as JSON."""
+    folder = tmp_path_factory.mktemp("demo") / "data"
+    ran = subprocess.run(
+        [*COMMAND, "demo", "--data", str(folder), "--engine", "local", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return folder, ran.stdout
+
+
+@pytest.fixture
+def demo_data(demo_origin: tuple[Path, str], tmp_path: Path) -> Path:
+    """A data folder in which the demo has run; the test may change it."""
+    folder = tmp_path / "demo-data"
+    shutil.copytree(demo_origin[0], folder)
+    return folder
+
+
+LAB = '''
+from pathlib import Path
+
+from crucible_lineage import step
+
+
+@step(measurement="counting", data_type="scaled")
+def scale(counts: Path, *, factor: float = 2.0, out: Path) -> dict:
+    values = [float(line) * factor for line in counts.read_text().split()]
+    (out / "scaled.txt").write_text("\\n".join(map(str, values)))
+    return {"factor": factor}
+
+
+@step(measurement="counting", data_type="sum")
+def add(left: Path, right: Path, *, out: Path) -> dict:
+    total = sum(float(line) for path in (left, right) for line in path.read_text().split())
+    (out / "total.txt").write_text(str(total))
+    (out / "note.txt").write_text("both added")
+    return {"total": total}
+
+
+@step(outputs=("low", "high"))
+def split(counts: Path, *, at: float = 2.5, low: Path, high: Path) -> dict:
+    values = [float(line) for line in counts.read_text().split()]
+    (low / "low.txt").write_text(" ".join(str(v) for v in values if v < at))
+    (high / "high.txt").write_text(" ".join(str(v) for v in values if v >= at))
+    return {"low": {"at": at}, "high": {"at": at}}
+
+
+@step
+def fail(counts: Path, *, out: Path) -> dict:
+    raise RuntimeError("the lamp was off")
+'''
+
+PIPELINE = """
+pipeline: counting
+project: lab
+inputs:
+  first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}
+  second: {file: second.txt, timestamp: "2024-05-01T12:05:00Z"}
+steps:
+  scaled:
+    uses: LABMODULE:scale
+    inputs: {counts: first}
+    params: {factor: 3}
+  total:
+    uses: LABMODULE:add
+    inputs: {left: scaled, right: second}
+"""
+
+
+class Laboratory:
+    """A folder with measured files, a module of steps under a name of its own, and a pipeline."""
+
+    def __init__(self, folder: Path, module: str) -> None:
+        self.folder = folder
+        self.module = module
+        folder.mkdir(parents=True)
+        self.file("first.txt", "1\n2\n3\n")
+        self.file("second.txt", "10\n")
+        self.file(f"{module}.py", LAB)
+        self.pipeline = self.declare(PIPELINE)
+
+    def file(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def declare(self, text: str, name: str = "pipeline.yaml") -> Path:
+        """A pipeline file; LABMODULE in it stands for this laboratory's module."""
+        return self.file(name, textwrap.dedent(text).replace("LABMODULE", self.module))
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Laboratory]:
+    """A laboratory whose module is imported by no other test."""
+    module = f"lab_{abs(hash(tmp_path))}"
+    before = list(sys.path)
+    yield Laboratory(tmp_path / "lab", module)
+    sys.modules.pop(module, None)
+    sys.path[:] = before
+
+
+class PrefectServer:
+    """A real Prefect server as a process of its own, with a home that goes away with it."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}/api"
+        self.environment = {
+            **os.environ,
+            "PREFECT_HOME": str(home),
+            "PREFECT_API_URL": self.url,
+            "PREFECT_SERVER_API_PORT": str(port),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_UI_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "PREFECT_LOGGING_LEVEL": "WARNING",
+        }
+        self.log = home.parent / "prefect-server.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                if httpx.get(f"{self.url}/health", timeout=2).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.2)
+        raise AssertionError(f"no Prefect server within {seconds} s: {self.log.read_text()}")
+
+    def close(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """One Prefect server for the whole session."""
+    server = PrefectServer(tmp_path_factory.mktemp("prefect") / "home")
+    try:
+        server.wait(180)
+        yield server
+    finally:
+        server.close()

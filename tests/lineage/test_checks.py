@@ -1,0 +1,222 @@
+"""Checks: each fault is found where it was put and nowhere else, with its ids and what mends it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import pairwise
+
+import networkx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crucible_lineage.ids import derive_mfid, mfid_time
+from crucible_lineage.lineage import Edge, LineageGraph, Node, check
+from crucible_lineage.lineage.checks import CHECKS
+
+SOME = settings(max_examples=60, deadline=None)
+
+
+def found(graph, name):
+    return list(CHECKS[name](graph))
+
+
+def provenance_of(lab, mfid):
+    return lab.records[mfid]["scientific_metadata"]["crucible_lineage"]
+
+
+def test_a_sound_lineage_has_no_findings(tomography):
+    assert check(tomography(3)[0].graph) == []
+
+
+def test_findings_come_in_the_order_of_the_checks(lab):
+    scan = lab.raw("scan")
+    lab.derived("corrected", "correct", scan, status="incomplete")
+    graph = LineageGraph(lab.graph.nodes.values(), [*lab.graph.edges.values(), Edge(scan, scan), Edge("x", scan)])
+
+    assert [finding.check for finding in check(graph)] == ["self-link", "dangling-parent", "incomplete"]
+
+
+def test_a_cycle_is_named_as_a_path_and_the_command_takes_its_last_link_away():
+    graph = LineageGraph([], [Edge("b", "c"), Edge("c", "a"), Edge("a", "b"), Edge("a", "d"), Edge("r", "b")])
+
+    [finding] = found(graph, "cycle")
+
+    assert finding.ids == ("a", "b", "c", "a")
+    assert finding.command == "crucible unlink c a"
+
+
+names = st.integers(0, 9).map(lambda number: f"d{number}")
+
+
+@SOME
+@given(st.lists(st.tuples(names, names), max_size=18))
+def test_every_knot_of_cycles_is_found_once_with_a_path_that_exists(ends):
+    graph = LineageGraph([Node(f"d{n}") for n in range(10)], [Edge(*pair) for pair in ends])
+
+    findings = found(graph, "cycle")
+
+    knots = [knot for knot in networkx.strongly_connected_components(graph.nx) if len(knot) > 1]
+    assert len(findings) == len(knots)
+    for finding in findings:
+        assert finding.ids[0] == finding.ids[-1]
+        assert len(set(finding.ids)) == len(finding.ids) - 1
+        assert all(pair in graph.edges for pair in pairwise(finding.ids))
+        assert any(set(finding.ids) <= knot for knot in knots)
+    assert {f.ids[0] for f in found(graph, "self-link")} == {
+        source for source, target in graph.edges if source == target
+    }
+
+
+def test_a_hidden_parent_is_reported_without_its_id_in_the_message(lab):
+    scan = lab.raw("scan")
+    graph = LineageGraph(lab.graph.nodes.values(), [Edge("secret", scan)])
+
+    [finding] = found(graph, "dangling-parent")
+
+    assert (finding.severity, finding.ids) == ("warning", ("secret", scan))
+    assert "secret" not in finding.message
+
+
+def test_a_used_parent_without_link_and_a_linked_one_that_was_not_used_are_mismatches(lab):
+    used, linked = lab.raw("used"), lab.raw("linked")
+    fixed = lab.derived("corrected", "correct", used)
+    lab.records[fixed]["links"] = [lab._link(linked, "source", "is_derived_from")]
+
+    missing, surplus = found(lab.graph, "mismatch")
+
+    assert missing.command == f"crucible link {used} {fixed} --relationship-type is_derived_from"
+    assert surplus.command == f"crucible unlink {linked} {fixed}"
+
+
+def test_a_child_with_an_earlier_id_is_older_than_its_parent(lab):
+    scan = lab.raw("scan")
+    early = derive_mfid({"early": True}, mfid_time(scan) - timedelta(seconds=1))
+    same = derive_mfid({"same": True}, scan)
+    graph = LineageGraph([], [Edge(scan, early), Edge(scan, same), Edge("no mfid", scan)])
+
+    assert [finding.ids for finding in found(graph, "older-than-parent")] == [(scan, early)]
+
+
+@pytest.mark.parametrize(
+    ("relationship", "severity"),
+    [("", "notice"), ("caused_by", "warning"), ("is_part_of", None), ("is_derived_from", None)],
+)
+def test_a_relationship_is_known_or_reported(relationship, severity):
+    findings = found(LineageGraph([], [Edge("a", "b", relationship)]), "unknown-relationship")
+
+    assert [finding.severity for finding in findings] == ([severity] if severity else [])
+
+
+def test_an_unfinished_registration_is_incomplete(lab):
+    scan = lab.raw("scan")
+    fixed = lab.derived("corrected", "correct", scan, status="incomplete")
+
+    [finding] = found(lab.graph, "incomplete")
+
+    assert (finding.ids, finding.command) == ((fixed,), f"crucible-lineage rerun {fixed}")
+
+
+def test_the_same_recipe_under_two_ids_is_a_duplicate(lab):
+    scan = lab.raw("scan")
+    one = lab.derived("corrected", "correct", scan)
+    twin = lab.raw("corrected again", scientific_metadata={"crucible_lineage": dict(provenance_of(lab, one))})
+    lab.derived("corrected otherwise", "correct", scan)
+
+    assert [finding.ids for finding in found(lab.graph, "duplicate-recipe")] == [(one, twin)]
+
+
+def test_a_recipe_edited_afterwards_no_longer_gives_the_id(lab):
+    fixed = lab.derived("corrected", "correct", lab.raw("scan"))
+    provenance_of(lab, fixed)["recipe"]["params"] = {"degree": 4}
+
+    assert [finding.ids for finding in found(lab.graph, "changed-recipe")] == [(fixed,)]
+
+
+def test_an_orphan_is_offered_the_parents_that_the_records_suggest(lab):
+    scan = lab.raw("Si wafer", session_name="night shift")
+    named = lab.raw("Si wafer (calibrated)")
+    told = lab.raw("background", data_type="background-subtracted", scientific_metadata={"from": f"scan {scan}."})
+    shift = lab.raw("map", data_type="normalized map", session_name="night shift")
+    lost = lab.raw("nothing like it (filtered)")
+
+    orphans = {finding.ids[0]: finding for finding in found(lab.graph, "orphan")}
+
+    assert {mfid: finding.ids[1:] for mfid, finding in orphans.items()} == {
+        named: (scan,),
+        told: (scan,),
+        shift: (scan,),
+        lost: (),
+    }
+    assert "its name is extended" in orphans[named].message
+    assert "scientific metadata mentions it" in orphans[told].message
+    assert "same session, night shift" in orphans[shift].message
+    assert "nothing in the graph suggests a parent" in orphans[lost].message
+
+
+def test_a_derived_dataset_with_links_taken_away_is_an_orphan_of_what_it_used(lab):
+    scan = lab.raw("scan")
+    fixed = lab.derived("corrected", "correct", scan)
+    lab.records[fixed]["links"] = []
+
+    [finding] = found(lab.graph, "orphan")
+
+    assert finding.ids == (fixed, scan)
+    assert finding.command == f"crucible link {scan} {fixed} --relationship-type is_derived_from"
+
+
+def test_a_child_in_a_project_of_none_of_its_parents_is_reported(lab):
+    one, other = lab.raw("one"), lab.raw("other", project_id="shared")
+    fine = lab.derived("fine", "join", one, other)
+    wrong = lab.derived("wrong", "correct", fine)
+    lab.records[wrong]["project_id"] = "private"
+
+    assert [finding.ids for finding in found(lab.graph, "wrong-project")] == [(wrong,)]
+
+
+FAULTS = (
+    "self-link",
+    "dangling-parent",
+    "unknown-relationship",
+    "incomplete",
+    "changed-recipe",
+    "wrong-project",
+    "mismatch",
+)
+
+
+@SOME
+@given(faults=st.lists(st.tuples(st.sampled_from(FAULTS), st.integers(0, 11)), max_size=5, unique_by=lambda f: f[1]))
+def test_faults_put_into_a_sound_lineage_are_found_where_they_were_put(tomography, faults):
+    lab, _ = tomography(3)
+    derived = [mfid for mfid in lab.records if lab.graph.nodes[mfid].step == "reconstruct"]
+    for fault, at in faults:
+        damage(lab, derived[at], fault)
+
+    findings = check(lab.graph)
+
+    for fault, at in faults:
+        assert any(f.check == fault and derived[at] in f.ids for f in findings)
+    damaged = {derived[at] for _, at in faults}
+    assert all(damaged.intersection(finding.ids) for finding in findings)
+
+
+def damage(lab, mfid, fault):
+    record = lab.records[mfid]
+    match fault:
+        case "self-link":
+            record["links"].append(lab._link(mfid, "source", "is_derived_from"))
+        case "dangling-parent":
+            record["links"].append(
+                {"unique_id": f"gone{mfid}", "direction": "source", "relationship_type": "is_part_of"}
+            )
+        case "unknown-relationship":
+            record["links"][0]["relationship_type"] = "inspired_by"
+        case "incomplete":
+            provenance_of(lab, mfid)["status"] = "incomplete"
+        case "changed-recipe":
+            provenance_of(lab, mfid)["recipe"]["code"] = "edited"
+        case "wrong-project":
+            record["project_id"] = "elsewhere"
+        case "mismatch":
+            provenance_of(lab, mfid)["used"].append({"role": "flat", "mfid": next(iter(lab.records)), "files": []})

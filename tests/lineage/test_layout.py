@@ -1,0 +1,106 @@
+"""Folding and layout: what is drawn and where."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crucible_lineage.lineage import Edge, LineageGraph, Node
+from crucible_lineage.lineage.labels import ellipsised, plain, short_id, text_width, wrapped
+from crucible_lineage.lineage.layout import layout
+from crucible_lineage.lineage.view import view
+
+SOME = settings(max_examples=60, deadline=None)
+numbers = st.integers(0, 11)
+links = st.lists(st.tuples(numbers, numbers), max_size=25)
+sizes = st.lists(st.tuples(st.floats(20, 200), st.floats(20, 90)), min_size=12, max_size=12)
+
+
+@SOME
+@given(sizes, links)
+def test_boxes_never_overlap_and_stay_inside_the_picture(boxes, edges):
+    place = layout(boxes, edges)
+
+    spans = [(x - w / 2, x + w / 2, y - h / 2, y + h / 2) for (x, y), (w, h) in zip(place.centres, boxes, strict=True)]
+    for at, (left, right, top, bottom) in enumerate(spans):
+        assert left >= -0.01
+        assert top >= -0.01
+        assert right <= place.width + 0.01
+        assert bottom <= place.height + 0.01
+        for other_left, other_right, other_top, other_bottom in spans[at + 1 :]:
+            assert right <= other_left or other_right <= left or bottom <= other_top or other_bottom <= top
+
+
+@SOME
+@given(links)
+def test_without_cycles_every_line_runs_from_left_to_right(edges):
+    forward = [(min(ends), max(ends)) for ends in edges if ends[0] != ends[1]]
+
+    place = layout([(50, 20)] * 12, forward)
+
+    for source, target in forward:
+        assert place.centres[source][0] < place.centres[target][0]
+        xs = [x for x, _ in place.courses[source, target]]
+        assert xs == sorted(xs)
+
+
+def test_a_chain_is_drawn_as_a_straight_line():
+    place = layout([(50, 20)] * 4, [(0, 1), (1, 2), (2, 3)])
+
+    assert len({y for _, y in place.centres}) == 1
+
+
+def test_an_empty_graph_has_an_empty_picture():
+    assert layout([], []).centres == ()
+
+
+def test_many_siblings_of_a_step_fold_and_so_do_their_children(tomography):
+    lab, _ = tomography(23)
+
+    drawn = view(lab.graph)
+
+    assert sorted(len(item.nodes) for item in drawn.items) == [1, 1, 23, 23, 92, 92, 92]
+
+
+def test_the_node_that_is_looked_at_and_what_it_comes_from_stay_single(tomography):
+    lab, _ = tomography(23)
+    graph = lab.graph
+    volume = next(mfid for mfid, node in graph.nodes.items() if node.name == "scan 7-2 volume")
+
+    drawn = view(graph, keep=[volume])
+
+    for mfid in {volume, *graph.ancestors(volume)}:
+        assert len(drawn.items[drawn.number_of[mfid]].nodes) == 1
+
+
+@SOME
+@given(links, st.none() | st.integers(0, 5), st.sets(numbers, max_size=3))
+def test_every_node_is_in_one_item_and_every_edge_between_items_is_drawn(edges, fold_beyond, keep):
+    graph = LineageGraph([Node(str(n)) for n in range(12)], [Edge(str(s), str(t)) for s, t in edges])
+
+    drawn = view(graph, fold_beyond=fold_beyond, keep=[str(n) for n in keep])
+
+    assert sorted(node.id for item in drawn.items for node in item.nodes) == sorted(graph.nodes)
+    assert set(drawn.edges) == {(drawn.number_of[s], drawn.number_of[t]) for s, t in graph.edges}
+
+
+def test_a_group_with_one_incomplete_member_is_incomplete():
+    graph = LineageGraph([Node(str(n), state="incomplete" if n == 3 else "complete") for n in range(9)])
+
+    assert view(graph).items[0].state == "incomplete"
+
+
+@SOME
+@given(st.text(max_size=60), st.floats(20, 200))
+def test_shortened_texts_fit(text, width):
+    assert text_width(ellipsised(text, width, 12), 12) <= max(width, text_width("…", 12))
+    assert len(wrapped(text, width, 12)) <= 2
+
+
+def test_a_short_id_shows_both_ends():
+    assert short_id("0td40y80027sn1w6x3snq5t6rc") == "0td40…5t6rc"
+
+
+def test_control_and_direction_characters_are_spelled_out():
+    assert plain("a\x1b[31m\u202eb\nc\ud800") == "a\\x1b[31m\\u202eb\\nc\\ud800"
+    assert plain("größe 膜 µm") == "größe 膜 µm"

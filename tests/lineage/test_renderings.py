@@ -1,0 +1,193 @@
+"""Renderings: the same each time, with nothing in a name that acts, and nothing of what the reader may not see."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from xml.etree import ElementTree
+
+import networkx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crucible_lineage.lineage import Edge, LineageGraph, Node, render_tree, render_tree_rich
+from crucible_lineage.lineage.formats import render_csv, render_dot, render_mermaid, to_node_link
+from crucible_lineage.lineage.html import render_html
+from crucible_lineage.lineage.svg import render_svg
+
+RENDERERS = {
+    "tree": render_tree,
+    "rich tree": lambda graph: render_tree_rich(graph).markup,
+    "svg": render_svg,
+    "html": render_html,
+    "dot": render_dot,
+    "mermaid": lambda graph: "\n".join(render_mermaid(graph)),
+    "node-link": lambda graph: json.dumps(to_node_link(graph)),
+    "csv": render_csv,
+}
+SVG = "{http://www.w3.org/2000/svg}"
+EVIL = "<script>alert(1)</script>\"'&]]>\x1b[2J\uffff\u2028--><img src=x onerror=alert(1)>#;%\\{}"
+SECRET = "0td40y80027sn1w6x3snq5t6rc"  # an id that the reader may not see
+every_renderer = pytest.mark.parametrize("render", RENDERERS.values(), ids=RENDERERS)
+
+
+@every_renderer
+def test_rendering_twice_gives_the_same(render, tomography):
+    assert render(tomography(2)[0].graph) == render(tomography(2)[0].graph)
+
+
+@every_renderer
+def test_an_empty_graph_can_be_rendered(render):
+    assert isinstance(render(LineageGraph([])), str)
+
+
+@every_renderer
+def test_the_id_of_a_hidden_parent_is_in_no_rendering(render, lab):
+    fixed = lab.derived("corrected", "correct", SECRET)
+    lab.records[fixed]["scientific_metadata"]["note"] = f"from {SECRET}/scan.h5"
+    lab.records[fixed]["scientific_metadata"][SECRET] = [SECRET]
+
+    shown = render(lab.graph)
+
+    assert SECRET not in shown
+    assert SECRET[-6:] not in shown
+
+
+@every_renderer
+def test_no_control_character_of_a_name_gets_through(render):
+    shown = render(LineageGraph([Node("a", name=EVIL, measurement=EVIL, step=EVIL), Node("b")], [Edge("a", "b", EVIL)]))
+
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u2028\u202e\uffff]", shown.replace("\\u001b", ""))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text(max_size=30), min_size=2, max_size=6), st.text(max_size=12))
+def test_whatever_the_names_the_picture_is_xml_and_its_titles_say_them(names, relationship):
+    nodes = [Node(f"d{number}", name=name) for number, name in enumerate(names)]
+    graph = LineageGraph(nodes, [Edge("d0", node.id, relationship) for node in nodes[1:]])
+
+    root = ElementTree.fromstring(render_svg(graph, fold_beyond=None))
+
+    assert {element.tag for element in root.iter()} <= {
+        SVG + name for name in ("svg", "defs", "marker", "path", "rect", "g", "title", "text")
+    }
+    assert len(root.findall(f".//{SVG}title")) == len(names)
+
+
+def test_the_page_holds_a_name_as_data_only():
+    page = render_html(LineageGraph([Node("a", name=EVIL)]), heading=EVIL)
+
+    assert "alert(1)</script>" not in page
+    assert page.count("<script") == 3
+    assert "<img" not in page
+    data = json.loads(re.search(r'id="graph">(.*?)</script>', page).group(1))
+    assert data["nodes"][0][2].startswith("<script>alert(1)</script>")
+
+
+def test_the_page_asks_nothing_of_a_network_and_allows_its_own_script_only(tomography):
+    page = render_html(tomography(1)[0].graph)
+
+    assert not re.search(r"<[^<>]*\b(src|href|action)\s*=|https?://(?!www\.w3\.org)|@import|url\((?!#)", page)
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page).group(1)
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+
+
+def test_the_page_takes_a_picture_as_thumbnail_and_nothing_else(lab):
+    picture = "data:image/png;base64,iVBORw0KGgo="
+    records = [
+        {"unique_id": "a", "thumbnail": picture},
+        {"unique_id": "b", "thumbnail": "data:text/html;base64,AAAA"},
+        {"unique_id": "c", "thumbnail": "http://elsewhere/x.png"},
+    ]
+
+    page = render_html(LineageGraph.from_records(records))
+
+    details = json.loads(re.search(r'id="details">(.*?)</script>', page).group(1))
+    assert [entry["thumbnail"] for entry in details] == [picture, None, None]
+
+
+def test_the_tree_shows_each_dataset_once_and_points_back_to_it(lab):
+    wafer = lab.sample("wafer 7", sample_type="Si wafer")
+    scan = lab.raw("scan", sample=wafer)
+    dark = lab.raw("dark", "dark field")
+    fixed = lab.derived("corrected", "correct", scan, dark, status="incomplete")
+
+    assert render_tree(lab.graph, fixed).splitlines() == [
+        f"{wafer} wafer 7 Si wafer",
+        f"└── {scan} scan tomography <measured-from>",
+        f"    └── {fixed} corrected tomography · correct [incomplete] <--",
+        f"{dark} dark dark field",
+        f"└── {fixed} corrected tomography · correct [incomplete] (see above) <--",
+    ]
+
+
+def test_the_tree_can_do_without_line_characters(lab):
+    fixed = lab.derived("corrected", "correct", lab.raw("scan"))
+
+    assert render_tree(lab.graph, ascii_only=True).splitlines()[1].startswith(f"`-- {fixed}")
+
+
+def test_the_tree_of_a_cycle_ends():
+    graph = LineageGraph([], [Edge("a", "b"), Edge("b", "a"), Edge("c", "c")])
+
+    assert render_tree(graph).count("not visible to you") == 5
+
+
+def test_a_deep_chain_is_no_trouble():
+    ids = [f"d{number}" for number in range(3000)]
+    graph = LineageGraph(map(Node, ids), map(Edge, ids, ids[1:]))
+
+    assert len(render_tree(graph).splitlines()) == 3000
+    assert render_svg(graph).count("<title>") == 3000
+
+
+def test_colour_adds_no_text_to_the_tree(tomography):
+    lab, summary = tomography(1)
+
+    assert render_tree_rich(lab.graph, summary).plain == render_tree(lab.graph, summary)
+
+
+def test_a_name_is_no_markup_in_the_coloured_tree():
+    assert "[red]x[/red]" in render_tree_rich(LineageGraph([Node("a", name="[red]x[/red]")])).plain
+
+
+def test_the_picture_folds_and_counts_siblings(tomography):
+    picture = render_svg(tomography(23)[0].graph)
+
+    assert "92 × reconstruct" in picture
+    assert picture.count("<title>") == 7
+
+
+def test_node_link_json_comes_back_as_the_same_graph(tomography):
+    graph = tomography(2)[0].graph
+    exported = json.loads(json.dumps(to_node_link(graph)))
+
+    assert LineageGraph.from_api(exported) == graph
+    again = networkx.node_link_graph(exported, edges="edges")
+    assert (type(again), set(again.edges)) == (networkx.DiGraph, set(graph.edges))
+
+
+def test_a_spreadsheet_runs_no_formula_from_the_csv():
+    nodes = [Node("a", name="=HYPERLINK(1)"), Node("b", name='x,"y')]
+
+    rows = list(csv.reader(io.StringIO(render_csv(LineageGraph(nodes, [Edge("a", "b")])))))
+
+    assert rows[1] == ["a", "'=HYPERLINK(1)", "b", 'x,"y', "is_derived_from"]
+
+
+def test_mermaid_charts_stay_within_its_limits_and_miss_no_edge():
+    ids = [f"dataset-{number:04d}" for number in range(1200)]
+    graph = LineageGraph([Node(one, name=one * 3) for one in ids], map(Edge, ids, ids[1:]))
+
+    charts = render_mermaid(graph)
+
+    assert len(charts) > 1
+    assert all(chart.count("-->") < 500 and len(chart) < 50_000 for chart in charts)
+    assert sum(chart.count("-->") for chart in charts) == 1199
+    for chart in charts:
+        named = set(re.findall(r"n\d+(?=[\[(])", chart))
+        assert set(re.findall(r"(n\d+) -->|--> (n\d+)", chart)[0]) - {""} <= named

@@ -1,0 +1,74 @@
+"""A running embedded Crucible, the official client on it, and a second user who is nobody special."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from crucible import CrucibleClient
+from crucible.models import Dataset, Sample
+
+from crucible_lineage.server import RunningServer, start_server
+
+PROJECT = "raman-lab"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with start_server(tmp_path_factory.mktemp("crucible")) as running:
+        CrucibleClient(running.url, running.api_key).projects.create(
+            {"project_id": PROJECT, "organization": "Molecular Foundry", "project_lead": "local"}
+        )
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(server: RunningServer) -> CrucibleClient:
+    """The official client, as the administrator that a data folder's local user is."""
+    return CrucibleClient(server.url, server.api_key)
+
+
+@pytest.fixture
+def api(server: RunningServer) -> Iterator[httpx.Client]:
+    """Plain HTTP with the same key, for what the official client would never send."""
+    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}) as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def guest(client: CrucibleClient, server: RunningServer) -> CrucibleClient:
+    """The official client as a user without any role."""
+    return CrucibleClient(server.url, client.service_accounts.create("guest")["api_key"])
+
+
+@pytest.fixture
+def dataset(client: CrucibleClient) -> Callable[..., str]:
+    """Makes a dataset and gives its MFID."""
+
+    def make(name: str = "polystyrene spectrum", **fields: Any) -> str:
+        created = client.datasets.create(Dataset(**{"dataset_name": name, "project_id": PROJECT, **fields}))
+        return str(created["dsid"])
+
+    return make
+
+
+@pytest.fixture
+def sample(client: CrucibleClient) -> Callable[..., str]:
+    """Makes a sample and gives its MFID."""
+
+    def make(name: str = "silicon wafer", **fields: Any) -> str:
+        created = client.samples.create(Sample(**{"sample_name": name, "project_id": PROJECT, **fields}))
+        return str(created["unique_id"])
+
+    return make
+
+
+@pytest.fixture
+def spectrum(tmp_path: Path) -> Path:
+    """A small file as it comes from the field: a header and two columns."""
+    path = tmp_path / "polystyrene.txt"
+    path.write_text("# laser_nm: 632.8\n# operator: Ada\nshift,counts\n620.9,120\n1001.4,980\n")
+    return path

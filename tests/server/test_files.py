@@ -1,0 +1,193 @@
+"""Files: up, once, in any of the protocols; down, whole or in part; and never under a name that leads elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from pathlib import Path
+
+import google_crc32c
+import httpx
+import pytest
+import requests
+
+
+@pytest.fixture
+def upload(api, dataset):
+    """An open signed upload of some bytes: the dataset, the session, the signed part and the bytes."""
+
+    def begin(content: bytes, filename: str = "frame.bin"):
+        mfid = dataset()
+        announced = {"filename": filename, "size": len(content), "sha256_hash": hashlib.sha256(content).hexdigest()}
+        session = api.post(f"/datasets/{mfid}/upload/multipart/initiate", json=announced).json()
+        crc = base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
+        parts = {"parts": [{"part_number": 1, "crc32c": crc}]}
+        signed = api.post(f"/datasets/{mfid}/upload/multipart/{session['upload_id']}/parts", json=parts).json()
+        complete = {"upload_id": session["upload_id"], "sha256_hash": announced["sha256_hash"], "crc32c": crc}
+        return mfid, signed["parts"][0], complete
+
+    return begin
+
+
+def test_signed_upload_arrives_and_comes_back(client, dataset, spectrum, tmp_path):
+    mfid = dataset()
+    file = client.datasets.add_file(mfid, str(spectrum))["associated_file"]
+    assert file["sha256_hash"] == hashlib.sha256(spectrum.read_bytes()).hexdigest()
+    paths = [Path(path) for path in client.datasets.download(mfid, output_dir=str(tmp_path / "down"))]
+    assert [path.name for path in paths] == ["record.json", "polystyrene.txt"]
+    assert paths[1].read_bytes() == spectrum.read_bytes()
+
+
+def test_second_upload_of_the_same_bytes_sends_nothing(client, dataset, spectrum):
+    mfid = dataset()
+    first = client.datasets.add_file(mfid, str(spectrum))
+    second = client.datasets.add_file(mfid, str(spectrum))
+    assert second["associated_file"]["mfid"] == first["associated_file"]["mfid"]
+    assert len(client.datasets.list_files(mfid)) == 1
+
+
+def test_same_name_with_other_bytes_is_refused_until_replaced(client, dataset, spectrum):
+    mfid = dataset()
+    before = client.datasets.add_file(mfid, str(spectrum))["associated_file"]
+    old_link = client.files.get_download_link(before["mfid"])
+    old_bytes = spectrum.read_bytes()
+    spectrum.write_text("shift,counts\n1,2\n")
+    with pytest.raises(Exception, match="different content"):
+        client.datasets.add_file(mfid, str(spectrum))
+    after = client.datasets.add_file(mfid, str(spectrum), replace=True)["associated_file"]
+    assert after["mfid"] == before["mfid"]
+    assert after["etag"] != before["etag"]
+    assert httpx.get(old_link).content == old_bytes
+    assert httpx.get(client.files.get_download_link(after["mfid"])).content == spectrum.read_bytes()
+
+
+def test_replacing_needs_the_present_etag(api, client, dataset, spectrum):
+    file = client.datasets.add_file(dataset(), str(spectrum))["associated_file"]
+    body = {"size": 3, "sha256_hash": "a" * 64}
+    path = f"/files/{file['mfid']}/upload/multipart/initiate"
+    assert api.post(path, json=body, headers={"If-Match": '"other"'}).status_code == 412
+    assert api.post(path, json=body, headers={"If-Match": file["etag"]}).status_code == 201
+
+
+@pytest.mark.parametrize("multipart", [True, False])
+def test_empty_file_is_registered(client, dataset, tmp_path, multipart):
+    empty = tmp_path / "empty.dat"
+    empty.touch()
+    mfid = dataset()
+    file = client.datasets.add_file(mfid, str(empty), multipart=multipart)["associated_file"]
+    assert file["size"] == 0
+    assert httpx.get(client.files.get_download_link(file["mfid"])).content == b""
+
+
+def test_resumable_upload_goes_on_where_it_broke_off(api, client, dataset):
+    content = os.urandom(300_000)
+    mfid = dataset()
+    announced = {"filename": "map.bin", "size": len(content), "sha256_hash": hashlib.sha256(content).hexdigest()}
+    session = api.post(f"/datasets/{mfid}/upload/initiate", json=announced).json()
+    uri = session["resumable_uri"]
+
+    def put(first: int, last: int) -> httpx.Response:
+        place = {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
+        return httpx.put(uri, content=content[first : last + 1], headers=place)
+
+    assert httpx.put(uri, headers={"Content-Range": f"bytes */{len(content)}"}).status_code == 308
+    assert put(0, 99_999).headers["Range"] == "bytes=0-99999"
+    assert put(0, 99_999).headers["Range"] == "bytes=0-99999"
+    assert put(200_000, 299_999).status_code == 400
+    assert put(100_000, 299_999).status_code == 200
+    complete = {"upload_id": session["upload_id"], "sha256_hash": announced["sha256_hash"]}
+    file = api.post(f"/datasets/{mfid}/upload/complete", json=complete).json()
+    assert api.post(f"/datasets/{mfid}/upload/complete", json=complete).json() == file
+    assert httpx.get(client.files.get_download_link(file["mfid"])).content == content
+
+
+def test_part_with_other_bytes_than_signed_is_rejected_and_not_counted(api, upload):
+    mfid, part, complete = upload(b"a" * 1000)
+    for wrong in (b"b" * 1000, b"a" * 999, b"a" * 1001):
+        assert httpx.put(part["url"], content=wrong).status_code == 400
+    assert api.post(f"/datasets/{mfid}/upload/multipart/complete", json=complete).status_code == 409
+    assert httpx.put(part["url"], content=b"a" * 1000).status_code == 200
+    assert api.post(f"/datasets/{mfid}/upload/multipart/complete", json=complete).json()["size"] == 1000
+
+
+def test_bytes_that_do_not_have_the_announced_sha256_become_no_file(api, upload):
+    mfid, part, complete = upload(b"c" * 1000)
+    path = f"/datasets/{mfid}/upload/multipart/complete"
+    assert httpx.put(part["url"], content=b"c" * 1000).status_code == 200
+    assert api.post(path, json=complete | {"sha256_hash": "0" * 64}).status_code == 422
+    assert api.get(f"/datasets/{mfid}/files").json() == []
+    assert api.post(path, json=complete).status_code == 200
+
+
+def test_same_announcement_finds_the_open_session_again(api, dataset):
+    mfid = dataset()
+    body = {"filename": "big.bin", "size": 200 << 20, "sha256_hash": "b" * 64}
+    first, second = (api.post(f"/datasets/{mfid}/upload/multipart/initiate", json=body).json() for _ in range(2))
+    assert first["upload_id"] == second["upload_id"]
+    assert first["part_count"] == 4
+
+
+def test_aborted_session_takes_no_more_parts(api, upload):
+    mfid, part, complete = upload(b"d" * 10)
+    assert api.delete(f"/datasets/{mfid}/upload/multipart/{complete['upload_id']}").status_code == 204
+    assert httpx.put(part["url"], content=b"d" * 10).status_code == 404
+    assert api.post(f"/datasets/{mfid}/upload/multipart/complete", json=complete).status_code == 409
+
+
+@pytest.mark.parametrize("change", [("signature=", "signature=0"), ("expires=", "expires=9"), ("size=", "size=1")])
+def test_altered_link_is_refused(upload, change):
+    _, part, _ = upload(b"e" * 10)
+    assert httpx.put(part["url"].replace(*change), content=b"e" * 10).status_code == 403
+
+
+def test_link_serves_a_range_and_ignores_a_key(client, dataset, spectrum):
+    file = client.datasets.add_file(dataset(), str(spectrum))["associated_file"]
+    link = client.files.get_download_link(file["mfid"])
+    answer = httpx.get(link, headers={"Range": "bytes=2-7", "Authorization": "Bearer nonsense"})
+    assert (answer.status_code, answer.content) == (206, spectrum.read_bytes()[2:8])
+    assert "polystyrene.txt" in answer.headers["Content-Disposition"]
+
+
+@pytest.mark.parametrize("name", ["../escape", "a/b", "a\\b", "..", ".", "", "x\n", "n" * 300])
+def test_file_name_cannot_lead_elsewhere(api, dataset, name):
+    body = {"filename": name, "size": 1, "sha256_hash": "a" * 64}
+    assert api.post(f"/datasets/{dataset()}/upload/multipart/initiate", json=body).status_code == 422
+
+
+@pytest.mark.parametrize("name", ["Si 100 %25 #1?.txt", "Größe.txt", "..txt"])
+def test_odd_file_name_survives_the_round_trip(client, dataset, tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"bytes of " + name.encode())
+    mfid = dataset()
+    client.datasets.add_file(mfid, str(path))
+    paths = client.datasets.download(mfid, output_dir=str(tmp_path / "down"))
+    assert Path(paths[1]).name == name
+    assert Path(paths[1]).read_bytes() == path.read_bytes()
+
+
+def test_html_is_never_shown_inline(client, dataset, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("<script>alert(1)</script>")
+    file = client.datasets.add_file(dataset(), str(page))["associated_file"]
+    answer = httpx.get(client.files.get_download_link(file["mfid"], disposition="inline"))
+    assert answer.headers["Content-Disposition"].startswith("attachment")
+
+
+def test_catalogued_file_has_a_record_but_no_bytes_here(client, api, dataset, spectrum):
+    mfid = dataset()
+    body = {"filename": "raw.h5", "storage_backend": "local", "storage_path": "/data/raw.h5", "size": 5}
+    file = api.post(f"/datasets/{mfid}/files", json=body).json()
+    assert client.datasets.get_download_links(mfid) == {file["mfid"]: None}
+    assert api.get(f"/files/{file['mfid']}/download_link").status_code == 409
+    assert api.post(f"/datasets/{mfid}/files", json=body | {"storage_backend": "gcs"}).status_code == 422
+
+
+def test_deleted_file_is_gone_from_the_dataset(client, dataset, spectrum):
+    mfid = dataset()
+    file = client.datasets.add_file(mfid, str(spectrum))["associated_file"]
+    client.files.delete(file["mfid"])
+    assert client.datasets.list_files(mfid) == []
+    assert client.datasets.get_download_links(mfid) == {}
+    with pytest.raises(requests.HTTPError, match="404"):
+        client.files.get(file["mfid"])

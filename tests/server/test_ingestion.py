@@ -1,0 +1,126 @@
+"""Ingestion: finds what is in a file, fills gaps, and leaves alone what people wrote."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+import pytest
+from PIL import Image
+
+from crucible_lineage.server import start_server
+from crucible_lineage.server.ingest.ingestors import ingest
+
+
+@pytest.fixture
+def ingested(client, dataset):
+    """Uploads a file to a dataset and waits for its ingestion; gives the dataset's record and the request."""
+
+    def run(path, mfid=None, **fields):
+        mfid = mfid or dataset(**fields)
+        result = client.datasets.add_file(mfid, str(path), wait_for_ingestion_response=True)
+        return client.datasets.get(mfid, include_metadata=True), result["ingestion_request"]
+
+    return run
+
+
+def test_table_is_described_by_its_header_and_columns(spectrum):
+    name, found = ingest(spectrum, spectrum.name, None)
+    assert name == "DelimitedTextIngestor"
+    assert found.metadata == {
+        "laser_nm": 632.8,
+        "operator": "Ada",
+        "table": {
+            "rows": 2,
+            "columns": [
+                {"name": "shift", "min": 620.9, "max": 1001.4},
+                {"name": "counts", "min": 120.0, "max": 980.0},
+            ],
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("prose.txt", b"It was a dark\nand stormy night; the rain fell, in torrents\n"),
+        ("binary.csv", b"\x00\x01\x02"),
+        ("empty.csv", b""),
+        ("broken.json", b"{"),
+        ("nan.json", b'{"a": NaN}'),
+        ("deep.json", b"[" * 100_000),
+        ("broken.png", b"\x89PNG\r\n\x1a\n"),
+        ("broken.h5", b"\x89HDF\r\n\x1a\n"),
+        ("unknown.xyz", b"abc"),
+    ],
+)
+def test_file_that_says_nothing_is_no_error(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    _, found = ingest(path, name, None)
+    assert found.metadata in ({}, {"a": None}) or name == "prose.txt"
+
+
+def test_unsupported_file_is_complete_without_metadata(ingested, tmp_path):
+    path = tmp_path / "raw.sif"
+    path.write_bytes(b"Andor Technology")
+    record, request = ingested(path)
+    assert request["status"] == "complete"
+    assert record["scientific_metadata"] is None
+
+
+def test_gaps_are_filled_and_what_the_user_gave_stays(client, dataset, ingested, spectrum):
+    mfid = dataset("mine", data_format=None)
+    client.datasets.update_scientific_metadata(
+        mfid, {"operator": "Marie", "crucible_lineage": {"step": "raw"}, "table": {"rows": 99}}
+    )
+    record, request = ingested(spectrum, mfid)
+    assert (record["dataset_name"], record["data_format"]) == ("mine", "txt")
+    document = record["scientific_metadata"]
+    assert (document["operator"], document["laser_nm"], document["table"]["rows"]) == ("Marie", 632.8, 99)
+    assert document["crucible_lineage"] == {"step": "raw"}
+    assert request["ingestion_class"] == "DelimitedTextIngestor"
+
+
+def test_parser_never_writes_the_provenance_record(ingested, tmp_path):
+    path = tmp_path / "run.json"
+    path.write_text('{"crucible_lineage": {"forged": true}, "temperature_K": 300}')
+    record, _ = ingested(path)
+    assert record["scientific_metadata"] == {"temperature_K": 300}
+
+
+def test_image_gets_a_thumbnail_and_its_dimensions(client, ingested, tmp_path):
+    path = tmp_path / "sem.tif"
+    Image.new("I;16", (300, 100), 500).save(path)
+    record, _ = ingested(path)
+    assert record["scientific_metadata"]["image"]["width_px"] == 300
+    assert [thumbnail["mime_type"] for thumbnail in client.datasets.get_thumbnails(record["unique_id"])] == ["image/png"]
+
+
+def test_request_of_a_killed_worker_is_taken_up_again(tmp_path, client, spectrum):
+    from crucible import CrucibleClient
+    from crucible.models import Dataset
+
+    with start_server(tmp_path / "data") as server:
+        one = CrucibleClient(server.url, server.api_key)
+        mfid = one.datasets.create(Dataset(dataset_name="x"))["dsid"]
+        file = one.datasets.add_file(mfid, str(spectrum))["associated_file"]
+        number = one.ingestions.list(file_mfid=file["mfid"])[0]["id"]
+        one.ingestions.wait(number) if hasattr(one.ingestions, "wait") else None
+    with sqlite3.connect(tmp_path / "data" / "crucible.db") as db:
+        db.execute("UPDATE ingestion_request SET status = 'started', worker = 'dead0000', ingestion_class = NULL")
+    db.close()
+    with start_server(tmp_path / "data") as server:
+        two = CrucibleClient(server.url, server.api_key)
+        deadline = time.monotonic() + 10
+        while (request := two.ingestions.get(number))["status"] != "complete" and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert request["ingestion_class"] == "DelimitedTextIngestor"
+
+
+def test_not_requested_ingestion_is_left_alone(api, client, dataset, spectrum):
+    file = client.datasets.add_file(dataset(), str(spectrum))["associated_file"]
+    made = api.post(f"/files/{file['mfid']}/ingest", params={"status": "not_requested"}).json()
+    later = api.post(f"/files/{file['mfid']}/ingest").json()
+    client.ingestions.wait(later["id"])
+    assert client.ingestions.get(made["id"])["status"] == "not_requested"

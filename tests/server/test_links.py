@@ -1,0 +1,82 @@
+"""Links and graphs: parent to child, associations, no cycles, nothing that the caller may not see."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+
+
+def test_link_is_seen_from_both_ends(client, dataset):
+    raw, calibrated = dataset("raw"), dataset("calibrated")
+    client.datasets.link(raw, calibrated, relationship_type="is_derived_from")
+    client.datasets.link(raw, calibrated)
+    assert [record["unique_id"] for record in client.datasets.list_children(raw)] == [calibrated]
+    assert [record["unique_id"] for record in client.datasets.list_parents(calibrated)] == [raw]
+    assert client.datasets.list_parents(calibrated, relationship_type="is_part_of") == []
+    seen = client.get_links(calibrated)[0]
+    assert (seen["unique_id"], seen["direction"], seen["relationship_type"]) == (raw, "source", "is_derived_from")
+    client.datasets.unlink(raw, calibrated)
+    assert client.datasets.list_children(raw) == []
+
+
+def test_link_that_closes_a_cycle_is_refused(client, dataset):
+    a, b, c = dataset("a"), dataset("b"), dataset("c")
+    client.datasets.link(a, b)
+    client.datasets.link(b, c)
+    for parent, child in ((c, a), (b, a), (a, a)):
+        with pytest.raises(requests.HTTPError, match="422"):
+            client.datasets.link(parent, child)
+
+
+def test_unknown_relationship_and_unlike_ends_are_refused(client, api, dataset, sample):
+    a, b, s = dataset(), dataset(), sample()
+    assert api.post(f"/datasets/{a}/children/{b}?relationship_type=cousin").status_code == 422
+    assert api.post(f"/datasets/{a}/children/{s}").status_code == 404
+    assert api.delete(f"/datasets/{a}/children/{b}").status_code == 404
+
+
+def test_sample_association_is_listed_on_both_sides(client, dataset, sample):
+    d, s = dataset(), sample()
+    client.link(s, d)
+    assert [record["unique_id"] for record in client.datasets.list(sample_mfid=s)] == [d]
+    assert [record["unique_id"] for record in client.samples.list(dataset_mfid=d)] == [s]
+    assert client.samples.get(s)["datasets"][0]["unique_id"] == d
+    client.unlink(d, s)
+    assert client.datasets.list(sample_mfid=s) == []
+
+
+def test_graph_holds_the_whole_component_once(client, dataset, sample):
+    raw, mid, leaf, wafer = dataset("raw"), dataset("mid"), dataset("leaf"), sample()
+    client.datasets.link(raw, mid, relationship_type="is_derived_from")
+    client.datasets.link(mid, leaf)
+    client.datasets.link_sample(raw, wafer)
+    near, whole = client.graphs.get(mid), client.graphs.get(leaf, recursive=True)
+    assert {node["id"] for node in near["nodes"]} == {raw, mid, leaf}
+    assert {node["id"] for node in whole["nodes"]} == {raw, mid, leaf, wafer}
+    assert {(edge["source"], edge["target"]) for edge in whole["edges"]} == {(raw, mid), (mid, leaf), (wafer, raw)}
+    assert whole["edges"] == whole["links"]
+    assert client.graphs.get(leaf, recursive=True, as_networkx=True).is_directed()
+
+
+def test_isolated_dataset_is_a_graph_of_one_node(client, dataset):
+    mfid = dataset("alone")
+    graph = client.graphs.get(mfid, recursive=True)
+    assert [node["name"] for node in graph["nodes"]] == ["alone"]
+    assert graph["edges"] == []
+
+
+def test_graph_leaves_out_what_the_caller_may_not_read(client, guest, dataset):
+    secret, shown = dataset("secret parent"), dataset("public child")
+    client.datasets.link(secret, shown)
+    client.datasets.set_public(shown)
+    assert [node["id"] for node in guest.graphs.get(shown)["nodes"]] == [shown]
+    assert guest.get_links(shown) == []
+
+
+def test_project_graph_holds_all_of_a_project(client, dataset):
+    client.projects.create({"project_id": "graphed", "organization": "MF", "project_lead": "local"})
+    a, b = dataset("a", project_id="graphed"), dataset("b", project_id="graphed")
+    client.datasets.link(a, b)
+    graph = client.graphs.project("graphed")
+    assert {node["id"] for node in graph["nodes"]} == {a, b}
+    assert len(graph["edges"]) == 1
