@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format wheel-check
+.PHONY: demo test lint format crash
 
 demo: .venv/demo.installed  ## set up, and run the demo: raw to analyzed, with its lineage
 	$(BIN)/crucible-lineage demo
@@ -16,14 +16,14 @@ lint: .venv/test.installed .typecheck  ## style, types, import arrows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=.typecheck $(BIN)/mypy -p crucible_lineage
-	PYTHONPATH=.typecheck $(BIN)/lint-imports
+	cd .typecheck && ../$(BIN)/lint-imports ../pyproject.toml
 
 format: .venv/test.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-wheel-check: .venv/test.installed  ## the wheel, installed elsewhere, imports every module
-	$(BIN)/python -m pytest tests/packaging --run-wheel
+crash: .venv/test.installed  ## killed before every single request, and run again
+	CRASH_STEP=1 $(BIN)/python -m pytest tests/crash --timeout 3600
 
 # The package as it is once installed, tasks and flows inside: what type and import checkers have to see.
 .typecheck: Makefile

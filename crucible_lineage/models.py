@@ -19,6 +19,7 @@ __all__ = [
     "Account",
     "Dataset",
     "DatasetCreate",
+    "DeletedRecord",
     "DeletionRequest",
     "FacetValue",
     "FileRecord",
@@ -26,6 +27,7 @@ __all__ = [
     "IngestionRequest",
     "Instrument",
     "InstrumentCreate",
+    "InstrumentRef",
     "Keyword",
     "Link",
     "Metadata",
@@ -33,6 +35,7 @@ __all__ = [
     "Profile",
     "Project",
     "ProjectCreate",
+    "ProjectRef",
     "Received",
     "RemoteFileCreate",
     "Sample",
@@ -57,7 +60,7 @@ def _iso(value: object) -> object:
 
 
 Mfid = Annotated[str, AfterValidator(_mfid)]
-Timestamp = Annotated[str, BeforeValidator(_iso)]
+Timestamp = Annotated[str | datetime, BeforeValidator(_iso)]  # text once it is validated
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,24}$")]
 
 

@@ -6,16 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from crucible_lineage.flows.artifacts import leave_artifacts
 from crucible_lineage.tasks.materialize import materialize, used_to_json
 from crucible_lineage.tasks.retries import is_transient
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
-from prefect.states import Completed, Failed, State
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
 
-from crucible_lineage.flows.artifacts import leave_artifacts
 from crucible_lineage.pipeline.bind import BoundPipeline, BoundStep, bind_file
 from crucible_lineage.pipeline.inputs import existing_dataset
 from crucible_lineage.pipeline.materialize import Materialized
@@ -50,7 +53,12 @@ def observing(listener: Listener) -> Iterator[Observer]:
         _observer.reset(token)
 
 
-@flow(name="run-pipeline", flow_run_name="{pipeline}", persist_result=False)
+def _run_name() -> str:
+    """The run is called like the pipeline's file."""
+    return Path(flow_run.parameters["pipeline"]).stem
+
+
+@flow(name="run-pipeline", flow_run_name=_run_name, persist_result=False)
 def run_pipeline(pipeline: str, crucible: CrucibleConnection | None = None) -> State[Any]:
     """Completed if every step of a pipeline has its result; Failed, with the reasons, if not.
 
@@ -91,7 +99,7 @@ class PrefectEngine:
         """The step has been submitted."""
         retries = step.spec.retries
         options = {"retries": retries, "retry_condition_fn": None} if retries else {"retry_condition_fn": is_transient}
-        made: Running = materialize.with_options(**options).submit(  # type: ignore[call-overload]
+        made: Running = materialize.with_options(**options).submit(
             self.path, step.name, used_to_json(used), run_id, self.connection
         )
         return made

@@ -84,7 +84,7 @@ def demo_data(demo_origin: tuple[Path, str], tmp_path: Path) -> Path:
     return folder
 
 
-LAB = '''
+LAB = """
 from pathlib import Path
 
 from crucible_lineage import step
@@ -116,7 +116,7 @@ def split(counts: Path, *, at: float = 2.5, low: Path, high: Path) -> dict:
 @step
 def fail(counts: Path, *, out: Path) -> dict:
     raise RuntimeError("the lamp was off")
-'''
+"""
 
 PIPELINE = """
 pipeline: counting

@@ -13,7 +13,14 @@ import click
 
 from crucible_lineage.cli.engines import run_with_engine
 from crucible_lineage.cli.lineage import write_picture
-from crucible_lineage.cli.options import FAILURE, crucible_options, json_option, open_session, print_json, reports_errors
+from crucible_lineage.cli.options import (
+    FAILURE,
+    crucible_options,
+    json_option,
+    open_session,
+    print_json,
+    reports_errors,
+)
 from crucible_lineage.cli.progress import Progress
 from crucible_lineage.errors import InputError
 from crucible_lineage.fetch import fetch_lineage

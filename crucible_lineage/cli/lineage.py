@@ -48,7 +48,7 @@ def lineage_command(
     output: Path | None,
     kind: str | None,
 ) -> None:
-    """Show the lineage of the dataset MFID as a tree, or write it as a picture: -o FILE.svg, .html, .mmd, .dot, .json."""
+    """Show the lineage of the dataset MFID as a tree, or write it as a picture (-o FILE.svg, .html and so on)."""
     chosen = kind or (output.suffix.lstrip(".").lower() if output else None)
     if chosen is not None and chosen not in RENDERERS:
         raise InputError(f"there is no format {chosen!r}; there are: {', '.join(RENDERERS)} (name one with --format)")

@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 from crucible_lineage.client.aliases import also_called
 from crucible_lineage.client.contents import DSID, AddedFile, ContentCalls
+from crucible_lineage.client.deletions import DeletionCalls
 from crucible_lineage.client.files import FileCalls
 from crucible_lineage.client.filters import DatasetFilters, sent_filters
 from crucible_lineage.client.ingestions import IngestionCalls
@@ -143,10 +144,7 @@ class DatasetCalls(ContentCalls):
     @also_called(**DSID)
     def delete(self, mfid: str, reason: str | None = None) -> DeletionRequest:
         """The request to delete the dataset; it is hidden from lists at once, and deleted after a review."""
-        what = f"request deletion of dataset {mfid}"
-        path = f"/resources/{segment(mfid)}/delete"
-        answer = self._session.call("POST", path, what, mfid=mfid, params={"reason": reason})
-        return parse(DeletionRequest, answer, what)
+        return DeletionCalls(self._session).request(mfid, reason)
 
     @also_called(**KINSHIP)
     def link_parent_child(self, parent_mfid: str, child_mfid: str, relationship_type: str | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Unpack
+from typing import Unpack
 
 from crucible_lineage.client.filters import DeletionFilters, sent_filters
 from crucible_lineage.client.paging import pages
@@ -37,12 +37,9 @@ class DeletionCalls:
 
     def list(self, *, limit: int | None = None, **filters: Unpack[DeletionFilters]) -> list[DeletionRequest]:
         """Deletion requests, all or `limit` of them."""
-        params: dict[str, Any] = {**filters}
-        direction = params.pop("direction", None)  # the one list that takes a direction without a sort
-        params = {**sent_filters(params, DeletionFilters), "direction": direction}
-        return list(
-            pages(self._session, "/deletion_requests", DeletionRequest, "list deletion requests", params, limit)
-        )
+        params = sent_filters(filters, DeletionFilters)
+        what = "list deletion requests"
+        return list(pages(self._session, "/deletion_requests", DeletionRequest, what, params, limit))
 
     def approve(self, request_id: int, *, notes: str | None = None, elevated: bool = False) -> DeletionRequest:
         """The request, approved: the resource may be deleted now."""

@@ -161,8 +161,6 @@ def sent_filters(given: Mapping[str, Any], allowed: type) -> dict[str, Any]:
             raise InputError(f"{name} and {wire_name} mean the same filter; give one of them")
         if value is not None:
             params[wire_name] = _moment(wire_name, value)
-    if "direction" in params and "sort" not in params:
-        raise InputError("direction is given without sort; say by what to sort")
     return params
 
 

@@ -49,7 +49,7 @@ def _items(session: Session, path: str, what: str, params: Params, size: int) ->
         cursor, total = page.get("next_cursor"), page.get("total")
         if not items:
             return
-        if cursor is not None:
+        if cursor:
             position = {"cursor": cursor}
         elif "cursor" not in position and isinstance(total, int) and offset < total:
             position = {"offset": offset}

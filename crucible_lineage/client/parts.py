@@ -95,9 +95,8 @@ class PartSender:
             if error is None:
                 return
             wait_s = _part_wait_s(error, number, self._session.retry)
-            if wait_s is None or self._stopped.is_set():
+            if wait_s is None or self._stopped.wait(wait_s):
                 raise error
-            self._session.sleep(wait_s)
             if error.status == 403:
                 link = self._sign([part])[part.number]
 

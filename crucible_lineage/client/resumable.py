@@ -61,6 +61,7 @@ class _Chunks:
     def __init__(self, storage: Storage, outgoing: Outgoing, url: str, chunk_size: int, meter: Meter) -> None:
         self._storage = storage
         self._outgoing = outgoing
+        self._what = f"send {outgoing.filename}"
         self._url = url
         self._chunk_size = chunk_size
         self._meter = meter
@@ -72,10 +73,8 @@ class _Chunks:
         failures = itertools.count(1)
         failed = False
         while offset is not None:
-            length = min(self._chunk_size, size - offset)
             try:
-                response = self._probe() if failed else self._put(offset, length)
-                reached = self._reached(response, offset, 0 if failed else length)
+                reached = self._asked() if failed else self._advanced(offset)
             except CrucibleError as error:
                 wait_s = _wait_s(error, next(failures), session.retry)
                 if wait_s is None:
@@ -83,23 +82,44 @@ class _Chunks:
                 session.sleep(wait_s)
                 failed = True
                 continue
-            if reached is None or reached > offset:
-                self._meter.add((size if reached is None else reached) - offset)
+            self._meter.add((size if reached is None else reached) - offset)
+            if not failed:
                 failures = itertools.count(1)
             failed = False
             offset = reached
 
-    def _reached(self, response: httpx.Response, offset: int, length: int) -> int | None:
-        """How many bytes storage has, by its own word if it gives one; None if it has them all."""
+    def _asked(self) -> int | None:
+        """How many bytes storage says that it has; None if it has them all."""
+        headers = {"Content-Range": f"bytes */{self._outgoing.checksums.size}"}
+        response = self._storage.put(self._url, self._what, headers=headers)
+        return self._reached(response, without_range=0)
+
+    def _advanced(self, offset: int) -> int | None:
+        """How many bytes storage has after one more chunk; None if it has them all."""
+        size = self._outgoing.checksums.size
+        length = min(self._chunk_size, size - offset)
+        response = self._storage.put(
+            self._url,
+            self._what,
+            headers={"Content-Range": f"bytes {offset}-{offset + length - 1}/{size}"},
+            content=self._content(offset, length),
+            size=length,
+            read_s=CHUNK_READ_S,
+        )
+        reached = self._reached(response, without_range=offset + length)
+        if reached is not None and reached <= offset:
+            raise ServerError(f"could not {self._what}: storage took nothing of a chunk", status=response.status_code)
+        return reached
+
+    def _reached(self, response: httpx.Response, *, without_range: int) -> int | None:
+        """What an answer says about the bytes that are there: a Range header, or none, or that all are."""
         if response.status_code in (200, 201):
             self._check(response)
             return None
         if response.status_code != 308:
-            raise storage_error(response, f"send {self._outgoing.filename}")
+            raise storage_error(response, self._what)
         held = re.fullmatch(r"bytes=0-(\d+)", response.headers.get("range", ""))
-        if held:
-            return int(held[1]) + 1
-        return offset + length if length else 0
+        return int(held[1]) + 1 if held else without_range
 
     def _check(self, response: httpx.Response) -> None:
         """Storage's own checksum of the whole, where it gives one, is ours."""
@@ -109,21 +129,6 @@ class _Chunks:
             return
         if stored not in (None, crc32c_text(self._outgoing.checksums.crc32c)):
             raise ChecksumError(f"could not {self._outgoing.what}: storage has other bytes than were sent")
-
-    def _put(self, offset: int, length: int) -> httpx.Response:
-        content_range = f"bytes {offset}-{offset + length - 1}/{self._outgoing.checksums.size}"
-        return self._storage.put(
-            self._url,
-            f"send {self._outgoing.filename}",
-            headers={"Content-Range": content_range},
-            content=self._content(offset, length),
-            size=length,
-            read_s=CHUNK_READ_S,
-        )
-
-    def _probe(self) -> httpx.Response:
-        headers = {"Content-Range": f"bytes */{self._outgoing.checksums.size}"}
-        return self._storage.put(self._url, f"send {self._outgoing.filename}", headers=headers)
 
     def _content(self, offset: int, length: int) -> Iterator[bytes]:
         sent = 0

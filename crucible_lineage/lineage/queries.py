@@ -36,7 +36,7 @@ def shortest_path(graph: LineageGraph, ancestor: str, descendant: str) -> tuple[
         following = []
         for mfid in frontier:
             for child in graph.children(mfid):
-                if True:
+                if child not in came_from:
                     came_from[child] = mfid
                     following.append(child)
         frontier = following

@@ -137,7 +137,9 @@ class _Binder:
             for role, given in step.sources.items():
                 for source in given:
                     outputs = bound[source.source].inspection.outputs if source.source in bound else None
-                    if (fault := _output_fault(source, outputs, is_input=source.source in self.spec.inputs)) is not None:
+                    if (
+                        fault := _output_fault(source, outputs, is_input=source.source in self.spec.inputs)
+                    ) is not None:
                         self._find(("steps", name, "inputs", role), f"step {name!r}: {fault}")
 
     def _is_selection(self, source: Source) -> bool:

@@ -131,13 +131,12 @@ def used_datasets(
     used = []
     for role, sources in step.sources.items():
         for source in sources:
-            for dataset in _datasets_of(step, source, inputs, results):
+            for dataset in _datasets_of(source, inputs, results):
                 used.append(UsedDataset(role, dataset, _files_of(step, role, source, dataset)))
     return tuple(used)
 
 
 def _datasets_of(
-    step: BoundStep,
     source: Source,
     inputs: Mapping[str, tuple[DatasetRef, ...] | None],
     results: Mapping[str, Mapping[str, DatasetRef]],

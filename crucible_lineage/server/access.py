@@ -9,6 +9,7 @@ admin: also share, move, delete. owner: also give away. platform_admin: everythi
 # ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -68,25 +69,19 @@ READABLE = f"""(
                        WHERE access.user_id = :user)
 )"""
 
-# Every source of a role, one row each.
-_ROLES = (
-    """
-    SELECT resource.id, 5 AS role FROM resource WHERE resource.id IN ({ids}) AND owner_id = :user
-    UNION ALL SELECT resource.id, 1 FROM resource
-        WHERE resource.id IN ({ids}) AND (public OR resource.type = 'instrument')
-    UNION ALL SELECT resource_id, role FROM access WHERE resource_id IN ({ids}) AND user_id = :user
-    UNION ALL SELECT resource.id, access.role FROM resource JOIN access ON access.resource_id = resource.project_id
-        WHERE resource.id IN ({ids}) AND access.user_id = :user
-    UNION ALL SELECT resource.id, 4 FROM resource JOIN resource AS home ON home.id = resource.project_id
-        WHERE resource.id IN ({ids}) AND home.owner_id = :user
-    UNION ALL SELECT resource_id, role FROM access
-        WHERE resource_id IN ({ids}) AND project_id IN ("""
-    + _MY_PROJECTS
-    + """)
-    UNION ALL SELECT dataset.id, 2 FROM dataset JOIN access ON access.resource_id = dataset.instrument_id
-        WHERE dataset.id IN ({ids}) AND access.user_id = :user
+# Every source of a role on the resources :ids, one row each.
+_ROLES = f"""
+    WITH wanted AS (SELECT resource.* FROM resource WHERE id IN (SELECT value FROM json_each(:ids)))
+    SELECT id, 5 AS role FROM wanted WHERE owner_id = :user
+    UNION ALL SELECT id, 1 FROM wanted WHERE public OR type = 'instrument'
+    UNION ALL SELECT id, role FROM wanted JOIN access ON resource_id = id WHERE user_id = :user
+    UNION ALL SELECT id, role FROM wanted JOIN access ON resource_id = wanted.project_id WHERE user_id = :user
+    UNION ALL SELECT wanted.id, 4 FROM wanted JOIN resource AS home ON home.id = wanted.project_id
+        WHERE home.owner_id = :user
+    UNION ALL SELECT id, role FROM wanted JOIN access ON resource_id = id WHERE access.project_id IN ({_MY_PROJECTS})
+    UNION ALL SELECT id, 2 FROM wanted JOIN dataset USING (id) JOIN access ON resource_id = instrument_id
+        WHERE user_id = :user
 """
-)
 
 
 def roles(db: sqlite3.Connection, caller: Caller, ids: Iterable[int]) -> dict[int, int]:
@@ -100,8 +95,7 @@ def roles(db: sqlite3.Connection, caller: Caller, ids: Iterable[int]) -> dict[in
 def user_roles(db: sqlite3.Connection, user_id: int, ids: Iterable[int]) -> dict[int, int]:
     """A user's own role on each of these resources, without administrator's privileges."""
     found = dict.fromkeys(ids, NONE)
-    numbers = ",".join(str(int(number)) for number in found)
-    for number, role in db.execute(_ROLES.format(ids=numbers), {"user": user_id}):
+    for number, role in db.execute(_ROLES, {"user": user_id, "ids": json.dumps(list(found))}):
         found[number] = max(found[number], role)
     return found
 

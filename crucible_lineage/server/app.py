@@ -5,12 +5,10 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from crucible_lineage import __version__
-from crucible_lineage.server.http import BodyLimit, Service, add_error_handlers
+from crucible_lineage.server.http import PREFIX, BodyLimit, Service, add_error_handlers
 from crucible_lineage.server.routes import ROUTERS
 
-__all__ = ["PREFIX", "build_app"]
-
-PREFIX = "/api/v3"
+__all__ = ["build_app"]
 
 
 def build_app(service: Service) -> FastAPI:
@@ -25,8 +23,8 @@ def build_app(service: Service) -> FastAPI:
         strict_content_type=False,
     )
     app.state.service = service
-    for router in ROUTERS:
-        app.include_router(router, prefix=PREFIX)
+    for router in ROUTERS:  # include_router would build each route a second time, and only at the first request
+        app.router.routes.extend(router.routes)
     add_error_handlers(app)
     app.add_middleware(BodyLimit, unlimited_prefix=f"{PREFIX}/storage/")
     return app

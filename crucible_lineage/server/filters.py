@@ -18,7 +18,7 @@ from crucible_lineage.server.references import project_row, select_project, user
 
 __all__ = [
     "ChildDatasetQuery", "ChildSampleQuery", "DatasetFacetQuery", "DatasetQuery", "ResourceQuery", "SampleFacetQuery",
-    "SampleQuery", "Where", "cursor_page", "list_page", "moment", "where",
+    "SampleQuery", "Where", "cursor_page", "list_page", "where",
 ]  # fmt: skip
 
 
@@ -28,7 +28,6 @@ def _moment(text: str) -> str:
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec="microseconds")
 
 
-moment = _moment
 Moment = Annotated[str, AfterValidator(_moment)]
 Principals = Annotated[list[str], Field(max_length=10)]
 

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crucible_lineage.server.access import Caller
@@ -23,11 +24,12 @@ from crucible_lineage.server.links import Links
 from crucible_lineage.server.storage import Storage
 
 __all__ = [
-    "BodyLimit", "Call", "Direction", "Form", "Json", "Limit", "Loose", "Offset", "Service",
+    "PREFIX", "BodyLimit", "Call", "Direction", "Form", "Json", "Limit", "Loose", "Offset", "Service",
     "add_error_handlers", "invalid", "page", "refuse", "router",
 ]  # fmt: skip
 
 Json = Any
+PREFIX = "/api/v3"
 MAX_BODY_BYTES = (
     8 << 20
 )  # chosen: metadata may take half of it, thumbnails the rest; files travel by the storage routes
@@ -38,6 +40,7 @@ Offset = Annotated[int, Query(ge=0, le=MAX_ROW_ID)]
 Direction = Literal["asc", "desc"]
 
 log = logging.getLogger("crucible_lineage.server")
+log.addHandler(logging.NullHandler())  # silent unless the program that embeds the server listens
 
 
 class Form(BaseModel):
@@ -153,11 +156,11 @@ async def _authenticate(request: Request) -> AuthenticatedCall:
 
 def base_url(request: Request) -> str:
     """Scheme, host and prefix as the caller sees them, without a final slash."""
-    return f"{request.url.scheme}://{request.url.netloc}/api/v3"
+    return f"{request.url.scheme}://{request.url.netloc}{PREFIX}"
 
 
 Call = Annotated[AuthenticatedCall, Depends(_authenticate)]
-router = partial(APIRouter, route_class=StrictRoute)
+router = partial(APIRouter, prefix=PREFIX, route_class=StrictRoute)
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -197,6 +200,8 @@ class BodyLimit:
 
         try:
             await self.app(scope, counted, noted)
+        except ClientDisconnect:
+            return
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"].split("/storage/")[0])
             if started:

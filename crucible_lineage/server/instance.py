@@ -59,7 +59,7 @@ def instance_id(data_dir: Path | str) -> str | None:
 def open_folder(data_dir: Path | str) -> DataFolder:
     """The data folder, made and furnished if it is new. Safe when several processes do it at once."""
     folder = DataFolder(Path(data_dir).expanduser().resolve())
-    folder.root.mkdir(parents=True, exist_ok=True)
+    folder.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with FileLock(folder.lock):
         for place in (folder.contents, folder.uploads, folder.workers):
             place.mkdir(exist_ok=True)

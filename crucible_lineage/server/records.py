@@ -12,10 +12,11 @@ from typing import Any
 
 from crucible_lineage.server.access import ADMIN, PLATFORM_ADMIN, ROLE_NAMES, VIEWER, Caller, capabilities, roles
 from crucible_lineage.server.database import placeholders
+from crucible_lineage.server.people import grants, members
 
 __all__ = [
-    "DATASETS", "INSTRUMENTS", "PROJECTS", "SAMPLES", "SELECTS", "Embed", "file_record", "load", "public_user",
-    "records", "user_record",
+    "DATASETS", "INSTRUMENTS", "PROJECTS", "SAMPLES", "SELECTS", "Embed", "etag", "file_record", "link_records", "load",
+    "names", "records",
 ]  # fmt: skip
 
 Record = dict[str, Any]
@@ -67,7 +68,7 @@ def records(
     ids = [row["id"] for row in rows]
     held = roles(db, caller, ids)
     documents = _documents(db, ids) if embed.metadata else {}
-    links = _links(db, caller, ids) if embed.links else {}
+    links = link_records(db, caller, ids) if embed.links else {}
     deletions = _open_deletions(db, [row["id"] for row in rows if row["hidden"]])
     found: list[Record] = []
     for row in rows:
@@ -92,22 +93,6 @@ def records(
     if kind in ("project", "instrument"):
         _embed_members(db, rows, found, held, embed)
     return found
-
-
-def public_user(row: sqlite3.Row | None) -> Record | None:
-    if row is None:
-        return None
-    return {name: row[name] for name in ("unique_id", "username", "first_name", "last_name")}
-
-
-def user_record(row: sqlite3.Row) -> Record:
-    return {
-        **(public_user(row) or {}),
-        "id": row["id"],
-        "email": row["email"],
-        "is_service_account": bool(row["is_service_account"]),
-        "platform_role": row["platform_role"],
-    }
 
 
 def file_record(row: sqlite3.Row) -> Record:
@@ -214,7 +199,7 @@ def _documents(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Any]:
     return {number: json.loads(document) for number, document in found}
 
 
-def _links(db: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> dict[int, list[Record]]:
+def link_records(db: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> dict[int, list[Record]]:
     """The links of each resource, as seen from it, to other ends that the caller may read."""
     marks = placeholders(ids)
     rows = db.execute(
@@ -245,18 +230,15 @@ def _links(db: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> dict[i
     return found
 
 
-links = _links
-
-
 def names(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, sqlite3.Row]:
     """For each id a row with `mfid`, `type`, `name` and the project's `slug`."""
-    numbers = ",".join(str(int(number)) for number in ids)
     rows = db.execute(
-        f"""SELECT resource.id, mfid, type, home.slug AS slug,
+        """SELECT resource.id, mfid, type, home.slug AS slug,
                 COALESCE(dataset_name, sample_name, project.title, project.slug, instrument.instrument_name) AS name
             FROM resource LEFT JOIN dataset USING (id) LEFT JOIN sample USING (id) LEFT JOIN project USING (id)
             LEFT JOIN instrument USING (id) LEFT JOIN project AS home ON home.id = resource.project_id
-            WHERE resource.id IN ({numbers})"""
+            WHERE resource.id IN (SELECT value FROM json_each(?))""",
+        (json.dumps(list(ids)),),
     )
     return {row["id"]: row for row in rows}
 
@@ -316,60 +298,3 @@ def _embed_members(
             record["scientific_metadata"] = None
         if row["type"] == "instrument" and role >= ADMIN and embed.members:
             record["members"] = grants(db, row["id"])
-
-
-def members(db: sqlite3.Connection, resource_id: int) -> list[Record]:
-    """The members of a project or the users bound to an instrument, without the lead or owner."""
-    rows = db.execute(
-        "SELECT user.*, access.role AS role FROM access JOIN user ON user.id = access.user_id WHERE resource_id = ?"
-        " ORDER BY user.last_name, user.unique_id",
-        (resource_id,),
-    )
-    return [{**user_record(row), "role": ROLE_NAMES[row["role"]]} for row in rows]
-
-
-def grants(db: sqlite3.Connection, resource_id: int) -> list[Record]:
-    """All that have a part in a resource, the owner first."""
-    owner = db.execute(
-        "SELECT user.* FROM resource JOIN user ON user.id = owner_id WHERE resource.id = ?", (resource_id,)
-    ).fetchone()
-    found = [_user_grant(owner, "owner")] if owner else []
-    for row in db.execute(
-        "SELECT user.*, role FROM access JOIN user ON user.id = user_id WHERE resource_id = ? ORDER BY user.unique_id",
-        (resource_id,),
-    ):
-        found.append(_user_grant(row, ROLE_NAMES[row["role"]]))
-    for row in db.execute(
-        "SELECT mfid, slug, title, role FROM access JOIN project ON project.id = access.project_id"
-        " JOIN resource ON resource.id = project.id WHERE access.resource_id = ? ORDER BY mfid",
-        (resource_id,),
-    ):
-        found.append(project_grant(row, ROLE_NAMES[row["role"]]))
-    public = db.execute("SELECT public FROM resource WHERE id = ?", (resource_id,)).fetchone()["public"]
-    return [*found, PUBLIC_GRANT] if public else found
-
-
-PUBLIC_GRANT = {"principal_id": "public", "principal_type": "public", "permission": "viewer"}
-
-
-def _user_grant(row: sqlite3.Row, permission: str) -> Record:
-    return {
-        "principal_id": row["unique_id"],
-        "principal_type": "service_account" if row["is_service_account"] else "user",
-        "permission": permission,
-        "slug": row["username"],
-        "display_name": f"{row['first_name']} {row['last_name']}".strip(),
-    }
-
-
-user_grant = _user_grant
-
-
-def project_grant(row: sqlite3.Row, permission: str) -> Record:
-    return {
-        "principal_id": row["mfid"],
-        "principal_type": "project",
-        "permission": permission,
-        "slug": row["slug"],
-        "display_name": row["title"] or row["slug"],
-    }

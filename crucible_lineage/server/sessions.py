@@ -118,14 +118,14 @@ def finish(call: AuthenticatedCall, upload: sqlite3.Row, received: Received | No
             if current is None or current["state"] == "aborted":
                 raise refuse(409, "The upload was aborted")
             if current["state"] == "completed":
-                return _completed(db, current)
-            if received is not None:
-                storage.keep(received.draft, upload["sha256"])
+                return completed(db, current)
             if upload["replaces_id"] is not None:
                 row = replace_content(db, upload["replaces_id"], upload["size"], upload["sha256"])
             else:
                 row = register(db, upload["dataset_id"], upload["filename"], upload["size"], upload["sha256"])
             db.execute("UPDATE upload SET state = 'completed', file_mfid = ? WHERE id = ?", (row["mfid"], upload["id"]))
+            if received is not None:
+                storage.keep(received.draft, upload["sha256"])
             record = file_record(row)
     finally:
         if received is not None:
@@ -144,6 +144,3 @@ def completed(db: sqlite3.Connection, upload: sqlite3.Row) -> Json:
     if row is None:
         raise refuse(404, "The uploaded file has been deleted since")
     return file_record(row)
-
-
-_completed = completed

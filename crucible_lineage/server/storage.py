@@ -6,6 +6,7 @@ to is whole. Names on disk come from checksums and random ids, never from what a
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import os
@@ -16,6 +17,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+from weakref import WeakValueDictionary
 
 import google_crc32c
 
@@ -50,6 +52,7 @@ class Storage:
 
     def __init__(self, folder: DataFolder) -> None:
         self.folder = folder
+        self._growing_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def content(self, sha256: str) -> Path:
         """Where the bytes with this checksum lie, or would lie."""
@@ -86,6 +89,10 @@ class Storage:
     def growing(self, upload_id: str) -> Path:
         """The single file of a resumable upload."""
         return self.folder.uploads / upload_id / "growing"
+
+    def growing_lock(self, upload_id: str) -> asyncio.Lock:
+        """Held while a chunk is written, so that two never mix."""
+        return self._growing_locks.setdefault(upload_id, asyncio.Lock())
 
     def keep_part(self, received: Received, upload_id: str, number: int) -> None:
         received.draft.replace(self.part(upload_id, number))

@@ -33,7 +33,11 @@ def test_a_pipeline_file_that_is_not_there_ends_with_code_2(data: Path, command:
 
 
 def test_a_failed_step_ends_with_code_1_and_its_reason(lab: Any, data: Path, command: Any) -> None:
-    lab.declare(lab.pipeline.read_text().replace(f"{lab.module}:scale", f"{lab.module}:fail").replace("    params: {factor: 3}\n", ""))
+    lab.declare(
+        lab.pipeline.read_text()
+        .replace(f"{lab.module}:scale", f"{lab.module}:fail")
+        .replace("    params: {factor: 3}\n", "")
+    )
     ran = command("run", lab.pipeline, "--data", data, "--engine", "local")
     assert ran.returncode == 1
     assert "RuntimeError: the lamp was off" in ran.stderr

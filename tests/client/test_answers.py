@@ -103,6 +103,18 @@ def test_a_page_is_followed_by_offset_where_there_is_no_cursor(stub: Any, client
     assert stub.calls[-1].query == {"limit": ["1000"], "offset": ["1000"]}
 
 
+def test_a_list_by_cursor_ends_with_the_last_cursor_whatever_the_total_says() -> None:
+    answers = iter(
+        [
+            {"items": [{"unique_id": MFID}], "total": 9, "next_cursor": "c"},
+            {"items": [{"unique_id": MFID}], "total": 9, "next_cursor": None},
+        ]
+    )
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=next(answers)))
+    with CrucibleClient("http://crucible.test", "k", retry=ONCE, transport=transport) as client:
+        assert len(client.datasets.list()) == 2
+
+
 def test_a_transient_refusal_is_waited_out(stub: Any, client: CrucibleClient, dsid: str) -> None:
     stub.fault("GET", "^/datasets/", times=2, status=503, headers={"Retry-After": "0"})
     assert client.datasets.get(dsid).unique_id == dsid

@@ -44,6 +44,17 @@ def test_an_interrupted_download_is_continued_where_it_stopped(
     assert path.read_bytes() == content
 
 
+def test_storage_that_ignores_the_range_is_read_from_the_start(
+    client: CrucibleClient, stub: Any, file: FileRecord, movie: Path, tmp_path: Path
+) -> None:
+    partial = tmp_path / f".movie.h5.{str(file.sha256_hash)[:16]}.part"
+    partial.write_bytes(movie.read_bytes()[:1000])
+    stub.fault("GET", "/object/", "short", headers={}, body=movie.read_bytes())
+    movie.unlink()
+    client.files.download(file, tmp_path)
+    assert movie.read_bytes() == stub.contents[file.mfid]
+
+
 def test_other_bytes_than_recorded_are_not_kept(
     client: CrucibleClient, stub: Any, file: FileRecord, tmp_path: Path
 ) -> None:

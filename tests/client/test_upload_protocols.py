@@ -74,6 +74,15 @@ def test_storage_that_is_down_ends_the_upload_after_some_tries(
     assert len(stub.storage_calls) == 4
 
 
+def test_storage_that_takes_nothing_of_a_chunk_is_not_fed_for_ever(
+    client: CrucibleClient, stub: Any, dsid: str, movie: Path
+) -> None:
+    stub.fault("PUT", "/resumable/", "pass")
+    stub.fault("PUT", "/resumable/", times=99, status=308, headers={"Range": f"bytes=0-{CHUNK - 1}"})
+    with pytest.raises(ServerError, match="took nothing"):
+        client.files.upload(dsid, movie, protocol="resumable")
+
+
 def test_a_checksum_of_storage_that_differs_is_an_error(
     client: CrucibleClient, stub: Any, dsid: str, spectrum: Path
 ) -> None:

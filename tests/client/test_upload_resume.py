@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +11,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client import CrucibleClient, RetryPolicy
-from crucible_lineage.errors import CrucibleError, RefusedError, UnreachableError
+from crucible_lineage.errors import CrucibleError, FileConflictError, RefusedError, UnreachableError
 
 QUICK = RetryPolicy(attempts=2, first_wait_s=0.001)
 
@@ -58,7 +56,7 @@ def test_an_upload_goes_on_after_its_process_was_killed(
         "CrucibleClient(url, key, state_folder=Path(state)).files.upload(dsid, path)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, stub.url, stub.key, str(state), dsid, str(movie)])
-    stub.fault("PUT", "/part/upload-1/3", "cut", action=lambda: os.kill(process.pid, signal.SIGKILL))
+    stub.fault("PUT", "/part/upload-1/3", "cut", action=process.kill)
     assert process.wait() != 0
     arrived = set(stub.sessions["upload-1"].parts)
     stub.storage_calls.clear()
@@ -108,6 +106,21 @@ def test_other_content_under_the_name_is_another_upload(
     movie.write_bytes(b"another run")
     uploaded = keeper.files.upload(dsid, movie)
     assert stub.contents[uploaded.file.mfid] == b"another run"
+
+
+def test_a_replacement_that_was_begun_does_not_go_on_unasked(
+    keeper: CrucibleClient, stub: Any, dsid: str, movie: Path
+) -> None:
+    first = keeper.files.upload(dsid, movie).file
+    movie.write_bytes(b"recalibrated")
+    stub.fault("POST", "/complete", "cut", times=2)
+    with pytest.raises(UnreachableError):
+        keeper.files.upload(dsid, movie, replace=True)
+    with pytest.raises(FileConflictError):
+        keeper.files.upload(dsid, movie)
+    assert stub.contents[first.mfid] != b"recalibrated"
+    keeper.files.upload(dsid, movie, replace=True)
+    assert stub.contents[first.mfid] == b"recalibrated"
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"upload_id": 1, "part_size": 2, "new": 3}', "[]"])

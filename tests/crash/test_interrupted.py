@@ -61,13 +61,11 @@ def mfids_of(printed: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
-def test_killed_before_any_request_and_run_again_it_ends_as_undisturbed(
-    lab: Any, tmp_path: Path, command: Any
-) -> None:
+def test_killed_before_any_request_and_run_again_it_ends_as_undisturbed(lab: Any, tmp_path: Path, command: Any) -> None:
     arguments = ["run", str(lab.pipeline), "--engine", "local", "--json"]
     undisturbed = json.loads(command(*arguments, "--data", tmp_path / "calm").stdout)
     wanted = state(command, tmp_path / "calm", mfids_of(undisturbed))
-    for number in range(1, 120, 7):  # every seventh request here; `make crash` tries them all
+    for number in range(1, 120, int(os.environ.get("CRASH_STEP", "9"))):  # `make crash` tries every request
         data = tmp_path / f"killed-{number}"
         killed = subprocess.run(
             [sys.executable, "-c", DYING, *arguments, "--data", str(data)],
@@ -97,9 +95,14 @@ def test_ctrl_c_in_mid_run_then_run_again_finishes(lab: Any, data: Path, command
         f"    while not Path({str(lab.folder / 'go')!r}).exists():\n        time.sleep(0.02)\n"
         "    (out / 'x.txt').write_text('1')\n",
     )
-    lab.declare(lab.pipeline.read_text() + f"  slow:\n    uses: {module}:slow\n    inputs: {{counts: total}}\n".replace("total}", "first}"))
+    lab.declare(
+        lab.pipeline.read_text()
+        + f"  slow:\n    uses: {module}:slow\n    inputs: {{counts: total}}\n".replace("total}", "first}")
+    )
     arguments = ["run", str(lab.pipeline), "--engine", "local", "--data", str(data)]
-    process = subprocess.Popen([sys.executable, "-m", "crucible_lineage", *arguments], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crucible_lineage", *arguments], stderr=subprocess.PIPE, text=True
+    )
     while not (lab.folder / "began").exists():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)

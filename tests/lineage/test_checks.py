@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crucible_lineage.ids import derive_mfid, mfid_time
+from crucible_lineage.ids import derive_mfid, mfid_bytes, mfid_from_bytes, mfid_time
 from crucible_lineage.lineage import Edge, LineageGraph, Node, check
 from crucible_lineage.lineage.checks import CHECKS
 
@@ -93,7 +93,9 @@ def test_a_child_with_an_earlier_id_is_older_than_its_parent(lab):
     scan = lab.raw("scan")
     early = derive_mfid({"early": True}, mfid_time(scan) - timedelta(seconds=1))
     same = derive_mfid({"same": True}, scan)
-    graph = LineageGraph([], [Edge(scan, early), Edge(scan, same), Edge("no mfid", scan)])
+    random_of_same_moment = mfid_from_bytes(mfid_bytes(scan)[:6] + b"\x70" + bytes(9))
+    children = [early, same, random_of_same_moment]
+    graph = LineageGraph([], [Edge("no mfid", scan), *(Edge(scan, child) for child in children)])
 
     assert [finding.ids for finding in found(graph, "older-than-parent")] == [(scan, early)]
 
@@ -163,6 +165,14 @@ def test_a_derived_dataset_with_links_taken_away_is_an_orphan_of_what_it_used(la
 
     assert finding.ids == (fixed, scan)
     assert finding.command == f"crucible link {scan} {fixed} --relationship-type is_derived_from"
+
+
+def test_no_orphan_is_offered_what_comes_from_it_as_a_parent(lab):
+    orphan = lab.raw("volume (filtered)")
+    below = lab.derived("volume", "measure", orphan)
+
+    assert [finding.ids for finding in found(lab.graph, "orphan")] == [(orphan,)]
+    assert lab.graph.descendants(orphan) == {below}
 
 
 def test_a_child_in_a_project_of_none_of_its_parents_is_reported(lab):

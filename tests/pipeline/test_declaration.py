@@ -62,7 +62,7 @@ def test_all_faults_are_told_at_once(lab: Any) -> None:
 
 def test_a_cycle_is_told_with_its_path(lab: Any) -> None:
     text = lab.pipeline.read_text().replace("counts: first", "counts: total").replace("right: second", "right: first")
-    found = faults(lab.declare(text.replace("  second: {file: second.txt, timestamp: \"2024-05-01T12:05:00Z\"}\n", "")))
+    found = faults(lab.declare(text.replace('  second: {file: second.txt, timestamp: "2024-05-01T12:05:00Z"}\n', "")))
     assert any("scaled -> total -> scaled" in message for message in found), found
 
 
@@ -80,5 +80,9 @@ def test_a_function_that_cannot_be_a_step_is_told_why(lab: Any) -> None:
 
 
 def test_an_output_that_has_to_be_chosen_is_asked_for(lab: Any) -> None:
-    text = lab.pipeline.read_text().replace(f"{lab.module}:scale", f"{lab.module}:split").replace("params: {factor: 3}", "")
+    text = (
+        lab.pipeline.read_text()
+        .replace(f"{lab.module}:scale", f"{lab.module}:split")
+        .replace("params: {factor: 3}", "")
+    )
     assert any("name one of them, as in scaled.low" in message for message in faults(lab.declare(text)))

@@ -39,6 +39,13 @@ def api(server: RunningServer) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="session")
+def storage() -> Iterator[httpx.Client]:
+    """Plain HTTP without a key, as signed links are used."""
+    with httpx.Client() as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
 def guest(client: CrucibleClient, server: RunningServer) -> CrucibleClient:
     """The official client as a user without any role."""
     return CrucibleClient(server.url, client.service_accounts.create("guest")["api_key"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 import requests
+from crucible.models import Dataset
 
 from crucible_lineage.server.app import build_app
 
@@ -18,7 +19,7 @@ def _refused(status: int):
     return pytest.raises(requests.HTTPError, match=str(status))
 
 
-def test_every_route_but_health_and_storage_asks_for_a_key(server):
+def test_every_route_but_health_and_storage_asks_for_a_key(server, storage):
     paths = build_app(None).openapi()["paths"]  # type: ignore[arg-type]
     asked = 0
     for path, methods in paths.items():
@@ -26,7 +27,7 @@ def test_every_route_but_health_and_storage_asks_for_a_key(server):
             continue
         for method in methods:
             address = server.url + path.removeprefix("/api/v3").replace("{", "").replace("}", "")
-            assert httpx.request(method, address).status_code == 401, (method, path)
+            assert storage.request(method, address).status_code == 401, (method, path)
             asked += 1
     assert asked > 100
 
@@ -124,8 +125,6 @@ def test_project_members_see_the_projects_data_and_what_is_shared_with_it(client
 
 
 def test_creating_in_a_project_needs_a_part_in_it(guest, dataset):
-    from crucible.models import Dataset
-
     with _refused(403):
         guest.datasets.create(Dataset(dataset_name="x", project_id="raman-lab"))
 

@@ -47,7 +47,7 @@ def test_second_upload_of_the_same_bytes_sends_nothing(client, dataset, spectrum
     assert len(client.datasets.list_files(mfid)) == 1
 
 
-def test_same_name_with_other_bytes_is_refused_until_replaced(client, dataset, spectrum):
+def test_same_name_with_other_bytes_is_refused_until_replaced(client, dataset, spectrum, storage):
     mfid = dataset()
     before = client.datasets.add_file(mfid, str(spectrum))["associated_file"]
     old_link = client.files.get_download_link(before["mfid"])
@@ -58,8 +58,8 @@ def test_same_name_with_other_bytes_is_refused_until_replaced(client, dataset, s
     after = client.datasets.add_file(mfid, str(spectrum), replace=True)["associated_file"]
     assert after["mfid"] == before["mfid"]
     assert after["etag"] != before["etag"]
-    assert httpx.get(old_link).content == old_bytes
-    assert httpx.get(client.files.get_download_link(after["mfid"])).content == spectrum.read_bytes()
+    assert storage.get(old_link).content == old_bytes
+    assert storage.get(client.files.get_download_link(after["mfid"])).content == spectrum.read_bytes()
 
 
 def test_replacing_needs_the_present_etag(api, client, dataset, spectrum):
@@ -71,16 +71,16 @@ def test_replacing_needs_the_present_etag(api, client, dataset, spectrum):
 
 
 @pytest.mark.parametrize("multipart", [True, False])
-def test_empty_file_is_registered(client, dataset, tmp_path, multipart):
+def test_empty_file_is_registered(client, dataset, tmp_path, multipart, storage):
     empty = tmp_path / "empty.dat"
     empty.touch()
     mfid = dataset()
     file = client.datasets.add_file(mfid, str(empty), multipart=multipart)["associated_file"]
     assert file["size"] == 0
-    assert httpx.get(client.files.get_download_link(file["mfid"])).content == b""
+    assert storage.get(client.files.get_download_link(file["mfid"])).content == b""
 
 
-def test_resumable_upload_goes_on_where_it_broke_off(api, client, dataset):
+def test_resumable_upload_goes_on_where_it_broke_off(api, client, dataset, storage):
     content = os.urandom(300_000)
     mfid = dataset()
     announced = {"filename": "map.bin", "size": len(content), "sha256_hash": hashlib.sha256(content).hexdigest()}
@@ -89,9 +89,9 @@ def test_resumable_upload_goes_on_where_it_broke_off(api, client, dataset):
 
     def put(first: int, last: int) -> httpx.Response:
         place = {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
-        return httpx.put(uri, content=content[first : last + 1], headers=place)
+        return storage.put(uri, content=content[first : last + 1], headers=place)
 
-    assert httpx.put(uri, headers={"Content-Range": f"bytes */{len(content)}"}).status_code == 308
+    assert storage.put(uri, headers={"Content-Range": f"bytes */{len(content)}"}).status_code == 308
     assert put(0, 99_999).headers["Range"] == "bytes=0-99999"
     assert put(0, 99_999).headers["Range"] == "bytes=0-99999"
     assert put(200_000, 299_999).status_code == 400
@@ -99,22 +99,22 @@ def test_resumable_upload_goes_on_where_it_broke_off(api, client, dataset):
     complete = {"upload_id": session["upload_id"], "sha256_hash": announced["sha256_hash"]}
     file = api.post(f"/datasets/{mfid}/upload/complete", json=complete).json()
     assert api.post(f"/datasets/{mfid}/upload/complete", json=complete).json() == file
-    assert httpx.get(client.files.get_download_link(file["mfid"])).content == content
+    assert storage.get(client.files.get_download_link(file["mfid"])).content == content
 
 
-def test_part_with_other_bytes_than_signed_is_rejected_and_not_counted(api, upload):
+def test_part_with_other_bytes_than_signed_is_rejected_and_not_counted(api, upload, storage):
     mfid, part, complete = upload(b"a" * 1000)
     for wrong in (b"b" * 1000, b"a" * 999, b"a" * 1001):
-        assert httpx.put(part["url"], content=wrong).status_code == 400
+        assert storage.put(part["url"], content=wrong).status_code == 400
     assert api.post(f"/datasets/{mfid}/upload/multipart/complete", json=complete).status_code == 409
-    assert httpx.put(part["url"], content=b"a" * 1000).status_code == 200
+    assert storage.put(part["url"], content=b"a" * 1000).status_code == 200
     assert api.post(f"/datasets/{mfid}/upload/multipart/complete", json=complete).json()["size"] == 1000
 
 
-def test_bytes_that_do_not_have_the_announced_sha256_become_no_file(api, upload):
+def test_bytes_that_do_not_have_the_announced_sha256_become_no_file(api, upload, storage):
     mfid, part, complete = upload(b"c" * 1000)
     path = f"/datasets/{mfid}/upload/multipart/complete"
-    assert httpx.put(part["url"], content=b"c" * 1000).status_code == 200
+    assert storage.put(part["url"], content=b"c" * 1000).status_code == 200
     assert api.post(path, json=complete | {"sha256_hash": "0" * 64}).status_code == 422
     assert api.get(f"/datasets/{mfid}/files").json() == []
     assert api.post(path, json=complete).status_code == 200
@@ -128,23 +128,23 @@ def test_same_announcement_finds_the_open_session_again(api, dataset):
     assert first["part_count"] == 4
 
 
-def test_aborted_session_takes_no_more_parts(api, upload):
+def test_aborted_session_takes_no_more_parts(api, upload, storage):
     mfid, part, complete = upload(b"d" * 10)
     assert api.delete(f"/datasets/{mfid}/upload/multipart/{complete['upload_id']}").status_code == 204
-    assert httpx.put(part["url"], content=b"d" * 10).status_code == 404
+    assert storage.put(part["url"], content=b"d" * 10).status_code == 404
     assert api.post(f"/datasets/{mfid}/upload/multipart/complete", json=complete).status_code == 409
 
 
 @pytest.mark.parametrize("change", [("signature=", "signature=0"), ("expires=", "expires=9"), ("size=", "size=1")])
-def test_altered_link_is_refused(upload, change):
+def test_altered_link_is_refused(upload, change, storage):
     _, part, _ = upload(b"e" * 10)
-    assert httpx.put(part["url"].replace(*change), content=b"e" * 10).status_code == 403
+    assert storage.put(part["url"].replace(*change), content=b"e" * 10).status_code == 403
 
 
-def test_link_serves_a_range_and_ignores_a_key(client, dataset, spectrum):
+def test_link_serves_a_range_and_ignores_a_key(client, dataset, spectrum, storage):
     file = client.datasets.add_file(dataset(), str(spectrum))["associated_file"]
     link = client.files.get_download_link(file["mfid"])
-    answer = httpx.get(link, headers={"Range": "bytes=2-7", "Authorization": "Bearer nonsense"})
+    answer = storage.get(link, headers={"Range": "bytes=2-7", "Authorization": "Bearer nonsense"})
     assert (answer.status_code, answer.content) == (206, spectrum.read_bytes()[2:8])
     assert "polystyrene.txt" in answer.headers["Content-Disposition"]
 
@@ -166,11 +166,11 @@ def test_odd_file_name_survives_the_round_trip(client, dataset, tmp_path, name):
     assert Path(paths[1]).read_bytes() == path.read_bytes()
 
 
-def test_html_is_never_shown_inline(client, dataset, tmp_path):
+def test_html_is_never_shown_inline(client, dataset, tmp_path, storage):
     page = tmp_path / "page.html"
     page.write_text("<script>alert(1)</script>")
     file = client.datasets.add_file(dataset(), str(page))["associated_file"]
-    answer = httpx.get(client.files.get_download_link(file["mfid"], disposition="inline"))
+    answer = storage.get(client.files.get_download_link(file["mfid"], disposition="inline"))
     assert answer.headers["Content-Disposition"].startswith("attachment")
 
 

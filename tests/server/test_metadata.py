@@ -22,9 +22,7 @@ def test_post_replaces_only_when_told(api, dataset):
 
 @pytest.mark.parametrize("body", ["[1]", '"text"', "null", "{", '{"a": NaN}', '{"a": "\\ud800"}'])
 def test_body_that_is_no_good_object_is_refused(api, dataset, body):
-    answer = api.patch(
-        f"/resources/{dataset()}/metadata", content=body, headers={"Content-Type": "application/json"}
-    )
+    answer = api.patch(f"/resources/{dataset()}/metadata", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422
 
 

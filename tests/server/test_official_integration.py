@@ -61,4 +61,6 @@ def test_official_integration_tests_all_pass_and_none_is_skipped(official_tests:
             [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", ".", str(official_tests)],
             env=environment, cwd=official_tests, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
-    assert re.search(rf"^{TESTS} passed(, \d+ warnings?)? in ", run.stdout, re.MULTILINE), run.stdout[-5000:] + run.stderr
+    assert re.search(rf"^{TESTS} passed(, \d+ warnings?)? in ", run.stdout, re.MULTILINE), (
+        run.stdout[-5000:] + run.stderr
+    )

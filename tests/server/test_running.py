@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
 import os
 import signal
@@ -14,6 +16,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import google_crc32c
 import httpx
 import pytest
 
@@ -30,7 +33,10 @@ def serving(tmp_path):
 
     def start() -> tuple[subprocess.Popen[str], str]:
         process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(tmp_path / "data")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", SERVE, str(tmp_path / "data")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         processes.append(process)
         assert process.stdout is not None
@@ -173,9 +179,49 @@ def test_kill_in_mid_upload_leaves_no_record_without_its_bytes(serving, tmp_path
         again = api.post(f"/datasets/{mfid}/upload/initiate", json=announced).json()
         assert again["upload_id"] == session["upload_id"]
         held = httpx.put(again["resumable_uri"], headers={"Content-Range": f"bytes */{len(content)}"})
-        start = int(held.headers.get("Range", "bytes=0--1").rsplit("-", 1)[1]) + 1 if "Range" in held.headers else 0
+        start = int(held.headers["Range"].rsplit("-", 1)[1]) + 1 if "Range" in held.headers else 0
         place = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
         assert httpx.put(again["resumable_uri"], content=content[start:], headers=place).status_code == 200
         complete = {"upload_id": again["upload_id"], "sha256_hash": announced["sha256_hash"]}
         file = api.post(f"/datasets/{mfid}/upload/complete", json=complete).json()
         assert httpx.get(api.get(f"/files/{file['mfid']}/download_link").json()["url"]).content == content
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kill -9")
+def test_kill_among_many_uploads_leaves_only_whole_files(serving, tmp_path):
+    process, url = serving()
+    started = threading.Event()
+
+    def upload_until_it_dies(number: int) -> None:
+        with _client(url, tmp_path / "data") as api, contextlib.suppress(httpx.TransportError):
+            mfid = api.post("/datasets", json={"dataset_name": f"{number}"}).json()["unique_id"]
+            for count in range(10_000):
+                _upload(api, mfid, f"{count}.bin", os.urandom(5000))
+                started.set()
+
+    with ThreadPoolExecutor(3) as pool:
+        work = [pool.submit(upload_until_it_dies, number) for number in range(3)]
+        assert started.wait(20)
+        process.kill()
+        for one in work:
+            one.result()
+    _, url = serving()
+    with _client(url, tmp_path / "data") as api:
+        files = api.get("/files").json()["items"]
+        assert files
+        for file in files:
+            content = api.get(api.get(f"/files/{file['mfid']}/download_link").json()["url"]).content
+            assert hashlib.sha256(content).hexdigest() == file["sha256_hash"]
+
+
+def _upload(api: httpx.Client, mfid: str, filename: str, content: bytes) -> None:
+    """One file by the signed protocol."""
+    announced = {"filename": filename, "size": len(content), "sha256_hash": hashlib.sha256(content).hexdigest()}
+    crc32c = base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
+    path = f"/datasets/{mfid}/upload/multipart"
+    upload_id = api.post(f"{path}/initiate", json=announced).json()["upload_id"]
+    parts = {"parts": [{"part_number": 1, "crc32c": crc32c}]}
+    signed = api.post(f"{path}/{upload_id}/parts", json=parts).json()["parts"][0]
+    api.put(signed["url"], content=content).raise_for_status()
+    complete = {"upload_id": upload_id, "sha256_hash": announced["sha256_hash"], "crc32c": crc32c}
+    api.post(f"{path}/complete", json=complete).raise_for_status()

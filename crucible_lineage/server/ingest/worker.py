@@ -22,6 +22,7 @@ __all__ = ["Worker"]
 
 POLL_S = 60.0  # for requests whose process died before it came to them; everything else wakes the worker at once
 SWEEP_EVERY_POLLS = 60
+CLOSE_TIMEOUT_S = 10.0  # a file that takes longer is ingested again by the next worker
 PROTECTED_KEY = "crucible_lineage"  # the provenance record: written by those who made the data, never by a parser
 UNSET = (None, "", "unknown")
 
@@ -51,7 +52,7 @@ class Worker:
         """The request in hand is finished, the rest stays for the next worker."""
         self._closing = True
         self._wake.set()
-        self._thread.join()
+        self._thread.join(CLOSE_TIMEOUT_S)
         self._lock.release()
         self._lock_path(self._name).unlink(missing_ok=True)
 

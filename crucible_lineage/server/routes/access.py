@@ -11,7 +11,7 @@ from fastapi import Query
 from crucible_lineage.server.access import ADMIN, OWNER, ROLE_VALUES, VIEWER, require
 from crucible_lineage.server.http import Call, Form, Json, refuse
 from crucible_lineage.server.http import router as new_router
-from crucible_lineage.server.records import PUBLIC_GRANT, grants, project_grant, user_grant, user_record
+from crucible_lineage.server.people import PUBLIC_GRANT, grants, project_grant, user_grant, user_record
 from crucible_lineage.server.references import project_row, select_project, user_row
 from crucible_lineage.server.resources import home_project, touch
 

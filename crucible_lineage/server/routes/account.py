@@ -16,7 +16,7 @@ from crucible_lineage.server.database import hash_key
 from crucible_lineage.server.http import AuthenticatedCall, Call, Form, Json, Limit, Offset, Service, page, refuse
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.joining import JOIN_REQUESTS, join_record
-from crucible_lineage.server.records import user_record
+from crucible_lineage.server.people import user_record
 from crucible_lineage.server.references import USERNAME
 
 router = new_router()

@@ -13,7 +13,8 @@ from crucible_lineage.server.database import now
 from crucible_lineage.server.filters import Where
 from crucible_lineage.server.http import MAX_ROW_ID, Call, Direction, Json, Limit, Offset, page, refuse
 from crucible_lineage.server.http import router as new_router
-from crucible_lineage.server.records import names, public_user
+from crucible_lineage.server.people import public_user
+from crucible_lineage.server.records import names
 from crucible_lineage.server.references import project_row, user_row
 from crucible_lineage.server.resources import remove
 

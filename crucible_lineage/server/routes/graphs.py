@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable
 
@@ -75,8 +76,10 @@ def _graph(db: sqlite3.Connection, call: AuthenticatedCall, ids: Iterable[int]) 
 
 
 def _edges(db: sqlite3.Connection, ids: set[int]) -> Iterable[sqlite3.Row]:
-    numbers = ",".join(map(str, ids))
     return db.execute(
-        f"""SELECT parent_id, child_id, relationship_type FROM link WHERE parent_id IN ({numbers})
-            UNION ALL SELECT sample_id, dataset_id, NULL FROM association WHERE dataset_id IN ({numbers})"""  # noqa: S608
+        """SELECT parent_id, child_id, relationship_type FROM link
+            WHERE parent_id IN (SELECT value FROM json_each(:ids))
+            UNION ALL SELECT sample_id, dataset_id, NULL FROM association
+            WHERE dataset_id IN (SELECT value FROM json_each(:ids))""",
+        {"ids": json.dumps(list(ids))},
     )

@@ -8,7 +8,7 @@ from crucible_lineage.server.access import CONTRIBUTOR, EDITOR, VIEWER, require
 from crucible_lineage.server.http import Call, Json, refuse
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.metadata import merged, read_metadata, write_metadata
-from crucible_lineage.server.records import Embed, links, load
+from crucible_lineage.server.records import Embed, link_records, load
 
 router = new_router()
 
@@ -32,7 +32,7 @@ def get_resource(
 def list_links(call: Call, mfid: str) -> Json:
     with call.read() as db:
         row = require(db, call.caller, mfid, VIEWER)
-        return links(db, call.caller, [row["id"]])[row["id"]]
+        return link_records(db, call.caller, [row["id"]])[row["id"]]
 
 
 @router.get("/resources/{mfid}/metadata")

@@ -15,7 +15,8 @@ from crucible_lineage.server.bodies import Text
 from crucible_lineage.server.filters import Where
 from crucible_lineage.server.http import Call, Direction, Form, Json, Limit, Loose, Offset, page, refuse
 from crucible_lineage.server.http import router as new_router
-from crucible_lineage.server.records import PROJECTS, Embed, load, members, records
+from crucible_lineage.server.people import members
+from crucible_lineage.server.records import PROJECTS, Embed, load, records
 from crucible_lineage.server.references import SLUG, project_row, user_row
 from crucible_lineage.server.resources import change, insert, touch
 

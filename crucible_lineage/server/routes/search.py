@@ -13,7 +13,8 @@ from crucible_lineage.server.access import READABLE
 from crucible_lineage.server.filters import Where
 from crucible_lineage.server.http import AuthenticatedCall, Call, Json
 from crucible_lineage.server.http import router as new_router
-from crucible_lineage.server.records import SELECTS, Embed, names, public_user, records
+from crucible_lineage.server.people import public_user
+from crucible_lineage.server.records import SELECTS, Embed, names, records
 from crucible_lineage.server.references import project_row
 from crucible_lineage.server.resources import similarity
 
@@ -118,6 +119,7 @@ def _by_name(
 ) -> Json:
     """The records whose names have a substring like the query or enough trigrams of it, best first."""
     found = found or Where()
+    q = q.replace("\0", " ")  # which would end the query early
     trigrams = {q[start : start + 3] for start in range(len(q) - 2)}
     found.add("name_parts MATCH ?", " OR ".join('"' + part.replace('"', '""') + '"' for part in sorted(trigrams)))
     found.add("resource.type = ?", kind)

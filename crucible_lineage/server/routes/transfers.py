@@ -3,11 +3,9 @@
 # ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
 from __future__ import annotations
 
-import asyncio
 import mimetypes
 import re
 import sqlite3
-from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +13,7 @@ from fastapi import Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
-from crucible_lineage.server.http import Service, refuse
+from crucible_lineage.server.http import PREFIX, Service, refuse
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.sessions import part_length
 from crucible_lineage.server.storage import Received, TooLongError
@@ -24,7 +22,6 @@ router = new_router()
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18})")
 _ACTIVE_TYPES = ("html", "svg", "xml", "javascript")  # never shown inline: they could act in the reader's name
-_CHUNK_LOCKS: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
 
 @router.put("/storage/parts/{upload_id}/{number}")
@@ -71,9 +68,8 @@ async def put_chunk(
         raise refuse(404, "The upload is not open")
     path = service.storage.growing(upload_id)
     if matched[1] is not None:
-        async with _CHUNK_LOCKS[upload_id]:
+        async with service.storage.growing_lock(upload_id):
             await _grow(request, path, int(matched[1]), int(matched[2]), total)
-        _CHUNK_LOCKS.pop(upload_id, None)
     held = path.stat().st_size if path.exists() else 0
     if held >= total:
         return Response(status_code=200)
@@ -112,7 +108,7 @@ class _Content(FileResponse):
 def _permitted(request: Request) -> Service:
     """The service, if the link was signed by it for this path; 403 makes Crucible's clients ask for a new link."""
     service: Service = request.app.state.service
-    path = request.scope["path"].removeprefix("/api/v3")
+    path = request.scope["path"].removeprefix(PREFIX)
     if not service.links.accepts(path, dict(request.query_params)):
         raise refuse(403, "The link has expired or was not made here; ask for a new one")
     return service

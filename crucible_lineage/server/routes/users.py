@@ -40,7 +40,7 @@ from crucible_lineage.server.http import (
 )
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.joining import JOIN_REQUESTS, join_record
-from crucible_lineage.server.records import public_user, user_record
+from crucible_lineage.server.people import public_user, user_record
 from crucible_lineage.server.references import project_row, user_row
 from crucible_lineage.server.routes.account import Email, ProfilePatch, Username, update_user
 from crucible_lineage.server.routes.projects import projects_page

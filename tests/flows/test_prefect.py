@@ -1,0 +1,166 @@
+"""On a real Prefect server: the flow, its tasks, a deployment that a worker runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+
+# Runs in a process of its own, since Prefect reads its settings once.
+IN_PROCESS = """
+import json, sys
+from pathlib import Path
+from crucible_lineage.flows import run_pipeline
+from crucible_lineage.tasks import CrucibleConnection
+state = run_pipeline(sys.argv[1], CrucibleConnection(data=sys.argv[2]), return_state=True)
+print(json.dumps({"state": state.type.value, "message": state.message,
+                  "result": state.result() if state.is_completed() else None}))
+"""
+
+
+def in_prefect(server: Any, code: str, *arguments: object) -> dict[str, Any]:
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=server.environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ran.returncode == 0, ran.stderr
+    printed: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return printed
+
+
+def prefect(server: Any, *arguments: str) -> str:
+    ran = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
+        env=server.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def test_the_flow_runs_what_is_not_fresh_and_gives_the_ids_of_the_local_engine(
+    lab: Any, data: Path, command: Any, tmp_path: Path, prefect_server: Any
+) -> None:
+    ran = in_prefect(prefect_server, IN_PROCESS, lab.pipeline, data)
+    assert ran["state"] == "COMPLETED", ran
+    assert ran["result"]["executed"] == ["scaled", "total"]
+    local = json.loads(command("run", lab.pipeline, "--data", tmp_path / "x", "--engine", "local", "--json").stdout)
+    assert ran["result"]["datasets"] == local["datasets"]
+    again = in_prefect(prefect_server, IN_PROCESS, lab.pipeline, data)
+    assert (again["state"], again["result"]["executed"]) == ("COMPLETED", [])
+
+
+def test_a_flow_with_a_failed_step_fails_and_names_it(lab: Any, data: Path, prefect_server: Any) -> None:
+    text = lab.pipeline.read_text().replace(f"{lab.module}:scale", f"{lab.module}:fail")
+    lab.declare(text.replace("    params: {factor: 3}\n", ""))
+    ran = in_prefect(prefect_server, IN_PROCESS, lab.pipeline, data)
+    assert ran["state"] == "FAILED"
+    assert "scaled: step 'scaled' failed: RuntimeError: the lamp was off" in ran["message"]
+
+
+def test_a_run_uses_the_configured_prefect_by_itself(lab: Any, data: Path, command: Any, prefect_server: Any) -> None:
+    ran = command("run", lab.pipeline, "--data", data, "--json", **prefect_server.environment)
+    assert ran.returncode == 0, ran.stderr
+    record = json.loads(ran.stdout)
+    shown = command("lineage", record["datasets"]["total"]["out"], "--data", data, "--format", "json").stdout
+    assert record["executed"] == ["scaled", "total"]
+    assert record["datasets"]["scaled"]["out"] in shown
+    assert lab.pipeline.stem in flow_run_names(prefect_server)
+
+
+def test_api_steps_are_tasks_for_flows_written_by_hand(data: Path, tmp_path: Path, prefect_server: Any) -> None:
+    scan = tmp_path / "scan.csv"
+    scan.write_text("x,y\n1,2\n")
+    code = """
+import json, sys
+from pathlib import Path
+from prefect import flow
+from crucible_lineage import tasks
+crucible = tasks.CrucibleConnection(data=sys.argv[2])
+tasks.session_for(crucible).ensure_project("lab")
+@flow
+def by_hand(path: Path):
+    raw = tasks.create_dataset("scan", "lab", measurement="counting", crucible=crucible)
+    child = tasks.create_dataset("scan, cleaned", "lab", crucible=crucible)
+    tasks.update_metadata(child, {"threshold": 3}, crucible=crucible)
+    tasks.add_keywords(child, ["cleaned"], crucible=crucible)
+    file = tasks.upload_file(child, path, crucible=crucible)
+    request = tasks.request_ingestion(file, crucible=crucible)
+    status = tasks.wait_for_ingestion(request, crucible=crucible)
+    tasks.link_parent_child(raw, child, crucible=crucible)
+    return {"raw": raw, "child": child, "status": status}
+print(json.dumps(by_hand(Path(sys.argv[1]))))
+"""
+    made = in_prefect(prefect_server, code, scan, data)
+    with Session(Settings(data)) as session:
+        child = session.client.datasets.get(made["child"], include_metadata=True)
+        assert (child.scientific_metadata or {})["threshold"] == 3
+        assert [d.unique_id for d in session.client.datasets.list_parents(made["child"])] == [made["raw"]]
+        assert [file.filename for file in session.client.datasets.list_files(made["child"])] == ["scan.csv"]
+    assert made["status"] == "complete"
+
+
+def test_the_nightly_deployment_is_run_by_a_worker(data: Path, demo_origin: Any, prefect_server: Any) -> None:
+    prefect(prefect_server, "work-pool", "create", "crucible", "--type", "process", "--overwrite")
+    prefect(prefect_server, "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "crucible", "--limit", "1"],
+        env={**prefect_server.environment, "CRUCIBLE_LINEAGE_DATA": str(data)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=data.parent,
+    )
+    try:
+        said = prefect(prefect_server, "deployment", "run", "run-pipeline/raman-nightly")
+        found = re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", said)
+        assert found, said
+        assert final_state(prefect_server, found.group()) == "COMPLETED"
+    finally:
+        worker.terminate()
+        worker.wait(30)
+    with Session(Settings(data)) as session:
+        listed = {dataset.unique_id for dataset in session.client.datasets.list(project_id="demo-raman", limit=None)}
+    assert listed == set(json.loads(demo_origin[1])["datasets"].values())
+
+
+def flow_run_names(server: Any) -> set[str]:
+    runs = httpx.post(f"{server.url}/flow_runs/filter", json={"limit": 100}, timeout=30).json()
+    return {run["name"] for run in runs}
+
+
+def final_state(server: Any, flow_run_id: str, seconds: float = 200) -> str:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        run = httpx.get(f"{server.url}/flow_runs/{flow_run_id}", timeout=30).json()
+        if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+            return str(run["state_type"])
+        time.sleep(0.5)
+    raise AssertionError(f"the flow run did not end within {seconds} s: {run['state']}")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the ephemeral API is tried on POSIX only")
+def test_without_any_prefect_configured_the_demo_starts_one_for_itself(tmp_path: Path, command: Any) -> None:
+    environment = {"PREFECT_API_URL": "", "HOME": str(tmp_path / "home")}
+    ran = command("demo", "--data", tmp_path / "data", "--json", **environment)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["executed"] == ["axis", "calibrated", "bands"]
+    assert not (tmp_path / "home" / ".prefect").exists(), "the demo keeps Prefect's files in its own folder"

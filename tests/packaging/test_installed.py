@@ -1,0 +1,104 @@
+"""The package as others install it: every module is there, whatever folder one stands in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = {"tasks": "tasks", "flows": "flows", "deployments": "deployments", "crucible_lineage": ""}
+
+
+def modules_in_the_repository() -> set[str]:
+    found = set()
+    for folder, inner in FOLDERS.items():
+        for path in (ROOT / folder).rglob("*.py"):
+            parts = [
+                "crucible_lineage",
+                *([inner] if inner else []),
+                *path.relative_to(ROOT / folder).with_suffix("").parts,
+            ]
+            found.add(".".join(part for part in parts if part != "__init__"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from what git would give to others."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    files = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.splitlines()
+    for name in files:
+        if (ROOT / name).is_file():
+            target = source / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((ROOT / name).read_bytes())
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-q",
+        "-w",
+        str(folder),
+        str(source),
+    ]
+    subprocess.run(build, check=True, capture_output=True, timeout=120)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_every_module_and_the_demo_data(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for module in modules_in_the_repository():
+        path = module.replace(".", "/")
+        assert {f"{path}.py", f"{path}/__init__.py"} & names, f"{module} is not in the wheel"
+    assert "crucible_lineage/demo/data/neon_new2_Z010.txt" in names
+    assert "crucible_lineage/demo/data/LICENSE-ramanchada2.txt" in names
+    assert "crucible_lineage/deployments/pipelines/raman.yaml" in names
+    assert "crucible_lineage/py.typed" in names
+    assert not [name for name in names if name.startswith(("tasks/", "flows/", "tests/", "deployments/"))]
+
+
+def test_the_wheel_works_where_somebody_has_tasks_and_flows_of_their_own(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    for name in ("tasks", "flows"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"mine = {name!r}\n")
+    code = (
+        "import importlib, sys\n"
+        f"sys.path.insert(0, {str(site)!r})\n"
+        f"for name in {sorted(modules_in_the_repository() - {'crucible_lineage.__main__'})!r}:\n"
+        "    module = importlib.import_module(name)\n"
+        f"    assert module.__file__ is None or module.__file__.startswith({str(site)!r}), module.__file__\n"
+        "import tasks, flows\n"
+        "print(tasks.mine, flows.mine)\n"
+    )
+    # -S would hide the dependencies; the editable install stands behind the wheel on the path
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert ran.stdout.split() == ["tasks", "flows"], ran.stderr
+
+
+def test_the_editable_install_works_from_any_folder(tmp_path: Path) -> None:
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows" / "__init__.py").write_text("mine = 'flows'\n")
+    imports = "import flows, crucible_lineage.flows, crucible_lineage.tasks"
+    code = f"{imports}; print(flows.mine, crucible_lineage.flows.__name__)"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ran.stdout.split() == ["flows", "crucible_lineage.flows"], ran.stderr
+
+
+def test_the_pinned_requirements_name_no_address() -> None:
+    for path in (ROOT / "requirements").glob("*.txt"):
+        text = path.read_text()
+        assert "://" not in text
+        assert all("--hash=sha256:" in text.split(name, 1)[1] for name in ("prefect==", "httpx=="))
