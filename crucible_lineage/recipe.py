@@ -10,7 +10,7 @@ from typing import Any
 from crucible_lineage.datasets import DatasetRef, FileRef
 from crucible_lineage.ids import derive_mfid, youngest
 
-__all__ = ["Code", "UsedDataset", "derived_mfid", "raw_mfid", "raw_recipe", "step_recipe"]
+__all__ = ["Code", "UsedDataset", "derived_mfid", "first_attempt", "raw_mfid", "raw_recipe", "step_recipe"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,12 @@ def step_recipe(
 def raw_mfid(recipe: Mapping[str, Any], acquired: datetime) -> str:
     """The id of measured files taken at that moment."""
     return derive_mfid(recipe, acquired)
+
+
+def first_attempt(recipe: Mapping[str, Any]) -> tuple[str, int]:
+    """The id that the recipe's first attempt has, and which attempt this one is."""
+    first = {key: value for key, value in recipe.items() if key != "attempt"}
+    return derived_mfid(first), int(recipe.get("attempt", 0))
 
 
 def derived_mfid(recipe: Mapping[str, Any]) -> str:

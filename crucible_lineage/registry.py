@@ -96,16 +96,16 @@ def register_output(client: CrucibleClient, new: NewDataset) -> DatasetRef:
 def _create(client: CrucibleClient, new: NewDataset) -> tuple[str, Mapping[str, Any] | None]:
     """The id under which the dataset is to be finished, and the record that stands there (None if it is new)."""
     try:
-        created = client.datasets.create({**new.fields, "unique_id": new.mfid})
-    except (ConflictError, RefusedError):
-        return new.mfid, _adopt(client, new)
-    if created.dsid == new.mfid:
-        return new.mfid, None
-    return created.dsid, None
+        return client.datasets.create({**new.fields, "unique_id": new.mfid}).dsid, None
+    except (ConflictError, RefusedError) as refusal:
+        try:
+            return new.mfid, _adopt(client, new)
+        except NotFoundError:
+            raise refusal from None  # it was refused for another reason than being there already
 
 
 def _adopt(client: CrucibleClient, new: NewDataset) -> Mapping[str, Any]:
-    """The record under our id, after a refused creation. Raises the refusal if there is no such dataset."""
+    """The record under our id, after a refused creation. NotFoundError if there is no such dataset."""
     dataset = client.datasets.get(new.mfid, include_metadata=True)
     record = read_record(dataset.scientific_metadata)
     if record is None:  # created, and the one who did it went away before the next call

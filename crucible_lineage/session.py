@@ -104,10 +104,11 @@ class Session:
         from crucible_lineage.client import CrucibleClient
         from crucible_lineage.server import start_server
 
+        uploads = self.settings.data / "uploads"
         if self.settings.api_url is not None and self.settings.api_key is not None:
-            return CrucibleClient(self.settings.api_url, self.settings.api_key)
+            return CrucibleClient(self.settings.api_url, self.settings.api_key, state_folder=uploads)
         server = self._stack.enter_context(start_server(self.settings.data / "crucible"))
-        return CrucibleClient(server.url, server.api_key)
+        return CrucibleClient(server.url, server.api_key, state_folder=uploads)
 
     def _instance(self) -> str:
         if self.settings.api_url is not None:

@@ -42,6 +42,11 @@ MIGRATIONS = (
         datasets TEXT NOT NULL, seconds REAL, error TEXT, PRIMARY KEY (run_id, step)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE attempt (
+        instance TEXT NOT NULL, first_mfid TEXT NOT NULL, attempt INTEGER NOT NULL, PRIMARY KEY (instance, first_mfid)
+    ) WITHOUT ROWID;
+    """,
 )
 
 
@@ -96,6 +101,18 @@ class Store:
             connection.executemany(
                 "DELETE FROM complete WHERE instance = ? AND mfid = ?", [(self.instance, mfid) for mfid in mfids]
             )
+
+    def attempt(self, first_mfid: str) -> int:
+        """The latest attempt known of the recipe whose first attempt has this id; 0 is the first."""
+        row = self._one("SELECT attempt FROM attempt WHERE instance = ? AND first_mfid = ?", self.instance, first_mfid)
+        return int(row[0]) if row else 0
+
+    def note_attempt(self, first_mfid: str, attempt: int) -> None:
+        """The recipe was made again, as this attempt; what was known of a later one stands."""
+        self._write(
+            "INSERT INTO attempt VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET attempt = max(attempt, excluded.attempt)",
+            (self.instance, first_mfid, attempt),
+        )
 
     def inspection(self, uses: str) -> Mapping[str, Any] | None:
         """What was found out about a step's function, if none of the files it was read from has changed since."""

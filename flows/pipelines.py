@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.flows.artifacts import leave_artifacts
-from crucible_lineage.tasks.materialize import materialize, used_to_json
+from crucible_lineage.tasks.materialize import materialize, order_to_json
 from crucible_lineage.tasks.retries import is_transient
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 from prefect import flow
@@ -19,13 +19,12 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from crucible_lineage.pipeline.bind import BoundPipeline, BoundStep, bind_file
+from crucible_lineage.pipeline.bind import BoundPipeline, bind_file
 from crucible_lineage.pipeline.inputs import existing_dataset
 from crucible_lineage.pipeline.materialize import Materialized
-from crucible_lineage.pipeline.run import Listener, Running, RunResult, StepEvent
+from crucible_lineage.pipeline.run import Listener, Running, RunResult, StepEvent, StepOrder
 from crucible_lineage.pipeline.run import run_pipeline as run_bound
 from crucible_lineage.pipeline.spec import located
-from crucible_lineage.recipe import UsedDataset
 from crucible_lineage.session import Session
 
 __all__ = ["Observer", "observing", "run_pipeline"]
@@ -59,11 +58,11 @@ def _run_name() -> str:
 
 
 @flow(name="run-pipeline", flow_run_name=_run_name, persist_result=False)
-def run_pipeline(pipeline: str, crucible: CrucibleConnection | None = None) -> State[Any]:
+def run_pipeline(pipeline: str, crucible: CrucibleConnection | None = None, forced: tuple[str, ...] = ()) -> State[Any]:
     """Completed if every step of a pipeline has its result; Failed, with the reasons, if not.
 
     `pipeline` is the path of its declaration, or `package:NAME/PATH` for one in an installed package. `crucible` says
-    which Crucible; without it, the environment where the flow runs decides.
+    which Crucible; without it, the environment where the flow runs decides. Steps in `forced` are made again.
     """
     session = session_for(crucible)
     bound = bind_file(located(pipeline), session.store)
@@ -76,7 +75,7 @@ def run_pipeline(pipeline: str, crucible: CrucibleConnection | None = None) -> S
         if observer:
             observer.listener(event)
 
-    result = run_bound(bound, session, lambda: PrefectEngine(bound, session), listen)
+    result = run_bound(bound, session, lambda: PrefectEngine(bound, session), listen, forced)
     if observer:
         observer.result = result
     if result.executed:
@@ -95,12 +94,12 @@ class PrefectEngine:
         self.session = session
         self.connection = CrucibleConnection.of(session.settings)
 
-    def start(self, step: BoundStep, used: tuple[UsedDataset, ...], run_id: str) -> Running:
+    def start(self, order: StepOrder) -> Running:
         """The step has been submitted."""
-        retries = step.spec.retries
+        retries = order.step.spec.retries
         options = {"retries": retries, "retry_condition_fn": None} if retries else {"retry_condition_fn": is_transient}
         made: Running = materialize.with_options(**options).submit(
-            self.path, step.name, used_to_json(used), run_id, self.connection
+            self.path, order.step.name, order_to_json(order), self.connection
         )
         return made
 

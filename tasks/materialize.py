@@ -10,16 +10,15 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
 
-from crucible_lineage.datasets import DatasetRef
-from crucible_lineage.pipeline.bind import bind_file
+from crucible_lineage.pipeline.bind import BoundStep, bind_file
 from crucible_lineage.pipeline.inputs import existing_dataset
 from crucible_lineage.pipeline.materialize import materialize_step
-from crucible_lineage.pipeline.run import step_job
+from crucible_lineage.pipeline.run import StepOrder, step_job
 from crucible_lineage.pipeline.spec import located
 from crucible_lineage.recipe import UsedDataset
 from crucible_lineage.session import Session
 
-__all__ = ["materialize", "used_from_json", "used_to_json"]
+__all__ = ["materialize", "order_from_json", "order_to_json"]
 
 
 @task(
@@ -29,39 +28,39 @@ __all__ = ["materialize", "used_from_json", "used_to_json"]
     retry_delay_seconds=[1, 5, 20],
     retry_condition_fn=is_transient,
 )
-def materialize(
-    pipeline: str, step: str, used: list[dict[str, Any]], run_id: str, crucible: CrucibleConnection
-) -> dict[str, Any]:
+def materialize(pipeline: str, step: str, order: dict[str, Any], crucible: CrucibleConnection) -> dict[str, Any]:
     """`{"outputs": {name: MFID}, "executed": bool}` of a step of the pipeline in that file.
 
-    `used` lists the parents: role, MFID and names of the files that the step is given.
+    `order` holds ids and names only: the parents (role, MFID, names of the files that the step is given), the run, the
+    attempt and what the outputs supersede; `order_to_json` makes it.
     """
     session = session_for(crucible)
     bound = bind_file(located(pipeline), session.store)
     run = {
         "engine": "prefect",
-        "run_id": run_id,
+        "run_id": order["run_id"],
         "flow_run_id": str(flow_run.get_id() or ""),
         "task_run_id": str(task_run.get_id() or ""),
     }
-    job = step_job(bound, bound.steps[step], used_from_json(used, session), run)
-    made = materialize_step(job, session)
+    made = materialize_step(step_job(bound, order_from_json(order, bound.steps[step], session), run), session)
     return {"outputs": {name: dataset.mfid for name, dataset in made.outputs.items()}, "executed": made.executed}
 
 
-def used_to_json(used: tuple[UsedDataset, ...]) -> list[dict[str, Any]]:
-    """The parents as ids and names."""
-    return [
-        {"role": part.role, "mfid": part.dataset.mfid, "files": [file.name for file in part.files]} for part in used
+def order_to_json(order: StepOrder) -> dict[str, Any]:
+    """The order as ids and names, which may cross to another process."""
+    used = [
+        {"role": part.role, "mfid": part.dataset.mfid, "files": [file.name for file in part.files]}
+        for part in order.used
     ]
+    return {"used": used, "run_id": order.run_id, "attempt": order.attempt, "supersedes": dict(order.supersedes)}
 
 
-def used_from_json(used: list[dict[str, Any]], session: Session) -> tuple[UsedDataset, ...]:
-    """The parents, known again from ids and names."""
+def order_from_json(order: dict[str, Any], step: BoundStep, session: Session) -> StepOrder:
+    """The order, known again from ids and names."""
 
     def part(entry: dict[str, Any]) -> UsedDataset:
-        dataset: DatasetRef = existing_dataset(entry["mfid"], session)
-        files = tuple(file for file in dataset.files if file.name in entry["files"])
-        return UsedDataset(entry["role"], dataset, files)
+        dataset = existing_dataset(entry["mfid"], session)
+        return UsedDataset(entry["role"], dataset, tuple(f for f in dataset.files if f.name in entry["files"]))
 
-    return tuple(part(entry) for entry in used)
+    used = tuple(part(entry) for entry in order["used"])
+    return StepOrder(step, used, order["run_id"], order["attempt"], order["supersedes"])

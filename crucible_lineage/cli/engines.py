@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 
 from crucible_lineage.errors import InputError
@@ -24,11 +25,18 @@ PREFECT_SETTINGS = {
 }
 
 
-def run_with_engine(engine: str, pipeline: BoundPipeline, session: Session, listener: Listener, jobs: int) -> RunResult:
+def run_with_engine(
+    engine: str,
+    pipeline: BoundPipeline,
+    session: Session,
+    listener: Listener,
+    jobs: int,
+    forced: Collection[str] = (),
+) -> RunResult:
     """The result of a run on `local`, `prefect`, or `auto`: Prefect where one is configured, else this process."""
     if engine == "local" or (engine == "auto" and not prefect_is_configured()):
-        return run_pipeline(pipeline, session, lambda: LocalEngine(pipeline, session, jobs), listener)
-    return _run_on_prefect(pipeline, session, listener)
+        return run_pipeline(pipeline, session, lambda: LocalEngine(pipeline, session, jobs), listener, forced)
+    return _run_on_prefect(pipeline, session, listener, forced)
 
 
 def prefect_is_configured() -> bool:
@@ -44,11 +52,12 @@ def prefect_is_configured() -> bool:
     return bool(active.get("PREFECT_API_URL"))
 
 
-def _run_on_prefect(pipeline: BoundPipeline, session: Session, listener: Listener) -> RunResult:
+def _run_on_prefect(
+    pipeline: BoundPipeline, session: Session, listener: Listener, forced: Collection[str]
+) -> RunResult:
     """The run as a Prefect flow; a run in which all is fresh is told so without importing Prefect."""
-    result = _if_fresh(pipeline, session, listener)
-    if result is not None:
-        return result
+    if make_plan(pipeline, session, forced).is_fresh:
+        return run_pipeline(pipeline, session, lambda: LocalEngine(pipeline, session, 1), listener)
     for name, value in PREFECT_SETTINGS.items():
         os.environ.setdefault(name, value)
     if not prefect_is_configured():
@@ -60,14 +69,9 @@ def _run_on_prefect(pipeline: BoundPipeline, session: Session, listener: Listene
 
     share_session(session)
     with observing(listener) as observer:
-        state = run_flow(str(pipeline.spec.path), CrucibleConnection.of(session.settings), return_state=True)
+        state = run_flow(
+            str(pipeline.spec.path), CrucibleConnection.of(session.settings), tuple(forced), return_state=True
+        )
     if observer.result is None:
         raise InputError(f"the Prefect flow ended before the pipeline was run: {state.message}")
     return observer.result
-
-
-def _if_fresh(pipeline: BoundPipeline, session: Session, listener: Listener) -> RunResult | None:
-    """The result, if nothing has to be made."""
-    if not make_plan(pipeline, session).is_fresh:
-        return None
-    return run_pipeline(pipeline, session, lambda: LocalEngine(pipeline, session, 1), listener)

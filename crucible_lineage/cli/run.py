@@ -37,6 +37,7 @@ MARKS = {"fresh": "=", "missing": "+", "stale": "~", "incomplete": "!"}
     help="auto: Prefect where a Prefect API is configured, else threads of this process.",
 )
 @click.option("--jobs", type=click.IntRange(1, 256), default=min(8, (os.cpu_count() or 1) + 2), show_default=True)
+@click.option("--force", "forced", multiple=True, metavar="STEP", help="Make this step again, beside what is there.")
 @click.option("--refresh", is_flag=True, help="Ask Crucible again, also for what is known to be complete.")
 @json_option
 @reports_errors
@@ -47,6 +48,7 @@ def run_command(
     api_key: str | None,
     engine: str,
     jobs: int,
+    forced: tuple[str, ...],
     refresh: bool,
     as_json: bool,
 ) -> None:
@@ -61,7 +63,7 @@ def run_command(
         if refresh:
             session.store.forget()
         with Progress(list(bound.steps), quiet=as_json) as progress:
-            result = run_with_engine(engine, bound, session, progress.listen, jobs)
+            result = run_with_engine(engine, bound, session, progress.listen, jobs, forced)
     if as_json:
         print_json(result.to_json())
     else:

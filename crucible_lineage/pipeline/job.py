@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from crucible_lineage.pipeline.inspection import Inspection
@@ -27,11 +27,13 @@ class StepJob:
     keywords: tuple[str, ...] = ()
     pipeline: Mapping[str, Any] | None = None
     run: Mapping[str, Any] | None = None
+    attempt: int = 0
+    supersedes: Mapping[str, str] = field(default_factory=dict)
 
     def recipes(self) -> dict[str, dict[str, Any]]:
         """The recipe of each output."""
         inspection = self.inspection
         return {
-            output: step_recipe(self.project, inspection.code, output, inspection.params, self.used)
+            output: step_recipe(self.project, inspection.code, output, inspection.params, self.used, self.attempt)
             for output in inspection.outputs
         }

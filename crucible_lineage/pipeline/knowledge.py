@@ -9,6 +9,7 @@ from typing import Any
 from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.errors import NotFoundError, RefusedError
 from crucible_lineage.provenance import dataset_of_record, is_complete, read_record
+from crucible_lineage.recipe import first_attempt
 from crucible_lineage.session import Session
 
 __all__ = ["ProjectKnowledge", "pipeline_keyword"]
@@ -28,6 +29,7 @@ class ProjectKnowledge:
         self.pipeline = pipeline
         self._lock = threading.Lock()
         self._records: dict[str, Mapping[str, Any]] | None = None
+        self._made: dict[str, str | None] = {}
 
     def complete(self, mfid: str) -> DatasetRef | None:
         """The dataset, if it is there and complete."""
@@ -49,6 +51,24 @@ class ProjectKnowledge:
             if is_complete(record) and record.get("step") == step and record.get("output") == output
         ]
         return sorted(found, reverse=True)
+
+    def attempt(self, first_mfid: str) -> int:
+        """The latest attempt at the recipe whose first attempt has this id."""
+        if self.session.store.known(first_mfid) is None:
+            self._load()
+        return self.session.store.attempt(first_mfid)
+
+    def supersedes(self, mfid: str) -> str | None:
+        """The dataset that this one was made to replace."""
+        if mfid in self._made:
+            return self._made[mfid]
+        record = self._load().get(mfid)
+        return None if record is None else record.get("supersedes")
+
+    def made(self, supersedes: Mapping[str, str | None]) -> None:
+        """These datasets (id and what each replaced) were made since the look-up."""
+        with self._lock:
+            self._made.update(supersedes)
 
     def _load(self) -> Mapping[str, Mapping[str, Any]]:
         with self._lock:
@@ -72,5 +92,7 @@ class ProjectKnowledge:
             records[dataset.unique_id] = record
             if is_complete(record):
                 complete.append(dataset_of_record(dataset.unique_id, dataset.dataset_name or "", record))
+                if record["recipe"].get("attempt"):
+                    self.session.store.note_attempt(*first_attempt(record["recipe"]))
         self.session.store.remember(complete)
         return records

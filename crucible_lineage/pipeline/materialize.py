@@ -19,7 +19,7 @@ from crucible_lineage.hashing import file_sha256, stamp
 from crucible_lineage.pipeline.job import StepJob
 from crucible_lineage.pipeline.outputs import MadeOutput, metadata_of, new_dataset, output_files
 from crucible_lineage.provenance import Activity, git_state
-from crucible_lineage.recipe import derived_mfid
+from crucible_lineage.recipe import derived_mfid, first_attempt
 from crucible_lineage.registry import look_up, register_output
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step
@@ -51,6 +51,9 @@ def materialize_step(job: StepJob, session: Session) -> Materialized:
         with _attempt_folder(job, session) as folder:
             registered = _execute(job, recipes, mfids, folder, session)
         session.store.remember(registered.values())
+        if job.attempt:
+            for recipe in recipes.values():
+                session.store.note_attempt(*first_attempt(recipe))
     return Materialized(registered, executed=True)
 
 

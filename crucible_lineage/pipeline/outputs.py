@@ -43,7 +43,7 @@ def new_dataset(job: StepJob, made: MadeOutput, activity: Activity, agent: Mappi
         activity=activity,
         packages=inspection.reached_packages,
         who=agent,
-        supersedes=None,
+        supersedes=job.supersedes.get(made.output),
     )
     declared_by_step = {"measurement": inspection.measurement, "data_type": inspection.data_type}
     return NewDataset(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import queue
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,11 +19,22 @@ from crucible_lineage.pipeline.inspection import find_step
 from crucible_lineage.pipeline.job import StepJob
 from crucible_lineage.pipeline.knowledge import ProjectKnowledge, pipeline_keyword
 from crucible_lineage.pipeline.materialize import Materialized, materialize_step
-from crucible_lineage.pipeline.plan import FRESH, PipelinePlan, plan, used_datasets
+from crucible_lineage.pipeline.plan import FRESH, PipelinePlan, plan, plan_step, used_datasets
 from crucible_lineage.recipe import UsedDataset
 from crucible_lineage.session import Session
 
-__all__ = ["Engine", "LocalEngine", "RunResult", "Running", "StepEvent", "make_plan", "run_pipeline", "step_job"]
+__all__ = [
+    "Engine",
+    "LocalEngine",
+    "RunResult",
+    "Running",
+    "StepEvent",
+    "StepOrder",
+    "make_plan",
+    "require_steps",
+    "run_pipeline",
+    "step_job",
+]
 
 EXECUTED, REUSED, FAILED, SKIPPED, STARTED = "executed", "reused", "failed", "skipped", "started"
 
@@ -79,10 +91,21 @@ class Running(Protocol):
         """`callback` is called, in any thread, when the step has ended."""
 
 
+@dataclass(frozen=True)
+class StepOrder:
+    """A step to be made in a run: its parents, which attempt it is, and what its outputs replace."""
+
+    step: BoundStep
+    used: tuple[UsedDataset, ...]
+    run_id: str
+    attempt: int = 0
+    supersedes: Mapping[str, str] = field(default_factory=dict)
+
+
 class Engine(Protocol):
     """What runs steps: threads of this process, or Prefect."""
 
-    def start(self, step: BoundStep, used: tuple[UsedDataset, ...], run_id: str) -> Running:
+    def start(self, order: StepOrder) -> Running:
         """The step has been handed over."""
 
     def result(self, running: Any) -> Materialized:
@@ -92,25 +115,43 @@ class Engine(Protocol):
 Listener = Callable[[StepEvent], None]
 
 
-def make_plan(pipeline: BoundPipeline, session: Session) -> PipelinePlan:
+def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str] = ()) -> PipelinePlan:
     """The plan as things stand. Changes nothing."""
+    require_steps(pipeline, forced)
     knowledge = ProjectKnowledge(session, pipeline.spec.project, pipeline.name)
-    return plan(pipeline, known_inputs(pipeline.spec, session), knowledge)
+    return plan(pipeline, known_inputs(pipeline.spec, session), knowledge, forced)
+
+
+def require_steps(pipeline: BoundPipeline, names: Collection[str]) -> None:
+    """InputError if one of the names is no step of the pipeline."""
+    for name in names:
+        if name not in pipeline.steps:
+            near = difflib.get_close_matches(name, pipeline.steps, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(pipeline.steps)}"
+            raise InputError(f"pipeline {pipeline.name!r} has no step {name!r}; {hint}")
 
 
 def run_pipeline(
-    pipeline: BoundPipeline, session: Session, engine: Callable[[], Engine], listener: Listener
+    pipeline: BoundPipeline,
+    session: Session,
+    engine: Callable[[], Engine],
+    listener: Listener,
+    forced: Collection[str] = (),
 ) -> RunResult:
-    """The result of a run. `engine` is called only if something has to be made; `listener` hears of every step."""
+    """The result of a run. `engine` is called only if something has to be made; `listener` hears of every step.
+
+    Steps in `forced` are made again, as a new attempt beside what is there.
+    """
+    require_steps(pipeline, forced)
     run_id = uuid.uuid4().hex
     knowledge = ProjectKnowledge(session, pipeline.spec.project, pipeline.name)
     known = known_inputs(pipeline.spec, session)
-    planned = plan(pipeline, known, knowledge)
+    planned = plan(pipeline, known, knowledge, forced)
     session.store.begin_run(run_id, pipeline.name, pipeline.spec.project)
     if not planned.is_fresh or None in known.values():
         session.ensure_project(pipeline.spec.project, pipeline.spec.project_title)
     inputs = register_inputs(pipeline.spec, known, session)
-    run = _Run(pipeline, session, run_id, inputs, listener)
+    run = _Run(pipeline, session, run_id, inputs, knowledge, listener, forced)
     run.adopt(planned)
     if not planned.is_fresh:
         run.execute(engine())
@@ -128,17 +169,22 @@ class _Run:
         session: Session,
         run_id: str,
         inputs: Mapping[str, tuple[DatasetRef, ...]],
+        knowledge: ProjectKnowledge,
         listener: Listener,
+        forced: Collection[str],
     ) -> None:
         self.pipeline = pipeline
         self.session = session
         self.run_id = run_id
         self.inputs = inputs
+        self.knowledge = knowledge
         self.listener = listener
+        self.forced = forced
         self.results: dict[str, Mapping[str, DatasetRef]] = {}
         self.outcomes: dict[str, str] = {}
         self.errors: dict[str, str] = {}
         self._started: dict[str, float] = {}
+        self._orders: dict[str, StepOrder] = {}
 
     def adopt(self, planned: PipelinePlan) -> None:
         """Steps whose results are there are done."""
@@ -152,8 +198,8 @@ class _Run:
         under_way = 0
         try:
             while True:
-                for name in self._ready():
-                    under_way += self._start(engine, name, ended)
+                while ready := self._ready():
+                    under_way += sum(self._start(engine, name, ended) for name in ready)
                 if not under_way:
                     break
                 name, running = ended.get()
@@ -189,11 +235,16 @@ class _Run:
         self._started[name] = time.monotonic()
         try:
             used = used_datasets(step, self.inputs, {need: self.results[need] for need in step.needs})
+            planned = plan_step(self.pipeline.spec.project, step, used, self.knowledge, forced=name in self.forced)
         except InputError as error:
             self._end(name, FAILED, {}, str(error))
             return 0
+        if planned.state == FRESH:  # its parents were made again and came out as they had been
+            self._done(name, REUSED, planned.results)
+            return 0
         self.listener(StepEvent(name, STARTED))
-        engine.start(step, used, self.run_id).add_done_callback(lambda running: ended.put((name, running)))
+        self._orders[name] = StepOrder(step, used, self.run_id, planned.attempt, planned.supersedes)
+        engine.start(self._orders[name]).add_done_callback(lambda running: ended.put((name, running)))
         return 1
 
     def _collect(self, engine: Engine, name: str, running: Any) -> None:
@@ -204,6 +255,8 @@ class _Run:
         except Exception as error:
             self._end(name, FAILED, {}, f"{type(error).__name__}: {error}")
         else:
+            replaced = self._orders[name].supersedes
+            self.knowledge.made({dataset.mfid: replaced.get(output) for output, dataset in made.outputs.items()})
             self._done(name, EXECUTED if made.executed else REUSED, made.outputs)
 
     def _done(self, name: str, outcome: str, outputs: Mapping[str, DatasetRef]) -> None:
@@ -223,16 +276,17 @@ def _ids(outputs: Mapping[str, DatasetRef]) -> dict[str, str]:
     return {output: dataset.mfid for output, dataset in outputs.items()}
 
 
-def step_job(
-    pipeline: BoundPipeline, step: BoundStep, used: tuple[UsedDataset, ...], run: Mapping[str, Any]
-) -> StepJob:
+def step_job(pipeline: BoundPipeline, order: StepOrder, run: Mapping[str, Any]) -> StepJob:
     """The job that a step of a pipeline comes down to."""
+    step = order.step
     return StepJob(
         name=step.name,
         project=pipeline.spec.project,
         step=find_step(step.spec.uses, pipeline.spec.folder),
         inspection=step.inspection,
-        used=used,
+        used=order.used,
+        attempt=order.attempt,
+        supersedes=order.supersedes,
         output=step.spec.output,
         keywords=(pipeline_keyword(pipeline.name),),
         pipeline={"name": pipeline.name, "hash": pipeline.spec.digest},
@@ -248,23 +302,23 @@ class LocalEngine:
         self.session = session
         self.pool = ThreadPoolExecutor(jobs, thread_name_prefix="step")
 
-    def start(self, step: BoundStep, used: tuple[UsedDataset, ...], run_id: str) -> Running:
+    def start(self, order: StepOrder) -> Running:
         """The step has been put into the pool."""
-        return self.pool.submit(self._make, step, used, run_id)
+        return self.pool.submit(self._make, order)
 
     def result(self, running: Any) -> Materialized:
         """The outcome of the step."""
         made: Materialized = running.result()
         return made
 
-    def _make(self, step: BoundStep, used: tuple[UsedDataset, ...], run_id: str) -> Materialized:
-        job = step_job(self.pipeline, step, used, {"engine": "local", "run_id": run_id})
-        for attempt in range(step.spec.retries + 1):
+    def _make(self, order: StepOrder) -> Materialized:
+        job = step_job(self.pipeline, order, {"engine": "local", "run_id": order.run_id})
+        for attempt in range(order.step.spec.retries + 1):
             try:
                 return materialize_step(job, self.session)
             except InputError:
                 raise
             except LineageError:
-                if attempt == step.spec.retries:
+                if attempt == order.step.spec.retries:
                     raise
         raise AssertionError("unreachable")

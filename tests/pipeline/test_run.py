@@ -210,3 +210,48 @@ def test_a_step_without_a_usable_result_is_reported_as_what_it_is(
     assert words in result.errors["odd"]
     listed = session.client.datasets.list(project_id="lab", limit=None)
     assert len(listed) == 4, "two inputs and two results; nothing half-done"
+
+
+def supersedes(mfid: str, session: Session) -> str | None:
+    record = read_record(session.client.datasets.get(mfid, include_metadata=True).scientific_metadata)
+    assert record is not None
+    return record["supersedes"]
+
+
+def test_what_is_made_after_a_change_says_what_it_supersedes(lab: Any, session: Session) -> None:
+    first = run(lab.pipeline, session)
+    lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 4"))
+    second = run(lab.pipeline, session)
+    for step in ("scaled", "total"):
+        assert supersedes(second.datasets[step]["out"], session) == first.datasets[step]["out"]
+        assert supersedes(first.datasets[step]["out"], session) is None
+
+
+def test_results_of_other_measurements_are_not_superseded(lab: Any, session: Session) -> None:
+    run(lab.pipeline, session)
+    lab.file("third.txt", "7\n")
+    lab.file("fourth.txt", "8\n")
+    text = lab.pipeline.read_text().replace("first.txt", "third.txt").replace("second.txt", "fourth.txt")
+    lab.declare(text)
+    assert states(lab.pipeline, session) == {"scaled": "missing", "total": "missing"}
+    other = run(lab.pipeline, session)
+    assert supersedes(other.datasets["total"]["out"], session) is None
+
+
+def test_a_forced_step_is_a_new_attempt_beside_the_old(lab: Any, session: Session) -> None:
+    first = run(lab.pipeline, session)
+    bound = bind_file(lab.pipeline, session.store)
+    forced = run_pipeline(bound, session, lambda: LocalEngine(bound, session, 2), lambda event: None, forced=["scaled"])
+    assert forced.executed == ["scaled", "total"], "what was made from it is made again too"
+    assert forced.datasets["scaled"] != first.datasets["scaled"]
+    assert supersedes(forced.datasets["scaled"]["out"], session) == first.datasets["scaled"]["out"]
+    assert session.client.datasets.get(first.datasets["scaled"]["out"]).unique_id
+    later = run(lab.pipeline, session)
+    assert (later.executed, later.datasets) == ([], forced.datasets), "the latest attempt is the one that counts"
+    session.store.forget()
+    assert run(lab.pipeline, session).datasets == forced.datasets
+
+
+def test_a_forced_step_that_is_none_is_refused(lab: Any, session: Session) -> None:
+    with pytest.raises(InputError, match="no step 'scald'; did you mean 'scaled'"):
+        make_plan(bind_file(lab.pipeline, session.store), session, forced=["scald"])

@@ -137,9 +137,11 @@ def test_instrument_name_becomes_the_instrument_if_it_names_one(client, dataset)
     record = client.instruments.create(
         {"instrument_id": "renishaw-1", "instrument_name": "Renishaw inVia", "location": "Lab 67"}
     )
-    with pytest.warns(DeprecationWarning):
-        known = client.datasets.get(dataset(instrument_name="Renishaw inVia"))
-        label = client.datasets.get(dataset(instrument_name="a lens in a tube"))
+    with pytest.warns(DeprecationWarning, match="instrument_name"):
+        known = dataset(instrument_name="Renishaw inVia")
+    with pytest.warns(DeprecationWarning, match="instrument_name"):
+        free = dataset(instrument_name="a lens in a tube")
+    known, label = client.datasets.get(known), client.datasets.get(free)
     assert known["instrument_mfid"] == record["unique_id"]
     assert (label["instrument_name"], label["instrument_id"]) == ("a lens in a tube", None)
     moved = client.datasets.assign_instrument(label["unique_id"], "renishaw-1")

@@ -58,7 +58,7 @@ def test_official_integration_tests_all_pass_and_none_is_skipped(official_tests:
         }
         subprocess.run([sys.executable, "-c", SEED], env=environment, check=True, timeout=60)
         run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", ".", str(official_tests)],
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", str(official_tests)],
             env=environment, cwd=official_tests, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
     assert re.search(rf"^{TESTS} passed(, \d+ warnings?)? in ", run.stdout, re.MULTILINE), (

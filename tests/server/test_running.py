@@ -23,7 +23,16 @@ import pytest
 from crucible_lineage.ids import new_mfid
 from crucible_lineage.server import instance_id, start_server
 
-SERVE = "import sys; from crucible_lineage.server import serve; serve(sys.argv[1], on_ready=lambda url: print(url, flush=True))"
+SERVE = """
+import sys
+from crucible_lineage.server import serve
+serve(sys.argv[1], on_ready=lambda url: print(url, flush=True))
+"""
+INSTANCE_ID = """
+import sys
+from crucible_lineage.server import instance_id
+print(instance_id(sys.argv[1]), "fastapi" in sys.modules)
+"""
 
 
 @pytest.fixture
@@ -54,8 +63,7 @@ def _client(url: str, data_dir: Path) -> httpx.Client:
 
 
 def test_instance_id_costs_no_fastapi_and_lasts(tmp_path):
-    code = "import sys; from crucible_lineage.server import instance_id; print(instance_id(sys.argv[1]), 'fastapi' in sys.modules)"
-    run = [sys.executable, "-c", code, str(tmp_path)]
+    run = [sys.executable, "-c", INSTANCE_ID, str(tmp_path)]
     assert subprocess.run(run, capture_output=True, text=True, check=True).stdout.split() == ["None", "False"]
     start_server(tmp_path).close()
     first = instance_id(tmp_path)

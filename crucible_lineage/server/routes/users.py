@@ -1,10 +1,9 @@
-"""Users, service accounts and requests to join a project."""
+"""Users: list, look up, create, change."""
 
 # ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
 # ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
 from __future__ import annotations
 
-import secrets
 import sqlite3
 from typing import Annotated, Any, Literal
 
@@ -24,10 +23,8 @@ from crucible_lineage.server.access import (
     user_roles,
 )
 from crucible_lineage.server.bodies import Text
-from crucible_lineage.server.database import now, register_key
 from crucible_lineage.server.filters import Where
 from crucible_lineage.server.http import (
-    MAX_ROW_ID,
     AuthenticatedCall,
     Call,
     Direction,
@@ -39,7 +36,6 @@ from crucible_lineage.server.http import (
     refuse,
 )
 from crucible_lineage.server.http import router as new_router
-from crucible_lineage.server.joining import JOIN_REQUESTS, join_record
 from crucible_lineage.server.people import public_user, user_record
 from crucible_lineage.server.references import project_row, user_row
 from crucible_lineage.server.routes.account import Email, ProfilePatch, Username, update_user
@@ -51,10 +47,6 @@ MEMBER_ROLES = ("viewer", "contributor", "editor", "admin")
 PlatformRole = Literal["none", "contributor", "admin"]
 Identifier = Annotated[str, Field(pattern=r"^(\d{4}-\d{4}-\d{4}-\d{3}[0-9X]|[0-9a-hjkmnp-tv-z]{26})$")]
 Names = Annotated[list[str], Field(max_length=1000)]
-SERVICE_ACCOUNTS = (
-    "SELECT user.*, (SELECT MAX(created) FROM api_key WHERE user_id = user.id) AS key_created FROM user"
-    " WHERE is_service_account"
-)
 
 
 class References(Form):
@@ -76,22 +68,8 @@ class NewUser(Form):
     project_ids: list[str] = Field(default_factory=list)
 
 
-class NewServiceAccount(Form):
-    username: Username
-    unique_id: Identifier | None = None
-
-
 class RoleChange(Form):
     platform_role: PlatformRole
-
-
-class JoinReason(Form):
-    reason: Text | None = None
-
-
-class JoinReview(Form):
-    status: Literal["approved", "rejected"]
-    reviewer_notes: Text | None = None
 
 
 @router.get("/users")
@@ -114,7 +92,7 @@ def list_users(
     offset: Offset = 0,
 ) -> Json:
     if platform_role:
-        _require_elevated(call)
+        require_elevated(call)
     exact = {"first_name": first_name, "last_name": last_name, "username": username, "email": email,
              "unique_id": unique_id}  # fmt: skip
     found = Where("1")
@@ -145,10 +123,10 @@ def resolve_users(call: Call, body: References) -> Json:
 
 @router.post("/users", status_code=201)
 def create_user(call: Call, body: NewUser) -> Json:
-    _require_elevated(call)
+    require_elevated(call)
     info = body.user_info
     with call.write() as db:
-        row = _insert_user(db, info.orcid, info.username, info.first_name, info.last_name, info.email)
+        row = insert_user(db, info.orcid, info.username, info.first_name, info.last_name, info.email)
         for reference in body.project_ids:
             project = project_row(db, reference, status=422)
             values = (project["id"], row["id"], CONTRIBUTOR)
@@ -167,13 +145,13 @@ def change_user(call: Call, reference: str, body: ProfilePatch) -> Json:
     with call.write() as db:
         row = user_row(db, reference)
         if row["id"] != call.caller.id:
-            _require_elevated(call)
+            require_elevated(call)
         return update_user(db, row["id"], body)
 
 
 @router.patch("/users/{reference}/platform_role")
 def set_platform_role(call: Call, reference: str, body: RoleChange) -> Json:
-    _require_elevated(call)
+    require_elevated(call)
     with call.write() as db:
         row = user_row(db, reference)
         if row["id"] == call.caller.id and body.platform_role != "admin":
@@ -184,7 +162,7 @@ def set_platform_role(call: Call, reference: str, body: RoleChange) -> Json:
 
 @router.delete("/users/{reference}/apikey", status_code=204)
 def revoke_keys(call: Call, reference: str) -> Response:
-    _require_elevated(call)
+    require_elevated(call)
     with call.write() as db:
         db.execute("DELETE FROM api_key WHERE user_id = ?", (user_row(db, reference)["id"],))
     return Response(status_code=204)
@@ -195,7 +173,7 @@ def verify_key(call: Call, reference: str) -> Json:
     with call.read() as db:
         row = user_row(db, reference)
         if row["id"] != call.caller.id:
-            _require_elevated(call)
+            require_elevated(call)
         created = db.execute("SELECT MAX(created) FROM api_key WHERE user_id = ?", (row["id"],)).fetchone()[0]
     return {"valid": created is not None, "created_at": created, "expires_at": None}
 
@@ -247,119 +225,7 @@ def list_user_groups(call: Call, reference: str) -> Json:
         return [slug for (slug,) in found]
 
 
-@router.get("/service_accounts")
-def list_service_accounts(call: Call, q: str | None = None, limit: Limit = 100, offset: Offset = 0) -> Json:
-    _require_elevated(call)
-    with call.read() as db:
-        rows = [row for row in db.execute(f"{SERVICE_ACCOUNTS} ORDER BY username") if not q or q in row["username"]]
-    return page([_service_account(row) for row in rows[offset : offset + limit]], limit, len(rows), offset)
-
-
-@router.post("/service_accounts", status_code=201)
-def create_service_account(call: Call, body: NewServiceAccount) -> Json:
-    _require_elevated(call)
-    key = secrets.token_urlsafe(32)
-    with call.write() as db:
-        row = _insert_user(db, body.unique_id, body.username, body.username, "", None, is_service_account=True)
-        register_key(db, key, row["id"])
-        return _with_key(row, key)
-
-
-@router.get("/service_accounts/{reference}")
-def get_service_account(call: Call, reference: str) -> Json:
-    _require_elevated(call)
-    with call.read() as db:
-        return _service_account(_find_service_account(db, reference))
-
-
-@router.patch("/service_accounts/{reference}")
-def change_service_account(call: Call, reference: str, body: RoleChange) -> Json:
-    _require_elevated(call)
-    with call.write() as db:
-        row = _find_service_account(db, reference)
-        db.execute("UPDATE user SET platform_role = ? WHERE id = ?", (body.platform_role, row["id"]))
-        return _service_account(_find_service_account(db, reference))
-
-
-@router.post("/service_accounts/{reference}/rotate_key")
-def rotate_key(call: Call, reference: str) -> Json:
-    _require_elevated(call)
-    key = secrets.token_urlsafe(32)
-    with call.write() as db:
-        row = _find_service_account(db, reference)
-        db.execute("DELETE FROM api_key WHERE user_id = ?", (row["id"],))
-        register_key(db, key, row["id"])
-        return _with_key(row, key)
-
-
-@router.post("/access_groups/{group}/join", status_code=201)
-def request_join(call: Call, group: str, body: JoinReason) -> Json:
-    with call.write() as db:
-        project = project_row(db, group)
-        me = (project["id"], call.caller.id)
-        if (
-            project["owner_id"] == call.caller.id
-            or db.execute("SELECT 1 FROM access WHERE resource_id = ? AND user_id = ?", me).fetchone()
-        ):
-            raise refuse(409, "You are a member of this project already")
-        if db.execute(
-            "SELECT 1 FROM join_request WHERE project_id = ? AND requester_id = ? AND status = 'pending'", me
-        ).fetchone():
-            raise refuse(409, "Your request to join this project is pending already")
-        number = db.execute(
-            "INSERT INTO join_request (project_id, requester_id, reason, request_time) VALUES (?, ?, ?, ?)",
-            (*me, body.reason, now()),
-        ).lastrowid
-        return join_record(db.execute(f"{JOIN_REQUESTS} WHERE join_request.id = ?", (number,)).fetchone())
-
-
-@router.get("/join_requests")
-def list_join_requests(
-    call: Call,
-    group_name: str | None = None,
-    status: Literal["pending", "approved", "rejected"] | None = None,
-    requester_id: str | None = None,
-    limit: Limit = 100,
-    offset: Offset = 0,
-) -> Json:
-    found = Where("1")
-    if status is not None:
-        found.add("join_request.status = ?", status)
-    with call.read() as db:
-        if group_name is not None:
-            project = project_row(db, group_name)
-            require(db, call.caller, project["mfid"], ADMIN, "project")
-            found.add("join_request.project_id = ?", project["id"])
-        else:
-            _require_elevated(call)
-        if requester_id is not None:
-            found.add("requester_id = ?", user_row(db, requester_id, status=422)["id"])
-        rows = db.execute(f"{JOIN_REQUESTS} WHERE {found} ORDER BY join_request.id DESC", found.values).fetchall()
-    return page([join_record(row) for row in rows[offset : offset + limit]], limit, len(rows), offset)
-
-
-@router.patch("/join_requests/{number}")
-def review_join_request(call: Call, number: int, body: JoinReview) -> Json:
-    with call.write() as db:
-        row = None
-        if 0 < number <= MAX_ROW_ID:
-            row = db.execute(f"{JOIN_REQUESTS} WHERE join_request.id = ?", (number,)).fetchone()
-        if row is None:
-            raise refuse(404, "Join request not found")
-        require(db, call.caller, project_row(db, row["group_name"])["mfid"], ADMIN, "project")
-        if row["status"] != "pending":
-            raise refuse(409, f"The request was {row['status']} before")
-        db.execute(
-            "UPDATE join_request SET status = ?, review_time = ?, reviewer_id = ?, reviewer_notes = ? WHERE id = ?",
-            (body.status, now(), call.caller.id, body.reviewer_notes, number),
-        )
-        if body.status == "approved":
-            values = (row["project_id"], row["requester_id"], CONTRIBUTOR)
-            db.execute("INSERT OR IGNORE INTO access (resource_id, user_id, role) VALUES (?, ?, ?)", values)
-        return join_record(db.execute(f"{JOIN_REQUESTS} WHERE join_request.id = ?", (number,)).fetchone())
-
-
-def _require_elevated(call: AuthenticatedCall) -> None:
+def require_elevated(call: AuthenticatedCall) -> None:
     if not call.caller.elevated:
         raise refuse(403, "Only platform administrators may do this")
 
@@ -372,7 +238,7 @@ def _resolved(db: sqlite3.Connection, reference: str) -> dict[str, Any] | None:
     )
 
 
-def _insert_user(
+def insert_user(
     db: sqlite3.Connection,
     unique_id: str | None,
     username: str | None,
@@ -391,26 +257,3 @@ def _insert_user(
     except sqlite3.IntegrityError:
         raise refuse(409, "A user with this identifier, username or email already exists") from None
     return row
-
-
-def _find_service_account(db: sqlite3.Connection, reference: str) -> sqlite3.Row:
-    row: sqlite3.Row | None = db.execute(
-        f"{SERVICE_ACCOUNTS} AND (unique_id = ?1 OR username = ?1)", (reference,)
-    ).fetchone()
-    if row is None:
-        raise refuse(404, "Service account not found")
-    return row
-
-
-def _service_account(row: sqlite3.Row) -> Json:
-    status = {"created_at": row["key_created"], "expires_at": None, "valid": True} if row["key_created"] else None
-    return user_record(row) | {"api_key_status": status}
-
-
-def _with_key(row: sqlite3.Row, key: str) -> Json:
-    return {
-        "unique_id": row["unique_id"],
-        "username": row["username"],
-        "is_service_account": True,
-        "api_key": key,
-    }
