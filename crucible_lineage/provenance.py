@@ -100,16 +100,25 @@ def step_record(
     }
 
 
-def raw_record(recipe: Mapping[str, Any], files: Sequence[FileRef], who: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of measured files that were registered, as yet incomplete."""
-    return {
+def raw_record(
+    recipe: Mapping[str, Any],
+    files: Sequence[FileRef],
+    who: Mapping[str, Any],
+    parents: Sequence[str] = (),
+    note: str | None = None,
+) -> dict[str, Any]:
+    """The record of files that were registered, as yet incomplete: measured, or made of `parents` by a person."""
+    record: dict[str, Any] = {
         "schema": SCHEMA,
         "status": INCOMPLETE,
         "recipe": dict(recipe),
-        "used": [],
+        "used": [{"role": "parent", "mfid": mfid, "files": []} for mfid in parents],
         "generated": [file.to_json() for file in files],
         "agent": dict(who),
     }
+    if parents or note:
+        record["activity"] = {"kind": "by hand", "note": note}
+    return record
 
 
 def read_record(scientific_metadata: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

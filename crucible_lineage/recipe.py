@@ -31,9 +31,16 @@ class Code:
     packages: Mapping[str, str]
 
 
-def raw_recipe(project: str, files: Iterable[FileRef]) -> dict[str, Any]:
-    """The recipe of a dataset that consists of measured files."""
-    return {"kind": "files", "project": project, "files": {file.name: file.sha256 for file in files}}
+def raw_recipe(project: str, files: Iterable[FileRef], parents: Sequence[str] = ()) -> dict[str, Any]:
+    """The recipe of a dataset of measured files, or, with `parents`, of a result that was made of them by hand."""
+    recipe: dict[str, Any] = {
+        "kind": "files",
+        "project": project,
+        "files": {file.name: file.sha256 for file in files},
+    }
+    if parents:
+        recipe["inputs"] = {"parent": [{"mfid": mfid, "files": {}} for mfid in parents]}
+    return recipe
 
 
 def step_recipe(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.datasets import DatasetRef, FileRef
 from crucible_lineage.errors import ConflictError, FileConflictError, NotFoundError, RecipeConflictError, RefusedError
 from crucible_lineage.provenance import COMPLETE, KEY, dataset_of_record, is_complete, read_record
@@ -23,10 +25,16 @@ __all__ = ["LocalFile", "NewDataset", "look_up", "register_output"]
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file on disk and what it is called in the dataset."""
+    """A file on disk, what it is called in the dataset, and its checksums, so that it is not read for them again."""
 
     path: Path
     ref: FileRef
+    checksums: FileChecksums
+
+    @classmethod
+    def of(cls, path: Path, checksums: FileChecksums, *, preview: bool = False) -> LocalFile:
+        """The file under its own name."""
+        return cls(path, FileRef(path.name, checksums.sha256, checksums.size, preview), checksums)
 
 
 @dataclass(frozen=True)
@@ -130,10 +138,11 @@ def _upload(client: CrucibleClient, mfid: str, file: LocalFile) -> str:
 
     That is safe, since only what belongs to a complete record was ever given to anyone.
     """
+    upload = partial(client.files.upload, mfid, file.path, filename=file.ref.name, checksums=file.checksums)
     try:
-        return client.files.upload(mfid, file.path, filename=file.ref.name).file.mfid
+        return upload().file.mfid
     except FileConflictError:
-        return client.files.upload(mfid, file.path, filename=file.ref.name, replace=True).file.mfid
+        return upload(replace=True).file.mfid
 
 
 def _add_preview(client: CrucibleClient, mfid: str, new: NewDataset, *, adopted: bool) -> None:

@@ -14,18 +14,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.checksums import FileChecksums, scan_file
 from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.errors import FileChangedError
-from crucible_lineage.hashing import file_sha256, stamp
+from crucible_lineage.hashing import stamp
 
 __all__ = ["Store"]
 
 # Applied in order, each once, in one transaction with the note that it was applied (PRAGMA user_version).
 MIGRATIONS = (
     """
-    CREATE TABLE file_hash (
+    CREATE TABLE file_checksums (
         path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
-        sha256 TEXT NOT NULL
+        checksums TEXT NOT NULL
     ) WITHOUT ROWID;
     CREATE TABLE complete (
         instance TEXT NOT NULL, mfid TEXT NOT NULL, dataset TEXT NOT NULL, PRIMARY KEY (instance, mfid)
@@ -41,8 +42,6 @@ MIGRATIONS = (
         run_id TEXT NOT NULL REFERENCES run ON DELETE CASCADE, step TEXT NOT NULL, outcome TEXT NOT NULL,
         datasets TEXT NOT NULL, seconds REAL, error TEXT, PRIMARY KEY (run_id, step)
     ) WITHOUT ROWID;
-    """,
-    """
     CREATE TABLE attempt (
         instance TEXT NOT NULL, first_mfid TEXT NOT NULL, attempt INTEGER NOT NULL, PRIMARY KEY (instance, first_mfid)
     ) WITHOUT ROWID;
@@ -69,17 +68,19 @@ class Store:
         with self._lock:
             self._connection.close()
 
-    def sha256(self, path: Path) -> str:
-        """SHA-256 of a file; the remembered one while size, modification time and inode are unchanged."""
+    def checksums(self, path: Path) -> FileChecksums:
+        """A file's checksums; the remembered ones while size, modification time and inode are unchanged."""
         key, now = str(path.absolute()), stamp(path)
-        row = self._one("SELECT size, mtime_ns, inode, sha256 FROM file_hash WHERE path = ?", key)
+        row = self._one("SELECT size, mtime_ns, inode, checksums FROM file_checksums WHERE path = ?", key)
         if row and row[:3] == now:
-            return str(row[3])
-        digest = file_sha256(path)
+            return FileChecksums.from_json(json.loads(row[3]))
+        scanned = scan_file(path)
         if stamp(path) != now:
             raise FileChangedError(f"{path} changed while it was being read; try again when it has stopped growing")
-        self._write("INSERT OR REPLACE INTO file_hash VALUES (?, ?, ?, ?, ?)", (key, *now, digest))
-        return digest
+        self._write(
+            "INSERT OR REPLACE INTO file_checksums VALUES (?, ?, ?, ?, ?)", (key, *now, json.dumps(scanned.to_json()))
+        )
+        return scanned
 
     def known(self, mfid: str) -> DatasetRef | None:
         """The dataset, if it is known to be complete."""

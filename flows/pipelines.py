@@ -20,8 +20,8 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from crucible_lineage.pipeline.bind import BoundPipeline, bind_file
-from crucible_lineage.pipeline.inputs import existing_dataset
 from crucible_lineage.pipeline.materialize import Materialized
+from crucible_lineage.pipeline.raw import existing_dataset
 from crucible_lineage.pipeline.run import Listener, Running, RunResult, StepEvent, StepOrder
 from crucible_lineage.pipeline.run import run_pipeline as run_bound
 from crucible_lineage.pipeline.spec import located

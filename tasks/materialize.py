@@ -11,8 +11,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
 
 from crucible_lineage.pipeline.bind import BoundStep, bind_file
-from crucible_lineage.pipeline.inputs import existing_dataset
 from crucible_lineage.pipeline.materialize import materialize_step
+from crucible_lineage.pipeline.raw import existing_dataset
 from crucible_lineage.pipeline.run import StepOrder, step_job
 from crucible_lineage.pipeline.spec import located
 from crucible_lineage.recipe import UsedDataset

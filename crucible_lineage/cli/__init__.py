@@ -18,6 +18,7 @@ COMMANDS = {
     "plan": ("run", "Say what a run would do, and why. Changes nothing."),
     "check": ("check", "Check pipeline files, or a dataset's lineage; exit code 2 if a file has a fault."),
     "lineage": ("lineage", "Show where a dataset comes from and what was made of it."),
+    "register": ("register", "Register files: measured ones, or a result made by hand with its parents."),
     "serve": ("serve", "Run the embedded Crucible for other programs."),
 }
 

@@ -1,6 +1,6 @@
 """The only place that speaks HTTP to Crucible: `CrucibleClient`, and the checksums that its uploads need."""
 
-from crucible_lineage.client.checksums import FileChecksums, scan_file
+from crucible_lineage.checksums import FileChecksums, scan_file
 from crucible_lineage.client.client import CrucibleClient
 from crucible_lineage.client.contents import AddedFile
 from crucible_lineage.client.datasets import CreatedDataset

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import httpx
 
-from crucible_lineage.client.checksums import BLOCK_BYTES, blocks
+from crucible_lineage.checksums import BLOCK_BYTES, blocks
 from crucible_lineage.client.storage import Storage, storage_error
 from crucible_lineage.errors import ChecksumError, InputError
 from crucible_lineage.models import FileRecord

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Unpack
 
-from crucible_lineage.client.checksums import FileChecksums, require_unchanged, scan_file
+from crucible_lineage.checksums import FileChecksums, require_unchanged, scan_file
 from crucible_lineage.client.download import Progress as DownloadProgress
 from crucible_lineage.client.download import fetch, fetch_bytes, local_path
 from crucible_lineage.client.filters import FileFilters, sent_filters

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.client.checksums import FileChecksums
+from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.client.session import Session
 from crucible_lineage.client.wire import parse
 from crucible_lineage.errors import ServerError

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from crucible_lineage.client.checksums import blocks, crc32c_text, part_checksums, require_unchanged
+from crucible_lineage.checksums import blocks, crc32c_text, part_checksums, require_unchanged
 from crucible_lineage.client.outgoing import Mark, Meter, Outgoing
 from crucible_lineage.client.retry import Attempt, RetryPolicy, decide
 from crucible_lineage.client.session import Session

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import httpx
 
-from crucible_lineage.client.checksums import blocks, crc32c_text, require_unchanged
+from crucible_lineage.checksums import blocks, crc32c_text, require_unchanged
 from crucible_lineage.client.outgoing import Meter, Outgoing, Progress, UploadedFile, complete, existing
 from crucible_lineage.client.retry import Attempt, RetryPolicy, decide
 from crucible_lineage.client.session import Session

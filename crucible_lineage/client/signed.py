@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from crucible_lineage.client.checksums import crc32c_text, require_unchanged
+from crucible_lineage.checksums import crc32c_text, require_unchanged
 from crucible_lineage.client.outgoing import Meter, Outgoing, Progress
 from crucible_lineage.client.parts import PartSender, parts_of
 from crucible_lineage.client.session import Session

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-from crucible_lineage.client.checksums import crc32c_text, require_unchanged
+from crucible_lineage.checksums import crc32c_text, require_unchanged
 from crucible_lineage.client.outgoing import Meter, Outgoing, Progress, UploadedFile, complete, existing
 from crucible_lineage.client.session import Session
 from crucible_lineage.client.wire import parse

@@ -9,12 +9,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.datasets import FileRef
+from crucible_lineage.checksums import scan_file
 from crucible_lineage.errors import InputError, StepError
-from crucible_lineage.hashing import file_sha256
 from crucible_lineage.ids import mfid_time
-from crucible_lineage.pipeline.inputs import described
 from crucible_lineage.pipeline.job import StepJob
+from crucible_lineage.pipeline.raw import described
 from crucible_lineage.provenance import Activity, step_record
 from crucible_lineage.registry import LocalFile, NewDataset
 
@@ -115,7 +114,4 @@ def output_files(job: StepJob, output: str, folder: Path) -> tuple[LocalFile, ..
         raise StepError(message, step=job.name)
     preview = job.inspection.thumbnail
     shown = next((path for path in paths if preview and fnmatchcase(path.name, preview)), None)
-    return tuple(
-        LocalFile(path, FileRef(path.name, file_sha256(path), path.stat().st_size, preview=path == shown))
-        for path in paths
-    )
+    return tuple(LocalFile.of(path, scan_file(path), preview=path == shown) for path in paths)

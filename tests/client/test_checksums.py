@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crucible_lineage.client import scan_file
-from crucible_lineage.client.checksums import _joined, crc32c_text, part_checksums, require_unchanged
+from crucible_lineage.checksums import _joined, crc32c_text, part_checksums, require_unchanged
 from crucible_lineage.errors import FileChangedError
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 
@@ -30,6 +31,15 @@ class FileChecksums:
     crc32c: int
     part_size: int
     part_crc32c: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that is kept in the local store."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> FileChecksums:
+        """The checksums that were kept."""
+        return cls(**{**kept, "part_crc32c": tuple(kept["part_crc32c"])})
 
     def parts(self, part_size: int) -> tuple[int, ...] | None:
         """CRC32C of each part of `part_size` bytes, or None if that cannot be told without reading again."""

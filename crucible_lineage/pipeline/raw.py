@@ -1,0 +1,140 @@
+"""Files that no step made: measured, or made by hand. Found again by id or by their bytes, or registered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.datasets import DatasetRef, FileRef
+from crucible_lineage.errors import InputError, NotFoundError
+from crucible_lineage.ids import new_mfid
+from crucible_lineage.pipeline.spec import FileInput
+from crucible_lineage.provenance import raw_record, read_record
+from crucible_lineage.recipe import derived_mfid, raw_mfid, raw_recipe
+from crucible_lineage.registry import LocalFile, NewDataset, look_up, register_output
+from crucible_lineage.session import Session
+
+__all__ = ["RawFiles", "described", "existing_dataset", "find_raw", "hash_files", "register_raw"]
+
+
+@dataclass(frozen=True)
+class RawFiles:
+    """Files that make up one dataset, hashed; `mfid` is None while nobody knows when they were taken."""
+
+    project: str
+    recipe: Mapping[str, Any]
+    files: tuple[LocalFile, ...]
+    mfid: str | None
+    parents: tuple[str, ...] = ()
+
+
+def hash_files(
+    project: str, paths: Sequence[Path], moment: datetime | None, session: Session, parents: Sequence[str] = ()
+) -> RawFiles:
+    """The files as one dataset. With `parents` it is a result made by hand, and sorts beside the youngest of them."""
+    files = tuple(LocalFile.of(path, session.store.checksums(path)) for path in sorted(paths, key=lambda p: p.name))
+    names = [file.ref.name for file in files]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"two of the files are called {twice!r}; a dataset's files have different names")
+    recipe = raw_recipe(project, [file.ref for file in files], sorted(set(parents)))
+    mfid = derived_mfid(recipe) if parents else raw_mfid(recipe, moment) if moment else None
+    return RawFiles(project, recipe, files, mfid, tuple(sorted(set(parents))))
+
+
+def find_raw(raw: RawFiles, session: Session) -> DatasetRef | None:
+    """The dataset of these files, if it is registered. Changes nothing."""
+    if raw.mfid is None:
+        return _same_bytes(raw, session)
+    if known := session.store.known(raw.mfid):
+        return known
+    dataset, _ = look_up(session.client, raw.mfid)
+    if dataset is not None:
+        session.store.remember([dataset])
+    return dataset
+
+
+def register_raw(
+    raw: RawFiles, declared: FileInput, name: str, session: Session, note: str | None = None
+) -> DatasetRef:
+    """The dataset of these files, registered; `note` says what a person did to make them."""
+    mfid = raw.mfid or new_mfid()
+    fields = {
+        "project_id": raw.project,
+        "dataset_name": declared.dataset_name or name,
+        **({"timestamp": declared.timestamp.astimezone(UTC).isoformat()} if declared.timestamp else {}),
+        "public": declared.public,
+        **described(declared),
+    }
+    refs = [file.ref for file in raw.files]
+    dataset = register_output(
+        session.client,
+        NewDataset(
+            mfid=mfid,
+            fields=fields,
+            record=raw_record(raw.recipe, refs, session.agent, raw.parents, note),
+            metadata=declared.metadata,
+            files=raw.files,
+            keywords=declared.keywords,
+            parents=raw.parents,
+            ingest=declared.ingest,
+        ),
+    )
+    for file in raw.files:
+        session.cache.add(file.path, file.ref.sha256)
+    session.store.remember([dataset])
+    return dataset
+
+
+def existing_dataset(mfid: str, session: Session) -> DatasetRef:
+    """A dataset by its id: one of ours if it has a record, else with the files that Crucible lists."""
+    if known := session.store.known(mfid):
+        return known
+    dataset, record = look_up(session.client, mfid)
+    if dataset is None:
+        if record is not None:
+            raise InputError(f"input dataset {mfid} is incomplete; finish it first (run what makes it once more)")
+        dataset = _foreign(mfid, session)
+    session.store.remember([dataset])
+    return dataset
+
+
+def described(declared: Any) -> dict[str, Any]:
+    """The descriptive fields that a declaration sets."""
+    names = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")
+    return {name: value for name in names if (value := getattr(declared, name)) is not None}
+
+
+def _foreign(mfid: str, session: Session) -> DatasetRef:
+    """A dataset that somebody else registered. InputError if there is none, or a file's hash is not known."""
+    try:
+        found = session.client.datasets.get(mfid)
+    except NotFoundError as error:
+        raise InputError(f"input dataset {mfid}: there is none here that this key may see") from error
+    files = []
+    for file in session.client.datasets.list_files(mfid):
+        if file.sha256_hash is None:
+            raise InputError(f"input dataset {mfid}: Crucible knows no SHA-256 of its file {file.filename}")
+        files.append(FileRef(file.filename, file.sha256_hash, file.size or 0))
+    if not files:
+        raise InputError(f"input dataset {mfid} ({found.dataset_name!r}) has no files")
+    return DatasetRef(mfid, found.dataset_name or mfid, tuple(sorted(files, key=lambda file: file.name)))
+
+
+def _same_bytes(raw: RawFiles, session: Session) -> DatasetRef | None:
+    """The dataset of this project that holds just these files, found by their hash; the oldest if there are several."""
+    first = raw.files[0].ref
+    holders = session.client.files.list(sha256_hash=first.sha256)
+    for mfid in sorted({file.dataset_mfid for file in holders if file.dataset_mfid}):
+        found = session.client.datasets.get(mfid, include_metadata=True)
+        record = read_record(found.scientific_metadata)
+        same_recipe = record is not None and record["recipe"] == raw.recipe
+        if found.project_id != raw.project or (record is not None and not same_recipe):
+            continue
+        dataset = existing_dataset(mfid, session)
+        if {(file.name, file.sha256) for file in dataset.files} == {(f.ref.name, f.ref.sha256) for f in raw.files}:
+            return dataset
+    return None
