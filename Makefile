@@ -23,7 +23,7 @@ format: .venv/test.installed
 	$(BIN)/ruff format .
 
 crash: .venv/test.installed  ## killed before every single request, and run again
-	CRASH_STEP=1 $(BIN)/python -m pytest tests/crash --timeout 3600
+	CRASH_STEP=1 CRASH_KILLS=300 CRASH_SEEDS=50 $(BIN)/python -m pytest tests/crash --timeout 3600
 
 # The package as it is once installed, tasks and flows inside: what type and import checkers have to see.
 .typecheck: Makefile

@@ -1,46 +1,34 @@
 """What a step's code is: a hash over its function and all first-party code and constants that it reaches.
 
-The hash is taken over the syntax tree, so comments, docstrings, formatting, type hints, and the place and name of the
-file do not count. What cannot be followed (C code, objects without source or with hidden state) is named in
-`not_covered`; third-party packages are named in `packages`, and count only where a step lists them.
+The hash is taken over syntax trees and values, so comments, docstrings, formatting, type hints, and the place and name
+of a file do not count. What cannot be followed (compiled code, objects with hidden state, code that is known only when
+it runs) is named in `not_covered`; third-party packages are named in `packages`, and count only where a step lists
+them. docs/identity.md says what counts and what does not.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
-import linecache
-import logging
-import re
-import sys
 import types
-from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, get_origin
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+from crucible_lineage.functions import definition_of, function_piece, home_of
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.params import canonical_value
+from crucible_lineage.imports import imported_files
+from crucible_lineage.pieces import Context, Piece, Reference
+from crucible_lineage.reach import piece_of
+from crucible_lineage.source import root_package
 from crucible_lineage.step import Step
-from crucible_lineage.syntax import (
-    bytecode_text,
-    class_tree,
-    code_tree,
-    global_names,
-    imported_names,
-    is_first_party,
-    method_names,
-    module_chains,
-    read_names,
-    root_package,
-    syntax_text,
-)
 
 __all__ = ["Fingerprint", "code_fingerprint"]
 
+CODE_TAG = b"crucible-lineage/code/2\n"
 STEP = "step"  # the piece that is the step function itself
+State = frozenset[tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +36,7 @@ class Fingerprint:
     """The hash, and what went into it.
 
     `covered` maps the name of each piece, in the order it was reached, to the hash of that piece; `files` are the
-    source files that were read; `source` is the text of the step function itself.
+    source files that it rests on; `source` is the text of the step function itself.
     """
 
     digest: str
@@ -62,205 +50,97 @@ class Fingerprint:
 def code_fingerprint(target: Callable[..., Any] | Step[..., Any]) -> Fingerprint:
     """The fingerprint of a step or function. The same on every machine and Python version for the same code."""
     function = target.function if isinstance(target, Step) else target
-    walk = _Walk(root_package(function.__module__))
-    walk.reach(STEP, function)
-    walk.run()
-    digest = hashlib.sha256(b"crucible-lineage/code/1\n" + canonical_json(walk.pieces)).hexdigest()
+    walk = _Walk(function, frozenset())
+    if changes := walk.changes():  # these are read otherwise: once more, knowing them
+        walk = _Walk(function, changes)
+    pieces = [node.piece for node in walk.nodes]
+    shapes = [(role.name, role.shape) for role in target.inputs] if isinstance(target, Step) else []
+    graph = [shapes, *((node.piece.text, node.edges) for node in walk.nodes)]
     return Fingerprint(
-        digest=digest,
-        covered=tuple((name, hashlib.sha256(text.encode()).hexdigest()) for name, text in walk.pieces),
-        not_covered=tuple(sorted(walk.not_covered)),
-        packages=tuple(sorted(walk.packages)),
-        files=tuple(sorted(walk.files)),
-        source=_source(function),
+        digest=hashlib.sha256(CODE_TAG + canonical_json(graph)).hexdigest(),
+        covered=tuple((node.name, hashlib.sha256(node.piece.text.encode()).hexdigest()) for node in walk.nodes),
+        not_covered=tuple(sorted({note for piece in pieces for note in piece.notes})),
+        packages=tuple(sorted({package for piece in pieces for package in piece.packages})),
+        files=tuple(sorted(walk.files())),
+        source=walk.source(),
     )
 
 
+@dataclass
+class _Node:
+    """A piece in its place: `edges` are its references as (label, number of the node)."""
+
+    name: str
+    reference: Reference
+    piece: Piece
+    edges: list[tuple[str, int]] = field(default_factory=list)
+
+
 class _Walk:
-    """Breadth first over what code refers to, each object once, in the order of the source text."""
+    """Breadth first over what code refers to, each object once, numbered in the order of the source text.
 
-    def __init__(self, root: str) -> None:
-        self.root = root
-        self.pieces: list[tuple[str, str]] = []
-        self.not_covered: set[str] = set()
-        self.packages: set[str] = set()
-        self.files: set[str] = set()
-        self._queue: deque[tuple[str, Any]] = deque()
-        self._seen: dict[int, Any] = {}  # keeps the objects alive, so that an id() is not given out twice
+    Numbers, not names, tell what a reference leads to: that keeps apart what has one name in two modules, and does not
+    tell the name and place of a module.
+    """
 
-    def reach(self, name: str, value: Any) -> None:
-        self._queue.append((name, value))
+    def __init__(self, function: Callable[..., Any], state: State) -> None:
+        home = home_of(function) if isinstance(function, types.FunctionType) else getattr(function, "__module__", None)
+        self.function = function
+        self.context = Context(root_package(home or ""), state)
+        self.nodes: list[_Node] = []  # also keeps the objects alive, so that an id() is not given out twice
+        self._steps = {id(function), id(inspect.unwrap(function))}
+        self._numbers: dict[int, int] = {}
+        self._add(STEP, Reference(STEP, function))
+        for node in self.nodes:  # which grow meanwhile
+            for part in node.piece.references:
+                node.edges.append((part.label, self._add(_joined(node.name, part.label), part)))
 
-    def run(self) -> None:
-        while self._queue:
-            name, value = self._queue.popleft()
-            if id(value) in self._seen and not isinstance(value, (int, float, str, bytes, bool, type(None))):
-                continue
-            self._seen[id(value)] = value
-            self._visit(name, value)
+    def changes(self) -> State:
+        """What the code changes when it runs, the code aside that runs only when a module is imported."""
+        running, waiting = {0}, [0]
+        while waiting:
+            node = self.nodes[waiting.pop()]
+            for part, (_, number) in zip(node.piece.references, node.edges, strict=True):
+                if not part.at_import and number not in running:
+                    running.add(number)
+                    waiting.append(number)
+        return frozenset(change for number in running for change in self.nodes[number].piece.changes)
 
-    def _visit(self, name: str, value: Any) -> None:
-        if isinstance(value, Step):
-            self._visit_step(name, value)
-        elif isinstance(value, types.FunctionType):
-            self._visit_function(name, value)
-        elif isinstance(value, functools.partial):
-            self.pieces.append((name, "partial"))
-            self._reach_all(name, [value.func, *value.args, *(value.keywords[key] for key in sorted(value.keywords))])
-        elif isinstance(value, types.MethodType):
-            self._reach_all(name, [value.__func__, value.__self__])
-        elif isinstance(value, (staticmethod, classmethod)):
-            self.reach(name, value.__func__)
-        elif isinstance(value, property):
-            self._reach_all(name, [part for part in (value.fget, value.fset, value.fdel) if part])
-        elif isinstance(value, types.ModuleType):
-            self._note_package(value.__name__)
-        elif isinstance(value, type):
-            self._visit_class(name, value)
-        elif isinstance(value, (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)):
-            self._visit_builtin(name, value)
-        elif callable(value) and hasattr(value, "__wrapped__"):  # such as functools.lru_cache
-            self.reach(name, value.__wrapped__)
-        elif isinstance(value, logging.Logger) or get_origin(value) is not None:
-            return  # a logger returns nothing that could enter a result, and list[int] is only a hint
-        else:
-            self._visit_constant(name, value)
+    def files(self) -> set[str]:
+        """All files whose change may change the fingerprint."""
+        modules = {node.reference.key[0] for node in self.nodes if node.reference.key}
+        modules |= {
+            home_of(value) for node in self.nodes if isinstance(value := node.reference.value, types.FunctionType)
+        }
+        files = imported_files(self.context, modules).union(*(node.piece.files for node in self.nodes))
+        return {file for file in files if Path(file).is_file()}
 
-    def _visit_step(self, name: str, value: Step[..., Any]) -> None:
-        if value.version is not None:
-            self.pieces.append((name, f"version {value.version}"))
-        else:
-            self.reach(name, value.function)
+    def source(self) -> str:
+        """The text of the step function; empty if it is not to be had."""
+        function = inspect.unwrap(self.function)
+        if not isinstance(function, types.FunctionType):
+            return ""
+        source, definition = self.context.source(function.__code__.co_filename), definition_of(self.context, function)
+        return source.lines(definition) if source and definition else ""
 
-    def _visit_function(self, name: str, function: types.FunctionType) -> None:
-        if not self._first_party(function.__module__):
-            return
-        tree = code_tree(function.__code__)
-        if tree is None:
-            self.not_covered.add(f"{function.__module__}:{function.__qualname__} (no source text)")
-            self.pieces.append((name, bytecode_text(function.__code__)))
-            return
-        self.files.add(function.__code__.co_filename)
-        # The defaults of the step itself reach the identity as parameters, whether they were given or not.
-        self.pieces.append((name, syntax_text(tree, with_defaults=name != STEP)))
-        closure = inspect.getclosurevars(function).nonlocals if function.__closure__ else {}
-        known = {**function.__globals__, **closure}
-        wanted = global_names(tree, function.__code__)
-        self._reach_names(wanted, known, function.__module__)
-        for module_name, attribute in module_chains(tree):
-            self._reach_attribute(known.get(module_name), attribute)
-        for imported, attribute_name in imported_names(tree, function.__globals__.get("__package__") or ""):
-            self._reach_import(imported, attribute_name)
-        if name != STEP:
-            self._reach_all(f"{name} default", [*(function.__defaults__ or ()), *_keyword_defaults(function)])
+    def _add(self, name: str, reference: Reference) -> int:
+        number = self._numbers.get(id(reference.value))
+        if number is None:
+            number = len(self.nodes)
+            piece = self._piece(reference)
+            self.nodes.append(_Node(name, reference, piece))
+            if not piece.text.startswith("constant "):  # whether equal constants are one object is Python's affair
+                self._numbers[id(reference.value)] = number
+        return number
 
-    def _visit_class(self, name: str, value: type) -> None:
-        if not self._first_party(value.__module__):
-            return
-        tree = class_tree(value)
-        if tree is None:
-            self.not_covered.add(f"{value.__module__}:{value.__qualname__} (no source text)")
-            return
-        module = inspect.getmodule(value)
-        if module is not None and module.__file__:
-            self.files.add(module.__file__)
-        self.pieces.append((name, syntax_text(tree)))
-        self._reach_all(f"{name} base", [base for base in value.__bases__ if base is not object])
-        self._reach_names(read_names(tree), vars(module) if module else {}, value.__module__)
-        for key in method_names(tree):  # what a decorator adds, as dataclass does, follows from the class
-            self.reach(f"{name}.{key}", vars(value).get(key))
-
-    def _visit_builtin(self, name: str, value: Any) -> None:
-        module = getattr(value, "__module__", None)
-        if module and module != "builtins" and self._first_party(module):
-            self.not_covered.add(f"{module}:{name} (compiled code)")
-        self.pieces.append((name, f"builtin {getattr(value, '__qualname__', name)}"))
-
-    def _visit_constant(self, name: str, value: Any) -> None:
-        if value is inspect.Parameter.empty:
-            return
-        if isinstance(value, re.Pattern):
-            self.pieces.append((name, f"pattern {value.pattern!r} {value.flags}"))
-            return
-        if isinstance(value, (list, tuple)) and any(_is_code(item) for item in value):
-            self._reach_all(name, list(value))
-            return
-        if isinstance(value, Mapping) and any(_is_code(item) for item in value.values()):
-            for key, item in value.items():
-                self.reach(f"{name}[{key!r}]", item)
-            return
-        try:
-            text = canonical_json(canonical_value(value, name)).decode()
-        except Exception:
-            self._visit_instance(name, value)
-        else:
-            self.pieces.append((name, f"constant {text}"))
-
-    def _visit_instance(self, name: str, value: Any) -> None:
-        """An object that is no plain value: its class and its attributes, or a note that it is not covered."""
-        array = getattr(value, "tobytes", None)
-        if array is not None and hasattr(value, "dtype") and hasattr(value, "shape"):
-            digest = hashlib.sha256(array()).hexdigest()
-            self.pieces.append((name, f"array {value.dtype} {value.shape} {digest}"))
-        elif self._first_party(type(value).__module__) and hasattr(value, "__dict__"):
-            self.reach(f"{name} class", type(value))
-            for key, item in sorted(vars(value).items()):
-                self.reach(f"{name}.{key}", item)
-        else:
-            self.not_covered.add(f"{name} (a {type(value).__module__}.{type(value).__qualname__})")
-
-    def _reach_names(self, names: list[str], known: Mapping[str, Any], module: str) -> None:
-        for name in names:
-            if name in known:
-                value = known[name]
-                if not isinstance(value, types.ModuleType) or not is_first_party(value.__name__, self.root):
-                    self.reach(name, value)
-            elif name == "__import__" or name in ("eval", "exec"):
-                self.not_covered.add(f"{module}: {name}() (code that is known only when it runs)")
-
-    def _reach_attribute(self, module: Any, attribute: str) -> None:
-        if isinstance(module, types.ModuleType):
-            if self._first_party(module.__name__):
-                if hasattr(module, attribute):
-                    self.reach(attribute, getattr(module, attribute))
-            elif module.__name__ == "importlib" and attribute == "import_module":
-                self.not_covered.add("importlib.import_module (code that is known only when it runs)")
-
-    def _reach_import(self, module: str, attribute: str | None) -> None:
-        if not is_first_party(module, self.root):
-            self._note_package(module)
-            return
-        loaded = import_module(module)
-        if attribute is not None:
-            self.reach(attribute, getattr(loaded, attribute, None))
-
-    def _reach_all(self, name: str, values: list[Any]) -> None:
-        for index, value in enumerate(values):
-            self.reach(f"{name} {index}", value)
-
-    def _first_party(self, module: str | None) -> bool:
-        if module is None or is_first_party(module, self.root):
-            return module is not None
-        self._note_package(module)
-        return False
-
-    def _note_package(self, module: str) -> None:
-        package = root_package(module)
-        if package not in sys.stdlib_module_names:
-            self.packages.add(package)
+    def _piece(self, reference: Reference) -> Piece:
+        value = reference.value
+        if isinstance(value, types.FunctionType) and id(value) in self._steps:
+            # The defaults of the step itself reach the identity as parameters, whether they were given or not.
+            return function_piece(self.context, value, reference.key, with_defaults=False)
+        return piece_of(self.context, reference)
 
 
-def _is_code(value: Any) -> bool:
-    return isinstance(value, (types.FunctionType, functools.partial, types.MethodType, type, Step))
-
-
-def _keyword_defaults(function: types.FunctionType) -> list[Any]:
-    return [value for _, value in sorted((function.__kwdefaults__ or {}).items())]
-
-
-def _source(function: Callable[..., Any]) -> str:
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    if code is None:
-        return ""
-    lines = linecache.getlines(code.co_filename)
-    return "".join(inspect.getblock(lines[code.co_firstlineno - 1 :])) if lines else ""
+def _joined(owner: str, label: str) -> str:
+    """The name of a piece: globals go by their own, parts by that of their owner too."""
+    return f"{owner}{label}" if label.startswith((".", "[", " ")) else label

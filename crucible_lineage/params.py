@@ -3,73 +3,120 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
 from pathlib import PurePath
 from typing import Any
+from uuid import UUID
 
 from crucible_lineage.errors import InputError
+from crucible_lineage.fingerprint import code_fingerprint
+from crucible_lineage.ids import canonical_json
 
-__all__ = ["canonical_params", "canonical_value"]
+__all__ = ["canonical_params", "canonical_value", "secret_digest"]
+
+SECRET_TAG = b"crucible-lineage/secret/1\n"
+# 16 MB and some 50 ms for each guess at a secret; chosen so that planning does not become slow.
+_SCRYPT_COST = {"n": 1 << 14, "r": 8, "p": 1}
+_CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial, type)
 
 
-def canonical_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters as plain JSON values. InputError names the parameter that has no stable spelling."""
-    return {name: canonical_value(value, name) for name, value in params.items()}
+def canonical_params(params: Mapping[str, Any], secrets: Collection[str] = (), step: str = "") -> dict[str, Any]:
+    """The parameters as plain JSON values; of those named in `secrets` only a digest, which `step` is part of.
+
+    InputError names the parameter that has no stable spelling.
+    """
+    return {
+        name: secret_digest(value, name, step) if name in secrets else canonical_value(value, name)
+        for name, value in params.items()
+    }
 
 
-def canonical_value(value: Any, name: str) -> Any:
-    """`value` as JSON: numbers, text, lists and objects; `name` is told in the error when it cannot be."""
-    if value is None or (isinstance(value, (bool, str)) and not isinstance(value, Enum)):
-        return value
+def canonical_value(value: Any, name: str, *, reveal: bool = False) -> Any:
+    """`value` as JSON: numbers, text, lists and objects; `name` is told in the error when it cannot be.
+
+    A secret inside it is refused, unless `reveal` says that the result goes no further than into a digest.
+    """
     if isinstance(value, Enum):
-        return canonical_value(value.value, name)
+        return canonical_value(value.value, name, reveal=reveal)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
-        if not math.isfinite(value):
-            raise InputError(f"parameter {name!r} is {value}, which equals nothing, not even itself; give a number")
-        return float(value)
+        return _finite(value, name)
     if isinstance(value, Mapping):
-        return {_key(key, name): canonical_value(item, f"{name}.{key}") for key, item in value.items()}
+        return {_key(key, name): canonical_value(item, f"{name}.{key}", reveal=reveal) for key, item in value.items()}
     if isinstance(value, AbstractSet):
-        return sorted((canonical_value(item, name) for item in value), key=repr)
-    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
-        return [canonical_value(item, f"{name}[{index}]") for index, item in enumerate(value)]
-    return _of_known_type(value, name)
+        return sorted((canonical_value(item, name, reveal=reveal) for item in value), key=canonical_json)
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, range)):
+        return [canonical_value(item, f"{name}[{index}]", reveal=reveal) for index, item in enumerate(value)]
+    return _of_known_type(value, name, reveal)
 
 
-def _of_known_type(value: Any, name: str) -> Any:
+def secret_digest(value: Any, name: str, step: str) -> dict[str, str] | None:
+    """What stands for a secret in ids and records: a slow digest, so that it shows a change but is hard to guess from.
+
+    The same on every machine; another one for the same secret in another step or parameter. docs/identity.md says why.
+    """
+    if value is None:
+        return None
+    content = canonical_json(canonical_value(value, name, reveal=True))
+    salt = SECRET_TAG + canonical_json([step, name])
+    return {"secret": hashlib.scrypt(content, salt=salt, dklen=16, **_SCRYPT_COST).hex()}
+
+
+def _of_known_type(value: Any, name: str, reveal: bool) -> Any:
     if isinstance(value, (bytes, bytearray)):
         return {"bytes": bytes(value).hex()}
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat() if value.tzinfo else value.isoformat()
-    if isinstance(value, (date, Decimal)):
+    if isinstance(value, (date, time, timedelta, Decimal, Fraction, UUID)):
         return str(value)
     if isinstance(value, PurePath):
         return value.as_posix()
+    if isinstance(value, _CODE):
+        return {"code": code_fingerprint(value).digest}
     if hasattr(value, "get_secret_value"):
+        if reveal:
+            return canonical_value(value.get_secret_value(), name, reveal=True)
         raise InputError(
-            f"parameter {name!r} is a secret; its value may not enter an id or a record, so take it from a block or "
-            "the environment inside the step"
+            f"parameter {name!r} is or holds a secret, whose value may not enter an id or a record; name the "
+            f"parameter in @step(secrets=[{name.partition('.')[0]!r}]), or take the secret from a block or the "
+            "environment inside the step"
         )
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return canonical_value({field.name: getattr(value, field.name) for field in dataclasses.fields(value)}, name)
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return canonical_value(fields, name, reveal=reveal)
     if hasattr(value, "model_dump"):
-        return canonical_value(dict(value), name)
-    if hasattr(value, "tolist") and hasattr(value, "dtype"):  # numpy's scalars and arrays
-        return canonical_value(value.tolist(), name)
+        return canonical_value(dict(value), name, reveal=reveal)
+    if hasattr(value, "tolist") and hasattr(value, "dtype") and (plain := value.tolist()) is not value:  # numpy
+        return canonical_value(plain, name, reveal=reveal)
     raise InputError(
         f"parameter {name!r} is a {type(value).__module__}.{type(value).__qualname__}, which has no stable spelling; "
         "give numbers, text, lists or mappings of them"
     )
 
 
+def _finite(value: float, name: str) -> float:
+    if math.isfinite(value):
+        return float(value)
+    what = "equals nothing, not even itself" if math.isnan(value) else "is no number that JSON can tell"
+    raise InputError(f"parameter {name!r} is {value}, which {what}; give a finite number, or null for none")
+
+
 def _key(key: Any, name: str) -> str:
-    if not isinstance(key, str):
+    plain = key.value if isinstance(key, Enum) else key
+    if not isinstance(plain, str):
         raise InputError(f"parameter {name!r} has a key {key!r} that is not text")
-    return key
+    return str.__str__(plain)

@@ -1,4 +1,7 @@
-"""The provenance record: how a dataset came to be. It lies in the scientific metadata under its own key."""
+"""The provenance record: how a dataset came to be. It lies in the scientific metadata under its own key.
+
+provenance_schema.py says what is in it; it is imported where a record is written or read, and not before.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,7 @@ __all__ = [
     "raw_record",
     "read_record",
     "step_record",
+    "unreadable",
 ]
 
 KEY = "crucible_lineage"
@@ -75,8 +79,8 @@ def step_record(
     who: Mapping[str, Any],
     supersedes: str | None,
 ) -> dict[str, Any]:
-    """The record of an output of a step, as yet incomplete."""
-    return {
+    """The record of an output of a step, as yet incomplete. InputError if it would not fit its schema."""
+    record = {
         "schema": SCHEMA,
         "status": INCOMPLETE,
         "pipeline": dict(pipeline) if pipeline else None,
@@ -98,6 +102,8 @@ def step_record(
         },
         "supersedes": supersedes,
     }
+    _validate(record)
+    return record
 
 
 def raw_record(
@@ -118,13 +124,27 @@ def raw_record(
     }
     if parents or note:
         record["activity"] = {"kind": "by hand", "note": note}
+    _validate(record)
     return record
 
 
 def read_record(scientific_metadata: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The provenance record in a dataset's metadata, if there is one of a schema that is understood."""
+    """The provenance record in a dataset's metadata, if there is one that fits the schema this version knows."""
     record = (scientific_metadata or {}).get(KEY)
-    return record if isinstance(record, Mapping) and record.get("schema") == SCHEMA else None
+    return record if isinstance(record, Mapping) and not unreadable(scientific_metadata) else None
+
+
+def unreadable(scientific_metadata: Mapping[str, Any] | None) -> str:
+    """Why what lies under the record's key is not read as a record; empty if it is, or if nothing lies there."""
+    from crucible_lineage.provenance_schema import record_faults  # pydantic, which a fresh run does not need
+
+    if KEY not in (scientific_metadata or {}):
+        return ""
+    record = (scientific_metadata or {})[KEY]
+    schema = record.get("schema") if isinstance(record, Mapping) else None
+    if isinstance(schema, str) and schema != SCHEMA:
+        return f"it is of schema {schema}, this version reads {SCHEMA}"
+    return "; ".join(record_faults(record))
 
 
 def is_complete(record: Mapping[str, Any] | None) -> bool:
@@ -133,7 +153,7 @@ def is_complete(record: Mapping[str, Any] | None) -> bool:
 
 
 def dataset_of_record(mfid: str, name: str, record: Mapping[str, Any]) -> DatasetRef:
-    """The dataset that a record describes."""
+    """The dataset that a record describes; the record has to be whole (see attached.py)."""
     return DatasetRef(mfid, name, tuple(FileRef.from_json(file) for file in record["generated"]))
 
 
@@ -145,6 +165,12 @@ def agent(user: Mapping[str, Any]) -> dict[str, Any]:
         local = None
     known = {key: user.get(key) for key in ("unique_id", "username", "is_service_account")}
     return {**known, "local_user": local}
+
+
+def _validate(record: Mapping[str, Any]) -> None:
+    from crucible_lineage.provenance_schema import validate_record  # pydantic, which planning does not need
+
+    validate_record(record)
 
 
 @functools.cache

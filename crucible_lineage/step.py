@@ -41,15 +41,19 @@ class InputRole:
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """A parameter with its annotation, for checking, and its default (inspect.Parameter.empty if it has none)."""
+    """A parameter with its annotation, for checking, and its default (inspect.Parameter.empty if it has none).
+
+    Of a `secret` one only a digest enters ids and records.
+    """
 
     name: str
     annotation: Any
     default: Any
+    secret: bool = False
 
 
 class Step(Generic[P, R]):
-    """A function declared as a step. Called on paths, it is that function; called on datasets, it registers."""
+    """A function declared as a step. Called as it is, it is that function; where steps are registered, it registers."""
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class Step(Generic[P, R]):
         thumbnail: str | None = None,
         version: str | None = None,
         packages: Sequence[str] = (),
+        secrets: Sequence[str] = (),
         keywords: Sequence[str] = (),
     ) -> None:
         functools.update_wrapper(self, function)
@@ -74,25 +79,25 @@ class Step(Generic[P, R]):
         self.version = version
         self.packages = tuple(packages)
         self.keywords = tuple(keywords)
-        self.inputs, self.parameters = _read_signature(function, self.outputs)
+        self.inputs, self.parameters = _read_signature(function, self.outputs, tuple(secrets))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """What the function returns; or, given datasets, the registered outputs."""
-        positional = dict(zip((role.name for role in self.inputs), args, strict=False))
-        given = {**positional, **kwargs}
-        if not any(_names_datasets(given.get(role.name)) for role in self.inputs):
-            return self.function(*args, **kwargs)
+        """What the function returns; or the registered outputs, where steps are registered (`step_runner`)."""
         runner = step_runner.get()
         if runner is None:
-            raise InputError(
-                f"step {self.name} was called with dataset ids, but nothing here says where to register its result; "
-                "call it inside `with crucible_lineage.tasks.registering(project=...)`, or give it paths"
-            )
+            given = (*args, *kwargs.values())
+            if any(_names_datasets(value) for value in given):
+                raise InputError(
+                    f"step {self.name} was called with datasets, but nothing here says where to register its result; "
+                    "call it inside `with crucible_lineage.tasks.registering(project=...)`, or give it paths"
+                )
+            return self.function(*args, **kwargs)
+        bound = inspect.signature(self.function).bind_partial(*args, **kwargs).arguments
         roles = {role.name for role in self.inputs}
         return runner(  # type: ignore[no-any-return]
             self,
-            {name: value for name, value in given.items() if name in roles},
-            {name: value for name, value in given.items() if name not in roles},
+            {name: value for name, value in bound.items() if name in roles},
+            {name: value for name, value in bound.items() if name not in roles},
         )
 
     def __repr__(self) -> str:
@@ -111,6 +116,7 @@ def step(
     thumbnail: str | None = None,
     version: str | None = None,
     packages: Sequence[str] = (),
+    secrets: Sequence[str] = (),
     keywords: Sequence[str] = (),
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 def step(function: Callable[P, R] | None = None, /, **declared: Any) -> Any:
@@ -118,7 +124,8 @@ def step(function: Callable[P, R] | None = None, /, **declared: Any) -> Any:
 
     `measurement`, `data_type` and `keywords` describe the child; `thumbnail` is a glob for the file shown as its
     preview; `version` replaces the fingerprint of the code; `packages` are distributions whose versions belong to the
-    identity; `name` is the step's name in the identity (by default the function's).
+    identity; `secrets` are parameters of which only a digest enters ids and records (those annotated SecretStr are
+    secret anyway); `name` is the step's name in the identity (by default the function's).
     """
     if function is not None:
         return Step(function)
@@ -132,7 +139,7 @@ def _names_datasets(value: Any) -> bool:
 
 
 def _read_signature(
-    function: Callable[..., Any], outputs: tuple[str, ...]
+    function: Callable[..., Any], outputs: tuple[str, ...], secrets: tuple[str, ...]
 ) -> tuple[tuple[InputRole, ...], tuple[ParameterSpec, ...]]:
     """Roles and parameters. InputError if the function cannot be a step."""
     place = f"step {function.__module__}:{function.__qualname__}"
@@ -148,13 +155,22 @@ def _read_signature(
         if parameter.name in outputs:
             folders.add(parameter.name)
         elif parameter.kind is parameter.KEYWORD_ONLY:
-            parameters.append(ParameterSpec(parameter.name, annotation, parameter.default))
+            secret = parameter.name in secrets or _is_secret(annotation)
+            parameters.append(ParameterSpec(parameter.name, annotation, parameter.default, secret))
         else:
             required = parameter.default is parameter.empty
             roles.append(InputRole(parameter.name, _input_shape(place, parameter.name, annotation), required))
+    for name in secrets:
+        if name not in {parameter.name for parameter in parameters}:
+            raise InputError(f"{place}: it has no parameter {name!r} to keep secret; parameters are keyword-only")
     if missing := [name for name in outputs if name not in folders]:
         raise InputError(f"{place}: it takes no folder {missing[0]!r} to write into; add `{missing[0]}: Path`")
     return tuple(roles), tuple(parameters)
+
+
+def _is_secret(annotation: Any) -> bool:
+    """True for pydantic's SecretStr and its like, also as `SecretStr | None`."""
+    return hasattr(annotation, "get_secret_value") or any(_is_secret(part) for part in get_args(annotation))
 
 
 def _input_shape(place: str, name: str, annotation: Any) -> str:

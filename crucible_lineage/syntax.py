@@ -1,214 +1,221 @@
-"""Source code as a tree in one spelling, and the names it refers to: the ground that fingerprints stand on."""
+"""Code as text in one spelling, and what a tree refers to, imports and changes. Pure: trees in, values out."""
 
 from __future__ import annotations
 
 import ast
-import dis
 import functools
-import hashlib
-import linecache
-import sys
-import sysconfig
-import types
-from collections.abc import Iterator
-from importlib.util import resolve_name
-from pathlib import Path
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 __all__ = [
-    "bytecode_text",
-    "class_tree",
-    "code_tree",
-    "global_names",
-    "imported_names",
-    "is_first_party",
-    "method_names",
-    "module_chains",
-    "read_names",
-    "root_package",
+    "Change",
+    "FunctionNode",
+    "Import",
+    "changed_attributes",
+    "changed_objects",
+    "class_text",
+    "function_text",
+    "imports_of",
+    "read_chains",
     "syntax_text",
 ]
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
-# Fields that do not change what code does, or that only some Python versions have.
-_BLIND = frozenset({"annotation", "returns", "type_comment", "kind", "ctx", "type_params", "type_ignores"})
+Chain = tuple[str, ...]  # `np.linalg.norm` as ("np", "linalg", "norm")
+
+_kept = functools.lru_cache(maxsize=4096)  # by node: a tree does not change, and is asked again for each step
+
+_HINTS = frozenset({"annotation", "returns", "type_comment", "type_params"})
+# Fields that follow from the rest of the tree, or that only some Python versions have.
+_SILENT = frozenset({"kind", "ctx", "type_ignores", "simple"})
+_CHANGING_METHODS = re.compile(
+    "add|append(left)?|clear|discard|extend(left)?|insert|pop(item|left)?|remove|reverse|rotate|setdefault|sort|update"
+)
+_BUILDING_METHODS = frozenset({"__init__", "__new__", "__post_init__", "__set_name__", "__init_subclass__"})
 
 
-def root_package(module: str) -> str:
-    """The first part of a module's name."""
-    return module.partition(".")[0]
+@dataclass(frozen=True)
+class Import:
+    """The name that an import binds. `attribute` is None if it is a module; `level` counts leading dots."""
+
+    bound: str
+    module: str
+    attribute: str | None
+    level: int
 
 
-@functools.cache
-def is_first_party(module: str, root: str) -> bool:
-    """True for code of the step's own package, and for modules that lie outside every installation folder."""
-    package = root_package(module)
-    if package == root:
-        return True
-    if package in sys.stdlib_module_names or package == "crucible_lineage":
-        return False
-    loaded = sys.modules.get(package)
-    origin = getattr(loaded, "__file__", None) or (getattr(loaded, "__path__", None) or [None])[0]
-    if origin is None:
-        return False
-    folders = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-    return not any(Path(origin).is_relative_to(folder) for folder in folders)
+@dataclass(frozen=True)
+class Change:
+    """An object that code changes: the names that lead to it, and the attribute that is set (None: its contents)."""
+
+    chain: Chain
+    attribute: str | None
 
 
-def code_tree(code: types.CodeType) -> FunctionNode | None:
-    """The tree of the function or lambda that `code` was compiled from; None if its source is not to be had."""
-    module = _module_tree(code.co_filename)
-    if module is None:
-        return None
-    for node in ast.walk(module):
-        if isinstance(node, ast.Lambda):
-            if code.co_name == "<lambda>" and node.lineno == code.co_firstlineno:
-                return node
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == code.co_name:
-            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-            if first == code.co_firstlineno:
-                return node
-    return None
+def syntax_text(node: ast.AST, *, hints: bool = False) -> str:
+    """A tree in one spelling for all Python versions, without comments, docstrings, layout and (mostly) type hints."""
+    spelled: list[str] = []
+    _spell(node, spelled, frozenset() if hints else _HINTS)
+    return "".join(spelled)
 
 
-def class_tree(cls: type) -> ast.ClassDef | None:
-    """The tree of a class; None if its source is not to be had."""
-    filename = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    module = _module_tree(filename) if filename else None
-    node: ast.AST | None = module
-    for part in cls.__qualname__.split("."):
-        if part == "<locals>" or node is None:
-            return None
-        node = next((child for child in ast.iter_child_nodes(node) if getattr(child, "name", None) == part), None)
-    return node if isinstance(node, ast.ClassDef) else None
+@_kept
+def function_text(node: FunctionNode, *, with_defaults: bool = True, hints: bool = False) -> str:
+    """What a function takes and does, without its name and decorators."""
+    blind = frozenset() if hints else _HINTS
+    kind = "async" if isinstance(node, ast.AsyncFunctionDef) else "def"
+    body = node.body if isinstance(node.body, list) else [ast.Return(node.body)]
+    spelled = [kind]
+    _spell(node.args, spelled, blind if with_defaults else blind | {"defaults", "kw_defaults"})
+    if hints and not isinstance(node, ast.Lambda):
+        _spell(node.returns, spelled, blind)
+    _spell(_effective(body), spelled, blind)
+    return "".join(spelled)
 
 
-def syntax_text(node: ast.AST, *, with_defaults: bool = True) -> str:
-    """A tree in one spelling, the same for all Python versions, blind to what does not change behaviour.
-
-    The outermost name is left out; so are the outermost defaults unless `with_defaults`.
-    """
-    blind = {"name"} if with_defaults else {"name", "defaults", "kw_defaults"}
-    return "".join(_spell(node, frozenset(blind)))
+def class_text(node: ast.ClassDef) -> str:
+    """A class's body with its type hints, for classes that a library builds by reading them."""
+    spelled: list[str] = []
+    _spell(_effective(node.body, fields=True), spelled, frozenset())
+    return "".join(spelled)
 
 
-def global_names(tree: FunctionNode, code: types.CodeType) -> list[str]:
-    """The global and closure names that the code reads, and what it imports from first-party modules, in text order."""
-    wanted = set(_loaded_globals(code))
-    names = [node.id for node in _seeing(tree) if isinstance(node, ast.Name) and node.id in wanted]
-    return list(dict.fromkeys(names))
+@_kept
+def read_chains(node: ast.AST, *, hints: bool = False) -> tuple[Chain, ...]:
+    """Every name that is read, with the attributes that follow it, in text order."""
+    chains: dict[Chain, None] = {}
+    _read(node, chains, frozenset() if hints else _HINTS)
+    return tuple(chains)
 
 
-def module_chains(tree: ast.AST) -> list[tuple[str, str]]:
-    """Each `name.attribute` in the tree, in text order."""
-    chains = [
-        (node.value.id, node.attr)
-        for node in _seeing(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-    ]
-    return list(dict.fromkeys(chains))
+@_kept
+def imports_of(node: ast.AST) -> tuple[Import, ...]:
+    """What the imports anywhere in a tree bind."""
+    found: list[Import] = []
+    for child in ast.walk(node):
+        if isinstance(child, ast.ImportFrom):
+            found += [
+                Import(alias.asname or alias.name, child.module or "", alias.name, child.level) for alias in child.names
+            ]
+        elif isinstance(child, ast.Import):
+            for alias in child.names:  # `import a.b` binds a, `import a.b as c` binds a.b
+                found.append(Import(alias.asname or alias.name.partition(".")[0], alias.name, None, 0))
+    return tuple(found)
 
 
-def method_names(tree: ast.ClassDef) -> list[str]:
-    """The names of the functions defined in a class's body."""
-    return [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+@_kept
+def changed_objects(node: ast.AST) -> tuple[Change, ...]:
+    """The objects with a name from outside that code changes when it runs: `cache[key] = 1`, `global n; n += 1`."""
+    declared = {
+        name for child in ast.walk(node) if isinstance(child, ast.Global | ast.Nonlocal) for name in child.names
+    }
+    changes = (change for child in ast.walk(node) for change in _changes(child))
+    return tuple(change for change in changes if change.chain or change.attribute in declared)
 
 
-def read_names(tree: ast.AST) -> list[str]:
-    """Every name in the tree, in text order."""
-    return list(dict.fromkeys(node.id for node in _seeing(tree) if isinstance(node, ast.Name)))
+@_kept
+def changed_attributes(node: ast.ClassDef) -> frozenset[str]:
+    """The attributes that a class's methods change after an instance has been built."""
+    changed: set[str] = set()
+    for method in node.body:
+        if not isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)) or method.name in _BUILDING_METHODS:
+            continue
+        arguments = [*method.args.posonlyargs, *method.args.args]
+        receivers = {node.name, *(argument.arg for argument in arguments[:1])}
+        for child in ast.walk(method):
+            for change in _changes(child):
+                path = [*change.chain, *([change.attribute] if change.attribute else [])]
+                if len(path) > 1 and path[0] in receivers:
+                    changed.add(path[1])
+    return frozenset(changed)
 
 
-def imported_names(tree: ast.AST, package: str) -> list[tuple[str, str | None]]:
-    """What code imports when it runs: (module, name or None); `package` is where relative imports start."""
-    found: list[tuple[str, str | None]] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found += [(alias.name, None) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            module = "." * node.level + (node.module or "")
-            name = resolve_name(module, package) if node.level else module
-            found += [(name, alias.name) for alias in node.names]
-    return found
+def _changes(node: ast.AST) -> Iterator[Change]:
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and _CHANGING_METHODS.fullmatch(node.func.attr)
+    ):
+        yield from _change_of(node.func.value, None)
+    elif isinstance(getattr(node, "ctx", None), (ast.Store, ast.Del)):
+        if isinstance(node, ast.Attribute):
+            yield from _change_of(node.value, node.attr)
+        elif isinstance(node, ast.Subscript):
+            yield from _change_of(node.value, None)
+        elif isinstance(node, ast.Name):
+            yield Change((), node.id)
 
 
-def bytecode_text(code: types.CodeType) -> str:
-    """What stands for code without source: its bytecode, which other Python versions spell otherwise."""
-    digest = hashlib.sha256(code.co_code)
-    digest.update(repr((code.co_names, [c for c in code.co_consts if not isinstance(c, types.CodeType)])).encode())
-    for inner in (c for c in code.co_consts if isinstance(c, types.CodeType)):
-        digest.update(bytecode_text(inner).encode())
-    return f"bytecode {digest.hexdigest()}"
+def _change_of(target: ast.expr, attribute: str | None) -> Iterator[Change]:
+    while isinstance(target, ast.Subscript):
+        target, attribute = target.value, None
+    chain = _chain(target)
+    if chain:
+        yield Change(chain, attribute)
 
 
-def _seeing(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node that can change behaviour, depth first, in text order; type hints are passed over."""
-    yield node
+def _chain(node: ast.expr) -> Chain:
+    attributes: list[str] = []
+    while isinstance(node, ast.Attribute):
+        attributes.append(node.attr)
+        node = node.value
+    return (node.id, *reversed(attributes)) if isinstance(node, ast.Name) else ()
+
+
+def _read(node: ast.AST, chains: dict[Chain, None], blind: frozenset[str]) -> None:
+    if isinstance(node, (ast.Name, ast.Attribute)) and (chain := _chain(node)):
+        chains[chain] = None
+        return
     for name, value in ast.iter_fields(node):
-        if name not in _BLIND:
-            for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, ast.AST):
-                    yield from _seeing(child)
+        if name in blind:
+            continue
+        for child in value if isinstance(value, list) else (value,):
+            if isinstance(child, ast.AST):
+                _read(child, chains, blind)
 
 
-def _loaded_globals(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_freevars
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            yield instruction.argval
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _loaded_globals(constant)
-
-
-def _module_tree(filename: str) -> ast.Module | None:
-    linecache.checkcache(filename)
-    lines = linecache.getlines(filename)
-    return _parse("".join(lines)) if lines else None
-
-
-@functools.lru_cache(maxsize=256)
-def _parse(text: str) -> ast.Module | None:
-    try:
-        return ast.parse(text)
-    except SyntaxError:
-        return None
-
-
-def _spell(node: object, blind: frozenset[str] = frozenset()) -> Iterator[str]:
+def _spell(node: object, spelled: list[str], blind: frozenset[str]) -> None:
     if isinstance(node, ast.Constant):
-        yield f"{type(node.value).__name__}:{node.value!r}"
+        spelled.append(_literal(node.value))
+    elif isinstance(node, ast.ImportFrom):  # where from is told by what the name refers to, not by the file's name
+        spelled.append(f"ImportFrom({[(alias.name, alias.asname or alias.name) for alias in node.names]!a})")
     elif isinstance(node, ast.AST):
-        yield type(node).__name__ + "("
+        spelled.append(type(node).__name__ + "(")
         for name in node._fields:
             value = getattr(node, name, None)
-            if name in _BLIND or name in blind or value is None or value == []:
+            if isinstance(value, list):
+                value = _effective(value, fields=isinstance(node, ast.ClassDef))
+            if name in blind or name in _SILENT or value is None or value == []:
                 continue
-            if name == "body" and isinstance(value, list):
-                value = _without_docstring(value)
-            elif name == "decorator_list":
-                value = [decorator for decorator in value if not _is_step_decorator(decorator)]
-            yield name + "="
-            yield from _spell(value, blind - {"name"} if name == "args" else frozenset())
-            yield ","
-        yield ")"
+            spelled.append(name + "=")
+            _spell(value, spelled, blind if isinstance(node, ast.arguments) else blind - {"defaults", "kw_defaults"})
+            spelled.append(",")
+        spelled.append(")")
     elif isinstance(node, list):
-        yield "["
+        spelled.append("[")
         for item in node:
-            yield from _spell(item)
-            yield ","
-        yield "]"
+            _spell(item, spelled, blind)
+            spelled.append(",")
+        spelled.append("]")
     else:
-        yield repr(node)
+        spelled.append(ascii(node))
 
 
-def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
-    first = body[0] if body else None
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-        return body[1:]
-    return body
+def _effective(nodes: Sequence[ast.AST], *, fields: bool = False) -> list[ast.AST]:
+    """The nodes that do something: no docstrings, no `pass`, no bare `x: int`; in a class `x: int = 1` is a field."""
+    effective: list[ast.AST] = []
+    for node in nodes:
+        if isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+            continue
+        if isinstance(node, ast.AnnAssign) and not fields:
+            if node.value is None:
+                continue
+            node = ast.Assign([node.target], node.value)
+        effective.append(node)
+    return effective
 
 
-def _is_step_decorator(node: ast.expr) -> bool:
-    """True for `@step` and `@step(...)`: what they declare enters the identity by other ways, or not at all."""
-    target = node.func if isinstance(node, ast.Call) else node
-    return (target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", None)) == "step"
+def _literal(value: object) -> str:
+    text = format(value, "x") if isinstance(value, int) and not isinstance(value, bool) else ascii(value)
+    return f"{type(value).__name__}:{text}"

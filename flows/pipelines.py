@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.flows.artifacts import leave_artifacts
-from crucible_lineage.tasks.materialize import materialize, order_to_json
-from crucible_lineage.tasks.retries import is_transient
-from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
+from crucible_lineage.flows.artifacts import leave_artifacts
 from crucible_lineage.pipeline.bind import BoundPipeline, bind_file
 from crucible_lineage.pipeline.materialize import Materialized
 from crucible_lineage.pipeline.raw import existing_dataset
@@ -26,6 +23,9 @@ from crucible_lineage.pipeline.run import Listener, Running, RunResult, StepEven
 from crucible_lineage.pipeline.run import run_pipeline as run_bound
 from crucible_lineage.pipeline.spec import located
 from crucible_lineage.session import Session
+from crucible_lineage.tasks.materialize import materialize, order_to_json
+from crucible_lineage.tasks.retries import is_transient
+from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 
 __all__ = ["Observer", "observing", "run_pipeline"]
 

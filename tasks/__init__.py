@@ -14,6 +14,7 @@ from crucible_lineage.tasks.api import (
 )
 from crucible_lineage.tasks.materialize import materialize
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
+from crucible_lineage.tasks.steps import registering, step
 
 __all__ = [
     "CrucibleConnection",
@@ -24,8 +25,10 @@ __all__ = [
     "link_parent_child",
     "link_sample",
     "materialize",
+    "registering",
     "request_ingestion",
     "session_for",
+    "step",
     "update_metadata",
     "upload_file",
     "wait_for_ingestion",

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.tasks.retries import is_transient
-from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from crucible_lineage.errors import ConflictError
 from crucible_lineage.ids import new_mfid
+from crucible_lineage.tasks.retries import is_transient
+from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 
 __all__ = [
     "add_keywords",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from crucible_lineage.tasks.retries import is_transient
-from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
@@ -17,6 +15,8 @@ from crucible_lineage.pipeline.run import StepOrder, step_job
 from crucible_lineage.pipeline.spec import located
 from crucible_lineage.recipe import UsedDataset
 from crucible_lineage.session import Session
+from crucible_lineage.tasks.retries import is_transient
+from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 
 __all__ = ["materialize", "order_from_json", "order_to_json"]
 

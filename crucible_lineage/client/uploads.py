@@ -28,6 +28,7 @@ from crucible_lineage.errors import (
     ConflictError,
     FileConflictError,
     InputError,
+    NotFoundError,
     RateLimitedError,
     ServerError,
     UnreachableError,
@@ -37,6 +38,8 @@ from crucible_lineage.models import FileRecord
 __all__ = ["Protocol", "Uploader"]
 
 Protocol = Literal["auto", "signed", "resumable", "token"]
+
+SESSION_TRIES = 3
 
 
 class Uploader:
@@ -82,11 +85,23 @@ class Uploader:
         return self._signed(outgoing, replace, progress)
 
     def _signed(self, outgoing: Outgoing, replace: bool, progress: Progress | None) -> UploadedFile:
+        for _ in range(SESSION_TRIES - 1):
+            try:
+                return self._through_session(outgoing, replace, progress)
+            except NotFoundError:
+                # Another process had the same content under way, and finished or gave up the session that both
+                # were given. Asked again, the service says which.
+                self._memory.forget(outgoing)
+        return self._through_session(outgoing, replace, progress)
+
+    def _through_session(self, outgoing: Outgoing, replace: bool, progress: Progress | None) -> UploadedFile:
         opened = self._resumed(outgoing, replace) or self._opened(outgoing, replace)
         if isinstance(opened, UploadedFile):
             return opened
         try:
             file = send_parts(self._session, self._storage, outgoing, opened, progress)
+        except NotFoundError:
+            raise
         except BaseException as error:
             self._give_up(outgoing, opened, error)
             raise

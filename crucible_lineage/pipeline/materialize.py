@@ -22,7 +22,7 @@ from crucible_lineage.provenance import Activity, git_state
 from crucible_lineage.recipe import derived_mfid, first_attempt
 from crucible_lineage.registry import look_up, register_output
 from crucible_lineage.session import Session
-from crucible_lineage.step import Step
+from crucible_lineage.step import Step, step_runner
 
 __all__ = ["Materialized", "materialize_step"]
 
@@ -97,10 +97,13 @@ def _execute(
 
 
 def _call(job: StepJob, arguments: Mapping[str, Any], outputs: Mapping[str, Path]) -> Any:
+    token = step_runner.set(None)  # a step that calls another one calls a plain function
     try:
         return job.step.function(**arguments, **job.inspection.params, **outputs)
     except Exception as error:
         raise StepError(f"step {job.name!r} failed: {type(error).__name__}: {error}", step=job.name) from error
+    finally:
+        step_runner.reset(token)
 
 
 def _place_inputs(job: StepJob, folder: Path, session: Session) -> dict[str, Any]:

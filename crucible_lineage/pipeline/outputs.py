@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from crucible_lineage.checksums import scan_file
@@ -68,6 +68,8 @@ def new_dataset(job: StepJob, made: MadeOutput, activity: Activity, agent: Mappi
 def metadata_of(job: StepJob, result: Any) -> dict[str, dict[str, Any]]:
     """The scientific metadata of each output: what the step returned."""
     outputs = job.inspection.outputs
+    if isinstance(result, PurePath):  # where the function put its result, as functions often tell
+        result = None
     values: Mapping[str, Any] = {outputs[0]: result} if len(outputs) == 1 else (result or {})
     if not isinstance(values, Mapping) or not all(isinstance(values.get(name) or {}, Mapping) for name in outputs):
         raise StepError(

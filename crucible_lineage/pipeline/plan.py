@@ -13,7 +13,7 @@ from crucible_lineage.pipeline.bind import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.spec import Source
 from crucible_lineage.recipe import UsedDataset, derived_mfid, step_recipe
 
-__all__ = ["Knowledge", "PipelinePlan", "StepPlan", "plan", "plan_step", "used_datasets"]
+__all__ = ["Knowledge", "PipelinePlan", "StepPlan", "files_for_role", "plan", "plan_step", "used_datasets"]
 
 FRESH, MISSING, INCOMPLETE, STALE = "fresh", "missing", "incomplete", "stale"
 
@@ -182,7 +182,8 @@ def used_datasets(
     for role, sources in step.sources.items():
         for source in sources:
             for dataset in _datasets_of(source, inputs, results):
-                used.append(UsedDataset(role, dataset, _files_of(step, role, source, dataset)))
+                files = files_for_role(role, step.inspection.roles[role], dataset, source.files)
+                used.append(UsedDataset(role, dataset, files))
     return tuple(used)
 
 
@@ -197,16 +198,17 @@ def _datasets_of(
     return inputs[source.source] or ()
 
 
-def _files_of(step: BoundStep, role: str, source: Source, dataset: DatasetRef) -> tuple[FileRef, ...]:
-    place = f"step {step.name!r}, input {role!r}: dataset {dataset.mfid} ({dataset.name!r})"
-    files = [file for file in dataset.data_files if source.files is None or fnmatchcase(file.name, source.files)]
+def files_for_role(role: str, shape: str, dataset: DatasetRef, pattern: str | None) -> tuple[FileRef, ...]:
+    """The files of a parent that a step is given in a role. InputError if there is none, or one has to be chosen."""
+    place = f"input {role!r}: dataset {dataset.mfid} ({dataset.name!r})"
+    files = [file for file in dataset.data_files if pattern is None or fnmatchcase(file.name, pattern)]
     if not files:
-        raise InputError(f"{place} has no file {source.files or 'at all'}")
-    if step.inspection.roles[role] == "file" and len(files) > 1:
+        raise InputError(f"{place} has no file {pattern or 'at all'}")
+    if shape == "file" and len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise InputError(
-            f"{place} has several files: {names}; choose one with {role}: {{from: {source.source}, files: NAME}}, "
-            f"or annotate the input dict[str, Path]"
+            f"{place} has several files: {names}; choose one with {role}: {{from: ..., files: NAME}}, "
+            "or annotate the input dict[str, Path]"
         )
     return tuple(files)
 

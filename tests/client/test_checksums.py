@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crucible_lineage.client import scan_file
 from crucible_lineage.checksums import _joined, crc32c_text, part_checksums, require_unchanged
+from crucible_lineage.client import scan_file
 from crucible_lineage.errors import FileChangedError
 
 

@@ -2,90 +2,101 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
+import random
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-# A process that dies, as by SIGKILL, just before its Nth request to Crucible.
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+# A process that dies, as by SIGKILL, just before or just after its Nth request to Crucible.
 DYING = """
 import itertools, os, signal, sys
 import httpx
 calls = itertools.count(1)
 send = httpx.Client.send
+when, number = os.environ["DIE"].split()
 def dying(self, request, **options):
-    if next(calls) == int(os.environ["DIE_BEFORE"]):
+    mine = next(calls) == int(number)
+    if mine and when == "before":
         os.kill(os.getpid(), signal.SIGKILL)
     answer = send(self, request, **options)
+    if mine:
+        os.kill(os.getpid(), signal.SIGKILL)
     return answer
 httpx.Client.send = dying
 from crucible_lineage.cli import main
 main(sys.argv[1:])
 """
+STEP = int(os.environ.get("CRASH_STEP", "12"))  # `make crash` tries every request
+KILLS = int(os.environ.get("CRASH_KILLS", "4"))  # and 300 moments
 
 
-def state(command: Any, data: Path, mfids: list[str]) -> list[Any]:
-    """What Crucible says of these datasets, without what differs from run to run."""
-    from crucible_lineage.session import Session
-    from crucible_lineage.settings import Settings
-
+def whole_state(data: Path, state_of: Any) -> dict[str, Any]:
     with Session(Settings(data)) as session:
-        found = []
-        for mfid in sorted(mfids):
-            dataset = session.client.datasets.get(mfid, include_metadata=True)
-            record = (dataset.scientific_metadata or {})["crucible_lineage"]
-            found.append(
-                (
-                    mfid,
-                    dataset.dataset_name,
-                    record["status"],
-                    record["recipe"],
-                    record["generated"],
-                    sorted((file.filename, file.sha256_hash) for file in session.client.datasets.list_files(mfid)),
-                    sorted(parent.unique_id for parent in session.client.datasets.list_parents(mfid)),
-                    sorted(word.keyword for word in session.client.datasets.get_keywords(mfid)),
-                )
-            )
-        listed = session.client.datasets.list(project_id="lab", limit=None)
-        return [found, sorted(dataset.unique_id for dataset in listed)]
+        found: dict[str, Any] = state_of(session)
+        return found
 
 
-def mfids_of(printed: dict[str, Any]) -> list[str]:
-    results = [mfid for outputs in printed["datasets"].values() for mfid in outputs.values()]
-    return results + [mfid for found in printed["inputs"].values() for mfid in found]
+@pytest.fixture
+def calm(lab: Any, tmp_path: Path, command: Any, state_of: Any) -> dict[str, Any]:
+    """The state after an undisturbed run."""
+    ran = command("run", lab.pipeline, "--engine", "local", "--data", tmp_path / "calm")
+    assert ran.returncode == 0, ran.stderr
+    return whole_state(tmp_path / "calm", state_of)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
-def test_killed_before_any_request_and_run_again_it_ends_as_undisturbed(lab: Any, tmp_path: Path, command: Any) -> None:
-    arguments = ["run", str(lab.pipeline), "--engine", "local", "--json"]
-    undisturbed = json.loads(command(*arguments, "--data", tmp_path / "calm").stdout)
-    wanted = state(command, tmp_path / "calm", mfids_of(undisturbed))
-    for number in range(1, 120, int(os.environ.get("CRASH_STEP", "9"))):  # `make crash` tries every request
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_at_any_request_and_run_again_it_ends_as_undisturbed(
+    lab: Any, tmp_path: Path, command: Any, calm: dict[str, Any], state_of: Any, when: str
+) -> None:
+    arguments = ["run", str(lab.pipeline), "--engine", "local"]
+    for number in itertools.count(1, STEP):
         data = tmp_path / f"killed-{number}"
         killed = subprocess.run(
             [sys.executable, "-c", DYING, *arguments, "--data", str(data)],
-            env={**os.environ, "DIE_BEFORE": str(number)},
+            env={**os.environ, "DIE": f"{when} {number}"},
             capture_output=True,
             timeout=120,
         )
         if killed.returncode == 0:
-            assert number > 20, "so few requests cannot be all"
-            break
+            assert number > 2 * STEP, "so few requests cannot be all"
+            return
         assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
         again = command(*arguments, "--data", data)
         assert again.returncode == 0, again.stderr
-        assert state(command, data, mfids_of(json.loads(again.stdout))) == wanted, f"killed before request {number}"
-    else:
-        raise AssertionError("the process was killed every time; raise the range")
+        assert whole_state(data, state_of) == calm, f"killed {when} request {number}"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
+def test_killed_again_and_again_at_random_it_ends_as_undisturbed(
+    lab: Any, tmp_path: Path, command: Any, calm: dict[str, Any], state_of: Any
+) -> None:
+    dice = random.Random(7)
+    arguments = ["run", str(lab.pipeline), "--engine", "local", "--data", str(tmp_path / "data")]
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "crucible_lineage", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(dice.uniform(0.5, 2.0))
+        process.kill()
+        process.wait()
+    assert command(*arguments).returncode == 0
+    assert whole_state(tmp_path / "data", state_of) == calm
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT is POSIX")
-def test_ctrl_c_in_mid_run_then_run_again_finishes(lab: Any, data: Path, command: Any) -> None:
+def test_ctrl_c_in_mid_run_then_run_again_finishes(lab: Any, data: Path, command: Any, state_of: Any) -> None:
     module = f"{lab.module}_slow"
     lab.file(
         f"{module}.py",
@@ -112,4 +123,4 @@ def test_ctrl_c_in_mid_run_then_run_again_finishes(lab: Any, data: Path, command
     assert "run the same command again" in said
     again = command(*arguments, "--json")
     assert again.returncode == 0, again.stderr
-    assert len(state(command, data, mfids_of(json.loads(again.stdout)))[1]) == 5
+    assert len(whole_state(data, state_of)) == 5

@@ -1,0 +1,217 @@
+"""What one object is made of: a text that says what it does by itself, and references to all that it uses.
+
+Each is read as it is at run time: a global has the value it has now, a function the code it runs. The text of the
+source is taken only where it gives that very code.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import logging
+import sys
+import threading
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.classes import class_piece, is_changing_attribute
+from crucible_lineage.constants import CONTAINERS, NotPlainError, constant_text
+from crucible_lineage.functions import carries_code, function_piece
+from crucible_lineage.imports import external_name, unknowable, written_name
+from crucible_lineage.pieces import Context, External, Piece, Reference
+from crucible_lineage.scopes import Scope
+from crucible_lineage.step import Step
+from crucible_lineage.syntax import read_chains, syntax_text
+
+__all__ = ["piece_of"]
+
+_BUILTINS = (
+    types.BuiltinFunctionType
+    | types.MethodDescriptorType
+    | types.WrapperDescriptorType
+    | types.MethodWrapperType
+    | types.ClassMethodDescriptorType
+)
+# They return nothing that could enter a result, or are only hints.
+_INERT = (
+    logging.Logger
+    | type(threading.Lock())
+    | type(threading.RLock())
+    | types.GenericAlias
+    | types.UnionType
+    | typing.TypeVar
+    | typing.ParamSpec
+    | typing.NewType
+)
+
+
+def piece_of(context: Context, reference: Reference) -> Piece:
+    """The piece that a reference leads to."""
+    value = reference.value
+    if isinstance(value, External):
+        return _named(context, value.name)
+    if isinstance(value, types.FunctionType):
+        return function_piece(context, value, reference.key, with_defaults=True)
+    if isinstance(value, type):
+        return class_piece(context, value, reference.key)
+    if isinstance(value, types.ModuleType):
+        return _module(context, value, reference)
+    if isinstance(value, _INERT) or typing.get_origin(value) is not None:
+        return Piece("inert")
+    if (parts := _wrapped(value)) is not None:
+        return Piece(f"wrapper {type(value).__name__}", [Reference(f".{name}", part) for name, part in parts.items()])
+    if isinstance(value, _BUILTINS):
+        return _builtin(context, value, reference)
+    if context.is_changed(reference):
+        return _state(context, reference)
+    try:
+        return _constant(context, reference)
+    except (NotPlainError, RecursionError):
+        return _object(context, reference)
+
+
+def _named(context: Context, name: str) -> Piece:
+    module = name.partition(":")[0]
+    piece = Piece(f"external {name}", packages={module.partition(".")[0]} if context.is_package(module) else set())
+    if reason := unknowable(name):
+        piece.notes.append(f"{name.replace(':', '.')} ({reason})")
+    return piece
+
+
+def _module(context: Context, module: types.ModuleType, reference: Reference) -> Piece:
+    """A module that is passed on as a value: if it is ours, all that it defines, for any of it may be looked up."""
+    if not context.is_first_party(module.__name__):
+        piece = _named(context, external_name(context, module, reference.key))
+        piece.notes = []  # what is used of it is noted where it is used
+        return piece
+    named = [(name, value) for name, value in sorted(vars(module).items()) if not name.startswith("__")]
+    parts = [(name, value) for name, value in named if not isinstance(value, types.ModuleType)]
+    return Piece("module", [Reference(f".{name}", value, (module.__name__, name)) for name, value in parts])
+
+
+def _wrapped(value: Any) -> dict[str, Any] | None:
+    """The parts of an object that only passes calls on; None if it is something else."""
+    if isinstance(value, Step):
+        return {"version": value.version} if value.version is not None else {"function": value.function}
+    if isinstance(value, (functools.partial, functools.partialmethod)):
+        positional = {str(index): argument for index, argument in enumerate(value.args)}
+        return {"func": value.func, **positional, **dict(sorted(value.keywords.items()))}
+    if isinstance(value, types.MethodType):
+        return {"func": value.__func__, "self": value.__self__}
+    if isinstance(value, (staticmethod, classmethod)):
+        return {"func": value.__func__}
+    if isinstance(value, property):
+        return {"get": value.fget, "set": value.fset, "del": value.fdel}
+    if isinstance(value, functools.cached_property):
+        return {"func": value.func}
+    if isinstance(value, functools.singledispatchmethod):
+        return {"dispatcher": value.dispatcher, "func": value.func}
+    if callable(value) and isinstance(getattr(value, "__wrapped__", None), Callable):  # type: ignore[arg-type]
+        return {"wrapped": value.__wrapped__}  # such as functools.lru_cache
+    return None
+
+
+def _builtin(context: Context, value: Any, reference: Reference) -> Piece:
+    module = getattr(value, "__module__", None) or getattr(getattr(value, "__objclass__", None), "__module__", None)
+    owner = getattr(value, "__self__", None)
+    name = external_name(context, value, reference.key)
+    if owner is not None and not isinstance(owner, types.ModuleType):
+        return Piece(f"builtin {value.__qualname__}", [Reference(".self", owner)])
+    piece = _named(context, name)
+    if module and context.is_first_party(module):
+        piece.notes.append(f"{module}:{value.__qualname__} (compiled code)")
+    return piece
+
+
+def _constant(context: Context, reference: Reference) -> Piece:
+    files: set[str] = set()
+    folder = context.folder(reference.key[0]) if reference.key else None
+    text = constant_text(reference.value, folder, lambda path: files.add(str(path)))
+    piece = Piece(f"constant {text}", files=files)
+    if folder and isinstance(reference.value, Path) and reference.value.is_relative_to(folder) and not files:
+        piece.notes.append(f"{reference.label} (a path beside the code; what lies there is not covered)")
+    return piece
+
+
+def _state(context: Context, reference: Reference) -> Piece:
+    """What the code itself changes when it runs: how it begins, and the code that it holds."""
+    piece = Piece("state")
+    piece.notes.append(f"{reference.label} (changed by the code itself; its value is not covered)")
+    _tell_binding(context, reference, piece)
+    if isinstance(reference.value, CONTAINERS):
+        piece.references += [part for part in _items(reference.value) if carries_code(context, part.value)]
+    elif context.is_first_party(type(reference.value).__module__):
+        piece.references.append(Reference(" class", type(reference.value)))
+    return piece
+
+
+def _object(context: Context, reference: Reference) -> Piece:
+    """A container that holds more than plain values, or an instance."""
+    value, cls = reference.value, type(reference.value)
+    if cls in CONTAINERS:
+        return Piece(f"container {cls.__name__} {len(value)}", _items(value))
+    if isinstance(value, enum.Enum):
+        return Piece(f"member {value.name}", [Reference(" class", cls)])
+    if context.is_first_party(cls.__module__):
+        return _instance(context, reference)
+    if written := written_name(context, value, reference.key):  # an object that a library offers, such as numpy.sin
+        return _named(context, written)
+    piece = Piece(f"object {external_name(context, cls, None)} {getattr(value, '__name__', '')}")
+    piece.notes.append(f"{reference.label} (a {cls.__module__}.{cls.__qualname__}, whose state is not covered)")
+    if context.is_package(cls.__module__):
+        piece.packages.add(cls.__module__.partition(".")[0])
+    _tell_binding(context, reference, piece)
+    inner = [Reference(f".{name}", part) for name, part in sorted(getattr(value, "__dict__", {}).items())]
+    piece.references += [part for part in inner if carries_code(context, part.value)]
+    return piece
+
+
+def _instance(context: Context, reference: Reference) -> Piece:
+    """An instance of one of our classes: the class, its attributes, and what it holds if it is a list or the like."""
+    value, cls = reference.value, type(reference.value)
+    piece = Piece("instance", [Reference(" class", cls)])
+    attributes = dict(getattr(value, "__dict__", {}))
+    for base in cls.__mro__:
+        slots = vars(base).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if hasattr(value, name) and name not in ("__dict__", "__weakref__"):
+                attributes[name] = getattr(value, name)
+    changing = {name for name in attributes if is_changing_attribute(context, value, cls, name)}
+    kept = [(name, part) for name, part in sorted(attributes.items()) if name not in changing]
+    piece.references += [Reference(f".{name}", part) for name, part in kept]
+    if changing:
+        names = ", ".join(f"{reference.label}.{name}" for name in sorted(changing))
+        piece.notes.append(f"{names} (changed by the code itself; its value is not covered)")
+        _tell_binding(context, reference, piece)
+    kinds: tuple[Any, ...] = (list, tuple, dict, set, frozenset, str, bytes, int, float)
+    piece.references += [Reference(" contents", kind(value)) for kind in kinds if isinstance(value, kind)]
+    return piece
+
+
+def _items(value: Any) -> list[Reference]:
+    if isinstance(value, Mapping):
+        items = list(value.items())
+        keys = [] if all(isinstance(key, str) for key, _ in items) else [key for key, _ in items]
+        spelled = [f"[{key!r}]" if isinstance(key, str) else f"[#{index}]" for index, (key, _) in enumerate(items)]
+        return [
+            *(Reference(f" key {index}", key) for index, key in enumerate(keys)),
+            *(Reference(label, item) for label, (_, item) in zip(spelled, items, strict=True)),
+        ]
+    if isinstance(value, (set, frozenset)):
+        value = sorted(value, key=lambda item: str(getattr(item, "__qualname__", item)))
+    return [Reference(f"[{index}]", item) for index, item in enumerate(value)]
+
+
+def _tell_binding(context: Context, reference: Reference, piece: Piece) -> None:
+    """How the module makes the object stands for what it is."""
+    if reference.key is None:
+        return
+    module, name = reference.key
+    source, loaded = context.module_source(module), sys.modules.get(module)
+    scope = Scope(context, module, vars(loaded) if loaded else {})
+    for statement in source.bindings.get(name, ()) if source else ():
+        piece.text += f" {syntax_text(statement)}"
+        scope.refer((chain for chain in read_chains(statement) if chain[0] != name), piece, at_import=True)

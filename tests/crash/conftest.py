@@ -1,0 +1,144 @@
+"""What the crash tests share: the state that Crucible shows of a project, and a proxy that misbehaves."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from crucible_lineage.session import Session
+
+
+def project_state(session: Session) -> dict[str, Any]:
+    """Everything Crucible says of project `lab`, without what differs from run to run (times, run ids)."""
+    state = {}
+    for dataset in session.client.datasets.list(project_id="lab", include_metadata=True, limit=None):
+        mfid = dataset.unique_id
+        record = (dataset.scientific_metadata or {}).get("crucible_lineage", {})
+        files = session.client.datasets.list_files(mfid)
+        state[mfid] = {
+            "name": dataset.dataset_name,
+            "status": record.get("status"),
+            "recipe": record.get("recipe"),
+            "generated": record.get("generated"),
+            "supersedes": record.get("supersedes"),
+            "metadata": {k: v for k, v in (dataset.scientific_metadata or {}).items() if k != "crucible_lineage"},
+            "files": sorted((file.filename, file.sha256_hash, file.size) for file in files),
+            "bytes": sorted(session.client.files.download_bytes(file) for file in files),
+            "parents": sorted(parent.unique_id for parent in session.client.datasets.list_parents(mfid)),
+            "keywords": sorted(word.keyword for word in session.client.datasets.get_keywords(mfid)),
+            "thumbnails": sorted(p.thumbnail_name for p in session.client.datasets.get_thumbnails(mfid)),
+        }
+    return state
+
+
+@pytest.fixture
+def state_of() -> Callable[[Session], dict[str, Any]]:
+    """The function that tells the state of project `lab`."""
+    return project_state
+
+
+class Misbehaving(ThreadingHTTPServer):
+    """A proxy that loses answers after the server acted, delays, duplicates, and answers 500, 503 and 429 itself."""
+
+    daemon_threads = True
+
+    def __init__(self, target: str, seed: int, share: float) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.target = target
+        self.dice = random.Random(seed)
+        self.share = share
+        self.lock = threading.Lock()
+        self.faults = 0
+        self.thread = threading.Thread(target=self.serve_forever, daemon=True)
+        self.thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/api/v3"
+
+    def fault(self) -> str | None:
+        with self.lock:
+            if self.dice.random() >= self.share:
+                return None
+            self.faults += 1
+            return self.dice.choice(["lose", "lose", "twice", "500", "503", "429", "late"])
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+        self.thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Misbehaving
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
+        return
+
+    def handle_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = self.server.fault()
+        if fault in ("500", "503", "429"):
+            self._answer(
+                int(fault), {"Content-Type": "application/json", "Retry-After": "0"}, b'{"detail":"a bad day"}'
+            )
+            return
+        if fault == "twice":
+            self._forward(body)
+        status, headers, content = self._forward(body)
+        if fault == "lose":
+            self.close_connection = True
+            self.connection.close()
+            return
+        if fault == "late":
+            threading.Event().wait(0.2)
+        self._answer(status, headers, content)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
+
+    def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        connection = HTTPConnection(self.server.target, timeout=60)
+        try:
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() not in ("connection", "content-length"):
+                    connection.putheader(name, value)
+            connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body or None)
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read()
+        finally:
+            connection.close()
+
+    def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+        lines = [f"HTTP/1.1 {status} Said"]
+        kept = {
+            k: v for k, v in headers.items() if k.lower() not in ("content-length", "connection", "transfer-encoding")
+        }
+        lines += [f"{name}: {value}" for name, value in {**kept, "Content-Length": str(len(content))}.items()]
+        try:
+            self.wfile.write("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
+        except OSError:
+            self.close_connection = True
+
+
+@pytest.fixture
+def misbehaving() -> Iterator[Callable[..., Misbehaving]]:
+    """Starts proxies in front of a server's address."""
+    started: list[Misbehaving] = []
+
+    def start(url: str, seed: int, share: float = 0.1) -> Misbehaving:
+        proxy = Misbehaving(url.removeprefix("http://").partition("/")[0], seed, share)
+        started.append(proxy)
+        return proxy
+
+    yield start
+    for proxy in started:
+        proxy.close()

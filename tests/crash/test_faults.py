@@ -1,0 +1,76 @@
+"""Many at once, and over a bad line: at the end there is one record per recipe, whole, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.errors import CrucibleError
+from crucible_lineage.pipeline.bind import bind_file
+from crucible_lineage.pipeline.run import LocalEngine, RunResult, run_pipeline
+from crucible_lineage.server import start_server
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+SEEDS = range(int(os.environ.get("CRASH_SEEDS", "3")))
+
+
+def run(path: Path, session: Session) -> RunResult:
+    bound = bind_file(path, session.store)
+    return run_pipeline(bound, session, lambda: LocalEngine(bound, session, 2), lambda event: None)
+
+
+def undisturbed(lab: Any, folder: Path, state_of: Any) -> dict[str, Any]:
+    with Session(Settings(folder)) as session:
+        assert run(lab.pipeline, session).ok
+        state: dict[str, Any] = state_of(session)
+        return state
+
+
+def test_eight_processes_at_the_same_moment_make_everything_once(lab: Any, tmp_path: Path, state_of: Any) -> None:
+    wanted = undisturbed(lab, tmp_path / "calm", state_of)
+    with start_server(tmp_path / "service") as server:
+        with Session(Settings(tmp_path / "first", server.url, server.api_key)) as session:
+            session.client.projects.create(project_id="lab", organization="x", project_lead="local")
+        command = [sys.executable, "-m", "crucible_lineage", "run", str(lab.pipeline), "--engine", "local"]
+        environment = {**os.environ, "CRUCIBLE_API_URL": server.url, "CRUCIBLE_API_KEY": server.api_key}
+        processes = [  # four share a data folder, four have one of their own
+            subprocess.Popen(
+                command,
+                env={**environment, "CRUCIBLE_LINEAGE_DATA": str(tmp_path / f"machine-{max(number, 3)}")},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(8)
+        ]
+        ended = [(process.communicate(timeout=120)[1], process.returncode) for process in processes]
+        assert [code for _, code in ended] == [0] * 8, [text for text, code in ended if code]
+        with Session(Settings(tmp_path / "first", server.url, server.api_key)) as session:
+            assert state_of(session) == wanted
+
+
+def test_over_a_line_that_loses_answers_it_ends_as_undisturbed(
+    lab: Any, tmp_path: Path, state_of: Any, misbehaving: Any
+) -> None:
+    wanted = undisturbed(lab, tmp_path / "calm", state_of)
+    for seed in SEEDS:
+        with start_server(tmp_path / f"service-{seed}") as server:
+            with Session(Settings(tmp_path / "direct", server.url, server.api_key)) as session:
+                session.client.projects.create(project_id="lab", organization="x", project_lead="local")
+            proxy = misbehaving(server.url, seed)
+            ok = False
+            for attempt in range(20):
+                with Session(Settings(tmp_path / f"machine-{seed}-{attempt}", proxy.url, server.api_key)) as session:
+                    with suppress(CrucibleError):  # what a person does then: run it again
+                        ok = run(lab.pipeline, session).ok
+                if ok:
+                    break
+            assert ok, "after 20 runs it should have gone through"
+            assert proxy.faults > 0
+            with Session(Settings(tmp_path / "direct", server.url, server.api_key)) as session:
+                assert state_of(session) == wanted, f"seed {seed}"
