@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format crash
+.PHONY: demo test lint format crash typecheck-tree
 
 demo: .venv/demo.installed  ## set up, and run the demo: raw to analyzed, with its lineage
 	$(BIN)/crucible-lineage demo
@@ -12,7 +12,7 @@ demo: .venv/demo.installed  ## set up, and run the demo: raw to analyzed, with i
 test: .venv/test.installed  ## set up, and run the tests
 	$(BIN)/python -m pytest
 
-lint: .venv/test.installed .typecheck  ## style, types, import arrows
+lint: .venv/test.installed typecheck-tree  ## style, types, import arrows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=.typecheck $(BIN)/mypy -p crucible_lineage
@@ -26,12 +26,11 @@ crash: .venv/test.installed  ## killed before every single request, and run agai
 	CRASH_STEP=1 CRASH_KILLS=300 CRASH_SEEDS=50 $(BIN)/python -m pytest tests/crash --timeout 3600
 
 # The package as it is once installed, tasks and flows inside: what type and import checkers have to see.
-.typecheck: Makefile
-	rm -rf .typecheck && mkdir -p .typecheck/crucible_lineage
-	for part in crucible_lineage/*; do ln -s "../../$$part" ".typecheck/$$part"; done
-	ln -s ../../tasks .typecheck/crucible_lineage/tasks
-	ln -s ../../flows .typecheck/crucible_lineage/flows
-	touch .typecheck
+typecheck-tree:
+	@rm -rf .typecheck && mkdir -p .typecheck/crucible_lineage
+	@for part in crucible_lineage/*; do ln -s "../../$$part" ".typecheck/$$part"; done
+	@ln -s ../../tasks .typecheck/crucible_lineage/tasks
+	@ln -s ../../flows .typecheck/crucible_lineage/flows
 
 .venv/demo.installed: requirements/demo.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; say where with: make PYTHON=/path/to/python3"; exit 1; }

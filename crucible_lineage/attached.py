@@ -1,7 +1,7 @@
 """Long provenance records: what does not fit is kept in a file of the dataset, whose hash stays in the record.
 
-A record that is too long loses its recipe, its list of generated files and the file lists of what was used; if that is
-not enough, also the list of what was used. Who needs these asks for the whole record; who only draws a lineage does not.
+A record that is too long loses its recipe, its list of generated files and the file lists of what was used; if that
+is not enough, also the list of what was used. Who needs these asks for the whole record; who draws a lineage need not.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Record = Mapping[str, Any]
 def compact_record(record: Record, limit_bytes: int = MAX_RECORD_BYTES) -> tuple[dict[str, Any], bytes | None]:
     """The record as it goes into the metadata, and the content of ATTACHED_NAME if it needs one.
 
-    The same record always gives the same bytes.
+    `record` is whole. The same record always gives the same bytes.
     """
     if _size(record) <= limit_bytes:
         return dict(record), None
@@ -50,17 +50,16 @@ def compact_record(record: Record, limit_bytes: int = MAX_RECORD_BYTES) -> tuple
 
 
 def expand_record(record: Record, content: bytes) -> dict[str, Any]:
-    """The record with what its attached file holds. ChecksumError if that is not the content it was written with."""
+    """The record with what its attached file holds; it still names the file. ChecksumError if the file was changed."""
     attached = record["attached"]
     if hashlib.sha256(content).hexdigest() != attached["sha256"]:
         raise ChecksumError(f"{attached['name']} holds other bytes than the provenance record says")
-    moved = json.loads(content)
-    return {**{name: value for name, value in record.items() if name != "attached"}, **moved}
+    return {**record, **json.loads(content)}
 
 
 def recipe_sha256(record: Record) -> str:
     """A hash of the record's recipe, which is known without the attached file."""
-    if "attached" in record:
+    if "recipe" not in record:
         return str(record["attached"]["recipe_sha256"])
     return hashlib.sha256(canonical_json(record["recipe"])).hexdigest()
 
@@ -70,7 +69,7 @@ def whole_record(client: CrucibleClient, mfid: str, record: Record) -> Record:
 
     ChecksumError if that file is not there or holds other bytes.
     """
-    if "attached" not in record:
+    if "recipe" in record:
         return record
     name = record["attached"]["name"]
     for file in client.files.list(mfid):

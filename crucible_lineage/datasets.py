@@ -31,11 +31,12 @@ class FileRef:
 
 @dataclass(frozen=True)
 class DatasetRef:
-    """A complete dataset that a step may use."""
+    """A complete dataset that a step may use, with the samples it was measured on (their MFIDs)."""
 
     mfid: str
     name: str
     files: tuple[FileRef, ...]
+    samples: tuple[str, ...] = ()
 
     @property
     def data_files(self) -> tuple[FileRef, ...]:
@@ -44,9 +45,11 @@ class DatasetRef:
 
     def to_json(self) -> dict[str, Any]:
         """The form that is kept in the local store."""
-        return {"mfid": self.mfid, "name": self.name, "files": [file.to_json() for file in self.files]}
+        entry: dict[str, Any] = {"mfid": self.mfid, "name": self.name, "files": [file.to_json() for file in self.files]}
+        return {**entry, "samples": list(self.samples)} if self.samples else entry
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> DatasetRef:
         """The dataset that such an entry describes."""
-        return cls(entry["mfid"], entry["name"], tuple(FileRef.from_json(file) for file in entry["files"]))
+        files = tuple(FileRef.from_json(file) for file in entry["files"])
+        return cls(entry["mfid"], entry["name"], files, tuple(entry.get("samples", ())))

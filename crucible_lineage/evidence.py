@@ -6,16 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from crucible_lineage.attached import ATTACHED_NAME
 from crucible_lineage.ids import derive_mfid, is_mfid, mfid_bytes
 from crucible_lineage.lineage import Finding, LineageGraph, check
 from crucible_lineage.lineage.labels import short_id
 from crucible_lineage.lineage.model import DERIVED, PART
 from crucible_lineage.models import FileRecord
-from crucible_lineage.provenance import KEY, unreadable
+from crucible_lineage.provenance import is_complete, unreadable
 from crucible_lineage.recipe import derived_mfid
 
-__all__ = ["Evidence", "file_findings", "findings_of", "has_derived_id", "used_mfids"]
+__all__ = ["Evidence", "findings_of", "has_derived_id", "label", "used_mfids"]
 
 Record = Mapping[str, Any]
 
@@ -24,35 +23,35 @@ Record = Mapping[str, Any]
 class Evidence:
     """What was read for a verification.
 
-    `datasets` are those that are verified, as Crucible gave them, and `records` their provenance records, whole.
-    `files` holds what Crucible lists for them and for what they were made from. `absent` are ids that records name and
-    Crucible does not have, `hidden` those that this key may not read. `assigned` maps ids that a server chose to the
-    ids that the recipe has. `damaged` says of a record why it cannot be made whole.
+    `datasets` are those that are verified, as Crucible gave them, and `records` their provenance records, whole;
+    `damaged` says of a record why it cannot be made whole. `files` holds what Crucible lists for them and for what they
+    were made from. `absent` are ids that records name and Crucible does not have, `hidden` those that this key may not
+    read. `assigned` maps an id that a server chose to the id that the recipe has.
     """
 
     datasets: Mapping[str, Record]
     records: Mapping[str, Record]
     graph: LineageGraph
     files: Mapping[str, Sequence[FileRecord]]
+    damaged: Mapping[str, str] = field(default_factory=dict)
     absent: frozenset[str] = frozenset()
     hidden: frozenset[str] = frozenset()
     assigned: Mapping[str, str] = field(default_factory=dict)
-    damaged: Mapping[str, str] = field(default_factory=dict)
 
 
-def findings_of(evidence: Evidence) -> list[Finding]:
+def findings_of(evidence: Evidence) -> Iterator[Finding]:
     """All faults that the evidence shows, dataset by dataset, then those of the graph."""
-    found: list[Finding] = []
-    for mfid, dataset in evidence.datasets.items():
+    for mfid in evidence.datasets:
         record = evidence.records.get(mfid)
         if record is None:
-            found += _without_record(evidence, mfid, dataset)
+            yield from _without_record(evidence, mfid)
             continue
-        found += _of_identity(evidence, mfid, record)
-        found += _of_parents(evidence, mfid, record)
-        found += file_findings(_name(dataset, mfid), mfid, record, evidence.files.get(mfid, ()))
-        found += _of_inputs(evidence, mfid, record)
-    return found + list(_of_graph(evidence))
+        yield from _of_identity(evidence, mfid, record)
+        yield from _of_parents(evidence, mfid, record)
+        yield from _of_inputs(evidence, mfid, record)
+        if is_complete(record):
+            yield from _of_files(evidence, mfid, record)
+    yield from _of_graph(evidence)
 
 
 def has_derived_id(mfid: str) -> bool:
@@ -62,49 +61,59 @@ def has_derived_id(mfid: str) -> bool:
 
 def used_mfids(record: Record) -> set[str]:
     """The datasets that a record or its recipe names as used."""
-    return {entry["mfid"] for entry in record.get("used", ())} | {mfid for _, mfid, _ in _recipe_inputs(record)}
+    return {entry["mfid"] for entry in record["used"]} | {mfid for _, mfid, _ in _recipe_inputs(record)}
 
 
-def _without_record(evidence: Evidence, mfid: str, dataset: Record) -> Iterator[Finding]:
+def label(dataset: Record) -> str:
+    """A dataset in a message: its name and short id."""
+    short = short_id(dataset["unique_id"])
+    return f"{dataset['dataset_name']} ({short})" if dataset.get("dataset_name") else short
+
+
+def _without_record(evidence: Evidence, mfid: str) -> Iterator[Finding]:
     """A dataset that somebody else registered has no record, and no derived id either."""
-    name = _name(dataset, mfid)
-    if mfid in evidence.damaged:
-        message = f"{name} has a provenance record that is incomplete in itself: {evidence.damaged[mfid]}"
-        yield Finding("record-damaged", "error", (mfid,), message, _again(None))
-    elif KEY in (dataset.get("scientific_metadata") or {}):
-        reason = unreadable(dataset["scientific_metadata"])
-        message = f"{name} has a provenance record that cannot be read: {reason}"
-        yield Finding("record-damaged", "error", (mfid,), message, _again(None))
+    dataset = evidence.datasets[mfid]
+    damage = evidence.damaged.get(mfid) or unreadable(dataset.get("scientific_metadata"))
+    if damage:
+        message = f"{label(dataset)} has a provenance record that cannot be read: {damage}; make the dataset anew"
+        yield Finding("record-damaged", "error", (mfid,), message, _MAKE_ANEW)
     elif not has_derived_id(mfid):
         return
     elif evidence.files.get(mfid) or evidence.graph.parents(mfid):
-        message = f"{name} has an id derived from a recipe, but its provenance record is gone"
-        yield Finding("record-missing", "error", (mfid,), message, _again(None))
+        message = (
+            f"{label(dataset)} has an id that was derived from a recipe, but no provenance record any more; "
+            "running what made it writes the record again"
+        )
+        yield Finding("record-missing", "error", (mfid,), message, _MAKE_AGAIN)
     else:
-        message = f"{name} is incomplete: its registration was begun and not finished (no record, no files)"
-        yield Finding("incomplete", "error", (mfid,), message, _again(None))
+        message = f"{label(dataset)} is incomplete: it was created, and nothing more; run what makes it to go on"
+        yield Finding("incomplete", "error", (mfid,), message, _MAKE_AGAIN)
 
 
 def _of_identity(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
-    """The id follows from the recipe, and the rest of the record says what the recipe says."""
-    name = _name(evidence.datasets[mfid], mfid)
-    if not _id_follows(mfid, record["recipe"], evidence.assigned.get(mfid)):
+    """The id follows from the recipe, the rest of the record says what the recipe says, and it is complete."""
+    dataset, recipe = evidence.datasets[mfid], record["recipe"]
+    if not _id_follows(mfid, recipe, evidence.assigned.get(mfid)):
         message = (
-            f"{name} records a recipe that its id was not made from: parameters, parents, code or files in it were "
-            "edited"
+            f"{label(dataset)} records a recipe that its id was not made from: a parameter, a parent, the code or a "
+            "file in it was edited; make the dataset anew"
         )
-        yield Finding("changed-recipe", "error", (mfid,), message, _again(record))
-    for part, told, recipe in _told_twice(record):
-        if told != recipe:
-            message = f"{name} says of its {part} {_short(told)} in its record, but {_short(recipe)} in its recipe"
-            yield Finding("changed-record", "error", (mfid,), message, _again(record))
-    project = evidence.datasets[mfid].get("project_id")
-    if project and project != record["recipe"]["project"]:
-        message = f"{name} was made in project {record['recipe']['project']} and lies in {project}"
+        yield Finding("changed-recipe", "error", (mfid,), message, _anew(record))
+    if differing := [part for part, same in _told_twice(record) if not same]:
+        message = (
+            f"{label(dataset)}: what its record says of {', '.join(differing)} is not what its recipe says: one of the "
+            "two was edited; make the dataset anew"
+        )
+        yield Finding("changed-record", "error", (mfid,), message, _anew(record))
+    if dataset.get("project_id") not in (None, recipe["project"]):
+        message = f"{label(dataset)} was made in project {recipe['project']} and lies in {dataset['project_id']}"
         yield Finding("wrong-project", "warning", (mfid,), message, f"crucible get {mfid}")
-    if record["status"] != "complete":
-        message = f"{name} is incomplete: its registration was begun and not finished, or is under way"
-        yield Finding("incomplete", "error", (mfid,), message, _again(record))
+    if not is_complete(record):
+        message = (
+            f"{label(dataset)} is incomplete: its registration is under way, or was begun and not finished; "
+            "run what makes it to go on"
+        )
+        yield Finding("incomplete", "error", (mfid,), message, _MAKE_AGAIN)
 
 
 def _id_follows(mfid: str, recipe: Record, assigned: str | None) -> bool:
@@ -113,86 +122,77 @@ def _id_follows(mfid: str, recipe: Record, assigned: str | None) -> bool:
         if recipe.get("inputs"):
             return derived_mfid(recipe) in (mfid, assigned)
         return not has_derived_id(mfid) or derive_mfid(recipe, mfid) == mfid
-    except (KeyError, TypeError, ValueError):
+    except ValueError:  # no JSON that a recipe can be, or a step without a parent
         return False
 
 
-def _told_twice(record: Record) -> Iterator[tuple[str, Any, Any]]:
-    """(part, as the record says it, as the recipe says it) of what both say."""
-    recipe = record["recipe"]
-    inputs = list(_recipe_inputs(record))
-    yield (
-        "parents",
-        sorted((entry["role"], entry["mfid"]) for entry in record["used"]),
-        sorted((role, mfid) for role, mfid, _ in inputs),
-    )
+def _told_twice(record: Record) -> Iterator[tuple[str, bool]]:
+    """What both the record and its recipe say, and whether they agree."""
+    recipe, inputs = record["recipe"], list(_recipe_inputs(record))
+    used = [(e["role"], e["mfid"], {f["name"]: f["sha256"] for f in e.get("files") or ()}) for e in record["used"]]
+    yield "its parents", _parents(used) == _parents(inputs)
     if recipe["kind"] == "files":
-        yield "files", {file["name"]: file["sha256"] for file in record["generated"]}, dict(recipe["files"])
+        yield "its files", {file["name"]: file["sha256"] for file in record["generated"]} == recipe["files"]
         return
-    hashes = [{file["name"]: file["sha256"] for file in entry.get("files") or ()} for entry in record["used"]]
-    yield (
-        "used files",
-        sorted(map(sorted, map(dict.items, hashes))),
-        sorted(sorted(files.items()) for *_, files in inputs),
-    )
-    yield "step", record["step"], recipe["step"]
-    yield "output", record["output"], recipe["output"]
-    yield "attempt", record["attempt"], recipe.get("attempt", 0)
+    yield "the files that were used", _sorted(used) == _sorted(inputs)
+    yield "the step", (record["step"], record["output"]) == (recipe["step"], recipe["output"])
+    yield "the attempt", record["attempt"] == recipe.get("attempt", 0)
 
 
 def _of_parents(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
     """What was used is there, and linked as what the dataset was derived from."""
-    name = _name(evidence.datasets[mfid], mfid)
+    name = label(evidence.datasets[mfid])
     for parent in sorted(used_mfids(record)):
         edge = evidence.graph.edges.get((parent, mfid))
         if parent in evidence.absent:
-            message = f"{name} was made from {parent}, which is not there"
+            message = f"{name} was made from {parent}, which is not there (or not visible to this key)"
             yield Finding("missing-dataset", "error", (parent, mfid), message, f"crucible get {parent}")
         elif edge is not None and edge.relationship != DERIVED:
-            message = (
-                f"{name} was made from {short_id(parent)}, but the link between them says "
-                f"{edge.relationship or 'nothing'}"
-            )
-            yield Finding("mismatch", "error", (parent, mfid), message, _link(parent, mfid))
+            said = edge.relationship or "nothing"
+            message = f"{name} was made from {short_id(parent)}, but the link between them says {said}"
+            command = f"crucible link {parent} {mfid} --relationship-type {DERIVED}"
+            yield Finding("mismatch", "error", (parent, mfid), message, command)
 
 
-def file_findings(name: str, mfid: str, record: Record, listed: Sequence[FileRecord]) -> Iterator[Finding]:
+def _of_files(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
     """The files that Crucible lists are those that the record says were generated."""
-    if record["status"] != "complete":
-        return
-    expected = {file["name"]: file for file in record["generated"]}
-    present = {file.filename: file for file in listed}
-    for filename, file in expected.items():
+    name = label(evidence.datasets[mfid])
+    expected = {file["name"]: file["sha256"] for file in record["generated"]}
+    if "attached" in record:
+        expected[record["attached"]["name"]] = record["attached"]["sha256"]
+    present = {file.filename: file for file in evidence.files.get(mfid, ())}
+    for filename, sha256 in expected.items():
         if filename not in present:
-            message = f"{name} has no file {filename} any more"
-            yield Finding("file-missing", "error", (mfid,), message, _again(record))
-        elif (found := present[filename].sha256_hash) and found != file["sha256"]:
-            message = f"{name} has another file {filename} than was registered: {found[:12]}, not {file['sha256'][:12]}"
-            yield Finding("file-changed", "error", (mfid,), message, _again(record))
-    for filename, stored in present.items():
-        if filename not in expected and not (filename == ATTACHED_NAME and _was_long(record)):
-            message = f"{name} has a file {filename} that was not registered with it"
-            yield Finding("file-added", "error", (mfid,), message, f"crucible get {stored.mfid}")
+            message = f"{name} has lost its file {filename}; make the dataset anew, or upload the original file again"
+            yield Finding("file-missing", "error", (mfid,), message, _anew(record))
+        elif present[filename].sha256_hash not in (None, sha256):
+            message = f"{name} holds other content under the name {filename} than was registered; make it anew"
+            yield Finding("file-changed", "error", (mfid,), message, _anew(record))
+    for filename, file in present.items():
+        if filename not in expected:
+            message = f"{name} has a file {filename} that was not registered with it; take it away, or leave it be"
+            yield Finding("file-added", "error", (mfid,), message, f"crucible get {file.mfid}")
 
 
 def _of_inputs(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
     """The files that were used are still what their datasets hold."""
-    name = _name(evidence.datasets[mfid], mfid)
+    name = label(evidence.datasets[mfid])
     for _, parent, used in _recipe_inputs(record):
         if parent not in evidence.files:
             continue
         held = {file.filename: file.sha256_hash for file in evidence.files[parent]}
         for filename, sha256 in used.items():
-            if held.get(filename) not in (None, sha256) or filename not in held:
+            if filename not in held or held[filename] not in (None, sha256):
                 state = "is another one now" if filename in held else "is gone"
                 message = f"{name} was made from the file {filename} of {short_id(parent)}, which {state}"
                 yield Finding("input-changed", "warning", (parent, mfid), message, f"crucible-lineage verify {parent}")
 
 
 def _of_graph(evidence: Evidence) -> Iterator[Finding]:
-    """The graph's faults that concern our datasets, without what was said of them already.
+    """The graph's faults that concern our datasets.
 
-    Left out is what the graph only supposes (orphans by their names), and links of datasets that others registered.
+    Left out is what was said already, what the graph only supposes (orphans, by their names), and what concerns links
+    of datasets that others registered.
     """
     unknown = evidence.absent | evidence.hidden
     for finding in check(evidence.graph):
@@ -208,6 +208,9 @@ def _of_graph(evidence: Evidence) -> Iterator[Finding]:
                     yield finding
 
 
+Inputs = Sequence[tuple[str, str, Mapping[str, str]]]
+
+
 def _recipe_inputs(record: Record) -> Iterator[tuple[str, str, Mapping[str, str]]]:
     """(role, MFID, {file name: SHA-256}) of each parent in the recipe."""
     for role, entries in (record["recipe"].get("inputs") or {}).items():
@@ -215,25 +218,18 @@ def _recipe_inputs(record: Record) -> Iterator[tuple[str, str, Mapping[str, str]
             yield role, entry["mfid"], entry["files"]
 
 
-def _was_long(record: Record) -> bool:
-    return bool(record.get("was_attached"))
+def _parents(inputs: Inputs) -> list[tuple[str, str]]:
+    return sorted((role, mfid) for role, mfid, _ in inputs)
 
 
-def _name(dataset: Record, mfid: str) -> str:
-    name = dataset.get("dataset_name")
-    return f"{name} ({short_id(mfid)})" if name else short_id(mfid)
+def _sorted(inputs: Inputs) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    return sorted((role, mfid, sorted(files.items())) for role, mfid, files in inputs)
 
 
-def _again(record: Record | None) -> str:
-    """The command that makes a dataset what it was: its pipeline, run without what this machine remembers."""
-    pipeline = (record or {}).get("pipeline") or {}
-    return f"crucible-lineage run {pipeline.get('name', 'PIPELINE')}.yaml --refresh"
+_MAKE_AGAIN = "crucible-lineage run PIPELINE --refresh"
+_MAKE_ANEW = "crucible-lineage run PIPELINE --force STEP"
 
 
-def _link(parent: str, child: str) -> str:
-    return f"crucible link {parent} {child} --relationship-type is_derived_from"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."
+def _anew(record: Record) -> str:
+    """The command that makes a new attempt beside a dataset that is not what it was; none makes measured files anew."""
+    return _MAKE_ANEW if record["recipe"]["kind"] == "step" else ""

@@ -7,7 +7,7 @@ Every call can be repeated, by anyone, after a crash at any point. The order is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,9 @@ from crucible_lineage.provenance import COMPLETE, KEY, dataset_of_record, is_com
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
+    from crucible_lineage.models import Dataset
 
-__all__ = ["LocalFile", "NewDataset", "look_up", "register_output"]
+__all__ = ["LocalFile", "NewDataset", "known_dataset", "look_up", "register_output", "samples_of"]
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,24 @@ class NewDataset:
 def look_up(client: CrucibleClient, mfid: str) -> tuple[DatasetRef | None, Mapping[str, Any] | None]:
     """The dataset if it is complete, and its record if it has one: (None, None) if there is none. One call."""
     try:
-        dataset = client.datasets.get(mfid, include_metadata=True)
+        dataset = client.datasets.get(mfid, include_metadata=True, include_links=True)
     except NotFoundError:
         return None, None
     record = read_record(dataset.scientific_metadata)
     if record is None or not is_complete(record):
         return None, record
-    return dataset_of_record(mfid, dataset.dataset_name or mfid, record), record
+    return known_dataset(dataset, record), record
+
+
+def known_dataset(dataset: Dataset, record: Mapping[str, Any]) -> DatasetRef:
+    """The dataset that Crucible and its complete record describe; `dataset` was read with its links."""
+    found = dataset_of_record(dataset.unique_id, dataset.dataset_name or dataset.unique_id, record)
+    return replace(found, samples=samples_of(dataset))
+
+
+def samples_of(dataset: Dataset) -> tuple[str, ...]:
+    """The samples that a dataset, read with its links, is associated with."""
+    return tuple(sorted(link.unique_id for link in dataset.links or () if link.resource_type == "sample"))
 
 
 def register_output(client: CrucibleClient, new: NewDataset) -> DatasetRef:
@@ -98,7 +110,7 @@ def register_output(client: CrucibleClient, new: NewDataset) -> DatasetRef:
         _ingest(client, mfid, new, uploaded, adopted=adopted)
     # The whole record once more: a server that merges only the top level keeps it too.
     client.metadata.merge(mfid, {KEY: {**new.record, "status": COMPLETE}})
-    return DatasetRef(mfid, new.name, tuple(file.ref for file in new.files))
+    return DatasetRef(mfid, new.name, tuple(file.ref for file in new.files), tuple(sorted(set(new.samples))))
 
 
 def _create(client: CrucibleClient, new: NewDataset) -> tuple[str, Mapping[str, Any] | None]:

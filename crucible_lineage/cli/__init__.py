@@ -19,6 +19,7 @@ COMMANDS = {
     "check": ("check", "Check pipeline files, or a dataset's lineage; exit code 2 if a file has a fault."),
     "lineage": ("lineage", "Show where a dataset comes from and what was made of it."),
     "register": ("register", "Register files: measured ones, or a result made by hand with its parents."),
+    "verify": ("verify", "Compare a dataset or a project with its provenance: ids, links, files."),
     "serve": ("serve", "Run the embedded Crucible for other programs."),
 }
 

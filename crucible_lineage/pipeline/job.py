@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from crucible_lineage.pipeline.inspection import Inspection
@@ -28,6 +29,8 @@ class StepJob:
     pipeline: Mapping[str, Any] | None = None
     run: Mapping[str, Any] | None = None
     attempt: int = 0
+    timeout_s: float | None = None
+    declared_in: Path = field(default_factory=Path)
     supersedes: Mapping[str, str] = field(default_factory=dict)
 
     def recipes(self) -> dict[str, dict[str, Any]]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.errors import NotFoundError, RefusedError
-from crucible_lineage.provenance import dataset_of_record, is_complete, read_record
+from crucible_lineage.provenance import is_complete, read_record
 from crucible_lineage.recipe import first_attempt
+from crucible_lineage.registry import known_dataset
 from crucible_lineage.session import Session
 
 __all__ = ["ProjectKnowledge", "pipeline_keyword"]
@@ -79,7 +80,11 @@ class ProjectKnowledge:
     def _ask(self) -> dict[str, Mapping[str, Any]]:
         try:
             found = self.session.client.datasets.list(
-                project_id=self.project, keyword=pipeline_keyword(self.pipeline), include_metadata=True, limit=None
+                project_id=self.project,
+                keyword=pipeline_keyword(self.pipeline),
+                include_metadata=True,
+                include_links=True,
+                limit=None,
             )
         except (NotFoundError, RefusedError):  # the project is not there yet
             return {}
@@ -91,7 +96,7 @@ class ProjectKnowledge:
                 continue
             records[dataset.unique_id] = record
             if is_complete(record):
-                complete.append(dataset_of_record(dataset.unique_id, dataset.dataset_name or "", record))
+                complete.append(known_dataset(dataset, record))
                 if record["recipe"].get("attempt"):
                     self.session.store.note_attempt(*first_attempt(record["recipe"]))
         self.session.store.remember(complete)

@@ -16,6 +16,7 @@ from typing import Any
 from crucible_lineage.datasets import DatasetRef, FileRef
 from crucible_lineage.errors import FileChangedError, InputError, StepError
 from crucible_lineage.hashing import file_sha256, stamp
+from crucible_lineage.pipeline.isolated import call_isolated
 from crucible_lineage.pipeline.job import StepJob
 from crucible_lineage.pipeline.outputs import MadeOutput, metadata_of, new_dataset, output_files
 from crucible_lineage.provenance import Activity, git_state
@@ -71,7 +72,7 @@ def _execute(
         path.mkdir()
     before = _input_stamps(folder)
     started = datetime.now(UTC)
-    result = _call(job, arguments, outputs)
+    result = _call(job, arguments, outputs, folder)
     ended = datetime.now(UTC)
     _check_inputs(job, before, session)
     metadata = metadata_of(job, result)
@@ -96,7 +97,10 @@ def _execute(
     }
 
 
-def _call(job: StepJob, arguments: Mapping[str, Any], outputs: Mapping[str, Path]) -> Any:
+def _call(job: StepJob, arguments: Mapping[str, Any], outputs: Mapping[str, Path], folder: Path) -> Any:
+    if job.timeout_s is not None:
+        given = {**arguments, **job.inspection.params, **outputs}
+        return call_isolated(job.name, job.inspection.uses, job.declared_in, given, folder, job.timeout_s)
     token = step_runner.set(None)  # a step that calls another one calls a plain function
     try:
         return job.step.function(**arguments, **job.inspection.params, **outputs)

@@ -44,6 +44,7 @@ def new_dataset(job: StepJob, made: MadeOutput, activity: Activity, agent: Mappi
         who=agent,
         supersedes=job.supersedes.get(made.output),
     )
+    inherited = tuple(sorted({sample for part in job.used for sample in part.dataset.samples}))
     declared_by_step = {"measurement": inspection.measurement, "data_type": inspection.data_type}
     return NewDataset(
         mfid=made.mfid,
@@ -60,6 +61,7 @@ def new_dataset(job: StepJob, made: MadeOutput, activity: Activity, agent: Mappi
         files=made.files,
         keywords=tuple(dict.fromkeys((*job.keywords, *inspection.keywords, *declared.keywords))),
         parents=tuple(part.dataset.mfid for part in job.used),
+        samples=inherited if declared.samples == "inherit" else (),
         ingest=declared.ingest,
         ingestor=declared.ingestor,
     )

@@ -14,7 +14,7 @@ from crucible_lineage.ids import new_mfid
 from crucible_lineage.pipeline.spec import FileInput
 from crucible_lineage.provenance import raw_record, read_record
 from crucible_lineage.recipe import derived_mfid, raw_mfid, raw_recipe
-from crucible_lineage.registry import LocalFile, NewDataset, look_up, register_output
+from crucible_lineage.registry import LocalFile, NewDataset, look_up, register_output, samples_of
 from crucible_lineage.session import Session
 
 __all__ = ["RawFiles", "described", "existing_dataset", "find_raw", "hash_files", "register_raw"]
@@ -80,6 +80,7 @@ def register_raw(
             files=raw.files,
             keywords=declared.keywords,
             parents=raw.parents,
+            samples=declared.samples,
             ingest=declared.ingest,
         ),
     )
@@ -111,7 +112,7 @@ def described(declared: Any) -> dict[str, Any]:
 def _foreign(mfid: str, session: Session) -> DatasetRef:
     """A dataset that somebody else registered. InputError if there is none, or a file's hash is not known."""
     try:
-        found = session.client.datasets.get(mfid)
+        found = session.client.datasets.get(mfid, include_links=True)
     except NotFoundError as error:
         raise InputError(f"input dataset {mfid}: there is none here that this key may see") from error
     files = []
@@ -121,7 +122,8 @@ def _foreign(mfid: str, session: Session) -> DatasetRef:
         files.append(FileRef(file.filename, file.sha256_hash, file.size or 0))
     if not files:
         raise InputError(f"input dataset {mfid} ({found.dataset_name!r}) has no files")
-    return DatasetRef(mfid, found.dataset_name or mfid, tuple(sorted(files, key=lambda file: file.name)))
+    ordered = tuple(sorted(files, key=lambda file: file.name))
+    return DatasetRef(mfid, found.dataset_name or mfid, ordered, samples_of(found))
 
 
 def _same_bytes(raw: RawFiles, session: Session) -> DatasetRef | None:

@@ -286,6 +286,8 @@ def step_job(pipeline: BoundPipeline, order: StepOrder, run: Mapping[str, Any]) 
         inspection=step.inspection,
         used=order.used,
         attempt=order.attempt,
+        timeout_s=step.spec.timeout,
+        declared_in=pipeline.spec.folder,
         supersedes=order.supersedes,
         output=step.spec.output,
         keywords=(pipeline_keyword(pipeline.name),),

@@ -59,7 +59,15 @@ class FileInput(DatasetFields):
     file: str | tuple[str, ...]
     timestamp: datetime | None = None
     known_since: datetime | None = None
+    samples: tuple[str, ...] = ()
     ingest: bool = True
+
+    @field_validator("samples")
+    @classmethod
+    def _mfids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for mfid in value:
+            _require_mfid(mfid)
+        return value
 
     @field_validator("timestamp", "known_since")
     @classmethod
@@ -82,9 +90,13 @@ class DatasetInput(_Declared):
     @field_validator("dataset")
     @classmethod
     def _mfid(cls, value: str) -> str:
-        if not is_mfid(value):
-            raise ValueError("this is no MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
-        return value
+        return _require_mfid(value)
+
+
+def _require_mfid(value: str) -> str:
+    if not is_mfid(value):
+        raise ValueError("this is no MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
+    return value
 
 
 class SelectInput(_Declared):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 from fastapi import FastAPI
 
 from crucible_lineage import __version__
@@ -25,6 +28,13 @@ def build_app(service: Service) -> FastAPI:
     app.state.service = service
     for router in ROUTERS:  # include_router would build each route a second time, and only at the first request
         app.router.routes.extend(router.routes)
+    app.openapi = cache(lambda: _document(app))  # type: ignore[method-assign]
     add_error_handlers(app)
     app.add_middleware(BodyLimit, unlimited_prefix=f"{PREFIX}/storage/")
     return app
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    from crucible_lineage.server.openapi import describe  # 50 ms, which only those pay who ask for the document
+
+    return describe(app)

@@ -255,3 +255,17 @@ def test_a_forced_step_is_a_new_attempt_beside_the_old(lab: Any, session: Sessio
 def test_a_forced_step_that_is_none_is_refused(lab: Any, session: Session) -> None:
     with pytest.raises(InputError, match="no step 'scald'; did you mean 'scaled'"):
         make_plan(bind_file(lab.pipeline, session.store), session, forced=["scald"])
+
+
+def test_a_result_is_associated_with_the_samples_of_its_parents(lab: Any, session: Session) -> None:
+    session.ensure_project("lab")
+    wafer = session.client.samples.create(sample_name="wafer 7", project_id="lab").unique_id
+    lab.declare(lab.pipeline.read_text().replace("file: first.txt,", f"file: first.txt, samples: [{wafer}],"))
+    result = run(lab.pipeline, session)
+    on_wafer = {dataset.unique_id for dataset in session.client.datasets.list(sample_mfid=wafer, limit=None)}
+    assert on_wafer == {*result.inputs["first"], result.datasets["scaled"]["out"], result.datasets["total"]["out"]}
+    session.store.forget()
+    lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 5"))
+    again = run(lab.pipeline, session)
+    on_wafer = {dataset.unique_id for dataset in session.client.datasets.list(sample_mfid=wafer, limit=None)}
+    assert again.datasets["total"]["out"] in on_wafer, "also when the parents were found at Crucible"

@@ -1,0 +1,66 @@
+"""Datasets that were registered in a project and are not there any more, without a review having decided so."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterator
+from contextlib import closing
+
+from crucible_lineage.errors import ForbiddenError, NotFoundError, RefusedError
+from crucible_lineage.evidence import has_derived_id
+from crucible_lineage.lineage import Finding
+from crucible_lineage.models import DeletedRecord
+from crucible_lineage.session import Session
+from crucible_lineage.store import Store
+
+__all__ = ["gone_datasets"]
+
+
+def gone_datasets(session: Session, project: str, present: Collection[str]) -> Iterator[Finding]:
+    """Findings about what Crucible's list of deletions, and the runs from this data folder, know and Crucible lacks."""
+    deleted = _deleted(session, project)
+    suspects = {mfid: entry.resource_name for mfid, entry in deleted.items() if has_derived_id(mfid)}
+    suspects |= _made_here(session.store, project)
+    for mfid, name in sorted(suspects.items()):
+        if mfid in present or (mfid in deleted and _was_reviewed(deleted[mfid])) or _exists(session, mfid):
+            continue
+        message = (
+            f"{name or mfid} was registered and is gone, and no reviewed deletion says why; "
+            "running what made it registers it again under the same id"
+        )
+        yield Finding("missing-dataset", "error", (mfid,), message, "crucible-lineage run PIPELINE --refresh")
+
+
+def _deleted(session: Session, project: str) -> dict[str, DeletedRecord]:
+    """The deletions in a project that this key may know of."""
+    try:
+        entries = list(session.client.deletions.deleted())
+    except (ForbiddenError, NotFoundError, RefusedError):
+        return {}
+    ours = [entry for entry in entries if (entry.model_extra or {}).get("project_id") == project]
+    return {str(entry.resource_id): entry for entry in ours if entry.resource_type == "dataset"}
+
+
+def _was_reviewed(entry: DeletedRecord) -> bool:
+    return (entry.model_extra or {}).get("review_time") is not None
+
+
+def _made_here(store: Store, project: str) -> dict[str, str]:
+    """{id: name} of what runs from this data folder made in a project and know to be complete."""
+    with closing(sqlite3.connect(store.path, timeout=30)) as connection:
+        rows = connection.execute(
+            "SELECT datasets FROM run_step JOIN run USING (run_id) WHERE project = ?", (project,)
+        ).fetchall()
+    mfids = {mfid for (datasets,) in rows for mfid in json.loads(datasets).values()}
+    return {mfid: known.name for mfid in mfids if (known := store.known(mfid))}
+
+
+def _exists(session: Session, mfid: str) -> bool:
+    try:
+        session.client.datasets.get(mfid)
+    except NotFoundError:
+        return False
+    except ForbiddenError:
+        return True
+    return True

@@ -1,0 +1,119 @@
+"""A step in a process of its own, with a time limit: what hangs is killed with everything it started."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.errors import StepError
+from crucible_lineage.pipeline.inspection import find_step
+
+__all__ = ["call_isolated", "main"]
+
+TAIL_CHARACTERS = 2000
+
+
+def call_isolated(
+    name: str,
+    uses: str,
+    declared_in: Path,
+    arguments: Mapping[str, Any],
+    attempt: Path,
+    timeout_s: float,
+) -> Any:
+    """What the step returned. StepError if it failed, died, or took longer than `timeout_s`.
+
+    `arguments` are paths (also in lists and mappings) and JSON values; what the step prints goes to `step.log` in the
+    folder of the attempt.
+    """
+    request, answer, log = attempt / "request.json", attempt / "answer.json", attempt / "step.log"
+    call = {"uses": uses, "folder": str(declared_in), "arguments": {key: _packed(v) for key, v in arguments.items()}}
+    request.write_text(json.dumps(call), encoding="utf-8")
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+            [sys.executable, "-m", "crucible_lineage.pipeline.isolated", str(request), str(answer)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            message = f"step {name!r} took longer than its timeout of {timeout_s:g} s and was stopped"
+            raise StepError(message, step=name, log=str(log)) from None
+        finally:
+            _kill(process)
+    if not answer.exists():
+        message = f"step {name!r} died ({_how(code)}); what it printed is in {log}{_tail(log)}"
+        raise StepError(message, step=name, log=str(log))
+    said = json.loads(answer.read_text(encoding="utf-8"))
+    if "error" in said:
+        raise StepError(f"step {name!r} failed: {said['error']}", step=name, log=str(log))
+    return said["result"]
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """The process and all that it started are gone."""
+    if os.name == "posix":
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+    elif process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+def _how(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _tail(log: Path) -> str:
+    with log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - TAIL_CHARACTERS))
+        text = stream.read().decode(errors="replace").strip()
+    return f": {text}" if text else ""
+
+
+def _packed(value: Any) -> Any:
+    if isinstance(value, Path):
+        return {"path": str(value)}
+    if isinstance(value, list) and value and isinstance(value[0], Path):
+        return {"paths": [str(path) for path in value]}
+    if isinstance(value, dict) and value and all(isinstance(path, Path) for path in value.values()):
+        return {"named": {name: str(path) for name, path in value.items()}}
+    return {"value": value}
+
+
+def _unpacked(packed: Mapping[str, Any]) -> Any:
+    ((kind, value),) = packed.items()
+    if kind == "path":
+        return Path(value)
+    if kind == "paths":
+        return [Path(path) for path in value]
+    return {name: Path(path) for name, path in value.items()} if kind == "named" else value
+
+
+def main(request: Path, answer: Path) -> None:
+    """In the step's own process: call it, and write down what it returned or how it failed, whole or not at all."""
+    call = json.loads(request.read_text(encoding="utf-8"))
+    arguments = {name: _unpacked(packed) for name, packed in call["arguments"].items()}
+    try:
+        result = find_step(call["uses"], Path(call["folder"])).function(**arguments)
+        said = json.dumps({"result": result if not isinstance(result, Path) else None}, allow_nan=False)
+    except Exception as error:
+        said = json.dumps({"error": f"{type(error).__name__}: {error}"})
+    part = answer.with_suffix(".part")
+    part.write_text(said, encoding="utf-8")
+    part.replace(answer)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

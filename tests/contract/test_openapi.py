@@ -1,0 +1,141 @@
+"""The server keeps to the OpenAPI document it publishes, whatever is sent, and never answers 500."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from crucible_lineage.server import RunningServer, start_server
+from crucible_lineage.server.answers import ANSWERS
+
+CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance, status_code_conformance]
+CONTENT = b"620.9,120\n"
+BOUNDED = settings(
+    derandomize=True,  # the same examples each time
+    database=None,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with start_server(tmp_path_factory.mktemp("described")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def http(server: RunningServer) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def document(http: httpx.Client) -> Any:
+    return http.get("/openapi.json").raise_for_status().json()
+
+
+def test_every_answer_that_is_described_belongs_to_a_route(document: Any) -> None:
+    routes = {
+        f"{method.upper()} {path.removeprefix('/api/v3')}"
+        for path, operations in document["paths"].items()
+        for method in operations
+    }
+    assert set(ANSWERS) <= routes
+
+
+@pytest.mark.parametrize(("mode", "examples"), [(GenerationMode.POSITIVE, 5), (GenerationMode.NEGATIVE, 2)])
+def test_no_request_breaks_the_server_or_its_description(
+    document: Any,
+    server: RunningServer,
+    http: httpx.Client,
+    subtests: pytest.Subtests,
+    mode: GenerationMode,
+    examples: int,
+) -> None:
+    schema = schemathesis.openapi.from_dict(document)
+    schema.config.update(base_url=server.url.removesuffix("/api/v3"))
+    new = furnisher(http)
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        there = new()
+
+        @settings(BOUNDED, max_examples=examples)
+        @given(operation.as_strategy(generation_mode=mode), st.data())
+        def fuzz(case: Any, data: Any, there: dict[str, Any] = there) -> None:
+            for name in case.path_parameters or {}:
+                if (known := identifier(case.path, name, there)) is not None and data.draw(st.booleans()):
+                    case.path_parameters[name] = known
+            response = case.call(headers=dict(http.headers))
+            case.validate_response(response, checks=CHECKS, headers=dict(http.headers))
+
+        with subtests.test(operation.label):
+            fuzz()
+
+
+def furnisher(http: httpx.Client) -> Callable[[], dict[str, Any]]:
+    """Makes one more of everything and gives the identifiers, so that routes find what they are asked for."""
+    serial = iter(range(1_000_000))
+    tag = hashlib.sha256(str(http.get("/users").json()["total"]).encode()).hexdigest()[:6]
+
+    def post(path: str, body: Any = None, **params: Any) -> Any:
+        return http.post(path, json=body, params=params).raise_for_status().json()
+
+    def new() -> dict[str, Any]:
+        name = f"t{tag}-{next(serial)}"
+        post("/users", {"user_info": {"first_name": "Ada", "last_name": "L", "username": name}})
+        post("/projects", {"project_id": name, "organization": "MF", "project_lead": name})
+        post("/instruments", {"instrument_id": name, "instrument_name": name, "location": "B67"})
+        dataset, other = (post("/datasets", {"project_id": name, "dataset_name": "raw"})["unique_id"] for _ in "ab")
+        sample = post("/samples", {"project_id": name})["unique_id"]
+        post(f"/datasets/{dataset}/children/{other}")
+        http.patch(f"/resources/{dataset}/metadata", json={"laser": {"nm": 632.8}}).raise_for_status()
+        picture = {"thumbnail_name": "p", "thumbnail_b64str": base64.b64encode(b"GIF89a").decode()}
+        thumbnail = post(f"/datasets/{dataset}/thumbnails", picture)["id"]
+        body = {"filename": "a.csv", "size": 10, "sha256_hash": hashlib.sha256(CONTENT).hexdigest()}
+        upload = post(f"/datasets/{dataset}/upload/multipart/initiate", body)
+        empty = {"filename": "b.csv", "size": 0, "sha256_hash": hashlib.sha256(b"").hexdigest()}
+        file = post(f"/datasets/{dataset}/upload/multipart/initiate", empty)["existing_file"]["mfid"]
+        return {
+            "datasets": dataset, "child": other, "samples": sample, "files": file, "slug": name,
+            "thumbnails": thumbnail, "upload_id": upload["upload_id"],
+            "ingestion_requests": post(f"/files/{file}/ingest", status="not_requested")["id"],
+            "deletion_requests": post(f"/resources/{other}/delete")["id"],
+        }  # fmt: skip
+
+    return new
+
+
+def identifier(path: str, name: str, there: dict[str, Any]) -> Any:
+    """What of `there` fits the place `name` of a path, None if nothing does."""
+    group = path.removeprefix("/api/v3/").split("/")[0]
+    match name:
+        case "mfid":
+            return there.get(group, there["datasets"])
+        case "dataset" | "parent":
+            return there["datasets"] if group == "datasets" else there["samples"]
+        case "sample":
+            return there["samples"]
+        case "child" | "upload_id":
+            return there[name]
+        case "number":
+            return there["thumbnails"] if "thumbnails" in path else there.get(group)
+        case "reference" | "user" | "project" | "group" | "principal":
+            return there["slug"]
+    return None

@@ -1,0 +1,1 @@
+"""A small laboratory of steps; tests import changed copies of it."""

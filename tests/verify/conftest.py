@@ -1,0 +1,85 @@
+"""A project made by a small pipeline, and ways to damage it: our client, the raw API, and the server's own files."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from crucible_lineage.pipeline.bind import bind_file
+from crucible_lineage.pipeline.run import LocalEngine, RunResult, run_pipeline
+from crucible_lineage.provenance import KEY
+from crucible_lineage.session import Session
+from crucible_lineage.verify import verify_project
+
+Found = set[tuple[str, tuple[str, ...]]]
+
+
+class Made:
+    """The project `lab`: raw `first` and `second`, `scaled` of the first, `total` of scaled and second."""
+
+    def __init__(self, session: Session, result: RunResult) -> None:
+        self.session = session
+        self.first, self.second = result.inputs["first"][0], result.inputs["second"][0]
+        self.scaled, self.total = result.datasets["scaled"]["out"], result.datasets["total"]["out"]
+
+    def findings(self, *, read_bytes: bool = False) -> Found:
+        """(class, ids) of each finding in the project."""
+        found = verify_project(self.session, "lab", read_bytes=read_bytes)
+        return {(finding.check, finding.ids) for finding in found.findings}
+
+    def record(self, mfid: str) -> dict[str, Any]:
+        metadata = self.session.client.metadata.get(mfid)
+        assert metadata is not None
+        return dict(metadata[KEY])
+
+    def edit_record(self, mfid: str, edit: Callable[[dict[str, Any]], None]) -> None:
+        """The record as `edit` leaves it, written through our client."""
+        metadata = self.session.client.metadata.get(mfid)
+        assert metadata is not None
+        edit(metadata[KEY])
+        self.session.client.metadata.replace(mfid, metadata)
+
+    def api(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """An answer of the raw API."""
+        key = (self.folder / "api_key").read_text().strip()
+        headers = {"Authorization": f"Bearer {key}", "Crucible-Privilege-Mode": "elevated"}
+        answer = httpx.request(method, f"{self.session.client.api_url}{path}", headers=headers, **options)
+        assert answer.status_code < 300, answer.text
+        return answer
+
+    @property
+    def folder(self) -> Path:
+        """The embedded Crucible's own folder."""
+        return self.session.settings.data / "crucible"
+
+    def sql(self, statement: str, *values: object) -> None:
+        """A change behind the server's back."""
+        with closing(sqlite3.connect(self.folder / "crucible.db", timeout=30)) as database, database:
+            database.execute("PRAGMA foreign_keys=ON")
+            assert database.execute(statement, values).rowcount > 0
+
+    def stored(self, mfid: str, filename: str) -> Path:
+        """Where the server keeps the bytes of a file."""
+        (file,) = [f for f in self.session.client.files.list(mfid) if f.filename == filename]
+        assert file.sha256_hash is not None
+        return self.folder / "contents" / file.sha256_hash[:2] / file.sha256_hash[2:]
+
+    def file_mfid(self, mfid: str, filename: str) -> str:
+        (file,) = [f for f in self.session.client.files.list(mfid) if f.filename == filename]
+        return file.mfid
+
+
+@pytest.fixture
+def made(lab: Any, session: Session) -> Iterator[Made]:
+    """The laboratory's pipeline, run once."""
+    bound = bind_file(lab.pipeline, session.store)
+    result = run_pipeline(bound, session, lambda: LocalEngine(bound, session, 2), lambda event: None)
+    assert result.ok, json.dumps(result.to_json())
+    yield Made(session, result)

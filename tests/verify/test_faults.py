@@ -1,0 +1,226 @@
+"""Every way in which a project can stop being what its provenance says is found, under its name, at its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.provenance import KEY
+from crucible_lineage.verify import verify_dataset
+
+OTHER_MFID = "0tr5k2ndm5zvd000nr21qakeh4"
+
+
+def test_a_clean_project_has_no_findings(made: Any) -> None:
+    assert made.findings(read_bytes=True) == set()
+
+
+def test_bytes_changed_in_storage_are_found_when_bytes_are_read(made: Any) -> None:
+    stored: Path = made.stored(made.scaled, "scaled.txt")
+    stored.chmod(0o644)
+    stored.write_bytes(stored.read_bytes().replace(b"3", b"4"))
+    assert made.findings() == set(), "without --bytes only what Crucible lists is compared"
+    assert made.findings(read_bytes=True) == {("file-damaged", (made.scaled,))}
+
+
+def test_bytes_gone_from_storage_are_found_when_bytes_are_read(made: Any) -> None:
+    made.stored(made.second, "second.txt").unlink()
+    assert made.findings(read_bytes=True) == {("file-damaged", (made.second,))}
+
+
+def test_a_file_replaced_under_its_name_is_found_and_so_is_what_was_made_from_it(made: Any, tmp_path: Path) -> None:
+    other = tmp_path / "scaled.txt"
+    other.write_text("9")
+    made.session.client.files.upload(made.scaled, other, replace=True)
+    assert made.findings() == {("file-changed", (made.scaled,)), ("input-changed", (made.scaled, made.total))}
+
+
+def test_a_hash_changed_in_the_database_is_found(made: Any) -> None:
+    made.sql("UPDATE file SET sha256 = ? WHERE filename = 'total.txt'", "0" * 64)
+    assert made.findings() == {("file-changed", (made.total,))}
+
+
+def set_parameter(record: dict[str, Any]) -> None:
+    record["recipe"]["params"]["factor"] = 4.0
+
+
+def set_parent(record: dict[str, Any]) -> None:
+    record["recipe"]["inputs"]["counts"][0]["mfid"] = OTHER_MFID
+
+
+def set_input_hash(record: dict[str, Any]) -> None:
+    record["recipe"]["inputs"]["counts"][0]["files"]["first.txt"] = "0" * 64
+
+
+def set_used(record: dict[str, Any]) -> None:
+    record["used"][0]["mfid"] = OTHER_MFID
+
+
+def set_used_hash(record: dict[str, Any]) -> None:
+    record["used"][0]["files"][0]["sha256"] = "0" * 64
+
+
+def set_step(record: dict[str, Any]) -> None:
+    record["step"] = "other"
+
+
+def set_generated(record: dict[str, Any]) -> None:
+    record["generated"][0]["sha256"] = "0" * 64
+
+
+def set_status(record: dict[str, Any]) -> None:
+    record["status"] = "incomplete"
+
+
+def set_schema(record: dict[str, Any]) -> None:
+    record["schema"] = "crucible-lineage/provenance/9"
+
+
+def set_code(record: dict[str, Any]) -> None:
+    record["recipe"]["code"] = "other"
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (set_parameter, "changed-recipe"),
+        (set_code, "changed-recipe"),
+        (set_parent, "changed-recipe"),
+        (set_input_hash, "changed-recipe"),
+        (set_used, "changed-record"),
+        (set_used_hash, "changed-record"),
+        (set_step, "changed-record"),
+        (set_generated, "file-changed"),
+        (set_status, "incomplete"),
+        (set_schema, "record-damaged"),
+    ],
+)
+def test_an_edited_record_is_found(made: Any, edit: Any, expected: str) -> None:
+    made.edit_record(made.scaled, edit)
+    assert (expected, (made.scaled,)) in made.findings()
+
+
+def test_a_parent_that_a_record_was_edited_to_name_is_missing(made: Any) -> None:
+    made.edit_record(made.scaled, set_parent)
+    assert ("missing-dataset", (OTHER_MFID, made.scaled)) in made.findings()
+
+
+def test_a_parameter_changed_through_the_raw_api_is_found(made: Any) -> None:
+    change = {KEY: {"recipe": {"params": {"factor": 5.0}}}}
+    made.api("PATCH", f"/resources/{made.scaled}/metadata", json=change)
+    assert made.findings() == {("changed-recipe", (made.scaled,))}
+
+
+def test_a_removed_link_is_found(made: Any) -> None:
+    made.session.client.datasets.unlink(made.second, made.total)
+    assert made.findings() == {("mismatch", (made.second, made.total))}
+
+
+def test_an_added_link_is_found(made: Any) -> None:
+    made.api("POST", f"/datasets/{made.second}/children/{made.scaled}?relationship_type=is_derived_from")
+    assert made.findings() == {("mismatch", (made.second, made.scaled))}
+
+
+def test_a_link_that_says_something_else_is_found(made: Any) -> None:
+    made.session.client.datasets.link_parent_child(made.first, made.scaled, relationship_type="is_part_of")
+    assert made.findings() == {("mismatch", (made.first, made.scaled))}
+
+
+def test_a_cycle_is_found_as_a_path(made: Any) -> None:
+    made.sql(
+        "INSERT INTO link SELECT child.id, parent.id, 'is_derived_from' FROM resource AS child, resource AS parent"
+        " WHERE child.mfid = ? AND parent.mfid = ?",
+        made.total,
+        made.first,
+    )
+    cycles = [ids for check, ids in made.findings() if check == "cycle"]
+    assert [set(ids) for ids in cycles] == [{made.first, made.scaled, made.total}]
+    assert cycles[0][0] == cycles[0][-1]
+
+
+def test_a_deleted_record_is_found_on_derived_and_on_raw_datasets(made: Any) -> None:
+    made.session.client.metadata.replace(made.scaled, {"factor": 3})
+    made.api("POST", f"/resources/{made.first}/metadata?overwrite=true", json={})
+    assert made.findings() == {("record-missing", (made.scaled,)), ("record-missing", (made.first,))}
+
+
+def test_a_deleted_parent_is_found_at_its_child(made: Any) -> None:
+    made.api("DELETE", f"/resources/{made.first}?force=true")
+    assert made.findings() == {("missing-dataset", (made.first, made.scaled))}
+
+
+def test_a_deleted_last_dataset_is_found_through_the_list_of_deletions(made: Any) -> None:
+    made.session.store.forget()
+    made.session.client.deletions.delete(made.total, force=True, elevated=True)
+    assert made.findings() == {("missing-dataset", (made.total,))}
+
+
+def test_a_last_dataset_gone_from_the_database_is_found_where_it_was_made(made: Any) -> None:
+    made.sql("DELETE FROM resource WHERE mfid = ?", made.total)
+    assert made.findings() == {("missing-dataset", (made.total,))}
+
+
+def test_a_reviewed_deletion_is_no_fault(made: Any) -> None:
+    deletions = made.session.client.deletions
+    request = deletions.request(made.total, "not needed")
+    deletions.approve(request.id, elevated=True)
+    deletions.delete(made.total, elevated=True)
+    assert made.findings() == set()
+
+
+def test_a_dataset_that_was_created_and_no_more_is_incomplete(made: Any) -> None:
+    made.session.client.metadata.replace(made.total, {})
+    for file in made.session.client.files.list(made.total):
+        made.session.client.files.delete(file.mfid)
+    for parent in (made.scaled, made.second):
+        made.session.client.datasets.unlink(parent, made.total)
+    assert made.findings() == {("incomplete", (made.total,))}
+
+
+def test_a_file_added_to_a_raw_set_is_found(made: Any, tmp_path: Path) -> None:
+    more = tmp_path / "third.txt"
+    more.write_text("11")
+    made.session.client.files.upload(made.first, more)
+    assert made.findings() == {("file-added", (made.first,))}
+
+
+def test_a_file_taken_from_a_raw_set_is_found_and_so_is_what_was_made_from_it(made: Any) -> None:
+    made.session.client.files.delete(made.file_mfid(made.first, "first.txt"))
+    assert made.findings() == {("file-missing", (made.first,)), ("input-changed", (made.first, made.scaled))}
+
+
+def test_a_renamed_file_is_missing_under_its_name_and_added_under_the_other(made: Any) -> None:
+    made.session.client.files.update(made.file_mfid(made.total, "note.txt"), filename="notes.txt")
+    assert made.findings() == {("file-missing", (made.total,)), ("file-added", (made.total,))}
+
+
+def test_a_dataset_moved_to_another_project_is_found_there(made: Any) -> None:
+    made.session.ensure_project("elsewhere")
+    made.session.client.datasets.assign_project(made.total, "elsewhere")
+    assert made.findings() == set(), "it is not gone, it is elsewhere"
+    found = verify_dataset(made.session, made.total).findings
+    assert [(finding.check, finding.ids) for finding in found] == [("wrong-project", (made.total,))]
+
+
+def test_a_dataset_is_verified_with_all_that_it_was_made_from(made: Any) -> None:
+    made.edit_record(made.scaled, set_parameter)
+    for mfid, expected in ((made.total, {"changed-recipe"}), (made.scaled, {"changed-recipe"}), (made.second, set())):
+        assert {finding.check for finding in verify_dataset(made.session, mfid).findings} == expected
+
+
+def test_an_ancestor_is_verified_though_the_link_to_it_is_gone(made: Any) -> None:
+    made.session.client.datasets.unlink(made.scaled, made.total)
+    made.session.client.datasets.unlink(made.first, made.scaled)
+    made.session.client.files.delete(made.file_mfid(made.first, "first.txt"))
+    found = verify_dataset(made.session, made.total)
+    assert found.datasets == 4
+    assert "file-missing" in {finding.check for finding in found.findings}
+
+
+@pytest.mark.parametrize("mfid", [OTHER_MFID, "nonsense"])
+def test_what_is_no_dataset_is_bad_input(made: Any, mfid: str) -> None:
+    with pytest.raises(InputError, match=mfid):
+        verify_dataset(made.session, mfid)
