@@ -7,6 +7,8 @@ import tomllib
 from collections.abc import Collection
 from pathlib import Path
 
+import click
+
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind import BoundPipeline
 from crucible_lineage.pipeline.run import Listener, LocalEngine, RunResult, make_plan, run_pipeline
@@ -61,6 +63,7 @@ def _run_on_prefect(
     for name, value in PREFECT_SETTINGS.items():
         os.environ.setdefault(name, value)
     if not prefect_is_configured():
+        click.echo("starting Prefect for this run; that takes some seconds", err=True)
         os.environ.setdefault("PREFECT_HOME", str(session.settings.data / "prefect"))
     # Importing Prefect costs over a second; only a run that has something to do pays for it.
     from crucible_lineage.flows.pipelines import observing
