@@ -88,7 +88,9 @@ class Uploader:
         for _ in range(SESSION_TRIES - 1):
             try:
                 return self._through_session(outgoing, replace, progress)
-            except NotFoundError:
+            except FileConflictError:
+                raise
+            except (NotFoundError, ConflictError):
                 # Another process had the same content under way, and finished or gave up the session that both
                 # were given. Asked again, the service says which.
                 self._memory.forget(outgoing)
@@ -100,8 +102,8 @@ class Uploader:
             return opened
         try:
             file = send_parts(self._session, self._storage, outgoing, opened, progress)
-        except NotFoundError:
-            raise
+        except (NotFoundError, ConflictError):
+            raise  # the session is not ours to close: another process finished it, or has it under way
         except BaseException as error:
             self._give_up(outgoing, opened, error)
             raise
