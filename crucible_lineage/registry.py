@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.datasets import DatasetRef, FileRef
 from crucible_lineage.errors import ConflictError, FileConflictError, NotFoundError, RecipeConflictError, RefusedError
-from crucible_lineage.provenance import COMPLETE, KEY, dataset_of_record, is_complete, read_record
+from crucible_lineage.provenance import COMPLETE, KEY, dataset_of_record, is_complete, read_record, unreadable
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -128,16 +128,16 @@ def _adopt(client: CrucibleClient, new: NewDataset) -> Mapping[str, Any]:
     """The record under our id, after a refused creation. NotFoundError if there is no such dataset."""
     dataset = client.datasets.get(new.mfid, include_metadata=True)
     record = read_record(dataset.scientific_metadata)
-    if record is None:  # created, and the one who did it went away before the next call
-        return {}
-    if record["recipe"] != new.record["recipe"]:
+    reason = unreadable(dataset.scientific_metadata)
+    if record is not None and record["recipe"] != new.record["recipe"]:
+        reason = "its recipe is another one"
+    if reason:
         raise RecipeConflictError(
-            f"registering {new.name!r}: the id {new.mfid} is taken by a dataset with another recipe "
-            f"({dataset.dataset_name!r}); nothing was written. Its metadata was edited, or the record was copied: "
-            f"see `crucible-lineage lineage {new.mfid}`",
+            f"registering {new.name!r}: the id {new.mfid} is taken by dataset {dataset.dataset_name!r}, and {reason}; "
+            f"nothing was written. Its record was edited or copied: see `crucible-lineage verify {new.mfid}`",
             mfid=new.mfid,
         )
-    return record
+    return record or {}  # no record: created, and the one who did it went away before the next call
 
 
 def _recipe_keyword(mfid: str) -> str:
@@ -148,12 +148,15 @@ def _recipe_keyword(mfid: str) -> str:
 def _upload(client: CrucibleClient, mfid: str, file: LocalFile) -> str:
     """The MFID of the uploaded file. An unfinished attempt's other content under this name is replaced.
 
-    That is safe, since only what belongs to a complete record was ever given to anyone.
+    That is safe, since only what belongs to a complete record was ever given to anyone; FileConflictError if somebody
+    completed the record meanwhile, with other bytes from the same recipe.
     """
     upload = partial(client.files.upload, mfid, file.path, filename=file.ref.name, checksums=file.checksums)
     try:
         return upload().file.mfid
     except FileConflictError:
+        if look_up(client, mfid)[0] is not None:
+            raise
         return upload(replace=True).file.mfid
 
 

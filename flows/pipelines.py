@@ -78,7 +78,7 @@ def run_pipeline(pipeline: str, crucible: CrucibleConnection | None = None, forc
     result = run_bound(bound, session, lambda: PrefectEngine(bound, session), listen, forced)
     if observer:
         observer.result = result
-    if result.executed:
+    if result.datasets:
         leave_artifacts(result, session)
     if not result.ok:
         reasons = "; ".join(f"{step}: {error}" for step, error in result.errors.items())
