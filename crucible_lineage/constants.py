@@ -15,8 +15,6 @@ from pathlib import Path, PurePath
 from typing import Any
 from uuid import UUID
 
-from crucible_lineage.hashing import file_sha256
-
 __all__ = ["CONTAINERS", "NotPlainError", "array_text", "constant_text"]
 
 _LITERALS = (type(None), bool, str, bytes, float, complex, type(Ellipsis), type(NotImplemented))
@@ -79,7 +77,8 @@ def _located(path: PurePath, folder: Path | None, opened: Callable[[Path], None]
     place = Path(path)
     content = ""
     if place.is_file():
-        content = " " + file_sha256(place)
+        with place.open("rb") as stream:
+            content = " " + hashlib.file_digest(stream, "sha256").hexdigest()
         if opened:
             opened(place)
     return ascii(path.relative_to(folder).as_posix()) + content

@@ -25,8 +25,8 @@ class Evidence:
 
     `datasets` are those that are verified, as Crucible gave them, and `records` their provenance records, whole;
     `damaged` says of a record why it cannot be made whole. `files` holds what Crucible lists for them and for what they
-    were made from. `absent` are ids that records name and Crucible does not have, `hidden` those that this key may not
-    read. `assigned` maps an id that a server chose to the id that the recipe has.
+    were made from. `absent` are ids that records name and Crucible does not have, `hidden` those that this key cannot
+    see. `assigned` maps an id that a server chose to the id that the recipe has.
     """
 
     datasets: Mapping[str, Record]
@@ -105,7 +105,7 @@ def _of_identity(evidence: Evidence, mfid: str, record: Record) -> Iterator[Find
             "two was edited; make the dataset anew"
         )
         yield Finding("changed-record", "error", (mfid,), message, _anew(record))
-    if dataset.get("project_id") not in (None, recipe["project"]):
+    if (dataset.get("project_id") or recipe["project"]).casefold() != recipe["project"].casefold():
         message = f"{label(dataset)} was made in project {recipe['project']} and lies in {dataset['project_id']}"
         yield Finding("wrong-project", "warning", (mfid,), message, f"crucible get {mfid}")
     if not is_complete(record):
@@ -130,12 +130,13 @@ def _told_twice(record: Record) -> Iterator[tuple[str, bool]]:
     """What both the record and its recipe say, and whether they agree."""
     recipe, inputs = record["recipe"], list(_recipe_inputs(record))
     used = [(e["role"], e["mfid"], {f["name"]: f["sha256"] for f in e.get("files") or ()}) for e in record["used"]]
-    yield "its parents", _parents(used) == _parents(inputs)
+    yield "what was used", _sorted(used) == _sorted(inputs)
     if recipe["kind"] == "files":
         yield "its files", {file["name"]: file["sha256"] for file in record["generated"]} == recipe["files"]
         return
-    yield "the files that were used", _sorted(used) == _sorted(inputs)
-    yield "the step", (record["step"], record["output"]) == (recipe["step"], recipe["output"])
+    activity = record["activity"]
+    yield "the step", [record["step"], activity["step"], record["output"]] == [recipe["step"]] * 2 + [recipe["output"]]
+    yield "the code", activity["code"]["fingerprint"] == recipe["code"]
     yield "the attempt", record["attempt"] == recipe.get("attempt", 0)
 
 
@@ -145,7 +146,7 @@ def _of_parents(evidence: Evidence, mfid: str, record: Record) -> Iterator[Findi
     for parent in sorted(used_mfids(record)):
         edge = evidence.graph.edges.get((parent, mfid))
         if parent in evidence.absent:
-            message = f"{name} was made from {parent}, which is not there (or not visible to this key)"
+            message = f"{name} was made from {parent}, which is not there any more"
             yield Finding("missing-dataset", "error", (parent, mfid), message, f"crucible get {parent}")
         elif edge is not None and edge.relationship != DERIVED:
             said = edge.relationship or "nothing"
@@ -200,9 +201,9 @@ def _of_graph(evidence: Evidence) -> Iterator[Finding]:
         match finding.check:
             case "cycle" | "self-link":
                 yield finding
-            case "duplicate-recipe" | "older-than-parent" if ours:
+            case "duplicate-recipe" if ours:
                 yield finding
-            case "mismatch" if ours and finding.ids[0] not in unknown:
+            case "mismatch" | "older-than-parent" if ours and finding.ids[0] not in unknown:
                 edge = evidence.graph.edges.get((finding.ids[0], finding.ids[1]))
                 if edge is None or edge.relationship != PART:  # part of a collection: no word on how it was made
                     yield finding
@@ -216,10 +217,6 @@ def _recipe_inputs(record: Record) -> Iterator[tuple[str, str, Mapping[str, str]
     for role, entries in (record["recipe"].get("inputs") or {}).items():
         for entry in entries:
             yield role, entry["mfid"], entry["files"]
-
-
-def _parents(inputs: Inputs) -> list[tuple[str, str]]:
-    return sorted((role, mfid) for role, mfid, _ in inputs)
 
 
 def _sorted(inputs: Inputs) -> list[tuple[str, str, list[tuple[str, str]]]]:

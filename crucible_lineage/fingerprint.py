@@ -47,12 +47,16 @@ class Fingerprint:
     source: str
 
 
-def code_fingerprint(target: Callable[..., Any] | Step[..., Any]) -> Fingerprint:
-    """The fingerprint of a step or function. The same on every machine and Python version for the same code."""
+def code_fingerprint(target: Callable[..., Any] | Step[..., Any], *, home: str | None = None) -> Fingerprint:
+    """The fingerprint of a step or function. The same on every machine and Python version for the same code.
+
+    Code of the package of the module `home`, by default the step's own, is first-party even if it is installed.
+    """
     function = target.function if isinstance(target, Step) else target
-    walk = _Walk(function, frozenset())
+    root = root_package(home or (function.__module__ if isinstance(target, Step) else ""))
+    walk = _Walk(function, root, frozenset())
     if changes := walk.changes():  # these are read otherwise: once more, knowing them
-        walk = _Walk(function, changes)
+        walk = _Walk(function, root, changes)
     pieces = [node.piece for node in walk.nodes]
     shapes = [(role.name, role.shape) for role in target.inputs] if isinstance(target, Step) else []
     graph = [shapes, *((node.piece.text, node.edges) for node in walk.nodes)]
@@ -83,10 +87,9 @@ class _Walk:
     tell the name and place of a module.
     """
 
-    def __init__(self, function: Callable[..., Any], state: State) -> None:
-        home = home_of(function) if isinstance(function, types.FunctionType) else getattr(function, "__module__", None)
+    def __init__(self, function: Callable[..., Any], root: str, state: State) -> None:
         self.function = function
-        self.context = Context(root_package(home or ""), state)
+        self.context = Context(root, state)
         self.nodes: list[_Node] = []  # also keeps the objects alive, so that an id() is not given out twice
         self._steps = {id(function), id(inspect.unwrap(function))}
         self._numbers: dict[int, int] = {}
@@ -129,7 +132,8 @@ class _Walk:
             number = len(self.nodes)
             piece = self._piece(reference)
             self.nodes.append(_Node(name, reference, piece))
-            if not piece.text.startswith("constant "):  # whether equal constants are one object is Python's affair
+            # Whether equal values are one object is Python's affair.
+            if not piece.text.startswith(("constant ", "state")):
                 self._numbers[id(reference.value)] = number
         return number
 

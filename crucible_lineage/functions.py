@@ -7,7 +7,7 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
-from crucible_lineage.imports import external_name
+from crucible_lineage.imports import external_name, unknowable_notes
 from crucible_lineage.pieces import Context, Piece, Reference
 from crucible_lineage.scopes import Scope
 from crucible_lineage.source import Definition, bytecode_text, is_plainly_loaded, loaded_globals
@@ -120,7 +120,8 @@ def _cells(function: types.FunctionType) -> dict[str, types.CellType]:
 
 def _foreign(context: Context, function: types.FunctionType, key: tuple[str, str] | None) -> Piece:
     """A library's function, with the code of ours that it wraps or was given."""
-    piece = Piece(f"external {external_name(context, function, key)}")
+    name = external_name(context, function, key)
+    piece = Piece(f"external {name}", notes=unknowable_notes(name))
     scope = Scope(context, home_of(function), {}, _cells(function))
     scope.refer([(name,) for name in sorted(scope.cells)], piece)
     piece.references += [Reference(f".{name}", value) for name, value in sorted(vars(function).items())]

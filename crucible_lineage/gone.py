@@ -1,4 +1,4 @@
-"""Datasets that were registered in a project and are not there any more, without a review having decided so."""
+"""Datasets that were registered and are not there any more: which are gone for certain, and which a project lacks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,18 @@ from crucible_lineage.models import DeletedRecord
 from crucible_lineage.session import Session
 from crucible_lineage.store import Store
 
-__all__ = ["gone_datasets"]
+__all__ = ["certainly_gone", "gone_datasets"]
+
+
+def certainly_gone(session: Session, mfids: Collection[str]) -> set[str]:
+    """Those of `mfids`, which Crucible answers are not there, that are not just invisible to this key.
+
+    Crucible gives both the same answer. It is certain where the key sees everything, where the deletion is on record,
+    and where this data folder has known the dataset.
+    """
+    if not mfids or session.client.account.profile().authorization.get("effective_privilege_mode") == "elevated":
+        return set(mfids)
+    return {mfid for mfid in mfids if session.store.known(mfid) or _is_on_record(session, mfid)}
 
 
 def gone_datasets(session: Session, project: str, present: Collection[str]) -> Iterator[Finding]:
@@ -42,6 +53,13 @@ def _deleted(session: Session, project: str) -> dict[str, DeletedRecord]:
     return {str(entry.resource_id): entry for entry in ours if entry.resource_type == "dataset"}
 
 
+def _is_on_record(session: Session, mfid: str) -> bool:
+    try:
+        return any(True for _ in session.client.deletions.deleted(resource_id=mfid))
+    except (ForbiddenError, NotFoundError, RefusedError):
+        return False
+
+
 def _was_reviewed(entry: DeletedRecord) -> bool:
     return (entry.model_extra or {}).get("review_time") is not None
 
@@ -50,7 +68,7 @@ def _made_here(store: Store, project: str) -> dict[str, str]:
     """{id: name} of what runs from this data folder made in a project and know to be complete."""
     with closing(sqlite3.connect(store.path, timeout=30)) as connection:
         rows = connection.execute(
-            "SELECT datasets FROM run_step JOIN run USING (run_id) WHERE project = ?", (project,)
+            "SELECT datasets FROM run_step JOIN run USING (run_id) WHERE project = ? COLLATE NOCASE", (project,)
         ).fetchall()
     mfids = {mfid for (datasets,) in rows for mfid in json.loads(datasets).values()}
     return {mfid: known.name for mfid in mfids if (known := store.known(mfid))}

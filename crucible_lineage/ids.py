@@ -95,8 +95,11 @@ def youngest(mfids: Iterable[str]) -> str:
 
 
 def canonical_json(value: Any) -> bytes:
-    """JSON with one spelling: sorted keys, no blanks, UTF-8 as it is; NaN and infinities raise ValueError."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    """JSON with one spelling: sorted keys, no blanks, UTF-8 as it is; NaN and infinities raise ValueError.
+
+    Whole numbers are written without a point: 3.0 equals 3, and a database may return one for the other.
+    """
+    text = json.dumps(_whole(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode()
 
 
@@ -121,3 +124,11 @@ def _ticks(moment: datetime) -> int:
     if not 0 <= microseconds < (1 << 36) * 1_000_000:
         raise ValueError(f"{moment.isoformat()} is outside the years that an MFID can hold (1970 to 4147)")
     return (microseconds << 24) // 1_000_000
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value

@@ -13,7 +13,7 @@ from crucible_lineage.pieces import Context, External
 from crucible_lineage.source import root_package
 from crucible_lineage.syntax import Import
 
-__all__ = ["external_name", "imported_files", "imported_value", "module_of", "unknowable", "written_name"]
+__all__ = ["external_name", "imported_files", "imported_value", "module_of", "unknowable_notes", "written_name"]
 
 _MISSING = object()
 _UNKNOWABLE = {
@@ -34,11 +34,12 @@ _UNKNOWABLE = {
 }
 
 
-def unknowable(dotted: str) -> str | None:
-    """Why what `dotted` names cannot be followed; None if nothing speaks against it."""
-    parts = dotted.replace(":", ".").split(".")
+def unknowable_notes(name: str) -> list[str]:
+    """A note that says why what `name` stands for cannot be followed; none if nothing speaks against it."""
+    dotted = name.replace(":", ".")
+    parts = dotted.split(".")
     names = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
-    return next((_UNKNOWABLE[name] for name in names if name in _UNKNOWABLE), None)
+    return [f"{dotted} ({_UNKNOWABLE[found]})" for found in names if found in _UNKNOWABLE]
 
 
 def written_name(context: Context, value: Any, key: tuple[str, str] | None) -> str | None:
@@ -62,8 +63,11 @@ def external_name(context: Context, value: Any, key: tuple[str, str] | None) -> 
         return written
     if isinstance(value, types.ModuleType):
         return value.__name__
+    if isinstance(value, types.FunctionType):  # functools.wraps gives it the name of what it wraps
+        return f"{root_package(value.__globals__.get('__name__', ''))}:{value.__code__.co_qualname}"
     named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{root_package(named.__module__ or 'builtins')}:{named.__qualname__}"
+    package = root_package(named.__module__ or "builtins")
+    return f"{'' if context.is_first_party(package) else package}:{named.__qualname__}"
 
 
 def module_of(found: Import, package: str) -> str:

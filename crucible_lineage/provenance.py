@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.datasets import DatasetRef, FileRef
+from crucible_lineage.errors import InputError
 from crucible_lineage.recipe import UsedDataset
 
 __all__ = [
@@ -153,7 +154,9 @@ def is_complete(record: Mapping[str, Any] | None) -> bool:
 
 
 def dataset_of_record(mfid: str, name: str, record: Mapping[str, Any]) -> DatasetRef:
-    """The dataset that a record describes; the record has to be whole (see attached.py)."""
+    """The dataset that a record describes. InputError if it is a long record without its attached file."""
+    if "generated" not in record:
+        raise InputError(f"dataset {mfid}: the list of its files is in an attached file; ask for the whole record")
     return DatasetRef(mfid, name, tuple(FileRef.from_json(file) for file in record["generated"]))
 
 

@@ -116,7 +116,7 @@ class Run(_Part):
     """The run in which it happened; the last two are Prefect's own ids, where Prefect ran it."""
 
     engine: Text
-    run_id: Text
+    run_id: str
     flow_run_id: str | None = None
     task_run_id: str | None = None
 

@@ -20,7 +20,7 @@ from typing import Any
 from crucible_lineage.classes import class_piece, is_changing_attribute
 from crucible_lineage.constants import CONTAINERS, NotPlainError, constant_text
 from crucible_lineage.functions import carries_code, function_piece
-from crucible_lineage.imports import external_name, unknowable, written_name
+from crucible_lineage.imports import external_name, unknowable_notes, written_name
 from crucible_lineage.pieces import Context, External, Piece, Reference
 from crucible_lineage.scopes import Scope
 from crucible_lineage.step import Step
@@ -75,10 +75,8 @@ def piece_of(context: Context, reference: Reference) -> Piece:
 
 def _named(context: Context, name: str) -> Piece:
     module = name.partition(":")[0]
-    piece = Piece(f"external {name}", packages={module.partition(".")[0]} if context.is_package(module) else set())
-    if reason := unknowable(name):
-        piece.notes.append(f"{name.replace(':', '.')} ({reason})")
-    return piece
+    packages = {module.partition(".")[0]} if context.is_package(module) else set()
+    return Piece(f"external {name}", notes=unknowable_notes(name), packages=packages)
 
 
 def _module(context: Context, module: types.ModuleType, reference: Reference) -> Piece:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.models import Dataset
 
-__all__ = ["LocalFile", "NewDataset", "known_dataset", "look_up", "register_output", "samples_of"]
+__all__ = ["LocalFile", "NewDataset", "find_by_recipe", "known_dataset", "look_up", "register_output", "samples_of"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,17 @@ def look_up(client: CrucibleClient, mfid: str) -> tuple[DatasetRef | None, Mappi
     return known_dataset(dataset, record), record
 
 
+def find_by_recipe(client: CrucibleClient, mfid: str) -> DatasetRef | None:
+    """The complete dataset whose recipe gives this id, at a service that gave it another one; None if there is none."""
+    for dataset in client.datasets.list(
+        keyword=recipe_keyword(mfid), include_metadata=True, include_links=True, limit=None
+    ):
+        record = read_record(dataset.scientific_metadata)
+        if record is not None and is_complete(record):
+            return known_dataset(dataset, record)
+    return None
+
+
 def known_dataset(dataset: Dataset, record: Mapping[str, Any]) -> DatasetRef:
     """The dataset that Crucible and its complete record describe; `dataset` was read with its links."""
     found = dataset_of_record(dataset.unique_id, dataset.dataset_name or dataset.unique_id, record)
@@ -97,8 +108,10 @@ def register_output(client: CrucibleClient, new: NewDataset) -> DatasetRef:
     if is_complete(found):
         return dataset_of_record(mfid, new.name, found or {})
     adopted = found is not None
+    if mfid != new.mfid:  # first of all, so that whoever comes next finds it
+        client.datasets.add_keyword(mfid, recipe_keyword(new.mfid))
     client.metadata.merge(mfid, {**new.metadata, KEY: dict(new.record)})
-    for keyword in new.keywords if mfid == new.mfid else (*new.keywords, _recipe_keyword(new.mfid)):
+    for keyword in new.keywords:
         client.datasets.add_keyword(mfid, keyword)
     for parent in dict.fromkeys(new.parents):
         client.datasets.link_parent_child(parent, mfid, relationship_type="is_derived_from")
@@ -140,7 +153,7 @@ def _adopt(client: CrucibleClient, new: NewDataset) -> Mapping[str, Any]:
     return record or {}  # no record: created, and the one who did it went away before the next call
 
 
-def _recipe_keyword(mfid: str) -> str:
+def recipe_keyword(mfid: str) -> str:
     """Where a server assigns ids of its own, this keyword finds the record again."""
     return f"recipe:{mfid}"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from crucible_lineage.imports import external_name, imported_value, unknowable
+from crucible_lineage.imports import external_name, imported_value, unknowable_notes
 from crucible_lineage.pieces import Context, External, Piece, Reference
 from crucible_lineage.source import root_package
 from crucible_lineage.step import step
@@ -135,8 +135,7 @@ class Scope:
         dotted = f"{external_name(self.context, module.value, module.key)}.{'.'.join(rest)}"
         if isinstance(module.value, External):
             dotted = f"{module.value.name}.{'.'.join(rest)}"
-        if reason := unknowable(dotted):
-            piece.notes.append(f"{dotted} ({reason})")
+        piece.notes += unknowable_notes(dotted)
         value: Any = module.value
         for attribute in rest:
             value = vars(value).get(attribute) if isinstance(value, types.ModuleType) else None

@@ -89,9 +89,21 @@ class Store:
 
     def remember(self, datasets: Iterable[DatasetRef]) -> None:
         """These datasets are known to be complete from now on."""
-        rows = [(self.instance, dataset.mfid, json.dumps(dataset.to_json())) for dataset in datasets]
+        self.remember_as({dataset.mfid: dataset for dataset in datasets})
+
+    def remember_as(self, datasets: Mapping[str, DatasetRef]) -> None:
+        """These datasets are known to be complete, under the ids that their recipes give.
+
+        Those are their own ids, except at a service that assigns ids itself.
+        """
+        rows = [(self.instance, mfid, json.dumps(dataset.to_json())) for mfid, dataset in datasets.items()]
         with self._transaction() as connection:
             connection.executemany("INSERT OR REPLACE INTO complete VALUES (?, ?, ?)", rows)
+
+    def assigns_ids(self) -> bool:
+        """True if the service was seen to give a dataset another id than the one it was asked for."""
+        rows = self._one("SELECT 1 FROM complete WHERE instance = ? AND mfid <> dataset ->> 'mfid'", self.instance)
+        return rows is not None
 
     def forget(self, mfids: Iterable[str] | None = None) -> None:
         """These datasets, or all, have to be asked for again."""

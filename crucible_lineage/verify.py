@@ -25,7 +25,7 @@ from crucible_lineage.errors import (
     RefusedError,
 )
 from crucible_lineage.evidence import Evidence, findings_of, has_derived_id, label, used_mfids
-from crucible_lineage.gone import gone_datasets
+from crucible_lineage.gone import certainly_gone, gone_datasets
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage import Finding, LineageGraph
 from crucible_lineage.models import FileRecord
@@ -47,7 +47,7 @@ FILE_FAULTS = {"file-missing", "file-changed", "file-added", "input-changed"}
 
 @dataclass(frozen=True)
 class Verification:
-    """What was looked at and what was found. `hidden` are parents that this key may not read."""
+    """What was looked at and what was found. `hidden` are parents that this key cannot see, if they are there."""
 
     findings: tuple[Finding, ...]
     datasets: int
@@ -82,12 +82,15 @@ def verify_project(session: Session, project: str, *, read_bytes: bool = False) 
 
     InputError if there is no such project. With `read_bytes` every file is downloaded and hashed.
     """
-    if session.client.projects.find(project) is None:
+    known = session.client.projects.find(project)
+    if known is None:
         raise InputError(f"there is no project {project!r} here that this key may see ({session.settings.describe()})")
-    datasets = _listed(session, project)
+    datasets = _listed(session, known.project_id)
     found = _verify(session, datasets, read_bytes)
     told = {mfid for finding in found.findings for mfid in finding.ids}
-    gone = [finding for finding in gone_datasets(session, project, datasets.keys()) if finding.ids[0] not in told]
+    gone = [
+        finding for finding in gone_datasets(session, known.project_id, datasets.keys()) if finding.ids[0] not in told
+    ]
     return replace(found, findings=(*found.findings, *gone))
 
 
@@ -106,9 +109,11 @@ def _verify(session: Session, datasets: Mapping[str, Record], read_bytes: bool) 
     records, damaged = _whole_records(session, datasets)
     named = {parent for record in records.values() for parent in used_mfids(record)}
     parents, absent, hidden = _asked(session, named - datasets.keys())
+    gone = certainly_gone(session, absent)
+    hidden |= absent - gone
     shown = [_with_record(dataset, records.get(mfid)) for mfid, dataset in datasets.items()]
     missing_record = {mfid for mfid in datasets if mfid not in records and has_derived_id(mfid)}
-    with_files = records.keys() | missing_record | (named - absent - hidden)
+    with_files = records.keys() | missing_record | (named - gone - hidden)
     files = _files(session, sorted(with_files), len(datasets))
     evidence = Evidence(
         datasets=datasets,
@@ -116,7 +121,7 @@ def _verify(session: Session, datasets: Mapping[str, Record], read_bytes: bool) 
         graph=LineageGraph.from_records(shown),
         files=files,
         damaged=damaged,
-        absent=frozenset(absent),
+        absent=frozenset(gone),
         hidden=frozenset(hidden),
         assigned=_assigned(session, records),
     )
@@ -231,13 +236,23 @@ def _assigned(session: Session, records: Mapping[str, Record]) -> dict[str, str]
 def _files(session: Session, mfids: Sequence[str], scale: int) -> dict[str, Sequence[FileRecord]]:
     """What Crucible lists for each dataset: out of the pages of all files if those are few, else dataset by dataset."""
     most = scale // 10 * FILES_PER_PAGE  # looking costs a tenth of the calls that it may save
-    if most and (pages := list(islice(session.client.files.iter(), most + 1))) and len(pages) <= most:
-        listed: dict[str, list[FileRecord]] = {mfid: [] for mfid in mfids}
-        for file in pages:
-            if file.dataset_mfid in listed:
-                listed[file.dataset_mfid].append(file)
-        return dict(listed)
-    return _files_one_by_one(session, mfids)
+    listed = _all_files(session, most) if most else None
+    if listed is None:
+        return _files_one_by_one(session, mfids)
+    found: dict[str, list[FileRecord]] = {mfid: [] for mfid in mfids}
+    for file in listed:
+        if file.dataset_mfid in found:
+            found[file.dataset_mfid].append(file)
+    return dict(found)
+
+
+def _all_files(session: Session, most: int) -> list[FileRecord] | None:
+    """All files that this key may read; None if they are more than `most`, or the service does not list them."""
+    try:
+        found = list(islice(session.client.files.iter(), most + 1))
+    except (ForbiddenError, NotFoundError, RefusedError):
+        return None
+    return found if len(found) <= most else None
 
 
 def _files_one_by_one(session: Session, mfids: Sequence[str]) -> dict[str, Sequence[FileRecord]]:

@@ -69,5 +69,5 @@ def _report(found: Verification) -> None:
     if found.bytes_read:
         checked += f", {found.bytes_read} bytes read"
     if found.hidden:
-        checked += f"; {len(found.hidden)} parents that this key may not read were not compared"
+        checked += f"; {len(found.hidden)} parents that this key cannot see were not compared"
     click.echo(f"{len(found.findings) or 'no'} findings in {checked}")

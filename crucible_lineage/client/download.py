@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import httpx
 
-from crucible_lineage.checksums import BLOCK_BYTES, blocks
+from crucible_lineage.checksums import blocks
 from crucible_lineage.client.storage import Storage, storage_error
 from crucible_lineage.errors import ChecksumError, InputError
 from crucible_lineage.models import FileRecord
@@ -106,7 +106,7 @@ def _append(
     progress: Progress | None,
 ) -> None:
     with partial.open("ab" if present else "wb") as file:
-        for block in response.iter_raw(BLOCK_BYTES):
+        for block in response.iter_raw():  # as they come: joining them to larger ones costs more than it saves
             file.write(block)
             digest.update(block)
             present += len(block)

@@ -9,7 +9,7 @@ from typing import Any
 from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.errors import NotFoundError, RefusedError
 from crucible_lineage.provenance import is_complete, read_record
-from crucible_lineage.recipe import first_attempt
+from crucible_lineage.recipe import derived_mfid, first_attempt
 from crucible_lineage.registry import known_dataset
 from crucible_lineage.session import Session
 
@@ -89,15 +89,16 @@ class ProjectKnowledge:
         except (NotFoundError, RefusedError):  # the project is not there yet
             return {}
         records: dict[str, Mapping[str, Any]] = {}
-        complete = []
+        complete: dict[str, DatasetRef] = {}
         for dataset in found:
             record = read_record(dataset.scientific_metadata)
             if record is None:
                 continue
             records[dataset.unique_id] = record
             if is_complete(record):
-                complete.append(known_dataset(dataset, record))
+                ids = {dataset.unique_id, derived_mfid(record["recipe"])}  # two at a service that assigns ids itself
+                complete |= dict.fromkeys(ids, known_dataset(dataset, record))
                 if record["recipe"].get("attempt"):
                     self.session.store.note_attempt(*first_attempt(record["recipe"]))
-        self.session.store.remember(complete)
+        self.session.store.remember_as(complete)
         return records

@@ -21,7 +21,7 @@ from crucible_lineage.pipeline.job import StepJob
 from crucible_lineage.pipeline.outputs import MadeOutput, metadata_of, new_dataset, output_files
 from crucible_lineage.provenance import Activity, git_state
 from crucible_lineage.recipe import derived_mfid, first_attempt
-from crucible_lineage.registry import look_up, register_output
+from crucible_lineage.registry import find_by_recipe, look_up, register_output
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step, step_runner
 
@@ -51,6 +51,7 @@ def materialize_step(job: StepJob, session: Session) -> Materialized:
             return Materialized({output: dataset for output, dataset in present.items() if dataset}, executed=False)
         with _attempt_folder(job, session) as folder:
             registered = _execute(job, recipes, mfids, folder, session)
+        session.store.remember_as({mfids[output]: dataset for output, dataset in registered.items()})
         session.store.remember(registered.values())
         if job.attempt:
             for recipe in recipes.values():
@@ -59,8 +60,10 @@ def materialize_step(job: StepJob, session: Session) -> Materialized:
 
 
 def _present(mfid: str, session: Session) -> DatasetRef | None:
-    known = session.store.known(mfid)
-    return known or look_up(session.client, mfid)[0]
+    known = session.store.known(mfid) or look_up(session.client, mfid)[0]
+    if known is None and session.store.assigns_ids():
+        return find_by_recipe(session.client, mfid)
+    return known
 
 
 def _execute(

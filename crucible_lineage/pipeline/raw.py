@@ -14,7 +14,7 @@ from crucible_lineage.ids import new_mfid
 from crucible_lineage.pipeline.spec import FileInput
 from crucible_lineage.provenance import raw_record, read_record
 from crucible_lineage.recipe import derived_mfid, raw_mfid, raw_recipe
-from crucible_lineage.registry import LocalFile, NewDataset, look_up, register_output, samples_of
+from crucible_lineage.registry import LocalFile, NewDataset, find_by_recipe, look_up, register_output, samples_of
 from crucible_lineage.session import Session
 
 __all__ = ["RawFiles", "described", "existing_dataset", "find_raw", "hash_files", "register_raw"]
@@ -52,8 +52,10 @@ def find_raw(raw: RawFiles, session: Session) -> DatasetRef | None:
     if known := session.store.known(raw.mfid):
         return known
     dataset, _ = look_up(session.client, raw.mfid)
+    if dataset is None:
+        dataset = find_by_recipe(session.client, raw.mfid)
     if dataset is not None:
-        session.store.remember([dataset])
+        session.store.remember_as({raw.mfid: dataset, dataset.mfid: dataset})
     return dataset
 
 
@@ -86,7 +88,7 @@ def register_raw(
     )
     for file in raw.files:
         session.cache.add(file.path, file.ref.sha256)
-    session.store.remember([dataset])
+    session.store.remember_as({mfid: dataset, dataset.mfid: dataset})
     return dataset
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 
 from crucible_lineage.server.access import Caller
-from crucible_lineage.server.filters import DatasetFacetQuery, SampleFacetQuery, where
+from crucible_lineage.server.filters import where
 from crucible_lineage.server.http import Json, invalid
+from crucible_lineage.server.queries import DatasetFacetQuery, SampleFacetQuery
 
 __all__ = ["facet_page"]
 

@@ -1,4 +1,4 @@
-"""The filters, sorting and paging of dataset and sample lists: query parameters in, SQL out."""
+"""From the query of a dataset or sample list to SQL, and the pages that it finds."""
 
 # ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
 from __future__ import annotations
@@ -6,121 +6,15 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from typing import Any
 
 from crucible_lineage.server.access import READABLE, Caller
-from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid
+from crucible_lineage.server.http import Json, invalid
+from crucible_lineage.server.queries import DatasetQuery, ResourceQuery, SampleQuery
 from crucible_lineage.server.records import SELECTS, Embed, records
 from crucible_lineage.server.references import project_row, select_project, user_row
 
-__all__ = [
-    "ChildDatasetQuery", "ChildSampleQuery", "DatasetFacetQuery", "DatasetQuery", "ResourceQuery", "SampleFacetQuery",
-    "SampleQuery", "Where", "cursor_page", "list_page", "where",
-]  # fmt: skip
-
-
-def _moment(text: str) -> str:
-    """A moment as times are stored; text that is none is a validation error."""
-    parsed = datetime.fromisoformat(text)
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec="microseconds")
-
-
-Moment = Annotated[str, AfterValidator(_moment)]
-Principals = Annotated[list[str], Field(max_length=10)]
-
-
-class ResourceQuery(BaseModel):
-    """What datasets and samples are both filtered by."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    limit: int = Field(100, ge=0, le=1000)
-    cursor: str | None = None
-    include_total: bool | None = None
-    project_id: str | None = None
-    project_mfid: str | None = None
-    project_scope: Literal["assigned", "shared", "all"] = "assigned"
-    project_mfid_is_null: bool | None = None
-    owner_id: str | None = None
-    owner_id_is_null: bool | None = None
-    affiliation: Annotated[list[Literal["owner"]], Field(max_length=5)] = []
-    visibility: Literal["all", "public", "private"] = "all"
-    creation_time_gte: Moment | None = None
-    creation_time_lte: Moment | None = None
-    modification_time_gte: Moment | None = None
-    modification_time_lte: Moment | None = None
-    accessible_to_user: Principals = []
-    accessible_to_project: Principals = []
-    sort: str | None = None
-    direction: Literal["asc", "desc"] | None = None
-
-
-class _ListQuery(ResourceQuery):
-    """What only lists take, and facets do not."""
-
-    offset: int = Field(0, ge=0, le=MAX_ROW_ID)
-    include_metadata: bool = False
-    include_links: bool = False
-    include_owner: bool = False
-    owner_orcid: str | None = None
-    public: bool | None = None
-    unique_id: str | None = None
-    timestamp: str | None = None
-    anchor_mfid: str | None = None
-    sort: Literal["created", "updated", "name"] | None = None
-
-
-class _DatasetFilters(ResourceQuery):
-    sample_mfid: str | None = None
-    instrument_mfid: str | None = None
-    instrument_mfid_is_null: bool | None = None
-    measurement: str | None = None
-    data_format: str | None = None
-    session_name: str | None = None
-    measurement_is_null: bool | None = None
-    data_format_is_null: bool | None = None
-    session_name_is_null: bool | None = None
-
-
-class DatasetQuery(_DatasetFilters, _ListQuery):
-    keyword: list[str] = []
-    dataset_name: str | None = None
-    data_type: str | None = None
-    size: int | None = Field(None, ge=0, le=MAX_ROW_ID)
-    instrument_name: str | None = None
-
-
-class ChildDatasetQuery(DatasetQuery):
-    relationship_type: Literal["is_derived_from", "is_part_of"] | None = None
-
-
-class DatasetFacetQuery(_DatasetFilters):
-    field: Literal["session", "measurement", "data_format", "owner", "instrument", "project"]
-    sort: Literal["value", "label", "count"] = "value"
-
-
-class _SampleFilters(ResourceQuery):
-    dataset_mfid: str | None = None
-    sample_type: str | None = None
-    sample_type_is_null: bool | None = None
-
-
-class SampleQuery(_SampleFilters, _ListQuery):
-    include_datasets: bool = True
-    sample_name: str | None = None
-    description: str | None = None
-
-
-class ChildSampleQuery(SampleQuery):
-    relationship_type: Literal["is_derived_from", "is_part_of"] | None = None
-
-
-class SampleFacetQuery(_SampleFilters):
-    field: Literal["sample_type", "owner", "project"]
-    sort: Literal["value", "label", "count"] = "value"
+__all__ = ["Where", "cursor_page", "list_page", "where"]
 
 
 class Where:
@@ -300,7 +194,7 @@ def _count(db: sqlite3.Connection, kind: str, found: Where) -> int:
     return int(db.execute(f"SELECT COUNT(*) FROM {source} WHERE {found}", found.values).fetchone()[0])
 
 
-def _order(kind: str, query: ResourceQuery) -> tuple[str, str]:
+def _order(kind: str, query: DatasetQuery | SampleQuery) -> tuple[str, str]:
     if query.sort is None:
         if query.direction is not None:
             raise invalid("query", "direction", "needs sort", query.direction)
@@ -310,7 +204,7 @@ def _order(kind: str, query: ResourceQuery) -> tuple[str, str]:
     return _SORTS[query.sort], (query.direction or "desc").upper()
 
 
-def _sort_value(row: sqlite3.Row, kind: str, query: ResourceQuery) -> str:
+def _sort_value(row: sqlite3.Row, kind: str, query: DatasetQuery | SampleQuery) -> str:
     columns = {None: "mfid", "name": f"{kind}_name", "created": "created", "updated": "modified"}
     return row[columns[query.sort]] or ""
 

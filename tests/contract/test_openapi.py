@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from crucible_lineage.server import RunningServer, start_server
-from crucible_lineage.server.answers import ANSWERS
+from crucible_lineage.server.openapi import ANSWERS
 
 CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance, status_code_conformance]
 CONTENT = b"620.9,120\n"
@@ -60,7 +60,7 @@ def test_every_answer_that_is_described_belongs_to_a_route(document: Any) -> Non
     assert set(ANSWERS) <= routes
 
 
-@pytest.mark.parametrize(("mode", "examples"), [(GenerationMode.POSITIVE, 5), (GenerationMode.NEGATIVE, 2)])
+@pytest.mark.parametrize(("mode", "examples"), [(GenerationMode.POSITIVE, 5), (GenerationMode.NEGATIVE, 5)])
 def test_no_request_breaks_the_server_or_its_description(
     document: Any,
     server: RunningServer,
@@ -72,21 +72,30 @@ def test_no_request_breaks_the_server_or_its_description(
     schema = schemathesis.openapi.from_dict(document)
     schema.config.update(base_url=server.url.removesuffix("/api/v3"))
     new = furnisher(http)
+    there = new()
     for result in schema.get_all_operations():
         operation = result.ok()
-        there = new()
-
-        @settings(BOUNDED, max_examples=examples)
-        @given(operation.as_strategy(generation_mode=mode), st.data())
-        def fuzz(case: Any, data: Any, there: dict[str, Any] = there) -> None:
-            for name in case.path_parameters or {}:
-                if (known := identifier(case.path, name, there)) is not None and data.draw(st.booleans()):
-                    case.path_parameters[name] = known
-            response = case.call(headers=dict(http.headers))
-            case.validate_response(response, checks=CHECKS, headers=dict(http.headers))
-
+        if "/health/" in operation.path and mode is GenerationMode.NEGATIVE:
+            continue  # they take nothing that could be wrong
         with subtests.test(operation.label):
-            fuzz()
+            try_out(operation.as_strategy(generation_mode=mode), examples, there, dict(http.headers))
+        if operation.method.upper() == "DELETE":
+            there = new()
+
+
+def try_out(cases: st.SearchStrategy[Any], examples: int, there: dict[str, Any], headers: dict[str, str]) -> None:
+    """Sends some of the cases, about half of them to what is there, and checks each answer."""
+
+    @settings(BOUNDED, max_examples=examples)
+    @given(cases, st.data())
+    def send(case: Any, data: Any) -> None:
+        for name in case.path_parameters or {}:
+            if (known := identifier(case.path, name, there)) is not None and data.draw(st.booleans()):
+                case.path_parameters[name] = known
+        response = case.call(headers=headers)
+        case.validate_response(response, checks=CHECKS, headers=headers)
+
+    send()
 
 
 def furnisher(http: httpx.Client) -> Callable[[], dict[str, Any]]:

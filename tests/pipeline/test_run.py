@@ -269,3 +269,24 @@ def test_a_result_is_associated_with_the_samples_of_its_parents(lab: Any, sessio
     again = run(lab.pipeline, session)
     on_wafer = {dataset.unique_id for dataset in session.client.datasets.list(sample_mfid=wafer, limit=None)}
     assert again.datasets["total"]["out"] in on_wafer, "also when the parents were found at Crucible"
+
+
+def test_at_a_service_that_assigns_ids_everything_is_found_again(
+    lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = session.client.datasets.create
+
+    def assigning(fields: Any, **more: Any) -> Any:
+        return create({name: value for name, value in fields.items() if name != "unique_id"}, **more)
+
+    monkeypatch.setattr(session.client.datasets, "create", assigning)
+    first = run(lab.pipeline, session)
+    assert first.executed == ["scaled", "total"]
+    parents = {d.unique_id for d in session.client.datasets.list_parents(first.datasets["total"]["out"])}
+    assert parents == {first.datasets["scaled"]["out"], *first.inputs["second"]}
+    for forget in (False, True):
+        if forget:
+            session.store.forget()
+        again = run(lab.pipeline, session)
+        assert (again.executed, again.datasets, again.inputs) == ([], first.datasets, first.inputs)
+    assert len(session.client.datasets.list(project_id="lab", limit=None)) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,6 +17,7 @@ from crucible_lineage.pipeline.bind import bind_file
 from crucible_lineage.pipeline.run import LocalEngine, RunResult, run_pipeline
 from crucible_lineage.provenance import KEY
 from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
 from crucible_lineage.verify import verify_project
 
 Found = set[tuple[str, tuple[str, ...]]]
@@ -76,10 +78,32 @@ class Made:
         return file.mfid
 
 
+Prepared = tuple[Path, RunResult]
+
+
+@pytest.fixture(scope="session")
+def prepared() -> list[Prepared]:
+    """The data folder in which the pipeline ran, and the run, once a test has needed it."""
+    return []
+
+
 @pytest.fixture
-def made(lab: Any, session: Session) -> Iterator[Made]:
-    """The laboratory's pipeline, run once."""
-    bound = bind_file(lab.pipeline, session.store)
-    result = run_pipeline(bound, session, lambda: LocalEngine(bound, session, 2), lambda event: None)
-    assert result.ok, json.dumps(result.to_json())
-    yield Made(session, result)
+def made(
+    request: pytest.FixtureRequest, prepared: list[Prepared], tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> Iterator[Made]:
+    """The laboratory's pipeline, run; each test has a copy that it may damage."""
+    if not prepared:
+        origin = tmp_path_factory.mktemp("verify") / "data"
+        prepared.append((origin, run(request.getfixturevalue("lab").pipeline, origin)))
+    folder = tmp_path / "verified"
+    shutil.copytree(prepared[0][0], folder)
+    with Session(Settings(folder)) as session:
+        yield Made(session, prepared[0][1])
+
+
+def run(pipeline: Path, data: Path) -> RunResult:
+    with Session(Settings(data)) as session:
+        bound = bind_file(pipeline, session.store)
+        result = run_pipeline(bound, session, lambda: LocalEngine(bound, session, 2), lambda event: None)
+        assert result.ok, json.dumps(result.to_json())
+        return result

@@ -26,6 +26,14 @@ def test_bytes_changed_in_storage_are_found_when_bytes_are_read(made: Any) -> No
     assert made.findings(read_bytes=True) == {("file-damaged", (made.scaled,))}
 
 
+@pytest.mark.parametrize("bytes_", [b"", b"1\n", b"1\n2\n3\n4\n"])
+def test_bytes_cut_off_or_added_in_storage_are_found_when_bytes_are_read(made: Any, bytes_: bytes) -> None:
+    stored: Path = made.stored(made.first, "first.txt")
+    stored.chmod(0o644)
+    stored.write_bytes(bytes_)
+    assert made.findings(read_bytes=True) == {("file-damaged", (made.first,))}
+
+
 def test_bytes_gone_from_storage_are_found_when_bytes_are_read(made: Any) -> None:
     made.stored(made.second, "second.txt").unlink()
     assert made.findings(read_bytes=True) == {("file-damaged", (made.second,))}
@@ -67,6 +75,10 @@ def set_step(record: dict[str, Any]) -> None:
     record["step"] = "other"
 
 
+def set_activity(record: dict[str, Any]) -> None:
+    record["activity"]["code"]["fingerprint"] = "other"
+
+
 def set_generated(record: dict[str, Any]) -> None:
     record["generated"][0]["sha256"] = "0" * 64
 
@@ -93,6 +105,7 @@ def set_code(record: dict[str, Any]) -> None:
         (set_used, "changed-record"),
         (set_used_hash, "changed-record"),
         (set_step, "changed-record"),
+        (set_activity, "changed-record"),
         (set_generated, "file-changed"),
         (set_status, "incomplete"),
         (set_schema, "record-damaged"),
@@ -121,7 +134,8 @@ def test_a_removed_link_is_found(made: Any) -> None:
 
 def test_an_added_link_is_found(made: Any) -> None:
     made.api("POST", f"/datasets/{made.second}/children/{made.scaled}?relationship_type=is_derived_from")
-    assert made.findings() == {("mismatch", (made.second, made.scaled))}
+    ends = (made.second, made.scaled)
+    assert made.findings() == {("mismatch", ends), ("older-than-parent", ends)}
 
 
 def test_a_link_that_says_something_else_is_found(made: Any) -> None:
@@ -166,6 +180,7 @@ def test_a_last_dataset_gone_from_the_database_is_found_where_it_was_made(made: 
 def test_a_reviewed_deletion_is_no_fault(made: Any) -> None:
     deletions = made.session.client.deletions
     request = deletions.request(made.total, "not needed")
+    assert made.findings() == set(), "it is not gone while the request is open"
     deletions.approve(request.id, elevated=True)
     deletions.delete(made.total, elevated=True)
     assert made.findings() == set()

@@ -11,10 +11,11 @@ from crucible_lineage.server.access import CONTRIBUTOR, EDITOR, VIEWER, require
 from crucible_lineage.server.bodies import DatasetPatch, NewDataset
 from crucible_lineage.server.database import now
 from crucible_lineage.server.facets import facet_page
-from crucible_lineage.server.filters import DatasetFacetQuery, DatasetQuery, cursor_page
+from crucible_lineage.server.filters import cursor_page
 from crucible_lineage.server.http import Call, Form, Json, invalid, refuse
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.metadata import write_metadata
+from crucible_lineage.server.queries import DatasetFacetQuery, DatasetQuery
 from crucible_lineage.server.records import Embed, load
 from crucible_lineage.server.references import instrument_row, match_instrument
 from crucible_lineage.server.resources import change, choose_owner, home_project, insert, touch

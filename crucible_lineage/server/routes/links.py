@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 
 from crucible_lineage.server.access import EDITOR, VIEWER, require
-from crucible_lineage.server.filters import ChildDatasetQuery, ChildSampleQuery, list_page, where
+from crucible_lineage.server.filters import list_page, where
 from crucible_lineage.server.http import AuthenticatedCall, Call, Json, refuse
 from crucible_lineage.server.http import router as new_router
+from crucible_lineage.server.queries import ChildDatasetQuery, ChildSampleQuery
 from crucible_lineage.server.resources import touch
 
 router = new_router()

@@ -10,10 +10,11 @@ from crucible_lineage.server.access import EDITOR, VIEWER, require
 from crucible_lineage.server.bodies import NewSample, SamplePatch
 from crucible_lineage.server.database import now
 from crucible_lineage.server.facets import facet_page
-from crucible_lineage.server.filters import SampleFacetQuery, SampleQuery, cursor_page
+from crucible_lineage.server.filters import cursor_page
 from crucible_lineage.server.http import Call, Json, invalid
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.metadata import write_metadata
+from crucible_lineage.server.queries import SampleFacetQuery, SampleQuery
 from crucible_lineage.server.records import Embed, load
 from crucible_lineage.server.resources import change, choose_owner, home_project, insert
 

@@ -173,7 +173,7 @@ def initiate_with_token(call: Call, mfid: str, body: NewUpload) -> Json:
         if (known := existing(db, dataset["id"], body.filename, body)) is not None:
             return _deduplicated(known)
         if body.size:
-            raise refuse(501, "Uploads with storage tokens are not offered here; use the signed multipart upload")
+            raise refuse(422, "Uploads with storage tokens are not offered here; use the signed multipart upload")
         return _deduplicated(_empty_file(db, call, dataset["id"], body))
 
 

@@ -120,7 +120,7 @@ def analyze(
     total += registry.FITS[label](total) + float(smooth(KERNEL, 3, 1)[0]) + float(np.sum(KERNEL))
     total += Spectrum(1.0).area + Band(low=1.0).width + Kind.RAMAN.value + describe(2) + len(Unit.__members__)
     total += sum(numbers([1.0])) + LEVELS["high"]["start"] + math.sqrt(4) + len(PATTERN.findall("1 2"))
-    names = {key: [item for item in (key, label)] for key in LEVELS}
+    names = {key: [item + key for item in (key, label)] for key in LEVELS}
     message = f"{label}: {total:.3f} of {len(names)!r}"
 
     def summarize(item):

@@ -1,0 +1,35 @@
+"""Registration by our client and by the official one: create, metadata, two keywords, link. Prints tables of ratios."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from measure import OFFICIAL, OURS, alternated, arguments, compare, cost, embedded_crucible, heading, slow_crucible
+
+
+def main() -> None:
+    given = arguments(count=1000, rounds=3, delay_ms=20, delayed_count=160)
+    print(heading())
+    with tempfile.TemporaryDirectory() as folder, embedded_crucible(Path(folder)) as place:
+        task = partial(cost, task="registrations", place=place, count=given.count, threads=1)
+        costs = alternated(given.rounds, task)
+        compare(f"{given.count} registrations in sequence, embedded Crucible", costs)
+    rates: dict[tuple[str, int], float] = {}
+    with slow_crucible(given.delay_ms) as place:
+        for threads in (1, 8):
+            task = partial(cost, task="registrations", place=place, count=given.delayed_count, threads=threads)
+            costs = alternated(given.rounds, task)
+            compare(f"{given.delayed_count} registrations, {threads} at once, {given.delay_ms} ms per answer", costs)
+            for client in (OURS, OFFICIAL):
+                rates[client, threads] = given.delayed_count / median(one.wall_s for one in costs[client])
+    print(f"\nRegistrations per second, {given.delay_ms} ms per answer\n\n| | 1 at once | 8 at once |\n|---|---|---|")
+    for client in (OURS, OFFICIAL):
+        print(f"| {client} | {rates[client, 1]:.1f} | {rates[client, 8]:.1f} |")
+    print(f"\n8 at once by {OURS} against 1 at once by {OFFICIAL}: {rates[OURS, 8] / rates[OFFICIAL, 1]:.1f} times")
+
+
+if __name__ == "__main__":
+    main()

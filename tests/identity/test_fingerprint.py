@@ -1,0 +1,277 @@
+"""What a fingerprint tells beside its digest, and the ways in which running code and files part."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crucible_lineage.fingerprint import code_fingerprint
+from crucible_lineage.step import Step
+
+ModuleOf = Callable[[str], ModuleType]
+
+
+def test_what_was_reached_is_listed_by_name(laboratory: Any) -> None:
+    covered = dict(laboratory.fingerprint().covered)
+
+    assert {"step", "SCALE", "baseline", "late_helper", "CALIBRATION.gain", "Spectrum.area"} <= covered.keys()
+    assert "unrelated" not in covered
+
+
+def test_every_first_party_file_is_named_so_that_a_change_of_it_is_looked_at(laboratory: Any) -> None:
+    names = {Path(file).name for file in laboratory.fingerprint().files}
+
+    assert names == {path.name for path in laboratory.folder.glob("*.py")}
+
+
+def test_packages_are_named_but_do_not_count(laboratory: Any) -> None:
+    assert laboratory.fingerprint().packages == ("numpy", "pydantic", "scipy")
+
+
+def test_state_that_the_code_changes_itself_is_named(laboratory: Any) -> None:
+    assert [note.split()[0] for note in laboratory.fingerprint().not_covered] == [
+        "CALIBRATION.seen",
+        "_cache",
+        "_calls",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "note"),
+    [
+        ("eval('1 + 1')", "eval (code that is known only when it runs)"),
+        ("importlib.import_module('json')", "importlib.import_module (code that is known only when it runs)"),
+        ("__import__('json')", "__import__ (code that is known only when it runs)"),
+        ("ctypes.CDLL('libfit.so')", "ctypes.CDLL (compiled code)"),
+        ("subprocess.run(['fit'])", "subprocess.run (another program)"),
+        ("os.environ['MODE']", "os.environ (the environment, which is no part of the identity)"),
+        ("getenv('MODE')", "os.getenv (the environment, which is no part of the identity)"),
+        ("pickle.loads(b'')", "pickle.loads (code that lies in data)"),
+        ("__file__", "__file__ (the place of the code, which is no part of the identity)"),
+        ("helper.__doc__", "helper.__doc__ (docstrings, which are no part of the identity)"),
+        ("FOLDER", "FOLDER (a path beside the code; what lies there is not covered)"),
+        ("generator.random()", "generator (a numpy.random._generator.Generator, whose state is not covered)"),
+    ],
+)
+def test_what_cannot_be_followed_is_named(module_of: ModuleOf, code: str, note: str) -> None:
+    module = module_of(
+        "import ctypes, importlib, os, pickle, subprocess\nfrom os import getenv\nfrom pathlib import Path\n"
+        "import numpy as np\ngenerator = np.random.default_rng(1)\nFOLDER = Path(__file__).parent\n"
+        f"def helper(): pass\ndef run():\n    return {code}\n"
+    )
+
+    assert note in code_fingerprint(module.run).not_covered
+
+
+def test_code_without_source_is_named_and_still_counts() -> None:
+    def made(text: str) -> Any:
+        names: dict[str, Any] = {"__name__": "__main__"}
+        exec(text, names)
+        return code_fingerprint(names["run"])
+
+    one, two = made("def run(): return 1"), made("def run(): return 2")
+
+    assert one.not_covered == ("__main__:run (no source text)",)
+    assert one.digest != two.digest
+
+
+def test_a_seed_of_an_object_with_hidden_state_counts(module_of: ModuleOf) -> None:
+    text = "import numpy as np\nrng = np.random.default_rng({})\ndef run(): return rng.random()\n"
+
+    assert (
+        code_fingerprint(module_of(text.format(1)).run).digest != code_fingerprint(module_of(text.format(2)).run).digest
+    )
+
+
+def test_a_module_that_is_passed_on_counts_as_a_whole(laboratory: Any, new_laboratory: Callable[[], Any]) -> None:
+    other = new_laboratory()
+    other.edit("filters.py", "def unused(value):\n    return value", "def unused(value):\n    return -value")
+    for each in (laboratory, other):
+        each.edit("steps.py", "    names = {", "    getattr(filters, label)\n    names = {")
+
+    assert laboratory.fingerprint().digest != other.fingerprint().digest
+
+
+def test_a_name_looked_up_in_globals_counts_with_all_of_its_module(module_of: ModuleOf) -> None:
+    text = "def other(): return {}\ndef run(name): return globals()[name]()\n"
+
+    assert (
+        code_fingerprint(module_of(text.format(1)).run).digest != code_fingerprint(module_of(text.format(2)).run).digest
+    )
+
+
+def test_two_names_for_one_function_are_told_apart(module_of: ModuleOf) -> None:
+    text = "def f(x): return x\ndef g(x): return -x\nA = {}\ndef run(x): return f(x) + g(x) - A(x)\n"
+
+    assert (
+        code_fingerprint(module_of(text.format("f")).run).digest
+        != code_fingerprint(module_of(text.format("g")).run).digest
+    )
+
+
+def test_two_functions_of_one_name_are_told_apart(module_of: ModuleOf) -> None:
+    module = module_of("def run(): return 1\nfirst = run\ndef run(): return 2\n")
+    alone = module_of("def run(): return 1\n")
+
+    assert code_fingerprint(module.first).digest == code_fingerprint(alone.run).digest
+    assert code_fingerprint(module.first).digest != code_fingerprint(module.run).digest
+
+
+def test_a_replaced_helper_counts(laboratory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = laboratory.fingerprint().digest
+    monkeypatch.setattr(laboratory.module("filters"), "deepest", laboratory.module("filters").unused)
+
+    assert laboratory.fingerprint().digest != before
+
+
+def test_a_function_of_ours_put_into_a_library_counts(module_of: ModuleOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = module_of("import numpy as np\ndef mine(x): return x\ndef run(x): return np.sum(x)\n")
+    before = code_fingerprint(module.run).digest
+    monkeypatch.setattr(np, "sum", module.mine)
+
+    assert code_fingerprint(module.run).digest != before
+
+
+def test_a_changed_global_counts(laboratory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = laboratory.fingerprint().digest
+    monkeypatch.setattr(laboratory.module(), "SCALE", 3.5)
+
+    assert laboratory.fingerprint().digest != before
+
+
+def test_a_data_file_beside_the_code_counts_wherever_it_lies(tmp_path: Path, module_of: ModuleOf) -> None:
+    text = (
+        "from pathlib import Path\nTABLE = Path(__file__).parent / 'table.csv'\ndef run(): return TABLE.read_text()\n"
+    )
+    (tmp_path / "table.csv").write_text("1")
+    module = module_of(text)
+    before = code_fingerprint(module.run)
+    (tmp_path / "table.csv").write_text("2")
+
+    assert str(tmp_path) not in json.dumps(before.covered)
+    assert str(tmp_path / "table.csv") in before.files
+    assert code_fingerprint(module.run).digest != before.digest
+
+
+def test_running_code_is_not_given_the_fingerprint_of_a_file_edited_since(laboratory: Any) -> None:
+    laboratory.module()
+    laboratory.edit("filters.py", "return value**exponent", "return value**-exponent")
+    running = laboratory.fingerprint()
+    for name in [name for name in sys.modules if name.startswith(laboratory.package)]:
+        del sys.modules[name]
+    edited = laboratory.fingerprint()
+
+    assert f"{laboratory.package}.filters:power (its file was changed after it was imported)" in running.not_covered
+    assert running.digest != edited.digest
+
+
+def test_a_comment_written_since_the_import_changes_nothing(laboratory: Any) -> None:
+    before = laboratory.fingerprint()
+    laboratory.rewrite("filters.py", lambda text: "# a new first line\n" + text)
+
+    assert laboratory.fingerprint().digest == before.digest
+
+
+def test_a_decorated_step_is_followed_into_the_function_below(module_of: ModuleOf) -> None:
+    text = (
+        "import functools\nfrom pathlib import Path\nfrom crucible_lineage import step\n"
+        "def logged(f):\n    @functools.wraps(f)\n    def wrapper(*a, **k): return f(*a, **k)\n    return wrapper\n"
+        "@step\n@logged\ndef run(x: Path, *, degree: int = {}, out: Path): return degree + {}\n"
+    )
+    one, default, code = (code_fingerprint(module_of(text.format(*v)).run).digest for v in ((1, 1), (2, 1), (1, 2)))
+
+    assert one == default
+    assert one != code
+
+
+def test_a_step_called_by_a_step_counts_by_its_code_or_its_version(module_of: ModuleOf) -> None:
+    text = (
+        "from pathlib import Path\nfrom crucible_lineage import step\n"
+        "@step{}\ndef inner(x: Path, *, out: Path): return {}\n"
+        "@step\ndef run(x: Path, *, out: Path): return inner(x, out=out)\n"
+    )
+    digests = [
+        code_fingerprint(module_of(text.format(*values)).run).digest
+        for values in (("", 1), ("", 2), ("(version='1')", 1), ("(version='1')", 2), ("(version='2')", 2))
+    ]
+
+    assert digests[0] != digests[1]
+    assert digests[2] == digests[3] != digests[4]
+
+
+def test_functions_that_refer_to_each_other_are_followed_once(module_of: ModuleOf) -> None:
+    module = module_of("def even(n): return n == 0 or odd(n - 1)\ndef odd(n): return n != 0 and even(n - 1)\n")
+
+    assert [name for name, _ in code_fingerprint(module.even).covered] == ["step", "odd"]
+
+
+@pytest.mark.parametrize("target", [functools.partial(pow, exp=2), len, np.mean, lambda: 1, int])
+def test_any_callable_has_a_fingerprint(target: Any) -> None:
+    assert code_fingerprint(target) == code_fingerprint(target)
+
+
+def test_the_source_of_the_step_is_kept_with_its_decorator(laboratory: Any) -> None:
+    source = laboratory.fingerprint().source
+
+    assert source.startswith("@step(measurement=")
+    assert source.endswith('return {"total": total}\n')
+
+
+def test_fifty_helpers_take_a_few_milliseconds(module_of: ModuleOf) -> None:
+    helpers = "".join(f"def helper_{n}(x):\n    return helper_{n + 1}(x) + {n}\n" for n in range(50))
+    module = module_of(f"{helpers}def helper_50(x):\n    return x\n")
+    code_fingerprint(module.helper_0)
+    durations = []
+    for _ in range(5):
+        begin = time.process_time()
+        code_fingerprint(module.helper_0)
+        durations.append(time.process_time() - begin)
+
+    assert min(durations) < 0.02
+
+
+def test_another_python_gives_the_same_fingerprint(laboratory: Any, other_python: str, tmp_path: Path) -> None:
+    """The modules that need nothing installed; that other Python has perhaps no numpy."""
+    script = (
+        "import sys; sys.path[:0] = sys.argv[1:3]\nimport importlib\n"
+        "from crucible_lineage.fingerprint import code_fingerprint\n"
+        "for name, function in (('registry', 'deep'), ('calibration', 'Calibration'), ('filters', 'baseline')):\n"
+        "    module = importlib.import_module(f'{sys.argv[3]}.{name}')\n"
+        "    print(code_fingerprint(getattr(module, function)).digest)\n"
+    )
+    root = Path(code_fingerprint.__code__.co_filename).parents[1]
+    told = [
+        subprocess.run(
+            [python, "-c", script, root, tmp_path, laboratory.package], capture_output=True, text=True, check=True
+        ).stdout.split()
+        for python in (sys.executable, other_python)
+    ]
+
+    assert len(told[0]) == 3
+    assert told[0] == told[1]
+
+
+def test_the_input_shapes_of_a_plain_function_count_once_it_is_a_step(module_of: ModuleOf) -> None:
+    text = "from pathlib import Path\ndef run(x: {}, *, out: Path): return [str(part) for part in x]\n"
+    one, many = (Step(module_of(text.format(hint)).run) for hint in ("Path", "list[Path]"))
+
+    assert code_fingerprint(one).digest != code_fingerprint(many).digest
+
+
+def test_importing_a_module_again_gives_the_same_fingerprint(laboratory: Any) -> None:
+    before = laboratory.fingerprint().digest
+    for name in ("nested", "filters", "registry", "calibration", "spectra", "steps"):
+        importlib.reload(laboratory.module(name))
+
+    assert laboratory.fingerprint().digest == before

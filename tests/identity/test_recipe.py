@@ -1,0 +1,101 @@
+"""Recipes: what enters an id and what does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from crucible_lineage.datasets import DatasetRef, FileRef
+from crucible_lineage.ids import new_mfid, time_bits
+from crucible_lineage.recipe import Code, UsedDataset, derived_mfid, raw_mfid, raw_recipe, step_recipe
+
+MOMENT = datetime(2024, 5, 1, 12, tzinfo=UTC)
+SPECTRUM = DatasetRef(new_mfid(MOMENT), "polystyrene", (FileRef("p.txt", "a" * 64, 10), FileRef("q.txt", "b" * 64, 11)))
+NEON = DatasetRef(new_mfid(MOMENT.replace(hour=13)), "neon", (FileRef("neon.txt", "c" * 64, 12),))
+CODE = Code("calibrate", "f" * 64, {})
+USED = (UsedDataset("spectrum", SPECTRUM, SPECTRUM.files), UsedDataset("neon", NEON, NEON.files))
+GIVEN: dict[str, Any] = {
+    "project": "raman",
+    "code": CODE,
+    "output": "out",
+    "params": {"degree": 3, "window": [1, 2]},
+    "used": USED,
+}
+
+
+def _mfid(**changes: Any) -> str:
+    return derived_mfid(step_recipe(**{**GIVEN, **changes}))
+
+
+def _with_file(**changes: Any) -> tuple[UsedDataset, ...]:
+    return (replace(USED[0], files=(replace(SPECTRUM.files[0], **changes), SPECTRUM.files[1])), USED[1])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"project": "other"},
+        {"output": "second"},
+        {"code": replace(CODE, step="calibrate2")},
+        {"code": replace(CODE, fingerprint="version:1")},
+        {"code": replace(CODE, packages={"numpy": "2.0"})},
+        {"params": {"degree": 4, "window": [1, 2]}},
+        {"params": {"degree": 3, "window": [2, 1]}},
+        {"params": {"degree": 3}},
+        {"attempt": 1},
+        {"used": _with_file(sha256="d" * 64)},
+        {"used": _with_file(name="r.txt")},
+        {"used": (replace(USED[0], role="sample"), USED[1])},
+        {"used": (replace(USED[0], files=SPECTRUM.files[:1]), USED[1])},
+        {"used": (UsedDataset("spectrum", NEON, NEON.files), UsedDataset("neon", SPECTRUM, SPECTRUM.files))},
+        {"used": (replace(USED[0], dataset=replace(SPECTRUM, mfid=new_mfid(MOMENT))), USED[1])},
+        {"used": USED[:1]},
+    ],
+    ids=str,
+)
+def test_what_decides_the_result_decides_the_id(changes: dict[str, Any]) -> None:
+    assert _mfid(**changes) != _mfid()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"used": USED[::-1]},
+        {"used": (replace(USED[0], files=SPECTRUM.files[::-1]), USED[1])},
+        {"used": (replace(USED[0], dataset=replace(SPECTRUM, name="renamed")), USED[1])},
+        {"params": {"window": [1, 2], "degree": 3}},
+        {"params": {"window": [1.0, 2.0], "degree": 3.0}},
+        {"attempt": 0},
+    ],
+    ids=str,
+)
+def test_what_does_not_decide_the_result_leaves_the_id_alone(changes: dict[str, Any]) -> None:
+    assert _mfid(**changes) == _mfid()
+
+
+def test_the_order_of_datasets_in_one_role_counts() -> None:
+    many = tuple(UsedDataset("spectra", dataset, dataset.files) for dataset in (SPECTRUM, NEON))
+
+    assert _mfid(used=many) != _mfid(used=many[::-1])
+
+
+def test_version_of_a_listed_package_counts() -> None:
+    one, two = (replace(CODE, packages={"numpy": version}) for version in ("2.0", "2.1"))
+
+    assert _mfid(code=one) != _mfid(code=two)
+
+
+def test_a_child_sorts_beside_its_youngest_parent() -> None:
+    assert time_bits(_mfid()) == time_bits(NEON.mfid)
+
+
+def test_raw_files_are_told_by_project_names_bytes_and_the_moment_they_were_taken() -> None:
+    recipe = raw_recipe("raman", SPECTRUM.files)
+
+    assert raw_mfid(recipe, MOMENT) == raw_mfid(raw_recipe("raman", SPECTRUM.files[::-1]), MOMENT)
+    assert raw_mfid(recipe, MOMENT) != raw_mfid(recipe, MOMENT.replace(hour=13))
+    assert raw_mfid(recipe, MOMENT) != raw_mfid(raw_recipe("other", SPECTRUM.files), MOMENT)
+    assert raw_mfid(recipe, MOMENT) != raw_mfid(raw_recipe("raman", NEON.files), MOMENT)

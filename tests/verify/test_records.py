@@ -1,0 +1,192 @@
+"""A provenance record fits its published schema, or is refused; a long one keeps its parts in a file."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+
+from crucible_lineage.attached import compact_record, expand_record, recipe_sha256, whole_record
+from crucible_lineage.datasets import FileRef
+from crucible_lineage.errors import ChecksumError, InputError
+from crucible_lineage.provenance import KEY, dataset_of_record, raw_record, read_record
+from crucible_lineage.provenance_schema import SCHEMA_FILE, record_faults, schema_text, validate_record
+from crucible_lineage.recipe import raw_recipe
+
+WHO = {"unique_id": "0000-0002-1825-0097", "username": None, "is_service_account": False, "local_user": "lab"}
+PARENTS = ["0tr5k2ndm5zvd000nr21qakeh4", "0tr5k2ndm5zvd000nr21qakeh5"]
+
+
+@pytest.fixture(scope="module")
+def schema() -> Any:
+    published = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(published)
+    return jsonschema.Draft202012Validator(published)
+
+
+def measured(count: int, parents: list[str] | None = None) -> dict[str, Any]:
+    """The record of that many files."""
+    files = [FileRef(f"frame-{number:05}.tif", f"{number:064x}", number) for number in range(count)]
+    return raw_record(
+        raw_recipe("lab", files, parents or ()), files, WHO, parents or (), "stitched" if parents else None
+    )
+
+
+def test_the_published_schema_is_that_of_the_models() -> None:
+    assert SCHEMA_FILE.read_text(encoding="utf-8") == schema_text(), "write schema_text() to provenance.schema.json"
+
+
+def test_the_page_names_every_field_of_the_schema() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "provenance.md").read_text(encoding="utf-8")
+    published = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    fields = {name for part in published["$defs"].values() for name in part.get("properties", {})}
+    assert {name for name in fields if f"`{name}`" not in page} == set()
+
+
+def test_what_runs_write_fits_the_published_schema(made: Any, schema: Any) -> None:
+    for mfid in (made.first, made.scaled, made.total):
+        record = made.record(mfid)
+        validate_record(record)
+        assert list(schema.iter_errors(record)) == []
+
+
+def test_records_of_files_and_of_work_by_hand_fit_the_published_schema(schema: Any) -> None:
+    for record in (measured(2), measured(1, PARENTS), compact_record(measured(9, PARENTS), limit_bytes=100)[0]):
+        validate_record(record)
+        assert list(schema.iter_errors(record)) == []
+
+
+def damaged(path: str, value: Any) -> Any:
+    """A change of a step's record: the field at `path` gets `value`, or goes away if that is None."""
+
+    def change(record: dict[str, Any]) -> dict[str, Any]:
+        *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+        place: Any = record
+        for part in parents:
+            place = place[part]
+        if value is None:
+            del place[last]
+        else:
+            place[last] = value
+        return record
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("schema", "crucible-lineage/provenance/9"),
+        ("status", "done"),
+        ("used.0.mfid", "0tr5"),
+        ("used.0.role", 5),
+        ("used", None),
+        ("generated.0.sha256", "A" * 64),
+        ("generated.0.size", -1),
+        ("generated", None),
+        ("recipe", None),
+        ("recipe.kind", "other"),
+        ("recipe.inputs.counts.0.files", []),
+        ("activity.code", "abc"),
+        ("activity", None),
+        ("software.packages", {"numpy": 2}),
+        ("attempt", "first"),
+    ],
+)
+def test_a_record_that_does_not_fit_is_neither_written_nor_read(made: Any, schema: Any, path: str, value: Any) -> None:
+    record = damaged(path, value)(made.record(made.scaled))
+    with pytest.raises(InputError, match="no provenance record"):
+        validate_record(record)
+    assert read_record({KEY: record}) is None
+    if not (path in ("generated", "recipe") and value is None):  # the schema cannot say: unless there is `attached`
+        assert list(schema.iter_errors(record)) != []
+
+
+def test_a_key_of_a_later_version_is_read_and_not_written(made: Any, schema: Any) -> None:
+    for place in ((), ("activity", "code"), ("used", 0), ("used", 0, "files", 0)):
+        record = copy.deepcopy(made.record(made.scaled))
+        part: Any = record
+        for step in place:
+            part = part[step]
+        part["added_later"] = {"more": True}
+        assert read_record({KEY: record}) == record
+        assert list(schema.iter_errors(record)) == []
+        with pytest.raises(InputError, match="added_later: there is no such field"):
+            validate_record(record)
+
+
+def test_faults_name_the_field() -> None:
+    record = {**measured(1), "status": "done"}
+    assert record_faults(record) == ["status: Input should be 'incomplete' or 'complete'"]
+
+
+def test_a_short_record_stays_whole() -> None:
+    record = measured(100)
+    assert compact_record(record) == (record, None)
+
+
+def test_a_long_record_fits_the_limit_and_is_whole_again_with_its_file() -> None:
+    record = measured(4000, PARENTS)
+    short, content = compact_record(record)
+    assert content is not None
+    assert len(json.dumps(short)) < 2000
+    assert [entry["mfid"] for entry in short["used"]] == PARENTS, "who it comes from is seen without the file"
+    assert recipe_sha256(short) == recipe_sha256(record)
+    whole = expand_record(short, content)
+    assert {name: whole[name] for name in record} == record
+    assert compact_record(record) == (short, content), "the same record gives the same bytes"
+
+
+def test_so_many_parents_that_they_do_not_fit_either_are_counted() -> None:
+    record = measured(1, [f"0tr5k2ndm5zvd000nr21{number:06}" for number in range(5000)])
+    short, content = compact_record(record)
+    assert (short["used"], short["attached"]["used"]) == ([], 5000)
+    assert content is not None
+    assert expand_record(short, content)["used"] == record["used"]
+
+
+def test_a_changed_attached_file_is_refused() -> None:
+    short, content = compact_record(measured(4000))
+    assert content is not None
+    with pytest.raises(ChecksumError, match="holds other bytes"):
+        expand_record(short, content.replace(b"frame-00001", b"frame-99999"))
+
+
+def test_a_record_without_its_list_of_files_is_not_taken_for_a_dataset() -> None:
+    short, _ = compact_record(measured(4000))
+    with pytest.raises(InputError, match="whole"):
+        dataset_of_record("0tr5k2ndm5zvd000nr21qakeh4", "frames", short)
+
+
+@pytest.fixture
+def long_record(made: Any, tmp_path: Path) -> dict[str, Any]:
+    """The record of `total`, as it lies at Crucible when it is long: its parts in an uploaded file."""
+    short, content = compact_record(made.record(made.total), limit_bytes=100)
+    assert content is not None
+    path = tmp_path / short["attached"]["name"]
+    path.write_bytes(content)
+    made.session.client.files.upload(made.total, path)
+    metadata = made.session.client.metadata.get(made.total)
+    made.session.client.metadata.replace(made.total, {**metadata, KEY: short})
+    return short
+
+
+def test_a_long_record_is_whole_when_it_is_asked_for(made: Any, long_record: dict[str, Any]) -> None:
+    whole = whole_record(made.session.client, made.total, long_record)
+    dataset = dataset_of_record(made.total, "total", whole)
+    assert {file.name for file in dataset.files} == {"total.txt", "note.txt"}
+    assert whole_record(made.session.client, made.total, whole) == whole
+
+
+def test_a_long_record_is_verified_with_its_file(made: Any, long_record: dict[str, Any], tmp_path: Path) -> None:
+    assert made.findings(read_bytes=True) == set()
+    other = tmp_path / long_record["attached"]["name"]
+    other.write_bytes(other.read_bytes().replace(b"total.txt", b"other.txt"))
+    made.session.client.files.upload(made.total, other, replace=True)
+    assert made.findings() == {("record-damaged", (made.total,))}
+    made.session.client.files.delete(made.file_mfid(made.total, other.name))
+    assert made.findings() == {("record-damaged", (made.total,))}

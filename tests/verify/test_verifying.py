@@ -1,0 +1,202 @@
+"""Verification accuses nobody wrongly, names ways out that work, asks little, and answers on the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.pipeline.bind import bind_file
+from crucible_lineage.pipeline.raw import existing_dataset, hash_files, register_raw
+from crucible_lineage.pipeline.run import LocalEngine, run_pipeline
+from crucible_lineage.pipeline.spec import FileInput
+from crucible_lineage.provenance import KEY
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+from crucible_lineage.verify import verify_project
+
+
+def rerun(lab: Any, made: Any) -> None:
+    """What `crucible-lineage run PIPELINE --refresh` does."""
+    made.session.store.forget()
+    bound = bind_file(lab.pipeline, made.session.store)
+    assert run_pipeline(bound, made.session, lambda: LocalEngine(bound, made.session, 2), lambda event: None).ok
+
+
+@pytest.fixture
+def foreign(made: Any, tmp_path: Path) -> list[str]:
+    """Datasets that somebody else registered: no records, odd names and links, files of any kind, a collection."""
+    datasets = made.session.client.datasets
+    fields = {"project_id": "lab"}
+    raw = datasets.create({**fields, "dataset_name": "map"}).dsid
+    lone = datasets.create({**fields, "dataset_name": "map (calibrated)"}, scientific_metadata={"crucible": "x"}).dsid
+    fitted = datasets.create({**fields, "dataset_name": "fit", "data_type": "analyzed"}).dsid
+    collection = datasets.create({**fields, "dataset_name": "all of May"}).dsid
+    picture = tmp_path / "map.txt"
+    picture.write_text("1 2 3")
+    made.session.client.files.upload(raw, picture)
+    made.api("POST", f"/datasets/{raw}/children/{fitted}")
+    datasets.link_parent_child(fitted, lone, relationship_type="is_derived_from")
+    for part in (raw, made.first, made.total):
+        datasets.link_parent_child(collection, part, relationship_type="is_part_of")
+    more = [datasets.create({**fields, "dataset_name": f"map {number}"}).dsid for number in range(8)]
+    return [raw, lone, fitted, collection, *more]
+
+
+def test_datasets_of_others_are_not_accused(made: Any, foreign: list[str]) -> None:
+    found = verify_project(made.session, "lab", read_bytes=True)
+    assert found.findings == ()
+    assert (found.datasets, found.records) == (len(foreign) + 4, 4)
+
+
+def test_what_was_made_from_a_dataset_of_others_is_verified_against_its_files(
+    made: Any, foreign: list[str], lab: Any, tmp_path: Path
+) -> None:
+    lab.declare(
+        f"""
+        pipeline: more
+        project: lab
+        inputs:
+          map: {{dataset: {foreign[0]}}}
+        steps:
+          again: {{uses: "LABMODULE:scale", inputs: {{counts: map}}}}
+        """
+    )
+    bound = bind_file(lab.pipeline, made.session.store)
+    ran = run_pipeline(bound, made.session, lambda: LocalEngine(bound, made.session, 2), lambda event: None)
+    assert made.findings(read_bytes=True) == set()
+    changed = tmp_path / "map.txt"
+    changed.write_text("3 2 1")
+    made.session.client.files.upload(foreign[0], changed, replace=True)
+    assert made.findings() == {("input-changed", (foreign[0], ran.datasets["again"]["out"]))}
+
+
+@pytest.fixture
+def colleague(made: Any, tmp_path: Path) -> Iterator[Session]:
+    """The session of somebody who may read the project `lab`, and nothing else."""
+    made.sql("INSERT INTO user (unique_id, first_name, last_name) VALUES ('0000-0002-1825-0097', 'Ada', 'L')")
+    hashed = hashlib.sha256(b"colleague-key").hexdigest()
+    made.sql("INSERT INTO api_key SELECT ?, id, '2024' FROM user WHERE first_name = 'Ada'", hashed)
+    made.sql(
+        "INSERT INTO access (resource_id, user_id, role) SELECT project.id, user.id, 1 FROM project, user"
+        " WHERE slug = 'lab' AND first_name = 'Ada'"
+    )
+    with Session(Settings(tmp_path / "hers", made.session.client.api_url, "colleague-key")) as session:
+        yield session
+
+
+def test_a_parent_that_the_key_may_not_read_is_no_finding(made: Any, colleague: Session) -> None:
+    made.session.ensure_project("secret")
+    made.edit_record(made.first, lambda record: record["recipe"].update(project="secret"))
+    made.session.client.datasets.assign_project(made.first, "secret")
+    found = verify_project(colleague, "lab")
+    assert (found.findings, found.hidden, found.datasets) == ((), (made.first,), 3)
+
+
+def test_a_parent_that_is_gone_is_found_where_it_was_known(made: Any, colleague: Session) -> None:
+    colleague.store.remember([existing_dataset(made.first, made.session)])
+    made.api("DELETE", f"/resources/{made.first}?force=true")
+    found = verify_project(colleague, "lab")
+    assert [(finding.check, finding.ids) for finding in found.findings] == [
+        ("missing-dataset", (made.first, made.scaled))
+    ]
+
+
+def test_an_id_that_the_server_chose_is_known_by_its_keyword(made: Any, tmp_path: Path) -> None:
+    record, files = made.record(made.total), made.session.client.files.list(made.total)
+    contents = {file.filename: made.session.client.files.download_bytes(file) for file in files}
+    made.session.store.forget()
+    for table in ("name_parts", "metadata_words"):
+        made.sql(f"DELETE FROM {table} WHERE rowid = (SELECT id FROM resource WHERE mfid = ?)", made.total)
+    made.sql("DELETE FROM resource WHERE mfid = ?", made.total)
+    datasets = made.session.client.datasets
+    chosen = datasets.create({"project_id": "lab"}, scientific_metadata={KEY: record}).dsid
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        made.session.client.files.upload(chosen, tmp_path / name)
+    for parent in (made.scaled, made.second):
+        datasets.link_parent_child(parent, chosen, relationship_type="is_derived_from")
+    assert made.findings() == {("changed-recipe", (chosen,))}
+    datasets.add_keyword(chosen, f"recipe:{made.total}")
+    assert made.findings() == set()
+
+
+def test_work_by_hand_is_verified_like_any_other(made: Any, tmp_path: Path) -> None:
+    drawn = tmp_path / "drawn.txt"
+    drawn.write_text("a line by eye")
+    raw = hash_files("lab", [drawn], None, made.session, [made.total, made.first])
+    mfid = register_raw(raw, FileInput(file=str(drawn)), "drawn", made.session, "by eye").mfid
+    assert made.findings(read_bytes=True) == set()
+    made.edit_record(mfid, lambda record: record["used"].pop())
+    assert ("changed-record", (mfid,)) in made.findings()
+
+
+def test_a_project_is_verified_with_few_calls(made: Any, foreign: list[str]) -> None:
+    calls: list[str] = []
+    made.session.client._api.event_hooks = {"request": [lambda request: calls.append(request.url.path)]}
+    assert verify_project(made.session, "lab").datasets > 10
+    assert len(calls) == 4, calls
+
+
+def test_running_again_restores_deleted_records_and_finishes_an_incomplete_one(made: Any, lab: Any) -> None:
+    for mfid in (made.first, made.scaled):
+        made.session.client.metadata.replace(mfid, {})
+    made.edit_record(made.total, lambda record: record.update(status="incomplete"))
+    assert {check for check, _ in made.findings()} == {"record-missing", "incomplete"}
+    rerun(lab, made)
+    assert made.findings(read_bytes=True) == set()
+
+
+def test_running_again_restores_a_dataset_that_is_gone(made: Any, lab: Any) -> None:
+    made.session.client.deletions.delete(made.total, force=True, elevated=True)
+    rerun(lab, made)
+    assert made.findings(read_bytes=True) == set()
+
+
+def test_linking_as_the_finding_says_restores_a_link(made: Any) -> None:
+    made.session.client.datasets.unlink(made.first, made.scaled)
+    (finding,) = verify_project(made.session, "lab").findings
+    assert finding.command == f"crucible link {made.first} {made.scaled} --relationship-type is_derived_from"
+    made.session.client.datasets.link_parent_child(made.first, made.scaled, relationship_type="is_derived_from")
+    assert made.findings() == set()
+
+
+def test_a_clean_project_ends_with_code_0(made: Any, command: Any) -> None:
+    ran = command("verify", "--project", "lab", "--bytes", "--data", made.session.settings.data)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "no findings in 4 datasets (4 with a record), 5 files, " in ran.stdout
+
+
+def test_findings_end_with_code_1_and_are_printed_with_class_id_and_way_out(made: Any, command: Any) -> None:
+    made.session.client.datasets.unlink(made.first, made.scaled)
+    ran = command("verify", made.total, "--data", made.session.settings.data)
+    assert ran.returncode == 1
+    assert f"error: mismatch: {made.first} {made.scaled}\n" in ran.stdout
+    assert f"  way out: crucible link {made.first} {made.scaled} --relationship-type is_derived_from\n" in ran.stdout
+
+
+def test_findings_are_printed_as_json(made: Any, command: Any) -> None:
+    made.api("PATCH", f"/resources/{made.scaled}/metadata", json={KEY: {"step": "other"}})
+    ran = command("verify", made.scaled, "--json", "--data", made.session.settings.data)
+    found = json.loads(ran.stdout)
+    assert [(entry["class"], entry["ids"]) for entry in found["findings"]] == [("changed-record", [made.scaled])]
+    assert (ran.returncode, found["datasets"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "give either"),
+        (["0tr5k2ndm5zvd000nr21qakeh4", "--project", "lab"], "give either"),
+        (["--project", "absent"], "there is no project 'absent'"),
+        (["0tr5k2ndm5zvd000nr21qakeh4"], "there is none here"),
+    ],
+)
+def test_bad_input_ends_with_code_2(data: Path, command: Any, arguments: list[str], words: str) -> None:
+    ran = command("verify", *arguments, "--data", data)
+    assert ran.returncode == 2
+    assert words in ran.stderr
