@@ -6,13 +6,15 @@ Every call can be repeated, by anyone, after a crash at any point. The order is 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.checksums import FileChecksums
+from crucible_lineage.attached import ATTACHED_NAME, compact_record, recipe_sha256, whole_record
+from crucible_lineage.checksums import FileChecksums, scan_file
 from crucible_lineage.datasets import DatasetRef, FileRef
 from crucible_lineage.errors import ConflictError, FileConflictError, NotFoundError, RecipeConflictError, RefusedError
 from crucible_lineage.provenance import COMPLETE, KEY, dataset_of_record, is_complete, read_record, unreadable
@@ -73,6 +75,7 @@ def look_up(client: CrucibleClient, mfid: str) -> tuple[DatasetRef | None, Mappi
     record = read_record(dataset.scientific_metadata)
     if record is None or not is_complete(record):
         return None, record
+    record = whole_record(client, mfid, record)
     return known_dataset(dataset, record), record
 
 
@@ -83,7 +86,7 @@ def find_by_recipe(client: CrucibleClient, mfid: str) -> DatasetRef | None:
     ):
         record = read_record(dataset.scientific_metadata)
         if record is not None and is_complete(record):
-            return known_dataset(dataset, record)
+            return known_dataset(dataset, whole_record(client, dataset.unique_id, record))
     return None
 
 
@@ -105,12 +108,13 @@ def register_output(client: CrucibleClient, new: NewDataset) -> DatasetRef:
     repetition finishes.
     """
     mfid, found = _create(client, new)
-    if is_complete(found):
-        return dataset_of_record(mfid, new.name, found or {})
+    if found is not None and is_complete(found):
+        return dataset_of_record(mfid, new.name, whole_record(client, mfid, found))
+    record, attached = compact_record(new.record)
     adopted = found is not None
     if mfid != new.mfid:  # first of all, so that whoever comes next finds it
         client.datasets.add_keyword(mfid, recipe_keyword(new.mfid))
-    client.metadata.merge(mfid, {**new.metadata, KEY: dict(new.record)})
+    client.metadata.merge(mfid, {**new.metadata, KEY: record})
     for keyword in new.keywords:
         client.datasets.add_keyword(mfid, keyword)
     for parent in dict.fromkeys(new.parents):
@@ -118,11 +122,13 @@ def register_output(client: CrucibleClient, new: NewDataset) -> DatasetRef:
     for sample in dict.fromkeys(new.samples):
         client.datasets.add_sample(mfid, sample)
     uploaded = [_upload(client, mfid, file) for file in new.files]
+    if attached is not None:
+        _attach(client, mfid, attached)
     _add_preview(client, mfid, new, adopted=adopted)
     if new.ingest:
         _ingest(client, mfid, new, uploaded, adopted=adopted)
     # The whole record once more: a server that merges only the top level keeps it too.
-    client.metadata.merge(mfid, {KEY: {**new.record, "status": COMPLETE}})
+    client.metadata.merge(mfid, {KEY: {**record, "status": COMPLETE}})
     return DatasetRef(mfid, new.name, tuple(file.ref for file in new.files), tuple(sorted(set(new.samples))))
 
 
@@ -142,7 +148,7 @@ def _adopt(client: CrucibleClient, new: NewDataset) -> Mapping[str, Any]:
     dataset = client.datasets.get(new.mfid, include_metadata=True)
     record = read_record(dataset.scientific_metadata)
     reason = unreadable(dataset.scientific_metadata)
-    if record is not None and record["recipe"] != new.record["recipe"]:
+    if record is not None and recipe_sha256(record) != recipe_sha256(new.record):
         reason = "its recipe is another one"
     if reason:
         raise RecipeConflictError(
@@ -171,6 +177,14 @@ def _upload(client: CrucibleClient, mfid: str, file: LocalFile) -> str:
         if look_up(client, mfid)[0] is not None:
             raise
         return upload(replace=True).file.mfid
+
+
+def _attach(client: CrucibleClient, mfid: str, content: bytes) -> None:
+    """The part of a long record that does not fit into metadata is a file of the dataset."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / ATTACHED_NAME
+        path.write_bytes(content)
+        _upload(client, mfid, LocalFile.of(path, scan_file(path)))
 
 
 def _add_preview(client: CrucibleClient, mfid: str, new: NewDataset, *, adopted: bool) -> None:

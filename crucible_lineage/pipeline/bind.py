@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from crucible_lineage.errors import Finding, InputError
+from crucible_lineage.pipeline.command import inspect_command
 from crucible_lineage.pipeline.document import Document, Location
 from crucible_lineage.pipeline.inspection import Inspection, inspect_step
 from crucible_lineage.pipeline.spec import FileInput, PipelineSpec, SelectInput, Source, StepSpec, load_pipeline
@@ -48,14 +49,14 @@ def bind_file(path: Path, store: Store | None = None) -> BoundPipeline:
 
 def bind(spec: PipelineSpec, document: Document, store: Store | None = None) -> BoundPipeline:
     """The pipeline, bound to its functions. InputError with every fault, each with file, line and column."""
-    return _Binder(spec, document, lambda step: inspect_step(step.uses, step.params, spec.folder, store)).bind()
+    return _Binder(spec, document, store).bind()
 
 
 class _Binder:
-    def __init__(self, spec: PipelineSpec, document: Document, inspector: Callable[[StepSpec], Inspection]) -> None:
+    def __init__(self, spec: PipelineSpec, document: Document, store: Store | None) -> None:
         self.spec = spec
         self.document = document
-        self.inspector = inspector
+        self.store = store
         self.findings: list[Finding] = []
 
     def bind(self) -> BoundPipeline:
@@ -90,14 +91,23 @@ class _Binder:
             for source in given:
                 self._check_source(name, role, source)
         try:
-            inspection = self.inspector(step)
+            inspection = self._inspect(name, step, sources)
         except InputError as error:
-            place = "params" if "parameter" in str(error) else "uses"
+            place = "params" if "parameter" in str(error) else "uses" if step.uses else "run"
             self._find(("steps", name, place, *self._parameter(step, str(error))), str(error))
             return None
         self._check_roles(name, inspection, sources)
         needs = tuple(dict.fromkeys(s.source for given in sources.values() for s in given if self._is_step(s.source)))
         return BoundStep(name, step, inspection, sources, needs)
+
+    def _inspect(self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]]) -> Inspection:
+        if step.uses is not None:
+            return inspect_step(step.uses, step.params, self.spec.folder, self.store)
+        roles = {
+            role: "files" if len(given) > 1 or self._is_selection(given[0]) else "file"
+            for role, given in sources.items()
+        }
+        return inspect_command(name, step.run or "", roles, step.params, self.spec.folder)
 
     def _parameter(self, step: StepSpec, message: str) -> Location:
         return next(((name,) for name in step.params if f"parameter {name!r}" in message), ())

@@ -14,7 +14,7 @@ from typing import Any
 from crucible_lineage.errors import StepError
 from crucible_lineage.pipeline.inspection import find_step
 
-__all__ = ["call_isolated", "main"]
+__all__ = ["call_isolated", "main", "run_limited"]
 
 TAIL_CHARACTERS = 2000
 
@@ -35,21 +35,8 @@ def call_isolated(
     request, answer, log = attempt / "request.json", attempt / "answer.json", attempt / "step.log"
     call = {"uses": uses, "folder": str(declared_in), "arguments": {key: _packed(v) for key, v in arguments.items()}}
     request.write_text(json.dumps(call), encoding="utf-8")
-    with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-            [sys.executable, "-m", "crucible_lineage.pipeline.isolated", str(request), str(answer)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            code = process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            message = f"step {name!r} took longer than its timeout of {timeout_s:g} s and was stopped"
-            raise StepError(message, step=name, log=str(log)) from None
-        finally:
-            _kill(process)
+    command = [sys.executable, "-m", "crucible_lineage.pipeline.isolated", str(request), str(answer)]
+    code = run_limited(command, log, timeout_s, name)
     if not answer.exists():
         message = f"step {name!r} died ({_how(code)}); what it printed is in {log}{_tail(log)}"
         raise StepError(message, step=name, log=str(log))
@@ -57,6 +44,24 @@ def call_isolated(
     if "error" in said:
         raise StepError(f"step {name!r} failed: {said['error']}", step=name, log=str(log))
     return said["result"]
+
+
+def run_limited(command: list[str], log: Path, timeout_s: float | None, name: str, cwd: Path | None = None) -> int:
+    """The exit code of a command whose output goes to `log`. StepError if it takes longer than its time.
+
+    However it ends, nothing that it started goes on.
+    """
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 (a list of arguments; no shell sees it)
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, cwd=cwd
+        )
+        try:
+            return process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            message = f"step {name!r} took longer than its timeout of {timeout_s:g} s and was stopped"
+            raise StepError(message, step=name, log=str(log)) from None
+        finally:
+            _kill(process)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -21,7 +21,7 @@ class StepJob:
 
     name: str
     project: str
-    step: Step[..., Any]
+    step: Step[..., Any] | None  # None for a command
     inspection: Inspection
     used: tuple[UsedDataset, ...]
     output: OutputFields
@@ -31,6 +31,7 @@ class StepJob:
     attempt: int = 0
     timeout_s: float | None = None
     declared_in: Path = field(default_factory=Path)
+    command: str | tuple[str, ...] = ()
     supersedes: Mapping[str, str] = field(default_factory=dict)
 
     def recipes(self) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from crucible_lineage.attached import whole_record
 from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.errors import NotFoundError, RefusedError
 from crucible_lineage.provenance import is_complete, read_record
@@ -96,6 +97,8 @@ class ProjectKnowledge:
                 continue
             records[dataset.unique_id] = record
             if is_complete(record):
+                record = whole_record(self.session.client, dataset.unique_id, record)
+                records[dataset.unique_id] = record
                 ids = {dataset.unique_id, derived_mfid(record["recipe"])}  # two at a service that assigns ids itself
                 complete |= dict.fromkeys(ids, known_dataset(dataset, record))
                 if record["recipe"].get("attempt"):

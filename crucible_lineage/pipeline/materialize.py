@@ -16,6 +16,7 @@ from typing import Any
 from crucible_lineage.datasets import DatasetRef, FileRef
 from crucible_lineage.errors import FileChangedError, InputError, StepError
 from crucible_lineage.hashing import file_sha256, stamp
+from crucible_lineage.pipeline.command import call_command
 from crucible_lineage.pipeline.isolated import call_isolated
 from crucible_lineage.pipeline.job import StepJob
 from crucible_lineage.pipeline.outputs import MadeOutput, metadata_of, new_dataset, output_files
@@ -23,7 +24,7 @@ from crucible_lineage.provenance import Activity, git_state
 from crucible_lineage.recipe import derived_mfid, first_attempt
 from crucible_lineage.registry import find_by_recipe, look_up, register_output
 from crucible_lineage.session import Session
-from crucible_lineage.step import Step, step_runner
+from crucible_lineage.step import step_runner
 
 __all__ = ["Materialized", "materialize_step"]
 
@@ -87,7 +88,7 @@ def _execute(
         ended=ended.isoformat(),
         source=job.inspection.source,
         not_covered=job.inspection.not_covered,
-        git=_git_of(job.step),
+        git=_git_of(job),
         run=job.run,
     )
     made = [  # all outputs are looked at before the first is registered
@@ -101,6 +102,9 @@ def _execute(
 
 
 def _call(job: StepJob, arguments: Mapping[str, Any], outputs: Mapping[str, Path], folder: Path) -> Any:
+    if job.step is None:
+        params = job.inspection.params
+        return call_command(job.name, job.command, job.declared_in, arguments, params, folder, job.timeout_s)
     if job.timeout_s is not None:
         given = {**arguments, **job.inspection.params, **outputs}
         return call_isolated(job.name, job.inspection.uses, job.declared_in, given, folder, job.timeout_s)
@@ -169,9 +173,9 @@ def _check_inputs(job: StepJob, before: Mapping[Path, Any], session: Session) ->
             )
 
 
-def _git_of(step: Step[..., Any]) -> Mapping[str, Any] | None:
-    code = getattr(step.function, "__code__", None)
-    folder = Path(code.co_filename).parent if code else None
+def _git_of(job: StepJob) -> Mapping[str, Any] | None:
+    code = getattr(job.step.function, "__code__", None) if job.step else None
+    folder = job.declared_in if job.step is None else Path(code.co_filename).parent if code else None
     return git_state(folder) if folder and folder.is_dir() else None
 
 

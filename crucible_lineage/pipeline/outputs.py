@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import Any
 
+from crucible_lineage.attached import ATTACHED_NAME
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.errors import InputError, StepError
 from crucible_lineage.ids import mfid_time
@@ -115,6 +116,9 @@ def output_files(job: StepJob, output: str, folder: Path) -> tuple[LocalFile, ..
         raise StepError(message, step=job.name)
     if nested := [path.relative_to(folder) for path in paths if path.parent != folder]:
         message = f"step {job.name!r} wrote {nested[0]} into a subfolder; Crucible's files have plain names"
+        raise StepError(message, step=job.name)
+    if ATTACHED_NAME in (path.name for path in paths):
+        message = f"step {job.name!r} wrote {ATTACHED_NAME}; that name is kept for provenance records"
         raise StepError(message, step=job.name)
     preview = job.inspection.thumbnail
     shown = next((path for path in paths if preview and fnmatchcase(path.name, preview)), None)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.attached import recipe_sha256
 from crucible_lineage.datasets import DatasetRef, FileRef
 from crucible_lineage.errors import InputError, NotFoundError
 from crucible_lineage.ids import new_mfid
@@ -135,7 +136,7 @@ def _same_bytes(raw: RawFiles, session: Session) -> DatasetRef | None:
     for mfid in sorted({file.dataset_mfid for file in holders if file.dataset_mfid}):
         found = session.client.datasets.get(mfid, include_metadata=True)
         record = read_record(found.scientific_metadata)
-        same_recipe = record is not None and record["recipe"] == raw.recipe
+        same_recipe = record is not None and recipe_sha256(record) == recipe_sha256({"recipe": raw.recipe})
         if found.project_id != raw.project or (record is not None and not same_recipe):
             continue
         dataset = existing_dataset(mfid, session)

@@ -282,7 +282,8 @@ def step_job(pipeline: BoundPipeline, order: StepOrder, run: Mapping[str, Any]) 
     return StepJob(
         name=step.name,
         project=pipeline.spec.project,
-        step=find_step(step.spec.uses, pipeline.spec.folder),
+        step=find_step(step.spec.uses, pipeline.spec.folder) if step.spec.uses else None,
+        command=step.spec.run or (),
         inspection=step.inspection,
         used=order.used,
         attempt=order.attempt,

@@ -7,9 +7,9 @@ import hashlib
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from crucible_lineage.errors import Finding, InputError
 from crucible_lineage.ids import canonical_json, is_mfid
@@ -137,14 +137,21 @@ class OutputFields(DatasetFields):
 
 
 class StepSpec(_Declared):
-    """One step: the function, where its inputs come from, and its parameters."""
+    """One step: the function or command, where its inputs come from, and its parameters."""
 
-    uses: str
+    uses: str | None = None
+    run: str | tuple[str, ...] | None = None
     inputs: dict[str, Source | tuple[Source, ...]] = Field(default_factory=dict)
     params: dict[str, Any] = Field(default_factory=dict)
     output: OutputFields = OutputFields()
     retries: int = Field(default=0, ge=0, le=100)
     timeout: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.uses is None) == (self.run is None):
+            raise ValueError("a step needs one of the keys uses (a function) and run (a command)")
+        return self
 
     @field_validator("inputs", mode="before")
     @classmethod

@@ -142,3 +142,20 @@ def test_a_server_that_assigns_its_own_ids_is_followed(
     record = read_record(found[0].scientific_metadata)
     assert record is not None
     assert record["status"] == "complete"
+
+
+def test_a_record_that_is_too_long_for_metadata_is_kept_in_a_file_and_read_back_whole(
+    session: Session, parent: str, smoothed: Path
+) -> None:
+    new = dataset(parent, smoothed)
+    many = {f"frame-{number:05}.tif": f"{number:064x}" for number in range(4000)}
+    recipe = {**new.record["recipe"], "inputs": {"spectrum": [{"mfid": parent, "files": many}]}}
+    long = dataset(parent, smoothed, recipe)
+    made = register_output(session.client, long)
+    stored = session.client.datasets.get(made.mfid, include_metadata=True).scientific_metadata or {}
+    assert len(str(stored[KEY])) < 256 << 10
+    found, record = look_up(session.client, made.mfid)
+    assert found == made
+    assert record is not None
+    assert record["recipe"] == recipe
+    assert register_output(session.client, long) == made

@@ -13,7 +13,8 @@ from filelock import FileLock, Timeout
 
 from crucible_lineage.server.contents import STORE, sweep
 from crucible_lineage.server.database import Database, now
-from crucible_lineage.server.ingest.ingestors import Found, ingest
+from crucible_lineage.server.ingest.findings import Found
+from crucible_lineage.server.ingest.isolation import IngestionError, Isolation
 from crucible_lineage.server.metadata import merged, read_metadata, write_metadata
 from crucible_lineage.server.resources import change
 from crucible_lineage.server.storage import Storage
@@ -24,6 +25,7 @@ POLL_S = 60.0  # for requests whose process died before it came to them; everyth
 SWEEP_EVERY_POLLS = 60
 CLOSE_TIMEOUT_S = 10.0  # a file that takes longer is ingested again by the next worker
 PROTECTED_KEY = "crucible_lineage"  # the provenance record: written by those who made the data, never by a parser
+FILLABLE = ("dataset_name", "data_format", "data_type", "measurement", "session_name")
 UNSET = (None, "", "unknown")
 
 log = logging.getLogger("crucible_lineage.server")
@@ -35,6 +37,7 @@ class Worker:
     def __init__(self, database: Database, storage: Storage) -> None:
         self._database = database
         self._storage = storage
+        self._isolation = Isolation()
         self._name = secrets.token_hex(8)
         self._lock = FileLock(self._lock_path(self._name))
         self._wake = threading.Event()
@@ -49,9 +52,11 @@ class Worker:
         self._wake.set()
 
     def close(self) -> None:
-        """The request in hand is finished, the rest stays for the next worker."""
+        """The request in hand is finished if it does not take long; all others stay for the next worker."""
         self._closing = True
         self._wake.set()
+        self._thread.join(CLOSE_TIMEOUT_S)
+        self._isolation.stop()
         self._thread.join(CLOSE_TIMEOUT_S)
         self._lock.release()
         self._lock_path(self._name).unlink(missing_ok=True)
@@ -122,7 +127,7 @@ class Worker:
             self._end(number, "not supported", error="The service does not keep this file and cannot read it")
             return
         try:
-            name, found = ingest(
+            name, found = self._isolation.ingest(
                 self._storage.content(request["sha256"]), request["filename"], request["ingestion_class"]
             )
             with self._database.write() as db:
@@ -130,9 +135,21 @@ class Worker:
                 _end(db, number, "complete", name)
         except FileNotFoundError:
             self._end(number, "file not found", error="The file's content is not there")
+        except IngestionError as error:
+            if self._isolation.stopped:
+                self._put_back(number)
+            else:
+                self._end(number, "failed", error=str(error))
         except Exception as error:
             log.exception("Ingestion request %s failed", number)
             self._end(number, "failed", error=f"{type(error).__name__}: {error}"[:500])
+
+    def _put_back(self, number: int) -> None:
+        with self._database.write() as db:
+            db.execute(
+                "UPDATE ingestion_request SET status = 'requested', worker = NULL WHERE id = ? AND status = 'started'",
+                (number,),
+            )
 
     def _end(self, number: int, status: str, *, error: str) -> None:
         with self._database.write() as db:
@@ -155,7 +172,7 @@ def _store(db: sqlite3.Connection, file: sqlite3.Row, found: Found) -> None:
         return
     suffix = Path(file["filename"]).suffix.lstrip(".").lower()
     parsed: dict[str, Any] = {"dataset_name": file["filename"], "data_format": suffix or None, **found.attributes}
-    gaps = {name: value for name, value in parsed.items() if row[name] in UNSET and value not in UNSET}
+    gaps = {name: parsed.get(name) for name in FILLABLE if row[name] in UNSET and parsed.get(name) not in UNSET}
     if gaps:
         change(db, "dataset", dataset_id, gaps)
     new = {key: value for key, value in found.metadata.items() if key != PROTECTED_KEY}

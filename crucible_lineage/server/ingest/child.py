@@ -1,0 +1,69 @@
+"""The process in which one file is ingested: run by `isolation` as a module, with the folder of its errand.
+
+The folder holds `request.json`; `trying` gets the name of the ingestor in hand and `reply.json` what came of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import faulthandler
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from crucible_lineage.server.ingest.ingestors import ingest
+from crucible_lineage.server.ingest.isolation import Reply, Request
+
+MAX_WRITTEN_BYTES = 64 << 20  # per file, so that an endless message does not fill the disk
+GRACE_S = 5.0
+
+
+def main(folder: Path) -> None:
+    request = Request.model_validate_json((folder / "request.json").read_bytes())
+    faulthandler.dump_traceback_later(request.time_s + GRACE_S, exit=True)  # should nobody be left to end this process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _limit_memory(request.memory_bytes)
+    draft = folder / "reply.new"
+    draft.write_text(_reply(request, (folder / "trying").write_text).model_dump_json(), encoding="utf-8")
+    draft.replace(folder / "reply.json")
+
+
+def _reply(request: Request, trying: Callable[[str], object]) -> Reply:
+    try:
+        name, found = ingest(Path(request.path), request.filename, request.wanted, trying)
+        return Reply(
+            name=name,
+            metadata=found.metadata,
+            attributes=found.attributes,
+            thumbnail=None if found.thumbnail is None else base64.b64encode(found.thumbnail).decode(),
+        )
+    except MemoryError:
+        return Reply(error=f"MemoryError: reading takes more than {request.memory_bytes >> 20} MB of memory")
+    except FileNotFoundError as error:
+        return Reply(error=f"FileNotFoundError: {error}", missing=not Path(request.path).exists())
+    except Exception as error:
+        return Reply(error=f"{type(error).__name__}: {error}"[:500])
+
+
+def _end_with_parent() -> None:
+    """Standard input ends when the parent does, however that came about."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def _limit_memory(size: int) -> None:
+    """Only POSIX can; elsewhere the time limit must do."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return
+    for kind, limit in ((resource.RLIMIT_AS, size), (resource.RLIMIT_FSIZE, MAX_WRITTEN_BYTES)):
+        with suppress(ValueError, OSError):  # a lower limit is in force, or the system has none
+            resource.setrlimit(kind, (limit, limit))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,178 @@
+"""Ingestion of one file in a process of its own, which may hang, crash or want all memory and harms nothing else.
+
+`CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S` and `CRUCIBLE_LINEAGE_INGEST_MEMORY_MB` move the limits.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from crucible_lineage.server.ingest.findings import Found
+
+__all__ = ["IngestionError", "Isolation", "Limits", "Reply", "Request", "limits"]
+
+MAX_REPLY_BYTES = 16 << 20
+LOGGED_BYTES = 4000
+
+log = logging.getLogger("crucible_lineage.server")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one file's ingestion may take."""
+
+    time_s: float = 30.0  # chosen: half of what `register` waits for an ingestion
+    memory_bytes: int = 2 << 30  # chosen: a picture of `MAX_PIXELS` in colour, several times over
+
+
+def limits() -> Limits:
+    """The limits that the environment sets."""
+    time_s = os.environ.get("CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S")
+    memory_mb = os.environ.get("CRUCIBLE_LINEAGE_INGEST_MEMORY_MB")
+    return Limits(
+        time_s=float(time_s) if time_s else Limits.time_s,
+        memory_bytes=int(memory_mb) << 20 if memory_mb else Limits.memory_bytes,
+    )
+
+
+class IngestionError(Exception):
+    """No ingestor came to an end with this file; the message says which one failed, and how."""
+
+
+class Request(BaseModel):
+    """What the process is to do."""
+
+    path: str
+    filename: str
+    wanted: str | None
+    time_s: float
+    memory_bytes: int
+
+
+class Reply(BaseModel):
+    """What came of it; `missing` if the file's content is not there."""
+
+    name: str | None = None
+    metadata: dict[str, Any] = {}
+    attributes: dict[str, str] = {}
+    thumbnail: str | None = None
+    error: str | None = None
+    missing: bool = False
+
+
+class Isolation:
+    """Reads one file at a time; `stop`, from another thread, ends the one in hand and all that come."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def ingest(self, path: Path, filename: str, wanted: str | None) -> tuple[str | None, Found]:
+        """What `ingestors.ingest` gives, or IngestionError; FileNotFoundError if the content is not there."""
+        within = limits()
+        request = Request(
+            path=str(path), filename=filename, wanted=wanted, time_s=within.time_s, memory_bytes=within.memory_bytes
+        )
+        with tempfile.TemporaryDirectory(prefix="crucible-ingest-", ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            (folder / "request.json").write_text(request.model_dump_json(), encoding="utf-8")
+            ended = self._run(folder, within.time_s)
+            _log(folder / "log", filename)
+            reply = _reply(folder, ended)
+        if reply.missing:
+            raise FileNotFoundError(path)
+        if reply.error is not None:
+            raise IngestionError(reply.error)
+        thumbnail = None if reply.thumbnail is None else base64.b64decode(reply.thumbnail)
+        return reply.name, Found(reply.metadata, thumbnail, reply.attributes)
+
+    def stop(self) -> None:
+        with self._lock:
+            self.stopped = True
+            if self._process is not None:
+                _kill(self._process)
+
+    def _run(self, folder: Path, time_s: float) -> str:
+        """How the process ended, in words."""
+        overdue = threading.Event()
+        with (folder / "log").open("wb") as output:
+            with self._lock:
+                if self.stopped:
+                    raise IngestionError("the server is closing")
+                process = self._process = _start(folder, output.fileno())
+
+        def end() -> None:
+            overdue.set()
+            _kill(process)
+
+        timer = threading.Timer(time_s, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            code = process.wait()
+        finally:
+            timer.cancel()
+            with self._lock:
+                self._process = None
+            with suppress(OSError):
+                process.stdin.close()  # type: ignore[union-attr]
+        if overdue.is_set():
+            return f"was not done after {time_s:g} s and was stopped"
+        return f"ended its process with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
+
+
+def _start(folder: Path, output: int) -> subprocess.Popen[bytes]:
+    """The process, with this one's import path, and nothing of its own to read from or write to but the folder."""
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    return subprocess.Popen(  # noqa: S603 - this interpreter with a module of this package
+        [sys.executable, "-P", "-m", "crucible_lineage.server.ingest.child", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
+        env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """The process is over, and where it can be told, also those that it started."""
+    if process.poll() is not None:
+        return
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _reply(folder: Path, ended: str) -> Reply:
+    path, trying = folder / "reply.json", folder / "trying"
+    if not path.exists():
+        name = trying.read_text(encoding="utf-8", errors="replace") if trying.exists() else "the ingestion"
+        return Reply(error=f"{name or 'the ingestion'} {ended}")
+    if path.stat().st_size > MAX_REPLY_BYTES:
+        return Reply(error=f"what was found in the file is larger than {MAX_REPLY_BYTES >> 20} MB")
+    try:
+        return Reply.model_validate_json(path.read_bytes())
+    except ValueError:
+        return Reply(error="what was found in the file cannot be understood")
+
+
+def _log(path: Path, filename: str) -> None:
+    """What ingestors wrote to the console, for whoever looks after the server."""
+    if text := path.read_bytes()[-LOGGED_BYTES:].decode("utf-8", "replace").strip():
+        log.warning("Ingesting %s: %s", filename, text)
