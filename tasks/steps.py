@@ -115,7 +115,7 @@ def _run_step(
             "flow_run_id": str(flow_run.get_id() or ""),
             "task_run_id": str(task_run.get_id() or ""),
         }
-        job = StepJob(called.name, project, called, inspection, used, OutputFields(), run=run)
+        job = StepJob(called.name, project, called, inspection, given, used, OutputFields(), run=run)
         return {name: dataset.mfid for name, dataset in materialize_step(job, session).outputs.items()}
 
     made = {name: existing_dataset(mfid, session) for name, mfid in make().items()}

@@ -6,26 +6,28 @@ All of it is plain data, so that it can be kept: an unchanged step is not import
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import inspect
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint import code_fingerprint
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.params import canonical_params
-from crucible_lineage.provenance import package_versions
 from crucible_lineage.recipe import Code
 from crucible_lineage.step import ParameterSpec, Step
 from crucible_lineage.store import Store
 
-__all__ = ["Inspection", "checked_params", "find_step", "inspect_step", "inspection_of"]
+__all__ = ["Inspection", "checked_params", "find_step", "inspect_step", "inspection_of", "validated_params"]
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,15 @@ def inspect_step(uses: str, params: Mapping[str, Any], folder: Path, store: Stor
 
     InputError if there is no such function or it cannot take them. `folder` is searched for modules too.
     """
-    key = f"{uses}|{canonical_json(canonical_params(params)).decode()}|{folder}|{sys.version_info[:2]}"
+    asked = canonical_json([uses, canonical_params(params), str(folder), sys.version_info[:2]])
+    key = hashlib.sha256(asked).hexdigest()  # a hash, since a parameter may be a secret
     kept = store.inspection(key) if store else None
     if kept is not None:
         return Inspection.from_json(kept)
     step = find_step(uses, folder)
     inspection, files = inspection_of(step, uses, params)
-    if store and not inspection.packages:  # a listed package may be updated without any of the files changing
+    # A listed package may be updated without any of the files changing; what concerns a secret is not kept at all.
+    if store and not inspection.packages and not any(spec.secret for spec in step.parameters):
         store.keep_inspection(key, files, asdict(inspection))
     return inspection
 
@@ -88,7 +92,7 @@ def inspection_of(step: Step[..., Any], uses: str, params: Mapping[str, Any]) ->
         params=checked_params(step, params),
         fingerprint=fingerprint.digest if step.version is None else f"version:{step.version}",
         not_covered=fingerprint.not_covered,
-        packages=package_versions(step.packages) if step.packages else {},
+        packages={name: _version(step.name, name) for name in sorted(step.packages)},
         reached_packages=fingerprint.packages,
         source=fingerprint.source,
         measurement=step.measurement,
@@ -124,18 +128,25 @@ def find_step(uses: str, folder: Path) -> Step[..., Any]:
 
 
 def checked_params(step: Step[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """All parameters in canonical form, defaults filled in. InputError for unknown, missing or ill-typed ones."""
+    """All parameters in canonical form, defaults filled in; of a secret one, its digest.
+
+    InputError for unknown, missing or ill-typed ones.
+    """
+    return canonical_params(validated_params(step, given), step)
+
+
+def validated_params(step: Step[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """All parameters as the function is given them: converted to what it is annotated with, defaults filled in."""
     specs = {spec.name: spec for spec in step.parameters}
     for name in given:
         if name not in specs:
             near = difflib.get_close_matches(name, specs, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(specs) or 'none'}"
             raise InputError(f"step {step.name!r} has no parameter {name!r}; {hint}")
-    values = {name: _checked(step.name, spec, given) for name, spec in specs.items()}
-    return canonical_params(values)
+    return {name: _validated(step.name, spec, given) for name, spec in specs.items()}
 
 
-def _checked(step: str, spec: ParameterSpec, given: Mapping[str, Any]) -> Any:
+def _validated(step: str, spec: ParameterSpec, given: Mapping[str, Any]) -> Any:
     if spec.name not in given:
         if spec.default is inspect.Parameter.empty:
             raise InputError(f"step {step!r} needs the parameter {spec.name!r}, which has no default")
@@ -144,9 +155,19 @@ def _checked(step: str, spec: ParameterSpec, given: Mapping[str, Any]) -> Any:
         return given[spec.name]
     try:
         return TypeAdapter(spec.annotation).validate_python(given[spec.name])
+    except PydanticSchemaGenerationError:
+        return given[spec.name]  # a class that pydantic cannot check
     except ValidationError as error:
-        fault = error.errors()[0]["msg"]
-        raise InputError(f"parameter {spec.name!r} of step {step!r} is {given[spec.name]!r}: {fault}") from None
+        shown = "a secret" if spec.secret else repr(given[spec.name])
+        fault = "it is of the wrong type" if spec.secret else error.errors()[0]["msg"]
+        raise InputError(f"parameter {spec.name!r} of step {step!r} is {shown}: {fault}") from None
+
+
+def _version(step: str, package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError as error:
+        raise InputError(f"step {step!r} lists the package {package!r}, which is not installed here") from error
 
 
 def _import(name: str, folder: Path) -> Any:

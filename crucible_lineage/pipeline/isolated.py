@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.errors import StepError
-from crucible_lineage.pipeline.inspection import find_step
+from crucible_lineage.pipeline.inspection import find_step, validated_params
 
 __all__ = ["call_isolated", "main", "run_limited"]
 
@@ -23,20 +23,21 @@ def call_isolated(
     name: str,
     uses: str,
     declared_in: Path,
-    arguments: Mapping[str, Any],
+    paths: Mapping[str, Any],
+    params: Mapping[str, Any],
     attempt: Path,
     timeout_s: float,
 ) -> Any:
     """What the step returned. StepError if it failed, died, or took longer than `timeout_s`.
 
-    `arguments` are paths (also in lists and mappings) and JSON values; what the step prints goes to `step.log` in the
-    folder of the attempt.
+    `paths` may be in lists and mappings; `params` are JSON values, as they were given. What the step prints goes to
+    `step.log` in the folder of the attempt; the call itself goes through a pipe, since a parameter may be a secret.
     """
-    request, answer, log = attempt / "request.json", attempt / "answer.json", attempt / "step.log"
-    call = {"uses": uses, "folder": str(declared_in), "arguments": {key: _packed(v) for key, v in arguments.items()}}
-    request.write_text(json.dumps(call), encoding="utf-8")
-    command = [sys.executable, "-m", "crucible_lineage.pipeline.isolated", str(request), str(answer)]
-    code = run_limited(command, log, timeout_s, name)
+    answer, log = attempt / "answer.json", attempt / "step.log"
+    packed = {name: _packed(value) for name, value in paths.items()}
+    call = {"uses": uses, "folder": str(declared_in), "paths": packed, "params": dict(params)}
+    command = [sys.executable, "-m", "crucible_lineage.pipeline.isolated", str(answer)]
+    code = run_limited(command, log, timeout_s, name, said=json.dumps(call).encode())
     if not answer.exists():
         message = f"step {name!r} died ({_how(code)}); what it printed is in {log}{_tail(log)}"
         raise StepError(message, step=name, log=str(log))
@@ -46,17 +47,20 @@ def call_isolated(
     return said["result"]
 
 
-def run_limited(command: list[str], log: Path, timeout_s: float | None, name: str, cwd: Path | None = None) -> int:
+def run_limited(
+    command: list[str], log: Path, timeout_s: float | None, name: str, cwd: Path | None = None, said: bytes = b""
+) -> int:
     """The exit code of a command whose output goes to `log`. StepError if it takes longer than its time.
 
-    However it ends, nothing that it started goes on.
+    `said` is what it reads from its standard input. However it ends, nothing that it started goes on.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 (a list of arguments; no shell sees it)
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, cwd=cwd
+            command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, cwd=cwd
         )
         try:
-            return process.wait(timeout_s)
+            process.communicate(said, timeout=timeout_s)
+            return process.returncode
         except subprocess.TimeoutExpired:
             message = f"step {name!r} took longer than its timeout of {timeout_s:g} s and was stopped"
             raise StepError(message, step=name, log=str(log)) from None
@@ -94,7 +98,7 @@ def _packed(value: Any) -> Any:
         return {"paths": [str(path) for path in value]}
     if isinstance(value, dict) and value and all(isinstance(path, Path) for path in value.values()):
         return {"named": {name: str(path) for name, path in value.items()}}
-    return {"value": value}
+    raise TypeError(f"no path, nor a collection of them: {value!r}")
 
 
 def _unpacked(packed: Mapping[str, Any]) -> Any:
@@ -106,12 +110,13 @@ def _unpacked(packed: Mapping[str, Any]) -> Any:
     return {name: Path(path) for name, path in value.items()} if kind == "named" else value
 
 
-def main(request: Path, answer: Path) -> None:
+def main(answer: Path) -> None:
     """In the step's own process: call it, and write down what it returned or how it failed, whole or not at all."""
-    call = json.loads(request.read_text(encoding="utf-8"))
-    arguments = {name: _unpacked(packed) for name, packed in call["arguments"].items()}
+    call = json.loads(sys.stdin.buffer.read())
+    paths = {name: _unpacked(packed) for name, packed in call["paths"].items()}
     try:
-        result = find_step(call["uses"], Path(call["folder"])).function(**arguments)
+        step = find_step(call["uses"], Path(call["folder"]))
+        result = step.function(**paths, **validated_params(step, call["params"]))
         said = json.dumps({"result": result if not isinstance(result, Path) else None}, allow_nan=False)
     except Exception as error:
         said = json.dumps({"error": f"{type(error).__name__}: {error}"})
@@ -121,4 +126,4 @@ def main(request: Path, answer: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

@@ -23,6 +23,7 @@ class StepJob:
     project: str
     step: Step[..., Any] | None  # None for a command
     inspection: Inspection
+    given: Mapping[str, Any]  # the parameters as they were given; the function gets them validated
     used: tuple[UsedDataset, ...]
     output: OutputFields
     keywords: tuple[str, ...] = ()

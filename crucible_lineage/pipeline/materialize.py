@@ -17,6 +17,7 @@ from crucible_lineage.datasets import DatasetRef, FileRef
 from crucible_lineage.errors import FileChangedError, InputError, StepError
 from crucible_lineage.hashing import file_sha256, stamp
 from crucible_lineage.pipeline.command import call_command
+from crucible_lineage.pipeline.inspection import validated_params
 from crucible_lineage.pipeline.isolated import call_isolated
 from crucible_lineage.pipeline.job import StepJob
 from crucible_lineage.pipeline.outputs import MadeOutput, metadata_of, new_dataset, output_files
@@ -106,11 +107,12 @@ def _call(job: StepJob, arguments: Mapping[str, Any], outputs: Mapping[str, Path
         params = job.inspection.params
         return call_command(job.name, job.command, job.declared_in, arguments, params, folder, job.timeout_s)
     if job.timeout_s is not None:
-        given = {**arguments, **job.inspection.params, **outputs}
-        return call_isolated(job.name, job.inspection.uses, job.declared_in, given, folder, job.timeout_s)
+        paths = {**arguments, **outputs}
+        uses, declared_in = job.inspection.uses, job.declared_in
+        return call_isolated(job.name, uses, declared_in, paths, job.given, folder, job.timeout_s)
     token = step_runner.set(None)  # a step that calls another one calls a plain function
     try:
-        return job.step.function(**arguments, **job.inspection.params, **outputs)
+        return job.step.function(**arguments, **validated_params(job.step, job.given), **outputs)
     except Exception as error:
         raise StepError(f"step {job.name!r} failed: {type(error).__name__}: {error}", step=job.name) from error
     finally:

@@ -162,6 +162,10 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     causes = []
     if earlier["code"] != now["code"]:
         causes.append(f"the code changed: {earlier['code'][:12]} -> {now['code'][:12]}")
+    packages, others = now.get("packages", {}), earlier.get("packages", {})
+    for name in sorted({*packages, *others}):
+        if others.get(name) != packages.get(name):
+            causes.append(f"package {name} changed: {others.get(name)} -> {packages.get(name)}")
     for name in sorted({*earlier["params"], *now["params"]}):
         old, new = earlier["params"].get(name), now["params"].get(name)
         if old != new:

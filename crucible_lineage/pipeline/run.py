@@ -285,6 +285,7 @@ def step_job(pipeline: BoundPipeline, order: StepOrder, run: Mapping[str, Any]) 
         step=find_step(step.spec.uses, pipeline.spec.folder) if step.spec.uses else None,
         command=step.spec.run or (),
         inspection=step.inspection,
+        given=step.spec.params,
         used=order.used,
         attempt=order.attempt,
         timeout_s=step.spec.timeout,

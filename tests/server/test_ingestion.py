@@ -20,8 +20,9 @@ def ingested(client, dataset):
 
     def run(path, mfid=None, **fields):
         mfid = mfid or dataset(**fields)
-        result = client.datasets.add_file(mfid, str(path), wait_for_ingestion_response=True)
-        return client.datasets.get(mfid, include_metadata=True), result["ingestion_request"]
+        added = client.datasets.add_file(mfid, str(path))
+        request = client.ingestions.wait(added["ingestion_request"]["id"], sleep_interval=0.05)
+        return client.datasets.get(mfid, include_metadata=True), request
 
     return run
 
@@ -34,6 +35,7 @@ def test_table_is_described_by_its_header_and_columns(spectrum):
         "operator": "Ada",
         "table": {
             "rows": 2,
+            "delimiter": "comma",
             "columns": [
                 {"name": "shift", "min": 620.9, "max": 1001.4},
                 {"name": "counts", "min": 120.0, "max": 980.0},
@@ -105,13 +107,12 @@ def test_request_of_a_killed_worker_is_taken_up_again(tmp_path, spectrum):
     with start_server(tmp_path / "data") as server:
         client = CrucibleClient(server.url, server.api_key)
         mfid = client.datasets.create(Dataset(dataset_name="x"))["dsid"]
-        number = client.datasets.add_file(mfid, str(spectrum), wait_for_ingestion_response=True)["ingestion_request"][
-            "id"
-        ]
+        number = client.datasets.add_file(mfid, str(spectrum))["ingestion_request"]["id"]
+        client.ingestions.wait(number, sleep_interval=0.05)
     with closing(sqlite3.connect(tmp_path / "data" / "crucible.db")) as db, db:
         db.execute("UPDATE ingestion_request SET status = 'started', worker = 'dead', ingestion_class = NULL")
     with start_server(tmp_path / "data") as server:
-        request = CrucibleClient(server.url, server.api_key).ingestions.wait(number)
+        request = CrucibleClient(server.url, server.api_key).ingestions.wait(number, sleep_interval=0.05)
         assert (request["status"], request["ingestion_class"]) == ("complete", "DelimitedTextIngestor")
 
 
@@ -119,5 +120,5 @@ def test_not_requested_ingestion_is_left_alone(api, client, dataset, spectrum):
     file = client.datasets.add_file(dataset(), str(spectrum))["associated_file"]
     made = api.post(f"/files/{file['mfid']}/ingest", params={"status": "not_requested"}).json()
     later = api.post(f"/files/{file['mfid']}/ingest").json()
-    client.ingestions.wait(later["id"])
+    client.ingestions.wait(later["id"], sleep_interval=0.05)
     assert client.ingestions.get(made["id"])["status"] == "not_requested"

@@ -27,30 +27,34 @@ def main(folder: Path) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_memory(request.memory_bytes)
     draft = folder / "reply.new"
-    draft.write_text(_reply(request, (folder / "trying").write_text).model_dump_json(), encoding="utf-8")
+    draft.write_bytes(_reply(request, (folder / "trying").write_text))
     draft.replace(folder / "reply.json")
 
 
-def _reply(request: Request, trying: Callable[[str], object]) -> Reply:
+def _reply(request: Request, trying: Callable[[str], object]) -> bytes:
     try:
-        name, found = ingest(Path(request.path), request.filename, request.wanted, trying)
-        return Reply(
-            name=name,
-            metadata=found.metadata,
-            attributes=found.attributes,
-            thumbnail=None if found.thumbnail is None else base64.b64encode(found.thumbnail).decode(),
-        )
+        return _found(request, trying)
     except MemoryError:
-        return Reply(error=f"MemoryError: reading takes more than {request.memory_bytes >> 20} MB of memory")
-    except FileNotFoundError as error:
-        return Reply(error=f"FileNotFoundError: {error}", missing=not Path(request.path).exists())
+        failed = Reply(error=f"MemoryError: reading takes more than {request.memory_bytes >> 20} MB of memory")
     except Exception as error:
-        return Reply(error=f"{type(error).__name__}: {error}"[:500])
+        failed = Reply(error=f"{type(error).__name__}: {error}"[:500])
+    return failed.model_dump_json().encode()
+
+
+def _found(request: Request, trying: Callable[[str], object]) -> bytes:
+    name, found = ingest(Path(request.path), request.filename, request.wanted, trying)
+    reply = Reply(
+        name=name,
+        metadata=found.metadata,
+        attributes=found.attributes,
+        thumbnail=None if found.thumbnail is None else base64.b64encode(found.thumbnail).decode(),
+    )
+    return reply.model_dump_json().encode()
 
 
 def _end_with_parent() -> None:
     """Standard input ends when the parent does, however that came about."""
-    sys.stdin.buffer.read()
+    os.read(0, 1)  # not by `sys.stdin`, whose lock would be in the way when this process ends
     os._exit(1)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["read_image"]
 
 MAX_PIXELS = 100_000_000  # chosen: what is larger is described, but not decoded for a thumbnail
+BROKEN = (OSError, ValueError, SyntaxError, EOFError)  # what Pillow raises over bytes that are not as they should be
 
 
 def read_image(path: Path) -> Found | None:
@@ -36,7 +37,7 @@ def read_image(path: Path) -> Found | None:
             }
             found = {"image": {key: value for key, value in described.items() if value not in (None, {})}}
             return Found(found, _thumbnail(image) if image.width * image.height <= MAX_PIXELS else None)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError):
+    except (UnidentifiedImageError, *BROKEN):
         return None
 
 
@@ -47,9 +48,9 @@ def _tags(image: Picture) -> dict[str, Any]:
     tags: dict[str, Any] = {}
     for number, value in dict(getattr(image, "tag_v2", {})).items():
         tags.setdefault(TiffTags.lookup(number).name, value)
-    exif = image.getexif()
-    for entries in (dict(exif), exif.get_ifd(ExifTags.IFD.Exif)):
-        for number, value in entries.items():
+    if "exif" in image.info or hasattr(image, "tag_v2"):  # without any, a PNG would be decoded to look behind its end
+        exif = image.getexif()
+        for number, value in {**exif.get_ifd(ExifTags.IFD.Exif), **exif}.items():
             tags.setdefault(ExifTags.TAGS.get(number, str(number)), value)
     for name, value in image.info.items():
         if name == "dpi" or isinstance(value, str):
@@ -63,12 +64,15 @@ def _is_layout(name: str) -> bool:
     return name.endswith(("Offsets", "ByteCounts", "Offset", "IFD"))
 
 
-def _thumbnail(image: Picture) -> bytes:
-    """The picture, whole and undistorted, in the middle of a white square."""
+def _thumbnail(image: Picture) -> bytes | None:
+    """The picture, whole and undistorted, in the middle of a white square; None if it is cut off."""
     from PIL import Image
 
-    image.draft("RGB", (THUMBNAIL_PX, THUMBNAIL_PX))  # JPEG decodes at a fraction of its size
-    picture = _eight_bits(image).convert("RGBA")
+    try:
+        image.draft("RGB", (THUMBNAIL_PX, THUMBNAIL_PX))  # JPEG decodes at a fraction of its size
+        picture = _eight_bits(image).convert("RGBA")
+    except BROKEN:
+        return None
     picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     canvas = Image.new("RGB", (THUMBNAIL_PX, THUMBNAIL_PX), "white")
     canvas.paste(picture, ((THUMBNAIL_PX - picture.width) // 2, (THUMBNAIL_PX - picture.height) // 2), picture)

@@ -63,14 +63,13 @@ class Request(BaseModel):
 
 
 class Reply(BaseModel):
-    """What came of it; `missing` if the file's content is not there."""
+    """What came of it: what `ingestors.ingest` gives, or an error."""
 
     name: str | None = None
     metadata: dict[str, Any] = {}
     attributes: dict[str, str] = {}
     thumbnail: str | None = None
     error: str | None = None
-    missing: bool = False
 
 
 class Isolation:
@@ -83,6 +82,8 @@ class Isolation:
 
     def ingest(self, path: Path, filename: str, wanted: str | None) -> tuple[str | None, Found]:
         """What `ingestors.ingest` gives, or IngestionError; FileNotFoundError if the content is not there."""
+        if not path.is_file():
+            raise FileNotFoundError(path)
         within = limits()
         request = Request(
             path=str(path), filename=filename, wanted=wanted, time_s=within.time_s, memory_bytes=within.memory_bytes
@@ -93,8 +94,6 @@ class Isolation:
             ended = self._run(folder, within.time_s)
             _log(folder / "log", filename)
             reply = _reply(folder, ended)
-        if reply.missing:
-            raise FileNotFoundError(path)
         if reply.error is not None:
             raise IngestionError(reply.error)
         thumbnail = None if reply.thumbnail is None else base64.b64decode(reply.thumbnail)

@@ -16,7 +16,7 @@ __all__ = ["read_json", "read_table"]
 
 MAX_TEXT_BYTES = 16 << 20  # chosen: the first half million rows of a longer table are enough to describe it
 MAX_JSON_BYTES = 4 << 20  # what the metadata of one resource may hold
-MAX_PLOTTED_POINTS = 4000
+MAX_PLOTTED_POINTS = 20_000
 BINARY_PROBE_BYTES = 4096
 
 _PAIR = re.compile(r"\s*([A-Za-z][\w .()/%-]{0,80}?)\s*[:=]\s*(.+?)\s*")
