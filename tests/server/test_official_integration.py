@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,8 +12,6 @@ from pathlib import Path
 
 import pytest
 import trustme
-
-from crucible_lineage.server import start_server
 
 RELEASE = "3.3.0"
 TESTS = 67
@@ -48,19 +47,35 @@ def test_official_integration_tests_all_pass_and_none_is_skipped(official_tests:
     certificate = authority.issue_cert("127.0.0.1", "localhost")
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
-    with start_server(tmp_path / "data", certfile=tmp_path / "server.pem") as server:
-        environment = os.environ | {
-            "CRUCIBLE_API_URL": server.url,
-            "CRUCIBLE_API_KEY": server.api_key,
-            "REQUESTS_CA_BUNDLE": str(tmp_path / "ca.pem"),
-            "HOME": str(tmp_path),
-            "XDG_CONFIG_HOME": str(tmp_path),
-        }
-        subprocess.run([sys.executable, "-c", SEED], env=environment, check=True, timeout=60)
-        run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", str(official_tests)],
-            env=environment, cwd=official_tests, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+    serve = [
+        sys.executable,
+        "-m",
+        "crucible_lineage",
+        "serve",
+        "--json",
+        "--api-key",
+        "the-key",
+        "--data",
+        str(tmp_path),
+    ]
+    tls = ["--certfile", str(tmp_path / "server.pem"), "--keyfile", str(tmp_path / "server.pem")]
+    with subprocess.Popen([*serve, *tls], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            environment = os.environ | {
+                "CRUCIBLE_API_URL": json.loads(server.stdout.readline())["url"],
+                "CRUCIBLE_API_KEY": "the-key",
+                "REQUESTS_CA_BUNDLE": str(tmp_path / "ca.pem"),
+                "HOME": str(tmp_path),
+                "XDG_CONFIG_HOME": str(tmp_path),
+            }
+            subprocess.run([sys.executable, "-c", SEED], env=environment, check=True, timeout=60)
+            run = subprocess.run(
+                [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", str(official_tests)],
+                env=environment, cwd=official_tests, capture_output=True, text=True, timeout=120,
+            )  # fmt: skip
+        finally:
+            server.terminate()
     assert re.search(rf"^{TESTS} passed(, \d+ warnings?)? in ", run.stdout, re.MULTILINE), (
         run.stdout[-5000:] + run.stderr
     )
