@@ -130,7 +130,9 @@ def incomplete(graph: LineageGraph) -> Iterator[Finding]:
     for node in graph.nodes.values():
         if node.state == "incomplete":
             message = f"{_label(graph, node.id)} is incomplete: its registration was begun and not finished"
-            command = f"crucible-lineage {'rerun' if node.step else 'register'} {node.id}"
+            # Whoever does the same again finishes it: a recipe has one id.
+            again = "crucible-lineage run PIPELINE.yaml"
+            command = again if node.step else f"crucible-lineage register FILES --project {node.project or 'PROJECT'}"
             yield Finding("incomplete", "error", (node.id,), message, command)
 
 
@@ -147,7 +149,7 @@ def duplicate_recipes(graph: LineageGraph) -> Iterator[Finding]:
                 f"{len(mfids)} datasets record the same recipe: {names}; keep one and request deletion of the others"
             )
             yield Finding(
-                "duplicate-recipe", "warning", tuple(mfids), message, f"crucible-lineage diff {mfids[0]} {mfids[1]}"
+                "duplicate-recipe", "warning", tuple(mfids), message, f"crucible deletion request {mfids[-1]}"
             )
 
 
