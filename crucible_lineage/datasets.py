@@ -11,22 +11,32 @@ __all__ = ["DatasetRef", "FileRef"]
 
 @dataclass(frozen=True)
 class FileRef:
-    """A file of a dataset: name, SHA-256 and size. `preview` marks the picture shown as the dataset's thumbnail."""
+    """A file of a dataset: name, SHA-256 and size.
+
+    `preview` marks the picture shown as the dataset's thumbnail, `log` what a command printed; both are no data.
+    """
 
     name: str
     sha256: str
     size: int
     preview: bool = False
+    log: bool = False
+
+    @property
+    def is_data(self) -> bool:
+        """True if steps are given this file."""
+        return not (self.preview or self.log)
 
     def to_json(self) -> dict[str, Any]:
         """The form that is stored in provenance records."""
         entry: dict[str, Any] = {"name": self.name, "sha256": self.sha256, "size": self.size}
-        return {**entry, "preview": True} if self.preview else entry
+        return {**entry, **({"preview": True} if self.preview else {}), **({"log": True} if self.log else {})}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> FileRef:
         """The file that such an entry describes."""
-        return cls(entry["name"], entry["sha256"], int(entry["size"]), bool(entry.get("preview", False)))
+        preview, log = bool(entry.get("preview", False)), bool(entry.get("log", False))
+        return cls(entry["name"], entry["sha256"], int(entry["size"]), preview, log)
 
 
 @dataclass(frozen=True)
@@ -40,8 +50,8 @@ class DatasetRef:
 
     @property
     def data_files(self) -> tuple[FileRef, ...]:
-        """The files that steps are given: all but the preview."""
-        return tuple(file for file in self.files if not file.preview)
+        """The files that steps are given: neither the preview nor a log."""
+        return tuple(file for file in self.files if file.is_data)
 
     def to_json(self) -> dict[str, Any]:
         """The form that is kept in the local store."""

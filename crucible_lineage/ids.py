@@ -18,6 +18,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from crucible_lineage.errors import InputError
+
 __all__ = [
     "RECIPE_TAG",
     "canonical_json",
@@ -90,8 +92,14 @@ def time_bits(source: str | datetime) -> bytes:
 
 
 def youngest(mfids: Iterable[str]) -> str:
-    """The MFID with the latest time bits. ValueError if there is none."""
-    return max(mfids, key=lambda mfid: (time_bits(mfid), mfid))
+    """The MFID with the latest time bits. InputError if there is none."""
+    found = max(mfids, key=lambda mfid: (time_bits(mfid), mfid), default=None)
+    if found is None:
+        raise InputError(
+            "an id that is derived from a recipe takes its time from the youngest parent, and there is no parent; "
+            "give the step an input, or register the files with the moment they were taken"
+        )
+    return found
 
 
 def canonical_json(value: Any) -> bytes:

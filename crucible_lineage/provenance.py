@@ -32,6 +32,7 @@ __all__ = [
     "package_versions",
     "raw_record",
     "read_record",
+    "run_record",
     "step_record",
     "unreadable",
 ]
@@ -129,6 +130,18 @@ def raw_record(
     return record
 
 
+def run_record(
+    recipe: Mapping[str, Any], files: Sequence[FileRef], who: Mapping[str, Any], pipeline: str, run_id: str
+) -> dict[str, Any]:
+    """The record of a dataset that tells of a run, as yet incomplete."""
+    record = {
+        **raw_record(recipe, files, who),
+        "activity": {"kind": "pipeline run", "pipeline": pipeline, "run_id": run_id},
+    }
+    _validate(record)
+    return record
+
+
 def read_record(scientific_metadata: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """The provenance record in a dataset's metadata, if there is one that fits the schema this version knows."""
     record = (scientific_metadata or {}).get(KEY)
@@ -149,8 +162,10 @@ def unreadable(scientific_metadata: Mapping[str, Any] | None) -> str:
 
 
 def is_complete(record: Mapping[str, Any] | None) -> bool:
-    """True if the dataset was registered to its end."""
-    return record is not None and record.get("status") == COMPLETE
+    """True if the dataset was registered to its end, by the registration whose record this is."""
+    if record is None or record.get("status") != COMPLETE:
+        return False
+    return "registrar" not in record or record["registrar"] in (record.get("completed") or {})
 
 
 def dataset_of_record(mfid: str, name: str, record: Mapping[str, Any]) -> DatasetRef:

@@ -56,6 +56,7 @@ class File(_Part):
     sha256: Sha256
     size: Annotated[int, Field(ge=0)]
     preview: bool = False
+    log: bool = False
 
 
 class Used(_Part):
@@ -139,6 +140,14 @@ class HandActivity(_Part):
     note: str | None
 
 
+class RunActivity(_Part):
+    """The run of a pipeline that a dataset tells of (prov:Activity)."""
+
+    kind: Literal["pipeline run"]
+    pipeline: Text
+    run_id: Text
+
+
 class Agent(_Part):
     """Who did it (prov:wasAssociatedWith): the account at Crucible, and the name on the machine."""
 
@@ -157,10 +166,11 @@ class Software(_Part):
 
 
 class Pipeline(_Part):
-    """The declaration that asked for it."""
+    """The declaration that asked for it, and what the step is called in it."""
 
     name: Text
     hash: Text
+    step: Text | None = None
 
 
 class Attached(_Part):
@@ -174,6 +184,14 @@ class Attached(_Part):
     generated: Annotated[int, Field(ge=0)] = Field(description="how many files were generated")
 
 
+class Result(_Part):
+    """What was registered with it, hashed, so that an edit shows; the record of an older version has none."""
+
+    keys: list[str] = Field(description="JSON Pointers of the scientific metadata that were registered")
+    metadata_sha256: Sha256 = Field(description="SHA-256 over their values")
+    generated_sha256: Sha256 = Field(description="SHA-256 over the list of files")
+
+
 class _Record(_Part):
     schema_: Literal["crucible-lineage/provenance/1"] = Field(alias="schema")
     status: Literal["incomplete", "complete"] = Field(description="complete once everything is registered")
@@ -183,6 +201,11 @@ class _Record(_Part):
     )
     agent: Agent
     attached: Attached | None = None
+    registrar: Text | None = Field(None, description="the registration that this record is of")
+    completed: dict[str, Moment] | None = Field(
+        None, description="registrations that came to their end; complete is a record whose registrar is among them"
+    )
+    result: Result | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> _Record:
@@ -205,10 +228,10 @@ class StepRecord(_Record):
 
 
 class FilesRecord(_Record):
-    """Files that were registered as they were: measured, or made by hand of what was used."""
+    """Files that were registered as they were: measured, made by hand of what was used, or telling of a run."""
 
     recipe: FilesRecipe | None = None
-    activity: HandActivity | None = None
+    activity: HandActivity | RunActivity | None = None
 
 
 def _kind(record: Any) -> str:

@@ -2,68 +2,40 @@
 
 Every call can be repeated, by anyone, after a crash at any point. The order is what makes it safe: the record says
 `incomplete` before the first byte is sent and `complete` after the last; only a complete record counts as done.
+claims.py says what happens where two machines register at once, filling.py what is sent.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.attached import ATTACHED_NAME, compact_record, recipe_sha256, whole_record
-from crucible_lineage.checksums import FileChecksums, scan_file
-from crucible_lineage.datasets import DatasetRef, FileRef
-from crucible_lineage.errors import ConflictError, FileConflictError, NotFoundError, RecipeConflictError, RefusedError
-from crucible_lineage.provenance import COMPLETE, KEY, dataset_of_record, is_complete, read_record, unreadable
+from crucible_lineage.attached import compact_record, whole_record
+from crucible_lineage.claims import PATIENCE_S, Claim, claim, complete, machine_id, new_registrar, require_held
+from crucible_lineage.datasets import DatasetRef
+from crucible_lineage.errors import ConflictError, CrucibleError, NotFoundError, PreconditionError, RefusedError
+from crucible_lineage.filling import LocalFile, NewDataset, Put, fill, take_back, tidy
+from crucible_lineage.provenance import KEY, dataset_of_record, is_complete, read_record
+from crucible_lineage.result import result_of
+from crucible_lineage.twins import oldest_twin
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.models import Dataset
 
-__all__ = ["LocalFile", "NewDataset", "find_by_recipe", "known_dataset", "look_up", "register_output", "samples_of"]
+__all__ = [
+    "LocalFile",
+    "NewDataset",
+    "find_by_recipe",
+    "known_dataset",
+    "look_up",
+    "machine_id",
+    "register_output",
+    "samples_of",
+]
 
-
-@dataclass(frozen=True)
-class LocalFile:
-    """A file on disk, what it is called in the dataset, and its checksums, so that it is not read for them again."""
-
-    path: Path
-    ref: FileRef
-    checksums: FileChecksums
-
-    @classmethod
-    def of(cls, path: Path, checksums: FileChecksums, *, preview: bool = False) -> LocalFile:
-        """The file under its own name."""
-        return cls(path, FileRef(path.name, checksums.sha256, checksums.size, preview), checksums)
-
-
-@dataclass(frozen=True)
-class NewDataset:
-    """A dataset to be registered: what it is, how it came to be, where it belongs.
-
-    `fields` are those of Crucible's dataset record (project_id, dataset_name, measurement ...), `record` is the
-    provenance record, `metadata` the scientific metadata beside it.
-    """
-
-    mfid: str
-    fields: Mapping[str, Any]
-    record: Mapping[str, Any]
-    metadata: Mapping[str, Any]
-    files: tuple[LocalFile, ...]
-    keywords: tuple[str, ...] = ()
-    parents: tuple[str, ...] = ()
-    samples: tuple[str, ...] = ()
-    ingest: bool = True
-    ingestor: str | None = None
-    ingestion_timeout_s: float = 60.0
-
-    @property
-    def name(self) -> str:
-        """The dataset's name."""
-        return str(self.fields["dataset_name"])
+ROUNDS = 5  # chosen: how often a registration that was taken over goes back to the beginning
 
 
 def look_up(client: CrucibleClient, mfid: str) -> tuple[DatasetRef | None, Mapping[str, Any] | None]:
@@ -101,62 +73,53 @@ def samples_of(dataset: Dataset) -> tuple[str, ...]:
     return tuple(sorted(link.unique_id for link in dataset.links or () if link.resource_type == "sample"))
 
 
-def register_output(client: CrucibleClient, new: NewDataset) -> DatasetRef:
+def register_output(
+    client: CrucibleClient, new: NewDataset, machine: str | None = None, *, patience_s: float | None = None
+) -> DatasetRef:
     """The dataset, registered: record, metadata, keywords, links, files, ingestion, and then marked complete.
 
-    RecipeConflictError if the id is taken by another recipe; every other error leaves an incomplete record that a
-    repetition finishes.
+    `machine` is the `machine_id` of the data folder. What another machine has begun for the same recipe is left alone
+    while it moves, for `patience_s` at a time, and adopted when it is complete. RecipeConflictError if the id is taken
+    by another recipe; every other error leaves an incomplete record that a repetition finishes.
     """
-    mfid, found = _create(client, new)
-    if found is not None and is_complete(found):
-        return dataset_of_record(mfid, new.name, whole_record(client, mfid, found))
-    record, attached = compact_record(new.record)
-    adopted = found is not None
-    if mfid != new.mfid:  # first of all, so that whoever comes next finds it
-        client.datasets.add_keyword(mfid, recipe_keyword(new.mfid))
-    client.metadata.merge(mfid, {**new.metadata, KEY: record})
-    for keyword in new.keywords:
-        client.datasets.add_keyword(mfid, keyword)
-    for parent in dict.fromkeys(new.parents):
-        client.datasets.link_parent_child(parent, mfid, relationship_type="is_derived_from")
-    for sample in dict.fromkeys(new.samples):
-        client.datasets.add_sample(mfid, sample)
-    uploaded = [_upload(client, mfid, file) for file in new.files]
-    if attached is not None:
-        _attach(client, mfid, attached)
-    _add_preview(client, mfid, new, adopted=adopted)
-    if new.ingest:
-        _ingest(client, mfid, new, uploaded, adopted=adopted)
-    # The whole record once more: a server that merges only the top level keeps it too.
-    client.metadata.merge(mfid, {KEY: {**record, "status": COMPLETE}})
-    return DatasetRef(mfid, new.name, tuple(file.ref for file in new.files), tuple(sorted(set(new.samples))))
-
-
-def _create(client: CrucibleClient, new: NewDataset) -> tuple[str, Mapping[str, Any] | None]:
-    """The id under which the dataset is to be finished, and the record that stands there (None if it is new)."""
-    try:
-        return client.datasets.create({**new.fields, "unique_id": new.mfid}).dsid, None
-    except (ConflictError, RefusedError) as refusal:
+    mfid, created, refusal = _create(client, new)
+    record, attached = compact_record({**new.record, "result": result_of(new.metadata, new.record["generated"])})
+    patience = PATIENCE_S if patience_s is None else patience_s
+    put = Put()
+    for left in reversed(range(ROUNDS)):
+        ours = {**record, "registrar": new_registrar(machine)}
         try:
-            return new.mfid, _adopt(client, new)
-        except NotFoundError:
-            raise refusal from None  # it was refused for another reason than being there already
+            held = claim(client, mfid, new.name, ours, new.metadata, created=created, patience_s=patience)
+        except NotFoundError as missing:
+            raise refusal or missing from None  # it was refused for another reason than being there already
+        if not isinstance(held, Claim):
+            return _adopted(client, held, put)
+        if mfid != new.mfid:  # before anything else, so that whoever comes next finds it
+            client.datasets.add_keyword(mfid, recipe_keyword(new.mfid))
+        try:
+            fill(client, new, held, attached, put)
+        except (ConflictError, NotFoundError, PreconditionError):
+            if not left or (held.found is None and _is_held(client, held)):
+                raise
+        else:
+            if complete(client, held):
+                tidy(client, new, held, put)
+                samples = tuple(sorted(set(new.samples)))
+                return DatasetRef(mfid, new.name, tuple(file.ref for file in new.files), samples)
+        created = False
+    raise ConflictError(
+        f"registering {new.name!r}: others took over the registration of {mfid} {ROUNDS} times; "
+        "run the same again when they are done",
+        mfid=mfid,
+    )
 
 
-def _adopt(client: CrucibleClient, new: NewDataset) -> Mapping[str, Any]:
-    """The record under our id, after a refused creation. NotFoundError if there is no such dataset."""
-    dataset = client.datasets.get(new.mfid, include_metadata=True)
-    record = read_record(dataset.scientific_metadata)
-    reason = unreadable(dataset.scientific_metadata)
-    if record is not None and recipe_sha256(record) != recipe_sha256(new.record):
-        reason = "its recipe is another one"
-    if reason:
-        raise RecipeConflictError(
-            f"registering {new.name!r}: the id {new.mfid} is taken by dataset {dataset.dataset_name!r}, and {reason}; "
-            f"nothing was written. Its record was edited or copied: see `crucible-lineage verify {new.mfid}`",
-            mfid=new.mfid,
-        )
-    return record or {}  # no record: created, and the one who did it went away before the next call
+def _is_held(client: CrucibleClient, held: Claim) -> bool:
+    try:
+        require_held(client, held)
+    except ConflictError:
+        return False
+    return True
 
 
 def recipe_keyword(mfid: str) -> str:
@@ -164,44 +127,20 @@ def recipe_keyword(mfid: str) -> str:
     return f"recipe:{mfid}"
 
 
-def _upload(client: CrucibleClient, mfid: str, file: LocalFile) -> str:
-    """The MFID of the uploaded file. An unfinished attempt's other content under this name is replaced.
-
-    That is safe, since only what belongs to a complete record was ever given to anyone; FileConflictError if somebody
-    completed the record meanwhile, with other bytes from the same recipe.
-    """
-    upload = partial(client.files.upload, mfid, file.path, filename=file.ref.name, checksums=file.checksums)
+def _create(client: CrucibleClient, new: NewDataset) -> tuple[str, bool, CrucibleError | None]:
+    """The id under which the dataset is to be registered, whether it was made just now, and why not if refused."""
     try:
-        return upload().file.mfid
-    except FileConflictError:
-        if look_up(client, mfid)[0] is not None:
-            raise
-        return upload(replace=True).file.mfid
+        made = client.datasets.create({**new.fields, "unique_id": new.mfid})
+    except (ConflictError, RefusedError) as refusal:
+        return new.mfid, False, refusal
+    if made.dsid == new.mfid:
+        return new.mfid, True, None
+    mfid = oldest_twin(client, made.record, new.fields, new.record)
+    return mfid, mfid == made.dsid, None
 
 
-def _attach(client: CrucibleClient, mfid: str, content: bytes) -> None:
-    """The part of a long record that does not fit into metadata is a file of the dataset."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / ATTACHED_NAME
-        path.write_bytes(content)
-        _upload(client, mfid, LocalFile.of(path, scan_file(path)))
-
-
-def _add_preview(client: CrucibleClient, mfid: str, new: NewDataset, *, adopted: bool) -> None:
-    preview = next((file for file in new.files if file.ref.preview), None)
-    if preview is None:
-        return
-    present = {picture.thumbnail_name for picture in client.datasets.get_thumbnails(mfid)} if adopted else set()
-    if preview.ref.name not in present:
-        client.datasets.add_thumbnail(mfid, preview.path, name=preview.ref.name)
-
-
-def _ingest(client: CrucibleClient, mfid: str, new: NewDataset, uploaded: list[str], *, adopted: bool) -> None:
-    """Ingestion of each data file, asked for once and waited for; that it fails does not make the data less whole."""
-    asked = {entry.file_mfid: entry for entry in client.ingestions.list(dataset_mfid=mfid)} if adopted else {}
-    requests = []
-    for file, file_mfid in zip(new.files, uploaded, strict=True):
-        if not file.ref.preview:
-            requests.append(asked.get(file_mfid) or client.ingestions.request(file_mfid, new.ingestor))
-    for request in requests:
-        client.ingestions.wait(request.id, timeout_s=new.ingestion_timeout_s)
+def _adopted(client: CrucibleClient, dataset: Dataset, put: Put) -> DatasetRef:
+    """The dataset as another registration has completed it, without what this one had put into it until then."""
+    record = whole_record(client, dataset.unique_id, (dataset.scientific_metadata or {})[KEY])
+    take_back(client, dataset.unique_id, put, record)
+    return known_dataset(dataset, record)

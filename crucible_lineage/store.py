@@ -46,6 +46,11 @@ MIGRATIONS = (
         instance TEXT NOT NULL, first_mfid TEXT NOT NULL, attempt INTEGER NOT NULL, PRIMARY KEY (instance, first_mfid)
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE run ADD COLUMN declaration TEXT;
+    ALTER TABLE run_step ADD COLUMN bytes INTEGER;
+    CREATE INDEX run_by_pipeline ON run (pipeline, started)
+    """,
 )
 
 
@@ -145,11 +150,12 @@ class Store:
             "INSERT OR REPLACE INTO inspected VALUES (?, ?, ?)", (uses, json.dumps(stamps), json.dumps(inspection))
         )
 
-    def begin_run(self, run_id: str, pipeline: str, project: str) -> None:
-        """A run has begun."""
+    def begin_run(self, run_id: str, pipeline: str, project: str, declaration: Path) -> None:
+        """A run of the pipeline that this file declares has begun."""
+        now = datetime.now(UTC).isoformat()
         self._write(
-            "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, NULL, NULL)",
-            (run_id, pipeline, project, datetime.now(UTC).isoformat()),
+            "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, NULL, NULL, ?)",
+            (run_id, pipeline, project, now, str(declaration)),
         )
 
     def record_step(
@@ -160,12 +166,39 @@ class Store:
         datasets: Mapping[str, str],
         seconds: float | None = None,
         error: str | None = None,
+        size: int | None = None,
     ) -> None:
-        """A step of a run has ended: executed, reused, failed or skipped."""
+        """A step of a run has ended: executed, reused, failed or skipped; `size` is how many bytes it made."""
         self._write(
-            "INSERT OR REPLACE INTO run_step VALUES (?, ?, ?, ?, ?, ?)",
-            (run_id, step, outcome, json.dumps(datasets), seconds, error),
+            "INSERT OR REPLACE INTO run_step VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (run_id, step, outcome, json.dumps(datasets), seconds, error, size),
         )
+
+    def record_reused(self, run_id: str, datasets: Mapping[str, Mapping[str, str]]) -> None:
+        """These steps of a run were there already, with these datasets."""
+        rows = [(run_id, step, "reused", json.dumps(outputs)) for step, outputs in datasets.items()]
+        with self._transaction() as connection:
+            connection.executemany("INSERT OR REPLACE INTO run_step VALUES (?, ?, ?, ?, NULL, NULL, NULL)", rows)
+
+    def took(self, pipeline: str) -> dict[str, tuple[float, int]]:
+        """What a declared step took when it was executed: mean seconds and bytes of an instance, over the last runs."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT CASE instr(step, '[') WHEN 0 THEN step ELSE substr(step, 1, instr(step, '[') - 1) END AS name,"
+                " avg(seconds), avg(bytes) FROM run_step JOIN"
+                " (SELECT run_id FROM run WHERE pipeline = ? ORDER BY started DESC LIMIT 20) USING (run_id)"
+                " WHERE run_step.outcome = 'executed' GROUP BY name",
+                (pipeline,),
+            ).fetchall()
+        return {name: (seconds, int(size or 0)) for name, seconds, size in rows}
+
+    def declaration(self, pipeline: str) -> Path | None:
+        """The file that declared the pipeline when it last ran here."""
+        row = self._one(
+            "SELECT declaration FROM run WHERE pipeline = ? AND declaration IS NOT NULL ORDER BY started DESC LIMIT 1",
+            pipeline,
+        )
+        return Path(row[0]) if row else None
 
     def end_run(self, run_id: str, outcome: str) -> None:
         """A run has ended."""
@@ -180,6 +213,15 @@ class Store:
                 "SELECT step, outcome, datasets FROM run_step WHERE run_id = ? ORDER BY step", (run_id,)
             ).fetchall()
         return [(step, outcome, json.loads(datasets)) for step, outcome, datasets in rows]
+
+    def made(self, project: str) -> list[DatasetRef]:
+        """The complete datasets of a project that runs from this data folder made or used, as far as known."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT datasets FROM run_step JOIN run USING (run_id) WHERE project = ? COLLATE NOCASE", (project,)
+            ).fetchall()
+        mfids = sorted({mfid for (datasets,) in rows for mfid in json.loads(datasets).values()})
+        return [known for mfid in mfids if (known := self.known(mfid))]
 
     def _one(self, sql: str, *values: Any) -> Any:
         with self._lock:

@@ -16,14 +16,16 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from crucible_lineage.flows.artifacts import leave_artifacts
-from crucible_lineage.pipeline.bind import BoundPipeline, bind_file
+from crucible_lineage.pipeline.bind import bind_file
+from crucible_lineage.pipeline.input_spec import located
 from crucible_lineage.pipeline.materialize import Materialized
+from crucible_lineage.pipeline.order import StepOrder, order_to_json
 from crucible_lineage.pipeline.raw import existing_dataset
-from crucible_lineage.pipeline.run import Listener, Running, RunResult, StepEvent, StepOrder
+from crucible_lineage.pipeline.result import Listener, RunResult, StepEvent
+from crucible_lineage.pipeline.run import Choice, Running
 from crucible_lineage.pipeline.run import run_pipeline as run_bound
-from crucible_lineage.pipeline.spec import located
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.materialize import materialize, order_to_json
+from crucible_lineage.tasks.materialize import materialize
 from crucible_lineage.tasks.retries import is_transient
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 
@@ -58,14 +60,20 @@ def _run_name() -> str:
 
 
 @flow(name="run-pipeline", flow_run_name=_run_name, persist_result=False)
-def run_pipeline(pipeline: str, crucible: CrucibleConnection | None = None, forced: tuple[str, ...] = ()) -> State[Any]:
+def run_pipeline(
+    pipeline: str,
+    crucible: CrucibleConnection | None = None,
+    overrides: dict[str, Any] | None = None,
+    choice: Choice = Choice(),
+) -> State[Any]:
     """Completed if every step of a pipeline has its result; Failed, with the reasons, if not.
 
     `pipeline` is the path of its declaration, or `package:NAME/PATH` for one in an installed package. `crucible` says
-    which Crucible; without it, the environment where the flow runs decides. Steps in `forced` are made again.
+    which Crucible; without it, the environment where the flow runs decides. `overrides` are parameters for this run, as
+    in {"axis.degree": 4}; `choice` says which steps are made.
     """
     session = session_for(crucible)
-    bound = bind_file(located(pipeline), session.store)
+    bound = bind_file(located(pipeline), session.store, overrides)
     logger = get_run_logger()
     logger.info(session.settings.describe())
     observer = _observer.get()
@@ -75,7 +83,7 @@ def run_pipeline(pipeline: str, crucible: CrucibleConnection | None = None, forc
         if observer:
             observer.listener(event)
 
-    result = run_bound(bound, session, lambda: PrefectEngine(bound, session), listen, forced)
+    result = run_bound(bound, session, lambda: PrefectEngine(session), listen, choice)
     if observer:
         observer.result = result
     if result.datasets:
@@ -89,18 +97,18 @@ def run_pipeline(pipeline: str, crucible: CrucibleConnection | None = None, forc
 class PrefectEngine:
     """Steps as tasks of the running flow, on its task runner."""
 
-    def __init__(self, pipeline: BoundPipeline, session: Session) -> None:
-        self.path = str(pipeline.spec.path)
+    def __init__(self, session: Session) -> None:
         self.session = session
         self.connection = CrucibleConnection.of(session.settings)
 
     def start(self, order: StepOrder) -> Running:
-        """The step has been submitted."""
-        retries = order.step.spec.retries
-        options = {"retries": retries, "retry_condition_fn": None} if retries else {"retry_condition_fn": is_transient}
-        made: Running = materialize.with_options(**options).submit(
-            self.path, order.step.name, order_to_json(order), self.connection
-        )
+        """The step has been submitted, with the tags that it declares."""
+        spec = order.instance.step.spec
+        options: dict[str, Any] = {"tags": spec.tags} if spec.tags else {}
+        options["retry_condition_fn"] = None if spec.retries else is_transient
+        if spec.retries:
+            options["retries"] = spec.retries
+        made: Running = materialize.with_options(**options).submit(order.name, order_to_json(order), self.connection)
         return made
 
     def result(self, running: Any) -> Materialized:

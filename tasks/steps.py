@@ -25,12 +25,12 @@ from prefect.runtime import flow_run, task_run
 
 from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.input_spec import FileInput
 from crucible_lineage.pipeline.inspection import inspection_of
 from crucible_lineage.pipeline.job import StepJob
 from crucible_lineage.pipeline.materialize import materialize_step
-from crucible_lineage.pipeline.plan import files_for_role
 from crucible_lineage.pipeline.raw import existing_dataset, find_raw, hash_files, register_raw
-from crucible_lineage.pipeline.spec import FileInput, OutputFields
+from crucible_lineage.pipeline.used import files_for_role
 from crucible_lineage.recipe import UsedDataset
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step, step, step_runner
@@ -115,7 +115,7 @@ def _run_step(
             "flow_run_id": str(flow_run.get_id() or ""),
             "task_run_id": str(task_run.get_id() or ""),
         }
-        job = StepJob(called.name, project, called, inspection, given, used, OutputFields(), run=run)
+        job = StepJob(called.name, project, inspection, given, used, step=called, run=run)
         return {name: dataset.mfid for name, dataset in materialize_step(job, session).outputs.items()}
 
     made = {name: existing_dataset(mfid, session) for name, mfid in make().items()}

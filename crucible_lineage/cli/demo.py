@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from crucible_lineage.cli.engines import run_with_engine
+from crucible_lineage.cli.engines import RunRequest, run_with_engine
 from crucible_lineage.cli.lineage import write_picture
 from crucible_lineage.cli.options import (
     FAILURE,
@@ -26,8 +26,8 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.fetch import fetch_lineage
 from crucible_lineage.lineage import render_tree
 from crucible_lineage.pipeline.bind import bind_file
-from crucible_lineage.pipeline.run import RunResult
-from crucible_lineage.pipeline.spec import located
+from crucible_lineage.pipeline.input_spec import located
+from crucible_lineage.pipeline.result import RunResult
 from crucible_lineage.session import Session
 
 __all__ = ["demo_command"]
@@ -53,7 +53,7 @@ def demo_command(data: Path | None, url: str | None, api_key: str | None, engine
             click.echo(session.settings.describe())
         pipeline = bind_file(located(PIPELINE), session.store)
         with Progress(list(pipeline.steps), quiet=as_json) as progress:
-            result = run_with_engine(engine, pipeline, session, progress.listen, jobs=2)
+            result = run_with_engine(engine, RunRequest(pipeline), session, progress.listen, jobs=2)
         if not result.ok:
             for step, error in result.errors.items():
                 click.echo(f"error: {step}: {error}", err=True)

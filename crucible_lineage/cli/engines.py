@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Collection
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import click
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind import BoundPipeline
-from crucible_lineage.pipeline.run import Listener, LocalEngine, RunResult, make_plan, run_pipeline
+from crucible_lineage.pipeline.local import LocalEngine
+from crucible_lineage.pipeline.planning import plan_pipeline
+from crucible_lineage.pipeline.result import Listener, RunResult
+from crucible_lineage.pipeline.run import Choice, run_pipeline
 from crucible_lineage.session import Session
 
-__all__ = ["prefect_is_configured", "run_with_engine"]
+__all__ = ["RunRequest", "prefect_is_configured", "run_with_engine"]
 
 # Nothing of ours phones home; a slow machine gets time to start Prefect's ephemeral API (its own limit is 20 s).
 PREFECT_SETTINGS = {
@@ -27,18 +32,24 @@ PREFECT_SETTINGS = {
 }
 
 
-def run_with_engine(
-    engine: str,
-    pipeline: BoundPipeline,
-    session: Session,
-    listener: Listener,
-    jobs: int,
-    forced: Collection[str] = (),
-) -> RunResult:
+@dataclass(frozen=True)
+class RunRequest:
+    """A run that was asked for: the pipeline, parameters for this run, and which steps."""
+
+    pipeline: BoundPipeline
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    choice: Choice = Choice()
+
+
+def run_with_engine(engine: str, request: RunRequest, session: Session, listener: Listener, jobs: int) -> RunResult:
     """The result of a run on `local`, `prefect`, or `auto`: Prefect where one is configured, else this process."""
     if engine == "local" or (engine == "auto" and not prefect_is_configured()):
-        return run_pipeline(pipeline, session, lambda: LocalEngine(pipeline, session, jobs), listener, forced)
-    return _run_on_prefect(pipeline, session, listener, forced)
+        return _run_here(request, session, listener, jobs)
+    return _run_on_prefect(request, session, listener)
+
+
+def _run_here(request: RunRequest, session: Session, listener: Listener, jobs: int) -> RunResult:
+    return run_pipeline(request.pipeline, session, lambda: LocalEngine(session, jobs), listener, request.choice)
 
 
 def prefect_is_configured() -> bool:
@@ -54,12 +65,10 @@ def prefect_is_configured() -> bool:
     return bool(active.get("PREFECT_API_URL"))
 
 
-def _run_on_prefect(
-    pipeline: BoundPipeline, session: Session, listener: Listener, forced: Collection[str]
-) -> RunResult:
+def _run_on_prefect(request: RunRequest, session: Session, listener: Listener) -> RunResult:
     """The run as a Prefect flow; a run in which all is fresh is told so without importing Prefect."""
-    if make_plan(pipeline, session, forced).is_fresh:
-        return run_pipeline(pipeline, session, lambda: LocalEngine(pipeline, session, 1), listener)
+    if plan_pipeline(request.pipeline, session, request.choice.forced).plan.is_fresh:
+        return _run_here(request, session, listener, 1)
     for name, value in PREFECT_SETTINGS.items():
         os.environ.setdefault(name, value)
     if not prefect_is_configured():
@@ -71,10 +80,9 @@ def _run_on_prefect(
     from crucible_lineage.tasks.sessions import CrucibleConnection, share_session
 
     share_session(session)
+    path, connection = str(request.pipeline.spec.path), CrucibleConnection.of(session.settings)
     with observing(listener) as observer:
-        state = run_flow(
-            str(pipeline.spec.path), CrucibleConnection.of(session.settings), tuple(forced), return_state=True
-        )
+        state = run_flow(path, connection, dict(request.overrides), request.choice, return_state=True)
     if observer.result is None:
         raise InputError(f"the Prefect flow ended before the pipeline was run: {state.message}")
     return observer.result

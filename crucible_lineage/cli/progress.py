@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import click
 
-from crucible_lineage.pipeline.run import EXECUTED, FAILED, REUSED, SKIPPED, STARTED, StepEvent
+from crucible_lineage.pipeline.result import EXECUTED, FAILED, REUSED, SKIPPED, STARTED, StepEvent
 
 __all__ = ["Progress"]
 

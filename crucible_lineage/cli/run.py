@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
-from crucible_lineage.cli.engines import run_with_engine
+from crucible_lineage.cli.engines import RunRequest, run_with_engine
 from crucible_lineage.cli.options import (
     FAILURE,
     crucible_options,
@@ -17,14 +19,27 @@ from crucible_lineage.cli.options import (
     print_json,
     reports_errors,
 )
+from crucible_lineage.cli.plans import print_plan
 from crucible_lineage.cli.progress import Progress
+from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind import bind_file
-from crucible_lineage.pipeline.run import RunResult, make_plan
-from crucible_lineage.pipeline.spec import located
+from crucible_lineage.pipeline.document import parse_document
+from crucible_lineage.pipeline.input_spec import located
+from crucible_lineage.pipeline.planning import make_plan
+from crucible_lineage.pipeline.result import EXECUTED, FAILED, LEFT_OUT, REUSED, SKIPPED, RunResult
+from crucible_lineage.pipeline.run import Choice
 
-__all__ = ["plan_command", "run_command"]
+__all__ = ["parse_overrides", "plan_command", "run_command"]
 
-MARKS = {"fresh": "=", "missing": "+", "stale": "~", "incomplete": "!"}
+F = TypeVar("F", bound=Callable[..., Any])
+
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="STEP.PARAM=VALUE", help="A parameter for this run; repeatable."
+)
+FORCE = click.option(
+    "--force", "forced", multiple=True, metavar="STEP", help="Make this step again, beside what is there."
+)
+REFRESH = click.option("--refresh", is_flag=True, help="Ask Crucible again, also for what is known to be complete.")
 
 
 @click.command("run")
@@ -37,8 +52,13 @@ MARKS = {"fresh": "=", "missing": "+", "stale": "~", "incomplete": "!"}
     help="auto: Prefect where a Prefect API is configured, else threads of this process.",
 )
 @click.option("--jobs", type=click.IntRange(1, 256), default=min(8, (os.cpu_count() or 1) + 2), show_default=True)
-@click.option("--force", "forced", multiple=True, metavar="STEP", help="Make this step again, beside what is there.")
-@click.option("--refresh", is_flag=True, help="Ask Crucible again, also for what is known to be complete.")
+@SET
+@FORCE
+@click.option("--only", multiple=True, metavar="STEP", help="Make just this step; repeatable.")
+@click.option("--from", "from_", multiple=True, metavar="STEP", help="Make this step and all that depend on it.")
+@click.option("--keep-going/--fail-fast", default=True, help="What to do once a step has failed.  [default: go on]")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, as `plan` does.")
+@REFRESH
 @json_option
 @reports_errors
 def run_command(
@@ -48,7 +68,12 @@ def run_command(
     api_key: str | None,
     engine: str,
     jobs: int,
+    overrides: tuple[str, ...],
     forced: tuple[str, ...],
+    only: tuple[str, ...],
+    from_: tuple[str, ...],
+    keep_going: bool,
+    dry_run: bool,
     refresh: bool,
     as_json: bool,
 ) -> None:
@@ -59,11 +84,17 @@ def run_command(
     with open_session(data, url, api_key) as session:
         if not as_json:
             click.echo(session.settings.describe())
-        bound = bind_file(located(pipeline), session.store)
+        values = parse_overrides(overrides)
+        bound = bind_file(located(pipeline), session.store, values)
         if refresh:
             session.store.forget()
+        request = RunRequest(bound, values, Choice(forced, only, from_, keep_going))
+        request.choice.steps(bound)
+        if dry_run:
+            print_plan(make_plan(bound, session, forced), as_json=as_json)
+            return
         with Progress(list(bound.steps), quiet=as_json) as progress:
-            result = run_with_engine(engine, bound, session, progress.listen, jobs, forced)
+            result = run_with_engine(engine, request, session, progress.listen, jobs)
     if as_json:
         print_json(result.to_json())
     else:
@@ -74,36 +105,52 @@ def run_command(
 @click.command("plan")
 @click.argument("pipeline")
 @crucible_options
-@click.option("--refresh", is_flag=True, help="Ask Crucible again, also for what is known to be complete.")
+@SET
+@FORCE
+@REFRESH
 @json_option
 @reports_errors
 def plan_command(
-    pipeline: str, data: Path | None, url: str | None, api_key: str | None, refresh: bool, as_json: bool
+    pipeline: str,
+    data: Path | None,
+    url: str | None,
+    api_key: str | None,
+    overrides: tuple[str, ...],
+    forced: tuple[str, ...],
+    refresh: bool,
+    as_json: bool,
 ) -> None:
     """Say for each step of the pipeline in the file PIPELINE whether its result is there, and if not, why."""
     with open_session(data, url, api_key) as session:
-        bound = bind_file(located(pipeline), session.store)
+        bound = bind_file(located(pipeline), session.store, parse_overrides(overrides))
         if refresh:
             session.store.forget()
-        planned = make_plan(bound, session)
-        if as_json:
-            print_json(planned.to_json())
-            return
-        click.echo(session.settings.describe())
-        width = max(len(step.name) for step in planned.steps)
-        for step in planned.steps:
-            ids = ", ".join(mfid for mfid in step.datasets.values() if mfid)
-            click.echo(f"{MARKS[step.state]} {step.name:{width}}  {step.state:10}  {ids}")
-            for cause in step.causes:
-                click.echo(f"  {'':{width}}  because {cause}")
+        planned = make_plan(bound, session, forced)
+        if not as_json:
+            click.echo(session.settings.describe())
+        print_plan(planned, as_json=as_json)
+
+
+def parse_overrides(given: tuple[str, ...]) -> dict[str, Any]:
+    """{"step.param": value} of what was said with --set; a value is read as in YAML."""
+    overrides = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"--set {text}: write NAME=VALUE, as in --set axis.degree=4")
+        overrides[name.strip()] = parse_document(value, f"--set {name}").data if value.strip() else ""
+    return overrides
 
 
 def _summary(result: RunResult) -> None:
-    counts = {kind: list(result.outcomes.values()).count(kind) for kind in ("executed", "reused", "failed", "skipped")}
-    click.echo(", ".join(f"{count} {kind}" for kind, count in counts.items() if count))
+    counts = {
+        kind: list(result.outcomes.values()).count(kind) for kind in (EXECUTED, REUSED, FAILED, SKIPPED, LEFT_OUT)
+    }
+    click.echo(", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "there is nothing to do")
     for step, error in result.errors.items():
-        click.echo(f"{step}: {error}", err=True)
-    if not result.executed and result.ok:
+        if result.outcomes[step] == FAILED:
+            click.echo(f"{step}: {error}", err=True)
+    if result.outcomes and not result.executed and result.ok:
         click.echo("everything was there already; nothing was run")
     last = list(result.datasets.values())[-1:]
     for mfid in (mfid for outputs in last for mfid in outputs.values()):

@@ -3,29 +3,53 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from crucible_lineage.errors import Finding, InputError
 from crucible_lineage.pipeline.command import inspect_command
 from crucible_lineage.pipeline.document import Document, Location
+from crucible_lineage.pipeline.input_spec import DatasetInput, EachInput, FileInput, PipelineInput, ResultInput
 from crucible_lineage.pipeline.inspection import Inspection, inspect_step
-from crucible_lineage.pipeline.spec import FileInput, PipelineSpec, SelectInput, Source, StepSpec, load_pipeline
+from crucible_lineage.pipeline.load import load_pipeline
+from crucible_lineage.pipeline.spec import PipelineSpec, Source, StepSpec
 from crucible_lineage.store import Store
 
-__all__ = ["BoundPipeline", "BoundStep", "bind", "bind_file"]
+__all__ = ["BoundPipeline", "BoundStep", "Variant", "bind", "bind_file"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A step with one combination of its swept parameters; the label tells them, and is empty if none is swept."""
+
+    label: str
+    given: Mapping[str, Any]
+    inspection: Inspection
 
 
 @dataclass(frozen=True)
 class BoundStep:
-    """A declared step with what is known of its function. `needs` are the steps it waits for."""
+    """A declared step with what is known of its function. `needs` are the steps it waits for.
+
+    `dimensions` are the inputs with `each`, and the steps with a matrix, that it has one instance for each value of.
+    `collected` are the roles that are given all instances of their sources as one list.
+    """
 
     name: str
     spec: StepSpec
-    inspection: Inspection
+    variants: tuple[Variant, ...]
     sources: Mapping[str, tuple[Source, ...]]
     needs: tuple[str, ...]
+    collected: frozenset[str] = frozenset()
+    dimensions: tuple[str, ...] = ()
+
+    @property
+    def inspection(self) -> Inspection:
+        """The step as its function is; of its parameters, those of the first variant."""
+        return self.variants[0].inspection
 
 
 @dataclass(frozen=True)
@@ -41,9 +65,12 @@ class BoundPipeline:
         return self.spec.pipeline
 
 
-def bind_file(path: Path, store: Store | None = None) -> BoundPipeline:
-    """The pipeline declared in a file, bound. InputError with every fault in it."""
-    spec, document = load_pipeline(path)
+def bind_file(path: Path, store: Store | None = None, overrides: Mapping[str, Any] | None = None) -> BoundPipeline:
+    """The pipeline declared in a file, bound. InputError with every fault in it.
+
+    `overrides` holds parameters for one run, as in {"axis.degree": 4}.
+    """
+    spec, document = load_pipeline(path, overrides)
     return bind(spec, document, store)
 
 
@@ -61,14 +88,15 @@ class _Binder:
 
     def bind(self) -> BoundPipeline:
         self._check_names()
-        self._check_files()
+        self._check_inputs()
         bound = {name: self._bind_step(name, step) for name, step in self.spec.steps.items()}
         self._check_outputs({name: step for name, step in bound.items() if step is not None})
         self._check_unused()
         order = self._ordered()
         if self.findings:
             raise InputError("", self.findings)
-        return BoundPipeline(self.spec, {name: step for name in order if (step := bound[name]) is not None})
+        ordered = {name: step for name in order if (step := bound[name]) is not None}
+        return BoundPipeline(self.spec, self._with_dimensions(ordered))
 
     def _find(self, location: Location, message: str) -> None:
         self.findings.append(self.document.finding(location, message))
@@ -78,12 +106,36 @@ class _Binder:
             if name in self.spec.inputs:
                 self._find(("steps", name), f"{name!r} is the name of an input too; give the step another one")
 
-    def _check_files(self) -> None:
+    def _check_inputs(self) -> None:
         for name, declared in self.spec.inputs.items():
-            if isinstance(declared, FileInput):
-                for path in declared.paths(self.spec.folder):
-                    if not path.is_file():
-                        self._find(("inputs", name, "file"), f"input {name!r}: there is no file {path}")
+            entries = declared.each if isinstance(declared, EachInput) else (declared,)
+            for index, entry in enumerate(entries):
+                place = ("each", index) if isinstance(declared, EachInput) else ()
+                if isinstance(entry, FileInput):
+                    self._check_files(("inputs", name, *place, "file"), name, entry)
+            if isinstance(declared, ResultInput) and not declared.path.is_file():
+                self._find(("inputs", name, "pipeline"), f"input {name!r}: there is no file {declared.path}")
+            self._check_partner(name, declared)
+
+    def _check_files(self, place: Location, name: str, declared: FileInput) -> None:
+        """Files that are named are there; a pattern may fit none only where every file is a dataset of its own."""
+        paths = declared.paths
+        if not paths and not declared.each:
+            self._find(place, f"input {name!r}: no file fits {declared.file!r} in {declared.folder}")
+        for path in paths:
+            if not path.is_file():
+                self._find(place, f"input {name!r}: there is no file {path}")
+
+    def _check_partner(self, name: str, declared: PipelineInput) -> None:
+        partner = declared.partner
+        if partner is None:
+            return
+        each = [other for other, given in self.spec.inputs.items() if given.each and not given.match and other != name]
+        if partner not in each:
+            near = difflib.get_close_matches(partner, each, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(each) or 'none'}"
+            message = f"input {name!r} is matched with {partner!r}, which is no input with `each`; {hint}"
+            self._find(("inputs", name, "match"), message)
 
     def _bind_step(self, name: str, step: StepSpec) -> BoundStep | None:
         sources = {role: given if isinstance(given, tuple) else (given,) for role, given in step.inputs.items()}
@@ -91,26 +143,47 @@ class _Binder:
             for source in given:
                 self._check_source(name, role, source)
         try:
-            inspection = self._inspect(name, step, sources)
+            variants = tuple(self._variant(name, step, sources, swept) for swept in step.combinations)
         except InputError as error:
             place = "params" if "parameter" in str(error) else "uses" if step.uses else "run"
-            self._find(("steps", name, place, *self._parameter(step, str(error))), str(error))
+            self._find(("steps", name, *self._parameter(step, place, str(error))), str(error))
             return None
-        self._check_roles(name, inspection, sources)
+        inspection = variants[0].inspection
+        collected = frozenset(
+            role for role, given in sources.items() if any(_collects(s, inspection.roles.get(role)) for s in given)
+        )
+        self._check_roles(name, inspection, sources, collected)
         needs = tuple(dict.fromkeys(s.source for given in sources.values() for s in given if self._is_step(s.source)))
-        return BoundStep(name, step, inspection, sources, needs)
+        return BoundStep(name, step, variants, sources, needs, collected)
 
-    def _inspect(self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]]) -> Inspection:
+    def _variant(
+        self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]], swept: Mapping[str, Any]
+    ) -> Variant:
+        if both := sorted(set(swept) & set(step.params)):
+            raise InputError(f"parameter {both[0]!r} is in the matrix and in params; leave it out of one of them")
+        given = {**step.params, **swept}
+        label = ",".join(
+            f"{param}={value if isinstance(value, str) else json.dumps(value)}" for param, value in swept.items()
+        )
+        return Variant(label, given, self._inspect(name, step, sources, given))
+
+    def _inspect(
+        self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]], given: Mapping[str, Any]
+    ) -> Inspection:
         if step.uses is not None:
-            return inspect_step(step.uses, step.params, self.spec.folder, self.store)
+            return inspect_step(step.uses, given, step.folder, self.store)
         roles = {
-            role: "files" if len(given) > 1 or self._is_selection(given[0]) else "file"
-            for role, given in sources.items()
+            role: "files" if len(several) > 1 or several[0].collect or self._is_list(several[0]) else "file"
+            for role, several in sources.items()
         }
-        return inspect_command(name, step.run or "", roles, step.params, self.spec.folder)
+        return inspect_command(name, step.run or "", roles, given, step.folder, step.env)
 
-    def _parameter(self, step: StepSpec, message: str) -> Location:
-        return next(((name,) for name in step.params if f"parameter {name!r}" in message), ())
+    def _parameter(self, step: StepSpec, place: str, message: str) -> Location:
+        swept = {param for part in step.combinations for param in part}
+        for name in (*step.params, *swept):
+            if f"parameter {name!r}" in message:
+                return ("matrix", name) if name in swept else ("params", name)
+        return (place,)
 
     def _is_step(self, name: str) -> bool:
         return name in self.spec.steps
@@ -125,14 +198,18 @@ class _Binder:
         elif source.source == step:
             self._find(location, f"step {step!r} takes its own result as input {role!r}")
 
-    def _check_roles(self, name: str, inspection: Inspection, sources: Mapping[str, tuple[Source, ...]]) -> None:
+    def _check_roles(
+        self, name: str, inspection: Inspection, sources: Mapping[str, tuple[Source, ...]], collected: frozenset[str]
+    ) -> None:
         for role, given in sources.items():
             location = ("steps", name, "inputs", role)
             if role not in inspection.roles:
                 near = difflib.get_close_matches(role, inspection.roles, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(inspection.roles) or 'none'}"
                 self._find(location, f"step {name!r}: {inspection.uses} has no input {role!r}; {hint}")
-            elif inspection.roles[role] == "file" and (len(given) > 1 or self._is_selection(given[0])):
+            elif inspection.roles[role] == "file" and (
+                len(given) > 1 or self._is_list(given[0]) or (role in collected and self._is_each(given[0]))
+            ):
                 message = f"input {role!r} of {inspection.uses} is one file, but several datasets are given"
                 self._find(location, f"step {name!r}: {message}; annotate it list[Path]")
         for role in inspection.required:
@@ -152,8 +229,29 @@ class _Binder:
                     ) is not None:
                         self._find(("steps", name, "inputs", role), f"step {name!r}: {fault}")
 
-    def _is_selection(self, source: Source) -> bool:
-        return isinstance(self.spec.inputs.get(source.source), SelectInput)
+    def _is_list(self, source: Source) -> bool:
+        """True for an input that is several datasets at once."""
+        declared = self.spec.inputs.get(source.source)
+        if declared is None or self._is_each(source) or isinstance(declared, FileInput):
+            return False
+        return not isinstance(declared, DatasetInput) or len(declared.dataset) != 1
+
+    def _is_each(self, source: Source) -> bool:
+        declared = self.spec.inputs.get(source.source)
+        return declared is not None and bool(declared.each or declared.match)
+
+    def _with_dimensions(self, steps: Mapping[str, BoundStep]) -> dict[str, BoundStep]:
+        """The steps with what they have one instance each for; in an order in which they can run."""
+        of: dict[str, tuple[str, ...]] = {}
+        for name, declared in self.spec.inputs.items():
+            of[name] = (declared.partner,) if declared.partner else (name,) if declared.each else ()
+        done = {}
+        for name, step in steps.items():
+            taken = [s.source for role, given in step.sources.items() if role not in step.collected for s in given]
+            own = (name,) if len(step.variants) > 1 else ()
+            of[name] = tuple(dict.fromkeys((*(dimension for source in taken for dimension in of[source]), *own)))
+            done[name] = replace(step, dimensions=of[name])
+        return done
 
     def _check_unused(self) -> None:
         used = {
@@ -162,6 +260,7 @@ class _Binder:
             for given in step.inputs.values()
             for source in (given if isinstance(given, tuple) else (given,))
         }
+        used |= {declared.partner for declared in self.spec.inputs.values() if declared.partner}
         for name in self.spec.inputs:
             if name not in used:
                 self._find(("inputs", name), f"input {name!r} is used by no step")
@@ -204,3 +303,7 @@ def _output_fault(source: Source, outputs: tuple[str, ...] | None, *, is_input: 
     if source.output is not None and source.output not in outputs:
         return f"{source.source!r} has no output {source.output!r}; it has: {', '.join(outputs)}"
     return None
+
+
+def _collects(source: Source, shape: str | None) -> bool:
+    return source.collect if source.collect is not None else shape == "files"

@@ -1,17 +1,20 @@
 """A step that is a command: `run: fit --in {inputs.spectrum} --degree {params.degree} --out {out}`.
 
 The text is split into arguments first and filled in afterwards, and no shell sees it: whatever a file is called, it
-stays one argument. Names of files beside the declaration count as scripts: their content belongs to the identity.
+stays one argument. Names of files beside the declaration count as scripts: their content belongs to the identity. Of
+the environment a command is given a few variables that programs need to run, and those that the step declares.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,18 @@ from crucible_lineage.hashing import file_sha256
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.params import canonical_params
 from crucible_lineage.pipeline.inspection import Inspection
-from crucible_lineage.pipeline.isolated import run_limited
+from crucible_lineage.pipeline.limited import run_limited
 
-__all__ = ["METADATA_FILE", "arguments_of", "call_command", "inspect_command"]
+__all__ = ["LOG_FILE", "METADATA_FILE", "CommandCall", "arguments_of", "call_command", "inspect_command"]
 
 METADATA_FILE = "metadata.json"  # written into {out}, it becomes the child's metadata and is no file of it
+LOG_FILE = "step.log"  # what the command printed; it becomes a file of the child
+# What programs need to run at all; keys and other secrets of ours are not among them.
+PASSED = (
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH"),
+    *("DYLD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "PYTHONPATH", "SYSTEMROOT", "WINDIR"),
+    *("COMSPEC", "PATHEXT", "APPDATA", "LOCALAPPDATA", "PROGRAMDATA", "USERPROFILE"),
+)
 _FIELD = re.compile(r"\{([^{}]*)\}")
 
 
@@ -40,9 +50,14 @@ def arguments_of(run: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def inspect_command(
-    name: str, run: str | Sequence[str], roles: Mapping[str, str], params: Mapping[str, Any], folder: Path
+    name: str,
+    run: str | Sequence[str],
+    roles: Mapping[str, str],
+    params: Mapping[str, Any],
+    folder: Path,
+    env: Mapping[str, str],
 ) -> Inspection:
-    """The command as a step: its placeholders checked, its template and scripts as its fingerprint."""
+    """The command as a step: its placeholders checked; its template, scripts and variables as its fingerprint."""
     arguments = arguments_of(run)
     allowed = {"out", *(f"inputs.{role}" for role in roles), *(f"params.{key}" for key in params)}
     fields = [field for argument in arguments for field in _FIELD.findall(argument)]
@@ -56,7 +71,7 @@ def inspect_command(
     if not (folder / arguments[0]).is_file() and shutil.which(arguments[0]) is None:
         raise InputError(f"there is no command {arguments[0]!r} on the path, nor a file of that name in {folder}")
     scripts = {a: file_sha256(folder / a) for a in arguments if not _FIELD.search(a) and (folder / a).is_file()}
-    code = {"command": list(arguments), "scripts": scripts}
+    code = {"command": list(arguments), "scripts": scripts, **({"env": dict(env)} if env else {})}
     return Inspection(
         uses=f"run: {shlex.join(arguments)}",
         step=name,
@@ -76,32 +91,45 @@ def inspect_command(
     )
 
 
-def call_command(
-    name: str,
-    run: str | Sequence[str],
-    declared_in: Path,
-    inputs: Mapping[str, Any],
-    params: Mapping[str, Any],
-    attempt: Path,
-    timeout_s: float | None,
-) -> dict[str, Any]:
-    """The metadata that the command left. StepError if it failed or took too long; its output is in `step.log`."""
-    out, log = attempt / "out", attempt / "step.log"
-    command = [part for argument in arguments_of(run) for part in _filled(argument, inputs, params, out)]
-    command = [str(declared_in / part) if (declared_in / part).is_file() else part for part in command]
+@dataclass(frozen=True)
+class CommandCall:
+    """A command with what is filled in: inputs by role, parameters, and variables of its environment."""
+
+    name: str
+    run: str | Sequence[str]
+    declared_in: Path
+    inputs: Mapping[str, Any]
+    params: Mapping[str, Any]
+    env: Mapping[str, str]
+
+
+def call_command(call: CommandCall, attempt: Path, timeout_s: float | None) -> dict[str, Any]:
+    """The metadata that the command left. StepError if it failed or took too long; its output is in LOG_FILE."""
+    out, log, name = attempt / "out", attempt / LOG_FILE, call.name
+    command = [part for argument in arguments_of(call.run) for part in _filled(argument, call, out)]
+    command = [str(call.declared_in / part) if (call.declared_in / part).is_file() else part for part in command]
+    passed = {key: value for key, value in os.environ.items() if key in PASSED or key.startswith("LC_")}
     try:
-        code = run_limited(command, log, timeout_s, name, cwd=attempt)
+        code = run_limited(command, log, timeout_s, name, cwd=attempt, env={**passed, **call.env})
     except OSError as error:
         raise StepError(f"step {name!r}: {command[0]} cannot be started: {error}", step=name) from error
     if code != 0:
         tail = log.read_bytes()[-2000:].decode(errors="replace").strip()
         message = f"step {name!r}: the command ended with exit code {code}; what it printed is in {log}: {tail}"
         raise StepError(message, step=name, log=str(log))
+    if not any(out.iterdir()) and (stray := _stray(attempt)):
+        message = f"step {name!r}: the command wrote {stray[0]} beside {{out}} instead of into it; it is in {attempt}"
+        raise StepError(message, step=name, log=str(log))
     return _metadata(name, out / METADATA_FILE)
 
 
-def _filled(argument: str, inputs: Mapping[str, Any], params: Mapping[str, Any], out: Path) -> list[str]:
+def _stray(attempt: Path) -> list[str]:
+    return sorted(path.name for path in attempt.iterdir() if path.name not in ("inputs", "out", LOG_FILE))
+
+
+def _filled(argument: str, call: CommandCall, out: Path) -> list[str]:
     """The argument with its placeholders filled in; one that is just a list of files becomes several."""
+    inputs, params = call.inputs, call.params
     whole = _FIELD.fullmatch(argument)
     if whole and whole[1].startswith("inputs.") and isinstance(inputs[whole[1][7:]], list):
         return [str(path) for path in inputs[whole[1][7:]]]

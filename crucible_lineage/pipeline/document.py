@@ -6,7 +6,7 @@ Words are read as YAML 1.2 reads them: `no` and `on` are text, only `true` and `
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import yaml
 
 from crucible_lineage.errors import Finding, InputError
 
-__all__ = ["Document", "Location", "read_document"]
+__all__ = ["Document", "Location", "parse_document", "read_document", "read_documents"]
 
 SIZE_LIMIT_BYTES = 4 << 20
 DEPTH_LIMIT = 50
@@ -33,11 +33,15 @@ _NO_NUMBER = re.compile(r"([-+]?)\.(inf|Inf|INF)|()\.(nan|NaN|NAN)")
 
 @dataclass(frozen=True)
 class Document:
-    """The data of a YAML file, and the line and column of each value and key in it."""
+    """The data of a YAML file, and the line and column of each value and key in it.
+
+    `names` says of places that came from another file, by `include:`, which one.
+    """
 
     name: str
     data: Any
     marks: dict[Location, tuple[int, int]]
+    names: dict[Location, str] = field(default_factory=dict)
 
     def finding(self, location: Location, message: str) -> Finding:
         """A finding at that place, or at the nearest enclosing one that is known."""
@@ -45,12 +49,31 @@ class Document:
         while place not in self.marks and place:
             place = place[:-1]
         line, column = self.marks.get(place, (1, 1))
-        return Finding(message, self.name, line, column)
+        names = (self.names[place[:length]] for length in range(len(place), 0, -1) if place[:length] in self.names)
+        return Finding(message, next(names, self.name), line, column)
 
 
-def read_document(path: Path, name: str | None = None) -> Document:
+def read_document(path: Path) -> Document:
     """The document in a file. InputError, with file and line, if it is not plain YAML."""
-    name = name or str(path)
+    return parse_document(_read_text(path), str(path))
+
+
+def read_documents(path: Path) -> list[Document]:
+    """All documents in a file, divided by `---`; empty ones are left out."""
+    return _parse(_read_text(path), str(path))
+
+
+def parse_document(text: str, name: str) -> Document:
+    """The document in a text; `name` is what errors call it."""
+    first, *others = _parse(text, name)
+    if others:
+        line, column = others[0].marks[()]
+        raise InputError("", [Finding("a second document begins here; there can be only one", name, line, column)])
+    return first
+
+
+def _read_text(path: Path) -> str:
+    name = str(path)
     try:
         with path.open("rb") as stream:
             raw = stream.read(SIZE_LIMIT_BYTES + 1)
@@ -59,28 +82,27 @@ def read_document(path: Path, name: str | None = None) -> Document:
     if len(raw) > SIZE_LIMIT_BYTES:
         raise InputError(f"{name} is larger than {SIZE_LIMIT_BYTES >> 20} MiB; that is no pipeline declaration")
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise InputError("", [Finding("this is not UTF-8 text; save the file as UTF-8", name, line)]) from error
-    return parse_document(text, name)
 
 
-def parse_document(text: str, name: str) -> Document:
-    """The document in a text; `name` is what errors call it."""
+def _parse(text: str, name: str) -> list[Document]:
     reader = _Reader(name)
     try:
         for event in yaml.parse(text, Loader=_Loader):
             reader.refuse(event)
-        root = yaml.compose(text, Loader=_Loader)
+        roots = [root for root in yaml.compose_all(text, Loader=_Loader) if root is not None]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         raise InputError("", [Finding(f"this is not valid YAML: {problem}", name, *place)]) from error
-    if root is None:
+    if not roots:
         raise InputError("", [Finding("the file is empty", name, 1)])
-    return Document(name, reader.build(root, ()), reader.marks)
+    readers = [_Reader(name) for _ in roots]
+    return [Document(name, own.build(root, ()), own.marks) for own, root in zip(readers, roots, strict=True)]
 
 
 class _Reader:

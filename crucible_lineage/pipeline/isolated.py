@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +10,9 @@ from typing import Any
 
 from crucible_lineage.errors import StepError
 from crucible_lineage.pipeline.inspection import find_step, validated_params
+from crucible_lineage.pipeline.limited import run_limited
 
-__all__ = ["call_isolated", "main", "run_limited"]
+__all__ = ["call_isolated", "main"]
 
 TAIL_CHARACTERS = 2000
 
@@ -45,39 +43,6 @@ def call_isolated(
     if "error" in said:
         raise StepError(f"step {name!r} failed: {said['error']}", step=name, log=str(log))
     return said["result"]
-
-
-def run_limited(
-    command: list[str], log: Path, timeout_s: float | None, name: str, cwd: Path | None = None, said: bytes = b""
-) -> int:
-    """The exit code of a command whose output goes to `log`. StepError if it takes longer than its time.
-
-    `said` is what it reads from its standard input. However it ends, nothing that it started goes on.
-    """
-    with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603 (a list of arguments; no shell sees it)
-            command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, cwd=cwd
-        )
-        try:
-            process.communicate(said, timeout=timeout_s)
-            return process.returncode
-        except subprocess.TimeoutExpired:
-            message = f"step {name!r} took longer than its timeout of {timeout_s:g} s and was stopped"
-            raise StepError(message, step=name, log=str(log)) from None
-        finally:
-            _kill(process)
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """The process and all that it started are gone."""
-    if os.name == "posix":
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-    elif process.poll() is None:
-        process.kill()
-    process.wait()
 
 
 def _how(code: int) -> str:

@@ -17,22 +17,29 @@ __all__ = ["StepJob"]
 
 @dataclass(frozen=True)
 class StepJob:
-    """A step to be made: the function with its checked parameters, its parents, and how its outputs are described."""
+    """A step to be made: what it runs with which parameters, its parents, and how its outputs are described.
+
+    `name` is its name in the run, `label` tells the combination of swept parameters. `given` are the parameters as they
+    were given; the function gets them validated. `step` is the function, where it is at hand; else `inspection.uses`
+    names it, and `command` is what runs if it is no function.
+    """
 
     name: str
     project: str
-    step: Step[..., Any] | None  # None for a command
     inspection: Inspection
-    given: Mapping[str, Any]  # the parameters as they were given; the function gets them validated
+    given: Mapping[str, Any]
     used: tuple[UsedDataset, ...]
-    output: OutputFields
+    output: OutputFields = OutputFields()
+    label: str = ""
+    step: Step[..., Any] | None = None
+    command: str | tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    declared_in: Path = field(default_factory=Path)
     keywords: tuple[str, ...] = ()
     pipeline: Mapping[str, Any] | None = None
     run: Mapping[str, Any] | None = None
     attempt: int = 0
     timeout_s: float | None = None
-    declared_in: Path = field(default_factory=Path)
-    command: str | tuple[str, ...] = ()
     supersedes: Mapping[str, str] = field(default_factory=dict)
 
     def recipes(self) -> dict[str, dict[str, Any]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from crucible_lineage.attached import whole_record
 from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.errors import NotFoundError, RefusedError
+from crucible_lineage.pipeline.plan import Earlier
 from crucible_lineage.provenance import is_complete, read_record
 from crucible_lineage.recipe import derived_mfid, first_attempt
 from crucible_lineage.registry import known_dataset
@@ -32,6 +34,7 @@ class ProjectKnowledge:
         self._lock = threading.Lock()
         self._records: dict[str, Mapping[str, Any]] | None = None
         self._made: dict[str, str | None] = {}
+        self._indexed: _Index | None = None
 
     def complete(self, mfid: str) -> DatasetRef | None:
         """The dataset, if it is there and complete."""
@@ -45,14 +48,18 @@ class ProjectKnowledge:
         record = self._load().get(mfid)
         return record is not None and not is_complete(record)
 
-    def siblings(self, step: str, output: str) -> Sequence[tuple[str, Mapping[str, Any]]]:
-        """Id and recipe of each earlier result of this step, newest first."""
-        found = [
-            (mfid, record["recipe"])
-            for mfid, record in self._load().items()
-            if is_complete(record) and record.get("step") == step and record.get("output") == output
-        ]
-        return sorted(found, reverse=True)
+    def made_from(self, step: str, output: str, parents: Collection[str]) -> Sequence[Earlier]:
+        """Earlier results of a declared step that were made from one of these datasets, newest first."""
+        index = self._index().by_parent
+        found = {one.mfid: one for parent in parents for one in index.get((step, output, parent), ())}
+        return [found[mfid] for mfid in sorted(found, reverse=True)]
+
+    def about(self, step: str, output: str, subject: Collection[str]) -> Sequence[Earlier]:
+        """Earlier results of a declared step that descend from all of these inputs, newest first."""
+        index = self._index().by_root
+        groups = [{one.mfid: one for one in index.get((step, output, root), ())} for root in subject]
+        common = set.intersection(*(set(group) for group in groups)) if groups else set()
+        return [groups[0][mfid] for mfid in sorted(common, reverse=True)]
 
     def attempt(self, first_mfid: str) -> int:
         """The latest attempt at the recipe whose first attempt has this id."""
@@ -77,6 +84,13 @@ class ProjectKnowledge:
             if self._records is None:
                 self._records = self._ask()
             return self._records
+
+    def _index(self) -> _Index:
+        records = self._load()
+        with self._lock:
+            if self._indexed is None:
+                self._indexed = _index(records)
+            return self._indexed
 
     def _ask(self) -> dict[str, Mapping[str, Any]]:
         try:
@@ -105,3 +119,55 @@ class ProjectKnowledge:
                     self.session.store.note_attempt(*first_attempt(record["recipe"]))
         self.session.store.remember_as(complete)
         return records
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Earlier results by declared step, output, and parent or input of the pipeline that they descend from."""
+
+    by_parent: Mapping[tuple[str, str, str], Sequence[Earlier]]
+    by_root: Mapping[tuple[str, str, str], Sequence[Earlier]]
+
+
+def _index(records: Mapping[str, Mapping[str, Any]]) -> _Index:
+    by_parent: dict[tuple[str, str, str], list[Earlier]] = {}
+    by_root: dict[tuple[str, str, str], list[Earlier]] = {}
+    roots = _Roots(records)
+    for mfid, record in records.items():
+        if not is_complete(record) or "step" not in record:
+            continue
+        code = (record.get("activity") or {}).get("code") or {}
+        one = Earlier(mfid, record["recipe"], code.get("source", ""))
+        step = (record.get("pipeline") or {}).get("step") or record["step"]
+        for parent in {entry["mfid"] for entry in record["used"]}:
+            by_parent.setdefault((step, record["output"], parent), []).append(one)
+        for root in roots.of(mfid):
+            by_root.setdefault((step, record["output"], root), []).append(one)
+    return _Index(by_parent, by_root)
+
+
+class _Roots:
+    """The datasets that a result descends from and that this pipeline did not make."""
+
+    def __init__(self, records: Mapping[str, Mapping[str, Any]]) -> None:
+        self.records = records
+        self.known: dict[str, frozenset[str]] = {}
+
+    def of(self, mfid: str) -> frozenset[str]:
+        """Its roots; those of every ancestor are found on the way, without recursion."""
+        stack = [mfid]
+        while stack:
+            current = stack[-1]
+            parents = self._parents(current)
+            unknown = [parent for parent in parents if parent not in self.known and parent not in stack]
+            if unknown:
+                stack += unknown
+                continue
+            found = (self.known.get(parent, frozenset()) for parent in parents)
+            self.known[current] = frozenset().union(*found) if parents else frozenset((current,))
+            stack.pop()
+        return self.known[mfid]
+
+    def _parents(self, mfid: str) -> Sequence[str]:
+        record = self.records.get(mfid)
+        return [entry["mfid"] for entry in record.get("used", ())] if record else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -16,8 +17,8 @@ from typing import Any
 from crucible_lineage.datasets import DatasetRef, FileRef
 from crucible_lineage.errors import FileChangedError, InputError, StepError
 from crucible_lineage.hashing import file_sha256, stamp
-from crucible_lineage.pipeline.command import call_command
-from crucible_lineage.pipeline.inspection import validated_params
+from crucible_lineage.pipeline.command import CommandCall, call_command
+from crucible_lineage.pipeline.inspection import find_step, validated_params
 from crucible_lineage.pipeline.isolated import call_isolated
 from crucible_lineage.pipeline.job import StepJob
 from crucible_lineage.pipeline.outputs import MadeOutput, metadata_of, new_dataset, output_files
@@ -25,7 +26,7 @@ from crucible_lineage.provenance import Activity, git_state
 from crucible_lineage.recipe import derived_mfid, first_attempt
 from crucible_lineage.registry import find_by_recipe, look_up, register_output
 from crucible_lineage.session import Session
-from crucible_lineage.step import step_runner
+from crucible_lineage.step import Step, step_runner
 
 __all__ = ["Materialized", "materialize_step"]
 
@@ -103,20 +104,25 @@ def _execute(
 
 
 def _call(job: StepJob, arguments: Mapping[str, Any], outputs: Mapping[str, Path], folder: Path) -> Any:
-    if job.step is None:
-        params = job.inspection.params
-        return call_command(job.name, job.command, job.declared_in, arguments, params, folder, job.timeout_s)
+    if job.command:
+        call = CommandCall(job.name, job.command, job.declared_in, arguments, job.inspection.params, job.env)
+        return call_command(call, folder, job.timeout_s)
     if job.timeout_s is not None:
         paths = {**arguments, **outputs}
         uses, declared_in = job.inspection.uses, job.declared_in
         return call_isolated(job.name, uses, declared_in, paths, job.given, folder, job.timeout_s)
+    step = _step_of(job)
     token = step_runner.set(None)  # a step that calls another one calls a plain function
     try:
-        return job.step.function(**arguments, **validated_params(job.step, job.given), **outputs)
+        return step.function(**arguments, **validated_params(step, job.given), **outputs)
     except Exception as error:
         raise StepError(f"step {job.name!r} failed: {type(error).__name__}: {error}", step=job.name) from error
     finally:
         step_runner.reset(token)
+
+
+def _step_of(job: StepJob) -> Step[..., Any]:
+    return job.step or find_step(job.inspection.uses, job.declared_in)
 
 
 def _place_inputs(job: StepJob, folder: Path, session: Session) -> dict[str, Any]:
@@ -176,8 +182,8 @@ def _check_inputs(job: StepJob, before: Mapping[Path, Any], session: Session) ->
 
 
 def _git_of(job: StepJob) -> Mapping[str, Any] | None:
-    code = getattr(job.step.function, "__code__", None) if job.step else None
-    folder = job.declared_in if job.step is None else Path(code.co_filename).parent if code else None
+    code = None if job.command else getattr(_step_of(job).function, "__code__", None)
+    folder = job.declared_in if job.command else Path(code.co_filename).parent if code else None
     return git_state(folder) if folder and folder.is_dir() else None
 
 
@@ -186,7 +192,8 @@ def _attempt_folder(job: StepJob, session: Session) -> Iterator[Path]:
     """A fresh folder: removed on success, kept on failure so that one can look at what was left."""
     work = session.settings.data / "work"
     work.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{job.name}-", dir=work))
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", job.name)[:60]
+    folder = Path(tempfile.mkdtemp(prefix=f"{plain}-", dir=work))
     yield folder
     _remove(folder)
 

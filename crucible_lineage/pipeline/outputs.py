@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
+from types import SimpleNamespace
 from typing import Any
 
 from crucible_lineage.attached import ATTACHED_NAME
 from crucible_lineage.checksums import scan_file
+from crucible_lineage.datasets import FileRef
 from crucible_lineage.errors import InputError, StepError
 from crucible_lineage.ids import mfid_time
+from crucible_lineage.pipeline.command import LOG_FILE
 from crucible_lineage.pipeline.job import StepJob
 from crucible_lineage.pipeline.raw import described
 from crucible_lineage.provenance import Activity, step_record
@@ -89,17 +92,20 @@ def metadata_of(job: StepJob, result: Any) -> dict[str, dict[str, Any]]:
 
 
 def dataset_name(job: StepJob, output: str) -> str:
-    """The child's name: the declared template, or the first parent's name with the step's."""
+    """The child's name: the declared template, or the first parent's name with the step's and what was swept."""
     names = {part.role: _Named(part.dataset.name) for part in job.used}
+    step = job.name.partition("[")[0]
     if job.output.dataset_name is None:
-        suffix = job.name if len(job.inspection.outputs) == 1 else f"{job.name}.{output}"
-        return f"{job.used[0].dataset.name} ({suffix})"
+        suffix = step if len(job.inspection.outputs) == 1 else f"{step}.{output}"
+        return f"{job.used[0].dataset.name} ({', '.join(filter(None, (suffix, job.label)))})"
+    params = SimpleNamespace(**job.inspection.params)
     try:
-        return job.output.dataset_name.format(**names, output=output, step=job.name)
+        name = job.output.dataset_name.format(**names, output=output, step=step, params=params)
     except (KeyError, AttributeError, IndexError, ValueError) as error:
         raise InputError(
             f"step {job.name!r}: the name {job.output.dataset_name!r} cannot be filled in: {error}"
         ) from error
+    return name
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,7 @@ class _Named:
 
 
 def output_files(job: StepJob, output: str, folder: Path) -> tuple[LocalFile, ...]:
+    """The files that a step wrote for an output, with the log of a command. StepError if they cannot be a dataset."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     if not paths:
         message = f"step {job.name!r} wrote nothing into {output!r}; there is no dataset without a file"
@@ -117,9 +124,19 @@ def output_files(job: StepJob, output: str, folder: Path) -> tuple[LocalFile, ..
     if nested := [path.relative_to(folder) for path in paths if path.parent != folder]:
         message = f"step {job.name!r} wrote {nested[0]} into a subfolder; Crucible's files have plain names"
         raise StepError(message, step=job.name)
-    if ATTACHED_NAME in (path.name for path in paths):
-        message = f"step {job.name!r} wrote {ATTACHED_NAME}; that name is kept for provenance records"
+    if outside := [path.name for path in paths if not path.resolve().is_relative_to(folder.resolve())]:
+        message = f"step {job.name!r} left {outside[0]} as a link to a file outside of its folder; let it copy the file"
         raise StepError(message, step=job.name)
+    log = folder.parent / LOG_FILE if job.command else None
+    for name in (ATTACHED_NAME, *((LOG_FILE,) if log else ())):
+        if name in (path.name for path in paths):
+            raise StepError(f"step {job.name!r} wrote {name}; that name is kept for us", step=job.name)
     preview = job.inspection.thumbnail
     shown = next((path for path in paths if preview and fnmatchcase(path.name, preview)), None)
-    return tuple(LocalFile.of(path, scan_file(path), preview=path == shown) for path in paths)
+    files = [LocalFile.of(path, scan_file(path), preview=path == shown) for path in paths]
+    return (*files, *([_log_file(log)] if log and log.stat().st_size else []))
+
+
+def _log_file(path: Path) -> LocalFile:
+    checksums = scan_file(path)
+    return LocalFile(path, FileRef(path.name, checksums.sha256, checksums.size, log=True), checksums)

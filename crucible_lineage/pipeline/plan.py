@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from itertools import groupby
 from typing import Any, Protocol
 
-from crucible_lineage.datasets import DatasetRef, FileRef
-from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind import BoundPipeline, BoundStep
-from crucible_lineage.pipeline.spec import Source
+from crucible_lineage.datasets import DatasetRef
+from crucible_lineage.pipeline.differences import code_diff, differences
+from crucible_lineage.pipeline.expand import Instance
+from crucible_lineage.pipeline.inputs import Inputs
+from crucible_lineage.pipeline.used import used_datasets
 from crucible_lineage.recipe import UsedDataset, derived_mfid, step_recipe
 
-__all__ = ["Knowledge", "PipelinePlan", "StepPlan", "files_for_role", "plan", "plan_step", "used_datasets"]
+__all__ = ["Earlier", "Estimate", "Knowledge", "PipelinePlan", "StepPlan", "plan", "plan_instance"]
 
-FRESH, MISSING, INCOMPLETE, STALE = "fresh", "missing", "incomplete", "stale"
+FRESH, MISSING, INCOMPLETE, STALE, BLOCKED = "fresh", "missing", "incomplete", "stale", "blocked"
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """An earlier result of a step: its id and recipe, and the text that the function had."""
+
+    mfid: str
+    recipe: Mapping[str, Any]
+    source: str = ""
 
 
 class Knowledge(Protocol):
@@ -30,16 +40,27 @@ class Knowledge(Protocol):
     def attempt(self, first_mfid: str) -> int:
         """The latest attempt at the recipe whose first attempt has this id."""
 
-    def siblings(self, step: str, output: str) -> Sequence[tuple[str, Mapping[str, Any]]]:
-        """Id and recipe of each earlier result of this step, newest first."""
+    def made_from(self, step: str, output: str, parents: Collection[str]) -> Sequence[Earlier]:
+        """Earlier results of a declared step that were made from one of these datasets, newest first."""
+
+    def about(self, step: str, output: str, subject: Collection[str]) -> Sequence[Earlier]:
+        """Earlier results of a declared step that descend from all of these inputs, newest first."""
 
     def supersedes(self, mfid: str) -> str | None:
         """The dataset that this one was made to replace."""
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """What a step took when it was made before: wall-clock seconds, and bytes of its outputs."""
+
+    seconds: float | None = None
+    bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class StepPlan:
-    """What would be done for a step. An id is None while it depends on a parent that is not there yet.
+    """What would be done for an instance of a step. An id is None while it depends on a parent that is not there yet.
 
     `results` are the datasets of a fresh step; `supersedes` are the earlier ones that a stale step's would replace.
     """
@@ -51,20 +72,27 @@ class StepPlan:
     results: Mapping[str, DatasetRef] = field(default_factory=dict)
     supersedes: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 0
+    step: str = ""
+    code_diff: tuple[str, ...] = ()
+    estimate: Estimate = Estimate()
 
     def to_json(self) -> dict[str, Any]:
-        """The step's entry in `plan --json`."""
+        """The entry in `plan --json`."""
         return {
             "name": self.name,
+            "step": self.step or self.name,
             "state": self.state,
             "causes": list(self.causes),
             "datasets": dict(self.datasets),
+            "supersedes": dict(self.supersedes),
+            "code_diff": list(self.code_diff),
+            "estimate": {"seconds": self.estimate.seconds, "bytes": self.estimate.bytes},
         }
 
 
 @dataclass(frozen=True)
 class PipelinePlan:
-    """The plan of all steps, in the order in which they can run."""
+    """The plan of all instances, in an order in which they can run."""
 
     steps: tuple[StepPlan, ...]
 
@@ -79,172 +107,169 @@ class PipelinePlan:
 
 
 def plan(
-    pipeline: BoundPipeline,
-    inputs: Mapping[str, tuple[DatasetRef, ...] | None],
+    project: str,
+    instances: Mapping[str, Instance],
+    inputs: Inputs,
     knowledge: Knowledge,
     forced: Collection[str] = (),
+    current: set[str] | None = None,
 ) -> PipelinePlan:
-    """The plan. `inputs` holds the datasets of each input, None for one that is not registered yet.
+    """The plan. Steps (or instances) in `forced` are made again though their results are there.
 
-    Steps in `forced` are made again though their results are there.
+    `current` collects the results that are there and stay: no other instance replaces them.
     """
+    current = set() if current is None else current
+    claimed: set[str] = set()
     done: dict[str, StepPlan] = {}
-    for name, step in pipeline.steps.items():
-        waiting = [need for need in step.needs if done[need].state != FRESH]
-        new = [s.source for given in step.sources.values() for s in given if inputs.get(s.source, ()) is None]
-        if waiting or new:
-            done[name] = _waiting(step, [done[need] for need in waiting], new, inputs, done, knowledge)
-        else:
-            results = {need: done[need].results for need in step.needs}
-            used = used_datasets(step, inputs, results)
-            done[name] = plan_step(pipeline.spec.project, step, used, knowledge, forced=name in forced)
-    return PipelinePlan(tuple(done.values()))
+    for _, group in groupby(instances.values(), key=lambda instance: instance.step.name):
+        ready: list[tuple[Instance, _Identity]] = []
+        for instance in group:
+            unready = _unready(instance, inputs, done, knowledge)
+            if unready is not None:
+                done[instance.name] = unready
+                continue
+            results = {need: done[need].results for need in instance.needs}
+            ready.append((instance, _identify(project, instance, used_datasets(instance, inputs, results), knowledge)))
+        for _, identity in ready:
+            current.update(dataset.mfid for dataset in identity.results.values())
+        claimed |= current
+        for instance, identity in ready:
+            force = instance.name in forced or instance.step.name in forced
+            done[instance.name] = _planned(instance, identity, knowledge, claimed, forced=force)
+    return PipelinePlan(tuple(done[name] for name in instances))
 
 
-def plan_step(
-    project: str, step: BoundStep, used: Sequence[UsedDataset], knowledge: Knowledge, *, forced: bool = False
+def plan_instance(
+    project: str,
+    instance: Instance,
+    used: Sequence[UsedDataset],
+    knowledge: Knowledge,
+    claimed: set[str],
+    *,
+    forced: bool = False,
 ) -> StepPlan:
-    """The plan of one step whose parents are all there."""
-    code, params = step.inspection.code, step.inspection.params
+    """The plan of an instance whose parents are all there; what it replaces is claimed from now on."""
+    return _planned(instance, _identify(project, instance, used, knowledge), knowledge, claimed, forced=forced)
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """The recipes of an instance's outputs with their ids, those of the next attempt, and what is there of them."""
+
+    recipes: Mapping[str, Mapping[str, Any]]
+    mfids: Mapping[str, str]
+    again: Mapping[str, str]
+    attempt: int
+    results: Mapping[str, DatasetRef]
+
+
+def _identify(project: str, instance: Instance, used: Sequence[UsedDataset], knowledge: Knowledge) -> _Identity:
+    code, params = instance.inspection.code, instance.inspection.params
 
     def recipes(attempt: int) -> dict[str, dict[str, Any]]:
-        return {output: step_recipe(project, code, output, params, used, attempt) for output in step.inspection.outputs}
+        outputs = instance.inspection.outputs
+        return {output: step_recipe(project, code, output, params, used, attempt) for output in outputs}
 
-    first = {output: derived_mfid(recipe) for output, recipe in recipes(0).items()}
-    attempt = max(knowledge.attempt(mfid) for mfid in first.values())
-    latest = {output: derived_mfid(recipe) for output, recipe in recipes(attempt).items()} if attempt else first
-    results = {output: dataset for output, mfid in latest.items() if (dataset := knowledge.complete(mfid))}
-    if len(results) == len(latest):
+    latest = recipes(0)
+    mfids = {output: derived_mfid(recipe) for output, recipe in latest.items()}
+    attempt = max(knowledge.attempt(mfid) for mfid in mfids.values())
+    if attempt:
+        latest = recipes(attempt)
+        mfids = {output: derived_mfid(recipe) for output, recipe in latest.items()}
+    results = {output: dataset for output, mfid in mfids.items() if (dataset := knowledge.complete(mfid))}
+    whole = len(results) == len(mfids)
+    again = {output: derived_mfid(recipe) for output, recipe in recipes(attempt + 1).items()} if whole else {}
+    return _Identity(latest, mfids, again, attempt, results)
+
+
+def _planned(
+    instance: Instance, identity: _Identity, knowledge: Knowledge, claimed: set[str], *, forced: bool
+) -> StepPlan:
+    name, step, attempt = instance.name, instance.step.name, identity.attempt
+    if len(identity.results) == len(identity.mfids):
         if not forced:
-            return StepPlan(step.name, FRESH, (), latest, results, attempt=attempt)
-        again = {output: derived_mfid(recipe) for output, recipe in recipes(attempt + 1).items()}
-        return StepPlan(step.name, STALE, ("it is forced",), again, supersedes=latest, attempt=attempt + 1)
-    replaced, causes = _replaced(step, recipes(attempt), knowledge)
-    if any(knowledge.is_begun(mfid) for mfid in latest.values()):
-        causes = ["an earlier run did not finish"]
-        return StepPlan(step.name, INCOMPLETE, tuple(causes), latest, supersedes=replaced, attempt=attempt)
-    if replaced:
-        return StepPlan(step.name, STALE, tuple(causes), latest, supersedes=replaced, attempt=attempt)
-    return StepPlan(step.name, MISSING, ("it was never made",), latest, attempt=attempt)
+            return StepPlan(name, FRESH, (), identity.mfids, identity.results, attempt=attempt, step=step)
+        causes = ("it is forced",)
+        again = identity.again
+        return StepPlan(name, STALE, causes, again, supersedes=identity.mfids, attempt=attempt + 1, step=step)
+    replaced, why, changed = _replaced(instance, identity.recipes, knowledge, claimed)
+    if any(knowledge.is_begun(mfid) for mfid in identity.mfids.values()):
+        state, why = INCOMPLETE, ["an earlier run did not finish"]
+    elif replaced:
+        state = STALE
+    else:
+        state, why = MISSING, ["it was never made"]
+    return StepPlan(
+        name, state, tuple(why), identity.mfids, supersedes=replaced, attempt=attempt, step=step, code_diff=changed
+    )
 
 
 def _replaced(
-    step: BoundStep, recipes: Mapping[str, Mapping[str, Any]], knowledge: Knowledge
-) -> tuple[dict[str, str], list[str]]:
-    """The earlier results that these would replace, by output, and what differs from them."""
+    instance: Instance, recipes: Mapping[str, Mapping[str, Any]], knowledge: Knowledge, claimed: set[str]
+) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
+    """The earlier results that these would replace, by output; what differs from them, and how the code does."""
     replaced: dict[str, str] = {}
     causes: list[str] = []
+    changed: tuple[str, ...] = ()
     for output, recipe in recipes.items():
         earlier = [
-            (mfid, differences(other, recipe))
-            for mfid, other in knowledge.siblings(step.inspection.step, output)
-            if _same_subject(other, recipe, knowledge)
+            (one, differences(one.recipe, recipe))
+            for one in _same_subject(instance, output, recipe, knowledge)
+            if one.mfid not in claimed
         ]
         if earlier:
             nearest, found = min(earlier, key=lambda pair: len(pair[1]))  # the newest of the nearest
-            replaced[output] = nearest
-            causes = causes or [f"{cause} (since {nearest})" for cause in found]
-    return replaced, causes
+            replaced[output] = nearest.mfid
+            claimed.add(nearest.mfid)
+            if not causes:
+                causes = [f"{cause} (since {nearest.mfid})" for cause in found]
+                if nearest.recipe["code"] != recipe["code"]:
+                    changed = code_diff(nearest.source, instance.inspection.source)
+    return replaced, causes, changed
 
 
-def _same_subject(earlier: Mapping[str, Any], now: Mapping[str, Any], knowledge: Knowledge) -> bool:
-    """True if both results are about the same data: they share a parent, or one replaced a parent of the other.
+def _same_subject(
+    instance: Instance, output: str, recipe: Mapping[str, Any], knowledge: Knowledge
+) -> Sequence[Earlier]:
+    """Earlier results that are about the same data, newest first.
 
-    A pipeline that runs over many measurements makes many results with one step; only those of the same measurement
-    replace each other.
+    In a pipeline with `each`, those that descend from the same input of it; in others, those that share a parent, or
+    whose parent was replaced by one of this result's parents.
     """
-    old, new = _parents(earlier), _parents(now)
-    return bool(old & new) or any(knowledge.supersedes(mfid) in old for mfid in new)
+    step = instance.step.name
+    if instance.subject:
+        return knowledge.about(step, output, instance.subject)
+    parents = {entry["mfid"] for entries in recipe["inputs"].values() for entry in entries}
+    return knowledge.made_from(step, output, parents | {old for mfid in parents if (old := knowledge.supersedes(mfid))})
 
 
-def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two recipes of one step, in words."""
-    causes = []
-    if earlier["code"] != now["code"]:
-        causes.append(f"the code changed: {earlier['code'][:12]} -> {now['code'][:12]}")
-    packages, others = now.get("packages", {}), earlier.get("packages", {})
-    for name in sorted({*packages, *others}):
-        if others.get(name) != packages.get(name):
-            causes.append(f"package {name} changed: {others.get(name)} -> {packages.get(name)}")
-    for name in sorted({*earlier["params"], *now["params"]}):
-        old, new = earlier["params"].get(name), now["params"].get(name)
-        if old != new:
-            causes.append(f"parameter {name} changed: {old!r} -> {new!r}")
-    for role in sorted({*earlier["inputs"], *now["inputs"]}):
-        if earlier["inputs"].get(role) != now["inputs"].get(role):
-            causes.append(f"input {role} is another dataset or has other files")
-    return causes
+def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], knowledge: Knowledge) -> StepPlan | None:
+    """The plan of an instance whose parents are not all there; None if they are."""
+    name, step = instance.name, instance.step.name
+    outputs: dict[str, str | None] = dict.fromkeys(instance.inspection.outputs)
+    blocked = [instance.blocked] if instance.blocked else []
+    blocked += [f"parent {need} is blocked" for need in instance.needs if done[need].state == BLOCKED]
+    if blocked:
+        return StepPlan(name, BLOCKED, tuple(blocked), outputs, step=step)
+    waiting = [done[need] for need in instance.needs if done[need].state != FRESH]
+    new = [
+        f"input {feed.input} is not registered yet"
+        for feed in instance.feeds
+        if feed.input is not None and inputs[feed.input][feed.index].dataset is None
+    ]
+    if not waiting and not new:
+        return None
+    causes = tuple(dict.fromkeys([*(f"parent {parent.name} has to be made first" for parent in waiting), *new]))
+    stale = any(parent.state == STALE for parent in waiting) or _was_made(instance, inputs, done, knowledge)
+    return StepPlan(name, STALE if stale else MISSING, causes, outputs, step=step)
 
 
-def used_datasets(
-    step: BoundStep,
-    inputs: Mapping[str, tuple[DatasetRef, ...] | None],
-    results: Mapping[str, Mapping[str, DatasetRef]],
-) -> tuple[UsedDataset, ...]:
-    """The parents of a step in their roles, with the files it is given. InputError if a role's files do not fit."""
-    used = []
-    for role, sources in step.sources.items():
-        for source in sources:
-            for dataset in _datasets_of(source, inputs, results):
-                files = files_for_role(role, step.inspection.roles[role], dataset, source.files)
-                used.append(UsedDataset(role, dataset, files))
-    return tuple(used)
-
-
-def _datasets_of(
-    source: Source,
-    inputs: Mapping[str, tuple[DatasetRef, ...] | None],
-    results: Mapping[str, Mapping[str, DatasetRef]],
-) -> tuple[DatasetRef, ...]:
-    if source.source in results:
-        outputs = results[source.source]
-        return (outputs[source.output] if source.output else next(iter(outputs.values())),)
-    return inputs[source.source] or ()
-
-
-def files_for_role(role: str, shape: str, dataset: DatasetRef, pattern: str | None) -> tuple[FileRef, ...]:
-    """The files of a parent that a step is given in a role. InputError if there is none, or one has to be chosen."""
-    place = f"input {role!r}: dataset {dataset.mfid} ({dataset.name!r})"
-    files = [file for file in dataset.data_files if pattern is None or fnmatchcase(file.name, pattern)]
-    if not files:
-        raise InputError(f"{place} has no file {pattern or 'at all'}")
-    if shape == "file" and len(files) > 1:
-        names = ", ".join(file.name for file in files)
-        raise InputError(
-            f"{place} has several files: {names}; choose one with {role}: {{from: ..., files: NAME}}, "
-            "or annotate the input dict[str, Path]"
-        )
-    return tuple(files)
-
-
-def _waiting(
-    step: BoundStep,
-    waiting: Sequence[StepPlan],
-    new: Sequence[str],
-    inputs: Mapping[str, tuple[DatasetRef, ...] | None],
-    done: Mapping[str, StepPlan],
-    knowledge: Knowledge,
-) -> StepPlan:
-    """A step whose parents are not all there: stale if there are earlier results about the same data."""
-    causes = [f"parent {parent.name} has to be made first" for parent in waiting]
-    causes += [f"input {name} is not registered yet" for name in dict.fromkeys(new)]
-    there = {
-        dataset.mfid
-        for given in step.sources.values()
-        for source in given
-        for dataset in (*(inputs.get(source.source) or ()), *_results_of(source, done))
-    }
-    earlier = (
-        recipe for output in step.inspection.outputs for _, recipe in knowledge.siblings(step.inspection.step, output)
-    )
-    shared = any(there & _parents(recipe) for recipe in earlier)
-    state = STALE if shared or any(parent.state == STALE for parent in waiting) else MISSING
-    return StepPlan(step.name, state, tuple(causes), dict.fromkeys(step.inspection.outputs))
-
-
-def _results_of(source: Source, done: Mapping[str, StepPlan]) -> tuple[DatasetRef, ...]:
-    return tuple(done[source.source].results.values()) if source.source in done else ()
-
-
-def _parents(recipe: Mapping[str, Any]) -> set[str]:
-    return {entry["mfid"] for entries in recipe["inputs"].values() for entry in entries}
+def _was_made(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], knowledge: Knowledge) -> bool:
+    """True if there is an earlier result about the same data, as far as that can be told without all parents."""
+    outputs = instance.inspection.outputs
+    if instance.subject:
+        return any(knowledge.about(instance.step.name, output, instance.subject) for output in outputs)
+    there = {dataset.mfid for need in instance.needs for dataset in done[need].results.values()}
+    items = (inputs[feed.input][feed.index] for feed in instance.feeds if feed.input is not None)
+    there |= {item.dataset.mfid for item in items if item.dataset}
+    return any(knowledge.made_from(instance.step.name, output, there) for output in outputs)

@@ -12,7 +12,7 @@ from crucible_lineage.attached import recipe_sha256
 from crucible_lineage.datasets import DatasetRef, FileRef
 from crucible_lineage.errors import InputError, NotFoundError
 from crucible_lineage.ids import new_mfid
-from crucible_lineage.pipeline.spec import FileInput
+from crucible_lineage.pipeline.input_spec import FileInput
 from crucible_lineage.provenance import raw_record, read_record
 from crucible_lineage.recipe import derived_mfid, raw_mfid, raw_recipe
 from crucible_lineage.registry import LocalFile, NewDataset, find_by_recipe, look_up, register_output, samples_of
@@ -85,6 +85,7 @@ def register_raw(
             parents=raw.parents,
             samples=declared.samples,
             ingest=declared.ingest,
+            ingestor=declared.ingestor,
         ),
     )
     for file in raw.files:

@@ -10,7 +10,10 @@ import pytest
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind import bind_file
-from crucible_lineage.pipeline.run import LocalEngine, RunResult, make_plan, run_pipeline
+from crucible_lineage.pipeline.local import LocalEngine
+from crucible_lineage.pipeline.planning import make_plan
+from crucible_lineage.pipeline.result import RunResult
+from crucible_lineage.pipeline.run import run_pipeline
 from crucible_lineage.session import Session
 
 SCRIPT = """
@@ -45,7 +48,7 @@ def commands(lab: Any) -> Any:
 
 def run(path: Path, session: Session) -> RunResult:
     bound = bind_file(path, session.store)
-    return run_pipeline(bound, session, lambda: LocalEngine(bound, session, 2), lambda event: None)
+    return run_pipeline(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
 
 
 def test_a_command_makes_a_child_with_files_and_metadata(commands: Any, session: Session) -> None:

@@ -48,7 +48,7 @@ def test_every_value_knows_its_line_and_column() -> None:
         ("a: [1, 2\nb: 3\n", "not valid YAML"),
         ("? [1, 2]\n: 3\n", "a key must be"),
         ("", "empty"),
-        ("a: 1\n---\nb: 2\n", "not valid YAML"),
+        ("a: 1\n---\nb: 2\n", "a second document begins here"),
     ],
 )
 def test_what_is_no_plain_yaml_is_refused_with_its_place(text: str, words: str) -> None:

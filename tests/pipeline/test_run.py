@@ -9,7 +9,10 @@ import pytest
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind import bind_file
-from crucible_lineage.pipeline.run import LocalEngine, RunResult, StepEvent, make_plan, run_pipeline
+from crucible_lineage.pipeline.local import LocalEngine
+from crucible_lineage.pipeline.planning import make_plan
+from crucible_lineage.pipeline.result import RunResult, StepEvent
+from crucible_lineage.pipeline.run import Choice, run_pipeline
 from crucible_lineage.provenance import read_record
 from crucible_lineage.session import Session
 
@@ -17,7 +20,7 @@ from crucible_lineage.session import Session
 def run(path: Path, session: Session, seen: list[StepEvent] | None = None) -> RunResult:
     bound = bind_file(path, session.store)
     listen = seen.append if seen is not None else lambda event: None
-    return run_pipeline(bound, session, lambda: LocalEngine(bound, session, 2), listen)
+    return run_pipeline(bound, session, lambda: LocalEngine(session, 2), listen)
 
 
 def states(path: Path, session: Session) -> dict[str, str]:
@@ -241,7 +244,9 @@ def test_results_of_other_measurements_are_not_superseded(lab: Any, session: Ses
 def test_a_forced_step_is_a_new_attempt_beside_the_old(lab: Any, session: Session) -> None:
     first = run(lab.pipeline, session)
     bound = bind_file(lab.pipeline, session.store)
-    forced = run_pipeline(bound, session, lambda: LocalEngine(bound, session, 2), lambda event: None, forced=["scaled"])
+    forced = run_pipeline(
+        bound, session, lambda: LocalEngine(session, 2), lambda event: None, Choice(forced=("scaled",))
+    )
     assert forced.executed == ["scaled", "total"], "what was made from it is made again too"
     assert forced.datasets["scaled"] != first.datasets["scaled"]
     assert supersedes(forced.datasets["scaled"]["out"], session) == first.datasets["scaled"]["out"]

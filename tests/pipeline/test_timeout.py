@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from crucible_lineage.pipeline.bind import bind_file
-from crucible_lineage.pipeline.run import LocalEngine, RunResult, run_pipeline
+from crucible_lineage.pipeline.local import LocalEngine
+from crucible_lineage.pipeline.result import RunResult
+from crucible_lineage.pipeline.run import run_pipeline
 from crucible_lineage.session import Session
 
 
 def run(path: Path, session: Session) -> RunResult:
     bound = bind_file(path, session.store)
-    return run_pipeline(bound, session, lambda: LocalEngine(bound, session, 2), lambda event: None)
+    return run_pipeline(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
 
 
 def declare(lab: Any, body: str, timeout: float) -> Path:

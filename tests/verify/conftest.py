@@ -14,7 +14,9 @@ import httpx
 import pytest
 
 from crucible_lineage.pipeline.bind import bind_file
-from crucible_lineage.pipeline.run import LocalEngine, RunResult, run_pipeline
+from crucible_lineage.pipeline.local import LocalEngine
+from crucible_lineage.pipeline.result import RunResult
+from crucible_lineage.pipeline.run import run_pipeline
 from crucible_lineage.provenance import KEY
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -104,6 +106,6 @@ def made(
 def run(pipeline: Path, data: Path) -> RunResult:
     with Session(Settings(data)) as session:
         bound = bind_file(pipeline, session.store)
-        result = run_pipeline(bound, session, lambda: LocalEngine(bound, session, 2), lambda event: None)
+        result = run_pipeline(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
         assert result.ok, json.dumps(result.to_json())
         return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,10 @@ def set_generated(record: dict[str, Any]) -> None:
     record["generated"][0]["sha256"] = "0" * 64
 
 
+def set_generated_size(record: dict[str, Any]) -> None:
+    record["generated"][0]["size"] = 1
+
+
 def set_status(record: dict[str, Any]) -> None:
     record["status"] = "incomplete"
 
@@ -107,6 +112,8 @@ def set_code(record: dict[str, Any]) -> None:
         (set_step, "changed-record"),
         (set_activity, "changed-record"),
         (set_generated, "file-changed"),
+        (set_generated, "changed-record"),
+        (set_generated_size, "changed-record"),
         (set_status, "incomplete"),
         (set_schema, "record-damaged"),
     ],
@@ -114,6 +121,51 @@ def set_code(record: dict[str, Any]) -> None:
 def test_an_edited_record_is_found(made: Any, edit: Any, expected: str) -> None:
     made.edit_record(made.scaled, edit)
     assert (expected, (made.scaled,)) in made.findings()
+
+
+@pytest.mark.parametrize("value", [4.0, "3.0", None, {"factor": 3.0}, [3.0]])
+def test_scientific_metadata_edited_afterwards_are_found(made: Any, value: object) -> None:
+    made.api("PATCH", f"/resources/{made.scaled}/metadata", json={"factor": value})
+    assert made.findings() == {("metadata-changed", (made.scaled,))}
+
+
+def test_scientific_metadata_that_are_gone_are_found_and_named(made: Any) -> None:
+    metadata = made.session.client.metadata.get(made.scaled)
+    del metadata["factor"]
+    made.session.client.metadata.replace(made.scaled, metadata)
+    (finding,) = verify_dataset(made.session, made.scaled).findings
+    assert (finding.check, finding.ids) == ("metadata-changed", (made.scaled,))
+    assert "/factor" in finding.message
+    assert finding.command == "crucible-lineage run PIPELINE --force STEP"
+
+
+def test_scientific_metadata_that_come_later_are_no_fault(made: Any) -> None:
+    made.api("PATCH", f"/resources/{made.scaled}/metadata", json={"read": {"lines": 3}, "remark": "nice"})
+    assert made.findings() == set()
+
+
+def test_a_file_replaced_together_with_its_entry_in_the_record_is_found(made: Any, tmp_path: Path) -> None:
+    other = tmp_path / "total.txt"
+    other.write_text("9")
+    made.session.client.files.upload(made.total, other, replace=True)
+    digest = hashlib.sha256(b"9").hexdigest()
+    made.edit_record(made.total, lambda record: record["generated"][-1].update(sha256=digest, size=1))
+    assert made.findings() == {("changed-record", (made.total,))}
+
+
+def test_a_record_of_an_older_version_is_not_asked_for_what_it_cannot_know(made: Any) -> None:
+    def older(record: dict[str, Any]) -> None:
+        for name in ("result", "registrar", "completed"):
+            del record[name]
+
+    made.edit_record(made.scaled, older)
+    made.api("PATCH", f"/resources/{made.scaled}/metadata", json={"factor": 4.0})
+    assert made.findings() == set()
+
+
+def test_a_record_completed_by_a_registration_that_was_taken_over_is_incomplete(made: Any) -> None:
+    made.edit_record(made.scaled, lambda record: record.update(registrar="other-1"))
+    assert made.findings() == {("incomplete", (made.scaled,))}
 
 
 def test_a_parent_that_a_record_was_edited_to_name_is_missing(made: Any) -> None:

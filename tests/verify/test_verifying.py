@@ -12,8 +12,9 @@ import pytest
 
 from crucible_lineage.pipeline.bind import bind_file
 from crucible_lineage.pipeline.raw import existing_dataset, hash_files, register_raw
-from crucible_lineage.pipeline.run import LocalEngine, run_pipeline
-from crucible_lineage.pipeline.spec import FileInput
+from crucible_lineage.pipeline.local import LocalEngine
+from crucible_lineage.pipeline.run import run_pipeline
+from crucible_lineage.pipeline.input_spec import FileInput
 from crucible_lineage.provenance import KEY
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -24,7 +25,7 @@ def rerun(lab: Any, made: Any) -> None:
     """What `crucible-lineage run PIPELINE --refresh` does."""
     made.session.store.forget()
     bound = bind_file(lab.pipeline, made.session.store)
-    assert run_pipeline(bound, made.session, lambda: LocalEngine(bound, made.session, 2), lambda event: None).ok
+    assert run_pipeline(bound, made.session, lambda: LocalEngine(made.session, 2), lambda event: None).ok
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_what_was_made_from_a_dataset_of_others_is_verified_against_its_files(
         """
     )
     bound = bind_file(lab.pipeline, made.session.store)
-    ran = run_pipeline(bound, made.session, lambda: LocalEngine(bound, made.session, 2), lambda event: None)
+    ran = run_pipeline(bound, made.session, lambda: LocalEngine(made.session, 2), lambda event: None)
     assert made.findings(read_bytes=True) == set()
     changed = tmp_path / "map.txt"
     changed.write_text("3 2 1")
@@ -107,14 +108,14 @@ def test_a_parent_that_is_gone_is_found_where_it_was_known(made: Any, colleague:
 
 
 def test_an_id_that_the_server_chose_is_known_by_its_keyword(made: Any, tmp_path: Path) -> None:
-    record, files = made.record(made.total), made.session.client.files.list(made.total)
+    metadata, files = made.session.client.metadata.get(made.total), made.session.client.files.list(made.total)
     contents = {file.filename: made.session.client.files.download_bytes(file) for file in files}
     made.session.store.forget()
     for table in ("name_parts", "metadata_words"):
         made.sql(f"DELETE FROM {table} WHERE rowid = (SELECT id FROM resource WHERE mfid = ?)", made.total)
     made.sql("DELETE FROM resource WHERE mfid = ?", made.total)
     datasets = made.session.client.datasets
-    chosen = datasets.create({"project_id": "lab"}, scientific_metadata={KEY: record}).dsid
+    chosen = datasets.create({"project_id": "lab"}, scientific_metadata=metadata).dsid
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
         made.session.client.files.upload(chosen, tmp_path / name)

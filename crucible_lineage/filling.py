@@ -1,0 +1,215 @@
+"""A dataset to be registered, and what a registration puts into the one that it holds. Every call can be repeated."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crucible_lineage.attached import ATTACHED_NAME
+from crucible_lineage.checksums import FileChecksums, scan_file
+from crucible_lineage.claims import Claim, require_held, start_over
+from crucible_lineage.datasets import FileRef
+from crucible_lineage.errors import FileConflictError, NotFoundError
+
+if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
+    from crucible_lineage.client import CrucibleClient
+    from crucible_lineage.client.outgoing import UploadedFile
+
+__all__ = ["LocalFile", "NewDataset", "Put", "fill", "take_back", "tidy"]
+
+MOST_CONFLICTS = 4  # chosen: an overtaken registration may send each file once more
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file on disk, what it is called in the dataset, and its checksums, so that it is not read for them again."""
+
+    path: Path
+    ref: FileRef
+    checksums: FileChecksums
+
+    @classmethod
+    def of(cls, path: Path, checksums: FileChecksums, *, preview: bool = False) -> LocalFile:
+        """The file under its own name."""
+        return cls(path, FileRef(path.name, checksums.sha256, checksums.size, preview), checksums)
+
+
+@dataclass(frozen=True)
+class NewDataset:
+    """A dataset to be registered: what it is, how it came to be, where it belongs.
+
+    `fields` are those of Crucible's dataset record (project_id, dataset_name, measurement ...), `record` is the
+    provenance record, `metadata` the scientific metadata beside it.
+    """
+
+    mfid: str
+    fields: Mapping[str, Any]
+    record: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    files: tuple[LocalFile, ...]
+    keywords: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+    samples: tuple[str, ...] = ()
+    ingest: bool = True
+    ingestor: str | None = None
+    ingestion_timeout_s: float = 60.0
+
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+        return str(self.fields["dataset_name"])
+
+
+@dataclass
+class Put:
+    """What this process has sent, by file name and thumbnail id, should another registration turn out to be faster."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    thumbnails: dict[int, str] = field(default_factory=dict)
+    shown: int | None = None
+
+
+def fill(client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes | None, put: Put) -> None:
+    """Everything is there but the word that it is complete.
+
+    ConflictError, or NotFoundError, also where another registration has taken over meanwhile.
+    """
+    mfid = held.mfid
+    for keyword in new.keywords:
+        client.datasets.add_keyword(mfid, keyword)
+    for parent in dict.fromkeys(new.parents):
+        client.datasets.link_parent_child(parent, mfid, relationship_type="is_derived_from")
+    for sample in dict.fromkeys(new.samples):
+        client.datasets.add_sample(mfid, sample)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [*new.files, *_attached_file(Path(folder), attached)]
+        uploaded = [_upload(client, held, file, put) for file in files]
+    if held.found is not None:
+        _start_over(client, new, held)
+    preview = next((file for file in new.files if file.ref.preview), None)
+    if preview is not None:
+        _show(client, held, preview, put)
+    if new.ingest:
+        _ingest(client, held, new, uploaded)
+
+
+def tidy(client: CrucibleClient, new: NewDataset, held: Claim, put: Put) -> None:
+    """What an unfinished attempt has left is gone: its files of other names, its picture.
+
+    To be called when the dataset is complete, since then nobody can take it over: what is taken away earlier might
+    belong to whoever has.
+    """
+    if held.found is None:
+        return
+    theirs = {entry["name"]: bool(entry.get("preview")) for entry in held.found.get("generated", ())}
+    ours = {file.ref.name: file.ref.preview for file in new.files}
+    if not held.is_same:
+        kept = ours.keys() | {held.record.get("attached", {}).get("name")}
+        for stored in client.files.list(held.mfid):
+            if stored.filename in theirs.keys() | {ATTACHED_NAME} and stored.filename not in kept:
+                _quietly(client.files.delete, stored.mfid)
+    if pictures := {name for name, preview in {**theirs, **ours}.items() if preview}:
+        for picture in client.datasets.get_thumbnails(held.mfid):
+            if picture.thumbnail_name in pictures and picture.id != put.shown:
+                _quietly(client.datasets.delete_thumbnail, held.mfid, picture.id)
+
+
+def take_back(client: CrucibleClient, mfid: str, put: Put, record: Mapping[str, Any]) -> None:
+    """What this process has sent and does not belong to the complete `record` of another registration is gone."""
+    previews = {entry["name"]: bool(entry.get("preview")) for entry in record["generated"]}
+    names = previews.keys() | {record.get("attached", {}).get("name")}
+    for name, file_mfid in put.files.items():
+        if name not in names:
+            _quietly(client.files.delete, file_mfid)
+    if put.thumbnails:
+        shown = [picture.thumbnail_name for picture in client.datasets.get_thumbnails(mfid)]
+        for number, name in put.thumbnails.items():
+            if shown.count(name) > 1 or not previews.get(name):
+                _quietly(client.datasets.delete_thumbnail, mfid, number)
+
+
+def _attached_file(folder: Path, content: bytes | None) -> list[LocalFile]:
+    """The part of a long record that does not fit into metadata is a file of the dataset."""
+    if content is None:
+        return []
+    path = folder / ATTACHED_NAME
+    path.write_bytes(content)
+    return [LocalFile.of(path, scan_file(path))]
+
+
+def _upload(client: CrucibleClient, held: Claim, file: LocalFile, put: Put) -> UploadedFile:
+    """The file, uploaded. An unfinished attempt's other content under this name is taken away first.
+
+    That is safe, since only what belongs to a complete record was ever given to anyone. It is not replaced: a
+    replacement takes as long as the upload, and would hit whoever took over meanwhile.
+    """
+    upload = partial(client.files.upload, held.mfid, file.path, filename=file.ref.name, checksums=file.checksums)
+    for attempt in range(MOST_CONFLICTS):
+        try:
+            uploaded = upload()
+            break
+        except FileConflictError as conflict:
+            if attempt == MOST_CONFLICTS - 1:
+                raise
+            require_held(client, held)
+            _quietly(client.files.delete, conflict.file_mfid)
+    if not uploaded.existed:
+        put.files[file.ref.name] = uploaded.file.mfid
+    return uploaded
+
+
+def _start_over(client: CrucibleClient, new: NewDataset, held: Claim) -> None:
+    """The metadata are ours alone, and pictures that were made of another attempt's files are gone.
+
+    Its ingestions are waited for first, since each would add to that again.
+    """
+    if held.is_same:
+        start_over(client, held)
+        return
+    for request in client.ingestions.list(dataset_mfid=held.mfid):
+        if request.is_open:
+            client.ingestions.wait(request.id, timeout_s=new.ingestion_timeout_s)
+    start_over(client, held)
+    read = {entry["name"] for entry in (held.found or {}).get("generated", ()) if not entry.get("preview")}
+    for picture in client.datasets.get_thumbnails(held.mfid):
+        if picture.thumbnail_name in read:
+            require_held(client, held)
+            _quietly(client.datasets.delete_thumbnail, held.mfid, picture.id)
+
+
+def _show(client: CrucibleClient, held: Claim, preview: LocalFile, put: Put) -> None:
+    """The dataset shows this picture; one that an earlier attempt left there is gone when all is tidied up."""
+    name, content = preview.ref.name, base64.b64encode(preview.path.read_bytes()).decode()
+    present = client.datasets.get_thumbnails(held.mfid) if held.found is not None and held.is_same else []
+    same = [shown for shown in present if (shown.thumbnail_name, shown.thumbnail_b64str) == (name, content)]
+    shown = same[0] if same else client.datasets.add_thumbnail(held.mfid, preview.path, name=name)
+    put.shown = shown.id
+    if not same:
+        put.thumbnails[shown.id] = name
+
+
+def _ingest(client: CrucibleClient, held: Claim, new: NewDataset, uploaded: list[UploadedFile]) -> None:
+    """Ingestion of each data file, asked for once and waited for; that it fails does not make the data less whole."""
+    asked = {}
+    if held.found is not None and held.is_same:
+        asked = {entry.file_mfid: entry for entry in client.ingestions.list(dataset_mfid=held.mfid)}
+    requests = []
+    for file, sent in zip(new.files, uploaded, strict=False):
+        if file.ref.is_data:
+            request = asked.get(sent.file.mfid) if sent.existed else None
+            requests.append(request or client.ingestions.request(sent.file.mfid, new.ingestor))
+    for request in requests:
+        client.ingestions.wait(request.id, timeout_s=new.ingestion_timeout_s)
+
+
+def _quietly(delete: Any, *arguments: Any) -> None:
+    """Done, also if another process was faster."""
+    try:
+        delete(*arguments)
+    except NotFoundError:
+        return

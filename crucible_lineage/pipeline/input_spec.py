@@ -1,0 +1,256 @@
+"""What may stand under `inputs:` in a declaration: files, datasets, selections, results of another pipeline.
+
+Each kind may be one dataset, a list, or, with `each`, one instance of the steps per dataset. `match` pairs an input
+with another one by fields of their records.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.ids import is_mfid
+
+__all__ = [
+    "INPUT_KINDS",
+    "DatasetFields",
+    "DatasetInput",
+    "Declared",
+    "EachInput",
+    "FileInput",
+    "PipelineInput",
+    "ResultInput",
+    "SelectInput",
+    "located",
+]
+
+PACKAGE = "package:"
+_WILD = frozenset("*?[")
+
+
+class Declared(BaseModel):
+    """What is declared has just the keys that are known, and does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetFields(Declared):
+    """Fields of a dataset's record that a declaration may set."""
+
+    dataset_name: str | None = None
+    measurement: str | None = None
+    data_type: str | None = None
+    session_name: str | None = None
+    instrument_name: str | None = None
+    instrument_id: str | None = None
+    keywords: tuple[str, ...] = ()
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    public: bool = False
+
+
+class _Paired(Declared):
+    """`match: {spectrum: [instrument_name]}`: for each dataset of `spectrum`, the one with the same instrument."""
+
+    match: dict[str, tuple[str, ...]] | None = None
+
+    @field_validator("match", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            if len(value) != 1:
+                raise ValueError("an input is matched with one other input, as in {spectrum: [instrument_name]}")
+            return {name: [fields] if isinstance(fields, str) else fields for name, fields in value.items()}
+        return value
+
+    @property
+    def partner(self) -> str | None:
+        """The input that this one is matched with."""
+        return next(iter(self.match)) if self.match else None
+
+
+class FileInput(_Paired, DatasetFields):
+    """A measured file (or several) that is registered as a raw dataset if it is new.
+
+    `timestamp` is when it was measured. Where that is not known, `known_since` may name a moment at which the data was
+    known to exist: it orders the id, as a timestamp would, and claims nothing in the record. With `each`, every file is
+    a dataset of its own. `folder` is what relative paths start from.
+    """
+
+    file: str | tuple[str, ...]
+    each: bool = False
+    timestamp: datetime | None = None
+    known_since: datetime | None = None
+    samples: tuple[str, ...] = ()
+    ingest: bool = True
+    ingestor: str | None = None
+    folder: Path = Path()
+
+    @field_validator("samples")
+    @classmethod
+    def _mfids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_require_mfid(mfid) for mfid in value)
+
+    @field_validator("timestamp", "known_since")
+    @classmethod
+    def _with_zone(cls, value: datetime | None) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError("the time zone is missing; write it as in 2024-05-01T12:00:00+02:00, or Z for UTC")
+        return value
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files on disk, as they are now; a pattern (`*`, `?`, `[`) stands for those that match, in order."""
+        names = [self.file] if isinstance(self.file, str) else list(self.file)
+        return [path for name in names for path in _matching(name, self.folder)]
+
+    @property
+    def is_pattern(self) -> bool:
+        """True if one of the names is a pattern."""
+        return any(_WILD & set(name) for name in ([self.file] if isinstance(self.file, str) else self.file))
+
+    def of_each(self) -> tuple[FileInput, ...]:
+        """The datasets: one of all files, or, with `each`, one a file."""
+        if not self.each:
+            return (self,)
+        return tuple(self.model_copy(update={"file": str(path), "each": False}) for path in self.paths)
+
+
+class DatasetInput(_Paired):
+    """A dataset that exists, by its MFID, or several."""
+
+    dataset: tuple[str, ...]
+    each: bool = False
+
+    @field_validator("dataset", mode="before")
+    @classmethod
+    def _list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("dataset")
+    @classmethod
+    def _mfids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_require_mfid(mfid) for mfid in value)
+
+
+class SelectInput(_Paired):
+    """All complete datasets of the project that match these filters, oldest first; none that another one supersedes."""
+
+    select: dict[str, Any]
+    each: bool = False
+
+
+class ResultInput(_Paired):
+    """What a step of another pipeline made: its current results, which have to be there."""
+
+    pipeline: str
+    step: str
+    output: str | None = None
+    each: bool = False
+    folder: Path = Path()
+
+    @property
+    def path(self) -> Path:
+        """The other declaration."""
+        return located(self.pipeline, self.folder)
+
+
+class EachInput(_Paired):
+    """Datasets declared one by one; what stands beside `each` holds for all of them."""
+
+    each: tuple[FileInput | DatasetInput, ...] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spread(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or not isinstance(value.get("each"), (list, tuple)):
+            return value
+        shared = {name: part for name, part in value.items() if name not in ("each", "match")}
+        entries = [_over(shared, entry) if isinstance(entry, Mapping) else entry for entry in value["each"]]
+        return {"each": entries, "match": value.get("match")}
+
+    @model_validator(mode="after")
+    def _flat(self) -> Self:
+        if any(entry.each or entry.match for entry in self.each):
+            raise ValueError("`each` and `match` stand beside the list, not in it")
+        return self
+
+
+def _over(shared: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry with what is shared; metadata of both."""
+    both = {**shared, **entry}
+    if isinstance(shared.get("metadata"), Mapping) and isinstance(entry.get("metadata"), Mapping):
+        both["metadata"] = {**shared["metadata"], **entry["metadata"]}
+    return both
+
+
+INPUT_KINDS: Mapping[str, type[Declared]] = {
+    "each": EachInput,
+    "file": FileInput,
+    "dataset": DatasetInput,
+    "select": SelectInput,
+    "pipeline": ResultInput,
+}
+
+
+def _input_kind(value: Any) -> str | None:
+    if isinstance(value, Declared):
+        return next(kind for kind, model in INPUT_KINDS.items() if type(value) is model)
+    keys = value if isinstance(value, dict) else {}
+    if isinstance(keys.get("each"), (list, tuple)):
+        return "each"
+    return next((kind for kind in INPUT_KINDS if kind in keys and kind != "each"), None)
+
+
+PipelineInput = Annotated[
+    Annotated[EachInput, Tag("each")]
+    | Annotated[FileInput, Tag("file")]
+    | Annotated[DatasetInput, Tag("dataset")]
+    | Annotated[SelectInput, Tag("select")]
+    | Annotated[ResultInput, Tag("pipeline")],
+    Discriminator(
+        _input_kind,
+        custom_error_type="input_kind",
+        custom_error_message="it needs one of the keys file, dataset, select, pipeline, crux, or each with a list",
+    ),
+]
+
+
+def _require_mfid(value: str) -> str:
+    if not is_mfid(value):
+        raise ValueError("this is no MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
+    return value
+
+
+def located(name: str, folder: Path = Path()) -> Path:
+    """The file of that name: `package:NAME/PATH` lies in an installed package, a relative path starts from `folder`."""
+    if not name.startswith(PACKAGE):
+        return folder / name
+    package, _, rest = name.removeprefix(PACKAGE).partition("/")
+    try:
+        spec = find_spec(package)
+    except ModuleNotFoundError:
+        spec = None
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    if not folders:
+        raise InputError(f"{name}: there is no package {package!r} here")
+    return Path(folders[0]) / rest
+
+
+def _matching(name: str, folder: Path) -> list[Path]:
+    """The file of that name, or those that fit the pattern; a file that is called like a pattern is meant itself."""
+    path = located(name, folder)
+    if path.exists() or not _WILD & set(name):
+        return [path]
+    if name.startswith(PACKAGE):
+        package, _, pattern = name.partition("/")
+        folder = located(f"{package}/")
+    else:
+        pattern = name
+    return [folder / found for found in sorted(glob.glob(pattern, root_dir=folder, recursive=True))]  # noqa: PTH207 (absolute patterns too)

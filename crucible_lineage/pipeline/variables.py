@@ -1,0 +1,69 @@
+"""`${params.NAME}` and `${env.NAME}` in a declaration: what they stand for, and where they may not stand."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from crucible_lineage.pipeline.document import Location
+
+__all__ = ["Variables"]
+
+_REFERENCE = re.compile(r"\$(\$)?\{([^{}]*)\}")
+
+
+@dataclass
+class Variables:
+    """The values that references stand for. `find` is told of every fault, with its place.
+
+    `allowed` are the variables of `environ` that may be read; `secret_places` are the places that took a value from it:
+    it is not to be shown.
+    """
+
+    params: Mapping[str, Any]
+    allowed: tuple[str, ...]
+    environ: Mapping[str, str]
+    find: Callable[[Location, str], None]
+    secret_places: set[Location] = field(default_factory=set)
+
+    def filled(self, value: Any, location: Location) -> Any:
+        """The value with all references in it filled in; text that is just one reference becomes what it stands for."""
+        if isinstance(value, dict):
+            return {key: self.filled(part, (*location, key)) for key, part in value.items()}
+        if isinstance(value, list):
+            return [self.filled(part, (*location, index)) for index, part in enumerate(value)]
+        if not isinstance(value, str) or "${" not in value:
+            return value
+        whole = _REFERENCE.fullmatch(value)
+        if whole and not whole[1]:
+            return self._value(whole[2], location)
+        return _REFERENCE.sub(lambda found: self._text(found, location), value)
+
+    def _text(self, found: re.Match[str], location: Location) -> str:
+        return f"${{{found[2]}}}" if found[1] else str(self._value(found[2], location))
+
+    def _value(self, reference: str, location: Location) -> Any:
+        kind, _, name = reference.partition(".")
+        if kind == "params" and name in self.params:
+            return self.params[name]
+        if kind == "env" and name in self.allowed:
+            self.secret_places.add(location)
+            if name not in self.environ:
+                self.find(location, f"the environment variable {name} is not set")
+            return self.environ.get(name, "")
+        self.find(location, self._fault(kind, name, reference))
+        return ""
+
+    def _fault(self, kind: str, name: str, reference: str) -> str:
+        if kind == "env" and name:
+            return f"${{{reference}}}: name the variable first, as in `env: [{name}]` at the top"
+        if kind == "params" and name:
+            near = difflib.get_close_matches(name, self.params, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(self.params) or 'none'}"
+            return f"${{{reference}}}: `params:` at the top has no {name!r}; {hint}"
+        return (
+            f"${{{reference}}} stands for nothing; write ${{params.NAME}} or ${{env.NAME}}, or $${{ for the text itself"
+        )

@@ -1,0 +1,86 @@
+"""What a registration left in a dataset, as one hash each: its scientific metadata and its list of files.
+
+The id of a dataset follows from its recipe and cannot hold its result, which is known only afterwards. These hashes
+stand in the provenance record, so that a later edit of the metadata shows. Ingestion may add keys: only those that
+were registered are compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from crucible_lineage.ids import canonical_json
+
+__all__ = ["changed_keys", "generated_sha256", "result_of"]
+
+MOST_KEYS = 1000  # chosen: where metadata have more values than this, the outermost keys stand for what is in them
+_ABSENT = object()
+
+
+def result_of(metadata: Mapping[str, Any], generated: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The `result` part of a provenance record; `metadata` is what was registered, without the record itself."""
+    keys = [_pointer(path) for path, _ in _leaves(metadata)]
+    if len(keys) > MOST_KEYS:
+        keys = [_pointer((key,)) for key in metadata]
+    keys.sort()
+    return {
+        "keys": keys,
+        "metadata_sha256": _metadata_sha256(keys, metadata),
+        "generated_sha256": generated_sha256(generated),
+    }
+
+
+def changed_keys(result: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
+    """The keys that have gone, or all registered ones if a value among them is not what it was; empty if all is so."""
+    keys = list(result["keys"])
+    if gone := [key for key in keys if _value(metadata, key) is _ABSENT]:
+        return gone
+    return keys if _metadata_sha256(keys, metadata) != result["metadata_sha256"] else []
+
+
+def generated_sha256(generated: Iterable[Mapping[str, Any]]) -> str:
+    """A hash of a record's list of files, in whatever order they stand."""
+    entries = sorted((dict(file) for file in generated), key=lambda file: str(file["name"]))
+    return hashlib.sha256(canonical_json(entries)).hexdigest()
+
+
+def _metadata_sha256(keys: Iterable[str], metadata: Mapping[str, Any]) -> str:
+    pairs = [[key, _one_spelling(_value(metadata, key))] for key in keys]
+    return hashlib.sha256(canonical_json(pairs)).hexdigest()
+
+
+def _leaves(document: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(path, value) of everything that is no object."""
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, (*above, str(key)))
+        else:
+            yield (*above, str(key)), value
+
+
+def _pointer(path: tuple[str, ...]) -> str:
+    """A path as JSON Pointer (RFC 6901)."""
+    return "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in path)
+
+
+def _value(document: Mapping[str, Any], pointer: str) -> Any:
+    value: Any = document
+    for part in pointer.split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        if not isinstance(value, Mapping) or key not in value:
+            return _ABSENT
+        value = value[key]
+    return value
+
+
+def _one_spelling(value: Any) -> Any:
+    """Numbers as a database may return them: 1e22 may come back as the whole number that it is."""
+    if isinstance(value, Mapping):
+        return {str(key): _one_spelling(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_one_spelling(item) for item in value]
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**53:
+        return float(value) if abs(value) < 10**300 and int(float(value)) == value else value
+    return value

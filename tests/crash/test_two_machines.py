@@ -1,0 +1,211 @@
+"""Two machines register the same nondeterministic step at once: what is there at the end is one attempt, whole.
+
+One of them is held at a call, just before it is sent or just after it was answered, while the other goes on; then the
+other is held, too, while the first goes on. Every attempt has files, metadata and a run id of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from crucible_lineage.checksums import scan_file
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.datasets import DatasetRef
+from crucible_lineage.ids import derive_mfid, new_mfid
+from crucible_lineage.provenance import KEY, Activity, agent, is_complete, step_record
+from crucible_lineage.recipe import UsedDataset
+from crucible_lineage.registry import LocalFile, NewDataset, register_output
+from crucible_lineage.server import RunningServer, start_server
+
+STEP = int(os.environ.get("CRASH_STEP", "12"))  # `make crash` tries every pair of calls
+PATIENCE_S = 0.05
+MOST_CALLS = 60
+NOW = "2026-01-01T00:00:00+00:00"
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+class Gate(httpx.BaseTransport):
+    """Holds one request: `before` it is sent, or `after` it was answered. `reached` and `opened` say how it stands."""
+
+    def __init__(self) -> None:
+        self.wire = httpx.HTTPTransport()
+        self.calls = itertools.count(1)
+        self.number, self.when = 0, "before"
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        mine = next(self.calls) == self.number
+        if mine and self.when == "before":
+            self._hold()
+        response = self.wire.handle_request(request)
+        if mine and self.when == "after":
+            response.read()
+            self._hold()
+        return response
+
+    def close(self) -> None:
+        self.wire.close()
+
+    def _hold(self) -> None:
+        self.reached.set()
+        assert self.opened.wait(60)
+
+
+class Machine:
+    """A machine that made the result once, with bytes, a picture, metadata and even a file name of this attempt."""
+
+    def __init__(self, server: RunningServer, folder: Path, parent: str, nonce: str, name: str) -> None:
+        self.name, self.gate = name, Gate()
+        self.client = CrucibleClient(server.url, server.api_key, transport=self.gate, state_folder=folder / "uploads")
+        self.folder = folder
+        self.new = self._result(parent, nonce)
+        self.outcome: DatasetRef | BaseException | None = None
+        self.thread = threading.Thread(target=self._register, daemon=True)
+
+    def run(self, number: int = 0, when: str = "before") -> None:
+        """The registration is under way, or held at this call, or over."""
+        self.gate.number, self.gate.when = number, when
+        self.thread.start()
+        while self.thread.is_alive() and not self.gate.reached.wait(0.002):
+            if number == 0:
+                self.thread.join(60)
+
+    def finish(self) -> DatasetRef:
+        self.gate.opened.set()
+        self.thread.join(60)
+        assert isinstance(self.outcome, DatasetRef), f"{self.name}: {self.outcome!r}"
+        return self.outcome
+
+    @property
+    def was_held(self) -> bool:
+        return self.gate.reached.is_set()
+
+    def _register(self) -> None:
+        try:
+            self.outcome = register_output(self.client, self.new, f"machine{self.name}", patience_s=PATIENCE_S)
+        except BaseException as error:
+            self.outcome = error
+
+    def _result(self, parent: str, nonce: str) -> NewDataset:
+        contents = {
+            "noise.txt": f"noise of {self.name}".encode(),
+            f"log-{self.name}.txt": f"log of {self.name}".encode(),
+            "plot.png": PIXEL + self.name.encode(),
+        }
+        self.folder.mkdir(parents=True)
+        files = []
+        for name, content in contents.items():
+            path = self.folder / name
+            path.write_bytes(content)
+            files.append(LocalFile.of(path, scan_file(path), preview=name.endswith(".png")))
+        recipe = {
+            "kind": "step", "project": "lab", "step": "sample", "output": "out", "code": "c0de", "params": {"n": nonce},
+            "inputs": {"spectrum": [{"mfid": parent, "files": {}}]},
+        }  # fmt: skip
+        run = {"engine": "local", "run_id": self.name, f"{'flow' if self.name == 'A' else 'task'}_run_id": self.name}
+        record = step_record(
+            recipe=recipe,
+            pipeline=None,
+            used=[UsedDataset("spectrum", DatasetRef(parent, "spectrum", ()), ())],
+            generated=[file.ref for file in files],
+            activity=Activity("sample", "lab:sample", "c0de", NOW, NOW, run=run),
+            packages=(),
+            who=agent({"unique_id": None, "username": self.name, "is_service_account": None}),
+            supersedes=None,
+        )
+        return NewDataset(
+            mfid=derive_mfid(recipe, parent),
+            fields={"project_id": "lab", "dataset_name": "noise", "timestamp": NOW},
+            record=record,
+            metadata={"seed": self.name, f"only_{self.name}": {"deep": self.name}},
+            files=tuple(files),
+            keywords=("noise",),
+            parents=(parent,),
+        )
+
+
+class Bench:
+    """One server, and two machines for each trial, whose recipe is that trial's own."""
+
+    def __init__(self, server: RunningServer, folder: Path, stack: ExitStack) -> None:
+        self.server, self.folder, self.stack = server, folder, stack
+        self.reader = stack.enter_context(CrucibleClient(server.url, server.api_key))
+        self.reader.projects.create(project_id="lab", organization="x", project_lead="local")
+        self.parent = self.reader.datasets.create({"project_id": "lab", "dataset_name": "spectrum"}).dsid
+
+    def machines(self, trial: str) -> tuple[Machine, Machine]:
+        first, second = (Machine(self.server, self.folder / trial / n, self.parent, trial, n) for n in "AB")
+        for machine in (first, second):
+            self.stack.callback(machine.client.close)
+        return first, second
+
+    def winner(self, mfid: str) -> str:
+        """Whose attempt is there; fails unless all of it is that one's."""
+        dataset = self.reader.datasets.get(mfid, include_metadata=True)
+        metadata = dict(dataset.scientific_metadata or {})
+        record = metadata.pop(KEY)
+        assert is_complete(record)
+        name = record["activity"]["run"]["run_id"]
+        expected = Machine(self.server, self.folder / f"wanted-{new_mfid()}", self.parent, "", name)
+        expected.client.close()
+        assert record["activity"]["run"] == expected.new.record["activity"]["run"]
+        assert record["agent"]["username"] == name
+        assert record["generated"] == expected.new.record["generated"]
+        ours = {key: value for key, value in metadata.items() if key == "seed" or key.startswith("only_")}
+        assert ours == expected.new.metadata
+        files = {file.filename: self.reader.files.download_bytes(file) for file in self.reader.files.list(mfid)}
+        assert files == {file.ref.name: file.path.read_bytes() for file in expected.new.files}
+        pictures = [p.thumbnail_b64str for p in self.reader.datasets.get_thumbnails(mfid) if "plot" in p.thumbnail_name]
+        assert pictures == [base64.b64encode(files["plot.png"]).decode()]
+        return str(name)
+
+    def attempt_of(self, found: DatasetRef) -> str:
+        """Whose attempt a machine was told of."""
+        return next(file.name for file in found.files if file.name.startswith("log-"))[4]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with ExitStack() as stack:
+        server = stack.enter_context(start_server(tmp_path / "service"))
+        yield Bench(server, tmp_path, stack)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_held_at_any_call_while_another_machine_does_all(bench: Bench, when: str) -> None:
+    for number in range(1, MOST_CALLS, 1 if STEP < 12 else 3):
+        first, second = bench.machines(f"{when}-{number}")
+        first.run(number, when)
+        second.run()
+        told = {bench.attempt_of(machine.finish()) for machine in (second, first)}
+        assert told == {bench.winner(first.new.mfid)}, f"held {when} call {number}"
+        if not first.was_held:
+            assert number > 10, "so few calls cannot be all"
+            return
+    raise AssertionError("a registration of so many calls")
+
+
+def test_held_in_turn_at_any_two_calls(bench: Bench) -> None:
+    trials = itertools.product(range(1, 25), range(1, 45), ["before", "after"], ["before", "after"])
+    late = 0
+    for trial, (one, other, when, then) in enumerate(itertools.islice(trials, 5, None, 7 * STEP)):
+        first, second = bench.machines(f"turn-{trial}")
+        first.run(one, when)
+        second.run(other, then)
+        told = [bench.attempt_of(machine.finish()) for machine in (first, second)]
+        won = bench.winner(first.new.mfid)
+        late += set(told) != {won}
+        print(one, when, other, then, told, won)
+    print("late", late, "of", trial)
