@@ -1,19 +1,21 @@
-"""What a run shows while it works: one line a step, on stderr; a spinner too where that is a terminal."""
+"""What a run shows while it works, on stderr: a line for each step that was made; on a terminal what runs, and counts."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from types import TracebackType
 from typing import Any, Self
 
 import click
 
-from crucible_lineage.pipeline.result import EXECUTED, FAILED, REUSED, SKIPPED, STARTED, StepEvent
+from crucible_lineage.pipeline.result import EXECUTED, FAILED, LEFT_OUT, REUSED, SKIPPED, STARTED, StepEvent
 
 __all__ = ["Progress"]
 
-WORDS = {EXECUTED: "done", REUSED: "there already", FAILED: "FAILED", SKIPPED: "skipped"}
+WORDS = {EXECUTED: "done", REUSED: "there already", FAILED: "FAILED", SKIPPED: "skipped", LEFT_OUT: "left out"}
+MOST_LINES = 20  # of steps that were there already, skipped or left out; the others are counted
 
 
 class Progress:
@@ -23,6 +25,7 @@ class Progress:
         self.width = max(map(len, steps), default=0)
         self.quiet = quiet
         self._started: dict[str, float] = {}
+        self._counts: Counter[str] = Counter()
         self._status: Any = None
 
     def __enter__(self) -> Self:
@@ -30,7 +33,7 @@ class Progress:
             # Only a person who is looking needs rich.
             from rich.console import Console
 
-            self._status = Console(stderr=True).status("starting")
+            self._status = Console(stderr=True).status("looking what is there")
             self._status.start()
         return self
 
@@ -39,20 +42,39 @@ class Progress:
     ) -> None:
         if self._status:
             self._status.stop()
+        hidden = {outcome: count - MOST_LINES for outcome, count in self._counts.items() if _is_hidden(outcome, count)}
+        if hidden and not self.quiet:
+            text = ", ".join(f"{count} {WORDS[outcome]}" for outcome, count in hidden.items())
+            click.echo(f"  ... and {text}", err=True)
 
     def listen(self, event: StepEvent) -> None:
         """Show what happened to a step."""
-        if event.outcome == STARTED:
-            self._started[event.step] = time.monotonic()
         if self.quiet:
             return
-        if self._status:
-            running = ", ".join(self._started) or "registering"
-            self._status.update(f"running {running}")
         if event.outcome == STARTED:
+            self._started[event.step] = time.monotonic()
             if not self._status:
                 click.echo(f"  {event.step:{self.width}}  started", err=True)
-            return
+        else:
+            self._ended(event)
+        if self._status:
+            self._status.update(self._summary())
+
+    def _ended(self, event: StepEvent) -> None:
+        self._counts[event.outcome] += 1
         began = self._started.pop(event.step, None)
+        if _is_hidden(event.outcome, self._counts[event.outcome]):
+            return
         seconds = f" in {time.monotonic() - began:.1f} s" if began is not None else ""
         click.echo(f"  {event.step:{self.width}}  {WORDS[event.outcome]}{seconds}  {event.detail}", err=True)
+
+    def _summary(self) -> str:
+        counts = ", ".join(f"{count} {WORDS[outcome]}" for outcome, count in self._counts.items())
+        running = list(self._started)
+        more = f" and {len(running) - 3} more" if len(running) > 3 else ""
+        now = f"running {', '.join(running[:3])}{more}" if running else "registering"
+        return f"{now} ({counts})" if counts else now
+
+
+def _is_hidden(outcome: str, count: int) -> bool:
+    return count > MOST_LINES and outcome not in (EXECUTED, FAILED)

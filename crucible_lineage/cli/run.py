@@ -29,7 +29,7 @@ from crucible_lineage.pipeline.planning import make_plan
 from crucible_lineage.pipeline.result import EXECUTED, FAILED, LEFT_OUT, REUSED, SKIPPED, RunResult
 from crucible_lineage.pipeline.run import Choice
 
-__all__ = ["parse_overrides", "plan_command", "run_command"]
+__all__ = ["SET", "parse_overrides", "plan_command", "print_summary", "run_command"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -98,7 +98,7 @@ def run_command(
     if as_json:
         print_json(result.to_json())
     else:
-        _summary(result)
+        print_summary(result)
     sys.exit(0 if result.ok else FAILURE)
 
 
@@ -142,7 +142,8 @@ def parse_overrides(given: tuple[str, ...]) -> dict[str, Any]:
     return overrides
 
 
-def _summary(result: RunResult) -> None:
+def print_summary(result: RunResult) -> None:
+    """What a run did, in a few lines."""
     counts = {
         kind: list(result.outcomes.values()).count(kind) for kind in (EXECUTED, REUSED, FAILED, SKIPPED, LEFT_OUT)
     }

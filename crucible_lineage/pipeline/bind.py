@@ -35,7 +35,8 @@ class BoundStep:
     """A declared step with what is known of its function. `needs` are the steps it waits for.
 
     `dimensions` are the inputs with `each`, and the steps with a matrix, that it has one instance for each value of.
-    `collected` are the roles that are given all instances of their sources as one list.
+    `collected` are the roles that are given all instances of their sources as one list. `declared` is what records say
+    of the declaration: name and hash of the pipeline, and what the step is called in it.
     """
 
     name: str
@@ -45,6 +46,7 @@ class BoundStep:
     needs: tuple[str, ...]
     collected: frozenset[str] = frozenset()
     dimensions: tuple[str, ...] = ()
+    declared: Mapping[str, str] | None = None
 
     @property
     def inspection(self) -> Inspection:
@@ -154,7 +156,8 @@ class _Binder:
         )
         self._check_roles(name, inspection, sources, collected)
         needs = tuple(dict.fromkeys(s.source for given in sources.values() for s in given if self._is_step(s.source)))
-        return BoundStep(name, step, variants, sources, needs, collected)
+        declared = {"name": self.spec.pipeline, "hash": self.spec.digest, "step": name}
+        return BoundStep(name, step, variants, sources, needs, collected, declared=declared)
 
     def _variant(
         self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]], swept: Mapping[str, Any]

@@ -25,9 +25,19 @@ from crucible_lineage.params import canonical_params
 from crucible_lineage.pipeline.inspection import Inspection
 from crucible_lineage.pipeline.limited import run_limited
 
-__all__ = ["LOG_FILE", "METADATA_FILE", "CommandCall", "arguments_of", "call_command", "inspect_command"]
+__all__ = [
+    "COMMAND",
+    "LOG_FILE",
+    "METADATA_FILE",
+    "CommandCall",
+    "arguments_of",
+    "call_command",
+    "inspect_command",
+    "split_command",
+]
 
 METADATA_FILE = "metadata.json"  # written into {out}, it becomes the child's metadata and is no file of it
+COMMAND = "run: "  # before the text of a command, where a function would be named
 LOG_FILE = "step.log"  # what the command printed; it becomes a file of the child
 # What programs need to run at all; keys and other secrets of ours are not among them.
 PASSED = (
@@ -35,6 +45,7 @@ PASSED = (
     *("DYLD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "PYTHONPATH", "SYSTEMROOT", "WINDIR"),
     *("COMSPEC", "PATHEXT", "APPDATA", "LOCALAPPDATA", "PROGRAMDATA", "USERPROFILE"),
 )
+_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 _FIELD = re.compile(r"\{([^{}]*)\}")
 
 
@@ -47,6 +58,14 @@ def arguments_of(run: str | Sequence[str]) -> tuple[str, ...]:
     if not arguments:
         raise InputError("the command is empty")
     return arguments
+
+
+def split_command(uses: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Variables and arguments of a command, as a record names it: `run: NAME=value program argument`."""
+    arguments = shlex.split(uses.removeprefix(COMMAND))
+    count = next((n for n, part in enumerate(arguments) if not _ASSIGNMENT.match(part)), len(arguments))
+    variables = {name: value for name, _, value in (part.partition("=") for part in arguments[:count])}
+    return variables, tuple(arguments[count:])
 
 
 def inspect_command(
@@ -73,7 +92,7 @@ def inspect_command(
     scripts = {a: file_sha256(folder / a) for a in arguments if not _FIELD.search(a) and (folder / a).is_file()}
     code = {"command": list(arguments), "scripts": scripts, **({"env": dict(env)} if env else {})}
     return Inspection(
-        uses=f"run: {shlex.join(arguments)}",
+        uses=COMMAND + shlex.join([*(f"{key}={value}" for key, value in env.items()), *arguments]),
         step=name,
         roles=dict(roles),
         required=tuple(roles),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.attached import whole_record
 from crucible_lineage.datasets import DatasetRef
@@ -16,6 +16,9 @@ from crucible_lineage.recipe import derived_mfid, first_attempt
 from crucible_lineage.registry import known_dataset
 from crucible_lineage.session import Session
 
+if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
+    from crucible_lineage.models import Dataset
+
 __all__ = ["ProjectKnowledge", "pipeline_keyword"]
 
 
@@ -25,14 +28,18 @@ def pipeline_keyword(pipeline: str) -> str:
 
 
 class ProjectKnowledge:
-    """Answers from the store; asks Crucible once, for all datasets of the pipeline, when the store does not know."""
+    """Answers from the store; asks Crucible once, for all datasets of the pipeline, when the store does not know.
 
-    def __init__(self, session: Session, project: str, pipeline: str) -> None:
+    Without a pipeline, for all datasets of the project.
+    """
+
+    def __init__(self, session: Session, project: str, pipeline: str | None) -> None:
         self.session = session
         self.project = project
         self.pipeline = pipeline
         self._lock = threading.Lock()
         self._records: dict[str, Mapping[str, Any]] | None = None
+        self._found: dict[str, Dataset] = {}
         self._made: dict[str, str | None] = {}
         self._indexed: _Index | None = None
 
@@ -47,6 +54,15 @@ class ProjectKnowledge:
         """True if there is an incomplete record under this id."""
         record = self._load().get(mfid)
         return record is not None and not is_complete(record)
+
+    def records(self) -> Mapping[str, Mapping[str, Any]]:
+        """The record of every dataset that has one, also of incomplete ones."""
+        return self._load()
+
+    def datasets(self) -> Mapping[str, Dataset]:
+        """The datasets that have a record, as Crucible described them."""
+        self._load()
+        return self._found
 
     def made_from(self, step: str, output: str, parents: Collection[str]) -> Sequence[Earlier]:
         """Earlier results of a declared step that were made from one of these datasets, newest first."""
@@ -93,13 +109,10 @@ class ProjectKnowledge:
             return self._indexed
 
     def _ask(self) -> dict[str, Mapping[str, Any]]:
+        keyword: Any = {"keyword": pipeline_keyword(self.pipeline)} if self.pipeline else {}
         try:
             found = self.session.client.datasets.list(
-                project_id=self.project,
-                keyword=pipeline_keyword(self.pipeline),
-                include_metadata=True,
-                include_links=True,
-                limit=None,
+                project_id=self.project, include_metadata=True, include_links=True, limit=None, **keyword
             )
         except (NotFoundError, RefusedError):  # the project is not there yet
             return {}
@@ -110,10 +123,13 @@ class ProjectKnowledge:
             if record is None:
                 continue
             records[dataset.unique_id] = record
+            self._found[dataset.unique_id] = dataset
             if is_complete(record):
                 record = whole_record(self.session.client, dataset.unique_id, record)
                 records[dataset.unique_id] = record
-                ids = {dataset.unique_id, derived_mfid(record["recipe"])}  # two at a service that assigns ids itself
+                ids = {dataset.unique_id}
+                if "step" in record:
+                    ids.add(derived_mfid(record["recipe"]))  # another one at a service that assigns ids itself
                 complete |= dict.fromkeys(ids, known_dataset(dataset, record))
                 if record["recipe"].get("attempt"):
                     self.session.store.note_attempt(*first_attempt(record["recipe"]))

@@ -59,8 +59,8 @@ def step_job(order: StepOrder, run: Mapping[str, Any]) -> StepJob:
         command=spec.run or (),
         env=spec.env,
         declared_in=spec.folder,
-        keywords=(pipeline_keyword(order.pipeline.name),),
-        pipeline=_declared(order),
+        keywords=_keywords(instance.step.declared),
+        pipeline=instance.step.declared,
         run={**run, "run_id": order.run_id},
         attempt=order.attempt,
         timeout_s=spec.timeout,
@@ -76,7 +76,7 @@ def order_to_json(order: StepOrder) -> dict[str, Any]:
         "name": instance.name,
         "label": instance.label,
         "project": pipeline.project,
-        "pipeline": _declared(order),
+        "pipeline": instance.step.declared,
         "uses": spec.uses,
         "run": spec.run,
         "env": dict(spec.env),
@@ -116,7 +116,7 @@ def job_from_json(order: Mapping[str, Any], run: Mapping[str, Any], session: Ses
         command=order["run"] if isinstance(order["run"], str) else tuple(order["run"] or ()),
         env=order["env"],
         declared_in=folder,
-        keywords=(pipeline_keyword(order["pipeline"]["name"]),),
+        keywords=_keywords(order["pipeline"]),
         pipeline=order["pipeline"],
         run={**run, "run_id": order["run_id"]},
         attempt=order["attempt"],
@@ -125,8 +125,8 @@ def job_from_json(order: Mapping[str, Any], run: Mapping[str, Any], session: Ses
     )
 
 
-def _declared(order: StepOrder) -> dict[str, str]:
-    return {"name": order.pipeline.name, "hash": order.pipeline.spec.digest, "step": order.instance.step.name}
+def _keywords(declared: Mapping[str, str] | None) -> tuple[str, ...]:
+    return (pipeline_keyword(declared["name"]),) if declared else ()
 
 
 def _filled(order: Mapping[str, Any]) -> dict[str, Any]:

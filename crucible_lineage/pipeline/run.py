@@ -32,7 +32,7 @@ from crucible_lineage.pipeline.result import (
 from crucible_lineage.pipeline.used import used_datasets
 from crucible_lineage.session import Session
 
-__all__ = ["Choice", "Engine", "Running", "run_pipeline"]
+__all__ = ["Choice", "Engine", "Running", "run_pipeline", "run_planned"]
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,26 @@ def run_pipeline(
     choice: Choice = Choice(),
 ) -> RunResult:
     """The result of a run. `engine` is called only if something has to be made; `listener` hears of every step."""
-    chosen = choice.steps(pipeline)
+    choice.steps(pipeline)  # a name that is none is refused before anything is looked up
+    return run_planned(pipeline, plan_pipeline(pipeline, session, choice.forced), session, engine, listener, choice)
+
+
+def run_planned(
+    pipeline: BoundPipeline,
+    planned: Planned,
+    session: Session,
+    engine: Callable[[], Engine],
+    listener: Listener,
+    choice: Choice = Choice(),
+) -> RunResult:
+    """The same for a plan that was made already."""
     run_id = uuid.uuid4().hex
-    planned = plan_pipeline(pipeline, session, choice.forced)
     session.store.begin_run(run_id, pipeline.name, pipeline.spec.project, pipeline.spec.path)
     new = any(item.raw and item.dataset is None for items in planned.inputs.values() for item in items)
     if not planned.plan.is_fresh or new:
         session.ensure_project(pipeline.spec.project, pipeline.spec.project_title)
     inputs = register_inputs(planned.inputs, session)
-    run = _Run(pipeline, session, run_id, planned, inputs, listener, choice, chosen)
+    run = _Run(pipeline, session, run_id, planned, inputs, listener, choice)
     run.adopt(planned.plan)
     if run.waiting:
         run.execute(engine())
@@ -110,7 +121,6 @@ class _Run:
         inputs: Mapping[str, tuple[InputItem, ...]],
         listener: Listener,
         choice: Choice,
-        chosen: Collection[str],
     ) -> None:
         self.pipeline = pipeline
         self.session = session
@@ -121,7 +131,7 @@ class _Run:
         self.inputs = inputs
         self.listener = listener
         self.choice = choice
-        self.chosen = chosen
+        self.chosen = choice.steps(pipeline)
         self.results: dict[str, Mapping[str, DatasetRef]] = {}
         self.outcomes: dict[str, str] = {}
         self.errors: dict[str, str] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -14,7 +14,7 @@ from crucible_lineage.pipeline.input_spec import DatasetFields, Declared, Pipeli
 __all__ = ["OutputFields", "PipelineSpec", "Schedule", "Source", "StepSpec", "Trigger"]
 
 NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
-VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+Name = Annotated[str, Field(pattern=NAME)]
 
 
 class Source(Declared):
@@ -132,13 +132,13 @@ class PipelineSpec(Declared):
     overrides. `env` names the environment variables that it may read.
     """
 
-    pipeline: str = Field(pattern=NAME)
+    pipeline: Name
     description: str | None = None
     project: str
     project_title: str | None = None
     env: tuple[str, ...] = ()
-    inputs: dict[str, PipelineInput]
-    steps: dict[str, StepSpec] = Field(min_length=1)
+    inputs: dict[Name, PipelineInput]
+    steps: dict[Name, StepSpec] = Field(min_length=1)
     schedule: Schedule | None = None
     trigger: Trigger | None = None
     path: Path

@@ -1,0 +1,64 @@
+"""`why`: how a dataset came to be, or why a step of a pipeline would run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from crucible_lineage.cli.options import crucible_options, json_option, open_session, print_json, reports_errors
+from crucible_lineage.cli.plans import print_plan
+from crucible_lineage.cli.run import SET, parse_overrides
+from crucible_lineage.errors import InputError
+from crucible_lineage.ids import is_mfid
+from crucible_lineage.pipeline.bind import bind_file
+from crucible_lineage.pipeline.input_spec import located
+from crucible_lineage.pipeline.names import require_names
+from crucible_lineage.pipeline.plan import FRESH, PipelinePlan
+from crucible_lineage.pipeline.planning import make_plan
+from crucible_lineage.session import Session
+from crucible_lineage.story import tell
+
+__all__ = ["why_command"]
+
+
+@click.command("why")
+@click.argument("what")
+@click.argument("pipeline", required=False)
+@crucible_options
+@SET
+@json_option
+@reports_errors
+def why_command(
+    what: str,
+    pipeline: str | None,
+    data: Path | None,
+    url: str | None,
+    api_key: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Tell how the dataset WHAT (an MFID) came to be; or why the step WHAT of the file PIPELINE would run, or not."""
+    with open_session(data, url, api_key) as session:
+        if is_mfid(what):
+            story = tell(session, what)
+            if as_json:
+                print_json(story.to_json())
+                return
+            click.echo("\n\n".join("\n".join(paragraph) for paragraph in story.paragraphs))
+            return
+        if pipeline is None:
+            raise InputError(f"{what!r} is no MFID; to ask for a step, name its pipeline too: why {what} pipeline.yaml")
+        _why_step(what, pipeline, session, overrides, as_json=as_json)
+
+
+def _why_step(name: str, pipeline: str, session: Session, overrides: tuple[str, ...], *, as_json: bool) -> None:
+    bound = bind_file(located(pipeline), session.store, parse_overrides(overrides))
+    planned = make_plan(bound, session)
+    require_names(bound, [name], [step.name for step in planned.steps])
+    chosen = PipelinePlan(tuple(step for step in planned.steps if name in (step.name, step.step)))
+    print_plan(chosen, as_json=as_json)
+    if not as_json and chosen.is_fresh:
+        click.echo("it would not run: its result is there, made by this code with these parameters of these inputs")
+    elif not as_json and any(step.state != FRESH for step in chosen.steps):
+        click.echo(f"make it: crucible-lineage run {pipeline} --from {name.partition('[')[0]}")

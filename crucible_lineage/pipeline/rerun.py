@@ -1,0 +1,247 @@
+"""A pipeline out of provenance records: what made a dataset, or all that is stale, made again with what is current.
+
+A recorded step is run again with its recorded parameters, the code as it stands now, and parents that are current: the
+one that supersedes a recorded parent, or what is made of it in the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.ids import canonical_json
+from crucible_lineage.pipeline.bind import BoundPipeline, BoundStep, Variant
+from crucible_lineage.pipeline.command import COMMAND, inspect_command, split_command
+from crucible_lineage.pipeline.expand import Feed, Instance
+from crucible_lineage.pipeline.inputs import InputItem
+from crucible_lineage.pipeline.inspection import Inspection, find_step, inspect_step
+from crucible_lineage.pipeline.knowledge import ProjectKnowledge, pipeline_keyword
+from crucible_lineage.pipeline.plan import Earlier, plan
+from crucible_lineage.pipeline.planning import Planned
+from crucible_lineage.pipeline.raw import existing_dataset
+from crucible_lineage.pipeline.run import Choice
+from crucible_lineage.pipeline.spec import OutputFields, PipelineSpec, StepSpec
+from crucible_lineage.provenance import is_complete
+from crucible_lineage.session import Session
+
+__all__ = ["Recorded", "plan_rerun", "plan_stale"]
+
+_FIELDS = ("measurement", "data_type", "session_name", "instrument_name")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A pipeline that records describe, planned; `left_out` says of datasets why they cannot be made again."""
+
+    pipeline: BoundPipeline
+    planned: Planned
+    choice: Choice
+    left_out: Mapping[str, str]
+
+
+def plan_rerun(
+    mfid: str, session: Session, folder: Path | None, overrides: Mapping[str, Any], *, forced: bool = False
+) -> Recorded:
+    """The plan that makes a dataset again, with what it descends from. InputError if no step made it.
+
+    `folder` is where modules and scripts are looked for, `overrides` are other values for the step's parameters.
+    """
+    dataset = session.client.datasets.get(mfid)
+    if not dataset.project_id:
+        raise InputError(f"dataset {mfid} belongs to no project")
+    history = _History(session, dataset.project_id)
+    if mfid not in history.made:
+        raise InputError(f"dataset {mfid} ({dataset.dataset_name!r}) was not made by a step that is recorded")
+    target = history.current(mfid)
+    wanted = history.with_ancestors(target)
+    found = _Builder(history, session, folder).build(wanted, {target: overrides}, {target} if forced else ())
+    if target in found.left_out:
+        raise InputError(f"dataset {target} cannot be made again: {found.left_out[target]}")
+    return found
+
+
+def plan_stale(project: str, session: Session, folder: Path | None) -> Recorded:
+    """The plan that makes again what is stale in a project: all results that nothing supersedes, in order."""
+    history = _History(session, project)
+    wanted = [mfid for mfid in history.made if history.current(mfid) == mfid]
+    return _Builder(history, session, folder).build(wanted, {}, ())
+
+
+class _History:
+    """What was made in a project, and what superseded it."""
+
+    def __init__(self, session: Session, project: str) -> None:
+        self.project = project
+        self.knowledge = _OwnHistory(session, project, None)
+        records = self.knowledge.records()
+        self.made = {mfid: record for mfid, record in records.items() if is_complete(record) and record.get("step")}
+        self.successor = {
+            record["supersedes"]: mfid for mfid, record in sorted(self.made.items()) if record.get("supersedes")
+        }
+
+    def current(self, mfid: str) -> str:
+        """The dataset that stands for this one now: itself, or the last that supersedes it."""
+        seen = {mfid}
+        while (following := self.successor.get(mfid)) and following not in seen:
+            seen.add(following)
+            mfid = following
+        return mfid
+
+    def parents(self, mfid: str) -> list[str]:
+        return [self.current(entry["mfid"]) for entry in self.made[mfid]["used"]]
+
+    def with_ancestors(self, mfid: str) -> list[str]:
+        """The dataset and the results that it descends from, as they are now."""
+        found, waiting = {mfid}, [mfid]
+        while waiting:
+            new = {parent for parent in self.parents(waiting.pop()) if parent in self.made} - found
+            found |= new
+            waiting += new
+        return list(found)
+
+
+class _OwnHistory(ProjectKnowledge):
+    """Knowledge in which each recorded instance has just one forerunner: the dataset that it is made from."""
+
+    def __init__(self, session: Session, project: str, pipeline: None) -> None:
+        super().__init__(session, project, pipeline)
+        self.forerunners: dict[tuple[str, str], str] = {}
+
+    def made_from(self, step: str, output: str, parents: Collection[str]) -> Sequence[Earlier]:  # noqa: ARG002
+        mfid = self.forerunners.get((step, output))
+        if mfid is None:
+            return ()
+        record = self.records()[mfid]
+        return (Earlier(mfid, record["recipe"], record["activity"]["code"].get("source", "")),)
+
+
+class _Builder:
+    def __init__(self, history: _History, session: Session, folder: Path | None) -> None:
+        self.history = history
+        self.session = session
+        self.folder = folder
+        self.items: list[InputItem] = []
+        self.instances: dict[str, Instance] = {}
+        self.maker: dict[str, tuple[str, str]] = {}  # dataset -> the instance that makes it again, and as which output
+        self.left_out: dict[str, str] = {}
+
+    def build(
+        self, wanted: Collection[str], overrides: Mapping[str, Mapping[str, Any]], forced: Collection[str]
+    ) -> Recorded:
+        for group in self._ordered(self._groups(wanted)):
+            self._add(group, {key: value for mfid in group.values() for key, value in overrides.get(mfid, {}).items()})
+        steps = {instance.name: instance.step for instance in self.instances.values()}
+        names = {self.history.made[mfid]["pipeline"]["name"] for mfid in wanted if self.history.made[mfid]["pipeline"]}
+        spec = PipelineSpec.model_construct(
+            pipeline=names.pop() if len(names) == 1 else "rerun",
+            project=self.history.project,
+            project_title=None,
+            env=(),
+            inputs={},
+            steps={name: step.spec for name, step in steps.items()},
+            path=(self.folder or Path.cwd()) / "rerun",
+            digest="",
+        )
+        inputs = {"datasets": tuple(self.items)}
+        choice = Choice(forced=tuple(self.maker[mfid][0] for mfid in forced if mfid in self.maker))
+        current: set[str] = set()
+        planned = plan(self.history.project, self.instances, inputs, self.history.knowledge, choice.forced, current)
+        found = Planned(planned, self.instances, inputs, self.history.knowledge, current)
+        return Recorded(BoundPipeline(spec, steps), found, choice, self.left_out)
+
+    def _groups(self, wanted: Collection[str]) -> list[dict[str, str]]:
+        """Outputs of one execution together: output -> dataset."""
+        groups: dict[bytes, dict[str, str]] = {}
+        for mfid in sorted(wanted):
+            record = self.history.made[mfid]
+            key = canonical_json({name: part for name, part in record["recipe"].items() if name != "output"})
+            groups.setdefault(key, {})[record["output"]] = mfid
+        return list(groups.values())
+
+    def _ordered(self, groups: list[dict[str, str]]) -> list[dict[str, str]]:
+        """Parents first."""
+        of = {mfid: index for index, group in enumerate(groups) for mfid in group.values()}
+        needs = {
+            index: {of[parent] for parent in self.history.parents(next(iter(group.values()))) if parent in of} - {index}
+            for index, group in enumerate(groups)
+        }
+        order: list[int] = []
+        while ready := [index for index, waits in needs.items() if waits.isdisjoint(needs)]:
+            order += ready
+            for index in ready:
+                del needs[index]
+        return [groups[index] for index in (*order, *needs)]
+
+    def _add(self, group: Mapping[str, str], overrides: Mapping[str, Any]) -> None:
+        first = next(iter(group.values()))
+        record = self.history.made[first]
+        declared = (record["pipeline"] or {}).get("step") or record["step"]
+        name = f"{declared}[{first}]"
+        try:
+            spec = self._step_spec(record, first, overrides)
+            inspection = self._inspect(record, spec, declared)
+        except InputError as error:
+            self.left_out |= dict.fromkeys(group.values(), str(error))
+            return
+        feeds = tuple(self._feed(entry) for entry in record["used"])
+        needs = tuple(dict.fromkeys(feed.instance for feed in feeds if feed.instance))
+        variants = (Variant("", spec.params, inspection),)
+        step = BoundStep(name, spec, variants, {}, needs, declared=self._declared(record, declared))
+        blocked = next((item.blocked for feed in feeds if feed.input and (item := self.items[feed.index]).blocked), "")
+        self.instances[name] = Instance(name, step, "", spec.params, inspection, feeds, needs, (), blocked)
+        for output, mfid in group.items():
+            self.maker[mfid] = (name, output)
+            self.history.knowledge.forerunners[name, output] = mfid
+
+    def _step_spec(self, record: Mapping[str, Any], mfid: str, overrides: Mapping[str, Any]) -> StepSpec:
+        uses = record["activity"]["function"]
+        dataset = self.history.knowledge.datasets()[mfid]
+        declaration = self.session.store.declaration((record["pipeline"] or {}).get("name", ""))
+        folder = self.folder or (declaration.parent if declaration else Path.cwd())
+        params = {**record["recipe"]["params"], **overrides}
+        name = (dataset.dataset_name or mfid).replace("{", "{{").replace("}", "}}")
+        keywords = tuple(sorted(word.keyword for word in self.session.client.datasets.get_keywords(mfid)))
+        fields: dict[str, Any] = {field: getattr(dataset, field, None) for field in _FIELDS}
+        output = OutputFields(
+            dataset_name=name,
+            keywords=tuple(word for word in keywords if not word.startswith(pipeline_keyword(""))),
+            public=bool(getattr(dataset, "public", False)),
+            **fields,
+        )
+        if uses.startswith(COMMAND):
+            env, arguments = split_command(uses)
+            return StepSpec(run=arguments, env=env, params=params, output=output, folder=folder)
+        secrets = [
+            spec.name for spec in find_step(uses, folder).parameters if spec.secret and spec.name not in overrides
+        ]
+        if secrets := [name for name in secrets if params.get(name) is not None]:
+            raise InputError(f"its parameter {secrets[0]!r} is secret and was not kept; run its pipeline instead")
+        return StepSpec(uses=uses, params=params, output=output, folder=folder)
+
+    @staticmethod
+    def _declared(record: Mapping[str, Any], step: str) -> dict[str, str] | None:
+        pipeline = record["pipeline"]
+        return {"name": pipeline["name"], "hash": pipeline["hash"], "step": step} if pipeline else None
+
+    def _inspect(self, record: Mapping[str, Any], spec: StepSpec, declared: str) -> Inspection:
+        if spec.uses:
+            return inspect_step(spec.uses, spec.params, spec.folder, self.session.store)
+        roles = {role: "files" if len(given) > 1 else "file" for role, given in record["recipe"]["inputs"].items()}
+        return inspect_command(declared, spec.run or (), roles, spec.params, spec.folder, spec.env)
+
+    def _feed(self, entry: Mapping[str, Any]) -> Feed:
+        parent = self.history.current(entry["mfid"])
+        names = [file["name"] for file in entry["files"]]
+        pattern = names[0] if len(names) == 1 else None
+        if parent in self.maker:
+            instance, output = self.maker[parent]
+            return Feed(entry["role"], pattern, instance=instance, output=output)
+        try:
+            item = InputItem(parent, existing_dataset(parent, self.session))
+        except InputError as error:
+            item = InputItem(parent, None, blocked=str(error))
+        self.items.append(item)
+        return Feed(entry["role"], pattern, input="datasets", index=len(self.items) - 1)
