@@ -18,13 +18,15 @@ from prefect.states import Completed, Failed
 from crucible_lineage.flows.artifacts import leave_artifacts
 from crucible_lineage.pipeline.bind import bind_file
 from crucible_lineage.pipeline.input_spec import located
-from crucible_lineage.pipeline.materialize import Materialized
-from crucible_lineage.pipeline.order import StepOrder, order_to_json
+from crucible_lineage.pipeline.materialized import Materialized
+from crucible_lineage.pipeline.order import StepOrder
+from crucible_lineage.pipeline.order_json import order_to_json
 from crucible_lineage.pipeline.raw import existing_dataset
 from crucible_lineage.pipeline.result import Listener, RunResult, StepEvent
 from crucible_lineage.pipeline.run import Choice, Running
 from crucible_lineage.pipeline.run import run_pipeline as run_bound
 from crucible_lineage.session import Session
+from crucible_lineage.tasks.events import tell_failed, tell_reused
 from crucible_lineage.tasks.materialize import materialize
 from crucible_lineage.tasks.retries import is_transient
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
@@ -68,9 +70,11 @@ def run_pipeline(
 ) -> State[Any]:
     """Completed if every step of a pipeline has its result; Failed, with the reasons, if not.
 
-    `pipeline` is the path of its declaration, or `package:NAME/PATH` for one in an installed package. `crucible` says
-    which Crucible; without it, the environment where the flow runs decides. `overrides` are parameters for this run, as
-    in {"axis.degree": 4}; `choice` says which steps are made.
+    Args:
+        pipeline: Path of the declaration, or package:NAME/PATH for one in an installed package.
+        crucible: Which Crucible. By default, the environment where the flow runs says so.
+        overrides: Parameters for this run, as in {"axis.degree": 4}.
+        choice: Which steps are made. By default, all that are not fresh.
     """
     session = session_for(crucible)
     bound = bind_file(located(pipeline), session.store, overrides)
@@ -80,10 +84,12 @@ def run_pipeline(
 
     def listen(event: StepEvent) -> None:
         logger.info("%s: %s %s", event.step, event.outcome, event.detail)
+        tell_failed(bound.name, bound.spec.project, event)
         if observer:
             observer.listener(event)
 
-    result = run_bound(bound, session, lambda: PrefectEngine(session), listen, choice)
+    result = run_bound(bound, session, lambda: PrefectEngine(session, crucible), listen, choice)
+    tell_reused(result)
     if observer:
         observer.result = result
     if result.datasets:
@@ -97,9 +103,9 @@ def run_pipeline(
 class PrefectEngine:
     """Steps as tasks of the running flow, on its task runner."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, crucible: CrucibleConnection | None = None) -> None:
         self.session = session
-        self.connection = CrucibleConnection.of(session.settings)
+        self.connection = (crucible or CrucibleConnection()).settled(session.settings)
 
     def start(self, order: StepOrder) -> Running:
         """The step has been submitted, with the tags that it declares."""

@@ -9,7 +9,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
 
 from crucible_lineage.pipeline.materialize import materialize_step
-from crucible_lineage.pipeline.order import job_from_json
+from crucible_lineage.pipeline.order_json import job_from_json
+from crucible_lineage.tasks.events import tell_materialized
 from crucible_lineage.tasks.retries import is_transient
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 
@@ -38,5 +39,8 @@ def materialize(
         "flow_run_id": str(flow_run.get_id() or ""),
         "task_run_id": str(task_run.get_id() or ""),
     }
-    made = materialize_step(job_from_json(order, run, session), session)
+    job = job_from_json(order, run, session)
+    made = materialize_step(job, session)
+    if made.executed:
+        tell_materialized(job, made.outputs)
     return {"outputs": {name: dataset.mfid for name, dataset in made.outputs.items()}, "executed": made.executed}

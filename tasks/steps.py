@@ -93,7 +93,7 @@ def _run_step(
     """The registered output of a step (a mapping of them, if it has several)."""
     uses = f"{called.function.__module__}:{called.function.__qualname__}"
     given = {name: value for name, value in params.items() if name not in called.outputs}
-    inspection, _ = inspection_of(called, uses, given)
+    inspection = inspection_of(called, uses, given)
     if missing := [role for role in inspection.required if role not in inputs]:
         raise InputError(f"step {called.name!r} was called without its input {missing[0]!r}")
     used = tuple(

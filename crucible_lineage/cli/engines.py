@@ -13,10 +13,9 @@ import click
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind import BoundPipeline
-from crucible_lineage.pipeline.local import LocalEngine
 from crucible_lineage.pipeline.planning import plan_pipeline
 from crucible_lineage.pipeline.result import Listener, RunResult
-from crucible_lineage.pipeline.run import Choice, run_pipeline
+from crucible_lineage.pipeline.run import Choice, Engine, run_pipeline
 from crucible_lineage.session import Session
 
 __all__ = ["RunRequest", "prefect_is_configured", "run_with_engine"]
@@ -49,7 +48,13 @@ def run_with_engine(engine: str, request: RunRequest, session: Session, listener
 
 
 def _run_here(request: RunRequest, session: Session, listener: Listener, jobs: int) -> RunResult:
-    return run_pipeline(request.pipeline, session, lambda: LocalEngine(session, jobs), listener, request.choice)
+    return run_pipeline(request.pipeline, session, lambda: _local_engine(session, jobs), listener, request.choice)
+
+
+def _local_engine(session: Session, jobs: int) -> Engine:
+    from crucible_lineage.pipeline.local import LocalEngine  # only a run that has something to do makes steps
+
+    return LocalEngine(session, jobs)
 
 
 def prefect_is_configured() -> bool:

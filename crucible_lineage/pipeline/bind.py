@@ -1,24 +1,32 @@
-"""A pipeline bound to its functions: every name resolved, every fault found, steps in the order they can run."""
+"""A pipeline bound to its functions, and how one is come by: from its file, or as it was kept when it was last bound.
+
+What was kept holds as long as nothing it rests on has changed: the declaration with what it includes, and the source
+files of its steps, by size, modification time and inode. It saves reading, checking and importing all of them again.
+"""
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import hashlib
+import pickle
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.errors import Finding, InputError
-from crucible_lineage.pipeline.command import inspect_command
-from crucible_lineage.pipeline.document import Document, Location
-from crucible_lineage.pipeline.input_spec import DatasetInput, EachInput, FileInput, PipelineInput, ResultInput
-from crucible_lineage.pipeline.inspection import Inspection, inspect_step
-from crucible_lineage.pipeline.load import load_pipeline
+from crucible_lineage.hashing import stamp
+from crucible_lineage.ids import canonical_json
+from crucible_lineage.pipeline.input_spec import EachInput, FileInput, ResultInput
 from crucible_lineage.pipeline.spec import PipelineSpec, Source, StepSpec
 from crucible_lineage.store import Store
 
-__all__ = ["BoundPipeline", "BoundStep", "Variant", "bind", "bind_file"]
+if TYPE_CHECKING:
+    from crucible_lineage.pipeline.document import Document
+    from crucible_lineage.pipeline.inspected import Inspection
+
+__all__ = ["BoundPipeline", "BoundStep", "Variant", "bind_file"]
+
+_OWN = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -70,243 +78,71 @@ class BoundPipeline:
 def bind_file(path: Path, store: Store | None = None, overrides: Mapping[str, Any] | None = None) -> BoundPipeline:
     """The pipeline declared in a file, bound. InputError with every fault in it.
 
-    `overrides` holds parameters for one run, as in {"axis.degree": 4}.
+    `overrides` holds parameters for one run, as in {"axis.degree": 4}. With a store, what was bound before is used
+    again while nothing it rests on has changed.
     """
+    kept = _kept_file(path, store, overrides or {}) if store else None
+    if kept is not None and (found := _kept(kept)) is not None:
+        return found
+    # An unchanged pipeline needs neither the reader nor the fingerprints.
+    from crucible_lineage.pipeline.binder import bind
+    from crucible_lineage.pipeline.load import load_pipeline
+
     spec, document = load_pipeline(path, overrides)
-    return bind(spec, document, store)
+    bound = bind(spec, document, store)
+    if kept is not None and _may_be_kept(bound):
+        _keep(kept, bound, document)
+    return bound
 
 
-def bind(spec: PipelineSpec, document: Document, store: Store | None = None) -> BoundPipeline:
-    """The pipeline, bound to its functions. InputError with every fault, each with file, line and column."""
-    return _Binder(spec, document, store).bind()
-
-
-class _Binder:
-    def __init__(self, spec: PipelineSpec, document: Document, store: Store | None) -> None:
-        self.spec = spec
-        self.document = document
-        self.store = store
-        self.findings: list[Finding] = []
-
-    def bind(self) -> BoundPipeline:
-        self._check_names()
-        self._check_inputs()
-        bound = {name: self._bind_step(name, step) for name, step in self.spec.steps.items()}
-        self._check_outputs({name: step for name, step in bound.items() if step is not None})
-        self._check_unused()
-        order = self._ordered()
-        if self.findings:
-            raise InputError("", self.findings)
-        ordered = {name: step for name in order if (step := bound[name]) is not None}
-        return BoundPipeline(self.spec, self._with_dimensions(ordered))
-
-    def _find(self, location: Location, message: str) -> None:
-        self.findings.append(self.document.finding(location, message))
-
-    def _check_names(self) -> None:
-        for name in self.spec.steps:
-            if name in self.spec.inputs:
-                self._find(("steps", name), f"{name!r} is the name of an input too; give the step another one")
-
-    def _check_inputs(self) -> None:
-        for name, declared in self.spec.inputs.items():
-            entries = declared.each if isinstance(declared, EachInput) else (declared,)
-            for index, entry in enumerate(entries):
-                place = ("each", index) if isinstance(declared, EachInput) else ()
-                if isinstance(entry, FileInput):
-                    self._check_files(("inputs", name, *place, "file"), name, entry)
-            if isinstance(declared, ResultInput) and not declared.path.is_file():
-                self._find(("inputs", name, "pipeline"), f"input {name!r}: there is no file {declared.path}")
-            self._check_partner(name, declared)
-
-    def _check_files(self, place: Location, name: str, declared: FileInput) -> None:
-        """Files that are named are there; a pattern may fit none only where every file is a dataset of its own."""
-        paths = declared.paths
-        if not paths and not declared.each:
-            self._find(place, f"input {name!r}: no file fits {declared.file!r} in {declared.folder}")
-        for path in paths:
-            if not path.is_file():
-                self._find(place, f"input {name!r}: there is no file {path}")
-
-    def _check_partner(self, name: str, declared: PipelineInput) -> None:
-        partner = declared.partner
-        if partner is None:
-            return
-        each = [other for other, given in self.spec.inputs.items() if given.each and not given.match and other != name]
-        if partner not in each:
-            near = difflib.get_close_matches(partner, each, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(each) or 'none'}"
-            message = f"input {name!r} is matched with {partner!r}, which is no input with `each`; {hint}"
-            self._find(("inputs", name, "match"), message)
-
-    def _bind_step(self, name: str, step: StepSpec) -> BoundStep | None:
-        sources = {role: given if isinstance(given, tuple) else (given,) for role, given in step.inputs.items()}
-        for role, given in sources.items():
-            for source in given:
-                self._check_source(name, role, source)
-        try:
-            variants = tuple(self._variant(name, step, sources, swept) for swept in step.combinations)
-        except InputError as error:
-            place = "params" if "parameter" in str(error) else "uses" if step.uses else "run"
-            self._find(("steps", name, *self._parameter(step, place, str(error))), str(error))
-            return None
-        inspection = variants[0].inspection
-        collected = frozenset(
-            role for role, given in sources.items() if any(_collects(s, inspection.roles.get(role)) for s in given)
-        )
-        self._check_roles(name, inspection, sources, collected)
-        needs = tuple(dict.fromkeys(s.source for given in sources.values() for s in given if self._is_step(s.source)))
-        declared = {"name": self.spec.pipeline, "hash": self.spec.digest, "step": name}
-        return BoundStep(name, step, variants, sources, needs, collected, declared=declared)
-
-    def _variant(
-        self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]], swept: Mapping[str, Any]
-    ) -> Variant:
-        if both := sorted(set(swept) & set(step.params)):
-            raise InputError(f"parameter {both[0]!r} is in the matrix and in params; leave it out of one of them")
-        given = {**step.params, **swept}
-        label = ",".join(
-            f"{param}={value if isinstance(value, str) else json.dumps(value)}" for param, value in swept.items()
-        )
-        return Variant(label, given, self._inspect(name, step, sources, given))
-
-    def _inspect(
-        self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]], given: Mapping[str, Any]
-    ) -> Inspection:
-        if step.uses is not None:
-            return inspect_step(step.uses, given, step.folder, self.store)
-        roles = {
-            role: "files" if len(several) > 1 or several[0].collect or self._is_list(several[0]) else "file"
-            for role, several in sources.items()
-        }
-        return inspect_command(name, step.run or "", roles, given, step.folder, step.env)
-
-    def _parameter(self, step: StepSpec, place: str, message: str) -> Location:
-        swept = {param for part in step.combinations for param in part}
-        for name in (*step.params, *swept):
-            if f"parameter {name!r}" in message:
-                return ("matrix", name) if name in swept else ("params", name)
-        return (place,)
-
-    def _is_step(self, name: str) -> bool:
-        return name in self.spec.steps
-
-    def _check_source(self, step: str, role: str, source: Source) -> None:
-        names = [*self.spec.inputs, *self.spec.steps]
-        location = ("steps", step, "inputs", role)
-        if source.source not in names:
-            near = difflib.get_close_matches(source.source, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
-            self._find(location, f"step {step!r}: there is no input or step {source.source!r}; {hint}")
-        elif source.source == step:
-            self._find(location, f"step {step!r} takes its own result as input {role!r}")
-
-    def _check_roles(
-        self, name: str, inspection: Inspection, sources: Mapping[str, tuple[Source, ...]], collected: frozenset[str]
-    ) -> None:
-        for role, given in sources.items():
-            location = ("steps", name, "inputs", role)
-            if role not in inspection.roles:
-                near = difflib.get_close_matches(role, inspection.roles, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(inspection.roles) or 'none'}"
-                self._find(location, f"step {name!r}: {inspection.uses} has no input {role!r}; {hint}")
-            elif inspection.roles[role] == "file" and (
-                len(given) > 1 or self._is_list(given[0]) or (role in collected and self._is_each(given[0]))
-            ):
-                message = f"input {role!r} of {inspection.uses} is one file, but several datasets are given"
-                self._find(location, f"step {name!r}: {message}; annotate it list[Path]")
-        for role in inspection.required:
-            if role not in sources:
-                self._find(("steps", name), f"step {name!r}: the input {role!r} of {inspection.uses} is missing")
-        if not sources:
-            self._find(("steps", name), f"step {name!r} has no inputs; a derived dataset needs a parent")
-
-    def _check_outputs(self, bound: Mapping[str, BoundStep]) -> None:
-        """What is taken from a step is one of its outputs, and said where it has several."""
-        for name, step in bound.items():
-            for role, given in step.sources.items():
-                for source in given:
-                    outputs = bound[source.source].inspection.outputs if source.source in bound else None
-                    if (
-                        fault := _output_fault(source, outputs, is_input=source.source in self.spec.inputs)
-                    ) is not None:
-                        self._find(("steps", name, "inputs", role), f"step {name!r}: {fault}")
-
-    def _is_list(self, source: Source) -> bool:
-        """True for an input that is several datasets at once."""
-        declared = self.spec.inputs.get(source.source)
-        if declared is None or self._is_each(source) or isinstance(declared, FileInput):
-            return False
-        return not isinstance(declared, DatasetInput) or len(declared.dataset) != 1
-
-    def _is_each(self, source: Source) -> bool:
-        declared = self.spec.inputs.get(source.source)
-        return declared is not None and bool(declared.each or declared.match)
-
-    def _with_dimensions(self, steps: Mapping[str, BoundStep]) -> dict[str, BoundStep]:
-        """The steps with what they have one instance each for; in an order in which they can run."""
-        of: dict[str, tuple[str, ...]] = {}
-        for name, declared in self.spec.inputs.items():
-            of[name] = (declared.partner,) if declared.partner else (name,) if declared.each else ()
-        done = {}
-        for name, step in steps.items():
-            taken = [s.source for role, given in step.sources.items() if role not in step.collected for s in given]
-            own = (name,) if len(step.variants) > 1 else ()
-            of[name] = tuple(dict.fromkeys((*(dimension for source in taken for dimension in of[source]), *own)))
-            done[name] = replace(step, dimensions=of[name])
-        return done
-
-    def _check_unused(self) -> None:
-        used = {
-            source.source
-            for step in self.spec.steps.values()
-            for given in step.inputs.values()
-            for source in (given if isinstance(given, tuple) else (given,))
-        }
-        used |= {declared.partner for declared in self.spec.inputs.values() if declared.partner}
-        for name in self.spec.inputs:
-            if name not in used:
-                self._find(("inputs", name), f"input {name!r} is used by no step")
-
-    def _ordered(self) -> list[str]:
-        """Steps in an order in which they can run, declaration order where there is a choice; a cycle is a finding."""
-        waiting = {name: {s for s in self._sources_of(step) if s != name} for name, step in self.spec.steps.items()}
-        order: list[str] = []
-        while ready := [name for name, needs in waiting.items() if needs.isdisjoint(waiting)]:
-            for name in ready:
-                del waiting[name]
-            order += ready
-        if waiting:
-            path = self._cycle({name: [n for n in needs if n in waiting] for name, needs in waiting.items()})
-            self._find(("steps", path[0]), f"the steps form a cycle: {' -> '.join(path)}")
-        return order
-
-    def _sources_of(self, step: StepSpec) -> set[str]:
-        given = (g if isinstance(g, tuple) else (g,) for g in step.inputs.values())
-        return {source.source for sources in given for source in sources if source.source in self.spec.steps}
-
-    @staticmethod
-    def _cycle(needs: Mapping[str, list[str]]) -> list[str]:
-        """One cycle, in the direction in which data flows."""
-        path = [next(iter(needs))]
-        while (following := sorted(needs[path[-1]])[0]) not in path:
-            path.append(following)
-        loop = path[path.index(following) :]
-        return [loop[0], *reversed(loop)]
-
-
-def _output_fault(source: Source, outputs: tuple[str, ...] | None, *, is_input: bool) -> str | None:
-    if is_input and source.output is not None:
-        return f"{source.source!r} is an input of the pipeline; it has no output {source.output!r}"
-    if outputs is None:
+def _kept_file(path: Path, store: Store, overrides: Mapping[str, Any]) -> Path | None:
+    """Where such a pipeline is kept: by its path, this run's parameters, and the versions of Python and this code."""
+    own = sorted((file.name, *stamp(file)) for file in _OWN.glob("*.py"))
+    try:
+        asked = canonical_json([str(path.absolute()), dict(overrides), sys.version, own])
+    except (TypeError, ValueError):  # a value that is refused later, with its place
         return None
-    if source.output is None and len(outputs) > 1:
-        chosen = f"{source.source}.{outputs[0]}"
-        return f"{source.source!r} has the outputs {', '.join(outputs)}; name one of them, as in {chosen}"
-    if source.output is not None and source.output not in outputs:
-        return f"{source.source!r} has no output {source.output!r}; it has: {', '.join(outputs)}"
-    return None
+    return store.path.parent / "declarations" / f"{hashlib.sha256(asked).hexdigest()[:32]}.pickle"
 
 
-def _collects(source: Source, shape: str | None) -> bool:
-    return source.collect if source.collect is not None else shape == "files"
+def _kept(file: Path) -> BoundPipeline | None:
+    """The pipeline that was kept, if all it rests on is unchanged. The folder is as much the user's as the code is."""
+    try:
+        files, bound = pickle.loads(file.read_bytes())  # noqa: S301 (written by us, into the user's own data folder)
+    except Exception:  # absent, or of another version: it is made anew
+        return None
+    if any(_stamp(Path(name)) != seen for name, seen in files.items()):
+        return None
+    return bound if all(path.is_file() for path in _needed(bound.spec)) else None
+
+
+def _keep(file: Path, bound: BoundPipeline, document: Document) -> None:
+    sources = (name for step in bound.steps.values() for variant in step.variants for name in variant.inspection.files)
+    files = {name: _stamp(Path(name)) for name in (*map(str, document.files), *dict.fromkeys(sources))}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(f".{id(bound)}.part")
+    part.write_bytes(pickle.dumps((files, bound), protocol=5))
+    part.replace(file)
+
+
+def _may_be_kept(bound: BoundPipeline) -> bool:
+    """Not if it rests on more than files: on the environment, on programs, on versions of packages, or on a secret."""
+    inspections = (variant.inspection for step in bound.steps.values() for variant in step.variants)
+    return not bound.spec.env and all(inspection.keepable for inspection in inspections)
+
+
+def _needed(spec: PipelineSpec) -> Iterable[Path]:
+    """The files that have to be there for the declaration to be without fault."""
+    for declared in spec.inputs.values():
+        if isinstance(declared, ResultInput):
+            yield declared.path
+        for entry in declared.each if isinstance(declared, EachInput) else (declared,):
+            if isinstance(entry, FileInput):
+                yield from entry.paths or ([] if entry.each or entry.remote else [Path("no file fits the pattern")])
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        return stamp(path)
+    except OSError:
+        return None

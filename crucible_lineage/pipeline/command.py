@@ -22,7 +22,7 @@ from crucible_lineage.errors import InputError, StepError
 from crucible_lineage.hashing import file_sha256
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.params import canonical_params
-from crucible_lineage.pipeline.inspection import Inspection
+from crucible_lineage.pipeline.inspected import Inspection
 from crucible_lineage.pipeline.limited import run_limited
 
 __all__ = [

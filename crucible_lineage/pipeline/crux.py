@@ -17,7 +17,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.document import read_documents
 from crucible_lineage.pipeline.input_spec import located
 
-__all__ = ["crux_input"]
+__all__ = ["crux_input", "lock_of"]
 
 _FIELDS = {  # in the recipe -> in a declaration
     "name": "dataset_name",
@@ -90,9 +90,14 @@ def _unique(name: str, seen: set[str]) -> str:
     return base if base not in seen else next(candidate for candidate in numbered if candidate not in seen)
 
 
+def lock_of(path: Path) -> Path:
+    """The file in which the official client notes what it made of a recipe."""
+    return path.with_suffix(path.suffix + ".lock")
+
+
 def _locked(path: Path) -> Mapping[str, Any]:
     """Local id -> MFID of what was made already."""
-    lock = path.with_suffix(path.suffix + ".lock")
+    lock = lock_of(path)
     try:
         said = json.loads(lock.read_text(encoding="utf-8"))
         return {name: entry["server_id"] for name, entry in said["ids"].items()}

@@ -35,13 +35,14 @@ _NO_NUMBER = re.compile(r"([-+]?)\.(inf|Inf|INF)|()\.(nan|NaN|NAN)")
 class Document:
     """The data of a YAML file, and the line and column of each value and key in it.
 
-    `names` says of places that came from another file, by `include:`, which one.
+    `names` says of places that came from another file, by `include:`, which one; `files` are all files that were read.
     """
 
     name: str
     data: Any
     marks: dict[Location, tuple[int, int]]
     names: dict[Location, str] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
 
     def finding(self, location: Location, message: str) -> Finding:
         """A finding at that place, or at the nearest enclosing one that is known."""
@@ -55,7 +56,9 @@ class Document:
 
 def read_document(path: Path) -> Document:
     """The document in a file. InputError, with file and line, if it is not plain YAML."""
-    return parse_document(_read_text(path), str(path))
+    document = parse_document(_read_text(path), str(path))
+    document.files.append(path)
+    return document
 
 
 def read_documents(path: Path) -> list[Document]:

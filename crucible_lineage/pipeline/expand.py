@@ -11,7 +11,7 @@ from typing import Any
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.inputs import InputItem, Inputs
-from crucible_lineage.pipeline.inspection import Inspection
+from crucible_lineage.pipeline.inspected import Inspection
 from crucible_lineage.pipeline.spec import Source
 
 __all__ = ["Feed", "Instance", "expand"]

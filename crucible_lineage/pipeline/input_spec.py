@@ -7,6 +7,7 @@ with another one by fields of their records.
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from importlib.util import find_spec
@@ -28,11 +29,13 @@ __all__ = [
     "PipelineInput",
     "ResultInput",
     "SelectInput",
+    "is_remote",
     "located",
 ]
 
 PACKAGE = "package:"
 _WILD = frozenset("*?[")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://[^/]+")
 
 
 class Declared(BaseModel):
@@ -81,6 +84,9 @@ class FileInput(_Paired, DatasetFields):
     `timestamp` is when it was measured. Where that is not known, `known_since` may name a moment at which the data was
     known to exist: it orders the id, as a timestamp would, and claims nothing in the record. With `each`, every file is
     a dataset of its own. `folder` is what relative paths start from.
+
+    A file may lie elsewhere (gs://bucket/name, also with a pattern): `block` names the Prefect block that gives access,
+    and with `copy: false` Crucible holds a record of it, not its bytes.
     """
 
     file: str | tuple[str, ...]
@@ -90,7 +96,15 @@ class FileInput(_Paired, DatasetFields):
     samples: tuple[str, ...] = ()
     ingest: bool = True
     ingestor: str | None = None
+    block: str | None = None
+    copied: bool = Field(default=True, alias="copy")
     folder: Path = Path()
+
+    @model_validator(mode="after")
+    def _elsewhere(self) -> Self:
+        if (self.block or not self.copied) and not self.remote:
+            raise ValueError("block and copy are for files elsewhere, at an address such as gs://bucket/name")
+        return self
 
     @field_validator("samples")
     @classmethod
@@ -107,16 +121,24 @@ class FileInput(_Paired, DatasetFields):
     @property
     def paths(self) -> list[Path]:
         """The files on disk, as they are now; a pattern (`*`, `?`, `[`) stands for those that match, in order."""
-        names = [self.file] if isinstance(self.file, str) else list(self.file)
-        return [path for name in names for path in _matching(name, self.folder)]
+        return [path for name in self._names if not is_remote(name) for path in _matching(name, self.folder)]
+
+    @property
+    def remote(self) -> tuple[str, ...]:
+        """The addresses of files elsewhere, as they are declared."""
+        return tuple(name for name in self._names if is_remote(name))
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return (self.file,) if isinstance(self.file, str) else self.file
 
     @property
     def is_pattern(self) -> bool:
         """True if one of the names is a pattern."""
-        return any(_WILD & set(name) for name in ([self.file] if isinstance(self.file, str) else self.file))
+        return any(_WILD & set(name) for name in self._names)
 
     def of_each(self) -> tuple[FileInput, ...]:
-        """The datasets: one of all files, or, with `each`, one a file."""
+        """The datasets: one of all files, or, with `each`, one a file on disk."""
         if not self.each:
             return (self,)
         return tuple(self.model_copy(update={"file": str(path), "each": False}) for path in self.paths)
@@ -220,6 +242,11 @@ PipelineInput = Annotated[
         custom_error_message="it needs one of the keys file, dataset, select, pipeline, crux, or each with a list",
     ),
 ]
+
+
+def is_remote(name: str) -> bool:
+    """True for an address such as gs://bucket/name, False for the name of a file on disk."""
+    return _ADDRESS.match(name) is not None
 
 
 def _require_mfid(value: str) -> str:

@@ -18,6 +18,7 @@ from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.models import Dataset
+    from crucible_lineage.pipeline.remote import RemoteFile
 
 __all__ = ["InputItem", "Inputs", "ResultsOf", "known_inputs", "register_inputs"]
 
@@ -76,7 +77,7 @@ def _known(spec: PipelineSpec, name: str, session: Session, results_of: ResultsO
             yield from (_existing(mfid, session, with_fields=matched) for mfid in entry.dataset)
         else:
             label = name if declared.each is False else ""
-            yield from (_of_files(spec.project, single, label, session) for single in entry.of_each())
+            yield from (_of_files(spec.project, single, label, session) for single in _each_file(entry, session))
 
 
 def _existing(mfid: str, session: Session, *, with_fields: bool) -> InputItem:
@@ -85,8 +86,27 @@ def _existing(mfid: str, session: Session, *, with_fields: bool) -> InputItem:
     return InputItem(mfid, dataset, fields)
 
 
+def _each_file(declared: FileInput, session: Session) -> Iterator[FileInput]:
+    """The datasets: one of all files, or, with `each`, one a file, wherever it lies."""
+    yield from declared.of_each()
+    if declared.each:
+        for file in _elsewhere(declared, session):
+            yield declared.model_copy(update={"file": file.address, "each": False})
+
+
+def _elsewhere(declared: FileInput, session: Session) -> list[RemoteFile]:
+    """The files of a declaration that do not lie on this disk."""
+    if not declared.remote:
+        return []
+    # Most pipelines have none, and a run in which all is fresh is to start fast.
+    from crucible_lineage.pipeline.remote import find_remote
+
+    return [file for address in declared.remote for file in find_remote(address, declared.block, session)]
+
+
 def _of_files(project: str, declared: FileInput, label: str, session: Session) -> InputItem:
-    raw = hash_files(project, declared.paths, declared.timestamp or declared.known_since, session)
+    moment = declared.timestamp or declared.known_since
+    raw = hash_files(project, declared.paths, moment, session, remote=_elsewhere(declared, session))
     fields = {**described(declared), "dataset_name": declared.dataset_name, "metadata": declared.metadata}
     return InputItem(label or raw.files[0].ref.name, find_raw(raw, session), fields, declared, raw)
 

@@ -11,7 +11,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,43 +23,11 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint import code_fingerprint
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.params import canonical_params
-from crucible_lineage.recipe import Code
+from crucible_lineage.pipeline.inspected import Inspection
 from crucible_lineage.step import ParameterSpec, Step
 from crucible_lineage.store import Store
 
 __all__ = ["Inspection", "checked_params", "find_step", "inspect_step", "inspection_of", "validated_params"]
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """A step as it stands now, with the parameters it would be given."""
-
-    uses: str
-    step: str
-    roles: Mapping[str, str]  # role -> shape, see step.InputRole
-    required: tuple[str, ...]
-    outputs: tuple[str, ...]
-    params: Mapping[str, Any]
-    fingerprint: str
-    not_covered: tuple[str, ...]
-    packages: Mapping[str, str]  # those that the step lists: part of the identity
-    reached_packages: tuple[str, ...]
-    source: str
-    measurement: str | None
-    data_type: str | None
-    thumbnail: str | None
-    keywords: tuple[str, ...]
-
-    @property
-    def code(self) -> Code:
-        """What enters the recipe."""
-        return Code(self.step, self.fingerprint, self.packages)
-
-    @classmethod
-    def from_json(cls, kept: Mapping[str, Any]) -> Inspection:
-        """The inspection that was kept as JSON."""
-        tuples = ("required", "outputs", "not_covered", "reached_packages", "keywords")
-        return cls(**{**kept, **{name: tuple(kept[name]) for name in tuples}})
 
 
 def inspect_step(uses: str, params: Mapping[str, Any], folder: Path, store: Store | None = None) -> Inspection:
@@ -72,18 +40,16 @@ def inspect_step(uses: str, params: Mapping[str, Any], folder: Path, store: Stor
     kept = store.inspection(key) if store else None
     if kept is not None:
         return Inspection.from_json(kept)
-    step = find_step(uses, folder)
-    inspection, files = inspection_of(step, uses, params)
-    # A listed package may be updated without any of the files changing; what concerns a secret is not kept at all.
-    if store and not inspection.packages and not any(spec.secret for spec in step.parameters):
-        store.keep_inspection(key, files, asdict(inspection))
+    inspection = inspection_of(find_step(uses, folder), uses, params)
+    if store and inspection.keepable:
+        store.keep_inspection(key, inspection.files, asdict(inspection))
     return inspection
 
 
-def inspection_of(step: Step[..., Any], uses: str, params: Mapping[str, Any]) -> tuple[Inspection, tuple[str, ...]]:
-    """The inspection of a step that is at hand, and the source files it rests on."""
+def inspection_of(step: Step[..., Any], uses: str, params: Mapping[str, Any]) -> Inspection:
+    """The inspection of a step that is at hand."""
     fingerprint = code_fingerprint(step)
-    inspection = Inspection(
+    return Inspection(
         uses=uses,
         step=step.name,
         roles={role.name: role.shape for role in step.inputs},
@@ -99,8 +65,10 @@ def inspection_of(step: Step[..., Any], uses: str, params: Mapping[str, Any]) ->
         data_type=step.data_type,
         thumbnail=step.thumbnail,
         keywords=step.keywords,
+        files=fingerprint.files,
+        # A listed package may be updated without any of the files changing; what concerns a secret is not kept at all.
+        keepable=not step.packages and not any(spec.secret for spec in step.parameters),
     )
-    return inspection, fingerprint.files
 
 
 def find_step(uses: str, folder: Path) -> Step[..., Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.pipeline.inspection import Inspection
+from crucible_lineage.pipeline.inspected import Inspection
 from crucible_lineage.pipeline.spec import OutputFields
 from crucible_lineage.recipe import UsedDataset, step_recipe
 from crucible_lineage.step import Step

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from crucible_lineage.errors import Finding, InputError
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.crux import crux_input
+from crucible_lineage.pipeline.crux import crux_input, lock_of
 from crucible_lineage.pipeline.document import Document, Location, read_document
 from crucible_lineage.pipeline.faults import TOP_KEYS, finding_of
 from crucible_lineage.pipeline.input_spec import located
@@ -127,7 +127,7 @@ class _Loader:
             if step not in steps:
                 raise InputError(_no_override(name, [f"{known}.{param}" for known in steps]))
             declared = _mapping(steps, step)
-            if param in str(declared.get("matrix") or ""):
+            if param in _swept(declared.get("matrix")):
                 raise InputError(f"--set {name}: the parameter {param!r} is swept by the matrix of step {step!r}")
             declared["params"] = {**_mapping(declared, "params"), param: value}
 
@@ -153,6 +153,8 @@ class _Loader:
         for name, declared in inputs.items():
             if isinstance(declared, dict) and "crux" in declared:
                 try:
+                    recipe = located(str(declared["crux"]), self.folders["inputs", name])
+                    self.document.files += [recipe, lock_of(recipe)]
                     inputs[name] = crux_input(declared, self.folders["inputs", name])
                 except InputError as error:
                     self._find(("inputs", name, "crux"), str(error))
@@ -163,7 +165,7 @@ class _Loader:
         allowed = tuple(map(str, declared or ()))
         variables = Variables({}, allowed, os.environ, self._find)
         # The same with each variable of the environment left as a reference: what may be passed on.
-        references = Variables({}, allowed, {name: f"${{env.{name}}}" for name in allowed}, lambda *_: None)
+        references = Variables({}, allowed, {name: f"${{env.{name}}}" for name in allowed}, lambda *_: None, True)
         params = data.pop("params", None)
         if params is not None and not isinstance(params, dict):
             self._find(("params",), "params is a mapping, as in {degree: 3}")
@@ -186,15 +188,18 @@ class _Loader:
             self._find(("steps", name, "run"), "a command takes parameters as {params.NAME}; ${...} is for a shell")
         location = ("steps", name)
         filled = {k: v if k == "run" else variables.filled(v, (*location, k)) for k, v in step.items()}
+        if "env" in step:  # what a command is given is filled in when it is called, and written down nowhere
+            filled["env"] = references.filled(step["env"], (*location, "env"))
         given = step.get("params")
         if isinstance(given, dict):
             kept = references.filled(given, (*location, "params"))
-            filled["references"] = {k: kept[k] for k in given if kept[k] != filled["params"][k]}
+            filled["references"] = {k: kept[k] for k in given if repr(kept[k]) != repr(filled["params"][k])}
         return filled
 
 
 def _merge(document: Document, other: Document) -> None:
     """What the other document declares is in this one, unless it is declared here."""
+    document.files.extend(other.files)
     for part in SHARED:
         theirs = other.data.get(part) or {}
         if not isinstance(theirs, dict):
@@ -210,10 +215,19 @@ def _merge(document: Document, other: Document) -> None:
             document.marks.update({place: mark for place, mark in other.marks.items() if place[:2] == (part, name)})
         if not ours:
             del document.data[part]
-    document.data["env"] = [*(document.data.get("env") or []), *(other.data.get("env") or [])]
+    theirs, ours = other.data.get("env") or [], document.data.get("env") or []
+    if not isinstance(theirs, list):
+        raise InputError("", [other.finding(("env",), "env is a list of names, as in [LAB_TOKEN]")])
+    if isinstance(ours, list):  # else it is found later
+        document.data["env"] = [*ours, *theirs]
     if unknown := [key for key in other.data if key not in (*SHARED, "env", "include")]:
         message = f"{unknown[0]!r} cannot be included; an included file has {', '.join((*SHARED, 'env'))}"
         raise InputError("", [other.finding((unknown[0],), message)])
+
+
+def _swept(matrix: Any) -> set[str]:
+    parts = matrix if isinstance(matrix, list) else [matrix]
+    return {name for part in parts if isinstance(part, dict) for name in part}
 
 
 def _mapping(data: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from crucible_lineage.errors import InputError, LineageError
-from crucible_lineage.pipeline.materialize import Materialized, materialize_step
+from crucible_lineage.pipeline.materialize import materialize_step
+from crucible_lineage.pipeline.materialized import Materialized
 from crucible_lineage.pipeline.order import StepOrder, step_job
 from crucible_lineage.pipeline.run import Running
 from crucible_lineage.session import Session

@@ -9,7 +9,6 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from crucible_lineage.pipeline.command import CommandCall, call_command
 from crucible_lineage.pipeline.inspection import find_step, validated_params
 from crucible_lineage.pipeline.isolated import call_isolated
 from crucible_lineage.pipeline.job import StepJob
+from crucible_lineage.pipeline.materialized import Materialized
 from crucible_lineage.pipeline.outputs import MadeOutput, metadata_of, new_dataset, output_files
 from crucible_lineage.provenance import Activity, git_state
 from crucible_lineage.recipe import derived_mfid, first_attempt
@@ -28,15 +28,7 @@ from crucible_lineage.registry import find_by_recipe, look_up, register_output
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step, step_runner
 
-__all__ = ["Materialized", "materialize_step"]
-
-
-@dataclass(frozen=True)
-class Materialized:
-    """The datasets of a step's outputs; `executed` is False if they were there already."""
-
-    outputs: Mapping[str, DatasetRef]
-    executed: bool
+__all__ = ["materialize_step"]
 
 
 def materialize_step(job: StepJob, session: Session) -> Materialized:

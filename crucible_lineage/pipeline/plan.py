@@ -154,13 +154,17 @@ def plan_instance(
 
 @dataclass(frozen=True)
 class _Identity:
-    """The recipes of an instance's outputs with their ids, those of the next attempt, and what is there of them."""
+    """The recipes of an instance's outputs with their ids, and what is there of them."""
 
     recipes: Mapping[str, Mapping[str, Any]]
     mfids: Mapping[str, str]
-    again: Mapping[str, str]
     attempt: int
     results: Mapping[str, DatasetRef]
+
+    def again(self) -> dict[str, str]:
+        """The ids of the next attempt."""
+        attempt = {"attempt": self.attempt + 1}
+        return {output: derived_mfid({**recipe, **attempt}) for output, recipe in self.recipes.items()}
 
 
 def _identify(project: str, instance: Instance, used: Sequence[UsedDataset], knowledge: Knowledge) -> _Identity:
@@ -177,9 +181,7 @@ def _identify(project: str, instance: Instance, used: Sequence[UsedDataset], kno
         latest = recipes(attempt)
         mfids = {output: derived_mfid(recipe) for output, recipe in latest.items()}
     results = {output: dataset for output, mfid in mfids.items() if (dataset := knowledge.complete(mfid))}
-    whole = len(results) == len(mfids)
-    again = {output: derived_mfid(recipe) for output, recipe in recipes(attempt + 1).items()} if whole else {}
-    return _Identity(latest, mfids, again, attempt, results)
+    return _Identity(latest, mfids, attempt, results)
 
 
 def _planned(
@@ -190,7 +192,7 @@ def _planned(
         if not forced:
             return StepPlan(name, FRESH, (), identity.mfids, identity.results, attempt=attempt, step=step)
         causes = ("it is forced",)
-        again = identity.again
+        again = identity.again()
         return StepPlan(name, STALE, causes, again, supersedes=identity.mfids, attempt=attempt + 1, step=step)
     replaced, why, changed = _replaced(instance, identity.recipes, knowledge, claimed)
     if any(knowledge.is_begun(mfid) for mfid in identity.mfids.values()):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.attached import recipe_sha256
 from crucible_lineage.datasets import DatasetRef, FileRef
@@ -15,35 +15,51 @@ from crucible_lineage.ids import new_mfid
 from crucible_lineage.pipeline.input_spec import FileInput
 from crucible_lineage.provenance import raw_record, read_record
 from crucible_lineage.recipe import derived_mfid, raw_mfid, raw_recipe
-from crucible_lineage.registry import LocalFile, NewDataset, find_by_recipe, look_up, register_output, samples_of
+from crucible_lineage.registry import Elsewhere, LocalFile, NewDataset, find_by_recipe, look_up, register_output, samples_of
 from crucible_lineage.session import Session
+
+if TYPE_CHECKING:
+    from crucible_lineage.pipeline.remote import RemoteFile
 
 __all__ = ["RawFiles", "described", "existing_dataset", "find_raw", "hash_files", "register_raw"]
 
 
 @dataclass(frozen=True)
 class RawFiles:
-    """Files that make up one dataset, hashed; `mfid` is None while nobody knows when they were taken."""
+    """Files that make up one dataset, hashed; `mfid` is None while nobody knows when they were taken.
+
+    `remote` are those that lie elsewhere, by name; their paths are those of copies in the cache, if there are any.
+    """
 
     project: str
     recipe: Mapping[str, Any]
     files: tuple[LocalFile, ...]
     mfid: str | None
     parents: tuple[str, ...] = ()
+    remote: Mapping[str, RemoteFile] = field(default_factory=dict)
 
 
 def hash_files(
-    project: str, paths: Sequence[Path], moment: datetime | None, session: Session, parents: Sequence[str] = ()
+    project: str,
+    paths: Sequence[Path],
+    moment: datetime | None,
+    session: Session,
+    parents: Sequence[str] = (),
+    remote: Sequence[RemoteFile] = (),
 ) -> RawFiles:
     """The files as one dataset. With `parents` it is a result made by hand, and sorts beside the youngest of them."""
-    files = tuple(LocalFile.of(path, session.store.checksums(path)) for path in sorted(paths, key=lambda p: p.name))
+    local = [LocalFile.of(path, session.store.checksums(path)) for path in paths]
+    copies = [_cached_copy(file, session) for file in remote]
+    files = tuple(sorted((*local, *copies), key=lambda file: file.ref.name))
+    if not files:
+        raise InputError("none of the declared files is there; a dataset has at least one")
     names = [file.ref.name for file in files]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"two of the files are called {twice!r}; a dataset's files have different names")
     recipe = raw_recipe(project, [file.ref for file in files], sorted(set(parents)))
     mfid = derived_mfid(recipe) if parents else raw_mfid(recipe, moment) if moment else None
-    return RawFiles(project, recipe, files, mfid, tuple(sorted(set(parents))))
+    return RawFiles(project, recipe, files, mfid, tuple(sorted(set(parents))), {file.name: file for file in remote})
 
 
 def find_raw(raw: RawFiles, session: Session) -> DatasetRef | None:
@@ -73,14 +89,16 @@ def register_raw(
         **described(declared),
     }
     refs = [file.ref for file in raw.files]
+    files = tuple(_to_register(file, raw, declared, session) for file in raw.files)
+    origin = {"remote_files": {name: file.to_json() for name, file in raw.remote.items()}} if raw.remote else {}
     dataset = register_output(
         session.client,
         NewDataset(
             mfid=mfid,
             fields=fields,
             record=raw_record(raw.recipe, refs, session.agent, raw.parents, note),
-            metadata=declared.metadata,
-            files=raw.files,
+            metadata={**declared.metadata, **origin},
+            files=files,
             keywords=declared.keywords,
             parents=raw.parents,
             samples=declared.samples,
@@ -89,7 +107,8 @@ def register_raw(
         ),
     )
     for file in raw.files:
-        session.cache.add(file.path, file.ref.sha256)
+        if file.ref.name not in raw.remote:
+            session.cache.add(file.path, file.ref.sha256)
     session.store.remember_as({mfid: dataset, dataset.mfid: dataset})
     return dataset
 
@@ -111,6 +130,27 @@ def described(declared: Any) -> dict[str, Any]:
     """The descriptive fields that a declaration sets."""
     names = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")
     return {name: value for name in names if (value := getattr(declared, name)) is not None}
+
+
+def _cached_copy(file: RemoteFile, session: Session) -> LocalFile:
+    """A file that lies elsewhere, with its checksums; the copy in the cache may have gone since they were noted."""
+    from crucible_lineage.pipeline.remote import remote_checksums  # most pipelines need it not
+
+    checksums = remote_checksums(file, session)
+    ref = FileRef(file.name, checksums.sha256, checksums.size)
+    return LocalFile(session.cache.path(checksums.sha256), ref, checksums)
+
+
+def _to_register(file: LocalFile, raw: RawFiles, declared: FileInput, session: Session) -> LocalFile:
+    """The file with its bytes at hand, or with the address that stands for them in the dataset."""
+    remote = raw.remote.get(file.ref.name)
+    if remote is None:
+        return file
+    if not declared.copied:
+        return replace(file, elsewhere=Elsewhere(remote.url.partition("://")[0], remote.address))
+    from crucible_lineage.pipeline.remote import remote_checksums  # most pipelines need it not
+
+    return replace(file, checksums=remote_checksums(remote, session, present=True))
 
 
 def _foreign(mfid: str, session: Session) -> DatasetRef:

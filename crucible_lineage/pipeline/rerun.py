@@ -17,13 +17,15 @@ from crucible_lineage.pipeline.bind import BoundPipeline, BoundStep, Variant
 from crucible_lineage.pipeline.command import COMMAND, inspect_command, split_command
 from crucible_lineage.pipeline.expand import Feed, Instance
 from crucible_lineage.pipeline.inputs import InputItem
-from crucible_lineage.pipeline.inspection import Inspection, find_step, inspect_step
+from crucible_lineage.pipeline.inspected import Inspection
+from crucible_lineage.pipeline.inspection import find_step, inspect_step
 from crucible_lineage.pipeline.knowledge import ProjectKnowledge, pipeline_keyword
 from crucible_lineage.pipeline.plan import Earlier, plan
 from crucible_lineage.pipeline.planning import Planned
 from crucible_lineage.pipeline.raw import existing_dataset
 from crucible_lineage.pipeline.run import Choice
 from crucible_lineage.pipeline.spec import OutputFields, PipelineSpec, StepSpec
+from crucible_lineage.pipeline.variables import referenced
 from crucible_lineage.provenance import is_complete
 from crucible_lineage.session import Session
 
@@ -139,7 +141,7 @@ class _Builder:
             pipeline=names.pop() if len(names) == 1 else "rerun",
             project=self.history.project,
             project_title=None,
-            env=(),
+            env=tuple({name for step in steps.values() for text in step.spec.env.values() for name in referenced(text)}),
             inputs={},
             steps={name: step.spec for name, step in steps.items()},
             path=(self.folder or Path.cwd()) / "rerun",

@@ -13,7 +13,7 @@ from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.pipeline.bind import BoundPipeline
 from crucible_lineage.pipeline.inputs import InputItem, register_inputs
-from crucible_lineage.pipeline.materialize import Materialized
+from crucible_lineage.pipeline.materialized import Materialized
 from crucible_lineage.pipeline.names import descendants, require_names
 from crucible_lineage.pipeline.order import StepOrder
 from crucible_lineage.pipeline.plan import BLOCKED, FRESH, PipelinePlan, plan_instance

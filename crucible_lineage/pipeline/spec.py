@@ -42,8 +42,9 @@ class StepSpec(Declared):
     """One step: the function or command, where its inputs come from, and its parameters.
 
     `matrix` sweeps parameters: a list of values each (every combination is made), or a list of combinations. `env` are
-    variables that a command is given beside the few that every command gets. `folder` is where it was declared,
-    `references` are parameters that take values from the environment, as they were written.
+    variables that a command is given beside the few that every command gets; what they take from the environment is
+    left as it was written. `folder` is where it was declared, `references` are parameters that take values from the
+    environment, as they were written.
     """
 
     uses: str | None = None

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.document import Location
 
-__all__ = ["Variables"]
+__all__ = ["Variables", "from_environment", "referenced"]
 
 _REFERENCE = re.compile(r"\$(\$)?\{([^{}]*)\}")
+
+
+def from_environment(value: Any, allowed: Iterable[str], whose: str) -> Any:
+    """The value with its references to the environment filled in. InputError if one of them is not set."""
+    faults: list[str] = []
+    filled = Variables({}, tuple(allowed), os.environ, lambda _, message: faults.append(message)).filled(value, ())
+    if faults:
+        raise InputError(f"{whose}: {faults[0]}")
+    return filled
+
+
+def referenced(text: str) -> list[str]:
+    """The variables of the environment that a text refers to."""
+    found = (name for dollar, name in _REFERENCE.findall(text) if not dollar)
+    return [name.removeprefix("env.") for name in found if name.startswith("env.")]
 
 
 @dataclass
@@ -20,13 +37,14 @@ class Variables:
     """The values that references stand for. `find` is told of every fault, with its place.
 
     `allowed` are the variables of `environ` that may be read; `secret_places` are the places that took a value from it:
-    it is not to be shown.
+    it is not to be shown. With `escaped`, `$${` is left for whoever fills in the rest.
     """
 
     params: Mapping[str, Any]
     allowed: tuple[str, ...]
     environ: Mapping[str, str]
     find: Callable[[Location, str], None]
+    escaped: bool = False
     secret_places: set[Location] = field(default_factory=set)
 
     def filled(self, value: Any, location: Location) -> Any:
@@ -43,7 +61,9 @@ class Variables:
         return _REFERENCE.sub(lambda found: self._text(found, location), value)
 
     def _text(self, found: re.Match[str], location: Location) -> str:
-        return f"${{{found[2]}}}" if found[1] else str(self._value(found[2], location))
+        if found[1]:
+            return found[0] if self.escaped else f"${{{found[2]}}}"
+        return str(self._value(found[2], location))
 
     def _value(self, reference: str, location: Location) -> Any:
         kind, _, name = reference.partition(".")

@@ -1,0 +1,171 @@
+"""Files that lie elsewhere, as at gs://bucket/name: found, fetched into the cache while being hashed, put there.
+
+What knows a kind of storage is a source. It is found by the scheme of the address, as an entry point of that name in
+the group `crucible_lineage.file_sources`: a function from the name of a Prefect block (or None) to a `FileSource`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+from crucible_lineage.checksums import FileChecksums, Scan, crc32c_text
+from crucible_lineage.errors import ChecksumError, InputError
+from crucible_lineage.session import Session
+
+__all__ = ["FileSource", "RemoteFile", "find_remote", "open_source", "remote_checksums", "source_fault"]
+
+GROUP = "crucible_lineage.file_sources"
+_GENERATION = re.compile(r"#([0-9]+)$")
+_WILD = re.compile(r"\*\*/|\*\*|\*|\?|\[[^]]+\]")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One state of a file elsewhere: `generation` names it, and never stands for other bytes.
+
+    `crc32c` is the storage's own checksum, None if it has none. `block` is the Prefect block that gives access.
+    """
+
+    url: str
+    generation: str
+    size: int
+    crc32c: int | None
+    block: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The last part of the address: what the file is called in a dataset."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def address(self) -> str:
+        """The address with the generation, which always means the same bytes."""
+        return f"{self.url}#{self.generation}"
+
+    def to_json(self) -> dict[str, Any]:
+        """What a dataset's metadata say of where the file came from."""
+        bucket, _, name = self.url.partition("://")[2].partition("/")
+        where = {"url": self.url, "bucket": bucket, "name": name, "generation": self.generation}
+        return {**where, **({"block": self.block} if self.block else {})}
+
+
+class FileSource(Protocol):
+    """Storage of one kind, with the access that one block gives. An address is without a generation here."""
+
+    def find(self, url: str, generation: str | None) -> RemoteFile | None:
+        """The file at this address as it is now, or as it was in that generation; None if there is none."""
+
+    def list(self, start: str) -> Iterable[RemoteFile]:
+        """All files whose address begins like this."""
+
+    def fetch(self, file: RemoteFile, write: Callable[[bytes], object]) -> None:
+        """The bytes of that generation have been given to `write`, in order. InputError if they are gone."""
+
+    def put(self, path: Path, url: str, checksums: FileChecksums) -> RemoteFile:
+        """The file is at this address, sent unless it was there. InputError if other content has that address."""
+
+
+def source_fault(name: str) -> str:
+    """Why files at this address cannot be read here; empty if they can."""
+    scheme = name.partition("://")[0]
+    known = sorted(entry_points(group=GROUP).names)
+    return "" if scheme in known else f"{name}: nothing here reads {scheme}://; possible: {', '.join(known) or 'none'}"
+
+
+@functools.cache
+def open_source(scheme: str, block: str | None) -> FileSource:
+    """This process's source of such files. InputError if there is none, or what it needs is not installed."""
+    for found in entry_points(group=GROUP, name=scheme):
+        try:
+            opened: FileSource = found.load()(block)
+        except ImportError as error:
+            raise InputError(
+                f"files at {scheme}:// need the package {error.name}, which is not here; "
+                "for gs://, install crucible-lineage[gcp]"
+            ) from error
+        return opened
+    raise InputError(source_fault(f"{scheme}://"))
+
+
+def find_remote(name: str, block: str | None, session: Session) -> list[RemoteFile]:
+    """The file at an address, or those that fit a pattern (`*`, `?`, `[`; `**` for any depth), in order of their names.
+
+    `#` and digits at the end choose a generation. What the local store knows of that one is not asked for again.
+    InputError if an address without a pattern leads nowhere.
+    """
+    url, generation = _split(name)
+    if generation and (known := session.store.remote_checksums(url, generation)):
+        return [RemoteFile(url, generation, known.size, known.crc32c, block)]
+    source = open_source(url.partition("://")[0], block)
+    wild = _WILD.search(url)
+    if generation is None and wild:
+        listed = [file for file in source.list(url[: wild.start()]) if not file.url.endswith("/")]
+        fits = re.compile(_expression(url)).fullmatch
+        same = [file for file in listed if file.url == url]  # it is called like a pattern
+        found = same or [file for file in listed if fits(file.url)]
+    elif one := source.find(url, generation):
+        found = [one]
+    else:
+        raise InputError(f"there is no file {name} that this access lets one see; correct the address or the block")
+    return sorted((replace(file, block=block) for file in found), key=lambda file: file.url)
+
+
+def remote_checksums(file: RemoteFile, session: Session, *, present: bool = False) -> FileChecksums:
+    """The file's checksums; with `present`, the cache holds the file afterwards, and they are of that copy.
+
+    It is downloaded if it has to be, once for each generation. ChecksumError if other bytes came than the storage has.
+    """
+    known = session.store.remote_checksums(file.url, file.generation)
+    if known is None or (present and not session.cache.path(known.sha256).exists()):
+        known = _download(file, session)
+        session.store.keep_remote_checksums(file.url, file.generation, known)
+    if not present:
+        return known
+    return replace(known, mtime_ns=session.cache.path(known.sha256).stat().st_mtime_ns)
+
+
+def _download(file: RemoteFile, session: Session) -> FileChecksums:
+    scan = Scan()
+    source = open_source(file.url.partition("://")[0], file.block)
+
+    def fetch(target: Path) -> str:
+        with target.open("wb") as stream:
+
+            def write(block: bytes) -> int:
+                scan.update(block)
+                return stream.write(block)
+
+            source.fetch(file, write)
+        arrived = scan.checksums(0)
+        if file.crc32c is not None and arrived.crc32c != file.crc32c:
+            raise ChecksumError(
+                f"{file.address} arrived with CRC32C {crc32c_text(arrived.crc32c)}, the storage has "
+                f"{crc32c_text(file.crc32c)}; it was not kept, run the same again"
+            )
+        return arrived.sha256
+
+    session.cache.receive(fetch)
+    return scan.checksums(0)
+
+
+def _split(name: str) -> tuple[str, str | None]:
+    """Address and generation."""
+    pinned = _GENERATION.search(name)
+    return (name[: pinned.start()], pinned[1]) if pinned else (name, None)
+
+
+def _expression(pattern: str) -> str:
+    """The regular expression of a pattern; like on disk, only `**` goes beyond a folder."""
+    signs = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    expression, end = "", 0
+    for wild in _WILD.finditer(pattern):
+        sign = wild[0]
+        expression += re.escape(pattern[end : wild.start()]) + signs.get(sign, "[^" + sign[2:] if sign[1:2] == "!" else sign)
+        end = wild.end()
+    return expression + re.escape(pattern[end:])
