@@ -1,4 +1,7 @@
-"""A content-addressed cache of files: each stored once under its SHA-256, shared by processes, never half-written."""
+"""A content-addressed cache of files: each stored once under its SHA-256, shared by processes, never half-written.
+
+Its size is bounded: what was not used for longest goes first, and never what a step is working with.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,40 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from crucible_lineage.errors import ChecksumError
+from crucible_lineage.errors import ChecksumError, InputError
 from crucible_lineage.hashing import file_sha256
 
-__all__ = ["FileCache"]
+__all__ = ["DEFAULT_LIMIT_BYTES", "FileCache", "limit_from_environment"]
+
+DEFAULT_LIMIT_BYTES = 20 << 30
+LIMIT_VARIABLE = "CRUCIBLE_LINEAGE_CACHE_GB"
+_CHECKED_EVERY = 1 / 20  # of the limit that came in: looking through the folder costs time too
+
+
+def limit_from_environment() -> int:
+    """How many bytes the cache may hold: CRUCIBLE_LINEAGE_CACHE_GB, or 20 GiB."""
+    text = os.environ.get(LIMIT_VARIABLE)
+    if text is None:
+        return DEFAULT_LIMIT_BYTES
+    try:
+        gigabytes = float(text)
+    except ValueError:
+        gigabytes = -1.0
+    if gigabytes < 0:
+        raise InputError(f"{LIMIT_VARIABLE} is {text!r}; give the size of the cache in gigabytes, as in 20")
+    return int(gigabytes * (1 << 30))
 
 
 class FileCache:
-    """Files by their SHA-256, in a folder."""
+    """Files by their SHA-256, in a folder of at most `limit_bytes` (files in use may exceed it for a while)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
         self.folder = folder
+        self.limit_bytes = limit_bytes
+        self._came_in = limit_bytes  # the first file looks at what is there from before
 
     def path(self, sha256: str) -> Path:
         """Where the file with this hash lies, or would lie."""
@@ -28,10 +52,31 @@ class FileCache:
         """The cached copy of a file whose hash is known; ChecksumError if its bytes are others by now."""
         return self.get(sha256, lambda target: shutil.copyfile(source, target))
 
+    def receive(self, fetch: Callable[[Path], str]) -> Path:
+        """The cached copy of a file whose hash is found while it comes: `fetch` writes it and says what it is."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self.folder, prefix=".part-")
+        os.close(handle)
+        part = Path(name)
+        try:
+            target = self.path(fetch(part))
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                part.chmod(0o444)
+                part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        self._came_in += target.stat().st_size
+        if self._came_in >= self.limit_bytes * _CHECKED_EVERY:
+            self._came_in = 0
+            self._shrink(spared=target)
+        return target
+
     def get(self, sha256: str, fetch: Callable[[Path], object]) -> Path:
         """The cached file with this hash; `fetch` writes it to the path that it is given if it is not there yet."""
         target = self.path(sha256)
         if target.exists():
+            _touch(target)
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=".part-")
@@ -45,6 +90,10 @@ class FileCache:
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
+        self._came_in += target.stat().st_size
+        if self._came_in >= self.limit_bytes * _CHECKED_EVERY:
+            self._came_in = 0
+            self._shrink(spared=target)
         return target
 
     def evict(self, sha256: str) -> None:
@@ -58,3 +107,31 @@ class FileCache:
             target.hardlink_to(self.path(sha256))
         except OSError:
             shutil.copyfile(self.path(sha256), target)
+
+    def _shrink(self, spared: Path) -> None:
+        """The cache is within its limit: what was not used for longest is gone, but not what a step has linked."""
+        files = sorted(
+            (found.st_mtime_ns, found.st_size, path)
+            for path in self.folder.glob("??/[0-9a-f]*")
+            if (found := _stat(path)) is not None and found.st_nlink == 1
+        )
+        excess = sum(size for _, size, _ in files) - self.limit_bytes
+        for _, size, path in files:
+            if excess <= 0:
+                break
+            if path != spared:
+                path.unlink(missing_ok=True)
+                excess -= size
+
+
+def _touch(path: Path) -> None:
+    """It was used just now."""
+    with suppress(OSError):  # another user's file: it stays as old as it is
+        os.utime(path)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:  # another process was faster
+        return None

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from crucible_lineage.cache import FileCache
+from crucible_lineage.cache import FileCache, limit_from_environment
 from crucible_lineage.errors import ConflictError, InputError
 from crucible_lineage.provenance import agent
 from crucible_lineage.server import instance_id
@@ -29,7 +29,7 @@ class Session:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.cache = FileCache(settings.data / "cache")
+        self.cache = FileCache(settings.data / "cache", limit_from_environment())
         self._stack = ExitStack()
         self._lock = threading.RLock()
         self._client: CrucibleClient | None = None

@@ -1,4 +1,4 @@
-"""`lineage`: where a dataset comes from and what was made of it, in the terminal or as a picture."""
+"""`lineage`: where a dataset comes from and what was made of it; as a tree, a picture, or for other programs."""
 
 from __future__ import annotations
 
@@ -11,73 +11,149 @@ import click
 
 from crucible_lineage.cli.options import crucible_options, open_session, reports_errors
 from crucible_lineage.errors import InputError
-from crucible_lineage.fetch import fetch_lineage
 from crucible_lineage.lineage import LineageGraph, render_tree, render_tree_rich
-from crucible_lineage.lineage.formats import render_dot, render_mermaid, to_node_link
+from crucible_lineage.lineage.export.openlineage_events import render_openlineage
+from crucible_lineage.lineage.export.sharing import shareable
+from crucible_lineage.lineage.export.w3c_prov import render_prov_json, render_prov_n
+from crucible_lineage.lineage.formats import render_csv, render_dot, render_mermaid, to_node_link
 from crucible_lineage.lineage.html import render_html
+from crucible_lineage.lineage.png import render_png
 from crucible_lineage.lineage.svg import render_svg
+from crucible_lineage.lineage.view import FOLD_BEYOND
+from crucible_lineage.session import Session
 
 __all__ = ["lineage_command", "write_picture"]
 
-Renderer = Callable[[LineageGraph, str], str]
+Renderer = Callable[[LineageGraph, str | None], str | bytes]
 RENDERERS: dict[str, Renderer] = {
     "svg": lambda graph, focus: render_svg(graph, focus),
-    "html": lambda graph, focus: render_html(graph, focus),
-    "mmd": lambda graph, focus: "\n".join(render_mermaid(graph.around(focus))),
-    "dot": lambda graph, focus: render_dot(graph.around(focus)),
-    "json": lambda graph, focus: json.dumps(to_node_link(graph.around(focus)), indent=1, ensure_ascii=False),
+    "png": lambda graph, focus: render_png(graph, focus),
+    "html": lambda graph, focus: render_html(shareable(graph), focus),
+    "mmd": lambda graph, focus: "\n".join(render_mermaid(_near(graph, focus))),
+    "dot": lambda graph, focus: render_dot(_near(graph, focus)),
+    "csv": lambda graph, focus: render_csv(_near(graph, focus)),
+    "json": lambda graph, focus: json.dumps(to_node_link(_near(graph, focus)), indent=1, ensure_ascii=False),
+    "prov-json": lambda graph, focus: render_prov_json(_near(graph, focus)),
+    "prov-n": lambda graph, focus: render_prov_n(_near(graph, focus)),
+    "openlineage": lambda graph, focus: render_openlineage(_near(graph, focus)),
 }
+CRATE = "ro-crate"
+MOST_SINGLE = 40  # datasets that a tree shows a line each, unless it is asked for all
+ENDINGS = {"provn": "prov-n", "jsonl": "openlineage", "mermaid": "mmd", "gv": "dot"}  # the others are called like them
 
 
 @click.command("lineage")
-@click.argument("mfid")
+@click.argument("mfid", required=False)
 @crucible_options
+@click.option("--project", "projects", multiple=True, help="Show all datasets of this project.")
 @click.option("--depth", type=click.IntRange(1), help="How many links to follow; all by default.")
 @click.option("--up", "direction", flag_value="up", help="Only what it comes from.")
 @click.option("--down", "direction", flag_value="down", help="Only what was made of it.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture to this file.")
-@click.option("--format", "kind", type=click.Choice(sorted(RENDERERS)), help="By default, the ending of the file.")
+@click.option("--all", "every", is_flag=True, help="In the tree: a line for each of many siblings, too.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write it to this file (ro-crate: to this new folder)."
+)
+@click.option("--format", "kind", type=click.Choice([*RENDERERS, CRATE]), help="By default, the ending of the file.")
+@click.option("--files", is_flag=True, help="With --format ro-crate: put the files of the datasets into it, too.")
+@click.option("--license", "license_url", metavar="URL", default="", help="The licence that an ro-crate states.")
 @reports_errors
 def lineage_command(
-    mfid: str,
+    mfid: str | None,
     data: Path | None,
     url: str | None,
     api_key: str | None,
+    projects: tuple[str, ...],
     depth: int | None,
     direction: str | None,
+    every: bool,
     output: Path | None,
     kind: str | None,
+    files: bool,
+    license_url: str,
 ) -> None:
-    """Show the lineage of the dataset MFID as a tree, or write it as a picture (-o FILE.svg, .html and so on)."""
-    chosen = kind or (output.suffix.lstrip(".").lower() if output else None)
-    if chosen is not None and chosen not in RENDERERS:
-        raise InputError(f"there is no format {chosen!r}; there are: {', '.join(RENDERERS)} (name one with --format)")
+    """Show the lineage of the dataset MFID, or of a project, as a tree, or write it as a picture or for other programs.
+
+    Pictures: svg, png, html (a page to explore), mmd (Mermaid), dot. For programs: json (node-link), csv (links),
+    prov-json and prov-n (W3C PROV), openlineage (events, a line each), ro-crate (a folder). The extra `export` has the
+    libraries for the last four, the extra `png` that for PNG.
+    """
+    chosen = _chosen(kind, output)
+    if (mfid is None) == (not projects):
+        raise InputError("give either the MFID of a dataset or --project")
+    if mfid is None and (depth is not None or direction is not None or chosen == CRATE):
+        raise InputError(
+            f"--depth, --up, --down and --format {CRATE} go with the MFID of a dataset, not with --project"
+        )
+    if (files or license_url) and chosen != CRATE:
+        raise InputError("--files and --license go with --format ro-crate")
+    if chosen == CRATE and output is None:
+        raise InputError("an RO-Crate is a folder: name a new one with -o FOLDER")
+    # With pydantic and httpx, which --help does not need.
+    from crucible_lineage.takeaway import lineage_to_share, projects_to_share
+
     with open_session(data, url, api_key) as session:
-        graph = fetch_lineage(session, mfid, thumbnails=chosen == "html")
-    way = {"up": "ancestors", "down": "descendants"}.get(direction or "", "both")
-    if depth is not None or direction is not None:
-        graph = graph.around(mfid, depth, way)  # type: ignore[arg-type]
+        if mfid is None:
+            graph = projects_to_share(session, projects)
+        else:
+            graph = lineage_to_share(session, mfid, thumbnails=chosen in ("html", CRATE))
+        way = {"up": "ancestors", "down": "descendants"}.get(direction or "", "both")
+        if depth is not None or direction is not None or chosen == CRATE:
+            graph = graph.around(mfid, depth, way)  # type: ignore[arg-type]
+        if chosen == CRATE and output is not None and mfid is not None:
+            _write_crate(session, graph, mfid, output, files, license_url)
+            return
     if chosen is None:
-        _print_tree(graph, mfid)
+        _print_tree(graph, mfid, None if every or len(graph) <= MOST_SINGLE else FOLD_BEYOND)
     elif output is None:
-        click.echo(RENDERERS[chosen](graph, mfid))
+        click.echo(_rendered(graph, mfid, chosen))
     else:
         write_picture(graph, mfid, output, chosen)
         click.echo(output)
 
 
-def write_picture(graph: LineageGraph, mfid: str, target: Path, kind: str) -> None:
+def write_picture(graph: LineageGraph, mfid: str | None, target: Path, kind: str) -> None:
     """The picture stands in the file, whole: it is written beside it first."""
+    if target.is_dir():
+        raise InputError(f"write {kind} to {target}: that is a folder; name a file")
+    content = _rendered(graph, mfid, kind)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
-    part.write_text(RENDERERS[kind](graph, mfid), encoding="utf-8", newline="\n")
+    part.write_bytes(content)
     part.replace(target)
 
 
-def _print_tree(graph: LineageGraph, mfid: str) -> None:
+def _chosen(kind: str | None, output: Path | None) -> str | None:
+    ending = output.suffix.lstrip(".").lower() if output else None
+    chosen = kind or ENDINGS.get(ending or "", ending)
+    if chosen is not None and chosen not in (*RENDERERS, CRATE):
+        known = ", ".join([*RENDERERS, CRATE])
+        raise InputError(f"there is no format {chosen!r}; there are: {known} (name one with --format)")
+    return chosen
+
+
+def _near(graph: LineageGraph, focus: str | None) -> LineageGraph:
+    return graph if focus is None else graph.around(focus)
+
+
+def _rendered(graph: LineageGraph, mfid: str | None, kind: str) -> bytes:
+    """What UTF-8 cannot hold, a lone surrogate, is spelled out; in JSON that is what it means."""
+    content = RENDERERS[kind](graph, mfid)
+    return content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
+
+
+def _write_crate(session: Session, graph: LineageGraph, mfid: str, folder: Path, files: bool, license_url: str) -> None:
+    from crucible_lineage.takeaway import write_crate
+
+    taken = write_crate(session, graph, mfid, folder, files=files, license_url=license_url)
+    for line in taken.absent:
+        click.echo(f"not in it: {line}", err=True)
+    click.echo(folder)
+
+
+def _print_tree(graph: LineageGraph, mfid: str | None, fold_beyond: int | None) -> None:
     if not sys.stdout.isatty():
-        click.echo(render_tree(graph, mfid))
+        click.echo(render_tree(graph, mfid, fold_beyond=fold_beyond))
         return
     from rich.console import Console  # only for people who are looking
 
-    Console().print(render_tree_rich(graph, mfid), soft_wrap=True)
+    Console().print(render_tree_rich(graph, mfid, fold_beyond=fold_beyond), soft_wrap=True)

@@ -47,7 +47,7 @@ def to_node_link(graph: LineageGraph) -> dict[str, Any]:
 
 
 def render_csv(graph: LineageGraph) -> str:
-    """The edges as CSV with a header; names that a spreadsheet would run as formulas are led by an apostrophe."""
+    """The edges as CSV with a header; what a spreadsheet would run as a formula is led by an apostrophe."""
     names, out = public_ids(graph), io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["parent", "parent_name", "child", "child_name", "relationship"])
@@ -173,4 +173,4 @@ def _dot_escaped(text: str) -> str:
 
 def _harmless(text: str) -> str:
     shown = plain(text)
-    return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
+    return f"'{shown}" if shown.lstrip().startswith(tuple("=+-@＝＋－＠")) else shown

@@ -135,12 +135,11 @@ class _Expansion:
     def _items(self, name: str, point: Point, *, collects: bool) -> tuple[Sequence[int], str]:
         declared, every = self.pipeline.spec.inputs[name], range(len(self.inputs[name]))
         partner = declared.partner
+        if partner is not None and partner in point:
+            pair = self.partners[name][point[partner]]
+            return (sorted(pair.all) if collects else pair.all[:1]), pair.fault
         if partner is not None:
-            paired = self.partners[name]
-            if collects and partner not in point:
-                return sorted({index for index, _ in paired if index is not None}), ""
-            index, fault = paired[point[partner]]
-            return ([] if index is None else [index]), fault
+            return sorted({index for pair in self.partners[name] for index in pair.all}), ""
         if declared.each and not collects:
             return [point[name]], ""
         return every, "" if every else f"input {name} has no dataset"
@@ -166,32 +165,41 @@ def _distinct(labels: Sequence[str]) -> list[str]:
     return result
 
 
-def _pairs(name: str, match: Mapping[str, Sequence[str]], inputs: Inputs) -> list[tuple[int | None, str]]:
-    """For each dataset of the partner: which of this input's belongs to it, or why none does."""
+@dataclass(frozen=True)
+class _Pair:
+    """What belongs to a dataset of the partner: all that match, the one to be taken first; or why none does."""
+
+    all: Sequence[int]
+    fault: str = ""
+
+
+def _pairs(name: str, match: Mapping[str, Sequence[str]], inputs: Inputs) -> list[_Pair]:
+    """For each dataset of the partner: which of this input's belong to it."""
     ((partner, names),) = match.items()
     candidates: dict[tuple[str, ...], list[int]] = {}
     for index, item in enumerate(inputs[name]):
         candidates.setdefault(_values(item, names), []).append(index)
-    return [_partner(name, item, names, candidates, inputs[name]) for item in inputs[partner]]
+    return [_pair(name, item, names, candidates, inputs[name]) for item in inputs[partner]]
 
 
-def _partner(
+def _pair(
     name: str,
     item: InputItem,
     names: Sequence[str],
     candidates: Mapping[tuple[str, ...], list[int]],
     items: Sequence[InputItem],
-) -> tuple[int | None, str]:
-    """Of several that match, the latest that is not younger than the item; else the earliest."""
+) -> _Pair:
+    """Where several match, the latest that is not younger than the item comes first; else the earliest."""
     values = _values(item, names)
     said = ", ".join(f"{field}={value or 'nothing'}" for field, value in zip(names, values, strict=True))
     if not all(values):
-        return None, f"{item.label} cannot be matched with {name}: {said}"
+        return _Pair((), f"{item.label} cannot be matched with {name}: {said}")
     found = sorted(candidates.get(values, ()), key=lambda index: _id(items[index]))
     if not found:
-        return None, f"input {name} has no dataset with {said}, as {item.label} has"
+        return _Pair((), f"input {name} has no dataset with {said}, as {item.label} has")
     earlier = [index for index in found if _id(items[index]) <= _id(item)]
-    return (earlier[-1] if earlier else found[0]), ""
+    first = earlier[-1] if earlier else found[0]
+    return _Pair((first, *(index for index in found if index != first)))
 
 
 def _id(item: InputItem) -> str:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crucible_lineage.lineage import Edge, LineageGraph, Node, render_tree, render_tree_rich
+from crucible_lineage.lineage.export.w3c_prov import render_prov_json, render_prov_n
 from crucible_lineage.lineage.formats import render_csv, render_dot, render_mermaid, to_node_link
 from crucible_lineage.lineage.html import render_html
 from crucible_lineage.lineage.svg import render_svg
@@ -27,6 +28,8 @@ RENDERERS = {
     "mermaid": lambda graph: "\n".join(render_mermaid(graph)),
     "node-link": lambda graph: json.dumps(to_node_link(graph)),
     "csv": render_csv,
+    "prov-json": render_prov_json,
+    "prov-n": render_prov_n,
 }
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = "<script>alert(1)</script>\"'&]]>\x1b[2J\uffff\u2028--><img src=x onerror=alert(1)>#;%\\{}"
@@ -171,12 +174,15 @@ def test_node_link_json_comes_back_as_the_same_graph(tomography):
     assert (type(again), set(again.edges)) == (networkx.DiGraph, set(graph.edges))
 
 
-def test_a_spreadsheet_runs_no_formula_from_the_csv():
-    nodes = [Node("a", name="=HYPERLINK(1)"), Node("b", name='x,"y')]
+@pytest.mark.parametrize("formula", ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "  =1", "\t=1", "\r=1", "＝1"])
+def test_a_spreadsheet_runs_no_formula_from_the_csv(formula):
+    nodes = [Node("a", name=formula), Node("b", name='x,"y\nz')]
 
-    rows = list(csv.reader(io.StringIO(render_csv(LineageGraph(nodes, [Edge("a", "b")])))))
+    rows = list(csv.reader(io.StringIO(render_csv(LineageGraph(nodes, [Edge("a", "b", formula)])))))
 
-    assert rows[1] == ["a", "'=HYPERLINK(1)", "b", 'x,"y', "is_derived_from"]
+    assert len(rows) == 2
+    assert rows[1][3] == 'x,"y\\nz'
+    assert all(cell.lstrip()[0] not in "=+-@＝" for cell in rows[1])
 
 
 def test_mermaid_charts_stay_within_its_limits_and_miss_no_edge():

@@ -41,6 +41,14 @@ def table(values: list[Path], *, out: Path) -> dict:
     return {"rows": len(values)}
 """
 
+COLLECT = """
+
+@step
+def collect(spectrum: Path, values: list[Path], *, out: Path) -> dict:
+    (out / "table.txt").write_text(" ".join(path.read_text() for path in values))
+    return {}
+"""
+
 EACH = """
 pipeline: many
 project: lab
@@ -183,6 +191,33 @@ def test_what_has_no_match_is_blocked_and_the_others_go_on(many: Any, session: S
     result = run(path)
     assert (result.ok, result.executed) == (False, ["sum[s1.txt]", "sum[s3.txt]"])
     assert "instrument_name=B" in result.errors["sum[s2.txt]"]
+
+
+def test_a_list_takes_all_that_match_and_a_single_file_the_one_taken_before_it(
+    many: Any, session: Session, run: Run
+) -> None:
+    many.file("second.txt", "20")
+    several = """
+    pipeline: several
+    project: lab
+    inputs:
+      spectrum: {each: [{file: s1.txt, instrument_name: A}], timestamp: "2024-05-01T12:00:00Z"}
+      offset:
+        each:
+          - {file: offset.txt, timestamp: "2024-05-01T11:00:00Z"}
+          - {file: s2.txt, timestamp: "2024-05-01T11:30:00Z"}
+          - {file: second.txt, timestamp: "2024-05-01T13:00:00Z"}
+        instrument_name: A
+        match: {spectrum: [instrument_name]}
+    steps:
+      sum: {uses: "LABMODULE:add", inputs: {left: spectrum, right: offset}}
+      table: {uses: "LABMODULE:collect", inputs: {spectrum: spectrum, values: offset}}
+    """
+    many.file(f"{many.module}.py", STEPS + COLLECT)
+    result = run(many.declare(several))
+    assert result.ok, result.errors
+    assert text_of(session, result.datasets["sum[s1.txt]"]["out"]) == "3.0"
+    assert text_of(session, result.datasets["table[s1.txt]"]["out"]) == "10 2 20"
 
 
 def test_selected_datasets_can_be_matched_too(many: Any, session: Session, run: Run) -> None:

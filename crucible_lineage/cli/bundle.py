@@ -1,0 +1,65 @@
+"""`bundle`: a result with all that it was made from, in one file that anybody can check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from crucible_lineage.cli.options import crucible_options, json_option, open_session, print_json, reports_errors
+from crucible_lineage.errors import InputError
+from crucible_lineage.lineage.labels import plain
+
+__all__ = ["bundle_command"]
+
+
+@click.command("bundle")
+@click.argument("mfid")
+@crucible_options
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The ZIP file to write."
+)
+@click.option("--license", "license_url", metavar="URL", default="", help="The licence that the bundle states.")
+@json_option
+@reports_errors
+def bundle_command(
+    mfid: str,
+    data: Path | None,
+    url: str | None,
+    api_key: str | None,
+    output: Path,
+    license_url: str,
+    as_json: bool,
+) -> None:
+    """Put the dataset MFID and all that it was made from into a ZIP file: files, records, pictures, metadata.
+
+    In it lies verify.py, which needs nothing but Python and checks the bundle offline. Needs the extra `export`.
+    """
+    if output.exists():
+        raise InputError(f"write a bundle to {output}: the file is there already; name a new one")
+    from crucible_lineage.takeaway import write_bundle  # with pydantic and httpx, which --help does not need
+
+    with open_session(data, url, api_key) as session:
+        if not as_json:
+            click.echo(session.settings.describe())
+        taken = write_bundle(session, mfid, output, license_url=license_url)
+    if as_json:
+        print_json(
+            {
+                "bundle": str(output),
+                "datasets": taken.datasets,
+                "hidden": taken.hidden,
+                "files": taken.files,
+                "bytes": taken.size_bytes,
+                "absent": list(taken.absent),
+                "list_sha256": taken.list_sha256,
+            }
+        )
+        return
+    for line in taken.absent:
+        click.echo(f"not in it: {plain(line)}", err=True)
+    if taken.hidden:
+        click.echo(f"{taken.hidden} parents that this key may not see are named as hidden, and not in it", err=True)
+    click.echo(f"{output}: {taken.datasets} datasets, {taken.files} files of theirs, {taken.size_bytes} bytes")
+    click.echo(f"SHA-256 of its bundle.json: {taken.list_sha256}")
+    click.echo("whoever unpacks it can check it with: python verify.py")

@@ -1,0 +1,260 @@
+"""A lineage as a Provenance Run Crate, the fullest profile of Workflow Run RO-Crate (0.5), by the library `rocrate`.
+
+The workflow of the crate is what the lineage shows: the executed steps, in `workflow.json`, each with its code. Each
+execution is a CreateAction; datasets are folders with their files. Without their bytes, datasets and files have ids
+within the metadata (`#...`), which is how RO-Crate tells what is described from what is there. A lineage in which
+no step was executed is a plain RO-Crate.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from crucible_lineage.lineage.export.crate_data import DataEntities, Entity, Reference, reference
+from crucible_lineage.lineage.export.crate_parts import (
+    CrateHeader,
+    TextFile,
+    flat_software,
+    readme_text,
+    workflow_text,
+)
+from crucible_lineage.lineage.export.extra import missing_library
+from crucible_lineage.lineage.export.story import Activity, Story, Use, instant
+
+__all__ = ["Crate", "make_crate"]
+
+WORKFLOW = "workflow.json"
+TERMS = "https://w3id.org/ro/terms/workflow-run#"
+PROFILES = {
+    "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
+    "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
+    "https://w3id.org/ro/wfrun/provenance/0.5": "Provenance Run Crate",
+    "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
+}
+BIOSCHEMAS = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
+ENGINE = "https://pypi.org/project/crucible-lineage/"
+DONE = "http://schema.org/CompletedActionStatus"
+_PARAMETER_TYPES = {bool: "Boolean", int: "Integer", float: "Float", str: "Text"}
+
+
+@dataclass(frozen=True)
+class Crate:
+    """The metadata document, and the files that have to be written beside it."""
+
+    metadata: Mapping[str, Any]
+    files: tuple[TextFile, ...] = field(repr=False)
+
+
+def make_crate(story: Story, header: CrateHeader, extras: Sequence[TextFile] = ()) -> Crate:
+    """The crate of a story; `extras` are more files that lie in it. InputError if `rocrate` is not installed."""
+    try:
+        from rocrate.model.contextentity import ContextEntity  # type: ignore[import-untyped]  # optional
+        from rocrate.rocrate import ROCrate  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise missing_library("an RO-Crate", "rocrate", "export") from error
+    builder = _Builder(story, header)
+    builder.build(extras)
+    crate = ROCrate(version="1.1")
+    crate.metadata.extra_terms.update({name: TERMS + name for name in ("sha256", "environment")})
+    for key, value in _compact(builder.root).items():
+        crate.root_dataset[key] = value
+    if builder.steps:
+        workflow_profile = list(PROFILES)[-1]
+        crate.metadata["conformsTo"] = [reference(crate.metadata.profile), reference(workflow_profile)]
+    for entity in builder.entities.values():
+        crate.add(ContextEntity(crate, entity["@id"], _compact(entity)))
+    return Crate(crate.metadata.generate(), (*builder.texts, *extras))
+
+
+class _Builder(DataEntities):
+    """All entities of a crate: to the data come the executions of steps, their code, and the workflow of them."""
+
+    def __init__(self, story: Story, header: CrateHeader) -> None:
+        super().__init__(story, header)
+        self.texts: list[TextFile] = []
+        self._tools: dict[tuple[str, str], Entity] = {}
+
+    def build(self, extras: Sequence[TextFile]) -> None:
+        """Everything is told; `texts` are the files that go with it."""
+        self.describe_data()
+        for activity in self.steps:
+            self._add_action(activity)
+        if self.steps:
+            self._add_workflow()
+        readme = TextFile("README.md", "what this is", readme_text(self.header, extras))
+        self.texts.append(readme)
+        for file in (readme, *extras):
+            self.add_text(file)
+
+    def _add_action(self, activity: Activity) -> None:
+        tool = self._tool(activity)
+        action = f"#{activity.id}"
+        software = {**(activity.software or {})}
+        self.root["mentions"].append(
+            self.add(
+                {
+                    "@id": action,
+                    "@type": "CreateAction",
+                    "name": f"execution of {activity.step}",
+                    "description": f"The step {activity.step} was executed"
+                    + (f" in the pipeline {activity.pipeline}" if activity.pipeline else ""),
+                    "instrument": reference(tool["@id"]),
+                    "startTime": instant(activity.started, "milliseconds"),
+                    "endTime": instant(activity.ended, "milliseconds"),
+                    "agent": self.agent(activity.agent) if activity.agent else "",
+                    "actionStatus": DONE,
+                    "environment": [
+                        self.add(
+                            {
+                                "@id": f"{action}/environment/{quote(name)}",
+                                "@type": "PropertyValue",
+                                "name": name,
+                                "value": v,
+                            }
+                        )
+                        for name, v in flat_software(software).items()
+                    ],
+                    "object": [self._input(tool, use) for use in activity.used] + self._params(tool, action, activity),
+                    "result": [self._output(tool, made) for made in activity.made],
+                }
+            )
+        )
+
+    def _tool(self, activity: Activity) -> Entity:
+        """The step's code: a file of the crate where its text is known."""
+        key = (activity.function, activity.code)
+        if key not in self._tools:
+            number = len(self._tools) + 1
+            name = re.sub(r"[^A-Za-z0-9_.-]+", "-", activity.step)[:60]
+            entity: Entity = {
+                "@id": f"#tool-{number}",
+                "@type": ["SoftwareSourceCode"],
+                "name": activity.step,
+                "description": activity.function,
+                "version": activity.code,
+                "url": f"urn:crucible-lineage:code:{quote(activity.code, safe='')}",
+                "input": [],
+                "output": [],
+            }
+            if activity.source:
+                ending = "py" if ":" in activity.function else "txt"
+                file = TextFile(f"code/{number}-{name}.{ending}", activity.step, activity.source)
+                self.texts.append(file)
+                entity |= {"@id": quote(file.path), "@type": ["File", "SoftwareSourceCode"]}
+                entity["encodingFormat"] = "text/x-python" if ending == "py" else "text/plain"
+                self.root["hasPart"].append(reference(entity["@id"]))
+            self.add(entity)
+            self._tools[key] = entity
+        return self._tools[key]
+
+    def _input(self, tool: Entity, use: Use) -> Reference:
+        return self._example(tool, "input", use.role, "Dataset", self.dataset_id(use.mfid))
+
+    def _output(self, tool: Entity, made: Use) -> Reference:
+        return self._example(tool, "output", made.role, "Dataset", self.dataset_id(made.mfid))
+
+    def _params(self, tool: Entity, action: str, activity: Activity) -> list[Reference]:
+        found = []
+        for name, value in (activity.params or {}).items():
+            kind = _PARAMETER_TYPES.get(type(value), "Text")
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            me = f"{action}/param/{quote(name, safe='')}"
+            self.add({"@id": me, "@type": "PropertyValue", "name": name, "value": shown})
+            found.append(self._example(tool, "input", name, kind, me))
+        return found
+
+    def _example(self, tool: Entity, way: str, name: str, kind: str, example: str) -> Reference:
+        """The entity `example`, which from now on says which parameter of the tool it was given for."""
+        parameter = f"{'' if tool['@id'].startswith('#') else '#'}{tool['@id']}/{way}/{quote(name, safe='')}"
+        known = self.entities.get(parameter)
+        if known is None:
+            known = {"@id": parameter, "@type": "FormalParameter", "name": name, "additionalType": kind}
+            known["workExample"] = []
+            tool[way].append(self.add(known))
+        if reference(example) not in known["workExample"]:
+            known["workExample"].append(reference(example))
+            self.entities[example].setdefault("exampleOfWork", []).append(reference(parameter))
+        return reference(example)
+
+    def _add_workflow(self) -> None:
+        steps, controls = [], []
+        for position, tool in enumerate(self._tools.values(), 1):
+            step: Entity = {"@id": f"{WORKFLOW}#step-{position}", "@type": "HowToStep", "name": tool["name"]}
+            steps.append(self.add({**step, "position": str(position), "workExample": reference(tool["@id"])}))
+        numbers = {key: number for number, key in enumerate(self._tools)}
+        for activity in self.steps:
+            step_ref = steps[numbers[activity.function, activity.code]]
+            control = {
+                "@id": f"#{activity.id}/control",
+                "@type": "ControlAction",
+                "name": f"control of {activity.step}",
+            }
+            controls.append(self.add({**control, "instrument": step_ref, "object": reference(f"#{activity.id}")}))
+        language: Entity = {
+            "@id": "#json",
+            "@type": "ComputerLanguage",
+            "name": "crucible-lineage workflow, as JSON",
+            "url": ENGINE,
+        }
+        self.texts.append(TextFile(WORKFLOW, "the workflow that the lineage shows", workflow_text(self.steps)))
+        workflow = {
+            "@id": WORKFLOW,
+            "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
+            "name": f"the workflow of {self.header.name}",
+            "description": "The steps that were executed, as their records tell; possibly in more than one run.",
+            "encodingFormat": "application/json",
+            "programmingLanguage": self.add(language),
+            "version": "1",
+            "url": ENGINE,
+            "conformsTo": self.add(
+                {"@id": BIOSCHEMAS, "@type": "CreativeWork", "name": "Bioschemas ComputationalWorkflow"}
+            ),
+            "hasPart": [reference(tool["@id"]) for tool in self._tools.values()],
+            "step": steps,
+        }
+        self.root["mainEntity"] = self.add(workflow)
+        self.root["hasPart"].append(reference(WORKFLOW))
+        self.root["conformsTo"] = [
+            self.add({"@id": uri, "@type": "CreativeWork", "name": name, "version": uri.rpartition("/")[2]})
+            for uri, name in PROFILES.items()
+        ]
+        self._add_run(controls)
+
+    def _add_run(self, controls: list[Reference]) -> None:
+        """The execution of the workflow as a whole, and the engine that organized it."""
+        made = {made.mfid: None for activity in self.steps for made in activity.made}
+        used = {use.mfid: None for activity in self.steps for use in activity.used}
+        run = {
+            "@id": "#run",
+            "@type": "CreateAction",
+            "name": f"execution of the workflow of {self.header.name}",
+            "description": "All executions of steps that this lineage shows.",
+            "instrument": reference(WORKFLOW),
+            "startTime": min(filter(None, (instant(one.started, "milliseconds") for one in self.steps)), default=""),
+            "endTime": max(filter(None, (instant(one.ended, "milliseconds") for one in self.steps)), default=""),
+            "agent": self.root["author"][0],
+            "actionStatus": DONE,
+            "object": [self.any_ref(mfid) for mfid in used if mfid not in made],
+            "result": [self.any_ref(mfid) for mfid in made],
+        }
+        engine: Entity = {"@id": ENGINE, "@type": "SoftwareApplication", "name": "crucible-lineage", "url": ENGINE}
+        organize = {
+            "@id": "#organization-of-the-run",
+            "@type": "OrganizeAction",
+            "name": "organization of the run",
+            "instrument": self.add({**engine, "softwareVersion": self.header.version}),
+            "object": controls,
+            "result": self.add(run),
+        }
+        self.root["mentions"] += [reference("#run"), self.add(organize)]
+
+
+def _compact(entity: Entity) -> Entity:
+    """Without empty values, and lists of one value as that value, as RO-Crate wants them."""
+    known = {key: value for key, value in entity.items() if value not in ("", None, [])}
+    return {key: value[0] if isinstance(value, list) and len(value) == 1 else value for key, value in known.items()}

@@ -1,0 +1,140 @@
+"""The entities of an RO-Crate that describe data: datasets with their files, samples, people, the crate itself."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from crucible_lineage.lineage.export.crate_parts import CrateHeader, TextFile, media_type
+from crucible_lineage.lineage.export.story import Agent, StoredFile, Story, instant, is_orcid
+from crucible_lineage.lineage.model import DERIVED, MEASURED, Node
+
+__all__ = ["DataEntities", "Entity", "Reference", "reference"]
+
+Entity = dict[str, Any]
+Reference = dict[str, str]
+
+
+class DataEntities:
+    """The entities by their ids, and the properties of the root data entity."""
+
+    def __init__(self, story: Story, header: CrateHeader) -> None:
+        self.story, self.header = story, header
+        self.entities: dict[str, Entity] = {}
+        self.root: Entity = {}
+        self.steps = [activity for activity in story.activities if not activity.by_hand]
+
+    def describe_data(self) -> None:
+        """All datasets, samples, people and links are told; executions of steps are not."""
+        self._add_header()
+        for node in self.story.nodes.values():
+            self._add_node(node)
+        self._add_edges()
+        self._add_notes()
+
+    def add(self, entity: Entity) -> Reference:
+        """The reference to the entity, which is in the crate from now on."""
+        self.entities[entity["@id"]] = entity
+        return reference(entity["@id"])
+
+    def add_text(self, file: TextFile) -> None:
+        """The file is described as a part of the crate."""
+        entity: Entity = {"@id": quote(file.path), "@type": "File", "name": file.name}
+        entity["encodingFormat"] = media_type(file.path)
+        if file.path == "README.md":
+            entity["about"] = reference("./")
+        self.root["hasPart"].append(self.add(entity))
+
+    def agent(self, agent: Agent) -> Reference:
+        """The person or service account."""
+        if agent.is_service:
+            service: Entity = {"@id": f"#agent-{quote(agent.id, safe='')}", "@type": "Organization", "name": agent.name}
+            return self.add({**service, "url": self.header.crucible_url, "description": "a service account"})
+        me = (
+            f"https://orcid.org/{agent.id}"
+            if is_orcid(agent.id)
+            else f"#agent-{quote(agent.id or agent.name, safe='')}"
+        )
+        return self.add({"@id": me, "@type": "Person", "name": agent.name, "affiliation": reference("#crucible")})
+
+    def dataset_id(self, mfid: str) -> str:
+        """The id of a dataset: the folder of its files where they are in the crate."""
+        paths = [file.path for file in self.story.files.get(mfid, ()) if file.path]
+        return f"{quote('/'.join(paths[0].split('/')[:2]))}/" if paths else f"#{mfid}"
+
+    def any_ref(self, mfid: str) -> Reference:
+        """The reference to a dataset, a sample or what is hidden."""
+        return reference(f"#{mfid}" if self.story.nodes[mfid].kind == "sample" else self.dataset_id(mfid))
+
+    def _add_header(self) -> None:
+        header = self.header
+        crucible = {"@id": "#crucible", "@type": "Organization", "name": header.crucible_name}
+        where = "The Crucible that the records were read from; the people named here have their accounts there."
+        publisher = self.add({**crucible, "url": header.crucible_url, "description": where})
+        stated = {"name": header.license or "not stated"}
+        if not header.license:
+            stated["description"] = "No licence was stated when this was exported; ask the people named here."
+        self.root = {
+            "name": header.name,
+            "description": header.description,
+            "datePublished": header.published,
+            "license": self.add({"@id": header.license or "#license", "@type": "CreativeWork", **stated}),
+            "publisher": publisher,
+            "hasPart": [],
+            "mentions": [],
+        }
+        agents = dict.fromkeys(activity.agent for activity in self.story.activities if activity.agent)
+        self.root["author"] = [self.agent(agent) for agent in agents] or [publisher]
+
+    def _add_node(self, node: Node) -> None:
+        if node.kind == "sample":
+            self.add({"@id": f"#{node.id}", "@type": "Thing", "name": node.name, "description": node.data_type})
+            return
+        entity: Entity = {"@id": self.dataset_id(node.id), "@type": "Dataset", "name": node.name}
+        if node.kind != "hidden":
+            record = node.record or {}
+            entity["identifier"] = node.id
+            entity["description"] = ", ".join(filter(None, (node.measurement, node.data_type, node.state)))
+            entity["dateCreated"] = instant(str(record.get("timestamp") or record.get("creation_time") or ""))
+            entity["hasPart"] = [
+                self._add_file(node.id, n, f) for n, f in enumerate(self.story.files.get(node.id, ()), 1)
+            ]
+        self.root["hasPart"].append(self.add(entity))
+
+    def _add_file(self, mfid: str, number: int, file: StoredFile) -> Reference:
+        return self.add(
+            {
+                "@id": quote(file.path) or f"#{mfid}-file-{number}",
+                "@type": "File",
+                "name": file.name,
+                "contentSize": str(file.size) if file.size is not None else "",
+                "sha256": file.sha256,
+                "encodingFormat": media_type(file.name),
+            }
+        )
+
+    def _add_edges(self) -> None:
+        """What was measured of which sample, and the links that no action tells of."""
+        told = {(use.mfid, made.mfid) for one in self.steps for use in one.used for made in one.made}
+        for edge in self.story.edges:
+            child = self.entities.get(self.dataset_id(edge.target)) or self.entities[f"#{edge.target}"]
+            parent = self.any_ref(edge.source)
+            if edge.relationship == MEASURED:
+                child.setdefault("about", []).append(parent)
+            elif edge.relationship != DERIVED:
+                child.setdefault("isPartOf" if edge.relationship else "isRelatedTo", []).append(parent)
+            elif (edge.source, edge.target) not in told:
+                child.setdefault("isBasedOn", []).append(parent)
+
+    def _add_notes(self) -> None:
+        """What was made by hand is not the execution of anything: its maker and the note are told by the dataset."""
+        for activity in self.story.activities:
+            for made in activity.made if activity.by_hand else ():
+                entity = self.entities[self.dataset_id(made.mfid)]
+                entity["creator"] = self.agent(activity.agent) if activity.agent else ""
+                entity["description"] = "; ".join(filter(None, (entity["description"], "made by hand", activity.note)))
+
+
+def reference(identifier: str) -> Reference:
+    """How an entity is named in the properties of another."""
+    return {"@id": identifier}

@@ -1,0 +1,163 @@
+"""A lineage as OpenLineage events, one JSON object a line, by the library `openlineage-python`.
+
+Each execution gives a START and a COMPLETE event, in the order of time. A step is a job in its project's namespace; a
+dataset is named by its MFID, in the namespace of its Crucible. Links of which no activity is recorded have no place
+in OpenLineage.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.ids import is_mfid, mfid_time
+from crucible_lineage.lineage.export.extra import missing_library
+from crucible_lineage.lineage.export.story import Activity, Story, instant, tell
+from crucible_lineage.lineage.graph import LineageGraph
+
+if TYPE_CHECKING:
+    from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent
+
+__all__ = ["PRODUCER", "render_openlineage"]
+
+PRODUCER = "https://pypi.org/project/crucible-lineage/"
+NAMESPACE = "crucible"  # where the address of the Crucible is not known
+
+
+def render_openlineage(graph: LineageGraph, namespace: str = NAMESPACE) -> str:
+    """The events as JSON Lines; `namespace` says which Crucible holds the datasets.
+
+    InputError if no activity is recorded in the graph, or if `openlineage-python` is not installed.
+    """
+    story = tell(graph)
+    if not story.activities:
+        raise InputError("write OpenLineage events: no dataset in this lineage has a recorded activity to tell of")
+    try:
+        from openlineage.client.serde import Serde  # an optional library
+    except ImportError as error:
+        raise missing_library("OpenLineage events", "openlineage-python", "export") from error
+    events = [event for activity in story.activities for event in _events(story, activity, namespace)]
+    events.sort(key=lambda event: event.eventTime)
+    return "".join(f"{Serde.to_json(event)}\n" for event in events)
+
+
+def _events(story: Story, activity: Activity, namespace: str) -> list[RunEvent]:
+    from openlineage.client.event_v2 import RunEvent, RunState
+
+    job, run = _job(story, activity), _run(story, activity)
+    inputs = [_input(story, use.mfid, namespace) for use in activity.used]
+    outputs = [_output(story, made.mfid, namespace) for made in activity.made]
+    common: dict[str, Any] = {"run": run, "job": job, "inputs": inputs, "producer": PRODUCER}
+    ended = activity.ended or _time_of(story, activity.made[0].mfid)
+    started = activity.started or ended
+    return [
+        RunEvent(eventType=RunState.START, eventTime=started, outputs=[], **common),
+        RunEvent(eventType=RunState.COMPLETE, eventTime=ended, outputs=outputs, **common),
+    ]
+
+
+def _job(story: Story, activity: Activity) -> Job:
+    from openlineage.client.event_v2 import Job
+    from openlineage.client.facet_v2 import job_type_job, source_code_job
+
+    facets: dict[str, Any] = {
+        "jobType": job_type_job.JobTypeJobFacet(
+            processingType="BATCH", integration="CRUCIBLE_LINEAGE", jobType="TASK", producer=PRODUCER
+        )
+    }
+    if activity.source:
+        language = "python" if ":" in activity.function else "command"
+        source = source_code_job.SourceCodeJobFacet(language=language, sourceCode=activity.source, producer=PRODUCER)
+        facets["sourceCode"] = source
+    name = ".".join(filter(None, (activity.pipeline, activity.step)))
+    return Job(namespace=_project(story, activity), name=name, facets=facets)
+
+
+def _run(story: Story, activity: Activity) -> Run:
+    from openlineage.client.event_v2 import Run
+    from openlineage.client.facet_v2 import execution_parameters_run, parent_run
+
+    facets: dict[str, Any] = {}
+    if activity.params:
+        parameters = [
+            execution_parameters_run.ExecutionParameter(key=name, name=name, value=_text(value))
+            for name, value in activity.params.items()
+        ]
+        facets["executionParameters"] = execution_parameters_run.ExecutionParametersRunFacet(
+            parameters=parameters, producer=PRODUCER
+        )
+    if activity.pipeline and (parent := _uuid(activity.run)):
+        facets["parent"] = parent_run.ParentRunFacet(
+            run=parent_run.Run(runId=parent),
+            job=parent_run.Job(namespace=_project(story, activity), name=activity.pipeline),
+            producer=PRODUCER,
+        )
+    return Run(runId=activity.id, facets=facets)
+
+
+def _input(story: Story, mfid: str, namespace: str) -> InputDataset:
+    from openlineage.client.event_v2 import InputDataset
+
+    return InputDataset(namespace=namespace, name=mfid, facets=_dataset_facets(story, mfid))
+
+
+def _output(story: Story, mfid: str, namespace: str) -> OutputDataset:
+    from openlineage.client.event_v2 import OutputDataset
+    from openlineage.client.facet_v2 import output_statistics_output_dataset as statistics
+
+    files = story.files.get(mfid, ())
+    size = sum(file.size or 0 for file in files)
+    counted = statistics.OutputStatisticsOutputDatasetFacet(size=size, fileCount=len(files), producer=PRODUCER)
+    facets: dict[str, Any] = {"outputStatistics": counted} if files else {}
+    return OutputDataset(namespace=namespace, name=mfid, facets=_dataset_facets(story, mfid), outputFacets=facets)
+
+
+def _dataset_facets(story: Story, mfid: str) -> dict[str, Any]:
+    """The dataset's name, and its files."""
+    from openlineage.client.facet_v2 import documentation_dataset
+
+    named = documentation_dataset.DocumentationDatasetFacet(description=story.nodes[mfid].name, producer=PRODUCER)
+    facets: dict[str, Any] = {"documentation": named}
+    if files := story.files.get(mfid):
+        listed = [{"name": file.name, "sha256": file.sha256, "size": file.size} for file in files]
+        facets["crucible_files"] = _files_facet()(producer=PRODUCER, files=listed)
+    return facets
+
+
+@functools.cache
+def _files_facet() -> Any:
+    """The class of our facet with files and their hashes, for which OpenLineage has none of its own."""
+    import attr  # openlineage-python brings it
+    from openlineage.client.facet_v2 import DatasetFacet
+
+    @attr.define
+    class CrucibleFilesDatasetFacet(DatasetFacet):
+        files: list[dict[str, Any]] = attr.field(kw_only=True)
+
+    return CrucibleFilesDatasetFacet
+
+
+def _project(story: Story, activity: Activity) -> str:
+    return story.nodes[activity.made[0].mfid].project or NAMESPACE
+
+
+def _time_of(story: Story, mfid: str) -> str:
+    """When the dataset was registered, or at least the time in its id."""
+    record = story.nodes[mfid].record or {}
+    return instant(str(record.get("creation_time") or "")) or (
+        mfid_time(mfid).isoformat() if is_mfid(mfid) else "1970-01-01T00:00:00+00:00"
+    )
+
+
+def _uuid(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return ""
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,108 @@
+"""Records as they may be given to others: nothing in them of datasets that whoever exports may not see.
+
+A record of a visible dataset names its parents, with their files and hashes. Where one of these is hidden, the record
+loses its recipe (and so its id cannot be derived again from it), and what was used is called as the graph calls it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Set
+from typing import Any
+
+from crucible_lineage.lineage.formats import public_ids
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.model import DERIVED, Edge, Node
+from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, text, used_mfids
+
+__all__ = ["WITHHELD", "shareable", "shared_record", "with_hidden_parents"]
+
+WITHHELD = "recipe and attached record: they name datasets that may not be seen by whoever made this"
+_RECORD_FIELDS = (
+    *("unique_id", "dataset_name", "measurement", "data_type", "data_format", "session_name", "size", "timestamp"),
+    *("creation_time", "modification_time", "public", "project_id", "instrument_name", "instrument_id"),
+    *("instrument_mfid", "owner_orcid", "scientific_metadata"),
+)
+
+Record = Mapping[str, Any]
+
+
+def with_hidden_parents(graph: LineageGraph) -> LineageGraph:
+    """The graph, with a link from each hidden node to the datasets whose records say that they used it."""
+    hidden = {mfid for mfid, node in graph.nodes.items() if node.kind == "hidden"}
+    links = [
+        Edge(parent, mfid, DERIVED)
+        for mfid, node in graph.nodes.items()
+        for parent in used_mfids(node.record)
+        if parent in hidden
+    ]
+    return LineageGraph(graph.nodes.values(), [*graph.edges.values(), *links]) if links else graph
+
+
+def shareable(graph: LineageGraph) -> LineageGraph:
+    """The graph with records that say nothing of hidden nodes."""
+    names = public_ids(graph)
+    hidden = {mfid: names[mfid] for mfid, node in graph.nodes.items() if node.kind == "hidden"}
+    pattern = re.compile("|".join(map(re.escape, hidden))) if hidden else None
+    visible = graph.nodes.keys() - hidden.keys()
+    records = {
+        mfid: _veiled(_redacted(node, visible, graph), pattern, hidden)
+        for mfid, node in graph.nodes.items()
+        if node.record is not None
+    }
+    return graph.with_records(records)
+
+
+def shared_record(node: Node) -> dict[str, Any]:
+    """The fields of a shareable record that others are given: no account's rights, no links, no pictures."""
+    record = node.record or {}
+    return {key: record[key] for key in _RECORD_FIELDS if record.get(key) is not None}
+
+
+def _redacted(node: Node, visible: Set[str], graph: LineageGraph) -> Record:
+    """The record without what names datasets that are hidden, or not in the graph and so not known to be visible."""
+    record, written = node.record or {}, provenance(node.record)
+    if not written:
+        return record
+    shown = {**written}
+    if text(shown.get("supersedes")) not in visible and "supersedes" in shown:
+        shown["supersedes"] = None
+    entries = _entries(shown.get("used"))
+    if not {text(entry.get("mfid")) for entry in entries} | _recipe_mfids(written) <= visible:
+        shown["used"] = [_use(entry, visible, graph) for entry in entries]
+        shown = {key: value for key, value in shown.items() if key not in ("recipe", "attached")}
+        params = written.get("recipe")
+        shown["params"] = params.get("params") if isinstance(params, Mapping) else written.get("params")
+        shown["withheld"] = WITHHELD
+    return {**record, "scientific_metadata": {**record["scientific_metadata"], PROVENANCE_KEY: shown}}
+
+
+def _use(entry: Record, visible: Set[str], graph: LineageGraph) -> Record:
+    mfid = text(entry.get("mfid"))
+    if mfid in visible:
+        return entry
+    return {"role": text(entry.get("role")), "mfid": mfid if mfid in graph else "not in this export", "files": []}
+
+
+def _recipe_mfids(written: Record) -> set[str]:
+    recipe = written.get("recipe")
+    inputs = recipe.get("inputs") if isinstance(recipe, Mapping) else None
+    lists = inputs.values() if isinstance(inputs, Mapping) else ()
+    return {text(entry.get("mfid")) for entries in lists for entry in _entries(entries)}
+
+
+def _entries(value: Any) -> list[Record]:
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list | tuple) else []
+
+
+def _veiled(value: Any, pattern: re.Pattern[str] | None, names: Mapping[str, str]) -> Any:
+    """`value` with hidden ids replaced wherever a text has one."""
+    if pattern is None:
+        return value
+    if isinstance(value, str):
+        return pattern.sub(lambda found: names[found.group()], value)
+    if isinstance(value, Mapping):
+        return {_veiled(key, pattern, names): _veiled(item, pattern, names) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_veiled(item, pattern, names) for item in value]
+    return value

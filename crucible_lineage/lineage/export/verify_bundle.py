@@ -1,0 +1,262 @@
+"""Check a bundle of datasets offline: ids, hashes, links, completeness. Python 3.9 or newer, nothing else.
+
+    python verify.py [FOLDER]
+
+FOLDER is where the bundle was unpacked, by default where this file lies. Every dataset is compared with its provenance
+record: its id is derived again from its recipe, the files that were made and used have to be there with their SHA-256,
+what was used has to be linked as its parent, and everything has to lead to the dataset that the bundle is about.
+Exit code 0: all is as recorded; 1: something is not; 2: there is no bundle to check. Whoever gave you the bundle can
+tell you the SHA-256 of bundle.json, which is printed: then nobody has exchanged the whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+FORMAT = "crucible-lineage/bundle/1"
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+TAG = b"crucible-lineage/recipe/1\n"
+KEY = "crucible_lineage"
+DERIVED = "is_derived_from"
+MADE_HERE = {"bundle.json", "verify.py"}  # not in the list of files: the list itself, and what reads it
+
+
+def main() -> int:
+    """The exit code."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent
+    try:
+        content = (folder / "bundle.json").read_bytes()
+        bundle = json.loads(content)
+    except (OSError, ValueError) as error:
+        print(f"there is no bundle to check in {folder}: {error}")
+        return 2
+    if bundle.get("format") != FORMAT:
+        print(f"bundle.json has the format {bundle.get('format')!r}, this program reads {FORMAT}")
+        return 2
+    findings = [*of_files(folder, bundle), *of_datasets(folder, bundle), *of_links(bundle)]
+    for finding in findings:
+        print(f"WRONG: {shown(finding)}")
+    for note in notes(folder, bundle):
+        print(f"note: {shown(note)}")
+    files = sum(len(dataset["files"]) for dataset in bundle["datasets"])
+    print(f"SHA-256 of bundle.json: {hashlib.sha256(content).hexdigest()}")
+    print(f"{len(findings) or 'no'} findings in {len(bundle['datasets'])} datasets, {files} files of theirs")
+    return 1 if findings else 0
+
+
+def of_files(folder: Path, bundle: Any) -> Iterator[str]:
+    """Every listed file is there with its bytes, and there is no other."""
+    listed = {entry["path"]: entry for entry in bundle["others"]}
+    listed.update((entry["path"], entry) for dataset in bundle["datasets"] for entry in dataset["files"])
+    for path, entry in listed.items():
+        place = inside(folder, path)
+        if place is None or not place.is_file():
+            yield f"the file {path} is not there"
+        elif sha256(place) != entry["sha256"]:
+            yield f"the file {path} holds other bytes than it did when the bundle was made"
+    for place in sorted(folder.rglob("*")):
+        name = place.relative_to(folder).as_posix()
+        if place.is_file() and name not in listed and name not in MADE_HERE and "__pycache__" not in name:
+            yield f"the file {name} does not belong to the bundle"
+
+
+def of_datasets(folder: Path, bundle: Any) -> Iterator[str]:
+    """Every dataset is what its record says."""
+    hashes = {dataset["mfid"]: hashes_of(dataset) for dataset in bundle["datasets"]}
+    links = {(link["parent"], link["child"]): link["relationship"] for link in bundle["links"]}
+    for dataset in bundle["datasets"]:
+        mfid = dataset["mfid"]
+        stored = record_of(folder, dataset)
+        if stored.get("unique_id") != mfid:
+            yield f"{mfid}: its record is lost, or is that of another dataset"
+            continue
+        record = (stored.get("scientific_metadata") or {}).get(KEY)
+        if not isinstance(record, dict):
+            if version(mfid) == 8:
+                yield f"{mfid}: its id was derived from a recipe, and it has no provenance record"
+            continue
+        yield from of_identity(mfid, record)
+        yield from of_generated(mfid, record, hashes[mfid])
+        yield from of_used(mfid, record, hashes, links)
+
+
+def of_identity(mfid: str, record: Any) -> Iterator[str]:
+    """The registration was finished, and the id is that of the recipe."""
+    registrar = record.get("registrar")
+    if record.get("status") != "complete" or (registrar and registrar not in (record.get("completed") or {})):
+        yield f"{mfid}: its registration was not finished when the bundle was made"
+    recipe = record.get("recipe")
+    if recipe is None:
+        if "withheld" not in record:
+            yield f"{mfid}: its record has no recipe"
+        return
+    parents = [parent for _, parent, _ in inputs_of(recipe)]
+    if version(mfid) == 8:
+        time_bits = max([number(parent) >> 80 for parent in parents] or [number(mfid) >> 80])
+        if number(mfid) != derived(recipe, time_bits):
+            yield f"{mfid}: its id is not that of its recipe; a parameter, a parent, the code or a file was edited"
+    elif recipe.get("kind") == "step":
+        yield f"{mfid}: a step made it, and its id was not derived from a recipe (a server may have chosen it)"
+    used = sorted((entry["role"], entry["mfid"], named(entry)) for entry in record.get("used", []))
+    if used != sorted((role, parent, sorted(files.items())) for role, parent, files in inputs_of(recipe)):
+        yield f"{mfid}: what its record says was used is not what its recipe says"
+
+
+def of_generated(mfid: str, record: Any, present: dict[str, str]) -> Iterator[str]:
+    """The dataset has the files that were registered with it, and no others."""
+    expected = dict(named({"files": record.get("generated")}))
+    if "attached" in record:
+        expected[record["attached"]["name"]] = record["attached"]["sha256"]
+    for name, digest in expected.items():
+        if name not in present:
+            yield f"{mfid}: its file {name} is missing"
+        elif present[name] != digest:
+            yield f"{mfid}: its file {name} has another SHA-256 than was registered"
+    for name in present:
+        if name not in expected and expected:
+            yield f"{mfid}: its file {name} was not registered with it"
+
+
+def of_used(
+    mfid: str, record: Any, hashes: dict[str, dict[str, str]], links: dict[tuple[str, str], str]
+) -> Iterator[str]:
+    """What was used is in the bundle with the files that were used, and linked as a parent."""
+    for entry in record.get("used", []):
+        parent = entry["mfid"]
+        if version(parent) is None:
+            continue  # a place-holder: see the notes
+        if parent not in hashes:
+            yield f"{mfid}: it was made from {parent}, which is not in the bundle"
+            continue
+        if links.get((parent, mfid)) != DERIVED:
+            yield f"{mfid}: it was made from {parent}, and no link says so"
+        for name, digest in named(entry):
+            if hashes[parent].get(name) != digest:
+                yield f"{mfid}: it was made from the file {name} of {parent}, which is missing or another one now"
+
+
+def of_links(bundle: Any) -> Iterator[str]:
+    """The links connect what is in the bundle, close no cycle, and lead to its result."""
+    known = {entry["mfid"] for part in ("datasets", "samples", "hidden") for entry in bundle[part]}
+    parents: dict[str, list[str]] = {}
+    for link in bundle["links"]:
+        parents.setdefault(link["child"], []).append(link["parent"])
+        for end in (link["parent"], link["child"]):
+            if end not in known:
+                yield f"a link names {end}, which is not in the bundle"
+    focus = bundle["about"]
+    reached: set[str] = set()
+    waiting = [focus]
+    while waiting:
+        mfid = waiting.pop()
+        if mfid not in reached:
+            reached.add(mfid)
+            waiting.extend(parents.get(mfid, []))
+    for mfid in sorted(known - reached):
+        yield f"{mfid} is not among what {focus} was made from"
+    left = {mfid: set(parents.get(mfid, [])) & known for mfid in known}
+    while ready := {mfid for mfid, waiting_for in left.items() if not waiting_for & left.keys()}:
+        left = {mfid: waiting_for for mfid, waiting_for in left.items() if mfid not in ready}
+    if left:
+        yield f"links close a cycle among {', '.join(sorted(left))}"
+
+
+def notes(folder: Path, bundle: Any) -> Iterator[str]:
+    """What could not be checked, and why."""
+    for dataset in bundle["datasets"]:
+        mfid = dataset["mfid"]
+        for entry in dataset["absent"]:
+            yield f"{mfid}: the bytes of {entry['name']} are not in the bundle: {entry['why']}"
+        record = (record_of(folder, dataset).get("scientific_metadata") or {}).get(KEY)
+        if not isinstance(record, dict):
+            yield f"{mfid}: registered without a provenance record; only the hashes of its files were compared"
+        elif "withheld" in record:
+            yield f"{mfid}: its id could not be derived: what it was made from was not to be seen by the bundle's maker"
+        elif version(mfid) != 8:
+            yield f"{mfid}: its id was drawn from a clock and says nothing about its content"
+
+
+def record_of(folder: Path, dataset: Any) -> Any:
+    """A dataset's record, or an empty one."""
+    place = inside(folder, dataset["record"])
+    try:
+        found = json.loads(place.read_bytes()) if place else {}
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def hashes_of(dataset: Any) -> dict[str, str]:
+    """{name: SHA-256} of a dataset's files, those too whose bytes are not in the bundle."""
+    return {entry["name"]: entry["sha256"] for entry in [*dataset["files"], *dataset["absent"]]}
+
+
+def inputs_of(recipe: Any) -> list[tuple[str, str, dict[str, str]]]:
+    """(role, MFID, {name: SHA-256}) of each parent in a recipe."""
+    roles = recipe.get("inputs") or {}
+    return [(role, entry["mfid"], entry["files"]) for role, entries in roles.items() for entry in entries]
+
+
+def named(entry: Any) -> list[tuple[str, str]]:
+    """(name, SHA-256) of each file in an entry of a record, sorted."""
+    return sorted((file["name"], file["sha256"]) for file in entry.get("files") or [])
+
+
+def inside(folder: Path, path: str) -> Path | None:
+    """The place of a file in the folder; None for a path that leads out of it."""
+    place = folder / path
+    return place if folder.resolve() in place.resolve().parents else None
+
+
+def sha256(place: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with place.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def version(mfid: str) -> int | None:
+    """8 for an id derived from a recipe, 7 for one from the clock, None for what is no MFID."""
+    if len(mfid) != 26 or set(mfid) - set(ALPHABET):
+        return None
+    return number(mfid) >> 76 & 0xF
+
+
+def number(mfid: str) -> int:
+    """The 128 bits of an MFID."""
+    value = 0
+    for symbol in mfid:
+        value = value * 32 + ALPHABET.index(symbol)
+    return value >> 2
+
+
+def whole(value: Any) -> Any:
+    """The value with 3 for 3.0."""
+    if isinstance(value, dict):
+        return {key: whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+
+
+def derived(recipe: Any, time_bits: int) -> int:
+    """The 128 bits of the id that the recipe gives, after 48 bits of time."""
+    text = json.dumps(whole(recipe), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    digest = int.from_bytes(hashlib.sha256(TAG + text.encode()).digest(), "big") >> (256 - 74)
+    return time_bits << 80 | 8 << 76 | digest >> 62 << 64 | 0b10 << 62 | digest & (1 << 62) - 1
+
+
+def shown(text: str) -> str:
+    """The text with nothing in it that a terminal would obey."""
+    return "".join(symbol if symbol.isprintable() else ascii(symbol)[1:-1] for symbol in text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""A lineage as W3C PROV: PROV-JSON and PROV-N, by the library `prov`.
+
+Datasets, samples, files and code are entities, executions are activities, accounts are agents. A link of Crucible is
+`wasDerivedFrom` (with the activity where it is known), `hadMember` for `is_part_of`, and `wasInfluencedBy` where
+Crucible stores no relationship, or one of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from crucible_lineage.ids import is_mfid
+from crucible_lineage.lineage.export.extra import missing_library
+from crucible_lineage.lineage.export.story import Activity, Agent, Story, is_orcid, tell
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.labels import plain
+from crucible_lineage.lineage.model import DERIVED, MEASURED, PART, Edge, Node
+
+if TYPE_CHECKING:
+    from prov.model import ProvDocument
+
+__all__ = ["prov_document", "render_prov_json", "render_prov_n"]
+
+NAMESPACES = {
+    "mfid": "urn:mfid:",
+    "activity": "urn:uuid:",
+    "file": "urn:crucible-lineage:file:",
+    "code": "urn:crucible-lineage:code:",
+    "agent": "urn:crucible-lineage:agent:",
+    "orcid": "https://orcid.org/",
+    "cl": "urn:crucible-lineage:terms:",
+}
+Attributes = dict[str, Any]
+T = TypeVar("T")
+
+
+def render_prov_json(graph: LineageGraph) -> str:
+    """The graph as PROV-JSON."""
+    return f"{prov_document(tell(graph)).serialize(format='json', indent=1)}\n"
+
+
+def render_prov_n(graph: LineageGraph) -> str:
+    """The graph as PROV-N."""
+    return prov_document(tell(graph)).get_provn() + "\n"
+
+
+def prov_document(story: Story) -> ProvDocument:
+    """The story as a document of the library `prov`. InputError if that is not installed."""
+    try:
+        from prov.model import ProvDocument  # an optional library
+    except ImportError as error:
+        raise missing_library("PROV", "prov", "export") from error
+    document = ProvDocument()
+    for prefix, uri in NAMESPACES.items():
+        document.add_namespace(prefix, uri)
+    for node in story.nodes.values():
+        document.entity(f"mfid:{node.id}", _attributes(document, _about_node(node)))
+    for mfid, files in story.files.items():
+        for number, file in enumerate(files, 1):
+            about = {"prov:type": "cl:File", "prov:label": file.name, "cl:sha256": file.sha256, "cl:size": file.size}
+            document.entity(f"file:{mfid}-{number}", _attributes(document, about))
+            document.hadMember(f"mfid:{mfid}", f"file:{mfid}-{number}")
+    _add_plans_and_agents(document, story)
+    _add_activities(document, story)
+    makers = story.makers
+    for edge in story.edges:
+        _add_edge(document, edge, makers.get(edge.target))
+    return document
+
+
+def _add_plans_and_agents(document: ProvDocument, story: Story) -> None:
+    sources = {(activity.function, activity.code): activity.source for activity in story.activities}
+    for (function, code), name in _plan_names(story).items():
+        source = sources[function, code]
+        about = {"prov:type": "prov:Plan", "prov:label": function, "cl:fingerprint": code, "cl:source": source}
+        document.entity(name, _attributes(document, about))
+    for agent, name in _agent_names(story).items():
+        kind = "prov:SoftwareAgent" if agent.is_service else "prov:Person"
+        document.agent(name, _attributes(document, {"prov:type": kind, "prov:label": agent.name}))
+
+
+def _add_activities(document: ProvDocument, story: Story) -> None:
+    plans, agents = _plan_names(story), _agent_names(story)
+    for activity in story.activities:
+        me = f"activity:{activity.id}"
+        about = _attributes(document, _about_activity(activity))
+        document.activity(me, activity.started or None, activity.ended or None, about)
+        for use in activity.used:
+            document.used(me, f"mfid:{use.mfid}", other_attributes=_attributes(document, {"prov:role": use.role}))
+        for made in activity.made:
+            role = _attributes(document, {"prov:role": made.role})
+            document.wasGeneratedBy(f"mfid:{made.mfid}", me, activity.ended or None, other_attributes=role)
+        if activity.agent:
+            document.wasAssociatedWith(me, agents[activity.agent], plans.get((activity.function, activity.code)))
+
+
+def _add_edge(document: ProvDocument, edge: Edge, maker: Activity | None) -> None:
+    parent, child = f"mfid:{edge.source}", f"mfid:{edge.target}"
+    if edge.relationship == DERIVED:
+        used = maker is not None and any(use.mfid == edge.source for use in maker.used)
+        document.wasDerivedFrom(child, parent, f"activity:{maker.id}" if used and maker else None)
+    elif edge.relationship == MEASURED:
+        measured = _attributes(document, {"prov:type": "cl:measured-from"})
+        document.wasDerivedFrom(child, parent, other_attributes=measured)
+    elif edge.relationship == PART:
+        document.hadMember(parent, child)
+    else:
+        said = _attributes(document, {"cl:relationship": edge.relationship})
+        document.wasInfluencedBy(child, parent, other_attributes=said)
+
+
+def _about_node(node: Node) -> Attributes:
+    kinds = {"dataset": "cl:Dataset", "sample": "cl:Sample", "hidden": "cl:Hidden", "step": "cl:Step"}
+    return {
+        "prov:label": node.name,
+        "prov:type": kinds[node.kind],
+        "cl:measurement": node.measurement,
+        "cl:dataType": node.data_type,
+        "cl:project": node.project,
+        "cl:state": node.state,
+    }
+
+
+def _about_activity(activity: Activity) -> Attributes:
+    return {
+        "prov:label": activity.step,
+        "prov:type": "cl:ByHand" if activity.by_hand else "cl:StepExecution",
+        "cl:note": activity.note,
+        "cl:pipeline": activity.pipeline,
+        "cl:run": activity.run,
+        "cl:params": _json(activity.params),
+        "cl:software": _json(activity.software),
+        "cl:git": _json(activity.git),
+    }
+
+
+def _plan_names(story: Story) -> dict[tuple[str, str], str]:
+    done = [activity for activity in story.activities if not activity.by_hand]
+    return _numbered("code:plan", ((activity.function, activity.code) for activity in done))
+
+
+def _agent_names(story: Story) -> dict[Agent, str]:
+    numbers = _numbered("agent:agent", (activity.agent for activity in story.activities if activity.agent))
+    return {agent: _own_name(agent) or number for agent, number in numbers.items()}
+
+
+def _own_name(agent: Agent) -> str:
+    if is_mfid(agent.id):
+        return f"mfid:{agent.id}"
+    return f"orcid:{agent.id}" if is_orcid(agent.id) else ""
+
+
+def _numbered(prefix: str, keys: Iterable[T]) -> dict[T, str]:
+    return {key: f"{prefix}-{number}" for number, key in enumerate(dict.fromkeys(keys), 1)}
+
+
+def _json(value: Mapping[str, Any] | None) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False) if value else ""
+
+
+def _attributes(document: ProvDocument, given: Attributes) -> Attributes:
+    """The attributes that are known; a type is a name and no text, and a text has nothing that a terminal obeys."""
+    known = {key: _lines(value) for key, value in given.items() if value not in ("", None)}
+    if "prov:type" in known:
+        known["prov:type"] = document.valid_qualified_name(known["prov:type"])
+    return known
+
+
+def _lines(value: Any) -> Any:
+    return "\n".join(map(plain, value.split("\n"))) if isinstance(value, str) else value

@@ -1,0 +1,56 @@
+"""The drawing of a lineage as PNG: its SVG, drawn by resvg with the fonts of this machine (extra `png`)."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.lineage.export.extra import missing_library
+from crucible_lineage.lineage.graph import Direction, LineageGraph
+from crucible_lineage.lineage.svg import render_svg
+from crucible_lineage.lineage.view import FOLD_BEYOND
+
+__all__ = ["MOST_PIXELS", "render_png"]
+
+ZOOM = 2.0  # sharp on today's screens and in print
+MOST_PIXELS = 64_000_000  # 256 MB while it is drawn; a larger drawing is made smaller
+_LETTER = '<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20"><text y="15" font-family="{}">x</text></svg>'
+# What systems bring, in this order; resvg draws nothing in a font that is not there.
+_FAMILIES = (
+    *("Segoe UI", "Helvetica Neue", "Arial", "DejaVu Sans", "Liberation Sans", "Noto Sans", "Ubuntu", "Cantarell"),
+    *("Adwaita Sans", "Open Sans", "Roboto", "FreeSans", "Nimbus Sans", "Lato", "Verdana", "Tahoma"),
+)
+
+
+def render_png(
+    graph: LineageGraph,
+    focus: str | None = None,
+    *,
+    depth: int | None = None,
+    direction: Direction = "both",
+    fold_beyond: int | None = FOLD_BEYOND,
+) -> bytes:
+    """The picture that `render_svg` makes, as PNG, twice as large; smaller where it would exceed MOST_PIXELS.
+
+    InputError if resvg is not installed, or if this machine has no font to write names with.
+    """
+    try:
+        from resvg_py import svg_to_bytes  # an optional library
+    except ImportError as error:
+        raise missing_library("a PNG picture", "resvg_py", "png") from error
+    blank = svg_to_bytes(svg_string=_LETTER.replace(">x<", "><"))
+    family = next((name for name in _FAMILIES if svg_to_bytes(svg_string=_LETTER.format(name)) != blank), None)
+    if family is None:
+        raise InputError(
+            "write a PNG picture: none of the usual fonts is on this machine, so names would be blank; install one "
+            "(on Debian: apt install fonts-dejavu-core), or write .svg"
+        )
+    svg = render_svg(graph, focus, depth=depth, direction=direction, fold_beyond=fold_beyond)
+    return svg_to_bytes(svg_string=svg, zoom=_zoom(svg), sans_serif_family=family)
+
+
+def _zoom(svg: str) -> float:
+    found = re.search(r'width="(\d+)" height="(\d+)"', svg)
+    width, height = (int(number) for number in found.groups()) if found else (1, 1)
+    return min(ZOOM, math.sqrt(MOST_PIXELS / (width * height)))

@@ -1,0 +1,304 @@
+"""A lineage with its bytes, on disk: as an RO-Crate in a folder, or as a bundle in a ZIP file that checks itself.
+
+A bundle is a result with all that it was made from: files, records, pictures, RO-Crate metadata, and `verify.py`, by
+which a stranger finds out offline whether it is whole and what its records say.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage import __version__
+from crucible_lineage.attached import ATTACHED_NAME
+from crucible_lineage.errors import InputError
+from crucible_lineage.fetch import fetch_lineage, fetch_projects, with_named_parents, with_whole_records
+from crucible_lineage.lineage import LineageGraph, Node
+from crucible_lineage.lineage.export.crate import make_crate
+from crucible_lineage.lineage.export.crate_parts import METADATA, CrateHeader, TextFile
+from crucible_lineage.lineage.export.sharing import shareable, shared_record, with_hidden_parents
+from crucible_lineage.lineage.export.story import StoredFile, tell
+from crucible_lineage.lineage.formats import public_ids
+from crucible_lineage.lineage.html import render_html
+from crucible_lineage.lineage.records import provenance, text
+from crucible_lineage.lineage.svg import render_svg
+from crucible_lineage.models import FileRecord
+from crucible_lineage.server import instance_id
+from crucible_lineage.session import Session
+
+__all__ = ["Taken", "lineage_to_share", "projects_to_share", "write_bundle", "write_crate"]
+
+WORKERS = 4  # downloads at a time
+FORMAT = "crucible-lineage/bundle/1"
+PREVIEW, PICTURE, LIST, CHECKER = "ro-crate-preview.html", "lineage.svg", "bundle.json", "verify.py"
+_ENDINGS = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/svg+xml": "svg", "image/webp": "webp"}
+
+_CHECKING = (
+    TextFile(LIST, "what is in this bundle, with the SHA-256 of each file", ""),
+    TextFile(CHECKER, "checks this bundle: python verify.py", ""),
+)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What was written: how many datasets, files of theirs and bytes; which files could not be had, and why not.
+
+    `list_sha256` is the SHA-256 of the bundle's list of files, empty for a crate.
+    """
+
+    datasets: int
+    hidden: int
+    files: int
+    size_bytes: int
+    absent: tuple[str, ...]
+    list_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The files of one dataset: those whose bytes are there, and those whose bytes are not, with the reason."""
+
+    files: tuple[StoredFile, ...] = ()
+    absent: tuple[tuple[StoredFile, str], ...] = field(default=())
+
+
+def lineage_to_share(session: Session, mfid: str, *, thumbnails: bool = False) -> LineageGraph:
+    """The lineage of a dataset with whole records, and a place for each parent that this key may not see."""
+    graph = with_named_parents(session, fetch_lineage(session, mfid, thumbnails=thumbnails))
+    return with_whole_records(session, with_hidden_parents(graph))
+
+
+def projects_to_share(session: Session, projects: Sequence[str]) -> LineageGraph:
+    """The same of all datasets of these projects."""
+    graph = with_named_parents(session, fetch_projects(session, projects).graph)
+    return with_whole_records(session, with_hidden_parents(graph))
+
+
+def write_crate(
+    session: Session, graph: LineageGraph, mfid: str, folder: Path, *, files: bool, license_url: str = ""
+) -> Taken:
+    """`folder`, which must be new or empty, is an RO-Crate of the graph; with `files` it holds their bytes.
+
+    InputError if the folder holds something, or `rocrate` is not installed.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"write an RO-Crate to {folder}: there is something already; name a new folder")
+    with _beside(folder) as part:
+        stored = _download(session, graph, part) if files else _listed(session, graph)
+        _write_described(session, graph, mfid, part, stored, license_url)
+        if folder.exists():
+            folder.rmdir()
+        part.rename(folder)
+    return _taken(graph, stored)
+
+
+def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str = "") -> Taken:
+    """`target` is a ZIP file with the dataset and all that it was made from. InputError as for `write_crate`."""
+    graph = lineage_to_share(session, mfid, thumbnails=True).around(mfid, direction="ancestors")
+    with _beside(target) as part:
+        stored = _download(session, graph, part)
+        records = _write_records(graph, part)
+        pictures = _write_thumbnails(graph, part)
+        own = [*records.values(), *pictures]
+        described = _write_described(session, graph, mfid, part, stored, license_url, [*own, *_CHECKING])
+        entries = _bundle_list(graph, mfid, stored, {name: file.path for name, file in records.items()})
+        entries["others"] = [{"path": file.path, "sha256": _sha256(part / file.path)} for file in [*own, *described]]
+        _write(part, LIST, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
+        _write(part, CHECKER, _checker_text())
+        _zip(part, target)
+        list_sha256 = _sha256(part / LIST)
+    return _taken(graph, stored, list_sha256)
+
+
+def _write_described(
+    session: Session,
+    graph: LineageGraph,
+    mfid: str,
+    folder: Path,
+    stored: Mapping[str, _Stored],
+    license_url: str,
+    more: Sequence[TextFile] = (),
+) -> list[TextFile]:
+    """The metadata, the pictures and the code are in the folder; gives all files that this wrote."""
+    shown = shareable(graph)
+    pictures = [
+        TextFile(PICTURE, "a drawing of the lineage", render_svg(shown, mfid)),
+        TextFile(PREVIEW, "the lineage as a page to explore", render_html(shown, mfid)),
+    ]
+    known = {name: (*one.files, *(file for file, _ in one.absent)) for name, one in stored.items()}
+    crate = make_crate(tell(graph, known), _header(session, graph, mfid, license_url), [*pictures, *more])
+    metadata = TextFile(METADATA, "RO-Crate metadata", json.dumps(crate.metadata, indent=1, ensure_ascii=False) + "\n")
+    written = [file for file in (metadata, *crate.files) if file not in more]
+    for file in written:
+        _write(folder, file.path, file.text)
+    return written
+
+
+def _header(session: Session, graph: LineageGraph, mfid: str, license_url: str) -> CrateHeader:
+    node = graph.node(mfid)
+    settings = session.settings
+    instance = f"urn:crucible-lineage:instance:{instance_id(settings.data / 'crucible')}"
+    return CrateHeader(
+        name=node.name or mfid,
+        description=f"The dataset {mfid} ({node.name}) with its lineage: {len(graph)} datasets and samples.",
+        published=datetime.now(UTC).isoformat(timespec="seconds"),
+        crucible_name="an embedded Crucible" if settings.embedded else f"Crucible at {settings.api_url}",
+        crucible_url=instance if settings.embedded else str(settings.api_url),
+        version=__version__,
+        license=license_url,
+    )
+
+
+def _listed(session: Session, graph: LineageGraph) -> dict[str, _Stored]:
+    """The files of those datasets whose records list none, without their bytes."""
+    told = tell(graph).files
+    unknown = [node.id for node in _datasets(graph) if node.id not in told]
+    return {mfid: _Stored(tuple(map(_file, session.client.files.list(mfid)))) for mfid in unknown}
+
+
+def _download(session: Session, graph: LineageGraph, folder: Path) -> dict[str, _Stored]:
+    """The files of all datasets that may be seen, in `data/MFID/` of the folder."""
+    withheld = {mfid for mfid, node in shareable(graph).nodes.items() if "withheld" in provenance(node.record)}
+
+    def fetched(mfid: str) -> tuple[str, _Stored]:
+        files, absent = [], []
+        for record in session.client.files.list(mfid):
+            if mfid in withheld and record.filename == ATTACHED_NAME:
+                continue
+            try:
+                place = session.client.files.download(record, folder / "data" / mfid)
+            except InputError as error:
+                absent.append((_file(record), str(error)))
+                continue
+            path = place.relative_to(folder).as_posix()
+            files.append(StoredFile(record.filename, _sha256(place), place.stat().st_size, path))
+        return mfid, _Stored(tuple(files), tuple(absent))
+
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="takeaway") as pool:
+        return dict(pool.map(fetched, [node.id for node in _datasets(graph)]))
+
+
+def _write_records(graph: LineageGraph, folder: Path) -> dict[str, TextFile]:
+    written = {}
+    for node in _datasets(shareable(graph)):
+        content = json.dumps(shared_record(node), indent=1, ensure_ascii=False) + "\n"
+        written[node.id] = TextFile(f"records/{node.id}.json", f"record of {node.name or node.id}", content)
+        _write(folder, written[node.id].path, content)
+    return written
+
+
+def _write_thumbnails(graph: LineageGraph, folder: Path) -> list[TextFile]:
+    """Pictures are bytes: their entry among the crate's files has no text."""
+    found = []
+    for node in _datasets(graph):
+        head, _, content = text((node.record or {}).get("thumbnail")).partition(";base64,")
+        if content:
+            ending = _ENDINGS.get(head.removeprefix("data:"), "bin")
+            picture = TextFile(f"pictures/{node.id}.{ending}", f"thumbnail of {node.name or node.id}", "")
+            place = folder / picture.path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(base64.b64decode(content))
+            found.append(picture)
+    return found
+
+
+def _bundle_list(
+    graph: LineageGraph, mfid: str, stored: Mapping[str, _Stored], records: Mapping[str, str]
+) -> dict[str, Any]:
+    """What is in the bundle, as `verify.py` reads it."""
+    names = public_ids(graph)
+    return {
+        "format": FORMAT,
+        "about": mfid,
+        "made_by": f"crucible-lineage {__version__}",
+        "datasets": [
+            {
+                "mfid": node.id,
+                "name": node.name,
+                "record": records[node.id],
+                "files": [_entry(file) for file in stored[node.id].files],
+                "absent": [{**_entry(file), "why": why} for file, why in stored[node.id].absent],
+            }
+            for node in _datasets(graph)
+        ],
+        "samples": [{"mfid": node.id, "name": node.name} for node in graph.nodes.values() if node.kind == "sample"],
+        "hidden": [{"mfid": names[node.id]} for node in graph.nodes.values() if node.kind == "hidden"],
+        "links": [
+            {"parent": names[edge.source], "child": names[edge.target], "relationship": edge.relationship}
+            for edge in graph.edges.values()
+        ],
+    }
+
+
+def _datasets(graph: LineageGraph) -> Iterator[Node]:
+    return (node for node in graph.nodes.values() if node.kind == "dataset")
+
+
+def _file(record: FileRecord) -> StoredFile:
+    return StoredFile(record.filename, record.sha256_hash or "", record.size)
+
+
+def _entry(file: StoredFile) -> dict[str, Any]:
+    return {"path": file.path, "name": file.name, "sha256": file.sha256, "size": file.size}
+
+
+def _taken(graph: LineageGraph, stored: Mapping[str, _Stored], list_sha256: str = "") -> Taken:
+    files = [file for one in stored.values() for file in one.files if file.path]
+    return Taken(
+        datasets=sum(1 for _ in _datasets(graph)),
+        hidden=sum(1 for node in graph.nodes.values() if node.kind == "hidden"),
+        files=len(files),
+        size_bytes=sum(file.size or 0 for file in files),
+        absent=tuple(f"{mfid}: {why}" for mfid, one in stored.items() for _, why in one.absent),
+        list_sha256=list_sha256,
+    )
+
+
+def _checker_text() -> str:
+    return resources.files("crucible_lineage.lineage.export").joinpath("verify_bundle.py").read_text(encoding="utf-8")
+
+
+def _write(folder: Path, path: str, content: str) -> None:
+    """A lone surrogate, which UTF-8 cannot hold, is spelled out; in JSON that is what it means."""
+    place = folder / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(content.encode("utf-8", "backslashreplace"))
+
+
+def _sha256(place: Path) -> str:
+    with place.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _zip(folder: Path, target: Path) -> None:
+    """The folder's files in a ZIP file that is there whole or not at all."""
+    part = folder.with_name(f"{folder.name}.part")
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+        for place in sorted(place for place in folder.rglob("*") if place.is_file()):
+            archive.write(place, place.relative_to(folder).as_posix())
+    part.replace(target)
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A folder beside the target, gone afterwards unless it was renamed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    part = holder / target.name  # mkdtemp's own folder is closed to others, also after it is renamed
+    part.mkdir()
+    try:
+        yield part
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)

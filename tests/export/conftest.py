@@ -1,0 +1,104 @@
+"""A small pipeline that ran once, its lineage, and a colleague who may see a part of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from crucible_lineage.cli import main
+from crucible_lineage.lineage import LineageGraph
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+from crucible_lineage.takeaway import lineage_to_share
+
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture
+def invoke() -> Invoke:
+    """Runs `crucible-lineage` within this process, which is quicker than one of its own."""
+
+    def run(*arguments: object) -> Result:
+        return CliRunner().invoke(main, [*map(str, arguments)])
+
+    return run
+
+
+class Made:
+    """The project `lab`: raw `first` and `second`, `scaled` of the first, `total` of scaled and second."""
+
+    def __init__(self, session: Session, mfids: dict[str, str]) -> None:
+        self.session = session
+        self.data = session.settings.data
+        self.first, self.second = mfids["first"], mfids["second"]
+        self.scaled, self.total = mfids["scaled"], mfids["total"]
+
+    @property
+    def graph(self) -> LineageGraph:
+        return lineage_to_share(self.session, self.total)
+
+    def sql(self, statement: str, *values: object) -> None:
+        """A change behind the server's back."""
+        with closing(sqlite3.connect(self.data / "crucible" / "crucible.db", timeout=30)) as database, database:
+            assert database.execute(statement, values).rowcount > 0
+
+
+@pytest.fixture(scope="session")
+def prepared() -> dict[str, Any]:
+    """The data folder in which the pipeline ran, and the ids, once a test has needed it."""
+    return {}
+
+
+@pytest.fixture
+def made(
+    request: pytest.FixtureRequest,
+    prepared: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    command: Any,
+) -> Iterator[Made]:
+    """The laboratory's pipeline, run; each test has a copy that it may change."""
+    if not prepared:
+        origin = tmp_path_factory.mktemp("export") / "data"
+        lab = request.getfixturevalue("lab")
+        ran = command("run", lab.pipeline, "--data", origin, "--engine", "local", "--json")
+        assert ran.returncode == 0, ran.stderr
+        printed = json.loads(ran.stdout)
+        mfids = {name: _only(found) for part in ("inputs", "datasets") for name, found in printed[part].items()}
+        prepared.update(origin=origin, mfids=mfids)
+    folder = tmp_path / "exported"
+    shutil.copytree(prepared["origin"], folder)
+    with Session(Settings(folder)) as session:
+        yield Made(session, prepared["mfids"])
+
+
+@pytest.fixture
+def colleague(made: Made, tmp_path: Path) -> Iterator[Session]:
+    """The session of somebody who may read the project `lab`, from which the dataset `first` was taken away."""
+    made.session.ensure_project("secret")
+    made.session.client.datasets.assign_project(made.first, "secret")
+    made.sql("INSERT INTO user (unique_id, first_name, last_name) VALUES ('0000-0002-1825-0097', 'Ada', 'L')")
+    hashed = hashlib.sha256(b"colleague-key").hexdigest()
+    made.sql("INSERT INTO api_key SELECT ?, id, '2024' FROM user WHERE first_name = 'Ada'", hashed)
+    made.sql(
+        "INSERT INTO access (resource_id, user_id, role) SELECT project.id, user.id, 1 FROM project, user"
+        " WHERE slug = 'lab' AND first_name = 'Ada'"
+    )
+    with Session(Settings(tmp_path / "hers", made.session.client.api_url, "colleague-key")) as session:
+        yield session
+
+
+def _only(found: Any) -> str:
+    """The one id in what `run --json` says of an input or a step."""
+    while not isinstance(found, str):
+        (found,) = found.values() if isinstance(found, dict) else found
+    return found

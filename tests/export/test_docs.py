@@ -1,0 +1,49 @@
+"""The commands in docs/exports.md work as they stand there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "exports.md").read_text(encoding="utf-8")
+LINES = re.findall(r"^\$ crucible-lineage (.*)$", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_command_writes_what_the_page_says(
+    made: Any, invoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [made.total if part == "MFID" else part for part in shlex.split(line.partition("  #")[0])]
+    ran = invoke(*arguments, "--data", made.data)
+    assert ran.exit_code == 0, ran.stderr
+    if "-o" in arguments:
+        assert (tmp_path / arguments[arguments.index("-o") + 1]).exists()
+
+
+def test_the_page_has_a_command_for_every_format() -> None:
+    from crucible_lineage.cli.lineage import ENDINGS, RENDERERS
+
+    named = {ENDINGS.get(ending, ending) for ending in re.findall(r"-o it\.(\w+)", PAGE)}
+    named |= set(re.findall(r"--format ([\w-]+)", PAGE))
+    assert named >= {*RENDERERS, "ro-crate"}
+
+
+def test_the_table_names_what_is_in_a_bundle(made: Any, invoke: Any, tmp_path: Path) -> None:
+    assert invoke("bundle", made.total, "--data", made.data, "-o", tmp_path / "it.zip").exit_code == 0
+    with zipfile.ZipFile(tmp_path / "it.zip") as archive:
+        archive.extractall(tmp_path / "it")
+    told = re.findall(r"`([^`]+)`", "".join(re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE)))
+    for name in told:
+        place = tmp_path / "it" / name.replace("MFID", made.total)
+        assert place.exists() or name == "pictures/", name  # none of these datasets has a thumbnail
+    ran = subprocess.run([sys.executable, "verify.py"], cwd=tmp_path / "it", capture_output=True, timeout=60)
+    assert ran.returncode == 0

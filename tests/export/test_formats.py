@@ -1,0 +1,246 @@
+"""PROV, OpenLineage and RO-Crate metadata: the same graph comes back, and what they say is what was recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import networkx
+import pytest
+from openlineage.client.event_v2 import Job, Run, RunEvent, RunState
+from prov.graph import prov_to_graph
+from prov.model import ProvDerivation, ProvDocument, ProvMembership
+from referencing import Registry, Resource
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.lineage import Edge, LineageGraph, Node
+from crucible_lineage.lineage.export.crate import make_crate
+from crucible_lineage.lineage.export.crate_parts import CrateHeader
+from crucible_lineage.lineage.export.openlineage_events import render_openlineage
+from crucible_lineage.lineage.export.sharing import with_hidden_parents
+from crucible_lineage.lineage.export.story import tell
+from crucible_lineage.lineage.export.w3c_prov import prov_document, render_prov_json, render_prov_n
+from crucible_lineage.lineage.formats import to_node_link
+
+HEADER = CrateHeader("it", "what it is", "2026-01-01T00:00:00+00:00", "a Crucible", "urn:x:crucible", "0.1.0")
+EVIL = "<script>alert(1)</script>\"'`]]>\x1b[2J\u2028\n,=1+1\\{}%"
+KINDS = [
+    Edge("sample", "raw", "measured-from"),
+    Edge("raw", "made"),
+    Edge("set", "raw", "is_part_of"),
+    Edge("raw", "other", ""),
+    Edge("made", "other", "is_like"),
+]
+
+
+def both_ways(graph: LineageGraph) -> list[ProvDocument]:
+    """The documents that the two texts hold."""
+    return [
+        ProvDocument.deserialize(content=render_prov_json(graph), format="json"),
+        ProvDocument.deserialize(content=render_prov_n(graph), format="provn"),
+    ]
+
+
+def same_kind(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return bool(one == other)
+
+
+def test_prov_comes_back_as_an_isomorphic_graph(made: Any) -> None:
+    written = prov_document(tell(made.graph))
+    for read in both_ways(made.graph):
+        assert read == written
+        assert networkx.is_isomorphic(prov_to_graph(read), prov_to_graph(written), node_match=same_kind)
+
+
+def test_prov_holds_every_link_of_the_lineage(made: Any) -> None:
+    for read in both_ways(made.graph):
+        ends = {
+            (source.localpart, target.localpart)
+            for record in read.get_records(ProvDerivation)
+            for target, source in [[value for _, value in record.formal_attributes[:2]]]
+        }
+        assert ends == {(made.first, made.scaled), (made.scaled, made.total), (made.second, made.total)}
+
+
+def test_prov_says_each_kind_of_link_in_its_own_words() -> None:
+    nodes = [Node("sample", "sample", "wafer"), *(Node(name, name=EVIL) for name in ("raw", "made", "set", "other"))]
+    for read in both_ways(LineageGraph(nodes, KINDS)):
+        text = read.get_provn()
+        assert "wasDerivedFrom(mfid:raw, mfid:sample, -, -, -, [prov:type='cl:measured-from'])" in text
+        assert "wasDerivedFrom(mfid:made, mfid:raw" in text
+        assert "wasInfluencedBy(mfid:other, mfid:raw)" in text
+        assert 'wasInfluencedBy(mfid:other, mfid:made, [cl:relationship="is_like"])' in text
+        assert len(list(read.get_records(ProvMembership))) == 1
+
+
+def test_events_are_a_start_and_an_end_of_each_execution_in_order(made: Any) -> None:
+    events = [json.loads(line) for line in render_openlineage(made.graph, "crucible://here").splitlines()]
+    steps = [(event["eventType"], event["job"]["name"]) for event in events]
+    names = ["counting.scale", "counting.add"]
+    assert steps == [(kind, name) for name in names for kind in ("START", "COMPLETE")]
+    end = events[-1]
+    assert {entry["name"] for entry in end["inputs"]} == {made.scaled, made.second}
+    assert [(entry["namespace"], entry["name"]) for entry in end["outputs"]] == [("crucible://here", made.total)]
+    assert end["outputs"][0]["outputFacets"]["outputStatistics"]["fileCount"] == 2
+    assert end["run"]["facets"]["parent"]["job"]["name"] == "counting"
+    assert len({event["run"]["runId"] for event in events}) == 2
+    (factor,) = events[1]["run"]["facets"]["executionParameters"]["parameters"]
+    assert (factor["key"], float(factor["value"])) == ("factor", 3)
+
+
+def test_events_are_read_by_the_classes_of_the_published_schema(made: Any) -> None:
+    for line in render_openlineage(made.graph).splitlines():
+        event = json.loads(line)
+        run, job = Run(event["run"]["runId"]), Job(event["job"]["namespace"], event["job"]["name"])
+        read = RunEvent(
+            eventType=RunState(event["eventType"]),
+            eventTime=event["eventTime"],
+            run=run,
+            job=job,
+            producer=event["producer"],
+        )
+        assert read.schemaURL == event["schemaURL"]
+
+
+def test_events_fit_the_published_schemas(made: Any) -> None:
+    """Needs a copy of the folder `spec` of OpenLineage, which no package brings: OPENLINEAGE_SPEC names it."""
+    if "OPENLINEAGE_SPEC" not in os.environ:
+        pytest.skip("OPENLINEAGE_SPEC names no folder with the schemas of OpenLineage")
+    spec = Path(os.environ["OPENLINEAGE_SPEC"])
+    schemas = [json.loads(path.read_text()) for path in [spec / "OpenLineage.json", *spec.glob("facets/*.json")]]
+    registry = Registry().with_resources((schema["$id"], Resource.from_contents(schema)) for schema in schemas)
+    for line in render_openlineage(made.graph).splitlines():
+        event = json.loads(line)
+        for part in [event, *facets(event)]:
+            uri = part.get("schemaURL") or part["_schemaURL"]
+            jsonschema.Draft202012Validator({"$ref": uri}, registry=registry).validate(part)
+
+
+def facets(value: Any) -> list[dict[str, Any]]:
+    """Every facet in an event."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    here = [value] if isinstance(value, dict) and "_schemaURL" in value else []
+    return here + [facet for item in inner for facet in facets(item)]
+
+
+def test_a_lineage_without_activities_has_no_events_and_is_a_plain_crate() -> None:
+    graph = LineageGraph([Node("a", name="raw")])
+    with pytest.raises(InputError, match="no dataset in this lineage has a recorded activity"):
+        render_openlineage(graph)
+    entities = by_id(make_crate(tell(graph), HEADER).metadata)
+    assert "mainEntity" not in entities["./"]
+    assert "conformsTo" not in entities["./"]
+
+
+def by_id(metadata: Any) -> dict[str, Any]:
+    return {entity["@id"]: entity for entity in metadata["@graph"]}
+
+
+def test_the_crate_says_who_used_what_for_which_parameter(made: Any) -> None:
+    crate = make_crate(tell(made.graph), HEADER)
+    entities = by_id(crate.metadata)
+    (action,) = [one for one in entities.values() if one.get("name") == "execution of scale"]
+    used, factor = (entities[ref["@id"]] for ref in action["object"])
+    assert used["identifier"] == made.first
+    assert entities[used["exampleOfWork"]["@id"]]["name"] == "counts"
+    assert (factor["name"], float(factor["value"])) == ("factor", 3)
+    assert entities[action["result"]["@id"]]["identifier"] == made.scaled
+    code = {file.path: file.text for file in crate.files}
+    assert "def scale(" in code[action["instrument"]["@id"]]
+    workflow = json.loads(code["workflow.json"])
+    assert [one["step"] for one in workflow["executions"]] == ["scale", "add"]
+    assert workflow["executions"][1]["inputs"][0]["from"] == f"{workflow['executions'][0]['id']}.out"
+
+
+def test_every_reference_in_a_crate_leads_to_an_entity_of_it(made: Any) -> None:
+    nodes = [Node("sample", "sample", EVIL), *(Node(name, name=EVIL) for name in ("raw", "made", "set", "other"))]
+    for graph in (made.graph, LineageGraph(nodes, [*KINDS, Edge("hidden one", "raw")])):
+        metadata = make_crate(tell(graph), HEADER).metadata
+        known = by_id(metadata).keys() | {"https://w3id.org/ro/crate/1.1"}
+        assert set(references(metadata["@graph"])) <= known
+
+
+def references(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        if value.keys() == {"@id"}:
+            return [value["@id"]]
+        return [found for item in value.values() for found in references(item)]
+    return [found for item in value for found in references(item)] if isinstance(value, list) else []
+
+
+def test_names_are_no_markup_in_the_readme_of_a_crate() -> None:
+    header = CrateHeader(EVIL, EVIL, "2026-01-01", EVIL, "urn:x:crucible", "0.1.0")
+    (readme,) = [file for file in make_crate(tell(LineageGraph([Node("a")])), header).files if file.path == "README.md"]
+    assert "<script" not in readme.text
+    assert "\x1b" not in readme.text
+
+
+def test_outputs_of_one_execution_are_made_by_one_activity() -> None:
+    activity = {"step": "split", "function": "m:split", "started": "2026-01-01T10:00:00Z", "ended": "2026-01-01T10:01Z"}
+    records = [
+        {
+            "unique_id": mfid,
+            "scientific_metadata": {
+                "crucible_lineage": {"output": mfid, "used": [{"role": "x", "mfid": "raw"}], "activity": activity}
+            },
+        }
+        for mfid in ("low", "high")
+    ]
+    story = tell(LineageGraph.from_records([{"unique_id": "raw"}, *records]))
+    assert [[made.mfid for made in one.made] for one in story.activities] == [["low", "high"]]
+
+
+def test_a_hidden_id_in_a_note_or_a_parameter_is_replaced_too() -> None:
+    secret = "0td40y80027sn1w6x3snq5t6rc"
+    written = {
+        "used": [{"role": "in", "mfid": secret, "files": [{"name": "secret.h5", "sha256": "ab" * 32, "size": 1}]}],
+        "recipe": {"params": {"from": f"crucible:{secret}"}, "inputs": {"in": [{"mfid": secret, "files": {}}]}},
+        "activity": {"step": "s", "function": "m:s", "code": {"source": f"# {secret}", "fingerprint": "f"}},
+        "supersedes": secret,
+    }
+    record = {"unique_id": "d", "dataset_name": "d", "scientific_metadata": {"crucible_lineage": written}}
+    graph = with_hidden_parents(LineageGraph.from_records([record]))
+    crate = make_crate(tell(graph), HEADER)
+    texts = [render_prov_json(graph), render_prov_n(graph), render_openlineage(graph), json.dumps(crate.metadata)]
+    for text in [*texts, *(file.text for file in crate.files)]:
+        assert not re.search(f"{secret}|secret.h5|{'ab' * 32}", text)
+    assert all("crucible:hidden-1" in text for text in texts)
+
+
+def test_odd_records_are_told_as_far_as_they_go() -> None:
+    odd: list[Any] = [None, 5, "x", [], {"activity": 3}, {"activity": {"code": []}, "used": 7, "generated": {"a": 1}}]
+    records = [{"unique_id": f"d{n}", "scientific_metadata": {"crucible_lineage": one}} for n, one in enumerate(odd)]
+    graph = LineageGraph.from_records(records)
+    assert json.loads(render_prov_json(graph))
+    assert make_crate(tell(graph), HEADER).metadata
+    assert len(to_node_link(graph)["nodes"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("library", "kind", "package"),
+    [
+        ("prov.model", "prov-n", "export"),
+        ("rocrate.rocrate", "ro-crate", "export"),
+        ("openlineage.client.serde", "openlineage", "export"),
+        ("resvg_py", "png", "png"),
+    ],
+)
+def test_a_missing_library_is_named_with_the_extra_that_brings_it(
+    made: Any, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch, library: str, kind: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    ran = invoke("lineage", made.total, "--data", made.data, "--format", kind, "-o", tmp_path / "it")
+    assert ran.exit_code == 2
+    assert f"pip install 'crucible-lineage[{package}]'" in ran.stderr
+    assert not list(tmp_path.glob("*it*"))
+
+
+def test_help_imports_no_library_of_an_extra(command: Any) -> None:
+    ran = command("lineage", "--help", PYTHONPROFILEIMPORTTIME="1")
+    imported = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
+    assert not {"prov", "rocrate", "openlineage", "resvg_py", "httpx", "pydantic"} & imported

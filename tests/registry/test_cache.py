@@ -1,0 +1,56 @@
+"""The cache keeps files by their hash, within its size, and gives out none that is not what its name says."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from crucible_lineage.cache import FileCache, limit_from_environment
+from crucible_lineage.errors import ChecksumError, InputError
+
+
+def put(cache: FileCache, content: bytes) -> str:
+    sha256 = hashlib.sha256(content).hexdigest()
+    cache.get(sha256, lambda target: target.write_bytes(content))
+    return sha256
+
+
+def age(cache: FileCache, sha256: str, seconds: int) -> None:
+    os.utime(cache.path(sha256), (seconds, seconds))
+
+
+def test_what_was_not_used_for_longest_goes_when_there_is_no_room(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path, limit_bytes=2500)
+    first, second = put(cache, b"a" * 1000), put(cache, b"b" * 1000)
+    age(cache, first, 1000)
+    age(cache, second, 2000)
+    cache.get(first, lambda target: pytest.fail("it is there"))  # used now
+    third = put(cache, b"c" * 1000)
+    assert [cache.path(name).exists() for name in (first, second, third)] == [True, False, True]
+
+
+def test_what_a_step_works_with_stays(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path / "cache", limit_bytes=1500)
+    used = put(cache, b"a" * 1000)
+    cache.place(used, tmp_path / "work" / "input.txt")
+    age(cache, used, 1000)
+    put(cache, b"b" * 1000)
+    put(cache, b"c" * 1000)
+    assert cache.path(used).exists()
+
+
+def test_bytes_that_are_not_what_was_asked_for_are_not_kept(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path)
+    with pytest.raises(ChecksumError):
+        cache.get("0" * 64, lambda target: target.write_bytes(b"other"))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("text", ["much", "-1"])
+def test_a_size_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_CACHE_GB", text)
+    with pytest.raises(InputError, match="in gigabytes"):
+        limit_from_environment()
