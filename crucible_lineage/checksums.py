@@ -14,7 +14,16 @@ import google_crc32c
 
 from crucible_lineage.errors import FileChangedError
 
-__all__ = ["BLOCK_BYTES", "PART_SIZE_BYTES", "FileChecksums", "blocks", "crc32c_text", "require_unchanged", "scan_file"]
+__all__ = [
+    "BLOCK_BYTES",
+    "PART_SIZE_BYTES",
+    "FileChecksums",
+    "Scan",
+    "blocks",
+    "crc32c_text",
+    "require_unchanged",
+    "scan_file",
+]
 
 BLOCK_BYTES = 1 << 20  # measured: larger blocks cost page faults, smaller ones calls
 PART_SIZE_BYTES = 64 << 20  # what Crucible's signed uploads use unless the server decides otherwise
@@ -58,33 +67,53 @@ class FileChecksums:
         return _joined(list(zip(self.part_crc32c[start:stop], lengths, strict=True)))
 
 
+class Scan:
+    """Checksums of bytes that come one block after the other, of whatever length."""
+
+    def __init__(self, part_size: int = PART_SIZE_BYTES) -> None:
+        self.part_size = part_size
+        self._digest = hashlib.sha256()
+        self._parts: list[tuple[int, int]] = []
+        self._crc = self._length = 0
+
+    def update(self, block: bytes) -> None:
+        """The block comes next."""
+        self._digest.update(block)
+        while (room := self.part_size - self._length) < len(block):
+            self._extend(block[:room])
+            block = block[room:]
+        self._extend(block)
+
+    def checksums(self, mtime_ns: int) -> FileChecksums:
+        """The checksums of all that came."""
+        parts = [*self._parts, *([(self._crc, self._length)] if self._length or not self._parts else [])]
+        return FileChecksums(
+            size=sum(length for _, length in parts),
+            mtime_ns=mtime_ns,
+            sha256=self._digest.hexdigest(),
+            crc32c=_joined(parts),
+            part_size=self.part_size,
+            part_crc32c=tuple(crc for crc, _ in parts),
+        )
+
+    def _extend(self, block: bytes) -> None:
+        self._crc = google_crc32c.extend(self._crc, block)
+        self._length += len(block)
+        if self._length == self.part_size:
+            self._parts.append((self._crc, self._length))
+            self._crc = self._length = 0
+
+
 def scan_file(path: Path, part_size: int = PART_SIZE_BYTES) -> FileChecksums:
     """All checksums of a file, from one reading in blocks of 1 MiB.
 
     Raises FileChangedError if size or modification time moves meanwhile.
     """
     before = path.stat()
-    digest = hashlib.sha256()
-    parts: list[tuple[int, int]] = []
-    crc = length = total = 0
+    scan = Scan(part_size)
     for block in blocks(path, 0, None, part_size):
-        digest.update(block)
-        crc = google_crc32c.extend(crc, block)
-        length += len(block)
-        if length == part_size:
-            parts.append((crc, length))
-            total, crc, length = total + length, 0, 0
-    if length or not parts:
-        parts.append((crc, length))
-        total += length
-    checksums = FileChecksums(
-        size=total,
-        mtime_ns=before.st_mtime_ns,
-        sha256=digest.hexdigest(),
-        crc32c=_joined(parts),
-        part_size=part_size,
-        part_crc32c=tuple(part_crc for part_crc, _ in parts),
-    )
+        scan.update(block)
+    checksums = scan.checksums(before.st_mtime_ns)
     require_unchanged(path, checksums)
     return checksums
 

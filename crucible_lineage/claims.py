@@ -105,18 +105,20 @@ def claim(
     document = {**metadata, KEY: record}
     if created and _is_first_to_write(client, mfid, document):
         return Claim(mfid, record, metadata, patience_s)
+    tried = created
     while True:
         dataset = _settled(client, mfid, record["registrar"], created, patience_s)
         _require_same_recipe(dataset, name, record)
         found = read_record(dataset.scientific_metadata)
         if is_complete(found):
             return dataset
-        if dataset.scientific_metadata is None:
+        if dataset.scientific_metadata is None and not tried:
+            tried = True
             if _is_first_to_write(client, mfid, document):
                 return Claim(mfid, record, metadata, patience_s)
         elif found is not None and found.get("registrar") == record["registrar"]:  # written, and the answer was lost
             return Claim(mfid, record, metadata, patience_s)
-        elif _is_taken_over(client, mfid, dataset.scientific_metadata, document):
+        elif _is_taken_over(client, mfid, dataset.scientific_metadata or {}, document):
             return Claim(mfid, record, metadata, patience_s, found or {})
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from crucible_lineage.errors import InputError
 from crucible_lineage.ids import derive_mfid, is_mfid, mfid_bytes
 from crucible_lineage.lineage import Finding, LineageGraph, check
 from crucible_lineage.lineage.labels import short_id
@@ -13,10 +14,13 @@ from crucible_lineage.lineage.model import DERIVED, PART
 from crucible_lineage.models import FileRecord
 from crucible_lineage.provenance import is_complete, unreadable
 from crucible_lineage.recipe import derived_mfid
+from crucible_lineage.result import changed_keys, generated_sha256
 
 __all__ = ["Evidence", "findings_of", "has_derived_id", "label", "used_mfids"]
 
 Record = Mapping[str, Any]
+
+MOST_KEYS = 5  # more do not help whoever reads the message
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ def findings_of(evidence: Evidence) -> Iterator[Finding]:
         yield from _of_inputs(evidence, mfid, record)
         if is_complete(record):
             yield from _of_files(evidence, mfid, record)
+            yield from _of_metadata(evidence, mfid, record)
     yield from _of_graph(evidence)
 
 
@@ -101,8 +106,8 @@ def _of_identity(evidence: Evidence, mfid: str, record: Record) -> Iterator[Find
         yield Finding("changed-recipe", "error", (mfid,), message, _anew(record))
     if differing := [part for part, same in _told_twice(record) if not same]:
         message = (
-            f"{label(dataset)}: what its record says of {', '.join(differing)} is not what its recipe says: one of the "
-            "two was edited; make the dataset anew"
+            f"{label(dataset)}: its record says two things of {', '.join(differing)}: one of the two was edited; make "
+            "the dataset anew"
         )
         yield Finding("changed-record", "error", (mfid,), message, _anew(record))
     if (dataset.get("project_id") or recipe["project"]).casefold() != recipe["project"].casefold():
@@ -122,13 +127,15 @@ def _id_follows(mfid: str, recipe: Record, assigned: str | None) -> bool:
         if recipe.get("inputs"):
             return derived_mfid(recipe) in (mfid, assigned)
         return not has_derived_id(mfid) or derive_mfid(recipe, mfid) == mfid
-    except ValueError:  # no JSON that a recipe can be, or a step without a parent
+    except (InputError, ValueError):  # a step without a parent, or no JSON that a recipe can be
         return False
 
 
 def _told_twice(record: Record) -> Iterator[tuple[str, bool]]:
-    """What both the record and its recipe say, and whether they agree."""
+    """What the record says twice, most of it in its recipe, and whether it agrees."""
     recipe, inputs = record["recipe"], list(_recipe_inputs(record))
+    if result := record.get("result"):
+        yield "the list of its files", generated_sha256(record["generated"]) == result["generated_sha256"]
     used = [(e["role"], e["mfid"], {f["name"]: f["sha256"] for f in e.get("files") or ()}) for e in record["used"]]
     yield "what was used", _sorted(used) == _sorted(inputs)
     if recipe["kind"] == "files":
@@ -173,6 +180,20 @@ def _of_files(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding
         if filename not in expected:
             message = f"{name} has a file {filename} that was not registered with it; take it away, or leave it be"
             yield Finding("file-added", "error", (mfid,), message, f"crucible get {file.mfid}")
+
+
+def _of_metadata(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
+    """The scientific metadata that were registered are what they were; others may have come to them."""
+    dataset = evidence.datasets[mfid]
+    result = record.get("result")
+    if result is not None and (changed := changed_keys(result, dataset["scientific_metadata"] or {})):
+        more = len(changed) - MOST_KEYS
+        named = ", ".join(changed[:MOST_KEYS]) + (f" and {more} more" if more > 0 else "")
+        message = (
+            f"{label(dataset)}: its scientific metadata are not what was registered with it: edited or gone is a value "
+            f"among {named}; write the old value again, or make the dataset anew"
+        )
+        yield Finding("metadata-changed", "error", (mfid,), message, _anew(record) or f"crucible get {mfid}")
 
 
 def _of_inputs(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,18 +20,30 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.client.outgoing import UploadedFile
 
-__all__ = ["LocalFile", "NewDataset", "Put", "fill", "take_back", "tidy"]
+__all__ = ["Elsewhere", "LocalFile", "NewDataset", "Put", "fill", "take_back", "tidy"]
 
-MOST_CONFLICTS = 4  # chosen: an overtaken registration may send each file once more
+MOST_CONFLICTS = 3  # chosen: an overtaken registration may send each file once more
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Where a file stays of which Crucible gets a record only: the kind of storage, and the address in it."""
+
+    storage: str
+    address: str
 
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file on disk, what it is called in the dataset, and its checksums, so that it is not read for them again."""
+    """A file on disk, what it is called in the dataset, and its checksums, so that it is not read for them again.
+
+    One that stays `elsewhere` is recorded, not sent.
+    """
 
     path: Path
     ref: FileRef
     checksums: FileChecksums
+    elsewhere: Elsewhere | None = None
 
     @classmethod
     def of(cls, path: Path, checksums: FileChecksums, *, preview: bool = False) -> LocalFile:
@@ -67,11 +79,15 @@ class NewDataset:
 
 @dataclass
 class Put:
-    """What this process has sent, by file name and thumbnail id, should another registration turn out to be faster."""
+    """What this process has sent, by file name and thumbnail id, should another registration turn out to be faster.
+
+    `theirs` are the files that unfinished attempts had for this dataset, and whether each was a preview.
+    """
 
     files: dict[str, str] = field(default_factory=dict)
     thumbnails: dict[int, str] = field(default_factory=dict)
     shown: int | None = None
+    theirs: dict[str, bool] = field(default_factory=dict)
 
 
 def fill(client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes | None, put: Put) -> None:
@@ -80,6 +96,9 @@ def fill(client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes |
     ConflictError, or NotFoundError, also where another registration has taken over meanwhile.
     """
     mfid = held.mfid
+    put.theirs |= {entry["name"]: bool(entry.get("preview")) for entry in (held.found or {}).get("generated", ())}
+    if held.found is not None:  # before the files, which then are looked at one by one
+        _start_over(client, new, held)
     for keyword in new.keywords:
         client.datasets.add_keyword(mfid, keyword)
     for parent in dict.fromkeys(new.parents):
@@ -89,8 +108,6 @@ def fill(client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes |
     with tempfile.TemporaryDirectory() as folder:
         files = [*new.files, *_attached_file(Path(folder), attached)]
         uploaded = [_upload(client, held, file, put) for file in files]
-    if held.found is not None:
-        _start_over(client, new, held)
     preview = next((file for file in new.files if file.ref.preview), None)
     if preview is not None:
         _show(client, held, preview, put)
@@ -106,9 +123,9 @@ def tidy(client: CrucibleClient, new: NewDataset, held: Claim, put: Put) -> None
     """
     if held.found is None:
         return
-    theirs = {entry["name"]: bool(entry.get("preview")) for entry in held.found.get("generated", ())}
+    theirs = put.theirs
     ours = {file.ref.name: file.ref.preview for file in new.files}
-    if not held.is_same:
+    if theirs != ours or "attached" in held.found:
         kept = ours.keys() | {held.record.get("attached", {}).get("name")}
         for stored in client.files.list(held.mfid):
             if stored.filename in theirs.keys() | {ATTACHED_NAME} and stored.filename not in kept:
@@ -143,24 +160,50 @@ def _attached_file(folder: Path, content: bytes | None) -> list[LocalFile]:
 
 
 def _upload(client: CrucibleClient, held: Claim, file: LocalFile, put: Put) -> UploadedFile:
-    """The file, uploaded. An unfinished attempt's other content under this name is taken away first.
+    """The file, uploaded. What an unfinished attempt of other results has left under this name is taken away first.
 
     That is safe, since only what belongs to a complete record was ever given to anyone. It is not replaced: a
-    replacement takes as long as the upload, and would hit whoever took over meanwhile.
+    replacement takes as long as the upload, and would hit whoever took over meanwhile. Nor is it kept if it has the
+    same bytes: who left it may be about to take it away.
     """
-    upload = partial(client.files.upload, held.mfid, file.path, filename=file.ref.name, checksums=file.checksums)
-    for attempt in range(MOST_CONFLICTS):
+    if file.elsewhere is not None:
+        upload: Callable[[], UploadedFile] = partial(_catalogue, client, held.mfid, file.ref, file.elsewhere)
+    else:
+        upload = partial(client.files.upload, held.mfid, file.path, filename=file.ref.name, checksums=file.checksums)
+    for _ in range(MOST_CONFLICTS):
         try:
             uploaded = upload()
-            break
         except FileConflictError as conflict:
-            if attempt == MOST_CONFLICTS - 1:
-                raise
-            require_held(client, held)
-            _quietly(client.files.delete, conflict.file_mfid)
+            in_the_way = conflict.file_mfid
+        else:
+            if held.is_same or not uploaded.existed:
+                break
+            in_the_way = uploaded.file.mfid
+        require_held(client, held)
+        _quietly(client.files.delete, in_the_way)
+    else:
+        uploaded = upload()
     if not uploaded.existed:
         put.files[file.ref.name] = uploaded.file.mfid
     return uploaded
+
+
+def _catalogue(client: CrucibleClient, mfid: str, ref: FileRef, place: Elsewhere) -> UploadedFile:
+    """The record of a file that stays elsewhere; FileConflictError if the dataset has another one of that name."""
+    from crucible_lineage.client.outgoing import UploadedFile  # the client is there by now
+
+    for stored in client.files.list(mfid):
+        if stored.filename == ref.name:
+            if (stored.sha256_hash, stored.storage_path) == (ref.sha256, place.address):
+                return UploadedFile(stored, existed=True)
+            raise FileConflictError(
+                f"note {ref.name} in dataset {mfid}: it has another file of that name",
+                filename=ref.name,
+                file_mfid=stored.mfid,
+                etag=stored.etag,
+            )
+    new = {"filename": ref.name, "storage_backend": place.storage, "size": ref.size, "sha256_hash": ref.sha256}
+    return UploadedFile(client.datasets.add_remote_file(mfid, new, storage_path=place.address), existed=False)
 
 
 def _start_over(client: CrucibleClient, new: NewDataset, held: Claim) -> None:
@@ -200,7 +243,7 @@ def _ingest(client: CrucibleClient, held: Claim, new: NewDataset, uploaded: list
         asked = {entry.file_mfid: entry for entry in client.ingestions.list(dataset_mfid=held.mfid)}
     requests = []
     for file, sent in zip(new.files, uploaded, strict=False):
-        if file.ref.is_data:
+        if file.ref.is_data and file.elsewhere is None:  # Crucible cannot read what it does not have
             request = asked.get(sent.file.mfid) if sent.existed else None
             requests.append(request or client.ingestions.request(sent.file.mfid, new.ingestor))
     for request in requests:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
 from collections.abc import Collection, Iterator
-from contextlib import closing
 
 from crucible_lineage.errors import ForbiddenError, NotFoundError, RefusedError
 from crucible_lineage.evidence import has_derived_id
 from crucible_lineage.lineage import Finding
 from crucible_lineage.models import DeletedRecord
 from crucible_lineage.session import Session
-from crucible_lineage.store import Store
 
 __all__ = ["certainly_gone", "gone_datasets"]
 
@@ -32,7 +28,7 @@ def gone_datasets(session: Session, project: str, present: Collection[str]) -> I
     """Findings about what Crucible's list of deletions, and the runs from this data folder, know and Crucible lacks."""
     deleted = _deleted(session, project)
     suspects = {mfid: entry.resource_name for mfid, entry in deleted.items() if has_derived_id(mfid)}
-    suspects |= _made_here(session.store, project)
+    suspects |= {dataset.mfid: dataset.name for dataset in session.store.made(project)}
     for mfid, name in sorted(suspects.items()):
         if mfid in present or (mfid in deleted and _was_reviewed(deleted[mfid])) or _exists(session, mfid):
             continue
@@ -62,16 +58,6 @@ def _is_on_record(session: Session, mfid: str) -> bool:
 
 def _was_reviewed(entry: DeletedRecord) -> bool:
     return (entry.model_extra or {}).get("review_time") is not None
-
-
-def _made_here(store: Store, project: str) -> dict[str, str]:
-    """{id: name} of what runs from this data folder made in a project and know to be complete."""
-    with closing(sqlite3.connect(store.path, timeout=30)) as connection:
-        rows = connection.execute(
-            "SELECT datasets FROM run_step JOIN run USING (run_id) WHERE project = ? COLLATE NOCASE", (project,)
-        ).fetchall()
-    mfids = {mfid for (datasets,) in rows for mfid in json.loads(datasets).values()}
-    return {mfid: known.name for mfid in mfids if (known := store.known(mfid))}
 
 
 def _exists(session: Session, mfid: str) -> bool:

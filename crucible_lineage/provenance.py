@@ -200,7 +200,13 @@ def package_versions(packages: Iterable[str]) -> dict[str, str]:
     """Versions of the distributions that bring these import packages, and of crucible-lineage itself."""
     names = {name for package in packages for name in _distributions().get(package, [])}
     names.add("crucible-lineage")
-    return {name: metadata.version(name) for name in sorted(names)}
+    return {name: _version(name) for name in sorted(names)}
+
+
+@functools.cache
+def _version(name: str) -> str:
+    """The version of a distribution; reading it takes longer than checking the whole record."""
+    return metadata.version(name)
 
 
 @functools.cache

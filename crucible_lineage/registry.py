@@ -15,16 +15,17 @@ from crucible_lineage.attached import compact_record, whole_record
 from crucible_lineage.claims import PATIENCE_S, Claim, claim, complete, machine_id, new_registrar, require_held
 from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.errors import ConflictError, CrucibleError, NotFoundError, PreconditionError, RefusedError
-from crucible_lineage.filling import LocalFile, NewDataset, Put, fill, take_back, tidy
+from crucible_lineage.filling import Elsewhere, LocalFile, NewDataset, Put, fill, take_back, tidy
 from crucible_lineage.provenance import KEY, dataset_of_record, is_complete, read_record
 from crucible_lineage.result import result_of
-from crucible_lineage.twins import oldest_twin
+from crucible_lineage.twins import oldest_twin, recipe_keyword
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.models import Dataset
 
 __all__ = [
+    "Elsewhere",
     "LocalFile",
     "NewDataset",
     "find_by_recipe",
@@ -122,11 +123,6 @@ def _is_held(client: CrucibleClient, held: Claim) -> bool:
     return True
 
 
-def recipe_keyword(mfid: str) -> str:
-    """Where a server assigns ids of its own, this keyword finds the record again."""
-    return f"recipe:{mfid}"
-
-
 def _create(client: CrucibleClient, new: NewDataset) -> tuple[str, bool, CrucibleError | None]:
     """The id under which the dataset is to be registered, whether it was made just now, and why not if refused."""
     try:
@@ -135,7 +131,7 @@ def _create(client: CrucibleClient, new: NewDataset) -> tuple[str, bool, Crucibl
         return new.mfid, False, refusal
     if made.dsid == new.mfid:
         return new.mfid, True, None
-    mfid = oldest_twin(client, made.record, new.fields, new.record)
+    mfid = oldest_twin(client, made.record, new)
     return mfid, mfid == made.dsid, None
 
 

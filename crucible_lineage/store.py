@@ -51,6 +51,14 @@ MIGRATIONS = (
     ALTER TABLE run_step ADD COLUMN bytes INTEGER;
     CREATE INDEX run_by_pipeline ON run (pipeline, started)
     """,
+    """
+    CREATE TABLE remote_checksums (
+        url TEXT NOT NULL, generation TEXT NOT NULL, checksums TEXT NOT NULL, PRIMARY KEY (url, generation)
+    ) WITHOUT ROWID;
+    CREATE TABLE published (
+        instance TEXT NOT NULL, mfid TEXT NOT NULL, place TEXT NOT NULL, PRIMARY KEY (instance, mfid, place)
+    ) WITHOUT ROWID
+    """,
 )
 
 
@@ -86,6 +94,27 @@ class Store:
             "INSERT OR REPLACE INTO file_checksums VALUES (?, ?, ?, ?, ?)", (key, *now, json.dumps(scanned.to_json()))
         )
         return scanned
+
+    def remote_checksums(self, url: str, generation: str) -> FileChecksums | None:
+        """The checksums of a file elsewhere in that generation, if it was read before."""
+        row = self._one("SELECT checksums FROM remote_checksums WHERE url = ? AND generation = ?", url, generation)
+        return FileChecksums.from_json(json.loads(row[0])) if row else None
+
+    def keep_remote_checksums(self, url: str, generation: str, checksums: FileChecksums) -> None:
+        """A file elsewhere was read in that generation, and has these checksums."""
+        self._write(
+            "INSERT OR REPLACE INTO remote_checksums VALUES (?, ?, ?)",
+            (url, generation, json.dumps(checksums.to_json())),
+        )
+
+    def is_published(self, mfid: str, place: str) -> bool:
+        """True if the dataset's files are known to have been copied to that place."""
+        sql = "SELECT 1 FROM published WHERE instance = ? AND mfid = ? AND place = ?"
+        return self._one(sql, self.instance, mfid, place) is not None
+
+    def note_published(self, mfid: str, place: str) -> None:
+        """The dataset's files have been copied to that place."""
+        self._write("INSERT OR REPLACE INTO published VALUES (?, ?, ?)", (self.instance, mfid, place))
 
     def known(self, mfid: str) -> DatasetRef | None:
         """The dataset, if it is known to be complete."""
@@ -205,6 +234,29 @@ class Store:
         self._write(
             "UPDATE run SET ended = ?, outcome = ? WHERE run_id = ?", (datetime.now(UTC).isoformat(), outcome, run_id)
         )
+
+    def recent_runs(self, project: str | None, limit: int) -> list[dict[str, Any]]:
+        """The last runs, newest first: what ran when, with what outcome, and how many steps ended how."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT run_id, pipeline, project, declaration, started, ended, run.outcome, (SELECT json_group_object("
+                "outcome, number) FROM (SELECT outcome, count(*) AS number FROM run_step WHERE run_step.run_id ="
+                " run.run_id GROUP BY outcome)) FROM run WHERE ? IS NULL OR project = ? COLLATE NOCASE"
+                " ORDER BY started DESC LIMIT ?",
+                (project, project, limit),
+            ).fetchall()
+        names = ("run_id", "pipeline", "project", "declaration", "started", "ended", "outcome", "steps")
+        return [dict(zip(names, (*row[:-1], json.loads(row[-1])), strict=True)) for row in rows]
+
+    def pipelines(self, project: str | None = None) -> list[dict[str, Any]]:
+        """The pipelines that ran here, each with its project and the file that declared it last."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT pipeline, project, declaration, max(started) FROM run WHERE ? IS NULL OR project = ?"
+                " COLLATE NOCASE GROUP BY pipeline, project ORDER BY pipeline, project",
+                (project, project),
+            ).fetchall()
+        return [dict(zip(("pipeline", "project", "declaration", "last_run"), row, strict=True)) for row in rows]
 
     def run_steps(self, run_id: str) -> list[tuple[str, str, dict[str, str]]]:
         """Step, outcome and datasets of each step of a run."""

@@ -26,6 +26,10 @@ COMMANDS = {
     "bundle": ("bundle", "Put a dataset and all that it was made from into one file that checks itself."),
     "register": ("register", "Register files: measured ones, or a result made by hand with its parents."),
     "verify": ("verify", "Compare a dataset or a project with its provenance: ids, links, files."),
+    "deploy": ("deploy", "Let pipelines run by themselves on Prefect, as they declare: by a schedule, on an event."),
+    "serve-pipelines": ("deploy", "The same from one process, for a lab without a Prefect worker."),
+    "watch": ("watch", "Tell Prefect of new datasets, and register files that arrive in a folder."),
+    "status": ("status", "Say what ran here, what failed, and what is parked because it failed too often."),
     "serve": ("serve", "Run the embedded Crucible for other programs."),
 }
 
@@ -38,7 +42,7 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"crucible_lineage.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
+        command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -1,4 +1,4 @@
-"""What a run shows while it works, on stderr: a line for each step that was made; on a terminal what runs, with counts.
+"""What a run shows while it works, on stderr: a line for each step made; on a terminal what runs, with counts."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ from crucible_lineage.pipeline.input_spec import located
 from crucible_lineage.pipeline.planning import make_plan
 from crucible_lineage.pipeline.result import EXECUTED, FAILED, LEFT_OUT, REUSED, SKIPPED, RunResult
 from crucible_lineage.pipeline.run import Choice
+from crucible_lineage.session import Session
 
 __all__ = ["SET", "parse_overrides", "plan_command", "print_summary", "run_command"]
 
@@ -58,6 +59,7 @@ REFRESH = click.option("--refresh", is_flag=True, help="Ask Crucible again, also
 @click.option("--from", "from_", multiple=True, metavar="STEP", help="Make this step and all that depend on it.")
 @click.option("--keep-going/--fail-fast", default=True, help="What to do once a step has failed.  [default: go on]")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, as `plan` does.")
+@click.option("--record-run", is_flag=True, help="Register the run, too: a dataset that lists all it relied on.")
 @REFRESH
 @json_option
 @reports_errors
@@ -74,6 +76,7 @@ def run_command(
     from_: tuple[str, ...],
     keep_going: bool,
     dry_run: bool,
+    record_run: bool,
     refresh: bool,
     as_json: bool,
 ) -> None:
@@ -95,10 +98,13 @@ def run_command(
             return
         with Progress(list(bound.steps), quiet=as_json) as progress:
             result = run_with_engine(engine, request, session, progress.listen, jobs)
+        recorded = _register_run(result, session) if record_run and result.datasets else None
     if as_json:
-        print_json(result.to_json())
+        print_json({**result.to_json(), **({"recorded": recorded} if recorded else {})})
     else:
         print_summary(result)
+        if recorded:
+            click.echo(f"the run is recorded: {recorded}")
     sys.exit(0 if result.ok else FAILURE)
 
 
@@ -129,6 +135,12 @@ def plan_command(
         if not as_json:
             click.echo(session.settings.describe())
         print_plan(planned, as_json=as_json)
+
+
+def _register_run(result: RunResult, session: Session) -> str:
+    from crucible_lineage.run_record import register_run  # the client, which a run without work does not need
+
+    return register_run(session, result).mfid
 
 
 def parse_overrides(given: tuple[str, ...]) -> dict[str, Any]:

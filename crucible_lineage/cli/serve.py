@@ -1,9 +1,10 @@
-"""`serve`: the embedded Crucible for other programs."""
+"""`serve`: the embedded Crucible for other programs, and its web pages for people."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import urljoin
 
 import click
 
@@ -20,7 +21,9 @@ __all__ = ["serve_command"]
 @click.option("--api-key", metavar="KEY", help="The key of the first user; by default one is made and kept.")
 @click.option("--certfile", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TLS certificate.")
 @click.option("--keyfile", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its private key.")
-@click.option("--json", "as_json", is_flag=True, help="The first line on stdout is a JSON object with `url`.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="The first line on stdout is a JSON object with `url` and `pages`."
+)
 @reports_errors
 def serve_command(
     data: Path | None,
@@ -31,13 +34,31 @@ def serve_command(
     keyfile: Path | None,
     as_json: bool,
 ) -> None:
-    """Run the embedded Crucible until Ctrl-C. Clients need its address and the key in DIR/crucible."""
+    """Run the embedded Crucible until Ctrl-C. Clients need its address, and as their key the one in DIR/crucible.
+
+    Browsers find its pages at the same host and port: projects, datasets, lineages, runs and findings.
+    """
     from crucible_lineage.server import serve  # FastAPI, which no other command needs
+    from crucible_lineage.web import with_pages  # likewise, and Jinja
 
     folder = (data or default_data_folder()).expanduser().absolute() / "crucible"
 
     def ready(url: str) -> None:
-        line = json.dumps({"url": url, "data": str(folder)}) if as_json else f"Crucible: {url} (data: {folder})"
-        click.echo(line)
+        pages = urljoin(url, "/")
+        if as_json:
+            click.echo(json.dumps({"url": url, "pages": pages, "data": str(folder)}))
+        else:
+            click.echo(
+                f"Crucible: {url} (data: {folder})\npages: {pages} (sign in with the key in {folder / 'api_key'})"
+            )
 
-    serve(folder, host=host, port=port, api_key=api_key, certfile=certfile, keyfile=keyfile, on_ready=ready)
+    serve(
+        folder,
+        host=host,
+        port=port,
+        api_key=api_key,
+        certfile=certfile,
+        keyfile=keyfile,
+        around=lambda app: with_pages(app, folder.with_name("pages")),
+        on_ready=ready,
+    )

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from crucible_lineage.ids import canonical_json, derive_mfid, is_mfid, mfid_bytes, mfid_time
-from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.labels import short_id
-from crucible_lineage.lineage.model import KNOWN_RELATIONSHIPS, MEASURED, Node
+from crucible_lineage.ids import derive_mfid, is_mfid, mfid_bytes, mfid_time
+from crucible_lineage.lineage.graph import LineageGraph, collector_paused
+from crucible_lineage.lineage.model import KNOWN_RELATIONSHIPS, MEASURED, PART
 from crucible_lineage.lineage.orphans import orphans
-from crucible_lineage.lineage.records import provenance, used_mfids
+from crucible_lineage.lineage.records import lists_all_used, provenance, recipe_digest, used_mfids
 
-__all__ = ["CHECKS", "Finding", "check"]
+__all__ = ["CHECKS", "SEVERITIES", "Finding", "check", "orphaned"]
 
 Severity = Literal["error", "warning", "notice"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the worst first
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,8 @@ class Finding:
 
 def check(graph: LineageGraph) -> list[Finding]:
     """All faults of a graph, check by check in the order of `CHECKS`."""
-    return [finding for name, find in CHECKS.items() for finding in find(graph)]
+    with collector_paused():
+        return [finding for find in CHECKS.values() for finding in find(graph)]
 
 
 def cycles(graph: LineageGraph) -> Iterator[Finding]:
@@ -54,7 +54,7 @@ def cycles(graph: LineageGraph) -> Iterator[Finding]:
                 "cycle",
                 "error",
                 path,
-                f"these descend from themselves: {' -> '.join(_label(graph, mfid) for mfid in path)}; "
+                f"these descend from themselves: {' -> '.join(graph.label(mfid) for mfid in path)}; "
                 "check which link is the wrong way round",
                 f"crucible unlink {path[-2]} {path[-1]}",
             )
@@ -64,50 +64,53 @@ def self_links(graph: LineageGraph) -> Iterator[Finding]:
     """Datasets that are linked to themselves."""
     for source, target in graph.edges:
         if source == target:
-            message = f"{_label(graph, source)} is linked to itself"
+            message = f"{graph.label(source)} is linked to itself"
             yield Finding("self-link", "error", (source,), message, f"crucible unlink {source} {source}")
 
 
 def dangling_parents(graph: LineageGraph) -> Iterator[Finding]:
-    """Links to what has no record: it is hidden from the reader or does not exist."""
-    for source, target in graph.edges:
-        if graph.nodes[source].kind == "hidden":
-            message = f"a parent of {_label(graph, target)} is not visible to you or does not exist"
-            yield Finding("dangling-parent", "warning", (source, target), message, f"crucible get {target}")
+    """Parents that a link or a provenance record names and that are hidden from the reader, or do not exist."""
+    hidden = {mfid for mfid, node in graph.nodes.items() if node.kind == "hidden"}
+    if not hidden:
+        return
+    named = dict.fromkeys(ends for ends in graph.edges if ends[0] in hidden)
+    for node in graph.nodes.values():
+        named |= dict.fromkeys((mfid, node.id) for mfid in used_mfids(node.record) if mfid in hidden)
+    for source, target in named:
+        message = f"a parent of {graph.label(target)} is not visible to you or does not exist"
+        yield Finding("dangling-parent", "warning", (source, target), message, f"crucible get {target}")
 
 
 def mismatches(graph: LineageGraph) -> Iterator[Finding]:
-    """Derived datasets whose links to parents are not those that their provenance names."""
+    """Derived datasets whose links to parents are not those that their provenance names.
+
+    Being part of something says nothing of how a dataset was made, and of a hidden parent nobody knows whether there is
+    a link. A long record may name fewer parents than were used: then no link is one too many.
+    """
     for node in graph.nodes.values():
         if not provenance(node.record):
             continue
-        linked = [mfid for mfid in graph.parents(node.id) if graph.edges[mfid, node.id].relationship != MEASURED]
-        used = used_mfids(node.record)
+        links = {mfid: graph.edges[mfid, node.id].relationship for mfid in graph.parents(node.id)}
+        used = dict.fromkeys(used_mfids(node.record))
         for mfid in used:
-            if mfid not in linked:
-                message = (
-                    f"{_label(graph, node.id)} was made from {_label(graph, mfid)}, but there is no link between them"
-                )
-                command = f"crucible link {mfid} {node.id} --relationship-type is_derived_from"
-                yield Finding("mismatch", "error", (mfid, node.id), message, command)
-        for mfid in linked:
-            if mfid not in used:
-                message = (
-                    f"{_label(graph, node.id)} is linked to {_label(graph, mfid)}, which its provenance does not name"
-                )
+            if not _is_hidden(graph, mfid) and links.get(mfid, PART) == PART:
+                yield _missing_link(graph, mfid, node.id, is_part=mfid in links)
+        for mfid, relationship in links.items():
+            if mfid not in used and relationship not in (MEASURED, PART) and lists_all_used(node.record):
+                message = f"{graph.label(node.id)} is linked to {graph.label(mfid)}, which its provenance does not name"
                 yield Finding("mismatch", "warning", (mfid, node.id), message, f"crucible unlink {mfid} {node.id}")
 
 
 def older_than_parent(graph: LineageGraph) -> Iterator[Finding]:
-    """Children whose id was made before their parent's."""
-    for source, target in graph.edges:
+    """Children whose id was made before their parent's; what is only part of something may well be older than that."""
+    for (source, target), edge in graph.edges.items():
         # The first ten symbols hold the 48 time bits; comparing them first spares decoding nearly every pair.
-        if target[:10] < source[:10] and is_mfid(source) and is_mfid(target):
+        if target[:10] < source[:10] and edge.relationship != PART and is_mfid(source) and is_mfid(target):
             child, parent = mfid_time(target), mfid_time(source)
             if child < parent:
                 message = (
-                    f"{_label(graph, target)} of {child:%Y-%m-%d %H:%M:%S} UTC is older than its parent "
-                    f"{_label(graph, source)} of {parent:%Y-%m-%d %H:%M:%S} UTC; check which was derived from the other"
+                    f"{graph.label(target)} of {child:%Y-%m-%d %H:%M:%S} UTC is older than its parent "
+                    f"{graph.label(source)} of {parent:%Y-%m-%d %H:%M:%S} UTC; check which was derived from the other"
                 )
                 yield Finding("older-than-parent", "warning", (source, target), message, f"crucible get {target}")
 
@@ -115,12 +118,14 @@ def older_than_parent(graph: LineageGraph) -> Iterator[Finding]:
 def unknown_relationships(graph: LineageGraph) -> Iterator[Finding]:
     """Links with a relationship type that Crucible does not have, or with none."""
     for (source, target), edge in graph.edges.items():
-        ends = f"the link from {_label(graph, source)} to {_label(graph, target)}"
+        if edge.relationship in KNOWN_RELATIONSHIPS:
+            continue
+        ends = f"the link from {graph.label(source)} to {graph.label(target)}"
         command = f"crucible link {source} {target} --relationship-type is_derived_from"
         if not edge.relationship:
             message = f"{ends} does not say what it means"
             yield Finding("unknown-relationship", "notice", (source, target), message, command)
-        elif edge.relationship not in KNOWN_RELATIONSHIPS:
+        else:
             message = f"{ends} is of type {edge.relationship!r}, which is none of is_derived_from and is_part_of"
             yield Finding("unknown-relationship", "warning", (source, target), message, command)
 
@@ -129,7 +134,7 @@ def incomplete(graph: LineageGraph) -> Iterator[Finding]:
     """Datasets whose registration was begun and not finished."""
     for node in graph.nodes.values():
         if node.state == "incomplete":
-            message = f"{_label(graph, node.id)} is incomplete: its registration was begun and not finished"
+            message = f"{graph.label(node.id)} is incomplete: its registration was begun and not finished"
             # Whoever does the same again finishes it: a recipe has one id.
             again = "crucible-lineage run PIPELINE.yaml"
             command = again if node.step else f"crucible-lineage register FILES --project {node.project or 'PROJECT'}"
@@ -138,13 +143,13 @@ def incomplete(graph: LineageGraph) -> Iterator[Finding]:
 
 def duplicate_recipes(graph: LineageGraph) -> Iterator[Finding]:
     """Groups of datasets that record the same recipe, so that the same work was registered more than once."""
-    by_digest: defaultdict[bytes, list[str]] = defaultdict(list)
+    by_digest: defaultdict[str, list[str]] = defaultdict(list)
     for node in graph.nodes.values():
-        if digest := _recipe_digest(node):
+        if digest := recipe_digest(node.record):
             by_digest[digest].append(node.id)
     for mfids in by_digest.values():
         if len(mfids) > 1:
-            names = ", ".join(_label(graph, mfid) for mfid in mfids)
+            names = ", ".join(graph.label(mfid) for mfid in mfids)
             message = (
                 f"{len(mfids)} datasets record the same recipe: {names}; keep one and request deletion of the others"
             )
@@ -164,7 +169,7 @@ def changed_recipes(graph: LineageGraph) -> Iterator[Finding]:
                 matches = False
             if not matches:
                 message = (
-                    f"{_label(graph, node.id)} records a recipe that its id was not made from: the record was edited"
+                    f"{graph.label(node.id)} records a recipe that its id was not made from: the record was edited"
                 )
                 yield Finding("changed-recipe", "error", (node.id,), message, f"crucible-lineage verify {node.id}")
 
@@ -172,27 +177,26 @@ def changed_recipes(graph: LineageGraph) -> Iterator[Finding]:
 def orphaned(graph: LineageGraph) -> Iterator[Finding]:
     """Datasets that look derived and have no parent, with the parents that the records suggest."""
     for orphan in orphans(graph):
-        proposals = [f"{_label(graph, parent)} ({evidence})" for parent, evidence in orphan.parents]
+        proposals = [f"{graph.label(parent)} ({evidence})" for parent, evidence in orphan.parents]
         suggestion = (
             f"its parent may be {' or '.join(proposals)}" if proposals else "nothing in the graph suggests a parent"
         )
-        message = f"{_label(graph, orphan.id)} looks derived ({orphan.reason}) and has no parent; {suggestion}"
+        message = f"{graph.label(orphan.id)} looks derived ({orphan.reason}) and has no parent; {suggestion}"
         parents = tuple(parent for parent, _ in orphan.parents)
         command = f"crucible link {parents[0]} {orphan.id} --relationship-type is_derived_from" if parents else ""
         yield Finding("orphan", "warning", (orphan.id, *parents), message, command)
 
 
 def wrong_projects(graph: LineageGraph) -> Iterator[Finding]:
-    """Derived datasets in a project that none of their parents is in."""
+    """Derived datasets in a project that none of their parents is in; a collection may gather from several projects."""
     for node in graph.nodes.values():
         if node.kind != "dataset" or not node.project:
             continue
-        projects = {
-            graph.nodes[mfid].project for mfid in graph.parents(node.id) if graph.nodes[mfid].kind == "dataset"
-        } - {""}
+        parents = [mfid for mfid in graph.parents(node.id) if graph.edges[mfid, node.id].relationship != PART]
+        projects = {graph.nodes[mfid].project for mfid in parents if graph.nodes[mfid].kind == "dataset"} - {""}
         if projects and node.project not in projects:
             others = ", ".join(sorted(projects))
-            message = f"{_label(graph, node.id)} is in project {node.project}, its parents are in {others}"
+            message = f"{graph.label(node.id)} is in project {node.project}, its parents are in {others}"
             yield Finding("wrong-project", "warning", (node.id,), message, f"crucible get {node.id}")
 
 
@@ -209,14 +213,6 @@ CHECKS: dict[str, Callable[[LineageGraph], Iterator[Finding]]] = {
     "orphan": orphaned,
     "wrong-project": wrong_projects,
 }
-
-
-def _label(graph: LineageGraph, mfid: str) -> str:
-    """A node in a message: its name and short id, and nothing of what the reader may not see."""
-    node = graph.nodes.get(mfid)
-    if node is None or node.kind == "hidden":
-        return "a dataset that is not visible to you"
-    return f"{node.name} ({short_id(mfid)})" if node.name and node.name != mfid else short_id(mfid)
 
 
 def _shortest_cycle(knot: LineageGraph, start: str) -> tuple[str, ...]:
@@ -237,11 +233,12 @@ def _shortest_cycle(knot: LineageGraph, start: str) -> tuple[str, ...]:
     return tuple(reversed(path))
 
 
-def _recipe_digest(node: Node) -> bytes | None:
-    recipe = provenance(node.record).get("recipe")
-    if not isinstance(recipe, dict) or not recipe:
-        return None
-    try:
-        return hashlib.sha256(canonical_json(recipe)).digest()
-    except (TypeError, ValueError):  # not JSON: reported by changed_recipes where the id was derived
-        return None
+def _is_hidden(graph: LineageGraph, mfid: str) -> bool:
+    return mfid in graph and graph.nodes[mfid].kind == "hidden"
+
+
+def _missing_link(graph: LineageGraph, parent: str, child: str, *, is_part: bool) -> Finding:
+    so_now = "the link between them says is_part_of" if is_part else "there is no link between them"
+    message = f"{graph.label(child)} was made from {graph.label(parent)}, but {so_now}"
+    command = f"crucible link {parent} {child} --relationship-type is_derived_from"
+    return Finding("mismatch", "error", (parent, child), message, command)

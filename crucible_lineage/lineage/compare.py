@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Edge, Node
-from crucible_lineage.lineage.records import activity_code, generated_files, provenance, text
+from crucible_lineage.lineage.records import (
+    activity_code,
+    generated_files,
+    provenance,
+    text,
+    used_files,
+    used_roles,
+)
 
 __all__ = ["Change", "Difference", "diff"]
+
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -38,16 +48,23 @@ class Difference:
         return any((self.added, self.removed, self.changed, self.added_edges, self.removed_edges))
 
 
-def diff(old: LineageGraph, new: LineageGraph) -> Difference:
+def diff(old: LineageGraph, new: LineageGraph, counterparts: Mapping[str, str] = NONE) -> Difference:
     """The difference of two lineages.
 
-    Datasets are paired by id. Of the others a new one is paired with the old one that it supersedes, or else with the
-    only one that the same step made under the same name: a rerun with another parameter then reads as that parameter
-    changed, not as two unrelated datasets.
+    Datasets are paired by id, then as `counterparts` ({old id: new id}) says. Of the others a new one is paired with
+    the old one that it supersedes, or else with the only one that the same step made under the same name: a rerun with
+    another parameter then reads as that parameter changed, not as two unrelated datasets. Changes come from the roots
+    down, so that what caused others stands before them.
     """
-    successor = {mfid: mfid for mfid in old.nodes if mfid in new} | _successors(old, new)
+    successor = {mfid: mfid for mfid in old.nodes if mfid in new}
+    successor |= {before: after for before, after in counterparts.items() if before not in new and after not in old}
+    successor |= _successors(old, new, successor)
     taken = set(successor.values())
-    changes = (c for before, after in successor.items() for c in _changes(old.nodes[before], new.nodes[after]))
+    changes = (
+        change
+        for before, after in sorted(successor.items(), key=_upstream_first(old))
+        for change in _changes(old.nodes[before], new.nodes[after], successor)
+    )
     moved = {(successor.get(s, s), successor.get(t, t)): edge for (s, t), edge in old.edges.items()}
     return Difference(
         added=tuple(node for mfid, node in new.nodes.items() if mfid not in taken),
@@ -58,10 +75,17 @@ def diff(old: LineageGraph, new: LineageGraph) -> Difference:
     )
 
 
-def _successors(old: LineageGraph, new: LineageGraph) -> dict[str, str]:
-    """{old id: new id} of datasets with different ids that stand in the same place."""
-    gone = [node for mfid, node in old.nodes.items() if mfid not in new]
-    come = [node for mfid, node in new.nodes.items() if mfid not in old]
+def _upstream_first(graph: LineageGraph) -> Callable[[tuple[str, str]], int]:
+    """Sorts pairs of ids by the generation of the first."""
+    place = {mfid: number for number, generation in enumerate(graph.generations()) for mfid in generation}
+    return lambda pair: place.get(pair[0], len(place))
+
+
+def _successors(old: LineageGraph, new: LineageGraph, known: Mapping[str, str]) -> dict[str, str]:
+    """{old id: new id} of datasets with different ids that stand in the same place, but for those already known."""
+    taken = set(known.values())
+    gone = [node for mfid, node in old.nodes.items() if mfid not in known]
+    come = [node for mfid, node in new.nodes.items() if mfid not in taken]
     pairs: dict[str, str] = {}
     gone_ids = {node.id for node in gone}
     for node in come:
@@ -85,15 +109,23 @@ def _alone(nodes: Iterable[Node]) -> dict[tuple[str, ...], Node]:
     return {place: found[0] for place, found in places.items() if len(found) == 1 and found[0].kind != "hidden"}
 
 
-def _changes(old: Node, new: Node) -> Iterator[Change]:
-    before, after = _fields(old), _fields(new)
+def _changes(old: Node, new: Node, successor: Mapping[str, str]) -> Iterator[Change]:
+    if old == new and old.record == new.record:
+        return
+    renamed = successor if old.id != new.id else NONE
+    in_both = used_files(old.record).keys() & used_files(new.record).keys()
+    before, after = _fields(old, in_both, renamed), _fields(new, in_both, NONE)
     for name in dict.fromkeys([*before, *after]):
         if before.get(name) != after.get(name):
             yield Change(old.id, new.id, name, before.get(name), after.get(name))
 
 
-def _fields(node: Node) -> dict[str, Any]:
-    """What is compared: the node's own fields, each parameter, the code, and each file's SHA-256."""
+def _fields(node: Node, in_both: Collection[str], successor: Mapping[str, str]) -> dict[str, Any]:
+    """What is compared: the node's own fields, each parameter, the code, each input, and each file's SHA-256.
+
+    An input that has a successor counts as that: what became of it is told where it stands. The files that were used
+    are compared where they are of a dataset that is used `in_both`.
+    """
     own = ("kind", "name", "measurement", "data_type", "project", "state", "step")
     fields: dict[str, Any] = {name: getattr(node, name) for name in own}
     recipe = provenance(node.record).get("recipe")
@@ -101,6 +133,11 @@ def _fields(node: Node) -> dict[str, Any]:
     for name, value in params.items() if isinstance(params, dict) else ():
         fields[f"params.{name}"] = value
     fields["code"] = activity_code(node.record)
+    for role, mfids in used_roles(node.record).items():
+        fields[f"inputs.{role}"] = tuple(sorted(successor.get(mfid, mfid) for mfid in mfids))
+    for mfid, files in used_files(node.record).items():
+        if mfid in in_both:
+            fields |= {f"used.{mfid}.{name}": sha256 for name, sha256 in files.items()}
     for name, sha256 in generated_files(node.record).items():
         fields[f"files.{name}"] = sha256
     return fields

@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage.model import Edge, Node
+from crucible_lineage.lineage.labels import short_id
+from crucible_lineage.lineage.model import PART, Edge, Node
 from crucible_lineage.lineage.records import run_ids
 from crucible_lineage.lineage.sources import (
     described,
@@ -23,7 +24,7 @@ from crucible_lineage.lineage.sources import (
 if TYPE_CHECKING:
     import networkx
 
-__all__ = ["Direction", "LineageGraph"]
+__all__ = ["Direction", "LineageGraph", "collector_paused"]
 
 Direction = Literal["ancestors", "descendants", "both"]
 Neighbours = Mapping[str, tuple[str, ...]]
@@ -37,7 +38,7 @@ class LineageGraph:
     """
 
     def __init__(self, nodes: Iterable[Node], edges: Iterable[Edge] = ()) -> None:
-        with _collector_paused():
+        with collector_paused():
             by_id = {node.id: node for node in nodes}
             by_ends: dict[tuple[str, str], Edge] = {}
             for edge in edges:
@@ -53,13 +54,13 @@ class LineageGraph:
     @classmethod
     def from_api(cls, payload: Mapping[str, Any]) -> LineageGraph:
         """The graph in an answer of Crucible's graph endpoints (node-link JSON)."""
-        with _collector_paused():
+        with collector_paused():
             return cls(*nodes_and_edges_of_api(payload))
 
     @classmethod
     def from_records(cls, records: Iterable[Mapping[str, Any]]) -> LineageGraph:
         """The graph that records show by their links, or by their provenance where links were not fetched."""
-        with _collector_paused():
+        with collector_paused():
             return cls(*nodes_and_edges_of_records(records))
 
     @classmethod
@@ -96,7 +97,7 @@ class LineageGraph:
         """The graph as a frozen networkx DiGraph; nodes carry their Node as `node`, edges their `relationship`."""
         import networkx  # 0.2 s, which those who only walk the graph need not pay
 
-        with _collector_paused():
+        with collector_paused():
             graph: networkx.DiGraph[str] = networkx.DiGraph()
             graph.add_nodes_from((node.id, {"node": node}) for node in self.nodes.values())
             graph.add_edges_from((e.source, e.target, {"relationship": e.relationship}) for e in self.edges.values())
@@ -109,6 +110,13 @@ class LineageGraph:
             return self.nodes[mfid]
         except KeyError:
             raise InputError(f"look up {mfid} in a lineage graph of {len(self)} nodes: it is not among them") from None
+
+    def label(self, mfid: str) -> str:
+        """A node in a sentence: its name and short id, and nothing of what the reader may not see."""
+        node = self.nodes.get(mfid)
+        if node is None or node.kind == "hidden":
+            return "a dataset that is not visible to you"
+        return f"{node.name} ({short_id(mfid)})" if node.name and node.name != mfid else short_id(mfid)
 
     def parents(self, mfid: str) -> tuple[str, ...]:
         """The ids that have an edge to `mfid`."""
@@ -155,6 +163,10 @@ class LineageGraph:
         nodes = [node for mfid, node in self.nodes.items() if mfid in wanted]
         inner = (self.edges[node.id, c] for node in nodes for c in self._children[node.id] if c in wanted)
         return LineageGraph(nodes, inner)
+
+    def derivations(self) -> LineageGraph:
+        """The same nodes without the links that only say what is part of what: a collection, or a run."""
+        return LineageGraph(self.nodes.values(), (e for e in self.edges.values() if e.relationship != PART))
 
     def around(self, focus: str, depth: int | None = None, direction: Direction = "both") -> LineageGraph:
         """The part that `focus` comes from, the part that comes from it, or both, within `depth` edges."""
@@ -204,7 +216,7 @@ def _reach(start: str, neighbours: Neighbours, depth: int | None) -> set[str]:
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
+def collector_paused() -> Iterator[None]:
     """No garbage collection within: measured to halve the time to build 100,000 nodes, which are all kept anyway."""
     was_enabled = gc.isenabled()
     gc.disable()

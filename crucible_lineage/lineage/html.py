@@ -21,6 +21,7 @@ from crucible_lineage.lineage.view import FOLD_BEYOND
 
 __all__ = ["render_html"]
 
+SCRIPTS = ("fold.js", "arrange.js", "draw.js", "panel.js", "page.js")
 _MFID = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")
 _THUMBNAIL = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
 _FIELDS = (  # of a record, as the panel lists them
@@ -67,15 +68,22 @@ _PAGE = """\
 
 
 def render_html(
-    graph: LineageGraph, focus: str | None = None, *, heading: str = "Lineage", fold_beyond: int = FOLD_BEYOND
+    graph: LineageGraph,
+    focus: str | None = None,
+    *,
+    heading: str = "Lineage",
+    fold_beyond: int = FOLD_BEYOND,
+    pages: str = "",
 ) -> str:
     """The page as text. It opens on `focus`, or on everything, with at most forty boxes; the rest unfolds.
 
     Of each dataset it holds what its record holds: metadata, parameters, files with hashes, provenance, and the
-    thumbnail if the record has one as a data URI under `thumbnail`. Who gets the file can read all of it.
+    thumbnail if the record has one as a data URI under `thumbnail`. Who gets the file can read all of it. With `pages`,
+    the address of a dataset's own page up to its MFID, it links to those.
     """
-    script, style = _resource("page.js"), _resource("page.css")
+    script, style = _script(), _resource("page.css")
     names = public_ids(graph)
+    drawable = _drawable(graph, graph.node(focus).id if focus else None, names, fold_beyond)
     policy = (
         f"default-src 'none'; img-src data:; style-src 'sha256-{_digest(style)}'; "
         f"script-src 'sha256-{_digest(script)}'; base-uri 'none'; form-action 'none'"
@@ -84,7 +92,7 @@ def render_html(
         policy=policy,
         title=escape(plain(heading)),
         style=style,
-        graph=_embedded(_drawable(graph, graph.node(focus).id if focus else None, names, fold_beyond)),
+        graph=_embedded(drawable | {"pages": pages}),
         details=_embedded([_redacted(_detail(node), names) for node in graph.nodes.values()]),
         script=script,
     )
@@ -158,6 +166,11 @@ def _embedded(value: Any) -> str:
     for symbol in "<>&\u2028\u2029":
         text = text.replace(symbol, f"\\u{ord(symbol):04x}")
     return text
+
+
+def _script() -> str:
+    """The script files in one function, so that none of their names meets one of the browser's."""
+    return "(() => {\n" + "".join(map(_resource, SCRIPTS)) + "})();\n"
 
 
 def _resource(name: str) -> str:

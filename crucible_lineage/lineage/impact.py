@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -37,14 +37,15 @@ def impact_of_dataset(graph: LineageGraph, mfid: str) -> Impact:
     return _impact(graph, [(mfid, child) for child in graph.children(mfid)])
 
 
-def impact_of_file(graph: LineageGraph, sha256: str) -> Impact:
+def impact_of_file(graph: LineageGraph, sha256: str, owners: Collection[str] = ()) -> Impact:
     """All that comes from a file of that SHA-256, through whichever datasets have it.
 
-    A child whose provenance names the files it used is spared if this is none of them; else it is affected.
+    `owners` are datasets known to have it besides those whose records say so. A child whose provenance names the files
+    it used is spared if this is none of them; else it is affected.
     """
     starts: list[Start] = []
     for node in graph.nodes.values():
-        if sha256 in generated_files(node.record).values():
+        if node.id in owners or sha256 in generated_files(node.record).values():
             starts += [
                 (node.id, child) for child in graph.children(node.id) if _may_use(graph.nodes[child], node.id, sha256)
             ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.model import Node
+from crucible_lineage.lineage.model import PART, Node
 from crucible_lineage.lineage.records import PROVENANCE_KEY, generated_files, provenance, text, used_files
 
 __all__ = ["Orphan", "orphans"]
@@ -75,11 +75,19 @@ class _Index:
 
 
 def _reason(graph: LineageGraph, node: Node) -> str:
-    """Why a parentless dataset looks derived, or an empty text."""
-    if node.kind != "dataset" or any(graph.nodes[parent].kind != "sample" for parent in graph.parents(node.id)):
+    """Why a parentless dataset looks derived, or an empty text.
+
+    What a dataset is part of may be where it comes from (a file that was taken apart), but not if more is known.
+    """
+    if node.kind != "dataset":
+        return ""
+    links = [graph.edges[mfid, node.id] for mfid in graph.parents(node.id) if graph.nodes[mfid].kind != "sample"]
+    if any(link.relationship != PART for link in links):
         return ""
     if provenance(node.record).get("used"):
         return "its provenance names what was used"
+    if links:
+        return ""
     for label, value in (("data type", node.data_type), ("measurement", node.measurement), ("name", node.name)):
         if word := _PROCESSED.search(value):
             return f"its {label} says {word.group().lower()!r}"

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
+
+from crucible_lineage.ids import canonical_json
 
 __all__ = [
     "PROVENANCE_KEY",
     "activity_code",
     "generated_files",
     "instruments",
+    "lists_all_used",
     "moment",
     "provenance",
+    "recipe_digest",
     "run_ids",
+    "state",
     "text",
+    "told_run",
     "used_files",
     "used_mfids",
+    "used_roles",
 ]
 
 PROVENANCE_KEY = "crucible_lineage"  # in the scientific metadata
@@ -28,10 +36,36 @@ def provenance(record: Record | None) -> Record:
     return _mapping(_mapping(_mapping(record).get("scientific_metadata")).get(PROVENANCE_KEY))
 
 
+def state(record: Record | None) -> str:
+    """What the provenance says of the registration: complete only if the one that the record is of came to its end."""
+    written = provenance(record)
+    said = text(written.get("status"))
+    if said == "complete" and "registrar" in written:
+        return said if written["registrar"] in _mapping(written.get("completed")) else "incomplete"
+    return said
+
+
 def used_mfids(record: Record | None) -> tuple[str, ...]:
     """The datasets that the provenance says were used, each once, in its order."""
     entries = _mappings(provenance(record).get("used"))
     return tuple(dict.fromkeys(mfid for entry in entries if (mfid := text(entry.get("mfid")))))
+
+
+def lists_all_used(record: Record | None) -> bool:
+    """False for a long record that names fewer parents than it counts: the rest are in its attached file."""
+    count = _mapping(provenance(record).get("attached")).get("used")
+    return not isinstance(count, int) or len(list(_mappings(provenance(record).get("used")))) >= count
+
+
+def recipe_digest(record: Record | None) -> str:
+    """SHA-256 of the recipe, also where that is in the attached file; empty if there is none, or it is no JSON."""
+    written = provenance(record)
+    recipe = _mapping(written.get("recipe"))
+    try:
+        digest = hashlib.sha256(canonical_json(recipe)).hexdigest() if recipe else ""
+    except (TypeError, ValueError):
+        return ""
+    return digest or text(_mapping(written.get("attached")).get("recipe_sha256"))
 
 
 def used_files(record: Record | None) -> dict[str, dict[str, str]]:
@@ -40,6 +74,16 @@ def used_files(record: Record | None) -> dict[str, dict[str, str]]:
     for entry in _mappings(provenance(record).get("used")):
         if mfid := text(entry.get("mfid")):
             found.setdefault(mfid, {}).update(_named_hashes(entry.get("files")))
+    return found
+
+
+def used_roles(record: Record | None) -> dict[str, tuple[str, ...]]:
+    """{role: MFIDs} of what was used."""
+    found: dict[str, tuple[str, ...]] = {}
+    for entry in _mappings(provenance(record).get("used")):
+        if mfid := text(entry.get("mfid")):
+            role = text(entry.get("role"))
+            found[role] = (*found.get(role, ()), mfid)
     return found
 
 
@@ -59,6 +103,12 @@ def run_ids(record: Record | None) -> frozenset[str]:
     """Every id that the provenance gives for the run that made the dataset: of a flow run, of a task run."""
     run = _mapping(provenance(record).get("activity")).get("run")
     return frozenset(filter(None, map(text, [run, *_mapping(run).values()])))
+
+
+def told_run(record: Record | None) -> str:
+    """The id of the run that a dataset tells of, whose parts are what the run relied on; empty for other datasets."""
+    activity = _mapping(provenance(record).get("activity"))
+    return text(activity.get("run_id")) if activity.get("kind") == "pipeline run" else ""
 
 
 def instruments(record: Record | None) -> frozenset[str]:

@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.model import DERIVED, MEASURED, Edge, Kind, Node
-from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, text, used_mfids
+from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, state, text, used_mfids
 
 __all__ = ["described", "nodes_and_edges_of_api", "nodes_and_edges_of_pipeline", "nodes_and_edges_of_records"]
 
@@ -62,9 +62,9 @@ def described(node: Node, record: Record) -> Node:
     """The same node with what its record says; what the record leaves out stays as it was."""
     kind: Kind = "sample" if record.get("resource_type") == "sample" or "sample_name" in record else "dataset"
     written = provenance(record)
-    state = text(written.get("status"))
-    if not state and PROVENANCE_KEY not in (record.get("scientific_metadata") or ()):
-        state = node.state
+    known_state = state(record)
+    if not known_state and PROVENANCE_KEY not in (record.get("scientific_metadata") or ()):
+        known_state = node.state
     return Node(
         id=node.id,
         kind=kind,
@@ -72,7 +72,7 @@ def described(node: Node, record: Record) -> Node:
         measurement=text(record.get("measurement")) or node.measurement,
         data_type=text(record.get("sample_type" if kind == "sample" else "data_type")) or node.data_type,
         project=text(record.get("project_id")) or node.project,
-        state=state,
+        state=known_state,
         step=text(written.get("step")) or node.step,
         record=record,
     )

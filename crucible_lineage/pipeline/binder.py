@@ -15,6 +15,7 @@ from crucible_lineage.pipeline.document import Document, Location
 from crucible_lineage.pipeline.input_spec import DatasetInput, EachInput, FileInput, PipelineInput, ResultInput
 from crucible_lineage.pipeline.inspected import Inspection
 from crucible_lineage.pipeline.inspection import inspect_step
+from crucible_lineage.pipeline.remote import source_fault
 from crucible_lineage.pipeline.spec import PipelineSpec, Source, StepSpec
 from crucible_lineage.store import Store
 
@@ -184,8 +185,8 @@ class _Binder:
     def _is_list(self, source: Source) -> bool:
         """True for an input that is several datasets at once."""
         declared = self.spec.inputs.get(source.source)
-        if declared is None or self._is_each(source) or isinstance(declared, FileInput):
-            return False
+        if declared is None or self._is_each(source) or isinstance(declared, (FileInput, ResultInput)):
+            return False  # how many results the other pipeline has is known when both are planned
         return not isinstance(declared, DatasetInput) or len(declared.dataset) != 1
 
     def _is_each(self, source: Source) -> bool:

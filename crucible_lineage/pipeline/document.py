@@ -18,6 +18,7 @@ __all__ = ["Document", "Location", "parse_document", "read_document", "read_docu
 
 SIZE_LIMIT_BYTES = 4 << 20
 DEPTH_LIMIT = 50
+DIGITS_LIMIT = 300
 Location = tuple[str | int, ...]
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is about 6 times faster
@@ -127,6 +128,8 @@ class _Reader:
             raise self._error(node, f"nested more than {DEPTH_LIMIT} deep")
         self.marks.setdefault(location, (node.start_mark.line + 1, node.start_mark.column + 1))
         if isinstance(node, yaml.ScalarNode):
+            if not node.style and len(node.value) > DIGITS_LIMIT and _INTEGER.fullmatch(node.value):
+                raise self._error(node, f"a number of more than {DIGITS_LIMIT} digits is too long; quote it if it is text")
             return node.value if node.style else _plain(node.value)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*location, index)) for index, item in enumerate(node.value)]

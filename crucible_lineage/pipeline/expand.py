@@ -126,6 +126,9 @@ class _Expansion:
         if source.source in self.inputs:
             indices, fault = self._items(source.source, point, collects=collects)
             feeds = [Feed(role, source.files, input=source.source, index=index) for index in indices]
+            if len(indices) > 1 and step.inspection.roles[role] == "file":
+                fault = f"input {source.source} has {len(indices)} datasets, but {role!r} of the step is one file"
+                fault += "; give the input `each: true`, or annotate the role list[Path]"
             blocked = next((b for index in indices if (b := self.inputs[source.source][index].blocked)), "")
             return feeds, fault or blocked
         names = list(self._instances(source.source, point, collects=collects))

@@ -89,7 +89,7 @@ class FileInput(_Paired, DatasetFields):
     and with `copy: false` Crucible holds a record of it, not its bytes.
     """
 
-    file: str | tuple[str, ...]
+    file: str | Annotated[tuple[str, ...], Field(min_length=1)]
     each: bool = False
     timestamp: datetime | None = None
     known_since: datetime | None = None
@@ -147,7 +147,7 @@ class FileInput(_Paired, DatasetFields):
 class DatasetInput(_Paired):
     """A dataset that exists, by its MFID, or several."""
 
-    dataset: tuple[str, ...]
+    dataset: tuple[str, ...] = Field(min_length=1)
     each: bool = False
 
     @field_validator("dataset", mode="before")

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from crucible_lineage.errors import Finding, InputError
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.crux import crux_input, lock_of
+from crucible_lineage.pipeline.crux import crux_input, recipe_files
 from crucible_lineage.pipeline.document import Document, Location, read_document
 from crucible_lineage.pipeline.faults import TOP_KEYS, finding_of
 from crucible_lineage.pipeline.input_spec import located
@@ -109,10 +109,14 @@ class _Loader:
                 del data[key]
         for part, name in self.folders:
             entry = data[part][name]
-            for key in ("folder", "references"):
-                if isinstance(entry, dict) and key in entry:
-                    self._find((part, name, key), f"unknown key {key!r}")
-                    del entry[key]
+            several = entry.get("each") if isinstance(entry, dict) else None
+            entries = [((part, name), entry)]
+            entries += [((part, name, "each", n), one) for n, one in enumerate(several if isinstance(several, list) else ())]
+            for place, one in entries:
+                for key in ("folder", "references"):
+                    if isinstance(one, dict) and key in one:
+                        self._find((*place, key), f"unknown key {key!r}")
+                        del one[key]
 
     def _override(self, data: dict[str, Any], overrides: Mapping[str, Any]) -> None:
         """Values given for this run take the place of declared ones. InputError if there is nothing of that name."""
@@ -153,12 +157,11 @@ class _Loader:
         for name, declared in inputs.items():
             if isinstance(declared, dict) and "crux" in declared:
                 try:
-                    recipe = located(str(declared["crux"]), self.folders["inputs", name])
-                    self.document.files += [recipe, lock_of(recipe)]
+                    self.document.files.extend(recipe_files(declared, self.folders["inputs", name]))
                     inputs[name] = crux_input(declared, self.folders["inputs", name])
                 except InputError as error:
                     self._find(("inputs", name, "crux"), str(error))
-                    inputs[name] = {"dataset": []}
+                    inputs[name] = {"select": {}}
 
     def _fill(self, data: dict[str, Any]) -> Variables:
         declared = data.get("env") if isinstance(data.get("env"), list) else []

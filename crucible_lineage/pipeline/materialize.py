@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.datasets import DatasetRef, FileRef
-from crucible_lineage.errors import FileChangedError, InputError, StepError
+from crucible_lineage.datasets import DatasetRef
+from crucible_lineage.errors import FileChangedError, StepError
 from crucible_lineage.hashing import file_sha256, stamp
 from crucible_lineage.pipeline.command import CommandCall, call_command
+from crucible_lineage.pipeline.fetching import cached_file
 from crucible_lineage.pipeline.inspection import find_step, validated_params
 from crucible_lineage.pipeline.isolated import call_isolated
 from crucible_lineage.pipeline.job import StepJob
@@ -89,10 +90,14 @@ def _execute(
         MadeOutput(output, mfids[output], recipe, metadata[output], output_files(job, output, outputs[output]))
         for output, recipe in recipes.items()
     ]
-    return {
+    registered = {
         output.output: register_output(session.client, new_dataset(job, output, activity, session.agent))
         for output in made
     }
+    if job.output.publish:  # the run will want them again
+        for file in (file for output in made for file in output.files):
+            session.cache.add(file.path, file.ref.sha256)
+    return registered
 
 
 def _call(job: StepJob, arguments: Mapping[str, Any], outputs: Mapping[str, Path], folder: Path) -> Any:
@@ -122,7 +127,7 @@ def _place_inputs(job: StepJob, folder: Path, session: Session) -> dict[str, Any
     placed: dict[str, dict[str, Path]] = {}
     for index, part in enumerate(job.used):
         for file in part.files:
-            _fetch(part.dataset, file, session)
+            cached_file(part.dataset, file, session)
             target = folder / "inputs" / part.role / f"{index}-{part.dataset.mfid}" / file.name
             session.cache.place(file.sha256, target)
             target.chmod(stat.S_IREAD | stat.S_IRGRP | stat.S_IROTH)
@@ -137,20 +142,6 @@ def _shaped(shape: str, paths: Mapping[str, Path]) -> Any:
     if shape == "files":
         return list(paths.values())
     return {key.partition("/")[2]: path for key, path in paths.items()}
-
-
-def _fetch(dataset: DatasetRef, file: FileRef, session: Session) -> None:
-    """The file is in the cache afterwards."""
-
-    def download(target: Path) -> None:
-        for stored in session.client.datasets.list_files(dataset.mfid):
-            if stored.filename == file.name:
-                with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
-                    session.client.files.download(stored, folder).replace(target)
-                return
-        raise InputError(f"dataset {dataset.mfid} ({dataset.name!r}) has no file {file.name!r} at Crucible any more")
-
-    session.cache.get(file.sha256, download)
 
 
 def _input_stamps(folder: Path) -> dict[Path, Any]:

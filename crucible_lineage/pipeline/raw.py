@@ -15,7 +15,15 @@ from crucible_lineage.ids import new_mfid
 from crucible_lineage.pipeline.input_spec import FileInput
 from crucible_lineage.provenance import raw_record, read_record
 from crucible_lineage.recipe import derived_mfid, raw_mfid, raw_recipe
-from crucible_lineage.registry import Elsewhere, LocalFile, NewDataset, find_by_recipe, look_up, register_output, samples_of
+from crucible_lineage.registry import (
+    Elsewhere,
+    LocalFile,
+    NewDataset,
+    find_by_recipe,
+    look_up,
+    register_output,
+    samples_of,
+)
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:

@@ -18,7 +18,15 @@ from crucible_lineage.checksums import FileChecksums, Scan, crc32c_text
 from crucible_lineage.errors import ChecksumError, InputError
 from crucible_lineage.session import Session
 
-__all__ = ["FileSource", "RemoteFile", "find_remote", "open_source", "remote_checksums", "source_fault"]
+__all__ = [
+    "FileSource",
+    "RemoteFile",
+    "fetch_address",
+    "find_remote",
+    "open_source",
+    "remote_checksums",
+    "source_fault",
+]
 
 GROUP = "crucible_lineage.file_sources"
 _GENERATION = re.compile(r"#([0-9]+)$")
@@ -130,6 +138,19 @@ def remote_checksums(file: RemoteFile, session: Session, *, present: bool = Fals
     return replace(known, mtime_ns=session.cache.path(known.sha256).stat().st_mtime_ns)
 
 
+def fetch_address(address: str, block: str | None, write: Callable[[bytes], object]) -> None:
+    """The bytes at an address have been given to `write`.
+
+    If the generation is gone they are those that are there now: the caller knows their hash.
+    """
+    source = open_source(address.partition("://")[0], block)
+    url, generation = _split(address)
+    found = source.find(url, generation) or source.find(url, None)
+    if found is None:
+        raise InputError(f"{address} is not there any more, and Crucible has only a record of it; put it back")
+    source.fetch(found, write)
+
+
 def _download(file: RemoteFile, session: Session) -> FileChecksums:
     scan = Scan()
     source = open_source(file.url.partition("://")[0], file.block)
@@ -166,6 +187,7 @@ def _expression(pattern: str) -> str:
     expression, end = "", 0
     for wild in _WILD.finditer(pattern):
         sign = wild[0]
-        expression += re.escape(pattern[end : wild.start()]) + signs.get(sign, "[^" + sign[2:] if sign[1:2] == "!" else sign)
+        one_of = f"[^{sign[2:]}" if sign.startswith("[!") else sign
+        expression += re.escape(pattern[end : wild.start()]) + signs.get(sign, one_of)
         end = wild.end()
     return expression + re.escape(pattern[end:])

@@ -18,6 +18,7 @@ from crucible_lineage.pipeline.names import descendants, require_names
 from crucible_lineage.pipeline.order import StepOrder
 from crucible_lineage.pipeline.plan import BLOCKED, FRESH, PipelinePlan, plan_instance
 from crucible_lineage.pipeline.planning import Planned, plan_pipeline
+from crucible_lineage.pipeline.publish import publish
 from crucible_lineage.pipeline.result import (
     EXECUTED,
     FAILED,
@@ -104,6 +105,7 @@ def run_planned(
     run.adopt(planned.plan)
     if run.waiting:
         run.execute(engine())
+    run.publish()
     result = run.result()
     session.store.end_run(run_id, "complete" if result.ok else "failed")
     return result
@@ -200,6 +202,18 @@ class _Run:
             for name in self.instances:
                 if name not in self.outcomes:
                     self._end(name, SKIPPED, {}, "a step that it needs failed, or the run was stopped")
+
+    def publish(self) -> None:
+        """What is there is also where its step says that it is published; a step of which that is not so has failed."""
+        for name, outputs in self.results.items():
+            place = self.instances[name].step.spec.output.publish
+            if place is None or self.instances[name].step.name not in self.chosen:
+                continue
+            try:
+                for dataset in outputs.values():
+                    publish(dataset, place, self.session)
+            except LineageError as error:
+                self._end(name, FAILED, _ids(outputs), f"its result is registered, but not published: {error}")
 
     def result(self) -> RunResult:
         """What has been done so far."""

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.input_spec import DatasetFields, Declared, PipelineInput
+from crucible_lineage.pipeline.input_spec import DatasetFields, Declared, PipelineInput, is_remote
 
-__all__ = ["OutputFields", "PipelineSpec", "Schedule", "Source", "StepSpec", "Trigger"]
+__all__ = ["OutputFields", "PipelineSpec", "Publish", "Schedule", "Source", "StepSpec", "Trigger"]
 
 NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME)]
@@ -30,12 +30,32 @@ class Source(Declared):
     collect: bool | None = None
 
 
+class Publish(Declared):
+    """Where results are copied to once they are registered, and the Prefect block that gives access to it."""
+
+    to: str
+    block: str | None = None
+
+    @field_validator("to")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if not is_remote(value):
+            raise ValueError("write an address, as in gs://bucket/prefix/")
+        return value
+
+
 class OutputFields(DatasetFields):
-    """How the child dataset of a step is described."""
+    """How the child dataset of a step is described, and where its files are copied to beside Crucible."""
 
     ingest: bool = True
     ingestor: str | None = None
     samples: Literal["inherit", "none"] = "inherit"
+    publish: Publish | None = None
+
+    @field_validator("publish", mode="before")
+    @classmethod
+    def _publish_to(cls, value: Any) -> Any:
+        return {"to": value} if isinstance(value, str) else value
 
 
 class StepSpec(Declared):

@@ -14,6 +14,7 @@ from typing import Self
 
 import uvicorn
 from filelock import FileLock
+from starlette.types import ASGIApp
 
 from crucible_lineage.server.app import build_app
 from crucible_lineage.server.database import Database, open_database, register_key, setting
@@ -72,7 +73,7 @@ def start_server(
     a key of the local user; without one, the key that the data folder got when it was made is used.
     """
     service, worker, key = _open(data_dir, api_key)
-    server = _Server(_config(service, host, port, certfile, keyfile))
+    server = _Server(_config(build_app(service), host, port, certfile, keyfile))
     thread = threading.Thread(target=server.run_quietly, name="crucible-server", daemon=True)
     thread.start()
     server.ready.wait(START_TIMEOUT_S)
@@ -98,11 +99,15 @@ def serve(
     api_key: str | None = None,
     certfile: Path | str | None = None,
     keyfile: Path | str | None = None,
+    around: Callable[[ASGIApp], ASGIApp] = lambda app: app,
     on_ready: Callable[[str], None],
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM; `on_ready` is told the address once requests are answered."""
+    """Serve until Ctrl-C or SIGTERM; `on_ready` is told the address once requests are answered.
+
+    `around` may put another application around the API, which then answers what the API does not.
+    """
     service, worker, _ = _open(data_dir, api_key)
-    server = _Server(_config(service, host, port, certfile, keyfile))
+    server = _Server(_config(around(build_app(service)), host, port, certfile, keyfile))
     server.on_ready = lambda: on_ready(_url(server, host, secure=certfile is not None))
     try:
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped
@@ -193,10 +198,10 @@ def _close(database: Database, worker: Worker) -> None:
 
 
 def _config(
-    service: Service, host: str, port: int, certfile: Path | str | None, keyfile: Path | str | None
+    app: ASGIApp, host: str, port: int, certfile: Path | str | None, keyfile: Path | str | None
 ) -> uvicorn.Config:
     return uvicorn.Config(
-        build_app(service),
+        app,
         host=host,
         port=port,
         loop="asyncio",

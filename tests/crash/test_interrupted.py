@@ -36,6 +36,25 @@ httpx.Client.send = dying
 from crucible_lineage.cli import main
 main(sys.argv[1:])
 """
+# The same just before its Nth step in the file system: a file of the data folder is opened for writing, renamed, linked
+# or taken away. What was written until then is there; what SQLite writes in between counts for its own.
+DYING_AT_WRITES = """
+import itertools, os, signal, sys
+steps = itertools.count(1)
+data, number = os.environ["DATA"], int(os.environ["DIE"])
+writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+def dying(event, arguments):
+    if event == "open":
+        path, counts = arguments[0], bool(arguments[2] & writing)
+    else:
+        path, counts = arguments[0] if arguments else "", event in ("os.rename", "os.link", "os.remove", "os.mkdir")
+    if counts and isinstance(path, (str, bytes, os.PathLike)) and os.fsdecode(path).startswith(data):
+        if next(steps) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(dying)
+from crucible_lineage.cli import main
+main(sys.argv[1:])
+"""
 STEP = int(os.environ.get("CRASH_STEP", "12"))  # `make crash` tries every request
 KILLS = int(os.environ.get("CRASH_KILLS", "4"))  # and 300 moments
 
@@ -75,6 +94,28 @@ def test_killed_at_any_request_and_run_again_it_ends_as_undisturbed(
         again = command(*arguments, "--data", data)
         assert again.returncode == 0, again.stderr
         assert whole_state(data, state_of) == calm, f"killed {when} request {number}"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
+def test_killed_at_any_file_write_and_run_again_it_ends_as_undisturbed(
+    lab: Any, tmp_path: Path, command: Any, calm: dict[str, Any], state_of: Any
+) -> None:
+    arguments = ["run", str(lab.pipeline), "--engine", "local"]
+    for number in itertools.count(1, 4 * STEP):
+        data = tmp_path / f"killed-{number}"
+        killed = subprocess.run(
+            [sys.executable, "-c", DYING_AT_WRITES, *arguments, "--data", str(data)],
+            env={**os.environ, "DIE": str(number), "DATA": str(data)},
+            capture_output=True,
+            timeout=120,
+        )
+        if killed.returncode == 0:
+            assert number > 4 * STEP, "so few writes cannot be all"
+            return
+        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+        again = command(*arguments, "--data", data)
+        assert again.returncode == 0, again.stderr
+        assert whole_state(data, state_of) == calm, f"killed before write {number}"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")

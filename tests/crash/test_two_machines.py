@@ -9,11 +9,12 @@ from __future__ import annotations
 import base64
 import itertools
 import os
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -43,10 +44,13 @@ class Gate(httpx.BaseTransport):
         self.wire = httpx.HTTPTransport()
         self.calls = itertools.count(1)
         self.number, self.when = 0, "before"
+        self.held = ""
         self.reached, self.opened = threading.Event(), threading.Event()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         mine = next(self.calls) == self.number
+        if mine:
+            self.held = f"{request.method} {request.url.raw_path.decode()}"
         if mine and self.when == "before":
             self._hold()
         response = self.wire.handle_request(request)
@@ -54,6 +58,11 @@ class Gate(httpx.BaseTransport):
             response.read()
             self._hold()
         return response
+
+    @property
+    def is_overwriting(self) -> bool:
+        """True if the held request puts metadata in the place of others."""
+        return "overwrite=true" in self.held or self.held.startswith("PATCH")
 
     def close(self) -> None:
         self.wire.close()
@@ -66,11 +75,11 @@ class Gate(httpx.BaseTransport):
 class Machine:
     """A machine that made the result once, with bytes, a picture, metadata and even a file name of this attempt."""
 
-    def __init__(self, server: RunningServer, folder: Path, parent: str, nonce: str, name: str) -> None:
+    def __init__(self, server: RunningServer, folder: Path, parent: str, nonce: str, name: str, ingest: bool) -> None:
         self.name, self.gate = name, Gate()
         self.client = CrucibleClient(server.url, server.api_key, transport=self.gate, state_folder=folder / "uploads")
         self.folder = folder
-        self.new = self._result(parent, nonce)
+        self.new = replace(self._result(parent, nonce), ingest=ingest)
         self.outcome: DatasetRef | BaseException | None = None
         self.thread = threading.Thread(target=self._register, daemon=True)
 
@@ -145,30 +154,30 @@ class Bench:
         self.reader.projects.create(project_id="lab", organization="x", project_lead="local")
         self.parent = self.reader.datasets.create({"project_id": "lab", "dataset_name": "spectrum"}).dsid
 
-    def machines(self, trial: str) -> tuple[Machine, Machine]:
-        first, second = (Machine(self.server, self.folder / trial / n, self.parent, trial, n) for n in "AB")
+    def machines(self, trial: str, *, ingest: bool = False) -> tuple[Machine, Machine]:
+        first, second = (Machine(self.server, self.folder / trial / n, self.parent, trial, n, ingest) for n in "AB")
         for machine in (first, second):
             self.stack.callback(machine.client.close)
         return first, second
 
-    def winner(self, mfid: str) -> str:
+    def winner(self, mfid: str, where: str = "") -> str:
         """Whose attempt is there; fails unless all of it is that one's."""
         dataset = self.reader.datasets.get(mfid, include_metadata=True)
         metadata = dict(dataset.scientific_metadata or {})
         record = metadata.pop(KEY)
-        assert is_complete(record)
+        assert is_complete(record), where
         name = record["activity"]["run"]["run_id"]
-        expected = Machine(self.server, self.folder / f"wanted-{new_mfid()}", self.parent, "", name)
+        expected = Machine(self.server, self.folder / f"wanted-{new_mfid()}", self.parent, "", name, False)
         expected.client.close()
-        assert record["activity"]["run"] == expected.new.record["activity"]["run"]
-        assert record["agent"]["username"] == name
-        assert record["generated"] == expected.new.record["generated"]
+        assert record["activity"]["run"] == expected.new.record["activity"]["run"], where
+        assert record["agent"]["username"] == name, where
+        assert record["generated"] == expected.new.record["generated"], where
         ours = {key: value for key, value in metadata.items() if key == "seed" or key.startswith("only_")}
-        assert ours == expected.new.metadata
+        assert ours == expected.new.metadata, where
         files = {file.filename: self.reader.files.download_bytes(file) for file in self.reader.files.list(mfid)}
-        assert files == {file.ref.name: file.path.read_bytes() for file in expected.new.files}
+        assert files == {file.ref.name: file.path.read_bytes() for file in expected.new.files}, where
         pictures = [p.thumbnail_b64str for p in self.reader.datasets.get_thumbnails(mfid) if "plot" in p.thumbnail_name]
-        assert pictures == [base64.b64encode(files["plot.png"]).decode()]
+        assert pictures == [base64.b64encode(files["plot.png"]).decode()], where
         return str(name)
 
     def attempt_of(self, found: DatasetRef) -> str:
@@ -185,8 +194,8 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_held_at_any_call_while_another_machine_does_all(bench: Bench, when: str) -> None:
-    for number in range(1, MOST_CALLS, 1 if STEP < 12 else 3):
-        first, second = bench.machines(f"{when}-{number}")
+    for number in range(1, MOST_CALLS, max(1, STEP // 4)):
+        first, second = bench.machines(f"{when}-{number}", ingest=STEP == 1)
         first.run(number, when)
         second.run()
         told = {bench.attempt_of(machine.finish()) for machine in (second, first)}
@@ -198,14 +207,15 @@ def test_held_at_any_call_while_another_machine_does_all(bench: Bench, when: str
 
 
 def test_held_in_turn_at_any_two_calls(bench: Bench) -> None:
-    trials = itertools.product(range(1, 25), range(1, 45), ["before", "after"], ["before", "after"])
-    late = 0
-    for trial, (one, other, when, then) in enumerate(itertools.islice(trials, 5, None, 7 * STEP)):
+    pairs = list(itertools.product(range(1, 21), range(1, 46), ["before", "after"], ["before", "after"]))
+    late = []
+    for trial, (one, other, when, then) in enumerate(random.Random(7).sample(pairs, len(pairs) // (8 * STEP))):
         first, second = bench.machines(f"turn-{trial}")
         first.run(one, when)
         second.run(other, then)
-        told = [bench.attempt_of(machine.finish()) for machine in (first, second)]
-        won = bench.winner(first.new.mfid)
-        late += set(told) != {won}
-        print(one, when, other, then, told, won)
-    print("late", late, "of", trial)
+        told = {bench.attempt_of(machine.finish()) for machine in (first, second)}
+        where = f"held {when} call {one}, then {then} call {other} ({second.gate.held})"
+        if told != {bench.winner(first.new.mfid, where)}:
+            late.append(second.gate)
+    # A call that takes effect when its sender has long been given up is the one thing that cannot be undone.
+    assert [gate.held for gate in late if gate.when == "after" or not gate.is_overwriting] == []

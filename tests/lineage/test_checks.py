@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import timedelta
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crucible_lineage.ids import derive_mfid, mfid_bytes, mfid_from_bytes, mfid_time
+from crucible_lineage.ids import canonical_json, derive_mfid, mfid_bytes, mfid_from_bytes, mfid_time
 from crucible_lineage.lineage import Edge, LineageGraph, Node, check
 from crucible_lineage.lineage.checks import CHECKS
 
@@ -95,9 +96,73 @@ def test_a_child_with_an_earlier_id_is_older_than_its_parent(lab):
     same = derive_mfid({"same": True}, scan)
     random_of_same_moment = mfid_from_bytes(mfid_bytes(scan)[:6] + b"\x70" + bytes(9))
     children = [early, same, random_of_same_moment]
-    graph = LineageGraph([], [Edge("no mfid", scan), *(Edge(scan, child) for child in children)])
+    part = derive_mfid({"part": True}, early)
+    edges = [Edge("no mfid", scan), Edge(scan, part, "is_part_of"), *(Edge(scan, child) for child in children)]
+    graph = LineageGraph([], edges)
 
     assert [finding.ids for finding in found(graph, "older-than-parent")] == [(scan, early)]
+
+
+def test_being_part_of_something_is_no_word_on_how_a_dataset_was_made(lab):
+    scan = lab.raw("scan")
+    fixed = lab.derived("corrected", "correct", scan)
+    collection = lab.raw("all of March")
+    elsewhere = lab.raw("collection of another project", project_id="other")
+    lab.records[fixed]["links"] += [
+        lab._link(collection, "source", "is_part_of"),
+        lab._link(elsewhere, "source", "is_part_of"),
+    ]
+
+    assert check(lab.graph) == []
+
+
+def test_a_used_parent_that_is_only_linked_as_what_the_dataset_is_part_of_is_a_mismatch(lab):
+    scan = lab.raw("scan")
+    fixed = lab.derived("corrected", "correct", scan)
+    lab.records[fixed]["links"][0]["relationship_type"] = "is_part_of"
+
+    [finding] = found(lab.graph, "mismatch")
+
+    assert (finding.severity, finding.ids) == ("error", (scan, fixed))
+    assert "says is_part_of" in finding.message
+
+
+def test_a_long_record_that_names_fewer_parents_than_it_counts_makes_no_link_one_too_many(lab):
+    parents = [lab.raw(f"scan {number}") for number in range(3)]
+    joined = lab.derived("joined", "join", *parents)
+    written = provenance_of(lab, joined)
+    written["attached"] = {"name": "x.json", "used": 3, "generated": 1, "recipe_sha256": "0" * 64}
+    del written["recipe"]
+
+    for named in 3, 1, 0:
+        written["used"] = written["used"][:named]
+        assert check(lab.graph) == [], named
+
+    written["attached"]["used"] = 0
+    assert len(found(lab.graph, "mismatch")) == 3
+
+
+def test_a_long_record_and_a_short_one_of_the_same_recipe_are_duplicates(lab):
+    scan = lab.raw("scan")
+    one = lab.derived("corrected", "correct", scan)
+    written = provenance_of(lab, one)
+    attached = {"attached": {"recipe_sha256": hashlib.sha256(canonical_json(written["recipe"])).hexdigest()}}
+    long = {key: value for key, value in written.items() if key != "recipe"} | attached
+    twin = lab.raw("corrected again", scientific_metadata={"crucible_lineage": long})
+
+    assert [finding.ids for finding in found(lab.graph, "duplicate-recipe")] == [(one, twin)]
+
+
+def test_of_a_hidden_parent_nobody_knows_whether_it_is_linked(lab):
+    scan = lab.raw("scan")
+    fixed = lab.derived("corrected", "correct", scan)
+    lab.records[fixed]["links"] = []
+    graph = lab.graph
+    hidden = LineageGraph([Node(scan, "hidden"), graph.nodes[fixed]])
+
+    assert found(graph, "mismatch")
+    assert found(hidden, "mismatch") == []
+    assert [finding.ids for finding in found(hidden, "dangling-parent")] == [(scan, fixed)]
 
 
 @pytest.mark.parametrize(
@@ -117,6 +182,14 @@ def test_an_unfinished_registration_is_incomplete(lab):
     [finding] = found(lab.graph, "incomplete")
 
     assert (finding.ids, finding.command) == ((fixed,), "crucible-lineage run PIPELINE.yaml")
+
+
+def test_a_registration_that_another_one_overtook_is_incomplete_until_its_own_end(lab):
+    fixed = lab.derived("corrected", "correct", lab.raw("scan"), registrar="b", completed={"a": "2026-03-01"})
+    assert [finding.ids for finding in found(lab.graph, "incomplete")] == [(fixed,)]
+
+    provenance_of(lab, fixed)["completed"]["b"] = "2026-03-02"
+    assert found(lab.graph, "incomplete") == []
 
 
 def test_the_same_recipe_under_two_ids_is_a_duplicate(lab):
@@ -165,6 +238,15 @@ def test_a_derived_dataset_with_links_taken_away_is_an_orphan_of_what_it_used(la
 
     assert finding.ids == (fixed, scan)
     assert finding.command == f"crucible link {scan} {fixed} --relationship-type is_derived_from"
+
+
+def test_a_derived_dataset_that_is_only_part_of_a_run_is_an_orphan_and_a_part_of_a_file_taken_apart_is_none(lab):
+    scan, run = lab.raw("scan"), lab.raw("pipeline run")
+    fixed = lab.derived("corrected", "correct", scan)
+    lab.records[fixed]["links"] = [lab._link(run, "source", "is_part_of")]
+    lab.raw("map 3 (corrected)", links=[lab._link(scan, "source", "is_part_of")])
+
+    assert [finding.ids for finding in found(lab.graph, "orphan")] == [(fixed, scan)]
 
 
 def test_no_orphan_is_offered_what_comes_from_it_as_a_parent(lab):

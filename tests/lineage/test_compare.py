@@ -58,3 +58,58 @@ def test_a_link_whose_type_changed_is_removed_and_added():
 
     assert difference.removed_edges == (Edge("a", "b"),)
     assert difference.added_edges == (Edge("a", "b", "is_part_of"),)
+
+
+def test_an_input_that_was_replaced_is_named_and_one_with_a_successor_is_not(lab):
+    scan, other, dark = lab.raw("scan"), lab.raw("other scan"), lab.raw("dark")
+    before = lab.derived("corrected", "correct", scan, dark)
+    below_before = lab.derived("volume", "reconstruct", before)
+    after = lab.derived("corrected", "correct", other, dark)
+    below_after = lab.derived("volume", "reconstruct", after)
+    old, new = (lab.graph.around(mfid, direction="ancestors") for mfid in (below_before, below_after))
+
+    difference = diff(old, new)
+
+    changes = [(c.new_id, c.field, c.old, c.new) for c in difference.changed]
+    assert changes == [(after, "inputs.input0", (scan,), (other,))]
+    assert ([n.id for n in difference.removed], [n.id for n in difference.added]) == ([scan], [other])
+
+
+def test_another_file_used_of_the_same_dataset_is_a_change(lab):
+    scan = lab.raw("scan")
+    fixed = lab.derived("corrected", "correct", scan)
+    old = LineageGraph.from_records(copy.deepcopy(list(lab.records.values())))
+    used = lab.records[fixed]["scientific_metadata"]["crucible_lineage"]["used"]
+    used[0]["files"][0]["sha256"] = "other"
+
+    [change] = diff(old, lab.graph).changed
+
+    assert (change.field, change.new) == (f"used.{scan}.scan.h5", "other")
+
+
+def test_what_is_asked_to_be_compared_is_paired_whatever_its_name(lab):
+    scan = lab.raw("scan")
+    before = lab.derived("first try", "correct", scan, params={"degree": 3})
+    after = lab.derived("second try", "fit", scan, params={"degree": 4})
+    old, new = (lab.graph.around(mfid, direction="ancestors") for mfid in (before, after))
+
+    assert diff(old, new).removed
+    paired = diff(old, new, {before: after})
+
+    assert not paired.removed
+    assert {c.field for c in paired.changed} >= {"name", "step", "params.degree"}
+
+
+def test_changes_come_from_the_roots_down(lab):
+    scan = lab.raw("scan")
+
+    def chain(degree):
+        made = [scan]
+        for step in ("correct", "filter", "reconstruct"):
+            made.append(lab.derived(step, step, made[-1], params={"degree": degree}))
+        return lab.graph.around(made[-1], direction="ancestors"), made[1:]
+
+    (old, _), (new, made) = chain(3), chain(4)
+    shuffled = LineageGraph(reversed(old.nodes.values()), old.edges.values())
+
+    assert [change.new_id for change in diff(shuffled, new).changed] == made

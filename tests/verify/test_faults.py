@@ -60,6 +60,10 @@ def set_parent(record: dict[str, Any]) -> None:
     record["recipe"]["inputs"]["counts"][0]["mfid"] = OTHER_MFID
 
 
+def set_no_parent(record: dict[str, Any]) -> None:
+    record["recipe"]["inputs"] = {"counts": []}
+
+
 def set_input_hash(record: dict[str, Any]) -> None:
     record["recipe"]["inputs"]["counts"][0]["files"]["first.txt"] = "0" * 64
 
@@ -106,6 +110,7 @@ def set_code(record: dict[str, Any]) -> None:
         (set_parameter, "changed-recipe"),
         (set_code, "changed-recipe"),
         (set_parent, "changed-recipe"),
+        (set_no_parent, "changed-recipe"),
         (set_input_hash, "changed-recipe"),
         (set_used, "changed-record"),
         (set_used_hash, "changed-record"),

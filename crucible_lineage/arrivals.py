@@ -1,0 +1,169 @@
+"""Files that arrive in a folder from an instrument: registered once they have stopped growing, each exactly once.
+
+The folder is looked at, not listened to, so that it may lie on a network share. A file that is registered keeps its
+place in the logbook; its id comes from its bytes and its modification time, so that two watchers, or one that forgot,
+register the same dataset.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from crucible_lineage.datasets import DatasetRef
+from crucible_lineage.errors import FileChangedError, LineageError, RateLimitedError, ServerError, UnreachableError
+from crucible_lineage.hashing import FileStamp, stamp
+from crucible_lineage.logbook import Logbook
+from crucible_lineage.pipeline.input_spec import FileInput
+from crucible_lineage.pipeline.raw import find_raw, hash_files, register_raw
+from crucible_lineage.session import Session
+
+__all__ = ["Arrival", "Folder", "is_being_written"]
+
+TRY_AGAIN = (FileChangedError, UnreachableError, RateLimitedError, ServerError)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What became of a file that arrived: its dataset, or why there is none."""
+
+    path: Path
+    dataset: DatasetRef | None = None
+    error: str = ""
+
+
+class Folder:
+    """A folder whose files become datasets of a project, described like `declared` (whose `file` does not count).
+
+    A file counts as arrived when its size and modification time have stood still for `settle_s` seconds and nobody is
+    seen writing to it. A file that changes afterwards is another dataset, since datasets are never overwritten.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        pattern: str,
+        project: str,
+        declared: FileInput,
+        session: Session,
+        *,
+        settle_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder = folder.absolute()
+        self.pattern = pattern
+        self.project = project
+        self.declared = declared
+        self.session = session
+        self.settle_s = settle_s
+        self.clock = clock
+        self.logbook = Logbook.of(session)
+        self._known: dict[Path, list[int]] = {}  # size and modification time of what is done
+        self._seen: dict[Path, tuple[FileStamp, float]] = {}  # since when a file has looked like this
+
+    @property
+    def waiting(self) -> int:
+        """How many files were seen and are not known to have stopped growing."""
+        return len(self._seen)
+
+    def look(self) -> Iterator[Arrival]:
+        """Each file that has arrived since the last look, registered as it is given out."""
+        there = {path: seen for path in sorted(self.folder.glob(self.pattern)) if (seen := _stamp(path))}
+        for path in self._seen.keys() - there.keys():
+            del self._seen[path]
+        for path, seen in there.items():
+            if self._is_known(path, seen):
+                self._seen.pop(path, None)
+            elif self._has_settled(path, seen):
+                yield from self._arrived(path, seen)
+
+    def _has_settled(self, path: Path, seen: FileStamp) -> bool:
+        before = self._seen.get(path)
+        if before is None or before[0] != seen:
+            self._seen[path] = seen, self.clock()
+            return self.settle_s == 0 and not is_being_written(path)
+        return self.clock() - before[1] >= self.settle_s and not is_being_written(path)
+
+    def _arrived(self, path: Path, seen: FileStamp) -> Iterator[Arrival]:
+        try:
+            dataset = self._register(path, seen)
+        except TRY_AGAIN as error:
+            yield Arrival(path, error=f"{error}; it is tried again")
+            return
+        except (LineageError, OSError) as error:
+            self._note(path, seen, "")
+            yield Arrival(path, error=f"{error}; it is tried again when it has changed")
+        else:
+            self._note(path, seen, dataset.mfid)
+            yield Arrival(path, dataset)
+        self._seen.pop(path, None)
+
+    def _register(self, path: Path, seen: FileStamp) -> DatasetRef:
+        """The dataset of the file: one of the same bytes, or a new one that sorts by when the file was written."""
+        written = datetime.fromtimestamp(seen[1] / 1e9, UTC)
+        declared = self.declared.model_copy(update={"file": str(path), "known_since": written})
+        if same := find_raw(hash_files(self.project, [path], None, self.session), self.session):
+            return same
+        raw = hash_files(self.project, [path], written, self.session)
+        if (known := find_raw(raw, self.session)) is not None:
+            return known
+        self.session.ensure_project(self.project)
+        return register_raw(raw, declared, path.name, self.session)
+
+    def _is_known(self, path: Path, seen: FileStamp) -> bool:
+        if path not in self._known:
+            self._known[path] = self.logbook.mark(self._name(path)).get("stamp", [])
+        return self._known[path] == list(seen[:2])
+
+    def _note(self, path: Path, seen: FileStamp, mfid: str) -> None:
+        self._known[path] = list(seen[:2])
+        self.logbook.set_mark(self._name(path), {"stamp": self._known[path], "mfid": mfid})
+
+    def _name(self, path: Path) -> str:
+        return f"arrived {self.project} {path}"
+
+
+def is_being_written(path: Path) -> bool:
+    """True if a process of this machine has the file open for writing, as far as the system tells."""
+    if sys.platform == "win32":
+        try:
+            path.rename(path)  # refused while somebody has the file open
+        except PermissionError as error:
+            return bool(error.winerror == 32)  # a sharing violation; a folder that is read-only tells nothing
+        return False
+    return _is_leased(path)
+
+
+def _is_leased(path: Path) -> bool:
+    """True if Linux refuses a read lease on the file, as it does while it is open for writing."""
+    import fcntl  # not on Windows
+
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return False
+    try:
+        number = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.fcntl(number, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(number, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system or an owner that knows no leases
+        return False
+    finally:
+        os.close(number)
+    return False
+
+
+def _stamp(path: Path) -> FileStamp | None:
+    """The stamp of a file; None of what is no file, is empty, or has just gone."""
+    try:
+        return stamp(path) if path.is_file() and path.stat().st_size else None
+    except OSError:
+        return None

@@ -1,0 +1,58 @@
+"""The Prefect block that holds where a Crucible service is and the key to it.
+
+Prefect finds it by the entry point `prefect.collections`; `prefect block register -m crucible_lineage.blocks` puts it
+into the UI's list of blocks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect.blocks.abstract import CredentialsBlock
+from pydantic import Field, HttpUrl, SecretStr, field_validator
+
+if TYPE_CHECKING:  # Prefect imports this module at every start of a server or worker
+    from crucible_lineage.client import CrucibleClient
+
+__all__ = ["CrucibleCredentials"]
+
+
+class CrucibleCredentials(CredentialsBlock):  # type: ignore[misc, unused-ignore]  # an untyped base in some releases
+    """Address and key of a Crucible service, and how long to wait for it.
+
+    Flows take the block's name: `CrucibleConnection(block="NAME")`, or `{"block": "NAME"}` in JSON.
+    """
+
+    _block_type_name = "Crucible Credentials"
+    _block_type_slug = "crucible-credentials"
+    _description = "Address and API key of a Crucible service (Molecular Foundry data platform)."
+    _documentation_url = HttpUrl("https://crucible.lbl.gov")
+
+    url: str = Field(title="URL", description="Address of the API, as in https://crucible.lbl.gov/api/v1.")
+    api_key: SecretStr = Field(title="API key", description="Whose it is, the results are registered by.")
+    connect_timeout_s: float = Field(default=5.0, gt=0, title="Connect timeout (s)")
+    read_timeout_s: float = Field(
+        default=30.0, gt=0, title="Read timeout (s)", description="How long an answer of the API may take."
+    )
+    storage_timeout_s: float = Field(
+        default=300.0, gt=0, title="Storage timeout (s)", description="How long a part of a file may take."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("the address of Crucible starts with http:// or https://")
+        return value.rstrip("/")
+
+    def get_client(self, state_folder: Path | None = None) -> CrucibleClient:
+        """A client of the service. With a `state_folder`, uploads that were cut short are continued."""
+        from crucible_lineage.client import CrucibleClient
+        from crucible_lineage.client.session import Timeouts
+
+        timeouts = Timeouts(
+            connect_s=self.connect_timeout_s, read_s=self.read_timeout_s, storage_read_s=self.storage_timeout_s
+        )
+        key: Any = self.api_key
+        return CrucibleClient(self.url, key.get_secret_value(), timeout=timeouts, state_folder=state_folder)

@@ -1,0 +1,94 @@
+"""Lineage checks over what Crucible holds: of all that a dataset hangs together with, or of whole projects.
+
+Links and records are compared with each other here. Whether ids and bytes are what was recorded is `verify`'s part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crucible_lineage.fetch import fetch_lineage, fetch_projects, with_named_parents
+from crucible_lineage.lineage import Finding, LineageGraph, check
+from crucible_lineage.lineage.checks import SEVERITIES, orphaned
+from crucible_lineage.session import Session
+
+__all__ = ["Checked", "check_dataset", "check_projects", "finding_json"]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found, the worst first, in a graph of so many nodes and links; `downloaded` datasets were fetched."""
+
+    findings: tuple[Finding, ...]
+    nodes: int
+    edges: int
+    downloaded: int
+
+    @property
+    def ok(self) -> bool:
+        """True if nothing found is an error."""
+        return all(finding.severity != "error" for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `check --json` prints."""
+        return {
+            "ok": self.ok,
+            "findings": [finding_json(finding) for finding in self.findings],
+            "nodes": self.nodes,
+            "edges": self.edges,
+            "downloaded": self.downloaded,
+        }
+
+
+def check_dataset(session: Session, mfid: str) -> Checked:
+    """The faults in all that a dataset or sample hangs together with. InputError if there is none."""
+    graph = with_named_parents(session, fetch_lineage(session, mfid))
+    findings = check(graph)
+    if any(finding.check == "orphan" for finding in findings):
+        proposing = _orphans_in_their_projects(session, graph)
+        findings = [proposing.get(f.ids[0], f) if f.check == "orphan" else f for f in findings]
+    return _checked(graph, findings, sum(node.record is not None for node in graph.nodes.values()))
+
+
+def check_projects(session: Session, projects: Iterable[str], *, refresh: bool = False) -> Checked:
+    """The faults in whole projects. InputError if there is no such project; `refresh` trusts no local copy."""
+    fetched = fetch_projects(session, projects, refresh=refresh)
+    graph = with_named_parents(session, fetched.graph)
+    return _checked(graph, check(graph), fetched.downloaded)
+
+
+def finding_json(finding: Finding) -> dict[str, Any]:
+    """A finding as programs get it."""
+    return {
+        "class": finding.check,
+        "severity": finding.severity,
+        "ids": list(finding.ids),
+        "message": finding.message,
+        "command": finding.command,
+    }
+
+
+def _orphans_in_their_projects(session: Session, graph: LineageGraph) -> dict[str, Finding]:
+    """{id: finding} of orphans of the graph: an orphan's parent is elsewhere, and so is what suggests it."""
+    projects = sorted({node.project for node in graph.nodes.values() if node.project})
+    wide = fetch_projects(session, projects).graph
+    both = LineageGraph([*wide.nodes.values(), *graph.nodes.values()], [*wide.edges.values(), *graph.edges.values()])
+    return {finding.ids[0]: finding for finding in orphaned(both)}
+
+
+def _checked(graph: LineageGraph, findings: Sequence[Finding], downloaded: int) -> Checked:
+    worst_first = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+    shown = tuple(_without_hidden(graph, finding) for finding in worst_first)
+    return Checked(shown, len(graph), len(graph.edges), downloaded)
+
+
+def _without_hidden(graph: LineageGraph, finding: Finding) -> Finding:
+    """The finding without the ids of what the reader may not see, and without a command that names one."""
+    hidden = {mfid for mfid in finding.ids if mfid in graph and graph.nodes[mfid].kind == "hidden"}
+    if not hidden:
+        return finding
+    command = "" if any(mfid in finding.command for mfid in hidden) else finding.command
+    shown = tuple(mfid for mfid in finding.ids if mfid not in hidden)
+    return Finding(finding.check, finding.severity, shown, finding.message, command)

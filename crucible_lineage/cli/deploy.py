@@ -1,0 +1,151 @@
+"""`deploy` and `serve-pipelines`: pipelines that run by themselves, on Prefect."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from crucible_lineage.cli.engines import prefect_is_configured
+from crucible_lineage.cli.options import json_option, print_json, reports_errors
+from crucible_lineage.errors import Finding, InputError
+from crucible_lineage.pipeline.bind import BoundPipeline, bind_file
+from crucible_lineage.pipeline.input_spec import PACKAGE, located
+from crucible_lineage.pipeline.load import load_pipeline
+
+if TYPE_CHECKING:  # importing Prefect costs over a second
+    from crucible_lineage.flows.deploying import Request
+
+__all__ = ["deploy_command", "require_prefect", "serve_pipelines_command"]
+
+PIPELINES = click.argument("pipelines", nargs=-1, required=True, metavar="PIPELINE...")
+ONLY_NEW = click.option(
+    "--process-new", "only_new", is_flag=True, help="Look at new datasets only, and park what fails again and again."
+)
+LIMIT = click.option("--limit", type=click.IntRange(1), help="How many runs may go on at once; others wait.")
+DATA = click.option("--data", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="The data folder.")
+URL = click.option("--url", metavar="URL", help="Address of Crucible; its key is CRUCIBLE_API_KEY where the runs are.")
+BLOCK = click.option("--block", metavar="NAME", help="Prefect block (Crucible Credentials) with address and key.")
+
+
+@click.command("deploy")
+@PIPELINES
+@click.option("--pool", default="crucible", show_default=True, help="The work pool whose workers run them.")
+@click.option("--remove", "removes", is_flag=True, help="Take the deployments away, with schedules and triggers.")
+@ONLY_NEW
+@LIMIT
+@DATA
+@URL
+@BLOCK
+@json_option
+@reports_errors
+def deploy_command(
+    pipelines: tuple[str, ...],
+    pool: str,
+    removes: bool,
+    only_new: bool,
+    limit: int | None,
+    data: Path | None,
+    url: str | None,
+    block: str | None,
+    as_json: bool,
+) -> None:
+    """Make each PIPELINE a Prefect deployment that runs by the `schedule:` and on the `trigger:` that it declares.
+
+    Done again it is brought up to date, and is still one. Nothing is changed if one of the files has a fault. Without
+    --data, --url and --block, the environment of the workers says which Crucible is meant.
+    """
+    if removes:
+        names = [load_pipeline(located(pipeline))[0].pipeline for pipeline in pipelines]
+        require_prefect()
+        from crucible_lineage.flows.deploying import remove
+
+        removed = remove(names)
+        if as_json:
+            print_json({"removed": removed})
+            return
+        for name, flows in removed.items():
+            click.echo(f"{name}: " + (f"removed ({', '.join(flows)})" if flows else "it was not deployed"))
+        return
+    requests = _requests(pipelines, data, url, block, only_new, limit)
+    from crucible_lineage.flows.deploying import deploy
+
+    deployed = deploy(requests, pool)
+    if as_json:
+        print_json({"deployments": [{**vars(one), "runs": list(one.runs)} for one in deployed]})
+        return
+    for one in deployed:
+        click.echo(
+            f"{one.name}: {'deployed' if one.created else 'updated'}, runs {'; '.join(one.runs) or 'when asked'}"
+        )
+    click.echo(f"start a worker: prefect worker start --pool {pool}")
+    click.echo(f"run one now: prefect deployment run {deployed[0].name}")
+
+
+@click.command("serve-pipelines")
+@PIPELINES
+@ONLY_NEW
+@LIMIT
+@DATA
+@URL
+@BLOCK
+@reports_errors
+def serve_pipelines_command(
+    pipelines: tuple[str, ...],
+    only_new: bool,
+    limit: int | None,
+    data: Path | None,
+    url: str | None,
+    block: str | None,
+) -> None:
+    """Run each PIPELINE by its schedule and trigger from this one process, until Ctrl-C. Needs no work pool, no worker.
+
+    When it stops, the pipelines are paused; started again, they go on.
+    """
+    requests = _requests(pipelines, data, url, block, only_new, limit)
+    from crucible_lineage.flows.deploying import serve_pipelines
+
+    for request in requests:
+        click.echo(f"{request.flow.name}/{request.spec.pipeline}: {'; '.join(request.runs) or 'when asked'}")
+    serve_pipelines(requests)
+
+
+def require_prefect() -> None:
+    """Prefect may be imported now: a server is named, and nothing of ours phones home. InputError if none is."""
+    if not prefect_is_configured():
+        raise InputError(
+            "no Prefect server is configured; start one (prefect server start) and name it: "
+            "prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api"
+        )
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+
+def _requests(
+    pipelines: tuple[str, ...], data: Path | None, url: str | None, block: str | None, only_new: bool, limit: int | None
+) -> list[Request]:
+    """What is to be deployed. InputError with the faults of all files, before Prefect is asked anything."""
+    if block and url:
+        raise InputError("--block and --url both say which Crucible is meant; give one of them")
+    bound: list[tuple[BoundPipeline, str]] = []
+    findings: list[Finding] = []
+    for pipeline in pipelines:
+        try:
+            bound.append((bind_file(located(pipeline)), pipeline))
+        except InputError as error:
+            findings += error.findings
+    if findings:
+        raise InputError("", findings)
+    require_prefect()
+    from crucible_lineage.flows.deploying import Request
+    from crucible_lineage.tasks.sessions import CrucibleConnection
+
+    crucible = None
+    if data or url or block:
+        crucible = CrucibleConnection(data=str(data.absolute()) if data else None, api_url=url, block=block)
+    return [
+        Request(one.spec, name if name.startswith(PACKAGE) else str(Path(name).absolute()), crucible, only_new, limit)
+        for one, name in bound
+    ]

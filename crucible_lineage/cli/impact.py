@@ -1,0 +1,122 @@
+"""`impact`: what must be redone because a dataset, a file, code or an instrument was wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crucible_lineage.cli.options import crucible_options, json_option, open_session, print_json, reports_errors
+from crucible_lineage.errors import InputError
+from crucible_lineage.lineage.labels import plain
+from crucible_lineage.questions import Redone, code_impact, dataset_impact, file_impact, instrument_impact
+from crucible_lineage.session import Session
+
+__all__ = ["impact_command"]
+
+
+@click.command("impact")
+@click.argument("mfid", required=False)
+@crucible_options
+@click.option("--file-sha256", metavar="HASH", help="A file that was wrong, by its SHA-256.")
+@click.option("--code", metavar="FINGERPRINT", help="Code that was wrong, by its fingerprint or the beginning of it.")
+@click.option("--instrument", metavar="NAME", help="An instrument that was wrong, by name, slug or MFID.")
+@click.option("--since", metavar="TIME", help="With --instrument: what it took from then on (ISO 8601, else UTC).")
+@click.option("--until", metavar="TIME", help="With --instrument: what it took until then; a date is its whole day.")
+@click.option("--project", "projects", multiple=True, help="Where to look for it; needed but for an MFID.")
+@click.option("--refresh", is_flag=True, help="Download the project anew, and not only what changed.")
+@json_option
+@reports_errors
+def impact_command(
+    mfid: str | None,
+    data: Path | None,
+    url: str | None,
+    api_key: str | None,
+    file_sha256: str | None,
+    code: str | None,
+    instrument: str | None,
+    since: str | None,
+    until: str | None,
+    projects: tuple[str, ...],
+    refresh: bool,
+    as_json: bool,
+) -> None:
+    """What must be redone because the dataset MFID was wrong, or a file, code, or an instrument for some time; each
+    dataset with the chain that leads to it. Changes nothing.
+    """
+    if sum(cause is not None for cause in (mfid, file_sha256, code, instrument)) != 1:
+        raise InputError("give one cause: an MFID, --file-sha256, --code, or --instrument")
+    if mfid is None and not projects:
+        raise InputError("give the --project to look in")
+    if instrument is None and (since or until):
+        raise InputError("--since and --until go with --instrument")
+    span = _moment("--since", since, time.min), _moment("--until", until, time.max)
+
+    def ask(session: Session) -> Redone:
+        if mfid is not None:
+            return dataset_impact(session, mfid)
+        if file_sha256 is not None:
+            return file_impact(session, file_sha256, projects, refresh=refresh)
+        if code is not None:
+            return code_impact(session, code, projects, refresh=refresh)
+        return instrument_impact(session, str(instrument), projects, since=span[0], until=span[1], refresh=refresh)
+
+    with open_session(data, url, api_key) as session:
+        if not as_json:
+            click.echo(session.settings.describe())
+        found = ask(session)
+    if as_json:
+        print_json(_json(found))
+        return
+    for line in _report(found):
+        click.echo(line)
+
+
+def _moment(option: str, value: str | None, of_day: time) -> datetime | None:
+    """A moment, in UTC unless it says otherwise; for a date, `of_day` on that day."""
+    if value is None:
+        return None
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError:
+        raise InputError(f"{option} {value!r} is no time; write 2026-03-01 or 2026-03-01T09:30:00+01:00") from None
+    if len(value) <= len("2026-03-01"):
+        found = datetime.combine(found, of_day)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _report(found: Redone) -> Iterator[str]:
+    graph = found.graph
+    steps: Counter[str] = Counter()
+    for mfid in found.impact.ids:
+        node = graph.nodes[mfid]
+        steps[node.step or "made by hand or elsewhere"] += 1
+        chain = " -> ".join(graph.label(one) for one in found.impact.chain(mfid)[:-1])
+        yield mfid if node.kind != "hidden" else "(not visible to you)"
+        yield plain(f"  {node.name}" if not chain else f"  {node.name}, by way of {chain}")
+    counts = ", ".join(f"{count} {plain(step)}" for step, count in steps.most_common())
+    yield f"{len(found.impact.ids)} datasets to redo: {counts}" if steps else "nothing to redo: nothing comes from it"
+
+
+def _json(found: Redone) -> dict[str, Any]:
+    """Ids of what the reader may not see are null."""
+    nodes = found.graph.nodes
+
+    def shown(mfid: str) -> str | None:
+        return None if nodes[mfid].kind == "hidden" else mfid
+
+    return {
+        "redo": [
+            {
+                "id": shown(mfid),
+                "name": nodes[mfid].name,
+                "step": nodes[mfid].step,
+                "chain": [shown(one) for one in found.impact.chain(mfid)],
+            }
+            for mfid in found.impact.ids
+        ]
+    }

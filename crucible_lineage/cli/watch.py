@@ -1,0 +1,132 @@
+"""`watch`: tell Prefect what happens at Crucible, and register files that arrive in a folder."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from crucible_lineage.arrivals import Folder
+from crucible_lineage.cli.deploy import require_prefect
+from crucible_lineage.cli.options import crucible_options, open_session, reports_errors
+from crucible_lineage.errors import InputError, LineageError, UnauthorizedError
+from crucible_lineage.news import Watcher
+from crucible_lineage.pipeline.input_spec import FileInput
+
+__all__ = ["watch_command"]
+
+
+@click.command("watch")
+@crucible_options
+@click.option("--project", help="Watch this project; by default, all that the key may see.")
+@click.option(
+    "--folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Register the files that arrive here, as datasets of --project.",
+)
+@click.option("--pattern", default="*", show_default=True, help="Which files; **/*.txt also in folders below.")
+@click.option("--measurement", help="Of the files, as in 'Raman Spectroscopy'.")
+@click.option("--data-type", help="Of the files, as in raw.")
+@click.option("--instrument", "instrument_name", help="The instrument that the files come from.")
+@click.option("--keyword", "keywords", multiple=True, help="For the files' datasets; repeatable.")
+@click.option(
+    "--settle", "settle_s", type=click.FloatRange(0), default=10.0, show_default=True, metavar="SECONDS",
+    help="A file has arrived when it has not changed for so long.",
+)  # fmt: skip
+@click.option(
+    "--every", "every_s", type=click.FloatRange(0.1), default=30.0, show_default=True, metavar="SECONDS",
+    help="How often to look.",
+)  # fmt: skip
+@click.option(
+    "--since", type=click.DateTime(), help="Tell also of datasets created since then (UTC), told before or not."
+)
+@click.option("--once", is_flag=True, help="Look once, wait for files that are there to settle, and end.")
+@click.option("--no-events", is_flag=True, help="Only register files; needs no Prefect.")
+@reports_errors
+def watch_command(
+    data: Path | None,
+    url: str | None,
+    api_key: str | None,
+    project: str | None,
+    folder: Path | None,
+    pattern: str,
+    measurement: str | None,
+    data_type: str | None,
+    instrument_name: str | None,
+    keywords: tuple[str, ...],
+    settle_s: float,
+    every_s: float,
+    since: datetime | None,
+    once: bool,
+    no_events: bool,
+) -> None:
+    """Watch Crucible for new datasets and ended ingestions, and tell Prefect of each once, until Ctrl-C.
+
+    The first start tells of nothing that is there already; later ones go on where the last one stopped. The events are
+    `crucible.dataset.created` and `crucible.ingestion.completed`, which the `trigger:` of a pipeline waits for.
+    """
+    if folder is not None and project is None:
+        raise InputError("--folder needs --project: which project the files belong to")
+    if no_events and folder is None:
+        raise InputError("--no-events without --folder leaves nothing to do")
+    if not no_events:
+        require_prefect()
+    with open_session(data, url, api_key) as session:
+        click.echo(session.settings.describe())
+        arriving = None
+        if folder is not None:
+            declared = FileInput(
+                file=(), measurement=measurement, data_type=data_type, instrument_name=instrument_name,
+                keywords=keywords,
+            )  # fmt: skip
+            arriving = Folder(folder, pattern, str(project), declared, session, settle_s=settle_s)
+        watch = _Watch(arriving, None if no_events else Watcher(session, project), since)
+        if once:
+            watch.look()
+            if arriving and arriving.waiting:
+                time.sleep(settle_s)
+                watch.look()
+            return
+        while True:
+            try:
+                watch.look()
+            except (InputError, UnauthorizedError):
+                raise
+            except LineageError as error:  # a service that is away comes back
+                click.echo(f"{error}\nit is tried again in {every_s:g} s", err=True)
+            time.sleep(every_s)
+
+
+class _Watch:
+    """What one look consists of; what was told and registered stays done when a later part fails."""
+
+    def __init__(self, arriving: Folder | None, watcher: Watcher | None, since: datetime | None) -> None:
+        self.arriving = arriving
+        self.watcher = watcher
+        self.since = since.replace(tzinfo=UTC) if since else None
+        self.begun = False
+
+    def look(self) -> None:
+        """Files that have arrived are registered, and Prefect is told what happened."""
+        if self.watcher and not self.begun:
+            self.watcher.begin(self.since)
+            self.begun = True
+        for arrival in self.arriving.look() if self.arriving else ():
+            if arrival.dataset:
+                click.echo(f"registered {arrival.dataset.mfid}  {arrival.path.name}")
+            else:
+                click.echo(f"{arrival.path}: {arrival.error}", err=True)
+        if self.watcher:
+            _tell(self.watcher)
+
+
+def _tell(watcher: Watcher) -> None:
+    # Importing Prefect costs over a second; registering files alone needs none.
+    from crucible_lineage.flows.telling import tell
+
+    for portion in watcher.look():
+        tell(portion)
+        for news in portion:
+            click.echo(f"told {news.event}  {news.mfid}  {news.name}")

@@ -1,0 +1,129 @@
+// What the lineage page shows: the graph in the page, and which of its nodes stand together in one item (as view.py).
+// Texts from records reach the page by textContent only. Folding and layout are those of view.py and layout.py.
+"use strict";
+
+const FIRST_VIEW = 40; // boxes: what a screen shows at a readable size
+const STEP = 10; // how many siblings or neighbours one click brings
+const SVG = "http://www.w3.org/2000/svg";
+const byId = (id) => document.getElementById(id);
+const graph = JSON.parse(byId("graph").textContent);
+const nodes = graph.nodes.map((row) => Object.fromEntries(graph.fields.map((field, at) => [field, row[at]])));
+const parents = nodes.map(() => []);
+const children = nodes.map(() => []);
+const relationship = new Map();
+const key = (source, target) => source * nodes.length + target;
+for (const [source, target, said] of graph.edges) {
+  parents[target].push(source);
+  children[source].push(target);
+  relationship.set(key(source, target), said);
+}
+const badStates = new Set(graph.badStates);
+let details = null; // parsed when first needed: it can be large
+const state = { single: new Set(), shown: null, selected: null, scale: 1, x: 0, y: 0 };
+let drawn = null;
+
+// ---- which items there are (as view.py) ----
+
+// Edges but for those from a sample to a dataset whose parent was measured from the same sample.
+const telling = graph.edges.filter(([source, target, said]) =>
+  said !== "measured-from" || !parents[target].some((p) => p !== target && relationship.has(key(source, p))));
+const tellingParents = nodes.map(() => []);
+for (const [source, target] of telling) tellingParents[target].push(source);
+const { generations, placed } = inGenerations();
+
+function inGenerations() {
+  const waiting = parents.map((above) => above.length);
+  const met = nodes.map(() => false);
+  const found = [];
+  let generation = nodes.map((_, n) => n).filter((n) => !waiting[n]);
+  while (generation.length) {
+    found.push(generation);
+    const following = [];
+    for (const n of generation) {
+      met[n] = true;
+      for (const child of children[n]) if (--waiting[child] === 0) following.push(child);
+    }
+    generation = following;
+  }
+  found.push(nodes.map((_, n) => n).filter((n) => !met[n]));
+  return { generations: found, placed: met };
+}
+
+function folded(single) {
+  const groupOf = new Int32Array(nodes.length).fill(-1);
+  for (const generation of generations) {
+    const siblings = new Map();
+    for (const n of generation) {
+      const node = nodes[n];
+      const above = [...new Set(tellingParents[n].map((p) => (groupOf[p] < 0 ? p : groupOf[p])))].sort((a, b) => a - b);
+      const alone = single.has(n) || !placed[n] ? n : "";
+      const place = JSON.stringify([above, node.kind, node.step || [node.measurement, node.data_type], alone]);
+      if (siblings.has(place)) siblings.get(place).push(n);
+      else siblings.set(place, [n]);
+    }
+    for (const members of siblings.values()) {
+      for (const n of members) groupOf[n] = members.length > graph.foldBeyond ? members[0] : n;
+    }
+  }
+  const items = [];
+  const numberOfGroup = new Map();
+  const itemOf = nodes.map((_, n) => {
+    if (!numberOfGroup.has(groupOf[n])) {
+      numberOfGroup.set(groupOf[n], items.length);
+      items.push({ members: [], before: new Set(), after: new Set() });
+    }
+    const number = numberOfGroup.get(groupOf[n]);
+    items[number].members.push(n);
+    return number;
+  });
+  const edges = new Map();
+  for (const [source, target, said] of telling) {
+    const [from, to] = [itemOf[source], itemOf[target]];
+    const name = `${from},${to}`;
+    edges.set(name, { from, to, said: !edges.has(name) || edges.get(name).said === said ? said : "" });
+    if (from !== to) {
+      items[from].after.add(to);
+      items[to].before.add(from);
+    }
+  }
+  return { items, itemOf, edges: [...edges.values()] };
+}
+
+function keepSingle(n) {
+  const waiting = [n];
+  while (waiting.length) {
+    const at = waiting.pop();
+    if (state.single.has(at)) continue;
+    state.single.add(at);
+    if (parents[at].length <= graph.foldBeyond) waiting.push(...parents[at]);
+  }
+}
+
+// The nodes of the items nearest to one, as many as fit the first view.
+function nearest(fold, start) {
+  const met = new Set([start]);
+  for (const number of met) {
+    for (const other of [...fold.items[number].before, ...fold.items[number].after]) {
+      if (met.size < FIRST_VIEW) met.add(other);
+    }
+  }
+  return new Set([...met].flatMap((number) => fold.items[number].members));
+}
+
+function firstView(focus) {
+  state.single = new Set();
+  if (focus !== null) keepSingle(focus);
+  const fold = folded(state.single);
+  const start = focus === null ? widest(fold) : fold.itemOf[focus];
+  state.shown = fold.items.length <= FIRST_VIEW ? new Set(nodes.keys()) : nearest(fold, start);
+}
+
+// Without a focus: the item with the most neighbours, which is where most can be seen from.
+function widest(fold) {
+  let best = 0;
+  fold.items.forEach((item, number) => {
+    const size = (i) => i.before.size + i.after.size;
+    if (size(item) > size(fold.items[best])) best = number;
+  });
+  return best;
+}

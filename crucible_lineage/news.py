@@ -1,0 +1,159 @@
+"""What happened at Crucible since the last look: datasets that came to be, and ingestions that ended.
+
+Crucible sends no events, so it is asked. Each thing is told once: what was told is noted only after it was told, and
+bears an id of its own by which a receiver knows it, should the note be lost.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from crucible_lineage.errors import ForbiddenError, NotFoundError
+from crucible_lineage.logbook import Logbook
+from crucible_lineage.models import Dataset, IngestionRequest
+from crucible_lineage.provenance import is_complete, read_record
+from crucible_lineage.session import Session
+
+__all__ = ["DATASET_CREATED", "INGESTION_COMPLETED", "News", "Watcher"]
+
+DATASET_CREATED, INGESTION_COMPLETED = "crucible.dataset.created", "crucible.ingestion.completed"
+OVERLAP = timedelta(minutes=2)  # a record with an earlier time may become visible after one with a later time
+PATIENCE = timedelta(days=1)  # how long an incomplete dataset is waited for
+_NAMESPACE = uuid.UUID("5d0cbd4b-6ab1-5ce2-9b4e-3c1f8e0a7c55")
+_ATTRIBUTES = (
+    "dataset_name", "project_id", "measurement", "data_type", "data_format", "session_name", "instrument_name",
+    "instrument_id",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class News:
+    """Something that happened to a dataset. A trigger's `match` compares `attributes`; `id` is the event's own.
+
+    The attributes are fields of the dataset's record, and `kind`: derived if a step made it, else raw.
+    """
+
+    event: str
+    mfid: str
+    name: str
+    id: uuid.UUID
+    attributes: dict[str, str] = field(default_factory=dict)
+
+
+class Watcher:
+    """Looks at a project, or at all that the key may see, and remembers in the logbook how far it has looked."""
+
+    def __init__(self, session: Session, project: str | None = None) -> None:
+        self.session = session
+        self.project = project
+        self.logbook = Logbook.of(session)
+        self._found = False
+        self._datasets = f"watch datasets {project or '*'}"
+        self._ingestions = f"watch ingestions {project or '*'}"
+
+    def begin(self, since: datetime | None = None) -> None:
+        """What is there now is no news, unless it was created `since` then. Where it was watched before, it goes on."""
+        client = self.session.client
+        if since is not None or not self.logbook.mark(self._datasets):
+            newest = client.datasets.list(limit=1, sort="created", **self._scope()) if self._is_there() else []
+            start = since or (_moment(newest[0].creation_time) if newest else datetime.fromtimestamp(0, UTC))
+            told = [] if since else [found.unique_id for found in self._created_since(start - OVERLAP)]
+            self.logbook.set_mark(self._datasets, {"since": start.isoformat(), "told": told})
+        if not self.logbook.mark(self._ingestions):
+            requests = list(self._requests(0))
+            up_to = max((request.id for request in requests), default=0)
+            open_ = [request.id for request in requests if request.is_open]
+            self.logbook.set_mark(self._ingestions, {"up_to": up_to, "open": open_})
+
+    def look(self) -> Iterator[list[News]]:
+        """The news in two portions; a portion counts as told when the next one is asked for."""
+        yield from self._new_datasets()
+        yield from self._ended_ingestions()
+
+    def _new_datasets(self) -> Iterator[list[News]]:
+        mark = self.logbook.mark(self._datasets)
+        since, told = _moment(mark["since"]), set(mark["told"])
+        found = list(self._created_since(since - OVERLAP))
+        unfinished = [dataset for dataset in found if not _is_whole(dataset) and dataset.unique_id not in told]
+        new = [dataset for dataset in found if dataset not in unfinished and dataset.unique_id not in told]
+        yield [self._news(DATASET_CREATED, dataset) for dataset in sorted(new, key=lambda d: d.creation_time or "")]
+        newest = max((_moment(dataset.creation_time) for dataset in found), default=since)
+        begun = (_moment(dataset.creation_time) for dataset in unfinished)
+        until = max(since, min([newest, *(moment for moment in begun if newest - moment < PATIENCE)]))
+        told |= {dataset.unique_id for dataset in new}
+        recent = {dataset.unique_id for dataset in found if _moment(dataset.creation_time) >= until - OVERLAP}
+        self.logbook.set_mark(self._datasets, {"since": until.isoformat(), "told": sorted(told & recent)})
+
+    def _ended_ingestions(self) -> Iterator[list[News]]:
+        mark = self.logbook.mark(self._ingestions)
+        requests = {request.id: request for request in self._requests(mark["up_to"])}
+        for number in mark["open"]:
+            try:
+                requests.setdefault(number, self.session.client.ingestions.get(number))
+            except (NotFoundError, ForbiddenError):  # its dataset was deleted, or is no longer ours to see
+                continue
+        ended = [request for request in requests.values() if request.status == "complete" and request.dataset_mfid]
+        yield [news for request in sorted(ended, key=lambda r: r.id) if (news := self._of_ingestion(request))]
+        up_to = max([mark["up_to"], *requests])
+        open_ = [request.id for request in requests.values() if request.is_open]
+        self.logbook.set_mark(self._ingestions, {"up_to": up_to, "open": open_})
+
+    def _of_ingestion(self, request: IngestionRequest) -> News | None:
+        try:
+            dataset = self.session.client.datasets.get(str(request.dataset_mfid), include_metadata=True)
+        except (NotFoundError, ForbiddenError):
+            return None
+        if self.project is not None and dataset.project_id != self.project:
+            return None
+        more = {"file_mfid": request.file_mfid, "ingestion_class": request.ingestion_class}
+        return self._news(INGESTION_COMPLETED, dataset, str(request.id), more)
+
+    def _created_since(self, moment: datetime) -> Iterator[Dataset]:
+        if not self._is_there():
+            return iter(())
+        return self.session.client.datasets.iter(creation_time_gte=moment, include_metadata=True, **self._scope())
+
+    def _is_there(self) -> bool:
+        """False while nobody has made the project, which may be watched all the same."""
+        if self.project is not None and not self._found:
+            self._found = self.session.client.projects.find(self.project) is not None
+        return self.project is None or self._found
+
+    def _requests(self, up_to: int) -> Iterator[IngestionRequest]:
+        """Requests with a higher number. The list is read to where it goes down to that number, if it goes down."""
+        last: int | None = None
+        for request in self.session.client.ingestions.iter():
+            if last is not None and request.id < last and request.id <= up_to:
+                return
+            last = request.id
+            if request.id > up_to:
+                yield request
+
+    def _news(self, event: str, dataset: Dataset, what: str = "", more: dict[str, Any] | None = None) -> News:
+        recipe = (read_record(dataset.scientific_metadata) or {}).get("recipe", {})
+        kind = "derived" if recipe.get("inputs") else "raw"
+        values = {**{name: getattr(dataset, name, None) for name in _ATTRIBUTES}, "kind": kind, **(more or {})}
+        return News(
+            event=event,
+            mfid=dataset.unique_id,
+            name=dataset.dataset_name or dataset.unique_id,
+            id=uuid.uuid5(_NAMESPACE, f"{self.session.store.instance} {event} {dataset.unique_id} {what}"),
+            attributes={"mfid": dataset.unique_id, **{name: str(value) for name, value in values.items() if value}},
+        )
+
+    def _scope(self) -> dict[str, Any]:
+        return {"project_id": self.project} if self.project else {}
+
+
+def _is_whole(dataset: Dataset) -> bool:
+    record = read_record(dataset.scientific_metadata)
+    return record is None or is_complete(record)
+
+
+def _moment(value: str | None) -> datetime:
+    moment = datetime.fromisoformat(value) if value else datetime.fromtimestamp(0, UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,214 @@
+"""The pages as an application beside the API: routes, who may see them, what is answered when something fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import quote
+
+from anyio import CapacityLimiter, to_thread
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from crucible_lineage.errors import (
+    CrucibleError,
+    ForbiddenError,
+    InputError,
+    LineageError,
+    NotFoundError,
+    RefusedError,
+    UnauthorizedError,
+)
+from crucible_lineage.web import datasets, findings, lineage, listing, runs
+from crucible_lineage.web.bridge import Bridge
+from crucible_lineage.web.reader import Reader, ReadingClient
+from crucible_lineage.web.rendering import rendered, resource
+from crucible_lineage.web.signing_in import SignIns, is_from_here, posted, safe_path
+
+__all__ = ["with_pages"]
+
+log = logging.getLogger("crucible_lineage.web")
+
+View = Callable[[Reader], Response]
+API_URL = "http://embedded/api/v3"  # where the pages' own client believes the API to be
+PAGES_AT_A_TIME = 8  # threads apart from those of the API, which the pages wait for
+
+VIEWS: tuple[tuple[str, View], ...] = (
+    ("/", listing.projects),
+    ("/datasets", listing.all_datasets),
+    ("/projects/{project}", listing.project_datasets),
+    ("/projects/{project}/runs", runs.runs),
+    ("/projects/{project}/runs/{run}", runs.run),
+    ("/projects/{project}/findings", findings.findings),
+    ("/datasets/{mfid}", datasets.dataset),
+    ("/datasets/{mfid}/metadata.json", datasets.metadata),
+    ("/datasets/{mfid}/thumbnail", datasets.first_thumbnail),
+    ("/datasets/{mfid}/thumbnails/{number:int}", datasets.thumbnail),
+    ("/datasets/{mfid}/lineage", lineage.lineage),
+    ("/datasets/{mfid}/lineage.html", lineage.lineage_html),
+    ("/datasets/{mfid}/lineage.svg", lineage.lineage_svg),
+    ("/files/{mfid}", datasets.download),
+)
+
+POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self' data:; frame-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",  # with no-referrer, browsers do not say where a form comes from
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Cache-Control": "private, no-store",
+}
+STATUSES: tuple[tuple[type[LineageError], int], ...] = (
+    (NotFoundError, 404),
+    (ForbiddenError, 403),
+    (RefusedError, 400),
+    (InputError, 400),
+    (CrucibleError, 502),
+)
+TITLES = {400: "This cannot be shown", 403: "Not allowed", 404: "Not found", 405: "Not allowed", 502: "No answer"}
+
+
+def with_pages(api: ASGIApp, folder: Path) -> ASGIApp:
+    """The API under /api as it was, and the pages everywhere else; `folder` is for what they keep of each reader's."""
+    pages = _Pages(api, folder).app
+
+    async def both(scope: Scope, receive: Receive, send: Send) -> None:
+        is_call = scope["type"] == "http" and scope["path"].startswith("/api/")
+        await (api if is_call or scope["type"] != "http" else pages)(scope, receive, send)
+
+    return both
+
+
+class _Pages:
+    """The application of the pages, and who is signed in to it."""
+
+    def __init__(self, api: ASGIApp, folder: Path) -> None:
+        self._api = api
+        self._sign_ins = SignIns(folder)
+        self._threads: CapacityLimiter | None = None
+        self.app: ASGIApp = _SafeHeaders(
+            Starlette(
+                routes=[
+                    Route("/sign-in", self._show_sign_in, methods=["GET"]),
+                    Route("/sign-in", self._sign_in, methods=["POST"]),
+                    Route("/sign-out", self._sign_out, methods=["POST"]),
+                    Route("/static/{name}", _static),
+                    *(Route(path, self._endpoint(view)) for path, view in VIEWS),
+                ],
+                exception_handlers={
+                    HTTPException: self._http_error,
+                    LineageError: self._library_error,
+                    Exception: self._unforeseen_error,
+                },
+            )
+        )
+
+    def _endpoint(self, view: View) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            sign_in = self._sign_ins.of(request)
+            if sign_in is None:
+                return _to_sign_in(request)
+            return await self._in_thread(view, Reader(request, sign_in))
+
+        return endpoint
+
+    async def _in_thread(self, work: Callable[[Reader], Response], reader: Reader) -> Response:
+        if self._threads is None:
+            self._threads = CapacityLimiter(PAGES_AT_A_TIME)
+        return await to_thread.run_sync(work, reader, limiter=self._threads)
+
+    async def _show_sign_in(self, request: Request) -> Response:
+        return rendered("sign_in.html", next=safe_path(request.query_params.get("next", "/")))
+
+    async def _sign_in(self, request: Request) -> Response:
+        form = await posted(request)
+        then = safe_path(form.get("next", "/"))
+        if not is_from_here(request):
+            return rendered("sign_in.html", status=403, next=then, problem="The form did not come from this server.")
+        key = form.get("key", "").strip()
+        try:
+            client = ReadingClient(API_URL, key, transport=Bridge(self._api, asyncio.get_running_loop()))
+            account = await to_thread.run_sync(client.account.whoami)
+        except (InputError, UnauthorizedError):
+            return rendered("sign_in.html", status=403, next=then, problem="This key is not known here.")
+        response = RedirectResponse(then, 303)
+        self._sign_ins.begin(request, response, client, account, key)
+        return response
+
+    async def _sign_out(self, request: Request) -> Response:
+        if not is_from_here(request):
+            raise HTTPException(403, "The form did not come from this server.")
+        response = RedirectResponse("/sign-in", 303)
+        self._sign_ins.end(request, response)
+        return response
+
+    async def _http_error(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        text = "There is no such page." if error.status_code == 404 else error.detail
+        return self._problem(request, error.status_code, text)
+
+    async def _library_error(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, LineageError)
+        if isinstance(error, UnauthorizedError):  # the key was revoked since
+            response = _to_sign_in(request)
+            self._sign_ins.end(request, response)
+            return response
+        status = next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
+        return self._problem(request, status, str(error))
+
+    async def _unforeseen_error(self, request: Request, error: Exception) -> Response:
+        """What failed goes to the log of whoever runs the server, not to the reader."""
+        log.error("the page %s failed", request.url.path, exc_info=error)
+        return self._problem(request, 500, "The page could not be made; this is a fault of crucible-lineage.")
+
+    def _problem(self, request: Request, status: int, text: str) -> Response:
+        sign_in = self._sign_ins.of(request)
+        title = TITLES.get(status, "Something failed")
+        return rendered("problem.html", sign_in.name if sign_in else None, status, title=title, text=text)
+
+
+class _SafeHeaders:
+    """Around the application: every answer has the security headers, unless a view gave one of its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given = {name.lower() for name, _ in message["headers"]}
+                added = ((name.lower().encode(), value.encode()) for name, value in HEADERS.items())
+                message["headers"] = [*message["headers"], *(pair for pair in added if pair[0] not in given)]
+            await send(message)
+
+        await self.app(scope, receive, guarded)
+
+
+async def _static(request: Request) -> Response:
+    types = {"style.css": "text/css", "icon.svg": "image/svg+xml"}
+    name = request.path_params["name"]
+    if name not in types:
+        raise HTTPException(404)
+    return Response(resource(name), media_type=types[name], headers={"Cache-Control": "max-age=300"})
+
+
+def _to_sign_in(request: Request) -> Response:
+    asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    if request.headers.get("sec-fetch-site") == "cross-site":
+        # Whoever follows a link of another site has no cookie with him, signed in or not; here, the link is ours.
+        page = rendered("sign_in.html", next=asked)
+        page.headers["Refresh"] = f"0; url={quote(asked, safe='/?&=%+')}"
+        return page
+    return RedirectResponse(f"/sign-in?next={quote(asked, safe='/')}" if asked != "/" else "/sign-in", 303)

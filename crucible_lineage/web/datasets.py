@@ -1,0 +1,168 @@
+"""One dataset: its page, its metadata as a file, its pictures, and the way to the bytes of its files."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse, Response
+
+from crucible_lineage.attached import whole_record
+from crucible_lineage.errors import ForbiddenError, LineageError, NotFoundError
+from crucible_lineage.lineage.labels import HIDDEN_NAME
+from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, state
+from crucible_lineage.models import Dataset, Link, Thumbnail
+from crucible_lineage.provenance import read_record, unreadable
+from crucible_lineage.web.reader import Reader
+from crucible_lineage.web.rendering import rendered, resource
+from crucible_lineage.web.shown import named_mfids, shown_record
+
+__all__ = ["dataset", "download", "first_thumbnail", "metadata", "thumbnail"]
+
+MOST_LINKS = 25  # of each kind on the page; all of them are in the lineage
+MOST_ASKED = 40  # datasets that are not linked but named, which are asked for one by one
+PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/svg+xml", "image/bmp"})
+PICTURE_HEADERS = {  # a picture is never a page of its own that acts in the reader's name
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+    "Cache-Control": "private, max-age=60",
+}
+
+
+@dataclass(frozen=True)
+class _Family:
+    """What a dataset is linked with, as far as the reader may see it, and how many there are in all."""
+
+    links: tuple[Link, ...]
+    total: int
+
+
+def dataset(reader: Reader) -> Response:
+    """All about one dataset on a page."""
+    found = _dataset(reader)
+    mfid = found.unique_id
+    links = found.links or []
+    record, damage = _whole(reader, found)
+    known, hidden = _named(reader, record, links)
+    shown = shown_record(record, hidden)
+    values = shown.get("scientific_metadata") or {}
+    written = provenance(shown) if read_record(record["scientific_metadata"]) else {}
+    return rendered(
+        "dataset.html",
+        reader.name,
+        dataset=found,
+        state=state(shown),
+        damage=damage,
+        pictures=[picture for picture in reader.client.datasets.get_thumbnails(mfid) if _is_shown(picture)],
+        keywords=[keyword.keyword for keyword in reader.client.datasets.get_keywords(mfid)],
+        files=reader.client.files.list(mfid),
+        params=_mapping(_mapping(written.get("recipe")).get("params")),
+        metadata={key: value for key, value in values.items() if key != PROVENANCE_KEY or not written},
+        provenance=written,
+        activity=_mapping(written.get("activity")),
+        seconds=_seconds(_mapping(written.get("activity"))),
+        used=[entry for entry in written.get("used") or () if isinstance(entry, Mapping)],
+        names=known,
+        hidden_name=HIDDEN_NAME,
+        parents=_family(links, "dataset", "source"),
+        children=_family(links, "dataset", "target"),
+        samples=_family(links, "sample", "undirected"),
+    )
+
+
+def metadata(reader: Reader) -> Response:
+    """The scientific metadata as a JSON file, as far as they may be shown."""
+    found = _dataset(reader)
+    _, hidden = _named(reader, found.model_dump(), found.links or [])
+    values = shown_record(found.model_dump(), hidden).get("scientific_metadata") or {}
+    headers = {"Content-Disposition": f'attachment; filename="{found.unique_id}-metadata.json"'}
+    return Response(json.dumps(values, indent=1, ensure_ascii=False), media_type="application/json", headers=headers)
+
+
+def first_thumbnail(reader: Reader) -> Response:
+    """A dataset's first picture, or one that says that there is none."""
+    pictures = reader.client.datasets.get_thumbnails(reader.mfid)
+    return _picture(next(filter(_is_shown, pictures), None))
+
+
+def thumbnail(reader: Reader) -> Response:
+    """One of a dataset's pictures."""
+    number = reader.request.path_params["number"]
+    pictures = [one for one in reader.client.datasets.get_thumbnails(reader.mfid) if one.id == number]
+    if not pictures:
+        raise HTTPException(404)
+    return _picture(pictures[0])
+
+
+def download(reader: Reader) -> Response:
+    """To the bytes of a file, by a link that is good for an hour."""
+    link = urlsplit(reader.client.files.download_link(reader.mfid))
+    own = urlsplit(reader.client.api_url)
+    target = f"{link.path}?{link.query}" if link.netloc == own.netloc else link.geturl()
+    return RedirectResponse(target, 307)
+
+
+def _dataset(reader: Reader) -> Dataset:
+    return reader.client.datasets.get(reader.mfid, include_metadata=True, include_links=True)
+
+
+def _whole(reader: Reader, found: Dataset) -> tuple[dict[str, Any], str]:
+    """The dataset's record with its whole provenance, and why that cannot be read, if so."""
+    record = found.model_dump()
+    written = read_record(found.scientific_metadata)
+    if written is None:
+        return record, unreadable(found.scientific_metadata)
+    try:
+        whole = whole_record(reader.client, found.unique_id, written)
+    except LineageError as error:
+        return record, str(error)
+    return {**record, "scientific_metadata": {**record["scientific_metadata"], PROVENANCE_KEY: whole}}, ""
+
+
+def _named(reader: Reader, record: Mapping[str, Any], links: list[Link]) -> tuple[dict[str, str], set[str]]:
+    """{MFID: name} of the datasets that the provenance names and the reader may see, and the ids of the others."""
+    known = {link.unique_id: link.name or link.unique_id for link in links}
+    named = named_mfids(record)
+    for mfid in sorted(named - known.keys())[:MOST_ASKED]:
+        try:
+            known[mfid] = reader.client.datasets.get(mfid).dataset_name or mfid
+        except (ForbiddenError, NotFoundError):
+            continue
+    return known, set(named - known.keys())
+
+
+def _family(links: list[Link], kind: str, direction: str) -> _Family:
+    fitting = [link for link in links if link.resource_type == kind and link.direction == direction]
+    return _Family(tuple(fitting[:MOST_LINKS]), len(fitting))
+
+
+def _seconds(activity: Mapping[str, Any]) -> float | None:
+    try:
+        ended, started = (datetime.fromisoformat(activity[key]) for key in ("ended", "started"))
+        return (ended - started).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _is_shown(picture: Thumbnail) -> bool:
+    return (picture.mime_type or "image/png") in PICTURES and bool(picture.thumbnail_b64str)
+
+
+def _picture(picture: Thumbnail | None) -> Response:
+    if picture is None or not _is_shown(picture):
+        return Response(resource("no_picture.svg"), media_type="image/svg+xml", headers=PICTURE_HEADERS)
+    try:
+        content = base64.b64decode(picture.thumbnail_b64str or "", validate=True)
+    except binascii.Error:
+        raise HTTPException(404) from None
+    return Response(content, media_type=picture.mime_type or "image/png", headers=PICTURE_HEADERS)

@@ -1,0 +1,110 @@
+"""A signed-in reader's way to Crucible: our client with the reader's own key, so that the server decides on access."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.client.filters import DatasetFilters, sent_filters
+from crucible_lineage.client.wire import parse
+from crucible_lineage.errors import ServerError
+from crucible_lineage.ids import is_mfid
+from crucible_lineage.models import Dataset
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+from crucible_lineage.web.checks import Checks
+
+__all__ = ["DatasetPage", "Reader", "ReadingClient", "ReadingSession", "SignIn"]
+
+
+@dataclass(frozen=True)
+class DatasetPage:
+    """One page of a list. `next_cursor` asks for the page behind it; `total` is told on the first page."""
+
+    datasets: Sequence[Dataset]
+    next_cursor: str | None
+    total: int | None
+
+
+class ReadingClient(CrucibleClient):
+    """The client, which also gives single pages: a web page shows one, and no more is asked for."""
+
+    def dataset_page(self, limit: int, cursor: str | None = None, **filters: Any) -> DatasetPage:
+        """At most `limit` datasets that fit all filters, from the start or from a cursor on."""
+        what = "list datasets"
+        params = {**sent_filters(filters, DatasetFilters), "limit": limit, "cursor": cursor}
+        answer = self._session.get("/datasets", what, params=params)
+        if not isinstance(answer, dict) or not isinstance(answer.get("items"), list):
+            raise ServerError(f"could not {what}: Crucible's answer is no page of items")
+        datasets = [parse(Dataset, item, what) for item in answer["items"]]
+        return DatasetPage(datasets, answer.get("next_cursor"), answer.get("total"))
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """One reader's sign-in. `folder` holds copies of what this reader's key may see."""
+
+    client: ReadingClient
+    name: str
+    checks: Checks
+    folder: Path
+    expires: float
+
+    def session(self) -> ReadingSession:
+        """A session for one page."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return ReadingSession(self.client, self.folder)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One request by somebody who has signed in."""
+
+    request: Request
+    sign_in: SignIn
+
+    @property
+    def client(self) -> ReadingClient:
+        """The way to Crucible with the reader's key."""
+        return self.sign_in.client
+
+    @property
+    def name(self) -> str:
+        """Whom the pages greet."""
+        return self.sign_in.name
+
+    @property
+    def mfid(self) -> str:
+        """The MFID in the address; what is none is a page that is not there."""
+        mfid = str(self.request.path_params["mfid"])
+        if not is_mfid(mfid):
+            raise HTTPException(404)
+        return mfid
+
+    def asked(self, name: str) -> str | None:
+        """A parameter of the query, without blanks around it; None if it is not there or empty."""
+        return self.request.query_params.get(name, "").strip() or None
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """All parameters of the query that are not empty."""
+        return {name: value for name, value in self.request.query_params.items() if value.strip()}
+
+
+class ReadingSession(Session):
+    """A session over a reader's client. Its files are the reader's own: what the server's owner keeps is not."""
+
+    def __init__(self, client: CrucibleClient, folder: Path) -> None:
+        super().__init__(Settings(folder, client.api_url, source="the server of these pages"))
+        self._reading = client
+
+    @property
+    def client(self) -> CrucibleClient:
+        """The reader's client, which outlives this session."""
+        return self._reading

@@ -1,0 +1,110 @@
+"""Pages from templates: every value is escaped, and what would steer a terminal or the direction of text is spelled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from jinja2 import ChainableUndefined, Environment, PackageLoader
+from markupsafe import Markup, escape
+from starlette.responses import HTMLResponse, Response
+
+from crucible_lineage.lineage.labels import plain, short_id
+
+__all__ = ["rendered", "resource"]
+
+
+def rendered(template: str, reader: str | None = None, status: int = 200, **values: Any) -> Response:
+    """The page of a template. `reader` is the name of who has signed in."""
+    return HTMLResponse(_environment().get_template(template).render(reader=reader, **values), status)
+
+
+@cache
+def resource(name: str) -> str:
+    """A text file of this package."""
+    return files("crucible_lineage.web").joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("crucible_lineage.web"),
+        autoescape=True,
+        undefined=ChainableUndefined,
+        finalize=_one_line,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "amount": _amount,
+        "block": _block,
+        "bytes": _bytes,
+        "duration": _duration,
+        "in_json": _in_json,
+        "moment": _moment,
+        "query": _query,
+        "segment": lambda text: quote(str(text), safe=""),
+        "short": short_id,
+    }
+    return environment
+
+
+def _one_line(value: Any) -> Any:
+    return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _block(text: str) -> Markup:
+    """Text whose lines stay lines."""
+    return Markup("\n").join(escape(plain(line)) for line in text.split("\n"))
+
+
+def _in_json(value: Any, most: int = 4000) -> Markup:
+    """The value as JSON, its beginning if it is long."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
+    return _block(text if len(text) <= most else f"{text[:most]}…")
+
+
+def _bytes(size: int | None) -> str:
+    """A size for people, in powers of 1000."""
+    if size is None:
+        return "unknown"
+    if size < 1000:
+        return f"{size} B"
+    number, unit = float(size), "B"
+    for unit in ("kB", "MB", "GB", "TB", "PB"):  # noqa: B007  the last one stays
+        number /= 1000
+        if number < 999.5:
+            break
+    return f"{number:.3g} {unit}"
+
+
+def _amount(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def _moment(text: str | None) -> str:
+    """A time of day to the minute, in UTC; what is none stays as it is."""
+    try:
+        found = datetime.fromisoformat(text or "")
+    except ValueError:
+        return text or ""
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _query(values: Mapping[str, Any], **changed: Any) -> str:
+    """A query string of these values with some changed; None takes one out."""
+    kept = {name: value for name, value in {**values, **changed}.items() if value not in (None, "")}
+    return f"?{urlencode(kept)}" if kept else "?"

@@ -1,0 +1,204 @@
+"""Pipelines as Prefect deployments: one each, with the schedule and the trigger that it declares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prefect import serve
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
+from prefect.events import DeploymentEventTrigger
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.flows import Flow
+from prefect.schedules import Schedule as PrefectSchedule
+from prefect.types.entrypoint import EntrypointType
+
+from crucible_lineage.errors import InputError, RunError
+from crucible_lineage.flows.pipelines import run_pipeline
+from crucible_lineage.flows.process_new import process_new
+from crucible_lineage.pipeline.spec import PipelineSpec, Schedule, Trigger
+from crucible_lineage.tasks.sessions import CrucibleConnection
+
+__all__ = ["Deployed", "Request", "deploy", "remove", "serve_pipelines"]
+
+SLUG = "declared"  # of the one schedule that a declaration has
+ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)  # of intervals: deploying again does not move the ticks
+FLOWS: tuple[Flow[Any, Any], ...] = (run_pipeline, process_new)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A pipeline to be deployed: where its declaration is found by whoever runs it, and at which Crucible it works.
+
+    With `only_new`, the deployment runs the flow `process-new`, which parks what fails again and again. `limit` is how
+    many of its runs may go on at once; the others wait.
+    """
+
+    spec: PipelineSpec
+    location: str
+    crucible: CrucibleConnection | None = None
+    only_new: bool = False
+    limit: int | None = None
+
+    @property
+    def flow(self) -> Flow[Any, Any]:
+        """The flow that runs."""
+        return process_new if self.only_new else run_pipeline
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """In words, when it runs."""
+        return _in_words(self.spec)
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A deployment as it stands: its full name, and in words when it runs."""
+
+    name: str
+    id: str
+    runs: tuple[str, ...]
+    created: bool
+
+
+def deploy(requests: Sequence[Request], pool: str) -> list[Deployed]:
+    """Each pipeline has just one deployment, with the schedule and trigger that it declares now, and no other.
+
+    Whether a deployment is paused stays as it was. InputError, before anything is changed, if there is no such pool.
+    """
+    _require_unique(requests)
+    with get_client(sync_client=True) as client:
+        _require_pool(client, pool)
+        return [_deployed(client, request, pool) for request in requests]
+
+
+def remove(pipelines: Sequence[str]) -> dict[str, list[str]]:
+    """By pipeline, the deployments that were there and are gone, with their schedules, triggers and runs to come."""
+    with get_client(sync_client=True) as client:
+        return {name: [flow.name for flow in FLOWS if _removed(client, flow.name, name)] for name in pipelines}
+
+
+def serve_pipelines(requests: Sequence[Request]) -> None:
+    """Runs the pipelines when they are due, until it is stopped; it pauses them then."""
+    _require_unique(requests)
+    serve(*(_deployment(request, paused=False) for request in requests))
+
+
+def _deployed(client: SyncPrefectClient, request: Request, pool: str) -> Deployed:
+    existing = _find(client, request.flow.name, request.spec.pipeline)
+    deployment = _deployment(request)
+    try:
+        made = str(deployment.apply(work_pool_name=pool))
+    except DeploymentApplyError as error:
+        raise RunError(f"deploy pipeline {request.spec.pipeline}: {error}") from error
+    _drop_other_schedules(client, request)
+    for other in FLOWS:
+        if other is not request.flow:
+            _removed(client, other.name, request.spec.pipeline)
+    return Deployed(f"{request.flow.name}/{request.spec.pipeline}", made, request.runs, existing is None)
+
+
+def _deployment(request: Request, *, paused: bool | None = None) -> RunnerDeployment:
+    spec = request.spec
+    parameters: dict[str, Any] = {"pipeline": request.location}
+    if request.crucible is not None:
+        parameters["crucible"] = request.crucible.model_dump(exclude_none=True)
+    # No run is cancelled because another one goes on: what it was started for may have come after that one had looked.
+    limit = request.limit and ConcurrencyLimitConfig(
+        limit=request.limit, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE
+    )
+    deployment = request.flow.to_deployment(
+        name=spec.pipeline,
+        description=spec.description or f"Pipeline {spec.pipeline} of project {spec.project}.",
+        tags=["crucible", f"project:{spec.project}"],
+        parameters=parameters,
+        schedules=[_schedule(spec.schedule)] if spec.schedule else None,
+        triggers=[_trigger(spec, spec.trigger)] if spec.trigger else [],
+        concurrency_limit=limit,
+        paused=paused,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    assert isinstance(deployment, RunnerDeployment)
+    return deployment
+
+
+def _schedule(declared: Schedule) -> PrefectSchedule:
+    return PrefectSchedule(
+        cron=declared.cron,
+        interval=timedelta(seconds=declared.interval) if declared.interval else None,
+        rrule=declared.rrule,
+        timezone=declared.timezone,
+        anchor_date=ANCHOR,
+        slug=SLUG,
+    )
+
+
+def _trigger(spec: PipelineSpec, declared: Trigger) -> DeploymentEventTrigger:
+    """The trigger of one event: each that matches starts a run; those of other projects do not."""
+    return DeploymentEventTrigger(
+        name=f"{spec.pipeline} on {declared.event}",
+        description=f"Runs the pipeline {spec.pipeline} when {declared.event} tells of matching data.",
+        expect={declared.event},
+        match={"project_id": spec.project, **declared.match},
+        threshold=1,
+        within=timedelta(0),
+    )
+
+
+def _in_words(spec: PipelineSpec) -> tuple[str, ...]:
+    words = []
+    if declared := spec.schedule:
+        when = f"cron {declared.cron}" if declared.cron else declared.rrule or f"every {declared.interval:g} s"
+        words.append(f"{when} ({declared.timezone})")
+    if spec.trigger:
+        match = ", ".join(f"{name}={value}" for name, value in spec.trigger.match.items())
+        words.append(f"on {spec.trigger.event}" + (f" with {match}" if match else ""))
+    return tuple(words)
+
+
+def _drop_other_schedules(client: SyncPrefectClient, request: Request) -> None:
+    """A schedule that is no longer declared is gone."""
+    existing = _find(client, request.flow.name, request.spec.pipeline)
+    if existing is None:
+        return
+    for schedule in existing.schedules:
+        if schedule.slug != SLUG or request.spec.schedule is None:
+            client.delete_deployment_schedule(existing.id, schedule.id)
+
+
+def _removed(client: SyncPrefectClient, flow: str, name: str) -> bool:
+    existing = _find(client, flow, name)
+    if existing is None:
+        return False
+    client.delete_resource_owned_automations(f"prefect.deployment.{existing.id}")
+    client.delete_deployment(existing.id)
+    return True
+
+
+def _find(client: SyncPrefectClient, flow: str, name: str) -> DeploymentResponse | None:
+    try:
+        return client.read_deployment_by_name(f"{flow}/{name}")
+    except ObjectNotFound:
+        return None
+
+
+def _require_pool(client: SyncPrefectClient, pool: str) -> None:
+    try:
+        client.read_work_pool(pool)
+    except ObjectNotFound:
+        make = f"prefect work-pool create {pool} --type process"
+        raise InputError(f"this Prefect server has no work pool {pool!r}; make one: {make}") from None
+    except PrefectHTTPStatusError as error:
+        raise RunError(f"ask Prefect for the work pool {pool!r}: {error}") from error
+
+
+def _require_unique(requests: Sequence[Request]) -> None:
+    names = [request.spec.pipeline for request in requests]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two of the files declare a pipeline {name!r}; its name is that of its deployment")

@@ -1,0 +1,159 @@
+"""What a run has to look at: what was created since the last one had looked, or everything.
+
+The mark stands at the creation of the oldest dataset that is not settled, that is, whose results are neither there nor
+given up; so what was incomplete, failed, or came late is looked at again. A full look follows when the declaration,
+the code or another input has changed, and in any case every so often: it also finds datasets that came to match the
+selection later, and results that were deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from crucible_lineage.ids import canonical_json
+from crucible_lineage.logbook import Logbook
+from crucible_lineage.pipeline.bind import BoundPipeline
+from crucible_lineage.pipeline.input_spec import SelectInput
+from crucible_lineage.pipeline.result import EXECUTED, REUSED, RunResult
+from crucible_lineage.provenance import is_complete, read_record
+from crucible_lineage.session import Session
+
+__all__ = ["Newest", "each_selection", "narrowed"]
+
+OVERLAP = timedelta(minutes=2)  # a record with an earlier time may become visible after one with a later time
+_MFID = re.compile(r"\b[0-9a-z]{26}\b")
+
+
+def each_selection(pipeline: BoundPipeline) -> str | None:
+    """The input whose datasets are selected and processed each by itself, so that some of them can be left out.
+
+    None if there is no such input, or if a step takes all of them together.
+    """
+    each = [name for name, declared in pipeline.spec.inputs.items() if declared.each and not declared.match]
+    if len(each) != 1 or not isinstance(pipeline.spec.inputs[each[0]], SelectInput):
+        return None
+    (name,) = each
+    dependent = {name, *(other for other, declared in pipeline.spec.inputs.items() if declared.partner == name)}
+    for step in pipeline.steps.values():  # in an order in which they can run
+        sources = {source.source for given in step.sources.values() for source in given}
+        if sources & dependent:
+            if name not in step.dimensions:
+                return None
+            dependent.add(step.name)
+    return name
+
+
+def narrowed(pipeline: BoundPipeline, name: str, filters: Mapping[str, Any]) -> BoundPipeline:
+    """The pipeline for those datasets of its selection that match these filters, too."""
+    declared = pipeline.spec.inputs[name]
+    assert isinstance(declared, SelectInput)
+    merged = {**declared.select, **filters}
+    for key in ("creation_time_gte", "modification_time_gte"):
+        if key in declared.select and key in filters:
+            merged[key] = max(_moment(declared.select[key]), _moment(filters[key])).isoformat()
+    inputs = {**pipeline.spec.inputs, name: declared.model_copy(update={"select": merged})}
+    return replace(pipeline, spec=pipeline.spec.model_copy(update={"inputs": inputs}))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A dataset of the selection, as it was before the run."""
+
+    created: datetime
+    complete: bool
+    supersedes: str | None
+
+
+class Newest:
+    """The looks of one pipeline at its selection; `name` is the input."""
+
+    def __init__(self, pipeline: BoundPipeline, name: str, session: Session, sweep_every: timedelta) -> None:
+        self.pipeline = pipeline
+        self.name = name
+        self.session = session
+        self.logbook = Logbook.of(session)
+        self.sweep_every = sweep_every
+        self.mark_name = f"process-new {pipeline.spec.project} {pipeline.name}"
+        self.mark = self.logbook.mark(self.mark_name)
+        self.started = datetime.now(UTC)
+        self._seen: dict[str, _Seen] = {}
+
+    @property
+    def is_full(self) -> bool:
+        """True if everything has to be looked at."""
+        mark = self.mark
+        if not mark.get("since") or mark["code"] != _code(self.pipeline):
+            return True
+        return self.started - _moment(mark["swept"]) >= self.sweep_every
+
+    def look(self, *, full: bool) -> BoundPipeline:
+        """The pipeline for what has to be looked at now."""
+        since = {} if full else {"creation_time_gte": self.mark["since"]}
+        pipeline = narrowed(self.pipeline, self.name, since)
+        declared = pipeline.spec.inputs[self.name]
+        assert isinstance(declared, SelectInput)
+        filters = {"project_id": pipeline.spec.project, **declared.select}
+        for dataset in self.session.client.datasets.iter(**filters, include_metadata=True):
+            record = read_record(dataset.scientific_metadata)
+            self._seen[dataset.unique_id] = _Seen(
+                created=_moment(dataset.creation_time or self.started),
+                complete=record is None or is_complete(record),
+                supersedes=(record or {}).get("supersedes"),
+            )
+        return pipeline
+
+    def has_other_inputs(self, result: RunResult) -> bool:
+        """True if another input than the selection has changed since the last look, so that all has to be redone."""
+        return bool(self.mark) and self.mark["others"] != self._others(result)
+
+    def note(self, result: RunResult, parked: Iterable[str], *, full: bool) -> None:
+        """The next run starts where this one left off. `parked` are instances that are left alone on purpose."""
+        swept = self.started.isoformat() if full else self.mark["swept"]
+        mark = {"swept": swept, "code": _code(self.pipeline), "others": self._others(result)}
+        since = self._since(result, set(parked))
+        self.logbook.set_mark(self.mark_name, {**mark, "since": since.isoformat() if since else self.mark.get("since")})
+
+    def _since(self, result: RunResult, parked: set[str]) -> datetime | None:
+        if not self._seen:
+            return None
+        newest = max(seen.created for seen in self._seen.values())
+        replaced = {seen.supersedes for seen in self._seen.values() if seen.complete}
+        ready = set(result.inputs.get(self.name, ())) - self._unfinished(result, parked)
+        waiting = (
+            seen.created
+            for mfid, seen in self._seen.items()
+            if mfid not in ready and mfid not in replaced and newest - seen.created < self.sweep_every
+        )
+        return min(waiting, default=newest) - OVERLAP
+
+    def _unfinished(self, result: RunResult, parked: set[str]) -> set[str]:
+        """The datasets about which a step failed or was skipped, though no step about them is parked."""
+        given_up = {mfid for name in parked for mfid in _MFID.findall(name)}
+        bad = (name for name, outcome in result.outcomes.items() if outcome not in (EXECUTED, REUSED))
+        return {mfid for name in bad for mfid in _MFID.findall(name)} - given_up
+
+    def _others(self, result: RunResult) -> str:
+        return _digest({name: list(mfids) for name, mfids in result.inputs.items() if name != self.name})
+
+
+def _code(pipeline: BoundPipeline) -> str:
+    """What the declaration and the code come down to."""
+    steps = {
+        name: [[variant.inspection.code.fingerprint, variant.inspection.params] for variant in step.variants]
+        for name, step in pipeline.steps.items()
+    }
+    return _digest([pipeline.spec.digest, steps])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def _moment(value: str | datetime) -> datetime:
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

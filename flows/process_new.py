@@ -1,0 +1,144 @@
+"""The flow that processes what is new: datasets that match a pipeline's selection and have not got its results yet.
+
+Each run looks at what was created since the last one had looked, and every so often at everything. Nothing depends on
+that: whether a result is there is said by its id, so runs may be doubled, missed, or go on at the same time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.flows.artifacts import leave_artifacts
+from crucible_lineage.flows.newest import Newest, each_selection, narrowed
+from crucible_lineage.flows.parking import Parking
+from crucible_lineage.flows.pipelines import PrefectEngine
+from crucible_lineage.logbook import Logbook
+from crucible_lineage.pipeline.bind import BoundPipeline, bind_file
+from crucible_lineage.pipeline.input_spec import located
+from crucible_lineage.pipeline.result import EXECUTED, REUSED, RunResult, StepEvent
+from crucible_lineage.pipeline.run import run_pipeline
+from crucible_lineage.session import Session
+from crucible_lineage.tasks.events import tell_failed, tell_reused
+from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
+
+__all__ = ["process_new"]
+
+
+def _run_name() -> str:
+    return f"new in {Path(flow_run.parameters['pipeline']).stem}"
+
+
+@flow(name="process-new", flow_run_name=_run_name, persist_result=False)
+def process_new(
+    pipeline: str,
+    since: datetime | None = None,
+    select: dict[str, Any] | None = None,
+    crucible: CrucibleConnection | None = None,
+    most_failures: Annotated[int, Field(ge=1)] = 3,
+    sweep_hours: Annotated[float, Field(ge=0)] = 24.0,
+) -> State[Any]:
+    """Completed if every dataset of a pipeline's selection has its results, is parked, or is not ready yet.
+
+    Failed if a step failed that is not parked. Looks at new datasets only, or at all where that does not do.
+
+    Args:
+        pipeline: Path of the declaration, or package:NAME/PATH for one in an installed package.
+        since: Look at datasets created since then. By default, at those created since the last look.
+        select: Filters beside those of the pipeline's selection, as in {"session_name": "2026-11"}.
+        crucible: Which Crucible. By default, the environment where the flow runs says so.
+        most_failures: A result that failed so often is parked until its code, parameters or inputs change.
+        sweep_hours: How often everything is looked at, and not only what is new.
+    """
+    session = session_for(crucible)
+    bound = bind_file(located(pipeline), session.store)
+    get_run_logger().info(session.settings.describe())
+    processing = _Processing(session, crucible, most_failures)
+    if since is not None or select:
+        result = processing.run(_chosen(bound, since, select or {}))
+    elif name := each_selection(bound):
+        result = _since_last(processing, Newest(bound, name, session, timedelta(hours=sweep_hours)))
+    else:
+        result = processing.run(bound)
+    return processing.state(result)
+
+
+def _chosen(bound: BoundPipeline, since: datetime | None, select: dict[str, Any]) -> BoundPipeline:
+    name = each_selection(bound)
+    if name is None:
+        raise InputError(
+            f"pipeline {bound.name!r} has no input with `select` and `each` whose datasets are processed one by one; "
+            "run it without since and select"
+        )
+    return narrowed(bound, name, {**select, **({"creation_time_gte": since.isoformat()} if since else {})})
+
+
+def _since_last(processing: _Processing, newest: Newest) -> RunResult:
+    full = newest.is_full
+    result = processing.run(newest.look(full=full))
+    if not full and newest.has_other_inputs(result):
+        full = True
+        result = processing.run(newest.look(full=True))
+    newest.note(result, processing.parking.parked, full=full)
+    return result
+
+
+class _Processing:
+    """Runs on Prefect with parking; one flow run may need two of them."""
+
+    def __init__(self, session: Session, crucible: CrucibleConnection | None, most_failures: int) -> None:
+        self.session = session
+        self.crucible = crucible
+        self.logbook = Logbook.of(session)
+        self.most = most_failures
+        self.parking = self._new_parking()
+
+    def run(self, bound: BoundPipeline) -> RunResult:
+        """The result of a run; what it made is told and shown."""
+        logger = get_run_logger()
+        self.parking = self._new_parking()
+
+        def listen(event: StepEvent) -> None:
+            if event.outcome != REUSED and event.step not in self.parking.parked:
+                logger.info("%s: %s %s", event.step, event.outcome, event.detail)
+            if event.step in self.parking.failed:
+                tell_failed(bound.name, bound.spec.project, event)
+
+        result = run_pipeline(bound, self.session, lambda: self.parking, listen)
+        tell_reused(result)
+        made = {name: outputs for name, outputs in result.datasets.items() if result.outcomes[name] == EXECUTED}
+        if made:
+            leave_artifacts(replace(result, datasets=made), self.session)
+        return result
+
+    def state(self, result: RunResult) -> State[Any]:
+        """What the flow run ends with."""
+        counts = Counter(result.outcomes.values())
+        told = [f"{counts[EXECUTED]} executed", f"{counts[REUSED]} reused"]
+        if parked := self.parking.parked:
+            told.append(f"{len(parked)} parked (see crucible-lineage status)")
+        if failed := self.parking.failed:
+            told.append(f"{len(failed)} failed")
+        touched = {*failed, *parked}
+        waiting = [name for name in result.errors if name not in touched and result.outcomes[name] != "skipped"]
+        if waiting:
+            told.append(f"{len(waiting)} not ready ({waiting[0]}: {result.errors[waiting[0]]})")
+        message = f"pipeline {result.pipeline}: {', '.join(told)}"
+        if failed:
+            reasons = "; ".join(f"{name}: {error}" for name, error in list(failed.items())[:10])
+            return Failed(message=f"{message}: {reasons}")
+        return Completed(message=message, data={**result.to_json(), "parked": sorted(parked)})
+
+    def _new_parking(self) -> Parking:
+        return Parking(PrefectEngine(self.session, self.crucible), self.logbook, self.most)

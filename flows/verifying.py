@@ -1,0 +1,59 @@
+"""The flow that verifies a project: whether all is still as the provenance records say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed
+
+from crucible_lineage.lineage.labels import plain
+from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
+from crucible_lineage.verify import Verification
+from crucible_lineage.verify import verify_project as verify
+
+__all__ = ["verify_project"]
+
+MOST_ROWS = 500
+
+
+@flow(name="verify-project", flow_run_name="verify {project}", persist_result=False)
+def verify_project(project: str, read_bytes: bool = False, crucible: CrucibleConnection | None = None) -> State[Any]:
+    """Completed if nothing was found; Failed with the findings, and a table of them, if something is not as recorded.
+
+    Changes nothing in Crucible.
+
+    Args:
+        project: The project's name in Crucible.
+        read_bytes: Download every file and hash it, too.
+        crucible: Which Crucible. By default, the environment where the flow runs says so.
+    """
+    session = session_for(crucible)
+    logger = get_run_logger()
+    logger.info(session.settings.describe())
+    found = verify(session, project, read_bytes=read_bytes)
+    looked_at = f"{found.datasets} datasets ({found.records} with a record), {found.files} files"
+    if not found.findings:
+        return Completed(message=f"project {project}: no findings in {looked_at}", data=found.to_json())
+    for finding in found.findings[:MOST_ROWS]:
+        logger.error("%s: %s", finding.check, plain(finding.message))
+    _leave_table(project, found)
+    first = plain(found.findings[0].message)
+    return Failed(message=f"project {project}: {len(found.findings)} findings in {looked_at}; the first: {first}")
+
+
+def _leave_table(project: str, found: Verification) -> None:
+    rows = [
+        {
+            "class": finding.check,
+            "severity": finding.severity,
+            "datasets": " ".join(finding.ids),
+            "what": plain(finding.message),
+            "way out": finding.command,
+        }
+        for finding in found.findings[:MOST_ROWS]
+    ]
+    create_table_artifact(table=rows, key="findings", description=f"What verification found in project {project}")

@@ -1,0 +1,133 @@
+"""Google Cloud Storage as a source of input files and a place for results, through prefect-gcp's blocks.
+
+`open_gcs` is the entry point `gs` of the group `crucible_lineage.file_sources`; only an address gs://... imports this.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, PreconditionFailed, Unauthorized
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+from prefect.exceptions import PrefectException
+from prefect_gcp import GcpCredentials, GcsBucket  # type: ignore[import-untyped]
+from requests import RequestException
+
+from crucible_lineage.checksums import FileChecksums, crc32c_text
+from crucible_lineage.errors import InputError, RunError
+from crucible_lineage.pipeline.remote import RemoteFile
+
+__all__ = ["GcsFiles", "open_gcs"]
+
+CREDENTIALS = "gcp-credentials/"
+FIELDS = "items(name,generation,size,crc32c),nextPageToken"
+
+
+def open_gcs(block: str | None) -> GcsFiles:
+    """Files in Google's storage, with the access of a block: `NAME` of a GcsBucket, or `gcp-credentials/NAME`.
+
+    Without a block, with the application default credentials of this machine.
+    """
+    if block is None:
+        try:
+            return GcsFiles(GcpCredentials().get_cloud_storage_client())
+        except DefaultCredentialsError as error:
+            raise InputError(
+                "this machine has no Google credentials for gs://; name a GcsBucket block with `block: NAME`, or run "
+                "`gcloud auth application-default login`"
+            ) from error
+    try:
+        if block.startswith(CREDENTIALS):
+            credentials = GcpCredentials.load(block.removeprefix(CREDENTIALS), _sync=True)
+            return GcsFiles(credentials.get_cloud_storage_client())
+        bucket = GcsBucket.load(block, _sync=True)
+        return GcsFiles(bucket.gcp_credentials.get_cloud_storage_client(), bucket.bucket)
+    except (ValueError, PrefectException) as error:
+        name = block if block.startswith(CREDENTIALS) else f"gcs-bucket/{block}"
+        raise InputError(
+            f"there is no usable block {name} at this Prefect server: {error}\nmake one, or correct the name"
+        ) from error
+
+
+class GcsFiles:
+    """A `FileSource`. With `only`, the addresses of one bucket."""
+
+    def __init__(self, client: Any, only: str | None = None) -> None:
+        self._client = client
+        self._only = only
+
+    def find(self, url: str, generation: str | None) -> RemoteFile | None:
+        """The object at this address, now or in that generation; None if there is none."""
+        bucket, name = self._parts(url)
+        with _told(f"look for {url}"):
+            blob = self._client.bucket(bucket).get_blob(name, generation=int(generation) if generation else None)
+        return _remote(url, blob) if blob else None
+
+    def list(self, start: str) -> Iterator[RemoteFile]:
+        """All objects whose address begins like this, a thousand a call."""
+        bucket, prefix = self._parts(start)
+        with _told(f"list {start}*"):
+            for blob in self._client.list_blobs(bucket, prefix=prefix, fields=FIELDS):
+                yield _remote(f"gs://{bucket}/{blob.name}", blob)
+
+    def fetch(self, file: RemoteFile, write: Callable[[bytes], object]) -> None:
+        """The bytes of that generation, as they are stored; a broken connection is taken up where it broke."""
+        bucket, name = self._parts(file.url)
+        blob = self._client.bucket(bucket).blob(name, generation=int(file.generation))
+        with _told(f"download {file.address}"):
+            blob.download_to_file(_Stream(write), raw_download=True, checksum=None)  # the caller checks
+
+    def put(self, path: Path, url: str, checksums: FileChecksums) -> RemoteFile:
+        """The object is at this address. Nothing is ever overwritten: the same content is left as it is."""
+        bucket, name = self._parts(url)
+        blob = self._client.bucket(bucket).blob(name)
+        blob.metadata = {"sha256": checksums.sha256}
+        with _told(f"upload {url}"):
+            try:
+                blob.upload_from_filename(path, if_generation_match=0, checksum="crc32c")
+            except PreconditionFailed as error:  # it is there: from an earlier try, or something else
+                blob.reload()
+                if (blob.size, blob.crc32c) != (checksums.size, crc32c_text(checksums.crc32c)):
+                    raise InputError(
+                        f"{url} is taken by other content, which was left as it is; publish to another address"
+                    ) from error
+        return _remote(url, blob)
+
+    def _parts(self, url: str) -> tuple[str, str]:
+        bucket, _, name = url.removeprefix("gs://").partition("/")
+        if self._only and bucket != self._only:
+            raise InputError(f"{url}: the block gives access to the bucket {self._only!r}, not to {bucket!r}")
+        return bucket, name
+
+
+class _Stream:
+    """What the Google library writes into."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+
+    def write(self, block: bytes) -> int:
+        self._write(block)
+        return len(block)
+
+
+def _remote(url: str, blob: Any) -> RemoteFile:
+    crc32c = int.from_bytes(base64.b64decode(blob.crc32c), "big") if blob.crc32c else None
+    return RemoteFile(url, str(blob.generation), int(blob.size), crc32c)
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Errors of Google's libraries become ours. They have been retried for two minutes where that may help."""
+    try:
+        yield
+    except NotFound as error:
+        raise InputError(f"could not {what}: it is not there, or not any more") from error
+    except (Forbidden, Unauthorized) as error:
+        raise InputError(f"could not {what}: these credentials may not ({error.code}); ask for access") from error
+    except (GoogleAPIError, GoogleAuthError, RequestException) as error:
+        raise RunError(f"could not {what}: {type(error).__name__}; run the same again when it is back") from error

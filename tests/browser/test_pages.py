@@ -1,0 +1,352 @@
+"""The pages of `serve` in a real browser: clicked through, read by keyboard and by eye, with no data run as script."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+
+from crucible_lineage.client import CrucibleClient
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
+]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+EVIL = '<script>alert(1)</script><img src=x onerror="alert(1)">'
+AXIS = "Wavenumber axis from neon and silicon"
+CALIBRATED = "Polystyrene, 633 nm (calibrated)"
+
+# What a screen reader needs, computed in the page: the names of what breaks a rule.
+ACCESSIBLE = """() => {
+  const faults = [];
+  const all = selector => [...document.querySelectorAll(selector)];
+  const name = e => (e.getAttribute("aria-label") || e.textContent || "").trim();
+  const say = (rule, e) => faults.push(rule + ": " + e.outerHTML.slice(0, 120));
+  if (!document.documentElement.lang) faults.push("no language");
+  if (!document.title) faults.push("no title");
+  if (all("h1").length !== 1) faults.push(all("h1").length + " h1");
+  for (const landmark of ["header", "main", "footer"])
+    if (all("body > " + landmark).length !== 1) faults.push("not one " + landmark);
+  for (const nav of all("nav, [role=region], section"))
+    if (!nav.getAttribute("aria-label") && !nav.getAttribute("aria-labelledby")) say("unnamed", nav);
+  for (const e of all("[aria-labelledby], [aria-describedby]"))
+    for (const id of (e.getAttribute("aria-labelledby") || e.getAttribute("aria-describedby")).split(" "))
+      if (!document.getElementById(id)) say("dangling reference", e);
+  for (const e of all("input:not([type=hidden]):not([hidden]), select, textarea"))
+    if (!e.labels.length || !name(e.labels[0])) say("no label", e);
+  for (const e of all("img")) if (!e.hasAttribute("alt")) say("no alt", e);
+  for (const e of all("a img")) if (!e.alt && !name(e.closest("a"))) say("link without name", e);
+  for (const e of all("a[href], button")) if (!name(e) && !e.querySelector("img[alt]")) say("no name", e);
+  for (const e of all("iframe")) if (!e.title) say("no title", e);
+  for (const e of all("table")) if (!e.caption || !e.tHead) say("table without caption or head", e);
+  for (const e of all("[tabindex]")) if (e.tabIndex > 0) say("tab order", e);
+  const ids = all("[id]").map(e => e.id);
+  for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) faults.push("twice: " + id);
+  const levels = all("h1, h2, h3, h4").map(e => +e.tagName[1]);
+  levels.forEach((level, at) => { if (at && level > levels[at - 1] + 1) faults.push("heading skipped at " + at); });
+  return faults;
+}"""
+
+# WCAG 2.2, 1.4.3: the contrast of each piece of text with what lies behind it, where that is below 4.5.
+FAINT = """() => {
+  const numbers = text => (text.match(/[\\d.]+/g) || []).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, at) => sum + v * [0.2126, 0.7152, 0.0722][at], 0);
+  const ground = e => {
+    for (; e; e = e.parentElement) {
+      const colour = numbers(getComputedStyle(e).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const faint = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const e = walker.currentNode.parentElement;
+    if (!walker.currentNode.textContent.trim() || !e.getClientRects().length) continue;
+    const [a, b] = [light(numbers(getComputedStyle(e).color)), light(ground(e))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) faint.push(ratio.toFixed(2) + " " + walker.currentNode.textContent.trim().slice(0, 40));
+  }
+  return faint;
+}"""
+REACHABLE = """() => [...document.querySelectorAll("a[href], button, input, select, summary, [tabindex='0'], iframe")]
+  .filter(e => e.type !== "hidden" && e.getClientRects().length && (e.closest("details:not([open])") === null
+    || e.tagName === "SUMMARY")).length"""
+
+
+FOCUSED = """() => {
+  const e = document.activeElement;
+  if (!e || e === document.body) return [null, false];
+  const style = getComputedStyle(e);
+  const seen = style.outlineStyle !== "none" || e.tagName === "IFRAME" || e.matches("input[type=date]");
+  return [[...document.querySelectorAll("*")].indexOf(e), seen];
+}"""
+
+
+@pytest.fixture(scope="module")
+def served(demo_origin, tmp_path_factory):
+    """The demo's data served by the installed command, with a dataset whose every text is markup: (address, key)."""
+    folder = tmp_path_factory.mktemp("pages") / "data"
+    shutil.copytree(demo_origin[0], folder)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crucible_lineage", "serve", "--data", str(folder), "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        told = json.loads(process.stdout.readline())
+        key = (folder / "crucible" / "api_key").read_text().strip()
+        with CrucibleClient(told["url"], key) as client:
+            evil(client, folder)
+        yield told["pages"].rstrip("/"), key
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def evil(client, folder):
+    parent = client.datasets.list(dataset_name=AXIS)[0].unique_id
+    made = client.datasets.create(
+        {"dataset_name": EVIL, "project_id": "demo-raman", "measurement": EVIL, "session_name": EVIL},
+        scientific_metadata={EVIL: EVIL, "deep": {EVIL: [EVIL]}},
+    )
+    client.datasets.add_keyword(made.dsid, EVIL)
+    client.datasets.link_parent_child(parent, made.dsid)
+    picture = b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"><script>alert(1)</script></svg>'
+    client.datasets.add_thumbnail(made.dsid, picture, EVIL)
+    file = folder / "counts.txt"
+    file.write_text("1 2 3\n")
+    client.files.upload(made.dsid, file, filename=EVIL.replace("/", ""))
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium, served):
+    """Opens a browser of its own; whatever it complains about, and each request elsewhere, fails the test."""
+    complaints, contexts = [], []
+
+    def open_browser(*, signed_in=True, scheme="light", width=1280):
+        contexts.append(chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": 860}))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+        page.on("requestfailed", lambda request: complaints.append(f"{request.url} {request.failure}"))
+        page.on(
+            "request", lambda request: request.url.startswith((served[0], "data:")) or complaints.append(request.url)
+        )
+        page.goto(served[0] + "/")
+        if signed_in:
+            page.get_by_label("API key").fill(served[1])
+            page.keyboard.press("Enter")
+            page.wait_for_url(served[0] + "/")
+        return page
+
+    open_browser.complaints = complaints
+    yield open_browser
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def heading(page):
+    return page.locator("h1").inner_text()
+
+
+def test_signing_in_takes_the_right_key_and_out_again(opened, served):
+    page = opened(signed_in=False)
+    assert heading(page) == "Sign in"
+
+    page.get_by_label("API key").fill("wrong")
+    page.get_by_role("button", name="Sign in").click()
+    assert "not known" in page.get_by_role("alert").inner_text()
+    assert any("403" in text for text in opened.complaints)
+    opened.complaints.clear()  # the browser notes each answer of 403
+
+    page.get_by_label("API key").fill(served[1])
+    page.get_by_role("button", name="Sign in").click()
+    assert heading(page) == "Projects"
+    (cookie,) = page.context.cookies()
+    assert cookie["httpOnly"]
+    assert cookie["sameSite"] == "Strict"
+    assert served[1] not in json.dumps(cookie)
+
+    follow(page, page.get_by_role("button", name="Sign out"))
+    page.goto(served[0] + "/projects/demo-raman")
+    assert heading(page) == "Sign in"
+
+
+def test_from_the_projects_to_a_dataset_its_lineage_its_run_and_the_findings(opened):
+    page = opened()
+    page.get_by_role("link", name="Raman calibration demo").click()
+    assert heading(page) == "Raman calibration demo"
+
+    page.get_by_role("link", name=CALIBRATED).click()
+    assert CALIBRATED in heading(page)
+    main = page.locator("main").inner_text()
+    for told in ("calibrate", "calibrated.csv", "Raman Spectroscopy", "Python 3", AXIS, "axis"):
+        assert told in main
+    assert page.locator("figure img").first.evaluate("image => image.naturalWidth") > 100
+    assert page.locator(".drawing img").evaluate("image => image.naturalWidth") > 100
+
+    page.locator(".drawing").click()
+    assert heading(page) == f"Lineage of {CALIBRATED}"
+    frame = page.frame_locator("iframe")
+    frame.locator(".item", has_text="Neon lamp").click()
+    assert "Neon lamp" in frame.locator("#panel h2").inner_text()
+    with page.expect_navigation():
+        frame.get_by_text("All about this dataset").click()
+    assert heading(page).startswith("Neon lamp")
+
+    page.get_by_role("link", name="demo-raman").click()
+    page.get_by_role("link", name="Runs").click()
+    page.locator("tbody a").first.click()
+    assert heading(page).startswith("Run of raman-calibration")
+    assert page.locator("tbody tr").count() == 3
+
+    page.get_by_role("link", name="demo-raman").click()
+    page.get_by_role("link", name="Findings").click()
+    page.wait_for_function("() => !document.title.startsWith('Checking')")
+    assert page.get_by_text("Checked 20").count() == 1
+
+
+def test_a_file_arrives_when_its_name_is_clicked(opened):
+    page = opened()
+    page.get_by_role("link", name="Datasets").click()
+    page.get_by_role("link", name=AXIS).click()
+
+    with page.expect_download() as download:
+        page.get_by_role("link", name="axis.json").click()
+
+    assert json.loads(download.value.path().read_text())
+
+
+def test_searching_and_filtering_leave_what_fits(opened):
+    page = opened()
+    page.goto(page.url + "projects/demo-raman")
+
+    def names():
+        return page.locator("tbody td.name a").all_inner_texts()
+
+    page.get_by_label("Name or MFID").fill("neon lamp")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**?q=neon+lamp**")
+    assert names()[0] == "Neon lamp, 633 nm"
+
+    page.get_by_role("link", name="Clear").click()
+    page.get_by_label("Format").select_option("json")
+    page.get_by_role("button", name="Search").click()
+    assert names() == [AXIS]
+    assert page.get_by_label("Format").input_value() == "json"
+
+    page.get_by_role("link", name="Clear").click()
+    page.get_by_label("Keyword").fill("calibrated")
+    page.get_by_label("Order").select_option("name")
+    page.get_by_role("button", name="Search").click()
+    assert names() == [CALIBRATED]
+
+
+def test_data_that_are_markup_are_shown_and_not_run(opened, served):
+    page = opened()
+    page.goto(served[0] + "/projects/demo-raman")
+    page.get_by_role("link", name=EVIL).click()
+
+    assert EVIL in heading(page)
+    text = page.locator("main").inner_text()
+    assert text.count(EVIL) >= 5
+    assert page.locator("main script").count() == 0
+    page.get_by_role("link", name=EVIL).first.click()  # the keyword
+    assert page.get_by_label("Keyword").input_value() == EVIL
+    page.locator("tbody td.name a").click()
+    picture = page.locator("figure img").get_attribute("src")
+    page.locator(".drawing").click()
+    page.frame_locator("iframe").locator(".item.focus").click()
+    assert EVIL in page.frame_locator("iframe").locator("#panel").inner_text()
+    page.goto(served[0] + picture)  # an SVG with a script, opened by itself
+    assert any("script" in text.lower() for text in opened.complaints), "the browser says what it blocked"
+    assert not any(text == "1" for text in opened.complaints)
+    opened.complaints.clear()
+
+
+def pages(page, base):
+    """Each kind of page, one after the other."""
+    project = "/projects/demo-raman"
+    for path in ("/", "/datasets", project, f"{project}/runs", f"{project}/findings"):
+        page.goto(base + path)
+        page.wait_for_function("() => !document.title.startsWith('Checking')")
+        yield path
+    page.goto(f"{base}{project}/runs")
+    follow(page, page.locator("tbody a").first)
+    yield "run"
+    follow(page, page.locator("tbody td.name a").first)
+    yield "dataset"
+    follow(page, page.locator(".drawing"))
+    page.frame_locator("iframe").locator(".item").first.wait_for()
+    yield "lineage"
+    follow(page, page.get_by_role("button", name="Sign out"))
+    yield "sign in"
+
+
+def follow(page, link):
+    """The page behind a link or button is there, whole."""
+    with page.expect_navigation():
+        link.click()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 360), ("dark", 360)])
+def test_every_page_can_be_read_by_everybody(opened, served, scheme, width):
+    page = opened(scheme=scheme, width=width)
+
+    for name in pages(page, served[0]):
+        assert page.evaluate(ACCESSIBLE) == [], name
+        assert page.evaluate(FAINT) == [], name
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} scrolls sideways"
+
+
+def test_the_keyboard_reaches_everything_in_the_order_of_the_page(opened, served):
+    page = opened()
+
+    for name in pages(page, served[0]):
+        page.locator(".skip").focus()  # the first; on the page to sign in, the key's field has the focus at the start
+        reached = places(page)
+
+        assert len(reached) == page.evaluate(REACHABLE), name
+        assert all(one < other for one, other in pairwise(reached)), name
+
+
+def places(page):
+    """Where in the document the focus is and each Tab leads, until it begins anew; parts of a date count once."""
+    found = []
+    while True:
+        place, shown = page.evaluate(FOCUSED)
+        if place is None or place in found[:-1]:
+            return found
+        assert shown, f"the focus is not seen on element {place}"
+        if found[-1:] != [place]:
+            found.append(place)
+        page.keyboard.press("Tab")
+
+
+def test_the_first_tab_leads_past_the_navigation(opened):
+    page = opened()
+
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+
+    assert page.evaluate("document.activeElement.id") == "content"

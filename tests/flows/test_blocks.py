@@ -1,0 +1,80 @@
+"""The block CrucibleCredentials: registered as users do it, saved, and taken by a flow through its name."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from crucible_lineage.blocks import CrucibleCredentials
+
+KEY = "key-of-the-test-7c1d"
+
+RUN = """
+import json, sys
+from crucible_lineage.blocks import CrucibleCredentials
+from crucible_lineage.flows import run_pipeline
+from crucible_lineage.tasks import CrucibleConnection
+block = CrucibleCredentials(url=sys.argv[2], api_key=sys.argv[3], read_timeout_s=20)
+block.save("lab-crucible", overwrite=True)
+with block.get_client() as client:
+    who = client.account.whoami().user_unique_id
+state = run_pipeline(sys.argv[1], CrucibleConnection(block="lab-crucible", data=sys.argv[4]), return_state=True)
+other = run_pipeline(sys.argv[1], CrucibleConnection(block="no-such-block"), return_state=True)
+print(json.dumps([who, state.type.value, state.message, str(state.state_details.flow_run_id), other.message]))
+"""
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[str]:
+    """The address of an embedded Crucible that runs for others, with a key of ours and the project lab."""
+    from crucible_lineage.client import CrucibleClient
+
+    serving = subprocess.Popen(
+        [sys.executable, "-m", "crucible_lineage", "serve", "--data", str(tmp_path / "service"), "--json"]
+        + ["--api-key", KEY],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert serving.stdout is not None
+    url = json.loads(serving.stdout.readline())["url"]
+    with CrucibleClient(url, KEY) as client:
+        lead = client.account.whoami().user_unique_id
+        client.projects.create(project_id="lab", organization="local", project_lead=lead)
+    yield url
+    serving.terminate()
+    serving.wait(30)
+    serving.stdout.close()
+
+
+def test_a_flow_takes_the_name_of_a_block_and_its_key_is_seen_nowhere(
+    lab: Any, service: str, tmp_path: Path, prefect: Any
+) -> None:
+    from crucible_lineage.client import CrucibleClient
+
+    assert "Crucible Credentials" in prefect.command("block", "register", "-m", "crucible_lineage.blocks")
+    who, state, message, run, refused = prefect.run(RUN, lab.pipeline, service, KEY, tmp_path / "data")
+    assert state == "COMPLETED", message
+    with CrucibleClient(service, KEY) as client:
+        assert client.datasets.count(project_id="lab") == 4
+        assert client.account.whoami().user_unique_id == who
+    flow_run = prefect.post("flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})[0]
+    assert flow_run["parameters"]["crucible"]["block"] == "lab-crucible"
+    tasks = prefect.post("task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+    assert KEY not in json.dumps([flow_run, tasks])
+    assert "there is no usable block crucible-credentials/no-such-block" in refused
+
+
+def test_its_key_is_masked_and_its_address_checked() -> None:
+    block = CrucibleCredentials(url="https://crucible.example/api/", api_key=KEY)
+    assert block.url == "https://crucible.example/api"
+    assert KEY not in repr(block)
+    assert KEY not in block.model_dump_json()
+    with pytest.raises(ValidationError, match="starts with http"):
+        CrucibleCredentials(url="crucible.example", api_key=KEY)

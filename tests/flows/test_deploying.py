@@ -1,0 +1,146 @@
+"""Pipelines deployed as they declare, on a real Prefect server with a real worker."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCHEDULE = "schedule: {cron: '0 2 * * *', timezone: America/Los_Angeles}\n"
+TRIGGER = "trigger: {event: crucible.dataset.created, match: {measurement: count*, kind: raw}}\n"
+
+
+@pytest.fixture
+def declared(lab: Any, selected: Path, request: pytest.FixtureRequest) -> Path:
+    """The pipeline under a name of its own, since the server is shared; it runs every night and on an event."""
+    text = selected.read_text().replace("pipeline: selected", f"pipeline: {lab.module.replace('_', '-')}")
+    path: Path = lab.declare(text + SCHEDULE + TRIGGER, "declared.yaml")
+    return path
+
+
+@pytest.fixture
+def name(lab: Any) -> str:
+    return str(lab.module.replace("_", "-"))
+
+
+@pytest.fixture
+def crucible_lineage(command: Any, prefect: Any) -> Any:
+    """The command line, with Prefect configured."""
+    return lambda *arguments: command(*arguments, **prefect.environment)
+
+
+def test_deploying_twice_makes_one_schedule_and_one_automation_and_removing_takes_them_away(
+    declared: Path, name: str, crucible_lineage: Any, prefect: Any, pool: str
+) -> None:
+    first = json.loads(crucible_lineage("deploy", declared, "--pool", pool, "--json").stdout)["deployments"]
+    again = json.loads(crucible_lineage("deploy", declared, "--pool", pool, "--json").stdout)["deployments"]
+    assert (first[0]["created"], again[0]["created"], again[0]["id"]) == (True, False, first[0]["id"])
+    (deployment,) = prefect.deployments(name)
+    (schedule,) = deployment["schedules"]
+    assert schedule["schedule"] == {"cron": "0 2 * * *", "timezone": "America/Los_Angeles", "day_or": True}
+    assert deployment["entrypoint"] == "crucible_lineage.flows.pipelines.run_pipeline"
+    assert deployment["parameters"] == {"pipeline": str(declared)}
+    (automation,) = prefect.automations(name)
+    assert automation["trigger"]["expect"] == ["crucible.dataset.created"]
+    assert automation["trigger"]["match"] == {"project_id": "lab", "measurement": "count*", "kind": "raw"}
+
+    declared.write_text(declared.read_text().replace(SCHEDULE, "schedule: {interval: 3600}\n").replace(TRIGGER, ""))
+    assert crucible_lineage("deploy", declared, "--pool", pool, "--process-new").returncode == 0
+    (changed,) = prefect.deployments(name)
+    assert changed["entrypoint"] == "crucible_lineage.flows.process_new.process_new", "it is one deployment still"
+    assert [one["schedule"]["interval"] for one in changed["schedules"]] == [3600]
+    assert prefect.automations(name) == []
+
+    declared.write_text(declared.read_text().replace("schedule: {interval: 3600}\n", ""))
+    assert crucible_lineage("deploy", declared, "--pool", pool, "--process-new").returncode == 0
+    assert prefect.deployments(name)[0]["schedules"] == []
+    removed = crucible_lineage("deploy", declared, "--remove")
+    assert removed.stdout == f"{name}: removed (process-new)\n"
+    assert prefect.deployments(name) == []
+    assert crucible_lineage("deploy", declared, "--remove").stdout == f"{name}: it was not deployed\n"
+
+
+def test_a_pipeline_with_faults_is_refused_before_anything_is_changed(
+    declared: Path, name: str, lab: Any, crucible_lineage: Any, prefect: Any, pool: str
+) -> None:
+    broken = lab.declare(declared.read_text().replace(":scale", ":scael"), "broken.yaml")
+    refused = crucible_lineage("deploy", declared, broken, "--pool", pool)
+    assert refused.returncode == 2
+    assert "broken.yaml" in refused.stderr
+    assert "nothing was changed" in refused.stderr
+    twice = crucible_lineage("deploy", declared, declared, "--pool", pool)
+    assert (twice.returncode, "two of the files declare" in twice.stderr) == (2, True)
+    nowhere = crucible_lineage("deploy", declared, "--pool", "no-such-pool")
+    assert nowhere.returncode == 2
+    assert "prefect work-pool create no-such-pool --type process" in nowhere.stderr
+    assert prefect.deployments(name) == []
+
+
+def test_without_a_prefect_server_it_says_how_to_get_one(declared: Path, command: Any, tmp_path: Path) -> None:
+    refused = command("deploy", declared, PREFECT_API_URL="", PREFECT_HOME=str(tmp_path))
+    assert refused.returncode == 2
+    assert "prefect config set PREFECT_API_URL" in refused.stderr
+
+
+def test_a_file_that_arrives_becomes_an_event_that_starts_a_run_that_registers_the_result(
+    declared: Path,
+    name: str,
+    data: Path,
+    tmp_path: Path,
+    crucible_lineage: Any,
+    results: Any,
+    prefect: Any,
+    worker: None,
+    eventually: Any,
+) -> None:
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    assert crucible_lineage("deploy", declared, "--data", data).returncode == 0
+    (deployment,) = prefect.deployments(name)
+    watch = ["watch", "--data", data, "--project", "lab", "--folder", inbox, "--once", "--settle", "0.2"]
+    watch += ["--pattern", "*.txt", "--measurement", "counting", "--data-type", "raw"]
+    assert crucible_lineage(*watch).returncode == 0
+    (inbox / "scan.txt").write_text("1\n2\n")
+    told = crucible_lineage(*watch)
+    assert told.returncode == 0, told.stderr
+    assert "told crucible.dataset.created" in told.stdout
+    assert "told crucible.dataset.created" not in crucible_lineage(*watch).stdout, "each is told once"
+    (run,) = eventually(lambda: prefect.runs(deployment["id"], "AUTOMATION"))
+    eventually(lambda: prefect.runs(deployment["id"], "AUTOMATION")[0]["state_type"] == "COMPLETED")
+    assert list(results().values()) == [[3]]
+    events = prefect.post("events/filter", {"filter": {"event": {"prefix": ["crucible.step", "prefect.asset"]}}})
+    mine = [event for event in events["events"] if event["resource"].get("pipeline") == name]
+    assert [event["event"] for event in mine] == ["crucible.step.materialized"]
+    assets = [event for event in events["events"] if event.get("payload", {}).get("pipeline") == name]
+    assert [event["event"] for event in assets] == ["prefect.asset.materialization.succeeded"]
+    outputs = [part["prefect.resource.id"] for part in mine[0]["related"] if part["prefect.resource.role"] == "output"]
+    assert assets[0]["resource"]["prefect.resource.id"].rpartition("/")[2] == outputs[0].rpartition(".")[2]
+    assert len(prefect.runs(deployment["id"], "AUTOMATION")) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it is ended by SIGINT")
+def test_served_from_one_process_a_pipeline_runs_by_its_schedule_and_is_paused_when_that_ends(
+    lab: Any, declared: Path, name: str, data: Path, registered: Any, results: Any, prefect: Any, eventually: Any
+) -> None:
+    (raw,) = registered("1\n")
+    declared.write_text(declared.read_text().replace(SCHEDULE, "schedule: {interval: 5}\n").replace(TRIGGER, ""))
+    serving = subprocess.Popen(
+        [sys.executable, "-m", "crucible_lineage", "serve-pipelines", str(declared), "--data", str(data)],
+        env={**prefect.environment, "PREFECT_RUNNER_POLL_FREQUENCY": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        (deployment,) = eventually(lambda: prefect.deployments(name))
+        eventually(lambda: any(run["state_type"] == "COMPLETED" for run in prefect.runs(deployment["id"])))
+    finally:
+        serving.send_signal(signal.SIGINT)
+        out, _ = serving.communicate(timeout=60)
+    assert results() == {raw: [3]}, out
+    assert prefect.deployments(name)[0]["paused"]

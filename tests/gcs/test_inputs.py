@@ -1,0 +1,214 @@
+"""Pipelines whose measured files lie in a bucket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.fetching import cached_file
+from crucible_lineage.pipeline.raw import existing_dataset
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+ONE = """
+pipeline: from-bucket
+project: lab
+inputs:
+  first: {file: "gs://beamline-raw/run7/first.txt", timestamp: "2024-05-01T12:00:00Z"MORE}
+steps:
+  scaled:
+    uses: LABMODULE:scale
+    inputs: {counts: first}
+"""
+EACH = """
+pipeline: all-from-bucket
+project: lab
+inputs:
+  scan: {file: "gs://beamline-raw/run7/*.txt", each: true, known_since: "2024-05-01T12:00:00Z"}
+steps:
+  scaled:
+    uses: LABMODULE:scale
+    inputs: {counts: scan}
+"""
+
+
+def downloads(fake: Any) -> list[str]:
+    return [target for method, target, *_ in fake.requests if method == "GET" and "alt=media" in target]
+
+
+def result_of(session: Session, mfid: str, folder: Path) -> str:
+    (path,) = session.client.datasets.download(mfid, folder)
+    return path.read_text()
+
+
+def test_a_file_in_a_bucket_is_registered_with_its_generation_and_processed(
+    any_bucket: Any, lab: Any, run: Any, session: Session, tmp_path: Path
+) -> None:
+    any_bucket.put("run7/first.txt", "1\n2\n")
+    ran = run(lab.declare(ONE.replace("MORE", "")))
+    assert ran.ok, ran.errors
+    (raw,) = ran.inputs["first"]
+    assert result_of(session, ran.datasets["scaled"]["out"], tmp_path / "out") == "2.0\n4.0"
+    assert result_of(session, raw, tmp_path / "raw") == "1\n2\n"
+    noted = (session.client.metadata.get(raw) or {})["remote_files"]["first.txt"]
+    assert (noted["bucket"], noted["name"]) == ("beamline-raw", "run7/first.txt")
+    assert int(noted["generation"]) > 0
+
+
+def test_the_same_file_on_disk_is_the_same_dataset(bucket: Any, lab: Any, run: Any) -> None:
+    bucket.put("run7/first.txt", "1\n2\n3\n")
+    remote = run(lab.declare(ONE.replace("MORE", "")))
+    local = run(lab.declare(ONE.replace("MORE", "").replace("gs://beamline-raw/run7/", "")))
+    assert remote.inputs == local.inputs
+    assert local.executed == []
+
+
+def test_every_object_that_fits_a_pattern_is_an_input(any_bucket: Any, lab: Any, run: Any) -> None:
+    for name in ("run7/a.txt", "run7/b.txt", "run7/deeper/c.txt", "run7/notes.md", "run8/d.txt"):
+        any_bucket.put(name, "1")
+    ran = run(lab.declare(EACH))
+    assert sorted(ran.datasets) == ["scaled[a.txt]", "scaled[b.txt]"]
+    any_bucket.put("run7/e.txt", "7")
+    assert run(lab.declare(EACH)).executed == ["scaled[e.txt]"]
+
+
+def test_two_stars_go_into_folders(bucket: Any, lab: Any, run: Any) -> None:
+    for name in ("run7/a.txt", "run7/deeper/c.txt", "run8/d.txt"):
+        bucket.put(name, "1")
+    ran = run(lab.declare(EACH.replace("run7/*.txt", "run7/**/*.txt")))
+    assert sorted(ran.datasets) == ["scaled[a.txt]", "scaled[c.txt]"]
+
+
+def test_an_unchanged_object_is_downloaded_once(fake: Any, bucket: Any, lab: Any, run: Any) -> None:
+    bucket.put("run7/a.txt", "1")
+    bucket.put("run7/b.txt", "2")
+    path = lab.declare(EACH)
+    run(path)
+    seen = len(fake.requests)
+    assert len(downloads(fake)) == 2
+    assert run(path).executed == []
+    assert len(downloads(fake)) == 2
+    assert len(fake.requests) == seen + 1, "one listing is all that is asked"
+
+
+def test_new_bytes_are_a_new_input_and_a_new_generation_of_the_same_bytes_is_not(
+    any_bucket: Any, lab: Any, run: Any
+) -> None:
+    path = lab.declare(ONE.replace("MORE", ""))
+    any_bucket.put("run7/first.txt", "1")
+    before = run(path)
+    any_bucket.put("run7/first.txt", "1")
+    same = run(path)
+    any_bucket.put("run7/first.txt", "2")
+    changed = run(path)
+    assert (same.inputs, same.executed) == (before.inputs, [])
+    assert changed.inputs != before.inputs
+    assert changed.executed == ["scaled"]
+
+
+def test_a_broken_download_is_taken_up_where_it_broke(
+    fake: Any, bucket: Any, lab: Any, run: Any, session: Session, tmp_path: Path
+) -> None:
+    content = "\n".join(map(str, range(400_000)))
+    bucket.put("run7/first.txt", content)
+    fake.fault("cut", method="GET", path="alt=media", bytes=1_000_000)
+    fake.fault("status", method="GET", path="run7%2Ffirst", status=503)
+    ran = run(lab.declare(ONE.replace("MORE", "")))
+    assert result_of(session, ran.inputs["first"][0], tmp_path) == content
+    assert sum(fault.hits for fault in fake.faults) == 2
+
+
+def test_other_bytes_than_the_storage_says_are_not_kept(fake: Any, bucket: Any, lab: Any, run: Any) -> None:
+    bucket.put("run7/first.txt", "1234")
+    stored = fake.object("beamline-raw", "run7/first.txt")
+    fake.path_of(stored).write_text("1235")
+    with pytest.raises(Exception, match=r"arrived with CRC32C .*, the storage has"):
+        run(lab.declare(ONE.replace("MORE", "")))
+
+
+def test_a_file_catalogued_by_reference_stays_in_its_bucket_and_is_fetched_for_the_step(
+    any_bucket: Any, lab: Any, run: Any, session: Session, tmp_path: Path
+) -> None:
+    any_bucket.put("run7/first.txt", "5")
+    ran = run(lab.declare(ONE.replace("MORE", ", copy: false")))
+    assert ran.ok, ran.errors
+    (raw,) = ran.inputs["first"]
+    (file,) = session.client.datasets.list_files(raw)
+    assert (file.storage_backend, file.size) == ("gs", 1)
+    assert (file.storage_path or "").startswith("gs://beamline-raw/run7/first.txt#")
+    assert result_of(session, ran.datasets["scaled"]["out"], tmp_path / "out") == "10.0"
+    session.cache.evict(str(file.sha256_hash))
+    again = run(lab.declare(ONE.replace("MORE", ", copy: false") + "    params: {factor: 3}\n"))
+    assert again.ok, again.errors
+    assert result_of(session, again.datasets["scaled"]["out"], tmp_path / "again") == "15.0"
+
+
+def test_a_referenced_file_that_was_overwritten_is_not_used(bucket: Any, lab: Any, run: Any, session: Session) -> None:
+    bucket.put("run7/first.txt", "5")
+    ran = run(lab.declare(ONE.replace("MORE", ", copy: false")))
+    (raw,) = ran.inputs["first"]
+    session.cache.evict(str(session.client.datasets.list_files(raw)[0].sha256_hash))
+    bucket.put("run7/first.txt", "6")
+    declared = lab.declare(f"""
+        pipeline: later
+        project: lab
+        inputs: {{first: {{dataset: {raw}}}}}
+        steps:
+          scaled: {{uses: "LABMODULE:scale", inputs: {{counts: first}}, params: {{factor: 3}}}}
+        """)
+    later = run(declared)
+    assert "was asked for" in later.errors["scaled"]
+
+
+def test_a_second_machine_fetches_a_referenced_file_from_the_bucket(
+    bucket: Any, lab: Any, run: Any, session: Session, data: Path, tmp_path: Path
+) -> None:
+    bucket.put("run7/first.txt", "5")
+    ran = run(lab.declare(ONE.replace("MORE", ", copy: false")))
+    (other := tmp_path / "other").mkdir()
+    other.joinpath("crucible").symlink_to(data / "crucible")
+    with Session(Settings(other)) as elsewhere:
+        (mfid,) = ran.inputs["first"]
+        dataset = existing_dataset(mfid, elsewhere)
+        assert cached_file(dataset, dataset.files[0], elsewhere).read_text() == "5"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("gs://beamline-raw/run7/absent.txt", "there is no file gs://beamline-raw/run7/absent.txt"),
+        ("gs://beamline-raw/run7/absent-*.txt", "none of the declared files is there"),
+        ("gs://no-such-bucket/*.txt", "could not list gs://no-such-bucket/*: it is not there"),
+        ("ftp://host/file.txt", "nothing here reads ftp://; possible: gs"),
+    ],
+)
+def test_what_cannot_be_found_is_refused_before_anything_runs(
+    fake: Any, lab: Any, run: Any, address: str, said: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        run(lab.declare(ONE.replace("MORE", "").replace("gs://beamline-raw/run7/first.txt", address)))
+    assert said in str(refused.value)
+
+
+def test_a_bucket_that_may_not_be_read_is_told(fake: Any, bucket: Any, lab: Any, run: Any) -> None:
+    bucket.put("run7/first.txt", "1")
+    fake.fault("status", method="GET", path="run7", status=403, times=9)
+    with pytest.raises(InputError, match="these credentials may not"):
+        run(lab.declare(ONE.replace("MORE", "")))
+
+
+def test_without_any_credentials_one_is_told_what_to_do(
+    fake: Any, lab: Any, run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    with pytest.raises(InputError, match="no Google credentials for gs://; name a GcsBucket block"):
+        run(lab.declare(ONE.replace("MORE", "")))
+
+
+def test_block_and_copy_are_only_for_files_elsewhere(lab: Any, run: Any) -> None:
+    with pytest.raises(InputError, match="block and copy are for files elsewhere"):
+        run(lab.declare(ONE.replace("MORE", ", copy: false").replace("gs://beamline-raw/run7/", "")))

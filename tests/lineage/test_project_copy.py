@@ -1,0 +1,181 @@
+"""A project's local copy: a second question downloads what changed, and sees all that changed."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crucible import CrucibleClient as OfficialClient
+
+from crucible_lineage import graph_cache
+from crucible_lineage.errors import InputError
+from crucible_lineage.fetch import fetch_projects
+from crucible_lineage.graph_cache import project_copy
+from crucible_lineage.server import start_server
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+
+def copied(records: Any, **options: Any) -> dict[str, Any]:
+    return dict(project_copy(records.session, "demo", **options).records)
+
+
+def truth(records: Any) -> dict[str, Any]:
+    """What Crucible answers to who asks for everything."""
+    listed = records.client.datasets.iter(project_id="demo", include_metadata=True, include_links=True)
+    return {dataset.unique_id: dataset.model_dump() for dataset in listed}
+
+
+def test_a_second_question_over_a_thousand_datasets_costs_two_small_calls(records: Any, data: Path) -> None:
+    first = records.dataset("frame 0")
+    with closing(sqlite3.connect(data / "crucible" / "crucible.db", timeout=30)) as database, database:
+        multiply(database, first, 999)
+    assert len(fetch_projects(records.session, ["demo"]).graph) == 1000
+
+    with records.counted() as calls:
+        again = fetch_projects(records.session, ["demo"])
+
+    assert (again.datasets, again.downloaded) == (1000, 0)
+    assert len(calls) == 2, calls
+    assert all("modification_time_gte" in call or "limit=1&" in f"{call}&" for call in calls), calls
+
+
+def multiply(database: sqlite3.Connection, mfid: str, times: int) -> None:
+    """As many datasets more, like the one of that id, written a year ago."""
+    (source,) = database.execute("SELECT id FROM resource WHERE mfid = ?", (mfid,)).fetchone()
+    for number in range(times):
+        cursor = database.execute(
+            "INSERT INTO resource (mfid, type, owner_id, project_id, public, created, modified)"
+            " SELECT ?, type, owner_id, project_id, public, created, '2025-01-01T00:00:00.000000+00:00'"
+            " FROM resource WHERE id = ?",
+            (f"0td{number:023d}", source),
+        )
+        database.execute(
+            "INSERT INTO dataset (id, dataset_name, timestamp) VALUES (?, ?, '2025-01-01T00:00:00+00:00')",
+            (cursor.lastrowid, f"frame {number + 1}"),
+        )
+
+
+def test_a_changed_dataset_a_new_link_and_a_removed_dataset_are_seen(records: Any) -> None:
+    one, two, three = records.chain(3)
+    lone = records.dataset("lone")
+    copied(records)
+
+    records.client.datasets.update(one, measurement="Raman Spectroscopy")
+    assert copied(records)[one]["measurement"] == "Raman Spectroscopy"
+
+    records.client.metadata.merge(two, {"laser_nm": 633})
+    assert copied(records)[two]["scientific_metadata"] == {"laser_nm": 633}
+
+    records.client.datasets.link_parent_child(three, lone, "is_derived_from")
+    assert (three, lone) in fetch_projects(records.session, ["demo"]).graph.edges
+
+    records.client.datasets.unlink(three, lone)
+    assert (three, lone) not in fetch_projects(records.session, ["demo"]).graph.edges
+
+    records.delete(lone)
+    assert lone not in copied(records)
+    assert copied(records) == truth(records)
+
+
+def test_a_dataset_whose_deletion_is_asked_for_goes_and_one_whose_deletion_is_refused_comes_back(records: Any) -> None:
+    one, two = records.chain(2)
+    copied(records)
+
+    request = records.client.datasets.delete(two)
+    assert copied(records).keys() == {one}
+
+    records.client.deletions.reject(request.id, elevated=True)
+    assert copied(records) == truth(records)
+
+
+def test_one_removed_and_one_new_in_between_are_both_seen(records: Any) -> None:
+    one, two = records.chain(2)
+    copied(records)
+    records.delete(two)
+    new = records.dataset("new", one)
+
+    assert copied(records).keys() == {one, new}
+
+
+def test_a_change_that_the_service_does_not_date_is_seen_when_asked_for_and_after_a_day(
+    records: Any, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = records.chain(2)
+
+    def undated(statement: str) -> None:
+        with closing(sqlite3.connect(data / "crucible" / "crucible.db", timeout=30)) as database, database:
+            database.execute(statement)
+
+    undated("UPDATE resource SET modified = '2025-01-01T00:00:00.000000+00:00'")
+    records.client.datasets.update(one, measurement="Raman")  # alone is recent enough to be asked for again
+    copied(records, refresh=True)
+    undated("UPDATE link SET relationship_type = 'is_part_of'")
+    assert relationship(copied(records)[two]) == "is_derived_from"
+    assert relationship(copied(records, refresh=True)[two]) == "is_part_of"
+
+    undated("UPDATE link SET relationship_type = 'is_derived_from'")
+    monkeypatch.setattr(graph_cache, "MAX_AGE_S", 0)
+    assert relationship(copied(records)[two]) == "is_derived_from"
+
+
+def relationship(record: Any) -> str:
+    return str(record["links"][0]["relationship_type"])
+
+
+def test_processes_and_threads_share_a_copy(records: Any, data: Path) -> None:
+    made = records.chain(5)
+    go = threading.Barrier(4)
+
+    def ask(number: int) -> set[str]:
+        with Session(Settings(data)) as session:
+            _ = session.client
+            go.wait(30)
+            seen: set[str] = set()
+            for _ in range(5):
+                seen |= project_copy(session, "demo").records.keys()
+                if number == 0:
+                    session.client.datasets.update(made[0], measurement="other")
+            return seen
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(seen == set(made) for seen in pool.map(ask, range(4)))
+    assert copied(records) == truth(records)
+
+
+def test_a_damaged_copy_and_one_of_another_version_are_begun_anew(records: Any, data: Path) -> None:
+    made = records.chain(2)
+    copied(records)
+    (path,) = (data / "projects").glob("*.sqlite")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 99")
+    assert copied(records).keys() == set(made)
+
+    for part in (data / "projects").glob("*"):
+        part.unlink()
+    path.write_bytes(b"no database at all" * 100)
+    assert copied(records).keys() == set(made)
+
+
+def test_what_one_account_saw_another_does_not_find_in_the_copy(data: Path, tmp_path: Path) -> None:
+    with start_server(data) as server:
+        with Session(Settings(tmp_path / "shared", server.url, server.api_key)) as owner:
+            owner.client.projects.create(project_id="demo", organization="lab", project_lead="local")
+            private = owner.client.datasets.create({"dataset_name": "private", "project_id": "demo"}).dsid
+            public = owner.client.datasets.create({"dataset_name": "x", "project_id": "demo", "public": True}).dsid
+            assert project_copy(owner, "demo").records.keys() == {private, public}
+        key = OfficialClient(server.url, server.api_key).service_accounts.create("guest")["api_key"]
+        with Session(Settings(tmp_path / "shared", server.url, key)) as guest:
+            assert project_copy(guest, "demo").records.keys() == {public}
+    names = [path.name for path in (tmp_path / "shared" / "projects").iterdir()]
+    assert not any(secret in name for name in names for secret in (server.api_key, key))
+
+
+def test_a_project_that_is_not_there_is_named(records: Any) -> None:
+    with pytest.raises(InputError, match="project 'nowhere'"):
+        project_copy(records.session, "nowhere")

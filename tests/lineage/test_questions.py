@@ -1,0 +1,296 @@
+"""Checks, comparisons and impact over what an embedded Crucible holds, and the commands that ask for them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from crucible_lineage.attached import compact_record
+from crucible_lineage.checking import check_dataset, check_projects
+from crucible_lineage.cli import main
+from crucible_lineage.errors import InputError
+from crucible_lineage.questions import code_impact, compare_datasets, compare_runs, file_impact, instrument_impact
+
+KEY = "crucible_lineage"
+
+
+def provenance_of(lab, mfid):
+    return lab.records[mfid]["scientific_metadata"][KEY]
+
+
+def kinds(checked):
+    return [(finding.check, finding.ids) for finding in checked.findings]
+
+
+def test_a_sound_project_and_each_of_its_datasets_have_no_findings(lab, records):
+    last = lab.tomography(2)
+    graph = records.hold(lab)
+
+    found = check_projects(records.session, ["demo"])
+
+    assert (found.findings, found.nodes, found.edges) == ((), len(graph), len(graph.edges))
+    assert check_dataset(records.session, last).findings == ()
+
+
+def test_a_link_taken_away_is_found_by_dataset_and_by_project_and_its_command_mends_it(lab, records):
+    scan = lab.raw("scan")
+    fixed = lab.derived("corrected", "correct", scan)
+    records.hold(lab)
+    records.client.datasets.unlink(scan, fixed)
+
+    for found in check_dataset(records.session, fixed), check_projects(records.session, ["demo"]):
+        assert kinds(found) == [("mismatch", (scan, fixed)), ("orphan", (fixed, scan))]
+        assert not found.ok
+    words = found.findings[0].command.split()
+    assert words[:2] == ["crucible", "link"]
+    records.client.datasets.link_parent_child(words[2], words[3], words[5])
+    assert check_projects(records.session, ["demo"]).findings == ()
+
+
+def test_the_worst_findings_come_first(lab, records):
+    scan = lab.raw("scan")
+    child = lab.raw("by hand", links=[lab._link(scan, "source", None)])
+    lab.derived("corrected", "correct", child, status="incomplete")
+    records.hold(lab)
+
+    severities = [finding.severity for finding in check_projects(records.session, ["demo"]).findings]
+
+    assert severities == ["error", "notice"]
+
+
+def test_a_dataset_without_parent_is_offered_one_that_it_does_not_hang_together_with(lab, records):
+    scan = lab.raw("Si wafer")
+    orphan = lab.raw("Si wafer (calibrated)", data_type="processed")
+    records.hold(lab)
+
+    assert kinds(check_dataset(records.session, orphan)) == [("orphan", (orphan, scan))]
+
+
+def test_a_used_dataset_that_is_gone_is_told_without_its_id(lab, records):
+    scan = lab.raw("scan")
+    fixed = lab.derived("corrected", "correct", scan)
+    records.hold(lab)
+    records.delete(scan)
+
+    found = check_projects(records.session, ["demo"])
+
+    assert ("dangling-parent", (fixed,)) in kinds(found)
+    assert "mismatch" not in dict(kinds(found))
+    assert scan not in json.dumps([f for f in found.to_json()["findings"] if f["class"] != "orphan"])
+
+
+def test_two_results_differ_by_the_parameter_that_was_changed(lab, records):
+    scan = lab.raw("scan")
+    made = []
+    for degree in (3, 4):
+        fixed = lab.derived("corrected", "correct", scan, params={"degree": degree})
+        made.append(lab.derived("volume", "reconstruct", fixed))
+    records.hold(lab)
+
+    found = compare_datasets(records.session, *made)
+
+    assert [(c.field, c.old, c.new) for c in found.difference.changed] == [("params.degree", 3, 4)]
+    assert not compare_datasets(records.session, made[0], made[0]).difference
+
+
+def test_long_records_are_compared_whole(lab, records, tmp_path):
+    scan = lab.raw("scan")
+    made = [lab.derived("corrected", "correct", scan, params={"degree": degree}) for degree in (3, 4)]
+    files = {}
+    for mfid in made:
+        short, content = compact_record(provenance_of(lab, mfid), limit_bytes=10)
+        lab.records[mfid]["scientific_metadata"][KEY] = short
+        files[mfid] = tmp_path / mfid / short["attached"]["name"]
+        files[mfid].parent.mkdir()
+        files[mfid].write_bytes(content)
+    records.hold(lab)
+    for mfid, path in files.items():
+        records.client.files.upload(mfid, path)
+
+    found = compare_datasets(records.session, *made)
+
+    assert [(c.field, c.old, c.new) for c in found.difference.changed] == [("params.degree", 3, 4)]
+    assert check_projects(records.session, ["demo"]).findings == ()
+
+
+def test_two_runs_differ_by_what_they_made(lab, records):
+    scan = lab.raw("scan")
+    for run, degree in (("run-a", 3), ("run-b", 4)):
+        fixed = lab.derived("corrected", "correct", scan, params={"degree": degree})
+        provenance_of(lab, fixed)["activity"]["run"] = {"engine": "local", "run_id": run}
+        reused = fixed
+    added = lab.derived("volume", "reconstruct", reused)
+    provenance_of(lab, added)["activity"]["run"] = {"engine": "local", "run_id": "run-b"}
+    records.hold(lab)
+
+    difference = compare_runs(records.session, "run-a", "run-b", ["demo"]).difference
+
+    assert [(c.field, c.old, c.new) for c in difference.changed] == [("params.degree", 3, 4)]
+    assert [node.id for node in difference.added] == [added]
+    with pytest.raises(InputError, match="find run run-c"):
+        compare_runs(records.session, "run-a", "run-c", ["demo"])
+
+
+def test_a_run_that_reused_a_result_is_known_to_have_relied_on_it(lab, records):
+    fixed = lab.derived("corrected", "correct", lab.raw("scan"))
+    provenance_of(lab, fixed)["activity"]["run"] = {"engine": "local", "run_id": "first"}
+    records.hold(lab)
+    records.session.store.begin_run("second", "pipeline", "demo", Path("pipeline.yaml"))
+    records.session.store.record_step("second", "correct", "reused", {"out": fixed})
+
+    assert not compare_runs(records.session, "first", "second", ["demo"]).difference
+
+
+def test_a_registered_run_is_known_by_its_parts_and_is_no_ancestor(lab, records):
+    fixed = lab.derived("corrected", "correct", lab.raw("scan"))
+    provenance_of(lab, fixed)["activity"]["run"] = {"engine": "local", "run_id": "first"}
+    told = {"activity": {"kind": "pipeline run", "run_id": "second"}, "status": "complete"}
+    run = lab.raw("pipeline run second", "pipeline run", scientific_metadata={KEY: told})
+    lab.records[fixed]["links"].append(lab._link(run, "source", "is_part_of"))
+    records.hold(lab)
+
+    assert not compare_runs(records.session, "first", "second", ["demo"]).difference
+    assert run not in compare_datasets(records.session, fixed, fixed).old
+    assert check_projects(records.session, ["demo"]).findings == ()
+
+
+def test_impact_is_that_of_the_graph_for_each_cause(lab, records):
+    scan = lab.raw("scan", instrument_name="beamline")
+    fixed = lab.derived("corrected", "correct", scan, code="bad" + 61 * "0")
+    below = lab.derived("volume", "reconstruct", fixed, code="good" + 60 * "0")
+    graph = records.hold(lab)
+    session, sha256 = records.session, lab.files(fixed)[0]["sha256"]
+
+    assert code_impact(session, "bad", ["demo"]).impact.ids == (fixed, below)
+    assert file_impact(session, sha256, ["demo"]).impact.ids == (below,)
+    assert instrument_impact(session, "beamline", ["demo"]).impact.ids == (fixed, below)
+    assert code_impact(session, "bad", ["demo"]).impact.chain(below) == (fixed, below)
+    assert graph.nodes.keys() == code_impact(session, "good", ["demo"]).graph.nodes.keys()
+
+
+def test_a_file_that_only_crucible_lists_has_an_impact(lab, records, tmp_path):
+    scan = lab.raw("scan")
+    fixed = lab.derived("corrected", "correct", scan)
+    written = provenance_of(lab, fixed)
+    (tmp_path / "log.txt").write_text("wrong")
+    records.hold(lab)
+    uploaded = records.client.files.upload(scan, tmp_path / "log.txt").file
+    spared = file_impact(records.session, uploaded.sha256_hash, ["demo"])
+    written["used"][0]["files"] = []
+    records.client.metadata.merge(fixed, {KEY: {"used": written["used"]}})
+
+    assert spared.impact.ids == ()
+    assert file_impact(records.session, uploaded.sha256_hash, ["demo"]).impact.ids == (fixed,)
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        (lambda session: code_impact(session, "0", ["demo"]), "no code '0'.*there are: c0de"),
+        (lambda session: code_impact(session, "", ["demo"]), "2 fingerprints begin with ''"),
+        (lambda session: file_impact(session, "0" * 64, ["demo"]), "no dataset of project demo has or used a file"),
+        (lambda session: file_impact(session, "xyz", ["demo"]), "no SHA-256"),
+        (lambda session: instrument_impact(session, "beamlime", ["demo"]), "there are: beamline"),
+    ],
+)
+def test_a_cause_that_is_not_there_is_no_empty_impact(lab, records, question, said):
+    scan = lab.raw("scan", instrument_name="beamline")
+    lab.derived("corrected", "correct", lab.derived("x", "y", scan, code="c0de"), code="c0de2")
+    records.hold(lab)
+
+    with pytest.raises(InputError, match=said):
+        question(records.session)
+
+
+@pytest.fixture
+def ask():
+    """Runs a command in this process; as many of them as here would take long to start."""
+    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def damaged(lab, records):
+    """A held laboratory in which a result has lost its link, with the ids of scan and result."""
+    scan = lab.raw("scan \x1b[31m", instrument_name="beamline")
+    fixed = lab.derived("corrected", "correct", scan)
+    lab.derived("corrected", "correct", scan, params={"degree": 4})
+    records.hold(lab)
+    records.client.datasets.unlink(scan, fixed)
+    records.session.close()
+    return scan, fixed
+
+
+def test_check_prints_findings_with_ids_and_the_command_that_mends(damaged, data, ask):
+    scan, fixed = damaged
+
+    for ran in ask("check", fixed, "--data", data), ask("check", "--project", "demo", "--data", data):
+        assert ran.exit_code == 1, ran.stderr
+        assert f"error: mismatch: {scan} {fixed}" in ran.stdout
+        assert f"way out: crucible link {scan} {fixed} --relationship-type is_derived_from" in ran.stdout
+        assert "\x1b" not in ran.stdout
+    spoken = json.loads(ask("check", fixed, "--json", "--data", data).stdout)
+    assert [f["class"] for f in spoken["lineages"][fixed]["findings"]] == ["mismatch", "orphan"]
+    assert ask("check", "--data", data).exit_code == 2
+    assert ask("check", "--project", "nowhere", "--data", data).exit_code == 2
+
+
+def test_check_tells_a_file_from_a_dataset(damaged, data, ask, tmp_path):
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("pipeline: [")
+
+    ran = ask("check", wrong, damaged[0], "--data", data)
+
+    assert ran.exit_code == 2
+    assert "wrong.yaml" in ran.stderr
+    assert f"{damaged[0]}: no findings" in ran.stdout
+
+
+def test_diff_and_impact_print_for_people_and_for_programs(lab, damaged, data, ask):
+    scan, fixed = damaged
+    other = next(mfid for mfid in lab.records if mfid not in damaged)
+
+    ran = ask("diff", fixed, other, "--data", data)
+    assert ran.exit_code == 0, ran.stderr
+    assert "  params.degree: nothing -> 4" in ran.stdout
+    spoken = json.loads(ask("diff", fixed, other, "--json", "--data", data).stdout)
+    assert [change["field"] for change in spoken["changed"]] == ["params.degree"]
+    assert ask("diff", "run-a", "run-b", "--data", data).exit_code == 2
+
+    ran = ask("impact", scan, "--data", data)
+    assert "1 datasets to redo: 1 correct" in ran.stdout
+    assert "\x1b" not in ran.stdout
+    question = ("impact", "--instrument", "beamline", "--project", "demo", "--json", "--data", data)
+    spoken = json.loads(ask(*question).stdout)
+    assert spoken["redo"] == [{"id": other, "name": "corrected", "step": "correct", "chain": [scan, other]}]
+    assert json.loads(ask(*question, "--until", "2026-02-28").stdout)["redo"] == []
+    assert json.loads(ask(*question, "--until", "2026-03-01").stdout)["redo"] == spoken["redo"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("--code", "x"), ("--code", "x", "--since", "2026-03-01", "--project", "demo"), ("0" * 26, "--code", "x"),
+     ("--instrument", "x", "--project", "demo", "--until", "soon")],
+)  # fmt: skip
+def test_impact_refuses_what_is_no_question(arguments, data, ask):
+    assert ask("impact", *arguments, "--data", data).exit_code == 2
+
+
+def test_a_long_tree_folds_siblings_and_lists_them_when_asked(lab, records, data, ask):
+    scan = lab.raw("scan")
+    for number in range(50):
+        lab.derived(f"frame {number}", "split", scan)
+    records.hold(lab)
+    records.session.close()
+
+    for target in (scan,), ("--project", "demo"):
+        folded = ask("lineage", *target, "--data", data).stdout
+        listed = ask("lineage", *target, "--all", "--data", data).stdout
+        assert "50 × split" in folded
+        assert len(folded.splitlines()) == 2
+        assert len(listed.splitlines()) == 51
+    assert ask("lineage", "--project", "demo", "--up", "--data", data).exit_code == 2
+    assert ask("lineage", scan, "--project", "demo", "--data", data).exit_code == 2
+    assert ask("lineage", "--project", "demo", "--format", "csv", "--data", data).stdout.count("is_derived_from") == 50

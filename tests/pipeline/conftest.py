@@ -1,0 +1,88 @@
+"""What the tests of pipelines share: faults of a declaration, a run on threads, the plan as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from crucible_lineage.cli import main
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.bind import bind_file
+from crucible_lineage.pipeline.local import LocalEngine
+from crucible_lineage.pipeline.plan import StepPlan
+from crucible_lineage.pipeline.planning import make_plan
+from crucible_lineage.pipeline.result import RunResult
+from crucible_lineage.pipeline.run import Choice, run_pipeline
+from crucible_lineage.provenance import read_record
+from crucible_lineage.session import Session
+
+
+@pytest.fixture
+def faults() -> Callable[..., list[str]]:
+    """The findings of a declaration, without the name of its file."""
+
+    def found(path: Path, overrides: Mapping[str, Any] | None = None) -> list[str]:
+        with pytest.raises(InputError) as caught:
+            bind_file(path, None, overrides)
+        return [str(finding).removeprefix(f"{path}:") for finding in caught.value.findings]
+
+    return found
+
+
+@pytest.fixture
+def run(session: Session) -> Callable[..., RunResult]:
+    """A run of a declaration on threads of this process."""
+
+    def run_file(path: Path, choice: Choice = Choice(), **overrides: Any) -> RunResult:
+        bound = bind_file(path, session.store, {name.replace("__", "."): value for name, value in overrides.items()})
+        return run_pipeline(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
+
+    return run_file
+
+
+@pytest.fixture
+def planned(session: Session) -> Callable[..., dict[str, StepPlan]]:
+    """The plan of a declaration, by instance."""
+
+    def plan_file(path: Path, forced: tuple[str, ...] = ()) -> dict[str, StepPlan]:
+        steps = make_plan(bind_file(path, session.store), session, forced).steps
+        return {step.name: step for step in steps}
+
+    return plan_file
+
+
+@pytest.fixture
+def record_of(session: Session) -> Callable[[str], dict[str, Any]]:
+    """The provenance record of a dataset."""
+
+    def record(mfid: str) -> dict[str, Any]:
+        found = read_record(session.client.datasets.get(mfid, include_metadata=True).scientific_metadata)
+        assert found is not None
+        return dict(found)
+
+    return record
+
+
+@pytest.fixture
+def text_of(session: Session) -> Callable[[str], str]:
+    """The text of a dataset that has one file of data."""
+
+    def text(mfid: str) -> str:
+        (file,) = (f for f in session.client.datasets.list_files(mfid) if f.filename != "step.log")
+        return session.client.files.download_bytes(file).decode()
+
+    return text
+
+
+@pytest.fixture
+def cli(data: Path) -> Callable[..., Result]:
+    """Runs a command in this process, on the data folder of the test's session."""
+
+    def invoke(*arguments: object) -> Result:
+        return CliRunner().invoke(main, [*map(str, arguments), "--data", str(data)])
+
+    return invoke

@@ -1,0 +1,68 @@
+"""A dataset to be registered, made of a parent that is there, and the file that it consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.checksums import scan_file
+from crucible_lineage.datasets import DatasetRef
+from crucible_lineage.ids import derive_mfid, mfid_time
+from crucible_lineage.provenance import Activity, agent, step_record
+from crucible_lineage.recipe import UsedDataset
+from crucible_lineage.registry import LocalFile, NewDataset
+from crucible_lineage.session import Session
+
+CODE = "c0de" * 16
+
+
+@pytest.fixture
+def parent(session: Session) -> str:
+    session.ensure_project("lab")
+    return session.client.datasets.create({"dataset_name": "spectrum", "project_id": "lab"}).dsid
+
+
+@pytest.fixture
+def smoothed(tmp_path: Path) -> Path:
+    path = tmp_path / "smooth.txt"
+    path.write_text("1 2 3")
+    return path
+
+
+@pytest.fixture
+def dataset() -> Callable[..., NewDataset]:
+    """The function that makes a dataset of one file, smoothed out of a parent."""
+    return smoothed_dataset
+
+
+def smoothed_dataset(parent: str, path: Path, recipe: Mapping[str, Any] | None = None) -> NewDataset:
+    recipe = recipe or {
+        "kind": "step", "project": "lab", "step": "smooth", "output": "out", "code": CODE, "params": {},
+        "inputs": {"spectrum": [{"mfid": parent, "files": {}}]},
+    }  # fmt: skip
+    file = LocalFile.of(path, scan_file(path))
+    spectrum = UsedDataset("spectrum", DatasetRef(parent, "spectrum", ()), ())
+    now = "2026-01-01T00:00:00+00:00"
+    record = step_record(
+        recipe=recipe,
+        pipeline=None,
+        used=[spectrum],
+        generated=[file.ref],
+        activity=Activity("smooth", "lab:smooth", CODE, now, now),
+        packages=(),
+        who=agent({"unique_id": "0000-0000-0000-0001", "username": "local", "is_service_account": False}),
+        supersedes=None,
+    )
+    mfid = derive_mfid(recipe, parent)
+    return NewDataset(
+        mfid=mfid,
+        fields={"project_id": "lab", "dataset_name": "smoothed", "timestamp": mfid_time(mfid).isoformat()},
+        record=record,
+        metadata={"width": 3},
+        files=(file,),
+        keywords=("smooth",),
+        parents=(parent,),
+    )

@@ -1,0 +1,115 @@
+"""At a service that assigns ids itself there is one dataset for one recipe, whatever crashes, and none left over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.errors import UnreachableError
+from crucible_lineage.ids import new_mfid
+from crucible_lineage.provenance import KEY, is_complete, read_record
+from crucible_lineage.registry import register_output
+from crucible_lineage.session import Session
+
+
+@pytest.fixture
+def assigning(session: Session, parent: str, monkeypatch: pytest.MonkeyPatch) -> Session:
+    """A session at a service that takes no notice of the id that it is asked for."""
+    create = session.client.datasets.create
+
+    def assign(fields: Any, **more: Any) -> Any:
+        return create({**fields, "unique_id": new_mfid()}, **more)
+
+    monkeypatch.setattr(session.client.datasets, "create", assign)
+    return session
+
+
+def found(session: Session) -> list[tuple[str, bool]]:
+    """Id of each dataset of that name, and whether it is complete."""
+    listed = session.client.datasets.list(dataset_name="smoothed", include_metadata=True)
+    return [(dataset.unique_id, is_complete(read_record(dataset.scientific_metadata))) for dataset in listed]
+
+
+@pytest.mark.parametrize("missing", ["metadata", "keyword"])
+def test_what_a_crash_left_without_record_or_keyword_is_found_again(
+    assigning: Session, parent: str, smoothed: Path, dataset: Any, missing: str
+) -> None:
+    new = dataset(parent, smoothed)
+    orphan = assigning.client.datasets.create(new.fields).dsid
+    if missing == "keyword":
+        assigning.client.metadata.merge(orphan, {KEY: {**new.record, "registrar": "dead-1"}})
+    assert register_output(assigning.client, new, patience_s=0.05).mfid == orphan
+    assert found(assigning) == [(orphan, True)]
+    listed = assigning.client.datasets.list(keyword=f"recipe:{new.mfid}")
+    assert [dataset.unique_id for dataset in listed] == [orphan]
+
+
+def test_of_several_left_over_the_oldest_is_taken_and_no_other_stays(
+    assigning: Session, parent: str, smoothed: Path, dataset: Any
+) -> None:
+    new = dataset(parent, smoothed)
+    oldest, *_ = [assigning.client.datasets.create(new.fields).dsid for _ in range(3)]
+    register_output(assigning.client, new, patience_s=0.05)
+    assert found(assigning) == [(oldest, True)]
+
+
+def test_one_that_is_complete_there_is_adopted(assigning: Session, parent: str, smoothed: Path, dataset: Any) -> None:
+    new = dataset(parent, smoothed)
+    first = register_output(assigning.client, new)
+    second = register_output(assigning.client, new)
+    assert first == second
+    assert found(assigning) == [(first.mfid, True)]
+
+
+def test_datasets_of_that_name_that_others_fill_are_left_alone(
+    assigning: Session, parent: str, smoothed: Path, dataset: Any
+) -> None:
+    new = dataset(parent, smoothed)
+    create = assigning.client.datasets.create
+    other_time = create({**new.fields, "timestamp": "2020-01-01T00:00:00+00:00"}).dsid
+    described = create(new.fields, scientific_metadata={"remark": "mine"}).dsid
+    filled = create(new.fields).dsid
+    assigning.client.files.upload(filled, smoothed)
+    linked = create(new.fields).dsid
+    assigning.client.datasets.link_parent_child(linked, filled)
+    made = register_output(assigning.client, new)
+    theirs = {other_time, described, filled, linked}
+    assert made.mfid not in theirs
+    assert {mfid for mfid, _ in found(assigning)} == {made.mfid} | theirs
+    assert assigning.client.metadata.get(described) == {"remark": "mine"}
+
+
+def test_registered_after_a_crash_at_any_call_it_is_there_once(
+    assigning: Session, parent: str, smoothed: Path, dataset: Any
+) -> None:
+    for number in range(1, 40):
+        recipe = {
+            "kind": "step", "project": "lab", "step": "smooth", "output": "out", "code": "c0de" * 16,
+            "params": {"number": number}, "inputs": {"spectrum": [{"mfid": parent, "files": {}}]},
+        }  # fmt: skip
+        new = replace(dataset(parent, smoothed, recipe), ingest=False)
+        left = iter(range(number))
+
+        def die(request: Any, left: Any = left) -> None:
+            if next(left, None) is None:
+                raise UnreachableError(f"killed before {request.url.path}")
+
+        assigning.client._api.event_hooks = {"request": [die]}
+        try:
+            register_output(assigning.client, new)
+        except UnreachableError:
+            died = True
+        else:
+            died = False
+        assigning.client._api.event_hooks = {}
+        made = register_output(assigning.client, new, patience_s=0.05)
+        assert [mfid for mfid, complete in found(assigning) if not complete] == [], f"killed at call {number}"
+        same = assigning.client.datasets.list(keyword=f"recipe:{new.mfid}")
+        assert [dataset.unique_id for dataset in same] == [made.mfid]
+        if not died:
+            assert number > 10, "so few calls cannot be all"
+            return
+    raise AssertionError("a registration of so many calls")

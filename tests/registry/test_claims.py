@@ -1,0 +1,117 @@
+"""Who may finish an unfinished registration, and when; what the one before has left stands if it is the same."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage import claims
+from crucible_lineage.errors import InputError, UnreachableError
+from crucible_lineage.provenance import KEY
+from crucible_lineage.recipe import derived_mfid
+from crucible_lineage.registry import NewDataset, look_up, machine_id, register_output
+from crucible_lineage.session import Session
+
+FOREVER_S = 600.0  # whoever waits so long hangs
+
+
+@pytest.fixture
+def new(parent: str, smoothed: Path, dataset: Any) -> NewDataset:
+    made: NewDataset = dataset(parent, smoothed)
+    return made
+
+
+def interrupted(session: Session, new: NewDataset, machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is registered but the last word."""
+    merge = session.client.metadata.merge
+
+    def dying(mfid: str, metadata: Any) -> Any:
+        if set(metadata) == {KEY}:
+            raise UnreachableError("killed")
+        return merge(mfid, metadata)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(session.client.metadata, "merge", dying)
+        with pytest.raises(UnreachableError):
+            register_output(session.client, new, machine)
+    assert look_up(session.client, new.mfid)[0] is None
+
+
+def test_a_data_folder_has_one_name_and_no_other_has_it(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        names = set(pool.map(lambda _: machine_id(tmp_path / "one"), range(64)))
+    assert len(names) == 1
+    assert machine_id(tmp_path / "other") not in names
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["registrar"]
+
+
+def test_what_the_same_machine_left_is_finished_at_once_and_nothing_is_done_twice(
+    session: Session, new: NewDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(session, new, "here", monkeypatch)
+    (before,) = session.client.files.list(new.mfid)
+    register_output(session.client, new, "here", patience_s=FOREVER_S)
+    (after,) = session.client.files.list(new.mfid)
+    assert after.mfid == before.mfid
+    assert len(session.client.ingestions.list(dataset_mfid=new.mfid)) == 1
+
+
+def test_what_stood_still_for_long_is_finished_at_once(
+    session: Session, new: NewDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(session, new, "elsewhere", monkeypatch)
+    monkeypatch.setattr(claims, "RECENT", timedelta(0))
+    assert register_output(session.client, new, "here", patience_s=FOREVER_S).mfid == new.mfid
+
+
+def test_what_another_machine_is_at_is_waited_for_and_adopted(
+    session: Session, new: NewDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = session.client.files.upload
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        begun.set()
+        assert go.wait(60)
+        return upload(*arguments, **options)
+
+    monkeypatch.setattr(session.client.files, "upload", slow)
+    second = replace(new, metadata={"width": 3, "whose": "the second"})
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(register_output, session.client, new, "elsewhere")
+        assert begun.wait(60)
+        told = pool.submit(register_output, session.client, second, "here", patience_s=FOREVER_S)
+        go.set()
+        assert told.result(60) == first.result(60)
+    assert "whose" not in (session.client.metadata.get(new.mfid) or {})
+
+
+def test_where_only_the_record_was_lost_what_people_wrote_stands(session: Session, new: NewDataset) -> None:
+    register_output(session.client, new, "here")
+    session.client.metadata.replace(new.mfid, {"remark": "mine"})
+    register_output(session.client, new, "here", patience_s=0.05)
+    metadata = session.client.metadata.get(new.mfid) or {}
+    assert (metadata["remark"], metadata["width"]) == ("mine", 3)
+    assert look_up(session.client, new.mfid)[0] is not None
+
+
+def test_other_metadata_take_the_place_of_those_of_an_unfinished_attempt(
+    session: Session, new: NewDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = replace(new, metadata={"seed": 1, "only_first": {"deep": 1}})
+    interrupted(session, first, "here", monkeypatch)
+    register_output(session.client, replace(new, metadata={"seed": 2}), "here")
+    metadata = dict(session.client.metadata.get(new.mfid) or {})
+    assert metadata["seed"] == 2
+    assert "only_first" not in metadata
+
+
+def test_an_id_cannot_be_derived_without_a_parent_and_the_error_says_what_to_do(new: NewDataset) -> None:
+    with pytest.raises(InputError, match="give the step an input"):
+        derived_mfid({**new.record["recipe"], "inputs": {}})

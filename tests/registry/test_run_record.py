@@ -1,0 +1,80 @@
+"""A run that is recorded at Crucible tells all that it relied on, once, and disturbs no lineage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.lineage import LineageGraph, check
+from crucible_lineage.pipeline.bind import bind_file
+from crucible_lineage.pipeline.local import LocalEngine
+from crucible_lineage.pipeline.result import RunResult
+from crucible_lineage.pipeline.run import run_pipeline
+from crucible_lineage.run_record import register_run
+from crucible_lineage.session import Session
+from crucible_lineage.verify import verify_dataset, verify_project
+
+
+def run(path: Path, session: Session) -> RunResult:
+    bound = bind_file(path, session.store)
+    return run_pipeline(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+
+
+@pytest.fixture
+def result(lab: Any, session: Session) -> RunResult:
+    """A run that has made `scaled` and `total`."""
+    made = run(lab.pipeline, session)
+    assert made.ok
+    return made
+
+
+def test_a_run_is_a_dataset_that_lists_its_outputs_and_is_registered_once(session: Session, result: RunResult) -> None:
+    record = register_run(session, result)
+    assert register_run(session, result) == record
+    (found,) = session.client.datasets.list(measurement="pipeline run", include_metadata=True, include_links=True)
+    outputs = {result.datasets[step]["out"] for step in ("scaled", "total")}
+    assert {(link.unique_id, link.relationship_type) for link in found.links or ()} == {
+        (mfid, "is_part_of") for mfid in outputs
+    }
+    assert set((found.scientific_metadata or {})["outputs"]) == outputs
+    (file,) = session.client.files.list(record.mfid)
+    text = session.client.files.download_bytes(file).decode()
+    assert all(mfid in text for mfid in (*outputs, *result.inputs["first"], result.run_id))
+
+
+def test_a_run_that_only_reused_results_is_told_from_the_one_that_made_them(
+    session: Session, lab: Any, result: RunResult
+) -> None:
+    first = register_run(session, result)
+    again = run(lab.pipeline, session)
+    second = register_run(session, again)
+    assert again.executed == []
+    assert first.mfid != second.mfid
+    parents = {dataset.unique_id for dataset in session.client.datasets.list_parents(result.datasets["total"]["out"])}
+    assert {first.mfid, second.mfid} <= parents
+
+
+def test_with_run_records_a_project_is_as_clean_as_before(session: Session, lab: Any, result: RunResult) -> None:
+    for ran in (result, run(lab.pipeline, session)):
+        register_run(session, ran)
+    assert verify_project(session, "lab", read_bytes=True).findings == ()
+    assert verify_dataset(session, result.datasets["total"]["out"]).findings == ()
+    listed = session.client.datasets.list(project_id="lab", include_metadata=True, include_links=True)
+    assert check(LineageGraph.from_records([dataset.model_dump() for dataset in listed])) == []
+
+
+def test_links_that_a_crash_left_out_are_made_by_the_next_call(session: Session, result: RunResult) -> None:
+    record = register_run(session, result)
+    session.client.datasets.unlink(record.mfid, result.datasets["total"]["out"])
+    register_run(session, result)
+    children = {dataset.unique_id for dataset in session.client.datasets.list_children(record.mfid)}
+    assert children == {result.datasets[step]["out"] for step in ("scaled", "total")}
+
+
+def test_a_run_of_which_nothing_is_left_is_bad_input(session: Session, result: RunResult) -> None:
+    with pytest.raises(InputError, match="relied on no dataset"):
+        register_run(session, replace(result, inputs={}, datasets={}))

@@ -1,0 +1,166 @@
+"""The installed command's pages in a process of their own, with data of two projects, an owner and a guest."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from crucible_lineage.client import CrucibleClient
+
+EVIL = "<script>alert(1)</script>"
+
+
+@dataclass
+class Site:
+    """A server, its owner's client, a guest's key, and the MFIDs of what lies in it."""
+
+    url: str
+    key: str
+    client: CrucibleClient
+    guest_key: str = ""
+    mfids: dict[str, str] = field(default_factory=dict)
+
+    def ask(self, method: str, path: str, **body: Any) -> Any:
+        """What the API answers to the owner, for what our client has no call."""
+        answer = httpx.request(
+            method, self.client.api_url + path, json=body, headers={"Authorization": f"Bearer {self.key}"}
+        )
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    @contextmanager
+    def browser(self, key: str | None = None) -> Iterator[httpx.Client]:
+        """Somebody who has signed in, with the owner's key or another one."""
+        with httpx.Client(base_url=self.url, timeout=30, verify=False) as browser:  # nothing here is over TLS
+            signed_in = browser.post("/sign-in", data={"key": key or self.key}, headers={"Origin": self.url})
+            assert signed_in.status_code == 303, signed_in.text
+            yield browser
+
+
+@contextmanager
+def served(folder: Path, *options: Any) -> Iterator[tuple[dict[str, str], str]]:
+    """`serve` over a data folder until the block ends: what it printed, and the key of its owner."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crucible_lineage", "serve", "--data", str(folder), "--json", *map(str, options)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        yield told, (folder / "crucible" / "api_key").read_text().strip()
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[..., AbstractContextManager[tuple[dict[str, str], str]]]:
+    return served
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("web")
+    with served(folder) as (told, key), CrucibleClient(told["url"], key) as client:
+        yield furnished(Site(told["pages"].rstrip("/"), key, client), folder)
+
+
+def furnished(site: Site, folder: Path) -> Site:
+    """The site with an open and a closed project, a lineage across both, and names full of markup."""
+    site.guest_key = site.ask("POST", "/service_accounts", username="guest")["api_key"]
+    lead = site.client.account.whoami().user_unique_id
+    for project in ("open", "closed"):
+        site.client.projects.create(
+            project_id=f"{project}-lab", organization="test", title=f"{project} lab", project_lead=lead
+        )
+
+    def dataset(name: str, project: str, *, public: bool, used: tuple[str, ...] = (), **fields: Any) -> str:
+        metadata = fields.pop("metadata", {}) | ({"crucible_lineage": record(used)} if used else {})
+        made = site.client.datasets.create(
+            {"dataset_name": name, "project_id": f"{project}-lab", "public": public, **fields},
+            scientific_metadata=metadata,
+        )
+        for parent in used:
+            site.client.datasets.link_parent_child(parent, made.dsid, "is_derived_from")
+        return made.dsid
+
+    secret = dataset("secret raw", "closed", public=False)
+    raw = dataset("plain raw", "open", public=True, measurement="XRD", data_format="h5")
+    child = dataset("child of both", "open", public=True, used=(secret, raw), measurement="XRD")
+    evil = dataset(
+        EVIL, "open", public=True, measurement="SEM", metadata={EVIL: EVIL, "deep": {"list": [EVIL]}, "nothing": None}
+    )
+    site.client.datasets.add_keyword(evil, EVIL)
+    file = folder / "counts.txt"
+    file.write_text("1 2 3\n")
+    site.client.files.upload(evil, file, filename="<img src=x onerror=alert(1)>.txt".replace("/", ""))
+    about = site.client.samples.create({"sample_name": "wafer 7", "project_id": "open-lab"}).unique_id
+    site.client.datasets.add_sample(raw, about)
+    deleted = dataset("to be deleted", "open", public=True)
+    site.client.datasets.delete(deleted, "a twin")
+    site.client.projects.create(project_id="many-lab", organization="test", project_lead=lead)
+    for number in range(60):
+        dataset(f"one of many {number:02d}", "many", public=False)
+    site.mfids |= {"deleted": deleted, "sample": about}
+    site.mfids |= {"secret": secret, "raw": raw, "child": child, "evil": evil}
+    return site
+
+
+def record(used: tuple[str, ...]) -> dict[str, Any]:
+    """The provenance of a step's output."""
+    sha256 = "ab" * 32
+    return {
+        "schema": "crucible-lineage/provenance/1",
+        "status": "complete",
+        "pipeline": {"name": "counting", "hash": "cd" * 32},
+        "step": "add",
+        "output": "out",
+        "attempt": 0,
+        "recipe": {
+            "kind": "step",
+            "project": "open-lab",
+            "step": "add",
+            "output": "out",
+            "code": sha256,
+            "params": {"factor": 3},
+            "inputs": {"parts": [{"mfid": mfid, "files": {f"of-{mfid}.txt": sha256}} for mfid in used]},
+        },
+        "used": [
+            {"role": "parts", "mfid": mfid, "files": [{"name": f"of-{mfid}.txt", "sha256": sha256, "size": 3}]}
+            for mfid in used
+        ],
+        "generated": [],
+        "activity": {
+            "step": "add",
+            "function": "lab:add",
+            "code": {"fingerprint": sha256, "source": "def add(): ...", "not_covered": [], "git": None},
+            "started": "2026-05-01T12:00:00+00:00",
+            "ended": "2026-05-01T12:01:05+00:00",
+            "run": {"engine": "local", "run_id": "run-1"},
+        },
+        "agent": {"unique_id": "a", "username": "b", "is_service_account": False, "local_user": "c"},
+        "software": {"python": "3.11.7", "platform": "Linux", "packages": {"numpy": "2.0"}},
+        "supersedes": None,
+    }
+
+
+@pytest.fixture
+def owner(site: Site) -> Iterator[httpx.Client]:
+    with site.browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def guest(site: Site) -> Iterator[httpx.Client]:
+    with site.browser(site.guest_key) as browser:
+        yield browser

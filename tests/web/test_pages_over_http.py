@@ -1,0 +1,371 @@
+"""The pages as any HTTP client sees them: who may see what, what is escaped, which headers guard it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import ssl
+from html.parser import HTMLParser
+
+import httpx
+import pytest
+import trustme
+
+from crucible_lineage.ids import new_mfid
+from crucible_lineage.web import with_pages
+
+EVIL = "<script>alert(1)</script>"
+PATHS = (
+    "/",
+    "/datasets",
+    "/datasets?q=raw",
+    "/projects/open-lab",
+    "/projects/open-lab/runs",
+    "/projects/open-lab/findings",
+    "/datasets/{child}",
+    "/datasets/{child}/lineage",
+    "/datasets/{child}/lineage.html",
+    "/datasets/{child}/lineage.svg",
+    "/datasets/{child}/lineage.svg?near",
+    "/datasets/{child}/metadata.json",
+    "/datasets/{child}/thumbnail",
+)
+
+
+class Elements(HTMLParser):
+    """The names of all elements of a page, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.names.append(tag)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def settled(browser, path):
+    """The text of a page, asked for again while it says that it is not ready, as browsers do."""
+    while "refresh" in (answer := browser.get(path)).headers:
+        assert answer.status_code == 200
+    return answer.text
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_page_opens_for_who_has_signed_in_and_for_nobody_else(site, owner, path):
+    path = path.format(**site.mfids)
+
+    assert owner.get(path).status_code == 200
+    refused = httpx.get(site.url + path)
+    assert refused.status_code == 303
+    assert refused.headers["location"].startswith("/sign-in")
+
+
+def test_signing_in_leads_back_to_where_one_wanted_to_go(site):
+    with httpx.Client(base_url=site.url, headers={"Origin": site.url}) as browser:
+        asked = browser.get("/projects/open-lab?measurement=XRD", follow_redirects=True)
+        then = re.search(r'name="next" value="([^"]+)"', asked.text)
+        signed_in = browser.post("/sign-in", data={"key": site.key, "next": then[1]})
+
+    assert signed_in.headers["location"] == "/projects/open-lab?measurement=XRD"
+
+
+def test_a_link_on_another_site_is_followed_once_more_as_our_own(site):
+    """A strict cookie does not travel with it."""
+    came = httpx.get(f"{site.url}/projects/open-lab?q=a%20b", headers={"Sec-Fetch-Site": "cross-site"})
+
+    assert came.headers["refresh"] == "0; url=/projects/open-lab?q=a%20b"
+    again = httpx.get(f"{site.url}/projects/open-lab?q=a%20b", headers={"Sec-Fetch-Site": "same-origin"})
+    assert again.headers["location"].startswith("/sign-in?next=")
+
+
+@pytest.mark.parametrize("elsewhere", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:1"])
+def test_signing_in_leads_to_no_other_site(site, elsewhere):
+    signed_in = httpx.post(
+        f"{site.url}/sign-in", data={"key": site.key, "next": elsewhere}, headers={"Origin": site.url}
+    )
+
+    assert signed_in.headers["location"] == "/"
+
+
+def test_the_cookie_is_a_token_for_this_site_only_and_not_the_key(site):
+    signed_in = httpx.post(f"{site.url}/sign-in", data={"key": site.key}, headers={"Origin": site.url})
+
+    (cookie,) = [text for text in signed_in.headers.get_list("set-cookie") if "Max-Age=0" not in text]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert site.key not in str(signed_in.headers)
+
+
+@pytest.mark.parametrize("key", ["wrong", "", "with blank", "ü", "x" * 20_000])
+def test_a_wrong_key_is_refused_and_not_repeated(site, key):
+    refused = httpx.post(f"{site.url}/sign-in", data={"key": key}, headers={"Origin": site.url})
+
+    assert refused.status_code == 403
+    assert "not known" in refused.text
+    assert not key or f'"{key}"' not in refused.text
+
+
+@pytest.mark.parametrize("origin", [{}, {"Origin": "https://evil.example"}, {"Origin": "null"}])
+def test_forms_of_other_sites_neither_sign_in_nor_out(site, owner, origin):
+    assert httpx.post(f"{site.url}/sign-in", data={"key": site.key}, headers=origin).status_code == 403
+    assert owner.post("/sign-out", headers=origin).status_code == 403
+    assert owner.get("/").status_code == 200
+
+
+def test_signing_out_ends_it_for_whoever_has_the_token(site):
+    with site.browser() as browser:
+        token = dict(browser.cookies)
+        browser.post("/sign-out", headers={"Origin": site.url})
+
+        assert httpx.get(site.url, cookies=token).status_code == 303
+
+
+def test_a_key_that_was_revoked_signs_out(site):
+    account = site.ask("POST", "/service_accounts", username="short-lived")
+    with site.browser(account["api_key"]) as browser:
+        site.ask("POST", f"/service_accounts/{account['unique_id']}/rotate_key")
+
+        assert browser.get("/").headers["location"] == "/sign-in"
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/sign-in", "/static/style.css", "/nowhere"])
+def test_every_answer_carries_the_headers_that_guard_it(site, owner, path):
+    headers = owner.get(path.format(**site.mfids)).headers
+
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "same-origin"
+    policy = headers["content-security-policy"]
+    assert "frame-ancestors" in policy or "sandbox" in policy
+    assert "unsafe-inline" not in policy.replace("style-src 'unsafe-inline'", "")
+    assert "script-src" not in policy
+    assert headers["cache-control"]
+
+
+def test_no_page_has_a_script_and_none_names_the_key(site, owner):
+    for path in PATHS:
+        page = owner.get(path.format(**site.mfids))
+        assert site.key not in page.text
+        if not path.endswith(".html"):
+            assert "<script" not in page.text
+
+
+def test_markup_in_names_metadata_keywords_and_files_is_text(site, owner):
+    pages = (f"/datasets/{site.mfids['evil']}", "/projects/open-lab", f"/datasets/{site.mfids['evil']}/lineage")
+    for path in pages:
+        page = Elements(owner.get(path).text)
+        assert EVIL in page.text
+        assert "script" not in page.names
+    page = owner.get(pages[0]).text
+    assert "<img src=x" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;.txt" in page
+    assert f"?keyword={EVIL}" not in page
+
+
+def test_markup_in_a_search_is_text(owner):
+    for query in (f"?q={EVIL}", f'?keyword=" autofocus onfocus=alert(1) x="{EVIL}', f"?q={EVIL}&sort={EVIL}"):
+        assert "<script" not in owner.get(f"/datasets{query}").text
+
+
+def test_a_guest_sees_what_is_public_and_nothing_of_the_rest(site, guest):
+    secret = site.mfids["secret"]
+
+    assert guest.get(f"/datasets/{secret}").status_code == 404
+    for kind in ("lineage", "lineage.html", "lineage.svg", "metadata.json", "thumbnail"):
+        assert guest.get(f"/datasets/{secret}/{kind}").status_code in (403, 404)
+    assert "secret raw" not in guest.get("/datasets").text
+    assert "secret raw" not in guest.get("/datasets?q=ecret raw").text
+    assert "secret raw" not in guest.get("/projects/closed-lab").text
+    assert "plain raw" in guest.get("/datasets").text
+
+
+def test_a_parent_that_may_not_be_seen_is_a_place_without_a_name(site, guest, owner):
+    child, secret = site.mfids["child"], site.mfids["secret"]
+    paths = [
+        f"/datasets/{child}",
+        *(f"/datasets/{child}/{kind}" for kind in ("lineage", "lineage.html", "lineage.svg", "metadata.json")),
+        "/projects/open-lab/findings",
+    ]
+
+    for path in paths:
+        page = settled(guest, path)
+        assert secret not in page, path
+        assert "secret raw" not in page
+    page = guest.get(f"/datasets/{child}").text
+    assert '<td>parts</td><td class="name"><em>not visible to you</em></td>' in page
+    assert "lab:add" in page
+    assert "not visible to you" in guest.get(f"/datasets/{child}/lineage.svg").text
+    assert "secret raw" in owner.get(f"/datasets/{child}").text
+
+
+def test_metadata_as_a_file_is_what_was_registered(site, owner):
+    answer = owner.get(f"/datasets/{site.mfids['evil']}/metadata.json")
+
+    assert json.loads(answer.text)["deep"] == {"list": [EVIL]}
+    assert answer.headers["content-disposition"].startswith("attachment")
+
+
+def test_a_file_is_downloaded_as_an_attachment(site, owner, guest):
+    page = owner.get(f"/datasets/{site.mfids['evil']}").text
+    (path,) = re.findall(r'href="(/files/[0-9a-z]{26})"', page)
+
+    content = owner.get(path, follow_redirects=True)
+    assert content.text == "1 2 3\n"
+    assert content.headers["content-disposition"].startswith("attachment")
+    assert httpx.get(site.url + path).headers["location"].startswith("/sign-in")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nowhere",
+        "/datasets/nothing",
+        f"/datasets/{new_mfid()}",
+        f"/datasets/{new_mfid()}/lineage",
+        f"/datasets/{new_mfid()}/lineage.html",
+        f"/datasets/{new_mfid()}/lineage.svg",
+        f"/datasets/{new_mfid()}/lineage.svg?near",
+        "/projects/no-such-lab",
+        "/projects/open-lab/runs/none",
+        "/files/none",
+        f"/files/{new_mfid()}",
+        "/static/app.py",
+        "/static/..%2Fapp.py",
+        "/datasets/{evil}/thumbnails/99",
+    ],
+)
+def test_what_is_not_there_is_told_on_a_page(site, owner, path):
+    answer = owner.get(path.format(**site.mfids))
+
+    assert answer.status_code == 404
+    assert "<h1>" in answer.text
+
+
+@pytest.mark.parametrize("query", ["since=yesterday", "sort=colour", "cursor=x", "sample=x%00"])
+def test_a_filter_that_makes_no_sense_is_told_on_a_page(owner, query):
+    answer = owner.get(f"/projects/open-lab?{query}")
+
+    assert answer.status_code in (200, 400)
+    assert "<h1>" in answer.text
+
+
+def test_only_signing_in_and_out_take_a_form(owner):
+    assert owner.post("/", headers={"Origin": str(owner.base_url).rstrip("/")}).status_code == 405
+
+
+def test_the_api_beside_the_pages_is_as_it_was(site, owner):
+    assert site.client.health().status == "ok"
+    assert owner.get("/api/v3/datasets").status_code == 401, "the cookie is no key of the API"
+    assert owner.get("/api/v3/nowhere").json() == {"detail": "Not Found"}
+
+
+def test_searches_and_filters_find_what_fits(site, owner):
+    def found(query):
+        return set(re.findall(r'class="name"><a href="/datasets/([0-9a-z]{26})"', owner.get(f"/datasets{query}").text))
+
+    mfids = site.mfids
+    assert found("?q=plain raw") == {mfids["raw"], mfids["secret"]} or mfids["raw"] in found("?q=plain raw")
+    assert found("?measurement=XRD") == {mfids["raw"], mfids["child"]}
+    assert found("?measurement=XRD&format=h5") == {mfids["raw"]}
+    assert found("?q=plain raw&measurement=SEM") == set()
+    assert found("?keyword=script") == {mfids["evil"]}
+    assert found("?q=factor&in=metadata") == {mfids["child"]}
+    assert found("?until=1999-01-01") == set()
+    assert owner.get(f"/datasets?q={mfids['raw']}").headers["location"] == f"/datasets/{mfids['raw']}"
+    assert "3 letters" in owner.get("/datasets?q=a").text
+
+
+def test_a_run_is_told_by_its_outputs(site, owner):
+    page = owner.get("/projects/open-lab/runs").text
+    (link,) = re.findall(r'href="(/projects/open-lab/runs/run-1[^"]*)"', page)
+
+    shown = owner.get(link.replace("&amp;", "&"))
+    assert "counting" in page
+    assert "child of both" in shown.text
+    assert owner.get("/projects/open-lab/runs/run-1").status_code == 200
+
+
+def test_findings_name_the_dataset_and_what_to_do(site, owner):
+    page = settled(owner, "/projects/open-lab/findings")
+
+    assert site.mfids["child"] in page
+    assert "make the dataset anew" in page
+    assert owner.get("/projects/open-lab/findings?again").headers["location"] == "/projects/open-lab/findings"
+
+
+def test_a_long_list_comes_in_pages(owner):
+    first = owner.get("/projects/many-lab?sort=name").text
+    (link,) = re.findall(r'rel="next" href="([^"]+)"', first)
+    second = owner.get("/projects/many-lab" + link.replace("&amp;", "&")).text
+
+    names = [set(re.findall(r"one of many \d\d", page)) for page in (first, second)]
+    assert [len(found) for found in names] == [50, 10]
+    assert not names[0] & names[1]
+    assert "60 datasets" in first
+    assert 'rel="next"' not in second
+
+
+def test_what_is_to_be_deleted_leaves_the_lists_and_says_so(site, owner):
+    assert "to be deleted" not in owner.get("/datasets").text
+    page = owner.get(f"/datasets/{site.mfids['deleted']}").text
+    assert "deletion was asked for: a twin" in page
+
+
+def test_a_sample_leads_to_its_datasets(site, owner):
+    page = owner.get(f"/datasets/{site.mfids['raw']}").text
+    assert f'<a href="/datasets?sample={site.mfids["sample"]}">wafer 7</a>' in page
+
+    page = owner.get(f"/datasets?sample={site.mfids['sample']}").text
+    assert "1 dataset of one sample" in page
+    assert "plain raw" in page
+
+
+def test_readers_share_no_copies_of_what_they_may_see(site):
+    """The lineage of many datasets is drawn from a copy of their project, which is kept for the next question."""
+    summary = site.client.datasets.create({"dataset_name": "summary", "project_id": "many-lab", "public": True}).dsid
+    for dataset in site.client.datasets.list(project_id="many-lab", limit=30):
+        if dataset.unique_id != summary:
+            site.client.datasets.link_parent_child(dataset.unique_id, summary)
+
+    with site.browser() as owner, site.browser(site.guest_key) as guest:
+        assert "one of many" in owner.get(f"/datasets/{summary}/lineage.html").text
+        assert "one of many" not in guest.get(f"/datasets/{summary}/lineage.html").text
+        assert "one of many" not in guest.get(f"/datasets/{summary}").text
+
+
+def test_over_tls_the_cookie_travels_by_tls_only(serving, tmp_path):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    tls = ["--certfile", tmp_path / "server.pem", "--keyfile", tmp_path / "server.pem"]
+    with serving(tmp_path / "data", *tls) as (told, key):
+        context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+        with httpx.Client(base_url=told["pages"], verify=context) as browser:
+            origin = {"Origin": told["pages"].rstrip("/")}
+            signed_in = browser.post("/sign-in", data={"key": key}, headers=origin, follow_redirects=True)
+
+            assert "<h1>Projects</h1>" in signed_in.text
+            assert "Secure" in signed_in.history[0].headers.get_list("set-cookie")[-1]
+
+
+def test_a_fault_of_ours_is_told_without_its_insides_and_logged(caplog, tmp_path):
+    async def broken(scope, receive, send):
+        raise RuntimeError("the insides")
+
+    async def answered():
+        transport = httpx.ASGITransport(with_pages(broken, tmp_path), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as browser:
+            return await browser.post("/sign-in", data={"key": "k"}, headers={"Origin": "http://here"})
+
+    answer = asyncio.run(answered())
+
+    assert answer.status_code == 500
+    assert "the insides" not in answer.text
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert "/sign-in" in caplog.text
