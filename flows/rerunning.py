@@ -1,0 +1,60 @@
+"""The flow that makes recorded results again with what is current: one dataset, or all that is stale in a project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.flows.artifacts import leave_artifacts
+from crucible_lineage.flows.pipelines import PrefectEngine
+from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
+from crucible_lineage.pipeline.result import STARTED, StepEvent
+from crucible_lineage.pipeline.run import run_planned
+from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
+
+__all__ = ["rerun"]
+
+
+@flow(name="rerun", persist_result=False)
+def rerun(
+    mfid: str | None = None,
+    project: str | None = None,
+    folder: Path | None = None,
+    crucible: CrucibleConnection | None = None,
+) -> State[Any]:
+    """Completed if a dataset, or all that is stale in a project, was made again; Failed, with the reasons, if not.
+
+    Args:
+        mfid: The dataset to be made again, with what it descends from where that is stale.
+        project: Instead of a dataset: the project of which all stale results are made again, in dependency order.
+        folder: Where the steps' modules and scripts are. By default, where their pipeline was last run from.
+        crucible: Which Crucible. By default, the environment where the flow runs says so.
+    """
+    if (mfid is None) == (project is None):
+        raise InputError("say what to make again: a dataset, or a project")
+    session = session_for(crucible)
+    logger = get_run_logger()
+    found = plan_rerun(mfid, session, folder, {}) if mfid else plan_stale(project or "", session, folder)
+    for dataset, reason in found.left_out.items():
+        logger.warning("%s is left out: %s", dataset, reason)
+
+    def listen(event: StepEvent) -> None:
+        if event.outcome != STARTED:
+            logger.info("%s: %s %s", event.step, event.outcome, event.detail)
+
+    def engine() -> PrefectEngine:
+        return PrefectEngine(session, crucible)
+
+    result = run_planned(found.pipeline, found.planned, session, engine, listen, found.choice)
+    if result.datasets:
+        leave_artifacts(result, session)
+    if not result.ok:
+        reasons = "; ".join(f"{step}: {error}" for step, error in result.errors.items())
+        return Failed(message=f"rerun: {reasons}")
+    return Completed(message=f"rerun: {len(result.executed)} executed", data=result.to_json())
