@@ -152,11 +152,15 @@ def children(graph, mfids):
 @given(graphs(), numbers, st.sampled_from(HASHES), st.integers(0, 3))
 def test_impact_is_what_is_below_the_cause(graph, number, sha256, second):
     mfid = list(graph.nodes)[number]
-    assert set(impact_of_dataset(graph, mfid).ids) == below(graph, children(graph, {mfid}))
+    found = impact_of_dataset(graph, mfid).ids
+    assert set(found) == below(graph, children(graph, {mfid}))
+    assert len(found) == len(set(found))
 
     made = {m for m, node in graph.nodes.items() if written_of(node).get("activity", {}).get("code")}
     bad = {m for m in made if written_of(graph.nodes[m])["activity"]["code"]["fingerprint"] == "bad"}
-    assert set(impact_of_code(graph, "bad").ids) == below(graph, bad)
+    found = impact_of_code(graph, "bad").ids
+    assert set(found) == below(graph, bad)
+    assert len(found) == len(set(found))
 
     until = START + timedelta(seconds=second)
     taken = {

@@ -128,6 +128,18 @@ def relationship(record: Any) -> str:
     return str(record["links"][0]["relationship_type"])
 
 
+def test_a_slow_process_does_not_put_an_older_record_over_a_later_one(records: Any, data: Path) -> None:
+    (one,) = records.chain(1)
+    early = copied(records)[one]
+    records.client.datasets.update(one, measurement="later")
+    late = copied(records)[one]
+    (path,) = (data / "projects").glob("*.sqlite")
+    with closing(graph_cache._opened(path)) as database:
+        assert graph_cache._store(database, "demo", [early], everything=False) == 0
+
+        assert graph_cache._records(database, "demo") == {one: late}
+
+
 def test_processes_and_threads_share_a_copy(records: Any, data: Path) -> None:
     made = records.chain(5)
     go = threading.Barrier(4)
@@ -172,6 +184,7 @@ def test_what_one_account_saw_another_does_not_find_in_the_copy(data: Path, tmp_
         key = OfficialClient(server.url, server.api_key).service_accounts.create("guest")["api_key"]
         with Session(Settings(tmp_path / "shared", server.url, key)) as guest:
             assert project_copy(guest, "demo").records.keys() == {public}
+    assert len(list((tmp_path / "shared" / "projects").glob("*.sqlite"))) == 2
     names = [path.name for path in (tmp_path / "shared" / "projects").iterdir()]
     assert not any(secret in name for name in names for secret in (server.api_key, key))
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from crucible_lineage import checking
 from crucible_lineage.attached import compact_record
 from crucible_lineage.checking import check_dataset, check_projects
 from crucible_lineage.cli import main
 from crucible_lineage.errors import InputError
+from crucible_lineage.lineage import Edge, LineageGraph, check
 from crucible_lineage.questions import code_impact, compare_datasets, compare_runs, file_impact, instrument_impact
 
 KEY = "crucible_lineage"
@@ -80,6 +82,16 @@ def test_a_used_dataset_that_is_gone_is_told_without_its_id(lab, records):
     assert ("dangling-parent", (fixed,)) in kinds(found)
     assert "mismatch" not in dict(kinds(found))
     assert scan not in json.dumps([f for f in found.to_json()["findings"] if f["class"] != "orphan"])
+
+
+def test_what_the_reader_may_not_see_is_in_no_finding_and_in_no_command(lab):
+    fixed = lab.derived("corrected", "correct", lab.raw("scan"))
+    graph = LineageGraph(lab.graph.nodes.values(), [*lab.graph.edges.values(), Edge("secret", fixed)])
+
+    found = checking._checked(graph, check(graph), 0)
+
+    assert {finding.check for finding in found.findings} == {"mismatch", "dangling-parent"}
+    assert "secret" not in json.dumps(found.to_json())
 
 
 def test_two_results_differ_by_the_parameter_that_was_changed(lab, records):

@@ -24,7 +24,9 @@ def associate(call: Call, dataset: str, sample: str) -> Json:
     with call.write() as db:
         dataset_id = require(db, call.caller, dataset, EDITOR, "dataset")["id"]
         sample_id = require(db, call.caller, sample, VIEWER, "sample")["id"]
-        db.execute("INSERT OR IGNORE INTO association VALUES (?, ?)", (dataset_id, sample_id))
+        new = db.execute("INSERT OR IGNORE INTO association VALUES (?, ?)", (dataset_id, sample_id)).rowcount
+        if new:
+            touch(db, dataset_id)
         return {"dataset_id": dataset, "sample_id": sample}
 
 
@@ -38,6 +40,7 @@ def dissociate(call: Call, dataset: str, sample: str) -> Json:
         ).rowcount
         if not gone:
             raise refuse(404, "The dataset and the sample are not linked")
+        touch(db, dataset_id)
         return {"detail": f"Sample {sample} unlinked from dataset {dataset}"}
 
 
