@@ -48,7 +48,8 @@ def register_run(session: Session, result: RunResult) -> DatasetRef:
         new = _new_dataset(session, result, path, youngest(relied_on))
         dataset = look_up(session.client, new.mfid)[0] or find_by_recipe(session.client, new.mfid)
         if dataset is None:
-            dataset = register_output(session.client, new)
+            with session.turn(new.mfid):
+                dataset = register_output(session.client, new, session.machine)
     _link(session, dataset.mfid, result)
     return dataset
 

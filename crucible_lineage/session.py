@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from crucible_lineage.cache import FileCache, limit_from_environment
+from crucible_lineage.claims import machine_id
 from crucible_lineage.errors import ConflictError, InputError
 from crucible_lineage.provenance import agent
 from crucible_lineage.server import instance_id
@@ -19,6 +20,8 @@ from crucible_lineage.settings import Settings
 from crucible_lineage.store import Store
 
 if TYPE_CHECKING:
+    from filelock import FileLock
+
     from crucible_lineage.client import CrucibleClient
 
 __all__ = ["Session"]
@@ -35,6 +38,7 @@ class Session:
         self._client: CrucibleClient | None = None
         self._store: Store | None = None
         self._agent: dict[str, Any] | None = None
+        self._machine: str | None = None
         self._projects: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -77,6 +81,23 @@ class Session:
                 user = account.user_info.model_dump() if account.user_info else {}
                 self._agent = agent({**user, "unique_id": account.user_unique_id})
             return self._agent
+
+    @property
+    def machine(self) -> str:
+        """What tells registrations from this data folder from others; those within it take turns (`turn`)."""
+        with self._lock:
+            if self._machine is None:
+                self._machine = machine_id(self.settings.data)
+            return self._machine
+
+    def turn(self, name: str) -> FileLock:
+        """A lock for what one process at a time may do; `name` is a plain file name."""
+        # Only what registers pays for this import.
+        from filelock import FileLock
+
+        folder = self.settings.data / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{name}.lock")
 
     def ensure_project(self, project: str, title: str | None = None) -> None:
         """The project is there. In the embedded Crucible it is made if need be; elsewhere InputError says it is not."""

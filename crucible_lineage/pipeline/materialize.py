@@ -34,14 +34,9 @@ __all__ = ["materialize_step"]
 
 def materialize_step(job: StepJob, session: Session) -> Materialized:
     """The registered outputs of a step. Runs it only if they are not there; one process at a time per recipe."""
-    # Only what has to run pays for this import.
-    from filelock import FileLock
-
     recipes = job.recipes()
     mfids = {output: derived_mfid(recipe) for output, recipe in recipes.items()}
-    locks = session.settings.data / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"{min(mfids.values())}.lock"):
+    with session.turn(min(mfids.values())):
         present = {output: _present(mfid, session) for output, mfid in mfids.items()}
         if all(present.values()):
             return Materialized({output: dataset for output, dataset in present.items() if dataset}, executed=False)

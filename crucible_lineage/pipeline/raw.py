@@ -87,7 +87,16 @@ def find_raw(raw: RawFiles, session: Session) -> DatasetRef | None:
 def register_raw(
     raw: RawFiles, declared: FileInput, name: str, session: Session, note: str | None = None
 ) -> DatasetRef:
-    """The dataset of these files, registered; `note` says what a person did to make them."""
+    """The dataset of these files, registered; `note` says what a person did to make them.
+
+    One process at a time per data folder, so that files of unknown time are not registered twice.
+    """
+    with session.turn(raw.mfid or f"raw-{recipe_sha256({'recipe': raw.recipe})[:32]}"):
+        found = _same_bytes(raw, session) if raw.mfid is None else None
+        return found or _register(raw, declared, name, session, note)
+
+
+def _register(raw: RawFiles, declared: FileInput, name: str, session: Session, note: str | None) -> DatasetRef:
     mfid = raw.mfid or new_mfid()
     fields = {
         "project_id": raw.project,
@@ -113,6 +122,7 @@ def register_raw(
             ingest=declared.ingest,
             ingestor=declared.ingestor,
         ),
+        session.machine,
     )
     for file in raw.files:
         if file.ref.name not in raw.remote:
