@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -111,7 +112,7 @@ class FileCache:
     def _shrink(self, spared: Path) -> None:
         """The cache is within its limit: what was not used for longest is gone, but not what a step has linked."""
         files = sorted(
-            (found.st_mtime_ns, found.st_size, path)
+            (max(found.st_atime_ns, found.st_mtime_ns), found.st_size, path)
             for path in self.folder.glob("??/[0-9a-f]*")
             if (found := _stat(path)) is not None and found.st_nlink == 1
         )
@@ -125,9 +126,9 @@ class FileCache:
 
 
 def _touch(path: Path) -> None:
-    """It was used just now."""
+    """It was used just now: its time of access says so. That of its content stays, since steps watch it."""
     with suppress(OSError):  # another user's file: it stays as old as it is
-        os.utime(path)
+        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
 
 def _stat(path: Path) -> os.stat_result | None:

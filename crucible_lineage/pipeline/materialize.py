@@ -146,12 +146,12 @@ def _input_stamps(folder: Path) -> dict[Path, Any]:
 
 def _check_inputs(job: StepJob, before: Mapping[Path, Any], session: Session) -> None:
     """The inputs are what they were; a change in between refuses the result."""
-    hashes = {file.name: file.sha256 for part in job.used for file in part.files}
+    hashes = {file.sha256 for part in job.used for file in part.files}
     for path, was in before.items():
         if path.exists() and stamp(path) == was:
             continue
-        if not path.exists() or file_sha256(path) not in hashes.values():
-            for sha256 in hashes.values():
+        if not path.exists() or file_sha256(path) not in hashes:
+            for sha256 in hashes:
                 session.cache.evict(sha256)
             raise FileChangedError(
                 f"step {job.name!r} changed its input {path.name!r} while it ran; its result was not registered. "

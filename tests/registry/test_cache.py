@@ -10,6 +10,7 @@ import pytest
 
 from crucible_lineage.cache import FileCache, limit_from_environment
 from crucible_lineage.errors import ChecksumError, InputError
+from crucible_lineage.hashing import stamp
 
 
 def put(cache: FileCache, content: bytes) -> str:
@@ -30,6 +31,14 @@ def test_what_was_not_used_for_longest_goes_when_there_is_no_room(tmp_path: Path
     cache.get(first, lambda target: pytest.fail("it is there"))  # used now
     third = put(cache, b"c" * 1000)
     assert [cache.path(name).exists() for name in (first, second, third)] == [True, False, True]
+
+
+def test_using_a_file_does_not_make_it_look_changed(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path)
+    name = put(cache, b"a")
+    before = stamp(cache.path(name))
+    cache.get(name, lambda target: pytest.fail("it is there"))
+    assert stamp(cache.path(name)) == before
 
 
 def test_what_a_step_works_with_stays(tmp_path: Path) -> None:
