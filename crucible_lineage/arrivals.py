@@ -116,8 +116,8 @@ class Folder:
         return register_raw(raw, declared, path.name, self.session)
 
     def _is_known(self, path: Path, seen: FileStamp) -> bool:
-        if path not in self._known:
-            self._known[path] = self.logbook.mark(self._name(path)).get("stamp", [])
+        if self._known.get(path) != list(seen[:2]):
+            self._known[path] = self.logbook.mark(self._name(path)).get("stamp", [])  # another watcher may have done it
         return self._known[path] == list(seen[:2])
 
     def _note(self, path: Path, seen: FileStamp, mfid: str) -> None:

@@ -50,7 +50,16 @@ __all__ = [
 
 
 class LineageError(Exception):
-    """Base of every error that crucible-lineage raises on purpose."""
+    """Base of every error that crucible-lineage raises on purpose. It goes from process to process as it is."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[LineageError], arguments: tuple[Any, ...], fields: dict[str, Any]) -> LineageError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(fields)
+    return error
 
 
 @dataclass(frozen=True)

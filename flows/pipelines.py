@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
+from prefect.task_runners import TaskRunner
 
 from crucible_lineage.flows.artifacts import leave_artifacts
+from crucible_lineage.flows.runners import requesting, task_runner
 from crucible_lineage.pipeline.bind import bind_file
 from crucible_lineage.pipeline.input_spec import located
 from crucible_lineage.pipeline.materialized import Materialized
@@ -25,6 +27,7 @@ from crucible_lineage.pipeline.raw import existing_dataset
 from crucible_lineage.pipeline.result import Listener, RunResult, StepEvent
 from crucible_lineage.pipeline.run import Choice, Running
 from crucible_lineage.pipeline.run import run_pipeline as run_bound
+from crucible_lineage.pipeline.spec import Runner
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.events import tell_failed, tell_reused
 from crucible_lineage.tasks.materialize import materialize
@@ -56,6 +59,11 @@ def observing(listener: Listener) -> Iterator[Observer]:
         _observer.reset(token)
 
 
+def _current_observer() -> Observer | None:
+    """Whoever observes. A flow's own code goes to other processes as it is, and must not name a context variable."""
+    return _observer.get()
+
+
 def _run_name() -> str:
     """The run is called like the pipeline's file."""
     return Path(flow_run.parameters["pipeline"]).stem
@@ -67,6 +75,7 @@ def run_pipeline(
     crucible: CrucibleConnection | None = None,
     overrides: dict[str, Any] | None = None,
     choice: Choice = Choice(),
+    runner: Runner | None = None,
 ) -> State[Any]:
     """Completed if every step of a pipeline has its result; Failed, with the reasons, if not.
 
@@ -75,12 +84,13 @@ def run_pipeline(
         crucible: Which Crucible. By default, the environment where the flow runs says so.
         overrides: Parameters for this run, as in {"axis.degree": 4}.
         choice: Which steps are made. By default, all that are not fresh.
+        runner: What steps run on, instead of what the declaration says.
     """
     session = session_for(crucible)
     bound = bind_file(located(pipeline), session.store, overrides)
     logger = get_run_logger()
     logger.info(session.settings.describe())
-    observer = _observer.get()
+    observer = _current_observer()
 
     def listen(event: StepEvent) -> None:
         logger.info("%s: %s %s", event.step, event.outcome, event.detail)
@@ -88,7 +98,8 @@ def run_pipeline(
         if observer:
             observer.listener(event)
 
-    result = run_bound(bound, session, lambda: PrefectEngine(session, crucible), listen, choice)
+    with PrefectEngine(session, crucible, runner or bound.spec.runner) as engine:
+        result = run_bound(bound, session, lambda: engine, listen, choice)
     tell_reused(result)
     if observer:
         observer.result = result
@@ -101,20 +112,41 @@ def run_pipeline(
 
 
 class PrefectEngine:
-    """Steps as tasks of the running flow, on its task runner."""
+    """Steps as tasks of the running flow: on its task runner, or on the one that is declared, which it then closes.
 
-    def __init__(self, session: Session, crucible: CrucibleConnection | None = None) -> None:
+    Only ids and declared values go to a runner, which may be another machine; keys are looked up there.
+    """
+
+    def __init__(
+        self, session: Session, crucible: CrucibleConnection | None = None, runner: Runner | None = None
+    ) -> None:
         self.session = session
         self.connection = (crucible or CrucibleConnection()).settled(session.settings)
+        self._declared = runner
+        self._stack = ExitStack()
+        self._runner: TaskRunner[Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        self._stack.close()
 
     def start(self, order: StepOrder) -> Running:
-        """The step has been submitted, with the tags that it declares."""
+        """The step has been submitted, with the tags and resources that it declares."""
+        if self._declared and self._runner is None:  # a run in which all is fresh starts none
+            self._runner = self._stack.enter_context(task_runner(self._declared))
         spec = order.instance.step.spec
         options: dict[str, Any] = {"tags": spec.tags} if spec.tags else {}
         options["retry_condition_fn"] = None if spec.retries else is_transient
         if spec.retries:
             options["retries"] = spec.retries
-        made: Running = materialize.with_options(**options).submit(order.name, order_to_json(order), self.connection)
+        task = materialize.with_options(**options)
+        parameters = {"step": order.name, "order": order_to_json(order), "crucible": self.connection}
+        with requesting(self._runner, spec.resources):
+            made: Running = (
+                self._runner.submit(task, parameters=parameters) if self._runner else task.submit(**parameters)
+            )
         return made
 
     def result(self, running: Any) -> Materialized:

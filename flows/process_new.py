@@ -64,6 +64,7 @@ def process_new(
     session = session_for(crucible)
     bound = bind_file(located(pipeline), session.store)
     get_run_logger().info(session.settings.describe())
+    session.ensure_project(bound.spec.project, bound.spec.project_title)
     processing = _Processing(session, crucible, most_failures)
     if since is not None or select:
         result = processing.run(_chosen(bound, since, select or {}))

@@ -16,6 +16,7 @@ from crucible_lineage.pipeline.bind import BoundPipeline
 from crucible_lineage.pipeline.planning import plan_pipeline
 from crucible_lineage.pipeline.result import Listener, RunResult
 from crucible_lineage.pipeline.run import Choice, Engine, run_pipeline
+from crucible_lineage.pipeline.spec import Runner
 from crucible_lineage.session import Session
 
 __all__ = ["RunRequest", "prefect_is_configured", "run_with_engine"]
@@ -38,11 +39,14 @@ class RunRequest:
     pipeline: BoundPipeline
     overrides: Mapping[str, Any] = field(default_factory=dict)
     choice: Choice = Choice()
+    runner: Runner | None = None
 
 
 def run_with_engine(engine: str, request: RunRequest, session: Session, listener: Listener, jobs: int) -> RunResult:
     """The result of a run on `local`, `prefect`, or `auto`: Prefect where one is configured, else this process."""
-    if engine == "local" or (engine == "auto" and not prefect_is_configured()):
+    if request.runner and engine == "local":
+        raise InputError("--runner says what Prefect runs the steps on; leave --engine local out")
+    if engine == "local" or (engine == "auto" and not request.runner and not prefect_is_configured()):
         return _run_here(request, session, listener, jobs)
     return _run_on_prefect(request, session, listener)
 
@@ -87,7 +91,7 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener) -
     share_session(session)
     path, connection = str(request.pipeline.spec.path), CrucibleConnection.of(session.settings)
     with observing(listener) as observer:
-        state = run_flow(path, connection, dict(request.overrides), request.choice, return_state=True)
+        state = run_flow(path, connection, dict(request.overrides), request.choice, request.runner, return_state=True)
     if observer.result is None:
         raise InputError(f"the Prefect flow ended before the pipeline was run: {state.message}")
     return observer.result

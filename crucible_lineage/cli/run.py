@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from pydantic import ValidationError
 
 from crucible_lineage.cli.engines import RunRequest, run_with_engine
 from crucible_lineage.cli.options import (
@@ -28,6 +29,7 @@ from crucible_lineage.pipeline.input_spec import located
 from crucible_lineage.pipeline.planning import make_plan
 from crucible_lineage.pipeline.result import EXECUTED, FAILED, LEFT_OUT, REUSED, SKIPPED, RunResult
 from crucible_lineage.pipeline.run import Choice
+from crucible_lineage.pipeline.spec import Runner
 from crucible_lineage.session import Session
 
 __all__ = ["SET", "parse_overrides", "plan_command", "print_summary", "run_command"]
@@ -53,6 +55,11 @@ REFRESH = click.option("--refresh", is_flag=True, help="Ask Crucible again, also
     help="auto: Prefect where a Prefect API is configured, else threads of this process.",
 )
 @click.option("--jobs", type=click.IntRange(1, 256), default=min(8, (os.cpu_count() or 1) + 2), show_default=True)
+@click.option(
+    "--runner",
+    metavar="RUNNER",
+    help="What Prefect runs the steps on: threads, processes, dask, ray, or dask=ADDRESS of a cluster.",
+)
 @SET
 @FORCE
 @click.option("--only", multiple=True, metavar="STEP", help="Make just this step; repeatable.")
@@ -70,6 +77,7 @@ def run_command(
     api_key: str | None,
     engine: str,
     jobs: int,
+    runner: str | None,
     overrides: tuple[str, ...],
     forced: tuple[str, ...],
     only: tuple[str, ...],
@@ -91,7 +99,7 @@ def run_command(
         bound = bind_file(located(pipeline), session.store, values)
         if refresh:
             session.store.forget()
-        request = RunRequest(bound, values, Choice(forced, only, from_, keep_going))
+        request = RunRequest(bound, values, Choice(forced, only, from_, keep_going), _runner(runner))
         request.choice.steps(bound)
         if dry_run:
             print_plan(make_plan(bound, session, forced), as_json=as_json)
@@ -141,6 +149,13 @@ def _register_run(result: RunResult, session: Session) -> str:
     from crucible_lineage.run_record import register_run  # the client, which a run without work does not need
 
     return register_run(session, result).mfid
+
+
+def _runner(text: str | None) -> Runner | None:
+    try:
+        return None if text is None else Runner.model_validate(text)
+    except ValidationError as error:
+        raise InputError(f"--runner {text}: write threads, processes, dask, ray, or dask=ADDRESS") from error
 
 
 def parse_overrides(given: tuple[str, ...]) -> dict[str, Any]:

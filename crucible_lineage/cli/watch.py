@@ -78,7 +78,7 @@ def watch_command(
         arriving = None
         if folder is not None:
             declared = FileInput(
-                file=(), measurement=measurement, data_type=data_type, instrument_name=instrument_name,
+                file=pattern, measurement=measurement, data_type=data_type, instrument_name=instrument_name,
                 keywords=keywords,
             )  # fmt: skip
             arriving = Folder(folder, pattern, str(project), declared, session, settle_s=settle_s)

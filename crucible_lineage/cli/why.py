@@ -61,4 +61,6 @@ def _why_step(name: str, pipeline: str, session: Session, overrides: tuple[str, 
     if not as_json and chosen.is_fresh:
         click.echo("it would not run: its result is there, made by this code with these parameters of these inputs")
     elif not as_json and any(step.state != FRESH for step in chosen.steps):
-        click.echo(f"make it: crucible-lineage run {pipeline} --from {name.partition('[')[0]}")
+        step = bound.steps[name.partition("[")[0]]
+        parents = all(other.state == FRESH for other in planned.steps if other.step in step.needs)
+        click.echo(f"make it: crucible-lineage run {pipeline}" + (f" --from {step.name}" if parents else ""))

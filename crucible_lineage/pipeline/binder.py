@@ -12,11 +12,20 @@ from crucible_lineage.errors import Finding, InputError
 from crucible_lineage.pipeline.bind import BoundPipeline, BoundStep, Variant
 from crucible_lineage.pipeline.command import inspect_command
 from crucible_lineage.pipeline.document import Document, Location
-from crucible_lineage.pipeline.input_spec import DatasetInput, EachInput, FileInput, PipelineInput, ResultInput
+from crucible_lineage.pipeline.input_spec import (
+    MATCHED,
+    DatasetInput,
+    EachInput,
+    FileInput,
+    PipelineInput,
+    ResultInput,
+    SelectInput,
+)
 from crucible_lineage.pipeline.inspected import Inspection
 from crucible_lineage.pipeline.inspection import inspect_step
 from crucible_lineage.pipeline.remote import source_fault
 from crucible_lineage.pipeline.spec import PipelineSpec, Source, StepSpec
+from crucible_lineage.pipeline.templates import template_fault
 from crucible_lineage.store import Store
 
 __all__ = ["bind"]
@@ -63,7 +72,20 @@ class _Binder:
                     self._check_files(("inputs", name, *place, "file"), name, entry)
             if isinstance(declared, ResultInput) and not declared.path.is_file():
                 self._find(("inputs", name, "pipeline"), f"input {name!r}: there is no file {declared.path}")
+            if isinstance(declared, SelectInput):
+                self._check_filters(name, declared)
             self._check_partner(name, declared)
+
+    def _check_filters(self, name: str, declared: SelectInput) -> None:
+        # The client costs a third of a second; who selects nothing does not wait for it.
+        from crucible_lineage.client.filters import DatasetFilters, sent_filters
+
+        for key, value in declared.select.items():
+            try:
+                sent_filters({key: value}, DatasetFilters)
+            except InputError as error:
+                said = str(error).replace("\n", "; ")
+                self._find(("inputs", name, "select", key), f"input {name!r}: {said}")
 
     def _check_files(self, place: Location, name: str, declared: FileInput) -> None:
         """Files that are named are there; a pattern may fit none only where every file is a dataset of its own."""
@@ -87,6 +109,11 @@ class _Binder:
             hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(each) or 'none'}"
             message = f"input {name!r} is matched with {partner!r}, which is no input with `each`; {hint}"
             self._find(("inputs", name, "match"), message)
+        for field in (declared.match or {}).get(partner, ()):
+            if field not in MATCHED and not field.startswith("metadata."):
+                near = difflib.get_close_matches(field, MATCHED, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(MATCHED)}, metadata.NAME"
+                self._find(("inputs", name, "match"), f"input {name!r}: a record has no field {field!r}; {hint}")
 
     def _bind_step(self, name: str, step: StepSpec) -> BoundStep | None:
         sources = {role: given if isinstance(given, tuple) else (given,) for role, given in step.inputs.items()}
@@ -105,6 +132,9 @@ class _Binder:
             role for role, given in sources.items() if any(_collects(s, inspection.roles.get(role)) for s in given)
         )
         self._check_roles(name, inspection, sources, collected)
+        template = step.output.dataset_name
+        if template and (fault := template_fault(template, inspection.roles, inspection.params)):
+            self._find(("steps", name, "output", "dataset_name"), f"step {name!r}: {fault}")
         needs = tuple(dict.fromkeys(s.source for given in sources.values() for s in given if self._is_step(s.source)))
         declared = {"name": self.spec.pipeline, "hash": self.spec.digest, "step": name}
         return BoundStep(name, step, variants, sources, needs, collected, declared=declared)

@@ -129,7 +129,7 @@ class _Reader:
         self.marks.setdefault(location, (node.start_mark.line + 1, node.start_mark.column + 1))
         if isinstance(node, yaml.ScalarNode):
             if not node.style and len(node.value) > DIGITS_LIMIT and _INTEGER.fullmatch(node.value):
-                raise self._error(node, f"a number of more than {DIGITS_LIMIT} digits is too long; quote it if it is text")
+                raise self._error(node, f"a number of over {DIGITS_LIMIT} digits is too long; quote it if it is text")
             return node.value if node.style else _plain(node.value)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*location, index)) for index, item in enumerate(node.value)]

@@ -11,7 +11,16 @@ from pydantic import BaseModel
 from crucible_lineage.errors import Finding
 from crucible_lineage.pipeline.document import Document, Location
 from crucible_lineage.pipeline.input_spec import INPUT_KINDS, FileInput
-from crucible_lineage.pipeline.spec import OutputFields, PipelineSpec, Schedule, Source, StepSpec, Trigger
+from crucible_lineage.pipeline.spec import (
+    OutputFields,
+    PipelineSpec,
+    Publish,
+    Runner,
+    Schedule,
+    Source,
+    StepSpec,
+    Trigger,
+)
 
 __all__ = ["TOP_KEYS", "finding_of"]
 
@@ -66,8 +75,10 @@ def _allowed_keys(raw: tuple[str | int, ...]) -> list[str]:
     if raw[0] == "inputs":
         model = FileInput if raw[2] == "each" else INPUT_KINDS.get(str(raw[2]), FileInput)
         extra = ["crux"] if model is FileInput else []
-    elif raw[0] in ("schedule", "trigger"):
-        model = Schedule if raw[0] == "schedule" else Trigger
+    elif raw[0] in ("schedule", "trigger", "runner"):
+        model = {"schedule": Schedule, "trigger": Trigger, "runner": Runner}[str(raw[0])]
+    elif "publish" in raw[:-1]:
+        model = Publish
     elif "output" in raw[:-1]:
         model = OutputFields
     elif "inputs" in raw[:-1]:

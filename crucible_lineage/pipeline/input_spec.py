@@ -21,6 +21,7 @@ from crucible_lineage.ids import is_mfid
 
 __all__ = [
     "INPUT_KINDS",
+    "MATCHED",
     "DatasetFields",
     "DatasetInput",
     "Declared",
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 PACKAGE = "package:"
+# Fields of a record that inputs may be matched by, beside `metadata.NAME`.
+MATCHED = ("dataset_name", "measurement", "data_type", "session_name", "instrument_name", "instrument_id")
 _WILD = frozenset("*?[")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://[^/]+")
 
@@ -110,6 +113,13 @@ class FileInput(_Paired, DatasetFields):
     @classmethod
     def _mfids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_require_mfid(mfid) for mfid in value)
+
+    @field_validator("timestamp", "known_since", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        if isinstance(value, (int, float)) or (isinstance(value, str) and value.strip("+-. ").isdigit()):
+            raise ValueError("a moment is written as in 2024-05-01T12:00:00Z; this would be seconds since 1970")
+        return value
 
     @field_validator("timestamp", "known_since")
     @classmethod

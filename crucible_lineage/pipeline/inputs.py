@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.attached import whole_record
 from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.input_spec import DatasetInput, EachInput, FileInput, ResultInput, SelectInput
+from crucible_lineage.pipeline.input_spec import (
+    MATCHED,
+    DatasetInput,
+    EachInput,
+    FileInput,
+    ResultInput,
+    SelectInput,
+)
 from crucible_lineage.pipeline.raw import RawFiles, described, existing_dataset, find_raw, hash_files, register_raw
 from crucible_lineage.pipeline.spec import PipelineSpec
 from crucible_lineage.provenance import is_complete, read_record
@@ -136,6 +143,5 @@ def _selected_item(dataset: Dataset, record: Mapping[str, Any] | None, session: 
 
 
 def _fields(dataset: Dataset) -> dict[str, Any]:
-    names = ("dataset_name", "measurement", "data_type", "session_name", "instrument_name", "instrument_id")
-    record = {name: getattr(dataset, name, None) for name in names}
+    record = {name: getattr(dataset, name, None) for name in MATCHED}
     return {**record, "metadata": dataset.scientific_metadata or {}}

@@ -142,4 +142,9 @@ def _import(name: str, folder: Path) -> Any:
     """The module; the declaration's folder comes last in the search, so that it hides nothing."""
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
-    return importlib.import_module(name)
+    module = importlib.import_module(name)
+    beside = folder.joinpath(*name.split(".")).with_suffix(".py")
+    taken = getattr(module, "__file__", None)
+    if taken and beside.is_file() and not beside.samefile(taken):
+        raise InputError(f"module {name!r} is {taken}, and hides {beside}; give one of them another name")
+    return module

@@ -109,9 +109,9 @@ class _Loader:
                 del data[key]
         for part, name in self.folders:
             entry = data[part][name]
-            several = entry.get("each") if isinstance(entry, dict) else None
-            entries = [((part, name), entry)]
-            entries += [((part, name, "each", n), one) for n, one in enumerate(several if isinstance(several, list) else ())]
+            each = entry.get("each") if isinstance(entry, dict) else None
+            several = enumerate(each) if isinstance(each, list) else ()
+            entries = [((part, name), entry), *(((part, name, "each", number), one) for number, one in several)]
             for place, one in entries:
                 for key in ("folder", "references"):
                     if isinstance(one, dict) and key in one:

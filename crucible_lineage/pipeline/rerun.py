@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import InputError, NotFoundError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind import BoundPipeline, BoundStep, Variant
 from crucible_lineage.pipeline.command import COMMAND, inspect_command, split_command
@@ -27,6 +27,7 @@ from crucible_lineage.pipeline.run import Choice
 from crucible_lineage.pipeline.spec import OutputFields, PipelineSpec, StepSpec
 from crucible_lineage.pipeline.variables import referenced
 from crucible_lineage.provenance import is_complete
+from crucible_lineage.registry import samples_of
 from crucible_lineage.session import Session
 
 __all__ = ["Recorded", "plan_rerun", "plan_stale"]
@@ -51,7 +52,10 @@ def plan_rerun(
 
     `folder` is where modules and scripts are looked for, `overrides` are other values for the step's parameters.
     """
-    dataset = session.client.datasets.get(mfid)
+    try:
+        dataset = session.client.datasets.get(mfid)
+    except NotFoundError as error:
+        raise InputError(f"dataset {mfid}: there is none here that this key may see") from error
     if not dataset.project_id:
         raise InputError(f"dataset {mfid} belongs to no project")
     history = _History(session, dataset.project_id)
@@ -141,7 +145,7 @@ class _Builder:
             pipeline=names.pop() if len(names) == 1 else "rerun",
             project=self.history.project,
             project_title=None,
-            env=tuple({name for step in steps.values() for text in step.spec.env.values() for name in referenced(text)}),
+            env=tuple(name for step in steps.values() for text in step.spec.env.values() for name in referenced(text)),
             inputs={},
             steps={name: step.spec for name, step in steps.items()},
             path=(self.folder or Path.cwd()) / "rerun",
@@ -211,6 +215,7 @@ class _Builder:
             dataset_name=name,
             keywords=tuple(word for word in keywords if not word.startswith(pipeline_keyword(""))),
             public=bool(getattr(dataset, "public", False)),
+            samples="inherit" if samples_of(dataset) else "none",
             **fields,
         )
         if uses.startswith(COMMAND):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import random
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
@@ -192,6 +193,8 @@ class _Run:
             while True:
                 while self._ready and not self._stopped:
                     ready, self._ready = self._ready, []
+                    if not self.session.settings.embedded:  # another machine may run the same: each starts elsewhere
+                        random.shuffle(ready)
                     under_way += sum(self._start(engine, name, ended) for name in ready)
                 if not under_way:
                     break

@@ -47,9 +47,16 @@ def pipeline_schema() -> dict[str, Any]:
         "properties": {name: step["properties"][name] for name in DEFAULTS},
     }
     properties["include"] = _one_or_more("files whose inputs, steps, params and defaults are taken over")
+    properties["runner"] = _or_text("Runner", "threads, processes, dask, ray, or dask=ADDRESS")
+    definitions["OutputFields"]["properties"]["publish"] = _or_text("Publish", "gs://bucket/prefix/")
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "crucible-lineage pipeline"
     return schema
+
+
+def _or_text(model: str, example: str) -> dict[str, Any]:
+    """A mapping, or its short form."""
+    return {"anyOf": [{"type": "string", "description": example}, {"$ref": f"#/$defs/{model}"}]}
 
 
 def _without_ours(model: dict[str, Any]) -> None:

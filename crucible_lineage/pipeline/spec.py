@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.input_spec import DatasetFields, Declared, PipelineInput, is_remote
 
-__all__ = ["OutputFields", "PipelineSpec", "Publish", "Schedule", "Source", "StepSpec", "Trigger"]
+__all__ = ["OutputFields", "PipelineSpec", "Publish", "Runner", "Schedule", "Source", "StepSpec", "Trigger"]
 
 NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME)]
@@ -124,6 +124,30 @@ class StepSpec(Declared):
         return tuple({canonical_json(part): part for part in found}.values())
 
 
+class Runner(Declared):
+    """What steps run on when a pipeline runs on Prefect: so many `workers`, or the cluster at an `address`."""
+
+    type: Literal["threads", "processes", "dask", "ray"]
+    workers: int | None = Field(default=None, ge=1, le=1024)
+    address: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        kind, equals, address = value.partition("=")
+        return {"type": kind, "address": address} if equals else {"type": kind}
+
+    @model_validator(mode="after")
+    def _cluster(self) -> Self:
+        if self.address and self.type not in ("dask", "ray"):
+            raise ValueError(f"{self.type} have no address; a dask or ray cluster has")
+        if self.address and self.workers:
+            raise ValueError("the cluster at an address has the workers that it has; leave `workers` out")
+        return self
+
+
 class Schedule(Declared):
     """When the pipeline runs by itself: one of cron, interval (seconds) and rrule."""
 
@@ -160,6 +184,7 @@ class PipelineSpec(Declared):
     env: tuple[str, ...] = ()
     inputs: dict[Name, PipelineInput]
     steps: dict[Name, StepSpec] = Field(min_length=1)
+    runner: Runner | None = None
     schedule: Schedule | None = None
     trigger: Trigger | None = None
     path: Path

@@ -101,7 +101,8 @@ def test_killed_at_any_file_write_and_run_again_it_ends_as_undisturbed(
     lab: Any, tmp_path: Path, command: Any, calm: dict[str, Any], state_of: Any
 ) -> None:
     arguments = ["run", str(lab.pipeline), "--engine", "local"]
-    for number in itertools.count(1, 4 * STEP):
+    step = 1 if STEP == 1 else 4 * STEP
+    for number in itertools.count(1, step):
         data = tmp_path / f"killed-{number}"
         killed = subprocess.run(
             [sys.executable, "-c", DYING_AT_WRITES, *arguments, "--data", str(data)],
@@ -110,7 +111,7 @@ def test_killed_at_any_file_write_and_run_again_it_ends_as_undisturbed(
             timeout=120,
         )
         if killed.returncode == 0:
-            assert number > 4 * STEP, "so few writes cannot be all"
+            assert number > step, "so few writes cannot be all"
             return
         assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
         again = command(*arguments, "--data", data)

@@ -18,7 +18,7 @@ from crucible_lineage.pipeline.raw import hash_files, register_raw
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
-POOL = "crucible"
+POOL = "lab-pool"
 
 SELECTED = """
 pipeline: selected
@@ -80,6 +80,10 @@ class Prefect:
 
     def automations(self, name: str) -> list[Any]:
         return [found for found in self.post("automations/filter") if found["name"].startswith(f"{name} on ")]
+
+    def events(self, prefix: str, is_meant: Callable[[Any], bool]) -> list[Any]:
+        found = self.post("events/filter", {"filter": {"event": {"prefix": [prefix]}}})["events"]
+        return [event for event in found if is_meant(event)]
 
     def runs(self, deployment_id: str, kind: str | None = None) -> list[Any]:
         """Flow runs of a deployment; of one kind, as AUTOMATION or SCHEDULE."""
@@ -181,5 +185,3 @@ def selected(lab: Any) -> Path:
     """A pipeline that scales each raw dataset of the project."""
     path: Path = lab.declare(SELECTED, "selected.yaml")
     return path
-
-

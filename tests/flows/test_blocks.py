@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 
 from crucible_lineage.blocks import CrucibleCredentials
 
+COMMAND = (sys.executable, "-m", "crucible_lineage")
 KEY = "key-of-the-test-7c1d"
 
 RUN = """
@@ -37,8 +39,7 @@ def service(tmp_path: Path) -> Iterator[str]:
     from crucible_lineage.client import CrucibleClient
 
     serving = subprocess.Popen(
-        [sys.executable, "-m", "crucible_lineage", "serve", "--data", str(tmp_path / "service"), "--json"]
-        + ["--api-key", KEY],
+        [*COMMAND, "serve", "--data", str(tmp_path / "service"), "--json", "--api-key", KEY],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -69,6 +70,13 @@ def test_a_flow_takes_the_name_of_a_block_and_its_key_is_seen_nowhere(
     tasks = prefect.post("task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
     assert KEY not in json.dumps([flow_run, tasks])
     assert "there is no usable block crucible-credentials/no-such-block" in refused
+
+
+def test_prefect_finds_it_by_itself() -> None:
+    found = [entry.value for entry in entry_points(group="prefect.collections", name="crucible_lineage")]
+    assert found == ["crucible_lineage.blocks"], (
+        "installed before the entry point was declared? `make test` installs anew"
+    )
 
 
 def test_its_key_is_masked_and_its_address_checked() -> None:

@@ -95,12 +95,13 @@ def test_a_file_that_arrives_becomes_an_event_that_starts_a_run_that_registers_t
     crucible_lineage: Any,
     results: Any,
     prefect: Any,
+    pool: str,
     worker: None,
     eventually: Any,
 ) -> None:
     inbox = tmp_path / "inbox"
     inbox.mkdir()
-    assert crucible_lineage("deploy", declared, "--data", data).returncode == 0
+    assert crucible_lineage("deploy", declared, "--data", data, "--pool", pool).returncode == 0
     (deployment,) = prefect.deployments(name)
     watch = ["watch", "--data", data, "--project", "lab", "--folder", inbox, "--once", "--settle", "0.2"]
     watch += ["--pattern", "*.txt", "--measurement", "counting", "--data-type", "raw"]
@@ -110,16 +111,16 @@ def test_a_file_that_arrives_becomes_an_event_that_starts_a_run_that_registers_t
     assert told.returncode == 0, told.stderr
     assert "told crucible.dataset.created" in told.stdout
     assert "told crucible.dataset.created" not in crucible_lineage(*watch).stdout, "each is told once"
-    (run,) = eventually(lambda: prefect.runs(deployment["id"], "AUTOMATION"))
-    eventually(lambda: prefect.runs(deployment["id"], "AUTOMATION")[0]["state_type"] == "COMPLETED")
+    eventually(lambda: [run["state_type"] for run in prefect.runs(deployment["id"], "AUTOMATION")] == ["COMPLETED"])
     assert list(results().values()) == [[3]]
-    events = prefect.post("events/filter", {"filter": {"event": {"prefix": ["crucible.step", "prefect.asset"]}}})
-    mine = [event for event in events["events"] if event["resource"].get("pipeline") == name]
-    assert [event["event"] for event in mine] == ["crucible.step.materialized"]
-    assets = [event for event in events["events"] if event.get("payload", {}).get("pipeline") == name]
-    assert [event["event"] for event in assets] == ["prefect.asset.materialization.succeeded"]
-    outputs = [part["prefect.resource.id"] for part in mine[0]["related"] if part["prefect.resource.role"] == "output"]
-    assert assets[0]["resource"]["prefect.resource.id"].rpartition("/")[2] == outputs[0].rpartition(".")[2]
+    (step,) = eventually(
+        lambda: prefect.events("crucible.step", lambda event: event["resource"].get("pipeline") == name)
+    )
+    assert step["event"] == "crucible.step.materialized"
+    (asset,) = eventually(lambda: prefect.events("prefect.asset", lambda event: event["payload"]["pipeline"] == name))
+    assert asset["event"] == "prefect.asset.materialization.succeeded"
+    outputs = [part["prefect.resource.id"] for part in step["related"] if part["prefect.resource.role"] == "output"]
+    assert asset["resource"]["prefect.resource.id"].rpartition("/")[2] == outputs[0].rpartition(".")[2]
     assert len(prefect.runs(deployment["id"], "AUTOMATION")) == 1
 
 

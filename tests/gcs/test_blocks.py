@@ -15,14 +15,17 @@ key = json.loads(Path(os.environ.pop("GOOGLE_APPLICATION_CREDENTIALS")).read_tex
 access = GcpCredentials(service_account_info=key)
 access.save("lab", overwrite=True, _sync=True)
 GcsBucket(bucket="beamline-raw", gcp_credentials=access).save("raw", overwrite=True, _sync=True)
-GcsBucket(bucket="beamline-raw", bucket_folder="prefect", gcp_credentials=access).save("results", overwrite=True, _sync=True)
+results = GcsBucket(bucket="beamline-raw", bucket_folder="prefect", gcp_credentials=access)
+results.save("results", overwrite=True, _sync=True)
 """
 RUN = """
 import json, sys
+from prefect_gcp import GcsBucket
 from crucible_lineage.flows import run_pipeline
 from crucible_lineage.tasks import CrucibleConnection
 for path in sys.argv[2:]:
-    state = run_pipeline(path, CrucibleConnection(data=sys.argv[1]), return_state=True)
+    flow = run_pipeline.with_options(persist_result=True, result_storage=GcsBucket.load("results", _sync=True))
+    state = flow(path, CrucibleConnection(data=sys.argv[1]), return_state=True)
     print(json.dumps([state.type.value, state.message]))
 """
 PIPELINE = """
@@ -52,8 +55,6 @@ def test_blocks_give_access_and_a_bucket_holds_the_results_of_tasks(
     environment = {**prefect_server.environment, "STORAGE_EMULATOR_HOST": fake.url}
     python(BLOCKS, {**environment, "GOOGLE_APPLICATION_CREDENTIALS": str(key_file)})
     environment["GOOGLE_APPLICATION_CREDENTIALS"] = "/nonexistent"
-    environment["PREFECT_RESULTS_PERSIST_BY_DEFAULT"] = "true"
-    environment["PREFECT_DEFAULT_RESULT_STORAGE_BLOCK"] = "gcs-bucket/results"
     declared = [("beamline-raw", "raw"), ("beamline-raw", "gcp-credentials/lab"), ("other", "raw"), ("other", "absent")]
     paths = [
         lab.declare(PIPELINE.replace("BUCKET", where).replace("BLOCK", block), f"{number}.yaml")

@@ -36,9 +36,9 @@ def test_results_are_copied_once_they_are_registered_and_their_address_is_record
 def test_a_second_run_asks_the_bucket_nothing(fake: Any, lab: Any, run: Any) -> None:
     path = lab.declare(PUBLISHED)
     run(path)
-    seen = len(fake.requests)
+    fake.fault("status", times=99, status=500)
     assert run(path).ok
-    assert len(fake.requests) == seen
+    assert [fault.hits for fault in fake.faults] == [0]
 
 
 def test_results_made_before_are_published_when_the_declaration_asks_for_it(bucket: Any, lab: Any, run: Any) -> None:

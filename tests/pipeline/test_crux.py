@@ -125,7 +125,7 @@ def test_samples_that_were_made_are_linked(lab: Any, recipe: Path) -> None:
 
 
 def test_what_is_declared_beside_it_wins(lab: Any, recipe: Path) -> None:
-    lab.declare(PIPELINE.replace("id: ID", 'id: neon_lamp_2, measurement: other, metadata: {a: 1}, each: true'))
+    lab.declare(PIPELINE.replace("id: ID", "id: neon_lamp_2, measurement: other, metadata: {a: 1}, each: true"))
     declared = bind_file(lab.pipeline).spec.inputs["first"]
     assert (declared.measurement, declared.metadata, declared.each) == ("other", {"a": 1}, True)  # type: ignore[union-attr]
 

@@ -65,9 +65,38 @@ def test_what_is_hostile_is_refused_with_its_place(lab: Any, faults: Faults, old
     assert not list(Path.cwd().glob("pwned"))
 
 
-@pytest.mark.parametrize("text", ["[]", "text", "3", "{}", "- a", "null", "# nothing\n", "---\n---\n", "\x00", "a: \x07"])
+@pytest.mark.parametrize(
+    "text", ["[]", "text", "3", "{}", "- a", "null", "# nothing\n", "---\n---\n", "\x00", "a: \x07"]
+)
 def test_what_is_no_pipeline_at_all_is_told(lab: Any, faults: Faults, text: str) -> None:
     assert faults(lab.declare(text))
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{counts.__class__.__init__.__globals__}", "{counts.__class__.__init__.__globals__}; "),
+        ("{params.__class__}", "{params.__class__}; "),
+        ("{counts}", "{counts}; possible here: counts.dataset_name"),
+        ("{conts.dataset_name}", "did you mean {counts.dataset_name}?"),
+        ("{params.facter}", "did you mean {params.factor}?"),
+        ("{}", "{}; possible here: counts.dataset_name, params.factor, output, step"),
+        ("{0}", "{0}; "),
+        ("{step:{output}}", "{step}; "),
+        ("{params.factor:d}", "cannot be filled in"),
+        ("{step", "cannot be filled in"),
+    ],
+)
+def test_a_name_can_ask_for_names_and_parameters_only(lab: Any, faults: Faults, template: str, words: str) -> None:
+    text = PIPELINE.replace("{factor: 3}", f"{{factor: 3}}, output: {{dataset_name: '{template}'}}")
+    (found,) = faults(lab.declare(text))
+    assert found.startswith("7:")
+    assert words in found
+
+
+def test_a_name_that_can_be_filled_in_is_no_fault(lab: Any) -> None:
+    template = "{counts.dataset_name}, {params.factor:.1f} {{x}} {step}.{output!r}"
+    bind_file(lab.declare(PIPELINE.replace("{factor: 3}", f"{{factor: 3}}, output: {{dataset_name: '{template}'}}")))
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 100_000, "- " * 100_000, "[" * 100_000 + "]" * 100_000])

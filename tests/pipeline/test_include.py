@@ -105,6 +105,14 @@ def test_files_and_modules_of_an_included_file_lie_beside_it(shared: Any) -> Non
     assert {step.spec.retries for step in bound.steps.values()} == {1}
 
 
+def test_a_module_that_is_hidden_by_one_of_the_same_name_is_told(shared: Any, faults: Faults) -> None:
+    (shared.folder / "parts" / f"{shared.module}.py").write_text("def add(left, right, *, out): ...")
+    text = SHARED.replace("shared_MODULE", shared.module)
+    (shared.folder / "parts" / "shared.yaml").write_text(text)
+    found = faults(shared.declare(INCLUDING))
+    assert any("and hides" in message and "give one of them another name" in message for message in found), found
+
+
 def test_what_the_file_declares_itself_wins(shared: Any) -> None:
     shared.file("own.txt", "5")
     text = INCLUDING + "params: {factor: 7}\ninputs:\n  second: {file: own.txt}\n"
@@ -156,7 +164,7 @@ def test_a_fault_in_an_included_file_is_told_with_its_place_there(
 
 def test_the_hash_of_a_pipeline_is_that_of_its_content(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_FACTOR", "8")
-    plain = 'pipeline: p\nproject: lab\nenv: [LAB_FACTOR]\ninputs: {first: {file: first.txt}}\nsteps:\n'
+    plain = "pipeline: p\nproject: lab\nenv: [LAB_FACTOR]\ninputs: {first: {file: first.txt}}\nsteps:\n"
     plain += '  scaled: {uses: "LABMODULE:scale", inputs: {counts: first}, params: {factor: "${env.LAB_FACTOR}"}}\n'
     spelt = """
     # the same, said in other words

@@ -138,19 +138,18 @@ def test_an_odd_result_is_reported_as_what_it_is_and_nothing_is_registered(
 ) -> None:
     lab.file("odd.py", code)
     odd = PIPELINE.partition("  talked:")[0]
-    odd += f'  odd:\n    run: ["{sys.executable}", odd.py, "{{inputs.counts}}", "{{out}}"]\n    inputs: {{counts: first}}\n'
+    command = f'["{sys.executable}", odd.py, "{{inputs.counts}}", "{{out}}"]'
+    odd += f"  odd:\n    run: {command}\n    inputs: {{counts: first}}\n"
     result = run(lab.declare(odd))
     assert words in result.errors["odd"]
     assert len(session.client.datasets.list(project_id="lab", limit=None)) == 1, "only the input"
 
 
-def test_a_variable_of_a_command_belongs_to_its_identity(
-    talking: Any, run: Run, planned: Any, record_of: Any
-) -> None:
+def test_a_variable_of_a_command_belongs_to_its_identity(talking: Any, run: Run, planned: Any, record_of: Any) -> None:
     text = PIPELINE.partition("  quiet:")[0]
     first = run(talking.declare(text))
     assert run(talking.declare(text.replace("    inputs:", "    env: {}\n    inputs:"))).executed == []
-    talking.declare(text.replace("    inputs:", "    env: {MODE: fast, ALONG: \"a b\"}\n    inputs:"))
+    talking.declare(text.replace("    inputs:", '    env: {MODE: fast, ALONG: "a b"}\n    inputs:'))
     (step,) = planned(talking.pipeline).values()
     assert (step.state, step.supersedes) == ("stale", first.datasets["talked"])
     made = run(talking.pipeline).datasets["talked"]["out"]

@@ -127,6 +127,8 @@ def test_durations_are_told_as_people_tell_them(seconds: float, text: str) -> No
     assert time_text(seconds) == text
 
 
-@pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e7, "25 MB"), (3e13, "30.0 TB")])
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e7, "25 MB"), (3e13, "30.0 TB")]
+)
 def test_sizes_are_told_as_people_tell_them(size: float, text: str) -> None:
     assert size_text(size) == text

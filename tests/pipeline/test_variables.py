@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,7 +73,9 @@ def test_a_parameter_may_be_taken_from_another_that_is_from_the_environment(
         ("uses: LABMODULE:scale", 'run: "cat ${params.factor}"', "a command takes parameters as {params.NAME}"),
     ],
 )
-def test_what_stands_for_nothing_is_told_with_its_place(lab: Any, faults: Faults, old: str, new: str, words: str) -> None:
+def test_what_stands_for_nothing_is_told_with_its_place(
+    lab: Any, faults: Faults, old: str, new: str, words: str
+) -> None:
     assert old in PIPELINE
     found = faults(lab.declare(PIPELINE.replace(old, new, 1)))
     assert any(words in message for message in found), found

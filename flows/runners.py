@@ -1,0 +1,75 @@
+"""The task runner that a declaration asks for: threads, processes, a Dask or a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.spec import Runner
+
+__all__ = ["requesting", "task_runner"]
+
+# A cluster's library takes a second or two to import, and is there only with its extra.
+
+
+def task_runner(declared: Runner) -> TaskRunner[Any]:
+    """The runner, not yet started. InputError if its package is not installed."""
+    if declared.type == "threads":
+        return ThreadPoolTaskRunner(max_workers=declared.workers)
+    if declared.type == "processes":
+        return ProcessPoolTaskRunner(max_workers=declared.workers)
+    try:
+        return _dask(declared) if declared.type == "dask" else _ray(declared)
+    except ImportError as error:
+        raise InputError(
+            f"the runner {declared.type} needs the package {error.name}, which is not here; "
+            f"install crucible-lineage[{declared.type}]"
+        ) from error
+
+
+@contextmanager
+def requesting(runner: TaskRunner[Any] | None, resources: Mapping[str, float]) -> Iterator[None]:
+    """What is submitted in this block goes only where these resources are free; threads and processes have none."""
+    kind = type(runner).__name__
+    if not resources or kind not in ("DaskTaskRunner", "RayTaskRunner"):
+        yield
+        return
+    with _dask_resources(resources) if kind == "DaskTaskRunner" else _ray_resources(resources):
+        yield
+
+
+def _dask(declared: Runner) -> TaskRunner[Any]:
+    from prefect_dask import DaskTaskRunner
+
+    if declared.address:
+        return DaskTaskRunner(address=declared.address)
+    # Without Dask's dashboard, which would open a port for everybody on the network.
+    cluster = {"threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    return DaskTaskRunner(cluster_kwargs={**cluster, **({"n_workers": declared.workers} if declared.workers else {})})
+
+
+def _ray(declared: Runner) -> TaskRunner[Any]:
+    from prefect_ray import RayTaskRunner
+
+    if declared.address:
+        return RayTaskRunner(address=declared.address)
+    return RayTaskRunner(init_kwargs={"num_cpus": declared.workers} if declared.workers else {})
+
+
+def _dask_resources(resources: Mapping[str, float]) -> Any:
+    import dask
+
+    return dask.annotate(resources=dict(resources))
+
+
+def _ray_resources(resources: Mapping[str, float]) -> Any:
+    from prefect_ray.context import remote_options
+
+    known = {"cpu": "num_cpus", "gpu": "num_gpus", "memory": "memory"}
+    options = {known[name]: amount for name, amount in resources.items() if name in known}
+    own = {name: amount for name, amount in resources.items() if name not in known}
+    return remote_options(**options, **({"resources": own} if own else {}))

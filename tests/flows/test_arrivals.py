@@ -1,0 +1,165 @@
+"""A folder that an instrument writes into: files are registered once they have stopped growing, each once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.arrivals import Arrival, Folder
+from crucible_lineage.errors import UnreachableError
+from crucible_lineage.pipeline.input_spec import FileInput
+from crucible_lineage.session import Session
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def watcher(inbox: Path, session: Session, clock: Clock) -> Callable[[], Folder]:
+    """A new watcher of the folder, as after a restart."""
+    declared = FileInput(file="*.txt", measurement="counting", data_type="raw", keywords=("from-inbox",))
+    return lambda: Folder(inbox, "*.txt", "lab", declared, session, settle_s=10, clock=clock)
+
+
+def names(arrivals: Any) -> list[str]:
+    found: list[Arrival] = list(arrivals)
+    assert all(arrival.dataset for arrival in found), found
+    return [arrival.path.name for arrival in found]
+
+
+def datasets(session: Session) -> list[Any]:
+    if session.client.projects.find("lab") is None:
+        return []
+    return session.client.datasets.list(project_id="lab", limit=None)
+
+
+def test_a_file_that_grows_is_registered_once_it_has_stood_still(
+    inbox: Path, watcher: Any, session: Session, clock: Clock
+) -> None:
+    folder, scan = watcher(), inbox / "scan.txt"
+    for part in range(3):
+        with scan.open("a") as growing:
+            growing.write(f"{part}\n")
+        assert names(folder.look()) == []
+        assert folder.waiting == 1
+        clock.now += 9
+    assert names(folder.look()) == []
+    clock.now += 2
+    assert names(folder.look()) == ["scan.txt"]
+    assert (folder.waiting, names(folder.look())) == (0, [])
+    (dataset,) = datasets(session)
+    assert (dataset.dataset_name, dataset.measurement, dataset.data_type) == ("scan.txt", "counting", "raw")
+    (file,) = session.client.datasets.list_files(dataset.unique_id)
+    assert file.size == 6
+    assert [keyword.keyword for keyword in session.client.datasets.get_keywords(dataset.unique_id)] == ["from-inbox"]
+
+
+def test_after_a_restart_and_without_any_memory_a_file_is_the_same_dataset(
+    inbox: Path, watcher: Any, session: Session, clock: Clock
+) -> None:
+    (inbox / "scan.txt").write_text("1\n")
+    first = watcher()
+    list(first.look())
+    restarted = watcher()  # before the file had settled
+    assert names(restarted.look()) == []
+    clock.now += 11
+    assert names(restarted.look()) == ["scan.txt"]
+    assert names(watcher().look()) == []
+    (session.settings.data / "logbook.sqlite").unlink()
+    forgetful = watcher()
+    list(forgetful.look())
+    clock.now += 11
+    assert names(forgetful.look()) == ["scan.txt"]
+    assert names(first.look()) == []
+    assert len(datasets(session)) == 1
+
+
+def test_the_same_bytes_are_one_dataset_and_changed_bytes_another(
+    inbox: Path, watcher: Any, session: Session, clock: Clock
+) -> None:
+    scan = inbox / "scan.txt"
+    scan.write_text("1\n")
+    folder = watcher()
+    for text in ("1\n", "1\n2\n"):
+        scan.write_text(text)
+        os.utime(scan, (1_700_000_000, 1_700_000_000 + len(text)))
+        list(folder.look())
+        clock.now += 11
+        assert names(folder.look()) == ["scan.txt"]
+    os.utime(scan, (1_800_000_000, 1_800_000_000))
+    list(folder.look())
+    clock.now += 11
+    assert names(folder.look()) == ["scan.txt"]
+    assert len(datasets(session)) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others tell of writers in other ways, or not at all")
+def test_a_file_that_is_open_for_writing_is_waited_for(inbox: Path, watcher: Any, clock: Clock) -> None:
+    folder, scan = watcher(), inbox / "scan.txt"
+    with scan.open("w") as slow:
+        slow.write("1\n")
+        slow.flush()
+        list(folder.look())
+        clock.now += 60
+        assert names(folder.look()) == []
+    assert names(folder.look()) == ["scan.txt"]
+
+
+def test_what_cannot_be_registered_is_told_once_and_stops_no_other(
+    inbox: Path, watcher: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, session: Session
+) -> None:
+    from crucible_lineage import arrivals
+    from crucible_lineage.errors import InputError
+
+    really = arrivals.register_raw
+    fails: dict[str, Exception] = {"a.txt": InputError("no such instrument"), "b.txt": UnreachableError("no answer")}
+
+    def register(raw: Any, declared: Any, name: str, opened: Session) -> Any:
+        if name in fails:
+            raise fails[name]
+        return really(raw, declared, name, opened)
+
+    monkeypatch.setattr(arrivals, "register_raw", register)
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (inbox / name).write_text(name)
+    folder = watcher()
+    list(folder.look())
+    clock.now += 11
+    bad, away, good = folder.look()
+    assert (bad.dataset, bad.error) == (None, "no such instrument; it is tried again when it has changed")
+    assert away.error == "no answer; it is tried again"
+    assert good.dataset is not None
+    del fails["b.txt"]
+    assert names(folder.look()) == ["b.txt"], "a service that was away is asked again; a bad file is left alone"
+    assert len(datasets(session)) == 2
+
+
+def test_folders_empty_files_and_other_names_are_no_arrivals(inbox: Path, watcher: Any, clock: Clock) -> None:
+    (inbox / "empty.txt").touch()
+    (inbox / "folder.txt").mkdir()
+    (inbox / "scan.tmp").write_text("1\n")
+    folder = watcher()
+    list(folder.look())
+    clock.now += 11
+    assert (names(folder.look()), folder.waiting) == ([], 0)

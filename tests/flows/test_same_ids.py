@@ -1,0 +1,100 @@
+"""The same pipeline in Python: steps called in a flow give the ids of the declaration; a run's own values cross too."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.pipeline.bind import bind_file
+from crucible_lineage.pipeline.local import LocalEngine
+from crucible_lineage.pipeline.planning import make_plan
+from crucible_lineage.pipeline.run import run_pipeline
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+TABLE = """
+from pathlib import Path
+
+from crucible_lineage import step
+
+
+@step
+def table(values: list[Path], *, out: Path) -> dict:
+    (out / "table.txt").write_text(" ".join(path.read_text() for path in values))
+    return {"rows": len(values)}
+"""
+
+PIPELINE = """
+pipeline: counting
+project: lab
+inputs:
+  first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}
+  second: {file: second.txt, timestamp: "2024-05-01T12:05:00Z"}
+steps:
+  scaled: {uses: "LABMODULE:scale", inputs: {counts: first}, matrix: {factor: [2, 3]}}
+  halves: {uses: "LABMODULE:split", inputs: {counts: second}, params: {at: 5}}
+  one: {uses: "LABMODULE:scale", inputs: {counts: halves.high}}
+  all: {uses: "LABMODULE_table:table", inputs: {values: [scaled, one]}}
+"""
+
+# In a process of its own, since Prefect reads its settings once.
+FLOW = """
+import json, sys
+from pathlib import Path
+
+from prefect import flow
+
+folder, module, data = sys.argv[1:]
+sys.path.append(folder)
+steps, tables = __import__(module), __import__(module + "_table")
+
+from crucible_lineage.flows import run_pipeline
+from crucible_lineage.tasks import CrucibleConnection, registering
+
+crucible = CrucibleConnection(data=data)
+
+@flow
+@registering("lab", crucible=crucible)
+def counting(first: Path, second: Path):
+    scaled = [steps.scale(first, factor=factor) for factor in (2, 3.0)]
+    halves = steps.split(second, at=5)
+    one = steps.scale(halves["high"])
+    return {"one": one.mfid, "halves": halves["low"].mfid, "all": tables.table([*scaled, one]).mfid}
+
+made = counting(Path(folder, "first.txt"), Path(folder, "second.txt"))
+state = run_pipeline(folder + "/pipeline.yaml", crucible, {"one.factor": 7}, return_state=True)
+print(json.dumps({"made": made, "run": state.result()}))
+"""
+
+
+def test_steps_called_in_a_flow_give_the_ids_of_the_declaration(lab: Any, data: Path, prefect_server: Any) -> None:
+    lab.file(f"{lab.module}_table.py", TABLE)
+    lab.declare(PIPELINE)
+    with Session(Settings(data)) as session:
+        bound = bind_file(lab.pipeline, session.store)
+        first = run_pipeline(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+        assert first.ok, first.errors
+        known = {dataset.unique_id for dataset in session.client.datasets.list(project_id="lab", limit=None)}
+    ran = subprocess.run(
+        [sys.executable, "-c", FLOW, str(lab.folder), lab.module, str(data)],
+        env=prefect_server.environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout.splitlines()[-1])
+    assert told["made"] == {
+        "one": first.datasets["one"]["out"],
+        "halves": first.datasets["halves"]["low"],
+        "all": first.datasets["all"]["out"],
+    }, "called in a flow"
+    assert told["run"]["executed"] == ["one", "all"], "with another value for this run, only what depends on it"
+    with Session(Settings(data)) as session:
+        now = {dataset.unique_id for dataset in session.client.datasets.list(project_id="lab", limit=None)}
+        assert now - known == {told["run"]["datasets"][step]["out"] for step in ("one", "all")}
+        (one,) = (s for s in make_plan(bind_file(lab.pipeline), session).steps if s.name == "one")
+        assert one.state == "fresh", "the declaration's own value was made before and is still there"

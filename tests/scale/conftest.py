@@ -1,0 +1,74 @@
+"""A laboratory with many scans, whose steps say which process they ran in."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+STEPS = """
+import os, time
+from pathlib import Path
+from crucible_lineage import step
+
+
+@step
+def scaled(scan: Path, *, pause: float = 0.1, out: Path) -> dict:
+    time.sleep(pause)
+    (out / "scaled.txt").write_text(str(2 * float(scan.read_text())))
+    return {"process": os.getpid(), "worker": os.environ.get("LAB_WORKER", "")}
+
+
+@step
+def summed(scans: list[Path], *, out: Path) -> dict:
+    total = sum(float(path.read_text()) for path in scans)
+    (out / "sum.txt").write_text(str(total))
+    return {"process": os.getpid(), "worker": os.environ.get("LAB_WORKER", "")}
+
+
+@step
+def broken(scans: list[Path], *, out: Path) -> dict:
+    raise RuntimeError("the lamp was off")
+"""
+MANY = """
+pipeline: many
+project: lab
+inputs:
+  scan: {file: "scan-*.txt", each: true, known_since: "2024-05-01T12:00:00Z"}
+steps:
+  scaled: {uses: "LABMODULE:scaled", inputs: {scan: scan}}
+  summed: {uses: "LABMODULE:summed", inputs: {scans: scaled}, resources: {press: 1}}
+  broken: {uses: "LABMODULE:broken", inputs: {scans: scaled}}
+"""
+
+
+@pytest.fixture
+def many(lab: Any) -> Any:
+    """Six scans, each doubled, and the sum of all."""
+    lab.file(f"{lab.module}.py", STEPS)
+    for number in range(1, 7):
+        lab.file(f"scan-{number}.txt", str(number))
+    lab.declare(MANY)
+    return lab
+
+
+InPrefect = Callable[..., Any]
+
+
+@pytest.fixture
+def in_prefect(prefect_server: Any) -> InPrefect:
+    """Runs code in a process of its own on the Prefect server, and gives the JSON that it prints last."""
+
+    def run(code: str, *arguments: object, **environment: str) -> Any:
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        ran = subprocess.run(
+            command, env={**prefect_server.environment, **environment}, capture_output=True, text=True, timeout=240
+        )
+        assert ran.returncode == 0, ran.stderr
+        return json.loads(ran.stdout.splitlines()[-1])
+
+    return run

@@ -1,0 +1,199 @@
+"""A Prefect server on PostgreSQL and on SQLite: a scheduled run, killed with its worker, is made up for after restarts.
+
+Deployed with a short interval; a tick starts a run; worker and run are killed in the middle of a step, the server is
+restarted, and a new worker brings what is due to its end. Nothing is missing and nothing is there twice.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+from crucible_lineage.verify import verify_project
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills process groups")
+
+STEPS = """
+import time
+from pathlib import Path
+from crucible_lineage import step
+
+
+@step
+def gated(counts: Path, *, gate: str, out: Path) -> dict:
+    Path(gate, "started").touch()
+    while not Path(gate, "open").exists():
+        time.sleep(0.05)
+    (out / "passed.txt").write_text(counts.read_text())
+    return {}
+"""
+PIPELINE = """
+pipeline: ticking
+project: lab
+inputs:
+  first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}
+steps:
+  scaled: {uses: "LABMODULE:gated", inputs: {counts: first}, params: {gate: "GATE"}}
+schedule: {interval: 5}
+"""
+POOL = "ticking-pool"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(happened: Callable[[], Any], what: str, seconds: float = 120) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := happened()):
+        assert time.monotonic() < end, what
+        time.sleep(0.2)
+    return found
+
+
+def binaries() -> Path | None:
+    """Where PostgreSQL's server programs are."""
+    found = shutil.which("initdb")
+    if found:
+        return Path(found).resolve().parent
+    return max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL database of our own. It refuses to run as root, so then somebody else runs it."""
+    programs = binaries()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed")
+    folder, port = tmp_path_factory.mktemp("postgres"), free_port()
+    account: dict[str, Any] = {}
+    if os.getuid() == 0:
+        account = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+        shutil.chown(folder, "nobody", "nogroup")
+        for above in (folder.parent, folder.parent.parent):
+            above.chmod(above.stat().st_mode | 0o011)
+    quiet: dict[str, Any] = {**account, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+    data = folder / "data"
+    made = ["-D", data, "-U", "prefect", "--auth", "trust", "--no-sync", "-E", "UTF8"]
+    subprocess.run([programs / "initdb", *made], check=True, **quiet)
+    options = ["-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-F", "-c", "max_connections=50"]
+    server = subprocess.Popen([programs / "postgres", *options], **quiet)
+    ready = [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-q"]
+    try:
+        wait_for(lambda: subprocess.run(ready).returncode == 0, "PostgreSQL does not start")
+        yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
+    finally:
+        server.send_signal(signal.SIGINT)  # a fast shutdown
+        server.wait(30)
+
+
+class Prefect:
+    """A server and its workers, each of which may die."""
+
+    def __init__(self, folder: Path, database: str | None) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}/api"
+        self.environment = {
+            **os.environ,
+            "PREFECT_HOME": str(folder / "home"),
+            "PREFECT_API_URL": self.url,
+            "PREFECT_SERVER_API_PORT": str(port),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_UI_ENABLED": "false",
+            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+            "PREFECT_SERVER_SERVICES_SCHEDULER_INSERT_BATCH_SIZE": "10",
+            "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_RUNS": "2",
+            "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_SCHEDULED_TIME": "PT10S",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "DO_NOT_TRACK": "1",
+            "PREFECT_LOGGING_LEVEL": "WARNING",
+            **({"PREFECT_API_DATABASE_CONNECTION_URL": database} if database else {}),
+        }
+        self.folder = folder
+        self.server = self.serve()
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self.folder / "prefect.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "prefect", *arguments],
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                start_new_session=True,  # so that it can be killed with all that it has started
+            )
+
+    def serve(self) -> subprocess.Popen[bytes]:
+        server = self.start("server", "start", "--host", "127.0.0.1")
+        wait_for(self.answers, (self.folder / "prefect.log").read_text, 180)
+        return server
+
+    def answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=2).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def restart(self) -> None:
+        self.server.terminate()
+        self.server.wait(30)
+        self.server = self.serve()
+
+    def worker(self) -> subprocess.Popen[bytes]:
+        return self.start("worker", "start", "--pool", POOL, "--limit", "1")
+
+    def states(self) -> list[str]:
+        runs = httpx.post(f"{self.url}/flow_runs/filter", json={"limit": 200}, timeout=30).json()
+        return [run["state_type"] for run in runs]
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Killed with everything that it has started, at once."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_a_scheduled_run_whose_worker_and_server_went_away_is_made_up_for(
+    database: str, request: pytest.FixtureRequest, lab: Any, data: Path, tmp_path: Path
+) -> None:
+    (gate := tmp_path / "gate").mkdir()
+    lab.file(f"{lab.module}.py", STEPS)
+    path = lab.declare(PIPELINE.replace("GATE", str(gate)))
+    prefect = Prefect(tmp_path, request.getfixturevalue("postgres") if database == "postgres" else None)
+    processes = []
+    try:
+        httpx.post(f"{prefect.url}/work_pools/", json={"name": POOL, "type": "process"}).raise_for_status()
+        deploy = [sys.executable, "-m", "crucible_lineage", "deploy", path, "--pool", POOL, "--data", data]
+        deployed = subprocess.run(deploy, env=prefect.environment, capture_output=True, text=True)
+        assert deployed.returncode == 0, deployed.stderr
+        assert (tmp_path / "home" / "prefect.db").exists() == (database == "sqlite")
+        processes.append(prefect.worker())
+        wait_for((gate / "started").exists, "no tick has started the step")
+        kill(processes.pop())
+        prefect.restart()
+        (gate / "open").touch()
+        processes.append(prefect.worker())
+        wait_for(lambda: prefect.states().count("COMPLETED"), "no scheduled run has come to its end")
+    finally:
+        for process in processes:
+            kill(process)
+        kill(prefect.server)
+    with Session(Settings(data)) as session:
+        assert len(session.client.datasets.list(project_id="lab", limit=None)) == 2
+        assert verify_project(session, "lab").findings == ()
