@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any, Protocol
 
 from crucible_lineage.datasets import DatasetRef
+from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.differences import code_diff, differences
 from crucible_lineage.pipeline.expand import Instance
 from crucible_lineage.pipeline.inputs import Inputs
@@ -129,7 +130,14 @@ def plan(
                 done[instance.name] = unready
                 continue
             results = {need: done[need].results for need in instance.needs}
-            ready.append((instance, _identify(project, instance, used_datasets(instance, inputs, results), knowledge)))
+            try:
+                used = used_datasets(instance, inputs, results)
+            except InputError as error:
+                if not instance.subject:
+                    raise
+                done[instance.name] = _blocked(instance, [str(error)])  # it does not stop the other datasets
+                continue
+            ready.append((instance, _identify(project, instance, used, knowledge)))
         for _, identity in ready:
             current.update(dataset.mfid for dataset in identity.results.values())
         claimed |= current
@@ -248,11 +256,10 @@ def _same_subject(
 def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], knowledge: Knowledge) -> StepPlan | None:
     """The plan of an instance whose parents are not all there; None if they are."""
     name, step = instance.name, instance.step.name
-    outputs: dict[str, str | None] = dict.fromkeys(instance.inspection.outputs)
     blocked = [instance.blocked] if instance.blocked else []
     blocked += [f"parent {need} is blocked" for need in instance.needs if done[need].state == BLOCKED]
     if blocked:
-        return StepPlan(name, BLOCKED, tuple(blocked), outputs, step=step)
+        return _blocked(instance, blocked)
     waiting = [done[need] for need in instance.needs if done[need].state != FRESH]
     new = [
         f"input {feed.input} is not registered yet"
@@ -263,7 +270,13 @@ def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], k
         return None
     causes = tuple(dict.fromkeys([*(f"parent {parent.name} has to be made first" for parent in waiting), *new]))
     stale = any(parent.state == STALE for parent in waiting) or _was_made(instance, inputs, done, knowledge)
+    outputs: dict[str, str | None] = dict.fromkeys(instance.inspection.outputs)
     return StepPlan(name, STALE if stale else MISSING, causes, outputs, step=step)
+
+
+def _blocked(instance: Instance, causes: Sequence[str]) -> StepPlan:
+    outputs: dict[str, str | None] = dict.fromkeys(instance.inspection.outputs)
+    return StepPlan(instance.name, BLOCKED, tuple(causes), outputs, step=instance.step.name)
 
 
 def _was_made(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], knowledge: Knowledge) -> bool:

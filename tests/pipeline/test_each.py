@@ -140,6 +140,24 @@ def test_a_change_of_code_makes_every_instance_stale_each_for_its_own(many: Any,
         assert any(line.startswith("+") and "+ 0.0 +" in line for line in step.code_diff), step.code_diff
 
 
+def test_a_dataset_that_does_not_fit_does_not_stop_the_others(many: Any, session: Session, run: Run) -> None:
+    path = many.declare("""
+    pipeline: odd
+    project: lab
+    inputs:
+      base:
+        each:
+          - {file: s1.txt, timestamp: "2024-05-01T12:00:00Z"}
+          - {file: [s2.txt, s3.txt], timestamp: "2024-05-01T12:00:00Z"}
+    steps:
+      square: {uses: "LABMODULE:power", inputs: {base: base}}
+    """)
+    first = run(path)  # both are new, so that the second is found when it is registered
+    assert (first.ok, first.executed) == (False, ["square[s1.txt]"])
+    assert states(path, session) == {"square[s1.txt]": "fresh", "square[s2.txt]": "blocked"}
+    assert "has several files: s2.txt, s3.txt" in run(path).errors["square[s2.txt]"]
+
+
 def test_with_no_dataset_there_is_nothing_to_do_and_nothing_fails(many: Any, session: Session, run: Run) -> None:
     many.declare(EACH.replace('"s[0-9].txt"', '"none*.txt"').replace("  table:", "  tables:"))
     assert states(many.pipeline, session) == {"tables": "blocked"}
