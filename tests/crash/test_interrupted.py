@@ -154,7 +154,11 @@ def test_ctrl_c_in_mid_run_then_run_again_finishes(lab: Any, data: Path, command
     )
     arguments = ["run", str(lab.pipeline), "--engine", "local", "--data", str(data)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "crucible_lineage", *arguments], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "crucible_lineage", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        # As in a terminal; a shell starts what is in the background with SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     while not (lab.folder / "began").exists():
         assert process.poll() is None
