@@ -103,12 +103,11 @@ class _Processing:
         self.crucible = crucible
         self.logbook = Logbook.of(session)
         self.most = most_failures
-        self.parking = self._new_parking()
+        self.parking = Parking(PrefectEngine(session, crucible), self.logbook, most_failures)  # replaced by each run
 
     def run(self, bound: BoundPipeline) -> RunResult:
         """The result of a run; what it made is told and shown."""
         logger = get_run_logger()
-        self.parking = self._new_parking()
 
         def listen(event: StepEvent) -> None:
             if event.outcome != REUSED and event.step not in self.parking.parked:
@@ -116,7 +115,9 @@ class _Processing:
             if event.step in self.parking.failed:
                 tell_failed(bound.name, bound.spec.project, event)
 
-        result = run_pipeline(bound, self.session, lambda: self.parking, listen)
+        with PrefectEngine(self.session, self.crucible, bound.spec.runner) as engine:
+            self.parking = Parking(engine, self.logbook, self.most)
+            result = run_pipeline(bound, self.session, lambda: self.parking, listen)
         tell_reused(result)
         made = {name: outputs for name, outputs in result.datasets.items() if result.outcomes[name] == EXECUTED}
         if made:
@@ -140,6 +141,3 @@ class _Processing:
             reasons = "; ".join(f"{name}: {error}" for name, error in list(failed.items())[:10])
             return Failed(message=f"{message}: {reasons}")
         return Completed(message=message, data={**result.to_json(), "parked": sorted(parked)})
-
-    def _new_parking(self) -> Parking:
-        return Parking(PrefectEngine(self.session, self.crucible), self.logbook, self.most)

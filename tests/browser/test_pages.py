@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
