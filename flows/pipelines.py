@@ -142,7 +142,7 @@ class PrefectEngine:
         if spec.retries:
             options["retries"] = spec.retries
         task = materialize.with_options(**options)
-        parameters = {"step": order.name, "order": order_to_json(order), "crucible": self.connection}
+        parameters: dict[str, Any] = {"step": order.name, "order": order_to_json(order), "crucible": self.connection}
         with requesting(self._runner, spec.resources):
             made: Running = (
                 self._runner.submit(task, parameters=parameters) if self._runner else task.submit(**parameters)

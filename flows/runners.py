@@ -43,7 +43,7 @@ def requesting(runner: TaskRunner[Any] | None, resources: Mapping[str, float]) -
 
 
 def _dask(declared: Runner) -> TaskRunner[Any]:
-    from prefect_dask import DaskTaskRunner
+    from prefect_dask.task_runners import DaskTaskRunner
 
     if declared.address:
         return DaskTaskRunner(address=declared.address)
@@ -55,15 +55,18 @@ def _dask(declared: Runner) -> TaskRunner[Any]:
 def _ray(declared: Runner) -> TaskRunner[Any]:
     from prefect_ray import RayTaskRunner
 
-    if declared.address:
-        return RayTaskRunner(address=declared.address)
-    return RayTaskRunner(init_kwargs={"num_cpus": declared.workers} if declared.workers else {})
+    options: dict[str, Any] = {"address": declared.address} if declared.address else {}
+    if not declared.address and declared.workers:
+        options = {"init_kwargs": {"num_cpus": declared.workers}}
+    runner: TaskRunner[Any] = RayTaskRunner(**options)
+    return runner
 
 
 def _dask_resources(resources: Mapping[str, float]) -> Any:
     import dask
 
-    return dask.annotate(resources=dict(resources))
+    annotate: Any = vars(dask)["annotate"]  # re-exported there, without saying so to type checkers
+    return annotate(resources=dict(resources))
 
 
 def _ray_resources(resources: Mapping[str, float]) -> Any:

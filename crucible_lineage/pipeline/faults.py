@@ -76,7 +76,8 @@ def _allowed_keys(raw: tuple[str | int, ...]) -> list[str]:
         model = FileInput if raw[2] == "each" else INPUT_KINDS.get(str(raw[2]), FileInput)
         extra = ["crux"] if model is FileInput else []
     elif raw[0] in ("schedule", "trigger", "runner"):
-        model = {"schedule": Schedule, "trigger": Trigger, "runner": Runner}[str(raw[0])]
+        sections: dict[str, type[BaseModel]] = {"schedule": Schedule, "trigger": Trigger, "runner": Runner}
+        model = sections[str(raw[0])]
     elif "publish" in raw[:-1]:
         model = Publish
     elif "output" in raw[:-1]:
