@@ -26,6 +26,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind import bind_file
 from crucible_lineage.pipeline.document import parse_document
 from crucible_lineage.pipeline.input_spec import located
+from crucible_lineage.pipeline.plan import PipelinePlan
 from crucible_lineage.pipeline.planning import make_plan
 from crucible_lineage.pipeline.result import EXECUTED, FAILED, LEFT_OUT, REUSED, SKIPPED, RunResult
 from crucible_lineage.pipeline.run import Choice
@@ -100,9 +101,10 @@ def run_command(
         if refresh:
             session.store.forget()
         request = RunRequest(bound, values, Choice(forced, only, from_, keep_going), _runner(runner))
-        request.choice.steps(bound)
+        chosen = request.choice.steps(bound)
         if dry_run:
-            print_plan(make_plan(bound, session, forced), as_json=as_json)
+            steps = make_plan(bound, session, forced).steps
+            print_plan(PipelinePlan(tuple(step for step in steps if step.step in chosen)), as_json=as_json)
             return
         with Progress(list(bound.steps), quiet=as_json) as progress:
             result = run_with_engine(engine, request, session, progress.listen, jobs)
