@@ -118,7 +118,7 @@ def measured(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-class counted:  # noqa: N801 (used like contextlib's helpers)
+class counted:
     """Counts this process's requests to one server."""
 
     def __init__(self, url: str) -> None:

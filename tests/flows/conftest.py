@@ -68,7 +68,7 @@ class Prefect:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             cwd=cwd,
         )
         assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -126,7 +126,7 @@ def worker(prefect_server: Any, pool: str, tmp_path_factory: pytest.TempPathFact
 def eventually() -> Callable[..., Any]:
     """The first value of `look()` that is true. Asks again until `seconds` are over."""
 
-    def ask(look: Callable[[], Any], seconds: float = 90) -> Any:
+    def ask(look: Callable[[], Any], seconds: float = 240) -> Any:
         end = time.monotonic() + seconds
         while not (found := look()):
             assert time.monotonic() < end, "it did not happen"

@@ -43,18 +43,18 @@ def test_its_five_commands_let_the_pipeline_run_by_itself(
     address = [part.replace("http://127.0.0.1:4200/api", prefect.url) for part in configure]
     for command in (address, *others):
         running = start(command)
-        said, _ = running.communicate(timeout=120)
+        said, _ = running.communicate(timeout=300)
         assert running.returncode == 0, said
     assert "runs cron 0 2 * * * (America/Los_Angeles)" in said
     (now,) = re.findall(r"run one now: (.*)", said)
     working = start(worker, stderr=subprocess.STDOUT)
     try:
         asked = start(shlex.split(now))
-        asked.communicate(timeout=120)
+        asked.communicate(timeout=300)
         (deployment,) = prefect.deployments("counting")
-        eventually(lambda: any(run["state_type"] == "COMPLETED" for run in prefect.runs(deployment["id"])), 120)
+        eventually(lambda: any(run["state_type"] == "COMPLETED" for run in prefect.runs(deployment["id"])), 300)
     finally:
         working.terminate()
-        working.communicate(timeout=60)
+        working.communicate(timeout=180)
     with Session(Settings(data)) as session:
         assert session.client.datasets.count(project_id="lab") == 4

@@ -50,7 +50,7 @@ def prefect(server: Any, *arguments: str) -> str:
         env=server.environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         cwd=ROOT,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -147,7 +147,7 @@ def flow_run_names(server: Any) -> set[str]:
     return {run["name"] for run in runs}
 
 
-def final_state(server: Any, flow_run_id: str, seconds: float = 200) -> str:
+def final_state(server: Any, flow_run_id: str, seconds: float = 400) -> str:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         run = httpx.get(f"{server.url}/flow_runs/{flow_run_id}", timeout=30).json()

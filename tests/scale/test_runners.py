@@ -87,7 +87,7 @@ class Cluster:
             process.wait()
 
 
-def wait_for(happened: Any, seconds: float = 60) -> None:
+def wait_for(happened: Any, seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end

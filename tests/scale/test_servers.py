@@ -58,7 +58,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(happened: Callable[[], Any], what: str, seconds: float = 120) -> Any:
+def wait_for(happened: Callable[[], Any], what: str, seconds: float = 300) -> Any:
     end = time.monotonic() + seconds
     while not (found := happened()):
         assert time.monotonic() < end, what

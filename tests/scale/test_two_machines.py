@@ -64,7 +64,7 @@ def test_two_machines_split_the_work_and_nothing_is_there_twice(many: Any, servi
     text = many.pipeline.read_text().partition("  broken:")[0]
     path = many.declare(text.replace("{scan: scan}", "{scan: scan}, params: {pause: 0.3}"))
     machines = [start_machine(tmp_path / name, path, service) for name in ("east", "west")]
-    ended = [(machine, *machine.communicate(timeout=200)) for machine in machines]
+    ended = [(machine, *machine.communicate(timeout=400)) for machine in machines]
     results = [json.loads(out) for machine, out, err in ended if machine.returncode == 0 or pytest.fail(err)]
     assert results[0]["datasets"] == results[1]["datasets"]
     executed = [len(result["executed"]) for result in results]
