@@ -136,7 +136,11 @@ def test_the_nightly_deployment_is_run_by_a_worker(data: Path, demo_origin: Any,
         assert final_state(prefect_server, found.group()) == "COMPLETED"
     finally:
         worker.terminate()
-        worker.wait(30)
+        try:
+            worker.wait(60)
+        except subprocess.TimeoutExpired:  # it waits for another deployment's run that it has begun
+            worker.kill()
+            worker.wait()
     with Session(Settings(data)) as session:
         listed = {dataset.unique_id for dataset in session.client.datasets.list(project_id="demo-raman", limit=None)}
     assert listed == set(json.loads(demo_origin[1])["datasets"].values())
