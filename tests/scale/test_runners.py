@@ -115,7 +115,7 @@ def test_a_step_goes_to_the_worker_of_a_dask_cluster_that_has_what_it_needs_and_
         "--json",
         **prefect_server.environment,
     )
-    assert ran.returncode == 1, ran.stderr
+    assert (ran.returncode, bool(ran.stdout)) == (1, True), ran.stderr
     result = json.loads(ran.stdout)
     assert result["errors"] == {"broken": "step 'broken' failed: RuntimeError: the lamp was off"}
     made = metadata_of(data, result["datasets"])

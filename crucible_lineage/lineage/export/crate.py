@@ -37,7 +37,7 @@ PROFILES = {
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
 }
 BIOSCHEMAS = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
-ENGINE = "https://pypi.org/project/crucible-lineage/"
+ENGINE = "https://w3id.org/crucible-lineage/"
 DONE = "http://schema.org/CompletedActionStatus"
 _PARAMETER_TYPES = {bool: "Boolean", int: "Integer", float: "Float", str: "Text"}
 

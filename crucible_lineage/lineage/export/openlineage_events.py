@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PRODUCER", "render_openlineage"]
 
-PRODUCER = "https://pypi.org/project/crucible-lineage/"
+PRODUCER = "https://w3id.org/crucible-lineage/"
 NAMESPACE = "crucible"  # where the address of the Crucible is not known
 
 
