@@ -9,8 +9,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from crucible_lineage.errors import ChecksumError, InputError
@@ -55,23 +55,9 @@ class FileCache:
 
     def receive(self, fetch: Callable[[Path], str]) -> Path:
         """The cached copy of a file whose hash is found while it comes: `fetch` writes it and says what it is."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self.folder, prefix=".part-")
-        os.close(handle)
-        part = Path(name)
-        try:
+        with self._part() as part:
             target = self.path(fetch(part))
-            if not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                part.chmod(0o444)
-                part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-        self._came_in += target.stat().st_size
-        if self._came_in >= self.limit_bytes * _CHECKED_EVERY:
-            self._came_in = 0
-            self._shrink(spared=target)
-        return target
+            return target if target.exists() else self._keep(part, target)
 
     def get(self, sha256: str, fetch: Callable[[Path], object]) -> Path:
         """The cached file with this hash; `fetch` writes it to the path that it is given if it is not there yet."""
@@ -79,18 +65,29 @@ class FileCache:
         if target.exists():
             _touch(target)
             return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".part-")
-        os.close(handle)
-        part = Path(name)
-        try:
+        with self._part() as part:
             fetch(part)
             if (arrived := file_sha256(part)) != sha256:
                 raise ChecksumError(f"a file with SHA-256 {sha256} was asked for, {arrived} came; it was not kept")
-            part.chmod(0o444)
-            part.replace(target)
+            return self._keep(part, target)
+
+    @contextmanager
+    def _part(self) -> Iterator[Path]:
+        """A file to be written, in the cache's file system; gone afterwards unless it was kept."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self.folder, prefix=".part-")
+        os.close(handle)
+        part = Path(name)
+        try:
+            yield part
         finally:
             part.unlink(missing_ok=True)
+
+    def _keep(self, part: Path, target: Path) -> Path:
+        """The part stands under its name, read-only, and the cache is within its size."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.chmod(0o444)
+        part.replace(target)
         self._came_in += target.stat().st_size
         if self._came_in >= self.limit_bytes * _CHECKED_EVERY:
             self._came_in = 0

@@ -14,7 +14,7 @@ from typing import Any
 from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, PreconditionFailed, Unauthorized
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from prefect.exceptions import PrefectException
-from prefect_gcp import GcpCredentials, GcsBucket  # type: ignore[import-untyped]
+from prefect_gcp import GcpCredentials, GcsBucket
 from requests import RequestException
 
 from crucible_lineage.checksums import FileChecksums, crc32c_text

@@ -16,6 +16,7 @@ from crucible_lineage.lineage.export.openlineage_events import render_openlineag
 from crucible_lineage.lineage.export.sharing import shareable
 from crucible_lineage.lineage.export.w3c_prov import render_prov_json, render_prov_n
 from crucible_lineage.lineage.formats import render_csv, render_dot, render_mermaid, to_node_link
+from crucible_lineage.lineage.graph import Direction
 from crucible_lineage.lineage.html import render_html
 from crucible_lineage.lineage.png import render_png
 from crucible_lineage.lineage.svg import render_svg
@@ -96,9 +97,9 @@ def lineage_command(
             graph = projects_to_share(session, projects)
         else:
             graph = lineage_to_share(session, mfid, thumbnails=chosen in ("html", CRATE))
-        way = {"up": "ancestors", "down": "descendants"}.get(direction or "", "both")
-        if depth is not None or direction is not None or chosen == CRATE:
-            graph = graph.around(mfid, depth, way)  # type: ignore[arg-type]
+        way: Direction = "ancestors" if direction == "up" else "descendants" if direction == "down" else "both"
+        if mfid is not None and (depth is not None or direction is not None or chosen == CRATE):
+            graph = graph.around(mfid, depth, way)
         if chosen == CRATE and output is not None and mfid is not None:
             _write_crate(session, graph, mfid, output, files, license_url)
             return

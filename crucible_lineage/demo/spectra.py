@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares  # type: ignore[import-untyped]
+from scipy.optimize import least_squares
 
 __all__ = ["Array", "Spectrum", "band_top", "decimals", "fit_line", "read_spectrum", "write_csv"]
 

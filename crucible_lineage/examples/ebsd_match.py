@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates  # type: ignore[import-untyped]
-from scipy.optimize import minimize  # type: ignore[import-untyped]
-from scipy.spatial.transform import Rotation  # type: ignore[import-untyped]
+from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.optimize import minimize
+from scipy.spatial.transform import Rotation
 
 from crucible_lineage.demo.spectra import Array
 from crucible_lineage.examples.crystal import orientations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scipy.interpolate import CubicSpline  # type: ignore[import-untyped]
+from scipy.interpolate import CubicSpline
 
 from crucible_lineage.demo.spectra import MIN_SNR, Array, Spectrum, band_top, read_spectrum
 

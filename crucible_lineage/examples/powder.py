@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import least_squares  # type: ignore[import-untyped]
+from scipy.optimize import least_squares
 
 from crucible_lineage.demo.spectra import Array, decimals, write_csv
 from crucible_lineage.examples.powder_figures import draw_cells, draw_lines, draw_shifts

@@ -221,10 +221,8 @@ class _Builder:
         if uses.startswith(COMMAND):
             env, arguments = split_command(uses)
             return StepSpec(run=arguments, env=env, params=params, output=output, folder=folder)
-        secrets = [
-            spec.name for spec in find_step(uses, folder).parameters if spec.secret and spec.name not in overrides
-        ]
-        if secrets := [name for name in secrets if params.get(name) is not None]:
+        given = {name for name, value in params.items() if value is not None and name not in overrides}
+        if secrets := [spec.name for spec in find_step(uses, folder).parameters if spec.secret and spec.name in given]:
             raise InputError(f"its parameter {secrets[0]!r} is secret and was not kept; run its pipeline instead")
         return StepSpec(uses=uses, params=params, output=output, folder=folder)
 

@@ -53,8 +53,8 @@ class Crate:
 def make_crate(story: Story, header: CrateHeader, extras: Sequence[TextFile] = ()) -> Crate:
     """The crate of a story; `extras` are more files that lie in it. InputError if `rocrate` is not installed."""
     try:
-        from rocrate.model.contextentity import ContextEntity  # type: ignore[import-untyped]  # optional
-        from rocrate.rocrate import ROCrate  # type: ignore[import-untyped]
+        from rocrate.model.contextentity import ContextEntity
+        from rocrate.rocrate import ROCrate
     except ImportError as error:
         raise missing_library("an RO-Crate", "rocrate", "export") from error
     builder = _Builder(story, header)

@@ -47,7 +47,7 @@ class _opened:  # noqa: N801 - used as a function
     def __enter__(self) -> Any:
         try:
             # Optional: large, and most installations never see an HDF5 file.
-            import h5py  # type: ignore[import-not-found,import-untyped,unused-ignore]
+            import h5py
 
             self._file = h5py.File(self._path, "r")
         except (ImportError, OSError):
