@@ -166,7 +166,7 @@ def _this_process() -> str:
 def _is_first_to_write(client: CrucibleClient, mfid: str, document: Record) -> bool:
     """True if the dataset had no metadata and has these now."""
     try:
-        client.metadata._write("POST", mfid, document, None)
+        client.metadata.create(mfid, document)
     except ConflictError:
         return False
     return True

@@ -24,6 +24,10 @@ class MetadataCalls:
         answer = self._session.get(f"/resources/{segment(mfid, 'resource')}/metadata", what, mfid=mfid)
         return None if answer is None else parse(Metadata, answer, what).scientific_metadata
 
+    def create(self, mfid: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """`metadata`, which is now all that the resource has; ConflictError if it had some already."""
+        return self._write("POST", mfid, metadata, None)
+
     def merge(self, mfid: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
         """All metadata of the resource, after `metadata` was merged in: objects key by key, other values replaced."""
         return self._write("PATCH", mfid, metadata, None)
