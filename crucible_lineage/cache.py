@@ -5,6 +5,7 @@ Its size is bounded: what was not used for longest goes first, and never what a 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -13,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from crucible_lineage.checksums import FileChecksums, blocks, require_unchanged
 from crucible_lineage.errors import ChecksumError, InputError
-from crucible_lineage.hashing import file_sha256
 
 __all__ = ["DEFAULT_LIMIT_BYTES", "FileCache", "limit_from_environment"]
 
@@ -51,7 +52,18 @@ class FileCache:
 
     def add(self, source: Path, sha256: str) -> Path:
         """The cached copy of a file whose hash is known; ChecksumError if its bytes are others by now."""
-        return self.get(sha256, lambda target: shutil.copyfile(source, target))
+        return self.get(sha256, lambda target: _copy(source, target))
+
+    def take(self, source: Path, checksums: FileChecksums) -> Path:
+        """The file itself, moved here without being read again. FileChangedError if it was written to since then."""
+        target = self.path(checksums.sha256)
+        if not target.exists():
+            require_unchanged(source, checksums)
+            with self._part() as part:
+                shutil.move(source.resolve(), part)  # a step may have left a link to another of its files
+                return self._keep(part, target)
+        _touch(target)
+        return target
 
     def receive(self, fetch: Callable[[Path], str]) -> Path:
         """The cached copy of a file whose hash is found while it comes: `fetch` writes it and says what it is."""
@@ -59,15 +71,14 @@ class FileCache:
             target = self.path(fetch(part))
             return target if target.exists() else self._keep(part, target)
 
-    def get(self, sha256: str, fetch: Callable[[Path], object]) -> Path:
-        """The cached file with this hash; `fetch` writes it to the path that it is given if it is not there yet."""
+    def get(self, sha256: str, fetch: Callable[[Path], str]) -> Path:
+        """The cached file with this hash. If it is not there yet, `fetch` writes it and says what SHA-256 it has."""
         target = self.path(sha256)
         if target.exists():
             _touch(target)
             return target
         with self._part() as part:
-            fetch(part)
-            if (arrived := file_sha256(part)) != sha256:
+            if (arrived := fetch(part)) != sha256:
                 raise ChecksumError(f"a file with SHA-256 {sha256} was asked for, {arrived} came; it was not kept")
             return self._keep(part, target)
 
@@ -120,6 +131,16 @@ class FileCache:
             if path != spared:
                 path.unlink(missing_ok=True)
                 excess -= size
+
+
+def _copy(source: Path, target: Path) -> str:
+    """The SHA-256 of the bytes that were copied: they are read once."""
+    digest = hashlib.sha256()
+    with target.open("wb", buffering=0) as stream:
+        for block in blocks(source, 0, None):
+            digest.update(block)
+            stream.write(block)
+    return digest.hexdigest()
 
 
 def _touch(path: Path) -> None:

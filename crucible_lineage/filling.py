@@ -19,6 +19,7 @@ from crucible_lineage.errors import FileConflictError, NotFoundError
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.client.outgoing import UploadedFile
+    from crucible_lineage.models import IngestionRequest
 
 __all__ = ["Elsewhere", "LocalFile", "NewDataset", "Put", "fill", "take_back", "tidy"]
 
@@ -99,20 +100,21 @@ def fill(client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes |
     put.theirs |= {entry["name"]: bool(entry.get("preview")) for entry in (held.found or {}).get("generated", ())}
     if held.found is not None:  # before the files, which then are looked at one by one
         _start_over(client, new, held)
-    for keyword in new.keywords:
+    with tempfile.TemporaryDirectory() as folder:
+        files = [*new.files, *_attached_file(Path(folder), attached)]
+        uploaded = [_upload(client, held, file, put) for file in files]
+    requests = _request_ingestion(client, held, new, uploaded) if new.ingest else []
+    for keyword in new.keywords:  # while the files are read
         client.datasets.add_keyword(mfid, keyword)
     for parent in dict.fromkeys(new.parents):
         client.datasets.link_parent_child(parent, mfid, relationship_type="is_derived_from")
     for sample in dict.fromkeys(new.samples):
         client.datasets.add_sample(mfid, sample)
-    with tempfile.TemporaryDirectory() as folder:
-        files = [*new.files, *_attached_file(Path(folder), attached)]
-        uploaded = [_upload(client, held, file, put) for file in files]
     preview = next((file for file in new.files if file.ref.preview), None)
     if preview is not None:
         _show(client, held, preview, put)
-    if new.ingest:
-        _ingest(client, held, new, uploaded)
+    for request in requests:  # that one fails does not make the data less whole
+        client.ingestions.wait(request.id, timeout_s=new.ingestion_timeout_s)
 
 
 def tidy(client: CrucibleClient, new: NewDataset, held: Claim, put: Put) -> None:
@@ -236,8 +238,10 @@ def _show(client: CrucibleClient, held: Claim, preview: LocalFile, put: Put) -> 
         put.thumbnails[shown.id] = name
 
 
-def _ingest(client: CrucibleClient, held: Claim, new: NewDataset, uploaded: list[UploadedFile]) -> None:
-    """Ingestion of each data file, asked for once and waited for; that it fails does not make the data less whole."""
+def _request_ingestion(
+    client: CrucibleClient, held: Claim, new: NewDataset, uploaded: list[UploadedFile]
+) -> list[IngestionRequest]:
+    """The request for each data file, asked for once."""
     asked = {}
     if held.found is not None and held.is_same:
         asked = {entry.file_mfid: entry for entry in client.ingestions.list(dataset_mfid=held.mfid)}
@@ -246,8 +250,7 @@ def _ingest(client: CrucibleClient, held: Claim, new: NewDataset, uploaded: list
         if file.ref.is_data and file.elsewhere is None:  # Crucible cannot read what it does not have
             request = asked.get(sent.file.mfid) if sent.existed else None
             requests.append(request or client.ingestions.request(sent.file.mfid, new.ingestor))
-    for request in requests:
-        client.ingestions.wait(request.id, timeout_s=new.ingestion_timeout_s)
+    return requests
 
 
 def _quietly(delete: Any, *arguments: Any) -> None:

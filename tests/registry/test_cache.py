@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from crucible_lineage.cache import FileCache, limit_from_environment
-from crucible_lineage.errors import ChecksumError, InputError
+from crucible_lineage.checksums import scan_file
+from crucible_lineage.errors import ChecksumError, FileChangedError, InputError
 from crucible_lineage.hashing import stamp
 
 
 def put(cache: FileCache, content: bytes) -> str:
     sha256 = hashlib.sha256(content).hexdigest()
-    cache.get(sha256, lambda target: target.write_bytes(content))
+    cache.get(sha256, written(content))
     return sha256
+
+
+def written(content: bytes) -> Callable[[Path], str]:
+    def fetch(target: Path) -> str:
+        target.write_bytes(content)
+        return hashlib.sha256(content).hexdigest()
+
+    return fetch
 
 
 def age(cache: FileCache, sha256: str, seconds: int) -> None:
@@ -54,8 +64,28 @@ def test_what_a_step_works_with_stays(tmp_path: Path) -> None:
 def test_bytes_that_are_not_what_was_asked_for_are_not_kept(tmp_path: Path) -> None:
     cache = FileCache(tmp_path)
     with pytest.raises(ChecksumError):
-        cache.get("0" * 64, lambda target: target.write_bytes(b"other"))
+        cache.get("0" * 64, written(b"other"))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_file_that_is_taken_is_moved_and_not_read_again(tmp_path: Path) -> None:
+    cache, made = FileCache(tmp_path / "cache"), tmp_path / "out.txt"
+    made.write_text("bands")
+    checksums, inode = scan_file(made), made.stat().st_ino
+    taken = cache.take(made, checksums)
+    assert (taken.read_text(), taken.stat().st_ino, made.exists()) == ("bands", inode, False)
+    assert not os.access(taken, os.W_OK) or os.geteuid() == 0
+
+
+def test_a_file_that_was_written_to_since_it_was_read_is_not_taken(tmp_path: Path) -> None:
+    cache, made = FileCache(tmp_path / "cache"), tmp_path / "out.txt"
+    made.write_text("bands")
+    checksums = scan_file(made)
+    made.write_text("other bands")
+    with pytest.raises(FileChangedError):
+        cache.take(made, checksums)
+    assert made.exists()
+    assert not cache.path(checksums.sha256).exists()
 
 
 @pytest.mark.parametrize("text", ["much", "-1"])

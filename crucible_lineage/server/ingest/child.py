@@ -1,6 +1,8 @@
-"""The process in which one file is ingested: run by `isolation` as a module, with the folder of its errand.
+"""The process in which one file is ingested: run by `processes` as a module, with the folder of its errand.
 
 The folder holds `request.json`; `trying` gets the name of the ingestor in hand and `reply.json` what came of it.
+Without a folder it forks a child for each one that it reads from standard input, and says the child's process id, and
+when it has ended its exit code. It stays single-threaded, since only then a fork is safe.
 """
 
 from __future__ import annotations
@@ -10,12 +12,15 @@ import faulthandler
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
-from crucible_lineage.server.ingest.ingestors import ingest
+from crucible_lineage.server.ingest.ingestors import HDF5, ingest
 from crucible_lineage.server.ingest.isolation import Reply, Request
+from crucible_lineage.server.ingest.processes import LOG_FILE
 
 MAX_WRITTEN_BYTES = 64 << 20  # per file, so that an endless message does not fill the disk
 GRACE_S = 5.0
@@ -69,5 +74,56 @@ def _limit_memory(size: int) -> None:
             resource.setrlimit(kind, (limit, limit))
 
 
+def fork_for_each() -> None:
+    """A child for each folder that standard input names, one after the other, until it ends."""
+    while folder := _next_folder():
+        _import_readers(Path(folder))
+        if (pid := os.fork()) == 0:
+            _be_child(Path(folder))
+        _say(pid)
+        _say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+def _next_folder() -> str:
+    """A path up to its zero byte; read unbuffered, since the children have the same input."""
+    name = b""
+    while (byte := os.read(0, 1)) not in (b"", b"\0"):
+        name += byte
+    return os.fsdecode(name)
+
+
+def _say(number: int) -> None:
+    os.write(1, b"%d\n" % number)
+
+
+def _import_readers(folder: Path) -> None:
+    """What takes long to import is there before the fork, once a file needs it."""
+    request = Request.model_validate_json((folder / "request.json").read_bytes())
+    if Path(request.filename).suffix.lower() in HDF5:
+        with suppress(ImportError):  # the ingestor says so
+            import h5py  # noqa: F401 - in `sys.modules` from now on
+
+
+def _be_child(folder: Path) -> NoReturn:
+    code = 1
+    try:
+        os.setsid()  # a group of its own, so that all that it starts can be ended with it
+        log = os.open(folder / LOG_FILE, os.O_WRONLY | os.O_CREAT, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        main(folder)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if len(sys.argv) > 1:
+        main(Path(sys.argv[1]))
+    else:
+        fork_for_each()

@@ -8,12 +8,8 @@ from __future__ import annotations
 import base64
 import logging
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from crucible_lineage.server.ingest.findings import Found
+from crucible_lineage.server.ingest.processes import LOG_FILE, Processes
 
 __all__ = ["IngestionError", "Isolation", "Limits", "Reply", "Request", "limits"]
 
@@ -77,7 +74,7 @@ class Isolation:
 
     def __init__(self) -> None:
         self.stopped = False
-        self._process: subprocess.Popen[bytes] | None = None
+        self._processes = Processes()
         self._lock = threading.Lock()
 
     def ingest(self, path: Path, filename: str, wanted: str | None) -> tuple[str | None, Found]:
@@ -92,7 +89,7 @@ class Isolation:
             folder = Path(name)
             (folder / "request.json").write_text(request.model_dump_json(), encoding="utf-8")
             ended = self._run(folder, within.time_s)
-            _log(folder / "log", filename)
+            _log(folder / LOG_FILE, filename)
             reply = _reply(folder, ended)
         if reply.error is not None:
             raise IngestionError(reply.error)
@@ -102,21 +99,19 @@ class Isolation:
     def stop(self) -> None:
         with self._lock:
             self.stopped = True
-            if self._process is not None:
-                _kill(self._process)
+            self._processes.close()
 
     def _run(self, folder: Path, time_s: float) -> str:
         """How the process ended, in words."""
+        with self._lock:
+            if self.stopped:
+                raise IngestionError("the server is closing")
+            process = self._processes.start(folder)
         overdue = threading.Event()
-        with (folder / "log").open("wb") as output:
-            with self._lock:
-                if self.stopped:
-                    raise IngestionError("the server is closing")
-                process = self._process = _start(folder, output.fileno())
 
         def end() -> None:
             overdue.set()
-            _kill(process)
+            process.kill()
 
         timer = threading.Timer(time_s, end)
         timer.daemon = True
@@ -125,37 +120,9 @@ class Isolation:
             code = process.wait()
         finally:
             timer.cancel()
-            with self._lock:
-                self._process = None
-            with suppress(OSError):
-                process.stdin.close()  # type: ignore[union-attr]
         if overdue.is_set():
             return f"was not done after {time_s:g} s and was stopped"
         return f"ended its process with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
-
-
-def _start(folder: Path, output: int) -> subprocess.Popen[bytes]:
-    """The process, with this one's import path, and nothing of its own to read from or write to but the folder."""
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    return subprocess.Popen(  # noqa: S603 - this interpreter with a module of this package
-        [sys.executable, "-P", "-m", "crucible_lineage.server.ingest.child", str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=output,
-        stderr=output,
-        env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """The process is over, and where it can be told, also those that it started."""
-    if process.poll() is not None:
-        return
-    if sys.platform == "win32":
-        process.kill()
-    else:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _reply(folder: Path, ended: str) -> Reply:
@@ -173,5 +140,5 @@ def _reply(folder: Path, ended: str) -> Reply:
 
 def _log(path: Path, filename: str) -> None:
     """What ingestors wrote to the console, for whoever looks after the server."""
-    if text := path.read_bytes()[-LOGGED_BYTES:].decode("utf-8", "replace").strip():
+    if path.exists() and (text := path.read_bytes()[-LOGGED_BYTES:].decode("utf-8", "replace").strip()):
         log.warning("Ingesting %s: %s", filename, text)
