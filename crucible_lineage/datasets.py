@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["DatasetRef", "FileRef"]
+__all__ = ["DatasetRef", "FileRef", "file_stem"]
 
 
 @dataclass(frozen=True)
@@ -63,3 +64,8 @@ class DatasetRef:
         """The dataset that such an entry describes."""
         files = tuple(FileRef.from_json(file) for file in entry["files"])
         return cls(entry["mfid"], entry["name"], files, tuple(entry.get("samples", ())))
+
+
+def file_stem(name: str) -> str:
+    """The name of a step or dataset, as far as it may stand in a file's name anywhere."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:60]

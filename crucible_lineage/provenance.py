@@ -56,6 +56,7 @@ class Activity:
     not_covered: tuple[str, ...] = ()
     git: Mapping[str, Any] | None = None
     run: Mapping[str, Any] | None = None
+    declared: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The `activity` part of the record."""
@@ -67,6 +68,7 @@ class Activity:
             "started": self.started,
             "ended": self.ended,
             "run": dict(self.run) if self.run else None,
+            **({"declared": dict(self.declared)} if self.declared else {}),
         }
 
 

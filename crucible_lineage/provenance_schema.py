@@ -122,6 +122,25 @@ class Run(_Part):
     task_run_id: str | None = None
 
 
+class DeclaredOutput(_Part):
+    """What was declared of an output and shows nowhere else; `metadata` are names, their values are in the dataset."""
+
+    metadata: list[str] | None = None
+    ingest: bool | None = None
+    ingestor: str | None = None
+    publish: dict[str, str | None] | None = None
+
+
+class Declared(_Part):
+    """What was declared beside the recipe: by it the step can be made again as it was made."""
+
+    retries: Annotated[int, Field(ge=0)] | None = None
+    timeout: Annotated[float, Field(gt=0)] | None = Field(None, description="seconds")
+    tags: list[str] | None = None
+    resources: dict[str, float] | None = None
+    output: DeclaredOutput | None = None
+
+
 class StepActivity(_Part):
     """One execution of a step (prov:Activity)."""
 
@@ -131,6 +150,7 @@ class StepActivity(_Part):
     started: Moment = Field(description="prov:startedAtTime")
     ended: Moment = Field(description="prov:endedAtTime")
     run: Run | None
+    declared: Declared | None = None
 
 
 class HandActivity(_Part):

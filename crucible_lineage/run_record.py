@@ -2,13 +2,15 @@
 
 The provenance of a dataset names the run that made it; a run that found it there already leaves no trace in it. Who
 wants to tell later what a figure rests on registers the run: one small JSON file, to which new and reused outputs are
-linked as its parts (`is_part_of`). A run is no parent in the sense of a derivation, and no output is derived from it.
+linked as its parts (`is_part_of`), and beside it what steps printed that failed, since there is no dataset of theirs to
+keep it. A run is no parent in the sense of a derivation, and no output is derived from it.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.checksums import scan_file
-from crucible_lineage.datasets import DatasetRef
+from crucible_lineage.datasets import DatasetRef, FileRef, file_stem
 from crucible_lineage.errors import ForbiddenError, InputError
 from crucible_lineage.ids import mfid_time, youngest
 from crucible_lineage.provenance import run_record
@@ -45,7 +47,8 @@ def register_run(session: Session, result: RunResult) -> DatasetRef:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"run-{result.run_id}.json"
         path.write_text(_content(result), encoding="utf-8")
-        new = _new_dataset(session, result, path, youngest(relied_on))
+        files = (LocalFile.of(path, scan_file(path)), *_logs(result))
+        new = _new_dataset(session, result, files, youngest(relied_on))
         dataset = look_up(session.client, new.mfid)[0] or find_by_recipe(session.client, new.mfid)
         if dataset is None:
             with session.turn(new.mfid):
@@ -54,9 +57,21 @@ def register_run(session: Session, result: RunResult) -> DatasetRef:
     return dataset
 
 
-def _new_dataset(session: Session, result: RunResult, path: Path, sorts_beside: str) -> NewDataset:
-    file = LocalFile.of(path, scan_file(path))
-    recipe = raw_recipe(result.project, [file.ref])
+def _logs(result: RunResult) -> Iterator[LocalFile]:
+    """What failed steps printed, each under its step's name; those that lie on another machine stay there."""
+    names: Counter[str] = Counter()
+    for step, log in result.logs.items():
+        path = Path(log)
+        if path.is_file() and path.stat().st_size:
+            checksums = scan_file(path)
+            names[stem := file_stem(step)] += 1
+            name = f"{stem}.log" if names[stem] == 1 else f"{stem}-{names[stem]}.log"  # two may differ in odd symbols
+            yield LocalFile(path, FileRef(name, checksums.sha256, checksums.size, log=True), checksums)
+
+
+def _new_dataset(session: Session, result: RunResult, files: tuple[LocalFile, ...], sorts_beside: str) -> NewDataset:
+    refs = [file.ref for file in files]
+    recipe = raw_recipe(result.project, refs)
     return NewDataset(
         mfid=raw_mfid(recipe, mfid_time(sorts_beside)),
         fields={
@@ -66,14 +81,14 @@ def _new_dataset(session: Session, result: RunResult, path: Path, sorts_beside: 
             "data_type": "run record",
             "timestamp": datetime.now(UTC).isoformat(),
         },
-        record=run_record(recipe, [file.ref], session.agent, result.pipeline, result.run_id),
+        record=run_record(recipe, refs, session.agent, result.pipeline, result.run_id),
         metadata={
             "pipeline": result.pipeline,
             "run_id": result.run_id,
             "succeeded": result.ok,
             "outputs": sorted(_outputs(result)),
         },
-        files=(file,),
+        files=files,
         keywords=(MEASUREMENT,),
         ingest=False,
     )

@@ -101,6 +101,8 @@ def run_pipeline(
     with PrefectEngine(session, crucible, runner or bound.spec.runner) as engine:
         result = run_bound(bound, session, lambda: engine, listen, choice)
     tell_reused(result)
+    for step, note in result.notes.items():
+        logger.warning("%s: %s", step, note)
     if observer:
         observer.result = result
     if result.datasets:
@@ -154,4 +156,4 @@ class PrefectEngine:
         running.wait()
         made = running.result()
         outputs = {name: existing_dataset(mfid, self.session) for name, mfid in made["outputs"].items()}
-        return Materialized(outputs, made["executed"])
+        return Materialized(outputs, made["executed"], made["note"])

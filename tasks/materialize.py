@@ -29,7 +29,7 @@ def materialize(
     order: dict[str, Any],
     crucible: CrucibleConnection,
 ) -> dict[str, Any]:
-    """`{"outputs": {name: MFID}, "executed": bool}` of a step.
+    """`{"outputs": {name: MFID}, "executed": bool, "note": str}` of a step.
 
     `order` holds names, ids and declared values only; `crucible_lineage.pipeline.order.order_to_json` makes it.
     """
@@ -43,4 +43,5 @@ def materialize(
     made = materialize_step(job, session)
     if made.executed:
         tell_materialized(job, made.outputs)
-    return {"outputs": {name: dataset.mfid for name, dataset in made.outputs.items()}, "executed": made.executed}
+    outputs = {name: dataset.mfid for name, dataset in made.outputs.items()}
+    return {"outputs": outputs, "executed": made.executed, "note": made.note}

@@ -108,7 +108,9 @@ def run_command(
             return
         with Progress(list(bound.steps), quiet=as_json) as progress:
             result = run_with_engine(engine, request, session, progress.listen, jobs)
-        recorded = _register_run(result, session) if record_run and result.datasets else None
+        recorded = (
+            _register_run(result, session) if record_run and (result.datasets or any(result.inputs.values())) else None
+        )
     if as_json:
         print_json({**result.to_json(), **({"recorded": recorded} if recorded else {})})
     else:
@@ -180,6 +182,8 @@ def print_summary(result: RunResult) -> None:
     for step, error in result.errors.items():
         if result.outcomes[step] == FAILED:
             click.echo(f"{step}: {error}", err=True)
+    for step, note in result.notes.items():
+        click.echo(f"note: {step}: {note}", err=True)
     if result.outcomes and not result.executed and result.ok:
         click.echo("everything was there already; nothing was run")
     last = list(result.datasets.values())[-1:]

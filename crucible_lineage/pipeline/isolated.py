@@ -11,6 +11,7 @@ from typing import Any
 from crucible_lineage.errors import StepError
 from crucible_lineage.pipeline.inspection import find_step, validated_params
 from crucible_lineage.pipeline.limited import run_limited
+from crucible_lineage.pipeline.outside import Called, watching_writes
 
 __all__ = ["call_isolated", "main"]
 
@@ -25,8 +26,8 @@ def call_isolated(
     params: Mapping[str, Any],
     attempt: Path,
     timeout_s: float,
-) -> Any:
-    """What the step returned. StepError if it failed, died, or took longer than `timeout_s`.
+) -> Called:
+    """What the step returned and where it wrote. StepError if it failed, died, or took longer than `timeout_s`.
 
     `paths` may be in lists and mappings; `params` are JSON values, as they were given. What the step prints goes to
     `step.log` in the folder of the attempt; the call itself goes through a pipe, since a parameter may be a secret.
@@ -42,7 +43,7 @@ def call_isolated(
     said = json.loads(answer.read_text(encoding="utf-8"))
     if "error" in said:
         raise StepError(f"step {name!r} failed: {said['error']}", step=name, log=str(log))
-    return said["result"]
+    return Called(said["result"], tuple(map(Path, said["outside"])))
 
 
 def _how(code: int) -> str:
@@ -81,8 +82,10 @@ def main(answer: Path) -> None:
     paths = {name: _unpacked(packed) for name, packed in call["paths"].items()}
     try:
         step = find_step(call["uses"], Path(call["folder"]))
-        result = step.function(**paths, **validated_params(step, call["params"]))
-        said = json.dumps({"result": result if not isinstance(result, Path) else None}, allow_nan=False)
+        with watching_writes(answer.parent) as outside:
+            result = step.function(**paths, **validated_params(step, call["params"]))
+        told = {"result": result if not isinstance(result, Path) else None, "outside": list(map(str, outside))}
+        said = json.dumps(told, allow_nan=False)
     except Exception as error:
         said = json.dumps({"error": f"{type(error).__name__}: {error}"})
     part = answer.with_suffix(".part")

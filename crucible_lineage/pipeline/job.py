@@ -21,7 +21,8 @@ class StepJob:
 
     `name` is its name in the run, `label` tells the combination of swept parameters. `given` are the parameters as they
     were given; the function gets them validated. `step` is the function, where it is at hand; else `inspection.uses`
-    names it, and `command` is what runs if it is no function.
+    names it, and `command` is what runs if it is no function. `declared` is what its record keeps of the declaration,
+    so that it can be made again from there.
     """
 
     name: str
@@ -37,6 +38,7 @@ class StepJob:
     declared_in: Path = field(default_factory=Path)
     keywords: tuple[str, ...] = ()
     pipeline: Mapping[str, Any] | None = None
+    declared: Mapping[str, Any] | None = None
     run: Mapping[str, Any] | None = None
     attempt: int = 0
     timeout_s: float | None = None

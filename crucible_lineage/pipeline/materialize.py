@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import stat
 import tempfile
@@ -13,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.datasets import DatasetRef
+from crucible_lineage.datasets import DatasetRef, file_stem
 from crucible_lineage.errors import FileChangedError, StepError
 from crucible_lineage.hashing import file_sha256, stamp
 from crucible_lineage.pipeline.command import CommandCall, call_command
@@ -23,6 +22,7 @@ from crucible_lineage.pipeline.isolated import call_isolated
 from crucible_lineage.pipeline.job import StepJob
 from crucible_lineage.pipeline.materialized import Materialized
 from crucible_lineage.pipeline.outputs import MadeOutput, metadata_of, new_dataset, output_files
+from crucible_lineage.pipeline.outside import Called, watching_writes
 from crucible_lineage.provenance import Activity, git_state
 from crucible_lineage.recipe import derived_mfid, first_attempt
 from crucible_lineage.registry import find_by_recipe, look_up, register_output
@@ -41,13 +41,13 @@ def materialize_step(job: StepJob, session: Session) -> Materialized:
         if all(present.values()):
             return Materialized({output: dataset for output, dataset in present.items() if dataset}, executed=False)
         with _attempt_folder(job, session) as folder:
-            registered = _execute(job, recipes, mfids, folder, session)
+            registered, note = _execute(job, recipes, mfids, folder, session)
         session.store.remember_as({mfids[output]: dataset for output, dataset in registered.items()})
         session.store.remember(registered.values())
         if job.attempt:
             for recipe in recipes.values():
                 session.store.note_attempt(*first_attempt(recipe))
-    return Materialized(registered, executed=True)
+    return Materialized(registered, executed=True, note=note)
 
 
 def _present(mfid: str, session: Session) -> DatasetRef | None:
@@ -59,17 +59,18 @@ def _present(mfid: str, session: Session) -> DatasetRef | None:
 
 def _execute(
     job: StepJob, recipes: Mapping[str, Mapping[str, Any]], mfids: Mapping[str, str], folder: Path, session: Session
-) -> dict[str, DatasetRef]:
+) -> tuple[dict[str, DatasetRef], str]:
+    """The registered outputs, and what to tell whoever ran the step."""
     arguments = _place_inputs(job, folder, session)
     outputs = {output: folder / output for output in recipes}
     for path in outputs.values():
         path.mkdir()
     before = _input_stamps(folder)
     started = datetime.now(UTC)
-    result = _call(job, arguments, outputs, folder)
+    called = _call(job, arguments, outputs, folder)
     ended = datetime.now(UTC)
     _check_inputs(job, before, session)
-    metadata = metadata_of(job, result)
+    metadata = metadata_of(job, called.result)
     activity = Activity(
         step=job.inspection.step,
         function=job.inspection.uses,
@@ -80,10 +81,11 @@ def _execute(
         not_covered=job.inspection.not_covered,
         git=_git_of(job),
         run=job.run,
+        declared=job.declared,
     )
+    files = {output: output_files(job, output, path, called.note()) for output, path in outputs.items()}
     made = [  # all outputs are looked at before the first is registered
-        MadeOutput(output, mfids[output], recipe, metadata[output], output_files(job, output, outputs[output]))
-        for output, recipe in recipes.items()
+        MadeOutput(output, mfids[output], recipe, metadata[output], files[output]) for output, recipe in recipes.items()
     ]
     registered = {
         output.output: register_output(session.client, new_dataset(job, output, activity, session.agent))
@@ -92,13 +94,13 @@ def _execute(
     for file in (file for output in made for file in output.files):  # what comes next reads them from there
         with suppress(FileChangedError):  # by what the step left running; what was registered are the bytes it had
             session.cache.take(file.path, file.checksums)
-    return registered
+    return registered, called.note()
 
 
-def _call(job: StepJob, arguments: Mapping[str, Any], outputs: Mapping[str, Path], folder: Path) -> Any:
+def _call(job: StepJob, arguments: Mapping[str, Any], outputs: Mapping[str, Path], folder: Path) -> Called:
     if job.command:
         call = CommandCall(job.name, job.command, job.declared_in, arguments, job.inspection.params, job.env)
-        return call_command(call, folder, job.timeout_s)
+        return Called(call_command(call, folder, job.timeout_s))
     if job.timeout_s is not None:
         paths = {**arguments, **outputs}
         uses, declared_in = job.inspection.uses, job.declared_in
@@ -106,7 +108,9 @@ def _call(job: StepJob, arguments: Mapping[str, Any], outputs: Mapping[str, Path
     step = _step_of(job)
     token = step_runner.set(None)  # a step that calls another one calls a plain function
     try:
-        return step.function(**arguments, **validated_params(step, job.given), **outputs)
+        with watching_writes(folder) as outside:
+            result = step.function(**arguments, **validated_params(step, job.given), **outputs)
+        return Called(result, tuple(outside))
     except Exception as error:
         raise StepError(f"step {job.name!r} failed: {type(error).__name__}: {error}", step=job.name) from error
     finally:
@@ -170,8 +174,7 @@ def _attempt_folder(job: StepJob, session: Session) -> Iterator[Path]:
     """A fresh folder: removed on success, kept on failure so that one can look at what was left."""
     work = session.settings.data / "work"
     work.mkdir(parents=True, exist_ok=True)
-    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", job.name)[:60]
-    folder = Path(tempfile.mkdtemp(prefix=f"{plain}-", dir=work))
+    folder = Path(tempfile.mkdtemp(prefix=f"{file_stem(job.name)}-", dir=work))
     yield folder
     _remove(folder)
 

@@ -12,7 +12,11 @@ __all__ = ["Materialized"]
 
 @dataclass(frozen=True)
 class Materialized:
-    """The datasets of a step's outputs; `executed` is False if they were there already."""
+    """The datasets of a step's outputs; `executed` is False if they were there already.
+
+    `note` is what whoever ran the step should know.
+    """
 
     outputs: Mapping[str, DatasetRef]
     executed: bool
+    note: str = ""

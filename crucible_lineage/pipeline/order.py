@@ -10,10 +10,11 @@ from crucible_lineage.pipeline.bind import BoundPipeline
 from crucible_lineage.pipeline.expand import Instance
 from crucible_lineage.pipeline.job import StepJob
 from crucible_lineage.pipeline.knowledge import pipeline_keyword
+from crucible_lineage.pipeline.spec import StepSpec
 from crucible_lineage.pipeline.variables import from_environment
 from crucible_lineage.recipe import UsedDataset
 
-__all__ = ["StepOrder", "declared_keywords", "step_job"]
+__all__ = ["StepOrder", "declared_beside", "declared_keywords", "step_job"]
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,24 @@ def step_job(order: StepOrder, run: Mapping[str, Any]) -> StepJob:
         declared_in=spec.folder,
         keywords=declared_keywords(instance.step.declared),
         pipeline=instance.step.declared,
+        declared=declared_beside(spec),
         run={**run, "run_id": order.run_id},
         attempt=order.attempt,
         timeout_s=spec.timeout,
         supersedes=order.supersedes,
     )
+
+
+def declared_beside(spec: StepSpec) -> dict[str, Any] | None:
+    """What was declared beside the recipe and is to be seen nowhere else; None if nothing was.
+
+    Of declared metadata the names: the values are in the dataset.
+    """
+    how = spec.model_dump(mode="json", include={"retries", "timeout", "tags", "resources"}, exclude_defaults=True)
+    what = spec.output.model_dump(mode="json", include={"ingest", "ingestor", "publish"}, exclude_defaults=True)
+    names = {"metadata": sorted(spec.output.metadata)} if spec.output.metadata else {}
+    output = {**what, **names}
+    return {**how, **({"output": output} if output else {})} or None
 
 
 def declared_keywords(declared: Mapping[str, str] | None) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 from crucible_lineage.pipeline.command import inspect_command
 from crucible_lineage.pipeline.inspection import inspect_step
 from crucible_lineage.pipeline.job import StepJob
-from crucible_lineage.pipeline.order import StepOrder, declared_keywords
+from crucible_lineage.pipeline.order import StepOrder, declared_beside, declared_keywords
 from crucible_lineage.pipeline.raw import existing_dataset
 from crucible_lineage.pipeline.spec import OutputFields
 from crucible_lineage.pipeline.variables import from_environment
@@ -32,6 +32,7 @@ def order_to_json(order: StepOrder) -> dict[str, Any]:
         "label": instance.label,
         "project": pipeline.project,
         "pipeline": instance.step.declared,
+        "declared": declared_beside(spec),
         "uses": spec.uses,
         "run": spec.run,
         "env": dict(spec.env),
@@ -74,6 +75,7 @@ def job_from_json(order: Mapping[str, Any], run: Mapping[str, Any], session: Ses
         declared_in=folder,
         keywords=declared_keywords(order["pipeline"]),
         pipeline=order["pipeline"],
+        declared=order["declared"],
         run={**run, "run_id": order["run_id"]},
         attempt=order["attempt"],
         timeout_s=order["timeout"],

@@ -115,11 +115,14 @@ class _Named:
     dataset_name: str
 
 
-def output_files(job: StepJob, output: str, folder: Path) -> tuple[LocalFile, ...]:
-    """The files that a step wrote for an output, with the log of a command. StepError if they cannot be a dataset."""
+def output_files(job: StepJob, output: str, folder: Path, note: str = "") -> tuple[LocalFile, ...]:
+    """The files that a step wrote for an output, with the log of a command. StepError if they cannot be a dataset.
+
+    `note` tells what it wrote elsewhere.
+    """
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     if not paths:
-        message = f"step {job.name!r} wrote nothing into {output!r}; there is no dataset without a file"
+        message = f"step {job.name!r} wrote nothing into {output!r}; {note or 'there is no dataset without a file'}"
         raise StepError(message, step=job.name)
     if nested := [path.relative_to(folder) for path in paths if path.parent != folder]:
         message = f"step {job.name!r} wrote {nested[0]} into a subfolder; Crucible's files have plain names"

@@ -32,7 +32,7 @@ from crucible_lineage.session import Session
 
 __all__ = ["Recorded", "plan_rerun", "plan_stale"]
 
-_FIELDS = ("measurement", "data_type", "session_name", "instrument_name")
+_FIELDS = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")
 
 
 @dataclass(frozen=True)
@@ -211,20 +211,26 @@ class _Builder:
         name = (dataset.dataset_name or mfid).replace("{", "{{").replace("}", "}}")
         keywords = tuple(sorted(word.keyword for word in self.session.client.datasets.get_keywords(mfid)))
         fields: dict[str, Any] = {field: getattr(dataset, field, None) for field in _FIELDS}
+        declared = dict(record["activity"].get("declared") or {})
+        output_declared = dict(declared.pop("output", {}))
+        described = dataset.scientific_metadata or {}
+        metadata = {key: described[key] for key in output_declared.pop("metadata", ()) if key in described}
         output = OutputFields(
             dataset_name=name,
             keywords=tuple(word for word in keywords if not word.startswith(pipeline_keyword(""))),
             public=bool(getattr(dataset, "public", False)),
             samples="inherit" if samples_of(dataset) else "none",
+            metadata=metadata,
+            **output_declared,
             **fields,
         )
         if uses.startswith(COMMAND):
             env, arguments = split_command(uses)
-            return StepSpec(run=arguments, env=env, params=params, output=output, folder=folder)
+            return StepSpec(run=arguments, env=env, params=params, output=output, folder=folder, **declared)
         given = {name for name, value in params.items() if value is not None and name not in overrides}
         if secrets := [spec.name for spec in find_step(uses, folder).parameters if spec.secret and spec.name in given]:
             raise InputError(f"its parameter {secrets[0]!r} is secret and was not kept; run its pipeline instead")
-        return StepSpec(uses=uses, params=params, output=output, folder=folder)
+        return StepSpec(uses=uses, params=params, output=output, folder=folder, **declared)
 
     @staticmethod
     def _declared(record: Mapping[str, Any], step: str) -> dict[str, str] | None:

@@ -28,7 +28,7 @@ Listener = Callable[[StepEvent], None]
 class RunResult:
     """What a run did. `datasets` maps steps (their instances) to the ids of their datasets, by output.
 
-    `logs` are what failed steps printed, in files.
+    `logs` are what failed steps printed, in files; `notes` is what one should know of steps that did not fail.
     """
 
     run_id: str
@@ -39,6 +39,7 @@ class RunResult:
     outcomes: Mapping[str, str]
     errors: Mapping[str, str] = field(default_factory=dict)
     logs: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def executed(self) -> list[str]:
@@ -62,4 +63,5 @@ class RunResult:
             "executed": self.executed,
             "errors": dict(self.errors),
             "logs": dict(self.logs),
+            "notes": dict(self.notes),
         }

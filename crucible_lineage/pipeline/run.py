@@ -139,6 +139,7 @@ class _Run:
         self.outcomes: dict[str, str] = {}
         self.errors: dict[str, str] = {}
         self.logs: dict[str, str] = {}
+        self.notes: dict[str, str] = {}
         self.waiting: dict[str, set[str]] = {}  # instance -> the parents it waits for
         self._children: dict[str, list[str]] = {}
         self._ready: list[str] = []
@@ -230,6 +231,7 @@ class _Run:
             outcomes={name: self.outcomes[name] for name in self.instances if name in self.outcomes},
             errors=self.errors,
             logs=self.logs,
+            notes=self.notes,
         )
 
     def _start(self, engine: Engine, name: str, ended: queue.SimpleQueue[tuple[str, Any]]) -> int:
@@ -264,6 +266,7 @@ class _Run:
         else:
             replaced = self._orders.pop(name).supersedes
             self.knowledge.made({dataset.mfid: replaced.get(output) for output, dataset in made.outputs.items()})
+            self.notes |= {name: made.note} if made.note else {}
             self._done(name, EXECUTED if made.executed else REUSED, made.outputs)
 
     def _done(self, name: str, outcome: str, outputs: Mapping[str, DatasetRef]) -> None:

@@ -233,6 +233,39 @@ def test_a_command_is_made_again_with_its_script_and_its_environment(
     assert text_of(next(iter(again.datasets.values()))["out"]) == "first.txt 3 rehto"
 
 
+DECLARED = """
+pipeline: declared
+project: lab
+inputs:
+  first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}
+steps:
+  scaled:
+    uses: LABMODULE:scale
+    inputs: {counts: first}
+    retries: 2
+    timeout: 90
+    tags: [slow]
+    resources: {gpu: 1}
+    output: {ingest: false, ingestor: JsonIngestor, metadata: {operator: Ada, beam: {kev: 12}}}
+"""
+
+
+def test_what_was_declared_beside_the_recipe_holds_again(
+    lab: Any, session: Session, run: Run, rerun: Rerun, record_of: Any
+) -> None:
+    first = run(lab.declare(DECLARED)).datasets["scaled"]["out"]
+    found = plan_rerun(first, session, lab.folder, {"factor": 5})
+    (step,) = found.pipeline.steps.values()
+    spec = step.spec
+    assert (spec.retries, spec.timeout, spec.tags, spec.resources) == (2, 90, ("slow",), {"gpu": 1})
+    assert (spec.output.ingest, spec.output.ingestor) == (False, "JsonIngestor")
+    again = rerun(first, {"factor": 5})
+    second = next(iter(again.datasets.values()))["out"]
+    described = session.client.datasets.get(second, include_metadata=True).scientific_metadata or {}
+    assert (described["operator"], described["beam"], described["factor"]) == ("Ada", {"kev": 12}, 5)
+    assert record_of(second)["activity"]["declared"] == record_of(first)["activity"]["declared"]
+
+
 def test_what_cannot_be_made_again_is_told(lab: Any, session: Session, run: Run, rerun: Rerun, cli: Any) -> None:
     first = run(lab.pipeline)
     raw = first.inputs["first"][0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,27 @@ def test_links_that_a_crash_left_out_are_made_by_the_next_call(session: Session,
     register_run(session, result)
     children = {dataset.unique_id for dataset in session.client.datasets.list_children(record.mfid)}
     assert children == {result.datasets[step]["out"] for step in ("scaled", "total")}
+
+
+FAILING = """
+import sys
+print("the lamp is off")
+sys.exit(3)
+"""
+
+
+def test_what_a_failed_command_printed_is_kept_with_the_run(session: Session, lab: Any) -> None:
+    lab.file("fail.py", FAILING)
+    inputs = lab.pipeline.read_text().partition("steps:")[0]
+    steps = f'run: ["{sys.executable}", fail.py, "{{inputs.counts}}", "{{out}}"]\n    inputs: {{counts: first}}'
+    ran = run(lab.declare(f"{inputs}steps:\n  broken:\n    {steps}\n".replace("  second:", "  # second:")), session)
+    assert not ran.ok
+    record = register_run(session, ran)
+    assert register_run(session, ran) == record
+    files = {file.filename: file for file in session.client.files.list(record.mfid)}
+    assert set(files) == {f"run-{ran.run_id}.json", "broken.log"}
+    assert session.client.files.download_bytes(files["broken.log"]) == b"the lamp is off\n"
+    assert verify_project(session, "lab", read_bytes=True).findings == ()
 
 
 def test_a_run_of_which_nothing_is_left_is_bad_input(session: Session, result: RunResult) -> None:
