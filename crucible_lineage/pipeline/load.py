@@ -56,6 +56,8 @@ class _Loader:
         self._apply_defaults(data)
         self._read_crux(data)
         variables = self._fill(data)
+        if not overrides:  # a value that is set for this run may stand where the declaration has a reference
+            self._check_taken(variables)
         for (part, name), folder in self.folders.items():
             if _takes_folder(part, declared := _mapping(data[part], name)):
                 _give_folder(declared, folder)
@@ -183,6 +185,13 @@ class _Loader:
             if isinstance(step, dict):
                 steps[name] = self._filled_step(name, step, variables, references)
         return variables
+
+    def _check_taken(self, variables: Variables) -> None:
+        """Every parameter that is declared here is taken somewhere; of included ones, other pipelines may take some."""
+        for name in variables.params:
+            if name not in variables.taken and ("params", name) not in self.document.names:
+                hint = f"write ${{params.{name}}} where it belongs, or remove it"
+                self._find(("params", name), f"nothing takes {name!r}; {hint}")
 
     def _filled_step(
         self, name: str, step: dict[str, Any], variables: Variables, references: Variables

@@ -37,7 +37,8 @@ class Variables:
     """The values that references stand for. `find` is told of every fault, with its place.
 
     `allowed` are the variables of `environ` that may be read; `secret_places` are the places that took a value from it:
-    it is not to be shown. With `escaped`, `$${` is left for whoever fills in the rest.
+    it is not to be shown. `taken` are the params that were referred to. With `escaped`, `$${` is left for whoever fills
+    in the rest.
     """
 
     params: Mapping[str, Any]
@@ -46,6 +47,7 @@ class Variables:
     find: Callable[[Location, str], None]
     escaped: bool = False
     secret_places: set[Location] = field(default_factory=set)
+    taken: set[str] = field(default_factory=set)
 
     def filled(self, value: Any, location: Location) -> Any:
         """The value with all references in it filled in; text that is just one reference becomes what it stands for."""
@@ -68,6 +70,7 @@ class Variables:
     def _value(self, reference: str, location: Location) -> Any:
         kind, _, name = reference.partition(".")
         if kind == "params" and name in self.params:
+            self.taken.add(name)
             return self.params[name]
         if kind == "env" and name in self.allowed:
             self.secret_places.add(location)
