@@ -2,6 +2,7 @@
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+WORKERS ?= 2  # processes that run tests; most tests wait for a process of their own
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint format crash typecheck-tree
@@ -10,7 +11,7 @@ demo: .venv/demo.installed  ## set up, and run the demo: raw to analyzed, with i
 	$(BIN)/crucible-lineage demo
 
 test: .venv/test.installed  ## set up, and run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 lint: .venv/test.installed typecheck-tree  ## style, types, import arrows
 	$(BIN)/ruff check .

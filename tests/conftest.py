@@ -21,6 +21,13 @@ from crucible_lineage.settings import Settings
 COMMAND = [sys.executable, "-m", "crucible_lineage"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in several processes, those of one file stay together, and all that share the Prefect server."""
+    for item in items:
+        shared = "prefect_server" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("prefect" if shared else item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(autouse=True)
 def no_outer_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test sees this user's Crucible, data folder or configuration."""
