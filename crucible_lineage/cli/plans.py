@@ -27,8 +27,10 @@ def print_plan(planned: PipelinePlan, *, as_json: bool) -> None:
     for _, group in groupby(planned.steps, key=lambda step: step.step):
         instances = list(group)
         if len(instances) <= MOST_INSTANCES:
+            shown: Sequence[str] = ()
             for step in instances:
-                _print_step(step, width)
+                _print_step(step, width, shown)
+                shown = step.code_diff or shown
         else:
             _print_folded(instances, width)
     if not planned.steps:
@@ -36,10 +38,11 @@ def print_plan(planned: PipelinePlan, *, as_json: bool) -> None:
     _print_estimate(planned)
 
 
-def _print_step(step: StepPlan, width: int) -> None:
+def _print_step(step: StepPlan, width: int, shown: Sequence[str]) -> None:
+    """`shown` is a difference of code that need not be repeated."""
     ids = ", ".join(mfid for mfid in step.datasets.values() if mfid)
     click.echo(f"{MARKS[step.state]} {step.name:{width}}  {step.state:10}  {ids}".rstrip())
-    _print_causes(step.causes, step.code_diff, width)
+    _print_causes(step.causes, () if step.code_diff == shown else step.code_diff, width)
 
 
 def _print_folded(instances: Sequence[StepPlan], width: int) -> None:

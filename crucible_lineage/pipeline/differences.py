@@ -61,4 +61,4 @@ def _input_difference(role: str, old: list[Mapping[str, Any]], new: list[Mapping
     before, after = {entry["mfid"] for entry in old}, {entry["mfid"] for entry in new}
     if before == after:
         return f"input {role} has the same datasets in another order or with other files"
-    return f"input {role} has {len(after)} datasets: {len(after - before)} are new, {len(before - after)} are gone"
+    return f"input {role} has {len(after)} datasets: {len(after - before)} new, {len(before - after)} gone"

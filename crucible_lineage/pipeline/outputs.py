@@ -92,12 +92,15 @@ def metadata_of(job: StepJob, result: Any) -> dict[str, dict[str, Any]]:
 
 
 def dataset_name(job: StepJob, output: str) -> str:
-    """The child's name: the declared template, or the first parent's name with the step's and what was swept."""
+    """The child's name: the declared template, or its first input's name with the step's and what was swept."""
     names = {part.role: _Named(part.dataset.name) for part in job.used}
     step = job.name.partition("[")[0]
     if job.output.dataset_name is None:
         suffix = step if len(job.inspection.outputs) == 1 else f"{step}.{output}"
-        return f"{job.used[0].dataset.name} ({', '.join(filter(None, (suffix, job.label)))})"
+        first = job.used[0]
+        others = len({part.dataset.mfid for part in job.used if part.role == first.role}) - 1
+        subject = f"{first.dataset.name} and {others} more" if others else first.dataset.name
+        return f"{subject} ({', '.join(filter(None, (suffix, job.label)))})"
     params = SimpleNamespace(**job.inspection.params)
     try:
         name = job.output.dataset_name.format(**names, output=output, step=step, params=params)

@@ -102,6 +102,7 @@ def test_each_dataset_has_its_own_results_and_a_list_collects_them(many: Any, se
     assert text_of(session, table) == "121.0 144.0 169.0"
     parents = {parent.unique_id for parent in session.client.datasets.list_parents(table)}
     assert parents == {result.datasets[f"square[s{number}.txt]"]["out"] for number in (1, 2, 3)}
+    assert session.client.datasets.get(table).dataset_name == "s1.txt (sum) (square) and 2 more (table)"
     assert run(many.pipeline).executed == []
 
 

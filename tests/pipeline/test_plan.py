@@ -89,7 +89,7 @@ RECIPE: dict[str, Any] = {
         ),
         (
             {"inputs": {**RECIPE["inputs"], "many": [{"mfid": "m1", "files": {}}, {"mfid": "m2", "files": {}}]}},
-            ["input many has 2 datasets: 1 are new, 0 are gone"],
+            ["input many has 2 datasets: 1 new, 0 gone"],
         ),
     ],
 )
@@ -118,6 +118,14 @@ def test_a_step_of_a_few_instances_is_shown_whole(capsys: pytest.CaptureFixture[
     print_plan(PipelinePlan(tuple(steps)), as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines[::2]] == ["fit[s0]", "fit[s1]", "fit[s2]"]
+
+
+def test_a_difference_of_code_is_shown_once_for_instances_that_share_it(capsys: pytest.CaptureFixture[str]) -> None:
+    diffs = (("-a", "+b"), ("-a", "+b"), ("-a", "+c"))
+    steps = [StepPlan(f"fit[s{n}]", "stale", (), {}, step="fit", code_diff=diff) for n, diff in enumerate(diffs)]
+    print_plan(PipelinePlan(tuple(steps)), as_json=False)
+    lines = [line.split()[-1] for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if line[0] in "+-"] == ["-a", "+b", "-a", "+c"]
 
 
 @pytest.mark.parametrize(
