@@ -99,7 +99,6 @@ def test_values_of_many_kinds_have_one_spelling(value: Any, spelled: Any) -> Non
         (Login(user="me", password=SecretStr("hunter2")), "'x.password'"),
         (iter([1]), "'x'"),
     ],
-    ids=repr,
 )
 def test_what_has_no_stable_spelling_is_refused_by_name(value: Any, named: str) -> None:
     with pytest.raises(InputError) as refused:

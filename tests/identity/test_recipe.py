@@ -54,7 +54,6 @@ def _with_file(**changes: Any) -> tuple[UsedDataset, ...]:
         {"used": (replace(USED[0], dataset=replace(SPECTRUM, mfid=new_mfid(MOMENT))), USED[1])},
         {"used": USED[:1]},
     ],
-    ids=str,
 )
 def test_what_decides_the_result_decides_the_id(changes: dict[str, Any]) -> None:
     assert _mfid(**changes) != _mfid()
@@ -70,7 +69,6 @@ def test_what_decides_the_result_decides_the_id(changes: dict[str, Any]) -> None
         {"params": {"window": [1.0, 2.0], "degree": 3.0}},
         {"attempt": 0},
     ],
-    ids=str,
 )
 def test_what_does_not_decide_the_result_leaves_the_id_alone(changes: dict[str, Any]) -> None:
     assert _mfid(**changes) == _mfid()
