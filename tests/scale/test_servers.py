@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,31 +76,30 @@ def binaries() -> Path | None:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URL of a PostgreSQL database of our own. It refuses to run as root, so then somebody else runs it."""
     programs = binaries()
     if programs is None:
         pytest.skip("PostgreSQL is not installed")
-    folder, port = tmp_path_factory.mktemp("postgres"), free_port()
-    account: dict[str, Any] = {}
-    if os.getuid() == 0:
-        account = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-        shutil.chown(folder, "nobody", "nogroup")
-        for above in (folder.parent, folder.parent.parent):
-            above.chmod(above.stat().st_mode | 0o011)
-    quiet: dict[str, Any] = {**account, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
-    data = folder / "data"
-    made = ["-D", data, "-U", "prefect", "--auth", "trust", "--no-sync", "-E", "UTF8"]
-    subprocess.run([programs / "initdb", *made], check=True, **quiet)
-    options = ["-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-F", "-c", "max_connections=50"]
-    server = subprocess.Popen([programs / "postgres", *options], **quiet)
-    ready = [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-q"]
-    try:
-        wait_for(lambda: subprocess.run(ready).returncode == 0, "PostgreSQL does not start")
-        yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
-    finally:
-        server.send_signal(signal.SIGINT)  # a fast shutdown
-        server.wait(30)
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as folder:  # pytest's are private
+        account: dict[str, Any] = {}
+        if os.getuid() == 0:
+            account = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+            shutil.chown(folder, "nobody", "nogroup")
+        quiet: dict[str, Any] = {**account, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+        data = Path(folder, "data")
+        made = ["-D", data, "-U", "prefect", "--auth", "trust", "--no-sync", "-E", "UTF8"]
+        subprocess.run([programs / "initdb", *made], check=True, **quiet)
+        options = ["-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-F", "-c", "max_connections=50"]
+        server = subprocess.Popen([programs / "postgres", *options], **quiet)
+        ready = [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-q"]
+        try:
+            wait_for(lambda: subprocess.run(ready).returncode == 0, "PostgreSQL does not start")
+            yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
+        finally:
+            server.send_signal(signal.SIGINT)  # a fast shutdown
+            server.wait(30)
 
 
 class Prefect:
