@@ -26,14 +26,19 @@ class Progress:
         self.quiet = quiet
         self._started: dict[str, float] = {}
         self._counts: Counter[str] = Counter()
+        self._console: Any = None
+        self._escape: Any = None
         self._status: Any = None
 
     def __enter__(self) -> Self:
         if not self.quiet and sys.stderr.isatty():
             # Only a person who is looking needs rich.
             from rich.console import Console
+            from rich.markup import escape
 
-            self._status = Console(stderr=True).status("looking what is there")
+            self._escape = escape  # names of instances have brackets, which are no markup
+            self._console = Console(stderr=True)
+            self._status = self._console.status("looking what is there")
             self._status.start()
         return self
 
@@ -54,11 +59,11 @@ class Progress:
         if event.outcome == STARTED:
             self._started[event.step] = time.monotonic()
             if not self._status:
-                click.echo(f"  {event.step:{self.width}}  started", err=True)
+                self._say(f"  {event.step:{self.width}}  started")
         else:
             self._ended(event)
         if self._status:
-            self._status.update(self._summary())
+            self._status.update(self._escape(self._summary()))
 
     def _ended(self, event: StepEvent) -> None:
         self._counts[event.outcome] += 1
@@ -66,7 +71,14 @@ class Progress:
         if _is_hidden(event.outcome, self._counts[event.outcome]):
             return
         seconds = f" in {time.monotonic() - began:.1f} s" if began is not None else ""
-        click.echo(f"  {event.step:{self.width}}  {WORDS[event.outcome]}{seconds}  {event.detail}", err=True)
+        self._say(f"  {event.step:{self.width}}  {WORDS[event.outcome]}{seconds}  {event.detail}")
+
+    def _say(self, line: str) -> None:
+        """The line, above what is shown of the steps that run."""
+        if self._status:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            click.echo(line, err=True)
 
     def _summary(self) -> str:
         counts = ", ".join(f"{count} {WORDS[outcome]}" for outcome, count in self._counts.items())

@@ -181,7 +181,7 @@ def print_summary(result: RunResult) -> None:
     click.echo(", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "there is nothing to do")
     for step, error in result.errors.items():
         if result.outcomes[step] == FAILED:
-            click.echo(f"{step}: {error}", err=True)
+            click.echo(error if repr(step) in error else f"{step}: {error}", err=True)
     for step, note in result.notes.items():
         click.echo(f"note: {step}: {note}", err=True)
     if result.outcomes and not result.executed and result.ok:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.errors import StepError
+from crucible_lineage.pipeline.failing import failure_line, failure_traceback
 from crucible_lineage.pipeline.inspection import find_step, validated_params
 from crucible_lineage.pipeline.limited import run_limited
 from crucible_lineage.pipeline.outside import Called, watching_writes
@@ -42,7 +43,7 @@ def call_isolated(
         raise StepError(message, step=name, log=str(log))
     said = json.loads(answer.read_text(encoding="utf-8"))
     if "error" in said:
-        raise StepError(f"step {name!r} failed: {said['error']}", step=name, log=str(log))
+        raise StepError(f"step {name!r} failed: {said['error']}; the traceback is in {log}", step=name, log=str(log))
     return Called(said["result"], tuple(map(Path, said["outside"])))
 
 
@@ -80,14 +81,17 @@ def main(answer: Path) -> None:
     """In the step's own process: call it, and write down what it returned or how it failed, whole or not at all."""
     call = json.loads(sys.stdin.buffer.read())
     paths = {name: _unpacked(packed) for name, packed in call["paths"].items()}
+    function = None
     try:
         step = find_step(call["uses"], Path(call["folder"]))
+        function = step.function
         with watching_writes(answer.parent) as outside:
-            result = step.function(**paths, **validated_params(step, call["params"]))
+            result = function(**paths, **validated_params(step, call["params"]))
         told = {"result": result if not isinstance(result, Path) else None, "outside": list(map(str, outside))}
         said = json.dumps(told, allow_nan=False)
     except Exception as error:
-        said = json.dumps({"error": f"{type(error).__name__}: {error}"})
+        print(failure_traceback(error, function), file=sys.stderr)
+        said = json.dumps({"error": failure_line(error, function)})
     part = answer.with_suffix(".part")
     part.write_text(said, encoding="utf-8")
     part.replace(answer)

@@ -15,7 +15,8 @@ from typing import Any
 from crucible_lineage.datasets import DatasetRef, file_stem
 from crucible_lineage.errors import FileChangedError, StepError
 from crucible_lineage.hashing import file_sha256, stamp
-from crucible_lineage.pipeline.command import CommandCall, call_command
+from crucible_lineage.pipeline.command import LOG_FILE, CommandCall, call_command
+from crucible_lineage.pipeline.failing import failure_line, failure_traceback
 from crucible_lineage.pipeline.fetching import cached_file
 from crucible_lineage.pipeline.inspection import find_step, validated_params
 from crucible_lineage.pipeline.isolated import call_isolated
@@ -112,7 +113,10 @@ def _call(job: StepJob, arguments: Mapping[str, Any], outputs: Mapping[str, Path
             result = step.function(**arguments, **validated_params(step, job.given), **outputs)
         return Called(result, tuple(outside))
     except Exception as error:
-        raise StepError(f"step {job.name!r} failed: {type(error).__name__}: {error}", step=job.name) from error
+        log = folder / LOG_FILE
+        log.write_text(failure_traceback(error, step.function), encoding="utf-8")
+        told = f"step {job.name!r} failed: {failure_line(error, step.function)}; the traceback is in {log}"
+        raise StepError(told, step=job.name, log=str(log)) from error
     finally:
         step_runner.reset(token)
 

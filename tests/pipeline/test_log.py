@@ -85,6 +85,38 @@ def test_the_command_line_names_the_log_of_what_failed(talking: Any, data: Path,
     assert "2 executed, 1 failed" in ran.stdout
 
 
+DEEP = """
+import json
+from pathlib import Path
+
+
+def read(counts):
+    return json.loads(counts.read_text() + "no JSON")
+
+
+def deep(counts: Path, *, out: Path):
+    read(counts)
+"""
+
+
+@pytest.mark.parametrize("more", ["", ", timeout: 60"], ids=["in this process", "in a process of its own"])
+def test_a_function_that_failed_leaves_its_traceback_and_the_line_is_named(
+    lab: Any, session: Session, run: Run, more: str
+) -> None:
+    lab.file(f"{lab.module}_deep.py", DEEP)
+    head = PIPELINE.partition("  talked:")[0]
+    result = run(lab.declare(f"{head}  deep: {{uses: {lab.module}_deep:deep, inputs: {{counts: first}}{more}}}\n"))
+    log = Path(result.logs["deep"])
+    message = f"JSONDecodeError: Extra data: line 2 column 1 (char 2), at {lab.module}_deep.py:7"
+    assert result.errors["deep"] == f"step 'deep' failed: {message}; the traceback is in {log}"
+    lines = log.read_text().splitlines()
+    assert [line.strip() for line in lines if line.strip().startswith(("read(", "return json"))] == [
+        "read(counts)",
+        'return json.loads(counts.read_text() + "no JSON")',
+    ]
+    assert "in deep" in lines[1], "it starts at the step, and not at what called it"
+
+
 def call(folder: Path, code: str, **env: str) -> dict[str, Any]:
     """What the command left; its folder is laid out as that of a step."""
     (folder / "out").mkdir(parents=True)
