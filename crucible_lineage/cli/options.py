@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.session import Session
 from crucible_lineage.settings import resolve_settings
 
-__all__ = ["crucible_options", "json_option", "open_session", "print_json", "reports_errors"]
+__all__ = ["crucible_options", "json_option", "next_command", "open_session", "print_json", "reports_errors"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,6 +45,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 def open_session(data: Path | None, url: str | None, api_key: str | None) -> Session:
     """The session that these options ask for."""
     return Session(resolve_settings(data=data, api_url=url, api_key=api_key))
+
+
+def next_command(*words: str) -> str:
+    """A command to type next, ready to paste: it asks the Crucible that this one was told to ask. No key is in it."""
+    given = click.get_current_context().params
+    where = [part for name in ("data", "url") if given.get(name) for part in (f"--{name}", str(given[name]))]
+    return shlex.join(["crucible-lineage", *words, *where])
 
 
 def print_json(value: Any) -> None:

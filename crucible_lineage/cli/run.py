@@ -16,6 +16,7 @@ from crucible_lineage.cli.options import (
     FAILURE,
     crucible_options,
     json_option,
+    next_command,
     open_session,
     print_json,
     reports_errors,
@@ -188,4 +189,4 @@ def print_summary(result: RunResult) -> None:
         click.echo("everything was there already; nothing was run")
     last = list(result.datasets.values())[-1:]
     for mfid in (mfid for outputs in last for mfid in outputs.values()):
-        click.echo(f"see it: crucible-lineage lineage {mfid}")
+        click.echo(f"see it: {next_command('lineage', mfid)}")

@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from crucible_lineage.cli.options import crucible_options, json_option, open_session, print_json, reports_errors
+from crucible_lineage.cli.options import (
+    crucible_options,
+    json_option,
+    next_command,
+    open_session,
+    print_json,
+    reports_errors,
+)
 from crucible_lineage.errors import InputError
 from crucible_lineage.logbook import Failure, Logbook
 
@@ -89,4 +96,4 @@ def _print_failures(failures: Sequence[Failure]) -> None:
             )
             click.echo(f"    {failure.error.splitlines()[0]}")
     if parked:
-        click.echo(f"try one again: crucible-lineage status --unpark {parked[0].mfid}")
+        click.echo(f"try one again: {next_command('status', '--unpark', parked[0].mfid)}")

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from crucible_lineage.cli.options import crucible_options, json_option, open_session, print_json, reports_errors
+from crucible_lineage.cli.options import (
+    crucible_options,
+    json_option,
+    next_command,
+    open_session,
+    print_json,
+    reports_errors,
+)
 from crucible_lineage.cli.plans import print_plan
 from crucible_lineage.cli.run import SET, parse_overrides
 from crucible_lineage.errors import InputError
@@ -63,4 +70,4 @@ def _why_step(name: str, pipeline: str, session: Session, overrides: tuple[str, 
     elif not as_json and any(step.state != FRESH for step in chosen.steps):
         step = bound.steps[name.partition("[")[0]]
         parents = all(other.state == FRESH for other in planned.steps if other.step in step.needs)
-        click.echo(f"make it: crucible-lineage run {pipeline}" + (f" --from {step.name}" if parents else ""))
+        click.echo(f"make it: {next_command('run', pipeline, *(['--from', step.name] if parents else []))}")

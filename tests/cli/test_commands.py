@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,13 @@ def test_a_failed_step_ends_with_code_1_and_its_reason(lab: Any, data: Path, com
     assert ran.returncode == 1
     assert "RuntimeError: the lamp was off" in ran.stderr
     assert "1 failed, 1 skipped" in ran.stdout
+
+
+def test_the_command_to_type_next_asks_the_same_crucible(lab: Any, data: Path, command: Any) -> None:
+    ran = command("run", lab.pipeline, "--data", data, "--engine", "local")
+    (line,) = (line for line in ran.stdout.splitlines() if line.startswith("see it: crucible-lineage "))
+    shown = command(*shlex.split(line)[3:])
+    assert (shown.returncode, "total" in shown.stdout) == (0, True), shown.stderr
 
 
 def test_run_and_plan_speak_json(lab: Any, data: Path, command: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,7 +92,7 @@ def test_an_incomplete_result_is_told_as_that_first(
     assert why(mfid).splitlines()[1].startswith("is INCOMPLETE")
 
 
-def test_the_command_tells_of_datasets_and_of_steps(lab: Any, run: Run, cli: Any) -> None:
+def test_the_command_tells_of_datasets_and_of_steps(lab: Any, data: Path, run: Run, cli: Any) -> None:
     made = run(lab.pipeline).datasets
     told = cli("why", made["total"]["out"])
     assert (told.exit_code, "is step 'total' of pipeline counting" in told.stdout) == (0, True)
@@ -105,8 +106,8 @@ def test_the_command_tells_of_datasets_and_of_steps(lab: Any, run: Run, cli: Any
     lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 4"))
     stale = cli("why", "total", lab.pipeline)
     assert "because parent scaled has to be made first" in stale.stdout
-    assert f"make it: crucible-lineage run {lab.pipeline}\n" in stale.stdout, "total alone cannot be made"
-    assert f"run {lab.pipeline} --from scaled\n" in cli("why", "scaled", lab.pipeline).stdout
+    assert f"make it: crucible-lineage run {lab.pipeline} --data {data}\n" in stale.stdout, "total alone cannot be made"
+    assert f"run {lab.pipeline} --from scaled --data {data}\n" in cli("why", "scaled", lab.pipeline).stdout
     chosen = cli("why", "scaled", lab.pipeline, "--set", "scaled.factor=5", "--json")
     (step,) = json.loads(chosen.stdout)["steps"]
     assert step["causes"][0].startswith("parameter factor changed: 3.0 -> 5.0")
