@@ -13,6 +13,7 @@ import pytest
 import trustme
 
 from crucible_lineage.ids import new_mfid
+from crucible_lineage.lineage.html import page_data
 from crucible_lineage.web import with_pages
 
 EVIL = "<script>alert(1)</script>"
@@ -194,6 +195,9 @@ def test_a_parent_that_may_not_be_seen_is_a_place_without_a_name(site, guest, ow
 
     for path in paths:
         page = settled(guest, path)
+        if path.endswith("lineage.html"):
+            page += json.dumps(page_data(page))
+            assert child in page
         assert secret not in page, path
         assert "secret raw" not in page
     page = guest.get(f"/datasets/{child}").text
