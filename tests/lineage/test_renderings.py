@@ -164,6 +164,25 @@ def test_the_tree_can_do_without_line_characters(lab):
     assert render_tree(lab.graph, ascii_only=True).splitlines()[1].startswith(f"`-- {fixed}")
 
 
+def test_a_group_says_how_many_of_it_are_incomplete(lab):
+    scan = lab.raw("scan")
+    for n in range(6):
+        lab.derived(f"volume {n}", "reconstruct", scan, status="incomplete" if n < 2 else "complete")
+
+    assert render_tree(lab.graph, fold_beyond=4).splitlines()[1].endswith("6 × reconstruct tomography [2 incomplete]")
+    for picture in (render_svg(lab.graph), render_dot(lab.graph), *render_mermaid(lab.graph)):
+        assert "2 INCOMPLETE" in picture
+
+
+@pytest.mark.parametrize(
+    ("status", "colour"), [("complete", "[green]"), ("incomplete", "[bold red]"), (None, "[cyan]")]
+)
+def test_the_tree_colours_an_id_by_its_state(lab, status, colour):
+    mfid = lab.derived("volume", "reconstruct", lab.raw("scan"), status=status)
+
+    assert f"{colour}└── {mfid}" in render_tree_rich(lab.graph).markup
+
+
 def test_the_tree_of_a_cycle_ends():
     graph = LineageGraph([], [Edge("a", "b"), Edge("b", "a"), Edge("c", "c")])
 
