@@ -40,9 +40,19 @@ typecheck-tree:
 	$(INSTALL) --no-deps --no-build-isolation -e .
 	touch $@
 
-.venv/test.installed: requirements/test.txt pyproject.toml
+.venv/test.installed: requirements/test.txt pyproject.toml .venv/validators.installed
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; say where with: make PYTHON=/path/to/python3"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(INSTALL) --require-hashes -r requirements/test.txt
 	$(INSTALL) --no-deps --no-build-isolation -e .
 	touch .venv/demo.installed $@
+
+# Others' checkers of what we export. Their pins are not ours, so they live beside; the context that the validator asks
+# for is put into its cache, so that it works without network.
+.venv/validators.installed: requirements/validators.txt tests/export/warm_validator.py
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; say where with: make PYTHON=/path/to/python3"; exit 1; }
+	rm -rf .venv/validators
+	$(PYTHON) -m venv .venv/validators
+	.venv/validators/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/validators.txt
+	.venv/validators/bin/python tests/export/warm_validator.py .venv/validators/http-cache
+	touch $@

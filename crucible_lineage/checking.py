@@ -11,7 +11,7 @@ from typing import Any
 
 from crucible_lineage.fetch import fetch_lineage, fetch_projects, with_named_parents
 from crucible_lineage.lineage import Finding, LineageGraph, check
-from crucible_lineage.lineage.checks import SEVERITIES, orphaned
+from crucible_lineage.lineage.checks import CHECKS, SEVERITIES
 from crucible_lineage.session import Session
 
 __all__ = ["Checked", "check_dataset", "check_projects", "finding_json"]
@@ -75,7 +75,7 @@ def _orphans_in_their_projects(session: Session, graph: LineageGraph) -> dict[st
     projects = sorted({node.project for node in graph.nodes.values() if node.project})
     wide = fetch_projects(session, projects).graph
     both = LineageGraph([*wide.nodes.values(), *graph.nodes.values()], [*wide.edges.values(), *graph.edges.values()])
-    return {finding.ids[0]: finding for finding in orphaned(both)}
+    return {finding.ids[0]: finding for finding in CHECKS["orphan"](both)}
 
 
 def _checked(graph: LineageGraph, findings: Sequence[Finding], downloaded: int) -> Checked:

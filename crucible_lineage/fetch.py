@@ -66,11 +66,9 @@ def fetch_projects(session: Session, projects: Iterable[str], *, refresh: bool =
 
 
 def lineage_of_copies(copies: Sequence[ProjectCopy]) -> ProjectLineage:
-    """The lineage that local copies show. Their links are its edges then, and leave the records: they are large."""
+    """The lineage that local copies show."""
     records = {mfid: record for copy in copies for mfid, record in copy.records.items()}
     graph = LineageGraph.from_records(records.values())
-    for record in records.values():
-        record["links"] = None
     return ProjectLineage(graph, len(records), sum(copy.downloaded for copy in copies))
 
 
@@ -106,7 +104,7 @@ def _records(session: Session, wanted: set[str], projects: Iterable[str]) -> dic
     if len(wanted) > FEW:
         for project in projects:
             copy = project_copy(session, project)
-            found |= {mfid: {**copy.records[mfid], "links": None} for mfid in wanted & copy.records.keys()}
+            found |= {mfid: copy.records[mfid] for mfid in wanted & copy.records.keys()}
     return found | _asked(session, sorted(wanted - found.keys()))
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ Record = Mapping[str, Any]
 MAX_AGE_S = 24 * 3600
 OVERLAP = timedelta(seconds=10)  # a change may be dated before one that could be read earlier: transactions take time
 FEW = 20  # up to here, datasets are asked for one by one, and not with the whole project
-BATCH = 1000  # records read at a time
+READY = 256  # records that stay unpacked: more than those that all checks look at in one turn
 VERSION = 1  # of the tables; copies of another version are thrown away
 
 TABLES = """
@@ -43,11 +44,35 @@ CREATE TABLE dataset (
 """
 
 
+class StoredRecord(Mapping[str, Any]):
+    """A record as the copy has it, deflated JSON, unpacked when it is looked at.
+
+    As Python objects, records take ten times as much memory: a million links with theirs would not fit in 4 GB.
+    """
+
+    __slots__ = ("stored",)
+
+    def __init__(self, stored: bytes) -> None:
+        self.stored = stored
+
+    def __getitem__(self, key: str) -> Any:
+        return _unpacked(self.stored)[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return _unpacked(self.stored).get(key, default)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_unpacked(self.stored))
+
+    def __len__(self) -> int:
+        return len(_unpacked(self.stored))
+
+
 @dataclass(frozen=True)
 class ProjectCopy:
     """A project's datasets by id, as they are now; `downloaded` of them were not known in this state before."""
 
-    records: dict[str, dict[str, Any]]
+    records: dict[str, Record]
     downloaded: int
 
 
@@ -76,7 +101,7 @@ def _listed(session: Session, project: str, since: str | None) -> list[Record]:
         project_id=project, include_metadata=True, include_links=True, sort="updated", direction="asc", **filters
     )
     try:
-        return [dataset.model_dump() for dataset in found]
+        return [StoredRecord(_packed(dataset.model_dump())) for dataset in found]
     except (NotFoundError, RefusedError) as error:
         where = session.settings.describe()
         state = f"there is none here that this key may see ({where})"
@@ -184,20 +209,24 @@ def _ids(database: sqlite3.Connection, key: str) -> set[str]:
     return {mfid for (mfid,) in database.execute("SELECT mfid FROM dataset WHERE project = ?", (key,))}
 
 
-def _records(database: sqlite3.Connection, key: str) -> dict[str, dict[str, Any]]:
+def _records(database: sqlite3.Connection, key: str) -> dict[str, Record]:
     """The newest first, as Crucible lists them."""
     rows = database.execute("SELECT mfid, record FROM dataset WHERE project = ? ORDER BY mfid DESC", (key,))
-    found: dict[str, dict[str, Any]] = {}
     with collector_paused():
-        while some := rows.fetchmany(BATCH):
-            # Records that are parsed together share their keys, which take more memory than all else.
-            texts = b",".join(zlib.decompress(record) for _, record in some)
-            found.update(zip((mfid for mfid, _ in some), json.loads(b"[%s]" % texts), strict=True))
-    return found
+        return {mfid: StoredRecord(record) for mfid, record in rows}
 
 
 def _packed(record: Record) -> bytes:
+    if isinstance(record, StoredRecord):
+        return record.stored
     return zlib.compress(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode(), 1)
+
+
+@lru_cache(READY)
+def _unpacked(stored: bytes) -> dict[str, Any]:
+    """What was packed. Nobody may change it."""
+    record: dict[str, Any] = json.loads(zlib.decompress(stored))
+    return record
 
 
 @contextmanager

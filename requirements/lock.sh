@@ -5,3 +5,4 @@ set -eu
 lock="uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet"
 $lock pyproject.toml requirements/build.in --extra demo --extra gcp --extra test --extra lint -o requirements/test.txt "$@"
 $lock pyproject.toml requirements/build.in --extra demo -c requirements/test.txt -o requirements/demo.txt "$@"
+$lock requirements/validators.in -o requirements/validators.txt "$@"

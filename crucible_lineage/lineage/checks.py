@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from crucible_lineage.ids import derive_mfid, is_mfid, mfid_bytes, mfid_time
-from crucible_lineage.lineage.graph import LineageGraph, collector_paused
+from crucible_lineage.lineage.graph import LineageGraph, collector_paused, in_turns
 from crucible_lineage.lineage.model import KNOWN_RELATIONSHIPS, MEASURED, PART
 from crucible_lineage.lineage.orphans import orphans
 from crucible_lineage.lineage.records import lists_all_used, provenance, recipe_digest, used_mfids
 
-__all__ = ["CHECKS", "SEVERITIES", "Finding", "check", "orphaned"]
+__all__ = ["CHECKS", "SEVERITIES", "Finding", "check"]
 
 Severity = Literal["error", "warning", "notice"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the worst first
@@ -34,9 +34,22 @@ class Finding:
 
 
 def check(graph: LineageGraph) -> list[Finding]:
-    """All faults of a graph, check by check in the order of `CHECKS`."""
+    """All faults of a graph, check by check in the order of `CHECKS`.
+
+    The checks take turns, so that a record that is packed is unpacked once for all of them.
+    """
+    found: dict[str, list[Finding]] = {name: [] for name in _CHECKS}
+    running = {name: find(graph) for name, find in _CHECKS.items()}
     with collector_paused():
-        return [finding for find in CHECKS.values() for finding in find(graph)]
+        while running:
+            for name, findings in list(running.items()):
+                for finding in findings:
+                    if finding is None:
+                        break
+                    found[name].append(finding)
+                else:
+                    del running[name]
+    return [finding for findings in found.values() for finding in findings]
 
 
 def cycles(graph: LineageGraph) -> Iterator[Finding]:
@@ -68,26 +81,32 @@ def self_links(graph: LineageGraph) -> Iterator[Finding]:
             yield Finding("self-link", "error", (source,), message, f"crucible unlink {source} {source}")
 
 
-def dangling_parents(graph: LineageGraph) -> Iterator[Finding]:
+def dangling_parents(graph: LineageGraph) -> Iterator[Finding | None]:
     """Parents that a link or a provenance record names and that are hidden from the reader, or do not exist."""
     hidden = {mfid for mfid, node in graph.nodes.items() if node.kind == "hidden"}
     if not hidden:
         return
     named = dict.fromkeys(ends for ends in graph.edges if ends[0] in hidden)
-    for node in graph.nodes.values():
+    for node in in_turns(graph):
+        if node is None:
+            yield None
+            continue
         named |= dict.fromkeys((mfid, node.id) for mfid in used_mfids(node.record) if mfid in hidden)
     for source, target in named:
         message = f"a parent of {graph.label(target)} is not visible to you or does not exist"
         yield Finding("dangling-parent", "warning", (source, target), message, f"crucible get {target}")
 
 
-def mismatches(graph: LineageGraph) -> Iterator[Finding]:
+def mismatches(graph: LineageGraph) -> Iterator[Finding | None]:
     """Derived datasets whose links to parents are not those that their provenance names.
 
     Being part of something says nothing of how a dataset was made, and of a hidden parent nobody knows whether there is
     a link. A long record may name fewer parents than were used: then no link is one too many.
     """
-    for node in graph.nodes.values():
+    for node in in_turns(graph):
+        if node is None:
+            yield None
+            continue
         if not provenance(node.record):
             continue
         links = {mfid: graph.edges[mfid, node.id].relationship for mfid in graph.parents(node.id)}
@@ -141,11 +160,13 @@ def incomplete(graph: LineageGraph) -> Iterator[Finding]:
             yield Finding("incomplete", "error", (node.id,), message, command)
 
 
-def duplicate_recipes(graph: LineageGraph) -> Iterator[Finding]:
+def duplicate_recipes(graph: LineageGraph) -> Iterator[Finding | None]:
     """Groups of datasets that record the same recipe, so that the same work was registered more than once."""
     by_digest: defaultdict[str, list[str]] = defaultdict(list)
-    for node in graph.nodes.values():
-        if digest := recipe_digest(node.record):
+    for node in in_turns(graph):
+        if node is None:
+            yield None
+        elif digest := recipe_digest(node.record):
             by_digest[digest].append(node.id)
     for mfids in by_digest.values():
         if len(mfids) > 1:
@@ -158,9 +179,12 @@ def duplicate_recipes(graph: LineageGraph) -> Iterator[Finding]:
             )
 
 
-def changed_recipes(graph: LineageGraph) -> Iterator[Finding]:
+def changed_recipes(graph: LineageGraph) -> Iterator[Finding | None]:
     """Datasets with a derived id that does not follow from the recipe they record: one of the two was edited."""
-    for node in graph.nodes.values():
+    for node in in_turns(graph):
+        if node is None:
+            yield None
+            continue
         recipe = provenance(node.record).get("recipe")
         if isinstance(recipe, dict) and is_mfid(node.id) and mfid_bytes(node.id)[6] >> 4 == 8:
             try:
@@ -174,9 +198,12 @@ def changed_recipes(graph: LineageGraph) -> Iterator[Finding]:
                 yield Finding("changed-recipe", "error", (node.id,), message, f"crucible-lineage verify {node.id}")
 
 
-def orphaned(graph: LineageGraph) -> Iterator[Finding]:
+def orphaned(graph: LineageGraph) -> Iterator[Finding | None]:
     """Datasets that look derived and have no parent, with the parents that the records suggest."""
     for orphan in orphans(graph):
+        if orphan is None:
+            yield None
+            continue
         proposals = [f"{graph.label(parent)} ({evidence})" for parent, evidence in orphan.parents]
         suggestion = (
             f"its parent may be {' or '.join(proposals)}" if proposals else "nothing in the graph suggests a parent"
@@ -200,7 +227,12 @@ def wrong_projects(graph: LineageGraph) -> Iterator[Finding]:
             yield Finding("wrong-project", "warning", (node.id,), message, f"crucible get {node.id}")
 
 
-CHECKS: dict[str, Callable[[LineageGraph], Iterator[Finding]]] = {
+def _alone(find: Callable[[LineageGraph], Iterator[Finding | None]]) -> Callable[[LineageGraph], Iterator[Finding]]:
+    """A check without its turns."""
+    return lambda graph: (finding for finding in find(graph) if finding is not None)
+
+
+_CHECKS: dict[str, Callable[[LineageGraph], Iterator[Finding | None]]] = {
     "cycle": cycles,
     "self-link": self_links,
     "dangling-parent": dangling_parents,
@@ -213,6 +245,7 @@ CHECKS: dict[str, Callable[[LineageGraph], Iterator[Finding]]] = {
     "orphan": orphaned,
     "wrong-project": wrong_projects,
 }
+CHECKS = {name: _alone(find) for name, find in _CHECKS.items()}
 
 
 def _shortest_cycle(knot: LineageGraph, start: str) -> tuple[str, ...]:

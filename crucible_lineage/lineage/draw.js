@@ -53,10 +53,11 @@ function boxOf(members) {
   const group = members.length > 1;
   const what = `${members.length} × ${node.step || node.measurement || node.data_type || node.name}`;
   const name = group ? [ellipsised(what, 178, 13)] : wrapped(node.name, 178, 13);
-  const small = (group ? [kindOfData(node), `${node.name} …`] : [detailLine(node), namesNothing(node) ? "" : shortId(node.id)])
+  const small = (group ? [node.step ? kindOfData(node) : "", `${node.name} …`] : [detailLine(node), namesNothing(node) ? "" : shortId(node.id)])
     .filter(Boolean).map((line) => ellipsised(line, 178, 10.5));
   const shownState = stateOf(members);
-  const warning = shownState && shownState !== "complete" ? shownState.toUpperCase() : "";
+  const count = group ? `${members.filter((n) => nodes[n].state === shownState).length} ` : "";
+  const warning = shownState && shownState !== "complete" ? `${count}${shownState}`.toUpperCase() : "";
   const rows = [...name.map((line) => [line, 13]), ...[...small, warning].map((line) => [line, 10.5])];
   const width = Math.max(60, ...rows.map(([line, px]) => textWidth(line, px))) + (node.kind === "sample" ? 40 : 25);
   return { node, group, name, small, warning, size: [width, 12 + 16 * name.length + 13.5 * (small.length + (warning ? 1 : 0))] };

@@ -1,31 +1,15 @@
-// What the lineage page shows: the graph in the page, and which of its nodes stand together in one item (as view.py).
-// Texts from records reach the page by textContent only. Folding and layout are those of view.py and layout.py.
-"use strict";
+// Which nodes of the lineage page stand together in one item, and which of them are drawn (as view.py).
 
 const FIRST_VIEW = 40; // boxes: what a screen shows at a readable size
 const STEP = 10; // how many siblings or neighbours one click brings
-const SVG = "http://www.w3.org/2000/svg";
-const byId = (id) => document.getElementById(id);
-const graph = JSON.parse(byId("graph").textContent);
-const nodes = graph.nodes.map((row) => Object.fromEntries(graph.fields.map((field, at) => [field, row[at]])));
-const parents = nodes.map(() => []);
-const children = nodes.map(() => []);
-const relationship = new Map();
-const key = (source, target) => source * nodes.length + target;
-for (const [source, target, said] of graph.edges) {
-  parents[target].push(source);
-  children[source].push(target);
-  relationship.set(key(source, target), said);
-}
 const badStates = new Set(graph.badStates);
-let details = null; // parsed when first needed: it can be large
 const state = { single: new Set(), shown: null, selected: null, scale: 1, x: 0, y: 0 };
 let drawn = null;
 
 // ---- which items there are (as view.py) ----
 
 // Edges but for those from a sample to a dataset whose parent was measured from the same sample.
-const telling = graph.edges.filter(([source, target, said]) =>
+const telling = edges.filter(([source, target, said]) =>
   said !== "measured-from" || !parents[target].some((p) => p !== target && relationship.has(key(source, p))));
 const tellingParents = nodes.map(() => []);
 for (const [source, target] of telling) tellingParents[target].push(source);

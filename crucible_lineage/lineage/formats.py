@@ -142,12 +142,11 @@ def _node_entry(node: Node, name: str) -> dict[str, Any]:
 
 
 def _label_lines(item: Item) -> list[str]:
-    node = item.node
+    node, state = item.node, plain(item.state_said.upper())
     if item.is_group:
-        return [group_title(item.nodes)]
+        return [group_title(item.nodes), *filter(None, [state])]
     small = "" if node.kind in ("hidden", "step") else short_id(node.id)
-    state = item.state.upper() if item.state not in ("", "complete") else ""
-    return [line for line in (title(node), detail(node), plain(small), plain(state)) if line]
+    return [line for line in (title(node), detail(node), plain(small), state) if line]
 
 
 def _mermaid_box(number: int, item: Item) -> str:

@@ -24,9 +24,10 @@ from crucible_lineage.lineage.sources import (
 if TYPE_CHECKING:
     import networkx
 
-__all__ = ["Direction", "LineageGraph", "collector_paused"]
+__all__ = ["Direction", "LineageGraph", "collector_paused", "in_turns"]
 
 Direction = Literal["ancestors", "descendants", "both"]
+TURN = 100  # nodes whose records are read in one go
 Neighbours = Mapping[str, tuple[str, ...]]
 
 
@@ -213,6 +214,14 @@ def _reach(start: str, neighbours: Neighbours, depth: int | None) -> set[str]:
         frontier = following
     seen.discard(start)
     return seen
+
+
+def in_turns(graph: LineageGraph) -> Iterator[Node | None]:
+    """The nodes, and None after every TURN of them: where who reads all records lets the next one read the same."""
+    for count, node in enumerate(graph.nodes.values(), 1):
+        yield node
+        if count % TURN == 0:
+            yield None
 
 
 @contextmanager

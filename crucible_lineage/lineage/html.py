@@ -5,23 +5,27 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from html import escape
 from importlib.resources import files
 from typing import Any
 
+from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.appearance import STATE_COLOURS, colours
 from crucible_lineage.lineage.formats import public_ids
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain, title
 from crucible_lineage.lineage.model import Node
+from crucible_lineage.lineage.packing import packed, unpacked
 from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance
 from crucible_lineage.lineage.view import FOLD_BEYOND
 
-__all__ = ["render_html"]
+__all__ = ["page_data", "render_html"]
 
-SCRIPTS = ("fold.js", "arrange.js", "draw.js", "panel.js", "page.js")
+SCRIPTS = ("data.js", "fold.js", "arrange.js", "draw.js", "panel.js", "page.js")
 _MFID = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")
 _THUMBNAIL = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
 _FIELDS = (  # of a record, as the panel lists them
@@ -59,8 +63,7 @@ _PAGE = """\
 <main><svg id="picture" role="group" aria-label="Lineage, raw data at the left"></svg>
 <aside id="panel" tabindex="-1" aria-live="polite" hidden></aside></main>
 <footer><span id="legend"></span><span id="status"></span></footer>
-<script type="application/json" id="graph">{graph}</script>
-<script type="application/json" id="details">{details}</script>
+<script type="application/octet-stream" id="data">{data}</script>
 <script>{script}</script>
 </body>
 </html>
@@ -79,11 +82,13 @@ def render_html(
 
     Of each dataset it holds what its record holds: metadata, parameters, files with hashes, provenance, and the
     thumbnail if the record has one as a data URI under `thumbnail`. Who gets the file can read all of it. With `pages`,
-    the address of a dataset's own page up to its MFID, it links to those.
+    the address of a dataset's own page up to its MFID, it links to those. `page_data` reads what it holds.
     """
     script, style = _script(), _resource("page.css")
     names = public_ids(graph)
     drawable = _drawable(graph, graph.node(focus).id if focus else None, names, fold_beyond)
+    shown = _without_hidden(graph, names)
+    details = packed([shown(_detail(node)) for node in graph.nodes.values()], drawable["nodes"]["id"])
     policy = (
         f"default-src 'none'; img-src data:; style-src 'sha256-{_digest(style)}'; "
         f"script-src 'sha256-{_digest(script)}'; base-uri 'none'; form-action 'none'"
@@ -92,24 +97,39 @@ def render_html(
         policy=policy,
         title=escape(plain(heading)),
         style=style,
-        graph=_embedded(drawable | {"pages": pages}),
-        details=_embedded([_redacted(_detail(node), names) for node in graph.nodes.values()]),
+        data=_embedded(drawable | {"pages": pages, "details": details}),
         script=script,
     )
 
 
+def page_data(page: str) -> dict[str, Any]:
+    """What a page of `render_html` holds: nodes and edges as columns, and `details`, a record for each node or None."""
+    found = re.search(r'id="data">([^<]*)<', page)
+    if found is None:
+        raise InputError("read the data of a lineage page: there are none in it")
+    data: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(found[1])))
+    return data | {"details": unpacked(data["details"], data["nodes"]["id"])}
+
+
 def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str], fold_beyond: int) -> dict[str, Any]:
-    """What the page needs to draw: nodes as rows in the order of `fields`, edges by number."""
+    """What the page needs to draw: the columns of nodes and edges, these by the numbers of their ends."""
     number_of = {mfid: number for number, mfid in enumerate(graph.nodes)}
-    fields = ("id", "kind", "name", "measurement", "data_type", "state", "step")
-    rows = [
-        [names[n.id], n.kind, title(n), *(plain(text) for text in (n.measurement, n.data_type, n.state, n.step))]
-        for n in graph.nodes.values()
-    ]
+    nodes, edges = graph.nodes.values(), graph.edges.values()
     return {
-        "fields": fields,
-        "nodes": rows,
-        "edges": [[number_of[e.source], number_of[e.target], plain(e.relationship)] for e in graph.edges.values()],
+        "nodes": {
+            "id": [names[node.id] for node in nodes],
+            "kind": [node.kind for node in nodes],
+            "name": [title(node) for node in nodes],
+            "measurement": [plain(node.measurement) for node in nodes],
+            "data_type": [plain(node.data_type) for node in nodes],
+            "state": [plain(node.state) for node in nodes],
+            "step": [plain(node.step) for node in nodes],
+        },
+        "edges": {
+            "source": [number_of[edge.source] for edge in edges],
+            "target": [number_of[edge.target] for edge in edges],
+            "relationship": [plain(edge.relationship) for edge in edges],
+        },
         "focus": number_of[focus] if focus else None,
         "foldBeyond": fold_beyond,
         "colours": {plain(kind): colour for kind, colour in colours(graph.nodes.values()).items()},
@@ -149,28 +169,37 @@ def _files(node: Node) -> list[dict[str, Any]]:
     ]
 
 
-def _redacted(value: Any, names: Mapping[str, str]) -> Any:
-    """The same value with the ids of hidden nodes replaced by their public names, wherever they stand."""
-    if isinstance(value, str):
-        return names.get(value) or _MFID.sub(lambda found: names.get(found.group(), found.group()), value)
-    if isinstance(value, Mapping):
-        return {_redacted(str(key), names): _redacted(inner, names) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_redacted(inner, names) for inner in value]
-    return value
+def _without_hidden(graph: LineageGraph, names: Mapping[str, str]) -> Callable[[Any], Any]:
+    """Makes of a value what JSON can hold, with the ids of hidden nodes replaced by their names wherever they stand."""
+    hidden = {mfid: names[mfid] for mfid, node in graph.nodes.items() if node.kind == "hidden"}
+
+    def text(value: str) -> str:
+        if not hidden:
+            return value
+        return hidden.get(value) or _MFID.sub(lambda found: hidden.get(found[0], found[0]), value)
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, str):
+            return text(value)
+        if isinstance(value, Mapping):
+            return {text(str(key)): shown(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [shown(inner) for inner in value]
+        is_json = value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        return value if is_json else text(str(value))
+
+    return shown
 
 
 def _embedded(value: Any) -> str:
-    """JSON that can stand in a script element: nothing in it ends the element or a line of JavaScript."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-    for symbol in "<>&\u2028\u2029":
-        text = text.replace(symbol, f"\\u{ord(symbol):04x}")
-    return text
+    """The value as JSON, deflated, in base64: a tenth of its size, and nothing in it is markup."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return base64.b64encode(zlib.compress(text.encode("utf-8", "backslashreplace"), 9)).decode()
 
 
 def _script() -> str:
     """The script files in one function, so that none of their names meets one of the browser's."""
-    return "(() => {\n" + "".join(map(_resource, SCRIPTS)) + "})();\n"
+    return "(async () => {\n" + "".join(map(_resource, SCRIPTS)) + "})();\n"
 
 
 def _resource(name: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.graph import LineageGraph, in_turns
 from crucible_lineage.lineage.model import PART, Node
 from crucible_lineage.lineage.records import PROVENANCE_KEY, generated_files, provenance, text, used_files
 
@@ -35,9 +35,14 @@ class Orphan:
     parents: tuple[tuple[str, str], ...]
 
 
-def orphans(graph: LineageGraph) -> Iterator[Orphan]:
-    """The datasets that look derived and have no parent dataset, in the graph's order."""
-    suspects = [(node, reason) for node in graph.nodes.values() if (reason := _reason(graph, node))]
+def orphans(graph: LineageGraph) -> Iterator[Orphan | None]:
+    """The datasets that look derived and have no parent dataset, in the graph's order; None as from `in_turns`."""
+    suspects = []
+    for node in in_turns(graph):
+        if node is None:
+            yield None
+        elif reason := _reason(graph, node):
+            suspects.append((node, reason))
     if not suspects:
         return
     index = _Index(graph)

@@ -131,8 +131,7 @@ function showNode(n) {
       redraw(() => state.single.delete(n), n);
     });
   }
-  details = details || JSON.parse(byId("details").textContent);
-  const known = details[n];
+  const known = recordOf(n);
   if (known) showRecord(known, node.name);
   others("Parents", parents[n]);
   others("Children", children[n]);

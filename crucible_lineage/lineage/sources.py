@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from sys import intern
 from typing import Any, Literal, cast
 
 from crucible_lineage.errors import InputError
@@ -33,21 +34,27 @@ def nodes_and_edges_of_records(records: Iterable[Record]) -> Parts:
     """The parts that records of datasets and samples show, with the far ends of their links.
 
     Links that were fetched (`links` is a list) are the edges. Where they were not, the parents are those that the
-    provenance names. A far end without a record is known by the name in the link, and hidden if there is none.
+    provenance names. A far end without a record is known by the name in the link, and hidden if there is none. Of two
+    records of one id, the first counts.
     """
-    known: dict[str, Record] = {}
-    for record in records:
-        known[_required_id(record, "unique_id")] = record
-    nodes = {mfid: described(Node(mfid), record) for mfid, record in known.items()}
+    nodes: dict[str, Node] = {}
+    far_ends: dict[str, Node] = {}
     edges: dict[tuple[str, str], Edge] = {}
-    for mfid, record in known.items():
-        for edge, far_end in _record_edges(nodes[mfid], record):
-            if far_end.id not in nodes or nodes[far_end.id].kind == "hidden":
-                nodes[far_end.id] = far_end
-            key = (edge.source, edge.target)
-            if key not in edges or not edges[key].relationship:
-                edges[key] = edge
-    return list(nodes.values()), list(edges.values())
+    same: dict[str, str] = {}  # a million links that each have a copy of their ids take 140 MB more
+    for record in records:
+        mfid = _required_id(record, "unique_id")
+        if mfid in nodes:
+            continue
+        mfid = same.setdefault(mfid, mfid)
+        nodes[mfid] = node = described(Node(mfid), record)
+        for edge, far_end in _record_edges(node, record):
+            ends = source, target = same.setdefault(edge.source, edge.source), same.setdefault(edge.target, edge.target)
+            if far_end.id not in far_ends or far_ends[far_end.id].kind == "hidden":
+                far_ends[far_end.id] = far_end
+            if ends not in edges or not edges[ends].relationship:
+                edges[ends] = Edge(source, target, intern(edge.relationship))
+    others = (node for mfid, node in far_ends.items() if mfid not in nodes)
+    return [*nodes.values(), *others], list(edges.values())
 
 
 def nodes_and_edges_of_pipeline(steps: Mapping[str, Iterable[str]]) -> Parts:
@@ -69,11 +76,12 @@ def described(node: Node, record: Record) -> Node:
         id=node.id,
         kind=kind,
         name=text(record.get(f"{kind}_name")) or node.name,
-        measurement=text(record.get("measurement")) or node.measurement,
-        data_type=text(record.get("sample_type" if kind == "sample" else "data_type")) or node.data_type,
-        project=text(record.get("project_id")) or node.project,
-        state=known_state,
-        step=text(written.get("step")) or node.step,
+        # What many records say is in memory once.
+        measurement=intern(text(record.get("measurement")) or node.measurement),
+        data_type=intern(text(record.get("sample_type" if kind == "sample" else "data_type")) or node.data_type),
+        project=intern(text(record.get("project_id")) or node.project),
+        state=intern(known_state),
+        step=intern(text(written.get("step")) or node.step),
         record=record,
     )
 

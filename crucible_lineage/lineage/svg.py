@@ -65,12 +65,11 @@ def _box(item: Item) -> _Box:
     node = item.node
     if item.is_group:
         name = [ellipsised(group_title(item.nodes), _TEXT_WIDTH, _NAME_PX)]
-        small = [kind_of_data(node), f"{title(node)} …"]
+        small = [kind_of_data(node) if node.step else "", f"{title(node)} …"]
     else:
         name = wrapped(title(node), _TEXT_WIDTH, _NAME_PX)
         small = [detail(node)] if node.kind in ("hidden", "step") else [detail(node), plain(short_id(node.id))]
-    if item.state not in ("", "complete"):
-        small.append(item.state.upper())
+    small.append(item.state_said.upper())
     small = [ellipsised(plain(line), _TEXT_WIDTH, _SMALL_PX) for line in small if line]
     widest = max([text_width(line, _NAME_PX) for line in name] + [text_width(line, _SMALL_PX) for line in small])
     height = 12.0 + 16 * len(name) + 13.5 * len(small)

@@ -18,7 +18,10 @@ __all__ = ["render_tree", "render_tree_rich"]
 
 _UNICODE = ("├── ", "└── ", "│   ", "    ")
 _ASCII = ("|-- ", "`-- ", "|   ", "    ")
-_STATE_STYLES = {"incomplete": "bold red", "failed": "bold red", "missing": "yellow", "stale": "yellow"}
+_STATE_STYLES = {
+    **{"complete": "green", "fresh": "green", "missing": "yellow", "stale": "yellow"},
+    **{"incomplete": "bold red", "failed": "bold red"},
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class _Line:
     name: str
     detail: str
     state: str
+    state_said: str
     mark: str
     is_focus: bool
 
@@ -74,12 +78,13 @@ def render_tree_rich(
 
 
 def _texts(line: _Line) -> tuple[str, ...]:
-    state = f"[{line.state}]" if line.state and line.state != "complete" else ""
+    state = f"[{line.state_said}]" if line.state_said else ""
     return (line.branch + (line.mfid or line.name), line.name if line.mfid else "", line.detail, state, line.mark)
 
 
 def _styles(line: _Line) -> tuple[str, ...]:
-    return ("cyan", "bold" if line.is_focus else "", "dim", _STATE_STYLES.get(line.state, "green"), "dim")
+    of_state = _STATE_STYLES.get(line.state, "cyan")
+    return (of_state, "bold" if line.is_focus else "", "dim", of_state, "dim")
 
 
 def _lines(
@@ -135,11 +140,12 @@ def _roots(drawn: View, children: list[list[int]]) -> Iterator[int]:
 def _line(item: Item, branch: str, mark: str, is_focus: bool) -> _Line:
     node = item.node
     if item.is_group:
-        return _Line(branch, "", group_title(item.nodes), node.measurement, plain(item.state), mark, is_focus)
+        measured = plain(node.measurement) if node.step else ""
+        said = plain(item.state_said)
+        return _Line(branch, "", group_title(item.nodes), measured, item.state, said, mark, is_focus)
     mfid = "" if node.kind in ("hidden", "step") or node.name == node.id else plain(node.id)
-    return _Line(
-        branch, mfid, title(node) if node.name or not mfid else "", detail(node), plain(node.state), mark, is_focus
-    )
+    name = title(node) if node.name or not mfid else ""
+    return _Line(branch, mfid, name, detail(node), item.state, plain(item.state_said), mark, is_focus)
 
 
 def _mark(relationship: str, again: bool, is_focus: bool) -> str:

@@ -38,6 +38,14 @@ class Item:
             (state for state in ("failed", "missing", "incomplete", "stale") if state in states), self.node.state
         )
 
+    @property
+    def state_said(self) -> str:
+        """The state in words, of a group with how many are in it; empty for what is complete, or of no known state."""
+        state = self.state
+        if state in ("", "complete"):
+            return ""
+        return f"{sum(node.state == state for node in self.nodes)} {state}" if self.is_group else state
+
 
 @dataclass(frozen=True)
 class View:

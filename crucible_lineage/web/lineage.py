@@ -19,7 +19,7 @@ from crucible_lineage.web.shown import named_mfids, shown_record
 __all__ = ["lineage", "lineage_html", "lineage_svg"]
 
 FEW = 40  # up to here, the page holds the pictures of the datasets too
-MANY = 400  # from here on, the page holds no metadata: they would make it too large to open quickly
+MANY = 3_000  # from here on, the page holds no metadata: it would take seconds to make
 BRIEFLY = ("resource_type", "dataset_name", "sample_name", "measurement", "data_type", "sample_type", "project_id")
 TOLD = ("status", "registrar", "completed", "step")  # of the provenance
 # The page has one script, its own, and names it by hash in a policy of its own; here it gets an origin of its own too.

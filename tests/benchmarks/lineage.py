@@ -8,25 +8,34 @@ record of some 1,500 bytes and links to a few of the 500 datasets before it.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import json
+import math
 import multiprocessing
 import platform
 import random
 import resource  # Linux and macOS; nothing else counts a process's peak memory without another dependency
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from measure import arguments
 
+from crucible_lineage.ids import derive_mfid, mfid_from_bytes
+
+BEGAN = 1_772_357_400_000  # milliseconds: 2026-03-01, 09:30
+CODE = hashlib.sha256(b"reconstruct").hexdigest()
+SOURCE = "def reconstruct(scan, *, frame, out):\n" + "    volume[frame] = filtered(frame, scan)\n" * 12
 OURS = ("bare", "ours", "copy")
 HEAD = "| | CPU, s | peak memory, MiB |\n|---|---|---|"
 DRAWN = (30, 300, 3_000, 10_000)
@@ -45,7 +54,8 @@ def main() -> None:
     for case in ("bare", "copy"):
         for label, value in measured(1, case, given.many, given.parents).items():
             print(f"| {case}: {label} |{value}|")
-    print("\n| datasets drawn | SVG, s | SVG, KiB | HTML, s | HTML, KiB |\n|---|---|---|---|---|")
+    print("\n| datasets drawn | SVG, s | SVG, KiB | HTML, s | HTML, KiB | first view, wall s | boxes |")
+    print("|---|---|---|---|---|---|---|")
     for nodes in DRAWN:
         cells = measured(1, "drawn", nodes, given.parents)
         print(f"| {nodes:,} | {' | '.join(cells.values())} |")
@@ -91,14 +101,14 @@ def ours(nodes: int, parents: int, *, with_records: bool = True) -> dict[str, tu
         answer = api_answer(nodes, parents)
         watch.run("the answer itself", lambda: None)
         graph = watch.run("read from the graph endpoint", lambda: LineageGraph.from_api(answer))
-    first, last = mfid(0), mfid(nodes - 1)
+    first, *_, last = graph.nodes
     watch.run("all checks", lambda: check(graph))
     watch.run("ancestors of the last", lambda: graph.ancestors(last))
     impact = watch.run("impact of the first", lambda: impact_of_dataset(graph, first))
     watch.run("1,000 chains of it", lambda: [impact.chain(one) for one in impact.ids[-1000:]])
     if with_records:
-        watch.run("impact of code", lambda: impact_of_code(graph, "c0de"))
-        watch.run("impact of a file", lambda: impact_of_file(graph, f"{5:064x}"))
+        watch.run("impact of code", lambda: impact_of_code(graph, CODE))
+        watch.run("impact of a file", lambda: impact_of_file(graph, sha256(5).hex()))
         watch.run("difference to itself", lambda: diff(graph, graph))
     return watch.costs
 
@@ -173,14 +183,42 @@ def drawn(nodes: int, parents: int) -> dict[str, float]:
     found: dict[str, float] = {}
     for kind, render in (("SVG", render_svg), ("HTML", render_html)):
         began = time.process_time()
-        picture = render(graph, mfid(nodes - 1))
+        picture = render(graph, list(graph.nodes)[-1])
         found[f"{kind}, s"] = time.process_time() - began
         found[f"{kind}, KiB"] = len(picture.encode()) / 1024
+    found |= first_view(picture)
     return found
 
 
+def first_view(page: str) -> dict[str, float]:
+    """Seconds until a browser has drawn the page's boxes, from a file, and how many; NaN where there is no Chromium."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        return {"drawn, wall s": math.nan, "boxes": math.nan}
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
+        file = Path(folder) / "lineage.html"
+        file.write_text(page, encoding="utf-8")
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        times = []
+        for _ in range(3):
+            shown = browser.new_page(viewport={"width": 1400, "height": 800})
+            shown.goto(file.as_uri())
+            shown.wait_for_selector(".item")
+            times.append(shown.evaluate("performance.now()") / 1000)
+        boxes = shown.locator(".item").count()
+        browser.close()
+    return {"drawn, wall s": median(times), "boxes": boxes}
+
+
 def mfid(number: int) -> str:
-    return f"0td{number:023d}"
+    """An id as a clock gives it: a time, and a random end."""
+    return mfid_from_bytes((BEGAN + number).to_bytes(6, "big") + b"\x70" + sha256(number)[:9])
+
+
+def sha256(number: int) -> bytes:
+    return hashlib.sha256(str(number).encode()).digest()
 
 
 def ends(nodes: int, parents: int) -> Iterator[tuple[int, list[int]]]:
@@ -192,11 +230,11 @@ def ends(nodes: int, parents: int) -> Iterator[tuple[int, list[int]]]:
 
 def api_answer(nodes: int, parents: int) -> dict[str, Any]:
     """What the graph endpoint would answer."""
-    listed = [
-        {"id": mfid(n), "entity_type": "dataset", "name": f"frame {n}", "project_id": "demo"} for n in range(nodes)
-    ]
+    ids = [mfid(number) for number in range(nodes)]
+    fields = {"entity_type": "dataset", "project_id": "demo"}
+    listed = [{"id": one, "name": f"frame {n}", **fields} for n, one in enumerate(ids)]
     edges = [
-        {"source": mfid(parent), "target": mfid(at), "relationship_type": "is_derived_from"}
+        {"source": ids[parent], "target": ids[at], "relationship_type": "is_derived_from"}
         for at, above in ends(nodes, parents)
         for parent in above
     ]
@@ -204,34 +242,55 @@ def api_answer(nodes: int, parents: int) -> dict[str, Any]:
 
 
 def records(nodes: int, parents: int) -> Iterator[dict[str, Any]]:
-    """What the list of datasets would answer, with metadata and links."""
+    """What the list of datasets would answer, with metadata, provenance and links, as a pipeline leaves them."""
+    ids: list[str] = []
     for at, above in ends(nodes, parents):
+        files = [{"name": f"volume-{at}.h5", "sha256": sha256(at).hex(), "size": 1_000_000 + at}]
         used = [
-            {"role": f"input{n}", "mfid": mfid(p), "files": [{"name": "x.h5", "sha256": f"{p:064x}", "size": 1}]}
+            {
+                "role": f"input{n}",
+                "mfid": ids[p],
+                "files": [{"name": f"volume-{p}.h5", "sha256": sha256(p).hex(), "size": 1_000_000 + p}],
+            }
             for n, p in enumerate(above)
         ]
+        inputs = {
+            one["role"]: [{"mfid": one["mfid"], "files": {file["name"]: file["sha256"] for file in one["files"]}}]
+            for one in used
+        }
+        recipe = {"kind": "step", "step": "reconstruct", "output": "out", "code": CODE, "params": {"frame": at}}
+        recipe["inputs"] = inputs
+        began = datetime.fromtimestamp((BEGAN + at) / 1000, UTC)
+        ids.append(derive_mfid(recipe, began))
         link = {"resource_type": "dataset", "direction": "source", "relationship_type": "is_derived_from"}
         yield {
-            "unique_id": mfid(at),
+            "unique_id": ids[at],
             "resource_type": "dataset",
             "dataset_name": f"frame {at}",
             "measurement": "tomography",
             "data_type": "volume",
             "project_id": "demo",
-            "modification_time": "2026-03-01T09:30:00.000000+00:00",
-            "timestamp": "2026-03-01T09:30:00+00:00",
+            "modification_time": began.isoformat(),
+            "timestamp": began.isoformat(),
             "scientific_metadata": {
-                "score": 0.5,
+                "score": int.from_bytes(sha256(at)[:3]) / (1 << 24),
                 "crucible_lineage": {
                     "status": "complete",
                     "step": "reconstruct",
-                    "recipe": {"step": "reconstruct", "output": str(at), "params": {"degree": 3}, "inputs": {}},
+                    "recipe": recipe,
                     "used": used,
-                    "generated": [{"name": "x.h5", "sha256": f"{at:064x}", "size": 1}],
-                    "activity": {"code": {"fingerprint": "c0de"}},
+                    "generated": files,
+                    "activity": {
+                        "step": "reconstruct",
+                        "code": {"fingerprint": CODE, "source": SOURCE},
+                        "started": began.isoformat(),
+                        "ended": began.isoformat(),
+                        "run": {"engine": "local", "run_id": sha256(at // 1000).hex()[:32]},
+                    },
+                    "software": {"python": "3.12.1", "packages": {"numpy": "2.1.0", "scipy": "1.14.1"}},
                 },
             },
-            "links": [{"unique_id": mfid(p), "name": f"frame {p}", **link} for p in above],
+            "links": [{"unique_id": ids[p], "name": f"frame {p}", **link} for p in above],
         }
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import random
 import shutil
 import time
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 
 from crucible_lineage.lineage import LineageGraph
 from crucible_lineage.lineage.html import render_html
+from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.lineage.view import view
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -18,8 +22,18 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
 ]
+PICTURES = Path(__file__).parents[1] / "lineage" / "pictures.py"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """The module that makes the graphs which were looked at."""
+    spec = importlib.util.spec_from_file_location("pictures", PICTURES)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def record(mfid, name, step="", parents=(), **provenance):
@@ -71,6 +85,7 @@ def opened(chromium, tmp_path):
         page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
         page.on("request", lambda request: request.url.startswith(("file:", "data:")) or complaints.append(request.url))
         page.goto(file.as_uri())
+        page.wait_for_selector(".item")
         return page
 
     yield open_page
@@ -181,6 +196,36 @@ def test_ten_thousand_datasets_open_quickly_and_folded(opened):
     assert page.locator(".item.focus").count() == 1
 
 
+def test_ten_thousand_datasets_that_do_not_fold_are_a_small_file(opened, tmp_path):
+    chance = random.Random(7)
+    records = []
+    for n in range(10_000):
+        above = sorted({chance.randrange(n) for _ in "abc"}) if n else []
+        records.append(record(sha256(n)[:26], f"volume {n}", "reconstruct", [sha256(one)[:26] for one in above]))
+    for n, one in enumerate(records):
+        used = [
+            {"role": "in", "mfid": link["unique_id"], "files": [{"name": "volume.h5", "sha256": link["unique_id"] * 2}]}
+            for link in one["links"]
+        ]
+        one["files"][0]["sha256_hash"] = sha256(n)
+        one["scientific_metadata"] |= {"score": chance.random(), "angles": [n, n + 1]}
+        one["scientific_metadata"]["crucible_lineage"]["used"] = used
+
+    page = opened(LineageGraph.from_records(records), records[5000]["unique_id"])
+
+    assert Path(tmp_path, "lineage.html").stat().st_size < 2_000_000
+    assert boxes(page) <= 40
+    page.locator(".item.focus").click()
+    panel = page.locator("#panel").inner_text()
+    assert sha256(5000) in panel
+    assert str(records[5000]["scientific_metadata"]["score"]) in panel
+    assert records[5000]["links"][0]["unique_id"] * 2 in panel
+
+
+def sha256(number):
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
 def test_a_graph_that_does_not_fold_opens_with_forty_boxes_and_handles_for_more(opened):
     records = [record(f"d{n:04d}", f"d {n}", f"step {n}", [f"d{n // 2:04d}"] if n else []) for n in range(1000)]
 
@@ -189,3 +234,41 @@ def test_a_graph_that_does_not_fold_opens_with_forty_boxes_and_handles_for_more(
     assert boxes(page) == 40
     page.locator(".more").first.click()
     assert boxes(page) > 40
+
+
+LABELS = """() => {
+  const words = [...document.querySelectorAll("g")].flatMap((group) => {
+    const frames = [...group.querySelectorAll(":scope > rect")].map((rect) => rect.getBoundingClientRect());
+    const frame = frames.sort((a, b) => b.width * b.height - a.width * a.height)[0];
+    return [...group.querySelectorAll(":scope > text")].map((text) =>
+      ({ text: text.textContent, place: text.getBoundingClientRect(), frame })).filter(({ frame }) => frame);
+  });
+  const outside = words.filter(({ place, frame }) => place.left < frame.left || place.right > frame.right + 0.5
+    || place.top < frame.top - 0.5 || place.bottom > frame.bottom + 0.5);
+  const overlap = ({ place: a }, { place: b }) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 0.5
+    && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3; // lines are higher than their letters
+  const overlapping = words.filter((one, at) => words.slice(at + 1).some((other) => overlap(one, other)));
+  const texts = (found) => found.map(({ text }) => text);
+  return { words: words.length, outside: texts(outside), overlapping: texts(overlapping) };
+}"""
+
+
+@pytest.mark.parametrize("name", ["beamtime", "tangle", "wide names"])
+def test_words_stay_in_their_boxes_and_never_overlap(opened, tmp_path, pictures, name):
+    graph = {"beamtime": pictures.beamtime(300), "tangle": pictures.tangle(60)}.get(name)
+    if graph is None:
+        names = ["WWWWWWWWWWWW" * 9, "iiiiiiiiii" * 9, "膜の測定" * 20, "a-b_c/d.e f" * 9, "ffi" * 30, "m" * 200]
+        chain = [record(f"d{n}", one, one, [f"d{n - 1}"] if n else []) for n, one in enumerate(names)]
+        graph = LineageGraph.from_records(chain)
+    focus = list(graph.nodes)[len(graph) // 2]
+
+    page = opened(graph, focus)
+    on_page = page.evaluate(LABELS)
+    Path(tmp_path, "it.svg").write_text(render_svg(graph, focus), encoding="utf-8")
+    page.goto(Path(tmp_path, "it.svg").as_uri())
+    in_svg = page.evaluate(LABELS)
+
+    for found in (on_page, in_svg):
+        assert found["words"] > 10
+        assert found["outside"] == []
+        assert found["overlapping"] == []

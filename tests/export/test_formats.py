@@ -6,12 +6,16 @@ import json
 import os
 import re
 import sys
+import types
+import typing
 from pathlib import Path
 from typing import Any
 
+import attr
 import jsonschema
 import networkx
 import pytest
+from openlineage.client import facet_v2
 from openlineage.client.event_v2 import Job, Run, RunEvent, RunState
 from prov.graph import prov_to_graph
 from prov.model import ProvDerivation, ProvDocument, ProvMembership
@@ -105,6 +109,46 @@ def test_events_are_read_by_the_classes_of_the_published_schema(made: Any) -> No
             producer=event["producer"],
         )
         assert read.schemaURL == event["schemaURL"]
+
+
+def test_every_facet_has_what_its_published_schema_asks_for_and_nothing_else(made: Any) -> None:
+    """By the classes of openlineage-python, which are generated from the schemas and name them."""
+    classes = {cls._get_schema(): cls for cls in descendants(facet_v2.BaseFacet)}
+    seen = set()
+    for line in render_openlineage(made.graph).splitlines():
+        for facet in facets(json.loads(line)):
+            if facet["_schemaURL"].startswith("https://openlineage.io/spec/facets/"):
+                assert_fits(classes[facet["_schemaURL"]], facet)
+                seen.add(facet["_schemaURL"].rpartition("/")[2])
+    names = {"Documentation", "ExecutionParameters", "JobType", "OutputStatistics", "Parent", "SourceCode"}
+    assert {re.sub("(Dataset|Run|Job|OutputDataset)Facet$", "", name) for name in seen} >= names - {"Output"}
+
+
+def assert_fits(cls: Any, value: Any) -> None:
+    """The value has the fields of the class, all that have no default, each of the type that it says."""
+    known = attr.fields_dict(attr.resolve_types(cls))
+    assert value.keys() <= known.keys()
+    assert value.keys() >= {name for name, field in known.items() if field.init and field.default is attr.NOTHING}
+    for name, inner in value.items():
+        assert_is(known[name].type, inner)
+
+
+def assert_is(hint: Any, value: Any) -> None:
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        choices = [choice for choice in typing.get_args(hint) if (choice is types.NoneType) == (value is None)]
+        assert choices
+        hint = choices[0]
+    if typing.get_origin(hint) is list:
+        for one in value:
+            assert_is(typing.get_args(hint)[0], one)
+    elif attr.has(hint):
+        assert_fits(hint, value)
+    elif isinstance(hint, type) and hint is not object:
+        assert isinstance(value, hint)
+
+
+def descendants(cls: Any) -> list[Any]:
+    return [found for child in cls.__subclasses__() for found in (child, *descendants(child))]
 
 
 def test_events_fit_the_published_schemas(made: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +18,7 @@ from crucible_lineage import graph_cache
 from crucible_lineage.errors import InputError
 from crucible_lineage.fetch import fetch_projects
 from crucible_lineage.graph_cache import project_copy
+from crucible_lineage.lineage import LineageGraph, check
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -192,3 +195,29 @@ def test_what_one_account_saw_another_does_not_find_in_the_copy(data: Path, tmp_
 def test_a_project_that_is_not_there_is_named(records: Any) -> None:
     with pytest.raises(InputError, match="project 'nowhere'"):
         project_copy(records.session, "nowhere")
+
+
+def test_a_graph_of_stored_records_takes_less_memory_than_their_text() -> None:
+    link = {"direction": "source", "relationship_type": "is_derived_from"}
+    packages = {f"package-{n}": f"{n}.0.1" for n in range(100)}
+    records = []
+    for number in range(4000):
+        parents = [f"0td{number - 1:023d}"] if number else []
+        written = {"software": packages, "recipe": {"frame": number}, "used": [{"mfid": one} for one in parents]}
+        links = [{"unique_id": one, "name": "x", **link} for one in parents]
+        record = {
+            "unique_id": f"0td{number:023d}",
+            "scientific_metadata": {"crucible_lineage": written},
+            "links": links,
+        }
+        records.append(record)
+    stored = [graph_cache._packed(record) for record in records]
+
+    tracemalloc.start()
+    graph = LineageGraph.from_records(map(graph_cache.StoredRecord, stored))
+    findings = check(graph)
+    taken = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert (len(graph.edges), findings) == (3999, [])
+    assert taken < len(json.dumps(records))  # as Python objects, it is several times that

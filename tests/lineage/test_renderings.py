@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from xml.etree import ElementTree
 
@@ -13,17 +14,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Edge, LineageGraph, Node, render_tree, render_tree_rich
 from crucible_lineage.lineage.export.w3c_prov import render_prov_json, render_prov_n
 from crucible_lineage.lineage.formats import render_csv, render_dot, render_mermaid, to_node_link
-from crucible_lineage.lineage.html import render_html
+from crucible_lineage.lineage.html import page_data, render_html
 from crucible_lineage.lineage.svg import render_svg
+
+
+def whole_page(graph):
+    """The page with what is packed in it, in plain text."""
+    page = render_html(graph)
+    return page + json.dumps(page_data(page), ensure_ascii=False)
+
 
 RENDERERS = {
     "tree": render_tree,
     "rich tree": lambda graph: render_tree_rich(graph).markup,
     "svg": render_svg,
-    "html": render_html,
+    "html": whole_page,
     "dot": render_dot,
     "mermaid": lambda graph: "\n".join(render_mermaid(graph)),
     "node-link": lambda graph: json.dumps(to_node_link(graph)),
@@ -84,10 +93,10 @@ def test_the_page_holds_a_name_as_data_only():
     page = render_html(LineageGraph([Node("a", name=EVIL)]), heading=EVIL)
 
     assert "alert(1)</script>" not in page
-    assert page.count("<script") == 3
+    assert page.count("<script") == 2
     assert "<img" not in page
-    data = json.loads(re.search(r'id="graph">(.*?)</script>', page).group(1))
-    assert data["nodes"][0][2].startswith("<script>alert(1)</script>")
+    (name,) = page_data(page)["nodes"]["name"]
+    assert name.startswith("<script>alert(1)</script>")
 
 
 def test_the_page_asks_nothing_of_a_network_and_allows_its_own_script_only(tomography):
@@ -109,8 +118,29 @@ def test_the_page_takes_a_picture_as_thumbnail_and_nothing_else(lab):
 
     page = render_html(LineageGraph.from_records(records))
 
-    details = json.loads(re.search(r'id="details">(.*?)</script>', page).group(1))
-    assert [entry["thumbnail"] for entry in details] == [picture, None, None]
+    assert [entry["thumbnail"] for entry in page_data(page)["details"]] == [picture, None, None]
+
+
+def test_the_page_holds_every_record_whole(lab):
+    scan = lab.raw("scan")
+    odd = {"list": [1, 1.5, True, None, "", [], {}], "__proto__": {"a": "b"}, "lone": "\ud800", "infinite": math.inf}
+    fixed = lab.derived("corrected", "correct", scan, params={"degree": 3})
+    lab.records[fixed]["scientific_metadata"] |= odd
+
+    data = page_data(render_html(lab.graph))
+
+    told = dict(zip(data["nodes"]["id"], data["details"], strict=True))
+    assert told[fixed]["metadata"] == {"score": 0.5} | odd | {"infinite": "inf"}
+    assert told[fixed]["params"] == {"degree": 3}
+    assert told[fixed]["files"] == lab.files(fixed)
+    written = lab.records[fixed]["scientific_metadata"]["crucible_lineage"]
+    assert told[fixed]["provenance"] == {key: value for key, value in written.items() if key != "generated"}
+    assert told[scan]["files"] == lab.files(scan)
+
+
+def test_what_is_no_lineage_page_has_no_data():
+    with pytest.raises(InputError, match="there are none in it"):
+        page_data("<html></html>")
 
 
 def test_the_tree_shows_each_dataset_once_and_points_back_to_it(lab):
@@ -132,6 +162,25 @@ def test_the_tree_can_do_without_line_characters(lab):
     fixed = lab.derived("corrected", "correct", lab.raw("scan"))
 
     assert render_tree(lab.graph, ascii_only=True).splitlines()[1].startswith(f"`-- {fixed}")
+
+
+def test_a_group_says_how_many_of_it_are_incomplete(lab):
+    scan = lab.raw("scan")
+    for n in range(6):
+        lab.derived(f"volume {n}", "reconstruct", scan, status="incomplete" if n < 2 else "complete")
+
+    assert render_tree(lab.graph, fold_beyond=4).splitlines()[1].endswith("6 × reconstruct tomography [2 incomplete]")
+    for picture in (render_svg(lab.graph), render_dot(lab.graph), *render_mermaid(lab.graph)):
+        assert "2 INCOMPLETE" in picture
+
+
+@pytest.mark.parametrize(
+    ("status", "colour"), [("complete", "[green]"), ("incomplete", "[bold red]"), (None, "[cyan]")]
+)
+def test_the_tree_colours_an_id_by_its_state(lab, status, colour):
+    mfid = lab.derived("volume", "reconstruct", lab.raw("scan"), status=status)
+
+    assert f"{colour}└── {mfid}" in render_tree_rich(lab.graph).markup
 
 
 def test_the_tree_of_a_cycle_ends():

@@ -12,6 +12,7 @@ import httpx
 import pytest
 import trustme
 
+from crucible_lineage.lineage.html import page_data
 from crucible_lineage.web import with_pages
 
 NOBODYS = "0tr5k2ndm5zvd000nr21qakeh4"  # the id of no dataset
@@ -194,6 +195,9 @@ def test_a_parent_that_may_not_be_seen_is_a_place_without_a_name(site, guest, ow
 
     for path in paths:
         page = settled(guest, path)
+        if path.endswith("lineage.html"):
+            page += json.dumps(page_data(page))
+            assert child in page
         assert secret not in page, path
         assert "secret raw" not in page
     page = guest.get(f"/datasets/{child}").text

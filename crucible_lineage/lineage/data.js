@@ -1,0 +1,44 @@
+// What the lineage page holds: the graph and the records, unpacked from the page itself. The first of the page's files.
+// Texts from records reach the page by textContent only. Folding and layout are those of view.py and layout.py.
+"use strict";
+
+const SVG = "http://www.w3.org/2000/svg";
+const byId = (id) => document.getElementById(id);
+if (!window.DecompressionStream) {
+  byId("status").textContent = "This browser is too old to unpack the lineage: any of 2023 or later will do.";
+  return;
+}
+const graph = JSON.parse(await inflated(byId("data").textContent));
+const ids = graph.nodes.id;
+const nodes = ids.map((_, n) => Object.fromEntries(Object.keys(graph.nodes).map((field) => [field, graph.nodes[field][n]])));
+const edges = graph.edges.source.map((source, at) => [source, graph.edges.target[at], graph.edges.relationship[at]]);
+const parents = nodes.map(() => []);
+const children = nodes.map(() => []);
+const relationship = new Map();
+const key = (source, target) => source * nodes.length + target;
+for (const [source, target, said] of edges) {
+  parents[target].push(source);
+  children[source].push(target);
+  relationship.set(key(source, target), said);
+}
+
+function inflated(text) {
+  const bytes = Uint8Array.from(atob(text), (symbol) => symbol.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
+}
+
+// The records as packing.py wrote them: what they are made of one after another, and where each of them ends.
+const entries = [...graph.details.common];
+const ends = graph.details.rows.map((row, n) => entries.push(ids[n], ...row) - 1);
+
+function recordOf(n) {
+  return unpacked(ends[n]);
+}
+
+function unpacked(at) {
+  const entry = entries[at];
+  if (!Array.isArray(entry)) return entry;
+  const [shape, ...places] = entry;
+  const parts = places.map((place) => unpacked(place < 0 ? -place - 1 : at - place));
+  return shape < 0 ? parts : Object.fromEntries(graph.details.shapes[shape].map((name, part) => [name, parts[part]]));
+}
