@@ -141,14 +141,16 @@ class _Builder:
             self._add(group, {key: value for mfid in group.values() for key, value in overrides.get(mfid, {}).items()})
         steps = {instance.name: instance.step for instance in self.instances.values()}
         names = {self.history.made[mfid]["pipeline"]["name"] for mfid in wanted if self.history.made[mfid]["pipeline"]}
+        name = names.pop() if len(names) == 1 else "rerun"
         spec = PipelineSpec.model_construct(
-            pipeline=names.pop() if len(names) == 1 else "rerun",
+            pipeline=name,
             project=self.history.project,
             project_title=None,
             env=tuple(name for step in steps.values() for text in step.spec.env.values() for name in referenced(text)),
             inputs={},
             steps={name: step.spec for name, step in steps.items()},
-            path=(self.folder or Path.cwd()) / "rerun",
+            path=(self.folder / "rerun" if self.folder else self.session.store.declaration(name))
+            or Path.cwd() / "rerun",
             digest="",
         )
         inputs = {"datasets": tuple(self.items)}
