@@ -50,12 +50,18 @@ class Crashing:
     def read(self, path):
         os._exit(3)
 
+class Telling:
+    suffixes = {".pid"}
+    def read(self, path):
+        print("read")
+        return Found({"process": os.getpid()})
+
 class Babbling:
     suffixes = {".babble"}
     def read(self, path):
         return Found({"object": float("nan"), "more": {object()}})
 """
-NAMES = ("Good", "Raising", "Hanging", "Greedy", "Crashing", "Babbling", "Missing")
+NAMES = ("Good", "Raising", "Hanging", "Greedy", "Crashing", "Telling", "Babbling", "Missing")
 
 
 @pytest.fixture
@@ -135,6 +141,22 @@ def test_class_that_does_harm_fails_with_a_message_and_the_next_file_is_ingested
     assert message in request["error_message"]
     assert record["scientific_metadata"] is None
     assert ingested("next.spe")[1]["status"] == "complete"
+
+
+def test_one_process_reads_file_after_file_until_one_fails_or_the_surroundings_change(ingested, plugin, monkeypatch):
+    def process(name):
+        return ingested(name)[0]["scientific_metadata"]["process"]
+
+    first = process("a.pid")
+    assert first != os.getpid()
+    assert process("b.pid") == first
+    for name in ("c.raise", "d.crash"):
+        assert ingested(name)[1]["status"] == "failed"
+        later = process(f"{name}.pid")
+        assert later != first
+        first = later
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_INGEST_MEMORY_MB", "1500")
+    assert process("e.pid") != first
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
-"""The process in which one file is ingested: run by `isolation` as a module, with the folder of its errand.
+"""The process in which files are ingested: run by `isolation` as a module, which writes it the folder of each errand.
 
-The folder holds `request.json`; `trying` gets the name of the ingestor in hand and `reply.json` what came of it.
+The folder holds `request.json`; `trying` gets the name of the ingestor in hand, `reply.json` what came of it, and `log`
+what was written to the console. A line on standard output says that an errand is done.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import base64
 import faulthandler
 import os
+import queue
 import sys
 import threading
 from collections.abc import Callable
@@ -21,14 +23,36 @@ MAX_WRITTEN_BYTES = 64 << 20  # per file, so that an endless message does not fi
 GRACE_S = 5.0
 
 
-def main(folder: Path) -> None:
+def main() -> None:
+    told = os.dup(1)
+    errands: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(errands,), daemon=True).start()
+    while True:
+        _do(errands.get())
+        os.write(told, b"\n")
+
+
+def _do(folder: Path) -> None:
+    _write_to(folder / "log")
     request = Request.model_validate_json((folder / "request.json").read_bytes())
     faulthandler.dump_traceback_later(request.time_s + GRACE_S, exit=True)  # should nobody be left to end this process
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_memory(request.memory_bytes)
     draft = folder / "reply.new"
     draft.write_bytes(_reply(request, (folder / "trying").write_text))
     draft.replace(folder / "reply.json")
+    faulthandler.cancel_dump_traceback_later()
+    _write_to(Path(os.devnull))
+
+
+def _write_to(path: Path) -> None:
+    """Standard output and error go there from now on, also those of C libraries."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
 
 
 def _reply(request: Request, trying: Callable[[str], object]) -> bytes:
@@ -52,9 +76,11 @@ def _found(request: Request, trying: Callable[[str], object]) -> bytes:
     return reply.model_dump_json().encode()
 
 
-def _end_with_parent() -> None:
-    """Standard input ends when the parent does, however that came about."""
-    os.read(0, 1)  # not by `sys.stdin`, whose lock would be in the way when this process ends
+def _listen(errands: queue.SimpleQueue[Path]) -> None:
+    """Standard input ends when the parent does, however that came about, and so does this process."""
+    with open(0, "rb", closefd=False) as lines:
+        for line in lines:
+            errands.put(Path(os.fsdecode(line.rstrip(b"\n"))))
     os._exit(1)
 
 
@@ -70,4 +96,4 @@ def _limit_memory(size: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

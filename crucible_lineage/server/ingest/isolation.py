@@ -1,4 +1,7 @@
-"""Ingestion of one file in a process of its own, which may hang, crash or want all memory and harms nothing else.
+"""Ingestion of files in a process beside this one, which may hang, crash or want all memory and harms nothing else.
+
+The process stays for the next file, since starting it takes longer than reading most files; after a failure, or when
+what it was started with has changed, there is another one.
 
 `CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S` and `CRUCIBLE_LINEAGE_INGEST_MEMORY_MB` move the limits.
 """
@@ -26,6 +29,7 @@ __all__ = ["IngestionError", "Isolation", "Limits", "Reply", "Request", "limits"
 
 MAX_REPLY_BYTES = 16 << 20
 LOGGED_BYTES = 4000
+MOST_FILES = 200  # chosen: by then whatever reading leaves behind in a process is still little
 
 log = logging.getLogger("crucible_lineage.server")
 
@@ -78,6 +82,9 @@ class Isolation:
     def __init__(self) -> None:
         self.stopped = False
         self._process: subprocess.Popen[bytes] | None = None
+        self._started_with: object = None
+        self._files = 0
+        self._busy = False
         self._lock = threading.Lock()
 
     def ingest(self, path: Path, filename: str, wanted: str | None) -> tuple[str | None, Found]:
@@ -91,10 +98,12 @@ class Isolation:
         with tempfile.TemporaryDirectory(prefix="crucible-ingest-", ignore_cleanup_errors=True) as name:
             folder = Path(name)
             (folder / "request.json").write_text(request.model_dump_json(), encoding="utf-8")
-            ended = self._run(folder, within.time_s)
+            (folder / "log").touch()
+            ended = self._run(folder, within)
             _log(folder / "log", filename)
             reply = _reply(folder, ended)
         if reply.error is not None:
+            self._drop()
             raise IngestionError(reply.error)
         thumbnail = None if reply.thumbnail is None else base64.b64decode(reply.thumbnail)
         return reply.name, Found(reply.metadata, thumbnail, reply.attributes)
@@ -104,47 +113,89 @@ class Isolation:
             self.stopped = True
             if self._process is not None:
                 _kill(self._process)
+            busy = self._busy
+        if not busy:
+            self._drop()
 
-    def _run(self, folder: Path, time_s: float) -> str:
-        """How the process ended, in words."""
+    def _run(self, folder: Path, within: Limits) -> str:
+        """How the process ended, in words; nothing if it is there for the next file."""
+        process = self._ready(folder, within)
         overdue = threading.Event()
-        with (folder / "log").open("wb") as output:
-            with self._lock:
-                if self.stopped:
-                    raise IngestionError("the server is closing")
-                process = self._process = _start(folder, output.fileno())
 
         def end() -> None:
             overdue.set()
             _kill(process)
 
-        timer = threading.Timer(time_s, end)
+        timer = threading.Timer(within.time_s, end)
         timer.daemon = True
         timer.start()
         try:
-            code = process.wait()
+            is_done = _errand(process, folder)
         finally:
             timer.cancel()
+            timer.join()
             with self._lock:
-                self._process = None
-            with suppress(OSError):
-                process.stdin.close()  # type: ignore[union-attr]
+                self._busy = False
+        if is_done and not overdue.is_set() and not self.stopped:
+            return ""
+        code = process.wait()
+        self._drop()
         if overdue.is_set():
-            return f"was not done after {time_s:g} s and was stopped"
+            return f"was not done after {within.time_s:g} s and was stopped"
         return f"ended its process with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
 
+    def _ready(self, folder: Path, within: Limits) -> subprocess.Popen[bytes]:
+        """The process that is there, if it was started as one would be now; else a new one."""
+        wanted = (dict(os.environ), list(sys.path), within.memory_bytes)
+        process = self._process
+        if process and (process.poll() is not None or self._started_with != wanted or self._files >= MOST_FILES):
+            self._drop()
+        with self._lock:
+            if self.stopped:
+                raise IngestionError("the server is closing")
+            if self._process is None:
+                self._process, self._started_with, self._files = _start(folder / "log"), wanted, 0
+            self._files += 1
+            self._busy = True
+            return self._process
 
-def _start(folder: Path, output: int) -> subprocess.Popen[bytes]:
-    """The process, with this one's import path, and nothing of its own to read from or write to but the folder."""
+    def _drop(self) -> None:
+        """There is no process any more."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is None:
+            return
+        _kill(process)
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
+
+
+def _start(log: Path) -> subprocess.Popen[bytes]:
+    """The process, with this one's import path, and nothing of its own to read from or write to but the folders."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    return subprocess.Popen(  # noqa: S603 - this interpreter with a module of this package
-        [sys.executable, "-P", "-m", "crucible_lineage.server.ingest.child", str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=output,
-        stderr=output,
-        env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
+    with log.open("wb") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "crucible_lineage.server.ingest.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+
+
+def _errand(process: subprocess.Popen[bytes], folder: Path) -> bool:
+    """True when the process has told that it is done with the folder; False if it ended before."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(os.fsencode(folder) + b"\n")
+        process.stdin.flush()
+    except OSError:
+        return False
+    return process.stdout.readline() != b""
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
