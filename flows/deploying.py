@@ -21,6 +21,7 @@ from prefect.types.entrypoint import EntrypointType
 from crucible_lineage.errors import InputError, RunError
 from crucible_lineage.flows.pipelines import run_pipeline
 from crucible_lineage.flows.process_new import process_new
+from crucible_lineage.flows.reaching import reaching_prefect
 from crucible_lineage.pipeline.spec import PipelineSpec, Schedule, Trigger
 from crucible_lineage.tasks.sessions import CrucibleConnection
 
@@ -28,6 +29,9 @@ __all__ = ["Deployed", "Request", "deploy", "remove", "serve_pipelines"]
 
 SLUG = "declared"  # of the one schedule that a declaration has
 ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)  # of intervals: deploying again does not move the ticks
+AGAIN = (
+    "see that the server runs and that PREFECT_API_URL names it, then do the same again: deploying repeats harmlessly"
+)
 FLOWS: tuple[Flow[Any, Any], ...] = (run_pipeline, process_new)
 
 
@@ -72,21 +76,22 @@ def deploy(requests: Sequence[Request], pool: str) -> list[Deployed]:
     Whether a deployment is paused stays as it was. InputError, before anything is changed, if there is no such pool.
     """
     _require_unique(requests)
-    with get_client(sync_client=True) as client:
+    with reaching_prefect("deploy", AGAIN), get_client(sync_client=True) as client:
         _require_pool(client, pool)
         return [_deployed(client, request, pool) for request in requests]
 
 
 def remove(pipelines: Sequence[str]) -> dict[str, list[str]]:
     """By pipeline, the deployments that were there and are gone, with their schedules, triggers and runs to come."""
-    with get_client(sync_client=True) as client:
+    with reaching_prefect("remove deployments", AGAIN), get_client(sync_client=True) as client:
         return {name: [flow.name for flow in FLOWS if _removed(client, flow.name, name)] for name in pipelines}
 
 
 def serve_pipelines(requests: Sequence[Request]) -> None:
     """Runs the pipelines when they are due, until it is stopped; it pauses them then."""
     _require_unique(requests)
-    serve(*(_deployment(request, paused=False) for request in requests))
+    with reaching_prefect("serve the pipelines", AGAIN):
+        serve(*(_deployment(request, paused=False) for request in requests))
 
 
 def _deployed(client: SyncPrefectClient, request: Request, pool: str) -> Deployed:

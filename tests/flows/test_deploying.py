@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -85,6 +86,16 @@ def test_without_a_prefect_server_it_says_how_to_get_one(declared: Path, command
     refused = command("deploy", declared, PREFECT_API_URL="", PREFECT_HOME=str(tmp_path))
     assert refused.returncode == 2
     assert "prefect config set PREFECT_API_URL" in refused.stderr
+
+
+@pytest.mark.parametrize("verb", ["run", "deploy", "serve-pipelines"])
+def test_a_prefect_server_that_does_not_answer_is_told_in_a_line(
+    declared: Path, lab: Any, data: Path, command: Any, verb: str
+) -> None:
+    pipeline = lab.pipeline if verb == "run" else declared
+    away = command(verb, pipeline, "--data", data, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert away.returncode == 1
+    assert re.fullmatch(r"error: could not .*: Prefect at http://127.0.0.1:9/api: .*\n.*\n", away.stderr), away.stderr
 
 
 def test_a_file_that_arrives_becomes_an_event_that_starts_a_run_that_registers_the_result(
