@@ -11,14 +11,16 @@ from prefect import serve
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import construct_schedule
 from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flows import Flow
 from prefect.schedules import Schedule as PrefectSchedule
 from prefect.types.entrypoint import EntrypointType
+from pydantic import ValidationError
 
-from crucible_lineage.errors import InputError, RunError
+from crucible_lineage.errors import Finding, InputError, RunError
 from crucible_lineage.flows.pipelines import run_pipeline
 from crucible_lineage.flows.process_new import process_new
 from crucible_lineage.flows.reaching import reaching_prefect
@@ -73,9 +75,11 @@ class Deployed:
 def deploy(requests: Sequence[Request], pool: str) -> list[Deployed]:
     """Each pipeline has just one deployment, with the schedule and trigger that it declares now, and no other.
 
-    Whether a deployment is paused stays as it was. InputError, before anything is changed, if there is no such pool.
+    Whether a deployment is paused stays as it was. InputError, before anything is changed, if there is no such pool, or
+    a schedule that makes no sense.
     """
     _require_unique(requests)
+    _require_schedules(requests)
     with reaching_prefect("deploy", AGAIN), get_client(sync_client=True) as client:
         _require_pool(client, pool)
         return [_deployed(client, request, pool) for request in requests]
@@ -90,6 +94,7 @@ def remove(pipelines: Sequence[str]) -> dict[str, list[str]]:
 def serve_pipelines(requests: Sequence[Request]) -> None:
     """Runs the pipelines when they are due, until it is stopped; it pauses them then."""
     _require_unique(requests)
+    _require_schedules(requests)
     with reaching_prefect("serve the pipelines", AGAIN):
         serve(*(_deployment(request, paused=False) for request in requests))
 
@@ -207,3 +212,17 @@ def _require_unique(requests: Sequence[Request]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two of the files declare a pipeline {name!r}; its name is that of its deployment")
+
+
+def _require_schedules(requests: Sequence[Request]) -> None:
+    """Prefect can read every schedule. All that it cannot are told at once."""
+    faults = []
+    for spec in (request.spec for request in requests):
+        try:
+            if declared := spec.schedule:
+                construct_schedule(declared.interval, None, declared.cron, declared.rrule, declared.timezone)
+        except ValueError as error:  # also pydantic's
+            reasons = [one["msg"] for one in error.errors()] if isinstance(error, ValidationError) else [str(error)]
+            faults.append(Finding(f"schedule: {'; '.join(reasons).replace('Value error, ', '')}", str(spec.path)))
+    if faults:
+        raise InputError("", faults)

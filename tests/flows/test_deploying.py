@@ -66,6 +66,51 @@ def test_deploying_twice_makes_one_schedule_and_one_automation_and_removing_take
     assert crucible_lineage("deploy", declared, "--remove").stdout == f"{name}: it was not deployed\n"
 
 
+def test_every_kind_of_schedule_is_deployed_in_its_time_zone(
+    declared: Path, name: str, lab: Any, crucible_lineage: Any, prefect: Any, pool: str
+) -> None:
+    text = declared.read_text().replace(TRIGGER, "")
+    kinds = {
+        "cron": "cron: '30 2 * * MON-FRI', timezone: America/Los_Angeles",
+        "interval": "interval: 900, timezone: Europe/Berlin",
+        "rrule": "rrule: 'FREQ=WEEKLY;BYDAY=SU', timezone: Asia/Tokyo",
+    }
+    paths = [
+        lab.declare(
+            text.replace(name, f"{name}-{kind}").replace(SCHEDULE, f"schedule: {{{schedule}}}\n"), f"{kind}.yaml"
+        )
+        for kind, schedule in kinds.items()
+    ]
+    deployed = crucible_lineage("deploy", *paths, "--pool", pool)
+    assert deployed.returncode == 0, deployed.stderr
+    found = [prefect.deployments(f"{name}-{kind}")[0]["schedules"][0]["schedule"] for kind in kinds]
+    assert found[0] == {"cron": "30 2 * * MON-FRI", "timezone": "America/Los_Angeles", "day_or": True}
+    assert (found[1]["interval"], found[1]["timezone"]) == (900, "Europe/Berlin")
+    assert found[1]["anchor_date"].startswith("2020-01-01T00:00:00"), "deploying again does not move the ticks"
+    assert (found[2]["rrule"], found[2]["timezone"]) == ("FREQ=WEEKLY;BYDAY=SU", "Asia/Tokyo")
+    assert crucible_lineage("deploy", *paths, "--remove").stdout.count(": removed (run-pipeline)") == 3
+
+
+def test_schedules_that_make_no_sense_are_all_told_before_anything_is_changed(
+    declared: Path, name: str, lab: Any, crucible_lineage: Any, prefect: Any, pool: str
+) -> None:
+    text = declared.read_text()
+    for number, schedule in enumerate(("cron: '0 25 * * *'", "rrule: FREQ=WEKLY")):
+        lab.declare(
+            text.replace(name, f"{name}-{number}").replace(SCHEDULE, f"schedule: {{{schedule}}}\n"), f"{number}.yaml"
+        )
+    refused = crucible_lineage("deploy", declared, lab.folder / "0.yaml", lab.folder / "1.yaml", "--pool", pool)
+    assert refused.returncode == 2
+    assert '0.yaml: schedule: Invalid cron string: "0 25 * * *"' in refused.stderr
+    assert '1.yaml: schedule: Invalid RRule string "FREQ=WEKLY"' in refused.stderr
+    assert prefect.deployments(name) == []
+    lab.declare(text.replace("America/Los_Angeles", "Mars/Phobos").replace("0 2 * * *", "0 2 * *"), "0.yaml")
+    checked = crucible_lineage("check", lab.folder / "0.yaml")
+    assert checked.returncode == 2
+    assert "there is no such time zone" in checked.stderr
+    assert "write five fields" in checked.stderr
+
+
 def test_a_pipeline_with_faults_is_refused_before_anything_is_changed(
     declared: Path, name: str, lab: Any, crucible_lineage: Any, prefect: Any, pool: str
 ) -> None:
@@ -143,7 +188,7 @@ def test_served_from_one_process_a_pipeline_runs_by_its_schedule_and_is_paused_w
     declared.write_text(declared.read_text().replace(SCHEDULE, "schedule: {interval: 5}\n").replace(TRIGGER, ""))
     serving = subprocess.Popen(
         [sys.executable, "-m", "crucible_lineage", "serve-pipelines", str(declared), "--data", str(data)],
-        env={**prefect.environment, "PREFECT_RUNNER_POLL_FREQUENCY": "1"},
+        env=prefect.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
