@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -55,10 +56,12 @@ def _dask(declared: Runner) -> TaskRunner[Any]:
 def _ray(declared: Runner) -> TaskRunner[Any]:
     from prefect_ray import RayTaskRunner
 
-    options: dict[str, Any] = {"address": declared.address} if declared.address else {}
-    if not declared.address and declared.workers:
-        options = {"init_kwargs": {"num_cpus": declared.workers}}
-    runner: TaskRunner[Any] = RayTaskRunner(**options)
+    # What steps print stays in Ray's own logs: standard output is the command's.
+    options: dict[str, Any] = {"log_to_driver": False}
+    if not declared.address:  # without a dashboard, as with Dask, and without telling Ray's makers about it
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        options |= {"include_dashboard": False, **({"num_cpus": declared.workers} if declared.workers else {})}
+    runner: TaskRunner[Any] = RayTaskRunner(address=declared.address, init_kwargs=options)
     return runner
 
 
