@@ -20,6 +20,7 @@ from prefect.schedules import Schedule as PrefectSchedule
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
+from crucible_lineage.blocks import CrucibleCredentials
 from crucible_lineage.errors import Finding, InputError, RunError
 from crucible_lineage.flows.pipelines import run_pipeline
 from crucible_lineage.flows.process_new import process_new
@@ -29,6 +30,7 @@ from crucible_lineage.tasks.sessions import CrucibleConnection
 
 __all__ = ["Deployed", "Request", "deploy", "remove", "serve_pipelines"]
 
+BLOCK_TYPE = CrucibleCredentials.get_block_type_slug()
 SLUG = "declared"  # of the one schedule that a declaration has
 ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)  # of intervals: deploying again does not move the ticks
 AGAIN = (
@@ -75,13 +77,14 @@ class Deployed:
 def deploy(requests: Sequence[Request], pool: str) -> list[Deployed]:
     """Each pipeline has just one deployment, with the schedule and trigger that it declares now, and no other.
 
-    Whether a deployment is paused stays as it was. InputError, before anything is changed, if there is no such pool, or
-    a schedule that makes no sense.
+    Whether a deployment is paused stays as it was. InputError, before anything is changed, if there is no such pool or
+    block, or a schedule that makes no sense.
     """
     _require_unique(requests)
     _require_schedules(requests)
     with reaching_prefect("deploy", AGAIN), get_client(sync_client=True) as client:
         _require_pool(client, pool)
+        _require_blocks(client, requests)
         return [_deployed(client, request, pool) for request in requests]
 
 
@@ -205,6 +208,17 @@ def _require_pool(client: SyncPrefectClient, pool: str) -> None:
         raise InputError(f"this Prefect server has no work pool {pool!r}; make one: {make}") from None
     except PrefectHTTPStatusError as error:
         raise RunError(f"ask Prefect for the work pool {pool!r}: {error}") from error
+
+
+def _require_blocks(client: SyncPrefectClient, requests: Sequence[Request]) -> None:
+    for name in {request.crucible.block for request in requests if request.crucible and request.crucible.block}:
+        try:
+            client.read_block_document_by_name(name, BLOCK_TYPE, include_secrets=False)
+        except ObjectNotFound:
+            raise InputError(
+                f"this Prefect server has no block {BLOCK_TYPE}/{name}; make it in its UI, after: "
+                "prefect block register -m crucible_lineage.blocks"
+            ) from None
 
 
 def _require_unique(requests: Sequence[Request]) -> None:

@@ -13,6 +13,7 @@ from prefect.states import Completed, Failed
 from crucible_lineage.errors import InputError
 from crucible_lineage.flows.artifacts import leave_artifacts
 from crucible_lineage.flows.pipelines import PrefectEngine
+from crucible_lineage.flows.runners import THREADS
 from crucible_lineage.pipeline.load import load_pipeline
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.result import STARTED, StepEvent
@@ -24,7 +25,7 @@ from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 __all__ = ["rerun"]
 
 
-@flow(name="rerun", persist_result=False)
+@flow(name="rerun", persist_result=False, task_runner=THREADS)
 def rerun(
     mfid: str | None = None,
     project: str | None = None,

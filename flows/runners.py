@@ -12,7 +12,11 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.spec import Runner
 
-__all__ = ["requesting", "task_runner"]
+__all__ = ["THREADS", "requesting", "task_runner"]
+
+# What steps run on if nothing else is said: as many threads as the local engine has. Prefect's own default is one for
+# each step, however many are ready: then two machines would begin all of them at once, and make each twice.
+THREADS = ThreadPoolTaskRunner(max_workers=min(8, (os.cpu_count() or 1) + 2))
 
 # A cluster's library takes a second or two to import, and is there only with its extra.
 
@@ -20,7 +24,7 @@ __all__ = ["requesting", "task_runner"]
 def task_runner(declared: Runner) -> TaskRunner[Any]:
     """The runner, not yet started. InputError if its package is not installed."""
     if declared.type == "threads":
-        return ThreadPoolTaskRunner(max_workers=declared.workers)
+        return ThreadPoolTaskRunner(max_workers=declared.workers) if declared.workers else THREADS.duplicate()
     if declared.type == "processes":
         return ProcessPoolTaskRunner(max_workers=declared.workers)
     try:

@@ -232,3 +232,14 @@ def test_folders_empty_files_and_other_names_are_no_arrivals(inbox: Path, watche
     list(folder.look())
     clock.now += 11
     assert (names(folder.look()), folder.waiting) == ([], 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file can be called so there")
+def test_looking_once_ends_with_code_1_if_a_file_could_not_be_registered(inbox: Path, data: Path, command: Any) -> None:
+    (inbox / "a\\b.txt").write_text("1\n")
+    watch = ["watch", "--data", data, "--project", "lab", "--folder", inbox, "--once", "--no-events", "--settle", "0"]
+    refused = command(*watch)
+    assert (refused.returncode, "not a file name" in refused.stderr) == (1, True), refused.stderr
+    (inbox / "a\\b.txt").rename(inbox / "ab.txt")
+    mended = command(*watch)
+    assert (mended.returncode, mended.stdout.count("registered ")) == (0, 1), mended.stderr

@@ -124,6 +124,9 @@ def test_a_pipeline_with_faults_is_refused_before_anything_is_changed(
     nowhere = crucible_lineage("deploy", declared, "--pool", "no-such-pool")
     assert nowhere.returncode == 2
     assert "prefect work-pool create no-such-pool --type process" in nowhere.stderr
+    keyless = crucible_lineage("deploy", declared, "--pool", pool, "--block", "no-such-block")
+    assert keyless.returncode == 2
+    assert "this Prefect server has no block crucible-credentials/no-such-block" in keyless.stderr
     assert prefect.deployments(name) == []
 
 
