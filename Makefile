@@ -26,9 +26,10 @@ crash: .venv/test.installed  ## killed before every single request, and run agai
 	CRASH_STEP=1 CRASH_KILLS=300 CRASH_SEEDS=50 $(BIN)/python -m pytest tests/crash --timeout 3600
 
 SOAK_SECONDS ?= 900
+SOAK_SEED ?= $(shell date +%s)
 
 soak: .venv/test.installed  ## schedules every few seconds while workers, servers and watcher are killed at random
-	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest tests/soak -s
+	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest tests/soak -s
 
 # The package as it is once installed, tasks and flows inside: what type and import checkers have to see.
 typecheck-tree:

@@ -16,6 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import psutil
 from measure import Place, embedded_crucible, heading
 
@@ -71,6 +72,7 @@ def main() -> None:
         )
         print("|---|---|---|---|---|---|")
         for number, workers in enumerate(given.workers):
+            settle()
             measure(lab, place, given.count, workers, factor=number + 2)
 
 
@@ -120,6 +122,16 @@ def measure(lab: Path, place: Place, count: int, workers: int, factor: int) -> N
         flush=True,
     )
     print(f"  made by each: {executed}, {sum(executed) - count} of them twice", file=sys.stderr, flush=True)
+
+
+def settle() -> None:
+    """Prefect has digested the events of the tasks so far, which takes it longer than running them."""
+    before, since = -1, time.monotonic()
+    while time.monotonic() - since < 10:
+        now = httpx.post(f"{os.environ['PREFECT_API_URL']}/task_runs/count", json={}, timeout=300).json()
+        if now != before:
+            before, since = now, time.monotonic()
+        time.sleep(1)
 
 
 def cpu_s(process: psutil.Process) -> float:

@@ -22,9 +22,10 @@ import httpx
 import psutil
 import pytest
 
+from crucible_lineage.client import CrucibleClient
+
 KEY = "key-of-the-soak"
 POOL = "soak"
-LOUD = ("Traceback (most recent call last)",)
 
 STEPS = """
 import time
@@ -213,6 +214,10 @@ class Site:
         command = [sys.executable, "-m", "crucible_lineage", *map(str, arguments)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
+    def client(self) -> CrucibleClient:
+        """Of the service, with the key that everything here has."""
+        return CrucibleClient(self.url, KEY)
+
     def prefect(self, method: str, path: str, body: Any = None) -> Any:
         answer = httpx.request(method, f"{self.prefect_url}/{path}", json=body, timeout=60)
         assert answer.is_success, answer.text
@@ -240,13 +245,11 @@ def answers(url: str) -> bool:
 @pytest.fixture
 def site(tmp_path: Path, lab: Any) -> Iterator[Site]:
     """The laboratory, running, with its two pipelines deployed."""
-    from crucible_lineage.client import CrucibleClient
-
     site = Site(tmp_path, lab)
     try:
         site.look_after()
         site.wait()
-        with CrucibleClient(site.url, KEY) as client:
+        with site.client() as client:
             lead = client.account.whoami().user_unique_id
             client.projects.create(project_id="lab", organization="local", project_lead=lead)
         site.prefect("POST", "work_pools/", {"name": POOL, "type": "process"})
