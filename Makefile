@@ -5,7 +5,7 @@ BIN := .venv/bin
 WORKERS ?= 2  # processes that run tests; most tests wait for a process of their own
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format crash typecheck-tree
+.PHONY: demo test lint format crash soak typecheck-tree
 
 demo: .venv/demo.installed  ## set up, and run the demo: raw to analyzed, with its lineage
 	$(BIN)/crucible-lineage demo
@@ -25,6 +25,12 @@ format: .venv/test.installed
 
 crash: .venv/test.installed  ## killed before every single request, and run again
 	CRASH_STEP=1 CRASH_KILLS=300 CRASH_SEEDS=50 $(BIN)/python -m pytest tests/crash --timeout 3600
+
+SOAK_SECONDS ?= 900
+SOAK_SEED ?= $(shell date +%s)
+
+soak: .venv/test.installed  ## schedules every few seconds while workers, servers and watcher are killed at random
+	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest tests/soak -s
 
 # The package as it is once installed, tasks and flows inside: what type and import checkers have to see.
 typecheck-tree:

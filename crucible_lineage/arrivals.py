@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from crucible_lineage.datasets import DatasetRef
-from crucible_lineage.errors import FileChangedError, LineageError, RateLimitedError, ServerError, UnreachableError
+from crucible_lineage.errors import InputError, LineageError, RecipeConflictError, RefusedError
 from crucible_lineage.hashing import FileStamp, stamp
 from crucible_lineage.logbook import Logbook
 from crucible_lineage.pipeline.input_spec import FileInput
@@ -25,7 +25,8 @@ from crucible_lineage.session import Session
 
 __all__ = ["Arrival", "Folder", "is_being_written"]
 
-TRY_AGAIN = (FileChangedError, UnreachableError, RateLimitedError, ServerError)
+# What is wrong with the file, or with what is said of it, and no better by waiting. All else is tried again.
+FAULTS = (InputError, RefusedError, RecipeConflictError)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class Folder:
             if self._is_known(path, seen):
                 self._seen.pop(path, None)
             elif self._has_settled(path, seen):
-                yield from self._arrived(path, seen)
+                self.session.ensure_project(self.project)  # without one, no file is at fault
+                yield self._arrived(path, seen)
 
     def _has_settled(self, path: Path, seen: FileStamp) -> bool:
         before = self._seen.get(path)
@@ -89,19 +91,18 @@ class Folder:
             return self.settle_s == 0 and not is_being_written(path)
         return self.clock() - before[1] >= self.settle_s and not is_being_written(path)
 
-    def _arrived(self, path: Path, seen: FileStamp) -> Iterator[Arrival]:
+    def _arrived(self, path: Path, seen: FileStamp) -> Arrival:
         try:
             dataset = self._register(path, seen)
-        except TRY_AGAIN as error:
-            yield Arrival(path, error=f"{error}; it is tried again")
-            return
+        except FAULTS as error:
+            self._known[path] = list(seen[:2])  # not in the logbook: who starts anew may have mended it
+            self._seen.pop(path, None)
+            return Arrival(path, error=f"{error}; it is tried again when it has changed, or at the next start")
         except (LineageError, OSError) as error:
-            self._note(path, seen, "")
-            yield Arrival(path, error=f"{error}; it is tried again when it has changed")
-        else:
-            self._note(path, seen, dataset.mfid)
-            yield Arrival(path, dataset)
+            return Arrival(path, error=f"{error}; it is tried again")
+        self._note(path, seen, dataset.mfid)
         self._seen.pop(path, None)
+        return Arrival(path, dataset)
 
     def _register(self, path: Path, seen: FileStamp) -> DatasetRef:
         """The dataset of the file: one of the same bytes, or a new one that sorts by when the file was written."""
@@ -112,7 +113,6 @@ class Folder:
         raw = hash_files(self.project, [path], written, self.session)
         if (known := find_raw(raw, self.session)) is not None:
             return known
-        self.session.ensure_project(self.project)
         return register_raw(raw, declared, path.name, self.session)
 
     def _is_known(self, path: Path, seen: FileStamp) -> bool:

@@ -118,7 +118,8 @@ def _of_identity(evidence: Evidence, mfid: str, record: Record) -> Iterator[Find
             f"{label(dataset)} is incomplete: its registration is under way, or was begun and not finished; "
             "run what makes it to go on"
         )
-        yield Finding("incomplete", "error", (mfid,), message, _MAKE_AGAIN)
+        way_out = f"crucible-lineage rerun {mfid}" if record.get("step") else _MAKE_AGAIN
+        yield Finding("incomplete", "error", (mfid,), message, way_out)
 
 
 def _id_follows(mfid: str, recipe: Record, assigned: str | None) -> bool:

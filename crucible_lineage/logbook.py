@@ -17,7 +17,7 @@ from typing import Any
 
 from crucible_lineage.session import Session
 
-__all__ = ["Failure", "Logbook"]
+__all__ = ["Failure", "Logbook", "looks_of"]
 
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS mark (
@@ -29,6 +29,11 @@ _SCHEMA = """
         last TEXT NOT NULL, PRIMARY KEY (instance, mfid)
     ) WITHOUT ROWID;
 """
+
+
+def looks_of(project: str, pipeline: str) -> str:
+    """The name of the mark up to which a pipeline has looked at what is new in a project."""
+    return f"process-new {project} {pipeline}"
 
 
 @dataclass(frozen=True)
@@ -105,13 +110,22 @@ class Logbook:
             self._forget(db, project, pipeline, step)
 
     def clear(self, mfid: str) -> int:
-        """How many results were unparked: the one of this id, and those about the dataset of this id."""
+        """How many results were unparked: the one of this id, and those about the dataset of this id.
+
+        Their pipelines look at everything once more, since they had gone on beyond what was parked.
+        """
         with self._open() as db:
             about = "EXISTS (SELECT 1 FROM json_each(subject) WHERE value = ?)"
-            return db.execute(
-                f"DELETE FROM failure WHERE instance = ? AND (mfid = ? OR {about})",  # noqa: S608 (a constant)
+            cleared = db.execute(
+                f"DELETE FROM failure WHERE instance = ? AND (mfid = ? OR {about})"  # noqa: S608 (a constant)
+                " RETURNING project, pipeline",
                 (self.instance, mfid, mfid),
-            ).rowcount
+            ).fetchall()
+            for project, pipeline in set(cleared):
+                db.execute(
+                    "DELETE FROM mark WHERE instance = ? AND name = ?", (self.instance, looks_of(project, pipeline))
+                )
+            return len(cleared)
 
     def failures(self, project: str | None = None) -> dict[str, Failure]:
         """What failed and was not made since, by the id it would have had."""

@@ -23,7 +23,8 @@ from typing import Any
 
 from crucible_lineage import __version__
 from crucible_lineage.attached import ATTACHED_NAME
-from crucible_lineage.errors import InputError
+from crucible_lineage.client.download import local_path
+from crucible_lineage.errors import InputError, RunError
 from crucible_lineage.fetch import fetch_lineage, fetch_projects, with_named_parents, with_whole_records
 from crucible_lineage.lineage import LineageGraph, Node
 from crucible_lineage.lineage.export.crate import make_crate
@@ -35,6 +36,7 @@ from crucible_lineage.lineage.html import render_html
 from crucible_lineage.lineage.records import provenance, text
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.models import FileRecord
+from crucible_lineage.pipeline.fetching import fetch_reference, is_reference
 from crucible_lineage.server import instance_id
 from crucible_lineage.session import Session
 
@@ -178,7 +180,7 @@ def _download(session: Session, graph: LineageGraph, folder: Path) -> dict[str, 
             if mfid in withheld and record.filename == ATTACHED_NAME:
                 continue
             try:
-                place = session.client.files.download(record, folder / "data" / mfid)
+                place = _brought(session, mfid, record, folder / "data" / mfid)
             except InputError as error:
                 absent.append((_file(record), str(error)))
                 continue
@@ -188,6 +190,21 @@ def _download(session: Session, graph: LineageGraph, folder: Path) -> dict[str, 
 
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="takeaway") as pool:
         return dict(pool.map(fetched, [node.id for node in _datasets(graph)]))
+
+
+def _brought(session: Session, mfid: str, record: FileRecord, folder: Path) -> Path:
+    """The file in the folder; one that is catalogued by reference is fetched from where it lies, if it can be had."""
+    if not is_reference(record):
+        return session.client.files.download(record, folder)
+    place = local_path(folder, record)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with place.open("wb") as stream:
+            fetch_reference(mfid, record, stream.write, session)
+    except (InputError, RunError) as error:
+        place.unlink()
+        raise InputError(f"it is catalogued by reference, at {record.storage_path}: {error}") from error
+    return place
 
 
 def _write_records(graph: LineageGraph, folder: Path) -> dict[str, TextFile]:

@@ -23,12 +23,15 @@ from crucible_lineage.errors import (
     LineageError,
     NotFoundError,
     RefusedError,
+    RunError,
 )
 from crucible_lineage.evidence import Evidence, findings_of, has_derived_id, label, used_mfids
 from crucible_lineage.gone import certainly_gone, gone_datasets
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage import Finding, LineageGraph
 from crucible_lineage.models import FileRecord
+from crucible_lineage.pipeline.fetching import fetch_reference, is_reference
+from crucible_lineage.pipeline.remote import source_fault
 from crucible_lineage.provenance import KEY, read_record
 from crucible_lineage.recipe import derived_mfid
 from crucible_lineage.session import Session
@@ -80,7 +83,8 @@ class Verification:
 def verify_project(session: Session, project: str, *, read_bytes: bool = False) -> Verification:
     """What is wrong with a project: each dataset, and what runs from this data folder made and is gone.
 
-    InputError if there is no such project. With `read_bytes` every file is downloaded and hashed.
+    InputError if there is no such project. With `read_bytes` every file is downloaded and hashed; one that is
+    catalogued by reference is read where it lies.
     """
     known = session.client.projects.find(project)
     if known is None:
@@ -279,6 +283,8 @@ def _read_bytes(
 
     def read(task: tuple[str, FileRecord]) -> tuple[Finding | None, int]:
         mfid, file = task
+        if is_reference(file):
+            return _read_reference(session, datasets[mfid], file)
         with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
             try:
                 size = session.client.files.download(file, folder).stat().st_size
@@ -286,13 +292,28 @@ def _read_bytes(
                 return _unreadable_file(datasets[mfid], file, error), file.size or 0
         return None, size
 
-    tasks = [(mfid, file) for mfid in files if mfid in datasets for file in files[mfid] if _is_stored(file)]
+    tasks = [(mfid, file) for mfid in files if mfid in datasets for file in files[mfid] if _is_readable(file)]
     results = list(_in_threads(read, [(mfid, _with_hash(file, records.get(mfid))) for mfid, file in tasks]))
     return [finding for finding, _ in results if finding], sum(size for _, size in results)
 
 
-def _is_stored(file: FileRecord) -> bool:
+def _is_readable(file: FileRecord) -> bool:
+    """False for a file elsewhere that nothing here reads, or of which nobody said what its bytes were."""
+    if is_reference(file):
+        return file.sha256_hash is not None and not source_fault(str(file.storage_path))
     return (file.storage_backend or "gcs") == "gcs"
+
+
+def _read_reference(session: Session, dataset: Record, file: FileRecord) -> tuple[Finding | None, int]:
+    mfid = str(dataset["unique_id"])
+    name = f"{label(dataset)}: the file {file.filename}, which is catalogued by reference,"
+    try:
+        return None, fetch_reference(mfid, file, lambda _: None, session)
+    except ChecksumError as error:
+        check, what = "source-changed", f"is another one now: {error}; put the old one back"
+    except (InputError, RunError) as error:
+        check, what = "source-unreadable", f"cannot be read at {file.storage_path}: {error}"
+    return Finding(check, "error", (mfid,), f"{name} {what}"), 0
 
 
 def _with_hash(file: FileRecord, record: Record | None) -> FileRecord:

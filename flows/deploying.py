@@ -11,23 +11,31 @@ from prefect import serve
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import construct_schedule
 from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flows import Flow
 from prefect.schedules import Schedule as PrefectSchedule
 from prefect.types.entrypoint import EntrypointType
+from pydantic import ValidationError
 
-from crucible_lineage.errors import InputError, RunError
+from crucible_lineage.blocks import CrucibleCredentials
+from crucible_lineage.errors import Finding, InputError, RunError
 from crucible_lineage.flows.pipelines import run_pipeline
 from crucible_lineage.flows.process_new import process_new
+from crucible_lineage.flows.reaching import reaching_prefect
 from crucible_lineage.pipeline.spec import PipelineSpec, Schedule, Trigger
 from crucible_lineage.tasks.sessions import CrucibleConnection
 
 __all__ = ["Deployed", "Request", "deploy", "remove", "serve_pipelines"]
 
+BLOCK_TYPE = CrucibleCredentials.get_block_type_slug()
 SLUG = "declared"  # of the one schedule that a declaration has
 ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)  # of intervals: deploying again does not move the ticks
+AGAIN = (
+    "see that the server runs and that PREFECT_API_URL names it, then do the same again: deploying repeats harmlessly"
+)
 FLOWS: tuple[Flow[Any, Any], ...] = (run_pipeline, process_new)
 
 
@@ -69,24 +77,29 @@ class Deployed:
 def deploy(requests: Sequence[Request], pool: str) -> list[Deployed]:
     """Each pipeline has just one deployment, with the schedule and trigger that it declares now, and no other.
 
-    Whether a deployment is paused stays as it was. InputError, before anything is changed, if there is no such pool.
+    Whether a deployment is paused stays as it was. InputError, before anything is changed, if there is no such pool or
+    block, or a schedule that makes no sense.
     """
     _require_unique(requests)
-    with get_client(sync_client=True) as client:
+    _require_schedules(requests)
+    with reaching_prefect("deploy", AGAIN), get_client(sync_client=True) as client:
         _require_pool(client, pool)
+        _require_blocks(client, requests)
         return [_deployed(client, request, pool) for request in requests]
 
 
 def remove(pipelines: Sequence[str]) -> dict[str, list[str]]:
     """By pipeline, the deployments that were there and are gone, with their schedules, triggers and runs to come."""
-    with get_client(sync_client=True) as client:
+    with reaching_prefect("remove deployments", AGAIN), get_client(sync_client=True) as client:
         return {name: [flow.name for flow in FLOWS if _removed(client, flow.name, name)] for name in pipelines}
 
 
 def serve_pipelines(requests: Sequence[Request]) -> None:
     """Runs the pipelines when they are due, until it is stopped; it pauses them then."""
     _require_unique(requests)
-    serve(*(_deployment(request, paused=False) for request in requests))
+    _require_schedules(requests)
+    with reaching_prefect("serve the pipelines", AGAIN):
+        serve(*(_deployment(request, paused=False) for request in requests))
 
 
 def _deployed(client: SyncPrefectClient, request: Request, pool: str) -> Deployed:
@@ -197,8 +210,33 @@ def _require_pool(client: SyncPrefectClient, pool: str) -> None:
         raise RunError(f"ask Prefect for the work pool {pool!r}: {error}") from error
 
 
+def _require_blocks(client: SyncPrefectClient, requests: Sequence[Request]) -> None:
+    for name in {request.crucible.block for request in requests if request.crucible and request.crucible.block}:
+        try:
+            client.read_block_document_by_name(name, BLOCK_TYPE, include_secrets=False)
+        except ObjectNotFound:
+            raise InputError(
+                f"this Prefect server has no block {BLOCK_TYPE}/{name}; make it in its UI, after: "
+                "prefect block register -m crucible_lineage.blocks"
+            ) from None
+
+
 def _require_unique(requests: Sequence[Request]) -> None:
     names = [request.spec.pipeline for request in requests]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two of the files declare a pipeline {name!r}; its name is that of its deployment")
+
+
+def _require_schedules(requests: Sequence[Request]) -> None:
+    """Prefect can read every schedule. All that it cannot are told at once."""
+    faults = []
+    for spec in (request.spec for request in requests):
+        try:
+            if declared := spec.schedule:
+                construct_schedule(declared.interval, None, declared.cron, declared.rrule, declared.timezone)
+        except ValueError as error:  # also pydantic's
+            reasons = [one["msg"] for one in error.errors()] if isinstance(error, ValidationError) else [str(error)]
+            faults.append(Finding(f"schedule: {'; '.join(reasons).replace('Value error, ', '')}", str(spec.path)))
+    if faults:
+        raise InputError("", faults)

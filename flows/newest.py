@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.logbook import Logbook
+from crucible_lineage.logbook import Logbook, looks_of
 from crucible_lineage.pipeline.bind import BoundPipeline
 from crucible_lineage.pipeline.input_spec import SelectInput
 from crucible_lineage.pipeline.result import EXECUTED, REUSED, RunResult
@@ -78,7 +78,7 @@ class Newest:
         self.session = session
         self.logbook = Logbook.of(session)
         self.sweep_every = sweep_every
-        self.mark_name = f"process-new {pipeline.spec.project} {pipeline.name}"
+        self.mark_name = looks_of(pipeline.spec.project, pipeline.name)
         self.mark = self.logbook.mark(self.mark_name)
         self.started = datetime.now(UTC)
         self._seen: dict[str, _Seen] = {}

@@ -17,7 +17,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner
 
 from crucible_lineage.flows.artifacts import leave_artifacts
-from crucible_lineage.flows.runners import requesting, task_runner
+from crucible_lineage.flows.runners import THREADS, requesting, task_runner
 from crucible_lineage.pipeline.bind import bind_file
 from crucible_lineage.pipeline.input_spec import located
 from crucible_lineage.pipeline.materialized import Materialized
@@ -69,7 +69,7 @@ def _run_name() -> str:
     return Path(flow_run.parameters["pipeline"]).stem
 
 
-@flow(name="run-pipeline", flow_run_name=_run_name, persist_result=False)
+@flow(name="run-pipeline", flow_run_name=_run_name, persist_result=False, task_runner=THREADS)
 def run_pipeline(
     pipeline: str,
     crucible: CrucibleConnection | None = None,

@@ -24,6 +24,7 @@ from crucible_lineage.flows.artifacts import leave_artifacts
 from crucible_lineage.flows.newest import Newest, each_selection, narrowed
 from crucible_lineage.flows.parking import Parking
 from crucible_lineage.flows.pipelines import PrefectEngine
+from crucible_lineage.flows.runners import THREADS
 from crucible_lineage.logbook import Logbook
 from crucible_lineage.pipeline.bind import BoundPipeline, bind_file
 from crucible_lineage.pipeline.input_spec import located
@@ -40,7 +41,7 @@ def _run_name() -> str:
     return f"new in {Path(flow_run.parameters['pipeline']).stem}"
 
 
-@flow(name="process-new", flow_run_name=_run_name, persist_result=False)
+@flow(name="process-new", flow_run_name=_run_name, persist_result=False, task_runner=THREADS)
 def process_new(
     pipeline: str,
     since: datetime | None = None,

@@ -13,20 +13,25 @@ from prefect.states import Completed, Failed
 from crucible_lineage.errors import InputError
 from crucible_lineage.flows.artifacts import leave_artifacts
 from crucible_lineage.flows.pipelines import PrefectEngine
+from crucible_lineage.flows.runners import THREADS
+from crucible_lineage.pipeline.load import load_pipeline
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.result import STARTED, StepEvent
 from crucible_lineage.pipeline.run import run_planned
+from crucible_lineage.pipeline.spec import Runner
+from crucible_lineage.session import Session
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 
 __all__ = ["rerun"]
 
 
-@flow(name="rerun", persist_result=False)
+@flow(name="rerun", persist_result=False, task_runner=THREADS)
 def rerun(
     mfid: str | None = None,
     project: str | None = None,
     folder: Path | None = None,
     crucible: CrucibleConnection | None = None,
+    runner: Runner | None = None,
 ) -> State[Any]:
     """Completed if a dataset, or all that is stale in a project, was made again; Failed, with the reasons, if not.
 
@@ -35,6 +40,7 @@ def rerun(
         project: Instead of a dataset: the project of which all stale results are made again, in dependency order.
         folder: Where the steps' modules and scripts are. By default, where their pipeline was last run from.
         crucible: Which Crucible. By default, the environment where the flow runs says so.
+        runner: What steps run on. By default, what the declaration of their pipeline says, where it still is.
     """
     if (mfid is None) == (project is None):
         raise InputError("say what to make again: a dataset, or a project")
@@ -48,13 +54,22 @@ def rerun(
         if event.outcome != STARTED:
             logger.info("%s: %s %s", event.step, event.outcome, event.detail)
 
-    def engine() -> PrefectEngine:
-        return PrefectEngine(session, crucible)
-
-    result = run_planned(found.pipeline, found.planned, session, engine, listen, found.choice)
+    with PrefectEngine(session, crucible, runner or _declared_runner(found.pipeline.name, session)) as engine:
+        result = run_planned(found.pipeline, found.planned, session, lambda: engine, listen, found.choice)
     if result.datasets:
         leave_artifacts(result, session)
     if not result.ok:
         reasons = "; ".join(f"{step}: {error}" for step, error in result.errors.items())
         return Failed(message=f"rerun: {reasons}")
     return Completed(message=f"rerun: {len(result.executed)} executed", data=result.to_json())
+
+
+def _declared_runner(pipeline: str, session: Session) -> Runner | None:
+    """What the pipeline runs on, as it was declared where it last ran; records do not say that."""
+    declaration = session.store.declaration(pipeline)
+    if declaration is None or not declaration.is_file():
+        return None
+    try:
+        return load_pipeline(declaration)[0].runner
+    except InputError:  # it is being edited; nothing else of it is needed here
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,11 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.spec import Runner
 
-__all__ = ["requesting", "task_runner"]
+__all__ = ["THREADS", "requesting", "task_runner"]
+
+# What steps run on if nothing else is said: as many threads as the local engine has. Prefect's own default is one for
+# each step, however many are ready: then two machines would begin all of them at once, and make each twice.
+THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=min(8, (os.cpu_count() or 1) + 2))
 
 # A cluster's library takes a second or two to import, and is there only with its extra.
 
@@ -19,7 +24,7 @@ __all__ = ["requesting", "task_runner"]
 def task_runner(declared: Runner) -> TaskRunner[Any]:
     """The runner, not yet started. InputError if its package is not installed."""
     if declared.type == "threads":
-        return ThreadPoolTaskRunner(max_workers=declared.workers)
+        return ThreadPoolTaskRunner(max_workers=declared.workers) if declared.workers else THREADS.duplicate()
     if declared.type == "processes":
         return ProcessPoolTaskRunner(max_workers=declared.workers)
     try:
@@ -55,10 +60,12 @@ def _dask(declared: Runner) -> TaskRunner[Any]:
 def _ray(declared: Runner) -> TaskRunner[Any]:
     from prefect_ray import RayTaskRunner
 
-    options: dict[str, Any] = {"address": declared.address} if declared.address else {}
-    if not declared.address and declared.workers:
-        options = {"init_kwargs": {"num_cpus": declared.workers}}
-    runner: TaskRunner[Any] = RayTaskRunner(**options)
+    # What steps print stays in Ray's own logs: standard output is the command's.
+    options: dict[str, Any] = {"log_to_driver": False}
+    if not declared.address:  # without a dashboard, as with Dask, and without telling Ray's makers about it
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        options |= {"include_dashboard": False, **({"num_cpus": declared.workers} if declared.workers else {})}
+    runner: TaskRunner[Any] = RayTaskRunner(address=declared.address, init_kwargs=options)
     return runner
 
 

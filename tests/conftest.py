@@ -191,6 +191,9 @@ class PrefectServer:
             "PREFECT_SERVER_UI_ENABLED": "false",
             "DO_NOT_TRACK": "1",
             "PREFECT_LOGGING_LEVEL": "WARNING",
+            "PREFECT_LOGGING_TO_API_ENABLED": "false",  # nobody reads them there
+            "PREFECT_WORKER_QUERY_SECONDS": "1",  # and not 10: workers are what tests wait for
+            "PREFECT_RUNNER_POLL_FREQUENCY": "1",
         }
         self.log = home.parent / "prefect-server.log"
         with self.log.open("wb") as log:

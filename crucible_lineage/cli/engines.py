@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import InputError, LineageError, RunError
 from crucible_lineage.pipeline.bind import BoundPipeline
 from crucible_lineage.pipeline.planning import plan_pipeline
 from crucible_lineage.pipeline.result import Listener, RunResult
@@ -86,12 +86,17 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener) -
     # Importing Prefect costs over a second; only a run that has something to do pays for it.
     from crucible_lineage.flows.pipelines import observing
     from crucible_lineage.flows.pipelines import run_pipeline as run_flow
+    from crucible_lineage.flows.reaching import reaching_prefect
     from crucible_lineage.tasks.sessions import CrucibleConnection, share_session
 
     share_session(session)
     path, connection = str(request.pipeline.spec.path), CrucibleConnection.of(session.settings)
-    with observing(listener) as observer:
+    way_out = "what is registered stays: run the same again when it is back, or with --engine local"
+    with observing(listener) as observer, reaching_prefect("run the pipeline", way_out):
         state = run_flow(path, connection, dict(request.overrides), request.choice, request.runner, return_state=True)
     if observer.result is None:
-        raise InputError(f"the Prefect flow ended before the pipeline was run: {state.message}")
+        error = state.result(raise_on_failure=False)
+        if isinstance(error, LineageError):
+            raise error
+        raise RunError(f"the Prefect flow ended before the pipeline was run: {state.message}")
     return observer.result

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +18,15 @@ from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.session import Session
 from crucible_lineage.settings import resolve_settings
 
-__all__ = ["crucible_options", "json_option", "next_command", "open_session", "print_json", "reports_errors"]
+__all__ = [
+    "crucible_options",
+    "json_option",
+    "next_command",
+    "only_json",
+    "open_session",
+    "print_json",
+    "reports_errors",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -57,6 +67,23 @@ def next_command(*words: str) -> str:
 def print_json(value: Any) -> None:
     """One JSON object on stdout."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def only_json(as_json: bool) -> Iterator[None]:
+    """With `as_json`, what steps and the processes that they start print in this block goes to stderr."""
+    if not as_json:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def reports_errors(command: F) -> F:

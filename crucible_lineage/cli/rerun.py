@@ -12,6 +12,7 @@ from crucible_lineage.cli.options import (
     FAILURE,
     crucible_options,
     json_option,
+    only_json,
     open_session,
     print_json,
     reports_errors,
@@ -75,7 +76,7 @@ def rerun_command(
         if dry_run:
             print_plan(found.planned.plan, as_json=as_json)
             return
-        with Progress(list(found.pipeline.steps), quiet=as_json) as progress:
+        with only_json(as_json), Progress(list(found.pipeline.steps), quiet=as_json) as progress:
             pipeline, planned, choice = found.pipeline, found.planned, found.choice
             result = run_planned(
                 pipeline, planned, session, lambda: LocalEngine(session, jobs), progress.listen, choice

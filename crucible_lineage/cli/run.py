@@ -17,6 +17,7 @@ from crucible_lineage.cli.options import (
     crucible_options,
     json_option,
     next_command,
+    only_json,
     open_session,
     print_json,
     reports_errors,
@@ -107,7 +108,7 @@ def run_command(
             steps = make_plan(bound, session, forced).steps
             print_plan(PipelinePlan(tuple(step for step in steps if step.step in chosen)), as_json=as_json)
             return
-        with Progress(list(bound.steps), quiet=as_json) as progress:
+        with only_json(as_json), Progress(list(bound.steps), quiet=as_json) as progress:
             result = run_with_engine(engine, request, session, progress.listen, jobs)
         recorded = (
             _register_run(result, session) if record_run and (result.datasets or any(result.inputs.values())) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ import click
 
 from crucible_lineage.arrivals import Folder
 from crucible_lineage.cli.deploy import require_prefect
-from crucible_lineage.cli.options import crucible_options, open_session, reports_errors
+from crucible_lineage.cli.options import FAILURE, crucible_options, open_session, reports_errors
 from crucible_lineage.errors import InputError, LineageError, UnauthorizedError
 from crucible_lineage.news import Watcher
 from crucible_lineage.pipeline.input_spec import FileInput
@@ -66,6 +67,7 @@ def watch_command(
 
     The first start tells of nothing that is there already; later ones go on where the last one stopped. The events are
     `crucible.dataset.created` and `crucible.ingestion.completed`, which the `trigger:` of a pipeline waits for.
+    With --once, exit code 1 if a file could not be registered.
     """
     if folder is not None and project is None:
         raise InputError("--folder needs --project: which project the files belong to")
@@ -88,7 +90,7 @@ def watch_command(
             if arriving and arriving.waiting:
                 time.sleep(settle_s)
                 watch.look()
-            return
+            sys.exit(FAILURE if watch.failed else 0)
         while True:
             try:
                 watch.look()
@@ -107,6 +109,7 @@ class _Watch:
         self.watcher = watcher
         self.since = since.replace(tzinfo=UTC) if since else None
         self.begun = False
+        self.failed: set[Path] = set()  # what has arrived and could not be registered
 
     def look(self) -> None:
         """Files that have arrived are registered, and Prefect is told what happened."""
@@ -115,8 +118,10 @@ class _Watch:
             self.begun = True
         for arrival in self.arriving.look() if self.arriving else ():
             if arrival.dataset:
+                self.failed.discard(arrival.path)
                 click.echo(f"registered {arrival.dataset.mfid}  {arrival.path.name}")
             else:
+                self.failed.add(arrival.path)
                 click.echo(f"{arrival.path}: {arrival.error}", err=True)
         if self.watcher:
             _tell(self.watcher)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from crucible_lineage.datasets import DatasetRef, FileRef
 from crucible_lineage.errors import InputError, NotFoundError
 from crucible_lineage.ids import new_mfid
 from crucible_lineage.pipeline.input_spec import FileInput
-from crucible_lineage.provenance import raw_record, read_record
+from crucible_lineage.provenance import is_complete, raw_record, read_record
 from crucible_lineage.recipe import derived_mfid, raw_mfid, raw_recipe
 from crucible_lineage.registry import (
     Elsewhere,
@@ -97,7 +97,7 @@ def register_raw(
 
 
 def _register(raw: RawFiles, declared: FileInput, name: str, session: Session, note: str | None) -> DatasetRef:
-    mfid = raw.mfid or new_mfid()
+    mfid = raw.mfid or _begun(raw, session) or new_mfid()
     fields = {
         "project_id": raw.project,
         "dataset_name": declared.dataset_name or name,
@@ -190,15 +190,31 @@ def _foreign(mfid: str, session: Session) -> DatasetRef:
 
 def _same_bytes(raw: RawFiles, session: Session) -> DatasetRef | None:
     """The dataset of this project that holds just these files, found by their hash; the oldest if there are several."""
-    first = raw.files[0].ref
-    holders = session.client.files.list(sha256_hash=first.sha256)
-    for mfid in sorted({file.dataset_mfid for file in holders if file.dataset_mfid}):
-        found = session.client.datasets.get(mfid, include_metadata=True)
-        record = read_record(found.scientific_metadata)
-        same_recipe = record is not None and recipe_sha256(record) == recipe_sha256({"recipe": raw.recipe})
-        if found.project_id != raw.project or (record is not None and not same_recipe):
-            continue
+    for mfid, record in _holders(raw, session):
+        if record is not None and not is_complete(record):
+            continue  # whoever registers the files finishes it
         dataset = existing_dataset(mfid, session)
         if {(file.name, file.sha256) for file in dataset.files} == {(f.ref.name, f.ref.sha256) for f in raw.files}:
             return dataset
     return None
+
+
+def _begun(raw: RawFiles, session: Session) -> str | None:
+    """The dataset under which these files were being registered when that was cut short, if their bytes had arrived."""
+    return next(
+        (mfid for mfid, record in _holders(raw, session) if record is not None and not is_complete(record)), None
+    )
+
+
+def _holders(raw: RawFiles, session: Session) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+    """The datasets of this project that hold the first of the files, the oldest first, with their records.
+
+    Those that have a record with another recipe are not among them.
+    """
+    holders = session.client.files.list(sha256_hash=raw.files[0].ref.sha256)
+    for mfid in sorted({file.dataset_mfid for file in holders if file.dataset_mfid}):
+        found = session.client.datasets.get(mfid, include_metadata=True)
+        record = read_record(found.scientific_metadata)
+        same_recipe = record is not None and recipe_sha256(record) == recipe_sha256({"recipe": raw.recipe})
+        if found.project_id == raw.project and (record is None or same_recipe):
+            yield mfid, record

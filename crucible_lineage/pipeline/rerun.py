@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.errors import InputError, NotFoundError
+from crucible_lineage.attached import whole_record
+from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind import BoundPipeline, BoundStep, Variant
 from crucible_lineage.pipeline.command import COMMAND, inspect_command, split_command
@@ -48,7 +49,7 @@ class Recorded:
 def plan_rerun(
     mfid: str, session: Session, folder: Path | None, overrides: Mapping[str, Any], *, forced: bool = False
 ) -> Recorded:
-    """The plan that makes a dataset again, with what it descends from. InputError if no step made it.
+    """The plan that makes a dataset again, with what it descends from, or finishes it. InputError if no step made it.
 
     `folder` is where modules and scripts are looked for, `overrides` are other values for the step's parameters.
     """
@@ -59,6 +60,8 @@ def plan_rerun(
     if not dataset.project_id:
         raise InputError(f"dataset {mfid} belongs to no project")
     history = _History(session, dataset.project_id)
+    if mfid in history.begun:
+        return _finishing(mfid, history, session, folder)
     if mfid not in history.made:
         raise InputError(f"dataset {mfid} ({dataset.dataset_name!r}) was not made by a step that is recorded")
     target = history.current(mfid)
@@ -66,6 +69,27 @@ def plan_rerun(
     found = _Builder(history, session, folder).build(wanted, {target: overrides}, {target} if forced else ())
     if target in found.left_out:
         raise InputError(f"dataset {target} cannot be made again: {found.left_out[target]}")
+    return found
+
+
+def _finishing(mfid: str, history: _History, session: Session, folder: Path | None) -> Recorded:
+    """The plan that makes a dataset whole whose registration was cut short: from the parents that it had, as it was.
+
+    Its pipeline does so when it runs again; but not if by now it has other parents for it.
+    """
+    try:
+        history.made = {mfid: whole_record(session.client, mfid, history.begun[mfid])}
+    except (ChecksumError, InputError, NotFoundError) as error:
+        raise InputError(f"dataset {mfid} is incomplete, and its record too: {error}; run its pipeline") from error
+    history.successor = {}
+    found = _Builder(history, session, folder).build([mfid], {}, ())
+    if mfid in found.left_out:
+        raise InputError(f"dataset {mfid} cannot be finished: {found.left_out[mfid]}")
+    if mfid not in {planned for step in found.planned.plan.steps for planned in step.datasets.values()}:
+        raise InputError(
+            f"dataset {mfid} is incomplete and cannot be finished, since the code of its step is another one by now; "
+            "bring the old code back, or ask for the dataset to be deleted"
+        )
     return found
 
 
@@ -83,7 +107,9 @@ class _History:
         self.project = project
         self.knowledge = _OwnHistory(session, project, None)
         records = self.knowledge.records()
-        self.made = {mfid: record for mfid, record in records.items() if is_complete(record) and record.get("step")}
+        steps = {mfid: record for mfid, record in records.items() if record.get("step")}
+        self.made = {mfid: record for mfid, record in steps.items() if is_complete(record)}
+        self.begun = {mfid: record for mfid, record in steps.items() if not is_complete(record)}
         self.successor = {
             record["supersedes"]: mfid for mfid, record in sorted(self.made.items()) if record.get("supersedes")
         }
@@ -141,14 +167,16 @@ class _Builder:
             self._add(group, {key: value for mfid in group.values() for key, value in overrides.get(mfid, {}).items()})
         steps = {instance.name: instance.step for instance in self.instances.values()}
         names = {self.history.made[mfid]["pipeline"]["name"] for mfid in wanted if self.history.made[mfid]["pipeline"]}
+        name = names.pop() if len(names) == 1 else "rerun"
         spec = PipelineSpec.model_construct(
-            pipeline=names.pop() if len(names) == 1 else "rerun",
+            pipeline=name,
             project=self.history.project,
             project_title=None,
             env=tuple(name for step in steps.values() for text in step.spec.env.values() for name in referenced(text)),
             inputs={},
             steps={name: step.spec for name, step in steps.items()},
-            path=(self.folder or Path.cwd()) / "rerun",
+            path=(self.folder / "rerun" if self.folder else self.session.store.declaration(name))
+            or Path.cwd() / "rerun",
             digest="",
         )
         inputs = {"datasets": tuple(self.items)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
@@ -161,6 +162,23 @@ class Schedule(Declared):
         if sum(part is not None for part in (self.cron, self.interval, self.rrule)) != 1:
             raise ValueError("a schedule has one of the keys cron, interval and rrule")
         return self
+
+    @field_validator("cron")
+    @classmethod
+    def _five_fields(cls, value: str | None) -> str | None:
+        """Prefect has the last word about them, when the pipeline is deployed."""
+        if value is not None and not value.startswith("@") and len(value.split()) != 5:
+            raise ValueError("write five fields: minute, hour, day of the month, month, day of the week")
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError("there is no such time zone; write one as in America/Los_Angeles") from error
+        return value
 
 
 class Trigger(Declared):

@@ -127,3 +127,15 @@ def test_serve_prints_its_address_first_and_serves_the_official_way(demo_data: P
         process.terminate()
         process.communicate(timeout=20)
     assert process.returncode in (0, -signal.SIGTERM), "it ends when it is told to, as the signal asks"
+
+
+def test_what_steps_print_does_not_mix_with_json(lab: Any, data: Path, command: Any) -> None:
+    module = lab.folder / f"{lab.module}.py"
+    talking = (
+        "    print('scaling')\n    __import__('os').system('echo scaling, too')\n    values = [float(line) * factor"
+    )
+    module.write_text(module.read_text().replace("    values = [float(line) * factor", talking))
+    ran = command("run", lab.pipeline, "--data", data, "--engine", "local", "--json")
+    assert json.loads(ran.stdout)["executed"] == ["scaled", "total"]
+    assert "scaling\n" in ran.stderr
+    assert "scaling, too\n" in ran.stderr

@@ -112,7 +112,7 @@ def worker(prefect_server: Any, pool: str, tmp_path_factory: pytest.TempPathFact
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool],
-            env={**prefect_server.environment, "PREFECT_WORKER_QUERY_SECONDS": "1"},
+            env=prefect_server.environment,
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=folder,

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from crucible_lineage.arrivals import Arrival, Folder
-from crucible_lineage.errors import UnreachableError
+from crucible_lineage.errors import ForbiddenError, InputError, UnauthorizedError, UnreachableError
 from crucible_lineage.pipeline.input_spec import FileInput
 from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+from crucible_lineage.verify import verify_project
 
 
 class Clock:
@@ -130,7 +132,6 @@ def test_what_cannot_be_registered_is_told_once_and_stops_no_other(
     inbox: Path, watcher: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, session: Session
 ) -> None:
     from crucible_lineage import arrivals
-    from crucible_lineage.errors import InputError
 
     really = arrivals.register_raw
     fails: dict[str, Exception] = {"a.txt": InputError("no such instrument"), "b.txt": UnreachableError("no answer")}
@@ -147,12 +148,80 @@ def test_what_cannot_be_registered_is_told_once_and_stops_no_other(
     list(folder.look())
     clock.now += 11
     bad, away, good = folder.look()
-    assert (bad.dataset, bad.error) == (None, "no such instrument; it is tried again when it has changed")
+    expected = "no such instrument; it is tried again when it has changed, or at the next start"
+    assert (bad.dataset, bad.error) == (None, expected)
     assert away.error == "no answer; it is tried again"
     assert good.dataset is not None
     del fails["b.txt"]
     assert names(folder.look()) == ["b.txt"], "a service that was away is asked again; a bad file is left alone"
     assert len(datasets(session)) == 2
+    fails.clear()
+    restarted = watcher()
+    list(restarted.look())
+    clock.now += 11
+    assert names(restarted.look()) == ["a.txt"], "who starts it anew may have made the instrument"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [UnauthorizedError("the key has expired"), ForbiddenError("no longer a member"), OSError("the share is gone")],
+)
+def test_what_is_not_the_files_fault_is_tried_until_it_works(
+    inbox: Path, watcher: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    from crucible_lineage import arrivals
+
+    def refuse(*arguments: Any) -> Any:
+        raise fault
+
+    (inbox / "scan.txt").write_text("1\n")
+    folder = watcher()
+    list(folder.look())
+    clock.now += 11
+    with monkeypatch.context() as broken:
+        broken.setattr(arrivals, "hash_files", refuse)
+        for _ in range(2):
+            (arrival,) = folder.look()
+            assert arrival.error == f"{fault}; it is tried again"
+    assert names(folder.look()) == ["scan.txt"]
+
+
+def test_a_registration_that_was_cut_short_is_finished(
+    inbox: Path, watcher: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, session: Session
+) -> None:
+    """With the bytes there already, by which the file is looked for."""
+    from crucible_lineage import filling
+
+    def lose(*arguments: Any) -> Any:
+        raise UnreachableError("no answer")
+
+    (inbox / "scan.txt").write_text("1\n")
+    folder = watcher()
+    list(folder.look())
+    clock.now += 11
+    with monkeypatch.context() as broken:
+        broken.setattr(filling, "_ingest", lose)
+        (arrival,) = folder.look()
+    assert arrival.error == "no answer; it is tried again"
+    (half,) = datasets(session)
+    assert names(folder.look()) == ["scan.txt"]
+    (whole,) = datasets(session)
+    assert whole.unique_id == half.unique_id
+    assert verify_project(session, "lab").findings == ()
+
+
+def test_a_project_that_is_not_there_is_no_files_fault(
+    inbox: Path, watcher: Any, clock: Clock, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (inbox / "scan.txt").write_text("1\n")
+    folder = watcher()
+    list(folder.look())
+    clock.now += 11
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(Settings, "embedded", False)
+        with pytest.raises(InputError, match="there is no project 'lab'"):
+            list(folder.look())
+    assert names(folder.look()) == ["scan.txt"]
 
 
 def test_folders_empty_files_and_other_names_are_no_arrivals(inbox: Path, watcher: Any, clock: Clock) -> None:
@@ -163,3 +232,14 @@ def test_folders_empty_files_and_other_names_are_no_arrivals(inbox: Path, watche
     list(folder.look())
     clock.now += 11
     assert (names(folder.look()), folder.waiting) == ([], 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file can be called so there")
+def test_looking_once_ends_with_code_1_if_a_file_could_not_be_registered(inbox: Path, data: Path, command: Any) -> None:
+    (inbox / "a\\b.txt").write_text("1\n")
+    watch = ["watch", "--data", data, "--project", "lab", "--folder", inbox, "--once", "--no-events", "--settle", "0"]
+    refused = command(*watch)
+    assert (refused.returncode, "not a file name" in refused.stderr) == (1, True), refused.stderr
+    (inbox / "a\\b.txt").rename(inbox / "ab.txt")
+    mended = command(*watch)
+    assert (mended.returncode, mended.stdout.count("registered ")) == (0, 1), mended.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -65,6 +66,51 @@ def test_deploying_twice_makes_one_schedule_and_one_automation_and_removing_take
     assert crucible_lineage("deploy", declared, "--remove").stdout == f"{name}: it was not deployed\n"
 
 
+def test_every_kind_of_schedule_is_deployed_in_its_time_zone(
+    declared: Path, name: str, lab: Any, crucible_lineage: Any, prefect: Any, pool: str
+) -> None:
+    text = declared.read_text().replace(TRIGGER, "")
+    kinds = {
+        "cron": "cron: '30 2 * * MON-FRI', timezone: America/Los_Angeles",
+        "interval": "interval: 900, timezone: Europe/Berlin",
+        "rrule": "rrule: 'FREQ=WEEKLY;BYDAY=SU', timezone: Asia/Tokyo",
+    }
+    paths = [
+        lab.declare(
+            text.replace(name, f"{name}-{kind}").replace(SCHEDULE, f"schedule: {{{schedule}}}\n"), f"{kind}.yaml"
+        )
+        for kind, schedule in kinds.items()
+    ]
+    deployed = crucible_lineage("deploy", *paths, "--pool", pool)
+    assert deployed.returncode == 0, deployed.stderr
+    found = [prefect.deployments(f"{name}-{kind}")[0]["schedules"][0]["schedule"] for kind in kinds]
+    assert found[0] == {"cron": "30 2 * * MON-FRI", "timezone": "America/Los_Angeles", "day_or": True}
+    assert (found[1]["interval"], found[1]["timezone"]) == (900, "Europe/Berlin")
+    assert found[1]["anchor_date"].startswith("2020-01-01T00:00:00"), "deploying again does not move the ticks"
+    assert (found[2]["rrule"], found[2]["timezone"]) == ("FREQ=WEEKLY;BYDAY=SU", "Asia/Tokyo")
+    assert crucible_lineage("deploy", *paths, "--remove").stdout.count(": removed (run-pipeline)") == 3
+
+
+def test_schedules_that_make_no_sense_are_all_told_before_anything_is_changed(
+    declared: Path, name: str, lab: Any, crucible_lineage: Any, prefect: Any, pool: str
+) -> None:
+    text = declared.read_text()
+    for number, schedule in enumerate(("cron: '0 25 * * *'", "rrule: FREQ=WEKLY")):
+        lab.declare(
+            text.replace(name, f"{name}-{number}").replace(SCHEDULE, f"schedule: {{{schedule}}}\n"), f"{number}.yaml"
+        )
+    refused = crucible_lineage("deploy", declared, lab.folder / "0.yaml", lab.folder / "1.yaml", "--pool", pool)
+    assert refused.returncode == 2
+    assert '0.yaml: schedule: Invalid cron string: "0 25 * * *"' in refused.stderr
+    assert '1.yaml: schedule: Invalid RRule string "FREQ=WEKLY"' in refused.stderr
+    assert prefect.deployments(name) == []
+    lab.declare(text.replace("America/Los_Angeles", "Mars/Phobos").replace("0 2 * * *", "0 2 * *"), "0.yaml")
+    checked = crucible_lineage("check", lab.folder / "0.yaml")
+    assert checked.returncode == 2
+    assert "there is no such time zone" in checked.stderr
+    assert "write five fields" in checked.stderr
+
+
 def test_a_pipeline_with_faults_is_refused_before_anything_is_changed(
     declared: Path, name: str, lab: Any, crucible_lineage: Any, prefect: Any, pool: str
 ) -> None:
@@ -78,6 +124,9 @@ def test_a_pipeline_with_faults_is_refused_before_anything_is_changed(
     nowhere = crucible_lineage("deploy", declared, "--pool", "no-such-pool")
     assert nowhere.returncode == 2
     assert "prefect work-pool create no-such-pool --type process" in nowhere.stderr
+    keyless = crucible_lineage("deploy", declared, "--pool", pool, "--block", "no-such-block")
+    assert keyless.returncode == 2
+    assert "this Prefect server has no block crucible-credentials/no-such-block" in keyless.stderr
     assert prefect.deployments(name) == []
 
 
@@ -85,6 +134,16 @@ def test_without_a_prefect_server_it_says_how_to_get_one(declared: Path, command
     refused = command("deploy", declared, PREFECT_API_URL="", PREFECT_HOME=str(tmp_path))
     assert refused.returncode == 2
     assert "prefect config set PREFECT_API_URL" in refused.stderr
+
+
+@pytest.mark.parametrize("verb", ["run", "deploy", "serve-pipelines"])
+def test_a_prefect_server_that_does_not_answer_is_told_in_a_line(
+    declared: Path, lab: Any, data: Path, command: Any, verb: str
+) -> None:
+    pipeline = lab.pipeline if verb == "run" else declared
+    away = command(verb, pipeline, "--data", data, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert away.returncode == 1
+    assert re.fullmatch(r"error: could not .*: Prefect at http://127.0.0.1:9/api: .*\n.*\n", away.stderr), away.stderr
 
 
 def test_a_file_that_arrives_becomes_an_event_that_starts_a_run_that_registers_the_result(
@@ -132,7 +191,7 @@ def test_served_from_one_process_a_pipeline_runs_by_its_schedule_and_is_paused_w
     declared.write_text(declared.read_text().replace(SCHEDULE, "schedule: {interval: 5}\n").replace(TRIGGER, ""))
     serving = subprocess.Popen(
         [sys.executable, "-m", "crucible_lineage", "serve-pipelines", str(declared), "--data", str(data)],
-        env={**prefect.environment, "PREFECT_RUNNER_POLL_FREQUENCY": "1"},
+        env=prefect.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

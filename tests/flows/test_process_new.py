@@ -102,6 +102,25 @@ def test_a_later_look_leaves_out_what_is_settled_and_takes_what_failed_again(
     assert made(hours=0)[:2] == (True, {old, settled, bad, good})
 
 
+def test_what_is_unparked_is_looked_at_again_though_newer_data_were_settled_since(
+    made: Any, session: Any, registered: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datetime import timedelta
+
+    from crucible_lineage.logbook import Failure, Logbook
+
+    monkeypatch.setattr("crucible_lineage.flows.newest.OVERLAP", timedelta(0))
+    (old,) = registered("1\n")
+    assert made()[0]
+    (newer,) = registered("2\n")
+    assert made()[:2] == (False, {old, newer})
+    assert made()[:2] == (False, {newer}), "the old one is not looked at any more"
+    logbook = Logbook.of(session)
+    logbook.note_failure(Failure(old, "lab", "selected", "scaled[x]", (old,), "too dark"), 1)
+    assert logbook.clear(old) == 1
+    assert made()[:2] == (True, {old, newer})
+
+
 def test_another_code_or_declaration_looks_at_everything(made: Any, registered: Any, selected: Path) -> None:
     registered("1\n")
     assert made()[0]

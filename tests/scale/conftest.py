@@ -6,18 +6,35 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
 STEPS = """
-import os, time
+import os, threading, time
 from pathlib import Path
 from crucible_lineage import step
 
 
+def meet() -> None:
+    # Until two workers have begun: neither does all the work because the other one starts slowly.
+    if folder := os.environ.get("LAB_MEETS"):
+        here = Path(folder, f"{os.getpid()}-{threading.get_ident()}")
+        here.parent.mkdir(exist_ok=True)
+        here.touch()
+        end = time.monotonic() + 120
+        while len(list(here.parent.iterdir())) < 2 and time.monotonic() < end:
+            time.sleep(0.02)
+
+
 @step
 def scaled(scan: Path, *, pause: float = 0.1, out: Path) -> dict:
+    meet()
+    print("what a step prints is no part of --json")
     time.sleep(pause)
     (out / "scaled.txt").write_text(str(2 * float(scan.read_text())))
     return {"process": os.getpid(), "worker": os.environ.get("LAB_WORKER", "")}
@@ -54,6 +71,17 @@ def many(lab: Any) -> Any:
         lab.file(f"scan-{number}.txt", str(number))
     lab.declare(MANY)
     return lab
+
+
+@pytest.fixture
+def metadata_of() -> Callable[[Path, dict[str, dict[str, str]]], dict[str, dict[str, Any]]]:
+    """What the steps returned, by instance, as it is in the Crucible of a data folder."""
+
+    def read(data: Path, datasets: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
+        with Session(Settings(data)) as session:
+            return {name: session.client.metadata.get(made["out"]) or {} for name, made in datasets.items()}
+
+    return read
 
 
 InPrefect = Callable[..., Any]

@@ -38,32 +38,28 @@ def service(tmp_path: Path) -> Iterator[str]:
     serving.stdout.close()
 
 
-def start_machine(home: Path, pipeline: Path, url: str) -> subprocess.Popen[str]:
+def start_machine(
+    home: Path, pipeline: Path, url: str, engine: list[str], environment: dict[str, str]
+) -> subprocess.Popen[str]:
     """The pipeline, run from a home and a data folder of its own."""
     home.mkdir()
-    environment = {**os.environ, "HOME": str(home), "CRUCIBLE_API_URL": url, "CRUCIBLE_API_KEY": KEY}
+    environment = {**environment, "HOME": str(home), "CRUCIBLE_API_URL": url, "CRUCIBLE_API_KEY": KEY}
     environment["CRUCIBLE_LINEAGE_DATA"] = str(home / "data")
-    command = [
-        sys.executable,
-        "-m",
-        "crucible_lineage",
-        "run",
-        str(pipeline),
-        "--json",
-        "--engine",
-        "local",
-        "--jobs",
-        "2",
-    ]
+    command = [sys.executable, "-m", "crucible_lineage", "run", str(pipeline), "--json", "--engine", *engine]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_two_machines_split_the_work_and_nothing_is_there_twice(many: Any, service: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", [["local", "--jobs", "2"], ["prefect"]], ids=["local", "prefect"])
+def test_two_machines_split_the_work_and_nothing_is_there_twice(
+    many: Any, service: str, tmp_path: Path, engine: list[str], request: pytest.FixtureRequest
+) -> None:
+    on_prefect = engine == ["prefect"]
+    environment = request.getfixturevalue("prefect_server").environment if on_prefect else dict(os.environ)
     for number in range(1, SCANS + 1):
         many.file(f"scan-{number}.txt", str(number))
     text = many.pipeline.read_text().partition("  broken:")[0]
     path = many.declare(text.replace("{scan: scan}", "{scan: scan}, params: {pause: 0.3}"))
-    machines = [start_machine(tmp_path / name, path, service) for name in ("east", "west")]
+    machines = [start_machine(tmp_path / name, path, service, engine, environment) for name in ("east", "west")]
     ended = [(machine, *machine.communicate(timeout=400)) for machine in machines]
     results = [json.loads(out) for machine, out, err in ended if machine.returncode == 0 or pytest.fail(err)]
     assert results[0]["datasets"] == results[1]["datasets"]

@@ -50,12 +50,18 @@ class Crashing:
     def read(self, path):
         os._exit(3)
 
+class Telling:
+    suffixes = {".pid"}
+    def read(self, path):
+        print("read")
+        return Found({"process": os.getpid(), "parent": os.getppid()})
+
 class Babbling:
     suffixes = {".babble"}
     def read(self, path):
         return Found({"object": float("nan"), "more": {object()}})
 """
-NAMES = ("Good", "Raising", "Hanging", "Greedy", "Crashing", "Babbling", "Missing")
+NAMES = ("Good", "Raising", "Hanging", "Greedy", "Crashing", "Telling", "Babbling", "Missing")
 
 
 @pytest.fixture
@@ -135,6 +141,23 @@ def test_class_that_does_harm_fails_with_a_message_and_the_next_file_is_ingested
     assert message in request["error_message"]
     assert record["scientific_metadata"] is None
     assert ingested("next.spe")[1]["status"] == "complete"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="elsewhere each file has a new interpreter")
+def test_each_file_is_read_by_a_fork_of_one_process_until_the_surroundings_change(ingested, plugin, monkeypatch):
+    def processes(name):
+        found = ingested(name)[0]["scientific_metadata"]
+        return found["process"], found["parent"]
+
+    first, parent = processes("a.pid")
+    assert os.getpid() not in (first, parent)
+    second, same = processes("b.pid")
+    assert (second != first, same) == (True, parent), "nothing that one file leaves in memory is there for the next"
+    for name in ("c.raise", "d.crash"):
+        assert ingested(name)[1]["status"] == "failed"
+        assert processes(f"{name}.pid")[1] == parent
+    monkeypatch.setenv("LAB_MODE", "other")
+    assert processes("e.pid")[1] != parent
 
 
 @pytest.fixture

@@ -1,0 +1,27 @@
+"""Errors of Prefect's API told as ours: an address where nobody answers, or an answer that is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+from prefect.settings import PREFECT_API_URL
+
+from crucible_lineage.errors import RunError
+
+__all__ = ["reaching_prefect"]
+
+UNREACHED = "Failed to reach API"  # begins what Prefect says, as a plain RuntimeError, when a flow run cannot begin
+
+
+@contextmanager
+def reaching_prefect(what: str, way_out: str) -> Iterator[None]:
+    """`what` is done in this block by asking Prefect. RunError, with the way out, if it is away or refuses."""
+    try:
+        yield
+    except (httpx.HTTPError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith(UNREACHED):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(f"could not {what}: Prefect at {PREFECT_API_URL.value()}: {reason}\n{way_out}") from error

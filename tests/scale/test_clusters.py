@@ -1,0 +1,118 @@
+"""Steps on clusters that were there before: of Dask, and of Ray. Two workers each, only the second has a press."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="ends process groups")
+
+
+class Cluster:
+    """Processes that make up a cluster, ended together. `runner` names it, as `--runner` takes it."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder = folder
+        self.runner = ""
+        self._stack = stack
+
+    def start(self, *command: object, **environment: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [*map(str, command)],
+            env={**os.environ, "LAB_MEETS": str(self.folder / "workers"), **environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._stack.callback(ended, process)
+        return process
+
+
+def ended(process: subprocess.Popen[bytes]) -> None:
+    """With all that it has started, and without goodbye: workers would wait for their scheduler."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_for(happened: Callable[[], Any], seconds: float = 240) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := happened()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return found
+
+
+def start_dask(cluster: Cluster) -> str:
+    """The address of the scheduler."""
+    dask, file = (sys.executable, "-m", "dask"), cluster.folder / "scheduler.json"
+    cluster.start(*dask, "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", file)
+
+    def address() -> str:
+        with suppress(OSError, ValueError):  # the file is there before its content is
+            return str(json.loads(file.read_text())["address"])
+        return ""
+
+    found = wait_for(address)
+    for name, options in (("a", ()), ("b", ("--resources", "press=1"))):
+        worker = (*dask, "worker", found, "--nthreads", "1", "--no-dashboard", "--no-nanny", *options)
+        cluster.start(*worker, "--local-directory", cluster.folder, LAB_WORKER=name)
+    return str(found)
+
+
+def start_ray(cluster: Cluster) -> str:
+    """The address of the head, which is a worker, too."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ray, address = Path(sys.executable).with_name("ray"), f"127.0.0.1:{port}"
+    common = (ray, "start", "--block", "--num-cpus", 1, "--disable-usage-stats", "--node-ip-address", "127.0.0.1")
+    head = ("--head", "--port", port, "--include-dashboard", "false", "--temp-dir", cluster.folder / "ray")
+    cluster.start(*common, *head, LAB_WORKER="a")
+
+    def answers() -> bool:
+        with socket.socket() as tried:
+            return tried.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_for(answers)
+    cluster.start(*common, "--address", address, "--resources", json.dumps({"press": 1}), LAB_WORKER="b")
+    return address
+
+
+@pytest.fixture(params=["dask", "ray"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    # A short path: Ray has sockets in it, whose names may have a hundred letters.
+    folder = Path(tempfile.mkdtemp(prefix="lab-"))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        cluster = Cluster(folder, stack)
+        start = {"dask": start_dask, "ray": start_ray}[request.param]
+        cluster.runner = f"{request.param}={start(cluster)}"
+        yield cluster
+
+
+def test_a_step_goes_to_the_worker_that_has_what_it_needs_and_a_failure_comes_back(
+    many: Any, data: Path, tmp_path: Path, command: Any, metadata_of: Any, cluster: Cluster, prefect_server: Any
+) -> None:
+    arguments = ("--data", data, "--runner", cluster.runner, "--json")
+    ran = command("run", many.pipeline, *arguments, **prefect_server.environment)
+    assert (ran.returncode, bool(ran.stdout)) == (1, True), ran.stderr
+    result = json.loads(ran.stdout)
+    assert list(result["errors"]) == ["broken"]
+    assert result["errors"]["broken"].startswith("step 'broken' failed: RuntimeError: the lamp was off, at ")
+    made = metadata_of(data, result["datasets"])
+    assert made.pop("summed")["worker"] == "b"
+    assert {part["worker"] for part in made.values()} == {"a", "b"}
