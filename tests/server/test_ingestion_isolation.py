@@ -160,6 +160,12 @@ def test_each_file_is_read_by_a_fork_of_one_process_until_the_surroundings_chang
     assert processes("e.pid")[1] != parent
 
 
+def test_where_there_is_no_fork_each_file_has_an_interpreter_of_its_own(ingested, plugin, monkeypatch):
+    monkeypatch.delattr(os, "fork", raising=False)
+    assert ingested("a.csv")[1]["status"] == "complete"
+    assert "LabCrashing ended its process with exit code 3" in ingested("a.crash")[1]["error_message"]
+
+
 @pytest.fixture
 def killed(tmp_path, plugin, monkeypatch):
     """A data folder whose server was killed while it ingested, and the number of that request."""
