@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-from prefect import flow
+from prefect import Task, flow
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
@@ -113,6 +114,16 @@ def run_pipeline(
     return Completed(message=f"pipeline {bound.name}: {len(result.executed)} executed", data=result.to_json())
 
 
+@cache
+def _task(tags: tuple[str, ...], retries: int) -> Task[..., Any]:
+    """The task for steps that declare these; making one costs as much as submitting it."""
+    options: dict[str, Any] = {"tags": tags} if tags else {}
+    options["retry_condition_fn"] = None if retries else is_transient
+    if retries:
+        options["retries"] = retries
+    return materialize.with_options(**options)
+
+
 class PrefectEngine:
     """Steps as tasks of the running flow: on its task runner, or on the one that is declared, which it then closes.
 
@@ -139,11 +150,7 @@ class PrefectEngine:
         if self._declared and self._runner is None:  # a run in which all is fresh starts none
             self._runner = self._stack.enter_context(task_runner(self._declared))
         spec = order.instance.step.spec
-        options: dict[str, Any] = {"tags": spec.tags} if spec.tags else {}
-        options["retry_condition_fn"] = None if spec.retries else is_transient
-        if spec.retries:
-            options["retries"] = spec.retries
-        task = materialize.with_options(**options)
+        task = _task(spec.tags, spec.retries)
         parameters: dict[str, Any] = {"step": order.name, "order": order_to_json(order), "crucible": self.connection}
         with requesting(self._runner, spec.resources):
             made: Running = (
