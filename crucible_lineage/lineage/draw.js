@@ -43,6 +43,11 @@ function detailLine(node) {
   const kind = node.kind === "sample" ? node.data_type || "sample" : node.measurement || node.data_type;
   return [kind, node.step].filter(Boolean).join(" · ");
 }
+function detailLines(node) {
+  const line = detailLine(node);
+  if (textWidth(line, 10.5) <= 178 || !node.step) return [line];
+  return [detailLine({ ...node, step: "" }), node.step];
+}
 function stateOf(members) {
   const states = new Set(members.map((n) => nodes[n].state));
   return ["failed", "missing", "incomplete", "stale"].find((one) => states.has(one)) || nodes[members[0]].state;
@@ -53,7 +58,7 @@ function boxOf(members) {
   const group = members.length > 1;
   const what = `${members.length} × ${node.step || node.measurement || node.data_type || node.name}`;
   const name = group ? [ellipsised(what, 178, 13)] : wrapped(node.name, 178, 13);
-  const small = (group ? [node.step ? kindOfData(node) : "", `${node.name} …`] : [detailLine(node), namesNothing(node) ? "" : shortId(node.id)])
+  const small = (group ? [node.step ? kindOfData(node) : "", `${node.name} …`] : [...detailLines(node), namesNothing(node) ? "" : shortId(node.id)])
     .filter(Boolean).map((line) => ellipsised(line, 178, 10.5));
   const shownState = stateOf(members);
   const count = group ? `${members.filter((n) => nodes[n].state === shownState).length} ` : "";

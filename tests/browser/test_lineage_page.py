@@ -122,6 +122,20 @@ def test_a_click_tells_all_about_a_dataset_and_lights_the_way_to_its_roots(opene
     assert page.locator(".edge.on").count() == 1
 
 
+def test_what_was_all_in_sight_stays_so_beside_the_panel(opened):
+    page = opened(scans(1))
+    in_sight = """() => [...document.querySelectorAll(".item .frame")].every((frame) => {
+        const [box, room] = [frame, picture].map((element) => element.getBoundingClientRect());
+        return box.left >= room.left && box.right <= room.right; })"""
+
+    page.locator('[data-id="evil"]').click()
+
+    assert page.locator("#panel").is_visible()
+    assert page.evaluate(in_sight)
+    page.keyboard.press("Escape")
+    assert page.evaluate(in_sight)
+
+
 def test_a_name_with_markup_is_shown_and_not_run(opened):
     page = opened(scans(2))
 
