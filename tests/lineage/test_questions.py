@@ -335,3 +335,22 @@ def test_a_long_tree_folds_siblings_and_lists_them_when_asked(lab, records, data
     assert ask("lineage", "--project", "demo", "--up", "--data", data).exit_code == 2
     assert ask("lineage", scan, "--project", "demo", "--data", data).exit_code == 2
     assert ask("lineage", "--project", "demo", "--format", "csv", "--data", data).stdout.count("is_derived_from") == 50
+
+
+def test_a_project_is_shown_by_measurement_or_by_run(lab, records, data, ask):
+    scan, dark = lab.raw("scan"), lab.raw("dark", "dark field")
+    activity = {"step": "correct", "function": "lab:correct", "run": {"engine": "local", "run_id": "run-7"}}
+    fixed = lab.derived("corrected", "correct", scan, activity=activity)
+    lab.derived("volume", "reconstruct", fixed)
+    records.hold(lab)
+
+    def show(*arguments):
+        return ask("lineage", *arguments, "--data", data)
+
+    assert dark in show("--project", "demo", "--measurement", "dark field").stdout
+    assert scan not in show("--project", "demo", "--measurement", "dark field").stdout
+    of_run = show("--project", "demo", "--run", "run-7").stdout
+    assert [line.split("── ")[-1].split()[0] for line in of_run.splitlines()] == [scan, fixed]
+    nothing = show("--project", "demo", "--run", "run-8")
+    assert (nothing.exit_code, "run 'run-8'" in nothing.stderr) == (2, True)
+    assert show(scan, "--run", "run-7").exit_code == 2
