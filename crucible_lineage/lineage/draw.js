@@ -102,7 +102,7 @@ function draw() {
   visible.forEach((number, at) => drawItem(number, at));
   highlight();
   const count = visible.reduce((sum, number) => sum + fold.items[number].members.length, 0);
-  byId("status").textContent = `${count} of ${nodes.length} shown in ${visible.length} boxes`;
+  byId("status").textContent = `${count} of ${nodes.length} shown in ${visible.length} ${visible.length === 1 ? "box" : "boxes"}`;
 }
 
 function drawEdge(edge, course) {
@@ -141,7 +141,7 @@ function drawItem(number, at) {
   if (box.group) make("rect", { ...shape, x: x + 4, y: y + 4 }, element);
   make("rect", { ...shape, x, y }, element);
   const colour = graph.colours[kindOfData(box.node)];
-  if (colour) make("rect", { x: x + 2, y: y + 4, width: 5, height: height - 8, rx: 2, fill: colour }, element);
+  if (colour) make("rect", { x: x + 2, y: y + 4, width: 5, height: height - 8, rx: 2, fill: colour, class: "bar" }, element);
   const left = x + (box.node.kind === "sample" ? 20 : 15);
   let baseline = y + 19;
   for (const line of box.name) {

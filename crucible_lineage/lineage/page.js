@@ -126,7 +126,7 @@ window.addEventListener("resize", fit);
 for (const [kind, colour] of Object.entries(graph.colours)) {
   const entry = element("span", "", "", byId("legend"));
   const patch = make("svg", { viewBox: "0 0 10 10" }, entry);
-  make("rect", { width: 10, height: 10, rx: 2, fill: colour }, patch);
+  make("rect", { width: 10, height: 10, rx: 2, fill: colour, class: "bar" }, patch);
   entry.append(kind);
 }
 reset();

@@ -199,6 +199,21 @@ def test_the_page_follows_the_reader_s_colours_until_told_otherwise(opened, sche
     assert page.evaluate(colour) != ground
 
 
+def test_bars_stand_out_from_a_dark_ground(opened):
+    """WCAG 2.2, 1.4.11: a contrast of 3, by the colour itself or by its edge."""
+    page = opened(scans(2), scheme="dark")
+
+    contrast = page.evaluate("""() => {
+      const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
+        .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, v, at) => sum + v * [0.2126, 0.7152, 0.0722][at], 0);
+      const style = (query) => getComputedStyle(document.querySelector(query));
+      return (light(style(".bar").stroke) + 0.05) / (light(style(".frame").fill) + 0.05);
+    }""")
+
+    assert contrast > 3
+
+
 def test_ten_thousand_datasets_open_quickly_and_folded(opened):
     graph = scans(5000)
     started = time.monotonic()
