@@ -192,7 +192,7 @@ def test_a_group_says_how_many_of_it_are_incomplete(lab):
 def test_the_tree_colours_an_id_by_its_state(lab, status, colour):
     mfid = lab.derived("volume", "reconstruct", lab.raw("scan"), status=status)
 
-    assert f"{colour}└── {mfid}" in render_tree_rich(lab.graph).markup
+    assert f"[dim]└── {colour}[/dim]{mfid}[/" in render_tree_rich(lab.graph).markup
 
 
 def test_the_tree_of_a_cycle_ends():
