@@ -199,6 +199,18 @@ def test_the_page_follows_the_reader_s_colours_until_told_otherwise(opened, sche
     assert page.evaluate(colour) != ground
 
 
+def test_a_browser_that_cannot_unpack_the_page_says_so(chromium, tmp_path):
+    file = Path(tmp_path, "lineage.html")
+    file.write_text(render_html(scans(1)), encoding="utf-8")
+    page = chromium.new_page()
+    page.add_init_script("delete window.DecompressionStream")
+
+    page.goto(file.as_uri())
+
+    assert "too old to unpack" in page.locator("#status").inner_text()
+    page.close()
+
+
 def test_bars_stand_out_from_a_dark_ground(opened):
     """WCAG 2.2, 1.4.11: a contrast of 3, by the colour itself or by its edge."""
     page = opened(scans(2), scheme="dark")
