@@ -9,6 +9,7 @@ from typing import Any
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import derive_mfid, is_mfid, mfid_bytes
 from crucible_lineage.lineage import Finding, LineageGraph, check
+from crucible_lineage.lineage.checks import link_command
 from crucible_lineage.lineage.labels import short_id
 from crucible_lineage.lineage.model import DERIVED, PART
 from crucible_lineage.models import FileRecord
@@ -159,7 +160,7 @@ def _of_parents(evidence: Evidence, mfid: str, record: Record) -> Iterator[Findi
         elif edge is not None and edge.relationship != DERIVED:
             said = edge.relationship or "nothing"
             message = f"{name} was made from {short_id(parent)}, but the link between them says {said}"
-            command = f"crucible link {parent} {mfid} --relationship-type {DERIVED}"
+            command = link_command(parent, mfid)
             yield Finding("mismatch", "error", (parent, mfid), message, command)
 
 

@@ -47,6 +47,8 @@ ENDINGS = {"provn": "prov-n", "jsonl": "openlineage", "mermaid": "mmd", "gv": "d
 @click.argument("mfid", required=False)
 @crucible_options
 @click.option("--project", "projects", multiple=True, help="Show all datasets of this project.")
+@click.option("--measurement", metavar="NAME", help="With --project: only datasets of this measurement.")
+@click.option("--run", "run_id", metavar="ID", help="With --project: what this run made, and from what.")
 @click.option("--depth", type=click.IntRange(1), help="How many links to follow; all by default.")
 @click.option("--up", "direction", flag_value="up", help="Only what it comes from.")
 @click.option("--down", "direction", flag_value="down", help="Only what was made of it.")
@@ -64,6 +66,8 @@ def lineage_command(
     url: str | None,
     api_key: str | None,
     projects: tuple[str, ...],
+    measurement: str | None,
+    run_id: str | None,
     depth: int | None,
     direction: str | None,
     every: bool,
@@ -85,6 +89,8 @@ def lineage_command(
         raise InputError(
             f"--depth, --up, --down and --format {CRATE} go with the MFID of a dataset, not with --project"
         )
+    if mfid is not None and (measurement is not None or run_id is not None):
+        raise InputError("--measurement and --run go with --project, not with the MFID of a dataset")
     if (files or license_url) and chosen != CRATE:
         raise InputError("--files and --license go with --format ro-crate")
     if chosen == CRATE and output is None:
@@ -94,7 +100,7 @@ def lineage_command(
 
     with open_session(data, url, api_key) as session:
         if mfid is None:
-            graph = projects_to_share(session, projects)
+            graph = _chosen_part(projects_to_share(session, projects), measurement, run_id)
         else:
             graph = lineage_to_share(session, mfid, thumbnails=chosen in ("html", CRATE))
         way: Direction = "ancestors" if direction == "up" else "descendants" if direction == "down" else "both"
@@ -110,6 +116,18 @@ def lineage_command(
     else:
         write_picture(graph, mfid, output, chosen)
         click.echo(output)
+
+
+def _chosen_part(graph: LineageGraph, measurement: str | None, run_id: str | None) -> LineageGraph:
+    """What of a project's lineage was asked for. InputError if that is nothing."""
+    part = graph if run_id is None else graph.of_run(run_id)
+    part = part if measurement is None else part.of_measurement(measurement)
+    if len(part) == 0 and len(graph):
+        asked = " and ".join(
+            f"{what} {name!r}" for what, name in (("run", run_id), ("measurement", measurement)) if name is not None
+        )
+        raise InputError(f"show what is of {asked}: none of {len(graph)} datasets and samples is")
+    return part
 
 
 def write_picture(graph: LineageGraph, mfid: str | None, target: Path, kind: str) -> None:

@@ -13,7 +13,7 @@ from crucible_lineage.lineage.model import KNOWN_RELATIONSHIPS, MEASURED, PART
 from crucible_lineage.lineage.orphans import orphans
 from crucible_lineage.lineage.records import lists_all_used, provenance, recipe_digest, used_mfids
 
-__all__ = ["CHECKS", "SEVERITIES", "Finding", "check"]
+__all__ = ["CHECKS", "SEVERITIES", "Finding", "check", "link_command"]
 
 Severity = Literal["error", "warning", "notice"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the worst first
@@ -31,6 +31,11 @@ class Finding:
     ids: tuple[str, ...]
     message: str
     command: str = ""
+
+
+def link_command(parent: str, child: str) -> str:
+    """What links a child to its parent, or says of their link what it means."""
+    return f"crucible link -p {parent} -c {child} --relationship-type is_derived_from"
 
 
 def check(graph: LineageGraph) -> list[Finding]:
@@ -140,7 +145,7 @@ def unknown_relationships(graph: LineageGraph) -> Iterator[Finding]:
         if edge.relationship in KNOWN_RELATIONSHIPS:
             continue
         ends = f"the link from {graph.label(source)} to {graph.label(target)}"
-        command = f"crucible link {source} {target} --relationship-type is_derived_from"
+        command = link_command(source, target)
         if not edge.relationship:
             message = f"{ends} does not say what it means"
             yield Finding("unknown-relationship", "notice", (source, target), message, command)
@@ -210,7 +215,7 @@ def orphaned(graph: LineageGraph) -> Iterator[Finding | None]:
         )
         message = f"{graph.label(orphan.id)} looks derived ({orphan.reason}) and has no parent; {suggestion}"
         parents = tuple(parent for parent, _ in orphan.parents)
-        command = f"crucible link {parents[0]} {orphan.id} --relationship-type is_derived_from" if parents else ""
+        command = link_command(parents[0], orphan.id) if parents else ""
         yield Finding("orphan", "warning", (orphan.id, *parents), message, command)
 
 
@@ -273,5 +278,5 @@ def _is_hidden(graph: LineageGraph, mfid: str) -> bool:
 def _missing_link(graph: LineageGraph, parent: str, child: str, *, is_part: bool) -> Finding:
     so_now = "the link between them says is_part_of" if is_part else "there is no link between them"
     message = f"{graph.label(child)} was made from {graph.label(parent)}, but {so_now}"
-    command = f"crucible link {parent} {child} --relationship-type is_derived_from"
+    command = link_command(parent, child)
     return Finding("mismatch", "error", (parent, child), message, command)

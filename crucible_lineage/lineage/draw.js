@@ -43,6 +43,11 @@ function detailLine(node) {
   const kind = node.kind === "sample" ? node.data_type || "sample" : node.measurement || node.data_type;
   return [kind, node.step].filter(Boolean).join(" · ");
 }
+function detailLines(node) {
+  const line = detailLine(node);
+  if (textWidth(line, 10.5) <= 178 || !node.step) return [line];
+  return [detailLine({ ...node, step: "" }), node.step];
+}
 function stateOf(members) {
   const states = new Set(members.map((n) => nodes[n].state));
   return ["failed", "missing", "incomplete", "stale"].find((one) => states.has(one)) || nodes[members[0]].state;
@@ -53,7 +58,7 @@ function boxOf(members) {
   const group = members.length > 1;
   const what = `${members.length} × ${node.step || node.measurement || node.data_type || node.name}`;
   const name = group ? [ellipsised(what, 178, 13)] : wrapped(node.name, 178, 13);
-  const small = (group ? [node.step ? kindOfData(node) : "", `${node.name} …`] : [detailLine(node), namesNothing(node) ? "" : shortId(node.id)])
+  const small = (group ? [node.step ? kindOfData(node) : "", `${node.name} …`] : [...detailLines(node), namesNothing(node) ? "" : shortId(node.id)])
     .filter(Boolean).map((line) => ellipsised(line, 178, 10.5));
   const shownState = stateOf(members);
   const count = group ? `${members.filter((n) => nodes[n].state === shownState).length} ` : "";
@@ -97,7 +102,7 @@ function draw() {
   visible.forEach((number, at) => drawItem(number, at));
   highlight();
   const count = visible.reduce((sum, number) => sum + fold.items[number].members.length, 0);
-  byId("status").textContent = `${count} of ${nodes.length} shown in ${visible.length} boxes`;
+  byId("status").textContent = `${count} of ${nodes.length} shown in ${visible.length} ${visible.length === 1 ? "box" : "boxes"}`;
 }
 
 function drawEdge(edge, course) {
@@ -136,7 +141,7 @@ function drawItem(number, at) {
   if (box.group) make("rect", { ...shape, x: x + 4, y: y + 4 }, element);
   make("rect", { ...shape, x, y }, element);
   const colour = graph.colours[kindOfData(box.node)];
-  if (colour) make("rect", { x: x + 2, y: y + 4, width: 5, height: height - 8, rx: 2, fill: colour }, element);
+  if (colour) make("rect", { x: x + 2, y: y + 4, width: 5, height: height - 8, rx: 2, fill: colour, class: "bar" }, element);
   const left = x + (box.node.kind === "sample" ? 20 : 15);
   let baseline = y + 19;
   for (const line of box.name) {

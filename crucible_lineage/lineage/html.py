@@ -74,7 +74,7 @@ def render_html(
     graph: LineageGraph,
     focus: str | None = None,
     *,
-    heading: str = "Lineage",
+    heading: str = "",
     fold_beyond: int = FOLD_BEYOND,
     pages: str = "",
 ) -> str:
@@ -82,7 +82,8 @@ def render_html(
 
     Of each dataset it holds what its record holds: metadata, parameters, files with hashes, provenance, and the
     thumbnail if the record has one as a data URI under `thumbnail`. Who gets the file can read all of it. With `pages`,
-    the address of a dataset's own page up to its MFID, it links to those. `page_data` reads what it holds.
+    the address of a dataset's own page up to its MFID, it links to those. `page_data` reads what it holds. Without a
+    `heading` it is called by the focus.
     """
     script, style = _script(), _resource("page.css")
     names = public_ids(graph)
@@ -95,7 +96,7 @@ def render_html(
     )
     return _PAGE.format(
         policy=policy,
-        title=escape(plain(heading)),
+        title=escape(plain(heading) or (f"Lineage of {title(graph.node(focus))}" if focus else "Lineage")),
         style=style,
         data=_embedded(drawable | {"pages": pages, "details": details}),
         script=script,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 
 from crucible_lineage.lineage.model import Node
 
-__all__ = ["HIDDEN_NAME", "detail", "ellipsised", "group_title", "plain", "short_id", "text_width", "title", "wrapped"]
+__all__ = [
+    *("HIDDEN_NAME", "detail", "detail_lines", "ellipsised", "group_title", "plain", "short_id", "text_width", "title"),
+    "wrapped",
+]
 
 HIDDEN_NAME = "not visible to you"
 _NARROW = frozenset("iIjlft.,:;'|![](){}r -`\"")
@@ -32,6 +36,13 @@ def detail(node: Node) -> str:
         return ""
     kind = node.data_type or "sample" if node.kind == "sample" else node.measurement or node.data_type
     return plain(" · ".join(part for part in (kind, node.step) if part))
+
+
+def detail_lines(node: Node, width: float, size: float) -> list[str]:
+    """The detail on one line if it fits, else what kind of data it is and the step on a line each."""
+    if text_width(detail(node), size) <= width or not node.step:
+        return [detail(node)]
+    return [detail(replace(node, step="")), plain(node.step)]
 
 
 def group_title(nodes: Sequence[Node]) -> str:

@@ -11,6 +11,7 @@ function fit() {
   state.scale = Math.max(state.scale, 0.05);
   state.x = (room.width - width * state.scale) / 2;
   state.y = (room.height - height * state.scale) / 2;
+  state.fitted = true;
   move();
 }
 
@@ -21,6 +22,7 @@ function zoom(factor, x, y) {
   state.x = atX - ((atX - state.x) * scale) / state.scale;
   state.y = atY - ((atY - state.y) * scale) / state.scale;
   state.scale = scale;
+  state.fitted = false;
   move();
 }
 
@@ -47,6 +49,7 @@ picture.addEventListener("pointerdown", (event) => {
 picture.addEventListener("pointermove", (event) => {
   if (!drag) return;
   [state.x, state.y] = [event.clientX - drag[0], event.clientY - drag[1]];
+  state.fitted = false;
   move();
 });
 for (const over of ["pointerup", "pointercancel"]) picture.addEventListener(over, () => { drag = null; });
@@ -123,7 +126,7 @@ window.addEventListener("resize", fit);
 for (const [kind, colour] of Object.entries(graph.colours)) {
   const entry = element("span", "", "", byId("legend"));
   const patch = make("svg", { viewBox: "0 0 10 10" }, entry);
-  make("rect", { width: 10, height: 10, rx: 2, fill: colour }, patch);
+  make("rect", { width: 10, height: 10, rx: 2, fill: colour, class: "bar" }, patch);
   entry.append(kind);
 }
 reset();

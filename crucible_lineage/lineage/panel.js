@@ -6,8 +6,10 @@ function select(number) {
   const members = drawn.fold.items[number].members;
   state.selected = members[0];
   highlight();
+  const opens = panel.hidden;
   showPanel(members);
-  keepInSight(centreOf(members[0]));
+  if (opens && state.fitted) fit(); // it was all to be seen, and stays so beside the panel
+  else keepInSight(centreOf(members[0]));
 }
 
 function reveal(n) {
@@ -93,9 +95,11 @@ function showPanel(members) {
 }
 
 function closePanel() {
+  const closes = !panel.hidden;
   panel.hidden = true;
   state.selected = null;
   highlight();
+  if (closes && state.fitted) fit();
 }
 
 function showGroup(members) {

@@ -8,7 +8,17 @@ from xml.sax.saxutils import escape
 
 from crucible_lineage.lineage.appearance import OTHER_COLOUR, STATE_COLOURS, colours, kind_of_data
 from crucible_lineage.lineage.graph import Direction, LineageGraph
-from crucible_lineage.lineage.labels import detail, ellipsised, group_title, plain, short_id, text_width, title, wrapped
+from crucible_lineage.lineage.labels import (
+    detail,
+    detail_lines,
+    ellipsised,
+    group_title,
+    plain,
+    short_id,
+    text_width,
+    title,
+    wrapped,
+)
 from crucible_lineage.lineage.layout import Layout, Point, layout
 from crucible_lineage.lineage.model import DERIVED
 from crucible_lineage.lineage.view import FOLD_BEYOND, Item, view
@@ -68,7 +78,9 @@ def _box(item: Item) -> _Box:
         small = [kind_of_data(node) if node.step else "", f"{title(node)} …"]
     else:
         name = wrapped(title(node), _TEXT_WIDTH, _NAME_PX)
-        small = [detail(node)] if node.kind in ("hidden", "step") else [detail(node), plain(short_id(node.id))]
+        small = detail_lines(node, _TEXT_WIDTH, _SMALL_PX)
+        if node.kind not in ("hidden", "step"):
+            small.append(plain(short_id(node.id)))
     small.append(item.state_said.upper())
     small = [ellipsised(plain(line), _TEXT_WIDTH, _SMALL_PX) for line in small if line]
     widest = max([text_width(line, _NAME_PX) for line in name] + [text_width(line, _SMALL_PX) for line in small])

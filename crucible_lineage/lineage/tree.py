@@ -54,7 +54,7 @@ def render_tree(
     `ascii_only` draws for terminals that have no line characters; names stay as they are.
     """
     lines = _lines(graph, focus, depth, direction, fold_beyond, ascii_only)
-    return "\n".join(" ".join(part for part in _texts(line) if part).rstrip() for line in lines)
+    return "\n".join((line.branch + " ".join(part for part in _texts(line) if part)).rstrip() for line in lines)
 
 
 def render_tree_rich(
@@ -73,13 +73,14 @@ def render_tree_rich(
     for line in _lines(graph, focus, depth, direction, fold_beyond, ascii_only):
         parts = zip(_texts(line), _styles(line), strict=True)
         shown.append_text(Text("\n" if shown else ""))
+        shown.append(line.branch, style="dim")
         shown.append_text(Text(" ").join(Text(part, style=style) for part, style in parts if part))
     return shown
 
 
 def _texts(line: _Line) -> tuple[str, ...]:
     state = f"[{line.state_said}]" if line.state_said else ""
-    return (line.branch + (line.mfid or line.name), line.name if line.mfid else "", line.detail, state, line.mark)
+    return (line.mfid or line.name, line.name if line.mfid else "", line.detail, state, line.mark)
 
 
 def _styles(line: _Line) -> tuple[str, ...]:

@@ -40,8 +40,7 @@ def lineage_html(reader: Reader) -> Response:
     mfid = reader.mfid
     kept = _kept(reader, mfid, "html")
     graph = _whole(reader, mfid, pictures=True)
-    heading = f"Lineage of {graph.node(mfid).name or mfid}"
-    page = render_html(graph, mfid, heading=heading, pages="" if kept else "/datasets/")
+    page = render_html(graph, mfid, pages="" if kept else "/datasets/")
     headers = {"Content-Security-Policy": FRAMED, "X-Frame-Options": "SAMEORIGIN", **kept}
     return Response(page, media_type="text/html", headers=headers)
 

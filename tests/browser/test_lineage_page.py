@@ -122,6 +122,20 @@ def test_a_click_tells_all_about_a_dataset_and_lights_the_way_to_its_roots(opene
     assert page.locator(".edge.on").count() == 1
 
 
+def test_what_was_all_in_sight_stays_so_beside_the_panel(opened):
+    page = opened(scans(1))
+    in_sight = """() => [...document.querySelectorAll(".item .frame")].every((frame) => {
+        const [box, room] = [frame, picture].map((element) => element.getBoundingClientRect());
+        return box.left >= room.left && box.right <= room.right; })"""
+
+    page.locator('[data-id="evil"]').click()
+
+    assert page.locator("#panel").is_visible()
+    assert page.evaluate(in_sight)
+    page.keyboard.press("Escape")
+    assert page.evaluate(in_sight)
+
+
 def test_a_name_with_markup_is_shown_and_not_run(opened):
     page = opened(scans(2))
 
@@ -183,6 +197,33 @@ def test_the_page_follows_the_reader_s_colours_until_told_otherwise(opened, sche
     assert page.evaluate(colour) == ground
     page.locator("#theme").click()
     assert page.evaluate(colour) != ground
+
+
+def test_a_browser_that_cannot_unpack_the_page_says_so(chromium, tmp_path):
+    file = Path(tmp_path, "lineage.html")
+    file.write_text(render_html(scans(1)), encoding="utf-8")
+    page = chromium.new_page()
+    page.add_init_script("delete window.DecompressionStream")
+
+    page.goto(file.as_uri())
+
+    assert "too old to unpack" in page.locator("#status").inner_text()
+    page.close()
+
+
+def test_bars_stand_out_from_a_dark_ground(opened):
+    """WCAG 2.2, 1.4.11: a contrast of 3, by the colour itself or by its edge."""
+    page = opened(scans(2), scheme="dark")
+
+    contrast = page.evaluate("""() => {
+      const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
+        .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, v, at) => sum + v * [0.2126, 0.7152, 0.0722][at], 0);
+      const style = (query) => getComputedStyle(document.querySelector(query));
+      return (light(style(".bar").stroke) + 0.05) / (light(style(".frame").fill) + 0.05);
+    }""")
+
+    assert contrast > 3
 
 
 def test_ten_thousand_datasets_open_quickly_and_folded(opened):

@@ -86,7 +86,7 @@ def test_a_used_parent_without_link_and_a_linked_one_that_was_not_used_are_misma
 
     missing, surplus = found(lab.graph, "mismatch")
 
-    assert missing.command == f"crucible link {used} {fixed} --relationship-type is_derived_from"
+    assert missing.command == f"crucible link -p {used} -c {fixed} --relationship-type is_derived_from"
     assert surplus.command == f"crucible unlink {linked} {fixed}"
 
 
@@ -237,7 +237,7 @@ def test_a_derived_dataset_with_links_taken_away_is_an_orphan_of_what_it_used(la
     [finding] = found(lab.graph, "orphan")
 
     assert finding.ids == (fixed, scan)
-    assert finding.command == f"crucible link {scan} {fixed} --relationship-type is_derived_from"
+    assert finding.command == f"crucible link -p {scan} -c {fixed} --relationship-type is_derived_from"
 
 
 def test_a_derived_dataset_that_is_only_part_of_a_run_is_an_orphan_and_a_part_of_a_file_taken_apart_is_none(lab):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,9 +49,35 @@ def test_a_link_taken_away_is_found_by_dataset_and_by_project_and_its_command_me
     for found in check_dataset(records.session, fixed), check_projects(records.session, ["demo"]):
         assert kinds(found) == [("mismatch", (scan, fixed)), ("orphan", (fixed, scan))]
         assert not found.ok
-    words = found.findings[0].command.split()
-    assert words[:2] == ["crucible", "link"]
-    records.client.datasets.link_parent_child(words[2], words[3], words[5])
+    assert run_by_the_official_client(records, found.findings[0].command) == 0
+    assert check_projects(records.session, ["demo"]).findings == ()
+
+
+def run_by_the_official_client(records, command):
+    """The exit code of a command line of `crucible`, as one would type it."""
+    program, *words = command.split()
+    assert program == "crucible"
+    key = (records.session.settings.data / "crucible" / "api_key").read_text().strip()
+    where = {"CRUCIBLE_API_URL": records.client.api_url, "CRUCIBLE_API_KEY": key}
+    line = [str(Path(sys.executable).with_name("crucible")), *words]
+    return subprocess.run(line, env=os.environ | where, stdin=subprocess.DEVNULL, capture_output=True).returncode
+
+
+def test_every_command_that_a_finding_prints_is_one_that_the_official_client_runs(lab, records):
+    scan, other = lab.raw("scan"), lab.raw("other scan")
+    lab.derived("corrected", "correct", scan, links=[])
+    lab.derived("volume", "reconstruct", scan)
+    lab.records[lab.derived("twin", "reconstruct", scan)]["links"] = []
+    lab.raw("other scan (calibrated)", links=[lab._link(other, "source", None)])
+    records.hold(lab)
+    volume = next(mfid for mfid, record in lab.records.items() if record.get("dataset_name") == "volume")
+    records.client.datasets.link_parent_child(other, volume, "is_derived_from")
+
+    found = check_projects(records.session, ["demo"]).findings
+
+    assert {"mismatch", "orphan", "unknown-relationship"} <= {finding.check for finding in found}
+    for command in dict.fromkeys(finding.command for finding in found):
+        assert run_by_the_official_client(records, command) == 0, command
     assert check_projects(records.session, ["demo"]).findings == ()
 
 
@@ -241,7 +270,7 @@ def test_check_prints_findings_with_ids_and_the_command_that_mends(damaged, data
     for ran in ask("check", fixed, "--data", data), ask("check", "--project", "demo", "--data", data):
         assert ran.exit_code == 1, ran.stderr
         assert f"error: mismatch: {scan} {fixed}" in ran.stdout
-        assert f"way out: crucible link {scan} {fixed} --relationship-type is_derived_from" in ran.stdout
+        assert f"way out: crucible link -p {scan} -c {fixed} --relationship-type is_derived_from" in ran.stdout
         assert "\x1b" not in ran.stdout
     spoken = json.loads(ask("check", fixed, "--json", "--data", data).stdout)
     assert [f["class"] for f in spoken["lineages"][fixed]["findings"]] == ["mismatch", "orphan"]
@@ -306,3 +335,22 @@ def test_a_long_tree_folds_siblings_and_lists_them_when_asked(lab, records, data
     assert ask("lineage", "--project", "demo", "--up", "--data", data).exit_code == 2
     assert ask("lineage", scan, "--project", "demo", "--data", data).exit_code == 2
     assert ask("lineage", "--project", "demo", "--format", "csv", "--data", data).stdout.count("is_derived_from") == 50
+
+
+def test_a_project_is_shown_by_measurement_or_by_run(lab, records, data, ask):
+    scan, dark = lab.raw("scan"), lab.raw("dark", "dark field")
+    activity = {"step": "correct", "function": "lab:correct", "run": {"engine": "local", "run_id": "run-7"}}
+    fixed = lab.derived("corrected", "correct", scan, activity=activity)
+    lab.derived("volume", "reconstruct", fixed)
+    records.hold(lab)
+
+    def show(*arguments):
+        return ask("lineage", *arguments, "--data", data)
+
+    assert dark in show("--project", "demo", "--measurement", "dark field").stdout
+    assert scan not in show("--project", "demo", "--measurement", "dark field").stdout
+    of_run = show("--project", "demo", "--run", "run-7").stdout
+    assert [line.split("── ")[-1].split()[0] for line in of_run.splitlines()] == [scan, fixed]
+    nothing = show("--project", "demo", "--run", "run-8")
+    assert (nothing.exit_code, "run 'run-8'" in nothing.stderr) == (2, True)
+    assert show(scan, "--run", "run-7").exit_code == 2

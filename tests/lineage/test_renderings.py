@@ -164,6 +164,18 @@ def test_the_tree_can_do_without_line_characters(lab):
     assert render_tree(lab.graph, ascii_only=True).splitlines()[1].startswith(f"`-- {fixed}")
 
 
+def test_a_long_step_has_a_line_of_its_own_and_is_not_cut():
+    node = Node("a", name="a", measurement="Raman Spectroscopy", step="subtract_the_background")
+
+    assert ">subtract_the_background<" in render_svg(LineageGraph([node]))
+
+
+def test_a_page_is_called_by_what_it_is_about():
+    page = render_html(LineageGraph([Node("a", name="bands <b>")]), "a")
+
+    assert "<title>Lineage of bands &lt;b&gt;</title>" in page
+
+
 def test_a_group_says_how_many_of_it_are_incomplete(lab):
     scan = lab.raw("scan")
     for n in range(6):
@@ -180,7 +192,7 @@ def test_a_group_says_how_many_of_it_are_incomplete(lab):
 def test_the_tree_colours_an_id_by_its_state(lab, status, colour):
     mfid = lab.derived("volume", "reconstruct", lab.raw("scan"), status=status)
 
-    assert f"{colour}└── {mfid}" in render_tree_rich(lab.graph).markup
+    assert f"[dim]└── {colour}[/dim]{mfid}[/" in render_tree_rich(lab.graph).markup
 
 
 def test_the_tree_of_a_cycle_ends():

@@ -161,7 +161,7 @@ def test_running_again_restores_a_dataset_that_is_gone(made: Any, lab: Any) -> N
 def test_linking_as_the_finding_says_restores_a_link(made: Any) -> None:
     made.session.client.datasets.unlink(made.first, made.scaled)
     (finding,) = verify_project(made.session, "lab").findings
-    assert finding.command == f"crucible link {made.first} {made.scaled} --relationship-type is_derived_from"
+    assert finding.command == f"crucible link -p {made.first} -c {made.scaled} --relationship-type is_derived_from"
     made.session.client.datasets.link_parent_child(made.first, made.scaled, relationship_type="is_derived_from")
     assert made.findings() == set()
 
@@ -177,7 +177,9 @@ def test_findings_end_with_code_1_and_are_printed_with_class_id_and_way_out(made
     ran = command("verify", made.total, "--data", made.session.settings.data)
     assert ran.returncode == 1
     assert f"error: mismatch: {made.first} {made.scaled}\n" in ran.stdout
-    assert f"  way out: crucible link {made.first} {made.scaled} --relationship-type is_derived_from\n" in ran.stdout
+    assert (
+        f"  way out: crucible link -p {made.first} -c {made.scaled} --relationship-type is_derived_from\n" in ran.stdout
+    )
 
 
 def test_findings_are_printed_as_json(made: Any, command: Any) -> None:
