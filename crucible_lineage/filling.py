@@ -100,17 +100,17 @@ def fill(client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes |
     put.theirs |= {entry["name"]: bool(entry.get("preview")) for entry in (held.found or {}).get("generated", ())}
     if held.found is not None:  # before the files, which then are looked at one by one
         _start_over(client, new, held)
-    with tempfile.TemporaryDirectory() as folder:
-        files = [*new.files, *_attached_file(Path(folder), attached)]
-        uploaded = [_upload(client, held, file, put) for file in files]
-    requests = _request_ingestion(client, held, new, uploaded) if new.ingest else []
-    for keyword in new.keywords:  # while the files are read
+    for keyword in new.keywords:
         client.datasets.add_keyword(mfid, keyword)
     for parent in dict.fromkeys(new.parents):
         client.datasets.link_parent_child(parent, mfid, relationship_type="is_derived_from")
     for sample in dict.fromkeys(new.samples):
         client.datasets.add_sample(mfid, sample)
-    preview = next((file for file in new.files if file.ref.preview), None)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [*new.files, *_attached_file(Path(folder), attached)]
+        uploaded = [_upload(client, held, file, put) for file in files]
+    requests = _request_ingestion(client, held, new, uploaded) if new.ingest else []
+    preview = next((file for file in new.files if file.ref.preview), None)  # sent while the files are ingested
     if preview is not None:
         _show(client, held, preview, put)
     for request in requests:  # that one fails does not make the data less whole

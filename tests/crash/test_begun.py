@@ -56,15 +56,15 @@ def cut_short(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     @contextmanager
     def losing(name: str) -> Iterator[None]:
-        really = filling._ingest
+        really = filling._request_ingestion
 
-        def ingest(client: Any, held: Any, new: Any, uploaded: Any) -> None:
+        def ingest(client: Any, held: Any, new: Any, uploaded: Any) -> Any:
             if name in new.name:
                 raise UnreachableError("no answer")
-            really(client, held, new, uploaded)
+            return really(client, held, new, uploaded)
 
         with monkeypatch.context() as broken:
-            broken.setattr(filling, "_ingest", ingest)
+            broken.setattr(filling, "_request_ingestion", ingest)
             yield
 
     return losing

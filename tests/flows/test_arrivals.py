@@ -200,7 +200,7 @@ def test_a_registration_that_was_cut_short_is_finished(
     list(folder.look())
     clock.now += 11
     with monkeypatch.context() as broken:
-        broken.setattr(filling, "_ingest", lose)
+        broken.setattr(filling, "_request_ingestion", lose)
         (arrival,) = folder.look()
     assert arrival.error == "no answer; it is tried again"
     (half,) = datasets(session)

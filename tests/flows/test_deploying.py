@@ -87,7 +87,8 @@ def test_every_kind_of_schedule_is_deployed_in_its_time_zone(
     assert found[0] == {"cron": "30 2 * * MON-FRI", "timezone": "America/Los_Angeles", "day_or": True}
     assert (found[1]["interval"], found[1]["timezone"]) == (900, "Europe/Berlin")
     assert found[1]["anchor_date"].startswith("2020-01-01T00:00:00"), "deploying again does not move the ticks"
-    assert (found[2]["rrule"], found[2]["timezone"]) == ("FREQ=WEEKLY;BYDAY=SU", "Asia/Tokyo")
+    assert found[2]["rrule"].endswith("FREQ=WEEKLY;BYDAY=SU"), "with the day from which Prefect counts before it"
+    assert found[2]["timezone"] == "Asia/Tokyo"
     assert crucible_lineage("deploy", *paths, "--remove").stdout.count(": removed (run-pipeline)") == 3
 
 
@@ -169,7 +170,8 @@ def test_a_file_that_arrives_becomes_an_event_that_starts_a_run_that_registers_t
     told = crucible_lineage(*watch)
     assert told.returncode == 0, told.stderr
     assert "told crucible.dataset.created" in told.stdout
-    assert "told crucible.dataset.created" not in crucible_lineage(*watch).stdout, "each is told once"
+    again = crucible_lineage(*watch).stdout.splitlines()[1:]  # of the result, if it is there already
+    assert not set(again) & set(told.stdout.splitlines()[1:]), "each is told once"
     eventually(lambda: [run["state_type"] for run in prefect.runs(deployment["id"], "AUTOMATION")] == ["COMPLETED"])
     assert list(results().values()) == [[3]]
     (step,) = eventually(
