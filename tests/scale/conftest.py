@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
+TOKEN = secrets.token_hex(32)
 STEPS = """
 import os, threading, time
 from pathlib import Path
@@ -87,14 +89,27 @@ def metadata_of() -> Callable[[Path, dict[str, dict[str, str]]], dict[str, dict[
 InPrefect = Callable[..., Any]
 
 
+@pytest.fixture(autouse=True)
+def ray_access(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The token of Ray's clusters. Without one, Ray takes that of this user's home, or leaves a new one there."""
+    access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    for name, value in access.items():
+        monkeypatch.setenv(name, value)
+    return access
+
+
 @pytest.fixture
-def in_prefect(prefect_server: Any) -> InPrefect:
+def in_prefect(prefect_server: Any, ray_access: dict[str, str]) -> InPrefect:
     """Runs code in a process of its own on the Prefect server, and gives the JSON that it prints last."""
 
     def run(code: str, *arguments: object, **environment: str) -> Any:
         command = [sys.executable, "-c", code, *map(str, arguments)]
         ran = subprocess.run(
-            command, env={**prefect_server.environment, **environment}, capture_output=True, text=True, timeout=240
+            command,
+            env={**prefect_server.environment, **ray_access, **environment},
+            capture_output=True,
+            text=True,
+            timeout=240,
         )
         assert ran.returncode == 0, ran.stderr
         return json.loads(ran.stdout.splitlines()[-1])

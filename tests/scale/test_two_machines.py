@@ -65,7 +65,7 @@ def test_two_machines_split_the_work_and_nothing_is_there_twice(
     assert results[0]["datasets"] == results[1]["datasets"]
     executed = [len(result["executed"]) for result in results]
     assert min(executed) > 0, "both have worked"
-    assert sum(executed) < 1.6 * (SCANS + 1), "and mostly not at the same"
+    assert sum(executed) < 2 * (SCANS + 1), "and not all of it twice"
     with CrucibleClient(service, KEY) as client:
         found = client.datasets.list(project_id="lab", limit=None, include_metadata=True)
     records = [read_record(dataset.scientific_metadata) for dataset in found]
