@@ -16,7 +16,7 @@ __all__ = ["THREADS", "requesting", "task_runner"]
 
 # What steps run on if nothing else is said: as many threads as the local engine has. Prefect's own default is one for
 # each step, however many are ready: then two machines would begin all of them at once, and make each twice.
-THREADS = ThreadPoolTaskRunner(max_workers=min(8, (os.cpu_count() or 1) + 2))
+THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=min(8, (os.cpu_count() or 1) + 2))
 
 # A cluster's library takes a second or two to import, and is there only with its extra.
 

@@ -19,7 +19,7 @@ import pytest
 
 from crucible_lineage.provenance import is_complete, read_record
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "12"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "8"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 DEPLOYED = ("process-new/soak-new", "run-pipeline/soak-files")
 MOST_RUNS = 8  # until a pipeline is at rest: each of two machines fails three times with what is no number
@@ -42,20 +42,21 @@ class Chaos:
 
     def go_on(self, seconds: float) -> None:
         end = time.monotonic() + seconds
+        for where in self.measured:
+            self.measure(where)
         next_arrival = next_fault = time.monotonic() + 3
         while (now := time.monotonic()) < end:
             self.site.look_after()
             if now >= next_arrival:
-                self.measure()
+                self.measure(self.dice.choice(["inbox", "inbox", "scans"]))
                 next_arrival = now + self.dice.uniform(2, 6)
             if now >= next_fault:
                 self.break_something()
                 next_fault = now + self.dice.uniform(4, 16)
             time.sleep(0.2)
 
-    def measure(self) -> None:
+    def measure(self, where: str) -> None:
         """A file is written into the inbox bit by bit, or stands among the scans at once. The third is no number."""
-        where = self.dice.choice(["inbox", "inbox", "scans"])
         texts = self.measured[where]
         number = len(texts) + (1000 if where == "scans" else 0)
         text = "no number" if (where, number) == ("inbox", 2) else f"{number}.{self.dice.randrange(10**6)}"
