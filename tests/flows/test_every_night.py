@@ -1,15 +1,17 @@
-"""The README's commands for a nightly run, as they stand there, on a server that is running already."""
+"""The README's five commands for a nightly run, as they stand there; only the port is another one."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from crucible_lineage.session import Session
@@ -23,38 +25,73 @@ MODULES = {"prefect": "prefect", "crucible-lineage": "crucible_lineage"}
 def commands() -> list[list[str]]:
     section = README.partition("## Every night")[2].partition("\n## ")[0]
     (block,) = re.findall(r"```console\n(.*?)```", section, re.DOTALL)
-    return [shlex.split(line.removeprefix("$ ")) for line in block.splitlines()]
+    return [shlex.split(line.removeprefix("$ "), comments=True) for line in block.splitlines()]
+
+
+@pytest.fixture
+def port() -> int:
+    """A free one, should somebody have a Prefect server at its usual port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the worker is ended by a signal")
 def test_its_five_commands_let_the_pipeline_run_by_itself(
-    lab: Any, data: Path, prefect: Any, tmp_path: Path, eventually: Any
+    lab: Any, data: Path, port: int, tmp_path: Path, eventually: Any
 ) -> None:
     server, configure, *others, worker = commands()
-    assert (len(others) + 3, server) == (5, ["prefect", "server", "start", "--background"])
+    assert len(others) + 3 == 5
     lab.declare(lab.pipeline.read_text() + 'schedule: {cron: "0 2 * * *", timezone: America/Los_Angeles}\n')
-    environment = {key: value for key, value in prefect.environment.items() if key != "PREFECT_API_URL"}
-    environment |= {"PREFECT_HOME": str(tmp_path / "home"), "CRUCIBLE_LINEAGE_DATA": str(data)}
+    url = f"http://127.0.0.1:{port}/api"
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(tmp_path / "home"),
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "DO_NOT_TRACK": "1",
+        "CRUCIBLE_LINEAGE_DATA": str(data),
+    }
+    environment.pop("PREFECT_API_URL", None)
+    output = tmp_path / "output.txt"
 
-    def start(command: list[str], **more: Any) -> Any:
+    def start(command: list[str]) -> subprocess.Popen[bytes]:
         line = [sys.executable, "-m", MODULES[command[0]], *command[1:]]
-        return subprocess.Popen(line, env=environment, cwd=lab.folder, stdout=subprocess.PIPE, text=True, **more)
+        with output.open("wb") as log:  # not a pipe, which the server in the background would keep open
+            return subprocess.Popen(line, env=environment, cwd=lab.folder, stdout=log, stderr=subprocess.STDOUT)
 
-    address = [part.replace("http://127.0.0.1:4200/api", prefect.url) for part in configure]
-    for command in (address, *others):
+    def run(command: list[str]) -> str:
         running = start(command)
-        said, _ = running.communicate(timeout=300)
-        assert running.returncode == 0, said
-    assert "runs cron 0 2 * * * (America/Los_Angeles)" in said
-    (now,) = re.findall(r"run one now: (.*)", said)
-    working = start(worker, stderr=subprocess.STDOUT)
+        assert running.wait(300) == 0, output.read_text()
+        return output.read_text()
+
+    def completed() -> bool:
+        asked = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
+        return bool(httpx.post(f"{url}/flow_runs/filter", json=asked, timeout=60).json())
+
     try:
-        asked = start(shlex.split(now))
-        asked.communicate(timeout=300)
-        (deployment,) = prefect.deployments("counting")
-        eventually(lambda: any(run["state_type"] == "COMPLETED" for run in prefect.runs(deployment["id"])), 300)
+        run(server)
+        run([part.replace("http://127.0.0.1:4200/api", url) for part in configure])
+        eventually(lambda: answers(f"{url}/health"))
+        said = [run(command) for command in others][-1]
+        assert "runs cron 0 2 * * * (America/Los_Angeles)" in said
+        (now,) = re.findall(r"run one now: (.*)", said)
+        run(shlex.split(now))  # instead of waiting for the night
+        working = start(worker)
+        try:
+            eventually(completed, 300)
+        finally:
+            working.terminate()
+            working.wait(180)
     finally:
-        working.terminate()
-        working.communicate(timeout=180)
+        run(["prefect", "server", "stop"])
     with Session(Settings(data)) as session:
         assert session.client.datasets.count(project_id="lab") == 4
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False

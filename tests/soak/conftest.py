@@ -163,7 +163,7 @@ class Site:
         self.folder, self.lab = folder, lab
         self.inbox, self.scans = folder / "inbox", lab.folder / "scans"
         for place in (self.inbox, self.scans):
-            place.mkdir()
+            place.mkdir(exist_ok=True)
         lab.file(f"{lab.module}.py", STEPS)
         self.declared = {"new": lab.declare(NEW, "new.yaml"), "files": lab.declare(FILES, "files.yaml")}
         ports = free_port(), free_port()
@@ -195,7 +195,7 @@ class Site:
     def _part(self, name: str, *command: str) -> Part:
         """Each with a home of its own."""
         home = self.folder / name
-        home.mkdir()
+        home.mkdir(exist_ok=True)
         own = {"HOME": str(home), "PREFECT_HOME": str(home / "prefect"), "CRUCIBLE_LINEAGE_DATA": str(home / "data")}
         return Part(name, command, {**self.common, **own}, home)
 
@@ -219,7 +219,12 @@ class Site:
         return CrucibleClient(self.url, KEY)
 
     def prefect(self, method: str, path: str, body: Any = None) -> Any:
-        answer = httpx.request(method, f"{self.prefect_url}/{path}", json=body, timeout=60)
+        """The answer of Prefect, which on SQLite may be too busy at first; its own client asks again, too."""
+        for _ in range(60):
+            answer = httpx.request(method, f"{self.prefect_url}/{path}", json=body, timeout=60)
+            if answer.status_code != 503:
+                break
+            time.sleep(1)
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 

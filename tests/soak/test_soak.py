@@ -19,7 +19,7 @@ import pytest
 
 from crucible_lineage.provenance import is_complete, read_record
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "12"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "8"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 DEPLOYED = ("process-new/soak-new", "run-pipeline/soak-files")
 MOST_RUNS = 8  # until a pipeline is at rest: each of two machines fails three times with what is no number
@@ -42,20 +42,21 @@ class Chaos:
 
     def go_on(self, seconds: float) -> None:
         end = time.monotonic() + seconds
+        for where in self.measured:
+            self.measure(where)
         next_arrival = next_fault = time.monotonic() + 3
         while (now := time.monotonic()) < end:
             self.site.look_after()
             if now >= next_arrival:
-                self.measure()
+                self.measure(self.dice.choice(["inbox", "inbox", "scans"]))
                 next_arrival = now + self.dice.uniform(2, 6)
             if now >= next_fault:
                 self.break_something()
                 next_fault = now + self.dice.uniform(4, 16)
             time.sleep(0.2)
 
-    def measure(self) -> None:
+    def measure(self, where: str) -> None:
         """A file is written into the inbox bit by bit, or stands among the scans at once. The third is no number."""
-        where = self.dice.choice(["inbox", "inbox", "scans"])
         texts = self.measured[where]
         number = len(texts) + (1000 if where == "scans" else 0)
         text = "no number" if (where, number) == ("inbox", 2) else f"{number}.{self.dice.randrange(10**6)}"
@@ -119,6 +120,36 @@ def registered(site: Any) -> int:
     return sum(is_complete(read_record(dataset.scientific_metadata)) for dataset in found)
 
 
+def require_all_once(site: Any, measured: dict[str, list[str]]) -> None:
+    """`verify` is clean, and of all that was measured there is each result, once."""
+    ways_out = [finding["command"] for finding in findings(site) if finding["class"] == "incomplete"]
+    for command in ways_out:  # a total that was begun when there were fewer scans; no later run comes by it again
+        print(command, flush=True)
+        assert site.command(*command.split()[1:]).returncode == 0, command
+    assert findings(site) == []
+    with site.client() as client:
+        found = client.datasets.list(project_id="lab", limit=None, include_metadata=True)
+        raw_files = [file for file in client.files.list() if file.filename.split(".")[0].isdigit()]
+    made: Counter[tuple[str, tuple[str, ...]]] = Counter()
+    values: dict[str, list[float]] = {"scaled": [], "halved": [], "total": []}
+    for dataset in found:
+        metadata = dataset.scientific_metadata or {}
+        record = read_record(metadata)
+        assert record is not None
+        if record.get("step"):
+            made[record["step"], tuple(sorted(entry["mfid"] for entry in record["used"]))] += 1
+            values[record["step"]].append(metadata["value"])
+    assert max(made.values()) == 1, "nothing is there twice"
+    assert sorted(Counter(file.sha256_hash for file in raw_files).values()) == [1] * len(raw_files)
+    inbox = [float(text) for text in measured["inbox"] if text != "no number"]
+    scans = [float(text) for text in measured["scans"]]
+    assert len(raw_files) == len(measured["inbox"]) + len(scans)
+    assert sorted(values["halved"]) == sorted(inbox), "nothing is missing"
+    assert sorted(values["scaled"]) == sorted([2 * value for value in inbox] + [3 * value for value in scans])
+    if scans:
+        assert max(values["total"]) == pytest.approx(3 * sum(scans))
+
+
 def findings(site: Any) -> list[Any]:
     """What `verify` has to say of the project, bytes included."""
     verified = site.command("verify", "--project", "lab", "--bytes", "--json")
@@ -142,30 +173,4 @@ def test_whatever_dies_nothing_is_lost_and_nothing_is_there_twice(site: Any) -> 
     print(f"{dict(chaos.happened)}; measured { ({name: len(t) for name, t in chaos.measured.items()}) }", flush=True)
     print(f"ended by themselves: { ({part.name: part.deaths for part in site.parts}) }", flush=True)
     print(f"flow runs: {dict(Counter(run['state_name'] for run in site.runs()))}", flush=True)
-
-    ways_out = [finding["command"] for finding in findings(site) if finding["class"] == "incomplete"]
-    for command in ways_out:  # a total that was begun when there were fewer scans; no later run comes by it again
-        print(command, flush=True)
-        assert site.command(*command.split()[1:]).returncode == 0, command
-    assert findings(site) == []
-    with site.client() as client:
-        found = client.datasets.list(project_id="lab", limit=None, include_metadata=True)
-        raw_files = [file for file in client.files.list() if file.filename.split(".")[0].isdigit()]
-    made: Counter[tuple[str, tuple[str, ...]]] = Counter()
-    values: dict[str, list[float]] = {"scaled": [], "halved": [], "total": []}
-    for dataset in found:
-        metadata = dataset.scientific_metadata or {}
-        record = read_record(metadata)
-        assert record is not None
-        if record.get("step"):
-            made[record["step"], tuple(sorted(entry["mfid"] for entry in record["used"]))] += 1
-            values[record["step"]].append(metadata["value"])
-    assert max(made.values()) == 1, "nothing is there twice"
-    assert sorted(Counter(file.sha256_hash for file in raw_files).values()) == [1] * len(raw_files)
-    inbox = [float(text) for text in chaos.measured["inbox"] if text != "no number"]
-    scans = [float(text) for text in chaos.measured["scans"]]
-    assert len(raw_files) == len(chaos.measured["inbox"]) + len(scans)
-    assert sorted(values["halved"]) == sorted(inbox), "nothing is missing"
-    assert sorted(values["scaled"]) == sorted([2 * value for value in inbox] + [3 * value for value in scans])
-    if scans:
-        assert max(values["total"]) == pytest.approx(3 * sum(scans))
+    require_all_once(site, chaos.measured)
