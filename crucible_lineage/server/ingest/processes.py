@@ -80,6 +80,9 @@ class _ForkServer:
             env=surroundings,
             start_new_session=True,
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._errands, self._told = self._process.stdin, self._process.stdout
 
     def serves(self, surroundings: Mapping[str, str]) -> bool:
         """Whether it lives, and was started with just this environment."""
@@ -88,26 +91,22 @@ class _ForkServer:
     def fork(self, folder: Path) -> Running:
         """A child with this errand. If this interpreter is dead, so is the child."""
         with suppress(OSError):
-            self._stdin.write(os.fsencode(folder) + b"\0")
-            self._stdin.flush()
+            self._errands.write(os.fsencode(folder) + b"\0")
+            self._errands.flush()
         return _Forked(self, self.number())
 
     def number(self) -> int | None:
         """What it says next: a child's process id, then its exit code. None once it is dead."""
-        line = self._process.stdout.readline()  # type: ignore[union-attr]
+        line = self._told.readline()
         return int(line) if line.strip() else None
 
     def end(self) -> None:
         """It is gone, and so is the child in hand, which reads the same input."""
         with suppress(OSError):
-            self._stdin.close()
+            self._errands.close()
         self._process.kill()
         self._process.wait()
-        self._process.stdout.close()  # type: ignore[union-attr]
-
-    @property
-    def _stdin(self) -> subprocess._InputStream:  # type: ignore[name-defined]
-        return self._process.stdin
+        self._told.close()
 
 
 class _Forked:
