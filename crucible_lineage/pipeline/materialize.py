@@ -88,10 +88,8 @@ def _execute(
     made = [  # all outputs are looked at before the first is registered
         MadeOutput(output, mfids[output], recipe, metadata[output], files[output]) for output, recipe in recipes.items()
     ]
-    registered = {
-        output.output: register_output(session.client, new_dataset(job, output, activity, session.agent))
-        for output in made
-    }
+    new = {output.output: new_dataset(job, output, activity, session.agent) for output in made}
+    registered = {output: register_output(session.client, dataset, session.machine) for output, dataset in new.items()}
     for file in (file for output in made for file in output.files):  # what comes next reads them from there
         with suppress(FileChangedError):  # by what the step left running; what was registered are the bytes it had
             session.cache.take(file.path, file.checksums)

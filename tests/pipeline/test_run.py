@@ -93,6 +93,15 @@ def test_a_changed_input_file_is_a_new_dataset(lab: Any, session: Session) -> No
     assert second.inputs["second"] != first.inputs["second"]
 
 
+def test_what_a_killed_run_leaves_is_known_as_of_this_data_folder(lab: Any, session: Session) -> None:
+    """So that the next run from there finishes it at once, and does not wait to see if another machine goes on."""
+    result = run(lab.pipeline, session)
+    for mfid in (result.inputs["first"][0], result.datasets["scaled"]["out"]):
+        record = read_record(session.client.datasets.get(mfid, include_metadata=True).scientific_metadata)
+        assert record is not None
+        assert record["registrar"].startswith(f"{session.machine}-")
+
+
 def test_a_failed_step_stops_only_its_descendants(lab: Any, session: Session) -> None:
     text = lab.pipeline.read_text().replace("inputs: {left: scaled", "inputs: {left: broken")
     broken = f"  broken:\n    uses: {lab.module}:fail\n    inputs: {{counts: first}}\n"
