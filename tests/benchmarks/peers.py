@@ -172,11 +172,26 @@ def _tools(folder: Path) -> dict[str, Tool]:
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     }
-    ours = [sys.executable, "-m", "crucible_lineage", "run", "pipeline.yaml", "--json", "--data"]
+    asked = ["run", "pipeline.yaml", "--json", "--data"]
+    ours = [sys.executable, "-m", "crucible_lineage", *asked]
+    nowhere = {"CRUCIBLE_API_URL": "http://nowhere.invalid", "CRUCIBLE_API_KEY": "none"}
+    unregistered = [sys.executable, str(Path(__file__).with_name("unregistered.py")), *asked]
     return {
         "ours": Tool("ours", _ours, lambda _, work: [*ours, str(work / "data"), "--engine", "local"], {}),
         "ours-prefect": Tool(
             "ours-prefect", _ours, lambda _, work: [*ours, str(work / "data"), "--engine", "prefect"], prefect
+        ),
+        "ours-unregistered": Tool(
+            "ours-unregistered",
+            _ours,
+            lambda _, work: [*unregistered, str(work / "data"), "--engine", "local"],
+            nowhere,
+        ),
+        "ours-unregistered-prefect": Tool(
+            "ours-unregistered-prefect",
+            _ours,
+            lambda _, work: [*unregistered, str(work / "data"), "--engine", "prefect"],
+            {**nowhere, **prefect},
         ),
         "doit": Tool("doit", _doit, lambda env, _: [str(env / "bin" / "doit"), "-v0"], {}),
         "snakemake": Tool(
@@ -236,8 +251,8 @@ def phases(tool: Tool, graph: Graph, folder: Path, repeats: int) -> Iterator[tup
         subprocess.run([command[0], "commit", "--force", "--quiet"], cwd=work, check=True)
     else:
         yield "first", measured(command, work, tool.environment)
-    if tool.name in ("prefect", "ours-prefect"):
-        return  # bare Prefect has no no-op; ours is the same on both engines
+    if tool.name.startswith("ours-") or tool.name == "prefect":
+        return  # bare Prefect has no no-op; ours is the same on both engines, and needs what was registered
     for _ in range(repeats):
         yield "noop", measured(command, work, tool.environment)
     for number in range(repeats):
