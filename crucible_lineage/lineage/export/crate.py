@@ -9,12 +9,12 @@ no step was executed is a plain RO-Crate.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from crucible_lineage.datasets import file_stem
 from crucible_lineage.lineage.export.crate_data import DataEntities, Entity, Reference, reference
 from crucible_lineage.lineage.export.crate_parts import (
     CrateHeader,
@@ -130,7 +130,7 @@ class _Builder(DataEntities):
         key = (activity.function, activity.code)
         if key not in self._tools:
             number = len(self._tools) + 1
-            name = re.sub(r"[^A-Za-z0-9_.-]+", "-", activity.step)[:60]
+            name = file_stem(activity.step)
             entity: Entity = {
                 "@id": f"#tool-{number}",
                 "@type": ["SoftwareSourceCode"],
