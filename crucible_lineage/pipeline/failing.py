@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-__all__ = ["failure_line", "failure_traceback"]
+from crucible_lineage.step import Step
+
+__all__ = ["failure_line", "failure_traceback", "without_secrets"]
 
 
 def failure_line(error: BaseException, function: Callable[..., Any] | None) -> str:
@@ -30,6 +32,15 @@ def failure_traceback(error: BaseException, function: Callable[..., Any] | None)
     while start is not None and start.tb_frame.f_code.co_filename != file:
         start = start.tb_next
     return "".join(traceback.format_exception(type(error), error, start or error.__traceback__))
+
+
+def without_secrets(text: str, step: Step[..., Any], given: Mapping[str, Any]) -> str:
+    """The text with the values of secret parameters blotted out: what failed may have had one in its message."""
+    for parameter in step.parameters:
+        value = given.get(parameter.name)
+        if parameter.secret and isinstance(value, str) and value:
+            text = text.replace(value, "***")
+    return text
 
 
 def _file(function: Callable[..., Any] | None) -> str | None:

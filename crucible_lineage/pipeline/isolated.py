@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.errors import StepError
-from crucible_lineage.pipeline.failing import failure_line, failure_traceback
+from crucible_lineage.pipeline.failing import failure_line, failure_traceback, without_secrets
 from crucible_lineage.pipeline.inspection import find_step, validated_params
 from crucible_lineage.pipeline.limited import run_limited
 from crucible_lineage.pipeline.outside import Called, watching_writes
@@ -81,17 +81,20 @@ def main(answer: Path) -> None:
     """In the step's own process: call it, and write down what it returned or how it failed, whole or not at all."""
     call = json.loads(sys.stdin.buffer.read())
     paths = {name: _unpacked(packed) for name, packed in call["paths"].items()}
-    function = None
+    step = None
     try:
         step = find_step(call["uses"], Path(call["folder"]))
-        function = step.function
         with watching_writes(answer.parent) as outside:
-            result = function(**paths, **validated_params(step, call["params"]))
+            result = step.function(**paths, **validated_params(step, call["params"]))
         told = {"result": result if not isinstance(result, Path) else None, "outside": list(map(str, outside))}
         said = json.dumps(told, allow_nan=False)
     except Exception as error:
-        print(failure_traceback(error, function), file=sys.stderr)
-        said = json.dumps({"error": failure_line(error, function)})
+        function = step.function if step else None
+        trace, line = failure_traceback(error, function), failure_line(error, function)
+        if step:
+            trace, line = (without_secrets(text, step, call["params"]) for text in (trace, line))
+        print(trace, file=sys.stderr)
+        said = json.dumps({"error": line})
     part = answer.with_suffix(".part")
     part.write_text(said, encoding="utf-8")
     part.replace(answer)

@@ -16,7 +16,7 @@ from crucible_lineage.datasets import DatasetRef, file_stem
 from crucible_lineage.errors import FileChangedError, StepError
 from crucible_lineage.hashing import file_sha256, stamp
 from crucible_lineage.pipeline.command import LOG_FILE, CommandCall, call_command
-from crucible_lineage.pipeline.failing import failure_line, failure_traceback
+from crucible_lineage.pipeline.failing import failure_line, failure_traceback, without_secrets
 from crucible_lineage.pipeline.fetching import cached_file
 from crucible_lineage.pipeline.inspection import find_step, validated_params
 from crucible_lineage.pipeline.isolated import call_isolated
@@ -112,9 +112,13 @@ def _call(job: StepJob, arguments: Mapping[str, Any], outputs: Mapping[str, Path
         return Called(result, tuple(outside))
     except Exception as error:
         log = folder / LOG_FILE
-        log.write_text(failure_traceback(error, step.function), encoding="utf-8")
-        told = f"step {job.name!r} failed: {failure_line(error, step.function)}; the traceback is in {log}"
-        raise StepError(told, step=job.name, log=str(log)) from error
+        trace = failure_traceback(error, step.function)
+        shown = without_secrets(trace, step, job.given)
+        log.write_text(shown, encoding="utf-8")
+        line = without_secrets(failure_line(error, step.function), step, job.given)
+        told = f"step {job.name!r} failed: {line}; the traceback is in {log}"
+        # Prefect logs the cause too, with its message.
+        raise StepError(told, step=job.name, log=str(log)) from (error if shown == trace else None)
     finally:
         step_runner.reset(token)
 
