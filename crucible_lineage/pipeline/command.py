@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.errors import InputError, StepError
+from crucible_lineage.fingerprint.params import canonical_params
 from crucible_lineage.hashing import file_sha256
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.params import canonical_params
 from crucible_lineage.pipeline.inspected import Inspection
 from crucible_lineage.pipeline.limited import run_limited
 

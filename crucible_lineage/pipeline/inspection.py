@@ -20,9 +20,9 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.fingerprint import code_fingerprint
+from crucible_lineage.fingerprint.params import canonical_params
+from crucible_lineage.fingerprint.walk import code_fingerprint
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.params import canonical_params
 from crucible_lineage.pipeline.inspected import Inspection
 from crucible_lineage.step import ParameterSpec, Step
 from crucible_lineage.store import Store

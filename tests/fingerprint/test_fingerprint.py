@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crucible_lineage.fingerprint import code_fingerprint
+from crucible_lineage.fingerprint.walk import code_fingerprint
 from crucible_lineage.step import Step
 
 ModuleOf = Callable[[str], ModuleType]
@@ -245,7 +245,7 @@ def test_another_python_gives_the_same_fingerprint(laboratory: Any, other_python
     """The modules that need nothing installed; that other Python has perhaps no numpy."""
     script = (
         "import sys; sys.path[:0] = sys.argv[1:3]\nimport importlib\n"
-        "from crucible_lineage.fingerprint import code_fingerprint\n"
+        "from crucible_lineage.fingerprint.walk import code_fingerprint\n"
         "for name, function in (('registry', 'deep'), ('calibration', 'Calibration'), ('filters', 'baseline')):\n"
         "    module = importlib.import_module(f'{sys.argv[3]}.{name}')\n"
         "    print(code_fingerprint(getattr(module, function)).digest)\n"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.source import ModuleSource, base_folder, is_first_party, module_source, root_package
+from crucible_lineage.fingerprint.source import ModuleSource, base_folder, is_first_party, module_source, root_package
 
 __all__ = ["Context", "External", "Piece", "Reference"]
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.functions import definition_of, function_piece, home_of
+from crucible_lineage.fingerprint.functions import definition_of, function_piece, home_of
+from crucible_lineage.fingerprint.imports import imported_files
+from crucible_lineage.fingerprint.model import Context, Piece, Reference
+from crucible_lineage.fingerprint.objects import piece_of
+from crucible_lineage.fingerprint.source import root_package
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.imports import imported_files
-from crucible_lineage.pieces import Context, Piece, Reference
-from crucible_lineage.reach import piece_of
-from crucible_lineage.source import root_package
 from crucible_lineage.step import Step
 
 __all__ = ["Fingerprint", "code_fingerprint"]

@@ -13,12 +13,12 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from crucible_lineage.constants import NotPlainError, constant_text
-from crucible_lineage.functions import home_of
-from crucible_lineage.imports import external_name
-from crucible_lineage.pieces import Context, Piece, Reference
-from crucible_lineage.scopes import Scope
-from crucible_lineage.syntax import changed_attributes, class_text, read_chains, syntax_text
+from crucible_lineage.fingerprint.constants import NotPlainError, constant_text
+from crucible_lineage.fingerprint.functions import home_of
+from crucible_lineage.fingerprint.imports import external_name
+from crucible_lineage.fingerprint.model import Context, Piece, Reference
+from crucible_lineage.fingerprint.scopes import Scope
+from crucible_lineage.fingerprint.syntax import changed_attributes, class_text, read_chains, syntax_text
 
 __all__ = ["class_piece", "is_changing_attribute"]
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from crucible_lineage.imports import external_name, imported_value, unknowable_notes
-from crucible_lineage.pieces import Context, External, Piece, Reference
-from crucible_lineage.source import root_package
+from crucible_lineage.fingerprint.imports import external_name, imported_value, unknowable_notes
+from crucible_lineage.fingerprint.model import Context, External, Piece, Reference
+from crucible_lineage.fingerprint.source import root_package
+from crucible_lineage.fingerprint.syntax import Chain, imports_of, read_chains, syntax_text
 from crucible_lineage.step import step
-from crucible_lineage.syntax import Chain, imports_of, read_chains, syntax_text
 
 __all__ = ["Scope"]
 

@@ -7,12 +7,12 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
-from crucible_lineage.imports import external_name, unknowable_notes
-from crucible_lineage.pieces import Context, Piece, Reference
-from crucible_lineage.scopes import Scope
-from crucible_lineage.source import Definition, bytecode_text, is_plainly_loaded, loaded_globals
+from crucible_lineage.fingerprint.imports import external_name, unknowable_notes
+from crucible_lineage.fingerprint.model import Context, Piece, Reference
+from crucible_lineage.fingerprint.scopes import Scope
+from crucible_lineage.fingerprint.source import Definition, bytecode_text, is_plainly_loaded, loaded_globals
+from crucible_lineage.fingerprint.syntax import FunctionNode, changed_objects, function_text, read_chains
 from crucible_lineage.step import Step
-from crucible_lineage.syntax import FunctionNode, changed_objects, function_text, read_chains
 
 __all__ = ["carries_code", "definition_of", "function_piece", "home_of"]
 

@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 
-from crucible_lineage.fingerprint import Fingerprint, code_fingerprint
+from crucible_lineage.fingerprint.walk import Fingerprint, code_fingerprint
 
 _numbers = itertools.count()
 

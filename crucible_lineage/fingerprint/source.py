@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.syntax import FunctionNode, Import, imports_of
+from crucible_lineage.fingerprint.syntax import FunctionNode, Import, imports_of
 
 __all__ = [
     "Definition",

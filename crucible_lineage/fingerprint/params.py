@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.fingerprint import code_fingerprint
+from crucible_lineage.fingerprint.walk import code_fingerprint
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.step import Step
 

@@ -9,9 +9,9 @@ from importlib import import_module
 from importlib.util import resolve_name
 from typing import Any
 
-from crucible_lineage.pieces import Context, External
-from crucible_lineage.source import root_package
-from crucible_lineage.syntax import Import
+from crucible_lineage.fingerprint.model import Context, External
+from crucible_lineage.fingerprint.source import root_package
+from crucible_lineage.fingerprint.syntax import Import
 
 __all__ = ["external_name", "imported_files", "imported_value", "module_of", "unknowable_notes", "written_name"]
 

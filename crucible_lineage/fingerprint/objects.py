@@ -17,14 +17,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.classes import class_piece, is_changing_attribute
-from crucible_lineage.constants import CONTAINERS, NotPlainError, constant_text
-from crucible_lineage.functions import carries_code, function_piece
-from crucible_lineage.imports import external_name, unknowable_notes, written_name
-from crucible_lineage.pieces import Context, External, Piece, Reference
-from crucible_lineage.scopes import Scope
+from crucible_lineage.fingerprint.classes import class_piece, is_changing_attribute
+from crucible_lineage.fingerprint.constants import CONTAINERS, NotPlainError, constant_text
+from crucible_lineage.fingerprint.functions import carries_code, function_piece
+from crucible_lineage.fingerprint.imports import external_name, unknowable_notes, written_name
+from crucible_lineage.fingerprint.model import Context, External, Piece, Reference
+from crucible_lineage.fingerprint.scopes import Scope
+from crucible_lineage.fingerprint.syntax import read_chains, syntax_text
 from crucible_lineage.step import Step
-from crucible_lineage.syntax import read_chains, syntax_text
 
 __all__ = ["piece_of"]
 
