@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.errors import InputError, LineageError, RecipeConflictError, RefusedError
 from crucible_lineage.hashing import FileStamp, stamp
 from crucible_lineage.logbook import Logbook
 from crucible_lineage.pipeline.input_spec import FileInput
 from crucible_lineage.pipeline.raw import find_raw, hash_files, register_raw
+from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
 
 __all__ = ["Arrival", "Folder", "is_being_written"]

@@ -26,9 +26,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.attached import recipe_sha256
 from crucible_lineage.errors import ConflictError, RecipeConflictError
-from crucible_lineage.provenance import COMPLETE, KEY, is_complete, read_record, unreadable
+from crucible_lineage.provenance.attachment import recipe_sha256
+from crucible_lineage.provenance.record import COMPLETE, KEY, is_complete, read_record, unreadable
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient

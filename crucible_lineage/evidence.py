@@ -13,9 +13,9 @@ from crucible_lineage.lineage.checks import link_command
 from crucible_lineage.lineage.labels import short_id
 from crucible_lineage.lineage.model import DERIVED, PART
 from crucible_lineage.models import FileRecord
-from crucible_lineage.provenance import is_complete, unreadable
-from crucible_lineage.recipe import derived_mfid
-from crucible_lineage.result import changed_keys, generated_sha256
+from crucible_lineage.provenance.digest import changed_keys, generated_sha256
+from crucible_lineage.provenance.recipe import derived_mfid
+from crucible_lineage.provenance.record import is_complete, unreadable
 
 __all__ = ["Evidence", "findings_of", "has_derived_id", "label", "used_mfids"]
 

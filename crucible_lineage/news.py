@@ -15,7 +15,7 @@ from typing import Any
 from crucible_lineage.errors import ForbiddenError, NotFoundError
 from crucible_lineage.logbook import Logbook
 from crucible_lineage.models import Dataset, IngestionRequest
-from crucible_lineage.provenance import is_complete, read_record
+from crucible_lineage.provenance.record import is_complete, read_record
 from crucible_lineage.session import Session
 
 __all__ = ["DATASET_CREATED", "INGESTION_COMPLETED", "News", "Watcher"]

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.checksums import scan_file
-from crucible_lineage.datasets import DatasetRef, FileRef, file_stem
 from crucible_lineage.errors import ForbiddenError, InputError
 from crucible_lineage.ids import mfid_time, youngest
-from crucible_lineage.provenance import run_record
-from crucible_lineage.recipe import raw_mfid, raw_recipe
+from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe
+from crucible_lineage.provenance.record import run_record
+from crucible_lineage.refs import DatasetRef, FileRef, file_stem
 from crucible_lineage.registry import LocalFile, NewDataset, find_by_recipe, look_up, register_output
 from crucible_lineage.session import Session
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, get_args, get_origin, get_type_hints, overload
 
-from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.refs import DatasetRef
 
 __all__ = ["InputRole", "ParameterSpec", "Step", "StepRunner", "step", "step_runner"]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.checksums import FileChecksums, scan_file
-from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.errors import FileChangedError
 from crucible_lineage.hashing import stamp
+from crucible_lineage.refs import DatasetRef
 
 __all__ = ["Store"]
 

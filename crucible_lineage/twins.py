@@ -13,9 +13,9 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from crucible_lineage.attached import recipe_sha256
 from crucible_lineage.errors import ConflictError, ForbiddenError, NotFoundError
-from crucible_lineage.provenance import is_complete, read_record
+from crucible_lineage.provenance.attachment import recipe_sha256
+from crucible_lineage.provenance.record import is_complete, read_record
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient

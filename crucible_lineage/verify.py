@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
-from crucible_lineage.attached import whole_record
 from crucible_lineage.errors import (
     ChecksumError,
     CrucibleError,
@@ -32,8 +31,9 @@ from crucible_lineage.lineage import Finding, LineageGraph
 from crucible_lineage.models import FileRecord
 from crucible_lineage.pipeline.fetching import fetch_reference, is_reference
 from crucible_lineage.pipeline.remote import source_fault
-from crucible_lineage.provenance import KEY, read_record
-from crucible_lineage.recipe import derived_mfid
+from crucible_lineage.provenance.attachment import whole_record
+from crucible_lineage.provenance.recipe import derived_mfid
+from crucible_lineage.provenance.record import KEY, read_record
 from crucible_lineage.session import Session
 
 __all__ = ["Verification", "verify_dataset", "verify_project"]

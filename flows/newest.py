@@ -20,7 +20,7 @@ from crucible_lineage.logbook import Logbook, looks_of
 from crucible_lineage.pipeline.bind import BoundPipeline
 from crucible_lineage.pipeline.input_spec import SelectInput
 from crucible_lineage.pipeline.result import EXECUTED, REUSED, RunResult
-from crucible_lineage.provenance import is_complete, read_record
+from crucible_lineage.provenance.record import is_complete, read_record
 from crucible_lineage.session import Session
 
 __all__ = ["Newest", "each_selection", "narrowed"]

@@ -23,7 +23,6 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
 
-from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.input_spec import FileInput
 from crucible_lineage.pipeline.inspection import inspection_of
@@ -31,7 +30,8 @@ from crucible_lineage.pipeline.job import StepJob
 from crucible_lineage.pipeline.materialize import materialize_step
 from crucible_lineage.pipeline.raw import existing_dataset, find_raw, hash_files, register_raw
 from crucible_lineage.pipeline.used import files_for_role
-from crucible_lineage.recipe import UsedDataset
+from crucible_lineage.provenance.recipe import UsedDataset
+from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step, step, step_runner
 from crucible_lineage.tasks.retries import is_transient

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.datasets import DatasetRef, FileRef
 from crucible_lineage.errors import ChecksumError, InputError
 from crucible_lineage.hashing import file_sha256
 from crucible_lineage.pipeline.input_spec import is_remote
+from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:

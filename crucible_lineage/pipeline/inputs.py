@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.attached import whole_record
-from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.input_spec import (
     MATCHED,
@@ -19,7 +17,9 @@ from crucible_lineage.pipeline.input_spec import (
 )
 from crucible_lineage.pipeline.raw import RawFiles, described, existing_dataset, find_raw, hash_files, register_raw
 from crucible_lineage.pipeline.spec import PipelineSpec
-from crucible_lineage.provenance import is_complete, read_record
+from crucible_lineage.provenance.attachment import whole_record
+from crucible_lineage.provenance.record import is_complete, read_record
+from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registry import known_dataset
 from crucible_lineage.session import Session
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from crucible_lineage.recipe import Code
+from crucible_lineage.provenance.recipe import Code
 
 __all__ = ["Inspection"]
 

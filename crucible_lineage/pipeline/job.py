@@ -9,7 +9,7 @@ from typing import Any
 
 from crucible_lineage.pipeline.inspected import Inspection
 from crucible_lineage.pipeline.spec import OutputFields
-from crucible_lineage.recipe import UsedDataset, step_recipe
+from crucible_lineage.provenance.recipe import UsedDataset, step_recipe
 from crucible_lineage.step import Step
 
 __all__ = ["StepJob"]

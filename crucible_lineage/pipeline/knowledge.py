@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.attached import whole_record
-from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.errors import NotFoundError, RefusedError
 from crucible_lineage.pipeline.plan import Earlier
-from crucible_lineage.provenance import is_complete, read_record
-from crucible_lineage.recipe import derived_mfid, first_attempt
+from crucible_lineage.provenance.attachment import whole_record
+from crucible_lineage.provenance.recipe import derived_mfid, first_attempt
+from crucible_lineage.provenance.record import is_complete, read_record
+from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registry import known_dataset
 from crucible_lineage.session import Session
 

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.datasets import DatasetRef, file_stem
 from crucible_lineage.errors import FileChangedError, StepError
 from crucible_lineage.hashing import file_sha256, stamp
 from crucible_lineage.pipeline.command import LOG_FILE, CommandCall, call_command
@@ -24,8 +23,9 @@ from crucible_lineage.pipeline.job import StepJob
 from crucible_lineage.pipeline.materialized import Materialized
 from crucible_lineage.pipeline.outputs import MadeOutput, metadata_of, new_dataset, output_files
 from crucible_lineage.pipeline.outside import Called, watching_writes
-from crucible_lineage.provenance import Activity, git_state
-from crucible_lineage.recipe import derived_mfid, first_attempt
+from crucible_lineage.provenance.recipe import derived_mfid, first_attempt
+from crucible_lineage.provenance.record import Activity, git_state
+from crucible_lineage.refs import DatasetRef, file_stem
 from crucible_lineage.registry import find_by_recipe, look_up, register_output
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step, step_runner

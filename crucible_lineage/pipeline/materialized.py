@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from crucible_lineage.datasets import DatasetRef
+from crucible_lineage.refs import DatasetRef
 
 __all__ = ["Materialized"]
 

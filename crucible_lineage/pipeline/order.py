@@ -12,7 +12,7 @@ from crucible_lineage.pipeline.job import StepJob
 from crucible_lineage.pipeline.knowledge import pipeline_keyword
 from crucible_lineage.pipeline.spec import StepSpec
 from crucible_lineage.pipeline.variables import from_environment
-from crucible_lineage.recipe import UsedDataset
+from crucible_lineage.provenance.recipe import UsedDataset
 
 __all__ = ["StepOrder", "declared_beside", "declared_keywords", "step_job"]
 

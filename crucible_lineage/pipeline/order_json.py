@@ -17,7 +17,7 @@ from crucible_lineage.pipeline.order import StepOrder, declared_beside, declared
 from crucible_lineage.pipeline.raw import existing_dataset
 from crucible_lineage.pipeline.spec import OutputFields
 from crucible_lineage.pipeline.variables import from_environment
-from crucible_lineage.recipe import UsedDataset
+from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.session import Session
 
 __all__ = ["job_from_json", "order_to_json"]

@@ -10,15 +10,15 @@ from pathlib import Path, PurePath
 from types import SimpleNamespace
 from typing import Any
 
-from crucible_lineage.attached import ATTACHED_NAME
 from crucible_lineage.checksums import scan_file
-from crucible_lineage.datasets import FileRef
 from crucible_lineage.errors import InputError, StepError
 from crucible_lineage.ids import mfid_time
 from crucible_lineage.pipeline.command import LOG_FILE
 from crucible_lineage.pipeline.job import StepJob
 from crucible_lineage.pipeline.raw import described
-from crucible_lineage.provenance import Activity, step_record
+from crucible_lineage.provenance.attachment import ATTACHED_NAME
+from crucible_lineage.provenance.record import Activity, step_record
+from crucible_lineage.refs import FileRef
 from crucible_lineage.registry import LocalFile, NewDataset
 
 __all__ = ["MadeOutput", "dataset_name", "metadata_of", "new_dataset", "output_files"]

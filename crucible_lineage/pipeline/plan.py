@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Protocol
 
-from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.differences import code_diff, differences
 from crucible_lineage.pipeline.expand import Instance
 from crucible_lineage.pipeline.inputs import Inputs
 from crucible_lineage.pipeline.used import used_datasets
-from crucible_lineage.recipe import UsedDataset, derived_mfid, step_recipe
+from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid, step_recipe
+from crucible_lineage.refs import DatasetRef
 
 __all__ = ["Earlier", "Estimate", "Knowledge", "PipelinePlan", "StepPlan", "plan", "plan_instance"]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.pipeline.fetching import cached_file
 from crucible_lineage.pipeline.spec import Publish
+from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
 
 __all__ = ["publish"]

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.attached import recipe_sha256
-from crucible_lineage.datasets import DatasetRef, FileRef
 from crucible_lineage.errors import InputError, NotFoundError
 from crucible_lineage.ids import new_mfid
 from crucible_lineage.pipeline.input_spec import FileInput
-from crucible_lineage.provenance import is_complete, raw_record, read_record
-from crucible_lineage.recipe import derived_mfid, raw_mfid, raw_recipe
+from crucible_lineage.provenance.attachment import recipe_sha256
+from crucible_lineage.provenance.recipe import derived_mfid, raw_mfid, raw_recipe
+from crucible_lineage.provenance.record import is_complete, raw_record, read_record
+from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registry import (
     Elsewhere,
     LocalFile,

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.attached import whole_record
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind import BoundPipeline, BoundStep, Variant
@@ -27,7 +26,8 @@ from crucible_lineage.pipeline.raw import existing_dataset
 from crucible_lineage.pipeline.run import Choice
 from crucible_lineage.pipeline.spec import OutputFields, PipelineSpec, StepSpec
 from crucible_lineage.pipeline.variables import referenced
-from crucible_lineage.provenance import is_complete
+from crucible_lineage.provenance.attachment import whole_record
+from crucible_lineage.provenance.record import is_complete
 from crucible_lineage.registry import samples_of
 from crucible_lineage.session import Session
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.pipeline.bind import BoundPipeline
 from crucible_lineage.pipeline.inputs import InputItem, register_inputs
@@ -32,6 +31,7 @@ from crucible_lineage.pipeline.result import (
     StepEvent,
 )
 from crucible_lineage.pipeline.used import used_datasets
+from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
 
 __all__ = ["Choice", "Engine", "Running", "run_pipeline", "run_planned"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from crucible_lineage.datasets import DatasetRef, FileRef
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.expand import Feed, Instance
 from crucible_lineage.pipeline.inputs import Inputs
-from crucible_lineage.recipe import UsedDataset
+from crucible_lineage.provenance.recipe import UsedDataset
+from crucible_lineage.refs import DatasetRef, FileRef
 
 __all__ = ["files_for_role", "used_datasets"]
 

@@ -21,13 +21,13 @@ import httpx
 
 from crucible_lineage.checksums import crc32c_text, scan_file
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.ids import derive_mfid, mfid_time
-from crucible_lineage.provenance import KEY, Activity, agent, dataset_of_record, read_record, step_record
-from crucible_lineage.recipe import Code as StepCode
-from crucible_lineage.recipe import UsedDataset, step_recipe
+from crucible_lineage.provenance.digest import result_of
+from crucible_lineage.provenance.recipe import Code as StepCode
+from crucible_lineage.provenance.recipe import UsedDataset, step_recipe
+from crucible_lineage.provenance.record import KEY, Activity, agent, dataset_of_record, read_record, step_record
+from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registry import LocalFile, NewDataset, look_up, register_output
-from crucible_lineage.result import result_of
 from tasks import measured
 
 CONTENT = "\n".join(f"{number / 7:.6f}" for number in range(1000)).encode()

@@ -21,10 +21,10 @@ import pytest
 
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.ids import derive_mfid, new_mfid
-from crucible_lineage.provenance import KEY, Activity, agent, is_complete, step_record
-from crucible_lineage.recipe import UsedDataset
+from crucible_lineage.provenance.recipe import UsedDataset
+from crucible_lineage.provenance.record import KEY, Activity, agent, is_complete, step_record
+from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registry import LocalFile, NewDataset, register_output
 from crucible_lineage.server import RunningServer, start_server
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.provenance import read_record
+from crucible_lineage.provenance.record import read_record
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 

@@ -17,7 +17,7 @@ from crucible_lineage.pipeline.plan import StepPlan
 from crucible_lineage.pipeline.planning import make_plan
 from crucible_lineage.pipeline.result import RunResult
 from crucible_lineage.pipeline.run import Choice, run_pipeline
-from crucible_lineage.provenance import read_record
+from crucible_lineage.provenance.record import read_record
 from crucible_lineage.session import Session
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from crucible_lineage.checksums import scan_file
-from crucible_lineage.datasets import DatasetRef
 from crucible_lineage.ids import derive_mfid, mfid_time
-from crucible_lineage.provenance import Activity, agent, step_record
-from crucible_lineage.recipe import UsedDataset
+from crucible_lineage.provenance.recipe import UsedDataset
+from crucible_lineage.provenance.record import Activity, agent, step_record
+from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registry import LocalFile, NewDataset
 from crucible_lineage.session import Session
 

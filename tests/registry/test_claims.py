@@ -13,8 +13,8 @@ import pytest
 
 from crucible_lineage import claims
 from crucible_lineage.errors import InputError, UnreachableError
-from crucible_lineage.provenance import KEY
-from crucible_lineage.recipe import derived_mfid
+from crucible_lineage.provenance.recipe import derived_mfid
+from crucible_lineage.provenance.record import KEY
 from crucible_lineage.registry import NewDataset, look_up, machine_id, register_output
 from crucible_lineage.session import Session
 

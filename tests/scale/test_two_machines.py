@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.provenance import is_complete, read_record
+from crucible_lineage.provenance.record import is_complete, read_record
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.verify import verify_project

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.provenance import is_complete, read_record
+from crucible_lineage.provenance.record import is_complete, read_record
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "8"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))

@@ -17,7 +17,7 @@ from crucible_lineage.pipeline.bind import bind_file
 from crucible_lineage.pipeline.local import LocalEngine
 from crucible_lineage.pipeline.result import RunResult
 from crucible_lineage.pipeline.run import run_pipeline
-from crucible_lineage.provenance import KEY
+from crucible_lineage.provenance.record import KEY
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.verify import verify_project

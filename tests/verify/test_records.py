@@ -10,12 +10,12 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from crucible_lineage.attached import compact_record, expand_record, recipe_sha256, whole_record
-from crucible_lineage.datasets import FileRef
 from crucible_lineage.errors import ChecksumError, InputError
-from crucible_lineage.provenance import KEY, dataset_of_record, raw_record, read_record
-from crucible_lineage.provenance_schema import SCHEMA_FILE, record_faults, schema_text, validate_record
-from crucible_lineage.recipe import raw_recipe
+from crucible_lineage.provenance.attachment import compact_record, expand_record, recipe_sha256, whole_record
+from crucible_lineage.provenance.recipe import raw_recipe
+from crucible_lineage.provenance.record import KEY, dataset_of_record, raw_record, read_record
+from crucible_lineage.provenance.schema import SCHEMA_FILE, record_faults, schema_text, validate_record
+from crucible_lineage.refs import FileRef
 
 WHO = {"unique_id": "0000-0002-1825-0097", "username": None, "is_service_account": False, "local_user": "lab"}
 PARENTS = ["0tr5k2ndm5zvd000nr21qakeh4", "0tr5k2ndm5zvd000nr21qakeh5"]
@@ -37,7 +37,7 @@ def measured(count: int, parents: list[str] | None = None) -> dict[str, Any]:
 
 
 def test_the_published_schema_is_that_of_the_models() -> None:
-    assert SCHEMA_FILE.read_text(encoding="utf-8") == schema_text(), "write schema_text() to provenance.schema.json"
+    assert SCHEMA_FILE.read_text(encoding="utf-8") == schema_text(), "write schema_text() to schema.json"
 
 
 def test_the_page_names_every_field_of_the_schema() -> None:

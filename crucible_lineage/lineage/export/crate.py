@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from crucible_lineage.datasets import file_stem
 from crucible_lineage.lineage.export.crate_data import DataEntities, Entity, Reference, reference
 from crucible_lineage.lineage.export.crate_parts import (
     CrateHeader,
@@ -25,6 +24,7 @@ from crucible_lineage.lineage.export.crate_parts import (
 )
 from crucible_lineage.lineage.export.extra import missing_library
 from crucible_lineage.lineage.export.story import Activity, Story, Use, instant
+from crucible_lineage.refs import file_stem
 
 __all__ = ["Crate", "make_crate"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.datasets import DatasetRef, FileRef
 from crucible_lineage.ids import new_mfid, time_bits
-from crucible_lineage.recipe import Code, UsedDataset, derived_mfid, raw_mfid, raw_recipe, step_recipe
+from crucible_lineage.provenance.recipe import Code, UsedDataset, derived_mfid, raw_mfid, raw_recipe, step_recipe
+from crucible_lineage.refs import DatasetRef, FileRef
 
 MOMENT = datetime(2024, 5, 1, 12, tzinfo=UTC)
 SPECTRUM = DatasetRef(new_mfid(MOMENT), "polystyrene", (FileRef("p.txt", "a" * 64, 10), FileRef("q.txt", "b" * 64, 11)))

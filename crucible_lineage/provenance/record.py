@@ -15,9 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.datasets import DatasetRef, FileRef
 from crucible_lineage.errors import InputError
-from crucible_lineage.recipe import UsedDataset
+from crucible_lineage.provenance.recipe import UsedDataset
+from crucible_lineage.refs import DatasetRef, FileRef
 
 __all__ = [
     "COMPLETE",
@@ -152,7 +152,7 @@ def read_record(scientific_metadata: Mapping[str, Any] | None) -> Mapping[str, A
 
 def unreadable(scientific_metadata: Mapping[str, Any] | None) -> str:
     """Why what lies under the record's key is not read as a record; empty if it is, or if nothing lies there."""
-    from crucible_lineage.provenance_schema import record_faults  # pydantic, which a fresh run does not need
+    from crucible_lineage.provenance.schema import record_faults  # pydantic, which a fresh run does not need
 
     if KEY not in (scientific_metadata or {}):
         return ""
@@ -188,7 +188,7 @@ def agent(user: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _validate(record: Mapping[str, Any]) -> None:
-    from crucible_lineage.provenance_schema import validate_record  # pydantic, which planning does not need
+    from crucible_lineage.provenance.schema import validate_record  # pydantic, which planning does not need
 
     validate_record(record)
 

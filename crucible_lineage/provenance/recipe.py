@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from crucible_lineage.datasets import DatasetRef, FileRef
 from crucible_lineage.ids import derive_mfid, youngest
+from crucible_lineage.refs import DatasetRef, FileRef
 
 __all__ = ["Code", "UsedDataset", "derived_mfid", "first_attempt", "raw_mfid", "raw_recipe", "step_recipe"]
 

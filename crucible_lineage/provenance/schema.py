@@ -1,4 +1,4 @@
-"""The provenance record as a JSON Schema: these models are its source, provenance.schema.json is its text.
+"""The provenance record as a JSON Schema: these models are its source, schema.json is its text.
 
 What is written has to fit, without a key that the schema does not have. What is read has to fit too, but may have more
 keys, since a later version may have written it. docs/provenance.md says what each field is for.
@@ -28,7 +28,7 @@ from crucible_lineage.errors import InputError
 
 __all__ = ["SCHEMA_FILE", "record_faults", "schema_text", "validate_record"]
 
-SCHEMA_FILE = Path(__file__).with_name("provenance.schema.json")
+SCHEMA_FILE = Path(__file__).with_name("schema.json")
 MOST_FAULTS = 5  # more do not help whoever reads the message
 
 
@@ -279,7 +279,7 @@ def validate_record(record: Any) -> None:
 
 
 def schema_text() -> str:
-    """The JSON Schema, as it is kept in provenance.schema.json."""
+    """The JSON Schema, as it is kept in schema.json."""
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "crucible-lineage/provenance/1",

@@ -1,0 +1,1 @@
+"""What is known of a dataset: its recipe, its record, and the schema of both."""
