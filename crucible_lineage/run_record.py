@@ -23,7 +23,7 @@ from crucible_lineage.ids import mfid_time, youngest
 from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe
 from crucible_lineage.provenance.record import run_record
 from crucible_lineage.refs import DatasetRef, FileRef, file_stem
-from crucible_lineage.registry import LocalFile, NewDataset, find_by_recipe, look_up, register_output
+from crucible_lineage.registration.register import LocalFile, NewDataset, find_by_recipe, look_up, register_output
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # a result is only read here, and a run need not be importable for it

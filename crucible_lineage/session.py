@@ -11,13 +11,13 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from crucible_lineage.cache import FileCache, limit_from_environment
-from crucible_lineage.claims import machine_id
 from crucible_lineage.errors import ConflictError, InputError
+from crucible_lineage.local.file_cache import FileCache, limit_from_environment
+from crucible_lineage.local.store import Store
 from crucible_lineage.provenance.record import agent
+from crucible_lineage.registration.claim import machine_id
 from crucible_lineage.server import instance_id
 from crucible_lineage.settings import Settings
-from crucible_lineage.store import Store
 
 if TYPE_CHECKING:
     from filelock import FileLock

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.hashing import stamp
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.local.store import Store
 from crucible_lineage.pipeline.input_spec import EachInput, FileInput, ResultInput
 from crucible_lineage.pipeline.spec import PipelineSpec, Source, StepSpec
-from crucible_lineage.store import Store
 
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.document import Document

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from crucible_lineage.errors import Finding, InputError
+from crucible_lineage.local.store import Store
 from crucible_lineage.pipeline.bind import BoundPipeline, BoundStep, Variant
 from crucible_lineage.pipeline.command import inspect_command
 from crucible_lineage.pipeline.document import Document, Location
@@ -26,7 +27,6 @@ from crucible_lineage.pipeline.inspection import inspect_step
 from crucible_lineage.pipeline.remote import source_fault
 from crucible_lineage.pipeline.spec import PipelineSpec, Source, StepSpec
 from crucible_lineage.pipeline.templates import template_fault
-from crucible_lineage.store import Store
 
 __all__ = ["bind"]
 

@@ -23,9 +23,9 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.params import canonical_params
 from crucible_lineage.fingerprint.walk import code_fingerprint
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.local.store import Store
 from crucible_lineage.pipeline.inspected import Inspection
 from crucible_lineage.step import ParameterSpec, Step
-from crucible_lineage.store import Store
 
 __all__ = ["Inspection", "checked_params", "find_step", "inspect_step", "inspection_of", "validated_params"]
 

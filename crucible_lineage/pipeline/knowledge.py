@@ -13,7 +13,7 @@ from crucible_lineage.provenance.attachment import whole_record
 from crucible_lineage.provenance.recipe import derived_mfid, first_attempt
 from crucible_lineage.provenance.record import is_complete, read_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registry import known_dataset
+from crucible_lineage.registration.register import known_dataset
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay

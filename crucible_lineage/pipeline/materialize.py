@@ -26,7 +26,7 @@ from crucible_lineage.pipeline.outside import Called, watching_writes
 from crucible_lineage.provenance.recipe import derived_mfid, first_attempt
 from crucible_lineage.provenance.record import Activity, git_state
 from crucible_lineage.refs import DatasetRef, file_stem
-from crucible_lineage.registry import find_by_recipe, look_up, register_output
+from crucible_lineage.registration.register import find_by_recipe, look_up, register_output
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step, step_runner
 

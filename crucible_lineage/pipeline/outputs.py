@@ -19,7 +19,7 @@ from crucible_lineage.pipeline.raw import described
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
 from crucible_lineage.provenance.record import Activity, step_record
 from crucible_lineage.refs import FileRef
-from crucible_lineage.registry import LocalFile, NewDataset
+from crucible_lineage.registration.register import LocalFile, NewDataset
 
 __all__ = ["MadeOutput", "dataset_name", "metadata_of", "new_dataset", "output_files"]
 

@@ -15,7 +15,7 @@ from crucible_lineage.provenance.attachment import recipe_sha256
 from crucible_lineage.provenance.recipe import derived_mfid, raw_mfid, raw_recipe
 from crucible_lineage.provenance.record import is_complete, raw_record, read_record
 from crucible_lineage.refs import DatasetRef, FileRef
-from crucible_lineage.registry import (
+from crucible_lineage.registration.register import (
     Elsewhere,
     LocalFile,
     NewDataset,

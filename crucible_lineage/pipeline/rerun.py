@@ -28,7 +28,7 @@ from crucible_lineage.pipeline.spec import OutputFields, PipelineSpec, StepSpec
 from crucible_lineage.pipeline.variables import referenced
 from crucible_lineage.provenance.attachment import whole_record
 from crucible_lineage.provenance.record import is_complete
-from crucible_lineage.registry import samples_of
+from crucible_lineage.registration.register import samples_of
 from crucible_lineage.session import Session
 
 __all__ = ["Recorded", "plan_rerun", "plan_stale"]

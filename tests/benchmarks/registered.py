@@ -27,7 +27,7 @@ from crucible_lineage.provenance.recipe import Code as StepCode
 from crucible_lineage.provenance.recipe import UsedDataset, step_recipe
 from crucible_lineage.provenance.record import KEY, Activity, agent, dataset_of_record, read_record, step_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registry import LocalFile, NewDataset, look_up, register_output
+from crucible_lineage.registration.register import LocalFile, NewDataset, look_up, register_output
 from tasks import measured
 
 CONTENT = "\n".join(f"{number / 7:.6f}" for number in range(1000)).encode()

@@ -25,7 +25,7 @@ from crucible_lineage.ids import derive_mfid, new_mfid
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import KEY, Activity, agent, is_complete, step_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registry import LocalFile, NewDataset, register_output
+from crucible_lineage.registration.register import LocalFile, NewDataset, register_output
 from crucible_lineage.server import RunningServer, start_server
 
 STEP = int(os.environ.get("CRASH_STEP", "12"))  # `make crash` tries every pair of calls

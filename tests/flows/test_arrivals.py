@@ -190,7 +190,7 @@ def test_a_registration_that_was_cut_short_is_finished(
     inbox: Path, watcher: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, session: Session
 ) -> None:
     """With the bytes there already, by which the file is looked for."""
-    from crucible_lineage import filling
+    from crucible_lineage.registration import contents as filling
 
     def lose(*arguments: Any) -> Any:
         raise UnreachableError("no answer")

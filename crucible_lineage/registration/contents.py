@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.checksums import FileChecksums, scan_file
-from crucible_lineage.claims import Claim, require_held, start_over
 from crucible_lineage.errors import FileConflictError, NotFoundError
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
 from crucible_lineage.refs import FileRef
+from crucible_lineage.registration.claim import Claim, require_held, start_over
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient

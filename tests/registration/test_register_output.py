@@ -10,7 +10,7 @@ import pytest
 from crucible_lineage.errors import RecipeConflictError, RefusedError, UnreachableError
 from crucible_lineage.ids import new_mfid
 from crucible_lineage.provenance.record import KEY, read_record
-from crucible_lineage.registry import NewDataset, look_up, register_output
+from crucible_lineage.registration.register import NewDataset, look_up, register_output
 from crucible_lineage.session import Session
 
 

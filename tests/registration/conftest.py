@@ -13,7 +13,7 @@ from crucible_lineage.ids import derive_mfid, mfid_time
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import Activity, agent, step_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registry import LocalFile, NewDataset
+from crucible_lineage.registration.register import LocalFile, NewDataset
 from crucible_lineage.session import Session
 
 CODE = "c0de" * 16

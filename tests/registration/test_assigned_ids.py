@@ -11,7 +11,7 @@ import pytest
 from crucible_lineage.errors import UnreachableError
 from crucible_lineage.ids import new_mfid
 from crucible_lineage.provenance.record import KEY, is_complete, read_record
-from crucible_lineage.registry import register_output
+from crucible_lineage.registration.register import register_output
 from crucible_lineage.session import Session
 
 

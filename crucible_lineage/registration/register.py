@@ -11,14 +11,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.claims import PATIENCE_S, Claim, claim, complete, machine_id, new_registrar, require_held
 from crucible_lineage.errors import ConflictError, CrucibleError, NotFoundError, PreconditionError, RefusedError
-from crucible_lineage.filling import Elsewhere, LocalFile, NewDataset, Put, fill, take_back, tidy
 from crucible_lineage.provenance.attachment import compact_record, whole_record
 from crucible_lineage.provenance.digest import result_of
 from crucible_lineage.provenance.record import KEY, dataset_of_record, is_complete, read_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.twins import oldest_twin, recipe_keyword
+from crucible_lineage.registration.claim import (
+    PATIENCE_S,
+    Claim,
+    claim,
+    complete,
+    machine_id,
+    new_registrar,
+    require_held,
+)
+from crucible_lineage.registration.contents import Elsewhere, LocalFile, NewDataset, Put, fill, take_back, tidy
+from crucible_lineage.registration.server_ids import oldest_twin, recipe_keyword
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient

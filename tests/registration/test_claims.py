@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage import claims
 from crucible_lineage.errors import InputError, UnreachableError
 from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.provenance.record import KEY
-from crucible_lineage.registry import NewDataset, look_up, machine_id, register_output
+from crucible_lineage.registration import claim as claims
+from crucible_lineage.registration.register import NewDataset, look_up, machine_id, register_output
 from crucible_lineage.session import Session
 
 FOREVER_S = 600.0  # whoever waits so long hangs

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from crucible_lineage.cache import FileCache, limit_from_environment
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.errors import ChecksumError, FileChangedError, InputError
 from crucible_lineage.hashing import stamp
+from crucible_lineage.local.file_cache import FileCache, limit_from_environment
 
 
 def put(cache: FileCache, content: bytes) -> str:

@@ -1,0 +1,1 @@
+"""Results become datasets, exactly once: claimed, filled, completed."""
