@@ -17,12 +17,12 @@ from crucible_lineage.errors import (
     StepError,
     UnauthorizedError,
 )
-from crucible_lineage.logbook import Failure, Logbook
 from crucible_lineage.pipeline.materialized import Materialized
 from crucible_lineage.pipeline.order import StepOrder
 from crucible_lineage.pipeline.run import Engine, Running
 from crucible_lineage.provenance.recipe import derived_mfid, step_recipe
 from crucible_lineage.tasks.retries import TRANSIENT
+from crucible_lineage.watch.state import Failure, Logbook
 
 __all__ = ["Parking"]
 

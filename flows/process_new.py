@@ -21,11 +21,9 @@ from pydantic import Field
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.flows.artifacts import leave_artifacts
-from crucible_lineage.flows.newest import Newest, each_selection, narrowed
 from crucible_lineage.flows.parking import Parking
 from crucible_lineage.flows.pipelines import PrefectEngine
 from crucible_lineage.flows.runners import THREADS
-from crucible_lineage.logbook import Logbook
 from crucible_lineage.pipeline.bind import BoundPipeline, bind_file
 from crucible_lineage.pipeline.input_spec import located
 from crucible_lineage.pipeline.result import EXECUTED, REUSED, RunResult, StepEvent
@@ -33,6 +31,8 @@ from crucible_lineage.pipeline.run import run_pipeline
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.events import tell_failed, tell_reused
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
+from crucible_lineage.watch.new_data import Newest, each_selection, narrowed
+from crucible_lineage.watch.state import Logbook
 
 __all__ = ["process_new"]
 

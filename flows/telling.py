@@ -10,8 +10,8 @@ from prefect.events import Event, get_events_client
 from prefect.settings import PREFECT_API_URL
 
 from crucible_lineage.errors import RunError
-from crucible_lineage.news import News
 from crucible_lineage.tasks.events import dataset_resource_id
+from crucible_lineage.watch.changes import News
 
 __all__ = ["as_event", "tell"]
 

@@ -11,9 +11,9 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from crucible_lineage.lineage.labels import plain
+from crucible_lineage.queries.verify.verify import Verification
+from crucible_lineage.queries.verify.verify import verify_project as verify
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
-from crucible_lineage.verify import Verification
-from crucible_lineage.verify import verify_project as verify
 
 __all__ = ["verify_project"]
 

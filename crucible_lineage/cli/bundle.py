@@ -37,7 +37,7 @@ def bundle_command(
     """
     if output.exists():
         raise InputError(f"write a bundle to {output}: the file is there already; name a new one")
-    from crucible_lineage.takeaway import write_bundle  # with pydantic and httpx, which --help does not need
+    from crucible_lineage.queries.bundle import write_bundle  # with pydantic and httpx, which --help does not need
 
     with open_session(data, url, api_key) as session:
         if not as_json:

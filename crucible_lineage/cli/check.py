@@ -57,7 +57,7 @@ def check_command(
     lineages: dict[str, Any] = {}
     if mfids or projects:
         # Who checks a file needs no graph and no client, and does not wait for them.
-        from crucible_lineage.checking import check_dataset, check_projects
+        from crucible_lineage.queries.check import check_dataset, check_projects
 
         with open_session(data, url, api_key) as session:
             if not as_json:

@@ -14,7 +14,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage import Change, Difference, Edge, LineageGraph, Node
 from crucible_lineage.lineage.labels import detail, plain, short_id, title
-from crucible_lineage.questions import Compared, compare_datasets, compare_runs
+from crucible_lineage.queries.impact import Compared, compare_datasets, compare_runs
 
 __all__ = ["diff_command"]
 

@@ -13,7 +13,7 @@ import click
 from crucible_lineage.cli.options import crucible_options, json_option, open_session, print_json, reports_errors
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
-from crucible_lineage.questions import Redone, code_impact, dataset_impact, file_impact, instrument_impact
+from crucible_lineage.queries.impact import Redone, code_impact, dataset_impact, file_impact, instrument_impact
 from crucible_lineage.session import Session
 
 __all__ = ["impact_command"]

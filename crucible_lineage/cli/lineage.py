@@ -96,7 +96,7 @@ def lineage_command(
     if chosen == CRATE and output is None:
         raise InputError("an RO-Crate is a folder: name a new one with -o FOLDER")
     # With pydantic and httpx, which --help does not need.
-    from crucible_lineage.takeaway import lineage_to_share, projects_to_share
+    from crucible_lineage.queries.bundle import lineage_to_share, projects_to_share
 
     with open_session(data, url, api_key) as session:
         if mfid is None:
@@ -161,7 +161,7 @@ def _rendered(graph: LineageGraph, mfid: str | None, kind: str) -> bytes:
 
 
 def _write_crate(session: Session, graph: LineageGraph, mfid: str, folder: Path, files: bool, license_url: str) -> None:
-    from crucible_lineage.takeaway import write_crate
+    from crucible_lineage.queries.bundle import write_crate
 
     taken = write_crate(session, graph, mfid, folder, files=files, license_url=license_url)
     for line in taken.absent:

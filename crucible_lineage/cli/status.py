@@ -17,7 +17,7 @@ from crucible_lineage.cli.options import (
     reports_errors,
 )
 from crucible_lineage.errors import InputError
-from crucible_lineage.logbook import Failure, Logbook
+from crucible_lineage.watch.state import Failure, Logbook
 
 __all__ = ["status_command"]
 

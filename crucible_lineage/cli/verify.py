@@ -17,7 +17,7 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
-from crucible_lineage.verify import Verification, verify_dataset, verify_project
+from crucible_lineage.queries.verify.verify import Verification, verify_dataset, verify_project
 
 __all__ = ["verify_command"]
 

@@ -23,8 +23,8 @@ from crucible_lineage.pipeline.input_spec import located
 from crucible_lineage.pipeline.names import require_names
 from crucible_lineage.pipeline.plan import FRESH, PipelinePlan
 from crucible_lineage.pipeline.planning import make_plan
+from crucible_lineage.queries.explain import tell
 from crucible_lineage.session import Session
-from crucible_lineage.story import tell
 
 __all__ = ["why_command"]
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from crucible_lineage.verify import Verification
+from crucible_lineage.queries.verify.verify import Verification
 
 __all__ = ["Check", "Checks"]
 

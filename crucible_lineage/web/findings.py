@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 
 from crucible_lineage.lineage import Finding
 from crucible_lineage.lineage.labels import HIDDEN_NAME
-from crucible_lineage.verify import Verification, verify_project
+from crucible_lineage.queries.verify.verify import Verification, verify_project
 from crucible_lineage.web.reader import Reader, SignIn
 from crucible_lineage.web.rendering import rendered
 from crucible_lineage.web.shown import blotted

@@ -115,9 +115,9 @@ def ours(nodes: int, parents: int, *, with_records: bool = True) -> dict[str, tu
 
 def copy(nodes: int, parents: int) -> dict[str, tuple[float, float]]:
     """The local copy of a project, which another process has written, read for a question."""
-    from crucible_lineage import graph_cache
-    from crucible_lineage.fetch import lineage_of_copies
     from crucible_lineage.lineage import check
+    from crucible_lineage.queries.graph import project_copy as graph_cache
+    from crucible_lineage.queries.graph.fetch import lineage_of_copies
 
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
@@ -136,7 +136,7 @@ def copy(nodes: int, parents: int) -> dict[str, tuple[float, float]]:
 
 
 def write_copy(path: Path, nodes: int, parents: int) -> None:
-    from crucible_lineage import graph_cache
+    from crucible_lineage.queries.graph import project_copy as graph_cache
 
     with closing(graph_cache._opened(path)) as database, graph_cache._transaction(database):
         graph_cache._store(database, "demo", list(records(nodes, parents)), everything=True)

@@ -16,9 +16,9 @@ from crucible_lineage.pipeline.local import LocalEngine
 from crucible_lineage.pipeline.rerun import plan_rerun
 from crucible_lineage.pipeline.result import RunResult
 from crucible_lineage.pipeline.run import run_pipeline, run_planned
+from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.registration import contents as filling
 from crucible_lineage.session import Session
-from crucible_lineage.verify import verify_project
 
 TOTAL = """
 pipeline: totals

@@ -16,9 +16,9 @@ from click.testing import CliRunner, Result
 
 from crucible_lineage.cli import main
 from crucible_lineage.lineage import LineageGraph
+from crucible_lineage.queries.bundle import lineage_to_share
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.takeaway import lineage_to_share
 
 Invoke = Callable[..., Result]
 

@@ -17,8 +17,8 @@ import pytest
 
 from crucible_lineage.lineage.html import page_data
 from crucible_lineage.models import RemoteFileCreate
+from crucible_lineage.queries.bundle import lineage_to_share, write_bundle, write_crate
 from crucible_lineage.session import Session
-from crucible_lineage.takeaway import lineage_to_share, write_bundle, write_crate
 
 VALIDATORS = Path(__file__).parents[2] / ".venv" / "validators"
 

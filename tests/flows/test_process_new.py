@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.flows.newest import Newest, each_selection, narrowed
 from crucible_lineage.pipeline.bind import bind_file
+from crucible_lineage.watch.new_data import Newest, each_selection, narrowed
 
 RUN = """
 import json, sys
@@ -55,7 +55,7 @@ def test_two_at_once_make_each_result_once_and_a_bad_dataset_is_parked_until_its
 
 def test_what_is_parked_is_taken_out_by_the_id_of_its_dataset(data: Path, command: Any, session: Any) -> None:
     from crucible_lineage.ids import new_mfid
-    from crucible_lineage.logbook import Failure, Logbook
+    from crucible_lineage.watch.state import Failure, Logbook
 
     planned, subject = new_mfid(), new_mfid()
     Logbook.of(session).note_failure(Failure(planned, "lab", "counting", "scaled[x]", (subject,), "too dark"), 1)
@@ -92,7 +92,7 @@ def test_a_later_look_leaves_out_what_is_settled_and_takes_what_failed_again(
 ) -> None:
     from datetime import timedelta
 
-    monkeypatch.setattr("crucible_lineage.flows.newest.OVERLAP", timedelta(0))
+    monkeypatch.setattr("crucible_lineage.watch.new_data.OVERLAP", timedelta(0))
     old, settled = registered("1\n", "2\n")
     assert made()[:2] == (True, {old, settled})
     (bad,) = registered("no number\n")
@@ -107,9 +107,9 @@ def test_what_is_unparked_is_looked_at_again_though_newer_data_were_settled_sinc
 ) -> None:
     from datetime import timedelta
 
-    from crucible_lineage.logbook import Failure, Logbook
+    from crucible_lineage.watch.state import Failure, Logbook
 
-    monkeypatch.setattr("crucible_lineage.flows.newest.OVERLAP", timedelta(0))
+    monkeypatch.setattr("crucible_lineage.watch.new_data.OVERLAP", timedelta(0))
     (old,) = registered("1\n")
     assert made()[0]
     (newer,) = registered("2\n")

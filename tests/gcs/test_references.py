@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from crucible_lineage.models import RemoteFileCreate
+from crucible_lineage.queries.bundle import write_bundle
+from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.session import Session
-from crucible_lineage.takeaway import write_bundle
-from crucible_lineage.verify import verify_project
 
 PIPELINE = """
 pipeline: by-reference

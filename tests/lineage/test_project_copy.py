@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from crucible import CrucibleClient as OfficialClient
 
-from crucible_lineage import graph_cache
 from crucible_lineage.errors import InputError
-from crucible_lineage.fetch import fetch_projects
-from crucible_lineage.graph_cache import project_copy
 from crucible_lineage.lineage import LineageGraph, check
+from crucible_lineage.queries.graph import project_copy as graph_cache
+from crucible_lineage.queries.graph.fetch import fetch_projects
+from crucible_lineage.queries.graph.project_copy import project_copy
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings

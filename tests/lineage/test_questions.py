@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from crucible_lineage import checking
-from crucible_lineage.checking import check_dataset, check_projects
 from crucible_lineage.cli import main
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Edge, LineageGraph, check
 from crucible_lineage.provenance.attachment import compact_record
-from crucible_lineage.questions import code_impact, compare_datasets, compare_runs, file_impact, instrument_impact
+from crucible_lineage.queries import check as checking
+from crucible_lineage.queries.check import check_dataset, check_projects
+from crucible_lineage.queries.impact import code_impact, compare_datasets, compare_runs, file_impact, instrument_impact
 
 KEY = "crucible_lineage"
 

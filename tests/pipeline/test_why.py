@@ -11,8 +11,8 @@ import pytest
 
 from crucible_lineage.pipeline.result import RunResult
 from crucible_lineage.pipeline.run import Choice
+from crucible_lineage.queries.explain import tell
 from crucible_lineage.session import Session
-from crucible_lineage.story import tell
 
 Run = Callable[..., RunResult]
 

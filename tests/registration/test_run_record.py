@@ -15,9 +15,9 @@ from crucible_lineage.pipeline.bind import bind_file
 from crucible_lineage.pipeline.local import LocalEngine
 from crucible_lineage.pipeline.result import RunResult
 from crucible_lineage.pipeline.run import run_pipeline
+from crucible_lineage.queries.verify.verify import verify_dataset, verify_project
 from crucible_lineage.run_record import register_run
 from crucible_lineage.session import Session
-from crucible_lineage.verify import verify_dataset, verify_project
 
 
 def run(path: Path, session: Session) -> RunResult:

@@ -21,9 +21,9 @@ from typing import Any
 import httpx
 import pytest
 
+from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.verify import verify_project
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills process groups")
 

@@ -14,9 +14,9 @@ import pytest
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.provenance.record import is_complete, read_record
+from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.verify import verify_project
 
 KEY = "a-key-for-two-machines"
 SCANS = 16

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
-from crucible_lineage.graph_cache import FEW, ProjectCopy, project_copy
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage import LineageGraph, Node
 from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, used_mfids
 from crucible_lineage.provenance.attachment import whole_record
+from crucible_lineage.queries.graph.project_copy import FEW, ProjectCopy, project_copy
 from crucible_lineage.session import Session
 
 __all__ = [

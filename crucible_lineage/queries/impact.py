@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, RefusedError
-from crucible_lineage.fetch import fetch_lineage, fetch_projects, with_whole_records
 from crucible_lineage.lineage import (
     Difference,
     Impact,
@@ -21,6 +20,7 @@ from crucible_lineage.lineage import (
     impact_of_instrument,
 )
 from crucible_lineage.lineage.records import activity_code, generated_files, instruments, run_ids, told_run
+from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, with_whole_records
 from crucible_lineage.session import Session
 
 __all__ = [

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from crucible_lineage.flows.telling import as_event
-from crucible_lineage.news import DATASET_CREATED, INGESTION_COMPLETED, News, Watcher
 from crucible_lineage.session import Session
+from crucible_lineage.watch.changes import DATASET_CREATED, INGESTION_COMPLETED, News, Watcher
 
 
 @pytest.fixture
@@ -83,11 +83,13 @@ def test_news_that_were_not_told_come_again_as_the_same_events(watched: Watcher,
 def test_a_dataset_that_is_still_being_registered_is_told_when_it_is_complete(
     watched: Watcher, new: Any, session: Session, lab: Any, command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import crucible_lineage.news
+    import crucible_lineage.watch.changes
 
     unfinished = {new("half")}
-    monkeypatch.setattr(crucible_lineage.news, "OVERLAP", timedelta(0))
-    monkeypatch.setattr(crucible_lineage.news, "_is_whole", lambda dataset: dataset.unique_id not in unfinished)
+    monkeypatch.setattr(crucible_lineage.watch.changes, "OVERLAP", timedelta(0))
+    monkeypatch.setattr(
+        crucible_lineage.watch.changes, "_is_whole", lambda dataset: dataset.unique_id not in unfinished
+    )
     whole = new("whole")
     assert [news.mfid for news in heard(watched)] == [whole]
     (half,) = unfinished

@@ -24,7 +24,6 @@ from typing import Any
 from crucible_lineage import __version__
 from crucible_lineage.client.download import local_path
 from crucible_lineage.errors import InputError, RunError
-from crucible_lineage.fetch import fetch_lineage, fetch_projects, with_named_parents, with_whole_records
 from crucible_lineage.lineage import LineageGraph, Node
 from crucible_lineage.lineage.export.crate import make_crate
 from crucible_lineage.lineage.export.crate_parts import METADATA, CrateHeader, TextFile
@@ -37,6 +36,7 @@ from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.models import FileRecord
 from crucible_lineage.pipeline.fetching import fetch_reference, is_reference
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
+from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, with_named_parents, with_whole_records
 from crucible_lineage.server import instance_id
 from crucible_lineage.session import Session
 

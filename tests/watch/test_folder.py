@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.arrivals import Arrival, Folder
 from crucible_lineage.errors import ForbiddenError, InputError, UnauthorizedError, UnreachableError
 from crucible_lineage.pipeline.input_spec import FileInput
+from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.verify import verify_project
+from crucible_lineage.watch.folder import Arrival, Folder
 
 
 class Clock:
@@ -131,7 +131,7 @@ def test_a_file_that_is_open_for_writing_is_waited_for(inbox: Path, watcher: Any
 def test_what_cannot_be_registered_is_told_once_and_stops_no_other(
     inbox: Path, watcher: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, session: Session
 ) -> None:
-    from crucible_lineage import arrivals
+    from crucible_lineage.watch import folder as arrivals
 
     really = arrivals.register_raw
     fails: dict[str, Exception] = {"a.txt": InputError("no such instrument"), "b.txt": UnreachableError("no answer")}
@@ -169,7 +169,7 @@ def test_what_cannot_be_registered_is_told_once_and_stops_no_other(
 def test_what_is_not_the_files_fault_is_tried_until_it_works(
     inbox: Path, watcher: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
-    from crucible_lineage import arrivals
+    from crucible_lineage.watch import folder as arrivals
 
     def refuse(*arguments: Any) -> Any:
         raise fault

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crucible_lineage.fetch import fetch_lineage, fetch_projects, with_named_parents
 from crucible_lineage.lineage import Finding, LineageGraph, check
 from crucible_lineage.lineage.checks import CHECKS, SEVERITIES
+from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, with_named_parents
 from crucible_lineage.session import Session
 
 __all__ = ["Checked", "check_dataset", "check_projects", "finding_json"]

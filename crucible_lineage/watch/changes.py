@@ -13,10 +13,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from crucible_lineage.errors import ForbiddenError, NotFoundError
-from crucible_lineage.logbook import Logbook
 from crucible_lineage.models import Dataset, IngestionRequest
 from crucible_lineage.provenance.record import is_complete, read_record
 from crucible_lineage.session import Session
+from crucible_lineage.watch.state import Logbook
 
 __all__ = ["DATASET_CREATED", "INGESTION_COMPLETED", "News", "Watcher"]
 

@@ -24,8 +24,6 @@ from crucible_lineage.errors import (
     RefusedError,
     RunError,
 )
-from crucible_lineage.evidence import Evidence, findings_of, has_derived_id, label, used_mfids
-from crucible_lineage.gone import certainly_gone, gone_datasets
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage import Finding, LineageGraph
 from crucible_lineage.models import FileRecord
@@ -34,6 +32,8 @@ from crucible_lineage.pipeline.remote import source_fault
 from crucible_lineage.provenance.attachment import whole_record
 from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.provenance.record import KEY, read_record
+from crucible_lineage.queries.verify.missing import certainly_gone, gone_datasets
+from crucible_lineage.queries.verify.rules import Evidence, findings_of, has_derived_id, label, used_mfids
 from crucible_lineage.session import Session
 
 __all__ = ["Verification", "verify_dataset", "verify_project"]

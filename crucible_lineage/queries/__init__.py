@@ -1,0 +1,1 @@
+"""What one asks a catalogue: list, check, verify, diff, impact, explain, bundle. Reads, changes nothing."""
