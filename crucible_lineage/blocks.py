@@ -49,7 +49,7 @@ class CrucibleCredentials(CredentialsBlock):  # type: ignore[misc, unused-ignore
     def get_client(self, state_folder: Path | None = None) -> CrucibleClient:
         """A client of the service. With a `state_folder`, uploads that were cut short are continued."""
         from crucible_lineage.client import CrucibleClient
-        from crucible_lineage.client.session import Timeouts
+        from crucible_lineage.client.http.connection import Timeouts
 
         timeouts = Timeouts(
             connect_s=self.connect_timeout_s, read_s=self.read_timeout_s, storage_read_s=self.storage_timeout_s

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from crucible_lineage.client.session import Session
-from crucible_lineage.client.wire import parse
-from crucible_lineage.models import Account, Profile
+from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.wire import parse
+from crucible_lineage.client.models import Account, Profile
 
 __all__ = ["AccountCalls"]
 

@@ -11,21 +11,21 @@ from types import TracebackType
 import httpx
 
 from crucible_lineage.client.account import AccountCalls
-from crucible_lineage.client.datasets import DatasetCalls
-from crucible_lineage.client.deletions import DeletionCalls
-from crucible_lineage.client.files import FileCalls
+from crucible_lineage.client.dataset.datasets import DatasetCalls
+from crucible_lineage.client.dataset.deletions import DeletionCalls
+from crucible_lineage.client.dataset.files import FileCalls
+from crucible_lineage.client.dataset.metadata import MetadataCalls
 from crucible_lineage.client.graphs import GraphCalls
+from crucible_lineage.client.http.connection import Session, Timeouts
+from crucible_lineage.client.http.retry import RetryPolicy
+from crucible_lineage.client.http.wire import parse
 from crucible_lineage.client.ingestions import IngestionCalls
-from crucible_lineage.client.memory import UploadMemory
-from crucible_lineage.client.metadata import MetadataCalls
+from crucible_lineage.client.models import Health
 from crucible_lineage.client.projects import InstrumentCalls, ProjectCalls
-from crucible_lineage.client.retry import RetryPolicy
 from crucible_lineage.client.samples import SampleCalls
-from crucible_lineage.client.session import Session, Timeouts
-from crucible_lineage.client.storage import Storage, Unsealing
-from crucible_lineage.client.wire import parse
+from crucible_lineage.client.transfer.memory import UploadMemory
+from crucible_lineage.client.transfer.storage import Storage, Unsealing
 from crucible_lineage.errors import ServerError
-from crucible_lineage.models import Health
 
 __all__ = ["CrucibleClient"]
 
@@ -37,9 +37,10 @@ KEEPALIVE_S = (
 class CrucibleClient:
     """Calls Crucible's API at `api_url` with `api_key`. Thread-safe; making one sends nothing.
 
-    Every call returns records of `crucible_lineage.models` or raises an error of `crucible_lineage.errors`. Calls that
-    may be sent twice without harm are repeated as `retry` says. `transport` replaces the network, for API and storage.
-    With a `state_folder`, an upload that was cut short is continued by the next process that uploads the same file.
+    Every call returns records of `crucible_lineage.client.models` or raises an error of `crucible_lineage.errors`.
+    Calls that may be sent twice without harm are repeated as `retry` says. `transport` replaces the network, for
+    API and storage. With a `state_folder`, an upload that was cut short is continued by the next process that
+    uploads the same file.
     """
 
     def __init__(

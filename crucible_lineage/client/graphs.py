@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from crucible_lineage.client.session import Session
-from crucible_lineage.client.wire import quoted, segment
+from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.wire import quoted, segment
 from crucible_lineage.errors import ServerError
 
 __all__ = ["GraphCalls"]

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Unpack
 
 from crucible_lineage.client.filters import IngestionFilters, sent_filters
-from crucible_lineage.client.paging import pages
-from crucible_lineage.client.session import Session
-from crucible_lineage.client.wire import parse, segment
+from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.paging import pages
+from crucible_lineage.client.http.wire import parse, segment
+from crucible_lineage.client.models import IngestionRequest
 from crucible_lineage.errors import InputError, ServerError, UnreachableError
-from crucible_lineage.models import IngestionRequest
 
 __all__ = ["IngestionCalls"]
 

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, Unpack
 
 from crucible_lineage.client.filters import InstrumentFilters, ProjectFilters, sent_filters
-from crucible_lineage.client.paging import pages
-from crucible_lineage.client.session import Session
-from crucible_lineage.client.wire import parse, parse_all, quoted, segment, to_send
-from crucible_lineage.errors import InputError, NotFoundError, ServerError
-from crucible_lineage.ids import is_mfid
-from crucible_lineage.models import (
+from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.paging import pages
+from crucible_lineage.client.http.wire import parse, parse_all, quoted, segment, to_send
+from crucible_lineage.client.models import (
     Instrument,
     InstrumentCreate,
     Project,
     ProjectCreate,
     Received,
 )
+from crucible_lineage.errors import InputError, NotFoundError, ServerError
+from crucible_lineage.ids import is_mfid
 
 __all__ = ["InstrumentCalls", "ProjectCalls"]
 

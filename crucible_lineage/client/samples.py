@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
 from crucible_lineage.client.aliases import also_called
+from crucible_lineage.client.dataset.links import LinkCalls
 from crucible_lineage.client.filters import SampleFilters, sent_filters
-from crucible_lineage.client.links import LinkCalls
-from crucible_lineage.client.paging import count_of, pages
-from crucible_lineage.client.session import Session
-from crucible_lineage.client.wire import parse, parse_all, segment, to_send
-from crucible_lineage.models import Sample, SampleCreate
+from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.paging import count_of, pages
+from crucible_lineage.client.http.wire import parse, parse_all, segment, to_send
+from crucible_lineage.client.models import Sample, SampleCreate
 
 __all__ = ["SampleCalls"]
 

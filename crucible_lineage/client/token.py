@@ -9,11 +9,11 @@ import importlib.util
 from typing import Any
 
 from crucible_lineage.checksums import crc32c_text, require_unchanged
-from crucible_lineage.client.outgoing import Meter, Outgoing, Progress, UploadedFile, complete, existing
-from crucible_lineage.client.session import Session
-from crucible_lineage.client.wire import parse
+from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.wire import parse
+from crucible_lineage.client.models import FileRecord
+from crucible_lineage.client.transfer.outgoing import Meter, Outgoing, Progress, UploadedFile, complete, existing
 from crucible_lineage.errors import ChecksumError, FileChangedError, InputError, ServerError, UnreachableError
-from crucible_lineage.models import FileRecord
 
 __all__ = ["is_available", "upload_with_token"]
 

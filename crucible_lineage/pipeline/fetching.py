@@ -19,7 +19,7 @@ from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
-    from crucible_lineage.models import FileRecord
+    from crucible_lineage.client.models import FileRecord
 
 __all__ = ["cached_file", "fetch_reference", "is_reference"]
 

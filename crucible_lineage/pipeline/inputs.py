@@ -24,7 +24,7 @@ from crucible_lineage.registration.register import known_dataset
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
-    from crucible_lineage.models import Dataset
+    from crucible_lineage.client.models import Dataset
     from crucible_lineage.pipeline.remote import RemoteFile
 
 __all__ = ["InputItem", "Inputs", "ResultsOf", "known_inputs", "register_inputs"]

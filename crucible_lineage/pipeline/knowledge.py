@@ -17,7 +17,7 @@ from crucible_lineage.registration.register import known_dataset
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
-    from crucible_lineage.models import Dataset
+    from crucible_lineage.client.models import Dataset
 
 __all__ = ["ProjectKnowledge", "pipeline_keyword"]
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage import __version__
-from crucible_lineage.client.download import local_path
+from crucible_lineage.client.models import FileRecord
+from crucible_lineage.client.transfer.download import local_path
 from crucible_lineage.errors import InputError, RunError
 from crucible_lineage.lineage import LineageGraph, Node
 from crucible_lineage.lineage.export.crate import make_crate
@@ -33,7 +34,6 @@ from crucible_lineage.lineage.formats import public_ids
 from crucible_lineage.lineage.html import render_html
 from crucible_lineage.lineage.records import provenance, text
 from crucible_lineage.lineage.svg import render_svg
-from crucible_lineage.models import FileRecord
 from crucible_lineage.pipeline.fetching import fetch_reference, is_reference
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, with_named_parents, with_whole_records

@@ -32,7 +32,7 @@ from crucible_lineage.provenance.record import COMPLETE, KEY, is_complete, read_
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
-    from crucible_lineage.models import Dataset
+    from crucible_lineage.client.models import Dataset
 
 __all__ = [
     "PATIENCE_S",

@@ -18,8 +18,8 @@ from crucible_lineage.registration.claim import Claim, require_held, start_over
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
-    from crucible_lineage.client.outgoing import UploadedFile
-    from crucible_lineage.models import IngestionRequest
+    from crucible_lineage.client.models import IngestionRequest
+    from crucible_lineage.client.transfer.outgoing import UploadedFile
 
 __all__ = ["Elsewhere", "LocalFile", "NewDataset", "Put", "fill", "take_back", "tidy"]
 
@@ -192,7 +192,7 @@ def _upload(client: CrucibleClient, held: Claim, file: LocalFile, put: Put) -> U
 
 def _catalogue(client: CrucibleClient, mfid: str, ref: FileRef, place: Elsewhere) -> UploadedFile:
     """The record of a file that stays elsewhere; FileConflictError if the dataset has another one of that name."""
-    from crucible_lineage.client.outgoing import UploadedFile  # the client is there by now
+    from crucible_lineage.client.transfer.outgoing import UploadedFile  # the client is there by now
 
     for stored in client.files.list(mfid):
         if stored.filename == ref.name:

@@ -30,7 +30,7 @@ from crucible_lineage.registration.server_ids import oldest_twin, recipe_keyword
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
-    from crucible_lineage.models import Dataset
+    from crucible_lineage.client.models import Dataset
 
 __all__ = [
     "Elsewhere",

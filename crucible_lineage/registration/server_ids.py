@@ -19,7 +19,7 @@ from crucible_lineage.provenance.record import is_complete, read_record
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
-    from crucible_lineage.models import Dataset
+    from crucible_lineage.client.models import Dataset
     from crucible_lineage.registration.contents import NewDataset
 
 __all__ = ["oldest_twin", "recipe_keyword"]

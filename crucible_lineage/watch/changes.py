@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from crucible_lineage.client.models import Dataset, IngestionRequest
 from crucible_lineage.errors import ForbiddenError, NotFoundError
-from crucible_lineage.models import Dataset, IngestionRequest
 from crucible_lineage.provenance.record import is_complete, read_record
 from crucible_lineage.session import Session
 from crucible_lineage.watch.state import Logbook

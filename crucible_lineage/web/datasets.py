@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
+from crucible_lineage.client.models import Dataset, Link, Thumbnail
 from crucible_lineage.errors import ForbiddenError, LineageError, NotFoundError
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, state
-from crucible_lineage.models import Dataset, Link, Thumbnail
 from crucible_lineage.provenance.attachment import whole_record
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.web.reader import Reader

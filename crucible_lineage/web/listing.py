@@ -10,10 +10,10 @@ from typing import Any
 from starlette.responses import RedirectResponse, Response
 
 from crucible_lineage.client.filters import DatasetFilters
+from crucible_lineage.client.models import Dataset, FacetValue, Project
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.records import state
-from crucible_lineage.models import Dataset, FacetValue, Project
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import rendered
 

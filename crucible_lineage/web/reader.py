@@ -12,10 +12,10 @@ from starlette.requests import Request
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.filters import DatasetFilters, sent_filters
-from crucible_lineage.client.wire import parse
+from crucible_lineage.client.http.wire import parse
+from crucible_lineage.client.models import Dataset
 from crucible_lineage.errors import ServerError
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.models import Dataset
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.web.checks import Checks

@@ -11,9 +11,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from crucible_lineage.client.filters import DatasetFilters
+from crucible_lineage.client.models import Dataset
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.records import provenance, text
-from crucible_lineage.models import Dataset
 from crucible_lineage.provenance.record import COMPLETE
 from crucible_lineage.web.listing import Row, rows_of
 from crucible_lineage.web.reader import Reader

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from starlette.requests import Request
 from starlette.responses import Response
 
-from crucible_lineage.models import Account
+from crucible_lineage.client.models import Account
 from crucible_lineage.web.checks import Checks
 from crucible_lineage.web.reader import ReadingClient, SignIn
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client import CrucibleClient
+from crucible_lineage.client.models import DatasetCreate
 from crucible_lineage.errors import ConflictError, InputError, NotFoundError, RefusedError
 from crucible_lineage.ids import is_mfid, new_mfid
-from crucible_lineage.models import DatasetCreate
 
 
 def test_a_dataset_is_made_with_everything_in_it_in_order(client: CrucibleClient, stub: Any, spectrum: Path) -> None:

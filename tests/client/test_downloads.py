@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.download import is_wanted, local_path
+from crucible_lineage.client.models import FileRecord
+from crucible_lineage.client.transfer.download import is_wanted, local_path
 from crucible_lineage.errors import ChecksumError, InputError, UnreachableError
-from crucible_lineage.models import FileRecord
 
 DATASET = "0tr5k2ndm5zvd000nr21qakeh4"
 

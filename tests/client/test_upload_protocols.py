@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.client import CrucibleClient, resumable, uploads
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.client.transfer import resumable, uploads
 from crucible_lineage.errors import ChecksumError, CrucibleError, InputError, RefusedError, ServerError
 
 CHUNK = 1 << 20

@@ -21,9 +21,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.client.models import Dataset
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, RefusedError
 from crucible_lineage.lineage.graph import collector_paused
-from crucible_lineage.models import Dataset
 from crucible_lineage.session import Session
 
 __all__ = ["ProjectCopy", "project_copy"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from crucible_lineage.client.models import DeletedRecord
 from crucible_lineage.errors import ForbiddenError, NotFoundError, RefusedError
 from crucible_lineage.lineage import Finding
-from crucible_lineage.models import DeletedRecord
 from crucible_lineage.queries.verify.rules import has_derived_id
 from crucible_lineage.session import Session
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from crucible_lineage.client.models import FileRecord
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import derive_mfid, is_mfid, mfid_bytes
 from crucible_lineage.lineage import Finding, LineageGraph, check
 from crucible_lineage.lineage.checks import link_command
 from crucible_lineage.lineage.labels import short_id
 from crucible_lineage.lineage.model import DERIVED, PART
-from crucible_lineage.models import FileRecord
 from crucible_lineage.provenance.digest import changed_keys, generated_sha256
 from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.provenance.record import is_complete, unreadable

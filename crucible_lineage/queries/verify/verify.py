@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
+from crucible_lineage.client.models import FileRecord
 from crucible_lineage.errors import (
     ChecksumError,
     CrucibleError,
@@ -26,7 +27,6 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage import Finding, LineageGraph
-from crucible_lineage.models import FileRecord
 from crucible_lineage.pipeline.fetching import fetch_reference, is_reference
 from crucible_lineage.pipeline.remote import source_fault
 from crucible_lineage.provenance.attachment import whole_record

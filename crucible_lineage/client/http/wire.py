@@ -9,9 +9,9 @@ from urllib.parse import quote, urlencode
 
 from pydantic import ValidationError
 
+from crucible_lineage.client.models import Received, Sent
 from crucible_lineage.errors import InputError, ServerError
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.models import Received, Sent
 
 __all__ = ["Params", "encoded", "json_bytes", "parse", "parse_all", "quoted", "segment", "to_send"]
 

@@ -8,7 +8,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from crucible_lineage.client.outgoing import Outgoing
+from crucible_lineage.client.transfer.outgoing import Outgoing
 
 __all__ = ["Begun", "UploadMemory"]
 

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 import httpx
 
 from crucible_lineage.checksums import blocks, crc32c_text, require_unchanged
-from crucible_lineage.client.outgoing import Meter, Outgoing, Progress, UploadedFile, complete, existing
-from crucible_lineage.client.retry import Attempt, RetryPolicy, decide
-from crucible_lineage.client.session import Session
-from crucible_lineage.client.storage import Storage, storage_error
-from crucible_lineage.client.wire import parse
+from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.retry import Attempt, RetryPolicy, decide
+from crucible_lineage.client.http.wire import parse
+from crucible_lineage.client.models import FileRecord
+from crucible_lineage.client.transfer.outgoing import Meter, Outgoing, Progress, UploadedFile, complete, existing
+from crucible_lineage.client.transfer.storage import Storage, storage_error
 from crucible_lineage.errors import ChecksumError, CrucibleError, FileChangedError, ServerError, UnreachableError
-from crucible_lineage.models import FileRecord
 
 __all__ = ["upload_resumable"]
 

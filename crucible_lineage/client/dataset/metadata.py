@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from crucible_lineage.client.session import Session
-from crucible_lineage.client.wire import parse, parse_all, segment
-from crucible_lineage.models import Metadata, SearchHit
+from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.wire import parse, parse_all, segment
+from crucible_lineage.client.models import Metadata, SearchHit
 
 __all__ = ["MetadataCalls"]
 

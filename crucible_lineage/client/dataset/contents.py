@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.client.aliases import also_called
-from crucible_lineage.client.download import fetch, is_wanted, local_path
-from crucible_lineage.client.files import FileCalls
+from crucible_lineage.client.dataset.files import FileCalls
+from crucible_lineage.client.dataset.metadata import MetadataCalls
+from crucible_lineage.client.dataset.thumbnails import Picture, picture_body
+from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.wire import parse, parse_all, segment, to_send
 from crucible_lineage.client.ingestions import IngestionCalls
-from crucible_lineage.client.metadata import MetadataCalls
-from crucible_lineage.client.session import Session
-from crucible_lineage.client.thumbnails import Picture, picture_body
-from crucible_lineage.client.wire import parse, parse_all, segment, to_send
+from crucible_lineage.client.models import FileRecord, IngestionRequest, Keyword, RemoteFileCreate, SearchHit, Thumbnail
+from crucible_lineage.client.transfer.download import fetch, is_wanted, local_path
 from crucible_lineage.errors import InputError, NotFoundError, ServerError
-from crucible_lineage.models import FileRecord, IngestionRequest, Keyword, RemoteFileCreate, SearchHit, Thumbnail
 
 __all__ = ["DSID", "AddedFile", "ContentCalls"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from crucible_lineage.client.paging import pages
-from crucible_lineage.client.session import Session
-from crucible_lineage.client.wire import Params, segment
+from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.paging import pages
+from crucible_lineage.client.http.wire import Params, segment
+from crucible_lineage.client.models import Received
 from crucible_lineage.errors import InputError
-from crucible_lineage.models import Received
 
 __all__ = ["LinkCalls"]
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Unpack
 
 from crucible_lineage.client.filters import DeletionFilters, sent_filters
-from crucible_lineage.client.paging import pages
-from crucible_lineage.client.session import Session
-from crucible_lineage.client.wire import parse, segment
-from crucible_lineage.models import DeletedRecord, DeletionRequest
+from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.paging import pages
+from crucible_lineage.client.http.wire import parse, segment
+from crucible_lineage.client.models import DeletedRecord, DeletionRequest
 
 __all__ = ["DeletionCalls"]
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from crucible_lineage.client.memory import Begun, UploadMemory
-from crucible_lineage.client.outgoing import Outgoing, Progress, UploadedFile, existing
-from crucible_lineage.client.resumable import upload_resumable
-from crucible_lineage.client.session import Session
-from crucible_lineage.client.signed import (
+from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.wire import parse
+from crucible_lineage.client.models import FileRecord
+from crucible_lineage.client.token import is_available, upload_with_token
+from crucible_lineage.client.transfer.memory import Begun, UploadMemory
+from crucible_lineage.client.transfer.outgoing import Outgoing, Progress, UploadedFile, existing
+from crucible_lineage.client.transfer.resumable import upload_resumable
+from crucible_lineage.client.transfer.signed import (
     UploadSession,
     abort,
     is_switched_off,
@@ -21,9 +24,7 @@ from crucible_lineage.client.signed import (
     resumed_session,
     send_parts,
 )
-from crucible_lineage.client.storage import Storage
-from crucible_lineage.client.token import is_available, upload_with_token
-from crucible_lineage.client.wire import parse
+from crucible_lineage.client.transfer.storage import Storage
 from crucible_lineage.errors import (
     ConflictError,
     FileConflictError,
@@ -33,7 +34,6 @@ from crucible_lineage.errors import (
     ServerError,
     UnreachableError,
 )
-from crucible_lineage.models import FileRecord
 
 __all__ = ["Protocol", "Uploader"]
 

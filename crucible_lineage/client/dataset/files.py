@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from crucible_lineage.checksums import FileChecksums, require_unchanged, scan_file
-from crucible_lineage.client.download import Progress as DownloadProgress
-from crucible_lineage.client.download import fetch, fetch_bytes, local_path
 from crucible_lineage.client.filters import FileFilters, sent_filters
-from crucible_lineage.client.memory import UploadMemory
-from crucible_lineage.client.outgoing import Outgoing, Progress, UploadedFile
-from crucible_lineage.client.paging import pages
-from crucible_lineage.client.session import Session
-from crucible_lineage.client.storage import Storage
-from crucible_lineage.client.uploads import Protocol, Uploader
-from crucible_lineage.client.wire import parse, parse_all, segment
+from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.paging import pages
+from crucible_lineage.client.http.wire import parse, parse_all, segment
+from crucible_lineage.client.models import FileRecord
+from crucible_lineage.client.transfer.download import Progress as DownloadProgress
+from crucible_lineage.client.transfer.download import fetch, fetch_bytes, local_path
+from crucible_lineage.client.transfer.memory import UploadMemory
+from crucible_lineage.client.transfer.outgoing import Outgoing, Progress, UploadedFile
+from crucible_lineage.client.transfer.storage import Storage
+from crucible_lineage.client.transfer.uploads import Protocol, Uploader
 from crucible_lineage.errors import InputError, ServerError
-from crucible_lineage.models import FileRecord
 
 __all__ = ["FileCalls"]
 

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from crucible_lineage.client.answers import error_of, json_of
-from crucible_lineage.client.retry import Attempt, RetryPolicy, decide
-from crucible_lineage.client.wire import Params, encoded, json_bytes
+from crucible_lineage.client.http.answers import error_of, json_of
+from crucible_lineage.client.http.retry import Attempt, RetryPolicy, decide
+from crucible_lineage.client.http.wire import Params, encoded, json_bytes
 from crucible_lineage.errors import CrucibleError, InputError, UnreachableError
 
 __all__ = ["Session", "Timeouts"]

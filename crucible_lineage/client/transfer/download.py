@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import httpx
 
 from crucible_lineage.checksums import blocks
-from crucible_lineage.client.storage import Storage, storage_error
+from crucible_lineage.client.models import FileRecord
+from crucible_lineage.client.transfer.storage import Storage, storage_error
 from crucible_lineage.errors import ChecksumError, InputError
-from crucible_lineage.models import FileRecord
 
 __all__ = ["Progress", "fetch", "fetch_bytes", "is_wanted", "local_path"]
 

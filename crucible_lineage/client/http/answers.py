@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from crucible_lineage.client.retry import retry_after_s
+from crucible_lineage.client.http.retry import retry_after_s
 from crucible_lineage.errors import (
     ConflictError,
     CrucibleError,

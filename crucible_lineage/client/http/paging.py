@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
-from crucible_lineage.client.session import Session
-from crucible_lineage.client.wire import Params, parse
+from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.wire import Params, parse
+from crucible_lineage.client.models import Received
 from crucible_lineage.errors import InputError, ServerError
-from crucible_lineage.models import Received
 
 __all__ = ["count_of", "pages"]
 

@@ -8,25 +8,25 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from crucible_lineage.client.aliases import also_called
-from crucible_lineage.client.contents import DSID, AddedFile, ContentCalls
-from crucible_lineage.client.deletions import DeletionCalls
-from crucible_lineage.client.files import FileCalls
+from crucible_lineage.client.dataset.contents import DSID, AddedFile, ContentCalls
+from crucible_lineage.client.dataset.deletions import DeletionCalls
+from crucible_lineage.client.dataset.files import FileCalls
+from crucible_lineage.client.dataset.links import LinkCalls
+from crucible_lineage.client.dataset.metadata import MetadataCalls
 from crucible_lineage.client.filters import DatasetFilters, sent_filters
+from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.paging import count_of, pages
+from crucible_lineage.client.http.wire import parse, parse_all, segment, to_send
 from crucible_lineage.client.ingestions import IngestionCalls
-from crucible_lineage.client.links import LinkCalls
-from crucible_lineage.client.metadata import MetadataCalls
-from crucible_lineage.client.paging import count_of, pages
-from crucible_lineage.client.projects import InstrumentCalls
-from crucible_lineage.client.session import Session
-from crucible_lineage.client.wire import parse, parse_all, segment, to_send
-from crucible_lineage.errors import ConflictError, InputError
-from crucible_lineage.ids import is_mfid
-from crucible_lineage.models import (
+from crucible_lineage.client.models import (
     Dataset,
     DatasetCreate,
     DeletionRequest,
     FacetValue,
 )
+from crucible_lineage.client.projects import InstrumentCalls
+from crucible_lineage.errors import ConflictError, InputError
+from crucible_lineage.ids import is_mfid
 
 __all__ = ["CreatedDataset", "DatasetCalls"]
 

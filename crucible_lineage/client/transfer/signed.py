@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from crucible_lineage.checksums import crc32c_text, require_unchanged
-from crucible_lineage.client.outgoing import Meter, Outgoing, Progress
-from crucible_lineage.client.parts import PartSender, parts_of
-from crucible_lineage.client.session import Session
-from crucible_lineage.client.storage import Storage
-from crucible_lineage.client.wire import parse, quoted
+from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.wire import parse, quoted
+from crucible_lineage.client.models import FileRecord
+from crucible_lineage.client.transfer.outgoing import Meter, Outgoing, Progress
+from crucible_lineage.client.transfer.parts import PartSender, parts_of
+from crucible_lineage.client.transfer.storage import Storage
 from crucible_lineage.errors import CrucibleError, NotFoundError, ServerError
-from crucible_lineage.models import FileRecord
 
 __all__ = [
     "UploadSession",

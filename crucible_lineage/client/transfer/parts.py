@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from crucible_lineage.checksums import blocks, crc32c_text, part_checksums, require_unchanged
-from crucible_lineage.client.outgoing import Mark, Meter, Outgoing
-from crucible_lineage.client.retry import Attempt, RetryPolicy, decide
-from crucible_lineage.client.session import Session
-from crucible_lineage.client.storage import Storage, storage_error
+from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.retry import Attempt, RetryPolicy, decide
+from crucible_lineage.client.transfer.outgoing import Mark, Meter, Outgoing
+from crucible_lineage.client.transfer.storage import Storage, storage_error
 from crucible_lineage.errors import (
     CrucibleError,
     FileChangedError,

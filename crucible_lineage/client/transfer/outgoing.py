@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.checksums import FileChecksums
-from crucible_lineage.client.session import Session
-from crucible_lineage.client.wire import parse
+from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.wire import parse
+from crucible_lineage.client.models import FileRecord
 from crucible_lineage.errors import ServerError
-from crucible_lineage.models import FileRecord
 
 __all__ = ["Mark", "Meter", "Outgoing", "Progress", "UploadedFile", "complete", "existing"]
 

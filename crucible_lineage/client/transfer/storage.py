@@ -10,7 +10,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from crucible_lineage.client.session import Timeouts
+from crucible_lineage.client.http.connection import Timeouts
 from crucible_lineage.errors import (
     CrucibleError,
     ForbiddenError,

@@ -1,0 +1,1 @@
+"""Calls about datasets: themselves, their files, links, metadata, thumbnails, and their deletion."""

@@ -1,0 +1,1 @@
+"""How a call goes over the wire: the session with its key, retries, pages, and answers that are errors."""
