@@ -25,7 +25,7 @@ from crucible_lineage.errors import Finding, InputError, RunError
 from crucible_lineage.flows.pipelines import run_pipeline
 from crucible_lineage.flows.process_new import process_new
 from crucible_lineage.flows.reaching import reaching_prefect
-from crucible_lineage.pipeline.spec import PipelineSpec, Schedule, Trigger
+from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Schedule, Trigger
 from crucible_lineage.tasks.sessions import CrucibleConnection
 
 __all__ = ["Deployed", "Request", "deploy", "remove", "serve_pipelines"]

@@ -17,9 +17,9 @@ from crucible_lineage.errors import (
     StepError,
     UnauthorizedError,
 )
-from crucible_lineage.pipeline.materialized import Materialized
-from crucible_lineage.pipeline.order import StepOrder
-from crucible_lineage.pipeline.run import Engine, Running
+from crucible_lineage.pipeline.job.order import StepOrder
+from crucible_lineage.pipeline.run.materialized import Materialized
+from crucible_lineage.pipeline.run.scheduler import Engine, Running
 from crucible_lineage.provenance.recipe import derived_mfid, step_recipe
 from crucible_lineage.tasks.retries import TRANSIENT
 from crucible_lineage.watch.state import Failure, Logbook

@@ -19,16 +19,16 @@ from prefect.task_runners import TaskRunner
 
 from crucible_lineage.flows.artifacts import leave_artifacts
 from crucible_lineage.flows.runners import THREADS, requesting, task_runner
-from crucible_lineage.pipeline.bind import bind_file
-from crucible_lineage.pipeline.input_spec import located
-from crucible_lineage.pipeline.materialized import Materialized
-from crucible_lineage.pipeline.order import StepOrder
-from crucible_lineage.pipeline.order_json import order_to_json
-from crucible_lineage.pipeline.raw import existing_dataset
-from crucible_lineage.pipeline.result import Listener, RunResult, StepEvent
-from crucible_lineage.pipeline.run import Choice, Running
-from crucible_lineage.pipeline.run import run_pipeline as run_bound
-from crucible_lineage.pipeline.spec import Runner
+from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.job.job_json import order_to_json
+from crucible_lineage.pipeline.job.order import StepOrder
+from crucible_lineage.pipeline.plan.raw import existing_dataset
+from crucible_lineage.pipeline.run.materialized import Materialized
+from crucible_lineage.pipeline.run.result import Listener, RunResult, StepEvent
+from crucible_lineage.pipeline.run.scheduler import Choice, Running
+from crucible_lineage.pipeline.run.scheduler import run_pipeline as run_bound
+from crucible_lineage.pipeline.spec.inputs import located
+from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.events import tell_failed, tell_reused
 from crucible_lineage.tasks.materialize import materialize

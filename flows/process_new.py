@@ -24,10 +24,10 @@ from crucible_lineage.flows.artifacts import leave_artifacts
 from crucible_lineage.flows.parking import Parking
 from crucible_lineage.flows.pipelines import PrefectEngine
 from crucible_lineage.flows.runners import THREADS
-from crucible_lineage.pipeline.bind import BoundPipeline, bind_file
-from crucible_lineage.pipeline.input_spec import located
-from crucible_lineage.pipeline.result import EXECUTED, REUSED, RunResult, StepEvent
-from crucible_lineage.pipeline.run import run_pipeline
+from crucible_lineage.pipeline.bind.model import BoundPipeline, bind_file
+from crucible_lineage.pipeline.run.result import EXECUTED, REUSED, RunResult, StepEvent
+from crucible_lineage.pipeline.run.scheduler import run_pipeline
+from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.events import tell_failed, tell_reused
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for

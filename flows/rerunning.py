@@ -14,11 +14,11 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.flows.artifacts import leave_artifacts
 from crucible_lineage.flows.pipelines import PrefectEngine
 from crucible_lineage.flows.runners import THREADS
-from crucible_lineage.pipeline.load import load_pipeline
+from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
-from crucible_lineage.pipeline.result import STARTED, StepEvent
-from crucible_lineage.pipeline.run import run_planned
-from crucible_lineage.pipeline.spec import Runner
+from crucible_lineage.pipeline.run.result import STARTED, StepEvent
+from crucible_lineage.pipeline.run.scheduler import run_planned
+from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 

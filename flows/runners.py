@@ -10,7 +10,7 @@ from typing import Any
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.spec import Runner
+from crucible_lineage.pipeline.spec.pipeline import Runner
 
 __all__ = ["THREADS", "requesting", "task_runner"]
 

@@ -13,8 +13,8 @@ from prefect.assets import Asset, AssetProperties
 from prefect.context import AssetContext
 from prefect.events import emit_event
 
-from crucible_lineage.pipeline.job import StepJob
-from crucible_lineage.pipeline.result import FAILED, REUSED, RunResult, StepEvent
+from crucible_lineage.pipeline.job.job import StepJob
+from crucible_lineage.pipeline.run.result import FAILED, REUSED, RunResult, StepEvent
 from crucible_lineage.refs import DatasetRef
 
 __all__ = ["dataset_resource_id", "tell_failed", "tell_materialized", "tell_reused"]

@@ -8,8 +8,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
 
-from crucible_lineage.pipeline.materialize import materialize_step
-from crucible_lineage.pipeline.order_json import job_from_json
+from crucible_lineage.pipeline.job.job_json import job_from_json
+from crucible_lineage.pipeline.job.materialize import materialize_step
 from crucible_lineage.tasks.events import tell_materialized
 from crucible_lineage.tasks.retries import is_transient
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
@@ -31,7 +31,7 @@ def materialize(
 ) -> dict[str, Any]:
     """`{"outputs": {name: MFID}, "executed": bool, "note": str}` of a step.
 
-    `order` holds names, ids and declared values only; `crucible_lineage.pipeline.order.order_to_json` makes it.
+    `order` holds names, ids and declared values only; `crucible_lineage.pipeline.job.order.order_to_json` makes it.
     """
     session = session_for(crucible)
     run = {

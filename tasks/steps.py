@@ -24,12 +24,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.input_spec import FileInput
-from crucible_lineage.pipeline.inspection import inspection_of
-from crucible_lineage.pipeline.job import StepJob
-from crucible_lineage.pipeline.materialize import materialize_step
-from crucible_lineage.pipeline.raw import existing_dataset, find_raw, hash_files, register_raw
-from crucible_lineage.pipeline.used import files_for_role
+from crucible_lineage.pipeline.bind.inspect import inspection_of
+from crucible_lineage.pipeline.job.job import StepJob
+from crucible_lineage.pipeline.job.materialize import materialize_step
+from crucible_lineage.pipeline.plan.raw import existing_dataset, find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.plan.used import files_for_role
+from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session

@@ -20,7 +20,7 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.pipeline.bind import bind_file
+from crucible_lineage.pipeline.bind.model import bind_file
 
 __all__ = ["check_command"]
 

@@ -24,9 +24,9 @@ from crucible_lineage.cli.options import (
 from crucible_lineage.cli.progress import Progress
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import render_tree
-from crucible_lineage.pipeline.bind import bind_file
-from crucible_lineage.pipeline.input_spec import located
-from crucible_lineage.pipeline.result import RunResult
+from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.session import Session
 

@@ -11,9 +11,9 @@ import click
 from crucible_lineage.cli.engines import prefect_is_configured
 from crucible_lineage.cli.options import json_option, print_json, reports_errors
 from crucible_lineage.errors import Finding, InputError
-from crucible_lineage.pipeline.bind import BoundPipeline, bind_file
-from crucible_lineage.pipeline.input_spec import PACKAGE, located
-from crucible_lineage.pipeline.load import load_pipeline
+from crucible_lineage.pipeline.bind.model import BoundPipeline, bind_file
+from crucible_lineage.pipeline.declare.load import load_pipeline
+from crucible_lineage.pipeline.spec.inputs import PACKAGE, located
 
 if TYPE_CHECKING:  # importing Prefect costs over a second
     from crucible_lineage.flows.deploying import Request

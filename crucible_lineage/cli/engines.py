@@ -12,11 +12,11 @@ from typing import Any
 import click
 
 from crucible_lineage.errors import InputError, LineageError, RunError
-from crucible_lineage.pipeline.bind import BoundPipeline
-from crucible_lineage.pipeline.planning import plan_pipeline
-from crucible_lineage.pipeline.result import Listener, RunResult
-from crucible_lineage.pipeline.run import Choice, Engine, run_pipeline
-from crucible_lineage.pipeline.spec import Runner
+from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.plan.planner import plan_pipeline
+from crucible_lineage.pipeline.run.result import Listener, RunResult
+from crucible_lineage.pipeline.run.scheduler import Choice, Engine, run_pipeline
+from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
 
 __all__ = ["RunRequest", "prefect_is_configured", "run_with_engine"]
@@ -56,7 +56,7 @@ def _run_here(request: RunRequest, session: Session, listener: Listener, jobs: i
 
 
 def _local_engine(session: Session, jobs: int) -> Engine:
-    from crucible_lineage.pipeline.local import LocalEngine  # only a run that has something to do makes steps
+    from crucible_lineage.pipeline.run.local import LocalEngine  # only a run that has something to do makes steps
 
     return LocalEngine(session, jobs)
 

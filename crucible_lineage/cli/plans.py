@@ -8,7 +8,7 @@ from itertools import groupby
 import click
 
 from crucible_lineage.cli.options import print_json
-from crucible_lineage.pipeline.plan import FRESH, PipelinePlan, StepPlan
+from crucible_lineage.pipeline.plan.plan import FRESH, PipelinePlan, StepPlan
 
 __all__ = ["print_plan", "size_text", "time_text"]
 

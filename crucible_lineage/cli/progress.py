@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import click
 
-from crucible_lineage.pipeline.result import EXECUTED, FAILED, LEFT_OUT, REUSED, SKIPPED, STARTED, StepEvent
+from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, LEFT_OUT, REUSED, SKIPPED, STARTED, StepEvent
 
 __all__ = ["Progress"]
 

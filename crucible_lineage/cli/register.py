@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from crucible_lineage.cli.options import crucible_options, json_option, open_session, print_json, reports_errors
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.input_spec import FileInput
-from crucible_lineage.pipeline.raw import existing_dataset, find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.plan.raw import existing_dataset, find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.spec.inputs import FileInput
 
 __all__ = ["register_command"]
 

@@ -21,9 +21,9 @@ from crucible_lineage.cli.plans import print_plan
 from crucible_lineage.cli.progress import Progress
 from crucible_lineage.cli.run import SET, parse_overrides, print_summary
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.local import LocalEngine
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
-from crucible_lineage.pipeline.run import run_planned
+from crucible_lineage.pipeline.run.local import LocalEngine
+from crucible_lineage.pipeline.run.scheduler import run_planned
 
 __all__ = ["rerun_command"]
 

@@ -25,14 +25,14 @@ from crucible_lineage.cli.options import (
 from crucible_lineage.cli.plans import print_plan
 from crucible_lineage.cli.progress import Progress
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind import bind_file
-from crucible_lineage.pipeline.document import parse_document
-from crucible_lineage.pipeline.input_spec import located
-from crucible_lineage.pipeline.plan import PipelinePlan
-from crucible_lineage.pipeline.planning import make_plan
-from crucible_lineage.pipeline.result import EXECUTED, FAILED, LEFT_OUT, REUSED, SKIPPED, RunResult
-from crucible_lineage.pipeline.run import Choice
-from crucible_lineage.pipeline.spec import Runner
+from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.declare.yaml import parse_document
+from crucible_lineage.pipeline.plan.plan import PipelinePlan
+from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, LEFT_OUT, REUSED, SKIPPED, RunResult
+from crucible_lineage.pipeline.run.scheduler import Choice
+from crucible_lineage.pipeline.spec.inputs import located
+from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
 
 __all__ = ["SET", "parse_overrides", "plan_command", "print_summary", "run_command"]
@@ -152,7 +152,9 @@ def plan_command(
 
 
 def _register_run(result: RunResult, session: Session) -> str:
-    from crucible_lineage.run_record import register_run  # the client, which a run without work does not need
+    from crucible_lineage.pipeline.run.run_record import (
+        register_run,  # the client, which a run without work does not need
+    )
 
     return register_run(session, result).mfid
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from crucible_lineage.cli.options import print_json, reports_errors
-from crucible_lineage.pipeline.schema import MODELINE, pipeline_schema
+from crucible_lineage.pipeline.declare.json_schema import MODELINE, pipeline_schema
 
 __all__ = ["schema_command"]
 

@@ -12,7 +12,7 @@ import click
 from crucible_lineage.cli.deploy import require_prefect
 from crucible_lineage.cli.options import FAILURE, crucible_options, open_session, reports_errors
 from crucible_lineage.errors import InputError, LineageError, UnauthorizedError
-from crucible_lineage.pipeline.input_spec import FileInput
+from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.watch.changes import Watcher
 from crucible_lineage.watch.folder import Folder
 

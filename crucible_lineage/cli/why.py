@@ -18,11 +18,11 @@ from crucible_lineage.cli.plans import print_plan
 from crucible_lineage.cli.run import SET, parse_overrides
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.pipeline.bind import bind_file
-from crucible_lineage.pipeline.input_spec import located
-from crucible_lineage.pipeline.names import require_names
-from crucible_lineage.pipeline.plan import FRESH, PipelinePlan
-from crucible_lineage.pipeline.planning import make_plan
+from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.bind.names import require_names
+from crucible_lineage.pipeline.plan.plan import FRESH, PipelinePlan
+from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.queries.explain import tell
 from crucible_lineage.session import Session
 

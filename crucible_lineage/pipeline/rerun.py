@@ -13,19 +13,19 @@ from typing import Any
 
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.bind import BoundPipeline, BoundStep, Variant
-from crucible_lineage.pipeline.command import COMMAND, inspect_command, split_command
-from crucible_lineage.pipeline.expand import Feed, Instance
-from crucible_lineage.pipeline.inputs import InputItem
-from crucible_lineage.pipeline.inspected import Inspection
-from crucible_lineage.pipeline.inspection import find_step, inspect_step
-from crucible_lineage.pipeline.knowledge import ProjectKnowledge, pipeline_keyword
-from crucible_lineage.pipeline.plan import Earlier, plan
-from crucible_lineage.pipeline.planning import Planned
-from crucible_lineage.pipeline.raw import existing_dataset
-from crucible_lineage.pipeline.run import Choice
-from crucible_lineage.pipeline.spec import OutputFields, PipelineSpec, StepSpec
-from crucible_lineage.pipeline.variables import referenced
+from crucible_lineage.pipeline.bind.command import COMMAND, inspect_command, split_command
+from crucible_lineage.pipeline.bind.inspect import find_step, inspect_step
+from crucible_lineage.pipeline.bind.inspection import Inspection
+from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
+from crucible_lineage.pipeline.declare.variables import referenced
+from crucible_lineage.pipeline.plan.expand import Feed, Instance
+from crucible_lineage.pipeline.plan.inputs import InputItem
+from crucible_lineage.pipeline.plan.known import ProjectKnowledge, pipeline_keyword
+from crucible_lineage.pipeline.plan.plan import Earlier, plan
+from crucible_lineage.pipeline.plan.planner import Planned
+from crucible_lineage.pipeline.plan.raw import existing_dataset
+from crucible_lineage.pipeline.run.scheduler import Choice
+from crucible_lineage.pipeline.spec.pipeline import OutputFields, PipelineSpec, StepSpec
 from crucible_lineage.provenance.attachment import whole_record
 from crucible_lineage.provenance.record import is_complete
 from crucible_lineage.registration.register import samples_of

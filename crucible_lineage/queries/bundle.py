@@ -34,7 +34,7 @@ from crucible_lineage.lineage.formats import public_ids
 from crucible_lineage.lineage.html import render_html
 from crucible_lineage.lineage.records import provenance, text
 from crucible_lineage.lineage.svg import render_svg
-from crucible_lineage.pipeline.fetching import fetch_reference, is_reference
+from crucible_lineage.pipeline.files.fetch import fetch_reference, is_reference
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, with_named_parents, with_whole_records
 from crucible_lineage.server import instance_id

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from crucible_lineage.errors import InputError, NotFoundError
-from crucible_lineage.pipeline.differences import code_diff, differences
+from crucible_lineage.pipeline.plan.differences import code_diff, differences
 from crucible_lineage.provenance.attachment import whole_record
 from crucible_lineage.provenance.record import is_complete, read_record, unreadable
 from crucible_lineage.session import Session

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from crucible_lineage.errors import InputError, LineageError, RecipeConflictError, RefusedError
 from crucible_lineage.hashing import FileStamp, stamp
-from crucible_lineage.pipeline.input_spec import FileInput
-from crucible_lineage.pipeline.raw import find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.plan.raw import find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
 from crucible_lineage.watch.state import Logbook

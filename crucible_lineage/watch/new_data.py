@@ -16,9 +16,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.bind import BoundPipeline
-from crucible_lineage.pipeline.input_spec import SelectInput
-from crucible_lineage.pipeline.result import EXECUTED, REUSED, RunResult
+from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.run.result import EXECUTED, REUSED, RunResult
+from crucible_lineage.pipeline.spec.inputs import SelectInput
 from crucible_lineage.provenance.record import is_complete, read_record
 from crucible_lineage.session import Session
 from crucible_lineage.watch.state import Logbook, looks_of

@@ -21,9 +21,9 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from crucible_lineage.flows import run_pipeline as run_flow
-from crucible_lineage.pipeline.bind import bind_file
-from crucible_lineage.pipeline.local import LocalEngine
-from crucible_lineage.pipeline.run import Choice, run_pipeline
+from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.run.local import LocalEngine
+from crucible_lineage.pipeline.run.scheduler import Choice, run_pipeline
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.tasks.sessions import CrucibleConnection

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError, UnreachableError
-from crucible_lineage.pipeline.bind import bind_file
-from crucible_lineage.pipeline.local import LocalEngine
+from crucible_lineage.pipeline.bind.model import bind_file
 from crucible_lineage.pipeline.rerun import plan_rerun
-from crucible_lineage.pipeline.result import RunResult
-from crucible_lineage.pipeline.run import run_pipeline, run_planned
+from crucible_lineage.pipeline.run.local import LocalEngine
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.pipeline.run.scheduler import run_pipeline, run_planned
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.registration import contents as filling
 from crucible_lineage.session import Session

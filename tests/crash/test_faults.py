@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.errors import CrucibleError
-from crucible_lineage.pipeline.bind import bind_file
-from crucible_lineage.pipeline.local import LocalEngine
-from crucible_lineage.pipeline.result import RunResult
-from crucible_lineage.pipeline.run import run_pipeline
+from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.run.local import LocalEngine
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.pipeline.run.scheduler import run_pipeline
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.pipeline.input_spec import FileInput
-from crucible_lineage.pipeline.raw import hash_files, register_raw
+from crucible_lineage.pipeline.plan.raw import hash_files, register_raw
+from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.bind import bind_file
+from crucible_lineage.pipeline.bind.model import bind_file
 from crucible_lineage.watch.new_data import Newest, each_selection, narrowed
 
 RUN = """
@@ -73,8 +73,8 @@ def made(selected: Path, session: Any, registered: Any) -> Any:
     """Runs the pipeline on what Newest says has to be looked at, in this process; the datasets that were looked at."""
     from datetime import timedelta
 
-    from crucible_lineage.pipeline.local import LocalEngine
-    from crucible_lineage.pipeline.run import run_pipeline
+    from crucible_lineage.pipeline.run.local import LocalEngine
+    from crucible_lineage.pipeline.run.scheduler import run_pipeline
 
     def run(hours: float = 24) -> tuple[bool, set[str], Any]:
         bound = bind_file(selected, session.store)

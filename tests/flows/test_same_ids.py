@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.pipeline.bind import bind_file
-from crucible_lineage.pipeline.local import LocalEngine
-from crucible_lineage.pipeline.planning import make_plan
-from crucible_lineage.pipeline.run import run_pipeline
+from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.pipeline.run.local import LocalEngine
+from crucible_lineage.pipeline.run.scheduler import run_pipeline
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 

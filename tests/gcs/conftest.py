@@ -18,11 +18,11 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.pipeline.bind import bind_file
-from crucible_lineage.pipeline.local import LocalEngine
-from crucible_lineage.pipeline.remote import open_source
-from crucible_lineage.pipeline.result import RunResult
-from crucible_lineage.pipeline.run import run_pipeline
+from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.files.remote import open_source
+from crucible_lineage.pipeline.run.local import LocalEngine
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.pipeline.run.scheduler import run_pipeline
 from crucible_lineage.session import Session
 
 # Google's libraries read these when they are imported. Without them they look for a metadata server, for seconds.

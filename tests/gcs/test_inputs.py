@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.fetching import cached_file
-from crucible_lineage.pipeline.raw import existing_dataset
+from crucible_lineage.pipeline.files.fetch import cached_file
+from crucible_lineage.pipeline.plan.raw import existing_dataset
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 

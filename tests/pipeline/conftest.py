@@ -11,12 +11,12 @@ from click.testing import CliRunner, Result
 
 from crucible_lineage.cli import main
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind import bind_file
-from crucible_lineage.pipeline.local import LocalEngine
-from crucible_lineage.pipeline.plan import StepPlan
-from crucible_lineage.pipeline.planning import make_plan
-from crucible_lineage.pipeline.result import RunResult
-from crucible_lineage.pipeline.run import Choice, run_pipeline
+from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.plan.plan import StepPlan
+from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.pipeline.run.local import LocalEngine
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.pipeline.run.scheduler import Choice, run_pipeline
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.session import Session
 

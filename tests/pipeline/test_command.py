@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind import bind_file
-from crucible_lineage.pipeline.local import LocalEngine
-from crucible_lineage.pipeline.planning import make_plan
-from crucible_lineage.pipeline.result import RunResult
-from crucible_lineage.pipeline.run import run_pipeline
+from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.pipeline.run.local import LocalEngine
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.pipeline.run.scheduler import run_pipeline
 from crucible_lineage.session import Session
 
 SCRIPT = """

@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.pipeline.bind import bind_file
-from crucible_lineage.pipeline.local import LocalEngine
-from crucible_lineage.pipeline.result import RunResult
-from crucible_lineage.pipeline.run import run_pipeline
+from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.run.local import LocalEngine
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.pipeline.run.scheduler import run_pipeline
 from crucible_lineage.provenance.record import KEY
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.session import Session

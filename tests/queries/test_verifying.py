@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.bind import bind_file
-from crucible_lineage.pipeline.input_spec import FileInput
-from crucible_lineage.pipeline.local import LocalEngine
-from crucible_lineage.pipeline.raw import existing_dataset, hash_files, register_raw
-from crucible_lineage.pipeline.run import run_pipeline
+from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.plan.raw import existing_dataset, hash_files, register_raw
+from crucible_lineage.pipeline.run.local import LocalEngine
+from crucible_lineage.pipeline.run.scheduler import run_pipeline
+from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.provenance.record import KEY
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.session import Session

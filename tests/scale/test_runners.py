@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind import bind_file
+from crucible_lineage.pipeline.bind.model import bind_file
 
 RUN = """
 import json, os, sys
 from crucible_lineage.flows import run_pipeline
-from crucible_lineage.pipeline.spec import Runner
+from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.tasks import CrucibleConnection
 told = {"process": os.getpid()}
 if __name__ == "__main__":
@@ -72,7 +72,7 @@ def test_a_runner_and_the_local_engine_exclude_each_other(lab: Any, data: Path, 
 
 def test_a_runner_whose_package_is_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     from crucible_lineage.flows.runners import task_runner
-    from crucible_lineage.pipeline.spec import Runner
+    from crucible_lineage.pipeline.spec.pipeline import Runner
 
     monkeypatch.setitem(sys.modules, "prefect_ray", None)
     with pytest.raises(InputError, match=r"install crucible-lineage\[ray\]"):

@@ -27,8 +27,8 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage import Finding, LineageGraph
-from crucible_lineage.pipeline.fetching import fetch_reference, is_reference
-from crucible_lineage.pipeline.remote import source_fault
+from crucible_lineage.pipeline.files.fetch import fetch_reference, is_reference
+from crucible_lineage.pipeline.files.remote import source_fault
 from crucible_lineage.provenance.attachment import whole_record
 from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.provenance.record import KEY, read_record

@@ -1,0 +1,162 @@
+"""Datasets out of `.crux` recipes, the official client's declarations, as inputs of a pipeline.
+
+    spectrum: {crux: session.crux, id: pol_1}
+
+If the recipe was applied already, its lock file names the dataset's MFID, and that dataset is the input.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.ids import is_mfid
+from crucible_lineage.pipeline.declare.yaml import read_documents
+from crucible_lineage.pipeline.spec.inputs import located
+
+__all__ = ["crux_input", "recipe_datasets", "recipe_files"]
+
+_FIELDS = {  # in the recipe -> in a declaration
+    "name": "dataset_name",
+    "measurement": "measurement",
+    "instrument": "instrument_name",
+    "session": "session_name",
+    "public": "public",
+    "keywords": "keywords",
+    "metadata": "metadata",
+    "timestamp": "timestamp",
+    "ingestor": "ingestor",
+}
+_KIN = {  # what may be declared within what, in the order in which the official client looks
+    "dataset": {"children": "dataset", "parents": "dataset", "samples": "sample"},
+    "sample": {"children": "sample", "parents": "sample", "datasets": "dataset"},
+}
+
+
+def crux_input(declared: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The input that a dataset of a recipe stands for: a `dataset:` once it was made, else a `file:`."""
+    path = recipe_path(declared, folder)
+    others = {key: value for key, value in declared.items() if key not in ("crux", "id")}
+    recipe = _read(path)
+    if not recipe.datasets:
+        raise InputError(f"{path} declares no dataset")
+    name = str(declared.get("id", next(iter(recipe.datasets))))
+    if name not in recipe.datasets or ("id" not in declared and len(recipe.datasets) > 1):
+        raise InputError(f"{path}: say which dataset with `id:`; it declares {', '.join(recipe.datasets)}")
+    made = _made(path)
+    if (mfid := made.get(name)) is not None:
+        kept = {key: value for key, value in others.items() if key in ("match", "each")}
+        return {"dataset": mfid, **kept}
+    body = recipe.datasets[name]
+    if not body.get("files"):
+        raise InputError(f"{path}: dataset {name!r} has no files, and was not made yet")
+    if not isinstance(body["files"], list):
+        raise InputError(f"{path}: `files` of dataset {name!r} is a list, as in [scan.txt]")
+    fields = {ours: body[theirs] for theirs, ours in _FIELDS.items() if body.get(theirs) is not None}
+    if isinstance(fields.get("metadata"), str):
+        fields["metadata"] = _metadata(path.parent / fields["metadata"])
+    linked = (made.get(sample, sample) for sample in recipe.samples.get(name, ()))
+    samples = [mfid for mfid in dict.fromkeys(linked) if is_mfid(mfid)]
+    return {
+        "file": [str(path.parent.absolute() / str(file)) for file in body["files"]],
+        **fields,
+        **({"samples": samples} if samples else {}),
+        **others,
+    }
+
+
+def recipe_datasets(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Each dataset of a recipe under its local id, also those declared within others."""
+    return _read(path).datasets
+
+
+def recipe_path(declared: Mapping[str, Any], folder: Path) -> Path:
+    """The recipe that an input names. InputError if it names none."""
+    if not isinstance(declared["crux"], str):
+        raise InputError("crux takes the name of a file")
+    return located(declared["crux"], folder)
+
+
+def recipe_files(declared: Mapping[str, Any], folder: Path) -> list[Path]:
+    """All files that an input out of a recipe rests on, beside the data."""
+    path = recipe_path(declared, folder)
+    metadata = [body.get("metadata") for body in _read(path).datasets.values()]
+    return [path, _lock_of(path), *(path.parent / name for name in metadata if isinstance(name, str))]
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """Datasets by local id, and the samples (local id or MFID) that each was measured on."""
+
+    datasets: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    samples: dict[str, list[str]] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+
+    def add(self, kind: str, body: Mapping[str, Any]) -> str:
+        """The local id of what is declared there; it is known afterwards, and so is what is declared within it."""
+        name = str(body.get("id") or self._unique(str(body.get("name", "entity"))))
+        if name in self.seen:
+            raise InputError(f"the id {name!r} is given twice in the recipe")
+        self.seen.add(name)
+        if kind == "dataset":
+            self.datasets[name] = body
+        for key, other in _KIN[kind].items():
+            for item in body[key] if isinstance(body.get(key), list) else ():
+                if isinstance(item, dict):
+                    self._link(name, key, self._resolved(other, item))
+        return name
+
+    def _resolved(self, kind: str, item: Mapping[str, Any]) -> str:
+        return str(next(iter(item.values()))) if set(item) in ({"ref"}, {"mfid"}) else self.add(kind, item)
+
+    def _link(self, name: str, key: str, other: str) -> None:
+        if key == "samples":
+            self.samples.setdefault(name, []).append(other)
+        elif key == "datasets":
+            self.samples.setdefault(other, []).append(name)
+
+    def _unique(self, name: str) -> str:
+        """The local id that the official client gives to what has none."""
+        base = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "entity"
+        numbered = (f"{base}_{number}" for number in range(2, len(self.seen) + 3))
+        return base if base not in self.seen else next(one for one in numbered if one not in self.seen)
+
+
+def _read(path: Path) -> _Recipe:
+    recipe = _Recipe()
+    for document in read_documents(path):
+        if not isinstance(document.data, dict):
+            raise InputError("", [document.finding((), "a recipe's document is a mapping")])
+        for kind in _KIN:
+            if isinstance(body := document.data.get(kind), dict):
+                recipe.add(kind, body)
+    return recipe
+
+
+def _metadata(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def _lock_of(path: Path) -> Path:
+    """The file in which the official client notes what it made of a recipe."""
+    return path.with_suffix(path.suffix + ".lock")
+
+
+def _made(path: Path) -> Mapping[str, str]:
+    """Local id -> MFID of what was made already."""
+    lock = _lock_of(path)
+    try:
+        said = json.loads(lock.read_text(encoding="utf-8"))
+        return {name: entry if isinstance(entry, str) else entry["server_id"] for name, entry in said["ids"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{lock} cannot be read: {type(error).__name__}: {error}") from error

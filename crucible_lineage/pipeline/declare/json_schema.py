@@ -1,0 +1,91 @@
+"""The JSON Schema of pipeline files, for editors: drawn from the models, with the short forms that files may use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crucible_lineage.pipeline.declare.faults import OURS
+from crucible_lineage.pipeline.declare.load import DEFAULTS
+from crucible_lineage.pipeline.spec.pipeline import PipelineSpec
+
+__all__ = ["MODELINE", "pipeline_schema"]
+
+MODELINE = "# yaml-language-server: $schema={path}"
+_REFERENCE = {"type": "string", "pattern": "^\\$\\{(params|env)\\..+\\}$"}
+
+
+def pipeline_schema() -> dict[str, Any]:
+    """The schema (draft 2020-12)."""
+    schema = PipelineSpec.model_json_schema(by_alias=True)
+    definitions = schema["$defs"]
+    for model in (schema, *definitions.values()):
+        _without_ours(model)
+        _with_references(model)
+    step = definitions["StepSpec"]
+    step["properties"]["inputs"] = {"type": "object", "additionalProperties": _source_forms()}
+    step["oneOf"] = [{"required": ["uses"]}, {"required": ["run"]}]
+    definitions["DatasetInput"]["properties"]["dataset"] = _one_or_more("MFID of a dataset, or several")
+    for name in ("EachInput", "FileInput", "DatasetInput", "SelectInput", "ResultInput"):
+        if "match" in definitions[name]["properties"]:
+            definitions[name]["properties"]["match"] = _match()
+    each = definitions["EachInput"]
+    each["additionalProperties"] = True  # what holds for every entry stands beside `each`
+    each["properties"]["each"] = {"type": "array", "minItems": 1, "items": {"type": "object"}}
+    crux = {
+        "type": "object",
+        "required": ["crux"],
+        "properties": {"crux": {"type": "string"}, "id": {"type": "string"}, "match": _match()},
+    }
+    kinds = ("EachInput", "FileInput", "DatasetInput", "SelectInput", "ResultInput")
+    forms = [*({"$ref": f"#/$defs/{kind}"} for kind in kinds), crux]
+    properties = schema["properties"]
+    properties["inputs"] = {"type": "object", "additionalProperties": {"anyOf": forms}}
+    properties["params"] = {"type": "object", "description": "values that stand for ${params.NAME}"}
+    properties["defaults"] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {name: step["properties"][name] for name in DEFAULTS},
+    }
+    properties["include"] = _one_or_more("files whose inputs, steps, params and defaults are taken over")
+    properties["runner"] = _or_text("Runner", "threads, processes, dask, ray, or dask=ADDRESS")
+    definitions["OutputFields"]["properties"]["publish"] = _or_text("Publish", "gs://bucket/prefix/")
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "crucible-lineage pipeline"
+    return schema
+
+
+def _or_text(model: str, example: str) -> dict[str, Any]:
+    """A mapping, or its short form."""
+    return {"anyOf": [{"type": "string", "description": example}, {"$ref": f"#/$defs/{model}"}]}
+
+
+def _without_ours(model: dict[str, Any]) -> None:
+    for name in OURS:
+        model.get("properties", {}).pop(name, None)
+    if "required" in model:
+        model["required"] = [name for name in model["required"] if name not in OURS]
+
+
+def _with_references(model: dict[str, Any]) -> None:
+    """Numbers and truth values may also be taken from a variable."""
+    for name, declared in model.get("properties", {}).items():
+        if declared.get("type") in ("integer", "number", "boolean"):
+            said = {key: declared.pop(key) for key in ("description", "default", "title") if key in declared}
+            model["properties"][name] = {"anyOf": [declared, _REFERENCE], **said}
+        elif isinstance(declared.get("anyOf"), list):
+            declared["anyOf"].append(_REFERENCE)
+
+
+def _source_forms() -> dict[str, Any]:
+    single = [{"type": "string"}, {"$ref": "#/$defs/Source"}]
+    return {"anyOf": [*single, {"type": "array", "minItems": 1, "items": {"anyOf": single}}]}
+
+
+def _one_or_more(description: str) -> dict[str, Any]:
+    forms = [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
+    return {"anyOf": forms, "description": description}
+
+
+def _match() -> dict[str, Any]:
+    fields = _one_or_more("fields of the record, or metadata.NAME, that have to be equal")
+    return {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": fields}

@@ -1,0 +1,1 @@
+"""Files of inputs and results, here and in buckets: found, fetched, published."""

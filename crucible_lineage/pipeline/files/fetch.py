@@ -1,0 +1,73 @@
+"""Files of datasets brought here: from Crucible, or from elsewhere if Crucible has only a record of them.
+
+A file that is catalogued by reference (`copy: false`) lies elsewhere; the block that gives access to it is named in its
+dataset's metadata.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crucible_lineage.errors import ChecksumError, InputError
+from crucible_lineage.hashing import file_sha256
+from crucible_lineage.pipeline.spec.inputs import is_remote
+from crucible_lineage.refs import DatasetRef, FileRef
+from crucible_lineage.session import Session
+
+if TYPE_CHECKING:
+    from crucible_lineage.client.models import FileRecord
+
+__all__ = ["cached_file", "fetch_reference", "is_reference"]
+
+
+def cached_file(dataset: DatasetRef, file: FileRef, session: Session) -> Path:
+    """The cache's copy of a file, fetched if need be. ChecksumError if the bytes that come are not the file's."""
+
+    def download(target: Path) -> str:
+        for stored in session.client.datasets.list_files(dataset.mfid):
+            if stored.filename == file.name:
+                if is_reference(stored):
+                    with target.open("wb") as stream:
+                        fetch_reference(dataset.mfid, stored, stream.write, session)
+                    return stored.sha256_hash or file_sha256(target)
+                with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
+                    session.client.files.download(stored, folder).replace(target)
+                return stored.sha256_hash or file_sha256(target)  # the download has compared them
+        raise InputError(f"dataset {dataset.mfid} ({dataset.name!r}) has no file {file.name!r} at Crucible any more")
+
+    return session.cache.get(file.sha256, download)
+
+
+def is_reference(stored: FileRecord) -> bool:
+    """True if Crucible has a record of the file, and an address, but not its bytes."""
+    return bool(stored.storage_path and is_remote(stored.storage_path))
+
+
+def fetch_reference(mfid: str, stored: FileRecord, write: Callable[[bytes], object], session: Session) -> int:
+    """The bytes of a file that is catalogued by reference have been given to `write`; says how many they were.
+
+    ChecksumError if they are not those of its hash. InputError if they are gone, or not to be had with this access.
+    """
+    from crucible_lineage.pipeline.files.remote import fetch_address  # few datasets need it
+
+    noted = (session.client.metadata.get(mfid) or {}).get("remote_files")
+    entry = noted.get(stored.filename) if isinstance(noted, dict) else None
+    block = entry.get("block") if isinstance(entry, dict) else None
+    digest, size = hashlib.sha256(), 0
+
+    def take(part: bytes) -> None:
+        nonlocal size
+        digest.update(part)
+        size += len(part)
+        write(part)
+
+    fetch_address(str(stored.storage_path), block, take)
+    if stored.sha256_hash and digest.hexdigest() != stored.sha256_hash:
+        raise ChecksumError(
+            f"{stored.storage_path} holds other bytes by now: SHA-256 {digest.hexdigest()} and not {stored.sha256_hash}"
+        )
+    return size

@@ -1,0 +1,1 @@
+"""What would run, and why: inputs found, steps expanded, results looked up."""

@@ -1,0 +1,50 @@
+"""The parents of a step in their roles, with the files of each that the step is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.plan.expand import Feed, Instance
+from crucible_lineage.pipeline.plan.inputs import Inputs
+from crucible_lineage.provenance.recipe import UsedDataset
+from crucible_lineage.refs import DatasetRef, FileRef
+
+__all__ = ["files_for_role", "used_datasets"]
+
+Results = Mapping[str, Mapping[str, DatasetRef]]  # of each instance, by output
+
+
+def used_datasets(instance: Instance, inputs: Inputs, results: Results) -> tuple[UsedDataset, ...]:
+    """The parents of an instance. InputError if a role's files do not fit."""
+    roles = instance.inspection.roles
+    used = []
+    for feed in instance.feeds:
+        dataset = _dataset_of(feed, inputs, results)
+        used.append(UsedDataset(feed.role, dataset, files_for_role(feed.role, roles[feed.role], dataset, feed.files)))
+    return tuple(used)
+
+
+def _dataset_of(feed: Feed, inputs: Inputs, results: Results) -> DatasetRef:
+    if feed.instance is not None:
+        outputs = results[feed.instance]
+        return outputs[feed.output] if feed.output else next(iter(outputs.values()))
+    dataset = inputs[feed.input or ""][feed.index].dataset
+    assert dataset is not None  # the caller has seen to it
+    return dataset
+
+
+def files_for_role(role: str, shape: str, dataset: DatasetRef, pattern: str | None) -> tuple[FileRef, ...]:
+    """The files of a parent that a step is given in a role. InputError if there is none, or one has to be chosen."""
+    place = f"input {role!r}: dataset {dataset.mfid} ({dataset.name!r})"
+    files = [file for file in dataset.data_files if pattern is None or fnmatchcase(file.name, pattern)]
+    if not files:
+        raise InputError(f"{place} has no file {pattern or 'at all'}")
+    if shape == "file" and len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise InputError(
+            f"{place} has several files: {names}; choose one with {role}: {{from: ..., files: NAME}}, "
+            "or annotate the input dict[str, Path]"
+        )
+    return tuple(files)

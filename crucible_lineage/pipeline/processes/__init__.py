@@ -1,0 +1,1 @@
+"""Steps as processes: started, supervised, ended with all that they started; how they fail."""

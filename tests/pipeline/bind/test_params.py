@@ -1,0 +1,90 @@
+"""Parameters reach the function as what it is annotated with; a secret reaches nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.run.local import LocalEngine
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.pipeline.run.scheduler import run_pipeline
+from crucible_lineage.session import Session
+
+MODULE = """
+import hashlib
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from crucible_lineage import step
+
+
+class Mode(Enum):
+    FAST = "fast"
+
+
+@step
+def typed(counts: Path, *, mode: Mode, since: datetime, where: Path = Path("a/b"), out: Path) -> dict:
+    (out / "x.txt").write_text(f"{mode!r} {since.year} {where.name}")
+
+
+@step(secrets=["password"])
+def secretive(counts: Path, *, token: SecretStr, password: str = "", out: Path) -> dict:
+    both = token.get_secret_value() + password
+    assert hashlib.sha256(both.encode()).hexdigest().startswith("615c3738535ed444")
+    (out / "x.txt").write_text("logged in")
+    return {"n": 1}
+"""
+
+
+def run(path: Path, session: Session) -> RunResult:
+    bound = bind_file(path, session.store)
+    return run_pipeline(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+
+
+def declare(lab: Any, step: str) -> Path:
+    module = f"{lab.module}_params"
+    lab.file(f"{module}.py", MODULE)
+    path: Path = lab.declare(
+        f"""
+        pipeline: params
+        project: lab
+        inputs:
+          first: {{file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}
+        steps:
+          made: {{uses: "{module}:{step}, inputs: {{counts: first}}}}
+        """
+    )
+    return path
+
+
+def test_parameters_are_what_the_function_is_annotated_with(lab: Any, session: Session) -> None:
+    path = declare(lab, 'typed", params: {mode: fast, since: "2024-05-01T00:00:00Z"}')
+    result = run(path, session)
+    assert result.ok, result.errors
+    (file,) = session.client.datasets.list_files(result.datasets["made"]["out"])
+    assert session.client.files.download_bytes(file) == b"<Mode.FAST: 'fast'> 2024 b"
+
+
+@pytest.mark.parametrize("timeout", ["", ", timeout: 60"])
+def test_a_secret_reaches_the_function_and_nothing_else(lab: Any, session: Session, timeout: str) -> None:
+    path = declare(lab, f'secretive", params: {{token: hush-hush, password: also-hush}}{timeout}')
+    result = run(path, session)
+    assert result.ok, result.errors
+    found = session.client.datasets.get(result.datasets["made"]["out"], include_metadata=True)
+    assert "hush" not in str(found.scientific_metadata)
+    session.client.close()
+    left = [file for file in session.settings.data.rglob("*") if file.is_file() and b"hush" in file.read_bytes()]
+    assert left == []
+
+
+def test_a_secret_of_the_wrong_type_is_not_repeated_in_the_error(lab: Any) -> None:
+    path = declare(lab, 'secretive", params: {token: [hush-hush]}')
+    with pytest.raises(Exception, match="parameter 'token'") as caught:
+        bind_file(path)
+    assert "hush" not in str(caught.value)

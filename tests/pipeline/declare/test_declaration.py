@@ -1,0 +1,88 @@
+"""A wrong declaration gets every fault at once, each with its place, before anything is changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.bind.model import bind_file
+
+
+def faults(path: Any) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        bind_file(path)
+    return [str(finding).removeprefix(f"{path}:") for finding in caught.value.findings]
+
+
+def test_a_good_pipeline_is_bound_in_the_order_in_which_it_can_run(lab: Any) -> None:
+    lab.declare(lab.pipeline.read_text().replace("  total:", "  sum_up:"))
+    bound = bind_file(lab.pipeline)
+    assert list(bound.steps) == ["scaled", "sum_up"]
+    assert bound.steps["sum_up"].needs == ("scaled",)
+    assert bound.steps["scaled"].inspection.params == {"factor": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "words"),
+    [
+        ("params:", "parms:", "11:5", "did you mean 'params'?"),
+        ("factor: 3", "facto: 3", "11:14", "no parameter 'facto'; did you mean 'factor'?"),
+        ("factor: 3", "factor: three", "11:14", "'three': Input should be a valid number"),
+        (":scale", ":scal", "9:5", "no function 'scal'; did you mean 'scale'?"),
+        ("counts: first", "counts: frist", "10:14", "no input or step 'frist'; did you mean 'first'?"),
+        ("counts: first", "count: first", "10:14", "no input 'count'; did you mean 'counts'?"),
+        ("left: scaled, ", "", "12:3", "the input 'left' of"),
+        ("file: first.txt", "file: frist.txt", "5:11", "there is no file"),
+        ("left: scaled", "left: total", "14:14", "takes its own result"),
+        ("project: lab\n", "", "2:1", "the key 'project' is missing"),
+        ("T12:00:00Z", "T12:00:00", "5:28", "the time zone is missing"),
+        ("uses: LABMODULE:add", "uses: no_such_lab:add", "13:5", "there is no module 'no_such_lab'"),
+        ("right: second", "right: first", "6:3", "input 'second' is used by no step"),
+        ("pipeline: counting", "pipeline: count/ing", "2:1", "pipeline"),
+        ("left: scaled", "left: scaled.low", "14:14", "has no output 'low'"),
+        ("counts: first", "counts: first.low", "10:14", "it has no output 'low'"),
+    ],
+)
+def test_a_fault_is_told_with_its_place(lab: Any, old: str, new: str, place: str, words: str) -> None:
+    text = lab.pipeline.read_text().replace(lab.module, "LABMODULE")
+    assert old in text
+    found = faults(lab.declare(text.replace(old, new, 1)))
+    assert any(message.startswith(f"{place}: ") and words in message for message in found), found
+
+
+def test_all_faults_are_told_at_once(lab: Any) -> None:
+    text = lab.pipeline.read_text().replace("factor: 3", "facto: 3").replace("right: second", "rihgt: second")
+    found = faults(lab.declare(text))
+    assert any("'facto'" in message for message in found)
+    assert any("'rihgt'" in message for message in found)
+    assert any("the input 'right'" in message for message in found)
+
+
+def test_a_cycle_is_told_with_its_path(lab: Any) -> None:
+    text = lab.pipeline.read_text().replace("counts: first", "counts: total").replace("right: second", "right: first")
+    found = faults(lab.declare(text.replace('  second: {file: second.txt, timestamp: "2024-05-01T12:05:00Z"}\n', "")))
+    assert any("scaled -> total -> scaled" in message for message in found), found
+
+
+def test_a_module_that_cannot_be_imported_is_told_as_that(lab: Any) -> None:
+    lab.file("broken_lab.py", "import a_package_that_nobody_has\n")
+    text = lab.pipeline.read_text().replace(f"{lab.module}:add", "broken_lab:add")
+    found = faults(lab.declare(text))
+    assert any("needs 'a_package_that_nobody_has', which is not installed" in message for message in found), found
+
+
+def test_a_function_that_cannot_be_a_step_is_told_why(lab: Any) -> None:
+    lab.file("odd_lab.py", "def add(left: int, right, *, out): pass\n")
+    found = faults(lab.declare(lab.pipeline.read_text().replace(f"{lab.module}:add", "odd_lab:add")))
+    assert any("input 'left' is annotated" in message for message in found), found
+
+
+def test_an_output_that_has_to_be_chosen_is_asked_for(lab: Any) -> None:
+    text = (
+        lab.pipeline.read_text()
+        .replace(f"{lab.module}:scale", f"{lab.module}:split")
+        .replace("params: {factor: 3}", "")
+    )
+    assert any("name one of them, as in scaled.low" in message for message in faults(lab.declare(text)))

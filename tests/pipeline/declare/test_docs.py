@@ -1,0 +1,80 @@
+"""Every example of docs/pipelines.md is a file that is bound, and the first ones run."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.cli import COMMANDS
+from crucible_lineage.cli.run import run_command
+from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.declare.crux import recipe_datasets
+from crucible_lineage.pipeline.declare.faults import OURS, TOP_KEYS
+from crucible_lineage.pipeline.spec.inputs import INPUT_KINDS
+from crucible_lineage.pipeline.spec.pipeline import OutputFields, StepSpec
+
+TEXT = (Path(__file__).parents[3] / "docs" / "pipelines.md").read_text(encoding="utf-8")
+BLOCKS = {
+    re.findall(r"^# ([\w.-]+\.\w+)$", block, re.MULTILINE)[0]: block
+    for block in re.findall(r"```(?:yaml|python)\n(.*?)```", TEXT, re.DOTALL)
+}
+PIPELINES = [name for name, block in BLOCKS.items() if re.search("^pipeline:", block, re.MULTILINE)]
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="one of the examples uses sort and sh")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder that the page speaks of."""
+    for name, block in BLOCKS.items():
+        (tmp_path / name).write_text(block)
+    for name in ("scan-1.txt", "scan-2.txt"):
+        (tmp_path / name).write_text("3\n7\n")
+    for name in ("dark-a.txt", "dark-b.txt"):
+        (tmp_path / name).write_text("1\n2\n")
+    (tmp_path / "ask.sh").write_text('cat "$1" > "$2/asked.txt"\n')
+    monkeypatch.setenv("LAB_DATA", str(tmp_path))
+    monkeypatch.setenv("LAB_TOKEN", "hush-hush")
+    before = list(sys.path)
+    yield tmp_path
+    sys.modules.pop("mysteps", None)
+    sys.path[:] = before
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_each_example_is_without_fault(folder: Path, name: str) -> None:
+    bound = bind_file(folder / name)
+    assert f"{bound.name}.yaml" == name
+
+
+def test_the_recipe_declares_what_the_example_takes(folder: Path) -> None:
+    assert list(recipe_datasets(folder / "session.crux")) == ["neon", "dark_counts"]
+
+
+def test_examples_run(folder: Path, run: Callable[..., Any], text_of: Callable[[str], str], cli: Any) -> None:
+    planned = cli("plan", folder / "counting.yaml").stdout.splitlines()[1:]
+    (shown,) = re.findall(r"\$ crucible-lineage plan counting.yaml\n(.*?)```", TEXT, re.DOTALL)
+    assert planned == shown.splitlines()
+    for name in ("counting.yaml", "sweeps.yaml", "reports.yaml", "commands.yaml", "outputs.yaml", "recipe.yaml"):
+        result = run(folder / name)
+        assert result.ok, (name, result.errors)
+        assert run(folder / name).executed == [], name
+    assert text_of(run(folder / "recipe.yaml").datasets["clean"]["out"]) == "2.0\n5.0"
+
+
+def test_every_key_and_every_option_has_its_place_on_the_page() -> None:
+    inputs = {key for kind in INPUT_KINDS.values() for key, field in kind.model_fields.items() if not field.alias}
+    known = {*TOP_KEYS, *StepSpec.model_fields, *OutputFields.model_fields, *inputs} - {*OURS}
+    missing = [key for key in sorted(known) if not re.search(rf"\b{key}\b", TEXT)]
+    assert not missing
+    options = [option for parameter in run_command.params for option in parameter.opts if option.startswith("--")]
+    connecting = {"--data", "--url", "--api-key", "--keep-going"}
+    assert not [option for option in options if option not in connecting and option not in TEXT]
+    for command in re.findall(r"crucible-lineage (\w+)", TEXT):
+        assert command in COMMANDS

@@ -1,0 +1,158 @@
+"""A declaration from anywhere is refused, or read as what it says: never run, never grown, never half-believed."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.declare.load import load_pipeline
+from crucible_lineage.pipeline.declare.yaml import parse_document
+
+Faults = Callable[..., list[str]]
+
+PIPELINE = """
+pipeline: counting
+project: lab
+inputs:
+  first: {file: first.txt}
+steps:
+  scaled: {uses: "LABMODULE:scale", inputs: {counts: first}, params: {factor: 3}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("factor: 3", "factor: !!python/object/apply:os.system ['touch pwned']", "tags (tag:yaml.org,2002:python"),
+        ("factor: 3", "factor: !!str 3", "tags (tag:yaml.org,2002:str)"),
+        ("{factor: 3}", "&x {factor: *x}", "aliases (*x)"),
+        ("project: lab", "project: lab\nproject: other", "4:1: 'project' is given twice; the first is in line 3"),
+        ("factor: 3", "factor: 3, factor: 4", "'factor' is given twice"),
+        ("factor: 3", "factor: .nan", "no number that JSON can tell"),
+        ("factor: 3", "factor: -.inf", "no number that JSON can tell"),
+        ("factor: 3", "factor: 1e999", "no number that JSON can tell"),
+        ("factor: 3", "factor: [[1, {a: .NaN}]]", "no number that JSON can tell"),
+        ("factor: 3", f"factor: {'9' * 5000}", "too long"),
+        ("factor: 3", f"factor: 0x{'f' * 5000}", "too long"),
+        ("project: lab", "project: no", ""),  # a project may be called so
+        ("project: lab", "project: 12", "project: Input should be a valid string"),
+        ("project: lab", "<<: {project: lab}", "unknown key '<<'"),
+        ("project: lab", "? {a: b}\n: lab", "a key must be a single word"),
+        ("project: lab", "project: lab\npath: /etc/passwd", "unknown key 'path'"),
+        ("project: lab", "project: lab\ndigest: abc", "unknown key 'digest'"),
+        ("uses:", "folder: /etc, uses:", "unknown key 'folder'"),
+        ("uses:", "references: {factor: '${env.HOME}'}, uses:", "unknown key 'references'"),
+        ("file:", "folder: /etc, file:", "unknown key 'folder'"),
+        ("steps:", "steps: []\nothers:", "steps: Input should be a valid dictionary"),
+        ("{file: first.txt}", "{each: [{folder: /etc, file: first.txt}]}", "unknown key 'folder'"),
+    ],
+)
+def test_what_is_hostile_is_refused_with_its_place(lab: Any, faults: Faults, old: str, new: str, words: str) -> None:
+    assert old in PIPELINE
+    path = lab.declare(PIPELINE.replace(old, new, 1))
+    if not words:
+        assert load_pipeline(path)[0].project == "no"
+        return
+    found = faults(path)
+    assert any(words in message for message in found), found
+    assert not list(Path.cwd().glob("pwned"))
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "text", "3", "{}", "- a", "null", "# nothing\n", "---\n---\n", "\x00", "a: \x07"]
+)
+def test_what_is_no_pipeline_at_all_is_told(lab: Any, faults: Faults, text: str) -> None:
+    assert faults(lab.declare(text))
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{counts.__class__.__init__.__globals__}", "{counts.__class__.__init__.__globals__}; "),
+        ("{params.__class__}", "{params.__class__}; "),
+        ("{counts}", "{counts}; possible here: counts.dataset_name"),
+        ("{conts.dataset_name}", "did you mean {counts.dataset_name}?"),
+        ("{params.facter}", "did you mean {params.factor}?"),
+        ("{}", "{}; possible here: counts.dataset_name, params.factor, output, step"),
+        ("{0}", "{0}; "),
+        ("{step:{output}}", "{step}; "),
+        ("{params.factor:d}", "cannot be filled in"),
+        ("{step", "cannot be filled in"),
+    ],
+)
+def test_a_name_can_ask_for_names_and_parameters_only(lab: Any, faults: Faults, template: str, words: str) -> None:
+    text = PIPELINE.replace("{factor: 3}", f"{{factor: 3}}, output: {{dataset_name: '{template}'}}")
+    (found,) = faults(lab.declare(text))
+    assert found.startswith("7:")
+    assert words in found
+
+
+def test_a_name_that_can_be_filled_in_is_no_fault(lab: Any) -> None:
+    template = "{counts.dataset_name}, {params.factor:.1f} {{x}} {step}.{output!r}"
+    bind_file(lab.declare(PIPELINE.replace("{factor: 3}", f"{{factor: 3}}, output: {{dataset_name: '{template}'}}")))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 100_000, "- " * 100_000, "[" * 100_000 + "]" * 100_000])
+def test_what_is_nested_without_end_is_refused_and_ends_nothing(text: str) -> None:
+    with pytest.raises(InputError):
+        parse_document(text, "p.yaml")
+
+
+def test_a_file_of_100_megabytes_is_refused_without_being_read(lab: Any) -> None:
+    path: Path = lab.folder / "huge.yaml"
+    with path.open("wb") as stream:
+        stream.truncate(100 << 20)
+    tracemalloc.start()
+    started = time.monotonic()
+    with pytest.raises(InputError, match="larger than 4 MiB; that is no pipeline declaration"):
+        bind_file(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 << 20
+    assert time.monotonic() - started < 5
+
+
+def test_a_file_of_five_megabytes_that_would_be_valid_is_refused(lab: Any) -> None:
+    with pytest.raises(InputError, match="larger than 4 MiB"):
+        bind_file(lab.declare(PIPELINE + "# filling\n" * 550_000))
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"pipeline: caf\xe9\n", "1: this is not UTF-8 text"),
+        ("pipeline: p\n".encode("utf-16"), "not UTF-8 text"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\xff", "not UTF-8 text"),
+    ],
+)
+def test_what_is_not_utf8_is_told(lab: Any, raw: bytes, words: str) -> None:
+    path: Path = lab.folder / "odd.yaml"
+    path.write_bytes(raw)
+    with pytest.raises(InputError) as caught:
+        bind_file(path)
+    assert words in str(caught.value)
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_read(lab: Any) -> None:
+    path: Path = lab.folder / "windows.yaml"
+    text = PIPELINE.replace("LABMODULE", lab.module).replace("\n", "\r\n")
+    path.write_bytes(text.encode("utf-8-sig"))
+    assert bind_file(path).name == "counting"
+
+
+def test_a_folder_is_no_declaration(lab: Any) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        bind_file(lab.folder)
+
+
+def test_the_norway_problem_is_none(lab: Any) -> None:
+    text = PIPELINE.replace("{factor: 3}", "{factor: 3}, output: {dataset_name: no, keywords: [on, off, yes, y, no]}")
+    output = load_pipeline(lab.declare(text))[0].steps["scaled"].output
+    assert (output.dataset_name, output.keywords) == ("no", ("on", "off", "yes", "y", "no"))

@@ -1,0 +1,125 @@
+"""The JSON Schema of pipeline files knows what the reader knows, so that editors complete and check them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.pipeline.declare.json_schema import pipeline_schema
+from crucible_lineage.pipeline.declare.yaml import parse_document
+
+jsonschema = pytest.importorskip("jsonschema")
+
+ROOT = Path(__file__).parents[3]
+DEPLOYED = sorted((ROOT / "deployments" / "pipelines").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def validator() -> Any:
+    schema = pipeline_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def errors(validator: Any, text: str) -> list[str]:
+    return [error.message for error in validator.iter_errors(parse_document(text, "p.yaml").data)]
+
+
+@pytest.mark.parametrize("path", DEPLOYED, ids=[path.stem for path in DEPLOYED])
+def test_deployed_pipelines_are_valid(validator: Any, path: Path) -> None:
+    assert errors(validator, path.read_text(encoding="utf-8")) == []
+
+
+def test_the_pipelines_of_the_documentation_are_valid(validator: Any) -> None:
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/pipelines.md")]
+    blocks = [block for text in texts for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    whole = [block for block in blocks if re.search("^pipeline:", block, re.MULTILINE)]
+    assert len(whole) > 5
+    for block in whole:
+        assert errors(validator, block) == [], block
+
+
+WHOLE = """
+pipeline: whole
+description: all that can be said
+project: lab
+project_title: The lab
+env: [LAB_TOKEN]
+include: [other.yaml]
+params: {degree: 3}
+defaults: {retries: 1, timeout: 60, tags: [a], resources: {gpu: 1}, env: {A: b}, output: {public: true}}
+inputs:
+  a: {file: a.txt, each: true, timestamp: "2024-05-01T12:00:00Z", samples: [0tr5k2ndm5zvd000nr21qakeh4], ingest: false}
+  b: {file: [a.txt, "b*.txt"], known_since: "2024-05-01T12:00:00Z", match: {a: [instrument_name, metadata.lamp]}}
+  c: {dataset: 0tr5k2ndm5zvd000nr21qakeh4}
+  d: {dataset: [0tr5k2ndm5zvd000nr21qakeh4], each: true, match: {a: instrument_name}}
+  e: {select: {measurement: x, keyword: y}, each: true}
+  f: {pipeline: other.yaml, step: s, output: low, each: true}
+  g: {each: [{file: a.txt, metadata: {x: 1}}, {dataset: 0tr5k2ndm5zvd000nr21qakeh4}], measurement: m}
+  h: {crux: s.crux, id: x}
+steps:
+  s:
+    uses: "m:f"
+    inputs: {a: a, b: [b, c], c: {from: d, files: "*.txt", collect: true}, d: [{from: s.low}, e], e: f, f: g, g: h}
+    params: {degree: "${params.degree}"}
+    matrix: {x: [1, 2]}
+    output: {dataset_name: "{a.dataset_name}", samples: none, ingestor: X, metadata: {a: 1}}
+    retries: "${params.degree}"
+    timeout: 3.5
+    tags: [big]
+    resources: {gpu: 1}
+  t: {run: "fit {inputs.a} {out}", inputs: {a: a}, matrix: [{x: 1}, {x: 2}], env: {A: b}}
+  u: {run: [fit, "{inputs.a}", "{out}"], inputs: {a: a}}
+schedule: {cron: "0 2 * * *", timezone: America/Los_Angeles}
+trigger: {event: crucible.dataset.created, match: {measurement: "Raman*"}}
+"""
+
+
+def test_all_that_can_be_said_is_valid(validator: Any) -> None:
+    assert errors(validator, WHOLE) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("pipeline: whole", "pipelin: whole"),
+        ("pipeline: whole", "pipeline: who/le"),
+        ("project: lab\n", ""),
+        ("params: {degree: 3}", "parms: {degree: 3}"),
+        ("defaults: {retries: 1,", "defaults: {retrys: 1,"),
+        ("defaults: {retries: 1,", "defaults: {params: {}, retries: 1,"),
+        ("c: {dataset:", "c: {datasets:"),
+        ("c: {dataset:", "c: {folder: /, dataset:"),
+        ("e: {select: {measurement: x, keyword: y}", "e: {select: x"),
+        ('uses: "m:f"', 'use: "m:f"'),
+        ('uses: "m:f"', 'uses: "m:f"\n    run: x'),
+        ('uses: "m:f"', 'uses: "m:f"\n    folder: x'),
+        ("{from: d,", "{form: d,"),
+        ("timeout: 3.5", "timeout: long"),
+        ('retries: "${params.degree}"', "retries: often"),
+        ("output: {dataset_name", "output: {datasetname"),
+        ("samples: none", "samples: all"),
+        ('schedule: {cron: "0 2 * * *"', 'schedule: {corn: "0 2 * * *"'),
+        ("event: crucible.dataset.created", "event: something"),
+        ("match: {a: [instrument_name, metadata.lamp]}", "match: [a]"),
+        ("include: [other.yaml]", "include: {other: yaml}"),
+        ("env: [LAB_TOKEN]", "env: LAB_TOKEN"),
+        ("h: {crux: s.crux, id: x}", "h: {crux: 3}"),
+    ],
+)
+def test_what_the_reader_refuses_is_not_valid(validator: Any, old: str, new: str) -> None:
+    assert old in WHOLE
+    assert errors(validator, WHOLE.replace(old, new, 1))
+
+
+def test_the_command_writes_it_with_the_line_that_editors_read(lab: Any, command: Any, validator: Any) -> None:
+    path = lab.folder / "pipeline.schema.json"
+    ran = command("schema", "-o", path)
+    assert ran.returncode == 0
+    assert json.loads(path.read_text()) == validator.schema
+    assert ran.stdout.strip() == "# yaml-language-server: $schema=./pipeline.schema.json"
+    assert json.loads(command("schema").stdout) == validator.schema

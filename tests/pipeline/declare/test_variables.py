@@ -1,0 +1,193 @@
+"""Variables of a declaration: parameters of the pipeline and, where they are named, of the environment."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.declare.load import load_pipeline
+
+PIPELINE = """
+pipeline: counting
+project: lab
+env: [LAB_FACTOR]
+params: {factor: 3, where: Berkeley}
+inputs:
+  first: {file: first.txt, dataset_name: "counts of ${params.where}", metadata: {factor: "${params.factor}"}}
+steps:
+  scaled:
+    uses: LABMODULE:scale
+    inputs: {counts: first}
+    params: {factor: "${params.factor}"}
+    output: {dataset_name: "scaled by ${params.factor} in ${params.where}", keywords: ["${params.where}"]}
+"""
+MADE_BY = 'params: {factor: "${params.factor}"}'
+
+Faults = Callable[..., list[str]]
+
+
+def test_a_value_keeps_its_type_where_it_stands_alone_and_is_text_within_text(lab: Any) -> None:
+    spec, _ = load_pipeline(lab.declare(PIPELINE))
+    step = spec.steps["scaled"]
+    assert step.params == {"factor": 3}
+    assert spec.inputs["first"].metadata == {"factor": 3}  # type: ignore[union-attr]
+    assert step.output.dataset_name == "scaled by 3 in Berkeley"
+    assert step.output.keywords == ("Berkeley",)
+
+
+def test_two_dollars_stand_for_the_text_itself(lab: Any) -> None:
+    spec, _ = load_pipeline(lab.declare(PIPELINE.replace("in ${params.where}", "in $${params.where} for $5")))
+    assert spec.steps["scaled"].output.dataset_name == "scaled by 3 in ${params.where} for $5"
+
+
+def test_a_whole_list_or_mapping_may_be_a_value(lab: Any) -> None:
+    text = PIPELINE.replace("where: Berkeley", "where: [a, b]").replace('["${params.where}"]', '"${params.where}"')
+    assert load_pipeline(lab.declare(text))[0].steps["scaled"].output.keywords == ("a", "b")
+
+
+def test_a_parameter_may_be_taken_from_another_that_is_from_the_environment(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAB_FACTOR", "2.5")
+    bound = bind_file(lab.declare(PIPELINE.replace("{factor: 3,", '{factor: "${env.LAB_FACTOR}",')))
+    assert bound.steps["scaled"].inspection.params == {"factor": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (MADE_BY, 'params: {factor: "${params.facter}"}', "12:14: ${params.facter}: `params:` at the top has no"),
+        (MADE_BY, 'params: {factor: "${params.facter}"}', "did you mean 'factor'?"),
+        (MADE_BY, 'params: {factor: "${env.LAB_FACTER}"}', "name the variable first, as in `env: [LAB_FACTER]`"),
+        (MADE_BY, 'params: {factor: "${env.HOME}"}', "name the variable first, as in `env: [HOME]`"),
+        (MADE_BY, 'params: {factor: "${env.LAB_FACTOR}"}', "the environment variable LAB_FACTOR is not set"),
+        (MADE_BY, 'params: {factor: "${LAB_FACTOR}"}', "${LAB_FACTOR} stands for nothing"),
+        (MADE_BY, 'params: {factor: "${}"}', "${} stands for nothing"),
+        ("params: {factor: 3, where: Berkeley}", "params: [3]", "5:1: params is a mapping"),
+        ("where: Berkeley}", "where: Berkeley, spare: 1}", "5:38: nothing takes 'spare'; write ${params.spare}"),
+        ("env: [LAB_FACTOR]", "env: LAB_FACTOR", "4:1: env:"),
+        ("uses: LABMODULE:scale", 'run: "cat ${params.factor}"', "a command takes parameters as {params.NAME}"),
+    ],
+)
+def test_what_stands_for_nothing_is_told_with_its_place(
+    lab: Any, faults: Faults, old: str, new: str, words: str
+) -> None:
+    assert old in PIPELINE
+    found = faults(lab.declare(PIPELINE.replace(old, new, 1)))
+    assert any(words in message for message in found), found
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        (MADE_BY, 'params: {factor: "${env.LAB_FACTOR}"}'),  # found when the function's annotation is looked at
+        (MADE_BY, 'params: {factor: ["${env.LAB_FACTOR}"]}'),
+        ("inputs: {counts: first}", 'inputs: {counts: first}\n    retries: "${env.LAB_FACTOR}"'),
+        ('keywords: ["${params.where}"]', 'public: "so ${env.LAB_FACTOR} it is"'),
+        ("{factor: 3,", '{factor: "${env.LAB_FACTOR}",'),
+    ],
+)
+def test_a_value_of_the_environment_is_not_shown_in_a_finding(
+    lab: Any, faults: Faults, monkeypatch: pytest.MonkeyPatch, place: tuple[str, str]
+) -> None:
+    monkeypatch.setenv("LAB_FACTOR", "hush-hush")
+    assert place[0] in PIPELINE
+    found = faults(lab.declare(PIPELINE.replace(*place)))
+    assert found
+    assert not any("hush" in message for message in found), found
+    assert any("a value from the environment" in message for message in found), found
+
+
+SECRETIVE = """
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from crucible_lineage import step
+
+
+@step
+def ask(counts: Path, *, token: SecretStr, site: str = "", out: Path) -> dict:
+    (out / "answer.txt").write_text(f"{token.get_secret_value()[::-1]} {site}")
+    return {}
+"""
+
+ASKING = """
+pipeline: asking
+project: lab
+env: [LAB_TOKEN, LAB_SITE]
+inputs:
+  first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}
+steps:
+  asked:
+    uses: LABMODULE_ask:ask
+    inputs: {counts: first}
+    params: {token: "${env.LAB_TOKEN}", site: "at ${env.LAB_SITE}"}
+  told:
+    run: [PYTHON, tell.py, "{inputs.counts}", "{out}"]
+    inputs: {counts: first}
+    env: {TOKEN: "${env.LAB_TOKEN}", PLACE: "here"}
+"""
+TELL = """
+import hashlib, os, pathlib, sys
+pathlib.Path(sys.argv[2], "told.txt").write_text(os.environ["TOKEN"][::-1] + " " + os.environ["PLACE"])
+"""
+
+
+@pytest.fixture
+def asking(lab: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("LAB_TOKEN", "hush-hush")
+    monkeypatch.setenv("LAB_SITE", "Berkeley")
+    lab.file(f"{lab.module}_ask.py", SECRETIVE)
+    lab.file("tell.py", TELL)
+    lab.declare(ASKING.replace("PYTHON", sys.executable))
+    return lab
+
+
+def test_a_value_of_the_environment_crosses_to_another_process_as_its_reference(
+    asking: Any, session: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crucible_lineage.pipeline.job.job_json import job_from_json, order_to_json
+    from crucible_lineage.pipeline.job.order import StepOrder, step_job
+    from crucible_lineage.pipeline.plan.expand import expand
+    from crucible_lineage.pipeline.plan.inputs import known_inputs, register_inputs
+    from crucible_lineage.pipeline.plan.used import used_datasets
+
+    bound = bind_file(asking.pipeline)
+    session.ensure_project("lab")
+    inputs = register_inputs(known_inputs(bound.spec, session, lambda declared: iter(())), session)
+    instances = expand(bound, inputs)
+    for name in ("asked", "told"):
+        order = StepOrder(bound, instances[name], used_datasets(instances[name], inputs, {}), "r1")
+        crossing = json.dumps(order_to_json(order))
+        assert "hush" not in crossing
+        assert "${env.LAB_TOKEN}" in crossing
+        arrived = job_from_json(json.loads(crossing), {"engine": "test"}, session)
+        here = step_job(order, {"engine": "test"})
+        assert arrived.recipes() == here.recipes()
+        assert "hush-hush" in str((dict(arrived.given), dict(arrived.env)))
+        assert (dict(arrived.given), dict(arrived.env)) == (dict(here.given), dict(here.env))
+        monkeypatch.delenv("LAB_TOKEN")
+        with pytest.raises(Exception, match="LAB_TOKEN is not set"):
+            job_from_json(json.loads(crossing), {}, session)
+        monkeypatch.setenv("LAB_TOKEN", "hush-hush")
+
+
+def test_a_secret_of_the_environment_reaches_function_and_command_and_nothing_else(
+    asking: Any, session: Any, run: Any, text_of: Any
+) -> None:
+    result = run(asking.pipeline)
+    assert result.ok, result.errors
+    assert text_of(result.datasets["asked"]["out"]) == "hsuh-hsuh at Berkeley"
+    assert text_of(result.datasets["told"]["out"]) == "hsuh-hsuh here"
+    for mfid in (result.datasets["asked"]["out"], result.datasets["told"]["out"]):
+        found = session.client.datasets.get(mfid, include_metadata=True)
+        assert "hush" not in str(found.scientific_metadata)
+    session.client.close()
+    left = [file for file in session.settings.data.rglob("*") if file.is_file() and b"hush" in file.read_bytes()]
+    assert left == []

@@ -1,0 +1,215 @@
+"""What a command printed is kept with its result, or with its failure; what it does beside its folder is told."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.errors import StepError
+from crucible_lineage.pipeline.bind.command import CommandCall, call_command
+from crucible_lineage.pipeline.bind.subprocess import LOG_LIMIT_BYTES, run_limited
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.session import Session
+
+Run = Callable[..., RunResult]
+
+TALK = """
+import os, pathlib, sys
+source, out = map(pathlib.Path, sys.argv[1:])
+print("read", source.name, flush=True)
+print("no lamp", file=sys.stderr)
+(out / "copy.txt").write_text(source.read_text())
+"""
+QUIET = TALK.replace("print(", "max(").replace(", flush=True", "").replace(", file=sys.stderr", "")
+FAIL = "import sys\nprint('the lamp is off')\nsys.exit(3)\n"
+
+PIPELINE = f"""
+pipeline: talking
+project: lab
+inputs:
+  first: {{file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}
+steps:
+  talked:
+    run: ["{sys.executable}", talk.py, "{{inputs.counts}}", "{{out}}"]
+    inputs: {{counts: first}}
+  quiet:
+    run: ["{sys.executable}", quiet.py, "{{inputs.counts}}", "{{out}}"]
+    inputs: {{counts: talked}}
+  broken:
+    run: ["{sys.executable}", fail.py, "{{inputs.counts}}", "{{out}}"]
+    inputs: {{counts: quiet}}
+"""
+
+
+@pytest.fixture
+def talking(lab: Any) -> Any:
+    for name, text in {"talk.py": TALK, "quiet.py": QUIET, "fail.py": FAIL}.items():
+        lab.file(name, text)
+    lab.declare(PIPELINE)
+    return lab
+
+
+def test_what_a_command_printed_is_a_file_of_its_child_and_no_data_for_the_next_step(
+    talking: Any, session: Session, run: Run, record_of: Any
+) -> None:
+    result = run(talking.pipeline)
+    assert result.executed == ["talked", "quiet"], result.errors
+    files = {file.filename: file for file in session.client.datasets.list_files(result.datasets["talked"]["out"])}
+    assert set(files) == {"copy.txt", "step.log"}
+    said = session.client.files.download_bytes(files["step.log"]).decode()
+    assert sorted(said.split("\n")) == ["", "no lamp", "read first.txt"]
+    used = record_of(result.datasets["quiet"]["out"])["used"]
+    assert [file["name"] for file in used[0]["files"]] == ["copy.txt"]
+    generated = record_of(result.datasets["talked"]["out"])["generated"]
+    assert [file.get("log", False) for file in generated] == [False, True]
+    quiet = session.client.datasets.list_files(result.datasets["quiet"]["out"])
+    assert [file.filename for file in quiet] == ["copy.txt"], "a log that is empty is no file"
+
+    log = Path(result.logs["broken"])
+    assert log.read_text() == "the lamp is off\n"
+    assert f"exit code 3; what it printed is in {log}: the lamp is off" in result.errors["broken"]
+    assert len(session.client.datasets.list(project_id="lab", limit=None)) == 3
+
+
+def test_the_command_line_names_the_log_of_what_failed(talking: Any, data: Path, command: Any) -> None:
+    ran = command("run", talking.pipeline, "--data", data, "--engine", "local")
+    assert ran.returncode == 1
+    (log,) = re.findall(r"what it printed is in (\S+step\.log)", ran.stderr.splitlines()[-1])
+    assert Path(log).read_text() == "the lamp is off\n"
+    assert "2 executed, 1 failed" in ran.stdout
+
+
+DEEP = """
+import json
+from pathlib import Path
+
+
+def read(counts):
+    return json.loads(counts.read_text() + "no JSON")
+
+
+def deep(counts: Path, *, out: Path):
+    read(counts)
+"""
+
+
+@pytest.mark.parametrize("more", ["", ", timeout: 60"], ids=["in this process", "in a process of its own"])
+def test_a_function_that_failed_leaves_its_traceback_and_the_line_is_named(
+    lab: Any, session: Session, run: Run, more: str
+) -> None:
+    lab.file(f"{lab.module}_deep.py", DEEP)
+    head = PIPELINE.partition("  talked:")[0]
+    result = run(lab.declare(f"{head}  deep: {{uses: {lab.module}_deep:deep, inputs: {{counts: first}}{more}}}\n"))
+    log = Path(result.logs["deep"])
+    message = f"JSONDecodeError: Extra data: line 2 column 1 (char 2), at {lab.module}_deep.py:7"
+    assert result.errors["deep"] == f"step 'deep' failed: {message}; the traceback is in {log}"
+    lines = log.read_text().splitlines()
+    assert [line.strip() for line in lines if line.strip().startswith(("read(", "return json"))] == [
+        "read(counts)",
+        'return json.loads(counts.read_text() + "no JSON")',
+    ]
+    assert "in deep" in lines[1], "it starts at the step, and not at what called it"
+
+
+SECRETIVE = """
+from pathlib import Path
+
+from crucible_lineage import step
+
+
+@step(secrets=["token"])
+def ask(counts: Path, *, token: str, out: Path):
+    try:
+        raise OSError(f"refused: {token}")
+    except OSError as error:
+        raise ValueError(f"no answer for {token}") from error
+"""
+
+
+@pytest.mark.parametrize("more", ["", ", timeout: 60"], ids=["in this process", "in a process of its own"])
+def test_a_secret_in_the_message_of_what_failed_is_shown_nowhere(lab: Any, run: Run, more: str) -> None:
+    lab.file(f"{lab.module}_ask.py", SECRETIVE)
+    head = PIPELINE.partition("  talked:")[0]
+    ask = f"{{uses: {lab.module}_ask:ask, inputs: {{counts: first}}, params: {{token: hush-hush}}{more}}}"
+    result = run(lab.declare(f"{head}  ask: {ask}\n"))
+    log = Path(result.logs["ask"]).read_text()
+    assert "ValueError: no answer for ***, at" in result.errors["ask"]
+    assert "OSError: refused: ***" in log
+    assert "hush-hush" not in result.errors["ask"] + log
+
+
+def call(folder: Path, code: str, **env: str) -> dict[str, Any]:
+    """What the command left; its folder is laid out as that of a step."""
+    (folder / "out").mkdir(parents=True)
+    made = CommandCall("odd", [sys.executable, "-c", code, "{out}"], folder, {}, {}, env)
+    return call_command(made, folder, 60)
+
+
+def test_a_command_has_no_key_of_ours_in_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CRUCIBLE_API_KEY", "PREFECT_API_KEY", "AWS_SECRET_ACCESS_KEY", "LAB_MODE"):
+        monkeypatch.setenv(name, "hush")
+    code = "import json, os, sys; open(sys.argv[1] + '/metadata.json', 'w').write(json.dumps(dict(os.environ)))"
+    seen = call(tmp_path / "step", code, LAB_MODE="fast")
+    assert seen["LAB_MODE"] == "fast"
+    assert seen["PATH"] == os.environ["PATH"]
+    assert "hush" not in seen.values()
+
+
+def test_a_command_that_prints_without_end_leaves_beginning_and_end(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    code = "import sys; print('first'); [sys.stdout.write('x' * 1_000_000) for _ in range(50)]; print('last')"
+    assert run_limited([sys.executable, "-c", code], log, 120, "loud") == 0
+    said = log.read_bytes()
+    assert len(said) < 2 * LOG_LIMIT_BYTES
+    assert said.startswith(b"first")
+    assert said.rstrip().endswith(b"last")
+    (left_out,) = re.findall(rb"\[\.\.\. (\d+) bytes are left out here \.\.\.\]", said)
+    marker = len(b"\n[... " + left_out + b" bytes are left out here ...]\n")
+    assert int(left_out) + len(said) - marker == 50_000_000 + len("first\nlast\n")
+
+
+def test_what_a_command_writes_beside_its_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StepError, match=r"wrote stray\.txt beside \{out\} instead of into it"):
+        call(tmp_path / "step", "open('stray.txt', 'w').write('1')")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import os, sys; os.symlink('/etc/hostname', sys.argv[2] + '/h.txt')", "as a link to a file outside of"),
+        ("import os, sys; os.symlink(sys.argv[1], sys.argv[2] + '/h.txt')", "as a link to a file outside of"),
+        ("import sys; open(sys.argv[2] + '/step.log', 'w').write('1')", "wrote step.log; that name is kept for us"),
+        ("import sys; open(sys.argv[2] + '/metadata.json', 'w').write('[1]')", "that is no JSON object"),
+        ("import sys; open(sys.argv[2] + '/metadata.json', 'w').write('{')", "that is no JSON"),
+        ("import sys; open(sys.argv[2] + '/metadata.json', 'w').write('{}')", "wrote nothing into 'out'"),
+        ("import os; os.kill(os.getpid(), 9)", "exit code -9"),
+    ],
+)
+@pytest.mark.skipif(os.name == "nt", reason="links and signals are POSIX")
+def test_an_odd_result_is_reported_as_what_it_is_and_nothing_is_registered(
+    lab: Any, session: Session, run: Run, code: str, words: str
+) -> None:
+    lab.file("odd.py", code)
+    odd = PIPELINE.partition("  talked:")[0]
+    command = f'["{sys.executable}", odd.py, "{{inputs.counts}}", "{{out}}"]'
+    odd += f"  odd:\n    run: {command}\n    inputs: {{counts: first}}\n"
+    result = run(lab.declare(odd))
+    assert words in result.errors["odd"]
+    assert len(session.client.datasets.list(project_id="lab", limit=None)) == 1, "only the input"
+
+
+def test_a_variable_of_a_command_belongs_to_its_identity(talking: Any, run: Run, planned: Any, record_of: Any) -> None:
+    text = PIPELINE.partition("  quiet:")[0]
+    first = run(talking.declare(text))
+    assert run(talking.declare(text.replace("    inputs:", "    env: {}\n    inputs:"))).executed == []
+    talking.declare(text.replace("    inputs:", '    env: {MODE: fast, ALONG: "a b"}\n    inputs:'))
+    (step,) = planned(talking.pipeline).values()
+    assert (step.state, step.supersedes) == ("stale", first.datasets["talked"])
+    made = run(talking.pipeline).datasets["talked"]["out"]
+    assert record_of(made)["activity"]["function"].startswith("run: MODE=fast 'ALONG=a b' ")

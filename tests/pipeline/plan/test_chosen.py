@@ -1,0 +1,160 @@
+"""Which steps a run makes: all that are not fresh, or those that were asked for; and what its exit code says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.pipeline.run.scheduler import Choice
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+Run = Callable[..., RunResult]
+
+PIPELINE = """
+pipeline: counting
+project: lab
+inputs:
+  first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}
+  second: {file: second.txt, timestamp: "2024-05-01T12:05:00Z"}
+steps:
+  scaled: {uses: "LABMODULE:scale", inputs: {counts: first}, matrix: {factor: [2, 3]}}
+  parts: {uses: "LABMODULE:split", inputs: {counts: second}}
+  total: {uses: "LABMODULE:add", inputs: {left: scaled, right: parts.high}}
+"""
+FAILING = (
+    PIPELINE
+    + """
+  broken: {uses: "LABMODULE:fail", inputs: {counts: first}}
+  below: {uses: "LABMODULE:scale", inputs: {counts: broken}}
+"""
+)
+
+
+def test_only_makes_just_these_steps_and_says_what_they_lack(lab: Any, run: Run) -> None:
+    lab.declare(PIPELINE)
+    lacking = run(lab.pipeline, Choice(only=("total",)))
+    assert lacking.outcomes["parts"] == "left out"
+    assert not lacking.ok
+    assert (
+        "its parent scaled[factor=2] is not there and was left out; run without --only"
+        in lacking.errors["total[factor=2]"]
+    )
+    first = run(lab.pipeline, Choice(only=("parts",)))
+    assert (first.executed, first.ok) == (["parts"], True), "what was left out is no failure"
+    assert first.outcomes["total[factor=3]"] == "left out"
+    assert run(lab.pipeline, Choice(only=("scaled", "total"))).executed == [
+        *("scaled[factor=2]", "scaled[factor=3]", "total[factor=2]", "total[factor=3]")
+    ]
+
+
+def test_from_makes_a_step_and_all_that_depend_on_it(lab: Any, run: Run) -> None:
+    lab.declare(PIPELINE)
+    run(lab.pipeline)
+    lab.file(f"{lab.module}_2.py", (lab.folder / f"{lab.module}.py").read_text().replace("2.5", "2.25"))
+    lab.declare(PIPELINE.replace("LABMODULE:split", f"{lab.module}_2:split").replace("[2, 3]", "[2, 3, 4]"))
+    result = run(lab.pipeline, Choice(from_=("parts",), only=()))
+    assert result.outcomes["parts"] == "executed"
+    assert result.outcomes["scaled[factor=2]"] == "reused"
+    assert result.outcomes["scaled[factor=4]"] == "left out"
+    assert result.outcomes["total[factor=2]"] == "executed"
+    assert result.outcomes["total[factor=4]"] == "failed", "its other parent is not there"
+
+
+def test_force_takes_a_step_or_one_of_its_instances(lab: Any, run: Run, planned: Any, record_of: Any) -> None:
+    lab.declare(PIPELINE)
+    first = run(lab.pipeline)
+    states = {name: step.state for name, step in planned(lab.pipeline, ("scaled[factor=3]",)).items()}
+    assert states == {
+        "scaled[factor=2]": "fresh",
+        "scaled[factor=3]": "stale",
+        "parts": "fresh",
+        "total[factor=2]": "fresh",
+        "total[factor=3]": "stale",
+    }
+    second = run(lab.pipeline, Choice(forced=("scaled[factor=3]",)))
+    assert second.executed == ["scaled[factor=3]", "total[factor=3]"]
+    mfid = second.datasets["scaled[factor=3]"]["out"]
+    assert record_of(mfid)["supersedes"] == first.datasets["scaled[factor=3]"]["out"]
+    third = run(lab.pipeline, Choice(forced=("scaled",)))
+    assert len(third.executed) == 4
+    assert run(lab.pipeline).datasets == third.datasets
+
+
+@pytest.mark.parametrize("choice", [Choice(only=("totl",)), Choice(from_=("totl",)), Choice(forced=("totl",))])
+def test_a_name_that_is_no_step_is_refused_with_the_nearest(lab: Any, run: Run, choice: Choice) -> None:
+    with pytest.raises(InputError, match="no step 'totl'; did you mean 'total'"):
+        run(lab.declare(PIPELINE), choice)
+
+
+def test_a_run_goes_on_after_a_failure_and_the_next_one_resumes(lab: Any, run: Run) -> None:
+    lab.declare(FAILING)
+    result = run(lab.pipeline)
+    assert sum(outcome == "executed" for outcome in result.outcomes.values()) == 5
+    assert (result.outcomes["broken"], result.outcomes["below"]) == ("failed", "skipped")
+    again = run(lab.pipeline)
+    assert (again.executed, again.outcomes["broken"]) == ([], "failed"), "what failed is tried again"
+    mended = FAILING.replace('LABMODULE:fail", inputs:', 'LABMODULE:scale", params: {factor: 9}, inputs:')
+    assert run(lab.declare(mended)).executed == ["broken", "below"]
+
+
+def test_after_a_failure_nothing_more_is_started_if_so_asked(lab: Any, run: Run) -> None:
+    chain = """
+    pipeline: chain
+    project: lab
+    inputs:
+      first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}
+    steps:
+      broken: {uses: "LABMODULE:fail", inputs: {counts: first}}
+      a: {uses: "LABMODULE:scale", inputs: {counts: first}, params: {factor: 1}}
+      b: {uses: "LABMODULE:scale", inputs: {counts: a}}
+      c: {uses: "LABMODULE:scale", inputs: {counts: b}}
+    """
+    result = run(lab.declare(chain), Choice(keep_going=False))
+    assert result.outcomes["broken"] == "failed"
+    assert result.outcomes["c"] == "skipped"
+    assert set(result.outcomes) == {"broken", "a", "b", "c"}
+    assert run(lab.pipeline).outcomes["c"] == "executed"
+
+
+def test_exit_codes_and_what_is_printed(lab: Any, cli: Any) -> None:
+    lab.declare(FAILING)
+    dry = cli("run", lab.pipeline, "--dry-run", "--json")
+    assert dry.exit_code == 0
+    assert {step["state"] for step in json.loads(dry.stdout)["steps"]} == {"missing"}
+
+    failed = cli("run", lab.pipeline, "--engine", "local")
+    assert failed.exit_code == 1
+    assert "5 executed, 1 failed, 1 skipped" in failed.stdout
+    assert failed.stderr.splitlines()[-1].startswith("step 'broken' failed: RuntimeError: the lamp was off, at lab_")
+    assert "crucible-lineage lineage " in failed.stdout
+
+    left = cli("run", lab.pipeline, "--engine", "local", "--only", "scaled")
+    assert left.exit_code == 0
+    assert "5 reused, 2 left out" in left.stdout
+
+    assert cli("run", lab.pipeline, "--only", "scald").exit_code == 2
+    assert cli("run", lab.pipeline, "--set", "scaled.factor=3").exit_code == 2
+    wrong = cli("run", lab.pipeline, "--force", "brokn")
+    assert (wrong.exit_code, "did you mean 'broken'?" in wrong.stderr) == (2, True)
+    assert "nothing was changed" in wrong.stderr
+    assert cli("run", lab.folder / "none.yaml").exit_code == 2
+
+    told = json.loads(cli("run", lab.pipeline, "--engine", "local", "--json").stdout)
+    assert (told["outcomes"]["broken"], told["outcomes"]["below"]) == ("failed", "skipped")
+    assert set(told) >= {"run_id", "pipeline", "project", "inputs", "datasets", "outcomes", "errors", "logs"}
+
+
+def test_a_dry_run_changes_nothing(lab: Any, cli: Any, data: Path) -> None:
+    lab.declare(PIPELINE)
+    said = cli("run", lab.pipeline, "--dry-run")
+    assert said.exit_code == 0
+    assert "missing" in said.stdout
+    with Session(Settings(data)) as session:
+        assert session.client.projects.find("lab") is None

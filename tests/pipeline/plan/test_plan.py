@@ -1,0 +1,142 @@
+"""What `plan` says: for programs as JSON, for people as lines, many instances folded; with causes and estimates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from crucible_lineage.cli.plans import print_plan, size_text, time_text
+from crucible_lineage.pipeline.plan.differences import code_diff, differences
+from crucible_lineage.pipeline.plan.plan import Estimate, PipelinePlan, StepPlan
+from crucible_lineage.pipeline.run.result import RunResult
+
+Run = Callable[..., RunResult]
+
+
+def test_the_plan_for_programs_tells_name_state_causes_and_datasets(lab: Any, cli: Any, run: Run) -> None:
+    first = run(lab.pipeline)
+    lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 4"))
+    said = cli("plan", lab.pipeline, "--json")
+    assert said.exit_code == 0
+    scaled, total = json.loads(said.stdout)["steps"]
+    assert scaled["name"] == "scaled"
+    assert scaled["state"] == "stale"
+    was = first.datasets["scaled"]["out"]
+    assert scaled["causes"] == [f"parameter factor changed: 3.0 -> 4.0 (since {was})"]
+    assert list(scaled["datasets"]) == ["out"]
+    assert len(scaled["datasets"]["out"]) == 26
+    assert scaled["supersedes"] == {"out": was}
+    assert (total["state"], total["causes"]) == ("stale", ["parent scaled has to be made first"])
+    assert total["datasets"] == {"out": None}, "its id depends on what its parent will be"
+    for step in (scaled, total):
+        assert step["estimate"]["seconds"] >= 0
+        assert step["estimate"]["bytes"] > 0
+
+    text = cli("plan", lab.pipeline).stdout
+    assert "~ scaled  stale" in text
+    assert "because parameter factor changed: 3.0 -> 4.0" in text
+    assert "of work and" in text
+    assert "going by earlier runs" in text
+
+
+def test_a_change_of_code_is_shown_as_a_short_diff(lab: Any, cli: Any, run: Run) -> None:
+    run(lab.pipeline)
+    lab.file(f"{lab.module}_2.py", (lab.folder / f"{lab.module}.py").read_text().replace("* factor", "/ factor"))
+    lab.declare(lab.pipeline.read_text().replace(f"{lab.module}:scale", f"{lab.module}_2:scale"))
+    (scaled, _) = json.loads(cli("plan", lab.pipeline, "--json").stdout)["steps"]
+    assert scaled["causes"][0].startswith("the code changed: ")
+    assert [line[0] for line in scaled["code_diff"] if line[0] in "+-"] == ["-", "+"]
+    assert any("/ factor" in line for line in scaled["code_diff"])
+    assert "+    values = [float(line) / factor" in cli("plan", lab.pipeline).stdout
+
+
+def test_a_helper_that_changed_is_named_as_that() -> None:
+    assert code_diff("def f(): g()", "def f(): g()") == (
+        "the function itself is the same; something that it uses changed (a helper, a class, a constant)",
+    )
+    assert code_diff("", "def f(): pass") == ()
+    many = "\n".join(f"x{n} = {n}" for n in range(100))
+    assert code_diff(many, many.replace("= ", "= 1"))[-1].startswith("... and ")
+
+
+RECIPE: dict[str, Any] = {
+    "code": "a" * 64,
+    "params": {"degree": 3, "old": 1},
+    "packages": {"numpy": "1.0"},
+    "inputs": {"one": [{"mfid": "m1", "files": {"a": "h1"}}], "many": [{"mfid": "m1", "files": {}}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, []),
+        ({"code": "b" * 64}, ["the code changed: aaaaaaaaaaaa -> bbbbbbbbbbbb"]),
+        ({"params": {"degree": 4, "old": 1}}, ["parameter degree changed: 3 -> 4"]),
+        ({"params": {"degree": 3, "new": None}}, ["new changed: not given -> None", "old changed: 1 -> not given"]),
+        ({"packages": {"numpy": "2.0"}}, ["package numpy changed: 1.0 -> 2.0"]),
+        ({"packages": {}}, ["package numpy changed: 1.0 -> None"]),
+        (
+            {"inputs": {**RECIPE["inputs"], "one": [{"mfid": "m2", "files": {"a": "h1"}}]}},
+            ["input one is another dataset: m1 -> m2"],
+        ),
+        (
+            {"inputs": {**RECIPE["inputs"], "one": [{"mfid": "m1", "files": {"a": "h2"}}]}},
+            ["input one has other files: a"],
+        ),
+        (
+            {"inputs": {**RECIPE["inputs"], "many": [{"mfid": "m1", "files": {}}, {"mfid": "m2", "files": {}}]}},
+            ["input many has 2 datasets: 1 new, 0 gone"],
+        ),
+    ],
+)
+def test_each_difference_is_told_with_the_old_and_the_new_value(change: dict[str, Any], words: list[str]) -> None:
+    found = differences(RECIPE, {**RECIPE, **change})
+    assert len(found) == len(words)
+    assert all(part in text for part, text in zip(words, found, strict=True)), found
+
+
+def test_many_instances_of_a_step_are_folded_into_a_line_for_each_state(capsys: pytest.CaptureFixture[str]) -> None:
+    def instance(number: int) -> StepPlan:
+        state = "fresh" if number < 900 else "stale"
+        causes = () if number < 900 else (f"parameter degree changed: 2 -> 3 (since m{number})",)
+        return StepPlan(f"fit[s{number}]", state, causes, {"out": None}, step="fit", estimate=Estimate(2.0, 1000))
+
+    print_plan(PipelinePlan(tuple(map(instance, range(1000)))), as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[-1].strip() for line in lines[:2]] == ["900 of 1000 instances", "100 of 1000 instances"]
+    assert lines[2].strip() == "because parameter degree changed: 2 -> 3"
+    assert lines[3] == "about 3 min of work and 100 kB of results, going by earlier runs"
+    assert len(lines) == 4
+
+
+def test_a_step_of_a_few_instances_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = [StepPlan(f"fit[s{n}]", "missing", ("it was never made",), {"out": None}, step="fit") for n in range(3)]
+    print_plan(PipelinePlan(tuple(steps)), as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[::2]] == ["fit[s0]", "fit[s1]", "fit[s2]"]
+
+
+def test_a_difference_of_code_is_shown_once_for_instances_that_share_it(capsys: pytest.CaptureFixture[str]) -> None:
+    diffs = (("-a", "+b"), ("-a", "+b"), ("-a", "+c"))
+    steps = [StepPlan(f"fit[s{n}]", "stale", (), {}, step="fit", code_diff=diff) for n, diff in enumerate(diffs)]
+    print_plan(PipelinePlan(tuple(steps)), as_json=False)
+    lines = [line.split()[-1] for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if line[0] in "+-"] == ["-a", "+b", "-a", "+c"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.123, "0.12 s"), (9.0, "9 s"), (42.4, "42 s"), (600, "10 min"), (7200, "2.0 h")]
+)
+def test_durations_are_told_as_people_tell_them(seconds: float, text: str) -> None:
+    assert time_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e7, "25 MB"), (3e13, "30.0 TB")]
+)
+def test_sizes_are_told_as_people_tell_them(size: float, text: str) -> None:
+    assert size_text(size) == text

@@ -1,0 +1,121 @@
+"""`why` tells in plain words how a dataset came to be, or why a step would run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.pipeline.run.scheduler import Choice
+from crucible_lineage.queries.explain import tell
+from crucible_lineage.session import Session
+
+Run = Callable[..., RunResult]
+
+
+@pytest.fixture
+def why(session: Session) -> Callable[[str], str]:
+    def story(mfid: str) -> str:
+        return "\n\n".join("\n".join(paragraph) for paragraph in tell(session, mfid).paragraphs)
+
+    return story
+
+
+def test_the_story_of_a_result_names_step_code_parents_parameters_and_who(lab: Any, run: Run, why: Any) -> None:
+    result = run(lab.pipeline)
+    scaled, first = result.datasets["scaled"]["out"], result.inputs["first"][0]
+    story = why(scaled)
+    assert story.startswith(
+        f"first (scaled) ({scaled})\nis step 'scaled' of pipeline counting, made by {lab.module}:scale"
+    )
+    assert "with code " in story
+    assert f"It was made of\n  counts: first ({first}), first.txt" in story
+    assert "With the parameters\n  factor = 3.0" in story
+    assert "\nBy " in story.replace("\n\n", "\n")
+    assert "On Python 3." in story
+    assert "crucible-lineage " in story
+    assert f"In run {result.run_id} (local)" in story
+    assert "supersedes" not in story
+
+
+def test_the_story_says_what_it_supersedes_and_exactly_what_differs(lab: Any, run: Run, why: Any) -> None:
+    first = run(lab.pipeline)
+    lab.file(f"{lab.module}_2.py", (lab.folder / f"{lab.module}.py").read_text().replace("* factor", "/ factor"))
+    text = (
+        lab.pipeline.read_text()
+        .replace(f"{lab.module}:scale", f"{lab.module}_2:scale")
+        .replace("factor: 3", "factor: 4")
+    )
+    lab.declare(text)
+    second = run(lab.pipeline)
+    lines = why(second.datasets["scaled"]["out"]).rpartition("\n\n")[2].splitlines()
+    assert lines[0] == f"It supersedes {first.datasets['scaled']['out']}"
+    assert lines[1].startswith("  the code changed: ")
+    assert lines[2] == "  parameter factor changed: 3.0 -> 4.0"
+    assert any(line.lstrip().startswith("-") and "* factor" in line for line in lines)
+    assert any(line.lstrip().startswith("+") and "/ factor" in line for line in lines)
+    total = why(second.datasets["total"]["out"])
+    assert (
+        f"  input left is another dataset: {first.datasets['scaled']['out']} -> {second.datasets['scaled']['out']}"
+        in total
+    )
+    forced = run(lab.pipeline, Choice(forced=("scaled",)))
+    again = why(forced.datasets["scaled"]["out"])
+    assert "of pipeline counting, attempt 2, made by" in again
+    assert "nothing differs: it was made again on request" in again
+
+
+def test_what_was_measured_made_by_hand_or_by_others_is_told_as_that(
+    lab: Any, session: Session, run: Run, why: Any, cli: Any
+) -> None:
+    raw = run(lab.pipeline).inputs["first"][0]
+    assert "was registered as it was measured, from the files first.txt" in why(raw)
+    lab.file("drawn.txt", "by hand")
+    drawn = cli("register", lab.folder / "drawn.txt", "--project", "lab", "--parent", raw, "--note", "drawn", "--json")
+    mfid = json.loads(drawn.stdout)["mfid"]
+    assert "was made by hand of its parents, from the files drawn.txt: drawn" in why(mfid)
+    assert f"(lab) {raw}" not in why(mfid)
+    assert raw in why(mfid)
+    foreign = session.client.datasets.create({"project_id": "lab", "dataset_name": "theirs"}).dsid
+    assert "it has no provenance record. Nothing says how it came to be" in why(foreign)
+
+
+def test_an_incomplete_result_is_told_as_that_first(
+    lab: Any, session: Session, run: Run, why: Any, record_of: Any
+) -> None:
+    mfid = run(lab.pipeline).datasets["total"]["out"]
+    session.client.metadata.merge(mfid, {"crucible_lineage": {**record_of(mfid), "status": "incomplete"}})
+    assert why(mfid).splitlines()[1].startswith("is INCOMPLETE")
+
+
+def test_the_command_tells_of_datasets_and_of_steps(lab: Any, data: Path, run: Run, cli: Any) -> None:
+    made = run(lab.pipeline).datasets
+    told = cli("why", made["total"]["out"])
+    assert (told.exit_code, "is step 'total' of pipeline counting" in told.stdout) == (0, True)
+    as_json = json.loads(cli("why", made["total"]["out"], "--json").stdout)
+    assert as_json["dataset"] == made["total"]["out"]
+    assert as_json["record"]["status"] == "complete"
+
+    fresh = cli("why", "total", lab.pipeline)
+    assert (fresh.exit_code, "it would not run: its result is there" in fresh.stdout) == (0, True)
+    assert "scaled " not in fresh.stdout
+    lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 4"))
+    stale = cli("why", "total", lab.pipeline)
+    assert "because parent scaled has to be made first" in stale.stdout
+    assert f"make it: crucible-lineage run {lab.pipeline} --data {data}\n" in stale.stdout, "total alone cannot be made"
+    assert f"run {lab.pipeline} --from scaled --data {data}\n" in cli("why", "scaled", lab.pipeline).stdout
+    chosen = cli("why", "scaled", lab.pipeline, "--set", "scaled.factor=5", "--json")
+    (step,) = json.loads(chosen.stdout)["steps"]
+    assert step["causes"][0].startswith("parameter factor changed: 3.0 -> 5.0")
+
+    for arguments, words in (
+        (("totl", lab.pipeline), "did you mean 'total'?"),
+        (("total",), "name its pipeline too"),
+        (("0tr5k2ndm5zvd000nr21qakeh4",), "there is none here that this key may see"),
+    ):
+        refused = cli("why", *arguments)
+        assert (refused.exit_code, words in refused.stderr) == (2, True), refused.stderr

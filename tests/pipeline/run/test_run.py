@@ -1,0 +1,306 @@
+"""A run makes what is not there, once, registers it with its story, and stops only below a failure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.pipeline.run.local import LocalEngine
+from crucible_lineage.pipeline.run.result import RunResult, StepEvent
+from crucible_lineage.pipeline.run.scheduler import Choice, run_pipeline
+from crucible_lineage.provenance.record import read_record
+from crucible_lineage.session import Session
+
+
+def run(path: Path, session: Session, seen: list[StepEvent] | None = None) -> RunResult:
+    bound = bind_file(path, session.store)
+    listen = seen.append if seen is not None else lambda event: None
+    return run_pipeline(bound, session, lambda: LocalEngine(session, 2), listen)
+
+
+def states(path: Path, session: Session) -> dict[str, str]:
+    return {step.name: step.state for step in make_plan(bind_file(path, session.store), session).steps}
+
+
+def test_a_run_registers_each_result_as_a_child_of_its_inputs(lab: Any, session: Session) -> None:
+    result = run(lab.pipeline, session)
+    assert result.executed == ["scaled", "total"]
+    total = result.datasets["total"]["out"]
+    parents = {dataset.unique_id for dataset in session.client.datasets.list_parents(total)}
+    assert parents == {result.datasets["scaled"]["out"], *result.inputs["second"]}
+    found = session.client.datasets.get(total, include_metadata=True)
+    assert found.scientific_metadata is not None
+    assert found.scientific_metadata["total"] == 28.0
+    assert (found.measurement, found.data_type) == ("counting", "sum")
+    assert {file.filename for file in session.client.datasets.list_files(total)} == {"total.txt", "note.txt"}
+
+
+def test_a_record_tells_how_the_result_came_to_be(lab: Any, session: Session) -> None:
+    result = run(lab.pipeline, session)
+    mfid = result.datasets["scaled"]["out"]
+    record = read_record(session.client.datasets.get(mfid, include_metadata=True).scientific_metadata)
+    assert record is not None
+    assert record["status"] == "complete"
+    assert record["recipe"]["params"] == {"factor": 3.0}
+    assert record["used"][0]["mfid"] == result.inputs["first"][0]
+    assert record["activity"]["function"] == f"{lab.module}:scale"
+    assert "def scale(" in record["activity"]["code"]["source"]
+    assert record["agent"]["unique_id"]
+    assert record["software"]["packages"]["crucible-lineage"]
+
+
+def test_a_second_run_makes_nothing_and_asks_crucible_nothing(lab: Any, session: Session) -> None:
+    first = run(lab.pipeline, session)
+    with Session(session.settings) as later:
+        second = run(lab.pipeline, later)
+        assert second.executed == []
+        assert second.datasets == first.datasets
+        assert later._client is None, "an up-to-date run must not start the embedded Crucible"
+
+
+def test_a_machine_that_knows_nothing_finds_the_results_at_crucible(lab: Any, session: Session) -> None:
+    first = run(lab.pipeline, session)
+    session.store.forget()
+    second = run(lab.pipeline, session)
+    assert (second.executed, second.datasets, second.inputs) == ([], first.datasets, first.inputs)
+
+
+def test_a_changed_parameter_makes_new_children_beside_the_old(lab: Any, session: Session) -> None:
+    first = run(lab.pipeline, session)
+    lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 4"))
+    planned = make_plan(bind_file(lab.pipeline, session.store), session)
+    scaled, total = planned.steps
+    assert scaled.state == "stale"
+    assert "parameter factor changed: 3.0 -> 4.0" in scaled.causes[0]
+    assert (total.state, total.causes) == ("stale", ("parent scaled has to be made first",))
+    second = run(lab.pipeline, session)
+    assert second.executed == ["scaled", "total"]
+    assert set(second.datasets["total"].values()).isdisjoint(first.datasets["total"].values())
+    assert session.client.datasets.get(first.datasets["total"]["out"]).unique_id
+
+
+def test_a_changed_input_file_is_a_new_dataset(lab: Any, session: Session) -> None:
+    first = run(lab.pipeline, session)
+    lab.file("second.txt", "11\n")
+    assert states(lab.pipeline, session) == {"scaled": "fresh", "total": "stale"}
+    second = run(lab.pipeline, session)
+    assert second.executed == ["total"]
+    assert second.inputs["second"] != first.inputs["second"]
+
+
+def test_what_a_killed_run_leaves_is_known_as_of_this_data_folder(lab: Any, session: Session) -> None:
+    """So that the next run from there finishes it at once, and does not wait to see if another machine goes on."""
+    result = run(lab.pipeline, session)
+    for mfid in (result.inputs["first"][0], result.datasets["scaled"]["out"]):
+        record = read_record(session.client.datasets.get(mfid, include_metadata=True).scientific_metadata)
+        assert record is not None
+        assert record["registrar"].startswith(f"{session.machine}-")
+
+
+def test_a_failed_step_stops_only_its_descendants(lab: Any, session: Session) -> None:
+    text = lab.pipeline.read_text().replace("inputs: {left: scaled", "inputs: {left: broken")
+    broken = f"  broken:\n    uses: {lab.module}:fail\n    inputs: {{counts: first}}\n"
+    lab.declare(text + broken)
+    result = run(lab.pipeline, session)
+    assert dict(result.outcomes) == {"scaled": "executed", "broken": "failed", "total": "skipped"}
+    assert "RuntimeError: the lamp was off" in result.errors["broken"]
+    assert not result.ok
+
+
+def test_a_step_may_have_several_outputs(lab: Any, session: Session) -> None:
+    lab.declare(
+        """
+        pipeline: splitting
+        project: lab
+        inputs:
+          first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}
+        steps:
+          parts: {uses: "LABMODULE:split", inputs: {counts: first}}
+          joined: {uses: "LABMODULE:add", inputs: {left: parts.low, right: parts.high}}
+        """
+    )
+    result = run(lab.pipeline, session)
+    assert result.ok, result.errors
+    assert set(result.datasets["parts"]) == {"low", "high"}
+    parents = {dataset.unique_id for dataset in session.client.datasets.list_parents(result.datasets["joined"]["out"])}
+    assert parents == set(result.datasets["parts"].values())
+
+
+def test_a_parent_with_several_files_needs_a_choice(lab: Any, session: Session) -> None:
+    chosen = lab.pipeline.read_text() + f"  again:\n    uses: {lab.module}:scale\n    inputs: {{counts: total}}\n"
+    lab.declare(chosen)
+    assert "has several files: note.txt, total.txt; choose one" in run(lab.pipeline, session).errors["again"]
+    lab.declare(chosen.replace("counts: total}", "counts: {from: total, files: total.txt}}"))
+    assert run(lab.pipeline, session).executed == ["again"]
+
+
+def test_files_without_a_time_are_adopted_by_their_bytes(lab: Any, session: Session) -> None:
+    lab.declare(lab.pipeline.read_text().replace(', timestamp: "2024-05-01T12:00:00Z"', ""))
+    first = run(lab.pipeline, session)
+    session.store.forget()
+    second = run(lab.pipeline, session)
+    assert second.inputs == first.inputs
+    assert second.executed == []
+
+
+def test_an_existing_dataset_may_be_an_input(lab: Any, session: Session) -> None:
+    first = run(lab.pipeline, session)
+    scaled = first.datasets["scaled"]["out"]
+    lab.declare(
+        f"""
+        pipeline: more
+        project: lab
+        inputs:
+          counts: {{dataset: {scaled}}}
+        steps:
+          again: {{uses: "LABMODULE:scale", inputs: {{counts: counts}}}}
+        """
+    )
+    result = run(lab.pipeline, session)
+    assert result.ok, result.errors
+    assert [d.unique_id for d in session.client.datasets.list_parents(result.datasets["again"]["out"])] == [scaled]
+
+
+def test_a_dataset_that_is_not_there_is_told_before_anything_is_changed(lab: Any, session: Session) -> None:
+    lab.declare(
+        """
+        pipeline: more
+        project: lab
+        inputs:
+          counts: {dataset: 0tr5k2ndm5zvd000nr21qakeh4}
+        steps:
+          again: {uses: "LABMODULE:scale", inputs: {counts: counts}}
+        """
+    )
+    with pytest.raises(InputError, match="0tr5k2ndm5zvd000nr21qakeh4"):
+        run(lab.pipeline, session)
+    assert session.client.projects.find("lab") is None
+
+
+def test_events_tell_the_course_of_a_run(lab: Any, session: Session) -> None:
+    seen: list[StepEvent] = []
+    run(lab.pipeline, session, seen)
+    expected = [("scaled", "started"), ("scaled", "executed"), ("total", "started"), ("total", "executed")]
+    assert [(event.step, event.outcome) for event in seen] == expected
+
+
+def test_a_step_that_changes_its_input_is_refused(lab: Any, session: Session) -> None:
+    code = 'def spoil(counts: "Path", *, out: "Path"):\n    import os\n    os.chmod(counts, 0o644)\n'
+    code += '    counts.write_text("0")\n    (out / "x.txt").write_text("1")\n'
+    lab.file(f"{lab.module}_spoil.py", f"from pathlib import Path\n{code}")
+    text = lab.pipeline.read_text() + f"  spoilt:\n    uses: {lab.module}_spoil:spoil\n    inputs: {{counts: first}}\n"
+    lab.declare(text)
+    result = run(lab.pipeline, session)
+    assert "changed its input 'first.txt' while it ran" in result.errors["spoilt"]
+    assert "spoilt" not in result.datasets
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("return {}", "wrote nothing"),
+        ("(out / 'x').write_text('1'); return 5", "has to return a mapping"),
+        ("(out / 'x').write_text('1'); return {'a': float('nan')}", "no JSON"),
+        ("(out / 'd').mkdir(); (out / 'd' / 'x').write_text('1')", "subfolder"),
+    ],
+)
+def test_a_step_without_a_usable_result_is_reported_as_what_it_is(
+    lab: Any, session: Session, body: str, words: str
+) -> None:
+    module = f"{lab.module}_odd"
+    lab.file(f"{module}.py", f"from pathlib import Path\n\n\ndef odd(counts: Path, *, out: Path):\n    {body}\n")
+    lab.declare(lab.pipeline.read_text() + f"  odd:\n    uses: {module}:odd\n    inputs: {{counts: first}}\n")
+    import sys
+
+    sys.modules.pop(module, None)
+    result = run(lab.pipeline, session)
+    assert words in result.errors["odd"]
+    listed = session.client.datasets.list(project_id="lab", limit=None)
+    assert len(listed) == 4, "two inputs and two results; nothing half-done"
+
+
+def supersedes(mfid: str, session: Session) -> str | None:
+    record = read_record(session.client.datasets.get(mfid, include_metadata=True).scientific_metadata)
+    assert record is not None
+    return record["supersedes"]
+
+
+def test_what_is_made_after_a_change_says_what_it_supersedes(lab: Any, session: Session) -> None:
+    first = run(lab.pipeline, session)
+    lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 4"))
+    second = run(lab.pipeline, session)
+    for step in ("scaled", "total"):
+        assert supersedes(second.datasets[step]["out"], session) == first.datasets[step]["out"]
+        assert supersedes(first.datasets[step]["out"], session) is None
+
+
+def test_results_of_other_measurements_are_not_superseded(lab: Any, session: Session) -> None:
+    run(lab.pipeline, session)
+    lab.file("third.txt", "7\n")
+    lab.file("fourth.txt", "8\n")
+    text = lab.pipeline.read_text().replace("first.txt", "third.txt").replace("second.txt", "fourth.txt")
+    lab.declare(text)
+    assert states(lab.pipeline, session) == {"scaled": "missing", "total": "missing"}
+    other = run(lab.pipeline, session)
+    assert supersedes(other.datasets["total"]["out"], session) is None
+
+
+def test_a_forced_step_is_a_new_attempt_beside_the_old(lab: Any, session: Session) -> None:
+    first = run(lab.pipeline, session)
+    bound = bind_file(lab.pipeline, session.store)
+    forced = run_pipeline(
+        bound, session, lambda: LocalEngine(session, 2), lambda event: None, Choice(forced=("scaled",))
+    )
+    assert forced.executed == ["scaled", "total"], "what was made from it is made again too"
+    assert forced.datasets["scaled"] != first.datasets["scaled"]
+    assert supersedes(forced.datasets["scaled"]["out"], session) == first.datasets["scaled"]["out"]
+    assert session.client.datasets.get(first.datasets["scaled"]["out"]).unique_id
+    later = run(lab.pipeline, session)
+    assert (later.executed, later.datasets) == ([], forced.datasets), "the latest attempt is the one that counts"
+    session.store.forget()
+    assert run(lab.pipeline, session).datasets == forced.datasets
+
+
+def test_a_forced_step_that_is_none_is_refused(lab: Any, session: Session) -> None:
+    with pytest.raises(InputError, match="no step 'scald'; did you mean 'scaled'"):
+        make_plan(bind_file(lab.pipeline, session.store), session, forced=["scald"])
+
+
+def test_a_result_is_associated_with_the_samples_of_its_parents(lab: Any, session: Session) -> None:
+    session.ensure_project("lab")
+    wafer = session.client.samples.create(sample_name="wafer 7", project_id="lab").unique_id
+    lab.declare(lab.pipeline.read_text().replace("file: first.txt,", f"file: first.txt, samples: [{wafer}],"))
+    result = run(lab.pipeline, session)
+    on_wafer = {dataset.unique_id for dataset in session.client.datasets.list(sample_mfid=wafer, limit=None)}
+    assert on_wafer == {*result.inputs["first"], result.datasets["scaled"]["out"], result.datasets["total"]["out"]}
+    session.store.forget()
+    lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 5"))
+    again = run(lab.pipeline, session)
+    on_wafer = {dataset.unique_id for dataset in session.client.datasets.list(sample_mfid=wafer, limit=None)}
+    assert again.datasets["total"]["out"] in on_wafer, "also when the parents were found at Crucible"
+
+
+def test_at_a_service_that_assigns_ids_everything_is_found_again(
+    lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = session.client.datasets.create
+
+    def assigning(fields: Any, **more: Any) -> Any:
+        return create({name: value for name, value in fields.items() if name != "unique_id"}, **more)
+
+    monkeypatch.setattr(session.client.datasets, "create", assigning)
+    first = run(lab.pipeline, session)
+    assert first.executed == ["scaled", "total"]
+    parents = {d.unique_id for d in session.client.datasets.list_parents(first.datasets["total"]["out"])}
+    assert parents == {first.datasets["scaled"]["out"], *first.inputs["second"]}
+    for forget in (False, True):
+        if forget:
+            session.store.forget()
+        again = run(lab.pipeline, session)
+        assert (again.executed, again.datasets, again.inputs) == ([], first.datasets, first.inputs)
+    assert len(session.client.datasets.list(project_id="lab", limit=None)) == 4
