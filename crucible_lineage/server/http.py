@@ -18,10 +18,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from crucible_lineage.server.access import Caller
+from crucible_lineage.server.catalogue.access import Caller
 from crucible_lineage.server.database import Database, hash_key
-from crucible_lineage.server.links import Links
-from crucible_lineage.server.storage import Storage
+from crucible_lineage.server.files.links import Links
+from crucible_lineage.server.files.storage import Storage
 
 __all__ = [
     "PREFIX", "BodyLimit", "Call", "Direction", "Form", "Json", "Limit", "Loose", "Offset", "Service",

@@ -18,11 +18,11 @@ from starlette.types import ASGIApp
 
 from crucible_lineage.server.app import build_app
 from crucible_lineage.server.database import Database, open_database, register_key, setting
+from crucible_lineage.server.files.links import Links
+from crucible_lineage.server.files.storage import Storage
 from crucible_lineage.server.http import PREFIX, Service
 from crucible_lineage.server.ingest.worker import Worker
 from crucible_lineage.server.instance import open_folder
-from crucible_lineage.server.links import Links
-from crucible_lineage.server.storage import Storage
 
 __all__ = ["RunningServer", "serve", "start_server"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from crucible_lineage.cli import main
 from crucible_lineage.pipeline.job import materialize
-from crucible_lineage.pipeline.plan.known import ProjectKnowledge
 from crucible_lineage.pipeline.plan import raw
+from crucible_lineage.pipeline.plan.known import ProjectKnowledge
 from crucible_lineage.provenance.record import agent
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.contents import NewDataset

@@ -1,5 +1,5 @@
 """Ingestion: what the server finds in uploaded files by itself."""
 
-from crucible_lineage.server.ingest.findings import Found
+from crucible_lineage.server.ingest.formats.findings import Found
 
 __all__ = ["Found"]

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from crucible_lineage.server.ingest.findings import Found
-from crucible_lineage.server.ingest.hdf5 import read_hdf5, read_scopefoundry
-from crucible_lineage.server.ingest.images import read_image
-from crucible_lineage.server.ingest.text import read_json, read_table
+from crucible_lineage.server.ingest.formats.findings import Found
+from crucible_lineage.server.ingest.formats.hdf5 import read_hdf5, read_scopefoundry
+from crucible_lineage.server.ingest.formats.images import read_image
+from crucible_lineage.server.ingest.formats.text import read_json, read_table
 
 __all__ = ["GROUP", "INGESTORS", "INGESTOR_NAMES", "Found", "Ingestor", "ingest"]
 

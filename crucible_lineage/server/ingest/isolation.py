@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from crucible_lineage.server.ingest.findings import Found
+from crucible_lineage.server.ingest.formats.findings import Found
 from crucible_lineage.server.ingest.processes import LOG_FILE, Processes
 
 __all__ = ["IngestionError", "Isolation", "Limits", "Reply", "Request", "limits"]

@@ -11,13 +11,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from crucible_lineage.server.contents import STORE, sweep
+from crucible_lineage.server.catalogue.metadata import merged, read_metadata, write_metadata
+from crucible_lineage.server.catalogue.resources import change
 from crucible_lineage.server.database import Database, now
-from crucible_lineage.server.ingest.findings import Found
+from crucible_lineage.server.files.contents import STORE, sweep
+from crucible_lineage.server.files.storage import Storage
+from crucible_lineage.server.ingest.formats.findings import Found
 from crucible_lineage.server.ingest.isolation import IngestionError, Isolation
-from crucible_lineage.server.metadata import merged, read_metadata, write_metadata
-from crucible_lineage.server.resources import change
-from crucible_lineage.server.storage import Storage
 
 __all__ = ["Worker"]
 

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from crucible_lineage.server.routes import (
-    access,
-    account,
+from crucible_lineage.server.routes import joining
+from crucible_lineage.server.routes.files import files, ingestions, thumbnails, transfers, uploads
+from crucible_lineage.server.routes.people import access, account, service_accounts, users
+from crucible_lineage.server.routes.resources import (
     datasets,
     deletions,
-    files,
     graphs,
-    ingestions,
     instruments,
-    joining,
     links,
     metadata,
     projects,
     samples,
     search,
-    service_accounts,
-    thumbnails,
-    transfers,
-    uploads,
-    users,
 )
 
 __all__ = ["ROUTERS"]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from crucible_lineage.server.access import (
+from crucible_lineage.server.catalogue.access import (
     ADMIN,
     CONTRIBUTOR,
     require,
 )
-from crucible_lineage.server.bodies import Text
+from crucible_lineage.server.catalogue.bodies import Text
+from crucible_lineage.server.catalogue.filters import Where
+from crucible_lineage.server.catalogue.references import project_row, user_row
 from crucible_lineage.server.database import now
-from crucible_lineage.server.filters import Where
 from crucible_lineage.server.http import (
     MAX_ROW_ID,
     Call,
@@ -24,8 +25,7 @@ from crucible_lineage.server.http import (
 )
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.joining import JOIN_REQUESTS, join_record
-from crucible_lineage.server.references import project_row, user_row
-from crucible_lineage.server.routes.users import require_elevated
+from crucible_lineage.server.routes.people.users import require_elevated
 
 router = new_router()
 

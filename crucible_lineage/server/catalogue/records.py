@@ -1,0 +1,308 @@
+"""From table rows to the JSON records of datasets, samples, projects, instruments, users and files."""
+
+# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crucible_lineage.server.catalogue.access import (
+    ADMIN,
+    PLATFORM_ADMIN,
+    ROLE_NAMES,
+    VIEWER,
+    Caller,
+    capabilities,
+    roles,
+)
+from crucible_lineage.server.catalogue.people import grants, members
+from crucible_lineage.server.database import placeholders
+
+__all__ = [
+    "DATASETS", "INSTRUMENTS", "PROJECTS", "SAMPLES", "SELECTS", "Embed", "etag", "file_record", "link_records", "load",
+    "names", "records",
+]  # fmt: skip
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Embed:
+    """What a caller wants to see inside a record."""
+
+    metadata: bool = False
+    links: bool = False
+    owner: bool = False
+    datasets: bool = True
+    members: bool = False
+
+
+_COMMON = """resource.id, resource.mfid, resource.type, resource.public, resource.hidden, resource.created,
+    resource.modified, resource.owner_id, resource.project_id AS home_id, owner.unique_id AS owner_unique_id,
+    owner.username AS owner_username,
+    owner.first_name AS owner_first_name, owner.last_name AS owner_last_name"""
+_OWNER = "LEFT JOIN user AS owner ON owner.id = resource.owner_id"
+_HOME = """LEFT JOIN project AS home ON home.id = resource.project_id
+    LEFT JOIN resource AS home_resource ON home_resource.id = home.id"""
+
+DATASETS = f"""SELECT {_COMMON}, dataset.*, home.slug AS home_slug, home.title AS home_title,
+    home_resource.mfid AS home_mfid, instrument.slug AS instrument_slug, instrument.instrument_name,
+    instrument_resource.mfid AS instrument_mfid
+    FROM resource JOIN dataset ON dataset.id = resource.id {_OWNER} {_HOME}
+    LEFT JOIN instrument ON instrument.id = dataset.instrument_id
+    LEFT JOIN resource AS instrument_resource ON instrument_resource.id = dataset.instrument_id"""
+SAMPLES = f"""SELECT {_COMMON}, sample.*, home.slug AS home_slug, home.title AS home_title,
+    home_resource.mfid AS home_mfid
+    FROM resource JOIN sample ON sample.id = resource.id {_OWNER} {_HOME}"""
+PROJECTS = f"SELECT {_COMMON}, project.* FROM resource JOIN project ON project.id = resource.id {_OWNER}"
+INSTRUMENTS = f"SELECT {_COMMON}, instrument.* FROM resource JOIN instrument ON instrument.id = resource.id {_OWNER}"
+SELECTS = {"dataset": DATASETS, "sample": SAMPLES, "project": PROJECTS, "instrument": INSTRUMENTS}
+
+
+def load(db: sqlite3.Connection, caller: Caller, kind: str, resource_id: int, embed: Embed = Embed()) -> Record:
+    """The record of one resource, whose id is known to exist."""
+    rows = db.execute(f"{SELECTS[kind]} WHERE resource.id = ?", (resource_id,)).fetchall()
+    return records(db, caller, kind, rows, embed)[0]
+
+
+def records(
+    db: sqlite3.Connection, caller: Caller, kind: str, rows: Sequence[sqlite3.Row], embed: Embed = Embed()
+) -> list[Record]:
+    """The records of rows of the kind's select, with a fixed number of further queries however many they are."""
+    ids = [row["id"] for row in rows]
+    held = roles(db, caller, ids)
+    documents = _documents(db, ids) if embed.metadata else {}
+    links = link_records(db, caller, ids) if embed.links else {}
+    deletions = _open_deletions(db, [row["id"] for row in rows if row["hidden"]])
+    found: list[Record] = []
+    for row in rows:
+        number = row["id"]
+        record = {
+            "unique_id": row["mfid"],
+            "resource_type": row["type"],
+            **_SPECIFIC[kind](row),
+            "creation_time": row["created"],
+            "modification_time": row["modified"],
+            "scientific_metadata": documents.get(number),
+            "deletion_request": deletions.get(number),
+            "capabilities": capabilities(held[number], kind),
+        }
+        if embed.owner and kind != "project":
+            record["owner"] = _owner(row)
+        if kind in ("dataset", "sample"):
+            record["links"] = links.get(number, []) if embed.links else None
+        found.append(record)
+    if kind == "sample" and embed.datasets:
+        _embed_datasets(db, caller, rows, found)
+    if kind in ("project", "instrument"):
+        _embed_members(db, rows, found, held, embed)
+    return found
+
+
+def file_record(row: sqlite3.Row) -> Record:
+    """The record of a row of `file` joined with its dataset's MFID as `dataset_mfid`."""
+    return {
+        "mfid": row["mfid"],
+        "dataset_mfid": row["dataset_mfid"],
+        "filename": row["filename"],
+        "size": row["size"],
+        "sha256_hash": row["sha256"],
+        "storage_backend": row["backend"],
+        "storage_path": row["storage_path"],
+        "access_note": row["access_note"],
+        "etag": etag(row),
+    }
+
+
+def etag(row: sqlite3.Row) -> str:
+    """Changes whenever the file's content does."""
+    return f'"{(row["sha256"] or "")[:16]}-{row["version"]}"'
+
+
+def _dataset(row: sqlite3.Row) -> Record:
+    instrument = None
+    if row["instrument_mfid"]:
+        instrument = {
+            "unique_id": row["instrument_mfid"],
+            "instrument_id": row["instrument_slug"],
+            "instrument_name": row["instrument_name"],
+        }
+    return {
+        "dataset_name": row["dataset_name"],
+        "measurement": row["measurement"],
+        "data_type": row["data_type"],
+        "data_format": row["data_format"],
+        "session_name": row["session_name"],
+        "timestamp": row["timestamp"],
+        "size": row["size"],
+        **_shared(row),
+        "instrument_name": row["instrument_name"] if instrument else row["instrument_label"],
+        "instrument_id": row["instrument_slug"],
+        "instrument_mfid": row["instrument_mfid"],
+        "instrument": instrument,
+    }
+
+
+def _sample(row: sqlite3.Row) -> Record:
+    return {
+        "sample_name": row["sample_name"],
+        "sample_type": row["sample_type"],
+        "description": row["description"],
+        "timestamp": row["timestamp"],
+        **_shared(row),
+    }
+
+
+def _shared(row: sqlite3.Row) -> Record:
+    project = None
+    if row["home_mfid"]:
+        project = {"unique_id": row["home_mfid"], "project_id": row["home_slug"], "title": row["home_title"]}
+    return {
+        "public": bool(row["public"]),
+        "owner_orcid": row["owner_unique_id"],
+        "owner": None,
+        "project_id": row["home_slug"],
+        "project_mfid": row["home_mfid"],
+        "project": project,
+        "project_relation": None,
+    }
+
+
+def _project(row: sqlite3.Row) -> Record:
+    return {
+        "project_id": row["slug"],
+        "organization": row["organization"],
+        "title": row["title"],
+        "status": row["status"],
+        "lead": _owner(row),
+        "project_lead_orcid": row["owner_unique_id"],
+    }
+
+
+def _instrument(row: sqlite3.Row) -> Record:
+    names = ("instrument_name", "manufacturer", "model", "location", "description", "instrument_type", "other_id")
+    return {
+        "instrument_id": row["slug"],
+        **{name: row[name] for name in (*names, "other_id_source", "status")},
+        "owner_orcid": row["owner_unique_id"],
+        "owner": None,
+    }
+
+
+_SPECIFIC = {"dataset": _dataset, "sample": _sample, "project": _project, "instrument": _instrument}
+
+
+def _owner(row: sqlite3.Row) -> Record | None:
+    if row["owner_unique_id"] is None:
+        return None
+    return {name: row[f"owner_{name}"] for name in ("unique_id", "username", "first_name", "last_name")}
+
+
+def _documents(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Any]:
+    found = db.execute(f"SELECT id, document FROM metadata WHERE id IN ({placeholders(ids)})", ids)
+    return {number: json.loads(document) for number, document in found}
+
+
+def link_records(db: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> dict[int, list[Record]]:
+    """The links of each resource, as seen from it, to other ends that the caller may read."""
+    marks = placeholders(ids)
+    rows = db.execute(
+        f"""SELECT child_id AS here, parent_id AS there, 'source' AS direction, relationship_type AS type
+            FROM link WHERE child_id IN ({marks})
+            UNION ALL SELECT parent_id, child_id, 'target', relationship_type FROM link WHERE parent_id IN ({marks})
+            UNION ALL SELECT dataset_id, sample_id, 'undirected', NULL FROM association WHERE dataset_id IN ({marks})
+            UNION ALL SELECT sample_id, dataset_id, 'undirected', NULL FROM association WHERE sample_id IN ({marks})""",
+        [*ids, *ids, *ids, *ids],
+    ).fetchall()
+    ends = names(db, {row["there"] for row in rows})
+    held = roles(db, caller, ends)
+    found: dict[int, list[Record]] = defaultdict(list)
+    older_words = {"source": "parent", "target": "child", "undirected": "associated"}
+    for row in rows:
+        if held[row["there"]] >= VIEWER:
+            end = ends[row["there"]]
+            found[row["here"]].append(
+                {
+                    "unique_id": end["mfid"],
+                    "resource_type": end["type"],
+                    "name": end["name"],
+                    "direction": row["direction"],
+                    "relationship": older_words[row["direction"]],
+                    "relationship_type": row["type"],
+                }
+            )
+    return found
+
+
+def names(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, sqlite3.Row]:
+    """For each id a row with `mfid`, `type`, `name` and the project's `slug`."""
+    rows = db.execute(
+        """SELECT resource.id, mfid, type, home.slug AS slug,
+                COALESCE(dataset_name, sample_name, project.title, project.slug, instrument.instrument_name) AS name
+            FROM resource LEFT JOIN dataset USING (id) LEFT JOIN sample USING (id) LEFT JOIN project USING (id)
+            LEFT JOIN instrument USING (id) LEFT JOIN project AS home ON home.id = resource.project_id
+            WHERE resource.id IN (SELECT value FROM json_each(?))""",
+        (json.dumps(list(ids)),),
+    )
+    return {row["id"]: row for row in rows}
+
+
+def _open_deletions(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Record]:
+    rows = db.execute(
+        f"""SELECT deletion_request.*, user.unique_id AS requester FROM deletion_request
+            JOIN user ON user.id = requester_id
+            WHERE status IN ('pending', 'approved') AND resource_id IN ({placeholders(ids)})""",
+        ids,
+    )
+    return {
+        row["resource_id"]: {
+            "id": row["id"],
+            "status": row["status"],
+            "requester_id": row["requester"],
+            "reason": row["reason"],
+            "request_time": row["request_time"],
+        }
+        for row in rows
+    }
+
+
+def _embed_datasets(db: sqlite3.Connection, caller: Caller, rows: Sequence[sqlite3.Row], found: list[Record]) -> None:
+    ids = [row["id"] for row in rows]
+    pairs = db.execute(
+        f"""SELECT sample_id, resource.id, mfid, dataset_name, measurement FROM association
+            JOIN resource ON resource.id = dataset_id JOIN dataset ON dataset.id = dataset_id
+            WHERE NOT hidden AND sample_id IN ({placeholders(ids)}) ORDER BY mfid""",
+        ids,
+    ).fetchall()
+    held = roles(db, caller, {pair["id"] for pair in pairs})
+    grouped: dict[int, list[Record]] = defaultdict(list)
+    for pair in pairs:
+        if held[pair["id"]] >= VIEWER:
+            grouped[pair["sample_id"]].append(
+                {
+                    "unique_id": pair["mfid"],
+                    "dataset_name": pair["dataset_name"],
+                    "measurement": pair["measurement"],
+                    "id": pair["id"],
+                }
+            )
+    for row, record in zip(rows, found, strict=True):
+        record["datasets"] = grouped[row["id"]]
+
+
+def _embed_members(
+    db: sqlite3.Connection, rows: Sequence[sqlite3.Row], found: list[Record], held: dict[int, int], embed: Embed
+) -> None:
+    for row, record in zip(rows, found, strict=True):
+        role = held[row["id"]]
+        is_member = role > (VIEWER if row["type"] == "instrument" else 0)
+        record["role"] = ROLE_NAMES[role] if 0 < role < PLATFORM_ADMIN else None
+        record["members"] = members(db, row["id"]) if embed.members and is_member else None
+        if not is_member and row["type"] == "project":
+            record["scientific_metadata"] = None
+        if row["type"] == "instrument" and role >= ADMIN and embed.members:
+            record["members"] = grants(db, row["id"])

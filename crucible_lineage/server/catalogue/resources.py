@@ -1,0 +1,122 @@
+"""Making, changing and removing the rows of resources: what all four types have in common."""
+
+# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from crucible_lineage.ids import is_mfid, new_mfid
+from crucible_lineage.server.catalogue.access import CONTRIBUTOR, Caller, roles
+from crucible_lineage.server.catalogue.references import select_project, user_row
+from crucible_lineage.server.database import now
+from crucible_lineage.server.http import invalid, refuse
+
+__all__ = ["change", "choose_owner", "home_project", "index_name", "insert", "remove", "similarity", "touch"]
+
+_SEARCHED = {
+    "dataset": ("dataset_name",),
+    "sample": ("sample_name",),
+    "project": ("title", "slug"),
+    "instrument": ("instrument_name", "instrument_type", "manufacturer"),
+}
+
+
+def insert(
+    db: sqlite3.Connection,
+    kind: str,
+    values: dict[str, Any],
+    *,
+    mfid: str | None = None,
+    owner_id: int,
+    project_id: int | None = None,
+    public: bool = False,
+) -> int:
+    """The id of a new resource with these columns; 409 if the MFID is taken."""
+    if mfid is not None and not is_mfid(mfid):
+        raise invalid("body", "unique_id", "is not an MFID: 26 symbols of 0-9 a-z without i, l, o, u", mfid)
+    moment = now()
+    try:
+        resource_id = db.execute(
+            "INSERT INTO resource (mfid, type, owner_id, project_id, public, created, modified) VALUES (?,?,?,?,?,?,?)",
+            (mfid or new_mfid(), kind, owner_id, project_id, int(public), moment, moment),
+        ).lastrowid
+    except sqlite3.IntegrityError:
+        raise refuse(409, f"A resource with unique_id {mfid} already exists") from None
+    assert resource_id is not None
+    names = ", ".join(["id", *values])
+    marks = ", ".join("?" * (len(values) + 1))
+    db.execute(f"INSERT INTO {kind} ({names}) VALUES ({marks})", (resource_id, *values.values()))
+    text = _searched(kind, values)
+    db.execute("INSERT INTO name_parts (rowid, name) VALUES (?, ?)", (resource_id, text))
+    return resource_id
+
+
+def change(db: sqlite3.Connection, kind: str, resource_id: int, values: dict[str, Any]) -> None:
+    """These columns get these values; names are table columns, never a caller's words."""
+    if values:
+        assignments = ", ".join(f"{name} = ?" for name in values)
+        db.execute(f"UPDATE {kind} SET {assignments} WHERE id = ?", (*values.values(), resource_id))
+        if values.keys() & set(_SEARCHED[kind]):
+            index_name(db, kind, resource_id)
+    touch(db, resource_id)
+
+
+def touch(db: sqlite3.Connection, resource_id: int) -> None:
+    db.execute("UPDATE resource SET modified = ? WHERE id = ?", (now(), resource_id))
+
+
+def index_name(db: sqlite3.Connection, kind: str, resource_id: int) -> None:
+    """Name search finds the resource by its present name."""
+    row = db.execute(f"SELECT * FROM {kind} WHERE id = ?", (resource_id,)).fetchone()
+    db.execute("UPDATE name_parts SET name = ? WHERE rowid = ?", (_searched(kind, dict(row)), resource_id))
+
+
+def remove(db: sqlite3.Connection, resource_id: int) -> None:
+    """The resource and all that belongs to it is gone; contents on disk are swept later."""
+    db.execute(
+        "INSERT OR IGNORE INTO released_content SELECT sha256, ? FROM file WHERE dataset_id = ? AND sha256 IS NOT NULL",
+        (now(), resource_id),
+    )
+    for table in ("metadata_words", "name_parts"):
+        db.execute(f"DELETE FROM {table} WHERE rowid = ?", (resource_id,))
+    db.execute("DELETE FROM resource WHERE id = ?", (resource_id,))
+
+
+def choose_owner(db: sqlite3.Connection, caller: Caller, *references: str | None) -> int:
+    """The user id of the one named owner, or the caller's; owning for others is an administrator's right."""
+    given = [reference for reference in references if reference is not None]
+    if len(given) > 1:
+        raise refuse(422, "Name the owner once: owner or owner_orcid, not both")
+    if not given:
+        return caller.id
+    owner = int(user_row(db, given[0], status=422)["id"])
+    if owner != caller.id and not caller.elevated:
+        raise refuse(403, "Only platform administrators create records for others")
+    return owner
+
+
+def home_project(db: sqlite3.Connection, caller: Caller, slug: str | None, mfid: str | None) -> int | None:
+    """The id of the project a new record goes to, in which the caller must be able to create."""
+    project = select_project(db, slug, mfid)
+    if project is None:
+        return None
+    held = roles(db, caller, [project["id"]])[project["id"]]
+    if held < CONTRIBUTOR:
+        raise refuse(403, f"Creating records in project {project['slug']} needs the role contributor in it")
+    return int(project["id"])
+
+
+def _searched(kind: str, values: dict[str, Any]) -> str:
+    return " ".join(values[name] for name in _SEARCHED[kind] if values.get(name))
+
+
+def similarity(query: str, name: str) -> float:
+    """How alike two names are, 0 to 1: the share of the query's trigrams that the name has."""
+    wanted, present = _trigrams(query), _trigrams(name)
+    return len(wanted & present) / len(wanted) if wanted else 0.0
+
+
+def _trigrams(text: str) -> set[str]:
+    folded = text.casefold()
+    return {folded[start : start + 3] for start in range(len(folded) - 2)}

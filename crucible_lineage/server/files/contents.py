@@ -1,0 +1,174 @@
+"""File records and the contents they point to: conflicts, deduplication, registration, sweeping."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from crucible_lineage.ids import is_mfid, new_mfid
+from crucible_lineage.server.catalogue.access import Caller, not_found, require
+from crucible_lineage.server.catalogue.bodies import Count
+from crucible_lineage.server.catalogue.records import etag
+from crucible_lineage.server.catalogue.resources import touch
+from crucible_lineage.server.database import Database, now
+from crucible_lineage.server.files.storage import Storage, is_sha256
+from crucible_lineage.server.http import Form, refuse
+
+__all__ = [
+    "FileName", "NewContent", "NewUpload", "Sha256", "file_of", "insert_file", "refuse_other_content", "register",
+    "release", "same_content", "sweep", "update_size",
+]  # fmt: skip
+
+STORE = "gcs"  # the word of Crucible's clients for files that the service itself keeps
+BUCKET = "crucible-local"
+SESSION_LIFETIME = timedelta(days=7)
+REPLACED_CONTENT_LIFETIME = timedelta(days=7)  # the contract's minimum
+
+FILES = "SELECT file.*, resource.mfid AS dataset_mfid FROM file JOIN resource ON resource.id = file.dataset_id"
+
+
+def _plain_name(name: str) -> str:
+    if name in (".", "..") or any(character in "/\\" or ord(character) < 32 for character in name):
+        raise ValueError("must be a plain file name, without folders or control characters")
+    if len(name.encode("utf-8", "replace")) > 255:
+        raise ValueError("must not be longer than 255 bytes")
+    return name
+
+
+def _checksum(text: str) -> str:
+    if not is_sha256(text):
+        raise ValueError("must be 64 lowercase hexadecimal digits")
+    return text
+
+
+FileName = Annotated[str, Field(min_length=1), AfterValidator(_plain_name)]
+Sha256 = Annotated[str, AfterValidator(_checksum)]
+
+
+class NewContent(Form):
+    size: Count
+    sha256_hash: Sha256
+
+
+class NewUpload(NewContent):
+    filename: FileName
+
+
+def file_of(db: sqlite3.Connection, caller: Caller, mfid: str, role: int) -> sqlite3.Row:
+    """The file with this MFID, on whose dataset the caller has at least `role`."""
+    row: sqlite3.Row | None = None
+    if is_mfid(mfid):
+        row = db.execute(f"{FILES} WHERE file.mfid = ?", (mfid,)).fetchone()
+    if row is None:
+        raise not_found("file")
+    require(db, caller, row["dataset_mfid"], role, "dataset")
+    return row
+
+
+def file_named(db: sqlite3.Connection, dataset_id: int, filename: str) -> sqlite3.Row | None:
+    row: sqlite3.Row | None = db.execute(
+        f"{FILES} WHERE dataset_id = ? AND filename = ?", (dataset_id, filename)
+    ).fetchone()
+    return row
+
+
+def same_content(row: sqlite3.Row, size: int, sha256: str) -> bool:
+    """True if the server itself holds exactly these bytes for this file."""
+    return bool(row["backend"] == STORE and row["size"] == size and row["sha256"] == sha256)
+
+
+def refuse_other_content(row: sqlite3.Row) -> Exception:
+    return refuse(
+        409,
+        {
+            "code": "filename_exists",
+            "message": f"The dataset already has a file named {row['filename']} with other content",
+            "file_mfid": row["mfid"],
+            "etag": etag(row),
+        },
+    )
+
+
+def register(db: sqlite3.Connection, dataset_id: int, filename: str, size: int, sha256: str) -> sqlite3.Row:
+    """The record of a file whose bytes are in the store: a new one, or the one that already says the same."""
+    known = file_named(db, dataset_id, filename)
+    if known is not None:
+        if same_content(known, size, sha256):
+            return known
+        raise refuse_other_content(known)
+    return insert_file(db, dataset_id, filename, backend=STORE, size=size, sha256=sha256)
+
+
+def insert_file(db: sqlite3.Connection, dataset_id: int, filename: str, **values: Any) -> sqlite3.Row:
+    """A new file record; one that is kept here is downloadable at once."""
+    mfid = new_mfid()
+    dataset_mfid = db.execute("SELECT mfid FROM resource WHERE id = ?", (dataset_id,)).fetchone()[0]
+    path = f"{BUCKET}/{dataset_mfid}/_files/{mfid}" if values["backend"] == STORE else values.get("storage_path")
+    number = db.execute(
+        "INSERT INTO file (mfid, dataset_id, filename, size, sha256, backend, storage_path, access_note)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (mfid, dataset_id, filename, values.get("size"), values.get("sha256"), values["backend"], path,
+         values.get("access_note")),
+    ).lastrowid  # fmt: skip
+    update_size(db, dataset_id)
+    row: sqlite3.Row = db.execute(f"{FILES} WHERE file.id = ?", (number,)).fetchone()
+    return row
+
+
+def replace_content(db: sqlite3.Connection, file_id: int, size: int, sha256: str) -> sqlite3.Row:
+    """The file's record, now pointing to other bytes; the old ones stay for a week."""
+    release(db, file_id)
+    db.execute(
+        "UPDATE file SET size = ?, sha256 = ?, version = version + 1,"
+        " storage_path = ? || (SELECT mfid FROM resource WHERE id = dataset_id)"
+        " || '/_files/' || mfid || '.' || (version + 1) WHERE id = ?",
+        (size, sha256, BUCKET + "/", file_id),
+    )
+    row: sqlite3.Row = db.execute(f"{FILES} WHERE file.id = ?", (file_id,)).fetchone()
+    update_size(db, row["dataset_id"])
+    return row
+
+
+def release(db: sqlite3.Connection, file_id: int) -> None:
+    """Note that this file no longer needs its content, from now on."""
+    db.execute(
+        "INSERT OR REPLACE INTO released_content SELECT sha256, ? FROM file WHERE id = ? AND sha256 IS NOT NULL",
+        (now(), file_id),
+    )
+
+
+def update_size(db: sqlite3.Connection, dataset_id: int) -> None:
+    """The dataset's size is the total of its files."""
+    db.execute(
+        "UPDATE dataset SET size = (SELECT SUM(size) FROM file WHERE dataset_id = :id) WHERE id = :id",
+        {"id": dataset_id},
+    )
+    touch(db, dataset_id)
+
+
+def sweep(database: Database, storage: Storage) -> None:
+    """Sessions nobody finished and contents nobody needs are gone from disk, each after a week."""
+    oldest_session = (datetime.now(UTC) - SESSION_LIFETIME).isoformat(timespec="microseconds")
+    oldest_content = (datetime.now(UTC) - REPLACED_CONTENT_LIFETIME).isoformat(timespec="microseconds")
+    with database.write() as db:
+        sessions = [row[0] for row in db.execute("SELECT id FROM upload WHERE created < ?", (oldest_session,))]
+        db.execute("DELETE FROM upload WHERE created < ?", (oldest_session,))
+        released = db.execute("SELECT sha256 FROM released_content WHERE released < ?", (oldest_content,)).fetchall()
+        for (sha256,) in released:  # inside the transaction: an upload of the same bytes waits, then keeps its own copy
+            if not db.execute("SELECT 1 FROM file WHERE sha256 = ? AND backend = ?", (sha256, STORE)).fetchone():
+                with contextlib.suppress(OSError):  # still open for a download on Windows: next time
+                    storage.content(sha256).unlink(missing_ok=True)
+                    db.execute("DELETE FROM released_content WHERE sha256 = ?", (sha256,))
+            else:
+                db.execute("DELETE FROM released_content WHERE sha256 = ?", (sha256,))
+        open_sessions = {row[0] for row in db.execute("SELECT id FROM upload WHERE state = 'uploading'")}
+    for upload_id in sessions:
+        storage.discard_upload(upload_id)
+    for folder in storage.folder.uploads.iterdir():
+        if folder.name not in open_sessions and folder.stat().st_mtime < time.time() - 86_400:
+            storage.discard_upload(folder.name)

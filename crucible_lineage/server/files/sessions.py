@@ -1,0 +1,146 @@
+"""Upload sessions: how they begin, what they hold, and how their bytes become a file."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+
+from crucible_lineage.server.catalogue.records import file_record
+from crucible_lineage.server.database import now
+from crucible_lineage.server.files.contents import (
+    NewContent,
+    file_named,
+    refuse_other_content,
+    register,
+    replace_content,
+    same_content,
+)
+from crucible_lineage.server.files.storage import Received
+from crucible_lineage.server.http import AuthenticatedCall, Json, refuse
+
+__all__ = ["PART_BYTES", "begin", "existing", "finish", "part_count", "part_length", "session", "state_of"]
+
+PART_BYTES = 64 << 20  # the official client's own slicing: any other makes it read the file twice
+
+
+def existing(db: sqlite3.Connection, dataset_id: int, filename: str, body: NewContent) -> sqlite3.Row | None:
+    """The dataset's file of this name if it has these very bytes, None if there is none; 409 if it has others."""
+    row = file_named(db, dataset_id, filename)
+    if row is not None and not same_content(row, body.size, body.sha256_hash):
+        raise refuse_other_content(row)
+    return row
+
+
+def begin(
+    db: sqlite3.Connection,
+    call: AuthenticatedCall,
+    kind: str,
+    dataset_id: int,
+    filename: str,
+    body: NewContent,
+    *,
+    idempotency_key: str | None = None,
+    replaces_id: int | None = None,
+) -> sqlite3.Row:
+    """A session for these bytes.
+
+    The same idempotency key gives the same session again; so does the same user's same announcement, which lets an
+    upload go on where it broke off, even in another process.
+    """
+    announced = (dataset_id, kind, filename, body.size, body.sha256_hash, call.caller.id, replaces_id)
+    known: sqlite3.Row | None = db.execute(
+        "SELECT * FROM upload WHERE dataset_id = ? AND kind = ? AND filename = ? AND size = ? AND sha256 = ?"
+        " AND user_id = ? AND replaces_id IS ? AND state = 'uploading' ORDER BY created DESC LIMIT 1",
+        announced,
+    ).fetchone()
+    if known is not None:
+        return known
+    if idempotency_key is not None:
+        used = db.execute(
+            "SELECT * FROM upload WHERE dataset_id = ? AND idempotency_key = ?", (dataset_id, idempotency_key)
+        ).fetchone()
+        if used is not None and used["state"] == "uploading":
+            raise refuse(409, "This Idempotency-Key was used for another upload")
+        idempotency_key = None if used is not None else idempotency_key
+    upload_id = secrets.token_hex(16)
+    db.execute(
+        "INSERT INTO upload (id, kind, dataset_id, replaces_id, filename, size, sha256, part_size, idempotency_key,"
+        " user_id, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (upload_id, kind, dataset_id, replaces_id, filename, body.size, body.sha256_hash, PART_BYTES, idempotency_key,
+         call.caller.id, now()),
+    )  # fmt: skip
+    row: sqlite3.Row = db.execute("SELECT * FROM upload WHERE id = ?", (upload_id,)).fetchone()
+    return row
+
+
+def session(db: sqlite3.Connection, dataset_id: int, upload_id: str, kind: str) -> sqlite3.Row:
+    row: sqlite3.Row | None = db.execute(
+        "SELECT * FROM upload WHERE id = ? AND dataset_id = ? AND kind = ?", (upload_id, dataset_id, kind)
+    ).fetchone()
+    if row is None:
+        raise refuse(404, "Upload not found in this dataset; initiate it again")
+    return row
+
+
+def part_count(row: sqlite3.Row) -> int:
+    return -(-int(row["size"]) // int(row["part_size"]))
+
+
+def part_length(row: sqlite3.Row, number: int) -> int:
+    """How many bytes part `number` has; all but the last are equally long."""
+    return min(int(row["part_size"]), int(row["size"]) - (number - 1) * int(row["part_size"]))
+
+
+def state_of(db: sqlite3.Connection, row: sqlite3.Row) -> Json:
+    """The session as its owner sees it."""
+    parts = db.execute("SELECT number FROM upload_part WHERE upload_id = ? ORDER BY number", (row["id"],))
+    return {
+        "upload_id": row["id"],
+        "state": row["state"],
+        "part_size": row["part_size"],
+        "part_count": part_count(row),
+        "parts": [{"part_number": number} for (number,) in parts],
+        "existing_file": None,
+        "next_part_number_marker": None,
+    }
+
+
+def finish(call: AuthenticatedCall, upload: sqlite3.Row, received: Received | None) -> Json:
+    """The record of the file that the upload has become; all of it or nothing.
+
+    `received` holds the verified bytes, or is None if the store already has them. They get their final name inside the
+    transaction that makes the record, so a record never lacks its bytes.
+    """
+    storage = call.service.storage
+    try:
+        with call.write() as db:
+            current = db.execute("SELECT * FROM upload WHERE id = ?", (upload["id"],)).fetchone()
+            if current is None or current["state"] == "aborted":
+                raise refuse(409, "The upload was aborted")
+            if current["state"] == "completed":
+                return completed(db, current)
+            if upload["replaces_id"] is not None:
+                row = replace_content(db, upload["replaces_id"], upload["size"], upload["sha256"])
+            else:
+                row = register(db, upload["dataset_id"], upload["filename"], upload["size"], upload["sha256"])
+            db.execute("UPDATE upload SET state = 'completed', file_mfid = ? WHERE id = ?", (row["mfid"], upload["id"]))
+            if received is not None:
+                storage.keep(received.draft, upload["sha256"])
+            record = file_record(row)
+    finally:
+        if received is not None:
+            storage.discard_draft(received.draft)
+    storage.discard_upload(upload["id"])
+    return record
+
+
+def completed(db: sqlite3.Connection, upload: sqlite3.Row) -> Json:
+    """The record of the file that a completed upload became."""
+    row = db.execute(
+        "SELECT file.*, resource.mfid AS dataset_mfid FROM file JOIN resource ON resource.id = dataset_id"
+        " WHERE file.mfid = ?",
+        (upload["file_mfid"],),
+    ).fetchone()
+    if row is None:
+        raise refuse(404, "The uploaded file has been deleted since")
+    return file_record(row)

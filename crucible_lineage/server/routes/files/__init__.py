@@ -1,0 +1,1 @@
+"""Routes of files: lists, uploads, downloads, ingestion, thumbnails."""

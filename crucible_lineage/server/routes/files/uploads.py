@@ -1,0 +1,250 @@
+"""Uploads, the part with keys: initiate, ask, sign, complete, abort. The bytes travel by `transfers`."""
+
+# ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import Header, Response
+from pydantic import Field
+
+from crucible_lineage.server.catalogue.access import CONTRIBUTOR, EDITOR, require
+from crucible_lineage.server.catalogue.records import etag, file_record
+from crucible_lineage.server.files.contents import NewContent, NewUpload, Sha256, file_of, register, same_content
+from crucible_lineage.server.files.links import LIFETIME_S
+from crucible_lineage.server.files.sessions import (
+    begin,
+    completed,
+    existing,
+    finish,
+    part_count,
+    part_length,
+    session,
+    state_of,
+)
+from crucible_lineage.server.files.storage import Received
+from crucible_lineage.server.http import AuthenticatedCall, Call, Form, Json, refuse
+from crucible_lineage.server.http import router as new_router
+
+router = new_router()
+
+Crc32c = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{6}==$")]
+EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+class AnnouncedPart(Form):
+    part_number: Annotated[int, Field(ge=1, le=1_000_000)]
+    crc32c: Crc32c
+
+
+class PartsToSign(Form):
+    parts: Annotated[list[AnnouncedPart], Field(min_length=1, max_length=32)]
+
+
+class Completion(Form):
+    upload_id: str
+    sha256_hash: Sha256
+    crc32c: Crc32c | None = None
+
+
+@router.post("/datasets/{mfid}/upload/multipart/initiate", status_code=201)
+def initiate_signed(
+    call: Call, mfid: str, body: NewUpload, idempotency_key: Annotated[str | None, Header(max_length=200)] = None
+) -> Json:
+    with call.write() as db:
+        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+        if (known := existing(db, dataset["id"], body.filename, body)) is not None:
+            return _deduplicated(known)
+        if body.size == 0:
+            return _deduplicated(_empty_file(db, call, dataset["id"], body))
+        upload = begin(db, call, "signed", dataset["id"], body.filename, body, idempotency_key=idempotency_key)
+        return state_of(db, upload)
+
+
+@router.post("/files/{mfid}/upload/multipart/initiate", status_code=201)
+def initiate_replacement(
+    call: Call,
+    mfid: str,
+    body: NewContent,
+    if_match: Annotated[str | None, Header()] = None,
+    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+) -> Json:
+    with call.write() as db:
+        file = file_of(db, call.caller, mfid, EDITOR)
+        if if_match is None:
+            raise refuse(428, "Replacing a file needs the header If-Match with its etag, or *")
+        if if_match not in ("*", etag(file)):
+            raise refuse(412, {"code": "etag_mismatch", "message": "The file has changed", "etag": etag(file)})
+        if file["backend"] != "gcs":
+            raise refuse(422, "Only files kept by the service can be replaced")
+        if same_content(file, body.size, body.sha256_hash):
+            return _deduplicated(file)
+        if body.size == 0:
+            raise refuse(422, "A file cannot be replaced by an empty one")
+        other = db.execute(
+            "SELECT 1 FROM upload WHERE replaces_id = ? AND state = 'uploading' AND (sha256 <> ? OR user_id <> ?)"
+            " AND EXISTS (SELECT 1 FROM upload_part WHERE upload_id = upload.id)",
+            (file["id"], body.sha256_hash, call.caller.id),
+        ).fetchone()
+        if other:
+            raise refuse(409, {"code": "replace_in_progress", "message": "Another replacement is under way"})
+        upload = begin(
+            db, call, "signed", file["dataset_id"], file["filename"], body,
+            idempotency_key=idempotency_key, replaces_id=file["id"],
+        )  # fmt: skip
+        return state_of(db, upload)
+
+
+@router.get("/datasets/{mfid}/upload/multipart/{upload_id}")
+def upload_state(call: Call, mfid: str, upload_id: str, part_number_marker: int | None = None) -> Json:
+    with call.read() as db:
+        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+        return state_of(db, session(db, dataset["id"], upload_id, "signed"))
+
+
+@router.post("/datasets/{mfid}/upload/multipart/complete")
+def complete_signed(call: Call, mfid: str, body: Completion) -> Json:
+    with call.read() as db:
+        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+        upload = session(db, dataset["id"], body.upload_id, "signed")
+        if upload["state"] == "completed":
+            return completed(db, upload)
+        parts = db.execute(
+            "SELECT number, sha256 FROM upload_part WHERE upload_id = ? ORDER BY number", (upload["id"],)
+        ).fetchall()
+    if body.sha256_hash != upload["sha256"]:
+        raise refuse(422, "sha256_hash is not the one this upload was initiated with")
+    if len(parts) < part_count(upload):
+        raise refuse(409, f"{part_count(upload) - len(parts)} of {part_count(upload)} parts are missing")
+    return finish(call, upload, _verified(call, upload, parts, body.crc32c))
+
+
+@router.post("/datasets/{mfid}/upload/multipart/{upload_id}/parts")
+def sign_parts(call: Call, mfid: str, upload_id: str, body: PartsToSign) -> Json:
+    with call.read() as db:
+        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+        upload = session(db, dataset["id"], upload_id, "signed")
+    if upload["state"] != "uploading":
+        raise refuse(409, f"The upload is {upload['state']}")
+    if any(part.part_number > part_count(upload) for part in body.parts):
+        raise refuse(422, f"The upload has {part_count(upload)} parts")
+    return {"parts": [_signed_part(call, upload, part) for part in body.parts]}
+
+
+@router.delete("/datasets/{mfid}/upload/multipart/{upload_id}", status_code=204)
+def abort_signed(call: Call, mfid: str, upload_id: str) -> Response:
+    with call.write() as db:
+        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+        upload = session(db, dataset["id"], upload_id, "signed")
+        if upload["state"] != "completed":
+            db.execute("UPDATE upload SET state = 'aborted' WHERE id = ?", (upload_id,))
+            db.execute("DELETE FROM upload_part WHERE upload_id = ?", (upload_id,))
+    call.service.storage.discard_upload(upload_id)
+    return Response(status_code=204)
+
+
+@router.post("/datasets/{mfid}/upload/initiate", status_code=201)
+def initiate_resumable(call: Call, mfid: str, body: NewUpload) -> Json:
+    with call.write() as db:
+        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+        if (known := existing(db, dataset["id"], body.filename, body)) is not None:
+            return _deduplicated(known)
+        if body.size == 0:
+            return _deduplicated(_empty_file(db, call, dataset["id"], body))
+        upload = begin(db, call, "resumable", dataset["id"], body.filename, body)
+    uri = call.service.links.sign(
+        call.base_url, f"/storage/resumable/{upload['id']}", size=str(body.size), lifetime_s=7 * 86_400
+    )
+    return {
+        "upload_id": upload["id"],
+        "resumable_uri": uri,
+        "chunk_size_hint": 8 << 20,
+        "existing_file": None,
+    }
+
+
+@router.post("/datasets/{mfid}/upload/initiate/multipart", status_code=201)
+def initiate_with_token(call: Call, mfid: str, body: NewUpload) -> Json:
+    """Only for empty files, which the official client sends here; they are registered at once."""
+    with call.write() as db:
+        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+        if (known := existing(db, dataset["id"], body.filename, body)) is not None:
+            return _deduplicated(known)
+        if body.size:
+            raise refuse(422, "Uploads with storage tokens are not offered here; use the signed multipart upload")
+        return _deduplicated(_empty_file(db, call, dataset["id"], body))
+
+
+@router.post("/datasets/{mfid}/upload/complete")
+def complete_resumable(call: Call, mfid: str, body: Completion) -> Json:
+    with call.read() as db:
+        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+        upload = session(db, dataset["id"], body.upload_id, "resumable")
+        if upload["state"] == "completed":
+            return completed(db, upload)
+    received = call.service.storage.take_growing(upload["id"])
+    if (received.size, received.sha256) != (upload["size"], body.sha256_hash) or body.sha256_hash != upload["sha256"]:
+        received.draft.unlink()
+        if received.size == upload["size"]:
+            call.service.storage.discard_upload(upload["id"])
+        raise refuse(422, f"{received.size} bytes of {upload['size']} arrived, or their SHA-256 is another one")
+    return finish(call, upload, received)
+
+
+def _verified(
+    call: AuthenticatedCall, upload: sqlite3.Row, parts: list[sqlite3.Row], crc32c: str | None
+) -> Received | None:
+    """The bytes of all parts in one draft, after comparing checksums; None if the store has them by now."""
+    storage = call.service.storage
+    if len(parts) == 1:
+        if parts[0]["sha256"] != upload["sha256"]:
+            raise _other_bytes(call, upload)
+        return _single_part(call, upload)
+    received = storage.join(upload["id"], [part["number"] for part in parts])
+    if received.sha256 != upload["sha256"] or received.size != upload["size"] or crc32c not in (None, received.crc32c):
+        received.draft.unlink()
+        raise _other_bytes(call, upload)
+    return received
+
+
+def _single_part(call: AuthenticatedCall, upload: sqlite3.Row) -> Received | None:
+    """The only part as it lies there: it was verified and flushed as it came, and need not be copied."""
+    part = call.service.storage.part(upload["id"], 1)
+    if not part.exists() and call.service.storage.has_content(upload["sha256"], upload["size"]):
+        return None  # an earlier attempt got as far as giving it its final name
+    return Received(part, upload["size"], upload["sha256"], "")
+
+
+def _other_bytes(call: AuthenticatedCall, upload: sqlite3.Row) -> Exception:
+    """The parts add up to something else: they are dropped, so that a new attempt starts afresh."""
+    with call.write() as db:
+        db.execute("DELETE FROM upload_part WHERE upload_id = ?", (upload["id"],))
+    return refuse(422, "The bytes that arrived have another checksum than was announced; upload the parts again")
+
+
+def _signed_part(call: AuthenticatedCall, upload: sqlite3.Row, part: AnnouncedPart) -> dict[str, Any]:
+    number, length = part.part_number, part_length(upload, part.part_number)
+    path = f"/storage/parts/{upload['id']}/{number}"
+    expires = datetime.now(UTC) + timedelta(seconds=LIFETIME_S)
+    return {
+        "part_number": number,
+        "url": call.service.links.sign(call.base_url, path, crc32c=part.crc32c, size=str(length)),
+        "method": "PUT",
+        "headers": {"x-goog-hash": f"crc32c={part.crc32c}", "Content-Length": str(length)},
+        "offset": (number - 1) * upload["part_size"],
+        "size": length,
+        "expires_at": expires.isoformat(timespec="seconds"),
+    }
+
+
+def _empty_file(db: sqlite3.Connection, call: AuthenticatedCall, dataset_id: int, body: NewUpload) -> sqlite3.Row:
+    if body.sha256_hash != EMPTY_SHA256:
+        raise refuse(422, "sha256_hash is not that of an empty file")
+    call.service.storage.keep_empty(EMPTY_SHA256)
+    return register(db, dataset_id, body.filename, 0, EMPTY_SHA256)
+
+
+def _deduplicated(row: sqlite3.Row) -> Json:
+    return {"upload_id": None, "state": "completed", "parts": [], "existing_file": file_record(row)}

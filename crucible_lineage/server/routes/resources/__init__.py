@@ -1,0 +1,1 @@
+"""Routes of datasets, samples, projects and instruments: records, metadata, links, search, deletion."""

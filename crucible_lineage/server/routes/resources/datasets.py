@@ -1,0 +1,144 @@
+"""Datasets: create, read, list, change, keywords, instrument."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Annotated, Any
+
+from fastapi import Query
+
+from crucible_lineage.server.catalogue.access import CONTRIBUTOR, EDITOR, VIEWER, require
+from crucible_lineage.server.catalogue.bodies import DatasetPatch, NewDataset
+from crucible_lineage.server.catalogue.facets import facet_page
+from crucible_lineage.server.catalogue.filters import cursor_page
+from crucible_lineage.server.catalogue.metadata import write_metadata
+from crucible_lineage.server.catalogue.queries import DatasetFacetQuery, DatasetQuery
+from crucible_lineage.server.catalogue.records import Embed, load
+from crucible_lineage.server.catalogue.references import instrument_row, match_instrument
+from crucible_lineage.server.catalogue.resources import change, choose_owner, home_project, insert, touch
+from crucible_lineage.server.database import now
+from crucible_lineage.server.http import Call, Form, Json, invalid, refuse
+from crucible_lineage.server.http import router as new_router
+
+router = new_router()
+
+COLUMNS = ("dataset_name", "measurement", "data_type", "data_format", "session_name", "size")
+MAX_KEYWORD_CHARACTERS = 500
+
+
+class InstrumentChoice(Form):
+    instrument_id: str | None = None
+    instrument_mfid: str | None = None
+
+
+@router.post("/datasets", status_code=201)
+def create_dataset(call: Call, body: NewDataset) -> Json:
+    with call.write() as db:
+        owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
+        project = home_project(db, call.caller, body.project_id, body.project_mfid)
+        instrument = match_instrument(db, body.instrument_id, body.instrument_mfid, body.instrument_name)
+        values: dict[str, Any] = {name: getattr(body, name) for name in COLUMNS}
+        values["timestamp"] = body.timestamp or now()
+        values["instrument_id"] = instrument["id"] if instrument else None
+        values["instrument_label"] = None if instrument else body.instrument_name
+        number = insert(
+            db, "dataset", values, mfid=body.unique_id, owner_id=owner, project_id=project, public=body.public
+        )
+        if body.scientific_metadata:
+            write_metadata(db, number, body.scientific_metadata, is_new=True)
+        return load(db, call.caller, "dataset", number)
+
+
+@router.get("/datasets")
+def list_datasets(call: Call, query: Annotated[DatasetQuery, Query()]) -> Json:
+    with call.read() as db:
+        return cursor_page(db, call.caller, "dataset", query)
+
+
+@router.get("/datasets/facets")
+def dataset_facets(call: Call, query: Annotated[DatasetFacetQuery, Query()]) -> Json:
+    with call.read() as db:
+        return facet_page(db, call.caller, "dataset", query)
+
+
+@router.get("/datasets/{mfid}")
+def get_dataset(
+    call: Call, mfid: str, include_metadata: bool = False, include_links: bool = False, include_owner: bool = False
+) -> Json:
+    with call.read() as db:
+        row = require(db, call.caller, mfid, VIEWER, "dataset")
+        embed = Embed(metadata=include_metadata, links=include_links, owner=include_owner)
+        return load(db, call.caller, "dataset", row["id"], embed)
+
+
+@router.patch("/datasets/{mfid}")
+def change_dataset(call: Call, mfid: str, body: DatasetPatch) -> Json:
+    given = body.model_dump(exclude_unset=True)
+    with call.write() as db:
+        row = require(db, call.caller, mfid, EDITOR, "dataset")
+        current = load(db, call.caller, "dataset", row["id"])
+        for name in ("instrument_name", "instrument_id", "instrument_mfid"):
+            if name in given and given.pop(name) != current[name]:
+                raise invalid("body", name, f"is changed with PUT /datasets/{mfid}/instrument")
+        if given.get("timestamp", "") is None:
+            raise invalid("body", "timestamp", "cannot be null")
+        change(db, "dataset", row["id"], given)
+        return load(db, call.caller, "dataset", row["id"])
+
+
+@router.get("/datasets/{mfid}/keywords")
+def list_keywords(call: Call, mfid: str) -> Json:
+    with call.read() as db:
+        row = require(db, call.caller, mfid, VIEWER, "dataset")
+        found = db.execute(
+            "SELECT keyword.id, keyword FROM dataset_keyword JOIN keyword ON keyword.id = keyword_id"
+            " WHERE dataset_id = ? ORDER BY folded",
+            (row["id"],),
+        ).fetchall()
+        return [_keyword_record(db, keyword) for keyword in found]
+
+
+@router.post("/datasets/{mfid}/keywords", status_code=201)
+def add_keyword(call: Call, mfid: str, keyword: str) -> Json:
+    text = keyword.strip()
+    if not text or len(text) > MAX_KEYWORD_CHARACTERS:
+        raise invalid("query", "keyword", f"must have 1 to {MAX_KEYWORD_CHARACTERS} characters")
+    with call.write() as db:
+        row = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+        return _keyword_record(db, attach_keyword(db, row["id"], text))
+
+
+@router.put("/datasets/{mfid}/instrument")
+def assign_instrument(call: Call, mfid: str, body: InstrumentChoice) -> Json:
+    references = [reference for reference in (body.instrument_mfid, body.instrument_id) if reference]
+    if not references:
+        raise refuse(422, "Name an instrument: instrument_id or instrument_mfid")
+    with call.write() as db:
+        row = require(db, call.caller, mfid, EDITOR, "dataset")
+        rows = [instrument_row(db, reference) for reference in references]
+        if len({found["id"] for found in rows}) > 1:
+            raise refuse(422, "instrument_id and instrument_mfid name different instruments")
+        before = load(db, call.caller, "dataset", row["id"])
+        change(db, "dataset", row["id"], {"instrument_id": rows[0]["id"], "instrument_label": None})
+        return {
+            "dataset_mfid": mfid,
+            "previous_instrument": before["instrument"],
+            "previous_instrument_name": before["instrument_name"],
+            "instrument": load(db, call.caller, "dataset", row["id"])["instrument"],
+        }
+
+
+def attach_keyword(db: sqlite3.Connection, dataset_id: int, keyword: str) -> sqlite3.Row:
+    """The keyword's row, with the dataset carrying it; the first spelling of a keyword is kept."""
+    folded = keyword.casefold()
+    db.execute("INSERT OR IGNORE INTO keyword (keyword, folded) VALUES (?, ?)", (keyword, folded))
+    row: sqlite3.Row = db.execute("SELECT id, keyword FROM keyword WHERE folded = ?", (folded,)).fetchone()
+    added = db.execute("INSERT OR IGNORE INTO dataset_keyword VALUES (?, ?)", (dataset_id, row["id"])).rowcount
+    if added:
+        touch(db, dataset_id)
+    return row
+
+
+def _keyword_record(db: sqlite3.Connection, row: sqlite3.Row) -> Json:
+    carriers = db.execute("SELECT COUNT(*) FROM dataset_keyword WHERE keyword_id = ?", (row["id"],)).fetchone()[0]
+    return {"id": row["id"], "keyword": row["keyword"], "num_datasets": carriers}

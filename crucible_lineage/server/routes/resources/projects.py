@@ -1,0 +1,204 @@
+"""Projects and their members."""
+
+# ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
+# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+from __future__ import annotations
+
+import sqlite3
+from typing import Annotated, Any, Literal
+
+from fastapi import Query
+from pydantic import Field
+
+from crucible_lineage.server.catalogue.access import ADMIN, ROLE_VALUES, VIEWER, Caller, require
+from crucible_lineage.server.catalogue.bodies import Text
+from crucible_lineage.server.catalogue.filters import Where
+from crucible_lineage.server.catalogue.people import members
+from crucible_lineage.server.catalogue.records import PROJECTS, Embed, load, records
+from crucible_lineage.server.catalogue.references import SLUG, project_row, user_row
+from crucible_lineage.server.catalogue.resources import change, insert, touch
+from crucible_lineage.server.http import Call, Direction, Form, Json, Limit, Loose, Offset, page, refuse
+from crucible_lineage.server.http import router as new_router
+
+router = new_router()
+
+Slug = Annotated[str, Field(pattern=SLUG)]
+Role = Literal["viewer", "contributor", "editor", "admin"]
+_SORTS = {"project_id": "slug", "title": "title", "created": "resource.created", "updated": "resource.modified"}
+
+
+class NewProject(Loose):
+    project_id: Slug
+    organization: Text | None = None
+    title: Text | None = None
+    status: Text | None = None
+    project_lead: str | None = None
+    project_lead_orcid: str | None = None
+    project_lead_email: str | None = None
+    project_lead_username: str | None = None
+
+
+class ProjectPatch(Form):
+    project_id: Slug | None = None
+    organization: Text | None = None
+    title: Text | None = None
+    status: Text | None = None
+
+
+@router.get("/projects")
+def list_projects(
+    call: Call,
+    project_id: str | None = None,
+    include_metadata: bool = False,
+    include_members: bool = False,
+    sort: Literal["project_id", "title", "created", "updated"] | None = None,
+    direction: Direction | None = None,
+    member_ref: Annotated[list[str], Query()] = [],  # noqa: B006
+    member_role: Annotated[list[str], Query()] = [],  # noqa: B006
+    accessible_to_user: Annotated[list[str], Query()] = [],  # noqa: B006
+    accessible_to_project: Annotated[list[str], Query()] = [],  # noqa: B006
+    include_total: bool = True,
+    limit: Limit = 100,
+    offset: Offset = 0,
+) -> Json:
+    with call.read() as db:
+        found = Where("NOT resource.hidden", user=call.caller.id)
+        if project_id is not None:
+            found.add("project.slug = ?", project_id)
+        for reference in [*member_ref, *accessible_to_user]:
+            _add_member(found, user_row(db, reference, status=422)["id"], member_role)
+        for reference in accessible_to_project:
+            found.add("resource.id = ?", project_row(db, reference, status=422)["id"])
+        return projects_page(db, call.caller, found, sort, direction, limit, offset, include_metadata, include_members)
+
+
+@router.post("/projects", status_code=201)
+def create_project(call: Call, body: NewProject) -> Json:
+    references = [body.project_lead, body.project_lead_orcid, body.project_lead_email, body.project_lead_username]
+    leads = [reference for reference in references if reference is not None]
+    if len(leads) != 1:
+        raise refuse(400, "Name exactly one project lead")
+    with call.write() as db:
+        lead = user_row(db, leads[0], status=422)
+        if lead["id"] != call.caller.id and not call.caller.elevated:
+            raise refuse(403, "Only platform administrators create projects for others")
+        _refuse_taken_slug(db, body.project_id)
+        values = {
+            "slug": body.project_id,
+            "organization": body.organization,
+            "title": body.title,
+            "status": body.status or "active",
+        }
+        number = insert(db, "project", values, owner_id=lead["id"])
+        return load(db, call.caller, "project", number, Embed(members=True))
+
+
+@router.get("/projects/{reference}")
+def get_project(call: Call, reference: str, include_metadata: bool = False, include_members: bool = False) -> Json:
+    with call.read() as db:
+        row = project_row(db, reference)
+        embed = Embed(metadata=include_metadata, members=include_members)
+        return load(db, call.caller, "project", row["id"], embed)
+
+
+@router.patch("/projects/{reference}")
+def change_project(call: Call, reference: str, body: ProjectPatch) -> Json:
+    given: dict[str, Any] = body.model_dump(exclude_unset=True)
+    with call.write() as db:
+        row = require(db, call.caller, project_row(db, reference)["mfid"], ADMIN, "project")
+        slug = given.pop("project_id", None)
+        if slug is not None:
+            if slug.lower() != project_row(db, reference)["slug"].lower():
+                _refuse_taken_slug(db, slug)
+            given["slug"] = slug
+        change(db, "project", row["id"], given)
+        return load(db, call.caller, "project", row["id"], Embed(members=True))
+
+
+@router.get("/projects/{reference}/users")
+def list_members(call: Call, reference: str, limit: Limit = 100, offset: Offset = 0) -> Json:
+    with call.read() as db:
+        row = require(db, call.caller, project_row(db, reference)["mfid"], VIEWER, "project")
+        found = members(db, row["id"])
+        return page(found[offset : offset + limit], limit, len(found), offset)
+
+
+@router.post("/projects/{reference}/users/{user}")
+def add_member(call: Call, reference: str, user: str, role: Role = "contributor") -> Json:
+    with call.write() as db:
+        row = require(db, call.caller, project_row(db, reference)["mfid"], ADMIN, "project")
+        member = user_row(db, user)
+        if member["id"] == row["owner_id"]:
+            raise refuse(409, "The project's lead is already part of it")
+        try:
+            db.execute(
+                "INSERT INTO access (resource_id, user_id, role) VALUES (?, ?, ?)",
+                (row["id"], member["id"], ROLE_VALUES[role]),
+            )
+        except sqlite3.IntegrityError:
+            raise refuse(409, f"{user} is already a member of this project") from None
+        touch(db, row["id"])
+        return members(db, row["id"])
+
+
+@router.patch("/projects/{reference}/users/{user}")
+def change_member(call: Call, reference: str, user: str, role: Role) -> Json:
+    with call.write() as db:
+        row = require(db, call.caller, project_row(db, reference)["mfid"], ADMIN, "project")
+        values = (ROLE_VALUES[role], row["id"], user_row(db, user)["id"])
+        if not db.execute("UPDATE access SET role = ? WHERE resource_id = ? AND user_id = ?", values).rowcount:
+            raise refuse(404, f"{user} is not a member of this project")
+        return members(db, row["id"])
+
+
+@router.delete("/projects/{reference}/users/{user}")
+def remove_member(call: Call, reference: str, user: str) -> Json:
+    with call.write() as db:
+        row = require(db, call.caller, project_row(db, reference)["mfid"], ADMIN, "project")
+        values = (row["id"], user_row(db, user)["id"])
+        if not db.execute("DELETE FROM access WHERE resource_id = ? AND user_id = ?", values).rowcount:
+            raise refuse(404, f"{user} is not a member of this project")
+        return members(db, row["id"])
+
+
+def projects_page(
+    db: sqlite3.Connection,
+    caller: Caller,
+    found: Where,
+    sort: str | None,
+    direction: str | None,
+    limit: int,
+    offset: int,
+    include_metadata: bool,
+    include_members: bool,
+) -> Json:
+    """One page of the projects that meet the conditions. All may know that a project exists."""
+    if direction and not sort:
+        raise refuse(422, "direction needs sort")
+    default = "DESC" if sort in ("created", "updated") else "ASC"
+    order = f"{_SORTS[sort or 'project_id']} {(direction or default).upper()}, resource.mfid"
+    rows = db.execute(f"{PROJECTS} WHERE {found} ORDER BY {order} LIMIT {limit} OFFSET {offset}", found.values)
+    items = records(db, caller, "project", rows.fetchall(), Embed(metadata=include_metadata, members=include_members))
+    total = db.execute(
+        f"SELECT COUNT(*) FROM resource JOIN project USING (id) WHERE {found}",
+        found.values,
+    ).fetchone()[0]
+    return page(items, limit, total, offset)
+
+
+def _add_member(found: Where, user_id: int, wanted: list[str]) -> None:
+    """Only projects in which the user has a part, as lead or in one of the wanted roles."""
+    unknown = [role for role in wanted if role not in ROLE_VALUES]
+    if unknown:
+        raise refuse(422, f"Unknown role: {unknown[0][:50]}")
+    numbers = ",".join(str(ROLE_VALUES[role]) for role in wanted) or "1,2,3,4"
+    member = f"resource.id IN (SELECT resource_id FROM access WHERE user_id = ? AND role IN ({numbers}))"
+    if not wanted or "owner" in wanted:
+        found.add(f"(resource.owner_id = ? OR {member})", user_id, user_id)
+    else:
+        found.add(member, user_id)
+
+
+def _refuse_taken_slug(db: sqlite3.Connection, slug: str) -> None:
+    if db.execute("SELECT 1 FROM project WHERE slug = ?", (slug,)).fetchone():
+        raise refuse(409, f"A project with project_id {slug} already exists")

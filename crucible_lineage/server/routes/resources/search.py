@@ -1,0 +1,150 @@
+"""Search: resources by name, forgiving typing errors, and by the words in their metadata."""
+
+# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Literal
+
+from fastapi import Query
+
+from crucible_lineage.server.catalogue.access import READABLE
+from crucible_lineage.server.catalogue.filters import Where
+from crucible_lineage.server.catalogue.people import public_user
+from crucible_lineage.server.catalogue.records import SELECTS, Embed, names, records
+from crucible_lineage.server.catalogue.references import project_row
+from crucible_lineage.server.catalogue.resources import similarity
+from crucible_lineage.server.http import AuthenticatedCall, Call, Json
+from crucible_lineage.server.http import router as new_router
+
+router = new_router()
+
+Words = Annotated[str, Query(min_length=3, max_length=200)]
+SearchLimit = Annotated[int, Query(ge=1, le=50)]
+CANDIDATES = 200  # chosen: what shares the most trigrams with the query is then looked at more closely
+ALIKE = 0.3  # chosen: the share of common trigrams from which PostgreSQL's trigram search calls texts similar
+
+
+@router.get("/datasets/search")
+def search_datasets(call: Call, q: Words, limit: SearchLimit = 20, project_id: str | None = None) -> Json:
+    return _by_name(call, "dataset", q, limit, project_id)
+
+
+@router.get("/samples/search")
+def search_samples(call: Call, q: Words, limit: SearchLimit = 20, project_id: str | None = None) -> Json:
+    return _by_name(call, "sample", q, limit, project_id)
+
+
+@router.get("/projects/search")
+def search_projects(call: Call, q: Words, limit: SearchLimit = 20) -> Json:
+    found = _by_name(call, "project", q, limit, None)
+    for item in found["items"]:
+        item.update(lead=None, project_lead_orcid=None, scientific_metadata=None, members=None)
+    return found
+
+
+@router.get("/instruments/search")
+def search_instruments(
+    call: Call,
+    q: Words,
+    limit: SearchLimit = 20,
+    include_owner: bool = False,
+    status: Literal["active", "maintenance", "decommissioned"] | None = None,
+    affiliation: Annotated[list[Literal["owner", "maintainer"]], Query()] = [],  # noqa: B006
+) -> Json:
+    found = Where()
+    if status is not None:
+        found.add("instrument.status = ?", status)
+    if affiliation:
+        found.add("resource.owner_id = ?", call.caller.id)
+    return _by_name(call, "instrument", q, limit, None, found, Embed(owner=include_owner))
+
+
+@router.get("/users/search")
+def search_users(call: Call, q: Annotated[str, Query(min_length=1, max_length=200)], limit: SearchLimit = 20) -> Json:
+    pattern = "%" + re.sub(r"([%_\\])", r"\\\1", q) + "%"
+    with call.read() as db:
+        rows = db.execute(
+            "SELECT * FROM user WHERE (first_name || ' ' || last_name || ' ' || COALESCE(username, ''))"
+            " LIKE ? ESCAPE '\\' ORDER BY last_name, unique_id LIMIT ?",
+            (pattern, limit),
+        )
+        return [public_user(row) for row in rows]
+
+
+@router.get("/resources/metadata/search")
+def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit: SearchLimit = 20) -> Json:
+    words = re.findall(r"\w+", q.replace("_", " "))
+    if not words:
+        return {"items": []}
+    found = Where("metadata_words MATCH :words", "NOT resource.hidden", user=call.caller.id)
+    found.values["words"] = " ".join(f'"{word}"' for word in words)
+    if not call.caller.elevated:
+        found.add(READABLE)
+    with call.read() as db:
+        rows = db.execute(
+            f"""SELECT resource.*, user.unique_id AS owner, document, -metadata_words.rank AS score
+                FROM metadata_words JOIN resource ON resource.id = metadata_words.rowid
+                JOIN metadata ON metadata.id = resource.id LEFT JOIN user ON user.id = resource.owner_id
+                WHERE {found} ORDER BY metadata_words.rank, resource.id DESC LIMIT {limit}""",
+            found.values,
+        ).fetchall()
+        named = names(db, [row["id"] for row in rows])
+    return {
+        "items": [
+            {
+                "unique_id": row["mfid"],
+                "resource_type": row["type"],
+                "name": named[row["id"]]["name"],
+                "owner_orcid": row["owner"],
+                "creation_time": row["created"],
+                "modification_time": row["modified"],
+                "rank": row["score"],
+                "scientific_metadata": json.loads(row["document"]),
+            }
+            for row in rows
+        ]
+    }
+
+
+def _by_name(
+    call: AuthenticatedCall,
+    kind: str,
+    q: str,
+    limit: int,
+    project: str | None,
+    found: Where | None = None,
+    embed: Embed = Embed(),  # noqa: B008
+) -> Json:
+    """The records whose names have a substring like the query or enough trigrams of it, best first."""
+    found = found or Where()
+    q = q.replace("\0", " ")  # which would end the query early
+    trigrams = {q[start : start + 3] for start in range(len(q) - 2)}
+    found.add("name_parts MATCH ?", " OR ".join('"' + part.replace('"', '""') + '"' for part in sorted(trigrams)))
+    found.add("resource.type = ?", kind)
+    found.add("NOT resource.hidden")
+    found.values["user"] = call.caller.id
+    if kind in ("dataset", "sample") and not call.caller.elevated:
+        found.add(READABLE)
+    with call.read() as db:
+        if project is not None:
+            found.add("resource.project_id = ?", project_row(db, project, status=422)["id"])
+        joined = "" if kind != "instrument" else "JOIN instrument ON instrument.id = resource.id"
+        candidates = db.execute(
+            f"""SELECT resource.id, name FROM name_parts JOIN resource ON resource.id = name_parts.rowid {joined}
+                WHERE {found} ORDER BY name_parts.rank LIMIT {CANDIDATES}""",
+            found.values,
+        ).fetchall()
+        scored = sorted(((_score(q, row["name"]), row["id"]) for row in candidates), reverse=True)
+        best = [number for score, number in scored if score >= ALIKE][:limit]
+        marks = ",".join(map(str, best))
+        rows = {row["id"]: row for row in db.execute(f"{SELECTS[kind]} WHERE resource.id IN ({marks})").fetchall()}
+        return {"items": records(db, call.caller, kind, [rows[number] for number in best], embed)}
+
+
+def _score(query: str, name: str) -> float:
+    """1 to 2 for names that contain the query, the more the shorter they are; below 1 for names that are alike."""
+    if query.casefold() in name.casefold():
+        return 1 + len(query) / (len(name) + 1)
+    return similarity(query, name)
