@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from crucible_lineage.lineage.formats import render_mermaid
+from crucible_lineage.lineage.draw.formats import render_mermaid
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.session import Session

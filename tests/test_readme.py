@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.lineage.html import page_data
+from crucible_lineage.lineage.draw.html import page_data
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,8 +11,6 @@ from typing import Any
 
 import click
 
-from crucible_lineage.cli.engines import RunRequest, run_with_engine
-from crucible_lineage.cli.lineage import write_picture
 from crucible_lineage.cli.options import (
     FAILURE,
     crucible_options,
@@ -21,7 +19,9 @@ from crucible_lineage.cli.options import (
     print_json,
     reports_errors,
 )
-from crucible_lineage.cli.progress import Progress
+from crucible_lineage.cli.questions.lineage import write_picture
+from crucible_lineage.cli.runs.engines import RunRequest, run_with_engine
+from crucible_lineage.cli.runs.progress import Progress
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import render_tree
 from crucible_lineage.pipeline.bind.model import bind_file

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from crucible_lineage.lineage.checks import Finding, check
 from crucible_lineage.lineage.compare import Change, Difference, diff
+from crucible_lineage.lineage.draw.tree import render_tree, render_tree_rich
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.impact import (
     Impact,
@@ -18,7 +19,6 @@ from crucible_lineage.lineage.impact import (
 )
 from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.queries import common_ancestors, nearest_common_ancestors, paths, shortest_path, siblings
-from crucible_lineage.lineage.tree import render_tree, render_tree_rich
 
 __all__ = [
     "Change",

@@ -26,14 +26,14 @@ from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.transfer.download import local_path
 from crucible_lineage.errors import InputError, RunError
 from crucible_lineage.lineage import LineageGraph, Node
+from crucible_lineage.lineage.draw.formats import public_ids
+from crucible_lineage.lineage.draw.html import render_html
+from crucible_lineage.lineage.draw.svg import render_svg
+from crucible_lineage.lineage.export.activities import StoredFile, tell
 from crucible_lineage.lineage.export.crate import make_crate
 from crucible_lineage.lineage.export.crate_parts import METADATA, CrateHeader, TextFile
 from crucible_lineage.lineage.export.sharing import shareable, shared_record, with_hidden_parents
-from crucible_lineage.lineage.export.story import StoredFile, tell
-from crucible_lineage.lineage.formats import public_ids
-from crucible_lineage.lineage.html import render_html
 from crucible_lineage.lineage.records import provenance, text
-from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.pipeline.files.fetch import fetch_reference, is_reference
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, with_named_parents, with_whole_records

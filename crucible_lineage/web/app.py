@@ -25,8 +25,8 @@ from crucible_lineage.errors import (
     RefusedError,
     UnauthorizedError,
 )
-from crucible_lineage.web import datasets, findings, lineage, listing, runs
 from crucible_lineage.web.bridge import Bridge
+from crucible_lineage.web.pages import datasets, findings, lineage, listing, runs
 from crucible_lineage.web.reader import Reader, ReadingClient
 from crucible_lineage.web.rendering import rendered, resource
 from crucible_lineage.web.signing_in import SignIns, is_from_here, posted, safe_path

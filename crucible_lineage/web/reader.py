@@ -18,7 +18,7 @@ from crucible_lineage.errors import ServerError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.web.checks import Checks
+from crucible_lineage.web.long_work import Checks
 
 __all__ = ["DatasetPage", "Reader", "ReadingClient", "ReadingSession", "SignIn"]
 

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from crucible_lineage.client.models import Account
-from crucible_lineage.web.checks import Checks
+from crucible_lineage.web.long_work import Checks
 from crucible_lineage.web.reader import ReadingClient, SignIn
 
 __all__ = ["SignIns", "is_from_here", "posted", "safe_path"]

@@ -176,8 +176,8 @@ def plain_rustworkx(nodes: int, parents: int) -> dict[str, tuple[float, float]]:
 def drawn(nodes: int, parents: int) -> dict[str, float]:
     """Seconds and KiB of the pictures."""
     from crucible_lineage.lineage import LineageGraph
-    from crucible_lineage.lineage.html import render_html
-    from crucible_lineage.lineage.svg import render_svg
+    from crucible_lineage.lineage.draw.html import render_html
+    from crucible_lineage.lineage.draw.svg import render_svg
 
     graph = LineageGraph.from_records(records(nodes, parents))
     found: dict[str, float] = {}

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from crucible_lineage.lineage import LineageGraph
-from crucible_lineage.lineage.html import render_html
-from crucible_lineage.lineage.svg import render_svg
-from crucible_lineage.lineage.view import view
+from crucible_lineage.lineage.draw.html import render_html
+from crucible_lineage.lineage.draw.svg import render_svg
+from crucible_lineage.lineage.draw.view import view
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.lineage.html import page_data
+from crucible_lineage.lineage.draw.html import page_data
 
 # Written down once, on one machine and Python version; every other has to agree.
 IDS = {

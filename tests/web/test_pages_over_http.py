@@ -12,7 +12,7 @@ import httpx
 import pytest
 import trustme
 
-from crucible_lineage.lineage.html import page_data
+from crucible_lineage.lineage.draw.html import page_data
 from crucible_lineage.web import with_pages
 
 NOBODYS = "0tr5k2ndm5zvd000nr21qakeh4"  # the id of no dataset

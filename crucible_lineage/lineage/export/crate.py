@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from crucible_lineage.lineage.export.activities import Activity, Story, Use, instant
 from crucible_lineage.lineage.export.crate_data import DataEntities, Entity, Reference, reference
 from crucible_lineage.lineage.export.crate_parts import (
     CrateHeader,
@@ -22,8 +23,7 @@ from crucible_lineage.lineage.export.crate_parts import (
     readme_text,
     workflow_text,
 )
-from crucible_lineage.lineage.export.extra import missing_library
-from crucible_lineage.lineage.export.story import Activity, Story, Use, instant
+from crucible_lineage.lineage.extra import missing_library
 from crucible_lineage.refs import file_stem
 
 __all__ = ["Crate", "make_crate"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
+from crucible_lineage.lineage.export.activities import Agent, StoredFile, Story, instant, is_orcid
 from crucible_lineage.lineage.export.crate_parts import CrateHeader, TextFile, media_type
-from crucible_lineage.lineage.export.story import Agent, StoredFile, Story, instant, is_orcid
 from crucible_lineage.lineage.model import DERIVED, MEASURED, Node
 
 __all__ = ["DataEntities", "Entity", "Reference", "reference"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from crucible_lineage.lineage.export.story import Activity, Use
+from crucible_lineage.lineage.export.activities import Activity, Use
 from crucible_lineage.lineage.labels import plain
 
 __all__ = ["METADATA", "CrateHeader", "TextFile", "flat_software", "media_type", "readme_text", "workflow_text"]

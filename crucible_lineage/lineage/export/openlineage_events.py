@@ -14,8 +14,8 @@ from uuid import UUID
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid, mfid_time
-from crucible_lineage.lineage.export.extra import missing_library
-from crucible_lineage.lineage.export.story import Activity, Story, instant, tell
+from crucible_lineage.lineage.export.activities import Activity, Story, instant, tell
+from crucible_lineage.lineage.extra import missing_library
 from crucible_lineage.lineage.graph import LineageGraph
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Set
 from typing import Any
 
-from crucible_lineage.lineage.formats import public_ids
+from crucible_lineage.lineage.draw.formats import public_ids
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import DERIVED, Edge, Node
 from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, text, used_mfids

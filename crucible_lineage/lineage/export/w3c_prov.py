@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.lineage.export.extra import missing_library
-from crucible_lineage.lineage.export.story import Activity, Agent, Story, is_orcid, tell
+from crucible_lineage.lineage.export.activities import Activity, Agent, Story, is_orcid, tell
+from crucible_lineage.lineage.extra import missing_library
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.model import DERIVED, MEASURED, PART, Edge, Node

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.cli import COMMANDS
-from crucible_lineage.cli.run import run_command
+from crucible_lineage.cli.runs.run import run_command
 from crucible_lineage.pipeline.bind.model import bind_file
 from crucible_lineage.pipeline.declare.crux import recipe_datasets
 from crucible_lineage.pipeline.declare.faults import OURS, TOP_KEYS

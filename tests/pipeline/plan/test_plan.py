@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.cli.plans import print_plan, size_text, time_text
+from crucible_lineage.cli.runs.plans import print_plan, size_text, time_text
 from crucible_lineage.pipeline.plan.differences import code_diff, differences
 from crucible_lineage.pipeline.plan.plan import Estimate, PipelinePlan, StepPlan
 from crucible_lineage.pipeline.run.result import RunResult

@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from crucible_lineage.lineage.appearance import STATE_COLOURS, colours, kind_of_data
+from crucible_lineage.lineage.draw.appearance import STATE_COLOURS, colours, kind_of_data
+from crucible_lineage.lineage.draw.view import FOLD_BEYOND, Item, view
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, short_id, title
 from crucible_lineage.lineage.model import DERIVED, Node
-from crucible_lineage.lineage.view import FOLD_BEYOND, Item, view
 
 __all__ = ["public_ids", "render_csv", "render_dot", "render_mermaid", "to_node_link"]
 

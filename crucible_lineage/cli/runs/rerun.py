@@ -17,9 +17,9 @@ from crucible_lineage.cli.options import (
     print_json,
     reports_errors,
 )
-from crucible_lineage.cli.plans import print_plan
-from crucible_lineage.cli.progress import Progress
-from crucible_lineage.cli.run import SET, parse_overrides, print_summary
+from crucible_lineage.cli.runs.plans import print_plan
+from crucible_lineage.cli.runs.progress import Progress
+from crucible_lineage.cli.runs.run import SET, parse_overrides, print_summary
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.local import LocalEngine

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crucible_lineage.cli.engines import prefect_is_configured
 from crucible_lineage.cli.options import json_option, print_json, reports_errors
+from crucible_lineage.cli.runs.engines import prefect_is_configured
 from crucible_lineage.errors import Finding, InputError
 from crucible_lineage.pipeline.bind.model import BoundPipeline, bind_file
 from crucible_lineage.pipeline.declare.load import load_pipeline

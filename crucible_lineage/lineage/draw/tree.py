@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from crucible_lineage.lineage.draw.view import Item, View, view
 from crucible_lineage.lineage.graph import Direction, LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, title
 from crucible_lineage.lineage.model import DERIVED
-from crucible_lineage.lineage.view import Item, View, view
 
 if TYPE_CHECKING:
     from rich.text import Text

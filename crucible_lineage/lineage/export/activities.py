@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.lineage.draw.formats import public_ids
 from crucible_lineage.lineage.export.sharing import shareable
-from crucible_lineage.lineage.formats import public_ids
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.model import Edge, Node

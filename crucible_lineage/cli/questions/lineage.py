@@ -12,15 +12,15 @@ import click
 from crucible_lineage.cli.options import crucible_options, open_session, reports_errors
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import LineageGraph, render_tree, render_tree_rich
+from crucible_lineage.lineage.draw.formats import render_csv, render_dot, render_mermaid, to_node_link
+from crucible_lineage.lineage.draw.html import render_html
+from crucible_lineage.lineage.draw.png import render_png
+from crucible_lineage.lineage.draw.svg import render_svg
+from crucible_lineage.lineage.draw.view import FOLD_BEYOND
 from crucible_lineage.lineage.export.openlineage_events import render_openlineage
 from crucible_lineage.lineage.export.sharing import shareable
 from crucible_lineage.lineage.export.w3c_prov import render_prov_json, render_prov_n
-from crucible_lineage.lineage.formats import render_csv, render_dot, render_mermaid, to_node_link
 from crucible_lineage.lineage.graph import Direction
-from crucible_lineage.lineage.html import render_html
-from crucible_lineage.lineage.png import render_png
-from crucible_lineage.lineage.svg import render_svg
-from crucible_lineage.lineage.view import FOLD_BEYOND
 from crucible_lineage.session import Session
 
 __all__ = ["lineage_command", "write_picture"]

@@ -15,7 +15,7 @@ from crucible_lineage.client.models import Dataset
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.records import provenance, text
 from crucible_lineage.provenance.record import COMPLETE
-from crucible_lineage.web.listing import Row, rows_of
+from crucible_lineage.web.pages.listing import Row, rows_of
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import rendered
 

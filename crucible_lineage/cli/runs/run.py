@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import click
 from pydantic import ValidationError
 
-from crucible_lineage.cli.engines import RunRequest, run_with_engine
 from crucible_lineage.cli.options import (
     FAILURE,
     crucible_options,
@@ -22,8 +21,9 @@ from crucible_lineage.cli.options import (
     print_json,
     reports_errors,
 )
-from crucible_lineage.cli.plans import print_plan
-from crucible_lineage.cli.progress import Progress
+from crucible_lineage.cli.runs.engines import RunRequest, run_with_engine
+from crucible_lineage.cli.runs.plans import print_plan
+from crucible_lineage.cli.runs.progress import Progress
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.model import bind_file
 from crucible_lineage.pipeline.declare.yaml import parse_document

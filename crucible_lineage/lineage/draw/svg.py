@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from crucible_lineage.lineage.appearance import OTHER_COLOUR, STATE_COLOURS, colours, kind_of_data
+from crucible_lineage.lineage.draw.appearance import OTHER_COLOUR, STATE_COLOURS, colours, kind_of_data
+from crucible_lineage.lineage.draw.layout import Layout, Point, layout
+from crucible_lineage.lineage.draw.view import FOLD_BEYOND, Item, view
 from crucible_lineage.lineage.graph import Direction, LineageGraph
 from crucible_lineage.lineage.labels import (
     detail,
@@ -19,9 +21,7 @@ from crucible_lineage.lineage.labels import (
     title,
     wrapped,
 )
-from crucible_lineage.lineage.layout import Layout, Point, layout
 from crucible_lineage.lineage.model import DERIVED
-from crucible_lineage.lineage.view import FOLD_BEYOND, Item, view
 
 __all__ = ["render_svg"]
 

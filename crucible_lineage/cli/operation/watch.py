@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from crucible_lineage.cli.deploy import require_prefect
+from crucible_lineage.cli.operation.deploy import require_prefect
 from crucible_lineage.cli.options import FAILURE, crucible_options, open_session, reports_errors
 from crucible_lineage.errors import InputError, LineageError, UnauthorizedError
 from crucible_lineage.pipeline.spec.inputs import FileInput

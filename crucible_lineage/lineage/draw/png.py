@@ -6,10 +6,10 @@ import math
 import re
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage.export.extra import missing_library
+from crucible_lineage.lineage.draw.svg import render_svg
+from crucible_lineage.lineage.draw.view import FOLD_BEYOND
+from crucible_lineage.lineage.extra import missing_library
 from crucible_lineage.lineage.graph import Direction, LineageGraph
-from crucible_lineage.lineage.svg import render_svg
-from crucible_lineage.lineage.view import FOLD_BEYOND
 
 __all__ = ["MOST_PIXELS", "render_png"]
 

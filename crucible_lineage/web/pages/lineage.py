@@ -8,9 +8,9 @@ from typing import Any
 from starlette.responses import Response
 
 from crucible_lineage.lineage import Edge, LineageGraph
-from crucible_lineage.lineage.html import render_html
+from crucible_lineage.lineage.draw.html import render_html
+from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, used_mfids
-from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import rendered

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crucible_lineage.lineage import Edge, LineageGraph, Node
+from crucible_lineage.lineage.draw.layout import layout
+from crucible_lineage.lineage.draw.view import view
 from crucible_lineage.lineage.labels import ellipsised, plain, short_id, text_width, wrapped
-from crucible_lineage.lineage.layout import layout
-from crucible_lineage.lineage.view import view
 
 SOME = settings(max_examples=60, deadline=None)
 numbers = st.integers(0, 11)

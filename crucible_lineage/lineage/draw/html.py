@@ -14,14 +14,14 @@ from importlib.resources import files
 from typing import Any
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage.appearance import STATE_COLOURS, colours
-from crucible_lineage.lineage.formats import public_ids
+from crucible_lineage.lineage.draw.appearance import STATE_COLOURS, colours
+from crucible_lineage.lineage.draw.formats import public_ids
+from crucible_lineage.lineage.draw.packing import packed, unpacked
+from crucible_lineage.lineage.draw.view import FOLD_BEYOND
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain, title
 from crucible_lineage.lineage.model import Node
-from crucible_lineage.lineage.packing import packed, unpacked
 from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance
-from crucible_lineage.lineage.view import FOLD_BEYOND
 
 __all__ = ["page_data", "render_html"]
 
@@ -204,7 +204,7 @@ def _script() -> str:
 
 
 def _resource(name: str) -> str:
-    return files("crucible_lineage.lineage").joinpath(name).read_text(encoding="utf-8")
+    return files("crucible_lineage.lineage.draw").joinpath(name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:

@@ -14,8 +14,8 @@ from crucible_lineage.cli.options import (
     print_json,
     reports_errors,
 )
-from crucible_lineage.cli.plans import print_plan
-from crucible_lineage.cli.run import SET, parse_overrides
+from crucible_lineage.cli.runs.plans import print_plan
+from crucible_lineage.cli.runs.run import SET, parse_overrides
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.pipeline.bind.model import bind_file

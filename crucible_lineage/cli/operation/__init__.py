@@ -1,0 +1,1 @@
+"""Commands of who operates it: deploy, watch, serve, deliver, what ran, free room on the disk."""

@@ -1,0 +1,1 @@
+"""Commands that ask: what is there, where it comes from, what differs, whether it holds."""
