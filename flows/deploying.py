@@ -20,12 +20,12 @@ from prefect.schedules import Schedule as PrefectSchedule
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
-from crucible_lineage.blocks import CrucibleCredentials
 from crucible_lineage.errors import Finding, InputError, RunError
 from crucible_lineage.flows.pipelines import run_pipeline
 from crucible_lineage.flows.process_new import process_new
 from crucible_lineage.flows.reaching import reaching_prefect
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Schedule, Trigger
+from crucible_lineage.tasks.credentials import CrucibleCredentials
 from crucible_lineage.tasks.sessions import CrucibleConnection
 
 __all__ = ["Deployed", "Request", "deploy", "remove", "serve_pipelines"]
@@ -217,7 +217,7 @@ def _require_blocks(client: SyncPrefectClient, requests: Sequence[Request]) -> N
         except ObjectNotFound:
             raise InputError(
                 f"this Prefect server has no block {BLOCK_TYPE}/{name}; make it in its UI, after: "
-                "prefect block register -m crucible_lineage.blocks"
+                "prefect block register -m crucible_lineage.tasks.credentials"
             ) from None
 
 

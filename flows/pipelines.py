@@ -31,7 +31,7 @@ from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.events import tell_failed, tell_reused
-from crucible_lineage.tasks.materialize import materialize
+from crucible_lineage.tasks.materialization import materialize
 from crucible_lineage.tasks.retries import is_transient
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 

@@ -12,7 +12,7 @@ from crucible_lineage.tasks.api import (
     upload_file,
     wait_for_ingestion,
 )
-from crucible_lineage.tasks.materialize import materialize
+from crucible_lineage.tasks.materialization import materialize
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 from crucible_lineage.tasks.steps import registering, step
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from prefect.exceptions import PrefectException
 from pydantic import BaseModel, ConfigDict, Field
 
-from crucible_lineage.blocks import CrucibleCredentials
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import InputError
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, default_data_folder, resolve_settings
+from crucible_lineage.tasks.credentials import CrucibleCredentials
 
 __all__ = ["CrucibleConnection", "session_for", "share_session"]
 

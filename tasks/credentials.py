@@ -1,7 +1,7 @@
 """The Prefect block that holds where a Crucible service is and the key to it.
 
-Prefect finds it by the entry point `prefect.collections`; `prefect block register -m crucible_lineage.blocks` puts it
-into the UI's list of blocks.
+Prefect finds it by the entry point `prefect.collections`;
+`prefect block register -m crucible_lineage.tasks.credentials` puts it into the UI's list of blocks.
 """
 
 from __future__ import annotations

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from crucible_lineage.blocks import CrucibleCredentials
+from crucible_lineage.tasks.credentials import CrucibleCredentials
 
 COMMAND = (sys.executable, "-m", "crucible_lineage")
 KEY = "key-of-the-test-7c1d"
 
 RUN = """
 import json, sys
-from crucible_lineage.blocks import CrucibleCredentials
+from crucible_lineage.tasks.credentials import CrucibleCredentials
 from crucible_lineage.flows import run_pipeline
 from crucible_lineage.tasks import CrucibleConnection
 block = CrucibleCredentials(url=sys.argv[2], api_key=sys.argv[3], read_timeout_s=20)
@@ -59,7 +59,7 @@ def test_a_flow_takes_the_name_of_a_block_and_its_key_is_seen_nowhere(
 ) -> None:
     from crucible_lineage.client import CrucibleClient
 
-    assert "Crucible Credentials" in prefect.command("block", "register", "-m", "crucible_lineage.blocks")
+    assert "Crucible Credentials" in prefect.command("block", "register", "-m", "crucible_lineage.tasks.credentials")
     who, state, message, run, refused = prefect.run(RUN, lab.pipeline, service, KEY, tmp_path / "data")
     assert state == "COMPLETED", message
     with CrucibleClient(service, KEY) as client:
@@ -74,7 +74,7 @@ def test_a_flow_takes_the_name_of_a_block_and_its_key_is_seen_nowhere(
 
 def test_prefect_finds_it_by_itself() -> None:
     found = [entry.value for entry in entry_points(group="prefect.collections", name="crucible_lineage")]
-    assert found == ["crucible_lineage.blocks"], (
+    assert found == ["crucible_lineage.tasks.credentials"], (
         "installed before the entry point was declared? `make test` installs anew"
     )
 

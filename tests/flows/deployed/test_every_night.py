@@ -17,7 +17,7 @@ import pytest
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MODULES = {"prefect": "prefect", "crucible-lineage": "crucible_lineage"}
 
