@@ -1,36 +1,70 @@
 # The commands of this project, the same for people and for CI. Needs git, make and Python 3.11 or newer.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-BIN := .venv/bin
+SCRIPTS := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
+BIN := .venv/$(SCRIPTS)
 WORKERS ?= 2  # processes that run tests; most tests wait for a process of their own
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format crash soak typecheck-tree
+TESTS ?= tests  # what `make test` and `make coverage` run
+
+.PHONY: demo test lint format crash soak coverage docs map dist wheel-demo release-tag typecheck-tree
 
 demo: .venv/demo.installed  ## set up, and run the demo: raw to analyzed, with its lineage
 	$(BIN)/crucible-lineage demo
 
 test: .venv/test.installed  ## set up, and run the tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
 
-lint: .venv/test.installed typecheck-tree  ## style, types, import arrows
+lint: .venv/test.installed typecheck-tree  ## style, types, import arrows, workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	MYPYPATH=.typecheck $(BIN)/mypy -p crucible_lineage
+	MYPYPATH=.typecheck:examples $(BIN)/mypy -p crucible_lineage $(patsubst examples/%.py,-m %,$(wildcard examples/*.py))
 	cd .typecheck && ../$(BIN)/lint-imports ../pyproject.toml
+	$(BIN)/actionlint .github/workflows/*.yml
 
 format: .venv/test.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 crash: .venv/test.installed  ## killed before every single request, and run again
-	CRASH_STEP=1 CRASH_KILLS=300 CRASH_SEEDS=50 $(BIN)/python -m pytest tests/crash --timeout 3600
+	CRASH_STEP=1 CRASH_KILLS=300 CRASH_SEEDS=50 RANDOM_EDITS=70 $(BIN)/python -m pytest tests/crash tests/pipeline/run/test_random_edits.py --timeout 3600
 
 SOAK_SECONDS ?= 900
 SOAK_SEED ?= $(shell date +%s)
 
 soak: .venv/test.installed  ## schedules every few seconds while workers, servers and watcher are killed at random
 	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest tests/soak -s
+
+coverage: .venv/test.installed  ## which branches the tests reach; a report, no gate
+	rm -rf build/coverage && mkdir -p build/coverage
+	-$(BIN)/python -m coverage run -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage html --quiet
+	$(BIN)/python -m coverage report
+
+docs: .venv/docs.installed typecheck-tree  ## the documentation as a site, build/site/index.html; broken links are errors
+	$(BIN)/python docs/site/assemble.py build/docs
+	NO_MKDOCS_2_WARNING=1 .venv/docs/$(SCRIPTS)/python -m mkdocs build --strict --config-file docs/site/mkdocs.yml
+
+map: .venv/test.installed typecheck-tree  ## rooms, floors and arrows of the package in numbers, and its drawn map
+	$(BIN)/python docs/map --draw docs/images/architecture.svg
+
+dist: .venv/demo.installed  ## sdist, and the wheel built from it, in dist/
+	rm -rf dist && mkdir -p dist
+	$(BIN)/python -c 'from setuptools.build_meta import build_sdist; build_sdist("dist")'
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
+
+wheel-demo: dist  ## the wheel in an environment of its own, and the demo run from there
+	rm -rf build/bare && $(PYTHON) -m venv build/bare
+	$(BARE) install --require-hashes -r requirements/demo.txt
+	$(BARE) install --no-deps dist/*.whl
+	$(BARE) check
+	cd build/bare && $(SCRIPTS)/crucible-lineage --version && $(SCRIPTS)/crucible-lineage demo --data data
+BARE = build/bare/$(SCRIPTS)/python -m pip --quiet --disable-pip-version-check
+
+release-tag: .venv/demo.installed  ## TAG names the version that the package has, and CHANGELOG.md has its section
+	$(BIN)/python docs/release_tag.py "$(TAG)"
 
 # The package as it is once installed, tasks and flows inside: what type and import checkers have to see.
 typecheck-tree:
@@ -59,6 +93,13 @@ typecheck-tree:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; say where with: make PYTHON=/path/to/python3"; exit 1; }
 	rm -rf .venv/validators
 	$(PYTHON) -m venv .venv/validators
-	.venv/validators/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/validators.txt
-	.venv/validators/bin/python tests/export/warm_validator.py .venv/validators/http-cache
+	.venv/validators/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/validators.txt
+	.venv/validators/$(SCRIPTS)/python tests/export/warm_validator.py .venv/validators/http-cache
+	touch $@
+
+# What makes the documentation's pages; its pins are not ours either. The pages on commands and YAML come from the package.
+.venv/docs.installed: requirements/docs.txt .venv/demo.installed
+	rm -rf .venv/docs
+	$(PYTHON) -m venv .venv/docs
+	.venv/docs/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
 	touch $@

@@ -1,6 +1,46 @@
-"""Processing flows on Prefect that register every result in Crucible, exactly once, with its provenance."""
+"""Processing flows on Prefect that register every result in Crucible, exactly once, with its provenance.
 
+What is listed is imported when it is first used: `import crucible_lineage as cl` costs next to nothing. Type checkers
+read what is there in __init__.pyi.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from crucible_lineage.facts import DatasetFacts, Facts
 from crucible_lineage.step import step
 
-__all__ = ["__version__", "step"]
+__all__ = [
+    "Catalogue",
+    "Dataset",
+    "DatasetFacts",
+    "Facts",
+    "__version__",
+    "add_loader",
+    "connect",
+    "registering",
+    "step",
+]
 __version__ = "0.1.0"
+
+_LAZY = {
+    "Catalogue": "catalogue",
+    "Dataset": "dataset",
+    "add_loader": "loading",
+    "connect": "connecting",
+    "registering": "registering",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.notebook.{_LAZY[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -18,11 +18,14 @@ __all__ = [
     "BLOCK_BYTES",
     "PART_SIZE_BYTES",
     "FileChecksums",
+    "FileStamp",
     "Scan",
     "blocks",
     "crc32c_text",
+    "file_sha256",
     "require_unchanged",
     "scan_file",
+    "stamp",
 ]
 
 BLOCK_BYTES = 1 << 20  # measured: larger blocks cost page faults, smaller ones calls
@@ -46,9 +49,9 @@ class FileChecksums:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, kept: Mapping[str, Any]) -> FileChecksums:
-        """The checksums that were kept."""
-        return cls(**{**kept, "part_crc32c": tuple(kept["part_crc32c"])})
+    def from_json(cls, stored: Mapping[str, Any]) -> FileChecksums:
+        """The checksums that were stored."""
+        return cls(**{**stored, "part_crc32c": tuple(stored["part_crc32c"])})
 
     def parts(self, part_size: int) -> tuple[int, ...] | None:
         """CRC32C of each part of `part_size` bytes, or None if that cannot be told without reading again."""
@@ -116,6 +119,20 @@ def scan_file(path: Path, part_size: int = PART_SIZE_BYTES) -> FileChecksums:
     checksums = scan.checksums(before.st_mtime_ns)
     require_unchanged(path, checksums)
     return checksums
+
+
+FileStamp = tuple[int, int, int]  # size in bytes, modification time in ns, inode
+
+
+def stamp(path: Path) -> FileStamp:
+    """Size, modification time and inode: while these stand, a hash taken before is trusted."""
+    info = path.stat()
+    return info.st_size, info.st_mtime_ns, info.st_ino
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 lowercase hex digits. FileChangedError if the file changes meanwhile."""
+    return scan_file(path).sha256
 
 
 def part_checksums(path: Path, size: int, part_size: int) -> tuple[int, ...]:

@@ -1,52 +1,68 @@
 """All errors of crucible-lineage, in one tree.
 
+```text
 LineageError
 ├── InputError                 what was asked for cannot be done as asked; nothing was changed (exit code 2)
 ├── RunError                   something failed while it was being done (exit code 1)
 │   ├── StepError              a step died, timed out, or left no usable result
+│   │   └── StoppedError       it was ended, or not begun, because the run was stopped
 │   ├── FileChangedError       a file changed while it was being read or used
 │   ├── ChecksumError          bytes that arrived are not the bytes that were sent
-│   └── RecipeConflictError    the id is taken by a record with another recipe
+│   ├── PrefectAwayError       Prefect's API gave no answer (exit code 3)
+│   ├── StorageError           the disk refused: it is full, read-only, not this account's
+│   └── IdTakenError           the id is taken by what is not to be adopted: of another project, or with other bytes
+│       └── RecipeConflictError    ... or by a record with another recipe
 └── CrucibleError              Crucible answered with an error, or not at all
-    ├── UnreachableError       no answer: connection refused, lost, timed out
+    ├── UnreachableError       no answer: connection refused, lost, timed out (exit code 3)
     ├── UnauthorizedError      401
     ├── ForbiddenError         403
     ├── NotFoundError          404
     ├── ConflictError          409
-    │   └── FileConflictError  409, the file name is taken by other content
+    │   ├── FileConflictError  409, the file name is taken by other content
+    │   └── WithdrawnError     a result that is to be deleted, and holds its id until it is
     ├── PreconditionError      412
     ├── RefusedError           400, 413, 422: Crucible understood and will not
     ├── RateLimitedError       429
     └── ServerError            5xx, or an answer that is not what the contract says
+```
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
     "ChecksumError",
     "ConflictError",
     "CrucibleError",
+    "Fault",
     "FileChangedError",
     "FileConflictError",
-    "Finding",
     "ForbiddenError",
+    "IdTakenError",
     "InputError",
     "LineageError",
     "NotFoundError",
     "PreconditionError",
+    "PrefectAwayError",
     "RateLimitedError",
     "RecipeConflictError",
     "RefusedError",
     "RunError",
     "ServerError",
     "StepError",
+    "StoppedError",
+    "StorageError",
     "UnauthorizedError",
     "UnreachableError",
+    "WithdrawnError",
+    "nearest",
+    "nearest_word",
 ]
+
+MOST_NAMED = 30  # possible words that a message lists
 
 
 class LineageError(Exception):
@@ -56,32 +72,55 @@ class LineageError(Exception):
         return _again, (type(self), self.args, self.__dict__)
 
 
-def _again(kind: type[LineageError], arguments: tuple[Any, ...], fields: dict[str, Any]) -> LineageError:
+def _again(kind: type[LineageError], arguments: tuple[object, ...], fields: dict[str, Any]) -> LineageError:
     error = kind.__new__(kind, *arguments)
     error.__dict__.update(fields)
     return error
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing wrong with a declaration: where it stands and what to do about it."""
+class Fault:
+    """One thing wrong with a declaration: where it stands and what to do about it.
+
+    `place` leads to it within what was looked at (`("params", "degree")` of a step), until file and line are known.
+    """
 
     message: str
     file: str | None = None
     line: int | None = None
     column: int | None = None
+    place: tuple[str | int, ...] = field(default=(), compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fault as programs get it."""
+        return {"message": self.message, "file": self.file, "line": self.line, "column": self.column}
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
         return f"{place}: {self.message}" if place else self.message
 
 
-class InputError(LineageError):
-    """The request is wrong as it stands; nothing was changed. `findings` holds every fault that was found."""
+def nearest(word: str, possible: Iterable[str], otherwise: str = "there are") -> str:
+    """What ends a message about an unknown word: `did you mean 'x'?`, or all that is possible if nothing is near."""
+    words = list(possible)
+    near = nearest_word(word, words)
+    more = f" and {len(words) - MOST_NAMED} more" if len(words) > MOST_NAMED else ""
+    return f"did you mean {near!r}?" if near else f"{otherwise}: {', '.join(words[:MOST_NAMED]) or 'none'}{more}"
 
-    def __init__(self, message: str, findings: Sequence[Finding] = ()) -> None:
-        self.findings = tuple(findings) or (Finding(message),)
-        super().__init__("\n".join(str(finding) for finding in self.findings) if findings else message)
+
+def nearest_word(word: str, possible: Iterable[str]) -> str | None:
+    """The possible word that is most like this one; None if none is."""
+    import difflib  # only who made a mistake pays for it
+
+    return next(iter(difflib.get_close_matches(word, list(possible), n=1)), None)
+
+
+class InputError(LineageError):
+    """The request is wrong as it stands; nothing was changed. `faults` holds every fault that was found."""
+
+    def __init__(self, message: str, faults: Sequence[Fault] = ()) -> None:
+        self.faults = tuple(faults) or (Fault(message),)
+        super().__init__("\n".join(str(fault) for fault in self.faults) if faults else message)
 
 
 class RunError(LineageError):
@@ -89,12 +128,20 @@ class RunError(LineageError):
 
 
 class StepError(RunError):
-    """A step did not deliver: `step` names it, `log` is where its output lies, if anywhere."""
+    """A step did not deliver: `step` names it, `log` is where its output lies, if anywhere.
 
-    def __init__(self, message: str, *, step: str | None = None, log: str | None = None) -> None:
+    `trace` is the traceback from its function on, if that failed.
+    """
+
+    def __init__(self, message: str, *, step: str | None = None, log: str | None = None, trace: str = "") -> None:
         self.step = step
         self.log = log
+        self.trace = trace
         super().__init__(message)
+
+
+class StoppedError(StepError):
+    """The run was stopped, and with it this step: it was ended, or not begun."""
 
 
 class FileChangedError(RunError):
@@ -105,12 +152,24 @@ class ChecksumError(RunError):
     """The bytes that arrived are not the bytes that were sent."""
 
 
-class RecipeConflictError(RunError):
-    """The derived id is taken by a record whose recipe is another one. `mfid` is that id."""
+class StorageError(RunError):
+    """The disk refused to keep or to give something: it is full, read-only, damaged, or not this account's to write."""
+
+
+class PrefectAwayError(RunError):
+    """Prefect's API gave no answer."""
+
+
+class IdTakenError(RunError):
+    """The id that the recipe gives is taken by what is not to be adopted for it. `mfid` is that id."""
 
     def __init__(self, message: str, *, mfid: str) -> None:
         self.mfid = mfid
         super().__init__(message)
+
+
+class RecipeConflictError(IdTakenError):
+    """The derived id is taken by a record whose recipe is another one."""
 
 
 class CrucibleError(LineageError):
@@ -125,7 +184,7 @@ class CrucibleError(LineageError):
         message: str,
         *,
         status: int | None = None,
-        detail: Any = None,
+        detail: object = None,
         code: str | None = None,
         mfid: str | None = None,
         retry_after_s: float | None = None,
@@ -166,6 +225,10 @@ class FileConflictError(ConflictError):
         self.file_mfid = file_mfid
         self.etag = etag
         super().__init__(message, **fields)
+
+
+class WithdrawnError(ConflictError):
+    """The result is to be deleted: its id is taken, and it is not to be relied on."""
 
 
 class PreconditionError(CrucibleError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-__all__ = ["DatasetRef", "FileRef", "file_stem"]
+__all__ = ["DatasetRef", "FileRef", "ProjectChanges", "file_stem", "last_taken"]
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,27 @@ class FileRef:
 
 @dataclass(frozen=True)
 class DatasetRef:
-    """A complete dataset that a step may use, with the samples it was measured on (their MFIDs)."""
+    """A complete dataset that a step may use, with the samples it was measured on (their MFIDs).
+
+    `origin` is the MFID of the measured data that it comes from, or one that stands for several; empty where that is
+    the dataset itself. `parents` are the datasets that it was made of, in their order, `equals` those that it would be
+    the same of, since their bytes and origin are the same. `taken` is when its data were measured, in ISO 8601; empty
+    where nobody said it.
+    """
 
     mfid: str
     name: str
     files: tuple[FileRef, ...]
     samples: tuple[str, ...] = ()
+    origin: str = ""
+    parents: tuple[str, ...] = ()
+    equals: tuple[str, ...] = ()
+    taken: str = field(default="", compare=False)
+
+    @property
+    def source(self) -> str:
+        """What the recipes of results name it by, beside the hashes of its files."""
+        return self.origin or self.mfid
 
     @property
     def data_files(self) -> tuple[FileRef, ...]:
@@ -57,13 +73,36 @@ class DatasetRef:
     def to_json(self) -> dict[str, Any]:
         """The form that is kept in the local store."""
         entry: dict[str, Any] = {"mfid": self.mfid, "name": self.name, "files": [file.to_json() for file in self.files]}
-        return {**entry, "samples": list(self.samples)} if self.samples else entry
+        lists = {"samples": self.samples, "parents": self.parents, "equals": self.equals}
+        entry |= {key: list(mfids) for key, mfids in lists.items() if mfids}
+        texts = {"origin": self.origin, "taken": self.taken}
+        return {**entry, **{key: text for key, text in texts.items() if text}}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> DatasetRef:
         """The dataset that such an entry describes."""
         files = tuple(FileRef.from_json(file) for file in entry["files"])
-        return cls(entry["mfid"], entry["name"], files, tuple(entry.get("samples", ())))
+        lists = (tuple(entry.get(key, ())) for key in ("samples", "parents", "equals"))
+        samples, parents, equals = lists
+        origin, taken = entry.get("origin", ""), entry.get("taken", "")
+        return cls(entry["mfid"], entry["name"], files, samples, origin, parents, equals, taken)
+
+
+@dataclass(frozen=True)
+class ProjectChanges:
+    """What changed among some datasets of a project: when each was modified, by MFID.
+
+    `revision` is another text once anything was lost in the project; empty where the service tells none.
+    """
+
+    revision: str
+    modified: Mapping[str, str]
+
+
+def last_taken(datasets: Iterable[DatasetRef]) -> str:
+    """When the youngest of these data were measured; empty unless it is known of all of them."""
+    known = [dataset.taken for dataset in datasets]
+    return max(known, key=datetime.fromisoformat) if known and all(known) else ""
 
 
 def file_stem(name: str) -> str:

@@ -7,24 +7,31 @@ that the local store can answer costs neither.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from crucible_lineage.errors import ConflictError, InputError
+from crucible_lineage.disk import private_folder, storage_error
+from crucible_lineage.errors import ConflictError, InputError, StorageError
+from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
 from crucible_lineage.local.file_cache import FileCache, limit_from_environment
+from crucible_lineage.local.machine import machine_id
 from crucible_lineage.local.store import Store
-from crucible_lineage.provenance.record import agent
-from crucible_lineage.registration.claim import machine_id
+from crucible_lineage.refs import DatasetRef
+from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.server import instance_id
-from crucible_lineage.settings import Settings
+from crucible_lineage.settings import Settings, retries_from_environment
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
     from crucible_lineage.client import CrucibleClient
+    from crucible_lineage.server import RunningServer
+    from crucible_lineage.server.shared import SharedServer
 
 __all__ = ["Session"]
+
+Found = TypeVar("Found")
 
 
 class Session:
@@ -35,25 +42,25 @@ class Session:
         self.cache = FileCache(settings.data / "cache", limit_from_environment())
         self._stack = ExitStack()
         self._lock = threading.RLock()
+        self._who_lock, self._project_lock = threading.Lock(), threading.Lock()  # held while the service is asked
         self._client: CrucibleClient | None = None
         self._store: Store | None = None
         self._agent: dict[str, Any] | None = None
         self._machine: str | None = None
         self._projects: set[str] = set()
+        self._outbox: Outbox | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """The client, the embedded server and the store are closed."""
         with self._lock:
             self._stack.close()
-            self._client = self._store = None
+            self._client = self._store = self._outbox = None
 
     @property
     def client(self) -> CrucibleClient:
@@ -62,6 +69,19 @@ class Session:
             if self._client is None:
                 self._client = self._stack.enter_context(self._connect())
             return self._client
+
+    def connect(self, *, at_most_s: float) -> CrucibleClient:
+        """One more client, with connections of its own, that gives up a call after that time. Close it."""
+        client = self.client
+        from crucible_lineage.client import RetryPolicy
+
+        retry = RetryPolicy(**{**retries_from_environment(), "total_s": at_most_s, "asked_total_s": at_most_s})
+        return client.another(retry)
+
+    def at_once(self, calls: Iterable[Callable[[], Found]]) -> list[Found]:
+        """What each of these gives, at once if the service is far away: as far as is known, if it was asked already."""
+        client = None if self.settings.embedded else self._client
+        return [call() for call in calls] if client is None else client.at_once(*calls)
 
     @property
     def store(self) -> Store:
@@ -73,12 +93,33 @@ class Session:
             return self._store
 
     @property
+    def outbox(self) -> Outbox:
+        """What is made here and not yet at this Crucible."""
+        with self._lock:
+            if self._outbox is None:
+                # A power cut takes from the embedded Crucible what it took last, too.
+                self._outbox = Outbox(self.settings.data, self.store.instance, durable=not self.settings.embedded)
+            return self._outbox
+
+    def known(self, mfid: str) -> DatasetRef | None:
+        """The dataset, if it is known to be complete at Crucible, or waits here to be."""
+        return self.store.known(mfid) or self.outbox.find(mfid)
+
+    @property
+    def hands_on_made(self) -> bool:
+        """True if what is made may be used before it is delivered: the service is sure to keep its id."""
+        return self.settings.embedded or self.store.keeps_ids()
+
+    @property
     def agent(self) -> dict[str, Any]:
         """Who registers: the account of the key in use. One call a session."""
-        with self._lock:
+        client = self.client
+        with self._who_lock:
             if self._agent is None:
-                account = self.client.account.whoami()
+                account = client.account.whoami()
                 user = account.user_info.model_dump() if account.user_info else {}
+                from crucible_lineage.provenance.circumstances import agent  # only what registers is asked who it is
+
                 self._agent = agent({**user, "unique_id": account.user_unique_id})
             return self._agent
 
@@ -95,18 +136,21 @@ class Session:
         # Only what registers pays for this import.
         from filelock import FileLock
 
-        folder = self.settings.data / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{name}.lock")
+        return FileLock(private_folder(self.settings.data / "locks") / f"{name}.lock", mode=0o600)
 
     def ensure_project(self, project: str, title: str | None = None) -> None:
         """The project is there. In the embedded Crucible it is made if need be; elsewhere InputError says it is not."""
-        with self._lock:
+        client = self.client
+        with self._project_lock:
             if project in self._projects:
                 return
-            if self.client.projects.find(project) is None:
+            if client.projects.find(project) is None:
                 self._create_project(project, title)
             self._projects.add(project)
+
+    def prepare(self, project: str, title: str | None = None) -> None:
+        """The project is there, and it is known who registers: what every run asks that has something to make."""
+        self.client.at_once(lambda: self.ensure_project(project, title), lambda: self.agent)
 
     def _create_project(self, project: str, title: str | None) -> None:
         if not self.settings.embedded:
@@ -114,6 +158,8 @@ class Session:
                 f"there is no project {project!r} at {self.settings.api_url} that this key may see; nothing was "
                 "changed. Ask for the project to be made, or correct `project:`"
             )
+        if not is_project_id(project):
+            raise InputError(f"no project can be called {project!r}: {PROJECT_ID_RULE}; correct `project:`")
         try:
             lead = str(self.agent["unique_id"])
             self.client.projects.create(project_id=project, organization="local", title=title, project_lead=lead)
@@ -121,15 +167,38 @@ class Session:
             return
 
     def _connect(self) -> CrucibleClient:
-        # httpx and FastAPI take a third of a second to import; a question to the local store needs neither.
-        from crucible_lineage.client import CrucibleClient
-        from crucible_lineage.server import start_server
+        embedded = self._embedded() if self.settings.api_url is None else None
+        # httpx takes a tenth of a second to import, which a question to the local store does not need.
+        from crucible_lineage.client import CrucibleClient, RetryPolicy
+        from crucible_lineage.client.http.local import Reviving
 
-        uploads = self.settings.data / "uploads"
+        uploads, retry = self.settings.data / "uploads", RetryPolicy(**retries_from_environment())
         if self.settings.api_url is not None and self.settings.api_key is not None:
-            return CrucibleClient(self.settings.api_url, self.settings.api_key, state_folder=uploads)
-        server = self._stack.enter_context(start_server(self.settings.data / "crucible"))
-        return CrucibleClient(server.url, server.api_key, state_folder=uploads)
+            return CrucibleClient(self.settings.api_url, self.settings.api_key, retry=retry, state_folder=uploads)
+        assert embedded is not None
+        try:
+            server: SharedServer | RunningServer = embedded()
+            self._stack.callback(server.close)
+        except OSError as error:
+            raise storage_error(error, self.settings.data / "crucible") or error from error
+        except RuntimeError as error:  # its database is damaged, or of a newer version; it says what to do
+            raise StorageError(str(error)) from error
+        wire = Reviving(server.revive) if server.revive else None
+        return CrucibleClient(server.url, server.api_key, retry=retry, transport=wire, state_folder=uploads)
+
+    def _embedded(self) -> Callable[[], SharedServer | RunningServer]:
+        """Gives the embedded Crucible, which comes up in its own process meanwhile, if it is to have one."""
+        from crucible_lineage.server.shared import running_shared, start_shared
+
+        folder = private_folder(self.settings.data) / "crucible"
+        if self.settings.own_process:
+            return start_shared(folder)
+        shared = running_shared(folder)
+        if shared is not None:
+            return lambda: shared
+        from crucible_lineage.server import start_server  # FastAPI, a third of a second
+
+        return lambda: start_server(folder)
 
     def _instance(self) -> str:
         if self.settings.api_url is not None:

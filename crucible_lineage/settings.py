@@ -9,28 +9,48 @@ from __future__ import annotations
 import configparser
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from platformdirs import user_config_dir, user_data_dir
 
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import InputError, nearest
 
-__all__ = ["Settings", "default_data_folder", "resolve_settings"]
+__all__ = [
+    "OfficialAccess",
+    "Settings",
+    "api_address",
+    "default_data_folder",
+    "official_access",
+    "profile_settings",
+    "resolve_settings",
+    "retries_from_environment",
+]
+
+API_PATH = "/api/v3"
+
+RETRIES = {"attempts": "CRUCIBLE_LINEAGE_RETRIES", "total_s": "CRUCIBLE_LINEAGE_RETRY_SECONDS",
+           "asked_total_s": "CRUCIBLE_LINEAGE_RETRY_AFTER_SECONDS"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One Crucible and one data folder. `api_url` is None for the embedded Crucible in that folder."""
+    """One Crucible and one data folder. `api_url` is None for the embedded Crucible in that folder.
+
+    With `own_process` that one is a process that all sessions of the folder share, which does not hold up Python code
+    of this one; without, it is a thread of this process, unless such a process runs already.
+    """
 
     data: Path
     api_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
     source: str = "no address is set"
+    own_process: bool = False
 
     @property
     def embedded(self) -> bool:
-        """True if Crucible runs inside this process, over the data folder."""
+        """True if Crucible is the embedded one in the data folder."""
         return self.api_url is None
 
     def describe(self) -> str:
@@ -63,12 +83,12 @@ def resolve_settings(
     folder = (data or default_data_folder()).expanduser().absolute()
     environment = os.environ if environment is None else environment
     if api_url is None and api_key is None and data is not None:
-        return Settings(folder, source="a data folder was given")
+        return Settings(folder, source="a data folder was given", own_process=True)
     stored = _stored(config_file or Path(user_config_dir("nano-crucible")) / "config.ini")
     url = api_url or environment.get("CRUCIBLE_API_URL") or stored.get("api_url")
     key = api_key or environment.get("CRUCIBLE_API_KEY") or stored.get("api_key")
     if not url and not api_key:
-        return Settings(folder)
+        return Settings(folder, own_process=True)
     if not url:
         raise InputError("an API key was given, but no address; give --url too, or set CRUCIBLE_API_URL")
     if not key:
@@ -76,14 +96,91 @@ def resolve_settings(
     if not url.startswith(("http://", "https://")):
         raise InputError(f"the address of Crucible must start with http:// or https://, this one does not: {url}")
     origin = "given" if api_url else "CRUCIBLE_API_URL" if environment.get("CRUCIBLE_API_URL") else "config.ini"
-    return Settings(folder, url.rstrip("/"), key, source=f"address: {origin}")
+    return Settings(folder, api_address(url), key, source=f"address: {origin}")
+
+
+def api_address(url: str) -> str:
+    """The address of the API: an address without any path, as people copy it, is completed."""
+    bare = url.rstrip("/")
+    return bare if urlsplit(bare).path else f"{bare}{API_PATH}"
+
+
+PUBLIC_URL = "https://crucible.lbl.gov/api/v3"  # what nano-crucible 3.3.0 takes where nothing names an address
+
+
+@dataclass(frozen=True)
+class OfficialAccess:
+    """What the official client would use: the environment first, then its configuration file."""
+
+    api_url: str
+    api_key: str | None = field(repr=False)
+    privilege_mode: str | None
+
+    def required_key(self) -> str:
+        """The key. InputError if there is none."""
+        if not self.api_key:
+            path = Path(user_config_dir("nano-crucible")) / "config.ini"
+            raise InputError(
+                f"there is no API key for {self.api_url}: give api_key, set CRUCIBLE_API_KEY, or write it into {path}"
+            )
+        return self.api_key
+
+
+def official_access() -> OfficialAccess:
+    """The address, the key and the privilege mode as the official client reads them."""
+    stored = _stored(Path(user_config_dir("nano-crucible")) / "config.ini")
+    environment = {
+        name: os.environ.get(f"CRUCIBLE_{name.upper()}") for name in ("api_url", "api_key", "privilege_mode")
+    }
+    found = {name: value if value is not None else stored.get(name) for name, value in environment.items()}
+    return OfficialAccess(found["api_url"] or PUBLIC_URL, found["api_key"], found["privilege_mode"] or None)
+
+
+def profile_settings(profile: str, *, data: Path | None = None) -> Settings:
+    """The settings of a section of the official client's configuration file: its `api_url` and `api_key`.
+
+    InputError if there is no such section, or a part of it is missing.
+    """
+    path = Path(user_config_dir("nano-crucible")) / "config.ini"
+    there = _sections(path)
+    if profile not in there:
+        raise InputError(f"profile {profile!r}: {path} has no section of that name; {nearest(profile, there)}")
+    url, key = there[profile].get("api_url"), there[profile].get("api_key")
+    if not url or not key:
+        raise InputError(f"profile {profile!r}: the section of {path} needs api_url and api_key")
+    settings = resolve_settings(data=data, api_url=url, api_key=key)
+    return replace(settings, source=f"profile {profile}")
+
+
+def retries_from_environment(environment: Mapping[str, str] | None = None) -> dict[str, float]:
+    """How long a call to Crucible is repeated, as far as the environment says so, by field of the retry policy."""
+    environment = os.environ if environment is None else environment
+    given: dict[str, float] = {}
+    for field_name, variable in RETRIES.items():
+        if text := environment.get(variable):
+            try:
+                value = float(text)
+            except ValueError:
+                value = -1.0
+            if not 0 <= value < float("inf") or (field_name == "attempts" and not (value >= 1 and value.is_integer())):
+                unit = "a number of tries from 1 on" if field_name == "attempts" else "seconds, as in 90"
+                raise InputError(f"{variable} is {text!r}; give {unit}")
+            given[field_name] = value
+    return given
 
 
 def _stored(config_file: Path) -> dict[str, str]:
     """What the official client's configuration file says; nothing if there is no such file."""
+    return _sections(config_file).get("crucible", {})
+
+
+def _sections(config_file: Path) -> dict[str, dict[str, str]]:
+    """The sections of the file, values without the quotes that the official client drops, too."""
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read(config_file, encoding="utf-8")
     except (configparser.Error, UnicodeDecodeError) as error:
         raise InputError(f"{config_file} cannot be read as a configuration file: {error}") from error
-    return dict(parser["crucible"]) if parser.has_section("crucible") else {}
+    return {
+        name: {key: value.strip('"').strip("'") for key, value in parser[name].items()} for name in parser.sections()
+    }

@@ -4,7 +4,8 @@
     def calibrate(spectrum: Path, axis: Path, *, degree: int = 3, out: Path) -> dict: ...
 
 Positional parameters are inputs, keyword-only ones are parameters, and `out` is the folder to write into (a step with
-several outputs has one keyword-only folder for each name in `outputs`). What it returns is the child's metadata.
+several outputs has one keyword-only folder for each name in `outputs`). A keyword-only parameter annotated `Facts` is
+given what Crucible says of the parents. What it returns is the child's metadata.
 """
 
 from __future__ import annotations
@@ -12,27 +13,34 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypeVar, get_args, get_origin, get_type_hints, overload
+from types import NoneType, UnionType
+from typing import Any, Generic, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 from crucible_lineage.errors import InputError
+from crucible_lineage.facts import Facts
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.refs import DatasetRef
 
-__all__ = ["InputRole", "ParameterSpec", "Step", "StepRunner", "step", "step_runner"]
+__all__ = ["InputRole", "ParameterSpec", "Step", "StepRunner", "open_runners", "step", "step_runner"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 StepRunner = Callable[["Step[..., Any]", Mapping[str, Any], Mapping[str, Any]], Any]
 step_runner: ContextVar[StepRunner | None] = ContextVar("step_runner", default=None)
+open_runners: list[StepRunner] = []  # of flows that register in this process, for threads that have no context
 
 
 @dataclass(frozen=True)
 class InputRole:
-    """A named input: what the function wants to be given for it."""
+    """A named input, and what the function is given for it.
+
+    `shape` is "file" (a Path), "files" (a list of Paths, in the order of their datasets) or "named" (a dict from file
+    name to Path).
+    """
 
     name: str
     shape: str  # "file": one path; "files": a list of paths; "named": a dict from file name to path
@@ -53,7 +61,11 @@ class ParameterSpec:
 
 
 class Step(Generic[P, R]):
-    """A function declared as a step. Called as it is, it is that function; where steps are registered, it registers."""
+    """A function declared as a step. Called as it is, it is that function; where steps are registered, it registers.
+
+    `inputs` and `parameters` are what its signature says; `facts` is the parameter that is given facts about its
+    parents, empty if none is. InputError if it is called with datasets where nothing says where to register its result.
+    """
 
     def __init__(
         self,
@@ -79,17 +91,18 @@ class Step(Generic[P, R]):
         self.version = version
         self.packages = tuple(packages)
         self.keywords = tuple(keywords)
-        self.inputs, self.parameters = _read_signature(function, self.outputs, tuple(secrets))
+        self.inputs, self.parameters, self.facts = _read_signature(function, self.outputs, tuple(secrets))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """What the function returns; or the registered outputs, where steps are registered (`step_runner`)."""
-        runner = step_runner.get()
+        runner = _runner()
         if runner is None:
             given = (*args, *kwargs.values())
             if any(_names_datasets(value) for value in given):
                 raise InputError(
                     f"step {self.name} was called with datasets, but nothing here says where to register its result; "
-                    "call it inside `with crucible_lineage.tasks.registering(project=...)`, or give it paths"
+                    "call it inside `with crucible_lineage.registering(project=...)` (in a Prefect flow: "
+                    "crucible_lineage.tasks.registering), or give it paths"
                 )
             return self.function(*args, **kwargs)
         bound = inspect.signature(self.function).bind_partial(*args, **kwargs).arguments
@@ -125,55 +138,82 @@ def step(function: Callable[P, R] | None = None, /, **declared: Any) -> Any:
     `measurement`, `data_type` and `keywords` describe the child; `thumbnail` is a glob for the file shown as its
     preview; `version` replaces the fingerprint of the code; `packages` are distributions whose versions belong to the
     identity; `secrets` are parameters of which only a digest enters ids and records (those annotated SecretStr are
-    secret anyway); `name` is the step's name in the identity (by default the function's).
+    secret anyway); `name` is the step's name in the identity (by default the function's); `outputs` are the names of
+    its folders, each of which becomes a dataset.
+
+    The function's annotations say what it takes: an input is `Path`, `list[Path]` or `dict[str, Path]`, each folder in
+    `outputs` a keyword-only `Path`, and a keyword-only `Facts` what Crucible says of the parents. It returns None or
+    metadata that JSON can hold: a mapping (of one output), or a mapping from output to mapping (of several).
+    InputError, when it is declared, if it cannot be a step.
     """
     if function is not None:
         return Step(function)
     return lambda wrapped: Step(wrapped, **declared)
 
 
-def _names_datasets(value: Any) -> bool:
+def _runner() -> StepRunner | None:
+    """What runs a step that is called here. A plain thread of a flow has no context: there it is the one flow's."""
+    runner = step_runner.get()
+    if runner is None and len(open_runners) == 1 and step_runner not in copy_context():
+        return open_runners[0]
+    return runner
+
+
+def _names_datasets(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return any(_names_datasets(item) for item in value)
-    return isinstance(value, DatasetRef) or is_mfid(value)
+    return isinstance(value, DatasetRef) or is_mfid(getattr(value, "mfid", value))
 
 
 def _read_signature(
-    function: Callable[..., Any], outputs: tuple[str, ...], secrets: tuple[str, ...]
-) -> tuple[tuple[InputRole, ...], tuple[ParameterSpec, ...]]:
-    """Roles and parameters. InputError if the function cannot be a step."""
+    function: Callable[..., object], outputs: tuple[str, ...], secrets: tuple[str, ...]
+) -> tuple[tuple[InputRole, ...], tuple[ParameterSpec, ...], str]:
+    """Roles, parameters, and the parameter for facts. InputError if the function cannot be a step."""
     place = f"step {function.__module__}:{function.__qualname__}"
     try:
         hints = get_type_hints(function)
     except NameError as error:
         raise InputError(f"{place}: its annotations cannot be resolved: {error}") from error
-    roles, parameters, folders = [], [], set()
+    roles, parameters, folders, facts = [], [], set(), ""
     for parameter in inspect.signature(function).parameters.values():
         annotation = hints.get(parameter.name, parameter.annotation)
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise InputError(f"{place}: *{parameter.name} is not possible; name every input and parameter")
         if parameter.name in outputs:
             folders.add(parameter.name)
+        elif _without_none(annotation) is Facts:
+            if facts or parameter.kind is not parameter.KEYWORD_ONLY:
+                told = "a second one for facts" if facts else "for facts, and has to be keyword-only (after `*`)"
+                raise InputError(f"{place}: the parameter {parameter.name!r} is {told}")
+            facts = parameter.name
         elif parameter.kind is parameter.KEYWORD_ONLY:
             secret = parameter.name in secrets or _is_secret(annotation)
             parameters.append(ParameterSpec(parameter.name, annotation, parameter.default, secret))
         else:
             required = parameter.default is parameter.empty
-            roles.append(InputRole(parameter.name, _input_shape(place, parameter.name, annotation), required))
+            shape = _input_shape(place, parameter.name, annotation if required else _without_none(annotation))
+            roles.append(InputRole(parameter.name, shape, required))
     for name in secrets:
         if name not in {parameter.name for parameter in parameters}:
             raise InputError(f"{place}: it has no parameter {name!r} to keep secret; parameters are keyword-only")
     if missing := [name for name in outputs if name not in folders]:
         raise InputError(f"{place}: it takes no folder {missing[0]!r} to write into; add `{missing[0]}: Path`")
-    return tuple(roles), tuple(parameters)
+    return tuple(roles), tuple(parameters), facts
 
 
-def _is_secret(annotation: Any) -> bool:
+def _without_none(annotation: object) -> Any:
+    """`Path` for `Path | None`, which an input that may be missing is annotated with."""
+    arguments = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else ()
+    left = [argument for argument in arguments if argument is not NoneType]
+    return left[0] if len(left) == 1 else annotation
+
+
+def _is_secret(annotation: object) -> bool:
     """True for pydantic's SecretStr and its like, also as `SecretStr | None`."""
     return hasattr(annotation, "get_secret_value") or any(_is_secret(part) for part in get_args(annotation))
 
 
-def _input_shape(place: str, name: str, annotation: Any) -> str:
+def _input_shape(place: str, name: str, annotation: object) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation in (Path, inspect.Parameter.empty):
         return "file"
@@ -183,5 +223,6 @@ def _input_shape(place: str, name: str, annotation: Any) -> str:
         return "named"
     raise InputError(
         f"{place}: input {name!r} is annotated {annotation}, but an input is Path (one file), list[Path] (all files) "
-        f"or dict[str, Path] (files by name); if it is a parameter, make it keyword-only (after `*`)"
+        f"or dict[str, Path] (files by name), with `| None = None` where it may be missing; if it is a "
+        "parameter, make it keyword-only (after `*`)"
     )

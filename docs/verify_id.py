@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-TAG = b"crucible-lineage/recipe/1\n"
+TAGS = {1: b"crucible-lineage/recipe/1\n", 2: b"crucible-lineage/recipe/2\n"}  # by the version of the recipe
 
 
 def number(mfid: str) -> int:
@@ -38,7 +38,9 @@ def whole(value: Any) -> Any:
 def derived(recipe: Any, time_bits: int) -> int:
     """The 128 bits that the recipe gives, after 48 bits of time."""
     text = json.dumps(whole(recipe), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    digest = int.from_bytes(hashlib.sha256(TAG + text.encode()).digest(), "big") >> (256 - 74)
+    digest = int.from_bytes(hashlib.sha256(TAGS[recipe.get("version", 1)] + text.encode()).digest(), "big") >> (
+        256 - 74
+    )
     return time_bits << 80 | 8 << 76 | digest >> 62 << 64 | 0b10 << 62 | digest & (1 << 62) - 1
 
 
@@ -54,7 +56,8 @@ def verdict(mfid: str, record: Any) -> tuple[bool, str]:
     """(True if the id is that of the record's recipe, why)."""
     recipe = record["recipe"]
     given = number(mfid)
-    parents = [entry["mfid"] for entries in recipe.get("inputs", {}).values() for entry in entries]
+    inputs = [entry for entries in recipe.get("inputs", {}).values() for entry in entries]
+    parents = [entry.get("origin") or entry["mfid"] for entry in inputs]
     if given >> 76 & 0xF != 8:
         return False, f"{mfid} was drawn from the clock, not derived from a recipe"
     if not parents:  # measured files: when they were taken is not in the recipe

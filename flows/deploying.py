@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,10 +20,11 @@ from prefect.schedules import Schedule as PrefectSchedule
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
-from crucible_lineage.errors import Finding, InputError, RunError
+from crucible_lineage.errors import Fault, InputError, RunError
 from crucible_lineage.flows.pipelines import run_pipeline
 from crucible_lineage.flows.process_new import process_new
 from crucible_lineage.flows.reaching import reaching_prefect
+from crucible_lineage.pipeline.spec.inputs import PACKAGE
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Schedule, Trigger
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 from crucible_lineage.tasks.sessions import CrucibleConnection
@@ -44,7 +45,8 @@ class Request:
     """A pipeline to be deployed: where its declaration is found by whoever runs it, and at which Crucible it works.
 
     With `only_new`, the deployment runs the flow `process-new`, which parks what fails again and again. `limit` is how
-    many of its runs may go on at once; the others wait.
+    many of its runs may go on at once; the others wait. `image` is the container image that its runs are started from.
+    `parameters` are JSON Schemas of the steps' parameters, called as in `--set`.
     """
 
     spec: PipelineSpec
@@ -52,6 +54,8 @@ class Request:
     crucible: CrucibleConnection | None = None
     only_new: bool = False
     limit: int | None = None
+    image: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def flow(self) -> Flow[Any, Any]:
@@ -74,18 +78,20 @@ class Deployed:
     created: bool
 
 
-def deploy(requests: Sequence[Request], pool: str) -> list[Deployed]:
-    """Each pipeline has just one deployment, with the schedule and trigger that it declares now, and no other.
+def deploy(requests: Sequence[Request], pool: str, *, reset: bool = False) -> list[Deployed]:
+    """Each pipeline has just one deployment, with the schedule and trigger that it declares now.
 
-    Whether a deployment is paused stays as it was. InputError, before anything is changed, if there is no such pool or
-    block, or a schedule that makes no sense.
+    What an operator has set stays as it is, unless `reset`: pauses, job variables, limits, tags, parameters and
+    schedules of their own. InputError, before anything is changed, if there is no such pool or block, a schedule that
+    makes no sense, or a declaration that runs in the pool would not find.
     """
     _require_unique(requests)
     _require_schedules(requests)
     with reaching_prefect("deploy", AGAIN), get_client(sync_client=True) as client:
-        _require_pool(client, pool)
+        kind = _pool_type(client, pool)
         _require_blocks(client, requests)
-        return [_deployed(client, request, pool) for request in requests]
+        _require_found_there(requests, pool, kind)
+        return [_deployed(client, request, pool, reset) for request in requests]
 
 
 def remove(pipelines: Sequence[str]) -> dict[str, list[str]]:
@@ -102,14 +108,16 @@ def serve_pipelines(requests: Sequence[Request]) -> None:
         serve(*(_deployment(request, paused=False) for request in requests))
 
 
-def _deployed(client: SyncPrefectClient, request: Request, pool: str) -> Deployed:
+def _deployed(client: SyncPrefectClient, request: Request, pool: str, reset: bool) -> Deployed:
     existing = _find(client, request.flow.name, request.spec.pipeline)
     deployment = _deployment(request)
+    if existing is not None and not reset:
+        _keep_settings(deployment, existing, pool)
     try:
-        made = str(deployment.apply(work_pool_name=pool))
+        made = str(deployment.apply(work_pool_name=pool, image=request.image))
     except DeploymentApplyError as error:
         raise RunError(f"deploy pipeline {request.spec.pipeline}: {error}") from error
-    _drop_other_schedules(client, request)
+    _drop_schedules(client, request, reset)
     for other in FLOWS:
         if other is not request.flow:
             _removed(client, other.name, request.spec.pipeline)
@@ -137,7 +145,44 @@ def _deployment(request: Request, *, paused: bool | None = None) -> RunnerDeploy
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     assert isinstance(deployment, RunnerDeployment)
+    _show_parameters(deployment, request)
     return deployment
+
+
+def _show_parameters(deployment: RunnerDeployment, request: Request) -> None:
+    """The form of a run has a field for each parameter of a step, with its type and what is declared for it."""
+    if request.only_new or not request.parameters:
+        return
+    schema = deployment._parameter_openapi_schema
+    fields = dict(request.parameters)
+    overrides = {
+        "title": "overrides",
+        "description": "Parameters for this run; what is left empty is as declared.",
+        "type": "object",
+        "position": schema.properties["overrides"].get("position", 2),
+        "properties": fields,
+        "additionalProperties": False,
+    }
+    deployment._parameter_openapi_schema = schema.model_copy(
+        update={"properties": {**schema.properties, "overrides": overrides}}
+    )
+
+
+def _keep_settings(deployment: RunnerDeployment, existing: DeploymentResponse, pool: str) -> None:
+    """The deployment has what somebody set at the one that is there, beside what is declared now."""
+    deployment.paused = existing.paused
+    deployment.parameters = {**existing.parameters, **deployment.parameters}
+    others = [tag for tag in existing.tags if not tag.startswith("project:")]
+    deployment.tags = list(dict.fromkeys([*(deployment.tags or ()), *others]))
+    deployment.job_variables = {**existing.job_variables, **(deployment.job_variables or {})}
+    if existing.work_pool_name == pool:
+        deployment.work_queue_name = existing.work_queue_name
+    if deployment.concurrency_limit is None and existing.global_concurrency_limit is not None:
+        deployment.concurrency_limit = existing.global_concurrency_limit.limit
+        deployment.concurrency_options = existing.concurrency_options
+    active = {schedule.slug: schedule.active for schedule in existing.schedules}
+    for schedule in deployment.schedules or ():
+        schedule.active = active.get(schedule.slug, schedule.active)
 
 
 def _schedule(declared: Schedule) -> PrefectSchedule:
@@ -174,13 +219,13 @@ def _in_words(spec: PipelineSpec) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _drop_other_schedules(client: SyncPrefectClient, request: Request) -> None:
-    """A schedule that is no longer declared is gone."""
+def _drop_schedules(client: SyncPrefectClient, request: Request, reset: bool) -> None:
+    """A schedule that is no longer declared is gone; with `reset`, those that somebody added are too."""
     existing = _find(client, request.flow.name, request.spec.pipeline)
     if existing is None:
         return
     for schedule in existing.schedules:
-        if schedule.slug != SLUG or request.spec.schedule is None:
+        if (reset and schedule.slug != SLUG) or (schedule.slug == SLUG and request.spec.schedule is None):
             client.delete_deployment_schedule(existing.id, schedule.id)
 
 
@@ -200,9 +245,24 @@ def _find(client: SyncPrefectClient, flow: str, name: str) -> DeploymentResponse
         return None
 
 
-def _require_pool(client: SyncPrefectClient, pool: str) -> None:
+def _require_found_there(requests: Sequence[Request], pool: str, kind: str) -> None:
+    """Runs in containers find the declaration: it is in a package that their image has."""
+    if kind == "process":
+        if any(request.image for request in requests):
+            raise InputError(f"the work pool {pool!r} starts processes and takes no --image; its workers' code is used")
+        return
+    for request in requests:
+        if not request.location.startswith(PACKAGE):
+            raise InputError(
+                f"{request.location} is a file of this machine, which runs in the work pool {pool!r} (of type {kind}) "
+                "do not have; nothing was deployed. Put the declaration into a package that the image has, and name it "
+                f"{PACKAGE}NAME/PATH: crucible-lineage deploy --image IMAGE {PACKAGE}NAME/PATH"
+            )
+
+
+def _pool_type(client: SyncPrefectClient, pool: str) -> str:
     try:
-        client.read_work_pool(pool)
+        return client.read_work_pool(pool).type
     except ObjectNotFound:
         make = f"prefect work-pool create {pool} --type process"
         raise InputError(f"this Prefect server has no work pool {pool!r}; make one: {make}") from None
@@ -237,6 +297,6 @@ def _require_schedules(requests: Sequence[Request]) -> None:
                 construct_schedule(declared.interval, None, declared.cron, declared.rrule, declared.timezone)
         except ValueError as error:  # also pydantic's
             reasons = [one["msg"] for one in error.errors()] if isinstance(error, ValidationError) else [str(error)]
-            faults.append(Finding(f"schedule: {'; '.join(reasons).replace('Value error, ', '')}", str(spec.path)))
+            faults.append(Fault(f"schedule: {'; '.join(reasons).replace('Value error, ', '')}", str(spec.path)))
     if faults:
         raise InputError("", faults)

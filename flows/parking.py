@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from crucible_lineage.errors import (
     ChecksumError,
     FileChangedError,
     ForbiddenError,
     StepError,
+    StoppedError,
     UnauthorizedError,
 )
-from crucible_lineage.pipeline.job.order import StepOrder
-from crucible_lineage.pipeline.run.materialized import Materialized
-from crucible_lineage.pipeline.run.scheduler import Engine, Running
-from crucible_lineage.provenance.recipe import derived_mfid, step_recipe
+from crucible_lineage.pipeline.engines.engine import Engine, Running
+from crucible_lineage.pipeline.job.job import Job
+from crucible_lineage.pipeline.job.materialize import Materialized
 from crucible_lineage.tasks.retries import TRANSIENT
 from crucible_lineage.watch.state import Failure, Logbook
 
 __all__ = ["Parking"]
 
 # What is not the dataset's fault is not counted against it.
-NOT_COUNTED = (*TRANSIENT, UnauthorizedError, ForbiddenError, ChecksumError, FileChangedError)
+NOT_COUNTED = (*TRANSIENT, UnauthorizedError, ForbiddenError, ChecksumError, FileChangedError, StoppedError)
 
 
 class Parking:
@@ -44,42 +43,44 @@ class Parking:
         self.failed: dict[str, str] = {}
         self._known = logbook.failures()
         self._ever = {(failure.project, failure.pipeline, failure.step) for failure in self._known.values()}
-        self._orders: dict[int, tuple[Running, StepOrder, str]] = {}
+        self._jobs: dict[int, tuple[Running, Job]] = {}
         self._lock = threading.Lock()
 
-    def start(self, order: StepOrder) -> Running:
+    def start(self, job: Job) -> Running:
         """The step has been started, unless it is parked: then it has ended at once."""
-        mfid = _planned_id(order)
-        known = self._known.get(mfid)
+        known = self._known.get(job.outputs[0].mfid)
         if known is not None and known.failures >= self.most:
-            self.parked[order.name] = known
+            self.parked[job.name] = known
             return _Parked(known)
-        running = self.engine.start(order)
+        running = self.engine.start(job)
         with self._lock:
-            self._orders[id(running)] = (running, order, mfid)  # with `running`, so that its id stays its own
+            self._jobs[id(running)] = (running, job)  # with `running`, so that its id stays its own
         return running
 
-    def result(self, running: Any) -> Materialized:
+    def result(self, running: object) -> Materialized:
         """The outcome of the step; raises what it raised, and counts it."""
         if isinstance(running, _Parked):
             raise StepError(f"parked after {running.failure.failures} failures: {running.failure.error}")
         with self._lock:
-            _, order, mfid = self._orders.pop(id(running))
+            _, job = self._jobs.pop(id(running))
         try:
             made = self.engine.result(running)
         except Exception as error:
-            self.failed[order.name] = str(error) or type(error).__name__
+            self.failed[job.name] = str(error) or type(error).__name__
             if not isinstance(error, NOT_COUNTED):
-                self._note(order, mfid, self.failed[order.name])
+                self._note(job, self.failed[job.name])
             raise
-        step = (order.pipeline.spec.project, order.pipeline.name, order.name)
+        step = (job.project, _pipeline(job), job.name)
         if step in self._ever:
             self.logbook.succeeded(*step)
         return made
 
-    def _note(self, order: StepOrder, mfid: str, error: str) -> None:
-        spec = order.pipeline.spec
-        failure = Failure(mfid, spec.project, spec.pipeline, order.name, order.instance.subject, error)
+    def stop(self, run_id: str) -> bool:
+        """As its engine stops."""
+        return self.engine.stop(run_id)
+
+    def _note(self, job: Job, error: str) -> None:
+        failure = Failure(job.outputs[0].mfid, job.project, _pipeline(job), job.name, job.subject, error)
         self.logbook.note_failure(failure, self.most)
 
 
@@ -89,13 +90,9 @@ class _Parked:
     def __init__(self, failure: Failure) -> None:
         self.failure = failure
 
-    def add_done_callback(self, callback: Callable[[Any], None], /) -> None:
+    def add_done_callback(self, callback: Callable[[object], None], /) -> None:
         callback(self)
 
 
-def _planned_id(order: StepOrder) -> str:
-    """The id of the first output of the step."""
-    instance = order.instance
-    code, params = instance.inspection.code, instance.inspection.params
-    output = instance.inspection.outputs[0]
-    return derived_mfid(step_recipe(order.pipeline.spec.project, code, output, params, order.used, order.attempt))
+def _pipeline(job: Job) -> str:
+    return (job.pipeline or {}).get("name", "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -14,25 +16,29 @@ from prefect import Task, flow
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner
 
 from crucible_lineage.flows.artifacts import leave_artifacts
 from crucible_lineage.flows.runners import THREADS, requesting, task_runner
-from crucible_lineage.pipeline.bind.model import bind_file
-from crucible_lineage.pipeline.job.job_json import order_to_json
-from crucible_lineage.pipeline.job.order import StepOrder
-from crucible_lineage.pipeline.plan.raw import existing_dataset
-from crucible_lineage.pipeline.run.materialized import Materialized
-from crucible_lineage.pipeline.run.result import Listener, RunResult, StepEvent
-from crucible_lineage.pipeline.run.scheduler import Choice, Running
-from crucible_lineage.pipeline.run.scheduler import run_pipeline as run_bound
+from crucible_lineage.flows.stopped import telling_what_was_made
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.engine import Running
+from crucible_lineage.pipeline.engines.slurm import cancel_jobs
+from crucible_lineage.pipeline.job.job import Job
+from crucible_lineage.pipeline.job.job_json import job_to_json, made_from_json
+from crucible_lineage.pipeline.job.materialize import Materialized
+from crucible_lineage.pipeline.job.news import Reader, hearing_news
+from crucible_lineage.pipeline.processes.supervised import stop_run
+from crucible_lineage.pipeline.run.result import PASSING, Listener, RunResult, StepEvent
+from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
+from crucible_lineage.pipeline.run.stopping import Stop
 from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.events import tell_failed, tell_reused
 from crucible_lineage.tasks.materialization import materialize
-from crucible_lineage.tasks.retries import is_transient
+from crucible_lineage.tasks.retries import is_transient, is_worth_another
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 
 __all__ = ["Observer", "observing", "run_pipeline"]
@@ -40,9 +46,10 @@ __all__ = ["Observer", "observing", "run_pipeline"]
 
 @dataclass
 class Observer:
-    """Hears of every step, and holds the result when the flow has ended."""
+    """Hears of every step, and holds the result when the flow has ended; `stop` may end it before."""
 
     listener: Listener
+    stop: Stop | None = None
     result: RunResult | None = None
 
 
@@ -50,9 +57,9 @@ _observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
 
 
 @contextmanager
-def observing(listener: Listener) -> Iterator[Observer]:
-    """Flows that run in this block tell `listener` of their steps."""
-    observer = Observer(listener)
+def observing(listener: Listener, stop: Stop | None = None) -> Iterator[Observer]:
+    """Flows that run in this block tell `listener` of their steps, and end when `stop` is asked for."""
+    observer = Observer(listener, stop)
     token = _observer.set(observer)
     try:
         yield observer
@@ -66,8 +73,11 @@ def _current_observer() -> Observer | None:
 
 
 def _run_name() -> str:
-    """The run is called like the pipeline's file."""
-    return Path(flow_run.parameters["pipeline"]).stem
+    """The run is called like the pipeline's file, with the parameters that it was given and what it is to make."""
+    given: dict[str, Any] = flow_run.parameters
+    told = [f"{name}={value}" for name, value in (given.get("overrides") or {}).items()]
+    variant = f" [{', '.join(told)}]" if told else ""
+    return f"{Path(given['pipeline']).stem}{variant}"[:200]
 
 
 @flow(name="run-pipeline", flow_run_name=_run_name, persist_result=False, task_runner=THREADS)
@@ -94,13 +104,16 @@ def run_pipeline(
     observer = _current_observer()
 
     def listen(event: StepEvent) -> None:
-        logger.info("%s: %s %s", event.step, event.outcome, event.detail)
+        if event.outcome not in PASSING:
+            logger.info("%s: %s %s", event.step or bound.name, event.outcome, event.detail)
         tell_failed(bound.name, bound.spec.project, event)
         if observer:
             observer.listener(event)
 
-    with PrefectEngine(session, crucible, runner or bound.spec.runner) as engine:
-        result = run_bound(bound, session, lambda: engine, listen, choice)
+    declared = runner or bound.spec.runner
+    with telling_what_was_made(bound.name, listen) as heard, PrefectEngine(session, crucible, declared) as engine:
+        stop = observer.stop if observer else None
+        result = plan_and_run(bound, session, lambda: engine, heard, choice, stop)
     tell_reused(result)
     for step, note in result.notes.items():
         logger.warning("%s: %s", step, note)
@@ -108,6 +121,8 @@ def run_pipeline(
         observer.result = result
     if result.datasets:
         leave_artifacts(result, session)
+    if result.stopped:
+        return Cancelled(message=f"pipeline {bound.name}: the run was stopped")
     if not result.ok:
         reasons = "; ".join(f"{step}: {error}" for step, error in result.errors.items())
         return Failed(message=f"pipeline {bound.name}: {reasons}")
@@ -118,7 +133,7 @@ def run_pipeline(
 def _task(tags: tuple[str, ...], retries: int) -> Task[..., Any]:
     """The task for steps that declare these; making one costs as much as submitting it."""
     options: dict[str, Any] = {"tags": tags} if tags else {}
-    options["retry_condition_fn"] = None if retries else is_transient
+    options["retry_condition_fn"] = is_worth_another if retries else is_transient
     if retries:
         options["retries"] = retries
     return materialize.with_options(**options)
@@ -138,29 +153,54 @@ class PrefectEngine:
         self._declared = runner
         self._stack = ExitStack()
         self._runner: TaskRunner[Any] | None = None
+        self._news: Reader | None = None
+        self._made: dict[str, Any] = {}  # the task runs that gave these datasets, for the arrows in Prefect's picture
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *failure: Any) -> None:
+    def __exit__(self, *failure: object) -> None:
         self._stack.close()
 
-    def start(self, order: StepOrder) -> Running:
+    def start(self, job: Job) -> Running:
         """The step has been submitted, with the tags and resources that it declares."""
         if self._declared and self._runner is None:  # a run in which all is fresh starts none
             self._runner = self._stack.enter_context(task_runner(self._declared))
-        spec = order.instance.step.spec
+            if self._declared.type != "threads":
+                hearing = hearing_news(self.session.settings.data, job.run_id)
+                self._news = self._stack.enter_context(hearing)
+        spec = job.spec
         task = _task(spec.tags, spec.retries)
-        parameters: dict[str, Any] = {"step": order.name, "order": order_to_json(order), "crucible": self.connection}
-        with requesting(self._runner, spec.resources):
-            made: Running = (
-                self._runner.submit(task, parameters=parameters) if self._runner else task.submit(**parameters)
+        sent = json.dumps(job_to_json(job))
+        parameters: dict[str, Any] = {"step": job.name, "job": sent, "crucible": self.connection}
+        if self._declared and self._declared.type == "slurm":
+            parameters["slurm"] = dict(self._declared.options)
+        parents = list({id(one): one for part in job.used if (one := self._made.get(part.dataset.mfid))}.values())
+        with requesting(self._runner, spec.amounts):
+            made: Any = (
+                self._runner.submit(task, parameters=parameters, wait_for=parents)
+                if self._runner
+                else task.submit(**parameters, wait_for=parents)
             )
-        return made
+        return made  # type: ignore[no-any-return]
+
+    def stop(self, run_id: str) -> bool:
+        """Processes of steps are being ended. False if they run elsewhere, where they end with the runner."""
+        stop_run(run_id)
+        if self._declared is None or self._declared.type == "threads":
+            return True
+        if self._declared.type == "slurm":
+            cancel_jobs(run_id)
+            return True
+        for child in multiprocessing.active_children():  # else the pool waits for them
+            child.terminate()
+        return False
 
     def result(self, running: Any) -> Materialized:
         """The outcome of the task."""
         running.wait()
+        if self._news:  # what the step has told comes before its end
+            self._news.look()
         made = running.result()
-        outputs = {name: existing_dataset(mfid, self.session) for name, mfid in made["outputs"].items()}
-        return Materialized(outputs, made["executed"], made["note"])
+        self._made |= dict.fromkeys(made["outputs"].values(), running)
+        return made_from_json(made, self.session)

@@ -24,9 +24,11 @@ from crucible_lineage.flows.artifacts import leave_artifacts
 from crucible_lineage.flows.parking import Parking
 from crucible_lineage.flows.pipelines import PrefectEngine
 from crucible_lineage.flows.runners import THREADS
-from crucible_lineage.pipeline.bind.model import BoundPipeline, bind_file
-from crucible_lineage.pipeline.run.result import EXECUTED, REUSED, RunResult, StepEvent
-from crucible_lineage.pipeline.run.scheduler import run_pipeline
+from crucible_lineage.flows.stopped import telling_what_was_made
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.run.result import EXECUTED, PASSING, REUSED, RunResult, StepEvent
+from crucible_lineage.pipeline.run.scheduler import plan_and_run
 from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.events import tell_failed, tell_reused
@@ -111,14 +113,15 @@ class _Processing:
         logger = get_run_logger()
 
         def listen(event: StepEvent) -> None:
-            if event.outcome != REUSED and event.step not in self.parking.parked:
+            if event.outcome not in (REUSED, *PASSING) and event.step not in self.parking.parked:
                 logger.info("%s: %s %s", event.step, event.outcome, event.detail)
             if event.step in self.parking.failed:
                 tell_failed(bound.name, bound.spec.project, event)
 
-        with PrefectEngine(self.session, self.crucible, bound.spec.runner) as engine:
+        engine = PrefectEngine(self.session, self.crucible, bound.spec.runner)
+        with telling_what_was_made(bound.name, listen) as heard, engine:
             self.parking = Parking(engine, self.logbook, self.most)
-            result = run_pipeline(bound, self.session, lambda: self.parking, listen)
+            result = plan_and_run(bound, self.session, lambda: self.parking, heard)
         tell_reused(result)
         made = {name: outputs for name, outputs in result.datasets.items() if result.outcomes[name] == EXECUTED}
         if made:
@@ -128,16 +131,16 @@ class _Processing:
     def state(self, result: RunResult) -> State[Any]:
         """What the flow run ends with."""
         counts = Counter(result.outcomes.values())
-        told = [f"{counts[EXECUTED]} executed", f"{counts[REUSED]} reused"]
+        counted = [f"{counts[EXECUTED]} executed", f"{counts[REUSED]} reused"]
         if parked := self.parking.parked:
-            told.append(f"{len(parked)} parked (see crucible-lineage status)")
+            counted.append(f"{len(parked)} parked (see crucible-lineage status)")
         if failed := self.parking.failed:
-            told.append(f"{len(failed)} failed")
+            counted.append(f"{len(failed)} failed")
         touched = {*failed, *parked}
         waiting = [name for name in result.errors if name not in touched and result.outcomes[name] != "skipped"]
         if waiting:
-            told.append(f"{len(waiting)} not ready ({waiting[0]}: {result.errors[waiting[0]]})")
-        message = f"pipeline {result.pipeline}: {', '.join(told)}"
+            counted.append(f"{len(waiting)} not ready ({waiting[0]}: {result.errors[waiting[0]]})")
+        message = f"pipeline {result.pipeline}: {', '.join(counted)}"
         if failed:
             reasons = "; ".join(f"{name}: {error}" for name, error in list(failed.items())[:10])
             return Failed(message=f"{message}: {reasons}")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import httpx
 from prefect.settings import PREFECT_API_URL
 
-from crucible_lineage.errors import RunError
+from crucible_lineage.errors import PrefectAwayError, RunError
 
 __all__ = ["reaching_prefect"]
 
@@ -17,11 +17,15 @@ UNREACHED = "Failed to reach API"  # begins what Prefect says, as a plain Runtim
 
 @contextmanager
 def reaching_prefect(what: str, way_out: str) -> Iterator[None]:
-    """`what` is done in this block by asking Prefect. RunError, with the way out, if it is away or refuses."""
+    """`what` is done in this block by asking Prefect.
+
+    RunError, with the way out, if it refuses; PrefectAwayError if it is away.
+    """
     try:
         yield
     except (httpx.HTTPError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not str(error).startswith(UNREACHED):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunError(f"could not {what}: Prefect at {PREFECT_API_URL.value()}: {reason}\n{way_out}") from error
+        kind = RunError if isinstance(error, httpx.HTTPStatusError) else PrefectAwayError
+        raise kind(f"could not {what}: Prefect at {PREFECT_API_URL.value()}: {reason}\n{way_out}") from error

@@ -14,9 +14,10 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.flows.artifacts import leave_artifacts
 from crucible_lineage.flows.pipelines import PrefectEngine
 from crucible_lineage.flows.runners import THREADS
+from crucible_lineage.flows.stopped import telling_what_was_made
 from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
-from crucible_lineage.pipeline.run.result import STARTED, StepEvent
+from crucible_lineage.pipeline.run.result import PASSING, StepEvent
 from crucible_lineage.pipeline.run.scheduler import run_planned
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
@@ -51,11 +52,12 @@ def rerun(
         logger.warning("%s is left out: %s", dataset, reason)
 
     def listen(event: StepEvent) -> None:
-        if event.outcome != STARTED:
+        if event.outcome not in PASSING:
             logger.info("%s: %s %s", event.step, event.outcome, event.detail)
 
-    with PrefectEngine(session, crucible, runner or _declared_runner(found.pipeline.name, session)) as engine:
-        result = run_planned(found.pipeline, found.planned, session, lambda: engine, listen, found.choice)
+    engine = PrefectEngine(session, crucible, runner or _declared_runner(found.pipeline.name, session))
+    with telling_what_was_made(found.pipeline.name, listen) as heard, engine:
+        result = run_planned(found.pipeline, found.planned, session, lambda: engine, heard, found.choice)
     if result.datasets:
         leave_artifacts(result, session)
     if not result.ok:

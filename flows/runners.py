@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
@@ -18,6 +20,8 @@ __all__ = ["THREADS", "requesting", "task_runner"]
 # each step, however many are ready: then two machines would begin all of them at once, and make each twice.
 THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=min(8, (os.cpu_count() or 1) + 2))
 
+JOBS = 64  # chosen: of Slurm at once, if the declaration does not say
+
 # A cluster's library takes a second or two to import, and is there only with its extra.
 
 
@@ -25,6 +29,8 @@ def task_runner(declared: Runner) -> TaskRunner[Any]:
     """The runner, not yet started. InputError if its package is not installed."""
     if declared.type == "threads":
         return ThreadPoolTaskRunner(max_workers=declared.workers) if declared.workers else THREADS.duplicate()
+    if declared.type == "slurm":  # its threads wait for jobs
+        return ThreadPoolTaskRunner(max_workers=declared.workers or JOBS)
     if declared.type == "processes":
         return ProcessPoolTaskRunner(max_workers=declared.workers)
     try:
@@ -50,11 +56,40 @@ def requesting(runner: TaskRunner[Any] | None, resources: Mapping[str, float]) -
 def _dask(declared: Runner) -> TaskRunner[Any]:
     from prefect_dask.task_runners import DaskTaskRunner
 
+    _quiet_dask()
     if declared.address:
         return DaskTaskRunner(address=declared.address)
+    if declared.cluster:
+        options = {"dashboard_address": "127.0.0.1:0", **declared.options}  # Dask's own would be open to the network
+        scale: dict[str, Any] = (
+            {"adapt_kwargs": {"minimum": 1, "maximum": declared.workers}} if declared.workers else {}
+        )
+        return DaskTaskRunner(cluster_class=_cluster_class(declared.cluster), cluster_kwargs=options, **scale)
     # Without Dask's dashboard, which would open a port for everybody on the network.
     cluster = {"threads_per_worker": 1, "processes": True, "dashboard_address": None}
     return DaskTaskRunner(cluster_kwargs={**cluster, **({"n_workers": declared.workers} if declared.workers else {})})
+
+
+def _quiet_dask() -> None:
+    """Dask logs each connection, and with a traceback each that ends when a run is stopped: that is its own matter.
+
+    Who sets Dask's logging otherwise than it is by default has that.
+    """
+    import dask.config
+
+    if not dask.config.get("logging", None):
+        logging.getLogger("distributed").setLevel(logging.WARNING)
+
+
+def _cluster_class(name: str) -> Any:
+    module, _, kind = name.rpartition(".")
+    try:
+        found = getattr(import_module(module), kind, None)
+    except ModuleNotFoundError as error:
+        raise InputError(f"the cluster {name} needs the package {error.name}, which is not here") from error
+    if found is None:
+        raise InputError(f"the package {module} has no cluster {kind}")
+    return found
 
 
 def _ray(declared: Runner) -> TaskRunner[Any]:

@@ -13,10 +13,10 @@ from crucible_lineage.errors import RunError
 from crucible_lineage.tasks.events import dataset_resource_id
 from crucible_lineage.watch.changes import News
 
-__all__ = ["as_event", "tell"]
+__all__ = ["as_event", "emit_events"]
 
 
-def tell(news: Sequence[News]) -> None:
+def emit_events(news: Sequence[News]) -> None:
     """Prefect has received an event for each of the news. RunError if it cannot be reached."""
     if not news:
         return

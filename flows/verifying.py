@@ -22,7 +22,7 @@ MOST_ROWS = 500
 
 @flow(name="verify-project", flow_run_name="verify {project}", persist_result=False)
 def verify_project(project: str, read_bytes: bool = False, crucible: CrucibleConnection | None = None) -> State[Any]:
-    """Completed if nothing was found; Failed with the findings, and a table of them, if something is not as recorded.
+    """Completed if no error was found, else Failed with the findings; a table has them, the worst first.
 
     Changes nothing in Crucible.
 
@@ -36,13 +36,14 @@ def verify_project(project: str, read_bytes: bool = False, crucible: CrucibleCon
     logger.info(session.settings.describe())
     found = verify(session, project, read_bytes=read_bytes)
     looked_at = f"{found.datasets} datasets ({found.records} with a record), {found.files} files"
-    if not found.findings:
-        return Completed(message=f"project {project}: no findings in {looked_at}", data=found.to_json())
+    message = f"project {project}: {len(found.findings) or 'no'} findings in {looked_at}"
+    if found.findings:
+        _leave_table(project, found)
+    if found.ok:
+        return Completed(message=message, data=found.to_json())
     for finding in found.findings[:MOST_ROWS]:
         logger.error("%s: %s", finding.check, plain(finding.message))
-    _leave_table(project, found)
-    first = plain(found.findings[0].message)
-    return Failed(message=f"project {project}: {len(found.findings)} findings in {looked_at}; the first: {first}")
+    return Failed(message=f"{message}; the first: {plain(found.findings[0].message)}")
 
 
 def _leave_table(project: str, found: Verification) -> None:

@@ -6,3 +6,4 @@ lock="uv pip compile --universal --python-version 3.11 --generate-hashes --no-em
 $lock pyproject.toml requirements/build.in --extra demo --extra gcp --extra test --extra lint -o requirements/test.txt "$@"
 $lock pyproject.toml requirements/build.in --extra demo -c requirements/test.txt -o requirements/demo.txt "$@"
 $lock requirements/validators.in -o requirements/validators.txt "$@"
+$lock requirements/docs.in -c requirements/test.txt -o requirements/docs.txt "$@"

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from prefect.blocks.abstract import CredentialsBlock
 from pydantic import Field, HttpUrl, SecretStr, field_validator
 
+from crucible_lineage.settings import api_address
+
 if TYPE_CHECKING:  # Prefect imports this module at every start of a server or worker
     from crucible_lineage.client import CrucibleClient
 
@@ -29,7 +31,9 @@ class CrucibleCredentials(CredentialsBlock):  # type: ignore[misc, unused-ignore
     _description = "Address and API key of a Crucible service (Molecular Foundry data platform)."
     _documentation_url = HttpUrl("https://crucible.lbl.gov")
 
-    url: str = Field(title="URL", description="Address of the API, as in https://crucible.lbl.gov/api/v1.")
+    url: str = Field(
+        title="URL", description="Address of the API, as in https://crucible.lbl.gov/api/v3; /api/v3 may be left out."
+    )
     api_key: SecretStr = Field(title="API key", description="Whose it is, the results are registered by.")
     connect_timeout_s: float = Field(default=5.0, gt=0, title="Connect timeout (s)")
     read_timeout_s: float = Field(
@@ -44,7 +48,7 @@ class CrucibleCredentials(CredentialsBlock):  # type: ignore[misc, unused-ignore
     def _http(cls, value: str) -> str:
         if not value.startswith(("http://", "https://")):
             raise ValueError("the address of Crucible starts with http:// or https://")
-        return value.rstrip("/")
+        return api_address(value)
 
     def get_client(self, state_folder: Path | None = None) -> CrucibleClient:
         """A client of the service. With a `state_folder`, uploads that were cut short are continued."""

@@ -6,18 +6,18 @@ server keeps events for a week and has no view of assets; Prefect Cloud draws th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prefect.assets import Asset, AssetProperties
 from prefect.context import AssetContext
 from prefect.events import emit_event
 
-from crucible_lineage.pipeline.job.job import StepJob
+from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.run.result import FAILED, REUSED, RunResult, StepEvent
 from crucible_lineage.refs import DatasetRef
 
-__all__ = ["dataset_resource_id", "tell_failed", "tell_materialized", "tell_reused"]
+__all__ = ["dataset_resource_id", "tell_asset", "tell_failed", "tell_materialized", "tell_reused"]
 
 MOST_RELATED = 50  # an event may name a hundred other things; Prefect adds some of its own
 
@@ -27,7 +27,7 @@ def dataset_resource_id(mfid: str) -> str:
     return f"crucible.dataset.{mfid}"
 
 
-def tell_materialized(job: StepJob, outputs: Mapping[str, DatasetRef]) -> None:
+def tell_materialized(job: Job, outputs: Mapping[str, DatasetRef]) -> None:
     """Events say that a step was made and which datasets it gave, each an asset that comes from its parents."""
     parents = list(dict.fromkeys(part.dataset.mfid for part in job.used))[:MOST_RELATED]
     pipeline = (job.pipeline or {}).get("name", "")
@@ -40,16 +40,22 @@ def tell_materialized(job: StepJob, outputs: Mapping[str, DatasetRef]) -> None:
         ],
     )
     for output, dataset in outputs.items():
-        asset = Asset(key=_asset_key(dataset.mfid), properties=AssetProperties(name=dataset.name[:200]))
-        emit_event(
-            "prefect.asset.materialization.succeeded",
-            resource=AssetContext.asset_as_resource(asset),
-            related=[
-                *(AssetContext.asset_as_related(Asset(key=_asset_key(parent))) for parent in parents),
-                AssetContext.related_materialized_by("crucible-lineage"),
-            ],
-            payload={"project": job.project, "pipeline": pipeline, "step": job.name, "output": output},
-        )
+        told = {"project": job.project, "pipeline": pipeline, "step": job.name, "output": output}
+        tell_asset(dataset, parents, told)
+
+
+def tell_asset(dataset: DatasetRef, parents: Sequence[str], told: Mapping[str, str]) -> None:
+    """An event says that a dataset was made, as an asset that comes from its parents."""
+    asset = Asset(key=_asset_key(dataset.mfid), properties=AssetProperties(name=dataset.name[:200]))
+    emit_event(
+        "prefect.asset.materialization.succeeded",
+        resource=AssetContext.asset_as_resource(asset),
+        related=[
+            *(AssetContext.asset_as_related(Asset(key=_asset_key(parent))) for parent in parents[:MOST_RELATED]),
+            AssetContext.related_materialized_by("crucible-lineage"),
+        ],
+        payload=dict(told),
+    )
 
 
 def tell_failed(pipeline: str, project: str, event: StepEvent) -> None:

@@ -63,14 +63,14 @@ class GcsFiles:
     def find(self, url: str, generation: str | None) -> RemoteFile | None:
         """The object at this address, now or in that generation; None if there is none."""
         bucket, name = self._parts(url)
-        with _told(f"look for {url}"):
+        with _errors_of_bucket(f"look for {url}"):
             blob = self._client.bucket(bucket).get_blob(name, generation=int(generation) if generation else None)
         return _remote(url, blob) if blob else None
 
     def list(self, start: str) -> Iterator[RemoteFile]:
         """All objects whose address begins like this, a thousand a call."""
         bucket, prefix = self._parts(start)
-        with _told(f"list {start}*"):
+        with _errors_of_bucket(f"list {start}*"):
             for blob in self._client.list_blobs(bucket, prefix=prefix, fields=FIELDS):
                 yield _remote(f"gs://{bucket}/{blob.name}", blob)
 
@@ -78,7 +78,7 @@ class GcsFiles:
         """The bytes of that generation, as they are stored; a broken connection is taken up where it broke."""
         bucket, name = self._parts(file.url)
         blob = self._client.bucket(bucket).blob(name, generation=int(file.generation))
-        with _told(f"download {file.address}"):
+        with _errors_of_bucket(f"download {file.address}"):
             blob.download_to_file(_Stream(write), raw_download=True, checksum=None)  # the caller checks
 
     def put(self, path: Path, url: str, checksums: FileChecksums) -> RemoteFile:
@@ -86,7 +86,7 @@ class GcsFiles:
         bucket, name = self._parts(url)
         blob = self._client.bucket(bucket).blob(name)
         blob.metadata = {"sha256": checksums.sha256}
-        with _told(f"upload {url}"):
+        with _errors_of_bucket(f"upload {url}"):
             try:
                 blob.upload_from_filename(path, if_generation_match=0, checksum="crc32c")
             except PreconditionFailed as error:  # it is there: from an earlier try, or something else
@@ -121,7 +121,7 @@ def _remote(url: str, blob: Any) -> RemoteFile:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def _errors_of_bucket(what: str) -> Iterator[None]:
     """Errors of Google's libraries become ours. They have been retried for two minutes where that may help."""
     try:
         yield

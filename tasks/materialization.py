@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
 from prefect.runtime import flow_run, task_run
 
-from crucible_lineage.pipeline.job.job_json import job_from_json
+from crucible_lineage.pipeline.engines.slurm import materialize_on_slurm
+from crucible_lineage.pipeline.job.job_json import job_from_json, made_to_json
 from crucible_lineage.pipeline.job.materialize import materialize_step
+from crucible_lineage.pipeline.processes.parent import end_with_parent
 from crucible_lineage.tasks.events import tell_materialized
 from crucible_lineage.tasks.retries import is_transient
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
@@ -26,22 +30,28 @@ __all__ = ["materialize"]
 )
 def materialize(
     step: str,  # noqa: ARG001 (the name that Prefect shows)
-    order: dict[str, Any],
+    job: str,
     crucible: CrucibleConnection,
+    slurm: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """`{"outputs": {name: MFID}, "executed": bool, "note": str}` of a step.
 
-    `order` holds names, ids and declared values only; `crucible_lineage.pipeline.job.order.order_to_json` makes it.
+    `job` is JSON of names, ids and declared values only; `crucible_lineage.pipeline.job.job_json.job_to_json` makes it.
+    It is text, since Prefect draws an arrow to a task from whatever gave a value that is the very object of one in its
+    arguments: and Python has but one empty text. With `slurm` it is made by a batch job with these options of sbatch.
     """
+    end_with_parent()
     session = session_for(crucible)
     run = {
         "engine": "prefect",
         "flow_run_id": str(flow_run.get_id() or ""),
         "task_run_id": str(task_run.get_id() or ""),
     }
-    job = job_from_json(order, run, session)
-    made = materialize_step(job, session)
+    arrived = job_from_json(json.loads(job), run, session)
+    if slurm is None:
+        made = materialize_step(arrived, session, get_run_logger().info)
+    else:
+        made = materialize_on_slurm(arrived, session, slurm)
     if made.executed:
-        tell_materialized(job, made.outputs)
-    outputs = {name: dataset.mfid for name, dataset in made.outputs.items()}
-    return {"outputs": outputs, "executed": made.executed, "note": made.note}
+        tell_materialized(arrived, made.outputs)
+    return made_to_json(made)

@@ -7,14 +7,14 @@ from typing import Any
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from crucible_lineage.errors import RateLimitedError, ServerError, UnreachableError
+from crucible_lineage.errors import InputError, RateLimitedError, ServerError, StoppedError, UnreachableError
 
-__all__ = ["TRANSIENT", "is_transient"]
+__all__ = ["TRANSIENT", "is_transient", "is_worth_another"]
 
 TRANSIENT = (UnreachableError, RateLimitedError, ServerError)
 
 
-def is_transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 (Prefect's signature)
+def is_transient(task: Task[..., Any], run: TaskRun, state: State[object]) -> bool:  # noqa: ARG001 (Prefect's signature)
     """True if the failed call may succeed when it is made again."""
     try:
         state.result()
@@ -22,4 +22,15 @@ def is_transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
         return True
     except Exception:
         return False
+    return False
+
+
+def is_worth_another(task: Task[..., Any], run: TaskRun, state: State[object]) -> bool:  # noqa: ARG001 (likewise)
+    """True if a step that declares retries is to be tried again: unless it cannot succeed, or its run was stopped."""
+    try:
+        state.result()
+    except (InputError, StoppedError):
+        return False
+    except Exception:
+        return True
     return False

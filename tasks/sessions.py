@@ -1,8 +1,10 @@
-"""Which Crucible a task talks to. Only names cross task borders; keys are looked up where the task runs."""
+"""Which Crucible a task talks to: a connection, a block, or a block's name; and the one session for each of them."""
 
 from __future__ import annotations
 
 import atexit
+import hashlib
+import os
 import threading
 from pathlib import Path
 
@@ -15,9 +17,10 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, default_data_folder, resolve_settings
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 
-__all__ = ["CrucibleConnection", "session_for", "share_session"]
+__all__ = ["Crucible", "CrucibleConnection", "session_for", "share_session"]
 
 _lock = threading.Lock()
+_inherited: list[object] = []  # what a forked process must neither use nor close: its parent works with it
 _sessions: dict[tuple[Path, str | None, str | None], Session] = {}  # by data folder, address and block
 
 
@@ -46,12 +49,29 @@ class CrucibleConnection(BaseModel):
         return self.model_copy(update={"data": str(settings.data), "api_url": settings.api_url})
 
 
-def session_for(connection: CrucibleConnection | None = None) -> Session:
+def _forget() -> None:
+    """Connections and open databases do not cross to a forked process."""
+    _inherited.append(dict(_sessions))
+    _sessions.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+Crucible = CrucibleConnection | CrucibleCredentials | str
+"""What tasks take as `crucible`: a connection, a block, or a block's name."""
+
+
+def session_for(crucible: Crucible | None = None) -> Session:
     """This process's session for that Crucible; all tasks of the process share it, and it is closed at exit."""
-    connection = connection or CrucibleConnection()
+    if isinstance(crucible, CrucibleCredentials):
+        return _session_of_block(crucible, _data_folder(None))
+    if isinstance(crucible, str):
+        crucible = CrucibleConnection(block=crucible)
+    connection = crucible or CrucibleConnection()
     data = Path(connection.data).absolute() if connection.data else None
     if connection.block:
-        return _session_of_block(connection.block, data or default_data_folder().expanduser().absolute())
+        return _session_of_name(connection.block, _data_folder(data))
     if connection.api_url:
         with _lock:
             known = _sessions.get((data or resolve_settings().data, connection.api_url, None))
@@ -59,7 +79,7 @@ def session_for(connection: CrucibleConnection | None = None) -> Session:
             return known
     settings = resolve_settings(data=data, api_url=connection.api_url)
     with _lock:
-        return _kept(Session(settings), None)
+        return _shared(Session(settings), None)
 
 
 def share_session(session: Session) -> None:
@@ -80,7 +100,7 @@ class _BlockSession(Session):
         return self.credentials.get_client(self.settings.data / "uploads")
 
 
-def _session_of_block(name: str, data: Path) -> Session:
+def _session_of_name(name: str, data: Path) -> Session:
     with _lock:
         for (folder, _, block), session in _sessions.items():
             if (folder, block) == (data, name):
@@ -93,10 +113,23 @@ def _session_of_block(name: str, data: Path) -> Session:
                 "make one in its UI, or correct the name"
             ) from error
         assert isinstance(credentials, CrucibleCredentials)
-        return _kept(_BlockSession(data, name, credentials), name)
+        return _shared(_BlockSession(data, name, credentials), name)
 
 
-def _kept(session: Session, block: str | None) -> Session:
+def _session_of_block(credentials: CrucibleCredentials, data: Path) -> Session:
+    """Blocks of different keys have sessions of their own, whatever they are called."""
+    digest = hashlib.sha256(credentials.api_key.get_secret_value().encode()).hexdigest()
+    with _lock:
+        name = f"sha256:{digest}"
+        known = _sessions.get((data, credentials.url, name))
+        return known or _shared(_BlockSession(data, "given to the task", credentials), name)
+
+
+def _data_folder(data: Path | None) -> Path:
+    return data or default_data_folder().expanduser().absolute()
+
+
+def _shared(session: Session, block: str | None) -> Session:
     """The session that this process keeps for these settings: an earlier one, if there is one."""
     key = (session.settings.data, session.settings.api_url, block)
     if key not in _sessions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -11,6 +12,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -51,6 +53,14 @@ def session(data: Path) -> Iterator[Session]:
 
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def spectrum(tmp_path: Path) -> Path:
+    """A small table as it comes from the field: a header that an ingestor can read, and two columns."""
+    path = tmp_path / "polystyrene.txt"
+    path.write_text("# laser_nm: 632.8\n# operator: Ada\nshift,counts\n620.9,120\n1001.4,980\n")
+    return path
 
 
 @pytest.fixture
@@ -234,3 +244,94 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
         yield server
     finally:
         server.close()
+
+
+class Prefect:
+    """The server of the session, as a user's program or the command line sees it."""
+
+    def __init__(self, server: Any) -> None:
+        self.url = server.url
+        self.environment = server.environment
+
+    def post(self, path: str, body: Any = None) -> Any:
+        answer = httpx.post(f"{self.url}/{path}", json=body or {}, timeout=60)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def run(self, code: str, *arguments: object) -> Any:
+        """What the last line printed by a program says, as JSON."""
+        ran = self.start(code, *arguments)
+        out, err = ran.communicate(timeout=240)
+        assert ran.returncode == 0, err
+        return json.loads(out.splitlines()[-1])
+
+    def start(self, code: str, *arguments: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def command(self, *arguments: str, cwd: Path | None = None) -> str:
+        """What `prefect ...` prints."""
+        ran = subprocess.run(
+            [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=cwd,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    def deployments(self, name: str) -> list[Any]:
+        found: list[Any] = self.post("deployments/filter", {"deployments": {"name": {"any_": [name]}}})
+        return found
+
+    def automations(self, name: str) -> list[Any]:
+        return [found for found in self.post("automations/filter") if found["name"].startswith(f"{name} on ")]
+
+    def events(self, prefix: str, is_meant: Callable[[Any], bool]) -> list[Any]:
+        page = self.post("events/filter", {"filter": {"event": {"prefix": [prefix]}}})
+        found = page["events"]
+        while page["next_page"]:  # fifty each, and the tests of a session share one server
+            answer = httpx.get(page["next_page"], timeout=60)
+            assert answer.is_success, answer.text
+            page = answer.json()
+            found += page["events"]
+        return [event for event in found if is_meant(event)]
+
+    def runs(self, deployment_id: str, kind: str | None = None) -> list[Any]:
+        """Flow runs of a deployment; of one kind, as AUTOMATION or SCHEDULE."""
+        asked = {"flow_runs": {"deployment_id": {"any_": [deployment_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        found = self.post("flow_runs/filter", asked)
+        return [run for run in found if kind is None or (run["created_by"] or {}).get("type") == kind]
+
+
+@pytest.fixture(scope="session")
+def prefect_program(prefect_server: Any) -> Prefect:
+    return Prefect(prefect_server)
+
+
+@pytest.fixture
+def prefect(prefect_server: Any) -> Prefect:
+    return Prefect(prefect_server)
+
+
+@pytest.fixture(scope="session")
+def other_python() -> str:
+    """An interpreter of another version than this one."""
+    for name in ("python3.13", "python3.12", "python3.11", "/usr/bin/python3"):
+        found = shutil.which(name)
+        if found is None:
+            continue
+        asked = subprocess.run(
+            [found, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True, check=False
+        )
+        version = tuple(map(int, asked.stdout.split())) if asked.returncode == 0 else ()
+        if version >= (3, 11) and version != sys.version_info[:2]:
+            return found
+    pytest.skip("there is no second Python of version 3.11 or later on PATH")

@@ -25,19 +25,22 @@ def test_its_pipeline_is_checked_planned_run_and_shown(tmp_path: Path, command: 
     (tmp_path / "counts.txt").write_text("1\n2\n")
     mfid = "MFID"
     ran = []
-    for line in block("console", "crucible-lineage check").splitlines():
+    lines = [*block("console", "crucible-lineage check").splitlines(), *block("console", "it.html").splitlines()]
+    for line in lines:
         arguments = line.removeprefix("$ crucible-lineage ").partition("  #")[0].split()
         if arguments[0] == "serve":  # tested where the server is
             continue
         arguments = [mfid if part == "MFID" else part for part in arguments]
-        arguments = [str(tmp_path / part) if part in ("pipeline.yaml", "it.html") else part for part in arguments]
+        arguments = [
+            str(tmp_path / part) if part in ("pipeline.yaml", "it.html", "FOLDER") else part for part in arguments
+        ]
         options = [] if arguments[0] == "check" else ["--data", tmp_path / "data"]
         result = command(*arguments, *options)
         assert result.returncode == 0, (line, result.stderr)
         ran.append(arguments[0])
         if arguments[0] == "run":
             mfid = re.findall(r"lineage ([0-9a-z]{26})", result.stdout)[-1]
-    assert ran == ["check", "plan", "run", "lineage", "lineage"]
+    assert ran == ["check", "plan", "run", "list", "show", "get", "table", "runs", "lineage", "lineage"]
     assert (tmp_path / "it.html").exists()
 
 

@@ -3,44 +3,59 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 import click
 
 from crucible_lineage import __version__
+from crucible_lineage.errors import nearest
 
 __all__ = ["main"]
 
 # Command -> (module, what `--help` says). Known here, so that `--help` and `--version` import no command.
 COMMANDS = {
+    "init": ("init", "Write a working pipeline, its steps and a test into a folder, to begin with."),
     "demo": ("demo", "Run the Raman calibration on measured spectra: raw to analyzed, with its lineage."),
     "run": ("runs.run", "Run a pipeline: make what is not there yet, and register it."),
     "plan": ("runs.run", "Say what a run would do, and why. Changes nothing."),
     "check": ("questions.check", "Check pipeline files, or a dataset's lineage; exit code 2 if a file has a fault."),
+    "log": ("runs.log", "Print what a step printed: with a dataset's id, or its name, also if it failed."),
     "why": ("questions.why", "Tell how a dataset came to be, or why a step of a pipeline would run."),
+    "list": ("catalogue.listing", "List what holds now in a project: current results and measured data."),
+    "show": ("catalogue.show", "Show a dataset: its state, what its step returned, its files, parents and children."),
+    "get": ("catalogue.get", "Get the files of datasets, each checked by its hash."),
+    "table": ("catalogue.table", "Put the results of a step into a table: parameters, returned values, ancestors."),
+    "runs": ("catalogue.runs", "List the runs of pipelines; `runs diff` says what differs between two."),
     "rerun": ("runs.rerun", "Make a dataset again with what is current, or all that is stale in a project."),
+    "push": ("operation.push", "Deliver what is made here; with --to, bring a whole project to another Crucible."),
+    "pull": ("operation.pull", "Bring datasets, or what a pipeline takes, here from a service, for work offline."),
     "schema": ("schema", "Print the JSON Schema of pipeline files, for editors."),
     "lineage": ("questions.lineage", "Show where a dataset comes from and what was made of it."),
     "diff": ("questions.diff", "Say what differs between two datasets, or two runs, and all that they come from."),
     "impact": (
         "questions.impact",
-        "List what must be redone because a dataset, a file, code or an instrument was wrong.",
+        "List what must be redone because a dataset, file, code or instrument was wrong.",
     ),
     "bundle": ("questions.bundle", "Put a dataset and all that it was made from into one file that checks itself."),
     "register": ("register", "Register files: measured ones, or a result made by hand with its parents."),
     "verify": ("questions.verify", "Compare a dataset or a project with its provenance: ids, links, files."),
     "deploy": (
         "operation.deploy",
-        "Let pipelines run by themselves on Prefect, as they declare: by a schedule, on an event.",
+        "Let pipelines run by themselves on Prefect, by a schedule or on an event.",
     ),
     "serve-pipelines": ("operation.deploy", "The same from one process, for a lab without a Prefect worker."),
     "watch": ("operation.watch", "Tell Prefect of new datasets, and register files that arrive in a folder."),
-    "status": ("operation.status", "Say what ran here, what failed, and what is parked because it failed too often."),
+    "status": ("operation.status", "Say what ran here and how it ended, what is parked, and how much room it takes."),
+    "clean": ("operation.clean", "Free room on the disk: what failed steps left, and copies that can be made again."),
+    "mcp": ("operation.mcp", "Answer the questions of an assistant (Model Context Protocol); changes nothing."),
     "serve": ("operation.serve", "Run the embedded Crucible for other programs."),
 }
 
 
 class _Commands(click.Group):
+    as_json = False
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         return list(COMMANDS)
 
@@ -58,8 +73,24 @@ class _Commands(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         # click matches near names by loading every command; a plain look-up is enough and loads one.
         if args and args[0] not in COMMANDS:
-            ctx.fail(f"there is no command {args[0]!r}; there are: {', '.join(COMMANDS)}")
+            ctx.fail(f"there is no command {args[0]!r}; {nearest(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        self.as_json = "--json" in args  # also where the rest of them cannot be read
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except (Exception, KeyboardInterrupt) as error:
+            is_ours = not isinstance(error, click.ClickException) or self.as_json  # click tells its own to people
+            if isinstance(error, click.exceptions.Exit | click.Abort) or not is_ours:
+                raise
+            from crucible_lineage.cli.ending import report_error
+
+            code = report_error(error, as_json=self.as_json)
+        sys.exit(code)
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -6,25 +6,24 @@ import csv
 import io
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import click
 
 from crucible_lineage.cli.options import (
-    FAILURE,
+    announce,
     crucible_options,
     json_option,
     open_session,
     print_json,
-    reports_errors,
 )
 from crucible_lineage.cli.questions.lineage import write_picture
 from crucible_lineage.cli.runs.engines import RunRequest, run_with_engine
 from crucible_lineage.cli.runs.progress import Progress
+from crucible_lineage.cli.runs.run import exit_code
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import render_tree
-from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.queries.graph.fetch import fetch_lineage
@@ -39,8 +38,7 @@ PIPELINE = "package:crucible_lineage.deployments/pipelines/raman.yaml"
 @crucible_options
 @click.option("--engine", type=click.Choice(["prefect", "local"]), default="prefect", show_default=True)
 @json_option
-@reports_errors
-def demo_command(data: Path | None, url: str | None, api_key: str | None, engine: str, as_json: bool) -> None:
+def demo_command(engine: str, as_json: bool) -> None:
     """Calibrate a measured Raman spectrum and check its bands: three raw files, three steps, one lineage.
 
     Running it again changes nothing: the results are there, and nothing is run.
@@ -48,16 +46,15 @@ def demo_command(data: Path | None, url: str | None, api_key: str | None, engine
     for package in ("numpy", "scipy", "matplotlib"):
         if find_spec(package) is None:
             raise InputError(f"the demo needs {package}; install it with: pip install 'crucible-lineage[demo]'")
-    with open_session(data, url, api_key) as session:
-        if not as_json:
-            click.echo(session.settings.describe())
+    with open_session() as session:
+        announce(session)
         pipeline = bind_file(located(PIPELINE), session.store)
-        with Progress(list(pipeline.steps), quiet=as_json) as progress:
-            result = run_with_engine(engine, RunRequest(pipeline), session, progress.listen, jobs=2)
+        with Progress(list(pipeline.steps), silent=as_json) as progress:
+            result = run_with_engine(engine, RunRequest(pipeline), session, progress.listen, 2, progress.stop)
         if not result.ok:
             for step, error in result.errors.items():
                 click.echo(f"error: {step}: {error}", err=True)
-            sys.exit(FAILURE)
+            sys.exit(exit_code(result))
         _report(result, session, as_json=as_json)
 
 
@@ -80,7 +77,7 @@ def _report(result: RunResult, session: Session, *, as_json: bool) -> None:
         click.echo("everything was there already; nothing was run")
 
 
-def _band_table(session: Session, mfid: str) -> list[dict[str, Any]]:
+def _band_table(session: Session, mfid: str) -> list[dict[str, object]]:
     """The registered table of band positions, as Crucible has it."""
     files = session.client.datasets.list_files(mfid)
     (table,) = (file for file in files if file.filename == "bands.csv")

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from pydantic import ValidationError
 
-from crucible_lineage.cli.options import crucible_options, json_option, open_session, print_json, reports_errors
-from crucible_lineage.errors import InputError
+from crucible_lineage.cli.options import crucible_options, dataset_id, json_option, open_session, print_json
+from crucible_lineage.cli.working import showing_work
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.pipeline.plan.raw import existing_dataset, find_raw, hash_files, register_raw
 from crucible_lineage.pipeline.spec.inputs import FileInput
+from crucible_lineage.provenance.currency import CURRENT, SUPERSEDED
+from crucible_lineage.registration.standing import take_over
+from crucible_lineage.session import Session
+
+if TYPE_CHECKING:
+    from crucible_lineage.queries.graph.standing import Entry
 
 __all__ = ["register_command"]
 
@@ -21,47 +29,89 @@ __all__ = ["register_command"]
 @crucible_options
 @click.option("--project", required=True, help="The project that the dataset belongs to.")
 @click.option("--parent", "parents", multiple=True, metavar="MFID", help="What it was made of; repeatable.")
+@click.option("--supersedes", metavar="MFID", help="With --parent: the result in whose stead it holds from now on.")
 @click.option("--note", help="What was done, by whom or with what, in your own words.")
 @click.option("--name", help="The dataset's name; by default, that of the first file.")
 @click.option("--measurement", help="The technique, as in 'Raman Spectroscopy'.")
 @click.option("--timestamp", help="When it was measured: ISO 8601 with a time zone.")
 @click.option("--keyword", "keywords", multiple=True, help="Repeatable.")
+@click.option("--mfid", help="Measured files only: the MFID that they have, or are to have.")
+@click.option("--salt", help="Any text: gives new files another id, where somebody else has taken theirs.")
 @json_option
-@reports_errors
 def register_command(
     files: tuple[Path, ...],
-    data: Path | None,
-    url: str | None,
-    api_key: str | None,
     project: str,
     parents: tuple[str, ...],
+    supersedes: str | None,
     note: str | None,
     name: str | None,
     measurement: str | None,
     timestamp: str | None,
     keywords: tuple[str, ...],
+    mfid: str | None,
+    salt: str | None,
     as_json: bool,
 ) -> None:
     """Register FILES as one dataset. Doing it twice registers it once.
 
-    With --parent it is a result made by hand: a child of those datasets, whose record holds the note.
+    With --parent it is a result made by hand: a child of those datasets, whose record holds the note. With --supersedes
+    it holds in the stead of a result, until a run comes to another one. Files that are at Crucible already, in the
+    project and with the same bytes, are not registered again; --mfid, or the key crucible_mfid in a file, says as which
+    dataset they are.
     """
+    if supersedes is not None and not parents:
+        raise InputError("--supersedes goes with --parent: say what it was made of, if only what it supersedes")
     for path in files:
         if not path.is_file():
             raise InputError(f"there is no file {path}")
     declared = _declared(files, measurement, timestamp, keywords)
-    with open_session(data, url, api_key) as session:
-        for parent in parents:
-            existing_dataset(parent, session)
-        raw = hash_files(project, files, declared.timestamp, session, parents)
+    with open_session() as session, showing_work(silent=as_json) as work:
+        made_of = [existing_dataset(dataset_id(session, parent, [project]), session) for parent in parents]
+        supersedes = supersedes and dataset_id(session, supersedes, [project])
+        what = "1 file" if len(files) == 1 else f"{len(files)} files"
+        work(f"reading {what}", 0)
+        raw = hash_files(project, files, declared.timestamp, session, made_of, salt=salt, mfid=mfid)
         found = find_raw(raw, session)
+        old = _superseded(session, supersedes, project, found.mfid if found else None) if supersedes else None
+        work(f"registering {what}", 0)
         if found is None:
             session.ensure_project(project)
-        dataset = found or register_raw(raw, declared, name or files[0].name, session, note)
+        if old is not None and measurement is None:
+            declared = declared.model_copy(update={"measurement": old.summary.measurement or None})
+        dataset = found or register_raw(raw, declared, name or files[0].name, session, note, supersedes)
+        if old is not None and not old.superseded_by:
+            take_over(session.client, dataset.mfid, old.summary.standing)
     if as_json:
-        print_json({**dataset.to_json(), "registered": found is None, "parents": list(raw.parents)})
+        print_json(
+            {**dataset.to_json(), "registered": found is None, "parents": [parent.mfid for parent in raw.parents]}
+        )
     else:
         click.echo(f"{dataset.mfid}  {dataset.name}  {'there already' if found else 'registered'}")
+
+
+def _superseded(session: Session, mfid: str, project: str, by: str | None) -> Entry:
+    """The result that is to be superseded. InputError unless it is a current one of the project, and fills a place.
+
+    Nothing is wrong if `by`, which is there already, holds in its stead.
+    """
+    from crucible_lineage.queries.graph.standing import entry_of  # who registers measured files needs none
+
+    what = f"register what supersedes {mfid}"
+    try:
+        found = session.client.datasets.get(mfid, include_metadata=True)
+    except (ForbiddenError, NotFoundError) as error:
+        raise InputError(f"{what}: there is no such dataset here that this key may see") from error
+    entry = entry_of(session, found)
+    if found.project_id != project:
+        raise InputError(f"{what}: it belongs to project {found.project_id}, and not to {project}")
+    if mfid == by:
+        raise InputError(f"{what}: these files, made of these parents, are that dataset itself")
+    if entry.superseded_by not in ((), (by,)):
+        holding = ", ".join(entry.superseded_by)
+        raise InputError(f"{what}: it is superseded already; what holds in its stead is {holding}")
+    if entry.state not in (CURRENT, SUPERSEDED) or not entry.summary.standing.places:
+        raise InputError(f"{what}: it is {entry.state}, and no result of a pipeline's step; only such are superseded")
+    return entry
 
 
 def _declared(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from crucible_lineage.cli.options import print_json, reports_errors
+from crucible_lineage.cli.options import print_json
 from crucible_lineage.pipeline.declare.json_schema import MODELINE, pipeline_schema
 
 __all__ = ["schema_command"]
@@ -15,7 +15,6 @@ __all__ = ["schema_command"]
 
 @click.command("schema")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
-@reports_errors
 def schema_command(output: Path | None) -> None:
     """Print the JSON Schema of pipeline files, or write it to a file and say what to put first in a pipeline."""
     if output is None:

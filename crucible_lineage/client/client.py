@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import ssl
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+from typing import TypeVar
+from urllib.request import getproxies
 
 import httpx
 
@@ -16,69 +18,127 @@ from crucible_lineage.client.dataset.deletions import DeletionCalls
 from crucible_lineage.client.dataset.files import FileCalls
 from crucible_lineage.client.dataset.metadata import MetadataCalls
 from crucible_lineage.client.graphs import GraphCalls
-from crucible_lineage.client.http.connection import Session, Timeouts
+from crucible_lineage.client.http.at_once import AtOnce
+from crucible_lineage.client.http.connection import Connection, Timeouts
+from crucible_lineage.client.http.lanes import Lanes
 from crucible_lineage.client.http.retry import RetryPolicy
 from crucible_lineage.client.http.wire import parse
 from crucible_lineage.client.ingestions import IngestionCalls
 from crucible_lineage.client.models import Health
+from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.client.projects import InstrumentCalls, ProjectCalls
 from crucible_lineage.client.samples import SampleCalls
 from crucible_lineage.client.transfer.memory import UploadMemory
 from crucible_lineage.client.transfer.storage import Storage, Unsealing
 from crucible_lineage.errors import ServerError
+from crucible_lineage.settings import official_access
 
 __all__ = ["CrucibleClient"]
+
+Found = TypeVar("Found")
 
 KEEPALIVE_S = (
     4.0  # below the 5 s after which common servers close an idle connection, so that no call meets a closing one
 )
+MOST_CONNECTIONS = 64
 
 
-class CrucibleClient:
+class CrucibleClient(OfficialNames):
     """Calls Crucible's API at `api_url` with `api_key`. Thread-safe; making one sends nothing.
 
-    Every call returns records of `crucible_lineage.client.models` or raises an error of `crucible_lineage.errors`.
-    Calls that may be sent twice without harm are repeated as `retry` says. `transport` replaces the network, for
-    API and storage. With a `state_folder`, an upload that was cut short is continued by the next process that
-    uploads the same file.
+    The calls are attributes by subject: `datasets`, `samples`, `files`, `metadata`, `ingestions`, `instruments`,
+    `projects`, `graphs`, `deletions`, `account`. Each returns records of `client.models` or raises an error of
+    `crucible_lineage.errors`: InputError before anything is sent, NotFoundError for what is not there or not for this
+    key, ForbiddenError for what this key may not do, ConflictError for what is taken, RefusedError for what the service
+    will not have, UnreachableError where no answer came. Calls that may be sent twice without harm are repeated as
+    `retry` says. `transport` replaces the network, for API and storage. With a `state_folder`, an upload that was cut
+    short is continued by the next process that uploads the same file. An address or a key that is not given is read
+    where the official client reads it: CRUCIBLE_API_URL and CRUCIBLE_API_KEY, then its configuration file; the address
+    is the public Crucible's where nothing names one, and a key that is nowhere is an InputError. `privilege_mode`
+    (normal or elevated) is read likewise where the key is. Source: the service's OpenAPI document, and what
+    its official client sends.
     """
+
+    subject = "client"
 
     def __init__(
         self,
-        api_url: str,
-        api_key: str,
+        api_url: str | None = None,
+        api_key: str | None = None,
         *,
+        privilege_mode: str | None = None,
         timeout: Timeouts = Timeouts(),  # noqa: B008  a frozen value
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  likewise
         transport: httpx.BaseTransport | None = None,
         state_folder: Path | None = None,
     ) -> None:
-        trust = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        if api_url is None or api_key is None:
+            access = official_access()
+            api_url, privilege_mode = api_url or access.api_url, privilege_mode or access.privilege_mode
+            api_key = api_key or access.required_key()
+        # A closure, so that no attribute shows the key.
+        self._repeating: Callable[[RetryPolicy], CrucibleClient] = lambda policy: CrucibleClient(
+            api_url,
+            api_key,
+            privilege_mode=privilege_mode,
+            timeout=timeout,
+            retry=policy,
+            transport=transport,
+            state_folder=state_folder,
+        )
+        trust: ssl.SSLContext | bool = False  # a transport of its own has its own
+        if transport is None:
+            trust = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
         self._api = _connections(trust, transport)
         self._storage = _connections(trust, Unsealing(transport) if transport else None)
-        session = Session(api_url, api_key, timeouts=timeout, retry=retry, http=self._api)
-        self._session = session
-        self.files = FileCalls(session, Storage(timeout, self._storage), UploadMemory(state_folder, session.api_url))
-        self.metadata = MetadataCalls(session)
-        self.ingestions = IngestionCalls(session)
-        self.datasets = DatasetCalls(session, self.files, self.metadata, self.ingestions)
-        self.samples = SampleCalls(session)
-        self.instruments = InstrumentCalls(session)
-        self.projects = ProjectCalls(session)
-        self.account = AccountCalls(session)
-        self.graphs = GraphCalls(session)
-        self.deletions = DeletionCalls(session)
+        connection = Connection(
+            api_url, api_key, timeouts=timeout, retry=retry, http=self._api, privilege_mode=privilege_mode
+        )
+        self._connection = connection
+        self._at_once = AtOnce(lambda: connection.latency_s)
+        self.files = FileCalls(
+            connection, Storage(timeout, self._storage), UploadMemory(state_folder, connection.api_url)
+        )
+        self.metadata = MetadataCalls(connection)
+        self.ingestions = IngestionCalls(connection)
+        self.datasets = DatasetCalls(connection, self.files, self.metadata, self.ingestions)
+        self.samples = SampleCalls(connection)
+        self.instruments = InstrumentCalls(connection)
+        self.projects = ProjectCalls(connection)
+        self.account = AccountCalls(connection)
+        self.graphs = GraphCalls(connection)
+        self.deletions = DeletionCalls(connection)
 
     @property
     def api_url(self) -> str:
         """The address of the API, without a slash at the end."""
-        return self._session.api_url
+        return self._connection.api_url
+
+    def another(self, retry: RetryPolicy) -> CrucibleClient:
+        """A client of the same service that repeats calls in another way; it has connections of its own."""
+        return self._repeating(retry)
+
+    @property
+    def latency_s(self) -> float:
+        """How long an answer took of late, at the least; 0 before the first."""
+        return self._connection.latency_s
+
+    def at_once(self, *calls: Callable[[], Found]) -> list[Found]:
+        """What each of these gives, which call this client and do not depend on each other: at once, if that helps.
+
+        All are done, also if one of them fails; then it raises what the first of those raised.
+        """
+        return self._at_once.all(calls)
+
+    def ahead(self, call: Callable[[], Found]) -> Callable[[], Found]:
+        """What gives the outcome of this call, which is made already if answers take long; else when that is asked."""
+        return self._at_once.ahead(call)
 
     def health(self) -> Health:
         """Whether the service and its database work; asked without the key, and answered also when they do not."""
         what = "ask for the service's health"
         try:
-            answer = self._session.call("GET", "/health/ready", what, authorized=False, is_final=lambda _: True)
+            answer = self._connection.call("GET", "/health/ready", what, authorized=False, is_final=lambda _: True)
         except ServerError as error:
             if error.status != 503:
                 raise
@@ -87,15 +147,14 @@ class CrucibleClient:
 
     def close(self) -> None:
         """All connections are closed; nothing can be called afterwards."""
+        self._at_once.close()
         self._api.close()
         self._storage.close()
 
     def __enter__(self) -> CrucibleClient:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -108,6 +167,9 @@ def _trust(_cert_file: str | None, _cert_dir: str | None) -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _connections(trust: ssl.SSLContext, transport: httpx.BaseTransport | None) -> httpx.Client:
-    limits = httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=KEEPALIVE_S)
+def _connections(trust: ssl.SSLContext | bool, transport: httpx.BaseTransport | None) -> httpx.Client:
+    if transport is None and not getproxies():  # httpx finds the way through a proxy, for its own pool only
+        transport = Lanes(trust, most=MOST_CONNECTIONS, keepalive_s=KEEPALIVE_S)
+    most = MOST_CONNECTIONS
+    limits = httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=KEEPALIVE_S)
     return httpx.Client(transport=transport, limits=limits, verify=trust, timeout=None)  # noqa: S113  set per request

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any, TypedDict
 
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import InputError, nearest
 
 __all__ = [
     "DatasetFilters",
@@ -149,7 +148,7 @@ class DeletionFilters(TypedDict, total=False):
 SAME_AS = {"keywords": "keyword", "sample_id": "sample_mfid", "dataset_id": "dataset_mfid"}
 
 
-def sent_filters(given: Mapping[str, Any], allowed: type) -> dict[str, Any]:
+def sent_filters(given: Mapping[str, object], allowed: type) -> dict[str, Any]:
     """`given` as query parameters. InputError for a name that `allowed` (one of the classes above) does not have."""
     names = allowed.__annotations__
     params: dict[str, Any] = {}
@@ -160,17 +159,15 @@ def sent_filters(given: Mapping[str, Any], allowed: type) -> dict[str, Any]:
         if wire_name in params:
             raise InputError(f"{name} and {wire_name} mean the same filter; give one of them")
         if value is not None:
-            params[wire_name] = _moment(wire_name, value)
+            params[wire_name] = _wire_time(wire_name, value)
     return params
 
 
 def _unknown(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(names))}"
-    return f"there is no filter {name}\n{hint}"
+    return f"there is no filter {name!r}; {nearest(name, sorted(names))}"
 
 
-def _moment(name: str, value: Any) -> Any:
+def _wire_time(name: str, value: object) -> Any:
     """Dates and times as ISO 8601 with offset: a date is its whole day, a time without zone is UTC."""
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()

@@ -1,9 +1,8 @@
-"""What is sent to Crucible and what comes back, as two families of frozen pydantic models.
+"""What comes back from Crucible, as frozen pydantic models; what is sent to it is in `bodies`.
 
-Models of what is sent (`...Create`) forbid unknown keys, so that a misspelt field is an error here and not a value lost
-there. Models of what comes back keep unknown keys, since the service may add fields; only what it always sends is
-required. In both, None means "not given" or "not fetched"; an empty list means "fetched, none". Timestamps come back
-as the ISO 8601 strings the service sent.
+Unknown keys are kept, since the service may add fields; only what it always sends is required. None means "not given"
+or "not fetched"; an empty list means "fetched, none". Timestamps are the ISO 8601 strings that the service sent; sizes
+are bytes, hashes 64 lowercase hex digits, ids MFIDs of 26 symbols. Source: the schemas in the OpenAPI document.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from crucible_lineage.ids import is_mfid, new_mfid
+from crucible_lineage.errors import nearest
+from crucible_lineage.ids import is_mfid
 
 __all__ = [
     "Account",
     "Dataset",
-    "DatasetCreate",
     "DeletedRecord",
     "DeletionRequest",
     "FacetValue",
@@ -26,7 +25,6 @@ __all__ = [
     "Health",
     "IngestionRequest",
     "Instrument",
-    "InstrumentCreate",
     "InstrumentRef",
     "Keyword",
     "Link",
@@ -34,14 +32,10 @@ __all__ = [
     "Person",
     "Profile",
     "Project",
-    "ProjectCreate",
     "ProjectRef",
     "Received",
-    "RemoteFileCreate",
     "Sample",
-    "SampleCreate",
     "SearchHit",
-    "Sent",
     "Thumbnail",
 ]
 
@@ -61,97 +55,18 @@ def _iso(value: object) -> object:
 
 Mfid = Annotated[str, AfterValidator(_mfid)]
 Timestamp = Annotated[str | datetime, BeforeValidator(_iso)]  # text once it is validated
-Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,24}$")]
-
-
-class Sent(BaseModel):
-    """Base of what is sent: unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def body(self) -> dict[str, Any]:
-        """The fields that are set, as they go into the request."""
-        return self.model_dump(exclude_none=True)
 
 
 class Received(BaseModel):
     """Base of what comes back: unknown keys are kept."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
 
-
-class DatasetCreate(Sent):
-    """A dataset to be made. Its MFID is chosen here, not by the service."""
-
-    unique_id: Mfid = Field(default_factory=new_mfid)
-    dataset_name: str | None = None
-    measurement: str | None = None
-    data_type: str | None = None
-    data_format: str | None = None
-    session_name: str | None = None
-    timestamp: Timestamp | None = None
-    public: bool = False
-    size: int | None = None
-    owner: str | None = None
-    owner_orcid: str | None = None
-    project_id: str | None = None
-    project_mfid: Mfid | None = None
-    instrument_name: str | None = None
-    instrument_id: str | None = None
-    instrument_mfid: Mfid | None = None
-
-
-class SampleCreate(Sent):
-    """A sample to be made. Without `unique_id` the service chooses one, and the call cannot be repeated safely."""
-
-    unique_id: Mfid | None = None
-    sample_name: str | None = None
-    sample_type: str | None = None
-    description: str | None = None
-    timestamp: Timestamp | None = None
-    public: bool = False
-    owner: str | None = None
-    owner_orcid: str | None = None
-    project_id: str | None = None
-    project_mfid: Mfid | None = None
-
-
-class ProjectCreate(Sent):
-    """A project to be made; exactly one of the four lead fields names its lead."""
-
-    project_id: Slug
-    organization: str
-    title: str | None = None
-    status: str | None = None
-    project_lead: str | None = None
-    project_lead_orcid: str | None = None
-    project_lead_email: str | None = None
-    project_lead_username: str | None = None
-
-
-class InstrumentCreate(Sent):
-    """An instrument to be made."""
-
-    instrument_id: Slug
-    instrument_name: str
-    location: str
-    manufacturer: str | None = None
-    model: str | None = None
-    description: str | None = None
-    instrument_type: str | None = None
-    other_id: str | None = None
-    other_id_source: str | None = None
-    owner: str | None = None
-
-
-class RemoteFileCreate(Sent):
-    """A file that stays where it is; Crucible keeps only a record of it."""
-
-    filename: str
-    storage_backend: str
-    size: int | None = None
-    sha256_hash: str | None = None
-    access_note: str | None = None
+    def __getitem__(self, key: str) -> Any:
+        """A field by its name on the wire, as the official client's records, which are mappings, have it."""
+        if key in type(self).model_fields or key in (self.model_extra or {}):
+            return getattr(self, key)
+        raise KeyError(f"{key!r}; {nearest(key, type(self).model_fields)}")
 
 
 class Person(Received):
@@ -247,9 +162,14 @@ class _Owned(_Described):
     links: list[Link] | None = None
     deletion_request: DeletionRequest | None = None
 
+    @property
+    def is_to_be_deleted(self) -> bool:
+        """True if that was asked for, and not rejected."""
+        return self.deletion_request is not None and self.deletion_request.status != "rejected"
+
 
 class Dataset(_Owned):
-    """A dataset as Crucible holds it."""
+    """A dataset as Crucible holds it. `timestamp` is when it was measured, `size` is in bytes."""
 
     resource_type: Literal["dataset"] = "dataset"
     dataset_name: str | None = None

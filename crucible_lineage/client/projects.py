@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
+from crucible_lineage.client.bodies import InstrumentCreate, ProjectCreate
 from crucible_lineage.client.filters import InstrumentFilters, ProjectFilters, sent_filters
-from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.connection import Connection
 from crucible_lineage.client.http.paging import pages
 from crucible_lineage.client.http.wire import parse, parse_all, quoted, segment, to_send
-from crucible_lineage.client.models import (
-    Instrument,
-    InstrumentCreate,
-    Project,
-    ProjectCreate,
-    Received,
-)
+from crucible_lineage.client.models import Instrument, Project, Received
+from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.errors import InputError, NotFoundError, ServerError
 from crucible_lineage.ids import is_mfid
 
@@ -24,17 +20,19 @@ __all__ = ["InstrumentCalls", "ProjectCalls"]
 Record = TypeVar("Record", bound=Received)
 
 
-class ProjectCalls:
-    """`client.projects`."""
+class ProjectCalls(OfficialNames):
+    """`client.projects`: whom data belongs to, by their MFID or their `project_id`."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    subject = "projects"
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def get(self, project: str) -> Project:
         """The project with this MFID or `project_id`."""
         if is_mfid(project):
             what = f"read project {project}"
-            return parse(Project, self._session.get(f"/projects/{project}", what, mfid=project), what)
+            return parse(Project, self._connection.get(f"/projects/{project}", what, mfid=project), what)
         found = self.find(project)
         if found is None:
             raise NotFoundError(_nobody("project", project), status=404)
@@ -42,7 +40,7 @@ class ProjectCalls:
 
     def find(self, project_id: str) -> Project | None:
         """The project of that name, whatever its letters' case; None if this key sees none."""
-        return _named(self._session, "/projects", {"project_id": project_id}, Project)
+        return _named(self._connection, "/projects", {"project_id": project_id}, Project)
 
     def list(self, *, limit: int | None = None, **filters: Unpack[ProjectFilters]) -> list[Project]:
         """Projects that this key sees, all or `limit` of them."""
@@ -51,36 +49,41 @@ class ProjectCalls:
     def iter(self, *, limit: int | None = None, **filters: Unpack[ProjectFilters]) -> Iterator[Project]:
         """The same, page by page as they are taken."""
         params = sent_filters(filters, ProjectFilters)
-        return pages(self._session, "/projects", Project, "list projects", params, limit)
+        return pages(self._connection, "/projects", Project, "list projects", params, limit)
 
     def search(self, q: str, *, limit: int = 20) -> Sequence[Project]:
         """Projects whose title or name is like `q` (3 letters or more); best first, at most 50."""
         what = f"search projects for {q!r}"
-        return parse_all(Project, self._session.get("/projects/search", what, params={"q": q, "limit": limit}), what)
+        return parse_all(Project, self._connection.get("/projects/search", what, params={"q": q, "limit": limit}), what)
 
-    def create(self, project: ProjectCreate | Mapping[str, Any] | None = None, **fields: Any) -> Project:
-        """The new project, from a record or from its fields. ConflictError if its `project_id` is taken."""
+    def create(self, project: ProjectCreate | Mapping[str, object] | None = None, **fields: object) -> Project:
+        """The new project, from a record or from its fields.
+
+        ConflictError if its `project_id` is taken; a lost answer may have the same effect, so look what stands there.
+        """
         new = to_send(ProjectCreate, fields if project is None else project)
         what = f"create project {new.project_id}"
-        return parse(Project, self._session.call("POST", "/projects", what, body=new.body()), what)
+        return parse(Project, self._connection.call("POST", "/projects", what, body=new.body(), repeatable=True), what)
 
-    def update(self, project: str, **fields: Any) -> Project:
+    def update(self, project: str, **fields: object) -> Project:
         """The project with `fields` (title, status, organization, project_id) changed."""
         what = f"change project {project}"
-        return parse(Project, self._session.call("PATCH", f"/projects/{quoted(project)}", what, body=fields), what)
+        return parse(Project, self._connection.call("PATCH", f"/projects/{quoted(project)}", what, body=fields), what)
 
 
-class InstrumentCalls:
-    """`client.instruments`."""
+class InstrumentCalls(OfficialNames):
+    """`client.instruments`: what measures, by its MFID or its `instrument_id`."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    subject = "instruments"
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def get(self, instrument: str) -> Instrument:
         """The instrument with this MFID or `instrument_id`."""
         if is_mfid(instrument):
             what = f"read instrument {instrument}"
-            return parse(Instrument, self._session.get(f"/instruments/{instrument}", what, mfid=instrument), what)
+            return parse(Instrument, self._connection.get(f"/instruments/{instrument}", what, mfid=instrument), what)
         found = self.find(instrument)
         if found is None:
             raise NotFoundError(_nobody("instrument", instrument), status=404)
@@ -88,7 +91,7 @@ class InstrumentCalls:
 
     def find(self, instrument_id: str) -> Instrument | None:
         """The instrument of that name, whatever its letters' case and its status; None if there is none."""
-        return _named(self._session, "/instruments", {"instrument_id": instrument_id}, Instrument)
+        return _named(self._connection, "/instruments", {"instrument_id": instrument_id}, Instrument)
 
     def list(self, *, limit: int | None = None, **filters: Unpack[InstrumentFilters]) -> list[Instrument]:
         """Instruments, all or `limit` of them; only active ones unless `status` says otherwise."""
@@ -97,37 +100,37 @@ class InstrumentCalls:
     def iter(self, *, limit: int | None = None, **filters: Unpack[InstrumentFilters]) -> Iterator[Instrument]:
         """The same, page by page as they are taken."""
         params = sent_filters(filters, InstrumentFilters)
-        return pages(self._session, "/instruments", Instrument, "list instruments", params, limit)
+        return pages(self._connection, "/instruments", Instrument, "list instruments", params, limit)
 
     def search(self, q: str, *, limit: int = 20) -> Sequence[Instrument]:
         """Instruments whose name, type or manufacturer is like `q` (3 letters or more); best first, at most 50."""
         what = f"search instruments for {q!r}"
-        answer = self._session.get("/instruments/search", what, params={"q": q, "limit": limit})
+        answer = self._connection.get("/instruments/search", what, params={"q": q, "limit": limit})
         return parse_all(Instrument, answer, what)
 
-    def create(self, instrument: InstrumentCreate | Mapping[str, Any] | None = None, **fields: Any) -> Instrument:
+    def create(self, instrument: InstrumentCreate | Mapping[str, object] | None = None, **fields: object) -> Instrument:
         """The instrument with this `instrument_id`: the one that exists, else a new one."""
         new = to_send(InstrumentCreate, fields if instrument is None else instrument)
         existing = self.find(new.instrument_id)
         if existing is not None:
             return existing
         what = f"create instrument {new.instrument_id}"
-        return parse(Instrument, self._session.call("POST", "/instruments", what, body=new.body()), what)
+        return parse(Instrument, self._connection.call("POST", "/instruments", what, body=new.body()), what)
 
-    def update(self, mfid: str, **fields: Any) -> Instrument:
+    def update(self, mfid: str, **fields: object) -> Instrument:
         """The instrument with `fields` changed."""
         what = f"change instrument {mfid}"
         path = f"/instruments/{segment(mfid, 'instrument')}"
-        return parse(Instrument, self._session.call("PATCH", path, what, mfid=mfid, body=fields), what)
+        return parse(Instrument, self._connection.call("PATCH", path, what, mfid=mfid, body=fields), what)
 
 
-def _named(session: Session, path: str, selector: dict[str, str], model: type[Record]) -> Record | None:
+def _named(connection: Connection, path: str, selector: dict[str, str], model: type[Record]) -> Record | None:
     """The one record of that name. Asking for two shows whether the name is ambiguous."""
     ((field, name),) = selector.items()
     if not name:
         raise InputError(f"the {field} is empty")
     what = f"look up {field} {name}"
-    found = parse_all(model, session.get(path, what, params={**selector, "limit": 2}), what)
+    found = parse_all(model, connection.get(path, what, params={**selector, "limit": 2}), what)
     if len(found) > 1:
         raise ServerError(f"could not {what}: Crucible has more than one of that name")
     return found[0] if found else None

@@ -109,14 +109,14 @@ def _dataclass_fields(cls: Any, piece: Piece) -> None:
                 piece.references.append(Reference(f".{field.name} {kind}", value))
 
 
-def _attributes(context: Context, cls: type, node: ast.ClassDef | None) -> Iterator[tuple[str, Any]]:
+def _attributes(context: Context, cls: type, node: ast.ClassDef | None) -> Iterator[tuple[str, object]]:
     """The attributes that were written, in the body or from outside; not those that Python or a library adds."""
     written = set(_bound(node)) if node is not None else {name for name in vars(cls) if not name.startswith("_")}
-    told = {field.name for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
-    told |= {*getattr(cls, "__members__", ()), *getattr(cls, "_fields", ())}
+    declared = {field.name for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
+    declared |= {*getattr(cls, "__members__", ()), *getattr(cls, "_fields", ())}
     built_by_library = any(context.is_package(builder.__module__) for builder in (*cls.__bases__, type(cls)))
     for name, value in sorted(vars(cls).items()):
-        if name in told or isinstance(value, _SLOTS):
+        if name in declared or isinstance(value, _SLOTS):
             continue
         if isinstance(value, types.FunctionType):
             generated = value.__code__.co_filename.startswith("<string") or not context.is_first_party(home_of(value))
@@ -141,7 +141,7 @@ def _statements(node: ast.ClassDef, name: str) -> list[ast.stmt]:
     return [part for part in node.body if name in {n.id for n in ast.walk(part) if isinstance(n, ast.Name)}]
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     try:
         constant_text(value)
     except NotPlainError:

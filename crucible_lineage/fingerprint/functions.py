@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Mapping
-from typing import Any
 
 from crucible_lineage.fingerprint.imports import external_name, unknowable_notes
 from crucible_lineage.fingerprint.model import Context, Piece, Reference
@@ -61,7 +60,7 @@ def home_of(function: types.FunctionType) -> str:
     return str(function.__globals__.get("__name__") or function.__module__)
 
 
-def carries_code(context: Context, value: Any) -> bool:
+def carries_code(context: Context, value: object) -> bool:
     """True if `value` is, wraps or holds functions or classes of ours."""
     if isinstance(value, types.FunctionType):
         return context.is_first_party(home_of(value)) or carries_code(context, getattr(value, "__wrapped__", None))
@@ -103,7 +102,7 @@ def _note_changes(scope: Scope, function: types.FunctionType, node: FunctionNode
             piece.changes.add(_change(target, change.chain, change.attribute))
 
 
-def _change(target: Reference, chain: tuple[str, ...], attribute: str | None) -> tuple[Any, ...]:
+def _change(target: Reference, chain: tuple[str, ...], attribute: str | None) -> tuple[object, ...]:
     """How a change is known again: `cache[key] = 1` and `cache.add(1)` change contents, `model.x = 1` an attribute."""
     inner = chain[len(target.label.split(".")) :]
     name = inner[0] if inner else attribute

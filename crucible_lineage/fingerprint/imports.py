@@ -42,7 +42,7 @@ def unknowable_notes(name: str) -> list[str]:
     return [f"{dotted} ({_UNKNOWABLE[found]})" for found in names if found in _UNKNOWABLE]
 
 
-def written_name(context: Context, value: Any, key: tuple[str, str] | None) -> str | None:
+def written_name(context: Context, value: object, key: tuple[str, str] | None) -> str | None:
     """The name under which something that is not ours is imported; None if no import gave it.
 
     That name is the same on every platform and for every version of a library; the place of definition is not.
@@ -57,7 +57,7 @@ def written_name(context: Context, value: Any, key: tuple[str, str] | None) -> s
     return found.module if found.attribute is None else f"{found.module}:{found.attribute}"
 
 
-def external_name(context: Context, value: Any, key: tuple[str, str] | None) -> str:
+def external_name(context: Context, value: object, key: tuple[str, str] | None) -> str:
     """The name of something that is not ours, if possible as the importing module writes it."""
     if written := written_name(context, value, key):
         return written
@@ -113,7 +113,7 @@ def imported_files(context: Context, modules: Iterable[str]) -> set[str]:
     return files
 
 
-def _written_import(context: Context, value: Any, key: tuple[str, str]) -> Import | None:
+def _written_import(context: Context, value: object, key: tuple[str, str]) -> Import | None:
     """The import statement that gave a module's global this value; None if none did, or it was replaced since."""
     module = sys.modules.get(key[0])
     source = context.module_source(key[0])
@@ -132,6 +132,6 @@ def _written_import(context: Context, value: Any, key: tuple[str, str]) -> Impor
     return None
 
 
-def _package(module: Any) -> str:
+def _package(module: object) -> str:
     spec = getattr(module, "__spec__", None)
     return getattr(module, "__package__", None) or getattr(spec, "parent", None) or ""

@@ -52,7 +52,7 @@ class Piece:
 class Context:
     """What is first-party, where sources are, and which objects the code changes itself (`state`)."""
 
-    def __init__(self, root: str, state: frozenset[tuple[Any, ...]] = frozenset()) -> None:
+    def __init__(self, root: str, state: frozenset[tuple[object, ...]] = frozenset()) -> None:
         self.root = root
         self.state = state
         self._sources: dict[str, ModuleSource | None] = {}

@@ -178,8 +178,8 @@ def _instance(context: Context, reference: Reference) -> Piece:
             if hasattr(value, name) and name not in ("__dict__", "__weakref__"):
                 attributes[name] = getattr(value, name)
     changing = {name for name in attributes if is_changing_attribute(context, value, cls, name)}
-    kept = [(name, part) for name, part in sorted(attributes.items()) if name not in changing]
-    piece.references += [Reference(f".{name}", part) for name, part in kept]
+    constant = [(name, part) for name, part in sorted(attributes.items()) if name not in changing]
+    piece.references += [Reference(f".{name}", part) for name, part in constant]
     if changing:
         names = ", ".join(f"{reference.label}.{name}" for name in sorted(changing))
         piece.notes.append(f"{names} (changed by the code itself; its value is not covered)")

@@ -74,7 +74,7 @@ class ModuleSource:
         return there[0] if len(there) == 1 else None
 
     @functools.cached_property
-    def _compiled(self) -> dict[str, list[tuple[Definition, Any]]]:
+    def _compiled(self) -> dict[str, list[tuple[Definition, object]]]:
         return _compiled(self.text)
 
     def class_node(self, qualname: str) -> ast.ClassDef | None:
@@ -187,7 +187,7 @@ def _classes(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.ClassDef]]:
             yield from _classes(child, prefix)
 
 
-def _compiled(text: str) -> dict[str, list[tuple[Definition, Any]]]:
+def _compiled(text: str) -> dict[str, list[tuple[Definition, object]]]:
     """Every function in a text with what it compiles to, by name.
 
     The text is compiled a second time with a line number of its own for each function, so that lambdas on one line can
@@ -225,12 +225,14 @@ def _nested(code: types.CodeType) -> list[types.CodeType]:
     return [found for constant in inner for found in (constant, *_nested(constant))]
 
 
-def _essence(code: types.CodeType) -> Any:
+def _essence(code: types.CodeType) -> object:
     """What code does in this interpreter, without its file, its lines and its docstring."""
     is_class = not code.co_flags & _CO_OPTIMIZED
     constants = list(code.co_consts)
-    told = code.co_flags & _CO_HAS_DOCSTRING if sys.version_info >= (3, 13) else not code.co_name.startswith("<")
-    if told and not is_class and constants and isinstance(constants[0], (str, type(None))):
+    may_have_docstring = (
+        code.co_flags & _CO_HAS_DOCSTRING if sys.version_info >= (3, 13) else not code.co_name.startswith("<")
+    )
+    if may_have_docstring and not is_class and constants and isinstance(constants[0], (str, type(None))):
         constants[0] = None
     if is_class:  # line numbers and the tuple of attribute names, which comes in any order
         constants = [item for item in constants if not isinstance(item, (int, tuple))]
@@ -246,7 +248,7 @@ def _essence(code: types.CodeType) -> Any:
     )
 
 
-def _constant(value: Any) -> Any:
+def _constant(value: object) -> object:
     if isinstance(value, types.CodeType):
         return _essence(value)
     if isinstance(value, tuple):
@@ -256,7 +258,7 @@ def _constant(value: Any) -> Any:
     return type(value), repr(value)
 
 
-def _ordered(value: Any) -> str:
+def _ordered(value: object) -> str:
     if isinstance(value, tuple):
         return f"({','.join(_ordered(item) for item in value)})"
     if isinstance(value, frozenset):

@@ -24,7 +24,7 @@ __all__ = [
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 Chain = tuple[str, ...]  # `np.linalg.norm` as ("np", "linalg", "norm")
 
-_kept = functools.lru_cache(maxsize=4096)  # by node: a tree does not change, and is asked again for each step
+_cached_by_node = functools.lru_cache(maxsize=4096)  # by node: a tree does not change, and is asked again for each step
 
 _HINTS = frozenset({"annotation", "returns", "type_comment", "type_params"})
 # Fields that follow from the rest of the tree, or that only some Python versions have.
@@ -53,14 +53,14 @@ class Change:
     attribute: str | None
 
 
-def syntax_text(node: ast.AST, *, hints: bool = False) -> str:
+def syntax_text(node: ast.AST) -> str:
     """A tree in one spelling for all Python versions, without comments, docstrings, layout and (mostly) type hints."""
     spelled: list[str] = []
-    _spell(node, spelled, frozenset() if hints else _HINTS)
+    _spell(node, spelled, _HINTS)
     return "".join(spelled)
 
 
-@_kept
+@_cached_by_node
 def function_text(node: FunctionNode, *, with_defaults: bool = True, hints: bool = False) -> str:
     """What a function takes and does, without its name and decorators."""
     blind = frozenset() if hints else _HINTS
@@ -81,7 +81,7 @@ def class_text(node: ast.ClassDef) -> str:
     return "".join(spelled)
 
 
-@_kept
+@_cached_by_node
 def read_chains(node: ast.AST, *, hints: bool = False) -> tuple[Chain, ...]:
     """Every name that is read, with the attributes that follow it, in text order."""
     chains: dict[Chain, None] = {}
@@ -89,7 +89,7 @@ def read_chains(node: ast.AST, *, hints: bool = False) -> tuple[Chain, ...]:
     return tuple(chains)
 
 
-@_kept
+@_cached_by_node
 def imports_of(node: ast.AST) -> tuple[Import, ...]:
     """What the imports anywhere in a tree bind."""
     found: list[Import] = []
@@ -104,7 +104,7 @@ def imports_of(node: ast.AST) -> tuple[Import, ...]:
     return tuple(found)
 
 
-@_kept
+@_cached_by_node
 def changed_objects(node: ast.AST) -> tuple[Change, ...]:
     """The objects with a name from outside that code changes when it runs: `cache[key] = 1`, `global n; n += 1`."""
     declared = {
@@ -114,7 +114,7 @@ def changed_objects(node: ast.AST) -> tuple[Change, ...]:
     return tuple(change for change in changes if change.chain or change.attribute in declared)
 
 
-@_kept
+@_cached_by_node
 def changed_attributes(node: ast.ClassDef) -> frozenset[str]:
     """The attributes that a class's methods change after an instance has been built."""
     changed: set[str] = set()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ from crucible_lineage.fingerprint.imports import imported_files
 from crucible_lineage.fingerprint.model import Context, Piece, Reference
 from crucible_lineage.fingerprint.objects import piece_of
 from crucible_lineage.fingerprint.source import root_package
-from crucible_lineage.ids import canonical_json
+from crucible_lineage.ids import CODE_TAG, canonical_json
 from crucible_lineage.step import Step
 
 __all__ = ["Fingerprint", "code_fingerprint"]
 
-CODE_TAG = b"crucible-lineage/code/2\n"
+MOST_TEXT = 20_000  # chosen: characters of what is reached, in a record
 STEP = "step"  # the piece that is the step function itself
 State = frozenset[tuple[Any, ...]]
 
@@ -36,7 +36,8 @@ class Fingerprint:
     """The hash, and what went into it.
 
     `covered` maps the name of each piece, in the order it was reached, to the hash of that piece; `files` are the
-    source files that it rests on; `source` is the text of the step function itself.
+    source files that it rests on; `source` is the text of the step function itself, `pieces` what it reaches, as people
+    read it: the text of a function, the value of a number, else `#` and a hash, since a text may be a secret.
     """
 
     digest: str
@@ -45,6 +46,7 @@ class Fingerprint:
     packages: tuple[str, ...]
     files: tuple[str, ...]
     source: str
+    pieces: tuple[tuple[str, str], ...]
 
 
 def code_fingerprint(target: Callable[..., Any] | Step[..., Any], *, home: str | None = None) -> Fingerprint:
@@ -67,6 +69,7 @@ def code_fingerprint(target: Callable[..., Any] | Step[..., Any], *, home: str |
         packages=tuple(sorted({package for piece in pieces for package in piece.packages})),
         files=tuple(sorted(walk.files())),
         source=walk.source(),
+        pieces=tuple(walk.pieces()),
     )
 
 
@@ -87,7 +90,7 @@ class _Walk:
     tell the name and place of a module.
     """
 
-    def __init__(self, function: Callable[..., Any], root: str, state: State) -> None:
+    def __init__(self, function: Callable[..., object], root: str, state: State) -> None:
         self.function = function
         self.context = Context(root, state)
         self.nodes: list[_Node] = []  # also keeps the objects alive, so that an id() is not given out twice
@@ -120,7 +123,21 @@ class _Walk:
 
     def source(self) -> str:
         """The text of the step function; empty if it is not to be had."""
-        function = inspect.unwrap(self.function)
+        return self._text_of(inspect.unwrap(self.function))
+
+    def pieces(self) -> Iterator[tuple[str, str]]:
+        """What the step function reaches, each as text, value or hash; all texts together are not too long."""
+        room = MOST_TEXT
+        for node in self.nodes[1:]:
+            if node.piece.text.startswith("external "):
+                continue
+            text = self._text_of(node.reference.value) or _number(node.piece.text)
+            if not text or len(text) > room:
+                text = "#" + hashlib.sha256(node.piece.text.encode()).hexdigest()[:12]
+            room -= len(text)
+            yield node.name, text
+
+    def _text_of(self, function: object) -> str:
         if not isinstance(function, types.FunctionType):
             return ""
         source, definition = self.context.source(function.__code__.co_filename), definition_of(self.context, function)
@@ -143,6 +160,12 @@ class _Walk:
             # The defaults of the step itself reach the identity as parameters, whether they were given or not.
             return function_piece(self.context, value, reference.key, with_defaults=False)
         return piece_of(self.context, reference)
+
+
+def _number(text: str) -> str:
+    """The value of a constant that is a number or None; empty for others."""
+    kind, _, value = text.removeprefix("constant ").partition(":")
+    return value if text.startswith("constant ") and kind in ("int", "float", "bool", "complex") else ""
 
 
 def _joined(owner: str, label: str) -> str:

@@ -1,24 +1,34 @@
 """Lineage of datasets: the graph, its checks and queries, and ways to show it. Pure: no I/O, no client, no Prefect.
 
-The pictures are in their own modules: `svg`, `html`, `formats`. networkx is imported when `LineageGraph.nx`, a path or
-a cycle is asked for, and not before.
+The pictures are in their own modules: `svg`, `html`, `formats`. What is named here is imported when it is asked for, so
+that who needs a label imports no checks; networkx when `LineageGraph.nx`, a path or a cycle is asked for.
 """
 
 from __future__ import annotations
 
-from crucible_lineage.lineage.checks import Finding, check
-from crucible_lineage.lineage.compare import Change, Difference, diff
-from crucible_lineage.lineage.draw.tree import render_tree, render_tree_rich
-from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.impact import (
-    Impact,
-    impact_of_code,
-    impact_of_dataset,
-    impact_of_file,
-    impact_of_instrument,
-)
-from crucible_lineage.lineage.model import Edge, Node
-from crucible_lineage.lineage.queries import common_ancestors, nearest_common_ancestors, paths, shortest_path, siblings
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crucible_lineage.lineage.checks import Finding, check
+    from crucible_lineage.lineage.compare import Change, Difference, diff
+    from crucible_lineage.lineage.draw.tree import render_tree, render_tree_rich
+    from crucible_lineage.lineage.graph import LineageGraph
+    from crucible_lineage.lineage.impact import (
+        Impact,
+        impact_of_code,
+        impact_of_dataset,
+        impact_of_file,
+        impact_of_instrument,
+    )
+    from crucible_lineage.lineage.model import Edge, Node
+    from crucible_lineage.lineage.queries import (
+        common_ancestors,
+        nearest_common_ancestors,
+        paths,
+        shortest_path,
+        siblings,
+    )
 
 __all__ = [
     "Change",
@@ -42,3 +52,20 @@ __all__ = [
     "shortest_path",
     "siblings",
 ]
+
+_MODULES = {
+    "checks": ("Finding", "check"),
+    "compare": ("Change", "Difference", "diff"),
+    "draw.tree": ("render_tree", "render_tree_rich"),
+    "graph": ("LineageGraph",),
+    "impact": ("Impact", "impact_of_code", "impact_of_dataset", "impact_of_file", "impact_of_instrument"),
+    "model": ("Edge", "Node"),
+    "queries": ("common_ancestors", "nearest_common_ancestors", "paths", "shortest_path", "siblings"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

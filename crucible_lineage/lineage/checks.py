@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from crucible_lineage.ids import derive_mfid, is_mfid, mfid_bytes, mfid_time
 from crucible_lineage.lineage.graph import LineageGraph, collector_paused, in_turns
 from crucible_lineage.lineage.model import KNOWN_RELATIONSHIPS, MEASURED, PART
 from crucible_lineage.lineage.orphans import orphans
-from crucible_lineage.lineage.records import lists_all_used, provenance, recipe_digest, used_mfids
+from crucible_lineage.lineage.records import lists_all_used, provenance, recipe_digest, recorded_project, used_mfids
 
-__all__ = ["CHECKS", "SEVERITIES", "Finding", "check", "link_command"]
+__all__ = ["CHECKS", "SEVERITIES", "Finding", "Found", "check", "has_errors", "link_command", "worst_first"]
 
 Severity = Literal["error", "warning", "notice"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the worst first
@@ -31,6 +31,37 @@ class Finding:
     ids: tuple[str, ...]
     message: str
     command: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The finding as programs get it."""
+        named = {"class": self.check, "severity": self.severity, "mfids": list(self.ids)}
+        return {**named, "message": self.message, "command": self.command}
+
+
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings by their severity, those of one in the order in which they were found."""
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def has_errors(findings: Iterable[Finding]) -> bool:
+    """True if what was looked at is not as it should be; warnings and notices leave it standing."""
+    return any(finding.severity == "error" for finding in findings)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found, the worst first; those who look add in fields of their own how much they looked at."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True if nothing found is an error."""
+        return not has_errors(self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `--json` prints of it."""
+        return {"ok": self.ok, **vars(self), "findings": [finding.to_json() for finding in self.findings]}
 
 
 def link_command(parent: str, child: str) -> str:
@@ -126,10 +157,18 @@ def mismatches(graph: LineageGraph) -> Iterator[Finding | None]:
 
 
 def older_than_parent(graph: LineageGraph) -> Iterator[Finding]:
-    """Children whose id was made before their parent's; what is only part of something may well be older than that."""
+    """Children whose id was made before their parent's.
+
+    What is only part of something may well be older than that, and a sample is often registered after what was measured
+    of it.
+    """
     for (source, target), edge in graph.edges.items():
         # The first ten symbols hold the 48 time bits; comparing them first spares decoding nearly every pair.
-        if target[:10] < source[:10] and edge.relationship != PART and is_mfid(source) and is_mfid(target):
+        if (
+            target[:10] < source[:10]
+            and edge.relationship not in (MEASURED, PART)
+            and _are_datasets(graph, source, target)
+        ):
             child, parent = mfid_time(target), mfid_time(source)
             if child < parent:
                 message = (
@@ -137,6 +176,10 @@ def older_than_parent(graph: LineageGraph) -> Iterator[Finding]:
                     f"{graph.label(source)} of {parent:%Y-%m-%d %H:%M:%S} UTC; check which was derived from the other"
                 )
                 yield Finding("older-than-parent", "warning", (source, target), message, f"crucible get {target}")
+
+
+def _are_datasets(graph: LineageGraph, *mfids: str) -> bool:
+    return all(is_mfid(mfid) and graph.nodes[mfid].kind != "sample" for mfid in mfids)
 
 
 def unknown_relationships(graph: LineageGraph) -> Iterator[Finding]:
@@ -220,9 +263,20 @@ def orphaned(graph: LineageGraph) -> Iterator[Finding | None]:
 
 
 def wrong_projects(graph: LineageGraph) -> Iterator[Finding]:
-    """Derived datasets in a project that none of their parents is in; a collection may gather from several projects."""
+    """Datasets elsewhere than in the project that their record says, and derived ones in one that no parent is in.
+
+    A collection may gather from several projects.
+    """
     for node in graph.nodes.values():
-        if node.kind != "dataset" or not node.project:
+        if node.kind != "dataset":
+            continue
+        said = recorded_project(node.record)
+        if said and said.casefold() != node.project.casefold():
+            place = f"project {node.project}" if node.project else "no project"
+            message = f"{graph.label(node.id)} says that it was made in project {said}, and lies in {place}"
+            yield Finding("wrong-project", "warning", (node.id,), message, f"crucible get {node.id}")
+            continue
+        if not node.project:
             continue
         parents = [mfid for mfid in graph.parents(node.id) if graph.edges[mfid, node.id].relationship != PART]
         projects = {graph.nodes[mfid].project for mfid in parents if graph.nodes[mfid].kind == "dataset"} - {""}

@@ -8,11 +8,13 @@ from types import MappingProxyType
 from typing import Any
 
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.model import Edge, Node
+from crucible_lineage.lineage.model import CURRENT, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import (
     activity_code,
     generated_files,
+    place_keys,
     provenance,
+    returned_values,
     text,
     used_files,
     used_roles,
@@ -20,6 +22,7 @@ from crucible_lineage.lineage.records import (
 
 __all__ = ["Change", "Difference", "diff"]
 
+Place = tuple[str, ...]
 NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -33,38 +36,47 @@ class Change:
     old: Any
     new: Any
 
+    @property
+    def by(self) -> float | None:
+        """How much a number has grown; None of what is no number."""
+        if any(isinstance(value, bool) or not isinstance(value, int | float) for value in (self.old, self.new)):
+            return None
+        return float(self.new - self.old)
+
 
 @dataclass(frozen=True)
 class Difference:
-    """What one lineage has and the other has not. A falsy one says that nothing differs."""
+    """What one lineage has and the other has not. A falsy one says that nothing differs.
+
+    `results` are the values that steps returned, by their names, the last ones first; `changed` is everything else.
+    """
 
     added: tuple[Node, ...]
     removed: tuple[Node, ...]
     changed: tuple[Change, ...]
     added_edges: tuple[Edge, ...]
     removed_edges: tuple[Edge, ...]
+    results: tuple[Change, ...] = ()
 
     def __bool__(self) -> bool:
-        return any((self.added, self.removed, self.changed, self.added_edges, self.removed_edges))
+        return any((self.added, self.removed, self.changed, self.added_edges, self.removed_edges, self.results))
 
 
 def diff(old: LineageGraph, new: LineageGraph, counterparts: Mapping[str, str] = NONE) -> Difference:
     """The difference of two lineages.
 
     Datasets are paired by id, then as `counterparts` ({old id: new id}) says. Of the others a new one is paired with
-    the old one that it supersedes, or else with the only one that the same step made under the same name: a rerun with
-    another parameter then reads as that parameter changed, not as two unrelated datasets. Changes come from the roots
-    down, so that what caused others stands before them.
+    the old one that it supersedes, or that is a result of the same, or else with the only one that the same step made
+    under the same name: a rerun with another parameter then reads as that parameter changed, not as two unrelated
+    datasets. Changes come from the roots down, so that what caused others stands before them.
     """
     successor = {mfid: mfid for mfid in old.nodes if mfid in new}
     successor |= {before: after for before, after in counterparts.items() if before not in new and after not in old}
     successor |= _successors(old, new, successor)
     taken = set(successor.values())
-    changes = (
-        change
-        for before, after in sorted(successor.items(), key=_upstream_first(old))
-        for change in _changes(old.nodes[before], new.nodes[after], successor)
-    )
+    pairs = [(old.nodes[one], new.nodes[other]) for one, other in sorted(successor.items(), key=_upstream_first(old))]
+    changes = (change for before, after in pairs for change in _changes(before, after, successor))
+    results = (change for before, after in reversed(pairs) for change in _returned(before, after))
     moved = {(successor.get(s, s), successor.get(t, t)): edge for (s, t), edge in old.edges.items()}
     return Difference(
         added=tuple(node for mfid, node in new.nodes.items() if mfid not in taken),
@@ -72,6 +84,7 @@ def diff(old: LineageGraph, new: LineageGraph, counterparts: Mapping[str, str] =
         changed=tuple(changes),
         added_edges=tuple(e for ends, e in new.edges.items() if not _same(moved.get(ends), e)),
         removed_edges=tuple(e for ends, e in moved.items() if not _same(new.edges.get(ends), e)),
+        results=tuple(results),
     )
 
 
@@ -84,29 +97,56 @@ def _upstream_first(graph: LineageGraph) -> Callable[[tuple[str, str]], int]:
 def _successors(old: LineageGraph, new: LineageGraph, known: Mapping[str, str]) -> dict[str, str]:
     """{old id: new id} of datasets with different ids that stand in the same place, but for those already known."""
     taken = set(known.values())
-    gone = [node for mfid, node in old.nodes.items() if mfid not in known]
+    removed = [node for mfid, node in old.nodes.items() if mfid not in known]
     come = [node for mfid, node in new.nodes.items() if mfid not in taken]
     pairs: dict[str, str] = {}
-    gone_ids = {node.id for node in gone}
+    removed_ids = {node.id for node in removed}
     for node in come:
         before = text(provenance(node.record).get("supersedes"))
-        if before in gone_ids and before not in pairs:
+        if before in removed_ids and before not in pairs:
             pairs[before] = node.id
-    paired = set(pairs.values())
-    before_at = _alone(node for node in gone if node.id not in pairs)
-    for place, node in _alone(node for node in come if node.id not in paired).items():
-        if place in before_at:
-            pairs[before_at[place].id] = node.id
+    for places in (_filled, _named):
+        before_at = _alone((node for node in removed if node.id not in pairs), places)
+        paired = set(pairs.values())
+        for place, node in _alone((node for node in come if node.id not in paired), places).items():
+            if place in before_at and before_at[place].id not in pairs:
+                pairs[before_at[place].id] = node.id
     return pairs
 
 
-def _alone(nodes: Iterable[Node]) -> dict[tuple[str, ...], Node]:
-    """The nodes by their place (step, output, name), those that share a place left out."""
-    places: dict[tuple[str, ...], list[Node]] = {}
+def _alone(nodes: Iterable[Node], places_of: Callable[[Node], Iterable[Place]]) -> dict[Place, Node]:
+    """The nodes by their places, those left out that share one."""
+    places: dict[Place, list[Node]] = {}
     for node in nodes:
-        place = (node.kind, node.step, text(provenance(node.record).get("output")), node.name)
-        places.setdefault(place, []).append(node)
+        for place in places_of(node):
+            places.setdefault(place, []).append(node)
     return {place: found[0] for place, found in places.items() if len(found) == 1 and found[0].kind != "hidden"}
+
+
+def _filled(node: Node) -> Iterable[Place]:
+    return ((key,) for key in place_keys(node.record))
+
+
+def _named(node: Node) -> Iterable[Place]:
+    yield (node.kind, node.step, text(provenance(node.record).get("output")), node.name)
+
+
+def _returned(old: Node, new: Node) -> Iterator[Change]:
+    """The values that a step returned, those within others by their path."""
+    if not (old.step or new.step) or old.record == new.record:
+        return
+    before, after = (dict(_values(returned_values(node.record))) for node in (old, new))
+    for name in dict.fromkeys([*before, *after]):
+        if before.get(name) != after.get(name):
+            yield Change(old.id, new.id, name, before.get(name), after.get(name))
+
+
+def _values(returned: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in returned.items():
+        if isinstance(value, Mapping) and value:
+            yield from _values(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
 
 
 def _changes(old: Node, new: Node, successor: Mapping[str, str]) -> Iterator[Change]:
@@ -120,18 +160,23 @@ def _changes(old: Node, new: Node, successor: Mapping[str, str]) -> Iterator[Cha
             yield Change(old.id, new.id, name, before.get(name), after.get(name))
 
 
-def _fields(node: Node, in_both: Collection[str], successor: Mapping[str, str]) -> dict[str, Any]:
-    """What is compared: the node's own fields, each parameter, the code, each input, and each file's SHA-256.
+def _fields(node: Node, in_both: Collection[str], successor: Mapping[str, str]) -> dict[str, object]:
+    """What is compared: each parameter, each fact about the parents that the step was given, the code, each input, each
+    file's SHA-256, and the node's own fields.
 
     An input that has a successor counts as that: what became of it is told where it stands. The files that were used
     are compared where they are of a dataset that is used `in_both`.
     """
-    own = ("kind", "name", "measurement", "data_type", "project", "state", "step")
-    fields: dict[str, Any] = {name: getattr(node, name) for name in own}
+    fields: dict[str, Any] = {}
     recipe = provenance(node.record).get("recipe")
     params = recipe.get("params") if isinstance(recipe, dict) else None
     for name, value in params.items() if isinstance(params, dict) else ():
         fields[f"params.{name}"] = value
+    facts = recipe.get("facts") if isinstance(recipe, dict) else None
+    for role, known in facts.items() if isinstance(facts, dict) else ():
+        for number, one in enumerate(known, 1):
+            where = f"facts.{role}" if len(known) == 1 else f"facts.{role}[{number}]"
+            fields |= {f"{where}.{name}": value for name, value in _values(one)}
     fields["code"] = activity_code(node.record)
     for role, mfids in used_roles(node.record).items():
         fields[f"inputs.{role}"] = tuple(sorted(successor.get(mfid, mfid) for mfid in mfids))
@@ -140,6 +185,10 @@ def _fields(node: Node, in_both: Collection[str], successor: Mapping[str, str]) 
             fields |= {f"used.{mfid}.{name}": sha256 for name, sha256 in files.items()}
     for name, sha256 in generated_files(node.record).items():
         fields[f"files.{name}"] = sha256
+    own = ("kind", "name", "measurement", "data_type", "project", "step")
+    fields |= {name: getattr(node, name) for name in own}
+    # Whether a result holds is a fact about now, and not about the result.
+    fields["state"] = "complete" if node.state in (CURRENT, SUPERSEDED) else node.state
     return fields
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import short_id
@@ -17,7 +17,6 @@ from crucible_lineage.lineage.records import run_ids
 from crucible_lineage.lineage.sources import (
     described,
     nodes_and_edges_of_api,
-    nodes_and_edges_of_pipeline,
     nodes_and_edges_of_records,
 )
 
@@ -53,30 +52,28 @@ class LineageGraph:
             self._parents, self._children = _neighbours(by_id, by_ends)
 
     @classmethod
-    def from_api(cls, payload: Mapping[str, Any]) -> LineageGraph:
+    def from_api(cls, payload: Mapping[str, object]) -> LineageGraph:
         """The graph in an answer of Crucible's graph endpoints (node-link JSON)."""
         with collector_paused():
             return cls(*nodes_and_edges_of_api(payload))
 
     @classmethod
-    def from_records(cls, records: Iterable[Mapping[str, Any]]) -> LineageGraph:
+    def from_records(cls, records: Iterable[Mapping[str, object]]) -> LineageGraph:
         """The graph that records show by their links, or by their provenance where links were not fetched."""
         with collector_paused():
             return cls(*nodes_and_edges_of_records(records))
 
-    @classmethod
-    def from_pipeline(cls, steps: Mapping[str, Iterable[str]]) -> LineageGraph:
-        """The graph of a declared pipeline, from each step's name and the names it needs."""
-        return cls(*nodes_and_edges_of_pipeline(steps))
-
-    def with_records(self, records: Mapping[str, Mapping[str, Any]]) -> LineageGraph:
+    def with_records(self, records: Mapping[str, Mapping[str, object]]) -> LineageGraph:
         """The same links, with each node described by its record; records of unknown ids are left out."""
         nodes = (described(node, records[node.id]) if node.id in records else node for node in self.nodes.values())
         return LineageGraph(nodes, self.edges.values())
 
-    def with_states(self, states: Mapping[str, str]) -> LineageGraph:
-        """The same graph with the state of some nodes replaced, as a plan knows it (fresh, stale, missing)."""
-        nodes = (replace(node, state=states.get(node.id, node.state)) for node in self.nodes.values())
+    def with_states(self, states: Mapping[str, tuple[str, tuple[str, ...]]]) -> LineageGraph:
+        """The same links, with {id: (state, what holds in its stead)} of datasets; others stay as they are."""
+        nodes = (
+            replace(node, state=states[node.id][0], superseded_by=states[node.id][1]) if node.id in states else node
+            for node in self.nodes.values()
+        )
         return LineageGraph(nodes, self.edges.values())
 
     def __len__(self) -> int:
@@ -120,7 +117,7 @@ class LineageGraph:
         return f"{node.name} ({short_id(mfid)})" if node.name and node.name != mfid else short_id(mfid)
 
     def parents(self, mfid: str) -> tuple[str, ...]:
-        """The ids that have an edge to `mfid`."""
+        """The ids that have an edge to `mfid`. InputError if the graph has no `mfid`, as in all that asks about one."""
         return self._parents[self.node(mfid).id]
 
     def children(self, mfid: str) -> tuple[str, ...]:
@@ -138,10 +135,6 @@ class LineageGraph:
     def roots(self) -> tuple[str, ...]:
         """The nodes without parents: samples and raw datasets."""
         return tuple(mfid for mfid, parents in self._parents.items() if not parents)
-
-    def leaves(self) -> tuple[str, ...]:
-        """The nodes without children."""
-        return tuple(mfid for mfid, children in self._children.items() if not children)
 
     def generations(self) -> list[list[str]]:
         """The ids by topological generation, roots first; what lies on a cycle or behind one is left out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -10,7 +10,14 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import activity_code, generated_files, instruments, moment, provenance, used_files
 
-__all__ = ["Impact", "impact_of_code", "impact_of_dataset", "impact_of_file", "impact_of_instrument"]
+__all__ = [
+    "Impact",
+    "impact_of_code",
+    "impact_of_dataset",
+    "impact_of_file",
+    "impact_of_instrument",
+    "taken_without_time",
+]
 
 Start = tuple[str, str]  # what was wrong, and the dataset to redo for it; the same where that was made wrongly itself
 
@@ -24,7 +31,7 @@ class Impact:
     _came_from: Mapping[str, str] = field(repr=False)
 
     def chain(self, mfid: str) -> tuple[str, ...]:
-        """One of the shortest ways to `mfid` from what was wrong, both ends included."""
+        """One of the shortest ways to `mfid` from what was wrong, both ends included. `mfid` is one of `ids`."""
         chain = [mfid]
         while chain[-1] not in self._starts:
             chain.append(self._came_from[chain[-1]])
@@ -33,7 +40,7 @@ class Impact:
 
 
 def impact_of_dataset(graph: LineageGraph, mfid: str) -> Impact:
-    """All that comes from a dataset or a sample."""
+    """All that comes from a dataset or a sample. InputError if the graph has none of that id."""
     return _impact(graph, [(mfid, child) for child in graph.children(mfid)])
 
 
@@ -54,7 +61,7 @@ def impact_of_file(graph: LineageGraph, sha256: str, owners: Collection[str] = (
 
 
 def impact_of_code(graph: LineageGraph, fingerprint: str) -> Impact:
-    """All that code of that fingerprint made, and all that comes from it."""
+    """All that code of that fingerprint (64 hex digits, as records have it) made, and all that comes from it."""
     made = (node.id for node in graph.nodes.values() if activity_code(node.record) == fingerprint)
     return _impact(graph, [(mfid, mfid) for mfid in made])
 
@@ -72,6 +79,13 @@ def impact_of_instrument(
         if instrument in instruments(node.record) and not node.step and _is_within(moment(node.record), since, until)
     )
     return _impact(graph, [(mfid, child) for mfid in taken for child in graph.children(mfid)])
+
+
+def taken_without_time(graph: LineageGraph, instrument: str) -> Iterator[str]:
+    """The data that an instrument took nobody knows when."""
+    for node in graph.nodes.values():
+        if instrument in instruments(node.record) and not node.step and moment(node.record) is None:
+            yield node.id
 
 
 def _impact(graph: LineageGraph, starts: Iterable[Start]) -> Impact:

@@ -14,6 +14,7 @@ __all__ = [
 ]
 
 HIDDEN_NAME = "not visible to you"
+SHORT = 3  # symbols of a word that does not stand alone in a second line
 _NARROW = frozenset("iIjlft.,:;'|![](){}r -`\"")
 _WIDE = frozenset("mwMWO@%QGD&")
 _UNSEEN = frozenset({"Cc", "Cs", "Zl", "Zp"})  # control characters, lone surrogates, line and paragraph separators
@@ -32,7 +33,7 @@ def title(node: Node) -> str:
 
 def detail(node: Node) -> str:
     """The second line: what kind of data it is and the step that made it."""
-    if node.kind in ("hidden", "step"):
+    if node.kind == "hidden":
         return ""
     kind = node.data_type or "sample" if node.kind == "sample" else node.measurement or node.data_type
     return plain(" · ".join(part for part in (kind, node.step) if part))
@@ -87,6 +88,9 @@ def wrapped(text: str, width: float, size: float = 1.0) -> list[str]:
         fitting += 1
     breaks = (at for at in range(fitting, 0, -1) if _may_break(text, at))
     cut = next(breaks, 0)
+    if len(text[cut:].strip()) <= SHORT:  # a unit stays with its number
+        wider = (at for at in breaks if len(text[at:].strip()) > SHORT and text_width(text[:at], size) >= width / 4)
+        cut = next(wider, cut)
     if text_width(text[:cut], size) < width / 4:
         cut = max(fitting, 1)
     return [text[:cut].rstrip(), ellipsised(text[cut:].lstrip(), width, size)]

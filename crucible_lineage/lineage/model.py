@@ -6,22 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["DERIVED", "KNOWN_RELATIONSHIPS", "MEASURED", "PART", "Edge", "Kind", "Node"]
+__all__ = [
+    *("CURRENT", "DERIVED", "KNOWN_RELATIONSHIPS", "MEASURED", "PART", "RAW", "SUPERSEDED"),
+    *("Edge", "Kind", "Node"),
+]
 
-Kind = Literal["dataset", "sample", "step", "hidden"]
+Kind = Literal["dataset", "sample", "hidden"]
 
 DERIVED = "is_derived_from"
 PART = "is_part_of"
 MEASURED = "measured-from"  # Crucible's association of a dataset with a sample, drawn sample -> dataset
+CURRENT, SUPERSEDED, RAW = "current", "superseded", "raw"  # states that no record tells by itself
 KNOWN_RELATIONSHIPS = frozenset({DERIVED, PART, MEASURED})
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A dataset, a sample, a step of a declared pipeline, or the place of something the reader may not see.
+    """A dataset, a sample, or the place of something the reader may not see.
 
-    `state` is "complete" or "incomplete" where provenance says so, one of a plan's words (fresh, stale, missing) where
-    a plan was drawn, else empty. `record` is the whole record as Crucible gave it, or None where it was not fetched.
+    `state` is current, superseded, incomplete or raw where what holds now was looked up; else "complete" or
+    "incomplete" where provenance says so, else empty. `superseded_by` are the datasets that hold in its stead.
+    `record` is the whole record as Crucible gave it, or None where it was not fetched.
     """
 
     id: str
@@ -33,6 +38,7 @@ class Node:
     state: str = ""
     step: str = ""
     record: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    superseded_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,11 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.graph import LineageGraph, in_turns
 from crucible_lineage.lineage.model import PART, Node
-from crucible_lineage.lineage.records import PROVENANCE_KEY, generated_files, provenance, text, used_files
+from crucible_lineage.lineage.records import OWN_KEYS, generated_files, provenance, text, used_files
 
 __all__ = ["Orphan", "orphans"]
 
@@ -123,10 +122,10 @@ def _shorter_names(name: str) -> Iterator[str]:
         yield name
 
 
-def _mentioned(record: Mapping[str, Any] | None) -> Iterator[str]:
+def _mentioned(record: Mapping[str, object] | None) -> Iterator[str]:
     """The MFIDs in the values of the scientific metadata, our own provenance left out."""
     metadata = (record or {}).get("scientific_metadata")
-    waiting = [value for key, value in metadata.items() if key != PROVENANCE_KEY] if isinstance(metadata, dict) else []
+    waiting = [value for key, value in metadata.items() if key not in OWN_KEYS] if isinstance(metadata, dict) else []
     while waiting:
         match waiting.pop():
             case str() as found:

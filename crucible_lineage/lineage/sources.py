@@ -7,14 +7,14 @@ from sys import intern
 from typing import Any, Literal, cast
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage.model import DERIVED, MEASURED, Edge, Kind, Node
+from crucible_lineage.lineage.model import CURRENT, DERIVED, MEASURED, RAW, SUPERSEDED, Edge, Kind, Node
 from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, state, text, used_mfids
 
-__all__ = ["described", "nodes_and_edges_of_api", "nodes_and_edges_of_pipeline", "nodes_and_edges_of_records"]
+__all__ = ["described", "nodes_and_edges_of_api", "nodes_and_edges_of_records"]
 
 Parts = tuple[list[Node], list[Edge]]
 Record = Mapping[str, Any]
-_KINDS: Mapping[str, Kind] = {"sample": "sample", "step": "step", "hidden": "hidden"}
+_KINDS: Mapping[str, Kind] = {"sample": "sample", "hidden": "hidden"}
 
 
 def nodes_and_edges_of_api(payload: Record) -> Parts:
@@ -35,11 +35,14 @@ def nodes_and_edges_of_records(records: Iterable[Record]) -> Parts:
 
     Links that were fetched (`links` is a list) are the edges. Where they were not, the parents are those that the
     provenance names. A far end without a record is known by the name in the link, and hidden if there is none. Of two
-    records of one id, the first counts.
+    records of one id, the first counts. What a child was made of, its own record says, where there is one: a link moves
+    the child's time of modification and not the parent's, so that of the parent an older record may be at hand.
     """
     nodes: dict[str, Node] = {}
     far_ends: dict[str, Node] = {}
     edges: dict[tuple[str, str], Edge] = {}
+    claimed: dict[tuple[str, str], Edge] = {}  # by a parent, of a child that has not said it
+    tells: set[str] = set()  # whose record has its links
     same: dict[str, str] = {}  # a million links that each have a copy of their ids take 140 MB more
     for record in records:
         mfid = _required_id(record, "unique_id")
@@ -47,22 +50,22 @@ def nodes_and_edges_of_records(records: Iterable[Record]) -> Parts:
             continue
         mfid = same.setdefault(mfid, mfid)
         nodes[mfid] = node = described(Node(mfid), record)
+        if isinstance(record.get("links"), list | tuple):
+            tells.add(mfid)
         for edge, far_end in _record_edges(node, record):
             ends = source, target = same.setdefault(edge.source, edge.source), same.setdefault(edge.target, edge.target)
             if far_end.id not in far_ends or far_ends[far_end.id].kind == "hidden":
                 far_ends[far_end.id] = far_end
+            if source is mfid is not target and edge.relationship != MEASURED:
+                if ends not in edges:
+                    claimed[ends] = Edge(source, target, intern(edge.relationship))
+                continue
+            claimed.pop(ends, None)
             if ends not in edges or not edges[ends].relationship:
                 edges[ends] = Edge(source, target, intern(edge.relationship))
+    edges |= {ends: edge for ends, edge in claimed.items() if edge.target not in tells}
     others = (node for mfid, node in far_ends.items() if mfid not in nodes)
     return [*nodes.values(), *others], list(edges.values())
-
-
-def nodes_and_edges_of_pipeline(steps: Mapping[str, Iterable[str]]) -> Parts:
-    """A node for each step and for each name that a step needs; a name that is no step is an input dataset."""
-    needs = {name: list(dict.fromkeys(needed)) for name, needed in steps.items()}
-    inputs = dict.fromkeys(name for needed in needs.values() for name in needed if name not in needs)
-    nodes = [Node(name, "dataset", name) for name in inputs] + [Node(name, "step", name, step=name) for name in needs]
-    return nodes, [Edge(source, name) for name, needed in needs.items() for source in needed]
 
 
 def described(node: Node, record: Record) -> Node:
@@ -70,6 +73,8 @@ def described(node: Node, record: Record) -> Node:
     kind: Kind = "sample" if record.get("resource_type") == "sample" or "sample_name" in record else "dataset"
     written = provenance(record)
     known_state = state(record)
+    if node.state in (CURRENT, SUPERSEDED, RAW) and known_state != "incomplete":
+        known_state = node.state
     if not known_state and PROVENANCE_KEY not in (record.get("scientific_metadata") or ()):
         known_state = node.state
     return Node(
@@ -82,6 +87,7 @@ def described(node: Node, record: Record) -> Node:
         project=intern(text(record.get("project_id")) or node.project),
         state=intern(known_state),
         step=intern(text(written.get("step")) or node.step),
+        superseded_by=node.superseded_by,
         record=record,
     )
 
@@ -99,6 +105,7 @@ def _api_node(entry: Any) -> Node:
         project=text(entry.get("project_id")),
         state=text(entry.get("state")),
         step=text(entry.get("step")),
+        superseded_by=tuple(filter(None, map(text, entry.get("superseded_by") or ()))),
     )
 
 
@@ -154,7 +161,7 @@ def _far_end(link: Record) -> Node:
     return Node(text(link["unique_id"]), kind, name) if name else Node(text(link["unique_id"]), "hidden")
 
 
-def _required_id(entry: Any, key: str) -> str:
+def _required_id(entry: object, key: str) -> str:
     found = text(entry.get(key)) if isinstance(entry, Mapping) else ""
     if not found:
         raise InputError(f"read a lineage graph: an entry has no {key!r}: {str(entry)[:80]}")

@@ -1,4 +1,4 @@
-"""The local store: file hashes, datasets known to be complete, inspected steps, and what runs did. SQLite, WAL.
+"""The local store: file hashes, datasets known to be complete, inspected steps, what runs did, what is parked.
 
 It is a cache, never the truth: Crucible has the truth, and deleting the store costs only time.
 """
@@ -6,60 +6,56 @@ It is a cache, never the truth: Crucible has the truth, and deleting the store c
 from __future__ import annotations
 
 import json
-import sqlite3
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.checksums import FileChecksums, scan_file
+from crucible_lineage.checksums import FileChecksums, scan_file, stamp
 from crucible_lineage.errors import FileChangedError
-from crucible_lineage.hashing import stamp
+from crucible_lineage.local.sealed import SEAL, sealed, unsealed
+from crucible_lineage.local.sqlite import LocalDatabase
+from crucible_lineage.local.tables import MIGRATIONS
 from crucible_lineage.refs import DatasetRef
 
-__all__ = ["Store"]
+if TYPE_CHECKING:
+    from sqlite3 import Connection
 
-# Applied in order, each once, in one transaction with the note that it was applied (PRAGMA user_version).
-MIGRATIONS = (
+__all__ = ["Brought", "Ingestion", "Store"]
+
+# A store that was begun anew in mid run does not know the run any more.
+RECORD_STEP = "INSERT OR REPLACE INTO run_step SELECT ?, ?, ?, ?"
+OF_THE_RUN = "WHERE EXISTS (SELECT 1 FROM run WHERE run_id = ?)"
+
+INGESTIONS = "SELECT request, mfid, dataset, file, status, ingestor, error, asked FROM ingestion"
+
+
+@dataclass(frozen=True)
+class Ingestion:
+    """A file that was asked to be ingested: by which request, of which dataset, and how that stands."""
+
+    request: int
+    mfid: str
+    dataset: str
+    file: str
+    status: str
+    ingestor: str | None
+    error: str | None
+    asked: str
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A dataset that is at two Crucibles, equal as far as the one is to have what the other has.
+
+    `there` is its id at the one that it was brought to; `here` and `modified` are when it was last modified at either.
     """
-    CREATE TABLE file_checksums (
-        path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
-        checksums TEXT NOT NULL
-    ) WITHOUT ROWID;
-    CREATE TABLE complete (
-        instance TEXT NOT NULL, mfid TEXT NOT NULL, dataset TEXT NOT NULL, PRIMARY KEY (instance, mfid)
-    ) WITHOUT ROWID;
-    CREATE TABLE inspected (
-        uses TEXT PRIMARY KEY, files TEXT NOT NULL, inspection TEXT NOT NULL
-    ) WITHOUT ROWID;
-    CREATE TABLE run (
-        run_id TEXT PRIMARY KEY, pipeline TEXT NOT NULL, project TEXT NOT NULL, started TEXT NOT NULL, ended TEXT,
-        outcome TEXT
-    ) WITHOUT ROWID;
-    CREATE TABLE run_step (
-        run_id TEXT NOT NULL REFERENCES run ON DELETE CASCADE, step TEXT NOT NULL, outcome TEXT NOT NULL,
-        datasets TEXT NOT NULL, seconds REAL, error TEXT, PRIMARY KEY (run_id, step)
-    ) WITHOUT ROWID;
-    CREATE TABLE attempt (
-        instance TEXT NOT NULL, first_mfid TEXT NOT NULL, attempt INTEGER NOT NULL, PRIMARY KEY (instance, first_mfid)
-    ) WITHOUT ROWID;
-    """,
-    """
-    ALTER TABLE run ADD COLUMN declaration TEXT;
-    ALTER TABLE run_step ADD COLUMN bytes INTEGER;
-    CREATE INDEX run_by_pipeline ON run (pipeline, started)
-    """,
-    """
-    CREATE TABLE remote_checksums (
-        url TEXT NOT NULL, generation TEXT NOT NULL, checksums TEXT NOT NULL, PRIMARY KEY (url, generation)
-    ) WITHOUT ROWID;
-    CREATE TABLE published (
-        instance TEXT NOT NULL, mfid TEXT NOT NULL, place TEXT NOT NULL, PRIMARY KEY (instance, mfid, place)
-    ) WITHOUT ROWID
-    """,
-)
+
+    mfid: str
+    there: str
+    here: str
+    modified: str
 
 
 class Store:
@@ -68,58 +64,51 @@ class Store:
     def __init__(self, path: Path, instance: str) -> None:
         self.path = path
         self.instance = instance
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
-        self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._connection.execute("PRAGMA foreign_keys=ON")
-        self._migrate()
+        self.database = LocalDatabase(path, MIGRATIONS)
 
     def close(self) -> None:
         """Nothing can be asked afterwards."""
-        with self._lock:
-            self._connection.close()
+        self.database.close()
 
     def checksums(self, path: Path) -> FileChecksums:
         """A file's checksums; the remembered ones while size, modification time and inode are unchanged."""
         key, now = str(path.absolute()), stamp(path)
-        row = self._one("SELECT size, mtime_ns, inode, checksums FROM file_checksums WHERE path = ?", key)
-        if row and row[:3] == now:
-            return FileChecksums.from_json(json.loads(row[3]))
+        row = self.database.row("SELECT size, mtime_ns, inode, checksums FROM file_checksums WHERE path = ?", key)
+        if row and row[:3] == now and (known := unsealed(row[3], key)):
+            return FileChecksums.from_json(known)
         scanned = scan_file(path)
         if stamp(path) != now:
             raise FileChangedError(f"{path} changed while it was being read; try again when it has stopped growing")
-        self._write(
-            "INSERT OR REPLACE INTO file_checksums VALUES (?, ?, ?, ?, ?)", (key, *now, json.dumps(scanned.to_json()))
+        self.database.write(
+            "INSERT OR REPLACE INTO file_checksums VALUES (?, ?, ?, ?, ?)", key, *now, sealed(scanned.to_json(), key)
         )
         return scanned
 
     def remote_checksums(self, url: str, generation: str) -> FileChecksums | None:
         """The checksums of a file elsewhere in that generation, if it was read before."""
-        row = self._one("SELECT checksums FROM remote_checksums WHERE url = ? AND generation = ?", url, generation)
-        return FileChecksums.from_json(json.loads(row[0])) if row else None
+        row = self.database.row(
+            "SELECT checksums FROM remote_checksums WHERE url = ? AND generation = ?", url, generation
+        )
+        return FileChecksums.from_json(known) if row and (known := unsealed(row[0], url, generation)) else None
 
     def keep_remote_checksums(self, url: str, generation: str, checksums: FileChecksums) -> None:
         """A file elsewhere was read in that generation, and has these checksums."""
-        self._write(
-            "INSERT OR REPLACE INTO remote_checksums VALUES (?, ?, ?)",
-            (url, generation, json.dumps(checksums.to_json())),
-        )
+        kept = sealed(checksums.to_json(), url, generation)
+        self.database.write("INSERT OR REPLACE INTO remote_checksums VALUES (?, ?, ?)", url, generation, kept)
 
     def is_published(self, mfid: str, place: str) -> bool:
         """True if the dataset's files are known to have been copied to that place."""
-        sql = "SELECT 1 FROM published WHERE instance = ? AND mfid = ? AND place = ?"
-        return self._one(sql, self.instance, mfid, place) is not None
+        sql = "SELECT mfid, place FROM published WHERE instance = ? AND mfid = ? AND place = ?"
+        return bool(self.database.row(sql, self.instance, mfid, place) == (mfid, place))
 
     def note_published(self, mfid: str, place: str) -> None:
         """The dataset's files have been copied to that place."""
-        self._write("INSERT OR REPLACE INTO published VALUES (?, ?, ?)", (self.instance, mfid, place))
+        self.database.write("INSERT OR REPLACE INTO published VALUES (?, ?, ?)", self.instance, mfid, place)
 
     def known(self, mfid: str) -> DatasetRef | None:
         """The dataset, if it is known to be complete."""
-        row = self._one("SELECT dataset FROM complete WHERE instance = ? AND mfid = ?", self.instance, mfid)
-        return DatasetRef.from_json(json.loads(row[0])) if row else None
+        row = self.database.row("SELECT dataset FROM complete WHERE instance = ? AND mfid = ?", self.instance, mfid)
+        return DatasetRef.from_json(known) if row and (known := unsealed(row[0], self.instance, mfid)) else None
 
     def remember(self, datasets: Iterable[DatasetRef]) -> None:
         """These datasets are known to be complete from now on."""
@@ -130,61 +119,112 @@ class Store:
 
         Those are their own ids, except at a service that assigns ids itself.
         """
-        rows = [(self.instance, mfid, json.dumps(dataset.to_json())) for mfid, dataset in datasets.items()]
-        with self._transaction() as connection:
-            connection.executemany("INSERT OR REPLACE INTO complete VALUES (?, ?, ?)", rows)
+        here = self.instance
+        rows = [(here, mfid, sealed(dataset.to_json(), here, mfid)) for mfid, dataset in datasets.items()]
+        self.database.write_many("INSERT OR REPLACE INTO complete VALUES (?, ?, ?)", rows)
 
     def assigns_ids(self) -> bool:
         """True if the service was seen to give a dataset another id than the one it was asked for."""
-        rows = self._one("SELECT 1 FROM complete WHERE instance = ? AND mfid <> dataset ->> 'mfid'", self.instance)
+        rows = self.database.row(
+            "SELECT 1 FROM complete WHERE instance = ? AND json_valid(substr(dataset, ?))"
+            " AND mfid <> substr(dataset, ?) ->> 'mfid'",
+            *(self.instance, SEAL + 1, SEAL + 1),
+        )
         return rows is not None
+
+    def keeps_ids(self) -> bool:
+        """True if the service was seen to give datasets the ids that they were made with, and no other ones."""
+        sql = "SELECT 1 FROM mark WHERE instance = ? AND name = 'keeps ids'"
+        return self.database.row(sql, self.instance) is not None and not self.assigns_ids()
+
+    def note_keeps_ids(self) -> None:
+        """The service has given a dataset the id that it was made with."""
+        self.database.write("INSERT OR IGNORE INTO mark VALUES (?, 'keeps ids', 'yes')", self.instance)
+
+    def brought(self, source: str) -> list[Brought]:
+        """The datasets that were brought here from there, as they stood then."""
+        sql = "SELECT mfid, there, here, modified FROM brought WHERE instance = ? AND source = ?"
+        return [Brought(*row) for row in self.database.rows(sql, self.instance, source)]
+
+    def note_brought(self, source: str, datasets: Iterable[Brought]) -> None:
+        """These datasets were brought here from there."""
+        rows = [(self.instance, source, *astuple(one)) for one in datasets]
+        self.database.write_many("INSERT OR REPLACE INTO brought VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def note_ingestions(self, ingestions: Iterable[Ingestion]) -> None:
+        """Files that are to be ingested, and how that stands."""
+        rows = [(self.instance, *astuple(one)) for one in ingestions]
+        self.database.write_many("INSERT OR REPLACE INTO ingestion VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def open_ingestions(self) -> list[Ingestion]:
+        """What was asked to be ingested, and was not seen to have ended, the oldest first."""
+        sql = f"{INGESTIONS} WHERE instance = ? AND status IN ('requested', 'started') ORDER BY request"
+        return [Ingestion(*row) for row in self.database.rows(sql, self.instance)]
+
+    def ended_ingestions(self, limit: int) -> list[Ingestion]:
+        """How the last ingestions ended that were no success, newest first."""
+        sql = (
+            f"{INGESTIONS} WHERE instance = ? AND status NOT IN ('requested', 'started', 'complete')"
+            " ORDER BY request DESC LIMIT ?"
+        )
+        return [Ingestion(*row) for row in self.database.rows(sql, self.instance, limit)]
 
     def forget(self, mfids: Iterable[str] | None = None) -> None:
         """These datasets, or all, have to be asked for again."""
         if mfids is None:
-            self._write("DELETE FROM complete WHERE instance = ?", (self.instance,))
-            return
-        with self._transaction() as connection:
-            connection.executemany(
-                "DELETE FROM complete WHERE instance = ? AND mfid = ?", [(self.instance, mfid) for mfid in mfids]
-            )
+            self.database.write("DELETE FROM complete WHERE instance = ?", self.instance)
+        else:
+            rows = [(self.instance, mfid) for mfid in mfids]
+            self.database.write_many("DELETE FROM complete WHERE instance = ? AND mfid = ?", rows)
 
     def attempt(self, first_mfid: str) -> int:
         """The latest attempt known of the recipe whose first attempt has this id; 0 is the first."""
-        row = self._one("SELECT attempt FROM attempt WHERE instance = ? AND first_mfid = ?", self.instance, first_mfid)
-        return int(row[0]) if row else 0
+        row = self.database.row(
+            "SELECT first_mfid, attempt FROM attempt WHERE instance = ? AND first_mfid = ?", self.instance, first_mfid
+        )
+        return int(row[1]) if row and row[0] == first_mfid else 0
 
     def note_attempt(self, first_mfid: str, attempt: int) -> None:
         """The recipe was made again, as this attempt; what was known of a later one stands."""
-        self._write(
+        self.database.write(
             "INSERT INTO attempt VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET attempt = max(attempt, excluded.attempt)",
-            (self.instance, first_mfid, attempt),
+            *(self.instance, first_mfid, attempt),
         )
 
-    def inspection(self, uses: str) -> Mapping[str, Any] | None:
-        """What was found out about a step's function, if none of the files it was read from has changed since."""
-        row = self._one("SELECT files, inspection FROM inspected WHERE uses = ?", uses)
-        if row is None:
+    def inspection(self, asked: str, rules: str) -> Any:
+        """What was found out about the code that `asked` names, by these rules; None if a file of it has changed."""
+        row = self.database.row("SELECT files, found FROM inspected WHERE asked = ? AND rules = ?", asked, rules)
+        files = unsealed(row[0], asked, rules) if row else None
+        if files is None or any(_stamp(path) != seen for path, seen in files.items()):
             return None
-        try:
-            unchanged = all(list(stamp(Path(path))) == seen for path, seen in json.loads(row[0]).items())
-        except OSError:
-            return None
-        return json.loads(row[1]) if unchanged else None
+        return unsealed(row[1], asked, rules)
 
-    def keep_inspection(self, uses: str, files: Iterable[str], inspection: Mapping[str, Any]) -> None:
-        """Remember what was found out about a step's function, with the files it was read from."""
-        stamps = {path: stamp(Path(path)) for path in files}
-        self._write(
-            "INSERT OR REPLACE INTO inspected VALUES (?, ?, ?)", (uses, json.dumps(stamps), json.dumps(inspection))
-        )
+    def keep_inspection(self, asked: str, rules: str, files: Iterable[str], found: Any) -> None:
+        """Remember what was found out about some code, with the files it was read from. What other rules found goes."""
+        self.keep_inspections(rules, [(asked, files, found)])
+
+    def keep_inspections(self, rules: str, found: Iterable[tuple[str, Iterable[str], object]]) -> None:
+        """The same of many: what was asked, the files that the answer rests on, and the answer."""
+        stamps: dict[str, Any] = {}
+
+        def row(asked: str, files: Iterable[str], answer: Any) -> tuple[str, ...]:
+            seen = {path: stamps.setdefault(path, _stamp(path)) for path in files}
+            return (asked, rules, sealed(seen, asked, rules), sealed(answer, asked, rules))
+
+        rows = [row(*one) for one in found]
+
+        def keep(connection: Connection) -> None:
+            connection.execute("DELETE FROM inspected WHERE rules <> ?", (rules,))
+            connection.executemany("INSERT OR REPLACE INTO inspected VALUES (?, ?, ?, ?)", rows)
+
+        self.database.transaction(keep)
 
     def begin_run(self, run_id: str, pipeline: str, project: str, declaration: Path) -> None:
         """A run of the pipeline that this file declares has begun."""
         now = datetime.now(UTC).isoformat()
-        self._write(
+        self.database.write(
             "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, NULL, NULL, ?)",
-            (run_id, pipeline, project, now, str(declaration)),
+            *(run_id, pipeline, project, now, str(declaration)),
         )
 
     def record_step(
@@ -196,34 +236,48 @@ class Store:
         seconds: float | None = None,
         error: str | None = None,
         size: int | None = None,
+        log: str | None = None,
     ) -> None:
-        """A step of a run has ended: executed, reused, failed or skipped; `size` is how many bytes it made."""
-        self._write(
-            "INSERT OR REPLACE INTO run_step VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (run_id, step, outcome, json.dumps(datasets), seconds, error, size),
+        """A step of a run has ended: executed, reused, failed or skipped.
+
+        `size` is how many bytes it made, `log` the file in which is what it printed, if it has no dataset.
+        """
+        self.database.write(
+            f"{RECORD_STEP}, ?, ?, ?, ? {OF_THE_RUN}",
+            *(run_id, step, outcome, sealed(datasets), seconds, error, size, log, run_id),
         )
+
+    def last_attempts(self, pipeline: str, step: str) -> list[dict[str, Any]]:
+        """Of each instance of a step that ran here, its last attempt: outcome, datasets, error, log, and when."""
+        rows = self.database.rows(
+            "SELECT step, run_step.outcome, datasets, error, log, max(started) FROM run_step JOIN run USING (run_id)"
+            " WHERE pipeline = ? AND (step = ? OR step LIKE ? ESCAPE '!') AND run_step.outcome IN"
+            " ('executed', 'reused', 'failed', 'stopped') GROUP BY step ORDER BY step",
+            *(pipeline, step, step.replace("!", "!!").replace("_", "!_").replace("%", "!%") + "[%"),
+        )
+        names = ("step", "outcome", "datasets", "error", "log", "started")
+        found = [dict(zip(names, row, strict=True)) for row in rows]
+        return [{**attempt, "datasets": unsealed(attempt["datasets"]) or {}} for attempt in found]
 
     def record_reused(self, run_id: str, datasets: Mapping[str, Mapping[str, str]]) -> None:
         """These steps of a run were there already, with these datasets."""
-        rows = [(run_id, step, "reused", json.dumps(outputs)) for step, outputs in datasets.items()]
-        with self._transaction() as connection:
-            connection.executemany("INSERT OR REPLACE INTO run_step VALUES (?, ?, ?, ?, NULL, NULL, NULL)", rows)
+        rows = [(run_id, step, "reused", sealed(outputs), run_id) for step, outputs in datasets.items()]
+        self.database.write_many(f"{RECORD_STEP}, NULL, NULL, NULL, NULL {OF_THE_RUN}", rows)
 
     def took(self, pipeline: str) -> dict[str, tuple[float, int]]:
         """What a declared step took when it was executed: mean seconds and bytes of an instance, over the last runs."""
-        with self._lock:
-            rows = self._connection.execute(
-                "SELECT CASE instr(step, '[') WHEN 0 THEN step ELSE substr(step, 1, instr(step, '[') - 1) END AS name,"
-                " avg(seconds), avg(bytes) FROM run_step JOIN"
-                " (SELECT run_id FROM run WHERE pipeline = ? ORDER BY started DESC LIMIT 20) USING (run_id)"
-                " WHERE run_step.outcome = 'executed' GROUP BY name",
-                (pipeline,),
-            ).fetchall()
+        rows = self.database.rows(
+            "SELECT CASE instr(step, '[') WHEN 0 THEN step ELSE substr(step, 1, instr(step, '[') - 1) END AS name,"
+            " avg(seconds), avg(bytes) FROM run_step JOIN"
+            " (SELECT run_id FROM run WHERE pipeline = ? ORDER BY started DESC LIMIT 20) USING (run_id)"
+            " WHERE run_step.outcome = 'executed' GROUP BY name",
+            pipeline,
+        )
         return {name: (seconds, int(size or 0)) for name, seconds, size in rows}
 
     def declaration(self, pipeline: str) -> Path | None:
         """The file that declared the pipeline when it last ran here."""
-        row = self._one(
+        row = self.database.row(
             "SELECT declaration FROM run WHERE pipeline = ? AND declaration IS NOT NULL ORDER BY started DESC LIMIT 1",
             pipeline,
         )
@@ -231,76 +285,58 @@ class Store:
 
     def end_run(self, run_id: str, outcome: str) -> None:
         """A run has ended."""
-        self._write(
-            "UPDATE run SET ended = ?, outcome = ? WHERE run_id = ?", (datetime.now(UTC).isoformat(), outcome, run_id)
-        )
+        now = datetime.now(UTC).isoformat()
+        self.database.write("UPDATE run SET ended = ?, outcome = ? WHERE run_id = ?", now, outcome, run_id)
 
     def recent_runs(self, project: str | None, limit: int) -> list[dict[str, Any]]:
         """The last runs, newest first: what ran when, with what outcome, and how many steps ended how."""
-        with self._lock:
-            rows = self._connection.execute(
-                "SELECT run_id, pipeline, project, declaration, started, ended, run.outcome, (SELECT json_group_object("
-                "outcome, number) FROM (SELECT outcome, count(*) AS number FROM run_step WHERE run_step.run_id ="
-                " run.run_id GROUP BY outcome)) FROM run WHERE ? IS NULL OR project = ? COLLATE NOCASE"
-                " ORDER BY started DESC LIMIT ?",
-                (project, project, limit),
-            ).fetchall()
+        rows = self.database.rows(
+            "SELECT run_id, pipeline, project, declaration, started, ended, run.outcome, (SELECT json_group_object("
+            "outcome, number) FROM (SELECT outcome, count(*) AS number FROM run_step WHERE run_step.run_id ="
+            " run.run_id GROUP BY outcome)) FROM run WHERE ? IS NULL OR project = ? COLLATE NOCASE"
+            " ORDER BY started DESC LIMIT ?",
+            *(project, project, limit),
+        )
         names = ("run_id", "pipeline", "project", "declaration", "started", "ended", "outcome", "steps")
         return [dict(zip(names, (*row[:-1], json.loads(row[-1])), strict=True)) for row in rows]
 
     def pipelines(self, project: str | None = None) -> list[dict[str, Any]]:
-        """The pipelines that ran here, each with its project and the file that declared it last."""
-        with self._lock:
-            rows = self._connection.execute(
-                "SELECT pipeline, project, declaration, max(started) FROM run WHERE ? IS NULL OR project = ?"
-                " COLLATE NOCASE GROUP BY pipeline, project ORDER BY pipeline, project",
-                (project, project),
-            ).fetchall()
-        return [dict(zip(("pipeline", "project", "declaration", "last_run"), row, strict=True)) for row in rows]
+        """The pipelines that ran here, each with its project and the file that declared it last.
+
+        `declarations` are all files that declared it and still exist; several mean that two pipelines have one name.
+        """
+        rows = self.database.rows(
+            "SELECT pipeline, project, declaration, max(started), json_group_array(DISTINCT declaration) FROM run"
+            " WHERE ? IS NULL OR project = ? COLLATE NOCASE GROUP BY pipeline, project ORDER BY pipeline, project",
+            *(project, project),
+        )
+        return [
+            {
+                "pipeline": name,
+                "project": of_project,
+                "declaration": last,
+                "declarations": sorted(one for one in json.loads(every) if one and Path(one).is_file()),
+                "last_run": started,
+            }
+            for name, of_project, last, started, every in rows
+        ]
 
     def run_steps(self, run_id: str) -> list[tuple[str, str, dict[str, str]]]:
         """Step, outcome and datasets of each step of a run."""
-        with self._lock:
-            rows = self._connection.execute(
-                "SELECT step, outcome, datasets FROM run_step WHERE run_id = ? ORDER BY step", (run_id,)
-            ).fetchall()
-        return [(step, outcome, json.loads(datasets)) for step, outcome, datasets in rows]
+        rows = self.database.rows("SELECT step, outcome, datasets FROM run_step WHERE run_id = ? ORDER BY step", run_id)
+        return [(step, outcome, unsealed(datasets) or {}) for step, outcome, datasets in rows]
 
     def made(self, project: str) -> list[DatasetRef]:
         """The complete datasets of a project that runs from this data folder made or used, as far as known."""
-        with self._lock:
-            rows = self._connection.execute(
-                "SELECT datasets FROM run_step JOIN run USING (run_id) WHERE project = ? COLLATE NOCASE", (project,)
-            ).fetchall()
-        mfids = sorted({mfid for (datasets,) in rows for mfid in json.loads(datasets).values()})
+        rows = self.database.rows(
+            "SELECT datasets FROM run_step JOIN run USING (run_id) WHERE project = ? COLLATE NOCASE", project
+        )
+        mfids = sorted({mfid for (datasets,) in rows for mfid in (unsealed(datasets) or {}).values()})
         return [known for mfid in mfids if (known := self.known(mfid))]
 
-    def _one(self, sql: str, *values: Any) -> Any:
-        with self._lock:
-            return self._connection.execute(sql, values).fetchone()
 
-    def _write(self, sql: str, values: tuple[Any, ...]) -> None:
-        with self._transaction() as connection:
-            connection.execute(sql, values)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
-
-    def _migrate(self) -> None:
-        (done,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if done == len(MIGRATIONS):
-            return
-        with self._transaction() as connection:
-            (done,) = connection.execute("PRAGMA user_version").fetchone()
-            for sql in MIGRATIONS[done:]:
-                for statement in sql.split(";"):
-                    connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+def _stamp(path: str) -> list[int] | None:
+    try:
+        return list(stamp(Path(path)))
+    except OSError:
+        return None

@@ -6,30 +6,33 @@ one that supersedes a recorded parent, or what is made of it in the same run.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.bind.command import COMMAND, inspect_command, split_command
+from crucible_lineage.pipeline.bind.command import inspect_command, is_command, split_command
 from crucible_lineage.pipeline.bind.inspect import find_step, inspect_step
 from crucible_lineage.pipeline.bind.inspection import Inspection
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
 from crucible_lineage.pipeline.declare.variables import referenced
 from crucible_lineage.pipeline.plan.expand import Feed, Instance
 from crucible_lineage.pipeline.plan.inputs import InputItem
-from crucible_lineage.pipeline.plan.known import ProjectKnowledge, pipeline_keyword
+from crucible_lineage.pipeline.plan.known import ProjectKnowledge, earlier_result, pipeline_keyword, step_records
 from crucible_lineage.pipeline.plan.plan import Earlier, plan
 from crucible_lineage.pipeline.plan.planner import Planned
 from crucible_lineage.pipeline.plan.raw import existing_dataset
 from crucible_lineage.pipeline.run.scheduler import Choice
 from crucible_lineage.pipeline.spec.pipeline import OutputFields, PipelineSpec, StepSpec
-from crucible_lineage.provenance.attachment import whole_record
-from crucible_lineage.provenance.record import is_complete
-from crucible_lineage.registration.register import samples_of
+from crucible_lineage.provenance.currency import CURRENT, Currency, place
+from crucible_lineage.registration.read import samples_of, whole_record
 from crucible_lineage.session import Session
+
+if TYPE_CHECKING:
+    from crucible_lineage.provenance.parts import Used
+    from crucible_lineage.provenance.schema import StepRecord
 
 __all__ = ["Recorded", "plan_rerun", "plan_stale"]
 
@@ -47,7 +50,7 @@ class Recorded:
 
 
 def plan_rerun(
-    mfid: str, session: Session, folder: Path | None, overrides: Mapping[str, Any], *, forced: bool = False
+    mfid: str, session: Session, folder: Path | None, overrides: Mapping[str, object], *, forced: bool = False
 ) -> Recorded:
     """The plan that makes a dataset again, with what it descends from, or finishes it. InputError if no step made it.
 
@@ -78,10 +81,10 @@ def _finishing(mfid: str, history: _History, session: Session, folder: Path | No
     Its pipeline does so when it runs again; but not if by now it has other parents for it.
     """
     try:
-        history.made = {mfid: whole_record(session.client, mfid, history.begun[mfid])}
+        history.made = {mfid: whole_record(session.client, mfid, history.begun[mfid]).as_step}
     except (ChecksumError, InputError, NotFoundError) as error:
         raise InputError(f"dataset {mfid} is incomplete, and its record too: {error}; run its pipeline") from error
-    history.successor = {}
+    history.currency = Currency(())
     found = _Builder(history, session, folder).build([mfid], {}, ())
     if mfid in found.left_out:
         raise InputError(f"dataset {mfid} cannot be finished: {found.left_out[mfid]}")
@@ -94,9 +97,9 @@ def _finishing(mfid: str, history: _History, session: Session, folder: Path | No
 
 
 def plan_stale(project: str, session: Session, folder: Path | None) -> Recorded:
-    """The plan that makes again what is stale in a project: all results that nothing supersedes, in order."""
+    """The plan that makes again what is stale in a project: all results that hold now, in order."""
     history = _History(session, project)
-    wanted = [mfid for mfid in history.made if history.current(mfid) == mfid]
+    wanted = [mfid for mfid in history.made if history.holds(mfid)]
     return _Builder(history, session, folder).build(wanted, {}, ())
 
 
@@ -106,24 +109,27 @@ class _History:
     def __init__(self, session: Session, project: str) -> None:
         self.project = project
         self.knowledge = _OwnHistory(session, project, None)
-        records = self.knowledge.records()
-        steps = {mfid: record for mfid, record in records.items() if record.get("step")}
-        self.made = {mfid: record for mfid, record in steps.items() if is_complete(record)}
-        self.begun = {mfid: record for mfid, record in steps.items() if not is_complete(record)}
-        self.successor = {
-            record["supersedes"]: mfid for mfid, record in sorted(self.made.items()) if record.get("supersedes")
-        }
+        steps = step_records(self.knowledge.registered())
+        self.made = {mfid: record for mfid, record in steps.items() if record.is_complete}
+        self.begun = {mfid: record for mfid, record in steps.items() if not record.is_complete}
+        self.currency = self.knowledge.currency()
 
     def current(self, mfid: str) -> str:
-        """The dataset that stands for this one now: itself, or the last that supersedes it."""
-        seen = {mfid}
-        while (following := self.successor.get(mfid)) and following not in seen:
-            seen.add(following)
-            mfid = following
-        return mfid
+        """The dataset that holds in the stead of this one now, or itself. InputError if several do."""
+        holding = self.currency.superseded_by(mfid)
+        if len(holding) > 1:
+            raise InputError(
+                f"dataset {mfid} is superseded, and several hold in its stead: {', '.join(holding)}; records do not "
+                "tell which is meant: run the pipeline, or name the one to be made again"
+            )
+        return holding[0] if holding else mfid
+
+    def holds(self, mfid: str) -> bool:
+        """True if the result is a current one."""
+        return self.currency.state(mfid) == CURRENT
 
     def parents(self, mfid: str) -> list[str]:
-        return [self.current(entry["mfid"]) for entry in self.made[mfid]["used"]]
+        return [self.current(used.mfid) for used in self.made[mfid].used]
 
     def with_ancestors(self, mfid: str) -> list[str]:
         """The dataset and the results that it descends from, as they are now."""
@@ -140,14 +146,17 @@ class _OwnHistory(ProjectKnowledge):
 
     def __init__(self, session: Session, project: str, pipeline: None) -> None:
         super().__init__(session, project, pipeline)
-        self.forerunners: dict[tuple[str, str], str] = {}
+        self.forerunners: dict[str, str] = {}  # by the place that the dataset made in its stead will hold
 
-    def made_from(self, step: str, output: str, parents: Collection[str]) -> Sequence[Earlier]:  # noqa: ARG002
-        mfid = self.forerunners.get((step, output))
-        if mfid is None:
-            return ()
-        record = self.records()[mfid]
-        return (Earlier(mfid, record["recipe"], record["activity"]["code"].get("source", "")),)
+    def is_held(self, place: str) -> bool:
+        return place in self.forerunners
+
+    def current(self, place: str) -> Earlier | None:
+        mfid = self.forerunners.get(place)
+        record = self.registered()[mfid].step_record if mfid else None
+        if mfid is None or record is None:
+            return None
+        return earlier_result(mfid, record, {})
 
 
 class _Builder:
@@ -161,12 +170,13 @@ class _Builder:
         self.left_out: dict[str, str] = {}
 
     def build(
-        self, wanted: Collection[str], overrides: Mapping[str, Mapping[str, Any]], forced: Collection[str]
+        self, wanted: Collection[str], overrides: Mapping[str, Mapping[str, object]], forced: Collection[str]
     ) -> Recorded:
         for group in self._ordered(self._groups(wanted)):
             self._add(group, {key: value for mfid in group.values() for key, value in overrides.get(mfid, {}).items()})
         steps = {instance.name: instance.step for instance in self.instances.values()}
-        names = {self.history.made[mfid]["pipeline"]["name"] for mfid in wanted if self.history.made[mfid]["pipeline"]}
+        pipelines = (self.history.made[mfid].pipeline for mfid in wanted)
+        names = {pipeline.name for pipeline in pipelines if pipeline}
         name = names.pop() if len(names) == 1 else "rerun"
         spec = PipelineSpec.model_construct(
             pipeline=name,
@@ -181,9 +191,8 @@ class _Builder:
         )
         inputs = {"datasets": tuple(self.items)}
         choice = Choice(forced=tuple(self.maker[mfid][0] for mfid in forced if mfid in self.maker))
-        current: set[str] = set()
-        planned = plan(self.history.project, self.instances, inputs, self.history.knowledge, choice.forced, current)
-        found = Planned(planned, self.instances, inputs, self.history.knowledge, current)
+        planned = plan(self.history.project, self.instances, inputs, self.history.knowledge, choice.forced)
+        found = Planned(planned, self.instances, inputs, self.history.knowledge)
         return Recorded(BoundPipeline(spec, steps), found, choice, self.left_out)
 
     def _groups(self, wanted: Collection[str]) -> list[dict[str, str]]:
@@ -191,15 +200,15 @@ class _Builder:
         groups: dict[bytes, dict[str, str]] = {}
         for mfid in sorted(wanted):
             record = self.history.made[mfid]
-            key = canonical_json({name: part for name, part in record["recipe"].items() if name != "output"})
-            groups.setdefault(key, {})[record["output"]] = mfid
+            key = canonical_json({name: part for name, part in record.recipe.items() if name != "output"})
+            groups.setdefault(key, {})[record.output] = mfid
         return list(groups.values())
 
     def _ordered(self, groups: list[dict[str, str]]) -> list[dict[str, str]]:
         """Parents first."""
         of = {mfid: index for index, group in enumerate(groups) for mfid in group.values()}
         needs = {
-            index: {of[parent] for parent in self.history.parents(next(iter(group.values()))) if parent in of} - {index}
+            index: {of[parent] for parent in self._parents(next(iter(group.values()))) if parent in of} - {index}
             for index, group in enumerate(groups)
         }
         order: list[int] = []
@@ -209,37 +218,51 @@ class _Builder:
                 del needs[index]
         return [groups[index] for index in (*order, *needs)]
 
-    def _add(self, group: Mapping[str, str], overrides: Mapping[str, Any]) -> None:
+    def _parents(self, mfid: str) -> list[str]:
+        """Its parents as they are now; none of a result that is left out, since several hold in the stead of one."""
+        try:
+            return self.history.parents(mfid)
+        except InputError:
+            return []
+
+    def _add(self, group: Mapping[str, str], overrides: Mapping[str, object]) -> None:
         first = next(iter(group.values()))
         record = self.history.made[first]
-        declared = (record["pipeline"] or {}).get("step") or record["step"]
+        declared = record.declared_step
         name = f"{declared}[{first}]"
         try:
             spec = self._step_spec(record, first, overrides)
             inspection = self._inspect(record, spec, declared)
+            feeds = tuple(self._feed(used) for used in record.used)
         except InputError as error:
             self.left_out |= dict.fromkeys(group.values(), str(error))
             return
-        feeds = tuple(self._feed(entry) for entry in record["used"])
         needs = tuple(dict.fromkeys(feed.instance for feed in feeds if feed.instance))
         variants = (Variant("", spec.params, inspection),)
         step = BoundStep(name, spec, variants, {}, needs, declared=self._declared(record, declared))
         blocked = next((item.blocked for feed in feeds if feed.input and (item := self.items[feed.index]).blocked), "")
-        self.instances[name] = Instance(name, step, "", spec.params, inspection, feeds, needs, (), blocked)
+        places = {output: self._places(mfid) for output, mfid in group.items()}
+        self.instances[name] = Instance(name, step, "", spec.params, inspection, feeds, needs, (), blocked, places)
         for output, mfid in group.items():
             self.maker[mfid] = (name, output)
-            self.history.knowledge.forerunners[name, output] = mfid
+            self.history.knowledge.forerunners |= dict.fromkeys(places[output], mfid)
 
-    def _step_spec(self, record: Mapping[str, Any], mfid: str, overrides: Mapping[str, Any]) -> StepSpec:
-        uses = record["activity"]["function"]
-        dataset = self.history.knowledge.datasets()[mfid]
-        declaration = self.session.store.declaration((record["pipeline"] or {}).get("name", ""))
+    def _places(self, mfid: str) -> tuple[str, ...]:
+        """The places that the dataset fills; if it has none, one that stands for it alone."""
+        record = self.history.made[mfid]
+        own = (place("rerun", record.declared_step, record.output, mfid),)
+        return tuple(self.history.currency.places(mfid)) or own
+
+    def _step_spec(self, record: StepRecord, mfid: str, overrides: Mapping[str, object]) -> StepSpec:
+        uses = record.activity.function
+        dataset = self.history.knowledge.registered()[mfid].dataset
+        declaration = self.session.store.declaration(record.pipeline.name if record.pipeline else "")
         folder = self.folder or (declaration.parent if declaration else Path.cwd())
-        params = {**record["recipe"]["params"], **overrides}
+        params = {**record.recipe["params"], **overrides}
         name = (dataset.dataset_name or mfid).replace("{", "{{").replace("}", "}}")
         keywords = tuple(sorted(word.keyword for word in self.session.client.datasets.get_keywords(mfid)))
         fields: dict[str, Any] = {field: getattr(dataset, field, None) for field in _FIELDS}
-        declared = dict(record["activity"].get("declared") or {})
+        declared = record.activity.declared.document() if record.activity.declared else {}
         output_declared = dict(declared.pop("output", {}))
         described = dataset.scientific_metadata or {}
         metadata = {key: described[key] for key in output_declared.pop("metadata", ()) if key in described}
@@ -252,35 +275,35 @@ class _Builder:
             **output_declared,
             **fields,
         )
-        if uses.startswith(COMMAND):
-            env, arguments = split_command(uses)
-            return StepSpec(run=arguments, env=env, params=params, output=output, folder=folder, **declared)
+        salt = record.recipe.get("salt")
+        if is_command(uses):
+            return StepSpec(**split_command(uses), params=params, output=output, folder=folder, salt=salt, **declared)
         given = {name for name, value in params.items() if value is not None and name not in overrides}
         if secrets := [spec.name for spec in find_step(uses, folder).parameters if spec.secret and spec.name in given]:
             raise InputError(f"its parameter {secrets[0]!r} is secret and was not kept; run its pipeline instead")
-        return StepSpec(uses=uses, params=params, output=output, folder=folder, **declared)
+        return StepSpec(uses=uses, params=params, output=output, folder=folder, salt=salt, **declared)
 
     @staticmethod
-    def _declared(record: Mapping[str, Any], step: str) -> dict[str, str] | None:
-        pipeline = record["pipeline"]
-        return {"name": pipeline["name"], "hash": pipeline["hash"], "step": step} if pipeline else None
+    def _declared(record: StepRecord, step: str) -> dict[str, str] | None:
+        pipeline = record.pipeline
+        return {"name": pipeline.name, "hash": pipeline.hash, "step": step} if pipeline else None
 
-    def _inspect(self, record: Mapping[str, Any], spec: StepSpec, declared: str) -> Inspection:
+    def _inspect(self, record: StepRecord, spec: StepSpec, declared: str) -> Inspection:
         if spec.uses:
             return inspect_step(spec.uses, spec.params, spec.folder, self.session.store)
-        roles = {role: "files" if len(given) > 1 else "file" for role, given in record["recipe"]["inputs"].items()}
-        return inspect_command(declared, spec.run or (), roles, spec.params, spec.folder, spec.env)
+        roles = {role: "files" if len(given) > 1 else "file" for role, given in record.recipe["inputs"].items()}
+        return inspect_command(declared, spec, roles, spec.params)
 
-    def _feed(self, entry: Mapping[str, Any]) -> Feed:
-        parent = self.history.current(entry["mfid"])
-        names = [file["name"] for file in entry["files"]]
+    def _feed(self, used: Used) -> Feed:
+        parent = self.history.current(used.mfid)
+        names = [file.name for file in used.files or ()]
         pattern = names[0] if len(names) == 1 else None
         if parent in self.maker:
             instance, output = self.maker[parent]
-            return Feed(entry["role"], pattern, instance=instance, output=output)
+            return Feed(used.role, pattern, instance=instance, output=output)
         try:
             item = InputItem(parent, existing_dataset(parent, self.session))
         except InputError as error:
             item = InputItem(parent, None, blocked=str(error))
         self.items.append(item)
-        return Feed(entry["role"], pattern, input="datasets", index=len(self.items) - 1)
+        return Feed(used.role, pattern, input="datasets", index=len(self.items) - 1)

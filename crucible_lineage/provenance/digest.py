@@ -19,7 +19,7 @@ MOST_KEYS = 1000  # chosen: where metadata have more values than this, the outer
 _ABSENT = object()
 
 
-def result_of(metadata: Mapping[str, Any], generated: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def result_of(metadata: Mapping[str, object], generated: Iterable[Mapping[str, object]]) -> dict[str, object]:
     """The `result` part of a provenance record; `metadata` is what was registered, without the record itself."""
     keys = [_pointer(path) for path, _ in _leaves(metadata)]
     if len(keys) > MOST_KEYS:
@@ -33,25 +33,25 @@ def result_of(metadata: Mapping[str, Any], generated: Iterable[Mapping[str, Any]
 
 
 def changed_keys(result: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
-    """The keys that have gone, or all registered ones if a value among them is not what it was; empty if all is so."""
+    """The keys that are missing, or all registered ones if one has another value; empty if all is as it was."""
     keys = list(result["keys"])
-    if gone := [key for key in keys if _value(metadata, key) is _ABSENT]:
-        return gone
+    if missing := [key for key in keys if _value(metadata, key) is _ABSENT]:
+        return missing
     return keys if _metadata_sha256(keys, metadata) != result["metadata_sha256"] else []
 
 
-def generated_sha256(generated: Iterable[Mapping[str, Any]]) -> str:
+def generated_sha256(generated: Iterable[Mapping[str, object]]) -> str:
     """A hash of a record's list of files, in whatever order they stand."""
     entries = sorted((dict(file) for file in generated), key=lambda file: str(file["name"]))
     return hashlib.sha256(canonical_json(entries)).hexdigest()
 
 
-def _metadata_sha256(keys: Iterable[str], metadata: Mapping[str, Any]) -> str:
+def _metadata_sha256(keys: Iterable[str], metadata: Mapping[str, object]) -> str:
     pairs = [[key, _one_spelling(_value(metadata, key))] for key in keys]
     return hashlib.sha256(canonical_json(pairs)).hexdigest()
 
 
-def _leaves(document: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _leaves(document: Mapping[str, object], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
     """(path, value) of everything that is no object."""
     for key, value in document.items():
         if isinstance(value, Mapping):
@@ -65,7 +65,7 @@ def _pointer(path: tuple[str, ...]) -> str:
     return "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in path)
 
 
-def _value(document: Mapping[str, Any], pointer: str) -> Any:
+def _value(document: Mapping[str, object], pointer: str) -> object:
     value: Any = document
     for part in pointer.split("/")[1:]:
         key = part.replace("~1", "/").replace("~0", "~")
@@ -75,7 +75,7 @@ def _value(document: Mapping[str, Any], pointer: str) -> Any:
     return value
 
 
-def _one_spelling(value: Any) -> Any:
+def _one_spelling(value: object) -> object:
     """Numbers as a database may return them: 1e22 may come back as the whole number that it is."""
     if isinstance(value, Mapping):
         return {str(key): _one_spelling(item) for key, item in value.items()}

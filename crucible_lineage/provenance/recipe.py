@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from crucible_lineage.ids import derive_mfid, youngest
+from crucible_lineage.errors import InputError
+from crucible_lineage.ids import canonical_json, derive_mfid, has_derived_id, youngest
 from crucible_lineage.refs import DatasetRef, FileRef
 
-__all__ = ["Code", "UsedDataset", "derived_mfid", "first_attempt", "raw_mfid", "raw_recipe", "step_recipe"]
+__all__ = [
+    "VERSION",
+    "Code",
+    "PlannedOutput",
+    "UsedDataset",
+    "derived_mfid",
+    "first_attempt",
+    "gives_id",
+    "origin_of",
+    "planned_outputs",
+    "raw_mfid",
+    "raw_recipe",
+    "recipe_inputs",
+    "recipe_sha256",
+    "step_recipe",
+    "without_salt",
+]
+
+VERSION = 2  # of the recipes of what was made of other datasets; they name these by bytes and origin
 
 
 @dataclass(frozen=True)
@@ -31,15 +51,33 @@ class Code:
     packages: Mapping[str, str]
 
 
-def raw_recipe(project: str, files: Iterable[FileRef], parents: Sequence[str] = ()) -> dict[str, Any]:
-    """The recipe of a dataset of measured files, or, with `parents`, of a result that was made of them by hand."""
+@dataclass(frozen=True)
+class PlannedOutput:
+    """An output of a step before it is made: the dataset that it will be, and the one that it replaces."""
+
+    output: str
+    mfid: str
+    recipe: Mapping[str, Any]
+    supersedes: str | None = None
+
+
+def raw_recipe(
+    project: str, files: Iterable[FileRef], parents: Sequence[DatasetRef] = (), salt: str | None = None
+) -> dict[str, object]:
+    """The recipe of a dataset of measured files, or, with `parents`, of a result that was made of them by hand.
+
+    A `salt` gives the same another id.
+    """
     recipe: dict[str, Any] = {
         "kind": "files",
         "project": project,
         "files": {file.name: file.sha256 for file in files},
     }
+    if salt:
+        recipe["salt"] = salt
     if parents:
-        recipe["inputs"] = {"parent": [{"mfid": mfid, "files": {}} for mfid in parents]}
+        origins = sorted({parent.source for parent in parents})
+        recipe |= {"version": VERSION, "inputs": {"parent": [{"origin": one, "files": {}} for one in origins]}}
     return recipe
 
 
@@ -47,17 +85,23 @@ def step_recipe(
     project: str,
     code: Code,
     output: str,
-    params: Mapping[str, Any],
+    params: Mapping[str, object],
     used: Sequence[UsedDataset],
     attempt: int = 0,
-) -> dict[str, Any]:
-    """The recipe of one output of a step. `params` are in canonical form; `attempt` counts forced reruns."""
+    salt: str | None = None,
+    facts: Mapping[str, object] | None = None,
+) -> dict[str, object]:
+    """The recipe of one output of a step. `params` are in canonical form; `attempt` counts forced reruns.
+
+    A `salt` gives the same another id. `facts` are those about the parents that the step is given, if it asks for them.
+    """
     inputs: dict[str, list[dict[str, Any]]] = {}
     for part in used:
-        entry = {"mfid": part.dataset.mfid, "files": {file.name: file.sha256 for file in part.files}}
+        entry = {"origin": part.dataset.source, "files": {file.name: file.sha256 for file in part.files}}
         inputs.setdefault(part.role, []).append(entry)
     recipe: dict[str, Any] = {
         "kind": "step",
+        "version": VERSION,
         "project": project,
         "step": code.step,
         "output": output,
@@ -67,14 +111,66 @@ def step_recipe(
     }
     if code.packages:
         recipe["packages"] = dict(code.packages)
+    if facts is not None:
+        recipe["facts"] = dict(facts)
+    if salt:
+        recipe["salt"] = salt
     if attempt:
         recipe["attempt"] = attempt
     return recipe
 
 
-def raw_mfid(recipe: Mapping[str, Any], acquired: datetime) -> str:
+def planned_outputs(
+    project: str,
+    code: Code,
+    outputs: Sequence[str],
+    params: Mapping[str, Any],
+    used: Sequence[UsedDataset],
+    *,
+    attempt: int = 0,
+    salt: str | None = None,
+    supersedes: Mapping[str, str] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> tuple[PlannedOutput, ...]:
+    """The outputs of a step that is given these datasets, with their ids."""
+    recipes = {output: step_recipe(project, code, output, params, used, attempt, salt, facts) for output in outputs}
+    return tuple(
+        PlannedOutput(output, derived_mfid(recipe), recipe, (supersedes or {}).get(output))
+        for output, recipe in recipes.items()
+    )
+
+
+def raw_mfid(recipe: Mapping[str, object], acquired: datetime) -> str:
     """The id of measured files taken at that moment."""
     return derive_mfid(recipe, acquired)
+
+
+def derived_mfid(recipe: Mapping[str, object]) -> str:
+    """The id of an output of a step: it sorts beside the youngest of what it comes from."""
+    return derive_mfid(recipe, youngest(source for _, source, _ in recipe_inputs(recipe)))
+
+
+def gives_id(recipe: Mapping[str, Any], mfid: str, assigned: str | None = None) -> bool:
+    """True if the id follows from the recipe, or if that gives the one `assigned` where a server chose this one.
+
+    True too where the clock made the id: of measured files nobody knows the time of.
+    """
+    try:
+        if recipe.get("inputs"):
+            return derived_mfid(recipe) in (mfid, assigned)
+        return not has_derived_id(mfid) or derive_mfid(recipe, mfid) == mfid
+    except (InputError, ValueError):  # a step without a parent, or no JSON that a recipe can be
+        return False
+
+
+def without_salt(recipe: Mapping[str, object]) -> dict[str, object]:
+    """What the recipe says of the data themselves."""
+    return {key: value for key, value in recipe.items() if key != "salt"}
+
+
+def recipe_sha256(recipe: Mapping[str, Any]) -> str:
+    """SHA-256 of the recipe's canonical JSON."""
+    return hashlib.sha256(canonical_json(recipe)).hexdigest()
 
 
 def first_attempt(recipe: Mapping[str, Any]) -> tuple[str, int]:
@@ -83,7 +179,21 @@ def first_attempt(recipe: Mapping[str, Any]) -> tuple[str, int]:
     return derived_mfid(first), int(recipe.get("attempt", 0))
 
 
-def derived_mfid(recipe: Mapping[str, Any]) -> str:
-    """The id of an output of a step: it sorts beside the youngest of its parents."""
-    parents = [entry["mfid"] for entries in recipe["inputs"].values() for entry in entries]
-    return derive_mfid(recipe, youngest(parents))
+def origin_of(recipe: Mapping[str, Any]) -> str:
+    """What a result comes from: the origin that all its inputs share, or an id that stands for all of them together.
+
+    Empty for measured files, and for results of an older version, which did not tell: they are their own origin.
+    """
+    if recipe.get("version", 1) < VERSION:
+        return ""
+    origins = sorted({source for _, source, _ in recipe_inputs(recipe)})
+    if len(origins) == 1:
+        return origins[0]
+    return derive_mfid({"kind": "origins", "version": VERSION, "origins": origins}, youngest(origins))
+
+
+def recipe_inputs(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, str]]]:
+    """(role, origin, {file name: SHA-256}) of each input; of an older recipe, the parent's MFID for its origin."""
+    for role, entries in (recipe.get("inputs") or {}).items():
+        for entry in entries:
+            yield role, entry["origin"] if "origin" in entry else entry["mfid"], entry["files"]

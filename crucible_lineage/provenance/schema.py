@@ -1,4 +1,4 @@
-"""The provenance record as a JSON Schema: these models are its source, schema.json is its text.
+"""The provenance record as typed, frozen values, which are the source of its JSON Schema (schema.json).
 
 What is written has to fit, without a key that the schema does not have. What is read has to fit too, but may have more
 keys, since a later version may have written it. docs/provenance.md says what each field is for.
@@ -6,18 +6,17 @@ keys, since a later version may have written it. docs/provenance.md says what ea
 
 from __future__ import annotations
 
+import hashlib
 import json
-from datetime import datetime
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
-    JsonValue,
     Tag,
     TypeAdapter,
     ValidationError,
@@ -25,199 +24,45 @@ from pydantic import (
 )
 
 from crucible_lineage.errors import InputError
+from crucible_lineage.ids import canonical_json
+from crucible_lineage.provenance.parts import (
+    Agent,
+    Attached,
+    File,
+    FilesRecipe,
+    HandActivity,
+    Mfid,
+    Moment,
+    Part,
+    Pipeline,
+    Result,
+    RunActivity,
+    Software,
+    StepActivity,
+    StepRecipe,
+    Text,
+    Used,
+)
+from crucible_lineage.refs import FileRef
 
-__all__ = ["SCHEMA_FILE", "record_faults", "schema_text", "validate_record"]
+__all__ = ["SCHEMA_FILE", "FilesRecord", "ProvenanceRecord", "StepRecord", "new_record", "parse_record", "schema_text"]
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
 MOST_FAULTS = 5  # more do not help whoever reads the message
 
 
-def _moment(text: str) -> str:
-    if datetime.fromisoformat(text).tzinfo is None:
-        raise ValueError("a time without a time zone")
-    return text
+class ProvenanceRecord(Part):
+    """How a dataset came to be (prov:Entity); one of its two kinds."""
 
-
-Mfid = Annotated[str, Field(pattern=r"^[0-9a-hjkmnp-tv-z]{26}$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Text = Annotated[str, Field(min_length=1)]
-Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"}), AfterValidator(_moment)]
-Hashes = dict[str, Sha256]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-
-
-class File(_Part):
-    """A file as it was when it was used or generated (prov:Entity)."""
-
-    name: Text
-    sha256: Sha256
-    size: Annotated[int, Field(ge=0)]
-    preview: bool = False
-    log: bool = False
-
-
-class Used(_Part):
-    """A dataset that was used (prov:used), in its role, and those of its files that were given to the step."""
-
-    role: Text
-    mfid: Mfid
-    files: list[File] | None = Field(None, description="absent where the lists are in the attached file")
-
-
-class RecipeInput(_Part):
-    """A parent and the SHA-256 of each of its files that goes into the id."""
-
-    mfid: Mfid
-    files: Hashes
-
-
-class StepRecipe(_Part):
-    """What the id of an output of a step is derived from."""
-
-    kind: Literal["step"]
-    project: Text
-    step: Text
-    output: Text
-    code: Text
-    params: dict[str, JsonValue]
-    inputs: dict[str, list[RecipeInput]]
-    packages: dict[str, str] | None = None
-    attempt: Annotated[int, Field(ge=1)] | None = None
-
-
-class FilesRecipe(_Part):
-    """What the id of registered files is derived from; `inputs` where a person made them of other datasets."""
-
-    kind: Literal["files"]
-    project: Text
-    files: Hashes
-    inputs: dict[str, list[RecipeInput]] | None = None
-
-
-class Git(_Part):
-    """The checkout that the code lay in."""
-
-    commit: Text
-    dirty: bool
-
-
-class Code(_Part):
-    """The code that ran (prov:hadPlan): its fingerprint, its text, and what the fingerprint could not see."""
-
-    fingerprint: Text
-    source: str
-    not_covered: list[str]
-    git: Git | None
-
-
-class Run(_Part):
-    """The run in which it happened; the last two are Prefect's own ids, where Prefect ran it."""
-
-    engine: Text
-    run_id: str
-    flow_run_id: str | None = None
-    task_run_id: str | None = None
-
-
-class DeclaredOutput(_Part):
-    """What was declared of an output and shows nowhere else; `metadata` are names, their values are in the dataset."""
-
-    metadata: list[str] | None = None
-    ingest: bool | None = None
-    ingestor: str | None = None
-    publish: dict[str, str | None] | None = None
-
-
-class Declared(_Part):
-    """What was declared beside the recipe: by it the step can be made again as it was made."""
-
-    retries: Annotated[int, Field(ge=0)] | None = None
-    timeout: Annotated[float, Field(gt=0)] | None = Field(None, description="seconds")
-    tags: list[str] | None = None
-    resources: dict[str, float] | None = None
-    output: DeclaredOutput | None = None
-
-
-class StepActivity(_Part):
-    """One execution of a step (prov:Activity)."""
-
-    step: Text
-    function: Text
-    code: Code
-    started: Moment = Field(description="prov:startedAtTime")
-    ended: Moment = Field(description="prov:endedAtTime")
-    run: Run | None
-    declared: Declared | None = None
-
-
-class HandActivity(_Part):
-    """What a person did (prov:Activity)."""
-
-    kind: Literal["by hand"]
-    note: str | None
-
-
-class RunActivity(_Part):
-    """The run of a pipeline that a dataset tells of (prov:Activity)."""
-
-    kind: Literal["pipeline run"]
-    pipeline: Text
-    run_id: Text
-
-
-class Agent(_Part):
-    """Who did it (prov:wasAssociatedWith): the account at Crucible, and the name on the machine."""
-
-    unique_id: str | None
-    username: str | None
-    is_service_account: bool | None
-    local_user: str | None
-
-
-class Software(_Part):
-    """What it ran with (prov:SoftwareAgent)."""
-
-    python: Text
-    platform: str
-    packages: dict[str, str]
-
-
-class Pipeline(_Part):
-    """The declaration that asked for it, and what the step is called in it."""
-
-    name: Text
-    hash: Text
-    step: Text | None = None
-
-
-class Attached(_Part):
-    """The file of this dataset that holds what is too long for the record: recipe, used and generated."""
-
-    name: Text
-    sha256: Sha256
-    size: Annotated[int, Field(ge=0)]
-    recipe_sha256: Sha256 = Field(description="SHA-256 of the recipe's canonical JSON")
-    used: Annotated[int, Field(ge=0)] = Field(description="how many datasets were used")
-    generated: Annotated[int, Field(ge=0)] = Field(description="how many files were generated")
-
-
-class Result(_Part):
-    """What was registered with it, hashed, so that an edit shows; the record of an older version has none."""
-
-    keys: list[str] = Field(description="JSON Pointers of the scientific metadata that were registered")
-    metadata_sha256: Sha256 = Field(description="SHA-256 over their values")
-    generated_sha256: Sha256 = Field(description="SHA-256 over the list of files")
-
-
-class _Record(_Part):
     schema_: Literal["crucible-lineage/provenance/1"] = Field(alias="schema")
     status: Literal["incomplete", "complete"] = Field(description="complete once everything is registered")
     used: list[Used] = Field(description="prov:used; may be shorter than attached.used says")
     generated: list[File] | None = Field(
         None, description="prov:generated; absent where the list is in the attached file"
+    )
+    equal_parents: dict[str, Mfid] | None = Field(
+        None,
+        description="{dataset: the one of `used` whose bytes and origin it has}: it would be the same of these",
     )
     agent: Agent
     attached: Attached | None = None
@@ -228,16 +73,84 @@ class _Record(_Part):
     result: Result | None = None
 
     @model_validator(mode="after")
-    def _whole(self) -> _Record:
-        if self.attached is None and (self.generated is None or getattr(self, "recipe", None) is None):
+    def _has_its_parts(self) -> ProvenanceRecord:
+        if self.attached is None and (self.generated is None or self.recipe_part is None):
             raise ValueError("without an attached file there have to be `recipe` and `generated`")
         return self
 
+    @property
+    def as_step(self) -> StepRecord | None:
+        """This record, if it is that of an output of a step."""
+        return None
 
-class StepRecord(_Record):
+    @property
+    def is_derived(self) -> bool:
+        """True if it was made of other datasets."""
+        return bool(self.used) or bool(self.attached and self.attached.used)
+
+    @property
+    def replaces(self) -> str | None:
+        """The dataset that it was made to replace."""
+        return None
+
+    @property
+    def recipe_part(self) -> StepRecipe | FilesRecipe | None:
+        """The recipe, as far as it stands in the record itself."""
+        return None
+
+    @property
+    def is_complete(self) -> bool:
+        """True if the dataset was registered to its end, by the registration whose record this is."""
+        if self.status != "complete":
+            return False
+        return "registrar" not in self.model_fields_set or self.registrar in (self.completed or {})
+
+    @property
+    def is_whole(self) -> bool:
+        """False if a part of it stands in the attached file and was not read from there."""
+        return self.recipe_part is not None and self.generated is not None
+
+    @cached_property
+    def recipe(self) -> Mapping[str, Any]:
+        """What the id is derived from, as it was written. InputError if that is in the attached file."""
+        if self.recipe_part is None:
+            raise InputError("the recipe of this record is in an attached file; ask for the whole record")
+        return self.recipe_part.document()
+
+    @cached_property
+    def recipe_sha256(self) -> str:
+        """SHA-256 of the recipe, known without the attached file too."""
+        if self.recipe_part is not None:
+            return hashlib.sha256(canonical_json(self.recipe)).hexdigest()
+        assert self.attached is not None  # the validator has seen to it
+        return self.attached.recipe_sha256
+
+    @property
+    def files(self) -> tuple[FileRef, ...]:
+        """The files that were generated. InputError if their list is in the attached file."""
+        if self.generated is None:
+            raise InputError("the list of its files is in an attached file; ask for the whole record")
+        return tuple(FileRef(file.name, file.sha256, file.size, file.preview, file.log) for file in self.generated)
+
+    def with_result(self, result: Mapping[str, object]) -> Self:
+        """The record with the hashes of what was registered."""
+        return self.model_copy(update={"result": Result.model_validate(result)})
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The datasets that were used, each once, in their order."""
+        return tuple(dict.fromkeys(used.mfid for used in self.used))
+
+    @property
+    def all_parents(self) -> tuple[str, ...]:
+        """Those, and the ones that it would be the same of."""
+        return tuple(dict.fromkeys((*self.parents, *(self.equal_parents or ()))))
+
+
+class StepRecord(ProvenanceRecord):
     """An output of a step (prov:Entity, prov:wasGeneratedBy its activity, prov:wasDerivedFrom what was used)."""
 
-    recipe: StepRecipe | None = None
+    recipe_: StepRecipe | None = Field(None, alias="recipe")
     step: Text
     output: Text
     attempt: Annotated[int, Field(ge=0)]
@@ -246,15 +159,46 @@ class StepRecord(_Record):
     software: Software
     supersedes: Mfid | None = Field(description="prov:wasRevisionOf")
 
+    @property
+    def recipe_part(self) -> StepRecipe | None:
+        """The recipe, as far as it stands in the record itself."""
+        return self.recipe_
 
-class FilesRecord(_Record):
+    @property
+    def as_step(self) -> StepRecord:
+        """This record."""
+        return self
+
+    @property
+    def replaces(self) -> str | None:
+        """The dataset that it was made to replace."""
+        return self.supersedes
+
+    @property
+    def declared_step(self) -> str:
+        """What the step is called in its pipeline, or in its code if no pipeline asked for it."""
+        return (self.pipeline and self.pipeline.step) or self.step
+
+
+class FilesRecord(ProvenanceRecord):
     """Files that were registered as they were: measured, made by hand of what was used, or telling of a run."""
 
-    recipe: FilesRecipe | None = None
+    recipe_: FilesRecipe | None = Field(None, alias="recipe")
     activity: HandActivity | RunActivity | None = None
+    supersedes: Mfid | None = Field(None, description="prov:wasRevisionOf; what was made by hand in its stead")
+
+    @property
+    def recipe_part(self) -> FilesRecipe | None:
+        """The recipe, as far as it stands in the record itself."""
+        return self.recipe_
+
+    @property
+    def replaces(self) -> str | None:
+        """The dataset that it was made to replace."""
+        return self.supersedes
 
 
-def _kind(record: Any) -> str:
+def _kind(record: object) -> str:
     return "step" if isinstance(record, dict) and "step" in record else "files"
 
 
@@ -265,17 +209,23 @@ Record = Annotated[
 _ADAPTER: TypeAdapter[StepRecord | FilesRecord] = TypeAdapter(Record)
 
 
-def record_faults(record: Any) -> list[str]:
-    """What keeps `record` from being a provenance record, in words; empty if it is one. Unknown keys are no fault."""
-    return _checked(record)[1]
+def parse_record(document: Any) -> StepRecord | FilesRecord | str:
+    """The record, or in words what keeps `document` from being one. Unknown keys are no fault."""
+    try:
+        return _ADAPTER.validate_python(document)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False)
+        return "; ".join(_in_words(fault) for fault in faults[:MOST_FAULTS])
 
 
-def validate_record(record: Any) -> None:
-    """InputError unless `record` may be written: it fits the schema and has no key that is not in it."""
-    found, faults = _checked(record)
-    faults = faults or [f"{path}: there is no such field" for path in _unknown(found)]
-    if faults:
-        raise InputError(f"this is no provenance record that may be written: {'; '.join(faults[:MOST_FAULTS])}")
+def new_record(document: Mapping[str, object]) -> StepRecord | FilesRecord:
+    """The record, to be written. InputError unless it fits the schema and has no key that is not in it."""
+    found = parse_record(document)
+    if not isinstance(found, str):
+        if not (unknown := _unknown(found)):
+            return found
+        found = "; ".join(f"{path}: there is no such field" for path in unknown[:MOST_FAULTS])
+    raise InputError(f"this is no provenance record that may be written: {found}")
 
 
 def schema_text() -> str:
@@ -290,20 +240,13 @@ def schema_text() -> str:
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
-def _checked(record: Any) -> tuple[_Record | None, list[str]]:
-    try:
-        return _ADAPTER.validate_python(record), []
-    except ValidationError as error:
-        return None, [_in_words(fault) for fault in error.errors(include_url=False, include_input=False)]
-
-
 def _in_words(fault: Any) -> str:
     """The place (without the first word, which is the union's own), and what is wrong there."""
     place = ".".join(str(part) for part in fault["loc"][1:])
     return f"{place or 'the record'}: {fault['msg'].removeprefix('Value error, ')}"
 
 
-def _unknown(found: Any, path: str = "") -> list[str]:
+def _unknown(found: object, path: str = "") -> list[str]:
     """The paths of keys that no model declares."""
     if isinstance(found, BaseModel):
         here = [f"{path}{name}" for name in found.model_extra or ()]

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage import __version__
 from crucible_lineage.client.models import FileRecord
@@ -29,7 +28,7 @@ from crucible_lineage.lineage import LineageGraph, Node
 from crucible_lineage.lineage.draw.formats import public_ids
 from crucible_lineage.lineage.draw.html import render_html
 from crucible_lineage.lineage.draw.svg import render_svg
-from crucible_lineage.lineage.export.activities import StoredFile, tell
+from crucible_lineage.lineage.export.activities import StoredFile, exported
 from crucible_lineage.lineage.export.crate import make_crate
 from crucible_lineage.lineage.export.crate_parts import METADATA, CrateHeader, TextFile
 from crucible_lineage.lineage.export.sharing import shareable, shared_record, with_hidden_parents
@@ -42,7 +41,7 @@ from crucible_lineage.session import Session
 
 __all__ = ["Taken", "lineage_to_share", "projects_to_share", "write_bundle", "write_crate"]
 
-WORKERS = 4  # downloads at a time
+DOWNLOADS_AT_ONCE = 4  # downloads at a time
 FORMAT = "crucible-lineage/bundle/1"
 PREVIEW, PICTURE, LIST, CHECKER = "ro-crate-preview.html", "lineage.svg", "bundle.json", "verify.py"
 _ENDINGS = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/svg+xml": "svg", "image/webp": "webp"}
@@ -98,7 +97,7 @@ def write_crate(
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"write an RO-Crate to {folder}: there is something already; name a new folder")
     with _beside(folder) as part:
-        stored = _download(session, graph, part) if files else _listed(session, graph)
+        stored = _download(session, graph, part) if files else _unrecorded_files(session, graph)
         _write_described(session, graph, mfid, part, stored, license_url)
         if folder.exists():
             folder.rmdir()
@@ -140,7 +139,7 @@ def _write_described(
         TextFile(PREVIEW, "the lineage as a page to explore", render_html(shown, mfid)),
     ]
     known = {name: (*one.files, *(file for file, _ in one.absent)) for name, one in stored.items()}
-    crate = make_crate(tell(graph, known), _header(session, graph, mfid, license_url), [*pictures, *more])
+    crate = make_crate(exported(graph, known), _header(session, graph, mfid, license_url), [*pictures, *more])
     metadata = TextFile(METADATA, "RO-Crate metadata", json.dumps(crate.metadata, indent=1, ensure_ascii=False) + "\n")
     written = [file for file in (metadata, *crate.files) if file not in more]
     for file in written:
@@ -163,10 +162,10 @@ def _header(session: Session, graph: LineageGraph, mfid: str, license_url: str) 
     )
 
 
-def _listed(session: Session, graph: LineageGraph) -> dict[str, _Stored]:
+def _unrecorded_files(session: Session, graph: LineageGraph) -> dict[str, _Stored]:
     """The files of those datasets whose records list none, without their bytes."""
-    told = tell(graph).files
-    unknown = [node.id for node in _datasets(graph) if node.id not in told]
+    described = exported(graph).files
+    unknown = [node.id for node in _datasets(graph) if node.id not in described]
     return {mfid: _Stored(tuple(map(_file, session.client.files.list(mfid)))) for mfid in unknown}
 
 
@@ -188,7 +187,7 @@ def _download(session: Session, graph: LineageGraph, folder: Path) -> dict[str, 
             files.append(StoredFile(record.filename, _sha256(place), place.stat().st_size, path))
         return mfid, _Stored(tuple(files), tuple(absent))
 
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="takeaway") as pool:
+    with ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="takeaway") as pool:
         return dict(pool.map(fetched, [node.id for node in _datasets(graph)]))
 
 
@@ -233,7 +232,7 @@ def _write_thumbnails(graph: LineageGraph, folder: Path) -> list[TextFile]:
 
 def _bundle_list(
     graph: LineageGraph, mfid: str, stored: Mapping[str, _Stored], records: Mapping[str, str]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What is in the bundle, as `verify.py` reads it."""
     names = public_ids(graph)
     return {
@@ -267,7 +266,7 @@ def _file(record: FileRecord) -> StoredFile:
     return StoredFile(record.filename, record.sha256_hash or "", record.size)
 
 
-def _entry(file: StoredFile) -> dict[str, Any]:
+def _entry(file: StoredFile) -> dict[str, object]:
     return {"path": file.path, "name": file.name, "sha256": file.sha256, "size": file.size}
 
 

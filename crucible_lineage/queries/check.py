@@ -1,51 +1,37 @@
 """Lineage checks over what Crucible holds: of all that a dataset hangs together with, or of whole projects.
 
-Links and records are compared with each other here. Whether ids and bytes are what was recorded is `verify`'s part.
+Links and records are compared with each other here, and with what holds now. Whether ids and bytes are what was
+recorded is `verify`'s part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from crucible_lineage.lineage import Finding, LineageGraph, check
-from crucible_lineage.lineage.checks import CHECKS, SEVERITIES
+from crucible_lineage.lineage.checks import CHECKS, Found, worst_first
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, with_named_parents
+from crucible_lineage.queries.holding import held_wrongly, made_of_superseded, withdrawn
+from crucible_lineage.queries.ingested import not_ingested
 from crucible_lineage.session import Session
 
-__all__ = ["Checked", "check_dataset", "check_projects", "finding_json"]
+__all__ = ["Checked", "check_dataset", "check_projects"]
 
 
 @dataclass(frozen=True)
-class Checked:
+class Checked(Found):
     """What was found, the worst first, in a graph of so many nodes and links; `downloaded` datasets were fetched."""
 
-    findings: tuple[Finding, ...]
     nodes: int
     edges: int
     downloaded: int
-
-    @property
-    def ok(self) -> bool:
-        """True if nothing found is an error."""
-        return all(finding.severity != "error" for finding in self.findings)
-
-    def to_json(self) -> dict[str, Any]:
-        """What `check --json` prints."""
-        return {
-            "ok": self.ok,
-            "findings": [finding_json(finding) for finding in self.findings],
-            "nodes": self.nodes,
-            "edges": self.edges,
-            "downloaded": self.downloaded,
-        }
 
 
 def check_dataset(session: Session, mfid: str) -> Checked:
     """The faults in all that a dataset or sample hangs together with. InputError if there is none."""
     graph = with_named_parents(session, fetch_lineage(session, mfid))
-    findings = check(graph)
+    findings = [*check(graph), *made_of_superseded(graph), *not_ingested(session, graph)]
     if any(finding.check == "orphan" for finding in findings):
         proposing = _orphans_in_their_projects(session, graph)
         findings = [proposing.get(f.ids[0], f) if f.check == "orphan" else f for f in findings]
@@ -54,20 +40,13 @@ def check_dataset(session: Session, mfid: str) -> Checked:
 
 def check_projects(session: Session, projects: Iterable[str], *, refresh: bool = False) -> Checked:
     """The faults in whole projects. InputError if there is no such project; `refresh` trusts no local copy."""
-    fetched = fetch_projects(session, projects, refresh=refresh)
+    names = list(dict.fromkeys(projects))
+    fetched = fetch_projects(session, names, refresh=refresh)
     graph = with_named_parents(session, fetched.graph)
-    return _checked(graph, check(graph), fetched.downloaded)
-
-
-def finding_json(finding: Finding) -> dict[str, Any]:
-    """A finding as programs get it."""
-    return {
-        "class": finding.check,
-        "severity": finding.severity,
-        "ids": list(finding.ids),
-        "message": finding.message,
-        "command": finding.command,
-    }
+    findings = [*check(graph), *made_of_superseded(graph), *held_wrongly(graph, fetched.summaries)]
+    findings += (finding for name in names for finding in withdrawn(session, name, fetched.summaries))
+    findings += not_ingested(session, graph)
+    return _checked(graph, findings, fetched.downloaded)
 
 
 def _orphans_in_their_projects(session: Session, graph: LineageGraph) -> dict[str, Finding]:
@@ -79,8 +58,7 @@ def _orphans_in_their_projects(session: Session, graph: LineageGraph) -> dict[st
 
 
 def _checked(graph: LineageGraph, findings: Sequence[Finding], downloaded: int) -> Checked:
-    worst_first = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
-    shown = tuple(_without_hidden(graph, finding) for finding in worst_first)
+    shown = tuple(_without_hidden(graph, finding) for finding in worst_first(findings))
     return Checked(shown, len(graph), len(graph.edges), downloaded)
 
 

@@ -3,40 +3,52 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from crucible_lineage.errors import InputError, NotFoundError
 from crucible_lineage.pipeline.plan.differences import code_diff, differences
-from crucible_lineage.provenance.attachment import whole_record
-from crucible_lineage.provenance.record import is_complete, read_record, unreadable
+from crucible_lineage.pipeline.plan.known import earlier_result
+from crucible_lineage.pipeline.plan.parent_facts import facts_in
+from crucible_lineage.provenance.currency import CURRENT
+from crucible_lineage.provenance.parts import HandActivity
+from crucible_lineage.provenance.record import read_record, unreadable
+from crucible_lineage.provenance.schema import FilesRecord, StepRecord
+from crucible_lineage.queries.graph.standing import Entry, entry_of
+from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 
-__all__ = ["Story", "tell"]
+__all__ = ["Explanation", "explain"]
 
 
 @dataclass(frozen=True)
-class Story:
+class Explanation:
     """What is told of a dataset: `paragraphs` hold lines; `record` is what they are drawn from, if there is one."""
 
     mfid: str
     name: str
     paragraphs: tuple[tuple[str, ...], ...]
-    record: Mapping[str, Any] | None
+    record: StepRecord | FilesRecord | None
+    entry: Entry
+
+    def __str__(self) -> str:
+        return "\n\n".join("\n".join(paragraph) for paragraph in self.paragraphs)
 
     def to_json(self) -> dict[str, Any]:
         """What `why --json` prints."""
         return {
-            "dataset": self.mfid,
+            "mfid": self.mfid,
             "name": self.name,
+            "state": self.entry.state,
+            "superseded_by": list(self.entry.superseded_by),
             "story": [list(paragraph) for paragraph in self.paragraphs],
-            "record": dict(self.record) if self.record else None,
+            "record": self.record.document() if self.record else None,
         }
 
 
-def tell(session: Session, mfid: str) -> Story:
+def explain(session: Session, mfid: str) -> Explanation:
     """The story of a dataset. InputError if there is none that this key may see."""
     try:
         dataset = session.client.datasets.get(mfid, include_metadata=True)
@@ -44,26 +56,29 @@ def tell(session: Session, mfid: str) -> Story:
         raise InputError(f"dataset {mfid}: there is none here that this key may see") from error
     name = dataset.dataset_name or mfid
     record = read_record(dataset.scientific_metadata)
+    entry = entry_of(session, dataset)
     if record is None:
         reason = unreadable(dataset.scientific_metadata)
         said = f"its provenance record cannot be read: {reason}" if reason else "it has no provenance record"
         how = "Nothing says how it came to be; it was registered by other means, perhaps by hand."
-        return Story(mfid, name, ((f"{name} ({mfid})", f"{said}. {how}"),), None)
+        return Explanation(mfid, name, ((f"{name} ({mfid})", f"{said}. {how}"),), None, entry)
     record = whole_record(session.client, mfid, record)
-    names = _names(session, [entry["mfid"] for entry in record["used"]])
+    made = _of_step(record) if isinstance(record, StepRecord) else _of_files(record)
     paragraphs = [
-        tuple(_origin(mfid, name, record)),
-        tuple(_parents(record, names)),
+        (f"{name} ({mfid})", *_incomplete(record), *made),
+        tuple(_standing(entry, _names(session, entry.superseded_by))),
+        tuple(_parents(record, _names(session, record.parents))),
         tuple(_params(record)),
+        tuple(_facts(record)),
         tuple(_circumstances(record)),
         tuple(_succession(session, record)),
     ]
-    return Story(mfid, name, tuple(paragraph for paragraph in paragraphs if paragraph), record)
+    return Explanation(mfid, name, tuple(paragraph for paragraph in paragraphs if paragraph), record, entry)
 
 
-def _names(session: Session, mfids: list[str]) -> dict[str, str]:
+def _names(session: Session, mfids: Sequence[str]) -> dict[str, str]:
     names = {}
-    for mfid in dict.fromkeys(mfids):
+    for mfid in mfids:
         try:
             names[mfid] = session.client.datasets.get(mfid).dataset_name or mfid
         except NotFoundError:
@@ -71,81 +86,95 @@ def _names(session: Session, mfids: list[str]) -> dict[str, str]:
     return names
 
 
-def _origin(mfid: str, name: str, record: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{name} ({mfid})"
-    if not is_complete(record):
+def _standing(entry: Entry, names: Mapping[str, str]) -> Iterator[str]:
+    """Whether it holds. It goes without saying that measured data do, and that what is incomplete does not."""
+    if entry.state == CURRENT:
+        yield "It is the current result of what it is about"
+    for mfid in entry.superseded_by:
+        yield f"It is superseded by {names[mfid]} ({mfid})" + (f", since {entry.since[:19]}" if entry.since else "")
+
+
+def _incomplete(record: StepRecord | FilesRecord) -> Iterator[str]:
+    if not record.is_complete:
         yield "is INCOMPLETE: whoever registered it did not come to the end; run what makes it once more"
-    if "step" not in record:
-        files = ", ".join(file["name"] for file in record["generated"])
-        note = (record.get("activity") or {}).get("note")
-        made = "was made by hand of its parents" if record["used"] else "was registered as it was measured"
-        yield f"{made}, from the files {files}" + (f": {note}" if note else "")
-        return
-    activity = record["activity"]
-    pipeline = record.get("pipeline")
-    output = "" if record["output"] == "out" else f"output {record['output']!r} of "
-    within = f" of pipeline {pipeline['name']}" if pipeline else ""
-    attempt = f", attempt {record['attempt'] + 1}" if record["attempt"] else ""
-    named = f"step {(pipeline or {}).get('step') or record['step']!r}{within}"
-    yield f"is {output}{named}{attempt}, made by {activity['function']}"
-    git = activity["code"].get("git")
-    commit = f", git {git['commit'][:12]}{' with uncommitted changes' if git['dirty'] else ''}" if git else ""
-    yield f"with code {activity['code']['fingerprint'][:12]}{commit}"
-    if activity["code"].get("not_covered"):
-        yield f"not covered by that fingerprint: {', '.join(activity['code']['not_covered'])}"
 
 
-def _parents(record: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[str]:
-    if record["used"]:
+def _of_files(record: FilesRecord) -> Iterator[str]:
+    files = ", ".join(file.name for file in record.files)
+    note = record.activity.note if isinstance(record.activity, HandActivity) else None
+    made = "was made by hand of its parents" if record.used else "was registered as it was measured"
+    yield f"{made}, from the files {files}" + (f": {note}" if note else "")
+
+
+def _of_step(record: StepRecord) -> Iterator[str]:
+    code, git = record.activity.code, record.activity.code.git
+    output = "" if record.output == "out" else f"output {record.output!r} of "
+    within = f" of pipeline {record.pipeline.name}" if record.pipeline else ""
+    attempt = f", attempt {record.attempt + 1}" if record.attempt else ""
+    yield f"is {output}step {record.declared_step!r}{within}{attempt}, made by {record.activity.function}"
+    commit = f", git {git.commit[:12]}{' with uncommitted changes' if git.dirty else ''}" if git else ""
+    yield f"with code {code.fingerprint[:12]}{commit}"
+    if code.not_covered:
+        yield f"not covered by that fingerprint: {', '.join(code.not_covered)}"
+
+
+def _parents(record: StepRecord | FilesRecord, names: Mapping[str, str]) -> Iterator[str]:
+    if record.used:
         yield "It was made of"
-    for entry in record["used"]:
-        files = ", ".join(file["name"] for file in entry["files"])
-        yield f"  {entry['role']}: {names[entry['mfid']]} ({entry['mfid']})" + (f", {files}" if files else "")
+    for used in record.used:
+        files = ", ".join(file.name for file in used.files or ())
+        yield f"  {used.role}: {names[used.mfid]} ({used.mfid})" + (f", {files}" if files else "")
 
 
-def _params(record: Mapping[str, Any]) -> Iterator[str]:
-    params = record["recipe"].get("params") or {}
+def _params(record: StepRecord | FilesRecord) -> Iterator[str]:
+    params = record.recipe.get("params") or {}
     if params:
         yield "With the parameters"
     for name, value in params.items():
         yield f"  {name} = {json.dumps(value, ensure_ascii=False)}"
 
 
-def _circumstances(record: Mapping[str, Any]) -> Iterator[str]:
-    agent = record["agent"]
-    who = agent.get("username") or agent.get("unique_id") or agent.get("local_user") or "somebody"
-    activity = record.get("activity") or {}
-    if "started" not in activity:
+def _facts(record: StepRecord | FilesRecord) -> Iterator[str]:
+    facts = facts_in(record.recipe)
+    if facts is not None:
+        yield "Given what was known then of its parents"
+    for role, known in (facts or {}).items():
+        for one in known:
+            said = {name: value for name, value in one.to_json().items() if value and name not in ("name", "files")}
+            yield f"  {role}: {one.name}, {json.dumps(said, ensure_ascii=False)}"
+
+
+def _circumstances(record: StepRecord | FilesRecord) -> Iterator[str]:
+    who = record.agent.username or record.agent.unique_id or record.agent.local_user or "somebody"
+    if not isinstance(record, StepRecord):
         yield f"By {who}"
         return
-    started, ended = datetime.fromisoformat(activity["started"]), datetime.fromisoformat(activity["ended"])
-    took = (ended - started).total_seconds()
-    software = record["software"]
-    yield f"By {who} on {started:%Y-%m-%d %H:%M:%S %Z}, in {took:.3g} s"
-    packages = ", ".join(f"{name} {version}" for name, version in software["packages"].items())
-    yield f"On Python {software['python']}, {software['platform']}, with {packages}"
-    run = activity.get("run") or {}
-    if run:
-        yield f"In run {run.get('run_id', '?')} ({run.get('engine', '?')})"
+    activity, software = record.activity, record.software
+    started, ended = datetime.fromisoformat(activity.started), datetime.fromisoformat(activity.ended)
+    yield f"By {who} on {started:%Y-%m-%d %H:%M:%S %Z}, in {(ended - started).total_seconds():.3g} s"
+    packages = ", ".join(f"{name} {version}" for name, version in software.packages.items())
+    yield f"On Python {software.python}, {software.platform}, with {packages}"
+    if activity.run:
+        yield f"In run {activity.run.run_id} ({activity.run.engine})"
 
 
-def _succession(session: Session, record: Mapping[str, Any]) -> Iterator[str]:
-    before = record.get("supersedes")
-    if not before:
+def _succession(session: Session, record: StepRecord | FilesRecord) -> Iterator[str]:
+    before = record.replaces
+    if not before or not isinstance(record, StepRecord):
         return
-    yield f"It supersedes {before}"
+    yield f"It was made in the stead of {before}"
     try:
         earlier = read_record(session.client.datasets.get(before, include_metadata=True).scientific_metadata)
     except NotFoundError:
         yield "  which is gone, or which this key may not see"
         return
-    if earlier is None:
+    if not isinstance(earlier, StepRecord):
         yield "  whose record cannot be read"
         return
-    earlier = whole_record(session.client, before, earlier)
-    found = differences(earlier["recipe"], record["recipe"])
+    whole = whole_record(session.client, before, earlier)
+    was, now = (earlier_result(mfid, one, {}).made for mfid, one in ((before, whole), ("", record)))
+    found = differences(was, now)
     for difference in found or ["nothing differs: it was made again on request"]:
         yield f"  {difference}"
-    if earlier["recipe"].get("code") != record["recipe"].get("code"):
-        old, new = (part["activity"]["code"].get("source", "") for part in (earlier, record))
-        yield from (f"    {line}" for line in code_diff(old, new))
+    if whole.recipe.get("code") != record.recipe.get("code"):
+        yield from (f"    {line}" for line in code_diff(was, now))

@@ -17,29 +17,27 @@ registration, but perhaps not of the one that was told so first.
 from __future__ import annotations
 
 import functools
-import os
 import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.errors import ConflictError, RecipeConflictError
-from crucible_lineage.provenance.attachment import recipe_sha256
-from crucible_lineage.provenance.record import COMPLETE, KEY, is_complete, read_record, unreadable
+from crucible_lineage.errors import ConflictError
+from crucible_lineage.provenance.record import COMPLETE, KEY, read_record
+from crucible_lineage.registration.trust import require_own
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.client.models import Dataset
+    from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
 __all__ = [
     "PATIENCE_S",
     "Claim",
     "claim",
     "complete",
-    "machine_id",
     "new_registrar",
     "require_held",
     "start_over",
@@ -51,43 +49,33 @@ LONGEST_POLL_S = 1.0
 MOST_LATE = 3  # chosen: how often an answer that took long is asked for again; then the network is just slow
 RECENT = timedelta(minutes=10)  # chosen: what has stood still for so long needs no watching, whatever the clocks say
 
-Record = Mapping[str, Any]
+Metadata = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Claim:
     """A dataset that is this registration's to finish.
 
-    `found` is the unfinished record that it took over, empty if there was none; None where nobody can have begun
-    anything, since that takes a record.
+    `taken_over` says that somebody may have begun to fill it; `found` is the unfinished record that was there then, if
+    one was.
     """
 
     mfid: str
-    record: Record
-    metadata: Record
+    record: StepRecord | FilesRecord
+    metadata: Metadata
     patience_s: float
-    found: Record | None = None
+    taken_over: bool = False
+    found: StepRecord | FilesRecord | None = None
 
     @property
     def is_same(self) -> bool:
         """True if what an earlier registration left there may stand: it registered the same."""
-        return not self.found or self.found.get("result") == self.record["result"]
+        return self.found is None or self.found.result == self.record.result
 
-
-def machine_id(data: Path) -> str:
-    """What tells the registrations from this data folder from others; locks see to it that they do not meet."""
-    path = data / "registrar"
-    if not path.exists():
-        data.mkdir(parents=True, exist_ok=True)
-        draft = data / f".registrar-{secrets.token_hex(4)}"
-        draft.write_text(secrets.token_hex(8), encoding="utf-8")
-        try:
-            os.link(draft, path)
-        except OSError:  # another process was faster, or the file system has no links
-            if not path.exists():
-                draft.replace(path)
-        draft.unlink(missing_ok=True)
-    return path.read_text(encoding="utf-8")
+    @property
+    def registrar(self) -> str:
+        """The name of this registration."""
+        return str(self.record.registrar)
 
 
 def new_registrar(machine: str | None) -> str:
@@ -96,33 +84,41 @@ def new_registrar(machine: str | None) -> str:
 
 
 def claim(
-    client: CrucibleClient, mfid: str, name: str, record: Record, metadata: Record, *, created: bool, patience_s: float
+    client: CrucibleClient,
+    mfid: str,
+    name: str,
+    record: StepRecord | FilesRecord,
+    metadata: Metadata,
+    *,
+    project: str,
+    created: bool,
+    patience_s: float,
 ) -> Claim | Dataset:
     """The dataset, to be finished by this registration; or, read with its links, as somebody else has completed it.
 
-    `created` says that this process has just made it. RecipeConflictError if it is there for another recipe.
+    `created` says that this process has just made it. IdTakenError if it lies elsewhere, or is of another recipe.
     """
-    document = {**metadata, KEY: record}
+    document = {**metadata, KEY: record.document()}
     if created and _is_first_to_write(client, mfid, document):
         return Claim(mfid, record, metadata, patience_s)
     tried = created
     while True:
-        dataset = _settled(client, mfid, record["registrar"], created, patience_s)
-        _require_same_recipe(dataset, name, record)
+        dataset = _settled(client, mfid, str(record.registrar), created, patience_s)
+        require_own(client, dataset, project, record.recipe_sha256, f"registering {name!r}")
         found = read_record(dataset.scientific_metadata)
-        if is_complete(found):
+        if found is not None and found.is_complete:
             return dataset
         if dataset.scientific_metadata is None and not tried:
             tried = True
             if _is_first_to_write(client, mfid, document):
                 return Claim(mfid, record, metadata, patience_s)
-        elif found is not None and found.get("registrar") == record["registrar"]:  # written, and the answer was lost
+        elif found is not None and found.registrar == record.registrar:  # written, and the answer was lost
             return Claim(mfid, record, metadata, patience_s)
         elif _is_taken_over(client, mfid, dataset.scientific_metadata or {}, document):
-            return Claim(mfid, record, metadata, patience_s, found or {})
+            return Claim(mfid, record, metadata, patience_s, taken_over=True, found=found)
 
 
-def require_held(client: CrucibleClient, held: Claim) -> Record:
+def require_held(client: CrucibleClient, held: Claim) -> Metadata:
     """The dataset's metadata; ConflictError if another registration has taken over.
 
     To be called right before something is taken away.
@@ -130,7 +126,7 @@ def require_held(client: CrucibleClient, held: Claim) -> Record:
     for _ in range(MOST_LATE):
         asked = time.time()
         metadata = client.metadata.get(held.mfid) or {}
-        if (metadata.get(KEY) or {}).get("registrar") != held.record["registrar"]:
+        if (metadata.get(KEY) or {}).get("registrar") != held.registrar:
             raise ConflictError(f"dataset {held.mfid} is registered by another process", mfid=held.mfid)
         if _is_prompt(asked, held.patience_s):
             break
@@ -143,18 +139,18 @@ def start_over(client: CrucibleClient, held: Claim) -> None:
     With these goes what was read out of its files.
     """
     now = require_held(client, held)
-    ours = {**(now if held.is_same else held.metadata), KEY: dict(held.record)}
-    if now != ours:
-        client.metadata.replace(held.mfid, ours)
+    wanted = {**(now if held.is_same else held.metadata), KEY: held.record.document()}
+    if now != wanted:
+        client.metadata.replace(held.mfid, wanted)
 
 
 def complete(client: CrucibleClient, held: Claim) -> bool:
     """True if the dataset is now complete as this registration made it, False if another one has taken over."""
-    registrar = held.record["registrar"]
+    registrar = held.registrar
     done = {"status": COMPLETE, "completed": {registrar: datetime.now(UTC).isoformat(timespec="seconds")}}
     now = client.metadata.merge(held.mfid, {KEY: done})[KEY]
     if "schema" not in now:  # a server that merges only the outermost level: the record is given whole
-        now = client.metadata.merge(held.mfid, {KEY: {**held.record, **done}})[KEY]
+        now = client.metadata.merge(held.mfid, {KEY: {**held.record.document(), **done}})[KEY]
     return bool(now["registrar"] == registrar)
 
 
@@ -163,7 +159,7 @@ def _this_process() -> str:
     return secrets.token_hex(8)
 
 
-def _is_first_to_write(client: CrucibleClient, mfid: str, document: Record) -> bool:
+def _is_first_to_write(client: CrucibleClient, mfid: str, document: Metadata) -> bool:
     """True if the dataset had no metadata and has these now."""
     try:
         client.metadata.create(mfid, document)
@@ -179,8 +175,8 @@ def _settled(client: CrucibleClient, mfid: str, registrar: str, created: bool, p
         asked = time.time()
         dataset = client.datasets.get(mfid, include_metadata=True, include_links=True)
         record = read_record(dataset.scientific_metadata)
-        other = (record or {}).get("registrar", "")
-        if is_complete(record):
+        other = (record and record.registrar) or ""
+        if record is not None and record.is_complete:
             return dataset
         if (other, dataset.modification_time) != seen:
             seen, still_since, wait_s = (other, dataset.modification_time), time.monotonic(), FIRST_POLL_S
@@ -215,21 +211,7 @@ def _is_recent(modified: str | None) -> bool:
         return True
 
 
-def _require_same_recipe(dataset: Dataset, name: str, ours: Record) -> None:
-    record = read_record(dataset.scientific_metadata)
-    reason = unreadable(dataset.scientific_metadata)
-    if record is not None and recipe_sha256(record) != recipe_sha256(ours):
-        reason = "its recipe is another one"
-    if reason:
-        mfid = dataset.unique_id
-        raise RecipeConflictError(
-            f"registering {name!r}: the id {mfid} is taken by dataset {dataset.dataset_name!r}, and {reason}; "
-            f"nothing was written. Its record was edited or copied: see `crucible-lineage verify {mfid}`",
-            mfid=mfid,
-        )
-
-
-def _is_taken_over(client: CrucibleClient, mfid: str, before: Record, document: Record) -> bool:
+def _is_taken_over(client: CrucibleClient, mfid: str, before: Metadata, document: Metadata) -> bool:
     """True if the record is ours now, merged into what was there.
 
     False if it was completed meanwhile: then it stands as it was.

@@ -1,94 +1,49 @@
-"""A dataset to be registered, and what a registration puts into the one that it holds. Every call can be repeated."""
+"""What a registration puts into the dataset that it holds. Every call can be repeated."""
 
 from __future__ import annotations
 
 import base64
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.checksums import FileChecksums, scan_file
-from crucible_lineage.errors import FileConflictError, NotFoundError
+from crucible_lineage.checksums import scan_file
+from crucible_lineage.errors import FileConflictError, NotFoundError, UnreachableError
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.claim import Claim, require_held, start_over
+from crucible_lineage.registration.new_dataset import Elsewhere, LocalFile, NewDataset
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.client.models import IngestionRequest
     from crucible_lineage.client.transfer.outgoing import UploadedFile
+    from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-__all__ = ["Elsewhere", "LocalFile", "NewDataset", "Put", "fill", "take_back", "tidy"]
+__all__ = ["Put", "fill", "take_back", "tidy"]
 
+MANY, UPLOADS_AT_ONCE = 8, 4  # chosen: files that are worth threads; most of the time of a small one is waiting
+SMALL = 1 << 20  # bytes; chosen: sent in vain, they cost no more than to wait whether they may be sent
 MOST_CONFLICTS = 3  # chosen: an overtaken registration may send each file once more
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """Where a file stays of which Crucible gets a record only: the kind of storage, and the address in it."""
-
-    storage: str
-    address: str
-
-
-@dataclass(frozen=True)
-class LocalFile:
-    """A file on disk, what it is called in the dataset, and its checksums, so that it is not read for them again.
-
-    One that stays `elsewhere` is recorded, not sent.
-    """
-
-    path: Path
-    ref: FileRef
-    checksums: FileChecksums
-    elsewhere: Elsewhere | None = None
-
-    @classmethod
-    def of(cls, path: Path, checksums: FileChecksums, *, preview: bool = False) -> LocalFile:
-        """The file under its own name."""
-        return cls(path, FileRef(path.name, checksums.sha256, checksums.size, preview), checksums)
-
-
-@dataclass(frozen=True)
-class NewDataset:
-    """A dataset to be registered: what it is, how it came to be, where it belongs.
-
-    `fields` are those of Crucible's dataset record (project_id, dataset_name, measurement ...), `record` is the
-    provenance record, `metadata` the scientific metadata beside it.
-    """
-
-    mfid: str
-    fields: Mapping[str, Any]
-    record: Mapping[str, Any]
-    metadata: Mapping[str, Any]
-    files: tuple[LocalFile, ...]
-    keywords: tuple[str, ...] = ()
-    parents: tuple[str, ...] = ()
-    samples: tuple[str, ...] = ()
-    ingest: bool = True
-    ingestor: str | None = None
-    ingestion_timeout_s: float = 60.0
-
-    @property
-    def name(self) -> str:
-        """The dataset's name."""
-        return str(self.fields["dataset_name"])
 
 
 @dataclass
 class Put:
     """What this process has sent, by file name and thumbnail id, should another registration turn out to be faster.
 
-    `theirs` are the files that unfinished attempts had for this dataset, and whether each was a preview.
+    `theirs` are the files that unfinished attempts had for this dataset, and whether each was a preview; `ingestions`
+    what was asked to be ingested, by file name, and how it stood then.
     """
 
     files: dict[str, str] = field(default_factory=dict)
     thumbnails: dict[int, str] = field(default_factory=dict)
     shown: int | None = None
     theirs: dict[str, bool] = field(default_factory=dict)
+    ingestions: dict[str, IngestionRequest] = field(default_factory=dict)
 
 
 def fill(client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes | None, put: Put) -> None:
@@ -97,24 +52,33 @@ def fill(client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes |
     ConflictError, or NotFoundError, also where another registration has taken over meanwhile.
     """
     mfid = held.mfid
-    put.theirs |= {entry["name"]: bool(entry.get("preview")) for entry in (held.found or {}).get("generated", ())}
-    if held.found is not None:  # before the files, which then are looked at one by one
+    put.theirs |= _previews(held.found)
+    if held.taken_over:  # before the files, which then are looked at one by one
         _start_over(client, new, held)
-    for keyword in new.keywords:
-        client.datasets.add_keyword(mfid, keyword)
-    for parent in dict.fromkeys(new.parents):
-        client.datasets.link_parent_child(parent, mfid, relationship_type="is_derived_from")
-    for sample in dict.fromkeys(new.samples):
-        client.datasets.add_sample(mfid, sample)
     with tempfile.TemporaryDirectory() as folder:
         files = [*new.files, *_attached_file(Path(folder), attached)]
-        uploaded = [_upload(client, held, file, put) for file in files]
-    requests = _request_ingestion(client, held, new, uploaded) if new.ingest else []
+        uploaded: list[UploadedFile] = []
+        upload = [lambda: uploaded.extend(_uploaded(client, held, files, put))]
+        is_small = sum(file.ref.size for file in files) < SMALL
+        client.at_once(*_linking(client, mfid, new), *(upload if is_small else ()))
+        if not is_small:  # nothing big is sent for what cannot be linked
+            upload[0]()
+    put.ingestions = _request_ingestion(client, held, new, uploaded) if new.ingest else {}
     preview = next((file for file in new.files if file.ref.preview), None)  # sent while the files are ingested
     if preview is not None:
         _show(client, held, preview, put)
-    for request in requests:  # that one fails does not make the data less whole
-        client.ingestions.wait(request.id, timeout_s=new.ingestion_timeout_s)
+    if new.waits_for_ingestion:
+        put.ingestions = {name: _ended(client, new, request) for name, request in put.ingestions.items()}
+
+
+def _linking(client: CrucibleClient, mfid: str, new: NewDataset) -> Iterator[Callable[[], object]]:
+    """What the dataset is to be found by, and what it is linked to."""
+    for keyword in new.keywords:
+        yield partial(client.datasets.add_keyword, mfid, keyword)
+    for parent in dict.fromkeys(new.parents):
+        yield partial(client.datasets.link_parent_child, parent, mfid, relationship_type="is_derived_from")
+    for sample in dict.fromkeys(new.samples):
+        yield partial(client.datasets.add_sample, mfid, sample)
 
 
 def tidy(client: CrucibleClient, new: NewDataset, held: Claim, put: Put) -> None:
@@ -123,25 +87,25 @@ def tidy(client: CrucibleClient, new: NewDataset, held: Claim, put: Put) -> None
     To be called when the dataset is complete, since then nobody can take it over: what is taken away earlier might
     belong to whoever has.
     """
-    if held.found is None:
+    if not held.taken_over:
         return
     theirs = put.theirs
-    ours = {file.ref.name: file.ref.preview for file in new.files}
-    if theirs != ours or "attached" in held.found:
-        kept = ours.keys() | {held.record.get("attached", {}).get("name")}
+    previews = {file.ref.name: file.ref.preview for file in new.files}
+    if theirs != previews or (held.found is not None and held.found.attached):
+        wanted = previews.keys() | _attached_names(held.record)
         for stored in client.files.list(held.mfid):
-            if stored.filename in theirs.keys() | {ATTACHED_NAME} and stored.filename not in kept:
+            if stored.filename in theirs.keys() | {ATTACHED_NAME} and stored.filename not in wanted:
                 _quietly(client.files.delete, stored.mfid)
-    if pictures := {name for name, preview in {**theirs, **ours}.items() if preview}:
+    if pictures := {name for name, preview in {**theirs, **previews}.items() if preview}:
         for picture in client.datasets.get_thumbnails(held.mfid):
             if picture.thumbnail_name in pictures and picture.id != put.shown:
                 _quietly(client.datasets.delete_thumbnail, held.mfid, picture.id)
 
 
-def take_back(client: CrucibleClient, mfid: str, put: Put, record: Mapping[str, Any]) -> None:
+def take_back(client: CrucibleClient, mfid: str, put: Put, record: StepRecord | FilesRecord) -> None:
     """What this process has sent and does not belong to the complete `record` of another registration is gone."""
-    previews = {entry["name"]: bool(entry.get("preview")) for entry in record["generated"]}
-    names = previews.keys() | {record.get("attached", {}).get("name")}
+    previews = _previews(record)
+    names = previews.keys() | _attached_names(record)
     for name, file_mfid in put.files.items():
         if name not in names:
             _quietly(client.files.delete, file_mfid)
@@ -152,6 +116,15 @@ def take_back(client: CrucibleClient, mfid: str, put: Put, record: Mapping[str, 
                 _quietly(client.datasets.delete_thumbnail, mfid, number)
 
 
+def _previews(record: StepRecord | FilesRecord | None) -> dict[str, bool]:
+    """The files that a record lists itself, and whether each is a preview."""
+    return {file.name: file.preview for file in (record and record.generated) or ()}
+
+
+def _attached_names(record: StepRecord | FilesRecord) -> set[str]:
+    return {record.attached.name} if record.attached else set()
+
+
 def _attached_file(folder: Path, content: bytes | None) -> list[LocalFile]:
     """The part of a long record that does not fit into metadata is a file of the dataset."""
     if content is None:
@@ -159,6 +132,19 @@ def _attached_file(folder: Path, content: bytes | None) -> list[LocalFile]:
     path = folder / ATTACHED_NAME
     path.write_bytes(content)
     return [LocalFile.of(path, scan_file(path))]
+
+
+def _uploaded(client: CrucibleClient, held: Claim, files: list[LocalFile], put: Put) -> list[UploadedFile]:
+    """The files, uploaded in their order; many of them several at once."""
+    if len(files) < MANY:
+        return [_upload(client, held, file, put) for file in files]
+    from concurrent.futures import ThreadPoolExecutor  # planning imports this module, and sends nothing
+
+    pool = ThreadPoolExecutor(UPLOADS_AT_ONCE, thread_name_prefix="upload")
+    try:
+        return list(pool.map(lambda file: _upload(client, held, file, put), files))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _upload(client: CrucibleClient, held: Claim, file: LocalFile, put: Put) -> UploadedFile:
@@ -220,7 +206,7 @@ def _start_over(client: CrucibleClient, new: NewDataset, held: Claim) -> None:
         if request.is_open:
             client.ingestions.wait(request.id, timeout_s=new.ingestion_timeout_s)
     start_over(client, held)
-    read = {entry["name"] for entry in (held.found or {}).get("generated", ()) if not entry.get("preview")}
+    read = {name for name, is_preview in _previews(held.found).items() if not is_preview}
     for picture in client.datasets.get_thumbnails(held.mfid):
         if picture.thumbnail_name in read:
             require_held(client, held)
@@ -230,7 +216,7 @@ def _start_over(client: CrucibleClient, new: NewDataset, held: Claim) -> None:
 def _show(client: CrucibleClient, held: Claim, preview: LocalFile, put: Put) -> None:
     """The dataset shows this picture; one that an earlier attempt left there is gone when all is tidied up."""
     name, content = preview.ref.name, base64.b64encode(preview.path.read_bytes()).decode()
-    present = client.datasets.get_thumbnails(held.mfid) if held.found is not None and held.is_same else []
+    present = client.datasets.get_thumbnails(held.mfid) if held.taken_over and held.is_same else []
     same = [shown for shown in present if (shown.thumbnail_name, shown.thumbnail_b64str) == (name, content)]
     shown = same[0] if same else client.datasets.add_thumbnail(held.mfid, preview.path, name=name)
     put.shown = shown.id
@@ -240,17 +226,24 @@ def _show(client: CrucibleClient, held: Claim, preview: LocalFile, put: Put) -> 
 
 def _request_ingestion(
     client: CrucibleClient, held: Claim, new: NewDataset, uploaded: list[UploadedFile]
-) -> list[IngestionRequest]:
-    """The request for each data file, asked for once."""
+) -> dict[str, IngestionRequest]:
+    """The request for each data file, by its name, asked for once."""
     asked = {}
-    if held.found is not None and held.is_same:
+    if held.taken_over and held.is_same:
         asked = {entry.file_mfid: entry for entry in client.ingestions.list(dataset_mfid=held.mfid)}
-    requests = []
+    requests = {}
     for file, sent in zip(new.files, uploaded, strict=False):
         if file.ref.is_data and file.elsewhere is None:  # Crucible cannot read what it does not have
             request = asked.get(sent.file.mfid) if sent.existed else None
-            requests.append(request or client.ingestions.request(sent.file.mfid, new.ingestor))
+            requests[file.ref.name] = request or client.ingestions.request(sent.file.mfid, new.ingestor)
     return requests
+
+
+def _ended(client: CrucibleClient, new: NewDataset, request: IngestionRequest) -> IngestionRequest:
+    """The request once it has ended, or as it stands when the time is over: the data are whole without."""
+    with suppress(UnreachableError):
+        return client.ingestions.wait(request.id, timeout_s=new.ingestion_timeout_s)
+    return request
 
 
 def _quietly(delete: Any, *arguments: Any) -> None:

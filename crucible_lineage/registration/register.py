@@ -2,125 +2,138 @@
 
 Every call can be repeated, by anyone, after a crash at any point. The order is what makes it safe: the record says
 `incomplete` before the first byte is sent and `complete` after the last; only a complete record counts as done.
-claims.py says what happens where two machines register at once, filling.py what is sent.
+claim.py says what happens where two machines register at once, contents.py what is sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from crucible_lineage.errors import ConflictError, CrucibleError, NotFoundError, PreconditionError, RefusedError
-from crucible_lineage.provenance.attachment import compact_record, whole_record
+from crucible_lineage.errors import (
+    ConflictError,
+    CrucibleError,
+    ForbiddenError,
+    NotFoundError,
+    PreconditionError,
+    RefusedError,
+)
+from crucible_lineage.provenance.attachment import compact
+from crucible_lineage.provenance.currency import places_to_json
 from crucible_lineage.provenance.digest import result_of
-from crucible_lineage.provenance.record import KEY, dataset_of_record, is_complete, read_record
+from crucible_lineage.provenance.recipe import origin_of
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.claim import (
     PATIENCE_S,
     Claim,
     claim,
     complete,
-    machine_id,
     new_registrar,
     require_held,
 )
-from crucible_lineage.registration.contents import Elsewhere, LocalFile, NewDataset, Put, fill, take_back, tidy
-from crucible_lineage.registration.server_ids import oldest_twin, recipe_keyword
+from crucible_lineage.registration.contents import Put, fill, take_back, tidy
+from crucible_lineage.registration.new_dataset import NewDataset
+from crucible_lineage.registration.read import recipe_keyword, registered, require_not_withdrawn
+from crucible_lineage.registration.server_ids import oldest_duplicate
+from crucible_lineage.registration.trust import require_own, require_own_files, taken_unseen
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
-    from crucible_lineage.client.models import Dataset
+    from crucible_lineage.client.models import Dataset, IngestionRequest
+    from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-__all__ = [
-    "Elsewhere",
-    "LocalFile",
-    "NewDataset",
-    "find_by_recipe",
-    "known_dataset",
-    "look_up",
-    "machine_id",
-    "register_output",
-    "samples_of",
-]
+__all__ = ["Stages", "nothing", "register_output"]
 
 ROUNDS = 5  # chosen: how often a registration that was taken over goes back to the beginning
 
 
-def look_up(client: CrucibleClient, mfid: str) -> tuple[DatasetRef | None, Mapping[str, Any] | None]:
-    """The dataset if it is complete, and its record if it has one: (None, None) if there is none. One call."""
-    try:
-        dataset = client.datasets.get(mfid, include_metadata=True, include_links=True)
-    except NotFoundError:
-        return None, None
-    record = read_record(dataset.scientific_metadata)
-    if record is None or not is_complete(record):
-        return None, record
-    record = whole_record(client, mfid, record)
-    return known_dataset(dataset, record), record
+def nothing(*_: object) -> None:
+    """What is called where nobody listens."""
 
 
-def find_by_recipe(client: CrucibleClient, mfid: str) -> DatasetRef | None:
-    """The complete dataset whose recipe gives this id, at a service that gave it another one; None if there is none."""
-    for dataset in client.datasets.list(
-        keyword=recipe_keyword(mfid), include_metadata=True, include_links=True, limit=None
-    ):
-        record = read_record(dataset.scientific_metadata)
-        if record is not None and is_complete(record):
-            return known_dataset(dataset, whole_record(client, dataset.unique_id, record))
-    return None
+@dataclass(frozen=True)
+class Stages:
+    """What is called while a dataset is registered: when it is there and no other registration was seen, before it is
+    marked complete, and with what was asked to be ingested when it is; or when another registration has completed it.
+    """
 
-
-def known_dataset(dataset: Dataset, record: Mapping[str, Any]) -> DatasetRef:
-    """The dataset that Crucible and its complete record describe; `dataset` was read with its links."""
-    found = dataset_of_record(dataset.unique_id, dataset.dataset_name or dataset.unique_id, record)
-    return replace(found, samples=samples_of(dataset))
-
-
-def samples_of(dataset: Dataset) -> tuple[str, ...]:
-    """The samples that a dataset, read with its links, is associated with."""
-    return tuple(sorted(link.unique_id for link in dataset.links or () if link.resource_type == "sample"))
+    begun: Callable[[], None] = nothing
+    before_complete: Callable[[], None] = nothing
+    adopted: Callable[[], None] = nothing
+    ingesting: Callable[[DatasetRef, Mapping[str, IngestionRequest]], None] = nothing
 
 
 def register_output(
-    client: CrucibleClient, new: NewDataset, machine: str | None = None, *, patience_s: float | None = None
+    client: CrucibleClient,
+    new: NewDataset,
+    machine: str | None = None,
+    *,
+    patience_s: float | None = None,
+    stages: Stages = Stages(),
 ) -> DatasetRef:
-    """The dataset, registered: record, metadata, keywords, links, files, ingestion, and then marked complete.
+    """The dataset, registered: record, metadata, keywords, links, files, then marked complete. Ingestion is asked for.
 
     `machine` is the `machine_id` of the data folder. What another machine has begun for the same recipe is left alone
-    while it moves, for `patience_s` at a time, and adopted when it is complete. RecipeConflictError if the id is taken
-    by another recipe; every other error leaves an incomplete record that a repetition finishes.
+    while it moves, for `patience_s` at a time, and adopted when it is complete. IdTakenError if the id is taken
+    by something else; every other error leaves an incomplete record that a repetition finishes.
     """
     mfid, created, refusal = _create(client, new)
-    record, attached = compact_record({**new.record, "result": result_of(new.metadata, new.record["generated"])})
+    project = str(new.fields["project_id"])
+    metadata = {**new.metadata, **(places_to_json(new.places) if new.places else {})}
+    if created:
+        stages.begun()
+    record, attached = compact(_with_result(new))
     patience = PATIENCE_S if patience_s is None else patience_s
     put = Put()
     for left in reversed(range(ROUNDS)):
-        ours = {**record, "registrar": new_registrar(machine)}
+        claimed = record.model_copy(update={"registrar": new_registrar(machine)})
         try:
-            held = claim(client, mfid, new.name, ours, new.metadata, created=created, patience_s=patience)
+            held = claim(
+                client, mfid, new.name, claimed, metadata, project=project, created=created, patience_s=patience
+            )
         except NotFoundError as missing:
-            raise refusal or missing from None  # it was refused for another reason than being there already
+            if not isinstance(refusal, (ConflictError, ForbiddenError)) or not left:
+                raise refusal or missing from None  # it was refused for another reason than being there already
+            mfid, created, again = _create(client, new)  # it may have been there a moment ago
+            if again is not None:
+                raise taken_unseen(client, mfid, f"registering {new.name!r}", project, again) from None
+            continue
         if not isinstance(held, Claim):
-            return _adopted(client, held, put)
+            stages.adopted()
+            return _adopted(client, new, held, put)
+        if not held.taken_over:
+            stages.begun()
         if mfid != new.mfid:  # before anything else, so that whoever comes next finds it
             client.datasets.add_keyword(mfid, recipe_keyword(new.mfid))
         try:
             fill(client, new, held, attached, put)
         except (ConflictError, NotFoundError, PreconditionError):
-            if not left or (held.found is None and _is_held(client, held)):
+            if not left or (not held.taken_over and _is_held(client, held)):
                 raise
         else:
+            stages.before_complete()
             if complete(client, held):
                 tidy(client, new, held, put)
                 samples = tuple(sorted(set(new.samples)))
-                return DatasetRef(mfid, new.name, tuple(file.ref for file in new.files), samples)
+                origin = origin_of(new.record.recipe)
+                files = tuple(file.ref for file in new.files)
+                dataset = DatasetRef(mfid, new.name, files, samples, origin, new.parents, taken=new.taken)
+                stages.ingesting(dataset, put.ingestions)
+                return dataset
         created = False
     raise ConflictError(
         f"registering {new.name!r}: others took over the registration of {mfid} {ROUNDS} times; "
         "run the same again when they are done",
         mfid=mfid,
     )
+
+
+def _with_result(new: NewDataset) -> StepRecord | FilesRecord:
+    """The record with the hashes of what is registered; one that was registered elsewhere before has them."""
+    if new.record.result is not None:
+        return new.record
+    return new.record.with_result(result_of(new.metadata, (file.to_json() for file in new.record.files)))
 
 
 def _is_held(client: CrucibleClient, held: Claim) -> bool:
@@ -135,16 +148,22 @@ def _create(client: CrucibleClient, new: NewDataset) -> tuple[str, bool, Crucibl
     """The id under which the dataset is to be registered, whether it was made just now, and why not if refused."""
     try:
         made = client.datasets.create({**new.fields, "unique_id": new.mfid})
-    except (ConflictError, RefusedError) as refusal:
+    except (ConflictError, ForbiddenError, RefusedError) as refusal:
         return new.mfid, False, refusal
     if made.dsid == new.mfid:
         return new.mfid, True, None
-    mfid = oldest_twin(client, made.record, new)
+    mfid = oldest_duplicate(client, made.record, new)
     return mfid, mfid == made.dsid, None
 
 
-def _adopted(client: CrucibleClient, dataset: Dataset, put: Put) -> DatasetRef:
+def _adopted(client: CrucibleClient, new: NewDataset, dataset: Dataset, put: Put) -> DatasetRef:
     """The dataset as another registration has completed it, without what this one had put into it until then."""
-    record = whole_record(client, dataset.unique_id, (dataset.scientific_metadata or {})[KEY])
-    take_back(client, dataset.unique_id, put, record)
-    return known_dataset(dataset, record)
+    found = registered(client, dataset)
+    require_not_withdrawn(found)
+    assert found.record is not None  # since it is complete
+    assert found.ref is not None
+    take_back(client, found.mfid, put, found.record)
+    what, project = f"registering {new.name!r}", str(new.fields["project_id"])
+    require_own(client, dataset, project, found.record.recipe_sha256, what)
+    require_own_files(client, dataset, found.record)
+    return found.ref

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.server.instance import instance_id
+from crucible_lineage.server.instance import instance_id, project_changes, project_revision
 
 if TYPE_CHECKING:
     from crucible_lineage.server.running import RunningServer, serve, start_server
 
-__all__ = ["RunningServer", "instance_id", "serve", "start_server"]
+__all__ = ["RunningServer", "instance_id", "project_changes", "project_revision", "serve", "start_server"]
 
 
 def __getattr__(name: str) -> Any:

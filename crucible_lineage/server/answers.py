@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 __all__ = [
     "CursorPage", "Dataset", "DeletedResource", "DeletionRequest", "Done", "Facets", "File", "Found", "Grant",
-    "Graph", "IngestionRequest", "Instrument", "JoinRequest", "Keyword", "Link", "Member", "Metadata", "Page",
+    "Graph", "IngestionRequest", "Instrument", "Keyword", "Link", "Member", "Metadata", "Page",
     "Problem", "Project", "PublicUser", "Sample", "SearchHit", "Thumbnail", "Upload", "User",
 ]  # fmt: skip
 
@@ -250,15 +250,6 @@ class DeletionRequest(_Deletion):
 
 class DeletedResource(_Deletion):
     deleted_at: str
-
-
-class JoinRequest(Answer):
-    id: int
-    group_name: str
-    requester_id: str
-    reason: str | None
-    status: Literal["pending", "approved", "rejected"]
-    request_time: str
 
 
 class Graph(Answer):

@@ -8,7 +8,8 @@ from typing import Any
 from fastapi import FastAPI
 
 from crucible_lineage import __version__
-from crucible_lineage.server.http import PREFIX, BodyLimit, Service, add_error_handlers
+from crucible_lineage.server.call import Service
+from crucible_lineage.server.http import PREFIX, BodyLimit, add_error_handlers
 from crucible_lineage.server.routes import ROUTERS
 
 __all__ = ["build_app"]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import sqlite3
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage.server.schema import MIGRATIONS
 
@@ -77,21 +77,22 @@ class Database:
 def open_database(path: Path) -> Database:
     """The database at `path`, brought to the newest schema; its local user and secret are made if it is new."""
     database = Database(path)
-    connection = _connect(path)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("CREATE TABLE IF NOT EXISTS migration (name TEXT PRIMARY KEY, applied TEXT NOT NULL)")
-        known = {name for (name,) in connection.execute("SELECT name FROM migration")}
-    finally:
-        connection.close()
-    if newer := known - {name for name, _ in MIGRATIONS}:
+        known = _applied(path)
+        if newer := known - {name for name, _ in MIGRATIONS}:
+            raise RuntimeError(
+                f"{path} was written by a newer crucible-lineage (migration {max(newer)}); nothing was changed.\n"
+                "Upgrade crucible-lineage, or name another data folder."
+            )
+        if len(known) < len(MIGRATIONS):
+            with database.write() as db:
+                _migrate(db)
+    except sqlite3.DatabaseError as error:
+        database.close()
         raise RuntimeError(
-            f"{path} was written by a newer crucible-lineage (migration {max(newer)}); nothing was changed.\n"
-            "Upgrade crucible-lineage, or name another data folder."
-        )
-    if len(known) < len(MIGRATIONS):
-        with database.write() as db:
-            _migrate(db)
+            f"{path} cannot be used: {error}; nothing was changed. If it is damaged, put a copy of it back; "
+            "if it cannot be written, make room or have that allowed, or name another data folder"
+        ) from error
     return database
 
 
@@ -113,7 +114,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def placeholders(values: Sequence[Any]) -> str:
+def placeholders(values: Sequence[object]) -> str:
     return ",".join("?" * len(values))
 
 
@@ -128,6 +129,17 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _applied(path: Path) -> set[str]:
+    """The migrations that the database has seen; a new one is made, for its owner's eyes only."""
+    if not path.exists():
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    with closing(_connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE IF NOT EXISTS migration (name TEXT PRIMARY KEY, applied TEXT NOT NULL)")
+        return {name for (name,) in connection.execute("SELECT name FROM migration")}
+
+
 def _migrate(db: sqlite3.Connection) -> None:
     known = {name for (name,) in db.execute("SELECT name FROM migration")}
     for name, script in MIGRATIONS:
@@ -135,6 +147,7 @@ def _migrate(db: sqlite3.Connection) -> None:
             for statement in _statements(script):
                 db.execute(statement)
             db.execute("INSERT INTO migration VALUES (?, ?)", (name, now()))
+    db.execute("INSERT OR IGNORE INTO setting VALUES ('instance_id', ?)", (secrets.token_hex(16),))
     if not known:
         db.execute("INSERT INTO setting VALUES ('link_secret', ?)", (secrets.token_hex(32),))
         db.execute(

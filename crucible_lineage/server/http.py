@@ -1,15 +1,15 @@
-"""What all routes share on the HTTP side: strict query parameters, the authenticated call, the form of errors."""
+"""What all routes share on the HTTP side: strict query parameters, envelopes, the form of errors, limits."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
@@ -18,18 +18,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from crucible_lineage.server.catalogue.access import Caller
-from crucible_lineage.server.database import Database, hash_key
-from crucible_lineage.server.files.links import Links
-from crucible_lineage.server.files.storage import Storage
-
 __all__ = [
-    "PREFIX", "BodyLimit", "Call", "Direction", "Form", "Json", "Limit", "Loose", "Offset", "Service",
-    "add_error_handlers", "invalid", "page", "refuse", "router",
+    "PREFIX", "BodyLimit", "Direction", "Form", "Json", "Limit", "Loose", "Offset", "add_error_handlers", "invalid",
+    "page", "refuse", "router",
 ]  # fmt: skip
 
 Json = Any
 PREFIX = "/api/v3"
+NO_ROOM = "This Crucible cannot write: its disk is full or read-only; nothing of this call was kept"
 MAX_BODY_BYTES = (
     8 << 20
 )  # chosen: metadata may take half of it, thumbnails the rest; files travel by the storage routes
@@ -55,41 +51,13 @@ class Loose(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
-@dataclass(frozen=True)
-class Service:
-    """What a running server has, as the routes see it: `app.state.service`."""
-
-    database: Database
-    storage: Storage
-    links: Links
-    wake_worker: Callable[[], None]
-
-
-@dataclass(frozen=True)
-class AuthenticatedCall:
-    """One request by a known user."""
-
-    caller: Caller
-    service: Service
-    base_url: str
-    key: str
-
-    @property
-    def read(self) -> Any:
-        return self.service.database.read
-
-    @property
-    def write(self) -> Any:
-        return self.service.database.write
-
-
 def refuse(status: int, detail: Any) -> HTTPException:
     """The exception that answers `status` with `{"detail": ...}`."""
     return HTTPException(status, detail)
 
 
 def invalid(
-    place: str, name: str, message: str, value: Any = None, kind: str = "value_error"
+    place: str, name: str, message: str, value: object = None, kind: str = "value_error"
 ) -> RequestValidationError:
     """The exception for one wrong value, answered as 422 with a list, as FastAPI itself does."""
     return RequestValidationError([{"type": kind, "loc": (place, name), "msg": message, "input": value}])
@@ -121,52 +89,24 @@ class StrictRoute(APIRoute):
                         for name in unknown
                     ]
                 )
-            return await handle(request)
+            try:
+                return await handle(request)
+            except HTTPException as error:
+                if isinstance(error.__cause__, RecursionError):
+                    raise refuse(400, "The JSON body is nested too deeply to be read") from None
+                raise
 
         return strict
 
 
-async def _authenticate(request: Request) -> AuthenticatedCall:
-    """Who calls. Runs in the event loop: one indexed read of 20 us, where a thread hop would cost more."""
-    service: Service = request.app.state.service
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    key = key.strip()
-    if scheme.lower() != "bearer" or not key:
-        raise refuse(401, "No API key was sent; expected the header Authorization: Bearer <key>")
-    with service.database.read() as db:
-        user = db.execute(
-            "SELECT user.* FROM api_key JOIN user ON user.id = api_key.user_id WHERE hash = ?", (hash_key(key),)
-        ).fetchone()
-    if user is None:
-        raise refuse(401, "This API key is not known here")
-    is_admin = user["platform_role"] == "admin"
-    mode = request.headers.get("crucible-privilege-mode", "elevated" if is_admin else "normal").lower()
-    if mode not in ("normal", "elevated"):
-        raise invalid("header", "crucible-privilege-mode", "must be normal or elevated", mode)
-    if mode == "elevated" and not is_admin:
-        raise refuse(403, "Elevated privileges are for platform administrators only")
-    return AuthenticatedCall(
-        caller=Caller(user["id"], user["unique_id"], elevated=mode == "elevated", is_admin=is_admin,
-                      is_service_account=bool(user["is_service_account"])),
-        service=service,
-        base_url=base_url(request),
-        key=key,
-    )  # fmt: skip
-
-
-def base_url(request: Request) -> str:
-    """Scheme, host and prefix as the caller sees them, without a final slash."""
-    return f"{request.url.scheme}://{request.url.netloc}{PREFIX}"
-
-
-Call = Annotated[AuthenticatedCall, Depends(_authenticate)]
 router = partial(APIRouter, prefix=PREFIX, route_class=StrictRoute)
 
 
 def add_error_handlers(app: FastAPI) -> None:
     """Every error leaves as a JSON object with `detail`, and none shows a stack trace."""
     app.add_exception_handler(RequestValidationError, _validation_answer)
-    app.add_exception_handler(sqlite3.OperationalError, _database_answer)
+    app.add_exception_handler(sqlite3.DatabaseError, _database_answer)
+    app.add_exception_handler(OSError, _disk_answer)
     app.add_exception_handler(UnicodeEncodeError, _unicode_answer)
 
 
@@ -230,7 +170,7 @@ def _validation_answer(_request: Request, error: Exception) -> Response:
     return JSONResponse({"detail": list(shown)}, 422)
 
 
-def _shown(value: Any) -> Any:
+def _shown(value: object) -> Any:
     """`value` if it is short and plain enough to be sent back, else nothing of it."""
     if isinstance(value, tuple):
         return list(value)
@@ -240,9 +180,21 @@ def _shown(value: Any) -> Any:
 
 
 def _database_answer(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, sqlite3.OperationalError)
-    if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    assert isinstance(error, sqlite3.DatabaseError)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return JSONResponse({"detail": "The database is busy; try again"}, 503, {"Retry-After": "1"})
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        return JSONResponse({"detail": f"{NO_ROOM} ({error})"}, 507)
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return JSONResponse({"detail": f"This Crucible's database is damaged ({error}); put a copy of it back"}, 500)
+    raise error
+
+
+def _disk_answer(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, OSError)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+        return JSONResponse({"detail": f"{NO_ROOM} ({error.strerror})"}, 507)
     raise error
 
 

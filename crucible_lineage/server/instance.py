@@ -1,15 +1,24 @@
-"""What makes a data folder an embedded Crucible: its lasting identity, its local key, and where things lie in it."""
+"""What makes a data folder an embedded Crucible: where things lie, its local key, what it says without a server."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock
+__all__ = ["REVISION", "DataFolder", "instance_id", "open_folder", "project_changes", "project_revision"]
 
-__all__ = ["DataFolder", "instance_id", "open_folder"]
+# A project's revision. Left of the last colon: another text once anything was lost (deleted, asked to be deleted,
+# replaced, unlinked, moved away, no longer shared), or another database is behind the address. Right of it: how many
+# datasets and samples ever came to the project, which gets smaller when a backup is brought back.
+REVISION = (
+    """SELECT (SELECT value FROM setting WHERE name = 'instance_id') || ':' || token || ':' || made FROM revision"""
+)
 
 
 @dataclass(frozen=True)
@@ -21,10 +30,6 @@ class DataFolder:
     @property
     def database(self) -> Path:
         return self.root / "crucible.db"
-
-    @property
-    def identity(self) -> Path:
-        return self.root / "instance_id"
 
     @property
     def local_key(self) -> Path:
@@ -49,24 +54,52 @@ class DataFolder:
 
 
 def instance_id(data_dir: Path | str) -> str | None:
-    """The random identity that a data folder got when it was first used, None where no server was ever started."""
+    """The random identity that a data folder's database got when it was made, None where there is none to read."""
+    found = _read(data_dir, "SELECT value FROM setting WHERE name = 'instance_id'")
+    return None if found is None else str(found[0])
+
+
+def project_revision(data_dir: Path | str, project_id: str) -> str | None:
+    """What `Crucible-Revision` says of a project, read without a server; None where there is no such project."""
+    found = _read(data_dir, f"{REVISION} JOIN project ON project.id = project_id WHERE slug = ?", project_id)
+    return None if found is None else str(found[0])
+
+
+def project_changes(data_dir: Path | str, project_id: str, since: str | None, word: str) -> dict[str, str] | None:
+    """{MFID: when} of the datasets of a project with that keyword that were modified since; None as above."""
+    query = (
+        "SELECT json_group_object(mfid, modified) FROM resource WHERE type = 'dataset' AND modified >= ?"
+        " AND project_id = (SELECT id FROM project WHERE slug = ?) AND id IN (SELECT dataset_id FROM attached_keyword"
+        " JOIN keyword ON keyword.id = keyword_id WHERE folded = ?)"
+    )
+    found = _read(data_dir, query, since or "", project_id, word.casefold())
+    return None if found is None else dict(json.loads(found[0]))
+
+
+def _read(data_dir: Path | str, query: str, *values: str) -> tuple[Any, ...] | None:
+    """The first row of an answer, None where there is no database or none that can be read: starting says which."""
+    path = DataFolder(Path(data_dir).expanduser().resolve()).database
+    if not path.exists():
+        return None
     try:
-        return DataFolder(Path(data_dir)).identity.read_text(encoding="ascii").strip() or None
-    except FileNotFoundError:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+            row: tuple[Any, ...] | None = db.execute(query, values).fetchone()
+            return row
+    except sqlite3.Error:
         return None
 
 
 def open_folder(data_dir: Path | str) -> DataFolder:
     """The data folder, made and furnished if it is new. Safe when several processes do it at once."""
     folder = DataFolder(Path(data_dir).expanduser().resolve())
+    from filelock import FileLock  # who only asks what is there does not wait for it
+
     folder.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with FileLock(folder.lock):
         for place in (folder.contents, folder.uploads, folder.workers):
             place.mkdir(exist_ok=True)
         if not folder.local_key.exists():
             _write_once(folder.local_key, "local-" + secrets.token_urlsafe(32))
-        if not folder.identity.exists():
-            _write_once(folder.identity, secrets.token_hex(16))
     return folder
 
 

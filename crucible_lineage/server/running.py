@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 import uvicorn
@@ -17,22 +17,27 @@ from filelock import FileLock
 from starlette.types import ASGIApp
 
 from crucible_lineage.server.app import build_app
+from crucible_lineage.server.call import Service
+from crucible_lineage.server.connections import Connection
 from crucible_lineage.server.database import Database, open_database, register_key, setting
 from crucible_lineage.server.files.links import Links
 from crucible_lineage.server.files.storage import Storage
-from crucible_lineage.server.http import PREFIX, Service
+from crucible_lineage.server.http import PREFIX
 from crucible_lineage.server.ingest.worker import Worker
 from crucible_lineage.server.instance import open_folder
 
-__all__ = ["RunningServer", "serve", "start_server"]
+__all__ = ["RunningServer", "Serving", "close_service", "open_service", "serve", "server_config", "start_server"]
 
 LOCAL_USER_ID = 1
+HOST = "127.0.0.1"
 START_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 5
 
 
 class RunningServer:
     """A server with its address and a key for it. Close it, or use it as a context manager."""
+
+    revive: Callable[[], bool] | None = None  # it lives as long as this process
 
     def __init__(self, url: str, api_key: str, close: Callable[[], None]) -> None:
         self.url = url
@@ -49,9 +54,7 @@ class RunningServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -61,34 +64,31 @@ class RunningServer:
 def start_server(
     data_dir: Path | str,
     *,
-    host: str = "127.0.0.1",
     port: int = 0,
     api_key: str | None = None,
-    certfile: Path | str | None = None,
-    keyfile: Path | str | None = None,
 ) -> RunningServer:
-    """A server over `data_dir` in a thread of this process, ready to answer.
+    """A server over `data_dir` in a thread of this process, for this machine only, ready to answer.
 
     Several servers, in one or several processes, may share a data folder. `port` 0 takes a free one. `api_key` becomes
     a key of the local user; without one, the key that the data folder got when it was made is used.
     """
-    service, worker, key = _open(data_dir, api_key)
-    server = _Server(_config(build_app(service), host, port, certfile, keyfile))
+    service, worker, key = open_service(data_dir, api_key)
+    server = Serving(server_config(build_app(service), HOST, port))
     thread = threading.Thread(target=server.run_quietly, name="crucible-server", daemon=True)
     thread.start()
     server.ready.wait(START_TIMEOUT_S)
     if not server.started:
         server.stop()
         thread.join(CLOSE_TIMEOUT_S)
-        _close(service.database, worker)
-        raise RuntimeError(f"The embedded Crucible could not listen on {host}:{port}: {server.error or 'no answer'}")
+        close_service(service.database, worker)
+        raise RuntimeError(f"The embedded Crucible could not listen on {HOST}:{port}: {server.error or 'no answer'}")
 
     def close() -> None:
         server.stop()
         thread.join()
-        _close(service.database, worker)
+        close_service(service.database, worker)
 
-    return RunningServer(_url(server, host, secure=certfile is not None), key, close)
+    return RunningServer(_url(server, HOST, secure=False), key, close)
 
 
 def serve(
@@ -106,19 +106,19 @@ def serve(
 
     `around` may put another application around the API, which then answers what the API does not.
     """
-    service, worker, _ = _open(data_dir, api_key)
-    server = _Server(_config(around(build_app(service)), host, port, certfile, keyfile))
+    service, worker, _ = open_service(data_dir, api_key)
+    server = Serving(server_config(around(build_app(service)), host, port, certfile, keyfile))
     server.on_ready = lambda: on_ready(_url(server, host, secure=certfile is not None))
     try:
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped
             server.run_quietly()
     finally:
-        _close(service.database, worker)
+        close_service(service.database, worker)
     if server.error is not None:
         raise RuntimeError(f"The embedded Crucible could not listen on {host}:{port}: {server.error}")
 
 
-class _Server(uvicorn.Server):
+class Serving(uvicorn.Server):
     """uvicorn, except that it sleeps until it is told to stop instead of looking ten times a second."""
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -177,7 +177,8 @@ class _Server(uvicorn.Server):
         return int(self.servers[0].sockets[0].getsockname()[1])
 
 
-def _open(data_dir: Path | str, api_key: str | None) -> tuple[Service, Worker, str]:
+def open_service(data_dir: Path | str, api_key: str | None) -> tuple[Service, Worker, str]:
+    """What answers for a data folder, the worker that ingests its files, and a key of the local user."""
     folder = open_folder(data_dir)
     with FileLock(folder.lock):
         database = open_database(folder.database)
@@ -192,20 +193,28 @@ def _open(data_dir: Path | str, api_key: str | None) -> tuple[Service, Worker, s
     return Service(database, storage, Links(secret), worker.wake), worker, api_key or key
 
 
-def _close(database: Database, worker: Worker) -> None:
+def close_service(database: Database, worker: Worker) -> None:
+    """Nothing is ingested any more, and all files are closed."""
     worker.close()
     database.close()
 
 
-def _config(
-    app: ASGIApp, host: str, port: int, certfile: Path | str | None, keyfile: Path | str | None
+def server_config(
+    app: ASGIApp,
+    host: str,
+    port: int,
+    certfile: Path | str | None = None,
+    keyfile: Path | str | None = None,
+    *,
+    keep_alive_s: int = 75,  # uvicorn's 5 s make a pooled connection fail just when it is used again
 ) -> uvicorn.Config:
+    """How uvicorn serves the application: quietly, on one loop."""
     return uvicorn.Config(
         app,
         host=host,
         port=port,
         loop="asyncio",
-        http="h11",
+        http=Connection,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -213,13 +222,13 @@ def _config(
         access_log=False,
         server_header=False,
         date_header=False,
-        timeout_keep_alive=75,  # uvicorn's 5 s make a pooled connection fail just when it is used again
+        timeout_keep_alive=keep_alive_s,
         timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
         ssl_certfile=certfile,
         ssl_keyfile=str(keyfile) if keyfile else None,
     )
 
 
-def _url(server: _Server, host: str, *, secure: bool) -> str:
+def _url(server: Serving, host: str, *, secure: bool) -> str:
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"{'https' if secure else 'http'}://{shown}:{server.port}{PREFIX}"

@@ -239,5 +239,94 @@ CREATE TABLE join_request (
 ) STRICT;
 """
 
+# Losses and creations are noted by triggers, so that no way of losing something can forget to.
+_SECOND = """
+DROP TABLE join_request;
+
+CREATE TABLE binding (                            -- service accounts of an instrument, contributors to its datasets
+    instrument_id INTEGER NOT NULL REFERENCES instrument ON DELETE CASCADE,
+    user_id INTEGER NOT NULL REFERENCES user ON DELETE CASCADE,
+    PRIMARY KEY (user_id, instrument_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX binding_instrument ON binding (instrument_id);
+INSERT INTO binding SELECT resource_id, user_id FROM access JOIN user ON user.id = user_id
+    WHERE is_service_account AND resource_id IN (SELECT id FROM instrument);
+DELETE FROM access WHERE (resource_id, user_id) IN (SELECT instrument_id, user_id FROM binding);
+
+CREATE TABLE attached_keyword (                   -- in the spelling that was given with this dataset
+    id INTEGER PRIMARY KEY,
+    dataset_id INTEGER NOT NULL REFERENCES dataset ON DELETE CASCADE,
+    keyword_id INTEGER NOT NULL REFERENCES keyword,
+    spelling TEXT NOT NULL,
+    UNIQUE (dataset_id, keyword_id)
+) STRICT;
+CREATE INDEX attached_keyword_dataset ON attached_keyword (keyword_id, dataset_id);
+INSERT INTO attached_keyword (dataset_id, keyword_id, spelling)
+    SELECT dataset_id, keyword_id, keyword FROM dataset_keyword JOIN keyword ON keyword.id = keyword_id;
+DROP TABLE dataset_keyword;
+ALTER TABLE keyword DROP COLUMN keyword;
+
+CREATE TABLE revision (                           -- of a project: what a client compares to know that nothing was lost
+    project_id INTEGER PRIMARY KEY REFERENCES project ON DELETE CASCADE,
+    token TEXT NOT NULL,                          -- another one after each loss
+    made INTEGER NOT NULL                         -- datasets and samples that ever came to the project
+) STRICT;
+INSERT INTO revision SELECT id, lower(hex(randomblob(8))),
+    (SELECT COUNT(*) FROM resource WHERE project_id = project.id) FROM project;
+
+CREATE TRIGGER revision_begins AFTER INSERT ON project BEGIN
+    INSERT INTO revision VALUES (NEW.id, lower(hex(randomblob(8))), 0);
+END;
+CREATE TRIGGER resource_made AFTER INSERT ON resource WHEN NEW.project_id IS NOT NULL BEGIN
+    UPDATE revision SET made = made + 1 WHERE project_id = NEW.project_id;
+END;
+CREATE TRIGGER resource_moved AFTER UPDATE OF project_id ON resource
+WHEN OLD.project_id IS NOT NEW.project_id BEGIN
+    UPDATE revision SET token = lower(hex(randomblob(8))) WHERE project_id = OLD.project_id;
+    UPDATE revision SET made = made + 1 WHERE project_id = NEW.project_id;
+END;
+CREATE TRIGGER resource_changed AFTER UPDATE OF hidden, public, owner_id ON resource
+WHEN OLD.hidden <> NEW.hidden OR OLD.public > NEW.public OR OLD.owner_id IS NOT NEW.owner_id BEGIN
+    UPDATE revision SET token = lower(hex(randomblob(8))) WHERE project_id = NEW.project_id;
+END;
+CREATE TRIGGER resource_lost BEFORE DELETE ON resource BEGIN
+    UPDATE revision SET token = lower(hex(randomblob(8))) WHERE project_id = OLD.project_id;
+END;
+CREATE TRIGGER file_lost AFTER DELETE ON file BEGIN
+    UPDATE revision SET token = lower(hex(randomblob(8)))
+    WHERE project_id = (SELECT project_id FROM resource WHERE id = OLD.dataset_id);
+END;
+CREATE TRIGGER file_replaced AFTER UPDATE OF sha256, filename ON file
+WHEN OLD.sha256 IS NOT NEW.sha256 OR OLD.filename <> NEW.filename BEGIN
+    UPDATE revision SET token = lower(hex(randomblob(8)))
+    WHERE project_id = (SELECT project_id FROM resource WHERE id = NEW.dataset_id);
+END;
+CREATE TRIGGER link_lost AFTER DELETE ON link BEGIN
+    UPDATE revision SET token = lower(hex(randomblob(8)))
+    WHERE project_id = (SELECT project_id FROM resource WHERE id = OLD.child_id);
+END;
+CREATE TRIGGER association_lost AFTER DELETE ON association BEGIN
+    UPDATE revision SET token = lower(hex(randomblob(8)))
+    WHERE project_id = (SELECT project_id FROM resource WHERE id = OLD.dataset_id);
+END;
+CREATE TRIGGER access_lost AFTER DELETE ON access BEGIN
+    UPDATE revision SET token = lower(hex(randomblob(8)))
+    WHERE project_id = (SELECT project_id FROM resource WHERE id = OLD.resource_id);
+    UPDATE revision SET token = lower(hex(randomblob(8))) WHERE project_id = OLD.resource_id;
+END;
+"""
+
+_THIRD = """
+ALTER TABLE metadata ADD COLUMN given TEXT;       -- what people wrote of it; NULL where that is all of the document
+ALTER TABLE dataset ADD COLUMN timed INTEGER NOT NULL DEFAULT 1;  -- 0: nobody said when, so it is when it came here
+ALTER TABLE thumbnail ADD COLUMN file_id INTEGER REFERENCES file ON DELETE CASCADE;  -- that ingestion made it from
+CREATE INDEX thumbnail_file ON thumbnail (file_id);
+CREATE TABLE parsed (                             -- what ingestion found in a file, renewed with it
+    file_id INTEGER PRIMARY KEY REFERENCES file ON DELETE CASCADE,
+    document TEXT NOT NULL,
+    filled TEXT NOT NULL                          -- the fields of the dataset that it filled in, with their values
+) STRICT;
+"""
+
 # Each runs once per data folder, in one transaction with the note that it ran; append, never edit.
-MIGRATIONS: tuple[tuple[str, str], ...] = (("0001-first", _FIRST),)
+MIGRATIONS: tuple[tuple[str, str], ...] = (("0001-first", _FIRST), ("0002-revisions", _SECOND), ("0003-parsed", _THIRD))

@@ -14,13 +14,16 @@ from typing import Any
 
 from crucible_lineage.client.models import Dataset, IngestionRequest
 from crucible_lineage.errors import ForbiddenError, NotFoundError
-from crucible_lineage.provenance.record import is_complete, read_record
+from crucible_lineage.provenance.record import read_record
 from crucible_lineage.session import Session
+from crucible_lineage.times import utc
 from crucible_lineage.watch.state import Logbook
 
-__all__ = ["DATASET_CREATED", "INGESTION_COMPLETED", "News", "Watcher"]
+__all__ = ["DATASET_CREATED", "INGESTION_COMPLETED", "INGESTION_FAILED", "News", "Watcher"]
 
 DATASET_CREATED, INGESTION_COMPLETED = "crucible.dataset.created", "crucible.ingestion.completed"
+INGESTION_FAILED = "crucible.ingestion.failed"
+MOST_CHARACTERS = 500  # of what an ingestor says of its failure
 OVERLAP = timedelta(minutes=2)  # a record with an earlier time may become visible after one with a later time
 PATIENCE = timedelta(days=1)  # how long an incomplete dataset is waited for
 _NAMESPACE = uuid.UUID("5d0cbd4b-6ab1-5ce2-9b4e-3c1f8e0a7c55")
@@ -60,7 +63,7 @@ class Watcher:
         client = self.session.client
         if since is not None or not self.logbook.mark(self._datasets):
             newest = client.datasets.list(limit=1, sort="created", **self._scope()) if self._is_there() else []
-            start = since or (_moment(newest[0].creation_time) if newest else datetime.fromtimestamp(0, UTC))
+            start = since or (_created(newest[0]) if newest else datetime.fromtimestamp(0, UTC))
             told = [] if since else [found.unique_id for found in self._created_since(start - OVERLAP)]
             self.logbook.set_mark(self._datasets, {"since": start.isoformat(), "told": told})
         if not self.logbook.mark(self._ingestions):
@@ -76,16 +79,16 @@ class Watcher:
 
     def _new_datasets(self) -> Iterator[list[News]]:
         mark = self.logbook.mark(self._datasets)
-        since, told = _moment(mark["since"]), set(mark["told"])
+        since, told = utc(mark["since"]), set(mark["told"])
         found = list(self._created_since(since - OVERLAP))
         unfinished = [dataset for dataset in found if not _is_whole(dataset) and dataset.unique_id not in told]
         new = [dataset for dataset in found if dataset not in unfinished and dataset.unique_id not in told]
         yield [self._news(DATASET_CREATED, dataset) for dataset in sorted(new, key=lambda d: d.creation_time or "")]
-        newest = max((_moment(dataset.creation_time) for dataset in found), default=since)
-        begun = (_moment(dataset.creation_time) for dataset in unfinished)
+        newest = max((_created(dataset) for dataset in found), default=since)
+        begun = (_created(dataset) for dataset in unfinished)
         until = max(since, min([newest, *(moment for moment in begun if newest - moment < PATIENCE)]))
         told |= {dataset.unique_id for dataset in new}
-        recent = {dataset.unique_id for dataset in found if _moment(dataset.creation_time) >= until - OVERLAP}
+        recent = {dataset.unique_id for dataset in found if _created(dataset) >= until - OVERLAP}
         self.logbook.set_mark(self._datasets, {"since": until.isoformat(), "told": sorted(told & recent)})
 
     def _ended_ingestions(self) -> Iterator[list[News]]:
@@ -96,7 +99,9 @@ class Watcher:
                 requests.setdefault(number, self.session.client.ingestions.get(number))
             except (NotFoundError, ForbiddenError):  # its dataset was deleted, or is no longer ours to see
                 continue
-        ended = [request for request in requests.values() if request.status == "complete" and request.dataset_mfid]
+        ended = [
+            one for one in requests.values() if not one.is_open and one.status != "not_requested" and one.dataset_mfid
+        ]
         yield [news for request in sorted(ended, key=lambda r: r.id) if (news := self._of_ingestion(request))]
         up_to = max([mark["up_to"], *requests])
         open_ = [request.id for request in requests.values() if request.is_open]
@@ -109,8 +114,10 @@ class Watcher:
             return None
         if self.project is not None and dataset.project_id != self.project:
             return None
-        more = {"file_mfid": request.file_mfid, "ingestion_class": request.ingestion_class}
-        return self._news(INGESTION_COMPLETED, dataset, str(request.id), more)
+        more = {"file_mfid": request.file_mfid, "ingestion_class": request.ingestion_class, "status": request.status}
+        more["error"] = (request.error_message or "")[:MOST_CHARACTERS]
+        event = INGESTION_COMPLETED if request.status == "complete" else INGESTION_FAILED
+        return self._news(event, dataset, str(request.id), more)
 
     def _created_since(self, moment: datetime) -> Iterator[Dataset]:
         if not self._is_there():
@@ -134,8 +141,8 @@ class Watcher:
                 yield request
 
     def _news(self, event: str, dataset: Dataset, what: str = "", more: dict[str, Any] | None = None) -> News:
-        recipe = (read_record(dataset.scientific_metadata) or {}).get("recipe", {})
-        kind = "derived" if recipe.get("inputs") else "raw"
+        record = read_record(dataset.scientific_metadata)
+        kind = "derived" if record and record.is_derived else "raw"
         values = {**{name: getattr(dataset, name, None) for name in _ATTRIBUTES}, "kind": kind, **(more or {})}
         return News(
             event=event,
@@ -151,9 +158,8 @@ class Watcher:
 
 def _is_whole(dataset: Dataset) -> bool:
     record = read_record(dataset.scientific_metadata)
-    return record is None or is_complete(record)
+    return record is None or record.is_complete
 
 
-def _moment(value: str | None) -> datetime:
-    moment = datetime.fromisoformat(value) if value else datetime.fromtimestamp(0, UTC)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+def _created(dataset: Dataset) -> datetime:
+    return utc(dataset.creation_time or "1970-01-01")

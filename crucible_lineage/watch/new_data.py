@@ -1,9 +1,9 @@
-"""What a run has to look at: what was created since the last one had looked, or everything.
+"""What a run has to look at: what was created or changed since the last one had looked, or everything.
 
-The mark stands at the creation of the oldest dataset that is not settled, that is, whose results are neither there nor
-given up; so what was incomplete, failed, or came late is looked at again. A full look follows when the declaration,
-the code or another input has changed, and in any case every so often: it also finds datasets that came to match the
-selection later, and results that were deleted.
+A result that holds again was changed when that was noted on it, and so is seen like new data. The mark stands at the
+oldest change of a dataset that is not settled, that is, whose results are neither there nor given up; so what was
+incomplete, failed, or came late is looked at again. A full look follows when the declaration, the code or another input
+has changed, and in any case every so often: it also finds that results were deleted.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from typing import Any
 
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.plan.inputs import currency_among
 from crucible_lineage.pipeline.run.result import EXECUTED, REUSED, RunResult
 from crucible_lineage.pipeline.spec.inputs import SelectInput
-from crucible_lineage.provenance.record import is_complete, read_record
+from crucible_lineage.provenance.currency import SUPERSEDED
+from crucible_lineage.provenance.record import read_record
+from crucible_lineage.registration.read import Registered
 from crucible_lineage.session import Session
+from crucible_lineage.times import utc
 from crucible_lineage.watch.state import Logbook, looks_of
 
 __all__ = ["Newest", "each_selection", "narrowed"]
@@ -55,7 +59,7 @@ def narrowed(pipeline: BoundPipeline, name: str, filters: Mapping[str, Any]) -> 
     merged = {**declared.select, **filters}
     for key in ("creation_time_gte", "modification_time_gte"):
         if key in declared.select and key in filters:
-            merged[key] = max(_moment(declared.select[key]), _moment(filters[key])).isoformat()
+            merged[key] = max(utc(declared.select[key]), utc(filters[key])).isoformat()
     inputs = {**pipeline.spec.inputs, name: declared.model_copy(update={"select": merged})}
     return replace(pipeline, spec=pipeline.spec.model_copy(update={"inputs": inputs}))
 
@@ -64,9 +68,8 @@ def narrowed(pipeline: BoundPipeline, name: str, filters: Mapping[str, Any]) -> 
 class _Seen:
     """A dataset of the selection, as it was before the run."""
 
-    created: datetime
-    complete: bool
-    supersedes: str | None
+    changed: datetime
+    found: Registered
 
 
 class Newest:
@@ -89,11 +92,11 @@ class Newest:
         mark = self.mark
         if not mark.get("since") or mark["code"] != _code(self.pipeline):
             return True
-        return self.started - _moment(mark["swept"]) >= self.sweep_every
+        return self.started - utc(mark["swept"]) >= self.sweep_every
 
     def look(self, *, full: bool) -> BoundPipeline:
         """The pipeline for what has to be looked at now."""
-        since = {} if full else {"creation_time_gte": self.mark["since"]}
+        since = {} if full else {"modification_time_gte": self.mark["since"]}
         pipeline = narrowed(self.pipeline, self.name, since)
         declared = pipeline.spec.inputs[self.name]
         assert isinstance(declared, SelectInput)
@@ -101,9 +104,8 @@ class Newest:
         for dataset in self.session.client.datasets.iter(**filters, include_metadata=True):
             record = read_record(dataset.scientific_metadata)
             self._seen[dataset.unique_id] = _Seen(
-                created=_moment(dataset.creation_time or self.started),
-                complete=record is None or is_complete(record),
-                supersedes=(record or {}).get("supersedes"),
+                changed=utc(dataset.modification_time or dataset.creation_time or self.started),
+                found=Registered(dataset, record),
             )
         return pipeline
 
@@ -121,15 +123,25 @@ class Newest:
     def _since(self, result: RunResult, parked: set[str]) -> datetime | None:
         if not self._seen:
             return None
-        newest = max(seen.created for seen in self._seen.values())
-        replaced = {seen.supersedes for seen in self._seen.values() if seen.complete}
+        newest = max(seen.changed for seen in self._seen.values())
         ready = set(result.inputs.get(self.name, ())) - self._unfinished(result, parked)
-        waiting = (
-            seen.created
+        waiting = {
+            mfid: seen.changed
             for mfid, seen in self._seen.items()
-            if mfid not in ready and mfid not in replaced and newest - seen.created < self.sweep_every
-        )
-        return min(waiting, default=newest) - OVERLAP
+            if mfid not in ready and newest - seen.changed < self.sweep_every
+        }
+        for mfid in self._superseded() if waiting else ():
+            waiting.pop(mfid, None)
+        return min(waiting.values(), default=newest) - OVERLAP
+
+    def _superseded(self) -> set[str]:
+        """The datasets that are not waited for, since others hold in their stead; none if they are asked for too."""
+        declared = self.pipeline.spec.inputs[self.name]
+        if isinstance(declared, SelectInput) and declared.superseded:
+            return set()
+        found = [seen.found for seen in self._seen.values()]
+        currency = currency_among(self.pipeline.spec.project, found, self.session)
+        return {one.mfid for one in found if currency.state(one.mfid) == SUPERSEDED}
 
     def _unfinished(self, result: RunResult, parked: set[str]) -> set[str]:
         """The datasets about which a step failed or was skipped, though no step about them is parked."""
@@ -150,10 +162,5 @@ def _code(pipeline: BoundPipeline) -> str:
     return _digest([pipeline.spec.digest, steps])
 
 
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
-
-
-def _moment(value: str | datetime) -> datetime:
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,34 +1,22 @@
 """What runs that nobody watches remember: marks up to which they have looked, and results that failed to be made.
 
-One small SQLite file in the data folder. It may be deleted: then all is looked at once more, and what was parked is
-tried again.
+It lies in the local store. When that is deleted, all is looked at once more, and what was parked is tried again.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
+from crucible_lineage.local.sealed import sealed, unsealed
+from crucible_lineage.local.store import Store
 from crucible_lineage.session import Session
 
 __all__ = ["Failure", "Logbook", "looks_of"]
-
-_SCHEMA = """
-    CREATE TABLE IF NOT EXISTS mark (
-        instance TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (instance, name)
-    ) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS failure (
-        instance TEXT NOT NULL, mfid TEXT NOT NULL, project TEXT NOT NULL, pipeline TEXT NOT NULL, step TEXT NOT NULL,
-        subject TEXT NOT NULL, failures INTEGER NOT NULL, parked INTEGER NOT NULL, error TEXT NOT NULL,
-        last TEXT NOT NULL, PRIMARY KEY (instance, mfid)
-    ) WITHOUT ROWID;
-"""
 
 
 def looks_of(project: str, pipeline: str) -> str:
@@ -61,60 +49,54 @@ class Failure:
 class Logbook:
     """The logbook of a data folder, as far as it concerns one Crucible. Threads and processes may share it."""
 
-    def __init__(self, path: Path, instance: str) -> None:
-        self.path = path
-        self.instance = instance
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as db:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.executescript(_SCHEMA)
+    def __init__(self, store: Store) -> None:
+        self.database = store.database
+        self.instance = store.instance
 
     @classmethod
     def of(cls, session: Session) -> Logbook:
         """The logbook in the session's data folder."""
-        return cls(session.settings.data / "logbook.sqlite", session.store.instance)
+        return cls(session.store)
 
     def mark(self, name: str) -> dict[str, Any]:
         """What was last noted under this name; empty if nothing was."""
-        with self._open() as db:
-            row = db.execute("SELECT value FROM mark WHERE instance = ? AND name = ?", (self.instance, name)).fetchone()
-        return dict(json.loads(row[0])) if row else {}
+        row = self.database.row("SELECT value FROM mark WHERE instance = ? AND name = ?", self.instance, name)
+        return dict(unsealed(row[0], name) or {}) if row else {}
 
-    def set_mark(self, name: str, value: Mapping[str, Any]) -> None:
+    def set_mark(self, name: str, value: Mapping[str, object]) -> None:
         """This is noted under the name, instead of what was."""
-        with self._open() as db:
-            db.execute("INSERT OR REPLACE INTO mark VALUES (?, ?, ?)", (self.instance, name, json.dumps(value)))
+        self.database.write("INSERT OR REPLACE INTO mark VALUES (?, ?, ?)", self.instance, name, sealed(value, name))
 
     def note_failure(self, failure: Failure, most: int) -> Failure:
         """The failure with how often it has happened now; parked if that is `most` times or more.
 
         What the same step failed with under another id, when its recipe was another one, is forgotten.
         """
-        with self._open() as db:
-            db.execute("BEGIN IMMEDIATE")
+
+        def note(db: sqlite3.Connection) -> Failure:
             row = db.execute(
                 "SELECT failures FROM failure WHERE instance = ? AND mfid = ?", (self.instance, failure.mfid)
             ).fetchone()
             times = (row[0] if row else 0) + 1
-            noted = Failure(
-                **{**vars(failure), "failures": times, "parked": times >= most, "last": datetime.now(UTC).isoformat()}
-            )
+            now = datetime.now(UTC).isoformat()
+            noted = Failure(**{**vars(failure), "failures": times, "parked": times >= most, "last": now})
             self._forget(db, failure.project, failure.pipeline, failure.step)
             db.execute("INSERT INTO failure VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._row(noted))
-            db.execute("COMMIT")
-        return noted
+            return noted
+
+        return self.database.transaction(note)
 
     def succeeded(self, project: str, pipeline: str, step: str) -> None:
         """The step was made; what it failed with before is forgotten."""
-        with self._open() as db:
-            self._forget(db, project, pipeline, step)
+        self.database.transaction(lambda db: self._forget(db, project, pipeline, step))
 
     def clear(self, mfid: str) -> int:
         """How many results were unparked: the one of this id, and those about the dataset of this id.
 
         Their pipelines look at everything once more, since they had gone on beyond what was parked.
         """
-        with self._open() as db:
+
+        def clear(db: sqlite3.Connection) -> int:
             about = "EXISTS (SELECT 1 FROM json_each(subject) WHERE value = ?)"
             cleared = db.execute(
                 f"DELETE FROM failure WHERE instance = ? AND (mfid = ? OR {about})"  # noqa: S608 (a constant)
@@ -122,19 +104,19 @@ class Logbook:
                 (self.instance, mfid, mfid),
             ).fetchall()
             for project, pipeline in set(cleared):
-                db.execute(
-                    "DELETE FROM mark WHERE instance = ? AND name = ?", (self.instance, looks_of(project, pipeline))
-                )
+                looks = looks_of(project, pipeline)
+                db.execute("DELETE FROM mark WHERE instance = ? AND name = ?", (self.instance, looks))
             return len(cleared)
+
+        return self.database.transaction(clear)
 
     def failures(self, project: str | None = None) -> dict[str, Failure]:
         """What failed and was not made since, by the id it would have had."""
-        with self._open() as db:
-            rows = db.execute(
-                "SELECT mfid, project, pipeline, step, subject, error, failures, parked, last FROM failure"
-                " WHERE instance = ? AND (? IS NULL OR project = ? COLLATE NOCASE) ORDER BY last",
-                (self.instance, project, project),
-            ).fetchall()
+        rows = self.database.rows(
+            "SELECT mfid, project, pipeline, step, subject, error, failures, parked, last FROM failure"
+            " WHERE instance = ? AND (? IS NULL OR project = ? COLLATE NOCASE) ORDER BY last",
+            *(self.instance, project, project),
+        )
         return {row[0]: _failure(row) for row in rows}
 
     def _forget(self, db: sqlite3.Connection, project: str, pipeline: str, step: str) -> None:
@@ -156,11 +138,6 @@ class Logbook:
             failure.error,
             failure.last,
         )
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.path, timeout=30, isolation_level=None)) as db:
-            yield db
 
 
 def _failure(row: tuple[Any, ...]) -> Failure:

@@ -26,7 +26,7 @@ from crucible_lineage.errors import (
     UnauthorizedError,
 )
 from crucible_lineage.web.bridge import Bridge
-from crucible_lineage.web.pages import datasets, findings, lineage, listing, runs
+from crucible_lineage.web.pages import browsing, comparing, datasets, findings, lineage, listing, pipelines, runs
 from crucible_lineage.web.reader import Reader, ReadingClient
 from crucible_lineage.web.rendering import rendered, resource
 from crucible_lineage.web.signing_in import SignIns, is_from_here, posted, safe_path
@@ -41,11 +41,17 @@ PAGES_AT_A_TIME = 8  # threads apart from those of the API, which the pages wait
 
 VIEWS: tuple[tuple[str, View], ...] = (
     ("/", listing.projects),
-    ("/datasets", listing.all_datasets),
-    ("/projects/{project}", listing.project_datasets),
+    ("/datasets", browsing.all_datasets),
+    ("/datasets.csv", browsing.all_csv),
+    ("/datasets.json", browsing.all_json),
+    ("/projects/{project}", browsing.project_datasets),
+    ("/projects/{project}/datasets.csv", browsing.project_csv),
+    ("/projects/{project}/datasets.json", browsing.project_json),
+    ("/projects/{project}/pipelines", pipelines.pipelines),
     ("/projects/{project}/runs", runs.runs),
     ("/projects/{project}/runs/{run}", runs.run),
     ("/projects/{project}/findings", findings.findings),
+    ("/compare", comparing.compare),
     ("/datasets/{mfid}", datasets.dataset),
     ("/datasets/{mfid}/metadata.json", datasets.metadata),
     ("/datasets/{mfid}/thumbnail", datasets.first_thumbnail),

@@ -35,14 +35,14 @@ class Bridge(httpx.BaseTransport):
 
 
 async def _answer(
-    app: ASGIApp, scope: MutableMapping[str, Any], body: bytes
+    app: ASGIApp, scope: MutableMapping[str, object], body: bytes
 ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     start: Mapping[str, Any] = {}
     parts: list[bytes] = []
     done = asyncio.Event()
     was_read = False
 
-    async def receive() -> Mapping[str, Any]:
+    async def receive() -> Mapping[str, object]:
         nonlocal was_read
         if was_read:
             await done.wait()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -16,9 +15,10 @@ from crucible_lineage.client.http.wire import parse
 from crucible_lineage.client.models import Dataset
 from crucible_lineage.errors import ServerError
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.queries.verify.verify import Verification
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.web.long_work import Checks
+from crucible_lineage.web.long_work import LongWorks
 
 __all__ = ["DatasetPage", "Reader", "ReadingClient", "ReadingSession", "SignIn"]
 
@@ -35,11 +35,11 @@ class DatasetPage:
 class ReadingClient(CrucibleClient):
     """The client, which also gives single pages: a web page shows one, and no more is asked for."""
 
-    def dataset_page(self, limit: int, cursor: str | None = None, **filters: Any) -> DatasetPage:
+    def dataset_page(self, limit: int, cursor: str | None = None, **filters: object) -> DatasetPage:
         """At most `limit` datasets that fit all filters, from the start or from a cursor on."""
         what = "list datasets"
         params = {**sent_filters(filters, DatasetFilters), "limit": limit, "cursor": cursor}
-        answer = self._session.get("/datasets", what, params=params)
+        answer = self._connection.get("/datasets", what, params=params)
         if not isinstance(answer, dict) or not isinstance(answer.get("items"), list):
             raise ServerError(f"could not {what}: Crucible's answer is no page of items")
         datasets = [parse(Dataset, item, what) for item in answer["items"]]
@@ -48,11 +48,12 @@ class ReadingClient(CrucibleClient):
 
 @dataclass(frozen=True)
 class SignIn:
-    """One reader's sign-in. `folder` holds copies of what this reader's key may see."""
+    """One reader's sign-in. `folder` holds copies of what this reader's key may see; `copies` are the first ones."""
 
     client: ReadingClient
     name: str
-    checks: Checks
+    checks: LongWorks[Verification]
+    copies: LongWorks[None]
     folder: Path
     expires: float
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -15,11 +15,12 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 
 from crucible_lineage.lineage.labels import plain, short_id
+from crucible_lineage.times import taken, utc
 
 __all__ = ["rendered", "resource"]
 
 
-def rendered(template: str, reader: str | None = None, status: int = 200, **values: Any) -> Response:
+def rendered(template: str, reader: str | None = None, status: int = 200, **values: object) -> Response:
     """The page of a template. `reader` is the name of who has signed in."""
     return HTMLResponse(_environment().get_template(template).render(reader=reader, **values), status)
 
@@ -46,7 +47,8 @@ def _environment() -> Environment:
         "bytes": _bytes,
         "duration": _duration,
         "in_json": _in_json,
-        "moment": _moment,
+        "moment": _minute,
+        "taken": _taken,
         "query": _query,
         "segment": lambda text: quote(str(text), safe=""),
         "short": short_id,
@@ -54,7 +56,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _one_line(value: Any) -> Any:
+def _one_line(value: object) -> object:
     return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -63,7 +65,7 @@ def _block(text: str) -> Markup:
     return Markup("\n").join(escape(plain(line)) for line in text.split("\n"))
 
 
-def _in_json(value: Any, most: int = 4000) -> Markup:
+def _in_json(value: object, most: int = 4000) -> Markup:
     """The value as JSON, its beginning if it is long."""
     text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
     return _block(text if len(text) <= most else f"{text[:most]}…")
@@ -87,13 +89,18 @@ def _amount(count: int, word: str) -> str:
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
-def _moment(text: str | None) -> str:
+def _minute(text: str | None) -> str:
     """A time of day to the minute, in UTC; what is none stays as it is."""
     try:
-        found = datetime.fromisoformat(text or "")
+        return utc(text or "").astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     except ValueError:
         return text or ""
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _taken(record: Any) -> str:
+    """When the data of a dataset were taken; empty where nobody said it."""
+    known = taken({"timestamp": record.timestamp, "creation_time": record.creation_time})
+    return known.isoformat() if known else ""
 
 
 def _duration(seconds: float) -> str:
@@ -104,7 +111,7 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def _query(values: Mapping[str, Any], **changed: Any) -> str:
+def _query(values: Mapping[str, object], **changed: object) -> str:
     """A query string of these values with some changed; None takes one out."""
-    kept = {name: value for name, value in {**values, **changed}.items() if value not in (None, "")}
-    return f"?{urlencode(kept)}" if kept else "?"
+    present = {name: value for name, value in {**values, **changed}.items() if value not in (None, "")}
+    return f"?{urlencode(present)}" if present else "?"

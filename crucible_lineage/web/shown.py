@@ -8,7 +8,7 @@ from typing import Any
 
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.labels import HIDDEN_NAME
-from crucible_lineage.lineage.records import provenance
+from crucible_lineage.lineage.records import PLACES_KEY, PROVENANCE_KEY, provenance
 
 __all__ = ["blotted", "named_mfids", "shown_record"]
 
@@ -25,7 +25,17 @@ def named_mfids(record: Record) -> frozenset[str]:
 
 def shown_record(record: Record, hidden: Collection[str]) -> dict[str, Any]:
     """The record; of the datasets that are hidden there stays only that each was used, and as what."""
-    return dict(_without(record, frozenset(hidden))) if hidden else dict(record)
+    if not hidden:
+        return dict(record)
+    metadata = record.get("scientific_metadata")
+    if isinstance(metadata, Mapping):  # places tell by which data they are named, facts what these are called
+        shown = {k: v for k, v in metadata.items() if k != PLACES_KEY}
+        written = provenance(record)
+        if isinstance(recipe := written.get("recipe"), Mapping) and "facts" in recipe:
+            without = {k: v for k, v in recipe.items() if k != "facts"}
+            shown[PROVENANCE_KEY] = {**written, "recipe": without}
+        record = {**record, "scientific_metadata": shown}
+    return dict(_without(record, frozenset(hidden)))
 
 
 def blotted(text: str, hidden: Collection[str]) -> str:
@@ -33,7 +43,7 @@ def blotted(text: str, hidden: Collection[str]) -> str:
     return _MFID.sub(lambda found: HIDDEN_NAME if found.group() in hidden else found.group(), text)
 
 
-def _without(value: Any, hidden: frozenset[str]) -> Any:
+def _without(value: object, hidden: frozenset[str]) -> Any:
     if isinstance(value, str):
         return blotted(value, hidden)
     if isinstance(value, Mapping):
@@ -45,7 +55,7 @@ def _without(value: Any, hidden: frozenset[str]) -> Any:
     return value
 
 
-def _entries(value: Any) -> Iterator[Any]:
+def _entries(value: object) -> Iterator[Any]:
     """Every `mfid` in a part of the provenance, however deep."""
     if isinstance(value, Mapping):
         yield value.get("mfid")

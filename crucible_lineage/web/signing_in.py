@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from crucible_lineage.client.models import Account
-from crucible_lineage.web.long_work import Checks
+from crucible_lineage.queries.verify.verify import Verification
+from crucible_lineage.web.long_work import LongWorks
 from crucible_lineage.web.reader import ReadingClient, SignIn
 
 __all__ = ["SignIns", "is_from_here", "posted", "safe_path"]
@@ -37,6 +38,7 @@ class SignIns:
         self._folder = folder
         self._clock = clock
         self._checking = ThreadPoolExecutor(CHECKS_AT_A_TIME, thread_name_prefix="check")
+        self._copying = ThreadPoolExecutor(CHECKS_AT_A_TIME, thread_name_prefix="copy")
         self._known: dict[str, SignIn] = {}
         self._lock = threading.Lock()
 
@@ -52,10 +54,11 @@ class SignIns:
         token = secrets.token_urlsafe(32)
         now = self._clock()
         with self._lock:
-            gone = [old for old, sign_in in self._known.items() if sign_in.expires <= now]
-            for old in [*gone, *list(self._known)[: max(0, len(self._known) - len(gone) - MOST_SIGN_INS + 1)]]:
+            expired = [old for old, sign_in in self._known.items() if sign_in.expires <= now]
+            for old in [*expired, *list(self._known)[: max(0, len(self._known) - len(expired) - MOST_SIGN_INS + 1)]]:
                 self._known.pop(old, None)
-            self._known[token] = SignIn(client, _name(account), Checks(self._checking), folder, now + LIFETIME_S)
+            checks, copies = LongWorks[Verification](self._checking), LongWorks[None](self._copying)
+            self._known[token] = SignIn(client, _name(account), checks, copies, folder, now + LIFETIME_S)
         response.set_cookie(_cookie_name(request), token, httponly=True, samesite="strict", secure=_is_secure(request))
 
     def end(self, request: Request, response: Response) -> None:

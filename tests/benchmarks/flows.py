@@ -20,10 +20,10 @@ from measure import Place, embedded_crucible, heading
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from crucible_lineage.flows import run_pipeline as run_flow
-from crucible_lineage.pipeline.bind.model import bind_file
-from crucible_lineage.pipeline.run.local import LocalEngine
-from crucible_lineage.pipeline.run.scheduler import Choice, run_pipeline
+from crucible_lineage.flows import run_pipeline
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.tasks.sessions import CrucibleConnection
@@ -83,7 +83,7 @@ def compare(lab: Path, place: Place, count: int, rounds: int) -> None:
         connection = CrucibleConnection(data=str(lab / "data"), api_url=place.url)
         costs["bare"].append(measured(lambda: bare_flow(str(lab))))
         with counted(place.url) as counter:
-            ours = measured(lambda: run_flow(str(lab / "pipeline.yaml"), connection, return_state=True))  # noqa: B023
+            ours = measured(lambda: run_pipeline(str(lab / "pipeline.yaml"), connection, return_state=True))  # noqa: B023
         costs["ours"].append(ours)
         calls.append(counter.calls)
     ms = {who: [1000 * median(part) / count for part in zip(*found, strict=True)] for who, found in costs.items()}
@@ -105,7 +105,7 @@ def watch_memory(lab: Path, place: Place, runs: int) -> None:
         for number in range(runs):
             bound = bind_file(lab / "pipeline.yaml", session.store)
             choice = Choice(forced=("copied",))
-            result = run_pipeline(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
+            result = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
             assert result.executed, result.errors
             if number + 1 in (runs // 10, runs):
                 after.append(resident_kib())

@@ -118,6 +118,7 @@ def copy(nodes: int, parents: int) -> dict[str, tuple[float, float]]:
     from crucible_lineage.lineage import check
     from crucible_lineage.queries.graph import project_copy as graph_cache
     from crucible_lineage.queries.graph.fetch import lineage_of_copies
+    from crucible_lineage.queries.graph.summary import summary_of
 
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
@@ -127,7 +128,7 @@ def copy(nodes: int, parents: int) -> dict[str, tuple[float, float]]:
         writing.join()
         with closing(graph_cache._opened(path)) as database:
             found = watch.run("the local copy, read", lambda: graph_cache._records(database, "demo"))
-        copies = [graph_cache.ProjectCopy(found, 0)]
+        copies = [graph_cache.ProjectCopy(found, 0, {mfid: summary_of(record) for mfid, record in found.items()})]
         del found
         graph = watch.run("read from its records", lambda: lineage_of_copies(copies)).graph
         copies.clear()

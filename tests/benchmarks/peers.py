@@ -165,7 +165,7 @@ if __name__ == "__main__":
     )
 
 
-def _tools(folder: Path) -> dict[str, Tool]:
+def _tools(folder: Path, cores: int) -> dict[str, Tool]:
     quiet = {"DO_NOT_TRACK": "1", "PREFECT_LOGGING_LEVEL": "ERROR", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     prefect = {
         **quiet,
@@ -174,30 +174,16 @@ def _tools(folder: Path) -> dict[str, Tool]:
     }
     asked = ["run", "pipeline.yaml", "--json", "--data"]
     ours = [sys.executable, "-m", "crucible_lineage", *asked]
-    nowhere = {"CRUCIBLE_API_URL": "http://nowhere.invalid", "CRUCIBLE_API_KEY": "none"}
-    unregistered = [sys.executable, str(Path(__file__).with_name("unregistered.py")), *asked]
     return {
         "ours": Tool("ours", _ours, lambda _, work: [*ours, str(work / "data"), "--engine", "local"], {}),
         "ours-prefect": Tool(
             "ours-prefect", _ours, lambda _, work: [*ours, str(work / "data"), "--engine", "prefect"], prefect
         ),
-        "ours-unregistered": Tool(
-            "ours-unregistered",
-            _ours,
-            lambda _, work: [*unregistered, str(work / "data"), "--engine", "local"],
-            nowhere,
-        ),
-        "ours-unregistered-prefect": Tool(
-            "ours-unregistered-prefect",
-            _ours,
-            lambda _, work: [*unregistered, str(work / "data"), "--engine", "prefect"],
-            {**nowhere, **prefect},
-        ),
         "doit": Tool("doit", _doit, lambda env, _: [str(env / "bin" / "doit"), "-v0"], {}),
         "snakemake": Tool(
             "snakemake",
             _snakemake,
-            lambda env, _: [str(env / "bin" / "snakemake"), "--cores", "1", "--quiet", "all"],
+            lambda env, _: [str(env / "bin" / "snakemake"), "--cores", str(cores), "--quiet", "all"],
             {},
         ),
         "dvc": Tool(
@@ -297,11 +283,12 @@ def main() -> None:
     parser.add_argument("--sizes", default="100,1000")
     parser.add_argument("--shapes", default="layered")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cores", type=int, default=1, help="Snakemake's; ours takes all that there are")
     parser.add_argument("--folder", type=Path, default=Path("benchmark-peers"))
     asked = parser.parse_args()
     folder = asked.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    tools = _tools(folder)
+    tools = _tools(folder, asked.cores)
     rows: dict[tuple[str, int, str], dict[str, list[Cost]]] = {}
     for name in asked.tools.split(","):
         install(name, folder)

@@ -22,12 +22,15 @@ import httpx
 from crucible_lineage.checksums import crc32c_text, scan_file
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.ids import derive_mfid, mfid_time
+from crucible_lineage.provenance.circumstances import agent, software
 from crucible_lineage.provenance.digest import result_of
 from crucible_lineage.provenance.recipe import Code as StepCode
 from crucible_lineage.provenance.recipe import UsedDataset, step_recipe
-from crucible_lineage.provenance.record import KEY, Activity, agent, dataset_of_record, read_record, step_record
+from crucible_lineage.provenance.record import KEY, Activity, read_record, step_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.register import LocalFile, NewDataset, look_up, register_output
+from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
+from crucible_lineage.registration.read import read, registered
+from crucible_lineage.registration.register import register_output
 from tasks import measured
 
 CONTENT = "\n".join(f"{number / 7:.6f}" for number in range(1000)).encode()
@@ -59,7 +62,7 @@ def output(parent: str, path: Path, number: int) -> NewDataset:
             used=used,
             generated=[file.ref],
             activity=Activity("scale", "lab:scale", "c0de", NOW, NOW, source=source),
-            packages=(),
+            software=software(()),
             who=agent({"unique_id": "0000-0000-0000-0001", "username": "local", "is_service_account": False}),
             supersedes=None,
         ),
@@ -89,14 +92,12 @@ class Ours:
         return partial(each, lambda number: register_output(self.client, make(number)), numbers)
 
     def known(self, make: Make, numbers: range) -> Callable[[], None]:
-        return partial(each, lambda new: look_up(self.client, new.mfid), [make(number) for number in numbers])
+        return partial(each, lambda new: read(self.client, new.mfid), [make(number) for number in numbers])
 
     def many(self, _make: Make, _numbers: range) -> Callable[[], None]:
         def listed() -> None:
             for dataset in self.client.datasets.list(keyword=KEYWORD, include_metadata=True, limit=None):
-                record = read_record(dataset.scientific_metadata)
-                assert record is not None
-                dataset_of_record(dataset.unique_id, dataset.dataset_name or "", record)
+                assert registered(self.client, dataset).ref is not None
 
         return listed
 
@@ -123,7 +124,9 @@ class Bare:
         return partial(each, lambda path: self._sent("GET", path), [path])
 
     def _bodies(self, new: NewDataset) -> tuple[bytes, bytes, bytes]:
-        record = {**new.record, "registrar": "a-1", "result": result_of(new.metadata, new.record["generated"])}
+        generated = (file.to_json() for file in new.record.files)
+        result = result_of(new.metadata, generated)
+        record = {**new.record.document(), "registrar": "a-1", "result": result}
         created = json.dumps({**new.fields, "unique_id": new.mfid, "public": False}).encode()
         done = {"status": "complete", "completed": {"a-1": NOW}}
         return created, json.dumps({**new.metadata, KEY: record}).encode(), json.dumps({KEY: done}).encode()

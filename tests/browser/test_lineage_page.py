@@ -5,25 +5,18 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import random
-import shutil
 import time
 from pathlib import Path
 
 import pytest
 
-from crucible_lineage.lineage import LineageGraph
+from crucible_lineage.lineage import Edge, LineageGraph, Node
 from crucible_lineage.lineage.draw.html import render_html
 from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.draw.view import view
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
-]
+pytestmark = pytest.mark.browser
 PICTURES = Path(__file__).parents[1] / "lineage" / "pictures.py"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 
 
@@ -61,24 +54,16 @@ def scans(count):
     return LineageGraph.from_records(records)
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def opened(chromium, tmp_path):
     """Opens a graph's page; whatever the browser complains about or asks of a network fails the test."""
     complaints = []
     contexts = []
 
-    def open_page(graph, focus=None, scheme="light"):
+    def open_page(graph, focus=None, scheme="light", size=(1400, 800)):
         file = Path(tmp_path, "lineage.html")
         file.write_text(render_html(graph, focus), encoding="utf-8")
-        contexts.append(chromium.new_context(color_scheme=scheme, viewport={"width": 1400, "height": 800}))
+        contexts.append(chromium.new_context(color_scheme=scheme, viewport={"width": size[0], "height": size[1]}))
         page = contexts[-1].new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -313,3 +298,60 @@ def test_words_stay_in_their_boxes_and_never_overlap(opened, tmp_path, pictures,
         assert found["words"] > 10
         assert found["outside"] == []
         assert found["overlapping"] == []
+
+
+def test_what_is_superseded_appears_at_the_press_of_a_button(opened):
+    nodes = [
+        Node("raw", name="scan"),
+        Node("old", name="old table", step="fit"),
+        Node("new", name="new table", step="fit"),
+    ]
+    graph = LineageGraph(nodes, [Edge("raw", "old"), Edge("raw", "new")])
+    graph = graph.with_states({"old": ("superseded", ("new",)), "new": ("current", ()), "raw": ("raw", ())})
+    page = opened(graph, "raw")
+
+    assert boxes(page) == 2
+    page.get_by_role("button", name="Show 1 superseded").click()
+    assert boxes(page) == 3
+    assert "SUPERSEDED" in page.locator(".item.superseded").text_content()
+    page.get_by_role("button", name="Hide superseded").click()
+    assert boxes(page) == 2
+    page.fill("#search", "old table")
+    page.keyboard.press("Enter")
+    assert boxes(page) == 3, "what is looked for is shown"
+    assert "Superseded by (1)" in page.locator("#panel").inner_text()
+
+
+LETTERS = """() => [...document.querySelectorAll(".item .name")].map((e) => e.getBoundingClientRect().height)"""
+TOPS = """() => Object.fromEntries([...document.querySelectorAll(".item")]
+  .map((e) => [e.dataset.id, e.getBoundingClientRect()]).map(([id, box]) => [id, [box.top, box.left, box.right]]))"""
+
+
+def test_on_a_phone_the_picture_goes_downwards_and_can_be_read(opened):
+    records = [record("raw", "Raw scan of the film"), record("dark", "Dark counts")]
+    records += [
+        record(f"step{n}", f"Result number {n}", "fit", [f"step{n - 1}"] if n else ["raw", "dark"]) for n in range(6)
+    ]
+    page = opened(LineageGraph.from_records(records), "step3", size=(400, 800))
+
+    places = page.evaluate(TOPS)
+    assert min(page.evaluate(LETTERS)) > 9
+    assert places["raw"][0] < places["step0"][0] < places["step1"][0] < places["step5"][0]
+    assert all(left >= 0 and right <= 400 for _, left, right in places.values())
+    assert page.locator("#picture").get_attribute("aria-label") == "Lineage, raw data at the top"
+    page.set_viewport_size({"width": 1200, "height": 700})
+    page.wait_for_function("() => document.querySelector('#picture').getAttribute('aria-label').endsWith('left')")
+    places = page.evaluate(TOPS)
+    assert places["raw"][1] < places["step0"][1] < places["step5"][1]
+
+
+def test_of_a_wide_lineage_a_phone_shows_the_part_around_the_dataset_in_question(opened):
+    graph = LineageGraph.from_records(
+        [*(record(f"raw{n}", f"Kind {n} of raw data", f"take{n}") for n in range(12)),
+         record("all", "All of them", "gather", [f"raw{n}" for n in range(12)])]
+    )  # fmt: skip
+    page = opened(graph, "all", size=(400, 800))
+
+    _, left, right = page.evaluate(TOPS)["all"]
+    assert 0 <= left < right <= 400
+    assert min(page.evaluate(LETTERS)) > 9

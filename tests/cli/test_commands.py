@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
 
 def test_bad_input_ends_with_code_2_and_one_error_that_names_the_place(lab: Any, data: Path, command: Any) -> None:
     text = lab.pipeline.read_text().replace("factor: 3", "facto: 3")
@@ -102,8 +105,9 @@ def test_a_key_without_an_address_is_refused(data: Path, command: Any) -> None:
 
 
 def test_an_address_nobody_answers_at_is_told_as_that(lab: Any, data: Path, command: Any) -> None:
-    ran = command("run", lab.pipeline, "--data", data, "--url", "http://127.0.0.1:9/api/v3", "--api-key", "secret-key")
-    assert ran.returncode == 1
+    nobody = ("--url", "http://127.0.0.1:9/api/v3", "--api-key", "secret-key")
+    ran = command("run", lab.pipeline, "--data", data, *nobody, CRUCIBLE_LINEAGE_RETRIES="1")
+    assert ran.returncode == 3
     assert "127.0.0.1:9" in ran.stderr
     assert "secret-key" not in ran.stderr + ran.stdout
 
@@ -136,6 +140,23 @@ def test_what_steps_print_does_not_mix_with_json(lab: Any, data: Path, command: 
     )
     module.write_text(module.read_text().replace("    values = [float(line) * factor", talking))
     ran = command("run", lab.pipeline, "--data", data, "--engine", "local", "--json")
-    assert json.loads(ran.stdout)["executed"] == ["scaled", "total"]
-    assert "scaling\n" in ran.stderr
-    assert "scaling, too\n" in ran.stderr
+    record = json.loads(ran.stdout)
+    assert record["executed"] == ["scaled", "total"]
+    with Session(Settings(data)) as session:
+        kept = session.client.datasets.list_files(record["datasets"]["scaled"]["out"])
+        (log,) = (file for file in kept if file.filename == "step.log")
+        assert session.client.files.download_bytes(log) == b"scaling\nscaling, too\n"
+
+
+def test_an_unknown_command_is_told_the_nearest(command: Any) -> None:
+    ran = command("pln")
+    assert (ran.returncode, "did you mean 'plan'?" in ran.stderr) == (2, True)
+
+
+def test_a_project_that_cannot_be_made_is_refused_by_check_and_by_run_alike(lab: Any, data: Path, command: Any) -> None:
+    lab.declare(lab.pipeline.read_text().replace("project: lab", "project: ab"))
+    for arguments in (("check", lab.pipeline), ("run", lab.pipeline, "--engine", "local")):
+        ran = command(*arguments, "--data", data)
+        assert ran.returncode == 2
+        assert "no project can be called 'ab': a project id has 3 to 25 letters" in ran.stderr
+    assert "nothing ran from this data folder yet" in command("status", "--data", data).stdout

@@ -46,4 +46,4 @@ def test_each_step_has_a_line_of_its_own_and_what_runs_is_named_with_its_bracket
     done = [line for line in lines if "  done in " in line]
     assert sorted(line.split()[0] for line in done) == ["slow[first.txt]", "slow[second.txt]"], lines
     assert all(line.startswith("  slow[") for line in done), lines
-    assert re.search(r"running slow\[(first|second)\.txt\], slow\[(first|second)\.txt\]", told)
+    assert re.search(r"running slow\[(first|second)\.txt\] \d s, slow\[(first|second)\.txt\] \d s", told)

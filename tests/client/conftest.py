@@ -29,26 +29,16 @@ def load(name: str) -> ModuleType:
 
 
 STUB = load("stub")
+ROUTES = load("stub_routes").ROUTES
 QUICK = RetryPolicy(attempts=4, first_wait_s=0.002, longest_wait_s=0.01, total_s=10.0)
 
 
 @pytest.fixture
 def stub() -> Iterator[Any]:
     """Crucible and its storage host, freshly empty."""
-    stub = STUB.Stub()
+    stub = STUB.Stub(ROUTES)
     yield stub
     stub.close()
-
-
-@pytest.fixture
-def bucket(stub: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A stand-in for Google's storage, for a service that has switched signed uploads off."""
-    with load("gcsfake").FakeGcs(buckets=[stub.bucket], tokens=[stub.token], md5=False) as bucket:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
-        monkeypatch.setenv("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
-        stub.signed_uploads = False
-        stub.read_bucket = lambda name: bucket.get(stub.bucket, name)
-        yield bucket
 
 
 @pytest.fixture

@@ -120,14 +120,66 @@ def test_a_transient_refusal_is_waited_out(stub: Any, client: CrucibleClient, ds
     assert client.datasets.get(dsid).unique_id == dsid
 
 
-def test_an_ingestion_request_is_not_repeated_when_its_answer_is_lost(
-    stub: Any, client: CrucibleClient, dsid: str, spectrum: Path
+def test_eight_refusals_that_say_when_to_come_back_are_waited_out_and_told(
+    stub: Any, dsid: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    stub.fault("GET", "^/datasets/", times=8, status=429, headers={"Retry-After": "1"})
+    with CrucibleClient(stub.url, stub.key) as client:
+        client._connection.sleep = (slept := []).append
+        assert client.datasets.get(dsid).unique_id == dsid
+    assert slept == [1.0] * 8
+    assert f"could not read dataset {dsid}: Crucible answered 429" in caplog.text
+    assert "trying again in 1 s" in caplog.text
+
+
+def test_a_wait_that_is_too_long_is_told_with_the_bound(stub: Any, client: CrucibleClient, dsid: str) -> None:
+    stub.fault("GET", "^/datasets/", status=429, headers={"Retry-After": "3600"})
+    with pytest.raises(RateLimitedError, match="asks to come back in 3600 s; one call waits at most 300 s"):
+        client.datasets.get(dsid)
+
+
+@pytest.mark.parametrize("status", [401, 403, 422])
+def test_a_refusal_for_good_is_told_at_once(stub: Any, client: CrucibleClient, dsid: str, status: int) -> None:
+    stub.fault("GET", "^/datasets/", times=9, status=status, headers={"Retry-After": "1"}, body={"detail": "no"})
+    with pytest.raises(CrucibleError, match=f"{status} no"):
+        client.datasets.get(dsid)
+    assert len(stub.calls) == 2
+
+
+@pytest.mark.parametrize("kind", ["lost", "cut"])
+def test_an_ingestion_request_whose_answer_is_lost_is_made_once(
+    stub: Any, client: CrucibleClient, dsid: str, spectrum: Path, kind: str
 ) -> None:
     file = client.files.upload(dsid, spectrum).file
-    stub.fault("POST", "/ingest$", "lost")
-    with pytest.raises(UnreachableError, match="whether the call took effect is not known"):
-        client.ingestions.request(file.mfid)
-    assert len(stub.requests) == 1
+    stub.fault("POST", "/ingest$", kind)
+    request = client.ingestions.request(file.mfid)
+    assert [one["id"] for one in stub.requests] == [request.id]
+    assert client.ingestions.request(file.mfid).id != request.id, "asked for again, it is made again"
+
+
+@pytest.mark.parametrize("kind", ["lost", "cut"])
+def test_a_thumbnail_whose_answer_is_lost_is_there_once(
+    stub: Any, client: CrucibleClient, dsid: str, kind: str
+) -> None:
+    stub.fault("POST", "/thumbnails$", kind)
+    shown = client.datasets.add_thumbnail(dsid, b"picture", name="a.png")
+    assert [one["id"] for one in stub.thumbnails[dsid]] == [shown.id]
+
+
+def test_a_project_whose_answer_is_lost_is_there_once() -> None:
+    """Asked for again it is refused as taken, as a dataset is."""
+    answers = iter([httpx.ReadError("lost"), httpx.Response(409, json={"detail": "taken"})])
+
+    def respond(_: httpx.Request) -> httpx.Response:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    quick = RetryPolicy(first_wait_s=0.001)
+    with CrucibleClient("http://x.test", "k", retry=quick, transport=httpx.MockTransport(respond)) as client:
+        with pytest.raises(ConflictError):
+            client.projects.create(project_id="lab", organization="x", project_lead="me")
 
 
 def test_health_is_asked_without_the_key_and_told_when_bad(stub: Any, client: CrucibleClient) -> None:
@@ -142,8 +194,20 @@ def test_a_dead_address_is_reported_after_the_tries_that_were_allowed() -> None:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
     with CrucibleClient(url, "k", retry=RetryPolicy(attempts=2, first_wait_s=0.001)) as client:
-        with pytest.raises(UnreachableError):
+        with pytest.raises(UnreachableError, match=r"tried 2 times in 0 s\nit was not reached, nothing was sent"):
             client.account.whoami()
+
+
+def test_refused_after_a_lost_answer_it_is_not_said_that_nothing_was_sent() -> None:
+    causes = iter([httpx.ReadError("lost"), httpx.ConnectError("refused")])
+
+    def respond(_: httpx.Request) -> httpx.Response:
+        raise next(causes)
+
+    twice = RetryPolicy(attempts=2, first_wait_s=0.001)
+    with CrucibleClient("http://x.test", "k", retry=twice, transport=httpx.MockTransport(respond)) as client:
+        with pytest.raises(UnreachableError, match="whether the call took effect is not known"):
+            client.datasets.create({"dataset_name": "x"})
 
 
 def test_one_client_serves_many_threads(stub: Any, client: CrucibleClient, dsid: str) -> None:

@@ -52,8 +52,26 @@ def test_the_service_decides_the_wait_if_it_names_one() -> None:
     assert waits(status=503, retry_after_s=17.0) == 17.0
 
 
-def test_a_wait_beyond_the_time_limit_is_not_begun() -> None:
-    assert waits(status=503, elapsed_s=55.0, retry_after_s=6.0) is None
+def test_tries_for_which_the_service_asked_are_bounded_by_their_own_time_only() -> None:
+    assert waits(status=429, number=9, elapsed_s=200.0, retry_after_s=60.0) == 60.0
+    assert waits(status=429, number=1, elapsed_s=250.0, retry_after_s=60.0) is None
+
+
+def test_at_once_is_no_time_to_come_back() -> None:
+    assert waits(status=429, retry_after_s=0.0) == 1.0
+    assert waits(status=429, number=4, retry_after_s=0.0) is None
+
+
+def test_the_last_try_is_made_when_the_time_is_just_over() -> None:
+    assert waits(status=503, number=3, elapsed_s=58.0) == 2.0
+    assert waits(status=503, number=3, elapsed_s=60.0) is None
+
+
+def test_the_defaults_go_on_for_a_restart() -> None:
+    policy, elapsed_s, number = RetryPolicy(), 0.0, 1
+    while (wait_s := decide(Attempt(number, elapsed_s, True, 503, jitter=0.0), policy)) is not None:
+        elapsed_s, number = elapsed_s + wait_s, number + 1
+    assert elapsed_s == policy.total_s == 90.0
 
 
 NOW = datetime(2026, 3, 1, 10, 0, 0, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""The other ways to upload: resumable chunks, a lent token, and which way is chosen."""
+"""The other ways to upload: resumable chunks, and which way is chosen."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.transfer import resumable, uploads
-from crucible_lineage.errors import ChecksumError, CrucibleError, InputError, RefusedError, ServerError
+from crucible_lineage.client.transfer import resumable
+from crucible_lineage.errors import ChecksumError, InputError, RefusedError, ServerError
 
 CHUNK = 1 << 20
 
@@ -92,43 +92,15 @@ def test_a_checksum_of_storage_that_differs_is_an_error(
         client.files.upload(dsid, spectrum, protocol="resumable")
 
 
-def test_a_service_without_signed_uploads_gets_the_file_by_a_lent_token(
-    client: CrucibleClient, stub: Any, bucket: Any, dsid: str, movie: Path, spectrum: Path
+def test_where_signed_uploads_are_switched_off_the_file_goes_in_chunks(
+    client: CrucibleClient, stub: Any, dsid: str, movie: Path, spectrum: Path
 ) -> None:
-    uploaded = client.files.upload(dsid, movie)
-    assert stub.contents[uploaded.file.mfid] == movie.read_bytes() == bucket.get(stub.bucket, f"{dsid}/movie.h5")
-    assert stub.storage_calls == []
-    stub.calls.clear()
-    client.files.upload(dsid, spectrum)
-    assert [call.path.rpartition("upload/")[2] for call in stub.calls] == ["initiate/multipart", "complete"]
-
-
-def test_bytes_that_storage_lost_are_not_registered(
-    client: CrucibleClient, stub: Any, bucket: Any, dsid: str, movie: Path
-) -> None:
-    bucket.fault("corrupt", method="PUT", path="partNumber=1", times=9)
-    with pytest.raises((CrucibleError, ChecksumError)) as caught:
-        client.files.upload(dsid, movie)
-    assert stub.token not in str(caught.value)
-    assert stub.files == {}
-
-
-def test_a_token_that_storage_does_not_accept_is_said(
-    client: CrucibleClient, stub: Any, bucket: Any, dsid: str, movie: Path
-) -> None:
-    stub.token = "an expired token"
-    with pytest.raises(ServerError, match="does not accept the token") as caught:
-        client.files.upload(dsid, movie)
-    assert stub.token not in str(caught.value)
-
-
-def test_without_googles_library_the_file_goes_in_chunks(
-    client: CrucibleClient, stub: Any, dsid: str, movie: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(uploads, "is_available", lambda: False)
     stub.signed_uploads = False
     client.files.upload(dsid, movie)
     assert ranges(stub)[0].startswith("bytes 0-")
+    stub.calls.clear()
+    client.files.upload(dsid, spectrum)
+    assert "multipart" not in stub.calls[0].path, "it is remembered for the client's life"
 
 
 def test_what_was_asked_for_is_not_swapped_for_something_else(

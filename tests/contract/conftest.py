@@ -96,14 +96,6 @@ def outcomes(tmp_path: Path) -> Callable[[Scenario], list[Any]]:
 
 
 @pytest.fixture
-def spectrum(tmp_path: Path) -> Path:
-    """A small table with a header that an ingestor can read."""
-    path = tmp_path / "polystyrene.txt"
-    path.write_text("# laser_nm: 632.8\n# operator: Ada\nshift,counts\n620.9,120\n1001.4,980\n")
-    return path
-
-
-@pytest.fixture
 def picture(tmp_path: Path) -> Path:
     """A PNG of one pixel."""
     path = tmp_path / "preview.png"

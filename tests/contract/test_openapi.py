@@ -108,7 +108,7 @@ def furnisher(http: httpx.Client) -> Callable[[], dict[str, Any]]:
 
     def new() -> dict[str, Any]:
         name = f"t{tag}-{next(serial)}"
-        post("/users", {"user_info": {"first_name": "Ada", "last_name": "L", "username": name}})
+        post("/service_accounts", {"username": name})
         post("/projects", {"project_id": name, "organization": "MF", "project_lead": name})
         post("/instruments", {"instrument_id": name, "instrument_name": name, "location": "B67"})
         dataset, other = (post("/datasets", {"project_id": name, "dataset_name": "raw"})["unique_id"] for _ in "ab")

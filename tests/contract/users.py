@@ -12,7 +12,34 @@ from crucible.models import Dataset, Sample
 from crucible_lineage.client import CrucibleClient
 
 
-class Ours:
+class User:
+    """What is said in the same words to both clients."""
+
+    client: Any
+
+    def update(self, mfid: str, **fields: Any) -> None:
+        self.client.datasets.update(mfid, **fields)
+
+    def keyword(self, mfid: str, word: str) -> None:
+        self.client.datasets.add_keyword(mfid, word)
+
+    def unlink(self, parent: str, child: str) -> None:
+        self.client.datasets.unlink(parent, child)
+
+    def change_sample(self, mfid: str, **fields: Any) -> None:
+        self.client.samples.update(mfid, **fields)
+
+    def drop_picture(self, mfid: str, picture: int) -> None:
+        self.client.datasets.delete_thumbnail(mfid, picture)
+
+    def review(self, request: int, *, approve: bool) -> None:
+        (self.client.deletions.approve if approve else self.client.deletions.reject)(request)
+
+    def delete(self, mfid: str) -> None:
+        self.client.deletions.delete(mfid)
+
+
+class Ours(User):
     """The scenario's verbs by crucible-lineage's client."""
 
     def __init__(self, url: str, key: str) -> None:
@@ -33,9 +60,6 @@ class Ours:
 
     def get(self, mfid: str) -> dict[str, Any]:
         return self.client.datasets.get(mfid, include_metadata=True, include_links=True).model_dump()
-
-    def update(self, mfid: str, **fields: Any) -> None:
-        self.client.datasets.update(mfid, **fields)
 
     def names(self, **filters: Any) -> list[str]:
         return [str(found.dataset_name) for found in self.client.datasets.list(**filters)]
@@ -61,17 +85,11 @@ class Ours:
     def metadata(self, mfid: str) -> Any:
         return self.client.datasets.get_scientific_metadata(mfid)
 
-    def keyword(self, mfid: str, word: str) -> None:
-        self.client.datasets.add_keyword(mfid, word)
-
     def keywords(self, mfid: str) -> list[str]:
         return [word.keyword for word in self.client.datasets.get_keywords(mfid)]
 
     def link(self, parent: str, child: str, kind: str | None = None) -> None:
         self.client.datasets.link_parent_child(parent, child, kind)
-
-    def unlink(self, parent: str, child: str) -> None:
-        self.client.datasets.unlink(parent, child)
 
     def parents(self, mfid: str) -> list[str]:
         return [str(found.dataset_name) for found in self.client.datasets.list_parents(mfid)]
@@ -81,9 +99,6 @@ class Ours:
 
     def sample(self, **fields: Any) -> str:
         return self.client.samples.create(fields).unique_id
-
-    def change_sample(self, mfid: str, **fields: Any) -> None:
-        self.client.samples.update(mfid, **fields)
 
     def link_samples(self, parent: str, child: str) -> None:
         self.client.samples.link_parent_child(parent, child)
@@ -99,9 +114,6 @@ class Ours:
 
     def rename_picture(self, mfid: str, picture: int, name: str) -> None:
         self.client.datasets.update_thumbnail(mfid, picture, name=name)
-
-    def drop_picture(self, mfid: str, picture: int) -> None:
-        self.client.datasets.delete_thumbnail(mfid, picture)
 
     def upload(self, mfid: str, path: Path, *, replace: bool = False) -> None:
         if replace:
@@ -123,17 +135,11 @@ class Ours:
     def request_deletion(self, mfid: str, reason: str) -> int:
         return self.client.datasets.delete(mfid, reason).id
 
-    def review(self, request: int, *, approve: bool) -> None:
-        (self.client.deletions.approve if approve else self.client.deletions.reject)(request)
-
-    def delete(self, mfid: str) -> None:
-        self.client.deletions.delete(mfid)
-
     def close(self) -> None:
         self.client.close()
 
 
-class Official:
+class Official(User):
     """The same verbs by the official client."""
 
     def __init__(self, url: str, key: str) -> None:
@@ -158,9 +164,6 @@ class Official:
 
     def get(self, mfid: str) -> dict[str, Any]:
         return dict(self.client.datasets.get(mfid, include_metadata=True, include_links=True))
-
-    def update(self, mfid: str, **fields: Any) -> None:
-        self.client.datasets.update(mfid, **fields)
 
     def names(self, **filters: Any) -> list[str]:
         return [found["dataset_name"] for found in self.client.datasets.list(**filters)]
@@ -188,17 +191,11 @@ class Official:
         found = self.client.datasets.get_scientific_metadata(mfid)
         return found and found["scientific_metadata"]
 
-    def keyword(self, mfid: str, word: str) -> None:
-        self.client.datasets.add_keyword(mfid, word)
-
     def keywords(self, mfid: str) -> list[str]:
         return [word["keyword"] for word in self.client.datasets.get_keywords(mfid)]
 
     def link(self, parent: str, child: str, kind: str | None = None) -> None:
         self.client.datasets.link(parent, child, kind)
-
-    def unlink(self, parent: str, child: str) -> None:
-        self.client.datasets.unlink(parent, child)
 
     def parents(self, mfid: str) -> list[str]:
         return [found["dataset_name"] for found in self.client.datasets.list_parents(mfid)]
@@ -208,9 +205,6 @@ class Official:
 
     def sample(self, **fields: Any) -> str:
         return str(self.client.samples.create(Sample(**fields))["unique_id"])
-
-    def change_sample(self, mfid: str, **fields: Any) -> None:
-        self.client.samples.update(mfid, **fields)
 
     def link_samples(self, parent: str, child: str) -> None:
         self.client.samples.link(parent, child)
@@ -227,9 +221,6 @@ class Official:
     def rename_picture(self, mfid: str, picture: int, name: str) -> None:
         self.client.datasets.update_thumbnail(mfid, picture, thumbnail_name=name)
 
-    def drop_picture(self, mfid: str, picture: int) -> None:
-        self.client.datasets.delete_thumbnail(mfid, picture)
-
     def upload(self, mfid: str, path: Path, *, replace: bool = False) -> None:
         self.client.datasets.add_file(mfid, str(path), replace=replace)
 
@@ -245,12 +236,6 @@ class Official:
 
     def request_deletion(self, mfid: str, reason: str) -> int:
         return int(self.client.deletions.request(mfid, reason)["id"])
-
-    def review(self, request: int, *, approve: bool) -> None:
-        (self.client.deletions.approve if approve else self.client.deletions.reject)(request)
-
-    def delete(self, mfid: str) -> None:
-        self.client.deletions.delete(mfid)
 
     def close(self) -> None:
         self.client._session.close()

@@ -27,7 +27,10 @@ def project_state(session: Session) -> dict[str, Any]:
             "recipe": record.get("recipe"),
             "generated": record.get("generated"),
             "supersedes": record.get("supersedes"),
-            "metadata": {k: v for k, v in (dataset.scientific_metadata or {}).items() if k != "crucible_lineage"},
+            "metadata": {
+                k: v for k, v in (dataset.scientific_metadata or {}).items() if not k.startswith("crucible_lineage")
+            },
+            "places": sorted((dataset.scientific_metadata or {}).get("crucible_lineage_places", {})),
             "files": sorted((file.filename, file.sha256_hash, file.size) for file in files),
             "bytes": sorted(session.client.files.download_bytes(file) for file in files),
             "parents": sorted(parent.unique_id for parent in session.client.datasets.list_parents(mfid)),
@@ -35,6 +38,33 @@ def project_state(session: Session) -> dict[str, Any]:
             "thumbnails": sorted(p.thumbnail_name for p in session.client.datasets.get_thumbnails(mfid)),
         }
     return state
+
+
+# A process that dies, as by SIGKILL, just before or just after its Nth request to Crucible.
+DYING = """
+import itertools, os, signal, sys
+import httpx
+calls = itertools.count(1)
+send = httpx.Client.send
+when, number = os.environ["DIE"].split()
+def dying(self, request, **options):
+    mine = next(calls) == int(number)
+    if mine and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    answer = send(self, request, **options)
+    if mine:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer
+httpx.Client.send = dying
+from crucible_lineage.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def dying() -> str:
+    """A command line that dies just before or after its Nth request: DIE is `before N` or `after N`."""
+    return DYING
 
 
 @pytest.fixture
@@ -55,6 +85,10 @@ class Misbehaving(ThreadingHTTPServer):
         self.share = share
         self.lock = threading.Lock()
         self.faults = 0
+        self._trigger: tuple[str, str] | None = None
+        self._instead: int | None = None  # None while it passes on; 0 gives no answer, else the status
+        self._then = 0
+        self._left = -1
         self.thread = threading.Thread(target=self.serve_forever, daemon=True)
         self.thread.start()
 
@@ -68,6 +102,29 @@ class Misbehaving(ThreadingHTTPServer):
                 return None
             self.faults += 1
             return self.dice.choice(["lose", "lose", "twice", "500", "503", "429", "late"])
+
+    def away_after(self, method: str, part: str, back_after: int = -1) -> None:
+        """From the first such call on nobody answers, so many calls long or for good."""
+        self._trigger, self._then, self._left = (method, part), 0, back_after
+
+    def refuse_after(self, method: str, part: str, status: int) -> None:
+        """From the first call with this method and part of the path on all calls are answered with this status."""
+        self._trigger, self._then, self._left = (method, part), status, -1
+
+    def back(self) -> None:
+        """All is passed on again."""
+        self._trigger = self._instead = None
+
+    def instead(self, method: str, path: str) -> int | None:
+        """What becomes of the call: 0 for no answer, a status, or None if it is passed on."""
+        with self.lock:
+            if self._trigger and self._trigger[0] == method and self._trigger[1] in path:
+                self._trigger, self._instead = None, self._then
+            if self._instead is not None and self._left == 0:
+                self._instead = None
+            elif self._instead is not None:
+                self._left -= 1
+            return self._instead
 
     def close(self) -> None:
         self.shutdown()
@@ -84,6 +141,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        instead = self.server.instead(self.command, self.path)
+        if instead == 0:
+            self.close_connection = True
+            self.connection.close()
+            return
+        if instead is not None:
+            self._answer(instead, {"Content-Type": "application/json"}, b'{"detail":"no, for good"}')
+            return
         fault = self.server.fault()
         if fault in ("500", "503", "429"):
             self._answer(

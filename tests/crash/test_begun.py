@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,11 +12,11 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError, UnreachableError
-from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.rerun import plan_rerun
-from crucible_lineage.pipeline.run.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.scheduler import run_pipeline, run_planned
+from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run, run_planned
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.registration import contents as filling
 from crucible_lineage.session import Session
@@ -45,7 +46,8 @@ def joined(parts: list[Path], *, out: Path) -> dict:
 def run(session: Session) -> Callable[[Path], RunResult]:
     def run_file(path: Path) -> RunResult:
         bound = bind_file(path, session.store)
-        return run_pipeline(bound, session, lambda: LocalEngine(session, 1), lambda event: None)
+        choice = Choice(patience_s=0.0)
+        return plan_and_run(bound, session, lambda: LocalEngine(session, 1), lambda event: None, choice)
 
     return run_file
 
@@ -91,6 +93,8 @@ def left_behind(lab: Any, run: Any, session: Session, cut_short: Any) -> str:
     path = lab.declare(TOTAL)
     with cut_short("joined"):
         assert not run(path).ok
+    shutil.rmtree(session.outbox.folder)  # as if that had been another machine, which does not come back
+    session.close()
     lab.file("scan-2.txt", "2\n")
     assert run(path).ok
     (finding,) = verify_project(session, "lab").findings

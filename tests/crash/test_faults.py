@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.errors import CrucibleError
-from crucible_lineage.pipeline.bind.model import bind_file
-from crucible_lineage.pipeline.run.local import LocalEngine
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.scheduler import run_pipeline
+from crucible_lineage.pipeline.run.scheduler import plan_and_run
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -23,7 +23,7 @@ SEEDS = range(int(os.environ.get("CRASH_SEEDS", "3")))
 
 def run(path: Path, session: Session) -> RunResult:
     bound = bind_file(path, session.store)
-    return run_pipeline(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
 
 
 def undisturbed(lab: Any, folder: Path, state_of: Any) -> dict[str, Any]:

@@ -17,27 +17,9 @@ import pytest
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
-# A process that dies, as by SIGKILL, just before or just after its Nth request to Crucible.
-DYING = """
-import itertools, os, signal, sys
-import httpx
-calls = itertools.count(1)
-send = httpx.Client.send
-when, number = os.environ["DIE"].split()
-def dying(self, request, **options):
-    mine = next(calls) == int(number)
-    if mine and when == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    answer = send(self, request, **options)
-    if mine:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return answer
-httpx.Client.send = dying
-from crucible_lineage.cli import main
-main(sys.argv[1:])
-"""
-# The same just before its Nth step in the file system: a file of the data folder is opened for writing, renamed, linked
-# or taken away. What was written until then is there; what SQLite writes in between counts for its own.
+# A process that dies, as by SIGKILL, just before its Nth step in the file system: a file of the data folder is opened
+# for writing, renamed, linked or taken away. What was written until then is there; what SQLite writes in between counts
+# for its own.
 DYING_AT_WRITES = """
 import itertools, os, signal, sys
 steps = itertools.count(1)
@@ -76,13 +58,13 @@ def calm(lab: Any, tmp_path: Path, command: Any, state_of: Any) -> dict[str, Any
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_any_request_and_run_again_it_ends_as_undisturbed(
-    lab: Any, tmp_path: Path, command: Any, calm: dict[str, Any], state_of: Any, when: str
+    lab: Any, tmp_path: Path, command: Any, calm: dict[str, Any], state_of: Any, dying: str, when: str
 ) -> None:
     arguments = ["run", str(lab.pipeline), "--engine", "local"]
     for number in itertools.count(1, STEP):
         data = tmp_path / f"killed-{number}"
         killed = subprocess.run(
-            [sys.executable, "-c", DYING, *arguments, "--data", str(data)],
+            [sys.executable, "-c", dying, *arguments, "--data", str(data)],
             env={**os.environ, "DIE": f"{when} {number}"},
             capture_output=True,
             timeout=120,

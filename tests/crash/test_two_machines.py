@@ -22,10 +22,12 @@ import pytest
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.ids import derive_mfid, new_mfid
+from crucible_lineage.provenance.circumstances import agent, software
 from crucible_lineage.provenance.recipe import UsedDataset
-from crucible_lineage.provenance.record import KEY, Activity, agent, is_complete, step_record
+from crucible_lineage.provenance.record import KEY, Activity, read_record, step_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.register import LocalFile, NewDataset, register_output
+from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
+from crucible_lineage.registration.register import register_output
 from crucible_lineage.server import RunningServer, start_server
 
 STEP = int(os.environ.get("CRASH_STEP", "12"))  # `make crash` tries every pair of calls
@@ -130,7 +132,7 @@ class Machine:
             used=[UsedDataset("spectrum", DatasetRef(parent, "spectrum", ()), ())],
             generated=[file.ref for file in files],
             activity=Activity("sample", "lab:sample", "c0de", NOW, NOW, run=run),
-            packages=(),
+            software=software(()),
             who=agent({"unique_id": None, "username": self.name, "is_service_account": None}),
             supersedes=None,
         )
@@ -165,13 +167,13 @@ class Bench:
         dataset = self.reader.datasets.get(mfid, include_metadata=True)
         metadata = dict(dataset.scientific_metadata or {})
         record = metadata.pop(KEY)
-        assert is_complete(record), where
+        assert (read_record({KEY: record}) or pytest.fail(where)).is_complete, where
         name = record["activity"]["run"]["run_id"]
         expected = Machine(self.server, self.folder / f"wanted-{new_mfid()}", self.parent, "", name, False)
         expected.client.close()
-        assert record["activity"]["run"] == expected.new.record["activity"]["run"], where
+        assert record["activity"]["run"] == expected.new.record.document()["activity"]["run"], where
         assert record["agent"]["username"] == name, where
-        assert record["generated"] == expected.new.record["generated"], where
+        assert record["generated"] == expected.new.record.document()["generated"], where
         ours = {key: value for key, value in metadata.items() if key == "seed" or key.startswith("only_")}
         assert ours == expected.new.metadata, where
         files = {file.filename: self.reader.files.download_bytes(file) for file in self.reader.files.list(mfid)}

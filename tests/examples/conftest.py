@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.demo.fetch_data import fetch_data
 from crucible_lineage.errors import InputError, RunError
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
-PIPELINES = Path(__file__).parents[2] / "deployments" / "pipelines"
+PIPELINES = Path(__file__).parents[2] / "examples"
+sys.path.append(str(PIPELINES))  # as a pipeline file has it: the modules of its steps lie beside it
+
+from fetch_data import fetch_data  # noqa: E402
+
 Fetched = Callable[[str], Path]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from crucible_lineage.examples.crystal import (
+from crystal import (
     CUBE,
     bunge_angles,
     disorientation_deg,
@@ -14,9 +14,9 @@ from crucible_lineage.examples.crystal import (
     inverse_pole_colour,
     orientations,
 )
-from crucible_lineage.examples.ebsd import index_patterns, orientation_table, remove_background
-from crucible_lineage.examples.ebsd_files import read_master, read_patterns
-from crucible_lineage.examples.ebsd_match import project
+from ebsd import index_patterns, orientation_table, remove_background
+from ebsd_files import read_master, read_patterns
+from ebsd_match import project
 
 RANDOM = Rotation.random(200, rng=np.random.default_rng(7)).as_matrix()
 

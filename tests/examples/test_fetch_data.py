@@ -10,9 +10,9 @@ import zipfile
 
 import pytest
 
-from crucible_lineage.demo import fetch_data as module
-from crucible_lineage.demo.fetch_data import SETS, DataFile, DataSet, fetch_data, main
+import fetch_data as module
 from crucible_lineage.errors import ChecksumError, InputError, RunError
+from fetch_data import SETS, DataFile, DataSet, fetch_data, main
 
 CONTENT = b"1 2\n3 4\n"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -7,7 +7,7 @@ import csv
 import numpy as np
 import pytest
 
-from crucible_lineage.examples.powder import (
+from powder import (
     K_ALPHA_1,
     K_ALPHA_2,
     SRM_660A,

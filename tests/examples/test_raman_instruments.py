@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from crucible_lineage.examples.instruments import laser_of, read_measured
-from crucible_lineage.examples.raman import calibrate, find_bands, wavenumber_axis
+from instruments import laser_of, read_measured
+from raman import calibrate, find_bands, wavenumber_axis
 
 TABLE = """Pixel;Wavelength;Raman Shift;Dark;Dark Subtracted #1;
 0;   ;   ;900;1,0;

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.client.models import RemoteFileCreate
+from crucible_lineage.client.bodies import RemoteFileCreate
 from crucible_lineage.lineage.draw.html import page_data
 from crucible_lineage.queries.bundle import lineage_to_share, write_bundle, write_crate
 from crucible_lineage.session import Session

@@ -6,7 +6,6 @@ import ast
 import importlib
 import itertools
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -85,19 +84,3 @@ def module_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     yield imported
     for name in made:
         sys.modules.pop(name, None)
-
-
-@pytest.fixture(scope="session")
-def other_python() -> str:
-    """An interpreter of another version than this one."""
-    for name in ("python3.13", "python3.12", "python3.11", "/usr/bin/python3"):
-        found = shutil.which(name)
-        if found is None:
-            continue
-        asked = subprocess.run(
-            [found, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True, check=False
-        )
-        version = tuple(map(int, asked.stdout.split())) if asked.returncode == 0 else ()
-        if version >= (3, 11) and version != sys.version_info[:2]:
-            return found
-    pytest.skip("there is no second Python of version 3.11 or later on PATH")

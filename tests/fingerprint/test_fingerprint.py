@@ -250,7 +250,7 @@ def test_another_python_gives_the_same_fingerprint(laboratory: Any, other_python
         "    module = importlib.import_module(f'{sys.argv[3]}.{name}')\n"
         "    print(code_fingerprint(getattr(module, function)).digest)\n"
     )
-    root = Path(code_fingerprint.__code__.co_filename).parents[1]
+    root = Path(code_fingerprint.__code__.co_filename).parents[2]
     told = [
         subprocess.run(
             [python, "-c", script, root, tmp_path, laboratory.package], capture_output=True, text=True, check=True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -10,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from crucible_lineage.pipeline.plan.raw import hash_files, register_raw
@@ -33,75 +31,10 @@ steps:
 """
 
 
-class Prefect:
-    """The server of the session, as a user's program or the command line sees it."""
-
-    def __init__(self, server: Any) -> None:
-        self.url = server.url
-        self.environment = server.environment
-
-    def post(self, path: str, body: Any = None) -> Any:
-        answer = httpx.post(f"{self.url}/{path}", json=body or {}, timeout=60)
-        assert answer.is_success, answer.text
-        return answer.json()
-
-    def run(self, code: str, *arguments: object) -> Any:
-        """What the last line printed by a program says, as JSON."""
-        ran = self.start(code, *arguments)
-        out, err = ran.communicate(timeout=240)
-        assert ran.returncode == 0, err
-        return json.loads(out.splitlines()[-1])
-
-    def start(self, code: str, *arguments: object) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def command(self, *arguments: str, cwd: Path | None = None) -> str:
-        """What `prefect ...` prints."""
-        ran = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            cwd=cwd,
-        )
-        assert ran.returncode == 0, ran.stdout + ran.stderr
-        return ran.stdout
-
-    def deployments(self, name: str) -> list[Any]:
-        found: list[Any] = self.post("deployments/filter", {"deployments": {"name": {"any_": [name]}}})
-        return found
-
-    def automations(self, name: str) -> list[Any]:
-        return [found for found in self.post("automations/filter") if found["name"].startswith(f"{name} on ")]
-
-    def events(self, prefix: str, is_meant: Callable[[Any], bool]) -> list[Any]:
-        found = self.post("events/filter", {"filter": {"event": {"prefix": [prefix]}}})["events"]
-        return [event for event in found if is_meant(event)]
-
-    def runs(self, deployment_id: str, kind: str | None = None) -> list[Any]:
-        """Flow runs of a deployment; of one kind, as AUTOMATION or SCHEDULE."""
-        asked = {"flow_runs": {"deployment_id": {"any_": [deployment_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
-        found = self.post("flow_runs/filter", asked)
-        return [run for run in found if kind is None or (run["created_by"] or {}).get("type") == kind]
-
-
-@pytest.fixture
-def prefect(prefect_server: Any) -> Prefect:
-    return Prefect(prefect_server)
-
-
 @pytest.fixture(scope="session")
-def pool(prefect_server: Any) -> str:
+def pool(prefect_server: Any, prefect_program: Any) -> str:
     """A work pool for processes."""
-    prefect = Prefect(prefect_server)
-    prefect.command("work-pool", "create", POOL, "--type", "process", "--overwrite")
+    prefect_program.command("work-pool", "create", POOL, "--type", "process", "--overwrite")
     return POOL
 
 
@@ -149,7 +82,7 @@ def registered(data: Path, tmp_path: Path) -> Callable[..., list[str]]:
             for text in texts:
                 path = folder / f"{len(list(folder.iterdir()))}.txt"
                 path.write_text(text)
-                declared = FileInput(file=str(path), measurement="counting", data_type="raw")
+                declared = FileInput(file=str(path), measurement="counting", data_type="raw", ingest=False)
                 raw = hash_files("lab", [path], None, session)
                 mfids.append(register_raw(raw, declared, path.name, session).mfid)
         return mfids

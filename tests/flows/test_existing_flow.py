@@ -84,14 +84,14 @@ def test_three_changed_lines_give_an_existing_flow_its_lineage(
     run(after, prefect_server, spectrum, tmp_path / "out-after", data)
     with Session(Settings(data)) as session:
         named = {d.dataset_name: d.unique_id for d in session.client.datasets.list(project_id="lab", limit=None)}
-        assert set(named) == {"spectrum.txt", "spectrum.txt (smooth)", "spectrum.txt (smooth) (compare)"}
-        last = named["spectrum.txt (smooth) (compare)"]
+        assert set(named) == {"spectrum.txt", "spectrum.txt (smooth)", "spectrum.txt (compare)"}
+        last = named["spectrum.txt (compare)"]
         parents = {parent.unique_id for parent in session.client.datasets.list_parents(last)}
         assert parents == {named["spectrum.txt"], named["spectrum.txt (smooth)"]}
         record = read_record(session.client.datasets.get(last, include_metadata=True).scientific_metadata)
         assert record is not None
-        assert record["activity"]["run"]["engine"] == "prefect"
-        assert record["status"] == "complete"
+        assert record.activity.run.engine == "prefect"
+        assert record.is_complete
     made = json.dumps(named, sort_keys=True)
     run(after, prefect_server, spectrum, tmp_path / "out-after", data)
     with Session(Settings(data)) as session:

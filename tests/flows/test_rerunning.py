@@ -23,7 +23,7 @@ def test_what_is_stale_is_made_again_without_its_declaration(lab: Any, data: Pat
     local = ("--data", data, "--engine", "local", "--json")
     first = json.loads(command("run", lab.pipeline, *local).stdout)["datasets"]
     module = lab.folder / f"{lab.module}.py"
-    module.write_text(module.read_text().replace("float(line) * factor for", "factor * float(line) for"))
+    module.write_text(module.read_text().replace("float(line) * factor for", "float(line) * factor + 1 for"))
     declaration = lab.pipeline.read_text()
     lab.pipeline.unlink()
     ran = prefect.run(RERUN, data)

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.local import LocalEngine
-from crucible_lineage.pipeline.run.scheduler import run_pipeline
+from crucible_lineage.pipeline.run.scheduler import plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -75,7 +75,7 @@ def test_steps_called_in_a_flow_give_the_ids_of_the_declaration(lab: Any, data: 
     lab.declare(PIPELINE)
     with Session(Settings(data)) as session:
         bound = bind_file(lab.pipeline, session.store)
-        first = run_pipeline(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+        first = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
         assert first.ok, first.errors
         known = {dataset.unique_id for dataset in session.client.datasets.list(project_id="lab", limit=None)}
     ran = subprocess.run(
@@ -98,3 +98,55 @@ def test_steps_called_in_a_flow_give_the_ids_of_the_declaration(lab: Any, data: 
         assert now - known == {told["run"]["datasets"][step]["out"] for step in ("one", "all")}
         (one,) = (s for s in make_plan(bind_file(lab.pipeline), session).steps if s.name == "one")
         assert one.state == "fresh", "the declaration's own value was made before and is still there"
+
+
+FACTS = """
+from pathlib import Path
+
+from crucible_lineage import Facts, step
+
+
+@step
+def power(counts: Path, *, facts: Facts, out: Path) -> dict:
+    found = facts.one("counts").metadata["power_mW"]
+    (out / "power.txt").write_text(str(found))
+    return {"power_mW": 2 * found}
+"""
+GIVEN_FACTS = """
+pipeline: powers
+project: lab
+inputs:
+  first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z", metadata: {power_mW: 5}}
+steps:
+  power: {uses: "LABMODULE_facts:power", inputs: {counts: first}}
+  again: {uses: "LABMODULE_facts:power", inputs: {counts: power}}
+"""
+RUN = """
+import json, sys
+
+from crucible_lineage.flows import run_pipeline
+from crucible_lineage.tasks import CrucibleConnection
+
+state = run_pipeline(sys.argv[1], CrucibleConnection(data=sys.argv[2]), return_state=True)
+print(json.dumps(state.result()))
+"""
+
+
+def test_facts_about_parents_cross_to_whoever_makes_the_step(
+    lab: Any, data: Path, tmp_path: Path, prefect_server: Any
+) -> None:
+    lab.file(f"{lab.module}_facts.py", FACTS)
+    lab.declare(GIVEN_FACTS)
+    with Session(Settings(data)) as session:
+        bound = bind_file(lab.pipeline, session.store)
+        here = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+        assert here.ok, here.errors
+    ran = subprocess.run(
+        [sys.executable, "-c", RUN, str(lab.pipeline), str(tmp_path / "other")],
+        env=prefect_server.environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout.splitlines()[-1])["datasets"] == {k: dict(v) for k, v in here.datasets.items()}

@@ -18,11 +18,11 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.files.remote import open_source
-from crucible_lineage.pipeline.run.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.scheduler import run_pipeline
+from crucible_lineage.pipeline.run.scheduler import plan_and_run
 from crucible_lineage.session import Session
 
 # Google's libraries read these when they are imported. Without them they look for a metadata server, for seconds.
@@ -40,16 +40,18 @@ BUCKET = "beamline-raw"
 
 
 def load_stand_in() -> ModuleType:
-    """tests/client/gcsfake.py."""
-    name = "gcs_tests_gcsfake"
-    path = Path(__file__).parents[1] / "client" / "gcsfake.py"
-    spec = importlib.util.spec_from_file_location(name, path)
+    """storage_stand_in.py, beside this file."""
+    name = "gcs_tests_storage_stand_in"
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("storage_stand_in.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+STAND_IN = load_stand_in().StorageStandIn
 
 
 @dataclass
@@ -78,9 +80,9 @@ class Bucket:
 @pytest.fixture(scope="session")
 def key_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A service account's key, whose tokens a server on this machine hands out."""
-    with load_stand_in().FakeGcs() as issuer:
+    with STAND_IN() as issuer:
         path = tmp_path_factory.mktemp("key") / "key.json"
-        path.write_text(json.dumps(issuer.service_account_info()))
+        path.write_text(json.dumps(issuer.service_account()))
         yield path
 
 
@@ -96,7 +98,7 @@ def google(key_file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 @pytest.fixture
 def fake(google: Callable[[str], None]) -> Iterator[Any]:
     """Our stand-in, which counts requests and can be told to fail."""
-    with load_stand_in().FakeGcs(buckets=[BUCKET]) as server:
+    with STAND_IN(BUCKET) as server:
         google(server.url)
         yield server
 
@@ -160,6 +162,6 @@ def run(session: Session) -> Run:
 
     def run_file(path: Path) -> RunResult:
         bound = bind_file(path, session.store)
-        return run_pipeline(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+        return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
 
     return run_file

@@ -103,6 +103,16 @@ def test_a_child_with_an_earlier_id_is_older_than_its_parent(lab):
     assert [finding.ids for finding in found(graph, "older-than-parent")] == [(scan, early)]
 
 
+def test_a_sample_may_be_registered_after_what_was_measured_of_it(lab):
+    scan = lab.raw("scan")
+    sample, wafer = lab.sample("piece"), lab.sample("wafer")
+    records = {**lab.records, scan: {**lab.records[scan], "links": [lab._link(sample, "undirected", None)]}}
+    records[sample] = {**records[sample], "links": [lab._link(wafer, "source", "is_derived_from")]}
+
+    assert scan < sample < wafer
+    assert found(LineageGraph.from_records(records.values()), "older-than-parent") == []
+
+
 def test_being_part_of_something_is_no_word_on_how_a_dataset_was_made(lab):
     scan = lab.raw("scan")
     fixed = lab.derived("corrected", "correct", scan)
@@ -264,6 +274,17 @@ def test_a_child_in_a_project_of_none_of_its_parents_is_reported(lab):
     lab.records[wrong]["project_id"] = "private"
 
     assert [finding.ids for finding in found(lab.graph, "wrong-project")] == [(wrong,)]
+
+
+def test_a_dataset_elsewhere_than_its_record_says_is_reported_also_in_no_project(lab):
+    scan = lab.raw("scan")
+    here, nowhere, elsewhere = (lab.derived(name, name, scan) for name in ("here", "nowhere", "elsewhere"))
+    for mfid, project in ((here, "Demo"), (nowhere, None), (elsewhere, "other")):
+        lab.records[mfid]["project_id"] = project
+        lab.records[mfid]["scientific_metadata"]["crucible_lineage"]["recipe"]["project"] = "demo"
+
+    assert {finding.ids for finding in found(lab.graph, "wrong-project")} >= {(nowhere,), (elsewhere,)}
+    assert "no project" in next(f.message for f in found(lab.graph, "wrong-project") if f.ids == (nowhere,))
 
 
 FAULTS = (

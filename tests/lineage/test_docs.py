@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from crucible_lineage.cli import main
 from crucible_lineage.lineage.checks import CHECKS
+from crucible_lineage.queries.holding import HOLDING_CHECKS
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -31,9 +32,13 @@ def test_its_commands_print_what_it_says(demo_origin, demo_data, tmp_path, monke
     known = names(json.loads(demo_origin[1]), demo_data)
     commands = list(shown())
     assert [command[0] for command, _ in commands[:2]] == ["demo", "run"]
-    assert {command[0] for command, _ in commands} == {"demo", "run", "lineage", "diff", "impact", "check"}
+    assert {command[0] for command, _ in commands} == {
+        *("demo", "run", "list", "show", "get", "lineage", "diff", "impact", "check")
+    }
     for command, printed in commands[1:]:
-        words = [known.get(word, str(tmp_path / word) if word.endswith(".svg") else word) for word in command]
+        words = [
+            known.get(word, str(tmp_path / word) if word.endswith((".svg", "FOLDER")) else word) for word in command
+        ]
         extra = ["--engine", "local", "--json"] if command[0] == "run" else []
         ran = CliRunner().invoke(main, [*words, *extra, "--data", str(demo_data)])
         assert ran.exit_code == 0, (command, ran.output)
@@ -57,6 +62,6 @@ def names(printed, data):
 
 def test_its_table_names_every_finding_and_its_pictures_are_there():
     named = {name for row in re.findall(r"^\| ([a-z, -]+) \|", TEXT, re.MULTILINE) for name in row.split(", ")}
-    assert named - {"finding"} == set(CHECKS)
+    assert named - {"finding"} == {*CHECKS, *HOLDING_CHECKS, "not-ingested"}
     for picture in re.findall(r"\]\((images/[^)]+)\)", TEXT):
         assert (ROOT / "docs" / picture).stat().st_size > 1000

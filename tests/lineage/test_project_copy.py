@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +18,10 @@ from crucible import CrucibleClient as OfficialClient
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import LineageGraph, check
+from crucible_lineage.local.sqlite import LocalDatabase
 from crucible_lineage.queries.graph import project_copy as graph_cache
 from crucible_lineage.queries.graph.fetch import fetch_projects
-from crucible_lineage.queries.graph.project_copy import project_copy
+from crucible_lineage.queries.graph.project_copy import EVERYTHING, project_copy
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -62,6 +65,26 @@ def multiply(database: sqlite3.Connection, mfid: str, times: int) -> None:
             "INSERT INTO dataset (id, dataset_name, timestamp) VALUES (?, ?, '2025-01-01T00:00:00+00:00')",
             (cursor.lastrowid, f"frame {number + 1}"),
         )
+
+
+def test_what_has_not_changed_is_not_read_again_whoever_changes_it(records: Any, data: Path) -> None:
+    (one,) = records.chain(1)
+    project_copy(records.session, "demo")
+    first = project_copy(records.session, "demo")
+    assert project_copy(records.session, "demo") is first
+    assert project_copy(records.session, EVERYTHING).records.keys() == first.records.keys()
+    records.client.datasets.update(one, measurement="other")
+    code = (
+        "import sys; from pathlib import Path; from crucible_lineage.session import Session;"
+        "from crucible_lineage.settings import Settings;"
+        "from crucible_lineage.queries.graph.project_copy import project_copy;"
+        "print(project_copy(Session(Settings(Path(sys.argv[1]))), 'demo').downloaded)"
+    )
+    elsewhere = subprocess.run([sys.executable, "-c", code, data], capture_output=True, text=True, timeout=120)
+    assert elsewhere.stdout.strip() == "1", elsewhere.stderr
+    with records.counted() as calls:
+        assert copied(records)[one]["measurement"] == "other"
+    assert len(calls) == 2, "another process has downloaded it"
 
 
 def test_a_changed_dataset_a_new_link_and_a_removed_dataset_are_seen(records: Any) -> None:
@@ -137,10 +160,12 @@ def test_a_slow_process_does_not_put_an_older_record_over_a_later_one(records: A
     records.client.datasets.update(one, measurement="later")
     late = copied(records)[one]
     (path,) = (data / "projects").glob("*.sqlite")
-    with closing(graph_cache._opened(path)) as database:
-        assert graph_cache._store(database, "demo", [early], everything=False) == 0
-
-        assert graph_cache._records(database, "demo") == {one: late}
+    with closing(LocalDatabase(path, graph_cache.MIGRATIONS)) as database:
+        stored = database.transaction(
+            lambda db: graph_cache._store(db, "demo", [graph_cache._row(dict(early))], everything=False)
+        )
+        assert stored == 0
+        assert database.transaction(lambda db: graph_cache._read(db, "demo"))[1].records == {one: late}
 
 
 def test_processes_and_threads_share_a_copy(records: Any, data: Path) -> None:

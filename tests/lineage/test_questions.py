@@ -14,12 +14,15 @@ from click.testing import CliRunner
 from crucible_lineage.cli import main
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Edge, LineageGraph, check
-from crucible_lineage.provenance.attachment import compact_record
+from crucible_lineage.provenance.attachment import compact
+from crucible_lineage.provenance.schema import new_record
 from crucible_lineage.queries import check as checking
 from crucible_lineage.queries.check import check_dataset, check_projects
-from crucible_lineage.queries.impact import code_impact, compare_datasets, compare_runs, file_impact, instrument_impact
+from crucible_lineage.queries.diff import compare_datasets, compare_runs
+from crucible_lineage.queries.impact import code_impact, file_impact, instrument_impact
 
 KEY = "crucible_lineage"
+AGENT_FIELDS = ("unique_id", "username", "is_service_account", "local_user")
 
 
 def provenance_of(lab, mfid):
@@ -142,7 +145,15 @@ def test_long_records_are_compared_whole(lab, records, tmp_path):
     made = [lab.derived("corrected", "correct", scan, params={"degree": degree}) for degree in (3, 4)]
     files = {}
     for mfid in made:
-        short, content = compact_record(provenance_of(lab, mfid), limit_bytes=10)
+        written = provenance_of(lab, mfid)
+        written |= {"attempt": 0, "pipeline": None, "supersedes": None, "agent": dict.fromkeys(AGENT_FIELDS)}
+        written["software"] = {"python": "3.11", "platform": "", "packages": {}}
+        written["recipe"] |= {"kind": "step", "project": "demo"}
+        activity = written["activity"]
+        activity |= {"ended": activity["started"], "run": None}
+        activity["code"] |= {"source": "", "not_covered": [], "git": None}
+        record, content = compact(new_record(written), limit_bytes=10)
+        short = record.document()
         lab.records[mfid]["scientific_metadata"][KEY] = short
         files[mfid] = tmp_path / mfid / short["attached"]["name"]
         files[mfid].parent.mkdir()
@@ -305,7 +316,8 @@ def test_diff_and_impact_print_for_people_and_for_programs(lab, damaged, data, a
     assert "\x1b" not in ran.stdout
     question = ("impact", "--instrument", "beamline", "--project", "demo", "--json", "--data", data)
     spoken = json.loads(ask(*question).stdout)
-    assert spoken["redo"] == [{"id": other, "name": "corrected", "step": "correct", "chain": [scan, other]}]
+    redo = {"mfid": other, "name": "corrected", "step": "correct", "state": "current", "chain": [scan, other]}
+    assert spoken["redo"] == [redo]
     assert json.loads(ask(*question, "--until", "2026-02-28").stdout)["redo"] == []
     assert json.loads(ask(*question, "--until", "2026-03-01").stdout)["redo"] == spoken["redo"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -66,7 +67,56 @@ def test_the_wheel_holds_every_module_and_the_demo_data(wheel: Path) -> None:
     assert "crucible_lineage/demo/data/LICENSE-ramanchada2.txt" in names
     assert "crucible_lineage/deployments/pipelines/raman.yaml" in names
     assert "crucible_lineage/py.typed" in names
-    assert not [name for name in names if name.startswith(("tasks/", "flows/", "tests/", "deployments/"))]
+    assert not [name for name in names if "example" in name or "fetch_data" in name]
+    assert not [name for name in names if name.startswith(("tasks/", "flows/", "tests/", "deployments/", "examples/"))]
+
+
+def test_the_sdist_gives_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    source = wheel.parent / "source"
+    code = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True, timeout=120)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-q",
+        "-w",
+        str(tmp_path),
+        sdist,
+    ]
+    subprocess.run(build, check=True, capture_output=True, timeout=120)
+    (built,) = tmp_path.glob("*.whl")
+    assert set(zipfile.ZipFile(built).namelist()) == set(zipfile.ZipFile(wheel).namelist())
+
+
+POSIX_ONLY = {
+    "crypt",
+    "curses",
+    "fcntl",
+    "grp",
+    "posix",
+    "pty",
+    "pwd",
+    "readline",
+    "resource",
+    "syslog",
+    "termios",
+    "tty",
+}
+
+
+def test_no_module_wants_at_its_top_what_windows_does_not_have() -> None:
+    """Instrument PCs run Windows: they import the package too."""
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                assert not POSIX_ONLY & set(names), (path, names)
 
 
 def test_the_wheel_works_where_somebody_has_tasks_and_flows_of_their_own(wheel: Path, tmp_path: Path) -> None:

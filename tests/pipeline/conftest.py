@@ -11,24 +11,24 @@ from click.testing import CliRunner, Result
 
 from crucible_lineage.cli import main
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.plan import StepPlan
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.scheduler import Choice, run_pipeline
+from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.session import Session
 
 
 @pytest.fixture
 def faults() -> Callable[..., list[str]]:
-    """The findings of a declaration, without the name of its file."""
+    """The faults of a declaration, without the name of its file."""
 
     def found(path: Path, overrides: Mapping[str, Any] | None = None) -> list[str]:
         with pytest.raises(InputError) as caught:
             bind_file(path, None, overrides)
-        return [str(finding).removeprefix(f"{path}:") for finding in caught.value.findings]
+        return [str(fault).removeprefix(f"{path}:") for fault in caught.value.faults]
 
     return found
 
@@ -39,7 +39,7 @@ def run(session: Session) -> Callable[..., RunResult]:
 
     def run_file(path: Path, choice: Choice = Choice(), **overrides: Any) -> RunResult:
         bound = bind_file(path, session.store, {name.replace("__", "."): value for name, value in overrides.items()})
-        return run_pipeline(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
+        return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
 
     return run_file
 
@@ -62,7 +62,7 @@ def record_of(session: Session) -> Callable[[str], dict[str, Any]]:
     def record(mfid: str) -> dict[str, Any]:
         found = read_record(session.client.datasets.get(mfid, include_metadata=True).scientific_metadata)
         assert found is not None
-        return dict(found)
+        return found.document()
 
     return record
 

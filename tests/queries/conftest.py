@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.pipeline.bind.model import bind_file
-from crucible_lineage.pipeline.run.local import LocalEngine
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.scheduler import run_pipeline
+from crucible_lineage.pipeline.run.scheduler import plan_and_run
 from crucible_lineage.provenance.record import KEY
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.session import Session
@@ -106,6 +106,6 @@ def made(
 def run(pipeline: Path, data: Path) -> RunResult:
     with Session(Settings(data)) as session:
         bound = bind_file(pipeline, session.store)
-        result = run_pipeline(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+        result = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
         assert result.ok, json.dumps(result.to_json())
         return result

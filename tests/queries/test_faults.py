@@ -57,7 +57,7 @@ def set_parameter(record: dict[str, Any]) -> None:
 
 
 def set_parent(record: dict[str, Any]) -> None:
-    record["recipe"]["inputs"]["counts"][0]["mfid"] = OTHER_MFID
+    record["recipe"]["inputs"]["counts"][0]["origin"] = OTHER_MFID
 
 
 def set_no_parent(record: dict[str, Any]) -> None:
@@ -174,7 +174,7 @@ def test_a_record_completed_by_a_registration_that_was_taken_over_is_incomplete(
 
 
 def test_a_parent_that_a_record_was_edited_to_name_is_missing(made: Any) -> None:
-    made.edit_record(made.scaled, set_parent)
+    made.edit_record(made.scaled, set_used)
     assert ("missing-dataset", (OTHER_MFID, made.scaled)) in made.findings()
 
 
@@ -296,3 +296,10 @@ def test_an_ancestor_is_verified_though_the_link_to_it_is_gone(made: Any) -> Non
 def test_what_is_no_dataset_is_bad_input(made: Any, mfid: str) -> None:
     with pytest.raises(InputError, match=mfid):
         verify_dataset(made.session, mfid)
+
+
+def test_a_public_dataset_in_no_project_is_no_member_of_the_one_it_says(made: Any) -> None:
+    made.sql("UPDATE resource SET project_id = NULL, public = 1 WHERE mfid = ?", made.total)
+    found = verify_dataset(made.session, made.total).findings
+    assert [(finding.check, finding.ids) for finding in found] == [("wrong-project", (made.total,))]
+    assert "no project" in found[0].message

@@ -11,11 +11,12 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from crucible_lineage.errors import ChecksumError, InputError
-from crucible_lineage.provenance.attachment import compact_record, expand_record, recipe_sha256, whole_record
+from crucible_lineage.provenance.attachment import compact, expand
 from crucible_lineage.provenance.recipe import raw_recipe
-from crucible_lineage.provenance.record import KEY, dataset_of_record, raw_record, read_record
-from crucible_lineage.provenance.schema import SCHEMA_FILE, record_faults, schema_text, validate_record
-from crucible_lineage.refs import FileRef
+from crucible_lineage.provenance.record import KEY, raw_record, read_record
+from crucible_lineage.provenance.schema import SCHEMA_FILE, FilesRecord, new_record, parse_record, schema_text
+from crucible_lineage.refs import DatasetRef, FileRef
+from crucible_lineage.registration.read import read, whole_record
 
 WHO = {"unique_id": "0000-0002-1825-0097", "username": None, "is_service_account": False, "local_user": "lab"}
 PARENTS = ["0tr5k2ndm5zvd000nr21qakeh4", "0tr5k2ndm5zvd000nr21qakeh5"]
@@ -28,12 +29,11 @@ def schema() -> Any:
     return jsonschema.Draft202012Validator(published)
 
 
-def measured(count: int, parents: list[str] | None = None) -> dict[str, Any]:
+def measured(count: int, parents: list[str] | None = None) -> FilesRecord:
     """The record of that many files."""
     files = [FileRef(f"frame-{number:05}.tif", f"{number:064x}", number) for number in range(count)]
-    return raw_record(
-        raw_recipe("lab", files, parents or ()), files, WHO, parents or (), "stitched" if parents else None
-    )
+    made_of = [DatasetRef(mfid, "", ()) for mfid in parents or ()]
+    return raw_record(raw_recipe("lab", files, made_of), files, WHO, made_of, "stitched" if parents else None)
 
 
 def test_the_published_schema_is_that_of_the_models() -> None:
@@ -50,14 +50,12 @@ def test_the_page_names_every_field_of_the_schema() -> None:
 def test_what_runs_write_fits_the_published_schema(made: Any, schema: Any) -> None:
     for mfid in (made.first, made.scaled, made.total):
         record = made.record(mfid)
-        validate_record(record)
-        assert list(schema.iter_errors(record)) == []
+        assert list(schema.iter_errors(new_record(record).document())) == []
 
 
 def test_records_of_files_and_of_work_by_hand_fit_the_published_schema(schema: Any) -> None:
-    for record in (measured(2), measured(1, PARENTS), compact_record(measured(9, PARENTS), limit_bytes=100)[0]):
-        validate_record(record)
-        assert list(schema.iter_errors(record)) == []
+    for record in (measured(2), measured(1, PARENTS), compact(measured(9, PARENTS), limit_bytes=100)[0]):
+        assert list(schema.iter_errors(record.document())) == []
 
 
 def damaged(path: str, value: Any) -> Any:
@@ -100,7 +98,7 @@ def damaged(path: str, value: Any) -> Any:
 def test_a_record_that_does_not_fit_is_neither_written_nor_read(made: Any, schema: Any, path: str, value: Any) -> None:
     record = damaged(path, value)(made.record(made.scaled))
     with pytest.raises(InputError, match="no provenance record"):
-        validate_record(record)
+        new_record(record)
     assert read_record({KEY: record}) is None
     if not (path in ("generated", "recipe") and value is None):  # the schema cannot say: unless there is `attached`
         assert list(schema.iter_errors(record)) != []
@@ -113,59 +111,60 @@ def test_a_key_of_a_later_version_is_read_and_not_written(made: Any, schema: Any
         for step in place:
             part = part[step]
         part["added_later"] = {"more": True}
-        assert read_record({KEY: record}) == record
+        assert read_record({KEY: record}).document() == record
         assert list(schema.iter_errors(record)) == []
         with pytest.raises(InputError, match="added_later: there is no such field"):
-            validate_record(record)
+            new_record(record)
 
 
 def test_faults_name_the_field() -> None:
-    record = {**measured(1), "status": "done"}
-    assert record_faults(record) == ["status: Input should be 'incomplete' or 'complete'"]
+    record = {**measured(1).document(), "status": "done"}
+    assert parse_record(record) == "status: Input should be 'incomplete' or 'complete'"
 
 
 def test_a_short_record_stays_whole() -> None:
     record = measured(100)
-    assert compact_record(record) == (record, None)
+    assert compact(record) == (record, None)
 
 
 def test_a_long_record_fits_the_limit_and_is_whole_again_with_its_file() -> None:
     record = measured(4000, PARENTS)
-    short, content = compact_record(record)
+    short, content = compact(record)
     assert content is not None
-    assert len(json.dumps(short)) < 2000
-    assert [entry["mfid"] for entry in short["used"]] == PARENTS, "who it comes from is seen without the file"
-    assert recipe_sha256(short) == recipe_sha256(record)
-    whole = expand_record(short, content)
-    assert {name: whole[name] for name in record} == record
-    assert compact_record(record) == (short, content), "the same record gives the same bytes"
+    assert len(json.dumps(short.document())) < 2000
+    assert list(short.parents) == PARENTS, "who it comes from is seen without the file"
+    assert short.recipe_sha256 == record.recipe_sha256
+    whole = expand(short, content)
+    assert {**whole.document(), "attached": None} == {**record.document(), "attached": None}
+    assert compact(record) == (short, content), "the same record gives the same bytes"
 
 
 def test_so_many_parents_that_they_do_not_fit_either_are_counted() -> None:
     record = measured(1, [f"0tr5k2ndm5zvd000nr21{number:06}" for number in range(5000)])
-    short, content = compact_record(record)
-    assert (short["used"], short["attached"]["used"]) == ([], 5000)
+    short, content = compact(record)
+    assert (short.used, short.attached.used) == ([], 5000)
     assert content is not None
-    assert expand_record(short, content)["used"] == record["used"]
+    assert expand(short, content).used == record.used
 
 
 def test_a_changed_attached_file_is_refused() -> None:
-    short, content = compact_record(measured(4000))
+    short, content = compact(measured(4000))
     assert content is not None
     with pytest.raises(ChecksumError, match="holds other bytes"):
-        expand_record(short, content.replace(b"frame-00001", b"frame-99999"))
+        expand(short, content.replace(b"frame-00001", b"frame-99999"))
 
 
 def test_a_record_without_its_list_of_files_is_not_taken_for_a_dataset() -> None:
-    short, _ = compact_record(measured(4000))
+    short, _ = compact(measured(4000))
     with pytest.raises(InputError, match="whole"):
-        dataset_of_record("0tr5k2ndm5zvd000nr21qakeh4", "frames", short)
+        _ = short.files
 
 
 @pytest.fixture
 def long_record(made: Any, tmp_path: Path) -> dict[str, Any]:
     """The record of `total`, as it lies at Crucible when it is long: its parts in an uploaded file."""
-    short, content = compact_record(made.record(made.total), limit_bytes=100)
+    record, content = compact(new_record(made.record(made.total)), limit_bytes=100)
+    short = record.document()
     assert content is not None
     path = tmp_path / short["attached"]["name"]
     path.write_bytes(content)
@@ -176,10 +175,9 @@ def long_record(made: Any, tmp_path: Path) -> dict[str, Any]:
 
 
 def test_a_long_record_is_whole_when_it_is_asked_for(made: Any, long_record: dict[str, Any]) -> None:
-    whole = whole_record(made.session.client, made.total, long_record)
-    dataset = dataset_of_record(made.total, "total", whole)
-    assert {file.name for file in dataset.files} == {"total.txt", "note.txt"}
-    assert whole_record(made.session.client, made.total, whole) == whole
+    found = read(made.session.client, made.total)
+    assert {file.name for file in found.ref.files} == {"total.txt", "note.txt"}
+    assert whole_record(made.session.client, made.total, found.record) == found.record
 
 
 def test_a_long_record_is_verified_with_its_file(made: Any, long_record: dict[str, Any], tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.raw import existing_dataset, hash_files, register_raw
-from crucible_lineage.pipeline.run.local import LocalEngine
-from crucible_lineage.pipeline.run.scheduler import run_pipeline
+from crucible_lineage.pipeline.run.scheduler import plan_and_run
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.provenance.record import KEY
 from crucible_lineage.queries.verify.verify import verify_project
@@ -25,7 +25,7 @@ def rerun(lab: Any, made: Any) -> None:
     """What `crucible-lineage run PIPELINE --refresh` does."""
     made.session.store.forget()
     bound = bind_file(lab.pipeline, made.session.store)
-    assert run_pipeline(bound, made.session, lambda: LocalEngine(made.session, 2), lambda event: None).ok
+    assert plan_and_run(bound, made.session, lambda: LocalEngine(made.session, 2), lambda event: None).ok
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_what_was_made_from_a_dataset_of_others_is_verified_against_its_files(
         """
     )
     bound = bind_file(lab.pipeline, made.session.store)
-    ran = run_pipeline(bound, made.session, lambda: LocalEngine(made.session, 2), lambda event: None)
+    ran = plan_and_run(bound, made.session, lambda: LocalEngine(made.session, 2), lambda event: None)
     assert made.findings(read_bytes=True) == set()
     changed = tmp_path / "map.txt"
     changed.write_text("3 2 1")
@@ -129,7 +129,9 @@ def test_an_id_that_the_server_chose_is_known_by_its_keyword(made: Any, tmp_path
 def test_work_by_hand_is_verified_like_any_other(made: Any, tmp_path: Path) -> None:
     drawn = tmp_path / "drawn.txt"
     drawn.write_text("a line by eye")
-    raw = hash_files("lab", [drawn], None, made.session, [made.total, made.first])
+    raw = hash_files(
+        "lab", [drawn], None, made.session, [existing_dataset(mfid, made.session) for mfid in (made.total, made.first)]
+    )
     mfid = register_raw(raw, FileInput(file=str(drawn)), "drawn", made.session, "by eye").mfid
     assert made.findings(read_bytes=True) == set()
     made.edit_record(mfid, lambda record: record["used"].pop())
@@ -169,7 +171,7 @@ def test_linking_as_the_finding_says_restores_a_link(made: Any) -> None:
 def test_a_clean_project_ends_with_code_0(made: Any, command: Any) -> None:
     ran = command("verify", "--project", "lab", "--bytes", "--data", made.session.settings.data)
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert "no findings in 4 datasets (4 with a record), 5 files, " in ran.stdout
+    assert "lab: no findings; looked at 4 datasets (4 with a record), 5 files, " in ran.stdout
 
 
 def test_findings_end_with_code_1_and_are_printed_with_class_id_and_way_out(made: Any, command: Any) -> None:
@@ -186,7 +188,7 @@ def test_findings_are_printed_as_json(made: Any, command: Any) -> None:
     made.api("PATCH", f"/resources/{made.scaled}/metadata", json={KEY: {"step": "other"}})
     ran = command("verify", made.scaled, "--json", "--data", made.session.settings.data)
     found = json.loads(ran.stdout)
-    assert [(entry["class"], entry["ids"]) for entry in found["findings"]] == [("changed-record", [made.scaled])]
+    assert [(entry["class"], entry["mfids"]) for entry in found["findings"]] == [("changed-record", [made.scaled])]
     assert (ran.returncode, found["datasets"]) == (1, 2)
 
 

@@ -10,10 +10,11 @@ import pytest
 
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.ids import derive_mfid, mfid_time
+from crucible_lineage.provenance.circumstances import agent, software
 from crucible_lineage.provenance.recipe import UsedDataset
-from crucible_lineage.provenance.record import Activity, agent, step_record
+from crucible_lineage.provenance.record import Activity, step_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.register import LocalFile, NewDataset
+from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.session import Session
 
 CODE = "c0de" * 16
@@ -52,7 +53,7 @@ def smoothed_dataset(parent: str, path: Path, recipe: Mapping[str, Any] | None =
         used=[spectrum],
         generated=[file.ref],
         activity=Activity("smooth", "lab:smooth", CODE, now, now),
-        packages=(),
+        software=software(()),
         who=agent({"unique_id": "0000-0000-0000-0001", "username": "local", "is_service_account": False}),
         supersedes=None,
     )

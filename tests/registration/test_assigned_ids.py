@@ -10,7 +10,7 @@ import pytest
 
 from crucible_lineage.errors import UnreachableError
 from crucible_lineage.ids import new_mfid
-from crucible_lineage.provenance.record import KEY, is_complete, read_record
+from crucible_lineage.provenance.record import KEY, read_record
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.session import Session
 
@@ -30,7 +30,8 @@ def assigning(session: Session, parent: str, monkeypatch: pytest.MonkeyPatch) ->
 def found(session: Session) -> list[tuple[str, bool]]:
     """Id of each dataset of that name, and whether it is complete."""
     listed = session.client.datasets.list(dataset_name="smoothed", include_metadata=True)
-    return [(dataset.unique_id, is_complete(read_record(dataset.scientific_metadata))) for dataset in listed]
+    records = {dataset.unique_id: read_record(dataset.scientific_metadata) for dataset in listed}
+    return [(mfid, record is not None and record.is_complete) for mfid, record in records.items()]
 
 
 @pytest.mark.parametrize("missing", ["metadata", "keyword"])
@@ -40,7 +41,7 @@ def test_what_a_crash_left_without_record_or_keyword_is_found_again(
     new = dataset(parent, smoothed)
     orphan = assigning.client.datasets.create(new.fields).dsid
     if missing == "keyword":
-        assigning.client.metadata.merge(orphan, {KEY: {**new.record, "registrar": "dead-1"}})
+        assigning.client.metadata.merge(orphan, {KEY: {**new.record.document(), "registrar": "dead-1"}})
     assert register_output(assigning.client, new, patience_s=0.05).mfid == orphan
     assert found(assigning) == [(orphan, True)]
     listed = assigning.client.datasets.list(keyword=f"recipe:{new.mfid}")

@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError, UnreachableError
+from crucible_lineage.local.machine import machine_id
 from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.provenance.record import KEY
 from crucible_lineage.registration import claim as claims
-from crucible_lineage.registration.register import NewDataset, look_up, machine_id, register_output
+from crucible_lineage.registration.new_dataset import NewDataset
+from crucible_lineage.registration.read import read
+from crucible_lineage.registration.register import register_output
 from crucible_lineage.session import Session
 
 FOREVER_S = 600.0  # whoever waits so long hangs
@@ -40,7 +43,7 @@ def interrupted(session: Session, new: NewDataset, machine: str, monkeypatch: py
         broken.setattr(session.client.metadata, "merge", dying)
         with pytest.raises(UnreachableError):
             register_output(session.client, new, machine)
-    assert look_up(session.client, new.mfid)[0] is None
+    assert read(session.client, new.mfid).ref is None
 
 
 def test_a_data_folder_has_one_name_and_no_other_has_it(tmp_path: Path) -> None:
@@ -98,7 +101,7 @@ def test_where_only_the_record_was_lost_what_people_wrote_stands(session: Sessio
     register_output(session.client, new, "here", patience_s=0.05)
     metadata = session.client.metadata.get(new.mfid) or {}
     assert (metadata["remark"], metadata["width"]) == ("mine", 3)
-    assert look_up(session.client, new.mfid)[0] is not None
+    assert read(session.client, new.mfid).ref is not None
 
 
 def test_other_metadata_take_the_place_of_those_of_an_unfinished_attempt(
@@ -114,4 +117,4 @@ def test_other_metadata_take_the_place_of_those_of_an_unfinished_attempt(
 
 def test_an_id_cannot_be_derived_without_a_parent_and_the_error_says_what_to_do(new: NewDataset) -> None:
     with pytest.raises(InputError, match="give the step an input"):
-        derived_mfid({**new.record["recipe"], "inputs": {}})
+        derived_mfid({**new.record.recipe, "inputs": {}})

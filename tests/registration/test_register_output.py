@@ -10,7 +10,10 @@ import pytest
 from crucible_lineage.errors import RecipeConflictError, RefusedError, UnreachableError
 from crucible_lineage.ids import new_mfid
 from crucible_lineage.provenance.record import KEY, read_record
-from crucible_lineage.registration.register import NewDataset, look_up, register_output
+from crucible_lineage.provenance.schema import new_record
+from crucible_lineage.registration.new_dataset import NewDataset
+from crucible_lineage.registration.read import read
+from crucible_lineage.registration.register import register_output
 from crucible_lineage.session import Session
 
 
@@ -29,7 +32,8 @@ def test_a_record_of_another_recipe_under_the_id_is_not_touched(
 ) -> None:
     new = dataset(parent, smoothed)
     register_output(session.client, new)
-    other = {**new.record, "recipe": {**new.record["recipe"], "params": {"width": 5}}}
+    document = new.record.document()
+    other = new_record({**document, "recipe": {**document["recipe"], "params": {"width": 5}}})
     forged = NewDataset(new.mfid, new.fields, other, {"width": 5}, new.files)
     with pytest.raises(RecipeConflictError, match="nothing was written") as caught:
         register_output(session.client, forged)
@@ -59,12 +63,11 @@ def test_an_unfinished_record_is_visible_as_that_and_finished_by_the_next(
         broken.setattr(session.client.files, "upload", lost)
         with pytest.raises(UnreachableError):
             register_output(session.client, new)
-    found, record = look_up(session.client, new.mfid)
-    assert found is None
-    assert record is not None
-    assert record["status"] == "incomplete"
+    found = read(session.client, new.mfid)
+    assert found.ref is None
+    assert found.is_begun
     assert register_output(session.client, new).mfid == new.mfid
-    assert look_up(session.client, new.mfid)[0] is not None
+    assert read(session.client, new.mfid).ref is not None
 
 
 def test_an_unfinished_attempt_with_other_bytes_is_replaced(
@@ -72,7 +75,7 @@ def test_an_unfinished_attempt_with_other_bytes_is_replaced(
 ) -> None:
     new = dataset(parent, smoothed)
     session.client.datasets.create({**new.fields, "unique_id": new.mfid})
-    session.client.metadata.merge(new.mfid, {KEY: dict(new.record)})
+    session.client.metadata.merge(new.mfid, {KEY: new.record.document()})
     (tmp_path / "other").mkdir()
     other = tmp_path / "other" / "smooth.txt"
     other.write_text("0 0 0")
@@ -97,7 +100,7 @@ def test_a_server_that_assigns_its_own_ids_is_followed(
     assert [dataset.unique_id for dataset in found] == [assigned]
     record = read_record(found[0].scientific_metadata)
     assert record is not None
-    assert record["status"] == "complete"
+    assert record.is_complete
 
 
 def test_a_record_that_is_too_long_for_metadata_is_kept_in_a_file_and_read_back_whole(
@@ -105,19 +108,18 @@ def test_a_record_that_is_too_long_for_metadata_is_kept_in_a_file_and_read_back_
 ) -> None:
     new = dataset(parent, smoothed)
     many = {f"frame-{number:05}.tif": f"{number:064x}" for number in range(4000)}
-    recipe = {**new.record["recipe"], "inputs": {"spectrum": [{"mfid": parent, "files": many}]}}
+    recipe = {**new.record.recipe, "inputs": {"spectrum": [{"mfid": parent, "files": many}]}}
     long = dataset(parent, smoothed, recipe)
     made = register_output(session.client, long)
     stored = session.client.datasets.get(made.mfid, include_metadata=True).scientific_metadata or {}
     assert len(str(stored[KEY])) < 256 << 10
-    found, record = look_up(session.client, made.mfid)
-    assert found == made
-    assert record is not None
-    assert record["recipe"] == recipe
+    found = read(session.client, made.mfid)
+    assert found.ref == made
+    assert found.record.recipe == recipe
     assert register_output(session.client, long) == made
 
 
-def test_a_new_dataset_takes_few_calls_and_one_that_is_there_two(
+def test_a_new_dataset_takes_few_calls_and_one_that_is_there_three(
     session: Session, parent: str, smoothed: Path, dataset: Any
 ) -> None:
     new = dataset(parent, smoothed)
@@ -131,8 +133,8 @@ def test_a_new_dataset_takes_few_calls_and_one_that_is_there_two(
     # create, record, keyword, link, complete; for the file begin, sign, end (beside the bytes themselves), ingest
     assert len(calls) - len(polls) == 5 + 4, calls
     calls.clear()
-    assert look_up(session.client, new.mfid)[0] is not None
+    assert read(session.client, new.mfid).ref is not None
     assert len(calls) == 1
     calls.clear()
     register_output(session.client, new)
-    assert len(calls) == 2
+    assert len(calls) == 3  # create, and read with its files

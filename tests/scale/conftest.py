@@ -17,15 +17,20 @@ from crucible_lineage.settings import Settings
 
 TOKEN = secrets.token_hex(32)
 STEPS = """
-import os, threading, time
+import os, psutil, time
 from pathlib import Path
 from crucible_lineage import step
+
+
+def runner() -> int:
+    # The process that runs the step: two others stand between it and the function.
+    return psutil.Process().parents()[2].pid
 
 
 def meet() -> None:
     # Until two workers have begun: neither does all the work because the other one starts slowly.
     if folder := os.environ.get("LAB_MEETS"):
-        here = Path(folder, f"{os.getpid()}-{threading.get_ident()}")
+        here = Path(folder, f"{os.getppid()}-{os.getpid()}")
         here.parent.mkdir(exist_ok=True)
         here.touch()
         end = time.monotonic() + 120
@@ -39,14 +44,14 @@ def scaled(scan: Path, *, pause: float = 0.1, out: Path) -> dict:
     print("what a step prints is no part of --json")
     time.sleep(pause)
     (out / "scaled.txt").write_text(str(2 * float(scan.read_text())))
-    return {"process": os.getpid(), "worker": os.environ.get("LAB_WORKER", "")}
+    return {"runner": runner(), "worker": os.environ.get("LAB_WORKER", "")}
 
 
 @step
 def summed(scans: list[Path], *, out: Path) -> dict:
     total = sum(float(path.read_text()) for path in scans)
     (out / "sum.txt").write_text(str(total))
-    return {"process": os.getpid(), "worker": os.environ.get("LAB_WORKER", "")}
+    return {"runner": runner(), "worker": os.environ.get("LAB_WORKER", "")}
 
 
 @step

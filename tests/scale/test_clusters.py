@@ -112,7 +112,7 @@ def test_a_step_goes_to_the_worker_that_has_what_it_needs_and_a_failure_comes_ba
     assert (ran.returncode, bool(ran.stdout)) == (1, True), ran.stderr
     result = json.loads(ran.stdout)
     assert list(result["errors"]) == ["broken"]
-    assert result["errors"]["broken"].startswith("step 'broken' failed: RuntimeError: the lamp was off, at ")
+    assert result["errors"]["broken"]["message"].startswith("step 'broken' failed: RuntimeError: the lamp was off, at ")
     made = metadata_of(data, result["datasets"])
     assert made.pop("summed")["worker"] == "b"
     assert {part["worker"] for part in made.values()} == {"a", "b"}

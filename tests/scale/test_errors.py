@@ -7,8 +7,8 @@ import pickle
 import pytest
 
 from crucible_lineage.errors import (
+    Fault,
     FileConflictError,
-    Finding,
     InputError,
     LineageError,
     RateLimitedError,
@@ -20,7 +20,7 @@ from crucible_lineage.errors import (
 @pytest.mark.parametrize(
     "error",
     [
-        InputError("", [Finding("no such step", "a.yaml", 3)]),
+        InputError("", [Fault("no such step", "a.yaml", 3)]),
         StepError("it died", step="axis", log="step.log"),
         RecipeConflictError("taken", mfid="0tr5k2ndm5zvd000nr21qakeh4"),
         FileConflictError("taken", filename="a.txt", file_mfid="0tr5k2ndm5zvd000nr21qakeh4", etag=None, status=409),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.bind.cached import bind_file
 
 RUN = """
 import json, os, sys
@@ -40,12 +40,12 @@ def test_every_runner_makes_the_same_datasets_each_in_its_own_way(
     datasets = {kind: result["datasets"] for kind, result in ran.items()}
     assert [datasets[kind] for kind in kinds] == [datasets["threads"]] * 4
     assert all(len(result["executed"]) == 7 for result in ran.values())
-    processes = {
-        kind: {made["process"] for made in metadata_of(tmp_path / kind, result["datasets"]).values()}
+    runners_of = {
+        kind: {made["runner"] for made in metadata_of(tmp_path / kind, result["datasets"]).values()}
         for kind, result in ran.items()
     }
-    assert processes["threads"] == {parent}
-    assert [len(processes[kind] - {parent}) for kind in kinds] == [0, 2, 2, 2]
+    assert runners_of["threads"] == {parent}
+    assert [len(runners_of[kind] - {parent}) for kind in kinds] == [0, 2, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_every_runner_makes_the_same_datasets_each_in_its_own_way(
         ("runner: {type: threads, address: tcp://host}", "threads have no address; a dask or ray cluster has"),
         ("runner: {type: dask, adress: tcp://host}", "unknown key 'adress'; did you mean 'address'?"),
         ("runner: {type: dask, address: tcp://host, workers: 3}", "leave `workers` out"),
-        ("runner: spark", "Input should be 'threads', 'processes', 'dask' or 'ray'"),
+        ("runner: spark", "Input should be 'threads', 'processes', 'dask', 'ray' or 'slurm'"),
     ],
 )
 def test_a_runner_that_makes_no_sense_is_a_fault_in_the_declaration(lab: Any, declared: str, said: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.provenance.record import is_complete, read_record
+from crucible_lineage.provenance.record import read_record
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -70,6 +70,6 @@ def test_two_machines_split_the_work_and_nothing_is_there_twice(
         found = client.datasets.list(project_id="lab", limit=None, include_metadata=True)
     records = [read_record(dataset.scientific_metadata) for dataset in found]
     assert len(found) == 2 * SCANS + 1
-    assert all(is_complete(record) for record in records)
+    assert all(record.is_complete for record in records)
     with Session(Settings(tmp_path / "check", service, KEY)) as session:
         assert verify_project(session, "lab").findings == ()

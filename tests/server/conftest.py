@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -71,11 +70,3 @@ def sample(client: CrucibleClient) -> Callable[..., str]:
         return str(created["unique_id"])
 
     return make
-
-
-@pytest.fixture
-def spectrum(tmp_path: Path) -> Path:
-    """A small file as it comes from the field: a header and two columns."""
-    path = tmp_path / "polystyrene.txt"
-    path.write_text("# laser_nm: 632.8\n# operator: Ada\nshift,counts\n620.9,120\n1001.4,980\n")
-    return path

@@ -55,7 +55,7 @@ def test_dataset_of_others_does_not_exist_for_a_stranger(client, guest, dataset)
     assert guest.datasets.search("secret alloy") == []
     assert guest.datasets.search_metadata("unobtainium") == []
     assert guest.datasets.facets("measurement", visibility="private")["items"] == []
-    with _refused(403):
+    with _refused(404):
         guest.graphs.get(mfid)
 
 

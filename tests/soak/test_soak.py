@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.provenance.record import is_complete, read_record
+from crucible_lineage.provenance.record import read_record
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "8"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 DEPLOYED = ("process-new/soak-new", "run-pipeline/soak-files")
+OUTAGE_S = min(240.0, SECONDS / 4)  # for so long the service goes away once: runs wait for it, or give up
 MOST_RUNS = 8  # until a pipeline is at rest: each of two machines fails three times with what is no number
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
@@ -45,6 +46,7 @@ class Chaos:
         for where in self.measured:
             self.measure(where)
         next_arrival = next_fault = time.monotonic() + 3
+        outage = end - 2 * seconds / 3
         while (now := time.monotonic()) < end:
             self.site.look_after()
             if now >= next_arrival:
@@ -53,7 +55,17 @@ class Chaos:
             if now >= next_fault:
                 self.break_something()
                 next_fault = now + self.dice.uniform(4, 16)
+            if now >= outage:
+                self.take_service_away()
+                outage = end
             time.sleep(0.2)
+
+    def take_service_away(self) -> None:
+        """Nobody answers for minutes, whatever else dies meanwhile; what is made then waits."""
+        self.site.service.kill(OUTAGE_S)
+        self.site.service.back_at = time.monotonic() + OUTAGE_S  # also if it was down just now
+        self.happened["outage"] += 1
+        print(f"the service is away for {OUTAGE_S:.1f} s", flush=True)
 
     def measure(self, where: str) -> None:
         """A file is written into the inbox bit by bit, or stands among the scans at once. The third is no number."""
@@ -117,7 +129,8 @@ def registered(site: Any) -> int:
     """How many of the inbox's files are datasets, whole ones."""
     with site.client() as client:
         found = client.datasets.list(project_id="lab", data_type="raw", limit=None, include_metadata=True)
-    return sum(is_complete(read_record(dataset.scientific_metadata)) for dataset in found)
+    records = (read_record(dataset.scientific_metadata) for dataset in found)
+    return sum(record is not None and record.is_complete for record in records)
 
 
 def require_all_once(site: Any, measured: dict[str, list[str]]) -> None:
@@ -136,9 +149,9 @@ def require_all_once(site: Any, measured: dict[str, list[str]]) -> None:
         metadata = dataset.scientific_metadata or {}
         record = read_record(metadata)
         assert record is not None
-        if record.get("step"):
-            made[record["step"], tuple(sorted(entry["mfid"] for entry in record["used"]))] += 1
-            values[record["step"]].append(metadata["value"])
+        if step := record.as_step:
+            made[step.step, tuple(sorted(step.parents))] += 1
+            values[step.step].append(metadata["value"])
     assert max(made.values()) == 1, "nothing is there twice"
     assert sorted(Counter(file.sha256_hash for file in raw_files).values()) == [1] * len(raw_files)
     inbox = [float(text) for text in measured["inbox"] if text != "no number"]

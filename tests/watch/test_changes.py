@@ -83,13 +83,11 @@ def test_news_that_were_not_told_come_again_as_the_same_events(watched: Watcher,
 def test_a_dataset_that_is_still_being_registered_is_told_when_it_is_complete(
     watched: Watcher, new: Any, session: Session, lab: Any, command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import crucible_lineage.watch.changes
+    from crucible_lineage.watch import changes
 
     unfinished = {new("half")}
-    monkeypatch.setattr(crucible_lineage.watch.changes, "OVERLAP", timedelta(0))
-    monkeypatch.setattr(
-        crucible_lineage.watch.changes, "_is_whole", lambda dataset: dataset.unique_id not in unfinished
-    )
+    monkeypatch.setattr(changes, "OVERLAP", timedelta(0))
+    monkeypatch.setattr(changes, "_is_whole", lambda dataset: dataset.unique_id not in unfinished)
     whole = new("whole")
     assert [news.mfid for news in heard(watched)] == [whole]
     (half,) = unfinished

@@ -88,7 +88,7 @@ def test_after_a_restart_and_without_any_memory_a_file_is_the_same_dataset(
     clock.now += 11
     assert names(restarted.look()) == ["scan.txt"]
     assert names(watcher().look()) == []
-    (session.settings.data / "logbook.sqlite").unlink()
+    session.store.database.write("DELETE FROM mark")
     forgetful = watcher()
     list(forgetful.look())
     clock.now += 11

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,17 @@ import pytest
 from crucible_lineage.client import CrucibleClient
 
 EVIL = "<script>alert(1)</script>"
+
+
+class Browser(httpx.Client):
+    """As browsers do, asks again for a page that says that datasets are being read for the first time."""
+
+    def get(self, *arguments: Any, **options: Any) -> httpx.Response:
+        answer = super().get(*arguments, **options)
+        while "being read for the first time" in answer.text:
+            time.sleep(0.1)
+            answer = super().get(*arguments, **options)
+        return answer
 
 
 @dataclass
@@ -40,7 +52,7 @@ class Site:
     @contextmanager
     def browser(self, key: str | None = None) -> Iterator[httpx.Client]:
         """Somebody who has signed in, with the owner's key or another one."""
-        with httpx.Client(base_url=self.url, timeout=30, verify=False) as browser:  # nothing here is over TLS
+        with Browser(base_url=self.url, timeout=30, verify=False) as browser:  # nothing here is over TLS
             signed_in = browser.post("/sign-in", data={"key": key or self.key}, headers={"Origin": self.url})
             assert signed_in.status_code == 303, signed_in.text
             yield browser
@@ -152,6 +164,12 @@ def record(used: tuple[str, ...]) -> dict[str, Any]:
         "software": {"python": "3.11.7", "platform": "Linux", "packages": {"numpy": "2.0"}},
         "supersedes": None,
     }
+
+
+@pytest.fixture
+def record_of() -> Callable[[tuple[str, ...]], dict[str, Any]]:
+    """Makes the provenance of a step's output from these datasets."""
+    return record
 
 
 @pytest.fixture

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from crucible_lineage.cli.options import json_option, print_json, reports_errors
+from crucible_lineage.cli.options import json_option, print_json
 from crucible_lineage.cli.runs.engines import prefect_is_configured
-from crucible_lineage.errors import Finding, InputError
-from crucible_lineage.pipeline.bind.model import BoundPipeline, bind_file
+from crucible_lineage.errors import Fault, InputError
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.spec.inputs import PACKAGE, located
 
@@ -34,17 +36,20 @@ BLOCK = click.option("--block", metavar="NAME", help="Prefect block (Crucible Cr
 @PIPELINES
 @click.option("--pool", default="crucible", show_default=True, help="The work pool whose workers run them.")
 @click.option("--remove", "removes", is_flag=True, help="Take the deployments away, with schedules and triggers.")
+@click.option("--image", metavar="IMAGE", help="For pools of containers: the image that runs are started from.")
+@click.option("--reset", is_flag=True, help="Undo what was set at them: pauses, job variables, limits, tags.")
 @ONLY_NEW
 @LIMIT
 @DATA
 @URL
 @BLOCK
 @json_option
-@reports_errors
 def deploy_command(
     pipelines: tuple[str, ...],
     pool: str,
     removes: bool,
+    image: str | None,
+    reset: bool,
     only_new: bool,
     limit: int | None,
     data: Path | None,
@@ -54,8 +59,9 @@ def deploy_command(
 ) -> None:
     """Make each PIPELINE a Prefect deployment that runs by the `schedule:` and on the `trigger:` that it declares.
 
-    Done again it is brought up to date, and is still one. Nothing is changed if one of the files has a fault. Without
-    --data, --url and --block, the environment of the workers says which Crucible is meant.
+    Done again it is brought up to date, and is still one; what an operator set at it stays, unless --reset. Nothing
+    is changed if one of the files has a fault. Without --data, --url and --block, the environment of the workers says
+    which Crucible is meant. For runs in containers, name declarations that the image has: package:NAME/PATH.
     """
     if removes:
         names = [load_pipeline(located(pipeline))[0].pipeline for pipeline in pipelines]
@@ -72,7 +78,7 @@ def deploy_command(
     requests = _requests(pipelines, data, url, block, only_new, limit)
     from crucible_lineage.flows.deploying import deploy
 
-    deployed = deploy(requests, pool)
+    deployed = deploy([replace(request, image=image) for request in requests], pool, reset=reset)
     if as_json:
         print_json({"deployments": [{**vars(one), "runs": list(one.runs)} for one in deployed]})
         return
@@ -91,7 +97,6 @@ def deploy_command(
 @DATA
 @URL
 @BLOCK
-@reports_errors
 def serve_pipelines_command(
     pipelines: tuple[str, ...],
     only_new: bool,
@@ -130,22 +135,30 @@ def _requests(
     if block and url:
         raise InputError("--block and --url both say which Crucible is meant; give one of them")
     bound: list[tuple[BoundPipeline, str]] = []
-    findings: list[Finding] = []
+    faults: list[Fault] = []
     for pipeline in pipelines:
         try:
             bound.append((bind_file(located(pipeline)), pipeline))
         except InputError as error:
-            findings += error.findings
-    if findings:
-        raise InputError("", findings)
+            faults += error.faults
+    if faults:
+        raise InputError("", faults)
     require_prefect()
     from crucible_lineage.flows.deploying import Request
+    from crucible_lineage.flows.parameters import parameter_schemas
     from crucible_lineage.tasks.sessions import CrucibleConnection
 
     crucible = None
     if data or url or block:
         crucible = CrucibleConnection(data=str(data.absolute()) if data else None, api_url=url, block=block)
     return [
-        Request(one.spec, name if name.startswith(PACKAGE) else str(Path(name).absolute()), crucible, only_new, limit)
+        Request(
+            one.spec,
+            name if name.startswith(PACKAGE) else str(Path(name).absolute()),
+            crucible,
+            only_new,
+            limit,
+            parameters=parameter_schemas(one),
+        )
         for one, name in bound
     ]

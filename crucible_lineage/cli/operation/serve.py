@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import ssl
 from pathlib import Path
 from urllib.parse import urljoin
 
 import click
+from click.core import ParameterSource
 
-from crucible_lineage.cli.options import reports_errors
+from crucible_lineage.disk import storage_error
+from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.settings import default_data_folder
 
 __all__ = ["serve_command"]
+
+MIN_KEY_CHARACTERS = 20  # chosen: letters and digits at random, beyond a hundred bits
 
 
 @click.command("serve")
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Data folder.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=0, help="0: a free one.  [default: 0]")
-@click.option("--api-key", metavar="KEY", help="The key of the first user; by default one is made and kept.")
+@click.option(
+    "--api-key",
+    metavar="KEY",
+    envvar="CRUCIBLE_LINEAGE_SERVE_KEY",
+    help="A key of the first user, seen by whoever lists processes: better in --api-key-file or in "
+    "CRUCIBLE_LINEAGE_SERVE_KEY. By default one is made and kept.",
+)
+@click.option(
+    "--api-key-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file with that key and nothing else.",
+)
 @click.option("--certfile", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TLS certificate.")
 @click.option("--keyfile", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its private key.")
 @click.option(
     "--json", "as_json", is_flag=True, help="The first line on stdout is a JSON object with `url` and `pages`."
 )
-@reports_errors
 def serve_command(
     data: Path | None,
     host: str,
     port: int,
     api_key: str | None,
+    api_key_file: Path | None,
     certfile: Path | None,
     keyfile: Path | None,
     as_json: bool,
@@ -42,6 +59,10 @@ def serve_command(
     from crucible_lineage.web import with_pages  # likewise, and Jinja
 
     folder = (data or default_data_folder()).expanduser().absolute() / "crucible"
+    key = _given_key(api_key, api_key_file)
+    _check_certificate(certfile, keyfile)
+    for warning in _warnings(host, key, secure=certfile is not None):
+        click.echo(f"warning: {warning}", err=True)
 
     def ready(url: str) -> None:
         pages = urljoin(url, "/")
@@ -52,13 +73,65 @@ def serve_command(
                 f"Crucible: {url} (data: {folder})\npages: {pages} (sign in with the key in {folder / 'api_key'})"
             )
 
-    serve(
-        folder,
-        host=host,
-        port=port,
-        api_key=api_key,
-        certfile=certfile,
-        keyfile=keyfile,
-        around=lambda app: with_pages(app, folder.with_name("pages")),
-        on_ready=ready,
-    )
+    try:
+        serve(
+            folder,
+            host=host,
+            port=port,
+            api_key=key,
+            certfile=certfile,
+            keyfile=keyfile,
+            around=lambda app: with_pages(app, folder.with_name("pages")),
+            on_ready=ready,
+        )
+    except RuntimeError as error:  # it says what is so and what to do
+        raise LineageError(str(error)) from error
+    except OSError as error:
+        raise storage_error(error) or LineageError(f"{folder} cannot be made: {error.strerror}") from error
+
+
+def _given_key(api_key: str | None, file: Path | None) -> str | None:
+    """The key that was given, by whichever way; InputError for none that a request could carry."""
+    if file is not None:
+        context = click.get_current_context()
+        if context.get_parameter_source("api_key") is ParameterSource.COMMANDLINE:
+            raise InputError("--api-key and --api-key-file both name a key; give one of them")
+        api_key = file.read_text(encoding="utf-8").strip()
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key and " " not in api_key):
+        source = f"the key in {file}" if file else "the key"
+        raise InputError(f"{source} cannot be sent: it must have visible ASCII characters only, and no blanks")
+    return api_key
+
+
+def _check_certificate(certfile: Path | None, keyfile: Path | None) -> None:
+    """InputError for a certificate that nobody could be served with."""
+    if certfile is None:
+        if keyfile is not None:
+            raise InputError("--keyfile needs its certificate: --certfile")
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certfile, keyfile)
+    except (ssl.SSLError, OSError) as error:
+        pair = f"{certfile} with the key in {keyfile}" if keyfile else f"{certfile}, without --keyfile,"
+        raise InputError(f"--certfile {pair} cannot be used: {error.strerror or error}") from error
+
+
+def _warnings(host: str, key: str | None, *, secure: bool) -> list[str]:
+    """What makes it easy for others to read or to guess the key."""
+    if host == "localhost" or _is_loopback(host):
+        return []
+    found = []
+    if not secure:
+        found.append(f"{host or 'every address'} can be reached from other machines, and without --certfile and "
+                     "--keyfile keys and data travel as plain text")  # fmt: skip
+    if key is not None and len(key) < MIN_KEY_CHARACTERS:
+        found.append(f"the key has {len(key)} characters and can be guessed from other machines; "
+                     f"take {MIN_KEY_CHARACTERS} or more, at random")  # fmt: skip
+    return found
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,4 +1,4 @@
-"""`status`: what ran from this data folder, what failed, and what is parked because it failed too often."""
+"""`status`: what ran from this data folder and how it ended, what is parked, and the room that it all takes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,26 @@ from typing import Any
 
 import click
 
+from crucible_lineage.cli.amounts import size_text, time_text
 from crucible_lineage.cli.options import (
+    announce,
     crucible_options,
     json_option,
     next_command,
     open_session,
     print_json,
-    reports_errors,
 )
+from crucible_lineage.cli.runs.waiting import print_not_ingested, print_waiting
 from crucible_lineage.errors import InputError
+from crucible_lineage.local.usage import disk_usage, is_in_use
+from crucible_lineage.local.usage import runs as running
+from crucible_lineage.registration.ingestion import in_words
+from crucible_lineage.times import utc
 from crucible_lineage.watch.state import Failure, Logbook
 
 __all__ = ["status_command"]
+
+MOST_UNREAD = 20
 
 
 @click.command("status")
@@ -30,11 +38,7 @@ __all__ = ["status_command"]
     "--unpark", metavar="MFID", help="Let this be tried again: a parked result, or all that is about this dataset."
 )
 @json_option
-@reports_errors
 def status_command(
-    data: Path | None,
-    url: str | None,
-    api_key: str | None,
     project: str | None,
     runs: int,
     unpark: str | None,
@@ -42,23 +46,57 @@ def status_command(
 ) -> None:
     """List the last runs from this data folder, the pipelines that ran, and the results that could not be made.
 
-    A parked result failed so often that process-new leaves it alone, until its code, parameters or inputs change.
+    A run is under way, complete, failed, stopped, or cut short: its process ended without saying so, and the next run
+    goes on from there. A parked result failed so often that process-new leaves it alone, until its code, parameters or
+    inputs change. At the end stands how much room the data folder takes.
+    What is made and not yet at Crucible is named with the reason, and files that Crucible could not read.
     """
-    with open_session(data, url, api_key) as session:
-        where = session.settings.describe()
+    with open_session() as session:
         logbook = Logbook.of(session)
         if unpark is not None:
             _unpark(logbook, unpark)
-        recent = session.store.recent_runs(project, runs)
+        recent = [_with_state(run, session.settings.data) for run in session.store.recent_runs(project, runs)]
         pipelines = session.store.pipelines(project)
         failures = list(logbook.failures(project).values())
+        waiting = [one for one in session.outbox.waiting() if project is None or one.project == project]
+        unread = [in_words(one) for one in session.store.ended_ingestions(MOST_UNREAD)]
+        used = disk_usage(session.settings.data)
+        jobs = _batch_jobs(session.settings.data)
+        announce(session)
     if as_json:
-        print_json({"runs": recent, "pipelines": pipelines, "failures": [one.to_json() for one in failures]})
+        print_json(
+            {
+                "runs": recent,
+                "pipelines": pipelines,
+                "failures": [one.to_json() for one in failures],
+                "waiting": [one.to_json() for one in waiting],
+                "not_ingested": unread,
+                "disk": used,
+                "slurm": jobs,
+            }
+        )
         return
-    click.echo(where)
     _print_runs(recent)
+    for job in jobs:
+        click.echo(f"Slurm: {job['id']} {job['state']} {job['step']}")
     _print_pipelines(pipelines)
     _print_failures(failures)
+    print_waiting(waiting)
+    print_not_ingested(unread)
+    _print_disk(used)
+
+
+def _batch_jobs(data: Path) -> list[dict[str, str]]:
+    if not any((data / "work").glob("slurm-*")):
+        return []
+    from crucible_lineage.pipeline.engines.slurm import batch_jobs  # where there is no Slurm nothing of it is loaded
+
+    return [vars(job) for job in batch_jobs(data)]
+
+
+def _with_state(run: Mapping[str, Any], data: Path) -> dict[str, Any]:
+    lives = run["outcome"] is None and is_in_use(running(data) / run["run_id"])
+    return {**run, "state": run["outcome"] or ("under way" if lives else "cut short")}
 
 
 def _unpark(logbook: Logbook, mfid: str) -> None:
@@ -70,11 +108,18 @@ def _unpark(logbook: Logbook, mfid: str) -> None:
 
 
 def _print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
-    click.echo("runs:" if runs else "nothing ran from this data folder yet")
+    if not runs:
+        click.echo("nothing ran from this data folder yet")
+        return
+    rows = [("STARTED (UTC)", "PIPELINE", "PROJECT", "STATE", "TOOK", "STEPS")]
     for run in runs:
-        steps = ", ".join(f"{number} {outcome}" for outcome, number in run["steps"].items()) or "no steps"
-        outcome = run["outcome"] or "under way, or cut short"
-        click.echo(f"  {run['started'][:19]}  {run['pipeline']} ({run['project']}): {outcome}; {steps}")
+        steps = ", ".join(f"{number} {outcome}" for outcome, number in run["steps"].items()) or "none"
+        began, ended = run["started"], run["ended"]
+        took = time_text((utc(ended) - utc(began)).total_seconds()) if ended else ""
+        rows.append((began[:19].replace("T", " "), run["pipeline"], run["project"], run["state"], took, steps))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _print_pipelines(pipelines: Sequence[Mapping[str, Any]]) -> None:
@@ -82,6 +127,16 @@ def _print_pipelines(pipelines: Sequence[Mapping[str, Any]]) -> None:
         click.echo("pipelines:")
     for pipeline in pipelines:
         click.echo(f"  {pipeline['pipeline']} ({pipeline['project']}): {pipeline['declaration']}")
+        if others := [name for name in pipeline["declarations"] if name != pipeline["declaration"]]:
+            shown = ", ".join(others)
+            click.echo(f"    declared by {shown} too; the results of each hold side by side; rename one")
+
+
+def _print_disk(used: Mapping[str, int]) -> None:
+    names = {"cache": "copies of files", "work": "left by steps", "records": "records", "crucible": "embedded Crucible"}
+    click.echo("disk: " + ", ".join(f"{size_text(used[key])} {name}" for key, name in names.items()))
+    if used["work"]:
+        click.echo(f"free what nothing needs: {next_command('clean')}")
 
 
 def _print_failures(failures: Sequence[Failure]) -> None:

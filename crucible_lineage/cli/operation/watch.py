@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
+from crucible_lineage.cli.ending import FAILURE
 from crucible_lineage.cli.operation.deploy import require_prefect
-from crucible_lineage.cli.options import FAILURE, crucible_options, open_session, reports_errors
+from crucible_lineage.cli.options import crucible_options, open_session
 from crucible_lineage.errors import InputError, LineageError, UnauthorizedError
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.watch.changes import Watcher
@@ -45,11 +46,7 @@ __all__ = ["watch_command"]
 )
 @click.option("--once", is_flag=True, help="Look once, wait for files that are there to settle, and end.")
 @click.option("--no-events", is_flag=True, help="Only register files; needs no Prefect.")
-@reports_errors
 def watch_command(
-    data: Path | None,
-    url: str | None,
-    api_key: str | None,
     project: str | None,
     folder: Path | None,
     pattern: str,
@@ -66,7 +63,8 @@ def watch_command(
     """Watch Crucible for new datasets and ended ingestions, and tell Prefect of each once, until Ctrl-C.
 
     The first start tells of nothing that is there already; later ones go on where the last one stopped. The events are
-    `crucible.dataset.created` and `crucible.ingestion.completed`, which the `trigger:` of a pipeline waits for.
+    `crucible.dataset.created` and `crucible.ingestion.completed`, which the `trigger:` of a pipeline waits for, and
+    `crucible.ingestion.failed`.
     With --once, exit code 1 if a file could not be registered.
     """
     if folder is not None and project is None:
@@ -75,7 +73,7 @@ def watch_command(
         raise InputError("--no-events without --folder leaves nothing to do")
     if not no_events:
         require_prefect()
-    with open_session(data, url, api_key) as session:
+    with open_session() as session:
         click.echo(session.settings.describe())
         arriving = None
         if folder is not None:
@@ -129,9 +127,9 @@ class _Watch:
 
 def _tell(watcher: Watcher) -> None:
     # Importing Prefect costs over a second; registering files alone needs none.
-    from crucible_lineage.flows.telling import tell
+    from crucible_lineage.flows.telling import emit_events
 
     for portion in watcher.look():
-        tell(portion)
+        emit_events(portion)
         for news in portion:
             click.echo(f"told {news.event}  {news.mfid}  {news.name}")

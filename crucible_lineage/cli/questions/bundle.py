@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from crucible_lineage.cli.options import crucible_options, json_option, open_session, print_json, reports_errors
+from crucible_lineage.cli.options import announce, crucible_options, dataset_id, json_option, open_session, print_json
+from crucible_lineage.cli.working import showing_work
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
 
@@ -21,12 +22,8 @@ __all__ = ["bundle_command"]
 )
 @click.option("--license", "license_url", metavar="URL", default="", help="The licence that the bundle states.")
 @json_option
-@reports_errors
 def bundle_command(
     mfid: str,
-    data: Path | None,
-    url: str | None,
-    api_key: str | None,
     output: Path,
     license_url: str,
     as_json: bool,
@@ -39,10 +36,12 @@ def bundle_command(
         raise InputError(f"write a bundle to {output}: the file is there already; name a new one")
     from crucible_lineage.queries.bundle import write_bundle  # with pydantic and httpx, which --help does not need
 
-    with open_session(data, url, api_key) as session:
-        if not as_json:
-            click.echo(session.settings.describe())
-        taken = write_bundle(session, mfid, output, license_url=license_url)
+    with open_session() as session:
+        announce(session)
+        mfid = dataset_id(session, mfid)
+        with showing_work(silent=as_json) as work:
+            work("fetching the files of all that it was made from", 0)
+            taken = write_bundle(session, mfid, output, license_url=license_url)
     if as_json:
         print_json(
             {

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
+from crucible_lineage.cli.colour import coloured
+from crucible_lineage.cli.ending import BAD_INPUT
+from crucible_lineage.cli.findings import ALL, exit_code, in_colour, print_findings
 from crucible_lineage.cli.options import (
-    BAD_INPUT,
-    FAILURE,
+    announce,
     crucible_options,
+    dataset_id,
+    given,
     json_option,
     open_session,
     print_json,
-    reports_errors,
 )
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import CrucibleError, Fault, InputError
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.declare.ingestors import ingestor_faults, named_ingestors
+from crucible_lineage.settings import resolve_settings
 
 __all__ = ["check_command"]
-
-FEW = 10  # findings of one kind that a person is shown
 
 
 @click.command("check")
@@ -32,14 +38,10 @@ FEW = 10  # findings of one kind that a person is shown
 @crucible_options
 @click.option("--project", "projects", multiple=True, help="Check the lineage of all datasets of this project.")
 @click.option("--refresh", is_flag=True, help="Download the project anew, and not only what changed.")
-@click.option("--all", "every", is_flag=True, help=f"Print every finding, and not {FEW} of a kind.")
+@ALL
 @json_option
-@reports_errors
 def check_command(
     what: tuple[str, ...],
-    data: Path | None,
-    url: str | None,
-    api_key: str | None,
     projects: tuple[str, ...],
     refresh: bool,
     every: bool,
@@ -52,16 +54,16 @@ def check_command(
     """
     if not what and not projects:
         raise InputError("give a pipeline file, the MFID of a dataset, or --project")
-    files = [_checked_file(Path(name), quiet=as_json) for name in what if not is_mfid(name)]
-    mfids = [name for name in what if is_mfid(name)]
+    datasets = [name for name in what if _names_dataset(name)]
+    files = _checked_files([Path(name) for name in what if name not in datasets], quiet=as_json)
     lineages: dict[str, Any] = {}
-    if mfids or projects:
+    if datasets or projects:
         # Who checks a file needs no graph and no client, and does not wait for them.
         from crucible_lineage.queries.check import check_dataset, check_projects
 
-        with open_session(data, url, api_key) as session:
-            if not as_json:
-                click.echo(session.settings.describe())
+        with open_session() as session:
+            announce(session)
+            mfids = [dataset_id(session, name, projects) for name in datasets]
             lineages |= {mfid: check_dataset(session, mfid) for mfid in mfids}
             if projects:
                 lineages[", ".join(projects)] = check_projects(session, projects, refresh=refresh)
@@ -69,42 +71,83 @@ def check_command(
         print_json({"files": files, "lineages": {name: found.to_json() for name, found in lineages.items()}})
     else:
         for name, found in lineages.items():
-            for line in _report(name, found, None if every else FEW):
-                click.echo(line)
+            print_findings(
+                name, found.findings, f"{found.nodes} datasets and samples, {found.edges} links", every=every
+            )
     if any(file["faults"] for file in files):
         sys.exit(BAD_INPUT)
-    sys.exit(0 if all(found.ok for found in lineages.values()) else FAILURE)
+    sys.exit(max((exit_code(found.findings) for found in lineages.values()), default=0))
 
 
-def _checked_file(file: Path, *, quiet: bool) -> dict[str, Any]:
-    """What was found in a pipeline file, printed as it is found unless `quiet`."""
+def _names_dataset(name: str) -> bool:
+    """False for what is, or looks like, a file: what has the ending of one, or a folder in its name."""
+    looks_like_file = Path(name).suffix.lower() in (".yaml", ".yml", ".crux") or os.sep in name or Path(name).exists()
+    return is_mfid(name) or not looks_like_file
+
+
+def _checked_files(files: Sequence[Path], *, quiet: bool) -> list[dict[str, Any]]:
+    """What was found in each pipeline file, printed as it is found unless `quiet`."""
+    makes_projects = resolve_settings(data=given("data"), api_url=given("url"), api_key=given("api_key")).embedded
+    checked = []
+    first_of: dict[str, Path] = {}
+    for file in files:
+        bound, faults = _bound(file, makes_projects=makes_projects)
+        if bound and (first := first_of.setdefault(bound.name, file)) != file:
+            faults.append(_same_name(file, bound.name, first))
+        if not quiet:
+            for fault in faults:
+                click.echo(f"{in_colour('error', sys.stderr)}: {fault}", err=True)
+            if bound and not faults:
+                no_faults = coloured("no faults", "green")
+                click.echo(f"{file}: pipeline {bound.name}, {len(bound.steps)} steps, {no_faults}")
+        name = bound.name if bound and not faults else None
+        checked.append({"file": str(file), "pipeline": name, "faults": [fault.to_json() for fault in faults]})
+    return checked
+
+
+def _bound(file: Path, *, makes_projects: bool) -> tuple[BoundPipeline | None, list[Fault]]:
+    bound, faults = None, []
     try:
         bound = bind_file(file)
     except InputError as error:
-        if not quiet:
-            for finding in error.findings:
-                click.echo(f"error: {finding}", err=True)
-        return {"file": str(file), "pipeline": None, "faults": [str(finding) for finding in error.findings]}
-    if not quiet:
-        click.echo(f"{file}: pipeline {bound.name}, {len(bound.steps)} steps, no faults")
-    return {"file": str(file), "pipeline": bound.name, "faults": []}
+        faults = list(error.faults)
+    if makes_projects:
+        # The reader, which an unchanged pipeline would need only for this.
+        from crucible_lineage.pipeline.declare.load import read_declaration
+        from crucible_lineage.pipeline.declare.project import project_fault
+
+        with suppress(InputError):  # it is among the faults
+            faults += filter(None, [project_fault(read_declaration(file))])
+    if bound and (named := named_ingestors(bound.spec)):
+        faults += _ingestor_faults(file, sorted(set(named.values())))
+    return bound, sorted(faults, key=lambda fault: (fault.file != str(file), fault.line or 0, fault.column or 0))
 
 
-def _report(name: str, found: Any, most: int | None) -> Iterator[str]:
-    """The findings, the worst first, `most` of a kind; and what was looked at."""
-    from crucible_lineage.lineage.labels import plain  # with what imports the graph
+def _ingestor_faults(file: Path, named: Sequence[str]) -> list[Fault]:
+    """The ingestors that this Crucible does not have; if it cannot be asked, that is told."""
+    from crucible_lineage.pipeline.declare.load import read_declaration
 
-    told: dict[tuple[str, str], int] = {}
-    for finding in found.findings:
-        kind = finding.severity, finding.check
-        told[kind] = told.get(kind, 0) + 1
-        if most is None or told[kind] <= most:
-            yield f"{finding.severity}: {finding.check}: {' '.join(finding.ids)}"
-            yield f"  {plain(finding.message)}"
-            if finding.command:
-                yield f"  way out: {finding.command}"
-    for (severity, check), count in told.items():
-        if most is not None and count > most:
-            yield f"{severity}: {check}: {count - most} more; --all prints them"
-    counts = ", ".join(f"{count} {severity}s: {check}" for (severity, check), count in told.items()) or "no findings"
-    yield f"{name}: {counts}; looked at {found.nodes} datasets and samples, {found.edges} links"
+    try:
+        known = _ingestors()
+    except CrucibleError as error:
+        click.echo(f"note: {file}: whether there are the ingestors {', '.join(named)} is not known: {error}", err=True)
+        return []
+    return ingestor_faults(read_declaration(file), known)
+
+
+def _ingestors() -> tuple[str, ...]:
+    """Those of the Crucible that is meant; the embedded one is not started for that."""
+    if resolve_settings(data=given("data"), api_url=given("url"), api_key=given("api_key")).embedded:
+        from crucible_lineage.server.ingest.ingestors import INGESTOR_NAMES
+
+        return tuple(INGESTOR_NAMES)
+    with open_session() as session:
+        return session.client.ingestions.ingestors()
+
+
+def _same_name(file: Path, name: str, first: Path) -> Fault:
+    """Two files with one name are one pipeline to Crucible: the results of each hold side by side."""
+    from crucible_lineage.pipeline.declare.yaml import read_document
+
+    message = f"pipeline {name!r} is declared in {first} too; give one of them another name"
+    return read_document(file).fault(("pipeline",), message)

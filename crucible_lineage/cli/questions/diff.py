@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
-from typing import Any
 
 import click
 
-from crucible_lineage.cli.options import crucible_options, json_option, open_session, print_json, reports_errors
+from crucible_lineage.cli.options import (
+    announce,
+    crucible_options,
+    dataset_id,
+    json_option,
+    open_session,
+    print_json,
+)
 from crucible_lineage.errors import InputError
-from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage import Change, Difference, Edge, LineageGraph, Node
 from crucible_lineage.lineage.labels import detail, plain, short_id, title
-from crucible_lineage.queries.impact import Compared, compare_datasets, compare_runs
+from crucible_lineage.queries.diff import Compared, compare_datasets, compare_runs
+from crucible_lineage.session import Session
 
-__all__ = ["diff_command"]
+__all__ = ["diff_command", "print_difference"]
+
+MOST_VALUE = 60  # characters of a value that a step returned
 
 
 @click.command("diff")
@@ -25,28 +33,37 @@ __all__ = ["diff_command"]
 @crucible_options
 @click.option("--project", "projects", multiple=True, help="For runs: the project that they wrote to.")
 @json_option
-@reports_errors
 def diff_command(
     old: str,
     new: str,
-    data: Path | None,
-    url: str | None,
-    api_key: str | None,
     projects: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """What differs between the datasets OLD and NEW, with all that they come from: datasets added, removed and
-    changed, each with the parameter, code, input or file that is another one.
+    """What differs between the datasets OLD and NEW, with all that they come from: first the values that steps
+    returned, then datasets added, removed and changed, each with the parameter, code, input or file that is another
+    one.
 
     OLD and NEW may also be the ids of two runs (of crucible-lineage, or of Prefect flow runs), with --project.
     """
-    datasets = is_mfid(old) and is_mfid(new)
-    if not datasets and not projects:
-        raise InputError(f"{old} and {new} are not two MFIDs; for the ids of two runs, give --project too")
-    with open_session(data, url, api_key) as session:
-        if not as_json:
-            click.echo(session.settings.describe())
-        found = compare_datasets(session, old, new) if datasets else compare_runs(session, old, new, projects)
+    with open_session() as session:
+        announce(session)
+        datasets = _datasets(session, old, new, projects)
+        found = compare_datasets(session, *datasets) if datasets else compare_runs(session, old, new, projects)
+    print_difference(found, as_json=as_json)
+
+
+def _datasets(session: Session, old: str, new: str, projects: Sequence[str]) -> tuple[str, str] | None:
+    """The ids of the two datasets that are meant; None where there are none such, and runs may be meant."""
+    try:
+        return dataset_id(session, old, projects), dataset_id(session, new, projects)
+    except InputError as error:
+        if projects:
+            return None
+        raise InputError(f"{error}; if these are the ids of two runs: `runs diff`, or give --project too") from error
+
+
+def print_difference(found: Compared, *, as_json: bool) -> None:
+    """What differs, for people or as JSON."""
     if as_json:
         print_json(_json(found.difference))
         return
@@ -56,6 +73,9 @@ def diff_command(
 
 def _report(found: Compared) -> Iterator[str]:
     difference = found.difference
+    for (before, after), results in _by_dataset(difference.results):
+        yield f"results   {_changed(found, before, after)}"
+        yield from (f"  {_result(change)}" for change in results)
     yield from (f"removed   {_described(node)}" for node in difference.removed)
     yield from (f"added     {_described(node)}" for node in difference.added)
     for (before, after), changes in _by_dataset(difference.changed):
@@ -87,12 +107,23 @@ def _change(found: Compared, change: Change) -> str:
     return plain(f"{change.field}: {old or 'nothing'} -> {new or 'nothing'}")
 
 
+def _result(change: Change) -> str:
+    by = "" if change.by is None else f" ({change.by:+.6g})"
+    return plain(f"{change.field}: {_shown(change.old)} -> {_shown(change.new)}{by}")
+
+
+def _shown(value: object) -> str:
+    said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    said = "nothing" if value is None else said
+    return said if len(said) <= MOST_VALUE else f"{said[:MOST_VALUE]}…"
+
+
 def _label(found: Compared, mfid: str) -> str:
     # The inputs of the old lineage are told by their successors, which only the new one has.
     return (found.new if mfid in found.new else found.old).label(mfid)
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if value in (None, ""):
         return ""
     text = value if isinstance(value, str) else repr(value)
@@ -109,13 +140,17 @@ def _link(graph: LineageGraph, edge: Edge) -> str:
     return plain(f"{ends}  {edge.relationship or 'untyped link'}")
 
 
-def _json(difference: Difference) -> dict[str, Any]:
+def _json(difference: Difference) -> dict[str, object]:
     return {
         "same": not difference,
+        "results": [
+            {"old_mfid": c.old_id, "new_mfid": c.new_id, "name": c.field, "old": c.old, "new": c.new, "change": c.by}
+            for c in difference.results
+        ],
         "added": [_node_json(node) for node in difference.added],
         "removed": [_node_json(node) for node in difference.removed],
         "changed": [
-            {"old_id": c.old_id, "new_id": c.new_id, "field": c.field, "old": c.old, "new": c.new}
+            {"old_mfid": c.old_id, "new_mfid": c.new_id, "field": c.field, "old": c.old, "new": c.new}
             for c in difference.changed
         ],
         "added_links": [_edge_json(edge) for edge in difference.added_edges],
@@ -123,9 +158,9 @@ def _json(difference: Difference) -> dict[str, Any]:
     }
 
 
-def _node_json(node: Node) -> dict[str, Any]:
-    return {"id": node.id, "kind": node.kind, "name": node.name, "step": node.step}
+def _node_json(node: Node) -> dict[str, object]:
+    return {"mfid": node.id, "kind": node.kind, "name": node.name, "step": node.step}
 
 
-def _edge_json(edge: Edge) -> dict[str, Any]:
+def _edge_json(edge: Edge) -> dict[str, object]:
     return {"source": edge.source, "target": edge.target, "relationship_type": edge.relationship}

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime, time
-from pathlib import Path
-from typing import Any
+from datetime import datetime, time
 
 import click
 
-from crucible_lineage.cli.options import crucible_options, json_option, open_session, print_json, reports_errors
+from crucible_lineage.cli.options import announce, crucible_options, dataset_id, json_option, open_session, print_json
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
+from crucible_lineage.lineage.model import SUPERSEDED
 from crucible_lineage.queries.impact import Redone, code_impact, dataset_impact, file_impact, instrument_impact
 from crucible_lineage.session import Session
+from crucible_lineage.times import utc
 
 __all__ = ["impact_command"]
 
@@ -28,25 +28,23 @@ __all__ = ["impact_command"]
 @click.option("--since", metavar="TIME", help="With --instrument: what it took from then on (ISO 8601, else UTC).")
 @click.option("--until", metavar="TIME", help="With --instrument: what it took until then; a date is its whole day.")
 @click.option("--project", "projects", multiple=True, help="Where to look for it; needed but for an MFID.")
+@click.option("--all", "every", is_flag=True, help="What is superseded, too.")
 @click.option("--refresh", is_flag=True, help="Download the project anew, and not only what changed.")
 @json_option
-@reports_errors
 def impact_command(
     mfid: str | None,
-    data: Path | None,
-    url: str | None,
-    api_key: str | None,
     file_sha256: str | None,
     code: str | None,
     instrument: str | None,
     since: str | None,
     until: str | None,
     projects: tuple[str, ...],
+    every: bool,
     refresh: bool,
     as_json: bool,
 ) -> None:
     """What must be redone because the dataset MFID was wrong, or a file, code, or an instrument for some time; each
-    dataset with the chain that leads to it. Changes nothing.
+    dataset with the chain that leads to it. What is superseded is counted only. Changes nothing.
     """
     if sum(cause is not None for cause in (mfid, file_sha256, code, instrument)) != 1:
         raise InputError("give one cause: an MFID, --file-sha256, --code, or --instrument")
@@ -54,29 +52,28 @@ def impact_command(
         raise InputError("give the --project to look in")
     if instrument is None and (since or until):
         raise InputError("--since and --until go with --instrument")
-    span = _moment("--since", since, time.min), _moment("--until", until, time.max)
+    span = _time_option("--since", since, time.min), _time_option("--until", until, time.max)
 
     def ask(session: Session) -> Redone:
         if mfid is not None:
-            return dataset_impact(session, mfid)
+            return dataset_impact(session, dataset_id(session, mfid, projects))
         if file_sha256 is not None:
             return file_impact(session, file_sha256, projects, refresh=refresh)
         if code is not None:
             return code_impact(session, code, projects, refresh=refresh)
         return instrument_impact(session, str(instrument), projects, since=span[0], until=span[1], refresh=refresh)
 
-    with open_session(data, url, api_key) as session:
-        if not as_json:
-            click.echo(session.settings.describe())
+    with open_session() as session:
+        announce(session)
         found = ask(session)
     if as_json:
-        print_json(_json(found))
+        print_json(_json(found, every))
         return
-    for line in _report(found):
+    for line in _report(found, every):
         click.echo(line)
 
 
-def _moment(option: str, value: str | None, of_day: time) -> datetime | None:
+def _time_option(option: str, value: str | None, of_day: time) -> datetime | None:
     """A moment, in UTC unless it says otherwise; for a date, `of_day` on that day."""
     if value is None:
         return None
@@ -86,24 +83,34 @@ def _moment(option: str, value: str | None, of_day: time) -> datetime | None:
         raise InputError(f"{option} {value!r} is no time; write 2026-03-01 or 2026-03-01T09:30:00+01:00") from None
     if len(value) <= len("2026-03-01"):
         found = datetime.combine(found, of_day)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return utc(found)
 
 
-def _report(found: Redone) -> Iterator[str]:
-    graph = found.graph
+def _report(found: Redone, every: bool) -> Iterator[str]:
+    graph, superseded = found.graph, len(found.superseded)
     steps: Counter[str] = Counter()
-    for mfid in found.impact.ids:
+    for mfid in found.impact.ids if every else found.redo:
         node = graph.nodes[mfid]
-        steps[node.step or "made by hand or elsewhere"] += 1
+        if node.state != SUPERSEDED:
+            steps[node.step or "made by hand or elsewhere"] += 1
         chain = " -> ".join(graph.label(one) for one in found.impact.chain(mfid)[:-1])
-        yield mfid if node.kind != "hidden" else "(not visible to you)"
+        yield (mfid if node.kind != "hidden" else "(not visible to you)") + (
+            "  superseded" if node.state == SUPERSEDED else ""
+        )
         yield plain(f"  {node.name}" if not chain else f"  {node.name}, by way of {chain}")
     counts = ", ".join(f"{count} {plain(step)}" for step, count in steps.most_common())
-    yield f"{len(found.impact.ids)} datasets to redo: {counts}" if steps else "nothing to redo: nothing comes from it"
+    more = f"; {superseded} more {'is' if superseded == 1 else 'are'} superseded" if superseded else ""
+    if steps:
+        yield f"{len(found.redo)} datasets to redo: {counts}{more}"
+    else:
+        yield f"nothing to redo: nothing {'that holds now ' if superseded else ''}comes from it{more}"
+    if count := len(found.untimed):
+        what = "1 dataset of it was" if count == 1 else f"{count} datasets of it were"
+        yield f"{what} taken at a time that is not known; what comes from {'it' if count == 1 else 'them'} counts"
 
 
-def _json(found: Redone) -> dict[str, Any]:
-    """Ids of what the reader may not see are null."""
+def _json(found: Redone, every: bool) -> dict[str, object]:
+    """Ids of what the reader may not see are null. What is superseded is among those to redo only with `every`."""
     nodes = found.graph.nodes
 
     def shown(mfid: str) -> str | None:
@@ -112,11 +119,14 @@ def _json(found: Redone) -> dict[str, Any]:
     return {
         "redo": [
             {
-                "id": shown(mfid),
+                "mfid": shown(mfid),
                 "name": nodes[mfid].name,
                 "step": nodes[mfid].step,
+                "state": nodes[mfid].state,
                 "chain": [shown(one) for one in found.impact.chain(mfid)],
             }
-            for mfid in found.impact.ids
-        ]
+            for mfid in (found.impact.ids if every else found.redo)
+        ],
+        "superseded": list(found.superseded),
+        "of_unknown_time": [mfid for mfid in found.untimed if nodes[mfid].kind != "hidden"],
     }

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from crucible_lineage.cli.options import crucible_options, open_session, reports_errors
-from crucible_lineage.errors import InputError
+from crucible_lineage.cli.options import crucible_options, dataset_id, open_session
+from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.lineage import LineageGraph, render_tree, render_tree_rich
 from crucible_lineage.lineage.draw.formats import render_csv, render_dot, render_mermaid, to_node_link
 from crucible_lineage.lineage.draw.html import render_html
@@ -25,26 +25,27 @@ from crucible_lineage.session import Session
 
 __all__ = ["lineage_command", "write_picture"]
 
-Renderer = Callable[[LineageGraph, str | None], str | bytes]
+Renderer = Callable[[LineageGraph, str | None, bool], str | bytes]  # the last: with what is superseded
 RENDERERS: dict[str, Renderer] = {
-    "svg": lambda graph, focus: render_svg(graph, focus),
-    "png": lambda graph, focus: render_png(graph, focus),
-    "html": lambda graph, focus: render_html(shareable(graph), focus),
-    "mmd": lambda graph, focus: "\n".join(render_mermaid(_near(graph, focus))),
-    "dot": lambda graph, focus: render_dot(_near(graph, focus)),
-    "csv": lambda graph, focus: render_csv(_near(graph, focus)),
-    "json": lambda graph, focus: json.dumps(to_node_link(_near(graph, focus)), indent=1, ensure_ascii=False),
-    "prov-json": lambda graph, focus: render_prov_json(_near(graph, focus)),
-    "prov-n": lambda graph, focus: render_prov_n(_near(graph, focus)),
-    "openlineage": lambda graph, focus: render_openlineage(_near(graph, focus)),
+    "svg": lambda graph, focus, every: render_svg(graph, focus, superseded=every),
+    "png": lambda graph, focus, every: render_png(graph, focus, superseded=every),
+    "html": lambda graph, focus, every: render_html(shareable(graph), focus, superseded=every),
+    "mmd": lambda graph, focus, every: "\n".join(render_mermaid(_near(graph, focus), focus, superseded=every)),
+    "dot": lambda graph, focus, every: render_dot(_near(graph, focus), focus, superseded=every),
+    "csv": lambda graph, focus, _: render_csv(_near(graph, focus)),
+    "json": lambda graph, focus, _: json.dumps(to_node_link(_near(graph, focus)), indent=1, ensure_ascii=False),
+    "prov-json": lambda graph, focus, _: render_prov_json(_near(graph, focus)),
+    "prov-n": lambda graph, focus, _: render_prov_n(_near(graph, focus)),
+    "openlineage": lambda graph, focus, _: render_openlineage(_near(graph, focus)),
 }
 CRATE = "ro-crate"
+OF_DATASETS = ("prov-json", "prov-n", "openlineage", CRATE)  # what a declaration alone does not say
 MOST_SINGLE = 40  # datasets that a tree shows a line each, unless it is asked for all
 ENDINGS = {"provn": "prov-n", "jsonl": "openlineage", "mermaid": "mmd", "gv": "dot"}  # the others are called like them
 
 
 @click.command("lineage")
-@click.argument("mfid", required=False)
+@click.argument("mfid", required=False, metavar="[MFID|FILE.yaml]")
 @crucible_options
 @click.option("--project", "projects", multiple=True, help="Show all datasets of this project.")
 @click.option("--measurement", metavar="NAME", help="With --project: only datasets of this measurement.")
@@ -53,24 +54,22 @@ ENDINGS = {"provn": "prov-n", "jsonl": "openlineage", "mermaid": "mmd", "gv": "d
 @click.option("--up", "direction", flag_value="up", help="Only what it comes from.")
 @click.option("--down", "direction", flag_value="down", help="Only what was made of it.")
 @click.option("--all", "every", is_flag=True, help="In the tree: a line for each of many siblings, too.")
+@click.option("--superseded", is_flag=True, help="Draw superseded results too, which else are only counted.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Write it to this file (ro-crate: to this new folder)."
 )
 @click.option("--format", "kind", type=click.Choice([*RENDERERS, CRATE]), help="By default, the ending of the file.")
 @click.option("--files", is_flag=True, help="With --format ro-crate: put the files of the datasets into it, too.")
 @click.option("--license", "license_url", metavar="URL", default="", help="The licence that an ro-crate states.")
-@reports_errors
 def lineage_command(
     mfid: str | None,
-    data: Path | None,
-    url: str | None,
-    api_key: str | None,
     projects: tuple[str, ...],
     measurement: str | None,
     run_id: str | None,
     depth: int | None,
     direction: str | None,
     every: bool,
+    superseded: bool,
     output: Path | None,
     kind: str | None,
     files: bool,
@@ -78,9 +77,11 @@ def lineage_command(
 ) -> None:
     """Show the lineage of the dataset MFID, or of a project, as a tree, or write it as a picture or for other programs.
 
+    Of a pipeline file it is what is declared, each step with the state that it is in.
+
     Pictures: svg, png, html (a page to explore), mmd (Mermaid), dot. For programs: json (node-link), csv (links),
     prov-json and prov-n (W3C PROV), openlineage (events, a line each), ro-crate (a folder). The extra `export` has the
-    libraries for the last four, the extra `png` that for PNG.
+    libraries for the last four.
     """
     chosen = _chosen(kind, output)
     if (mfid is None) == (not projects):
@@ -95,10 +96,21 @@ def lineage_command(
         raise InputError("--files and --license go with --format ro-crate")
     if chosen == CRATE and output is None:
         raise InputError("an RO-Crate is a folder: name a new one with -o FOLDER")
-    # With pydantic and httpx, which --help does not need.
+    # What follows needs pydantic and httpx, which --help does not.
+    if mfid is not None and mfid.endswith((".yaml", ".yml")):
+        if depth is not None or direction is not None or chosen in OF_DATASETS:
+            raise InputError(f"--depth, --up, --down and the formats {', '.join(OF_DATASETS)} go with an MFID")
+        from crucible_lineage.pipeline.bind.cached import bind_file
+        from crucible_lineage.pipeline.plan.planner import draw_plan
+
+        with open_session() as session:
+            graph = draw_plan(bind_file(Path(mfid), session.store), session)
+        _show(graph, None, chosen, output, every=every, superseded=superseded)
+        return
     from crucible_lineage.queries.bundle import lineage_to_share, projects_to_share
 
-    with open_session(data, url, api_key) as session:
+    with open_session() as session:
+        mfid = mfid and dataset_id(session, mfid)
         if mfid is None:
             graph = _chosen_part(projects_to_share(session, projects), measurement, run_id)
         else:
@@ -109,12 +121,18 @@ def lineage_command(
         if chosen == CRATE and output is not None and mfid is not None:
             _write_crate(session, graph, mfid, output, files, license_url)
             return
+    _show(graph, mfid, chosen, output, every=every, superseded=superseded)
+
+
+def _show(
+    graph: LineageGraph, mfid: str | None, chosen: str | None, output: Path | None, *, every: bool, superseded: bool
+) -> None:
     if chosen is None:
-        _print_tree(graph, mfid, None if every or len(graph) <= MOST_SINGLE else FOLD_BEYOND)
+        _print_tree(graph, mfid, None if every or len(graph) <= MOST_SINGLE else FOLD_BEYOND, superseded)
     elif output is None:
-        click.echo(_rendered(graph, mfid, chosen))
+        click.echo(_rendered(graph, mfid, chosen, superseded))
     else:
-        write_picture(graph, mfid, output, chosen)
+        write_picture(graph, mfid, output, chosen, superseded=superseded)
         click.echo(output)
 
 
@@ -130,11 +148,11 @@ def _chosen_part(graph: LineageGraph, measurement: str | None, run_id: str | Non
     return part
 
 
-def write_picture(graph: LineageGraph, mfid: str | None, target: Path, kind: str) -> None:
+def write_picture(graph: LineageGraph, mfid: str | None, target: Path, kind: str, *, superseded: bool = False) -> None:
     """The picture stands in the file, whole: it is written beside it first."""
     if target.is_dir():
         raise InputError(f"write {kind} to {target}: that is a folder; name a file")
-    content = _rendered(graph, mfid, kind)
+    content = _rendered(graph, mfid, kind, superseded)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
     part.write_bytes(content)
@@ -145,8 +163,7 @@ def _chosen(kind: str | None, output: Path | None) -> str | None:
     ending = output.suffix.lstrip(".").lower() if output else None
     chosen = kind or ENDINGS.get(ending or "", ending)
     if chosen is not None and chosen not in (*RENDERERS, CRATE):
-        known = ", ".join([*RENDERERS, CRATE])
-        raise InputError(f"there is no format {chosen!r}; there are: {known} (name one with --format)")
+        raise InputError(f"write as {chosen!r}: no such format; {nearest(chosen, [*RENDERERS, CRATE])} (--format)")
     return chosen
 
 
@@ -154,9 +171,9 @@ def _near(graph: LineageGraph, focus: str | None) -> LineageGraph:
     return graph if focus is None else graph.around(focus)
 
 
-def _rendered(graph: LineageGraph, mfid: str | None, kind: str) -> bytes:
+def _rendered(graph: LineageGraph, mfid: str | None, kind: str, superseded: bool) -> bytes:
     """What UTF-8 cannot hold, a lone surrogate, is spelled out; in JSON that is what it means."""
-    content = RENDERERS[kind](graph, mfid)
+    content = RENDERERS[kind](graph, mfid, superseded)
     return content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
 
 
@@ -169,10 +186,10 @@ def _write_crate(session: Session, graph: LineageGraph, mfid: str, folder: Path,
     click.echo(folder)
 
 
-def _print_tree(graph: LineageGraph, mfid: str | None, fold_beyond: int | None) -> None:
+def _print_tree(graph: LineageGraph, mfid: str | None, fold_beyond: int | None, superseded: bool) -> None:
     if not sys.stdout.isatty():
-        click.echo(render_tree(graph, mfid, fold_beyond=fold_beyond))
+        click.echo(render_tree(graph, mfid, fold_beyond=fold_beyond, superseded=superseded))
         return
     from rich.console import Console  # only for people who are looking
 
-    Console().print(render_tree_rich(graph, mfid, fold_beyond=fold_beyond), soft_wrap=True)
+    Console().print(render_tree_rich(graph, mfid, fold_beyond=fold_beyond, superseded=superseded), soft_wrap=True)

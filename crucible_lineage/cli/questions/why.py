@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from crucible_lineage.cli.options import (
     crucible_options,
+    dataset_id,
     json_option,
     next_command,
     open_session,
     print_json,
-    reports_errors,
 )
 from crucible_lineage.cli.runs.plans import print_plan
 from crucible_lineage.cli.runs.run import SET, parse_overrides
 from crucible_lineage.errors import InputError
-from crucible_lineage.ids import is_mfid
-from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.names import require_names
 from crucible_lineage.pipeline.plan.plan import FRESH, PipelinePlan
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.spec.inputs import located
-from crucible_lineage.queries.explain import tell
+from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session
 
 __all__ = ["why_command"]
@@ -35,28 +32,26 @@ __all__ = ["why_command"]
 @crucible_options
 @SET
 @json_option
-@reports_errors
 def why_command(
     what: str,
     pipeline: str | None,
-    data: Path | None,
-    url: str | None,
-    api_key: str | None,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Tell how the dataset WHAT (an MFID) came to be; or why the step WHAT of the file PIPELINE would run, or not."""
-    with open_session(data, url, api_key) as session:
-        if is_mfid(what):
-            story = tell(session, what)
-            if as_json:
-                print_json(story.to_json())
-                return
-            click.echo("\n\n".join("\n".join(paragraph) for paragraph in story.paragraphs))
+    """Tell how the dataset WHAT came to be; or why the step WHAT of the file PIPELINE would run, or not."""
+    with open_session() as session:
+        if pipeline is not None:
+            _why_step(what, pipeline, session, overrides, as_json=as_json)
             return
-        if pipeline is None:
-            raise InputError(f"{what!r} is no MFID; to ask for a step, name its pipeline too: why {what} pipeline.yaml")
-        _why_step(what, pipeline, session, overrides, as_json=as_json)
+        try:
+            mfid = dataset_id(session, what)
+        except InputError as error:
+            raise InputError(f"{error}; to ask for a step, name its pipeline too: why {what} pipeline.yaml") from error
+        explanation = explain(session, mfid)
+    if as_json:
+        print_json(explanation.to_json())
+    else:
+        click.echo(explanation)
 
 
 def _why_step(name: str, pipeline: str, session: Session, overrides: tuple[str, ...], *, as_json: bool) -> None:

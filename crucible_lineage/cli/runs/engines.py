@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +10,14 @@ from typing import Any
 
 import click
 
+from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError, LineageError, RunError
 from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.engines.engine import Engine
 from crucible_lineage.pipeline.plan.planner import plan_pipeline
 from crucible_lineage.pipeline.run.result import Listener, RunResult
-from crucible_lineage.pipeline.run.scheduler import Choice, Engine, run_pipeline
+from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
+from crucible_lineage.pipeline.run.stopping import Stop
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
 
@@ -42,21 +44,24 @@ class RunRequest:
     runner: Runner | None = None
 
 
-def run_with_engine(engine: str, request: RunRequest, session: Session, listener: Listener, jobs: int) -> RunResult:
+def run_with_engine(
+    engine: str, request: RunRequest, session: Session, listener: Listener, jobs: int, stop: Stop | None = None
+) -> RunResult:
     """The result of a run on `local`, `prefect`, or `auto`: Prefect where one is configured, else this process."""
     if request.runner and engine == "local":
         raise InputError("--runner says what Prefect runs the steps on; leave --engine local out")
     if engine == "local" or (engine == "auto" and not request.runner and not prefect_is_configured()):
-        return _run_here(request, session, listener, jobs)
-    return _run_on_prefect(request, session, listener)
+        return _run_here(request, session, listener, jobs, stop)
+    return _run_on_prefect(request, session, listener, stop)
 
 
-def _run_here(request: RunRequest, session: Session, listener: Listener, jobs: int) -> RunResult:
-    return run_pipeline(request.pipeline, session, lambda: _local_engine(session, jobs), listener, request.choice)
+def _run_here(request: RunRequest, session: Session, listener: Listener, jobs: int, stop: Stop | None) -> RunResult:
+    pipeline, choice = request.pipeline, request.choice
+    return plan_and_run(pipeline, session, lambda: _local_engine(session, jobs), listener, choice, stop)
 
 
 def _local_engine(session: Session, jobs: int) -> Engine:
-    from crucible_lineage.pipeline.run.local import LocalEngine  # only a run that has something to do makes steps
+    from crucible_lineage.pipeline.engines.local import LocalEngine  # only a run that has something to do makes steps
 
     return LocalEngine(session, jobs)
 
@@ -65,6 +70,8 @@ def prefect_is_configured() -> bool:
     """True if a Prefect API is named in the environment or in the active Prefect profile. Does not import Prefect."""
     if os.environ.get("PREFECT_API_URL"):
         return True
+    import tomllib
+
     home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
     try:
         profiles = tomllib.loads((home / "profiles.toml").read_text(encoding="utf-8"))
@@ -74,26 +81,27 @@ def prefect_is_configured() -> bool:
     return bool(active.get("PREFECT_API_URL"))
 
 
-def _run_on_prefect(request: RunRequest, session: Session, listener: Listener) -> RunResult:
+def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, stop: Stop | None) -> RunResult:
     """The run as a Prefect flow; a run in which all is fresh is told so without importing Prefect."""
     if plan_pipeline(request.pipeline, session, request.choice.forced).plan.is_fresh:
-        return _run_here(request, session, listener, 1)
+        return _run_here(request, session, listener, 1, stop)
     for name, value in PREFECT_SETTINGS.items():
         os.environ.setdefault(name, value)
     if not prefect_is_configured():
         click.echo("starting Prefect for this run; that takes some seconds", err=True)
-        os.environ.setdefault("PREFECT_HOME", str(session.settings.data / "prefect"))
+        os.environ.setdefault("PREFECT_HOME", str(private_folder(session.settings.data / "prefect")))
     # Importing Prefect costs over a second; only a run that has something to do pays for it.
-    from crucible_lineage.flows.pipelines import observing
-    from crucible_lineage.flows.pipelines import run_pipeline as run_flow
+    from crucible_lineage.flows.pipelines import observing, run_pipeline
     from crucible_lineage.flows.reaching import reaching_prefect
     from crucible_lineage.tasks.sessions import CrucibleConnection, share_session
 
     share_session(session)
     path, connection = str(request.pipeline.spec.path), CrucibleConnection.of(session.settings)
     way_out = "what is registered stays: run the same again when it is back, or with --engine local"
-    with observing(listener) as observer, reaching_prefect("run the pipeline", way_out):
-        state = run_flow(path, connection, dict(request.overrides), request.choice, request.runner, return_state=True)
+    with observing(listener, stop) as observer, reaching_prefect("run the pipeline", way_out):
+        state = run_pipeline(
+            path, connection, dict(request.overrides), request.choice, request.runner, return_state=True
+        )
     if observer.result is None:
         error = state.result(raise_on_failure=False)
         if isinstance(error, LineageError):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import click
 
+from crucible_lineage.cli.amounts import size_text, time_text
+from crucible_lineage.cli.colour import coloured
 from crucible_lineage.cli.options import print_json
-from crucible_lineage.pipeline.plan.plan import FRESH, PipelinePlan, StepPlan
+from crucible_lineage.pipeline.plan.plan import FRESH, STALE, PipelinePlan, StepPlan
 
-__all__ = ["print_plan", "size_text", "time_text"]
+__all__ = ["print_plan", "undeclared_text"]
 
+COLOURS = {"fresh": "green", "missing": "cyan", "stale": "yellow", "incomplete": "yellow", "blocked": "red"}
 MARKS = {"fresh": "=", "missing": "+", "stale": "~", "incomplete": "!", "blocked": "x"}
 MOST_INSTANCES = 6  # more of one step are folded
 MOST_CAUSES = 8
@@ -35,14 +38,54 @@ def print_plan(planned: PipelinePlan, *, as_json: bool) -> None:
             _print_folded(instances, width)
     if not planned.steps:
         click.echo("there is nothing to do: no dataset is there that the steps could be made for")
+    _print_roots(planned)
+    if told := undeclared_text(planned.undeclared):
+        click.echo(told)
     _print_estimate(planned)
+
+
+def undeclared_text(places: Sequence[str]) -> str:
+    """What still holds and is declared no more, in a line; empty if there is nothing."""
+    if not places:
+        return ""
+    more = f" and {len(places) - MOST_CAUSES} more" if len(places) > MOST_CAUSES else ""
+    return f"not declared any more, and left as they are: {', '.join(places[:MOST_CAUSES])}{more}"
+
+
+def _print_roots(planned: PipelinePlan) -> None:
+    """What it comes down to, where more than the steps themselves follow from it."""
+    follow = [step for step in planned.steps if step.roots and step.state == STALE and not step.outputs]
+    roots = list(dict.fromkeys(root for step in follow for root in step.roots))
+    if not roots:
+        return
+    click.echo(f"{len(follow)} {'step follows' if len(follow) == 1 else 'steps follow'} from:")
+    told = list(_together(roots))
+    for line in told[:MOST_CAUSES]:
+        click.echo(f"  {line}")
+    if len(told) > MOST_CAUSES:
+        click.echo(f"  and {len(told) - MOST_CAUSES} more")
+
+
+def _together(roots: Sequence[str]) -> Iterator[str]:
+    """Each cause once: of several instances of a step, how many have it."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for root in roots:
+        instance, _, cause = root.partition(": ")
+        groups.setdefault((instance.partition("[")[0], cause), []).append(instance)
+    for (step, cause), instances in groups.items():
+        yield f"{instances[0] if len(instances) == 1 else f'{step} ({len(instances)} of them)'}: {cause}"
 
 
 def _print_step(step: StepPlan, width: int, shown: Sequence[str]) -> None:
     """`shown` is a difference of code that need not be repeated."""
     ids = ", ".join(mfid for mfid in step.datasets.values() if mfid)
-    click.echo(f"{MARKS[step.state]} {step.name:{width}}  {step.state:10}  {ids}".rstrip())
+    line = f"{MARKS[step.state]} {step.name:{width}}  {step.state:10}"
+    click.echo(_in_colour(step.state, line if ids else line.rstrip()) + (f"  {ids}" if ids else ""))
     _print_causes(step.causes, () if step.code_diff == shown else step.code_diff, width)
+
+
+def _in_colour(state: str, text: str) -> str:
+    return coloured(text, COLOURS[state])
 
 
 def _print_folded(instances: Sequence[StepPlan], width: int) -> None:
@@ -51,7 +94,8 @@ def _print_folded(instances: Sequence[StepPlan], width: int) -> None:
         those = [step for step in instances if step.state == state]
         if not those:
             continue
-        click.echo(f"{MARKS[state]} {name:{width}}  {state:10}  {len(those)} of {len(instances)} instances")
+        shown = _in_colour(state, f"{MARKS[state]} {name:{width}}  {state:10}")
+        click.echo(f"{shown}  {len(those)} of {len(instances)} instances")
         if state != FRESH:
             causes = dict.fromkeys(cause.partition(" (since ")[0] for step in those for cause in step.causes)
             diff = next((step.code_diff for step in those if step.code_diff), ())
@@ -75,19 +119,3 @@ def _print_estimate(planned: PipelinePlan) -> None:
         size = size_text(sum(estimate.bytes or 0 for estimate in known))
         part = "" if len(known) == todo else f" for the {len(known)} of {todo} that were made before"
         click.echo(f"about {seconds} of work and {size} of results{part}, going by earlier runs")
-
-
-def time_text(seconds: float) -> str:
-    """A duration, as people say it."""
-    if seconds < 100:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def size_text(size: float) -> str:
-    """A number of bytes, as people say it."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -1,52 +1,104 @@
-"""What a run shows while it works, on stderr: a line for each step made; on a terminal what runs, with counts."""
+"""What a run shows while it works, on stderr: a line for what has ended; beneath it, on a terminal, how far it is.
+
+Elsewhere a line a minute says how far it is, when nothing else has been said. There are four lines a second at most,
+however fast steps end.
+"""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import click
 
-from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, LEFT_OUT, REUSED, SKIPPED, STARTED, StepEvent
+from crucible_lineage.cli.colour import coloured, is_lively, terminal_width
+from crucible_lineage.cli.moving import Moving
+from crucible_lineage.cli.runs.estimate import Estimate
+from crucible_lineage.pipeline.run.result import (
+    DELIVERING,
+    EXECUTED,
+    FAILED,
+    LEFT_OUT,
+    MADE,
+    PLANNED,
+    QUEUED,
+    REGISTERING,
+    REUSED,
+    SKIPPED,
+    STARTED,
+    STOPPED,
+    STOPPING,
+    WAITING,
+    StepEvent,
+)
+from crucible_lineage.pipeline.run.stopping import Stop
 
 __all__ = ["Progress"]
 
-WORDS = {EXECUTED: "done", REUSED: "there already", FAILED: "FAILED", SKIPPED: "skipped", LEFT_OUT: "left out"}
+WORDS = {
+    EXECUTED: "done",
+    REUSED: "there already",
+    FAILED: "FAILED",
+    SKIPPED: "skipped",
+    STOPPED: "stopped",
+    LEFT_OUT: "left out",
+}
+COLOURS = {EXECUTED: "green", FAILED: "red", STOPPED: "yellow", SKIPPED: "yellow"}
 MOST_LINES = 20  # of steps that were there already, skipped or left out; the others are counted
+LINES_A_SECOND = 4
+LIVELY_S, PLAIN_S = 0.5, 60.0  # how often it is shown how far it is: on a terminal, and in a file
 
 
 class Progress:
-    """Hears of steps and shows them. `quiet` shows nothing."""
+    """Hears of steps and shows them. `stop` is asked for by Ctrl-C and SIGTERM meanwhile.
 
-    def __init__(self, steps: list[str], *, quiet: bool = False) -> None:
+    `quiet` shows nothing but what failed, `silent` nothing at all; `verbose` also what steps print. `jobs` is how many
+    run at once, as far as that is known.
+    """
+
+    def __init__(
+        self, steps: list[str], *, quiet: bool = False, silent: bool = False, verbose: bool = False, jobs: int = 0
+    ) -> None:
         self.width = max(map(len, steps), default=0)
-        self.quiet = quiet
-        self._started: dict[str, float] = {}
+        self.quiet = quiet or silent
+        self.silent = silent
+        self.verbose = verbose and not silent
+        self.stop = Stop()
+        self._stack = ExitStack()
+        self._lively = is_lively(sys.stderr) and not self.quiet
+        self._lock = threading.RLock()
+        self._over = threading.Event()
         self._counts: Counter[str] = Counter()
-        self._console: Any = None
-        self._escape: Any = None
-        self._status: Any = None
+        self._unsaid: Counter[str] = Counter()  # since the last line
+        self._said_at = -1.0
+        self._text = "looking what is there"
+        self._delivering = ""
+        self._estimate = Estimate(jobs)
+        self._moving = Moving()
 
     def __enter__(self) -> Self:
-        if not self.quiet and sys.stderr.isatty():
-            # Only a person who is looking needs rich.
-            from rich.console import Console
-            from rich.markup import escape
+        self._stack.enter_context(self.stop.on_signals())
+        if self.verbose:
+            from crucible_lineage.pipeline.logs.step_log import hearing_steps  # a run that is fresh prints nothing
 
-            self._escape = escape  # names of instances have brackets, which are no markup
-            self._console = Console(stderr=True)
-            self._status = self._console.status("looking what is there")
-            self._status.start()
+            self._stack.enter_context(hearing_steps(self.hear))
+        if not self.quiet:
+            threading.Thread(target=self._keep_showing, name="progress", daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._status:
-            self._status.stop()
+        self._stack.close()
+        self._over.set()
+        with self._lock:
+            self._say_unsaid()
+            self._clear()
         hidden = {outcome: count - MOST_LINES for outcome, count in self._counts.items() if _is_hidden(outcome, count)}
         if hidden and not self.quiet:
             text = ", ".join(f"{count} {WORDS[outcome]}" for outcome, count in hidden.items())
@@ -54,39 +106,109 @@ class Progress:
 
     def listen(self, event: StepEvent) -> None:
         """Show what happened to a step."""
-        if self.quiet:
-            return
-        if event.outcome == STARTED:
-            self._started[event.step] = time.monotonic()
-            if not self._status:
-                self._say(f"  {event.step:{self.width}}  started")
-        else:
-            self._ended(event)
-        if self._status:
-            self._status.update(self._escape(self._summary()))
+        with self._lock:
+            if event.outcome == PLANNED:
+                self._estimate.plan(event.todo)
+            elif event.outcome == REGISTERING:
+                self._text = event.detail
+            elif event.outcome == DELIVERING:
+                self._delivering = event.detail
+            elif event.outcome == WAITING:
+                if not self.silent:
+                    self._say(f"  {event.step:{self.width}}  not delivered  {event.detail}")
+            elif event.outcome == STOPPING:
+                if not self.silent:
+                    self._say(event.detail)
+            elif event.outcome in (QUEUED, STARTED, MADE):
+                self._estimate.moved(event.step, event.outcome)
+            else:
+                self._estimate.ended(event.step, event.outcome, event.seconds)
+                self._ended(event)
+
+    def hear(self, step: str, line: str) -> None:
+        """Show what a step prints."""
+        with self._lock:
+            self._say(f"  {coloured(step, 'cyan', sys.stderr)} | {line}")
 
     def _ended(self, event: StepEvent) -> None:
         self._counts[event.outcome] += 1
-        began = self._started.pop(event.step, None)
+        if self.silent or (self.quiet and event.outcome != FAILED):
+            return
         if _is_hidden(event.outcome, self._counts[event.outcome]):
             return
-        seconds = f" in {time.monotonic() - began:.1f} s" if began is not None else ""
-        self._say(f"  {event.step:{self.width}}  {WORDS[event.outcome]}{seconds}  {event.detail}")
+        if time.monotonic() - self._said_at < 1 / LINES_A_SECOND and event.outcome != FAILED:
+            self._unsaid[event.outcome] += 1
+            self._last = event
+            return
+        if self._unsaid and event.outcome != FAILED:  # one line for all of them, this one included
+            self._unsaid[event.outcome] += 1
+            self._say_unsaid()
+            return
+        self._say_unsaid()
+        self._say_ended(event)
+
+    def _say_ended(self, event: StepEvent) -> None:
+        seconds = f" in {duration(event.seconds)}" if event.seconds is not None else ""
+        word = WORDS[event.outcome]
+        if event.outcome in COLOURS:
+            word = coloured(word, COLOURS[event.outcome], sys.stderr)
+        self._say(f"  {event.step:{self.width}}  {word}{seconds}  {event.detail}")
+
+    def _say_unsaid(self) -> None:
+        """The steps that ended too fast for a line of their own."""
+        if self._unsaid.total() == 1:
+            self._unsaid.clear()
+            self._say_ended(self._last)
+        elif self._unsaid:
+            text = ", ".join(f"{count} more {WORDS[outcome]}" for outcome, count in self._unsaid.items())
+            self._unsaid.clear()
+            self._say(f"  {text}")
 
     def _say(self, line: str) -> None:
-        """The line, above what is shown of the steps that run."""
-        if self._status:
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-        else:
-            click.echo(line, err=True)
+        """The line, above what is shown of how far it is."""
+        self._said_at = time.monotonic()
+        self._clear()
+        click.echo(line, err=True, color=True if self._lively else None)
+        self._show()
 
-    def _summary(self) -> str:
-        counts = ", ".join(f"{count} {WORDS[outcome]}" for outcome, count in self._counts.items())
-        running = list(self._started)
-        more = f" and {len(running) - 3} more" if len(running) > 3 else ""
-        now = f"running {', '.join(running[:3])}{more}" if running else "registering"
-        return f"{now} ({counts})" if counts else now
+    def _keep_showing(self) -> None:
+        """In a thread: how far it is, again and again."""
+        while not self._over.wait(LIVELY_S if self._lively else 1.0):
+            with self._lock:
+                if self._unsaid and time.monotonic() - self._said_at >= 1 / LINES_A_SECOND:
+                    self._say_unsaid()
+                elif self._lively:
+                    self._show()
+                elif time.monotonic() - max(self._said_at, self._estimate.began) >= PLAIN_S:
+                    self._say(f"  {self._how_far()}")
+
+    def _how_far(self) -> str:
+        parts = self._estimate.text() or self._text, self._delivering, self._moving.text()
+        return ", ".join(filter(None, parts))
+
+    def _show(self) -> None:
+        if self._lively and not self._over.is_set():
+            line = self._how_far()
+            width = terminal_width() - 1
+            shown = line if len(line) <= width else line[: max(0, width - 1)] + "…"
+            sys.stderr.write(f"\r\x1b[2K{coloured(shown, 'cyan', sys.stderr)}")
+            sys.stderr.flush()
+
+    def _clear(self) -> None:
+        if self._lively:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _is_hidden(outcome: str, count: int) -> bool:
-    return count > MOST_LINES and outcome not in (EXECUTED, FAILED)
+    return count > MOST_LINES and outcome not in (EXECUTED, FAILED, STOPPED)

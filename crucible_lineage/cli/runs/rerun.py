@@ -9,20 +9,20 @@ from pathlib import Path
 import click
 
 from crucible_lineage.cli.options import (
-    FAILURE,
     crucible_options,
+    dataset_id,
     json_option,
     only_json,
     open_session,
     print_json,
-    reports_errors,
 )
 from crucible_lineage.cli.runs.plans import print_plan
 from crucible_lineage.cli.runs.progress import Progress
-from crucible_lineage.cli.runs.run import SET, parse_overrides, print_summary
+from crucible_lineage.cli.runs.returned import returned_by
+from crucible_lineage.cli.runs.run import SET, exit_code, parse_overrides, print_summary
 from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
-from crucible_lineage.pipeline.run.local import LocalEngine
 from crucible_lineage.pipeline.run.scheduler import run_planned
 
 __all__ = ["rerun_command"]
@@ -43,12 +43,8 @@ __all__ = ["rerun_command"]
 @click.option("--dry-run", is_flag=True, help="Say what would be done.")
 @click.option("--jobs", type=click.IntRange(1, 256), default=min(8, (os.cpu_count() or 1) + 2), show_default=True)
 @json_option
-@reports_errors
 def rerun_command(
     mfid: str | None,
-    data: Path | None,
-    url: str | None,
-    api_key: str | None,
     stale: bool,
     project: str | None,
     folder: Path | None,
@@ -65,10 +61,10 @@ def rerun_command(
     """
     if (mfid is None) == (not stale) or (stale and not project):
         raise InputError("say what to make again: the MFID of a dataset, or --stale --project PROJECT")
-    with open_session(data, url, api_key) as session:
+    with open_session() as session:
         if mfid is not None:
             values = {name.rpartition(".")[2]: value for name, value in parse_overrides(overrides).items()}
-            found = plan_rerun(mfid, session, folder, values, forced=forced)
+            found = plan_rerun(dataset_id(session, mfid), session, folder, values, forced=forced)
         else:
             found = plan_stale(project or "", session, folder)
         for dataset, reason in found.left_out.items():
@@ -76,13 +72,13 @@ def rerun_command(
         if dry_run:
             print_plan(found.planned.plan, as_json=as_json)
             return
-        with only_json(as_json), Progress(list(found.pipeline.steps), quiet=as_json) as progress:
+        with only_json(as_json), Progress(list(found.pipeline.steps), silent=as_json) as progress:
             pipeline, planned, choice = found.pipeline, found.planned, found.choice
-            result = run_planned(
-                pipeline, planned, session, lambda: LocalEngine(session, jobs), progress.listen, choice
-            )
+            engine, listen, stop = lambda: LocalEngine(session, jobs), progress.listen, progress.stop
+            result = run_planned(pipeline, planned, session, engine, listen, choice, stop)
+            returned = {} if as_json else returned_by(session, result)
     if as_json:
         print_json(result.to_json())
     else:
-        print_summary(result)
-    sys.exit(0 if result.ok else FAILURE)
+        print_summary(result, returned=returned)
+    sys.exit(exit_code(result))

@@ -11,31 +11,35 @@ from typing import Any, TypeVar
 import click
 from pydantic import ValidationError
 
+from crucible_lineage.cli.ending import FAILURE, INTERRUPTED
 from crucible_lineage.cli.options import (
-    FAILURE,
+    announce,
     crucible_options,
     json_option,
     next_command,
     only_json,
     open_session,
     print_json,
-    reports_errors,
 )
 from crucible_lineage.cli.runs.engines import RunRequest, run_with_engine
-from crucible_lineage.cli.runs.plans import print_plan
+from crucible_lineage.cli.runs.plans import print_plan, undeclared_text
 from crucible_lineage.cli.runs.progress import Progress
+from crucible_lineage.cli.runs.returned import Returned, print_returned, returned_by
+from crucible_lineage.cli.runs.waiting import PATIENCE, print_not_ingested, print_waiting
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.model import bind_file
-from crucible_lineage.pipeline.declare.yaml import parse_document
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.plan.plan import PipelinePlan
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, LEFT_OUT, REUSED, SKIPPED, RunResult
+from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, LEFT_OUT, REUSED, SKIPPED, STOPPED, RunResult
 from crucible_lineage.pipeline.run.scheduler import Choice
 from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
 
-__all__ = ["SET", "parse_overrides", "plan_command", "print_summary", "run_command"]
+__all__ = ["SET", "exit_code", "parse_overrides", "plan_command", "print_summary", "run_command"]
+
+MOST_TRACEBACKS = 3  # more are in the logs that the errors name
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -61,7 +65,7 @@ REFRESH = click.option("--refresh", is_flag=True, help="Ask Crucible again, also
 @click.option(
     "--runner",
     metavar="RUNNER",
-    help="What Prefect runs the steps on: threads, processes, dask, ray, or dask=ADDRESS of a cluster.",
+    help="What Prefect runs the steps on: threads, processes, dask, ray, slurm, or dask=ADDRESS of a cluster.",
 )
 @SET
 @FORCE
@@ -69,15 +73,14 @@ REFRESH = click.option("--refresh", is_flag=True, help="Ask Crucible again, also
 @click.option("--from", "from_", multiple=True, metavar="STEP", help="Make this step and all that depend on it.")
 @click.option("--keep-going/--fail-fast", default=True, help="What to do once a step has failed.  [default: go on]")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, as `plan` does.")
+@PATIENCE
 @click.option("--record-run", is_flag=True, help="Register the run, too: a dataset that lists all it relied on.")
 @REFRESH
+@click.option("--quiet", "-q", is_flag=True, help="Say nothing but what failed.")
+@click.option("--verbose", "-v", is_flag=True, help="Show what steps print, too.")
 @json_option
-@reports_errors
 def run_command(
     pipeline: str,
-    data: Path | None,
-    url: str | None,
-    api_key: str | None,
     engine: str,
     jobs: int,
     runner: str | None,
@@ -87,39 +90,46 @@ def run_command(
     from_: tuple[str, ...],
     keep_going: bool,
     dry_run: bool,
+    patience: float,
     record_run: bool,
     refresh: bool,
+    quiet: bool,
+    verbose: bool,
     as_json: bool,
 ) -> None:
     """Run the pipeline declared in the file PIPELINE: make and register what is not there yet.
 
-    Exit code 0 if every step has its result, 1 if a step failed (run again to go on), 2 if the input is wrong.
+    Exit code 0 if every step has its result and all are at Crucible, 1 if a step failed or a result waits to be
+    delivered (run again to go on), 2 if the input is wrong, 130 if the run was stopped by Ctrl-C or SIGTERM.
     """
-    with open_session(data, url, api_key) as session:
-        if not as_json:
-            click.echo(session.settings.describe())
+    with open_session() as session:
+        if not quiet:
+            announce(session)
         values = parse_overrides(overrides)
         bound = bind_file(located(pipeline), session.store, values)
+        tell_same_name(bound, session)
         if refresh:
             session.store.forget()
-        request = RunRequest(bound, values, Choice(forced, only, from_, keep_going), _runner(runner))
+        request = RunRequest(bound, values, Choice(forced, only, from_, keep_going, patience), _runner(runner))
         chosen = request.choice.steps(bound)
         if dry_run:
             steps = make_plan(bound, session, forced).steps
             print_plan(PipelinePlan(tuple(step for step in steps if step.step in chosen)), as_json=as_json)
             return
-        with only_json(as_json), Progress(list(bound.steps), quiet=as_json) as progress:
-            result = run_with_engine(engine, request, session, progress.listen, jobs)
-        recorded = (
-            _register_run(result, session) if record_run and (result.datasets or any(result.inputs.values())) else None
-        )
+        shown = Progress(list(bound.steps), quiet=quiet, silent=as_json, verbose=verbose, jobs=jobs)
+        with only_json(as_json), shown as progress:
+            result = run_with_engine(engine, request, session, progress.listen, jobs, progress.stop)
+            relied_on = bool(result.datasets or any(result.inputs.values()))
+            whole = relied_on and not result.stopped and not result.waiting
+            recorded = _register_run(result, session) if record_run and whole else None
+            returned = {} if as_json or quiet else returned_by(session, result)
     if as_json:
         print_json({**result.to_json(), **({"recorded": recorded} if recorded else {})})
     else:
-        print_summary(result)
+        print_summary(result, quiet=quiet, verbose=verbose, returned=returned)
         if recorded:
             click.echo(f"the run is recorded: {recorded}")
-    sys.exit(0 if result.ok else FAILURE)
+    sys.exit(exit_code(result))
 
 
 @click.command("plan")
@@ -129,26 +139,29 @@ def run_command(
 @FORCE
 @REFRESH
 @json_option
-@reports_errors
 def plan_command(
     pipeline: str,
-    data: Path | None,
-    url: str | None,
-    api_key: str | None,
     overrides: tuple[str, ...],
     forced: tuple[str, ...],
     refresh: bool,
     as_json: bool,
 ) -> None:
     """Say for each step of the pipeline in the file PIPELINE whether its result is there, and if not, why."""
-    with open_session(data, url, api_key) as session:
+    with open_session() as session:
         bound = bind_file(located(pipeline), session.store, parse_overrides(overrides))
         if refresh:
             session.store.forget()
         planned = make_plan(bound, session, forced)
-        if not as_json:
-            click.echo(session.settings.describe())
+        announce(session)
         print_plan(planned, as_json=as_json)
+
+
+def tell_same_name(bound: BoundPipeline, session: Session) -> None:
+    """A note if another file that is still there declared a pipeline of this name when it last ran here."""
+    last = session.store.declaration(bound.name)
+    if last and last.is_file() and last.resolve() != bound.spec.path.resolve():
+        same = f"pipeline {bound.name!r} was last run from {last}: its results and those of this file hold side by side"
+        click.echo(f"note: {same}; if they are two pipelines, rename one", err=True)
 
 
 def _register_run(result: RunResult, session: Session) -> str:
@@ -163,11 +176,15 @@ def _runner(text: str | None) -> Runner | None:
     try:
         return None if text is None else Runner.model_validate(text)
     except ValidationError as error:
-        raise InputError(f"--runner {text}: write threads, processes, dask, ray, or dask=ADDRESS") from error
+        raise InputError(f"--runner {text}: write threads, processes, dask, ray, slurm, or dask=ADDRESS") from error
 
 
-def parse_overrides(given: tuple[str, ...]) -> dict[str, Any]:
+def parse_overrides(given: tuple[str, ...]) -> dict[str, object]:
     """{"step.param": value} of what was said with --set; a value is read as in YAML."""
+    if not given:
+        return {}
+    from crucible_lineage.pipeline.declare.yaml import parse_document
+
     overrides = {}
     for text in given:
         name, equals, value = text.partition("=")
@@ -177,19 +194,52 @@ def parse_overrides(given: tuple[str, ...]) -> dict[str, Any]:
     return overrides
 
 
-def print_summary(result: RunResult) -> None:
-    """What a run did, in a few lines."""
+def exit_code(result: RunResult) -> int:
+    """What a command ends with that ran a pipeline."""
+    return INTERRUPTED if result.stopped else 0 if result.ok else FAILURE
+
+
+def print_summary(
+    result: RunResult, *, quiet: bool = False, verbose: bool = False, returned: Returned | None = None
+) -> None:
+    """What a run did, in a few lines; with `quiet` only what failed, with `verbose` also tracebacks of ours."""
     counts = {
-        kind: list(result.outcomes.values()).count(kind) for kind in (EXECUTED, REUSED, FAILED, SKIPPED, LEFT_OUT)
+        kind: list(result.outcomes.values()).count(kind)
+        for kind in (EXECUTED, REUSED, FAILED, STOPPED, SKIPPED, LEFT_OUT)
     }
-    click.echo(", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "there is nothing to do")
+    if not quiet:
+        did = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        click.echo(did or "there is nothing to do")
+    for number, trace in enumerate(result.tracebacks.values()):
+        if number < MOST_TRACEBACKS:
+            click.echo(trace, err=True)
+    for step, log in result.logs.items() if verbose else ():
+        if step not in result.tracebacks and Path(log).name.startswith("fault-"):
+            click.echo(Path(log).read_text(encoding="utf-8"), err=True)
     for step, error in result.errors.items():
         if result.outcomes[step] == FAILED:
             click.echo(error if repr(step) in error else f"{step}: {error}", err=True)
+    if result.stopped:
+        click.echo("the run was stopped; what is registered stays, run the same command again to go on", err=True)
+    if quiet:
+        return
     for step, note in result.notes.items():
         click.echo(f"note: {step}: {note}", err=True)
+    if result.stayed:
+        made, kept = f"{len(result.executed)} of {len(result.outcomes)}", len(result.stayed)
+        click.echo(
+            f"{made} changed; {kept} that follow {'stays' if kept == 1 else 'stay'}, since the bytes are the same"
+        )
+    if told := undeclared_text(result.undeclared):
+        click.echo(f"note: {told}", err=True)
+    if result.current_again:
+        named = ", ".join(result.current_again[:6])
+        click.echo(f"current again: {named}{' ...' if len(result.current_again) > 6 else ''}")
+    print_not_ingested(result.not_ingested)
+    print_waiting(result.waiting)
     if result.outcomes and not result.executed and result.ok:
         click.echo("everything was there already; nothing was run")
+    print_returned(returned or {}, len(result.executed))
     last = list(result.datasets.values())[-1:]
     for mfid in (mfid for outputs in last for mfid in outputs.values()):
         click.echo(f"see it: {next_command('lineage', mfid)}")

@@ -5,37 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Protocol, Unpack
 
-from crucible_lineage.client.aliases import also_called
-from crucible_lineage.client.dataset.contents import DSID, AddedFile, ContentCalls
+from crucible_lineage.client.bodies import DatasetCreate
+from crucible_lineage.client.dataset.contents import AddedFile, ContentCalls
 from crucible_lineage.client.dataset.deletions import DeletionCalls
 from crucible_lineage.client.dataset.files import FileCalls
 from crucible_lineage.client.dataset.links import LinkCalls
 from crucible_lineage.client.dataset.metadata import MetadataCalls
 from crucible_lineage.client.filters import DatasetFilters, sent_filters
-from crucible_lineage.client.http.connection import Session
-from crucible_lineage.client.http.paging import count_of, pages
+from crucible_lineage.client.http.connection import Connection
+from crucible_lineage.client.http.paging import PAGE, count_of, pages
 from crucible_lineage.client.http.wire import parse, parse_all, segment, to_send
 from crucible_lineage.client.ingestions import IngestionCalls
-from crucible_lineage.client.models import (
-    Dataset,
-    DatasetCreate,
-    DeletionRequest,
-    FacetValue,
-)
+from crucible_lineage.client.models import Dataset, DeletionRequest, FacetValue
 from crucible_lineage.client.projects import InstrumentCalls
-from crucible_lineage.errors import ConflictError, InputError
+from crucible_lineage.errors import ConflictError, InputError, nearest
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.refs import ProjectChanges
 
-__all__ = ["CreatedDataset", "DatasetCalls"]
+__all__ = ["CreatedDataset", "DatasetCalls", "DatasetModel"]
 
-KINSHIP = {
-    "parent_id": "parent_mfid",
-    "child_id": "child_mfid",
-    "parent_dataset_id": "parent_mfid",
-    "child_dataset_id": "child_mfid",
-}
+# What models of datasets have that is only ever answered.
+ANSWERED = frozenset(
+    (
+        *("capabilities", "creation_time", "deletion_request", "id", "instrument", "links", "modification_time"),
+        *("project", "project_relation", "resource_type"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -51,50 +48,82 @@ class CreatedDataset:
         """The dataset's MFID."""
         return self.record.unique_id
 
+    def __getitem__(self, key: str) -> Any:
+        """The same by the official client's keys: `dsid`, `created_record`, `scientific_metadata_record`, `files`."""
+        by_key = {
+            "dsid": self.dsid,
+            "dataset_mfid": self.dsid,
+            "created_record": self.record,
+            "scientific_metadata_record": self.scientific_metadata
+            and {"unique_id": self.dsid, "scientific_metadata": self.scientific_metadata},
+            "files": self.files,
+        }
+        if key not in by_key:
+            raise KeyError(f"{key!r}; {nearest(key, by_key)}")
+        return by_key[key]
+
+
+class DatasetModel(Protocol):
+    """A dataset as another library models it, as `crucible.models.Dataset` of the official client."""
+
+    def model_dump(self, *, exclude_none: bool = ...) -> dict[str, Any]:
+        """The fields that are set."""
+
 
 class DatasetCalls(ContentCalls):
     """`client.datasets`. What concerns a dataset's contents (keywords, files, pictures) is in `ContentCalls`."""
 
-    def __init__(self, session: Session, files: FileCalls, metadata: MetadataCalls, ingestions: IngestionCalls) -> None:
-        super().__init__(session, files, metadata, ingestions)
-        self._links = LinkCalls(session, "/datasets", "dataset", Dataset)
-        self._instruments = InstrumentCalls(session)
+    def __init__(
+        self, connection: Connection, files: FileCalls, metadata: MetadataCalls, ingestions: IngestionCalls
+    ) -> None:
+        super().__init__(connection, files, metadata, ingestions)
+        self._links = LinkCalls(connection, "/datasets", "dataset", Dataset)
+        self._instruments = InstrumentCalls(connection)
 
     def create(
         self,
-        dataset: DatasetCreate | Mapping[str, Any],
+        dataset: DatasetCreate | Mapping[str, object] | DatasetModel,
         *,
-        scientific_metadata: Mapping[str, Any] | None = None,
+        scientific_metadata: Mapping[str, object] | None = None,
         keywords: Iterable[str] = (),
         files: Iterable[str | Path] = (),
         files_to_upload: Iterable[str | Path] = (),
         ingestor: str | None = None,
         wait: bool = False,
+        wait_for_ingestion_response: bool = False,
     ) -> CreatedDataset:
         """The new dataset, with metadata, keywords and files, whose ingestion is requested (and with `wait` over).
 
+        `files_to_upload` and `wait_for_ingestion_response` are the official client's words for `files` and `wait`.
         Nothing here is undone if a later part fails. ConflictError if the MFID that was given is taken; a lost answer
         may have the same effect, so look what stands there.
         """
         paths = [Path(path) for path in (*files, *files_to_upload)]
         if missing := [str(path) for path in paths if not path.is_file()]:
             raise InputError(f"there is no file {', '.join(missing)}; nothing was created")
-        record = self._created(dataset)
-        mfid = record.unique_id
-        metadata = self._metadata.merge(mfid, scientific_metadata) if scientific_metadata else None
+        described, given = _described(dataset)
+        record = self._created(described)
+        dsid = record.unique_id
+        all_given = {**given, **(scientific_metadata or {})}
+        metadata = self._metadata.merge(dsid, all_given) if all_given else None
         for keyword in keywords:
-            self.add_keyword(mfid, keyword)
-        added = tuple(self.add_file_to_dataset(mfid, path, ingestor=ingestor) for path in paths)
-        if wait:
+            self.add_keyword(dsid, keyword)
+        added = tuple(self.add_file_to_dataset(dsid, path, ingestor=ingestor) for path in paths)
+        if wait or wait_for_ingestion_response:
             added = tuple(self._ingested(file) for file in added)
         return CreatedDataset(record, metadata, added)
 
-    @also_called(**DSID)
-    def get(self, mfid: str, *, include_metadata: bool = False, include_links: bool = False) -> Dataset:
-        """The dataset; `scientific_metadata` and `links` are None unless they are asked for."""
-        what = f"read dataset {mfid}"
-        params = {"include_metadata": include_metadata or None, "include_links": include_links or None}
-        answer = self._session.get(f"/datasets/{segment(mfid)}", what, mfid=mfid, params=params)
+    def get(
+        self, dsid: str, *, include_metadata: bool = False, include_links: bool = False, include_owner: bool = False
+    ) -> Dataset:
+        """The dataset; `scientific_metadata`, `links` and `owner` are None unless they are asked for.
+
+        NotFoundError if there is none of that MFID, or none that this key may read.
+        """
+        what = f"read dataset {dsid}"
+        asked = {"metadata": include_metadata, "links": include_links, "owner": include_owner}
+        params = {f"include_{name}": wanted or None for name, wanted in asked.items()}
+        answer = self._connection.get(f"/datasets/{segment(dsid)}", what, mfid=dsid, params=params)
         return parse(Dataset, answer, what)
 
     def list(self, *, limit: int | None = None, **filters: Unpack[DatasetFilters]) -> list[Dataset]:
@@ -103,27 +132,49 @@ class DatasetCalls(ContentCalls):
 
     def iter(self, *, limit: int | None = None, **filters: Unpack[DatasetFilters]) -> Iterator[Dataset]:
         """The same, page by page as they are taken."""
-        return pages(self._session, "/datasets", Dataset, "list datasets", self._filters(filters), limit)
+        return pages(self._connection, "/datasets", Dataset, "list datasets", self._filters(filters), limit)
+
+    def changes(self, project_id: str, since: str | None, keyword: str) -> ProjectChanges:
+        """What was modified since, of the datasets of a project with that keyword, and the project's revision.
+
+        One call, if those are no more than a page. `since` is an ISO 8601 time; None asks for all.
+        """
+        filters: DatasetFilters = {"project_id": project_id, "keyword": keyword}
+        if since:
+            filters["modification_time_gte"] = since
+        headers: dict[str, str] = {}
+        what, params = "list what changed", {**self._filters(filters), "limit": PAGE}
+        page = self._connection.call("GET", "/datasets", what, params=params, heard=headers.update)
+        listed = parse_all(Dataset, page.get("items") or [], what)
+        if len(listed) == PAGE:
+            listed = list(self.iter(**filters))
+        modified = {dataset.unique_id: dataset.modification_time or "" for dataset in listed}
+        return ProjectChanges(headers.get("crucible-revision", ""), modified)
 
     def count(self, **filters: Unpack[DatasetFilters]) -> int:
         """How many datasets fit all filters."""
-        return count_of(self._session, "/datasets", "count datasets", self._filters(filters))
+        return count_of(self._connection, "/datasets", "count datasets", self._filters(filters))
 
     def search(self, q: str, *, limit: int = 20, project_id: str | None = None) -> Sequence[Dataset]:
         """Datasets whose name is like `q` (3 letters or more); best first, at most 50."""
         what = f"search datasets for {q!r}"
         params = {"q": q, "limit": limit, "project_id": project_id}
-        return parse_all(Dataset, self._session.get("/datasets/search", what, params=params), what)
+        return parse_all(Dataset, self._connection.get("/datasets/search", what, params=params), what)
 
     def facets(self, field: str, *, limit: int = 100, **filters: Unpack[DatasetFilters]) -> Sequence[FacetValue]:
-        """The values of a field (session, measurement, data_format, owner, instrument, project) with their counts."""
+        """The values of a field (session, measurement, data_format, owner, instrument, project) with their counts.
+
+        Counted are the datasets that fit all filters; `limit` values at most.
+        """
         what = f"count datasets by {field}"
         params = {"field": field, "limit": limit, **self._filters(filters)}
-        return parse_all(FacetValue, self._session.get("/datasets/facets", what, params=params), what)
+        return parse_all(FacetValue, self._connection.get("/datasets/facets", what, params=params), what)
 
-    @also_called(**DSID)
-    def update(self, mfid: str, **fields: Any) -> Dataset:
-        """The dataset with `fields` changed. `public`, project and instrument go by the routes made for them."""
+    def update(self, dsid: str, **fields: object) -> Dataset:
+        """The dataset with `fields` changed. `public`, project and instrument go by the routes made for them.
+
+        InputError, before anything is changed, for what cannot be changed so: the owner, an instrument's name.
+        """
         if "owner" in fields or "owner_orcid" in fields:
             raise InputError("the owner of a dataset is not changed by update; its owner hands it over in Crucible")
         if "instrument_name" in fields:
@@ -131,93 +182,87 @@ class DatasetCalls(ContentCalls):
         public = fields.pop("public", None)
         instrument = _one_of(fields, "instrument_mfid", "instrument_id")
         project = _one_of(fields, "project_mfid", "project_id")
-        record = self._patched(mfid, fields) if fields else None
+        record = self._patched(dsid, fields) if fields else None
         if project is not None:
-            self.assign_project(mfid, project)
+            self.assign_project(dsid, project)
         if instrument is not None:
-            self.assign_instrument(mfid, instrument)
+            self.assign_instrument(dsid, instrument)
         if public is not None:
-            (self.set_public if public else self.set_private)(mfid)
+            (self.set_public if public else self.set_private)(dsid)
         rerouted = (public, instrument, project) != (None, None, None)
-        return self.get(mfid) if record is None or rerouted else record
+        return self.get(dsid) if record is None or rerouted else record
 
-    @also_called(**DSID)
-    def delete(self, mfid: str, reason: str | None = None) -> DeletionRequest:
+    def delete(self, dsid: str, reason: str | None = None) -> DeletionRequest:
         """The request to delete the dataset; it is hidden from lists at once, and deleted after a review."""
-        return DeletionCalls(self._session).request(mfid, reason)
+        return DeletionCalls(self._connection).request(dsid, reason)
 
-    @also_called(**KINSHIP)
-    def link_parent_child(self, parent_mfid: str, child_mfid: str, relationship_type: str | None = None) -> None:
-        """The child hangs below the parent; a relationship that is given replaces a stored one."""
-        self._links.link(parent_mfid, child_mfid, relationship_type)
+    def link_parent_child(self, parent_id: str, child_id: str, relationship_type: str | None = None) -> None:
+        """The child hangs below the parent; a relationship that is given replaces a stored one.
 
-    @also_called(**KINSHIP)
-    def unlink(self, parent_mfid: str, child_mfid: str) -> None:
+        RefusedError if that closed a cycle, or if the service does not know the relationship.
+        """
+        self._links.link(parent_id, child_id, relationship_type)
+
+    def unlink(self, parent_id: str, child_id: str) -> None:
         """The link is gone."""
-        self._links.unlink(parent_mfid, child_mfid)
+        self._links.unlink(parent_id, child_id)
 
-    @also_called(**DSID)
     def list_parents(
-        self, mfid: str, *, relationship_type: str | None = None, limit: int | None = None
+        self, dsid: str, *, relationship_type: str | None = None, limit: int | None = None
     ) -> Sequence[Dataset]:
         """The datasets that this one was made from."""
-        return self._links.related(mfid, "parents", {"relationship_type": relationship_type}, limit)
+        return self._links.related(dsid, "parents", {"relationship_type": relationship_type}, limit)
 
-    @also_called(**DSID)
     def list_children(
-        self, mfid: str, *, relationship_type: str | None = None, limit: int | None = None
+        self, dsid: str, *, relationship_type: str | None = None, limit: int | None = None
     ) -> Sequence[Dataset]:
         """The datasets that were made from this one."""
-        return self._links.related(mfid, "children", {"relationship_type": relationship_type}, limit)
+        return self._links.related(dsid, "children", {"relationship_type": relationship_type}, limit)
 
-    @also_called(sample_id="sample_mfid", **DSID)
-    def add_sample(self, mfid: str, sample_mfid: str) -> None:
+    def add_sample(self, dataset_id: str, sample_id: str) -> None:
         """The dataset is about the sample."""
-        what = f"link dataset {mfid} to sample {sample_mfid}"
-        path = f"/datasets/{segment(mfid)}/samples/{segment(sample_mfid, 'sample')}"
-        self._session.call("POST", path, what, mfid=mfid, repeatable=True)
+        what = f"link dataset {dataset_id} to sample {sample_id}"
+        path = f"/datasets/{segment(dataset_id)}/samples/{segment(sample_id, 'sample')}"
+        self._connection.call("POST", path, what, mfid=dataset_id, repeatable=True)
 
-    @also_called(sample_id="sample_mfid", **DSID)
-    def remove_sample(self, mfid: str, sample_mfid: str) -> None:
+    def remove_sample(self, dsid: str, sample_mfid: str) -> None:
         """The dataset is no longer about the sample."""
-        what = f"unlink dataset {mfid} from sample {sample_mfid}"
-        path = f"/datasets/{segment(mfid)}/samples/{segment(sample_mfid, 'sample')}"
-        self._session.call("DELETE", path, what, mfid=mfid)
+        what = f"unlink dataset {dsid} from sample {sample_mfid}"
+        path = f"/datasets/{segment(dsid)}/samples/{segment(sample_mfid, 'sample')}"
+        self._connection.call("DELETE", path, what, mfid=dsid)
 
-    @also_called(**DSID)
-    def assign_instrument(self, mfid: str, instrument: str) -> None:
+    def assign_instrument(self, dsid: str, instrument: str) -> None:
         """The dataset was taken with the instrument of this MFID or `instrument_id`."""
-        what = f"assign instrument {instrument} to dataset {mfid}"
-        path = f"/datasets/{segment(mfid)}/instrument"
-        self._session.call("PUT", path, what, mfid=mfid, body=_selector("instrument", instrument))
+        what = f"assign instrument {instrument} to dataset {dsid}"
+        path = f"/datasets/{segment(dsid)}/instrument"
+        self._connection.call("PUT", path, what, mfid=dsid, body=_selector("instrument", instrument))
 
-    @also_called(**DSID)
-    def assign_project(self, mfid: str, project: str) -> None:
+    def assign_project(self, dsid: str, project: str) -> None:
         """The dataset belongs to the project of this MFID or `project_id`."""
-        what = f"move dataset {mfid} to project {project}"
-        path = f"/resources/{segment(mfid)}/project"
+        what = f"move dataset {dsid} to project {project}"
+        path = f"/resources/{segment(dsid)}/project"
         body = _selector("project", project)
-        self._session.call("POST", path, what, mfid=mfid, params={"confirm": True}, body=body, repeatable=True)
+        self._connection.call("POST", path, what, mfid=dsid, params={"confirm": True}, body=body, repeatable=True)
 
-    @also_called(**DSID)
-    def set_public(self, mfid: str) -> None:
+    def set_public(self, dsid: str) -> None:
         """Everybody may read the dataset."""
-        path = f"/resources/{segment(mfid)}/access/public"
-        self._session.call("PUT", path, f"make dataset {mfid} public", mfid=mfid)
+        path = f"/resources/{segment(dsid)}/access/public"
+        self._connection.call("PUT", path, f"make dataset {dsid} public", mfid=dsid)
 
-    @also_called(**DSID)
-    def set_private(self, mfid: str) -> None:
+    def set_private(self, dsid: str) -> None:
         """Only those with a right of their own may read the dataset."""
-        path = f"/resources/{segment(mfid)}/access/public"
-        self._session.call("DELETE", path, f"make dataset {mfid} private", mfid=mfid)
+        path = f"/resources/{segment(dsid)}/access/public"
+        self._connection.call("DELETE", path, f"make dataset {dsid} private", mfid=dsid)
 
-    def _created(self, dataset: DatasetCreate | Mapping[str, Any]) -> Dataset:
+    def _created(self, dataset: DatasetCreate | Mapping[str, object]) -> Dataset:
         """The record. An MFID that was made here and is taken all the same comes from our own lost answer."""
         new = to_send(DatasetCreate, dataset)
         given = dataset.model_fields_set if isinstance(dataset, DatasetCreate) else dataset.keys()
         what = f"create dataset {new.unique_id}"
         try:
-            answer = self._session.call("POST", "/datasets", what, mfid=new.unique_id, body=new.body(), repeatable=True)
+            answer = self._connection.call(
+                "POST", "/datasets", what, mfid=new.unique_id, body=new.body(), repeatable=True
+            )
         except ConflictError:
             if "unique_id" in given:
                 raise
@@ -229,17 +274,33 @@ class DatasetCalls(ContentCalls):
             return added
         return AddedFile(added.file, added.existed, self._ingestions.wait(added.ingestion.id))
 
-    def _patched(self, mfid: str, fields: Mapping[str, Any]) -> Dataset:
-        what = f"change dataset {mfid}"
-        answer = self._session.call("PATCH", f"/datasets/{segment(mfid)}", what, mfid=mfid, body=fields)
+    def _patched(self, dsid: str, fields: Mapping[str, object]) -> Dataset:
+        what = f"change dataset {dsid}"
+        answer = self._connection.call("PATCH", f"/datasets/{segment(dsid)}", what, mfid=dsid, body=fields)
         return parse(Dataset, answer, what)
 
-    def _filters(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _filters(self, given: Mapping[str, object]) -> dict[str, Any]:
         """As query parameters; the service takes an instrument's MFID only, so its name is looked up."""
         params = sent_filters(given, DatasetFilters)
         if slug := params.pop("instrument_id", None):
             params["instrument_mfid"] = self._instruments.get(slug).unique_id
         return params
+
+
+def _described(
+    dataset: DatasetCreate | Mapping[str, object] | DatasetModel,
+) -> tuple[DatasetCreate | Mapping[str, Any], Mapping[str, Any]]:
+    """What describes the new dataset, and the metadata that lie in it, of a model of another library or of a record."""
+    if isinstance(dataset, DatasetCreate | Mapping):
+        return dataset, {}
+    if not hasattr(dataset, "model_dump"):
+        raise InputError(
+            f"create a dataset of a {type(dataset).__name__}: give a DatasetCreate, a mapping of its fields, or the "
+            "official client's Dataset; nothing was created"
+        )
+    fields = {name: value for name, value in dataset.model_dump(exclude_none=True).items() if name not in ANSWERED}
+    metadata = fields.pop("scientific_metadata", {})
+    return fields, metadata
 
 
 def _one_of(fields: dict[str, Any], *names: str) -> Any:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from crucible_lineage.checksums import FileChecksums, require_unchanged, scan_file
 from crucible_lineage.client.filters import FileFilters, sent_filters
-from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.connection import Connection
 from crucible_lineage.client.http.paging import pages
 from crucible_lineage.client.http.wire import parse, parse_all, segment
 from crucible_lineage.client.models import FileRecord
+from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.client.transfer.download import Progress as DownloadProgress
 from crucible_lineage.client.transfer.download import fetch, fetch_bytes, local_path
 from crucible_lineage.client.transfer.memory import UploadMemory
@@ -23,12 +24,14 @@ from crucible_lineage.errors import InputError, ServerError
 __all__ = ["FileCalls"]
 
 
-class FileCalls:
-    """`client.files`."""
+class FileCalls(OfficialNames):
+    """`client.files`: bytes to Crucible's storage and back, each checked by its SHA-256."""
 
-    def __init__(self, session: Session, storage: Storage, memory: UploadMemory) -> None:
-        self._session = session
-        self._uploader = Uploader(session, storage, memory)
+    subject = "files"
+
+    def __init__(self, connection: Connection, storage: Storage, memory: UploadMemory) -> None:
+        self._connection = connection
+        self._uploader = Uploader(connection, storage, memory)
         self.storage = storage
 
     def upload(
@@ -58,30 +61,30 @@ class FileCalls:
         if dataset_mfid is None:
             return list(self.iter(limit=limit, **filters))
         what = f"list the files of {dataset_mfid}"
-        answer = self._session.get(f"/datasets/{segment(dataset_mfid)}/files", what, mfid=dataset_mfid)
+        answer = self._connection.get(f"/datasets/{segment(dataset_mfid)}/files", what, mfid=dataset_mfid)
         digest = filters.get("sha256_hash")
         return [file for file in parse_all(FileRecord, answer, what) if digest in (None, file.sha256_hash)][:limit]
 
     def iter(self, *, limit: int | None = None, **filters: Unpack[FileFilters]) -> Iterator[FileRecord]:
         """All files that this key may read, page by page as they are taken."""
-        return pages(self._session, "/files", FileRecord, "list files", sent_filters(filters, FileFilters), limit)
+        return pages(self._connection, "/files", FileRecord, "list files", sent_filters(filters, FileFilters), limit)
 
     def get(self, file_mfid: str) -> FileRecord:
         """The record of a file."""
         what = f"read file {file_mfid}"
-        answer = self._session.get(f"/files/{segment(file_mfid, 'file')}", what, mfid=file_mfid)
+        answer = self._connection.get(f"/files/{segment(file_mfid, 'file')}", what, mfid=file_mfid)
         return parse(FileRecord, answer, what)
 
-    def update(self, file_mfid: str, **fields: Any) -> FileRecord:
+    def update(self, file_mfid: str, **fields: object) -> FileRecord:
         """The record with `fields` (filename, access_note, ...) changed."""
         what = f"change file {file_mfid}"
         path = f"/files/{segment(file_mfid, 'file')}"
-        return parse(FileRecord, self._session.call("PATCH", path, what, mfid=file_mfid, body=fields), what)
+        return parse(FileRecord, self._connection.call("PATCH", path, what, mfid=file_mfid, body=fields), what)
 
     def delete(self, file_mfid: str) -> None:
         """The file is gone from its dataset."""
         path = f"/files/{segment(file_mfid, 'file')}"
-        self._session.call("DELETE", path, f"delete file {file_mfid}", mfid=file_mfid)
+        self._connection.call("DELETE", path, f"delete file {file_mfid}", mfid=file_mfid)
 
     def download(self, file: str | FileRecord, folder: str | Path, *, progress: DownloadProgress | None = None) -> Path:
         """The path in `folder` where the file is now, with its SHA-256 checked against the record.
@@ -101,7 +104,7 @@ class FileCalls:
         """A link to the file's bytes, good for about an hour for anybody who has it: keep it out of logs."""
         what = f"get a download link for file {file_mfid}"
         path = f"/files/{segment(file_mfid, 'file')}/download_link"
-        answer = self._session.get(path, what, mfid=file_mfid)
+        answer = self._connection.get(path, what, mfid=file_mfid)
         if not isinstance(answer, dict) or not isinstance(answer.get("url"), str):
             raise ServerError(f"could not {what}: Crucible's answer holds none", mfid=file_mfid)
         return str(answer["url"])

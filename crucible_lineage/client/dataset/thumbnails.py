@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from crucible_lineage.errors import InputError
 
@@ -15,7 +15,7 @@ __all__ = ["Figure", "Picture", "picture_body"]
 class Figure(Protocol):
     """What can draw itself into a file, as a matplotlib figure does."""
 
-    def savefig(self, fname: Any, **options: Any) -> None: ...
+    def savefig(self, fname: object, **options: object) -> None: ...
 
 
 Picture = str | Path | bytes | Figure

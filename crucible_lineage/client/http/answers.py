@@ -88,7 +88,7 @@ def _detail(response: httpx.Response) -> Any:
     return next((body[key] for key in ("detail", "message", "error") if body.get(key) is not None), None)
 
 
-def _text(detail: Any) -> str:
+def _text(detail: object) -> str:
     """One line of it: a text, the message of a coded object, or the items of a validation list."""
     if isinstance(detail, dict):
         return str(detail.get("message") or detail.get("code") or "")
@@ -97,7 +97,7 @@ def _text(detail: Any) -> str:
     return "" if detail is None else str(detail)
 
 
-def _item(item: Any) -> str:
+def _item(item: object) -> str:
     if not isinstance(item, dict):
         return str(item)
     place = ".".join(str(part) for part in item.get("loc", ()) if part not in ("body", "query", "path"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +18,13 @@ from crucible_lineage.client.http.retry import Attempt, RetryPolicy, decide
 from crucible_lineage.client.http.wire import Params, encoded, json_bytes
 from crucible_lineage.errors import CrucibleError, InputError, UnreachableError
 
-__all__ = ["Session", "Timeouts"]
+__all__ = ["Connection", "Timeouts"]
 
 REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+TOLD_FROM_S = 5.0  # chosen: a person who waits so long wants to know what for
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Timeouts:
     storage_read_s: float = 300.0
 
 
-class Session:
+class Connection:
     """Sends calls with the key and returns their JSON. Thread-safe; holds the connections until `close`."""
 
     def __init__(
@@ -44,19 +49,26 @@ class Session:
         timeouts: Timeouts,
         retry: RetryPolicy,
         http: httpx.Client,
-        sleep: Callable[[float], None] = time.sleep,
+        privilege_mode: str | None = None,
     ) -> None:
         self.api_url = _checked_url(api_url)
         self.timeouts = timeouts
         self.retry = retry
-        self.sleep = sleep
+        self.sleep: Callable[[float], None] = time.sleep
         self._key = _checked_key(api_key)
         self._headers = {
             "Accept": "application/json",
             "User-Agent": "crucible-lineage",
+            **_privilege(privilege_mode),
         }
         self._timeout = _extension(timeouts.connect_s, timeouts.read_s)
         self._http = http
+        self._took: deque[float] = deque(maxlen=16)
+
+    @property
+    def latency_s(self) -> float:
+        """How long an answer took of late, at the least: what the way and the service need. 0 before the first."""
+        return min(self._took, default=0.0)
 
     def get(self, path: str, what: str, *, mfid: str | None = None, params: Params | None = None) -> Any:
         """JSON of GET `path`."""
@@ -70,46 +82,74 @@ class Session:
         *,
         mfid: str | None = None,
         params: Params | None = None,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
         repeatable: bool | None = None,
         read_s: float | None = None,
         authorized: bool = True,
         is_final: Callable[[CrucibleError], bool] | None = None,
+        look: Callable[[], object] | None = None,
+        heard: Callable[[Mapping[str, str]], object] | None = None,
     ) -> Any:
         """JSON of the answer, None for an empty one; the matching CrucibleError for anything outside 2xx.
 
         `what` completes "could not ..." in error messages. `repeatable` says whether the call may be sent twice, by
         default for GET, PUT, PATCH and DELETE. `is_final` recognises a transient status that waiting will not cure.
+        `look` makes a call repeatable that is not: asked before it is sent again after a lost answer, it gives the
+        answer if the call had its effect, else None. `heard` is told the headers of the answer.
         """
         request = self._request(method, path, params, body, headers, read_s, authorized)
-        may_repeat = method in REPEATABLE if repeatable is None else repeatable
+        may_repeat = look is not None or (method in REPEATABLE if repeatable is None else repeatable)
         started = time.monotonic()
-        number = 0
+        tries, counted = 0, 0
         in_doubt = False  # an earlier try may have had its effect without our hearing of it
         while True:
-            number += 1
+            tries += 1
             outcome = self._once(request, what, mfid)
             if not isinstance(outcome, CrucibleError):
+                if heard is not None:
+                    heard(outcome.headers)
                 return json_of(outcome, what, mfid=mfid)
             if method == "DELETE" and in_doubt and outcome.status == 404:
                 return None
             reached = not isinstance(outcome.__cause__, NEVER_SENT)
+            in_doubt = in_doubt or (_is_in_doubt(outcome) and reached)
+            counted += not outcome.retry_after_s
             elapsed_s = time.monotonic() - started
-            wait_s = decide(_attempt(number, elapsed_s, may_repeat, outcome, reached), self.retry)
+            wait_s = decide(_attempt(counted, elapsed_s, may_repeat, outcome, reached), self.retry)
             if wait_s is None or (is_final is not None and is_final(outcome)):
-                raise outcome
-            in_doubt = in_doubt or (outcome.status != 429 and reached)
+                raise self._given_up(outcome, tries, elapsed_s, in_doubt)
+            if outcome.retry_after_s or wait_s >= TOLD_FROM_S:
+                log.warning("%s; trying again in %.0f s", str(outcome).partition("\n")[0], wait_s)
             self.sleep(wait_s)
+            if look is not None and in_doubt and (found := look()) is not None:
+                return found
+
+    def _given_up(self, error: CrucibleError, tries: int, elapsed_s: float, in_doubt: bool) -> CrucibleError:
+        """The error, with how long it was tried, and whether the call may have had its effect."""
+        told = [str(error)]
+        if error.retry_after_s and elapsed_s + error.retry_after_s > self.retry.asked_total_s:
+            told.append(f"it asks to come back in {error.retry_after_s:g} s; one call waits at most "
+                        f"{self.retry.asked_total_s:g} s for that")  # fmt: skip
+        if tries > 1:
+            told.append(f"tried {tries} times in {elapsed_s:.0f} s")
+        if isinstance(error, UnreachableError):
+            told.append(
+                "whether the call took effect is not known" if in_doubt else "it was not reached, nothing was sent"
+            )
+        error.args = ("\n".join(told),)
+        return error
 
     def _once(self, request: httpx.Request, what: str, mfid: str | None) -> httpx.Response | CrucibleError:
         """One try: the answer if it is 2xx, else the error to raise or to retry on."""
+        sent = time.monotonic()
         try:
             response = self._http.send(request)
+            self._took.append(time.monotonic() - sent)
         except httpx.TransportError as cause:
             error = UnreachableError(
                 f"could not {what}: no answer from {self.api_url} ({type(cause).__name__}: {cause})\n"
-                "check the network and the API URL; whether the call took effect is not known",
+                "check the network and the API URL",
                 mfid=mfid,
             )
             error.__cause__ = cause
@@ -123,7 +163,7 @@ class Session:
         method: str,
         path: str,
         params: Params | None,
-        body: Mapping[str, Any] | None,
+        body: Mapping[str, object] | None,
         headers: Mapping[str, str] | None,
         read_s: float | None,
         authorized: bool,
@@ -147,6 +187,11 @@ class Session:
         )
 
 
+def _is_in_doubt(error: CrucibleError) -> bool:
+    """True if the call may have had its effect all the same: no answer, or one of something on the way."""
+    return error.status is None or error.status in (502, 503, 504)
+
+
 def _attempt(number: int, elapsed_s: float, repeatable: bool, error: CrucibleError, reached: bool) -> Attempt:
     return Attempt(
         number=number,
@@ -161,6 +206,12 @@ def _attempt(number: int, elapsed_s: float, repeatable: bool, error: CrucibleErr
 
 def _extension(connect_s: float, read_s: float) -> dict[str, float]:
     return {"connect": connect_s, "read": read_s, "write": read_s, "pool": read_s}
+
+
+def _privilege(mode: str | None) -> dict[str, str]:
+    if mode not in (None, "normal", "elevated"):
+        raise InputError(f"privilege_mode is {mode!r}; it is normal or elevated")
+    return {} if mode is None else {"Crucible-Privilege-Mode": mode}
 
 
 def _checked_url(api_url: str) -> str:

@@ -14,17 +14,26 @@ TRANSIENT = frozenset({429, 502, 503, 504})  # the statuses that the service's o
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long to go on. The defaults outlast a restart of the service, not an outage."""
+    """How long a call goes on. The defaults outlast a restart of the service, not an outage.
 
-    attempts: int = 5
+    It is given up when `total_s` are over, or after `attempts` tries; the last try is made when the time is just over.
+    Where the service itself says when to come back (Retry-After, a second or more), that is when the next try is made;
+    such tries are not counted, and go on until `asked_total_s` are over. A longer wait is not begun, and is told.
+    """
+
+    attempts: float = 20
     total_s: float = 90.0
     first_wait_s: float = 0.5
     longest_wait_s: float = 20.0
+    asked_total_s: float = 300.0
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """How the last try went. `jitter` is a random number from 0 to 1, drawn by the caller."""
+    """How the last try went; `number` counts those after which the service did not say when to come back.
+
+    `jitter` is a random number from 0 to 1, drawn by the caller.
+    """
 
     number: int
     elapsed_s: float
@@ -34,6 +43,11 @@ class Attempt:
     retry_after_s: float | None = None
     jitter: float = 0.5
 
+    @property
+    def is_asked(self) -> bool:
+        """True if the service said when to come back; "at once" says nothing of when it will be well."""
+        return bool(self.retry_after_s)
+
 
 def decide(attempt: Attempt, policy: RetryPolicy = RetryPolicy()) -> float | None:
     """Seconds to wait before the next try, or None to give up.
@@ -41,15 +55,16 @@ def decide(attempt: Attempt, policy: RetryPolicy = RetryPolicy()) -> float | Non
     A call that may not be repeated is tried again only if it certainly had no effect: the service was not reached
     (`reached` False), or it answered 429. A status of None means that no answer came.
     """
-    if attempt.number >= policy.attempts:
-        return None
-    if attempt.status is not None and attempt.status not in TRANSIENT:
+    if policy.attempts <= 1 or (attempt.status is not None and attempt.status not in TRANSIENT):
         return None
     without_effect = attempt.status == 429 or (attempt.status is None and not attempt.reached)
     if not (attempt.repeatable or without_effect):
         return None
-    wait_s = _wait_s(attempt, policy)
-    return None if attempt.elapsed_s + wait_s > policy.total_s else wait_s
+    if attempt.is_asked:
+        assert attempt.retry_after_s is not None
+        return attempt.retry_after_s if attempt.elapsed_s + attempt.retry_after_s <= policy.asked_total_s else None
+    left_s = policy.total_s - attempt.elapsed_s
+    return None if attempt.number >= policy.attempts or left_s <= 0 else min(_wait_s(attempt, policy), left_s)
 
 
 def retry_after_s(header: str | None, now: datetime | None = None) -> float | None:
@@ -67,8 +82,7 @@ def retry_after_s(header: str | None, now: datetime | None = None) -> float | No
 
 
 def _wait_s(attempt: Attempt, policy: RetryPolicy) -> float:
-    """What the service asked for, else a doubling wait of which the upper half is random."""
-    if attempt.retry_after_s is not None:
-        return attempt.retry_after_s
-    ceiling: float = min(policy.longest_wait_s, policy.first_wait_s * 2.0 ** (attempt.number - 1))
+    """A doubling wait of which the upper half is random."""
+    doublings = min(max(attempt.number, 1) - 1, 30)
+    ceiling: float = min(policy.longest_wait_s, policy.first_wait_s * 2.0**doublings)
     return ceiling * (0.5 + attempt.jitter / 2)

@@ -9,7 +9,8 @@ from urllib.parse import quote, urlencode
 
 from pydantic import ValidationError
 
-from crucible_lineage.client.models import Received, Sent
+from crucible_lineage.client.bodies import Sent
+from crucible_lineage.client.models import Received
 from crucible_lineage.errors import InputError, ServerError
 from crucible_lineage.ids import is_mfid
 
@@ -39,7 +40,7 @@ def encoded(params: Params) -> str:
     return urlencode([(name, _param(item)) for name, value in params.items() for item in _items(value)])
 
 
-def json_bytes(body: Mapping[str, Any]) -> bytes:
+def json_bytes(body: Mapping[str, object]) -> bytes:
     """Compact JSON; InputError naming the first value that JSON cannot hold."""
     try:
         return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
@@ -47,7 +48,7 @@ def json_bytes(body: Mapping[str, Any]) -> bytes:
         raise InputError(f"cannot be written as JSON: {_fault(body) or cause}\nnothing was sent") from cause
 
 
-def to_send(model: type[Request], value: Request | Mapping[str, Any]) -> Request:
+def to_send(model: type[Request], value: Request | Mapping[str, object]) -> Request:
     """`value` as a record to be sent; InputError naming the fields that are wrong or unknown."""
     if isinstance(value, model):
         return value
@@ -59,7 +60,7 @@ def to_send(model: type[Request], value: Request | Mapping[str, Any]) -> Request
         raise InputError(f"not a {model.__name__}; nothing was sent\n" + "\n".join(lines)) from cause
 
 
-def parse(model: type[Record], value: Any, what: str) -> Record:
+def parse(model: type[Record], value: object, what: str) -> Record:
     """`value` as a record; ServerError if the answer is not what the contract says."""
     try:
         return model.model_validate(value)
@@ -71,7 +72,7 @@ def parse(model: type[Record], value: Any, what: str) -> Record:
         ) from cause
 
 
-def parse_all(model: type[Record], value: Any, what: str) -> list[Record]:
+def parse_all(model: type[Record], value: object, what: str) -> list[Record]:
     """A plain array of records, or the `items` of an envelope."""
     items = value.get("items") if isinstance(value, dict) else value
     if items is None:
@@ -85,13 +86,13 @@ def _param(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _items(value: Any) -> Iterable[Any]:
+def _items(value: object) -> Iterable[Any]:
     if value is None:
         return ()
     return value if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str) else (value,)
 
 
-def _fault(value: Any, path: str = "") -> str | None:
+def _fault(value: object, path: str = "") -> str | None:
     """Where in a document the first value lies that JSON has no form for, and what it is."""
     if isinstance(value, Mapping):
         inner = ((f"{path}.{key}".lstrip("."), item) for key, item in value.items())

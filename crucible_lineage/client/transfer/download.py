@@ -13,6 +13,7 @@ from crucible_lineage.checksums import blocks
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.transfer.storage import Storage, storage_error
 from crucible_lineage.errors import ChecksumError, InputError
+from crucible_lineage.traffic import traffic
 
 __all__ = ["Progress", "fetch", "fetch_bytes", "is_wanted", "local_path"]
 
@@ -34,6 +35,7 @@ def fetch(storage: Storage, file: FileRecord, url: str, target: Path, progress: 
     with storage.stream(url, f"download {file.filename}", headers=headers) as response:
         if response.status_code == 200:
             digest, present = hashlib.sha256(), 0
+        traffic.find(present)
         if response.status_code in (200, 206):
             _append(response, partial, digest, present, file.size, progress)
         elif response.status_code != 416:  # 416: the partial file is complete, or too long; its checksum tells
@@ -110,5 +112,6 @@ def _append(
             file.write(block)
             digest.update(block)
             present += len(block)
+            traffic.receive(len(block))
             if progress:
                 progress(present, size)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from crucible_lineage.client.transfer.outgoing import Outgoing
+from crucible_lineage.disk import private_folder
 
 __all__ = ["Begun", "UploadMemory"]
 
@@ -49,7 +50,7 @@ class UploadMemory:
         path = self._path(outgoing)
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
         aside = path.with_suffix(f".{os.getpid()}")
         aside.write_text(json.dumps(asdict(begun)), encoding="utf-8")
         aside.replace(path)

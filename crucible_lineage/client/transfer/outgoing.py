@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.checksums import FileChecksums
-from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.connection import Connection
 from crucible_lineage.client.http.wire import parse
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.errors import ServerError
@@ -92,15 +92,15 @@ def existing(outgoing: Outgoing, file: FileRecord) -> UploadedFile:
     return UploadedFile(file, existed=True)
 
 
-def complete(session: Session, outgoing: Outgoing, upload_id: str) -> FileRecord:
+def complete(connection: Connection, outgoing: Outgoing, upload_id: str) -> FileRecord:
     """The record of a file that went by the resumable or the token route, once the service has checked it."""
-    answer = session.call(
+    answer = connection.call(
         "POST",
         f"/datasets/{outgoing.dataset_mfid}/upload/complete",
         outgoing.what,
         mfid=outgoing.dataset_mfid,
         body={"upload_id": upload_id, "sha256_hash": outgoing.checksums.sha256},
         repeatable=True,
-        read_s=session.timeouts.complete_s,
+        read_s=connection.timeouts.complete_s,
     )
     return parse(FileRecord, answer, outgoing.what)

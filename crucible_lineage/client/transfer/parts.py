@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from crucible_lineage.checksums import blocks, crc32c_text, part_checksums, require_unchanged
-from crucible_lineage.client.http.connection import Session
-from crucible_lineage.client.http.retry import Attempt, RetryPolicy, decide
+from crucible_lineage.client.http.connection import Connection
 from crucible_lineage.client.transfer.outgoing import Mark, Meter, Outgoing
-from crucible_lineage.client.transfer.storage import Storage, storage_error
+from crucible_lineage.client.transfer.storage import Storage, storage_error, storage_wait_s
 from crucible_lineage.errors import (
     CrucibleError,
     FileChangedError,
@@ -24,10 +22,12 @@ from crucible_lineage.errors import (
     ServerError,
     UnreachableError,
 )
+from crucible_lineage.times import utc
+from crucible_lineage.traffic import traffic
 
 __all__ = ["Part", "PartSender", "parts_of"]
 
-WORKERS = 4  # measured on loopback: more add CPU, not speed
+PARTS_AT_ONCE = 4  # measured on loopback: more add CPU, not speed
 EXPIRY_MARGIN_S = 30.0
 PARTS_PER_SIGNING = 32  # the service's limit
 
@@ -58,8 +58,8 @@ class _Link:
 class PartSender:
     """Signs and sends parts of one session, whose routes begin with `path`."""
 
-    def __init__(self, session: Session, storage: Storage, outgoing: Outgoing, path: str, meter: Meter) -> None:
-        self._session = session
+    def __init__(self, connection: Connection, storage: Storage, outgoing: Outgoing, path: str, meter: Meter) -> None:
+        self._connection = connection
         self._storage = storage
         self._outgoing = outgoing
         self._path = path
@@ -75,7 +75,7 @@ class PartSender:
         links = self._sign(parts)
         if len(parts) == 1:
             return self._send_part(parts[0], links[parts[0].number])
-        with ThreadPoolExecutor(WORKERS, thread_name_prefix="upload") as pool:
+        with ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="upload") as pool:
             running = [pool.submit(self._send_part, part, links[part.number]) for part in parts]
             try:
                 for future in running:
@@ -88,15 +88,19 @@ class PartSender:
 
     def _send_part(self, part: Part, link: _Link) -> None:
         what = f"send part {part.number} of {self._outgoing.filename}"
+        waited_s = 0.0
         for number in itertools.count(1):
             if link.is_stale():
                 link = self._sign([part])[part.number]
             error = self._try(part, link, what)
             if error is None:
                 return
-            wait_s = _part_wait_s(error, number, self._session.retry)
+            # 403 means that the link is to be signed anew, so it is as transient here as any 5xx.
+            transient = isinstance(error, ForbiddenError | ServerError | UnreachableError | RateLimitedError)
+            wait_s = storage_wait_s(error, transient, number, waited_s, self._connection.retry)
             if wait_s is None or self._stopped.wait(wait_s):
                 raise error
+            waited_s += wait_s
             if error.status == 403:
                 link = self._sign([part])[part.number]
 
@@ -124,6 +128,7 @@ class PartSender:
                 yield block
                 sent += len(block)
                 mark.add(len(block))
+                traffic.send(len(block))
         except FileNotFoundError as cause:
             raise FileChangedError(f"{self._outgoing.path} is gone since it was read") from cause
         if sent < part.size:
@@ -132,7 +137,7 @@ class PartSender:
     def _sign(self, parts: list[Part]) -> dict[int, _Link]:
         what = f"get links for {self._outgoing.filename}"
         wanted = [{"part_number": part.number, "crc32c": crc32c_text(part.crc32c)} for part in parts]
-        answer = self._session.call(
+        answer = self._connection.call(
             "POST",
             f"{self._path}/parts",
             what,
@@ -149,16 +154,6 @@ class PartSender:
         return links
 
 
-def _part_wait_s(error: CrucibleError, number: int, policy: RetryPolicy) -> float | None:
-    """Seconds before a part is sent again; only the tries are bounded, since one part may take minutes.
-
-    403 means that the link is to be signed anew, so it is as transient here as any 5xx.
-    """
-    transient = isinstance(error, ForbiddenError | ServerError | UnreachableError | RateLimitedError)
-    status = 503 if transient and error.status is not None else error.status
-    return decide(Attempt(number, 0.0, transient, status=status, jitter=random.random()), policy)  # noqa: S311
-
-
 def parts_of(outgoing: Outgoing, part_size: int) -> list[Part]:
     """How the file is cut; its bytes are read again only if the scan did not foresee this part size."""
     size = outgoing.checksums.size
@@ -171,7 +166,4 @@ def parts_of(outgoing: Outgoing, part_size: int) -> list[Part]:
 
 def _link(item: Mapping[str, Any]) -> _Link:
     expires = item.get("expires_at")
-    moment = datetime.fromisoformat(expires) if expires else None
-    if moment is not None and moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return _Link(str(item["url"]), dict(item.get("headers") or {}), moment)
+    return _Link(str(item["url"]), dict(item.get("headers") or {}), utc(expires) if expires else None)

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import itertools
 import json
-import random
 import re
 from collections.abc import Iterator
 
 import httpx
 
 from crucible_lineage.checksums import blocks, crc32c_text, require_unchanged
-from crucible_lineage.client.http.connection import Session
-from crucible_lineage.client.http.retry import Attempt, RetryPolicy, decide
+from crucible_lineage.client.http.connection import Connection
 from crucible_lineage.client.http.wire import parse
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.transfer.outgoing import Meter, Outgoing, Progress, UploadedFile, complete, existing
-from crucible_lineage.client.transfer.storage import Storage, storage_error
+from crucible_lineage.client.transfer.storage import Storage, storage_error, storage_wait_s
 from crucible_lineage.errors import ChecksumError, CrucibleError, FileChangedError, ServerError, UnreachableError
+from crucible_lineage.traffic import traffic
 
 __all__ = ["upload_resumable"]
 
@@ -30,10 +29,10 @@ CHUNK_READ_S = 120.0
 
 
 def upload_resumable(
-    session: Session, storage: Storage, outgoing: Outgoing, progress: Progress | None = None
+    connection: Connection, storage: Storage, outgoing: Outgoing, progress: Progress | None = None
 ) -> UploadedFile:
     """The file, after the dataset has its bytes; FileChangedError if it changes meanwhile."""
-    answer = session.call(
+    answer = connection.call(
         "POST",
         f"/datasets/{outgoing.dataset_mfid}/upload/initiate",
         outgoing.what,
@@ -50,9 +49,9 @@ def upload_resumable(
     if outgoing.checksums.size:
         hint = answer.get("chunk_size_hint") or 0
         chunk_size = max(int(hint), SMALLEST_CHUNK) // CHUNK_UNIT * CHUNK_UNIT
-        _Chunks(storage, outgoing, url, chunk_size, Meter(outgoing.checksums.size, progress)).send(session)
+        _Chunks(storage, outgoing, url, chunk_size, Meter(outgoing.checksums.size, progress)).send(connection)
     require_unchanged(outgoing.path, outgoing.checksums)
-    return UploadedFile(complete(session, outgoing, upload_id), existed=False)
+    return UploadedFile(complete(connection, outgoing, upload_id), existed=False)
 
 
 class _Chunks:
@@ -66,29 +65,31 @@ class _Chunks:
         self._chunk_size = chunk_size
         self._meter = meter
 
-    def send(self, session: Session) -> None:
+    def send(self, connection: Connection) -> None:
         """Storage has all bytes. After each failure it is asked how many it has, and the next chunk begins there."""
         size = self._outgoing.checksums.size
         offset: int | None = 0
-        failures = itertools.count(1)
+        failures, waited_s = itertools.count(1), 0.0
         failed = False
         while offset is not None:
             try:
-                reached = self._asked() if failed else self._advanced(offset)
+                reached = self._position() if failed else self._advanced(offset)
             except CrucibleError as error:
-                wait_s = _wait_s(error, next(failures), session.retry)
+                transient = isinstance(error, UnreachableError | ServerError) or error.status in (408, 429)
+                wait_s = storage_wait_s(error, transient, next(failures), waited_s, connection.retry)
                 if wait_s is None:
                     raise
-                session.sleep(wait_s)
+                connection.sleep(wait_s)
+                waited_s += wait_s
                 failed = True
                 continue
             self._meter.add((size if reached is None else reached) - offset)
             if not failed:
-                failures = itertools.count(1)
+                failures, waited_s = itertools.count(1), 0.0
             failed = False
             offset = reached
 
-    def _asked(self) -> int | None:
+    def _position(self) -> int | None:
         """How many bytes storage says that it has; None if it has them all."""
         headers = {"Content-Range": f"bytes */{self._outgoing.checksums.size}"}
         response = self._storage.put(self._url, self._what, headers=headers)
@@ -135,11 +136,6 @@ class _Chunks:
         for block in blocks(self._outgoing.path, offset, length):
             yield block
             sent += len(block)
+            traffic.send(len(block))
         if sent < length:
             raise FileChangedError(f"{self._outgoing.path} became shorter while it was being sent")
-
-
-def _wait_s(error: CrucibleError, number: int, policy: RetryPolicy) -> float | None:
-    transient = isinstance(error, UnreachableError | ServerError) or error.status in (408, 429)
-    status = 503 if transient and error.status is not None else error.status
-    return decide(Attempt(number, 0.0, transient, status=status, jitter=random.random()), policy)  # noqa: S311

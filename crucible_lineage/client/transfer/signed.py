@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crucible_lineage.checksums import crc32c_text, require_unchanged
-from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.connection import Connection
 from crucible_lineage.client.http.wire import parse, quoted
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.transfer.outgoing import Meter, Outgoing, Progress
@@ -41,9 +41,9 @@ class UploadSession:
     present: frozenset[int] = frozenset()
 
 
-def open_session(session: Session, outgoing: Outgoing) -> UploadSession | FileRecord:
+def open_session(connection: Connection, outgoing: Outgoing) -> UploadSession | FileRecord:
     """A new session for the file, or the record of the file if the dataset has these bytes already."""
-    answer = session.call(
+    answer = connection.call(
         "POST",
         f"/datasets/{outgoing.dataset_mfid}/upload/multipart/initiate",
         outgoing.what,
@@ -56,9 +56,9 @@ def open_session(session: Session, outgoing: Outgoing) -> UploadSession | FileRe
     return session_of(answer, outgoing.what)
 
 
-def open_replacement(session: Session, outgoing: Outgoing, file_mfid: str, etag: str | None) -> UploadSession:
+def open_replacement(connection: Connection, outgoing: Outgoing, file_mfid: str, etag: str | None) -> UploadSession:
     """A session whose completion replaces the content of a file; PreconditionError if its etag is another one now."""
-    answer = session.call(
+    answer = connection.call(
         "POST",
         f"/files/{file_mfid}/upload/multipart/initiate",
         f"replace {outgoing.filename} in dataset {outgoing.dataset_mfid}",
@@ -74,13 +74,13 @@ def open_replacement(session: Session, outgoing: Outgoing, file_mfid: str, etag:
     return opened
 
 
-def resumed_session(session: Session, outgoing: Outgoing, upload_id: str, part_size: int) -> UploadSession | None:
+def resumed_session(connection: Connection, outgoing: Outgoing, upload_id: str, part_size: int) -> UploadSession | None:
     """A session that was begun earlier, with the parts that the service has of it; None if it is gone."""
     numbers: set[int] = set()
     marker: Any = None
     while True:
         try:
-            answer = session.get(
+            answer = connection.get(
                 f"{_path(outgoing)}/{quoted(upload_id)}",
                 outgoing.what,
                 mfid=outgoing.dataset_mfid,
@@ -97,15 +97,19 @@ def resumed_session(session: Session, outgoing: Outgoing, upload_id: str, part_s
 
 
 def send_parts(
-    session: Session, storage: Storage, outgoing: Outgoing, opened: UploadSession, progress: Progress | None = None
+    connection: Connection,
+    storage: Storage,
+    outgoing: Outgoing,
+    opened: UploadSession,
+    progress: Progress | None = None,
 ) -> FileRecord:
     """The record of the file, after all parts that are missing were sent and the whole was accepted."""
     missing = [part for part in parts_of(outgoing, opened.part_size) if part.number not in opened.present]
     meter = Meter(outgoing.checksums.size, progress)
     meter.add(outgoing.checksums.size - sum(part.size for part in missing))
-    PartSender(session, storage, outgoing, f"{_path(outgoing)}/{quoted(opened.upload_id)}", meter).send(missing)
+    PartSender(connection, storage, outgoing, f"{_path(outgoing)}/{quoted(opened.upload_id)}", meter).send(missing)
     require_unchanged(outgoing.path, outgoing.checksums)
-    answer = session.call(
+    answer = connection.call(
         "POST",
         f"{_path(outgoing)}/complete",
         outgoing.what,
@@ -116,15 +120,15 @@ def send_parts(
             "crc32c": crc32c_text(outgoing.checksums.crc32c),
         },
         repeatable=True,
-        read_s=session.timeouts.complete_s,
+        read_s=connection.timeouts.complete_s,
     )
     return parse(FileRecord, answer, outgoing.what)
 
 
-def abort(session: Session, outgoing: Outgoing, upload_id: str) -> None:
+def abort(connection: Connection, outgoing: Outgoing, upload_id: str) -> None:
     """The session is closed if the service can be told so; if not, it expires there."""
     try:
-        session.call("DELETE", f"{_path(outgoing)}/{quoted(upload_id)}", outgoing.what, repeatable=False)
+        connection.call("DELETE", f"{_path(outgoing)}/{quoted(upload_id)}", outgoing.what, repeatable=False)
     except CrucibleError:
         return
 

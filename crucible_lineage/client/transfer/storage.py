@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from crucible_lineage.client.http.connection import Timeouts
+from crucible_lineage.client.http.retry import Attempt, RetryPolicy, decide, retry_after_s
 from crucible_lineage.errors import (
     CrucibleError,
     ForbiddenError,
@@ -21,7 +23,7 @@ from crucible_lineage.errors import (
     UnreachableError,
 )
 
-__all__ = ["Storage", "Unsealing", "storage_error"]
+__all__ = ["Storage", "Unsealing", "storage_error", "storage_wait_s"]
 
 REDIRECTS = 5
 
@@ -117,7 +119,12 @@ def storage_error(response: httpx.Response, what: str) -> CrucibleError:
     message = f"could not {what}: storage answered {status} {code[1] if code else response.reason_phrase}".rstrip()
     classes: dict[int, type[CrucibleError]] = {403: ForbiddenError, 404: NotFoundError, 429: RateLimitedError}
     error_class = classes.get(status, ServerError if status >= 500 else RefusedError)
-    return error_class(message, status=status, code=code[1] if code else None)
+    return error_class(
+        message,
+        status=status,
+        code=code[1] if code else None,
+        retry_after_s=retry_after_s(response.headers.get("retry-after")),
+    )
 
 
 class _WithoutLocation(logging.Filter):
@@ -151,3 +158,12 @@ class Unsealing(httpx.BaseTransport):
 def _no_answer(what: str, request: httpx.Request, cause: httpx.TransportError) -> UnreachableError:
     host = request.url.netloc.decode("ascii")
     return UnreachableError(f"could not {what}: no answer from storage at {host} ({type(cause).__name__})")
+
+
+def storage_wait_s(
+    error: CrucibleError, transient: bool, number: int, waited_s: float, policy: RetryPolicy
+) -> float | None:
+    """Seconds before bytes are sent again; only tries and waits are bounded, since sending them may take minutes."""
+    status = 503 if transient and error.status is not None else error.status
+    jitter = random.random()  # noqa: S311  spreads retries, guards nothing
+    return decide(Attempt(number, waited_s, transient, status, True, error.retry_after_s, jitter), policy)

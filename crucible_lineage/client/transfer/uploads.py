@@ -1,17 +1,16 @@
 """Which way a file takes to a dataset, and going on with an upload that another process began.
 
 auto: empty file -> resumable
-      signed     -> if the service has switched it off: token where Google's library is installed, else resumable
+      signed     -> if the service has switched it off: resumable
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from crucible_lineage.client.http.connection import Session
+from crucible_lineage.client.http.connection import Connection
 from crucible_lineage.client.http.wire import parse
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.client.token import is_available, upload_with_token
 from crucible_lineage.client.transfer.memory import Begun, UploadMemory
 from crucible_lineage.client.transfer.outgoing import Outgoing, Progress, UploadedFile, existing
 from crucible_lineage.client.transfer.resumable import upload_resumable
@@ -34,10 +33,11 @@ from crucible_lineage.errors import (
     ServerError,
     UnreachableError,
 )
+from crucible_lineage.traffic import traffic
 
 __all__ = ["Protocol", "Uploader"]
 
-Protocol = Literal["auto", "signed", "resumable", "token"]
+Protocol = Literal["auto", "signed", "resumable"]
 
 SESSION_TRIES = 3
 
@@ -45,8 +45,8 @@ SESSION_TRIES = 3
 class Uploader:
     """Sends files of one client. Remembers for its life if the service has no signed uploads."""
 
-    def __init__(self, session: Session, storage: Storage, memory: UploadMemory) -> None:
-        self._session = session
+    def __init__(self, connection: Connection, storage: Storage, memory: UploadMemory) -> None:
+        self._connection = connection
         self._storage = storage
         self._memory = memory
         self._switched_off = False
@@ -55,6 +55,13 @@ class Uploader:
         self, outgoing: Outgoing, protocol: Protocol, *, replace: bool, progress: Progress | None
     ) -> UploadedFile:
         """The file, after the dataset has its bytes."""
+        uploaded = self._uploaded(outgoing, protocol, replace, progress)
+        traffic.end_file()
+        return uploaded
+
+    def _uploaded(
+        self, outgoing: Outgoing, protocol: Protocol, replace: bool, progress: Progress | None
+    ) -> UploadedFile:
         if protocol == "auto":
             protocol = self._choice(outgoing, replace)
             try:
@@ -69,17 +76,13 @@ class Uploader:
     def _choice(self, outgoing: Outgoing, replace: bool) -> Protocol:
         if outgoing.checksums.size == 0:
             return "resumable"
-        if replace or not self._switched_off:
-            return "signed"
-        return "token" if is_available() else "resumable"
+        return "signed" if replace or not self._switched_off else "resumable"
 
     def _by(self, protocol: Protocol, outgoing: Outgoing, replace: bool, progress: Progress | None) -> UploadedFile:
         if protocol == "resumable":
-            return upload_resumable(self._session, self._storage, outgoing, progress)
-        if protocol == "token":
-            return upload_with_token(self._session, outgoing, progress)
+            return upload_resumable(self._connection, self._storage, outgoing, progress)
         if protocol != "signed":
-            raise InputError(f"there is no upload protocol {protocol!r}; there are auto, signed, resumable and token")
+            raise InputError(f"there is no upload protocol {protocol!r}; there are auto, signed and resumable")
         if outgoing.checksums.size == 0:
             raise InputError(f"{outgoing.path} is empty, and signed uploads take no empty file; use protocol auto")
         return self._signed(outgoing, replace, progress)
@@ -101,7 +104,7 @@ class Uploader:
         if isinstance(opened, UploadedFile):
             return opened
         try:
-            file = send_parts(self._session, self._storage, outgoing, opened, progress)
+            file = send_parts(self._connection, self._storage, outgoing, opened, progress)
         except (NotFoundError, ConflictError):
             raise  # the session is not ours to close: another process finished it, or has it under way
         except BaseException as error:
@@ -115,7 +118,7 @@ class Uploader:
         begun = self._memory.recall(outgoing)
         if begun is None or (begun.replaces is not None and not replace):
             return None
-        opened = resumed_session(self._session, outgoing, begun.upload_id, begun.part_size)
+        opened = resumed_session(self._connection, outgoing, begun.upload_id, begun.part_size)
         if opened is None:
             self._memory.forget(outgoing)
         return opened
@@ -124,13 +127,13 @@ class Uploader:
         """A new session, remembered; or the file, if the dataset has it."""
         replaces = None
         try:
-            opened = open_session(self._session, outgoing)
+            opened = open_session(self._connection, outgoing)
         except ConflictError as error:
             taken = self._holder(outgoing, error, replace)
             if isinstance(taken, UploadedFile):
                 return taken
             replaces = taken.file_mfid
-            opened = open_replacement(self._session, outgoing, taken.file_mfid, taken.etag)
+            opened = open_replacement(self._connection, outgoing, taken.file_mfid, taken.etag)
         if isinstance(opened, FileRecord):
             return existing(outgoing, opened)
         self._memory.keep(outgoing, Begun(opened.upload_id, opened.part_size, replaces))
@@ -141,7 +144,7 @@ class Uploader:
         detail = error.detail if isinstance(error.detail, dict) else {}
         if error.code != "filename_exists" or not isinstance(detail.get("file_mfid"), str):
             raise error
-        answer = self._session.get(f"/files/{detail['file_mfid']}", outgoing.what, mfid=detail["file_mfid"])
+        answer = self._connection.get(f"/files/{detail['file_mfid']}", outgoing.what, mfid=detail["file_mfid"])
         taken = parse(FileRecord, answer, outgoing.what)
         if (taken.sha256_hash, taken.size) == (outgoing.checksums.sha256, outgoing.checksums.size):
             return UploadedFile(taken, existed=True)
@@ -166,5 +169,5 @@ class Uploader:
             error, Exception
         )
         if not (self._memory.lasts and passing):
-            abort(self._session, outgoing, opened.upload_id)
+            abort(self._connection, outgoing, opened.upload_id)
             self._memory.forget(outgoing)

@@ -16,6 +16,7 @@ STATE_COLOURS: Mapping[str, str] = {
     "failed": "#D55E00",
     "missing": "#D55E00",
     "stale": "#D55E00",
+    "blocked": "#D55E00",
 }
 
 

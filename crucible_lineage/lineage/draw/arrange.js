@@ -57,6 +57,13 @@ function layout(sizes, links, columnGap = 70, rowGap = 14) {
   return { centres, courses, width: Math.max(0, left - columnGap), height };
 }
 
+// The same with the first data at the top: as if it were looked at from the side.
+function downwards(sizes, links) {
+  const side = ([a, b]) => [b, a];
+  const { centres, courses, width, height } = layout(sizes.map(side), links, 46, 18);
+  return { centres: centres.map(side), courses: courses.map((course) => course.map(side)), width: height, height: width };
+}
+
 function acyclic(count, links) {
   const below = Array.from({ length: count }, () => []);
   const hasParent = new Array(count).fill(false);

@@ -37,9 +37,8 @@ function wrapped(text, width, px) {
 
 const shortId = (id) => (id.length <= 12 ? id : `${id.slice(0, 5)}…${id.slice(-5)}`);
 const kindOfData = (node) => (node.kind === "dataset" ? node.measurement || node.data_type : "");
-const namesNothing = (node) => node.kind === "hidden" || node.kind === "step";
 function detailLine(node) {
-  if (namesNothing(node)) return "";
+  if (node.kind === "hidden") return "";
   const kind = node.kind === "sample" ? node.data_type || "sample" : node.measurement || node.data_type;
   return [kind, node.step].filter(Boolean).join(" · ");
 }
@@ -58,11 +57,11 @@ function boxOf(members) {
   const group = members.length > 1;
   const what = `${members.length} × ${node.step || node.measurement || node.data_type || node.name}`;
   const name = group ? [ellipsised(what, 178, 13)] : wrapped(node.name, 178, 13);
-  const small = (group ? [node.step ? kindOfData(node) : "", `${node.name} …`] : [...detailLines(node), namesNothing(node) ? "" : shortId(node.id)])
+  const small = (group ? [node.step ? kindOfData(node) : "", `${node.name} …`] : [...detailLines(node), node.kind === "hidden" ? "" : shortId(node.id)])
     .filter(Boolean).map((line) => ellipsised(line, 178, 10.5));
   const shownState = stateOf(members);
   const count = group ? `${members.filter((n) => nodes[n].state === shownState).length} ` : "";
-  const warning = shownState && shownState !== "complete" ? `${count}${shownState}`.toUpperCase() : "";
+  const warning = !["", "complete", "current", "raw"].includes(shownState) ? `${count}${shownState}`.toUpperCase() : "";
   const rows = [...name.map((line) => [line, 13]), ...[...small, warning].map((line) => [line, 10.5])];
   const width = Math.max(60, ...rows.map(([line, px]) => textWidth(line, px))) + (node.kind === "sample" ? 40 : 25);
   return { node, group, name, small, warning, size: [width, 12 + 16 * name.length + 13.5 * (small.length + (warning ? 1 : 0))] };
@@ -83,38 +82,49 @@ const marker = make("marker", { id: "arrow", viewBox: "0 0 8 8", refX: 8, refY: 
 make("path", { id: "tip", d: "M0,0.8 L8,4 L0,7.2 z" }, marker);
 const stage = make("g", {}, picture);
 
+// On a screen that is narrower than high the picture goes downwards: beside each other few boxes can be read there.
+const isNarrow = () => {
+  const { width, height } = picture.getBoundingClientRect();
+  return width < 700 && width < height;
+};
+
 function draw() {
   const fold = folded(state.single);
   const visible = [];
   const placeOf = new Map();
   fold.items.forEach((item, number) => {
-    if (item.members.some((n) => state.shown.has(n))) {
+    if (item.members.some((n) => state.shown.has(n) && mayShow(n))) {
       placeOf.set(number, visible.length);
       visible.push(number);
     }
   });
   const boxes = visible.map((number) => boxOf(fold.items[number].members));
   const edges = fold.edges.filter(({ from, to }) => from !== to && placeOf.has(from) && placeOf.has(to));
-  const place = layout(boxes.map((box) => box.size), edges.map(({ from, to }) => [placeOf.get(from), placeOf.get(to)]));
-  drawn = { fold, visible, placeOf, boxes, edges, place, elements: [] };
+  const links = edges.map(({ from, to }) => [placeOf.get(from), placeOf.get(to)]);
+  const upright = isNarrow();
+  const place = upright ? downwards(boxes.map((box) => box.size), links) : layout(boxes.map((box) => box.size), links);
+  picture.setAttribute("aria-label", `Lineage, raw data at the ${upright ? "top" : "left"}`);
+  drawn = { upright, fold, visible, placeOf, boxes, edges, place, elements: [] };
   stage.replaceChildren();
   edges.forEach((edge, at) => drawEdge(edge, place.courses[at]));
   visible.forEach((number, at) => drawItem(number, at));
   highlight();
   const count = visible.reduce((sum, number) => sum + fold.items[number].members.length, 0);
   byId("status").textContent = `${count} of ${nodes.length} shown in ${visible.length} ${visible.length === 1 ? "box" : "boxes"}`;
+  byId("superseded").textContent = state.superseded ? "Hide superseded" : `Show ${leftOut.size} superseded`;
 }
 
 function drawEdge(edge, course) {
+  const { upright, place: { centres } } = drawn;
+  const along = upright ? 1 : 0;
   let [x, y] = course[0];
   let path = `M${x},${y}`;
   course.slice(1).forEach(([toX, toY], at) => {
-    const middle = (x + toX) / 2;
-    path += at % 2 ? `L${toX},${toY}` : `C${middle},${y} ${middle},${toY} ${toX},${toY}`;
+    const bend = upright ? `${x},${(y + toY) / 2} ${toX},${(y + toY) / 2}` : `${(x + toX) / 2},${y} ${(x + toX) / 2},${toY}`;
+    path += at % 2 ? `L${toX},${toY}` : `C${bend} ${toX},${toY}`;
     [x, y] = [toX, toY];
   });
-  const { centres } = drawn.place;
-  const backward = centres[drawn.placeOf.get(edge.from)][0] > centres[drawn.placeOf.get(edge.to)][0];
+  const backward = centres[drawn.placeOf.get(edge.from)][along] > centres[drawn.placeOf.get(edge.to)][along];
   const other = edge.said !== "is_derived_from";
   edge.elements = [make("path", { d: path, class: other ? "edge other" : "edge",
     [backward ? "marker-start" : "marker-end"]: "url(#arrow)" }, stage)];
@@ -132,6 +142,7 @@ function drawItem(number, at) {
   const [x, y] = [drawn.place.centres[at][0] - width / 2, drawn.place.centres[at][1] - height / 2];
   const classes = ["item", box.node.kind];
   if (badStates.has(stateOf(members))) classes.push("bad");
+  if (stateOf(members) === "superseded") classes.push("superseded");
   if (members.includes(graph.focus)) classes.push("focus");
   const element = make("g", { class: classes.join(" "), tabindex: 0, role: "button", "data-id": box.node.id }, stage);
   const tip = [box.group ? `${members.length} siblings` : box.node.name, detailLine(box.node), box.warning.toLowerCase() || box.node.state];
@@ -145,7 +156,7 @@ function drawItem(number, at) {
   const left = x + (box.node.kind === "sample" ? 20 : 15);
   let baseline = y + 19;
   for (const line of box.name) {
-    make("text", { x: left, y: baseline }, element, line);
+    make("text", { x: left, y: baseline, class: "name" }, element, line);
     baseline += 16;
   }
   baseline -= 2;
@@ -163,7 +174,8 @@ function drawItem(number, at) {
 
 // A handle at a lower corner that brings neighbours which are not drawn.
 function drawMore(number, side, x, y) {
-  const missing = [...drawn.fold.items[number][side]].filter((other) => !drawn.placeOf.has(other));
+  const missing = [...drawn.fold.items[number][side]]
+    .filter((other) => !drawn.placeOf.has(other) && drawn.fold.items[other].members.some(mayShow));
   if (!missing.length) return;
   const handle = make("g", { class: "more", role: "button", tabindex: 0 }, stage);
   const what = side === "before" ? "parents" : "children";

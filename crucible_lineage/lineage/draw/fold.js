@@ -3,7 +3,9 @@
 const FIRST_VIEW = 40; // boxes: what a screen shows at a readable size
 const STEP = 10; // how many siblings or neighbours one click brings
 const badStates = new Set(graph.badStates);
-const state = { single: new Set(), shown: null, selected: null, scale: 1, x: 0, y: 0 };
+const state = { single: new Set(), shown: null, superseded: graph.superseded, selected: null, scale: 1, x: 0, y: 0 };
+const leftOut = new Set(graph.leftOut); // superseded results that nothing drawn needs
+const mayShow = (n) => state.superseded || !leftOut.has(n);
 let drawn = null;
 
 // ---- which items there are (as view.py) ----
@@ -41,7 +43,8 @@ function folded(single) {
       const node = nodes[n];
       const above = [...new Set(tellingParents[n].map((p) => (groupOf[p] < 0 ? p : groupOf[p])))].sort((a, b) => a - b);
       const alone = single.has(n) || !placed[n] ? n : "";
-      const place = JSON.stringify([above, node.kind, node.step || [node.measurement, node.data_type], alone]);
+      const place = JSON.stringify([above, node.kind, node.step || [node.measurement, node.data_type],
+        node.state === "superseded", alone]);
       if (siblings.has(place)) siblings.get(place).push(n);
       else siblings.set(place, [n]);
     }
@@ -88,25 +91,27 @@ function nearest(fold, start) {
   const met = new Set([start]);
   for (const number of met) {
     for (const other of [...fold.items[number].before, ...fold.items[number].after]) {
-      if (met.size < FIRST_VIEW) met.add(other);
+      if (met.size < FIRST_VIEW && fold.items[other].members.some(mayShow)) met.add(other);
     }
   }
   return new Set([...met].flatMap((number) => fold.items[number].members));
 }
+
+const fitting = (fold) => fold.items.filter((item) => item.members.some(mayShow)).length;
 
 function firstView(focus) {
   state.single = new Set();
   if (focus !== null) keepSingle(focus);
   const fold = folded(state.single);
   const start = focus === null ? widest(fold) : fold.itemOf[focus];
-  state.shown = fold.items.length <= FIRST_VIEW ? new Set(nodes.keys()) : nearest(fold, start);
+  state.shown = fitting(fold) <= FIRST_VIEW ? new Set(nodes.keys()) : nearest(fold, start);
 }
 
 // Without a focus: the item with the most neighbours, which is where most can be seen from.
 function widest(fold) {
   let best = 0;
   fold.items.forEach((item, number) => {
-    const size = (i) => i.before.size + i.after.size;
+    const size = (i) => (i.members.some(mayShow) ? i.before.size + i.after.size : -1);
     if (size(item) > size(fold.items[best])) best = number;
   });
   return best;

@@ -6,19 +6,20 @@ import csv
 import io
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from crucible_lineage.lineage.draw.appearance import STATE_COLOURS, colours, kind_of_data
-from crucible_lineage.lineage.draw.view import FOLD_BEYOND, Item, view
+from crucible_lineage.lineage.draw.superseded import left_out_note
+from crucible_lineage.lineage.draw.view import Item, view
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, short_id, title
-from crucible_lineage.lineage.model import DERIVED, Node
+from crucible_lineage.lineage.model import DERIVED, SUPERSEDED, Node
 
 __all__ = ["public_ids", "render_csv", "render_dot", "render_mermaid", "to_node_link"]
 
 # Mermaid draws nothing beyond 500 edges or 50,000 characters; both limits are its defaults.
 _MERMAID_EDGES = 499
 _MERMAID_CHARACTERS = 45_000
+_MERMAID_SUPERSEDED = "  classDef superseded stroke-dasharray:2 3,fill:#F3F3F3,color:#5A5A5A"
 
 
 def public_ids(graph: LineageGraph) -> Mapping[str, str]:
@@ -31,7 +32,7 @@ def public_ids(graph: LineageGraph) -> Mapping[str, str]:
     return names
 
 
-def to_node_link(graph: LineageGraph) -> dict[str, Any]:
+def to_node_link(graph: LineageGraph) -> dict[str, object]:
     """The node-link object that `networkx.node_link_graph(..., edges="edges")` and `LineageGraph.from_api` read."""
     names = public_ids(graph)
     return {
@@ -50,16 +51,23 @@ def render_csv(graph: LineageGraph) -> str:
     """The edges as CSV with a header; what a spreadsheet would run as a formula is led by an apostrophe."""
     names, out = public_ids(graph), io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["parent", "parent_name", "child", "child_name", "relationship"])
+    writer.writerow(["parent", "parent_name", "child", "child_name", "relationship", "parent_state", "child_state"])
     for edge in graph.edges.values():
         ends = [(names[mfid], title(graph.nodes[mfid])) for mfid in (edge.source, edge.target)]
-        writer.writerow([*map(_harmless, [*ends[0], *ends[1], edge.relationship])])
+        states = [graph.nodes[mfid].state for mfid in (edge.source, edge.target)]
+        writer.writerow([*map(_harmless, [*ends[0], *ends[1], edge.relationship, *states])])
     return out.getvalue()
 
 
-def render_dot(graph: LineageGraph, *, fold_beyond: int | None = FOLD_BEYOND) -> str:
-    """The graph in Graphviz's DOT language, left to right."""
-    drawn, colour_of = view(graph, fold_beyond=fold_beyond), colours(graph.nodes.values())
+def render_dot(
+    graph: LineageGraph,
+    focus: str | None = None,
+    *,
+    superseded: bool = False,
+) -> str:
+    """The graph in Graphviz's DOT language, left to right. What is superseded is counted only, unless asked for."""
+    drawn = view(graph, keep=[focus] if focus else [], superseded=superseded)
+    colour_of = colours(graph.nodes.values())
     lines = ["digraph lineage {", "  rankdir=LR;", '  node [shape=box, style="rounded", fontname="Helvetica"];']
     for number, item in enumerate(drawn.items):
         node = item.node
@@ -67,22 +75,34 @@ def render_dot(graph: LineageGraph, *, fold_beyond: int | None = FOLD_BEYOND) ->
             "rounded,dashed"
             if item.state in STATE_COLOURS
             else "rounded,dotted"
-            if node.kind == "hidden"
+            if node.kind == "hidden" or item.state == SUPERSEDED
             else "rounded"
         )
-        colour = STATE_COLOURS.get(item.state) or colour_of.get(kind_of_data(node), "#6B6B6B")
+        superseded_colour = "#9A9A9A" if item.state == SUPERSEDED else None
+        colour = STATE_COLOURS.get(item.state) or superseded_colour or colour_of.get(kind_of_data(node), "#6B6B6B")
         shape = "ellipse" if node.kind == "sample" else "box"
+        faint = ', fontcolor="#5A5A5A"' if superseded_colour else ""
         label = "\\n".join(map(_dot_escaped, _label_lines(item)))
-        lines.append(f'  n{number} [label="{label}", shape={shape}, style="{style}", color="{colour}"];')
+        lines.append(f'  n{number} [label="{label}", shape={shape}, style="{style}", color="{colour}"{faint}];')
     for (source, target), relationship in drawn.edges.items():
         said = "" if relationship == DERIVED else f' [label="{_dot_escaped(relationship or "untyped")}", style=dashed]'
         lines.append(f"  n{source} -> n{target}{said};")
+    if drawn.left_out:
+        lines.append(f'  label="{left_out_note(drawn.left_out)}";')
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def render_mermaid(graph: LineageGraph, *, fold_beyond: int | None = FOLD_BEYOND) -> list[str]:
-    """Mermaid flowcharts, one if the graph fits into it, else as many as it takes: each edge is in one of them."""
-    drawn = view(graph, fold_beyond=fold_beyond)
+def render_mermaid(
+    graph: LineageGraph,
+    focus: str | None = None,
+    *,
+    superseded: bool = False,
+) -> list[str]:
+    """Mermaid flowcharts, one if the graph fits into it, else as many as it takes: each edge is in one of them.
+
+    What is superseded is counted only, unless it is asked for or something shown comes from it.
+    """
+    drawn = view(graph, keep=[focus] if focus else [], superseded=superseded)
     boxes = [_mermaid_box(number, item) for number, item in enumerate(drawn.items)]
     charts: list[str] = []
     chart = _Chart(boxes)
@@ -94,6 +114,9 @@ def render_mermaid(graph: LineageGraph, *, fold_beyond: int | None = FOLD_BEYOND
             charts.append(str(chart))
             chart = _Chart(boxes)
         chart.add(numbers, edge)
+    if drawn.left_out:
+        boxes.append(f'  n{len(boxes)}["{left_out_note(drawn.left_out)}"]:::superseded')
+        chart.add((len(boxes) - 1,), "")
     return [*charts, str(chart)]
 
 
@@ -120,12 +143,12 @@ class _Chart:
             self._characters += len(edge) + 1
 
     def __str__(self) -> str:
-        return (
-            "\n".join(["flowchart LR", *(self._boxes[number] for number in sorted(self._shown)), *self._edges]) + "\n"
-        )
+        boxes = [self._boxes[number] for number in sorted(self._shown)]
+        marked = any(box.endswith(":::superseded") for box in boxes)
+        return "\n".join(["flowchart LR", *boxes, *([_MERMAID_SUPERSEDED] if marked else []), *self._edges]) + "\n"
 
 
-def _node_entry(node: Node, name: str) -> dict[str, Any]:
+def _node_entry(node: Node, name: str) -> dict[str, object]:
     if node.kind == "hidden":
         return {"id": name, "entity_type": "hidden"}
     entry = {
@@ -137,6 +160,7 @@ def _node_entry(node: Node, name: str) -> dict[str, Any]:
         "project_id": node.project,
         "state": node.state,
         "step": node.step,
+        "superseded_by": list(node.superseded_by),
     }
     return {key: value for key, value in entry.items() if value}
 
@@ -145,14 +169,14 @@ def _label_lines(item: Item) -> list[str]:
     node, state = item.node, plain(item.state_said.upper())
     if item.is_group:
         return [group_title(item.nodes), *filter(None, [state])]
-    small = "" if node.kind in ("hidden", "step") else short_id(node.id)
+    small = "" if node.kind == "hidden" or node.name == node.id else short_id(node.id)
     return [line for line in (title(node), detail(node), plain(small), state) if line]
 
 
 def _mermaid_box(number: int, item: Item) -> str:
     opening, closing = ("([", "])") if item.node.kind == "sample" else ("[", "]")
     label = "<br/>".join(map(_mermaid_escaped, _label_lines(item)))
-    return f'  n{number}{opening}"{label}"{closing}'
+    return f'  n{number}{opening}"{label}"{closing}' + (":::superseded" if item.state == SUPERSEDED else "")
 
 
 def _mermaid_edge(ends: tuple[int, int], relationship: str) -> str:

@@ -9,7 +9,6 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Mapping
-from html import escape
 from importlib.resources import files
 from typing import Any
 
@@ -17,11 +16,12 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.draw.appearance import STATE_COLOURS, colours
 from crucible_lineage.lineage.draw.formats import public_ids
 from crucible_lineage.lineage.draw.packing import packed, unpacked
+from crucible_lineage.lineage.draw.superseded import dispensable
 from crucible_lineage.lineage.draw.view import FOLD_BEYOND
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain, title
 from crucible_lineage.lineage.model import Node
-from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance
+from crucible_lineage.lineage.records import OWN_KEYS, moment, provenance
 
 __all__ = ["page_data", "render_html"]
 
@@ -29,7 +29,6 @@ SCRIPTS = ("data.js", "fold.js", "arrange.js", "draw.js", "panel.js", "page.js")
 _MFID = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")
 _THUMBNAIL = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
 _FIELDS = (  # of a record, as the panel lists them
-    "timestamp",
     "creation_time",
     "instrument_name",
     "session_name",
@@ -38,36 +37,6 @@ _FIELDS = (  # of a record, as the panel lists them
     "project_id",
     "description",
 )
-_PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<header>
-<h1>{title}</h1>
-<div id="search-box"><input id="search" type="search" placeholder="Search name, MFID, step ( / )" autocomplete="off"
- aria-label="Search" aria-controls="matches"><ul id="matches" hidden></ul></div>
-<div id="buttons">
-<button id="zoom-out" title="Zoom out ( - )">−</button><button id="zoom-in" title="Zoom in ( + )">+</button>
-<button id="fit" title="Show all that is drawn ( 0 )">Fit</button>
-<button id="reset" title="Fold everything back">Reset</button>
-<button id="theme" title="Dark or light">◐</button>
-</div>
-</header>
-<main><svg id="picture" role="group" aria-label="Lineage, raw data at the left"></svg>
-<aside id="panel" tabindex="-1" aria-live="polite" hidden></aside></main>
-<footer><span id="legend"></span><span id="status"></span></footer>
-<script type="application/octet-stream" id="data">{data}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
 
 
 def render_html(
@@ -75,10 +44,11 @@ def render_html(
     focus: str | None = None,
     *,
     heading: str = "",
-    fold_beyond: int = FOLD_BEYOND,
     pages: str = "",
+    superseded: bool = False,
 ) -> str:
-    """The page as text. It opens on `focus`, or on everything, with at most forty boxes; the rest unfolds.
+    """The page as text. It opens on `focus`, or on everything, with at most forty boxes; the rest unfolds, and what is
+    superseded appears at the press of a button, or is there from the beginning if it is asked for.
 
     Of each dataset it holds what its record holds: metadata, parameters, files with hashes, provenance, and the
     thumbnail if the record has one as a data URI under `thumbnail`. Who gets the file can read all of it. With `pages`,
@@ -87,23 +57,29 @@ def render_html(
     """
     script, style = _script(), _resource("page.css")
     names = public_ids(graph)
-    drawable = _drawable(graph, graph.node(focus).id if focus else None, names, fold_beyond)
+    drawable = _drawable(graph, graph.node(focus).id if focus else None, names)
     shown = _without_hidden(graph, names)
     details = packed([shown(_detail(node)) for node in graph.nodes.values()], drawable["nodes"]["id"])
     policy = (
         f"default-src 'none'; img-src data:; style-src 'sha256-{_digest(style)}'; "
         f"script-src 'sha256-{_digest(script)}'; base-uri 'none'; form-action 'none'"
     )
-    return _PAGE.format(
-        policy=policy,
-        title=escape(plain(heading) or (f"Lineage of {title(graph.node(focus))}" if focus else "Lineage")),
-        style=style,
-        data=_embedded(drawable | {"pages": pages, "details": details}),
-        script=script,
+    from jinja2 import Environment  # a third of what `crucible-lineage lineage` takes to start; a tree needs none
+
+    return (
+        Environment(autoescape=True, keep_trailing_newline=True)
+        .from_string(_resource("page.html"))
+        .render(
+            policy=policy,
+            title=plain(heading) or (f"Lineage of {title(graph.node(focus))}" if focus else "Lineage"),
+            style=style,
+            data=_embedded(drawable | {"pages": pages, "details": details, "superseded": superseded}),
+            script=script,
+        )
     )
 
 
-def page_data(page: str) -> dict[str, Any]:
+def page_data(page: str) -> dict[str, object]:
     """What a page of `render_html` holds: nodes and edges as columns, and `details`, a record for each node or None."""
     found = re.search(r'id="data">([^<]*)<', page)
     if found is None:
@@ -112,7 +88,7 @@ def page_data(page: str) -> dict[str, Any]:
     return data | {"details": unpacked(data["details"], data["nodes"]["id"])}
 
 
-def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str], fold_beyond: int) -> dict[str, Any]:
+def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str]) -> dict[str, Any]:
     """What the page needs to draw: the columns of nodes and edges, these by the numbers of their ends."""
     number_of = {mfid: number for number, mfid in enumerate(graph.nodes)}
     nodes, edges = graph.nodes.values(), graph.edges.values()
@@ -125,6 +101,7 @@ def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str], 
             "data_type": [plain(node.data_type) for node in nodes],
             "state": [plain(node.state) for node in nodes],
             "step": [plain(node.step) for node in nodes],
+            "superseded_by": [list(node.superseded_by) for node in nodes],
         },
         "edges": {
             "source": [number_of[edge.source] for edge in edges],
@@ -132,9 +109,10 @@ def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str], 
             "relationship": [plain(edge.relationship) for edge in edges],
         },
         "focus": number_of[focus] if focus else None,
-        "foldBeyond": fold_beyond,
+        "foldBeyond": FOLD_BEYOND,
         "colours": {plain(kind): colour for kind, colour in colours(graph.nodes.values()).items()},
         "badStates": sorted(STATE_COLOURS),
+        "leftOut": sorted(number_of[mfid] for mfid in dispensable(graph, [focus] if focus else [])),
     }
 
 
@@ -146,17 +124,21 @@ def _detail(node: Node) -> dict[str, Any] | None:
     recipe = written.get("recipe")
     metadata = node.record.get("scientific_metadata")
     thumbnail = node.record.get("thumbnail")
+    is_timed = node.record.get("timestamp") not in (None, "")
     return {
-        "record": {key: node.record[key] for key in _FIELDS if node.record.get(key) not in (None, "")},
+        "record": {
+            **({"timestamp": node.record["timestamp"] if moment(node.record) else "not known"} if is_timed else {}),
+            **{key: node.record[key] for key in _FIELDS if node.record.get(key) not in (None, "")},
+        },
         "thumbnail": thumbnail if isinstance(thumbnail, str) and _THUMBNAIL.fullmatch(thumbnail) else None,
-        "metadata": {k: v for k, v in metadata.items() if k != PROVENANCE_KEY} if isinstance(metadata, Mapping) else {},
+        "metadata": {k: v for k, v in metadata.items() if k not in OWN_KEYS} if isinstance(metadata, Mapping) else {},
         "params": recipe.get("params") if isinstance(recipe, Mapping) else None,
         "files": _files(node),
         "provenance": {key: value for key, value in written.items() if key != "generated"},
     }
 
 
-def _files(node: Node) -> list[dict[str, Any]]:
+def _files(node: Node) -> list[dict[str, object]]:
     listed = provenance(node.record).get("generated") or (node.record or {}).get("files")
     entries = listed if isinstance(listed, list) else []
     return [
@@ -179,7 +161,7 @@ def _without_hidden(graph: LineageGraph, names: Mapping[str, str]) -> Callable[[
             return value
         return hidden.get(value) or _MFID.sub(lambda found: hidden.get(found[0], found[0]), value)
 
-    def shown(value: Any) -> Any:
+    def shown(value: object) -> Any:
         if isinstance(value, str):
             return text(value)
         if isinstance(value, Mapping):
@@ -192,7 +174,7 @@ def _without_hidden(graph: LineageGraph, names: Mapping[str, str]) -> Callable[[
     return shown
 
 
-def _embedded(value: Any) -> str:
+def _embedded(value: object) -> str:
     """The value as JSON, deflated, in base64: a tenth of its size, and nothing in it is markup."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return base64.b64encode(zlib.compress(text.encode("utf-8", "backslashreplace"), 9)).decode()

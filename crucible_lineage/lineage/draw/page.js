@@ -4,13 +4,18 @@
 
 const move = () => stage.setAttribute("transform", `translate(${state.x},${state.y}) scale(${state.scale})`);
 
+const READABLE = 0.7; // on a narrow screen, what does not fit so is moved to, and not made smaller
+
 function fit() {
   const { width, height } = drawn.place;
   const room = picture.getBoundingClientRect();
-  state.scale = Math.min(1.25, (room.width - 80) / Math.max(width, 1), (room.height - 48) / Math.max(height, 1));
-  state.scale = Math.max(state.scale, 0.05);
-  state.x = (room.width - width * state.scale) / 2;
-  state.y = (room.height - height * state.scale) / 2;
+  const edge = drawn.upright ? 24 : 80;
+  state.scale = Math.min(1.25, (room.width - edge) / Math.max(width, 1), (room.height - 48) / Math.max(height, 1));
+  state.scale = Math.max(state.scale, drawn.upright ? READABLE : 0.05);
+  const [x, y] = [room.width - width * state.scale, room.height - height * state.scale];
+  const centre = centreOf(state.selected ?? graph.focus) ?? [width / 2, height / 2];
+  state.x = x > 0 ? x / 2 : Math.max(x - 12, Math.min(12, room.width / 2 - centre[0] * state.scale));
+  state.y = y > 0 ? y / 2 : Math.max(y - 24, Math.min(24, room.height / 2 - centre[1] * state.scale));
   state.fitted = true;
   move();
 }
@@ -104,6 +109,11 @@ byId("zoom-in").addEventListener("click", () => zoom(1.25));
 byId("zoom-out").addEventListener("click", () => zoom(0.8));
 byId("fit").addEventListener("click", fit);
 byId("reset").addEventListener("click", reset);
+byId("superseded").hidden = !leftOut.size;
+byId("superseded").addEventListener("click", () => {
+  state.superseded = !state.superseded;
+  reset();
+});
 byId("theme").addEventListener("click", () => {
   const root = document.documentElement;
   const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
@@ -121,7 +131,10 @@ document.addEventListener("keydown", (event) => {
     action();
   }
 });
-window.addEventListener("resize", fit);
+window.addEventListener("resize", () => {
+  if (drawn.upright !== isNarrow()) draw();
+  fit();
+});
 
 for (const [kind, colour] of Object.entries(graph.colours)) {
   const entry = element("span", "", "", byId("legend"));

@@ -13,9 +13,10 @@ function select(number) {
 }
 
 function reveal(n) {
+  if (!mayShow(n)) state.superseded = true;
   keepSingle(n);
   const fold = folded(state.single);
-  state.shown = fold.items.length <= FIRST_VIEW ? new Set(nodes.keys()) : nearest(fold, fold.itemOf[n]);
+  state.shown = fitting(fold) <= FIRST_VIEW ? new Set(nodes.keys()) : nearest(fold, fold.itemOf[n]);
   draw();
   select(drawn.fold.itemOf[n]);
   fit();
@@ -121,7 +122,7 @@ function showNode(n) {
   if (node.kind === "hidden") {
     element("p", "You may not see this one, or it no longer exists.");
   } else {
-    if (node.kind !== "step") element("p", node.id, "id");
+    element("p", node.id, "id");
     element("p", detailLine(node));
   }
   if (node.state) element("p", node.state, badStates.has(node.state) ? "bad" : "");
@@ -134,6 +135,11 @@ function showNode(n) {
       closePanel();
       redraw(() => state.single.delete(n), n);
     });
+  }
+  others("Superseded by", node.superseded_by.map((id) => ids.indexOf(id)).filter((other) => other >= 0));
+  for (const id of node.superseded_by.filter((other) => graph.pages && !ids.includes(other))) {
+    const link = element("a", `Superseded by ${shortId(id)}`);
+    [link.href, link.target] = [graph.pages + id, "_top"];
   }
   const known = recordOf(n);
   if (known) showRecord(known, node.name);

@@ -1,4 +1,4 @@
-"""The drawing of a lineage as PNG: its SVG, drawn by resvg with the fonts of this machine (extra `png`)."""
+"""The drawing of a lineage as PNG: its SVG, drawn by resvg with the fonts of this machine."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import re
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.draw.svg import render_svg
-from crucible_lineage.lineage.draw.view import FOLD_BEYOND
-from crucible_lineage.lineage.extra import missing_library
-from crucible_lineage.lineage.graph import Direction, LineageGraph
+from crucible_lineage.lineage.graph import LineageGraph
 
 __all__ = ["MOST_PIXELS", "render_png"]
 
@@ -27,18 +25,14 @@ def render_png(
     graph: LineageGraph,
     focus: str | None = None,
     *,
-    depth: int | None = None,
-    direction: Direction = "both",
-    fold_beyond: int | None = FOLD_BEYOND,
+    superseded: bool = False,
 ) -> bytes:
     """The picture that `render_svg` makes, as PNG, twice as large; smaller where it would exceed MOST_PIXELS.
 
-    InputError if resvg is not installed, or if this machine has no font to write names with.
+    InputError if this machine has no font to write names with.
     """
-    try:
-        from resvg_py import svg_to_bytes  # an optional library
-    except ImportError as error:
-        raise missing_library("a PNG picture", "resvg_py", "png") from error
+    from resvg_py import svg_to_bytes  # only who wants a picture as PNG waits for it
+
     blank = svg_to_bytes(svg_string=_LETTER.replace(">x<", "><"))
     family = next((name for name in _FAMILIES if svg_to_bytes(svg_string=_LETTER.format(name)) != blank), None)
     if family is None:
@@ -46,7 +40,7 @@ def render_png(
             "write a PNG picture: none of the usual fonts is on this machine, so names would be blank; install one "
             "(on Debian: apt install fonts-dejavu-core), or write .svg"
         )
-    svg = render_svg(graph, focus, depth=depth, direction=direction, fold_beyond=fold_beyond)
+    svg = render_svg(graph, focus, superseded=superseded)
     return svg_to_bytes(svg_string=svg, zoom=_zoom(svg), sans_serif_family=family)
 
 

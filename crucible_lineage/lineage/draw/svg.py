@@ -8,8 +8,9 @@ from xml.sax.saxutils import escape
 
 from crucible_lineage.lineage.draw.appearance import OTHER_COLOUR, STATE_COLOURS, colours, kind_of_data
 from crucible_lineage.lineage.draw.layout import Layout, Point, layout
+from crucible_lineage.lineage.draw.superseded import left_out_note
 from crucible_lineage.lineage.draw.view import FOLD_BEYOND, Item, view
-from crucible_lineage.lineage.graph import Direction, LineageGraph
+from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import (
     detail,
     detail_lines,
@@ -21,7 +22,7 @@ from crucible_lineage.lineage.labels import (
     title,
     wrapped,
 )
-from crucible_lineage.lineage.model import DERIVED
+from crucible_lineage.lineage.model import DERIVED, SUPERSEDED
 
 __all__ = ["render_svg"]
 
@@ -44,21 +45,22 @@ def render_svg(
     graph: LineageGraph,
     focus: str | None = None,
     *,
-    depth: int | None = None,
-    direction: Direction = "both",
     fold_beyond: int | None = FOLD_BEYOND,
+    superseded: bool = False,
 ) -> str:
     """The picture as SVG text.
 
-    With `focus` it shows what that dataset comes from and what comes from it, within `depth` links. More than
-    `fold_beyond` siblings of one step are one box with their number. The full name and id of each node are in its
-    <title>. The ground is white, so that the picture can be printed and pasted anywhere.
+    With `focus` it shows what that dataset comes from and what comes from it; `graph.around` makes it less. More than
+    `fold_beyond` siblings of one step are one box with their number. What is superseded is counted only, unless it is
+    asked for or something shown comes from it. The full name and id of each node are in its <title>. The ground is
+    white, so that the picture can be printed and pasted anywhere.
     """
-    shown = graph if focus is None else graph.around(focus, depth, direction)
-    drawn = view(shown, fold_beyond=fold_beyond, keep=[focus] if focus else [])
+    shown = graph if focus is None else graph.around(focus)
+    drawn = view(shown, fold_beyond=fold_beyond, keep=[focus] if focus else [], superseded=superseded)
     boxes = [_box(item) for item in drawn.items]
     placed = layout([box.size for box in boxes], drawn.edges)
-    colour_of = colours(shown.nodes.values())
+    colour_of = colours(node for item in drawn.items for node in item.nodes)
+    note = left_out_note(drawn.left_out)
     focused = drawn.number_of[focus] if focus else None
     body = [
         *_edges(drawn.edges, placed),
@@ -66,9 +68,9 @@ def render_svg(
             _drawn(item, boxes[number], placed.centres[number], colour_of, number == focused)
             for number, item in enumerate(drawn.items)
         ),
-        *_legend(colour_of, placed.height),
+        *_legend(colour_of, note, placed.height),
     ]
-    return _document(body, placed, len(colour_of), max(map(len, colour_of), default=0))
+    return _document(body, placed, len(colour_of) + bool(note), max(map(len, [*colour_of, note])))
 
 
 def _box(item: Item) -> _Box:
@@ -79,7 +81,7 @@ def _box(item: Item) -> _Box:
     else:
         name = wrapped(title(node), _TEXT_WIDTH, _NAME_PX)
         small = detail_lines(node, _TEXT_WIDTH, _SMALL_PX)
-        if node.kind not in ("hidden", "step"):
+        if node.kind != "hidden" and node.name != node.id:
             small.append(plain(short_id(node.id)))
     small.append(item.state_said.upper())
     small = [ellipsised(plain(line), _TEXT_WIDTH, _SMALL_PX) for line in small if line]
@@ -93,12 +95,13 @@ def _drawn(item: Item, box: _Box, centre: Point, colour_of: dict[str, str], is_f
     """One box with its text; a group is drawn as a stack, a sample with round ends, a hidden node dotted."""
     (width, height), node = box.size, item.node
     x, y = centre[0] - width / 2, centre[1] - height / 2
-    bad = STATE_COLOURS.get(item.state)
-    stroke = bad or ("#111111" if is_focus else "#6B6B6B")
+    bad, superseded = STATE_COLOURS.get(item.state), item.state == SUPERSEDED
+    stroke = bad or ("#9A9A9A" if superseded and not is_focus else "") or ("#111111" if is_focus else "#6B6B6B")
     line = f'stroke="{stroke}" stroke-width="{2.5 if is_focus else 1.2}"'
-    line += ' stroke-dasharray="2 3"' if node.kind == "hidden" else ' stroke-dasharray="6 3"' if bad else ""
+    dashes = "2 3" if node.kind == "hidden" or superseded else "6 3" if bad else ""
+    line += f' stroke-dasharray="{dashes}"' if dashes else ""
     radius = height / 2 if node.kind == "sample" else 5
-    fill = "#F3F3F3" if node.kind in ("sample", "hidden") else "#FFFFFF"
+    fill = "#F3F3F3" if node.kind in ("sample", "hidden") or superseded else "#FFFFFF"
     shape = f'width="{width:.1f}" height="{height:.1f}" rx="{radius:g}" fill="{fill}" {line}/>'
     parts = [f"<g><title>{_tip(item)}</title>"]
     if item.is_group:
@@ -109,14 +112,16 @@ def _drawn(item: Item, box: _Box, centre: Point, colour_of: dict[str, str], is_f
         parts.append(
             f'<rect x="{x + 2:.1f}" y="{y + 4:.1f}" width="{_BAR:g}" height="{height - 8:.1f}" rx="2" fill="{colour}"/>'
         )
-    parts.extend(_words(box, x + _PADDING + (_PADDING if node.kind == "sample" else _BAR), y, bad))
+    parts.extend(_words(box, x + _PADDING + (_PADDING if node.kind == "sample" else _BAR), y, bad, superseded))
     return "".join([*parts, "</g>"])
 
 
-def _words(box: _Box, x: float, y: float, bad: str | None) -> Iterator[str]:
+def _words(box: _Box, x: float, y: float, bad: str | None, superseded: bool) -> Iterator[str]:
+    """The lines; the name of what is superseded is struck through, which a printer without colours shows too."""
     baseline = y + 19.0
+    struck = ' fill="#5A5A5A" text-decoration="line-through"' if superseded else ""
     for line in box.name:
-        yield f'<text x="{x:.1f}" y="{baseline:.1f}">{_escaped(line)}</text>'
+        yield f'<text x="{x:.1f}" y="{baseline:.1f}"{struck}>{_escaped(line)}</text>'
         baseline += 16
     baseline -= 2
     for at, line in enumerate(box.small):
@@ -159,12 +164,15 @@ def _curve(course: tuple[Point, ...]) -> str:
     return " ".join(path)
 
 
-def _legend(colour_of: dict[str, str], top: float) -> Iterator[str]:
+def _legend(colour_of: dict[str, str], note: str, top: float) -> Iterator[str]:
     for row, (kind, colour) in enumerate(colour_of.items()):
         y = top + 24 + 16 * row
         yield f'<rect x="0" y="{y:.1f}" width="10" height="10" rx="2" fill="{colour}"/>'
         words = _escaped(ellipsised(plain(kind), 300, _SMALL_PX))
         yield f'<text x="16" y="{y + 9:.1f}" font-size="{_SMALL_PX}" fill="#5A5A5A">{words}</text>'
+    if note:
+        y = top + 33 + 16 * len(colour_of)
+        yield f'<text x="0" y="{y:.1f}" font-size="{_SMALL_PX}" fill="#5A5A5A">{note}</text>'
 
 
 def _tip(item: Item) -> str:
@@ -174,7 +182,7 @@ def _tip(item: Item) -> str:
         known = [
             title(node),
             detail(node),
-            "" if node.kind in ("hidden", "step") else plain(node.id),
+            "" if node.kind == "hidden" else plain(node.id),
             plain(node.state),
         ]
         lines.append(" · ".join(part for part in known if part))

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from crucible_lineage.lineage.draw.superseded import left_out_note
 from crucible_lineage.lineage.draw.view import Item, View, view
-from crucible_lineage.lineage.graph import Direction, LineageGraph
+from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, title
 from crucible_lineage.lineage.model import DERIVED
 
@@ -19,8 +20,9 @@ __all__ = ["render_tree", "render_tree_rich"]
 _UNICODE = ("├── ", "└── ", "│   ", "    ")
 _ASCII = ("|-- ", "`-- ", "|   ", "    ")
 _STATE_STYLES = {
-    **{"complete": "green", "fresh": "green", "missing": "yellow", "stale": "yellow"},
-    **{"incomplete": "bold red", "failed": "bold red"},
+    **{"complete": "green", "current": "green", "fresh": "green", "superseded": "dim"},
+    **{"missing": "yellow", "stale": "yellow"},
+    **{"incomplete": "bold red", "failed": "bold red", "blocked": "bold red"},
 }
 
 
@@ -42,18 +44,18 @@ def render_tree(
     graph: LineageGraph,
     focus: str | None = None,
     *,
-    depth: int | None = None,
-    direction: Direction = "both",
     fold_beyond: int | None = None,
     ascii_only: bool = False,
+    superseded: bool = False,
 ) -> str:
     """The tree as text, a line a node: id, name, kind of data and step, state.
 
-    With `focus` it is what that dataset comes from and what comes from it, within `depth` links, else the whole graph.
+    With `focus` it is what that dataset comes from and what comes from it, else the whole graph.
     A node with several parents stands below the first of them and is marked `(see above)` below the others.
-    `ascii_only` draws for terminals that have no line characters; names stay as they are.
+    What is superseded is counted only, unless it is asked for or something shown comes from it. `ascii_only` draws for
+    terminals that have no line characters; names stay as they are.
     """
-    lines = _lines(graph, focus, depth, direction, fold_beyond, ascii_only)
+    lines = _lines(graph, focus, fold_beyond, ascii_only, superseded)
     return "\n".join((line.branch + " ".join(part for part in _texts(line) if part)).rstrip() for line in lines)
 
 
@@ -61,16 +63,14 @@ def render_tree_rich(
     graph: LineageGraph,
     focus: str | None = None,
     *,
-    depth: int | None = None,
-    direction: Direction = "both",
     fold_beyond: int | None = None,
-    ascii_only: bool = False,
+    superseded: bool = False,
 ) -> Text:
     """The same tree in colour, for a rich console. Names are never read as markup."""
     from rich.text import Text  # only who prints in colour pays for rich
 
     shown = Text()
-    for line in _lines(graph, focus, depth, direction, fold_beyond, ascii_only):
+    for line in _lines(graph, focus, fold_beyond, False, superseded):
         parts = zip(_texts(line), _styles(line), strict=True)
         shown.append_text(Text("\n" if shown else ""))
         shown.append(line.branch, style="dim")
@@ -91,13 +91,12 @@ def _styles(line: _Line) -> tuple[str, ...]:
 def _lines(
     graph: LineageGraph,
     focus: str | None,
-    depth: int | None,
-    direction: Direction,
     fold_beyond: int | None,
     ascii_only: bool,
+    superseded: bool,
 ) -> Iterator[_Line]:
-    shown = graph if focus is None else graph.around(focus, depth, direction)
-    drawn = view(shown, fold_beyond=fold_beyond, keep=[focus] if focus else [])
+    shown = graph if focus is None else graph.around(focus)
+    drawn = view(shown, fold_beyond=fold_beyond, keep=[focus] if focus else [], superseded=superseded)
     children: list[list[int]] = [[] for _ in drawn.items]
     for source, target in drawn.edges:
         children[source].append(target)
@@ -119,6 +118,8 @@ def _lines(
             for child in reversed(below):
                 last = child == below[-1]
                 waiting.append((child, number, indent + (corner if last else tee), indent + (blank if last else bar)))
+    if drawn.left_out:
+        yield _Line("", "", "", left_out_note(drawn.left_out), "", "", "", is_focus=False)
 
 
 def _roots(drawn: View, children: list[list[int]]) -> Iterator[int]:
@@ -144,9 +145,10 @@ def _line(item: Item, branch: str, mark: str, is_focus: bool) -> _Line:
         measured = plain(node.measurement) if node.step else ""
         said = plain(item.state_said)
         return _Line(branch, "", group_title(item.nodes), measured, item.state, said, mark, is_focus)
-    mfid = "" if node.kind in ("hidden", "step") or node.name == node.id else plain(node.id)
+    mfid = "" if node.kind == "hidden" or node.name == node.id else plain(node.id)
     name = title(node) if node.name or not mfid else ""
-    return _Line(branch, mfid, name, detail(node), item.state, plain(item.state_said), mark, is_focus)
+    said = f"superseded by {', '.join(node.superseded_by)}" if is_focus and node.superseded_by else item.state_said
+    return _Line(branch, mfid, name, detail(node), item.state, plain(said), mark, is_focus)
 
 
 def _mark(relationship: str, again: bool, is_focus: bool) -> str:

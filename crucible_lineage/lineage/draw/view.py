@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from crucible_lineage.lineage.draw.superseded import dispensable
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.model import MEASURED, Edge, Node
+from crucible_lineage.lineage.model import CURRENT, MEASURED, RAW, SUPERSEDED, Edge, Node
 
 __all__ = ["FOLD_BEYOND", "Item", "View", "view"]
 
@@ -42,26 +43,40 @@ class Item:
     def state_said(self) -> str:
         """The state in words, of a group with how many are in it; empty for what is complete, or of no known state."""
         state = self.state
-        if state in ("", "complete"):
+        if state in ("", "complete", CURRENT, RAW):
             return ""
         return f"{sum(node.state == state for node in self.nodes)} {state}" if self.is_group else state
 
 
 @dataclass(frozen=True)
 class View:
-    """Items by number, in the graph's order, and the relationship of each edge by the numbers of its ends."""
+    """Items by number, in the graph's order, and the relationship of each edge by the numbers of its ends.
+
+    `left_out` superseded results are not among them.
+    """
 
     items: tuple[Item, ...]
     edges: dict[tuple[int, int], str]
     number_of: dict[str, int]
+    left_out: int = 0
 
 
-def view(graph: LineageGraph, *, fold_beyond: int | None = FOLD_BEYOND, keep: Collection[str] = ()) -> View:
+def view(
+    graph: LineageGraph,
+    *,
+    fold_beyond: int | None = FOLD_BEYOND,
+    keep: Collection[str] = (),
+    superseded: bool = False,
+) -> View:
     """The items and edges to draw. More than `fold_beyond` siblings are one item, None folds nothing.
 
     Siblings have the same parents, after folding, and the same step, or the same kind of data where no step made
-    them. The nodes in `keep`, and those few that they come from, stay single.
+    them. The nodes in `keep`, and those few that they come from, stay single. What is superseded is left out, unless it
+    is asked for, or something that is drawn comes from it.
     """
+    gone = frozenset() if superseded else dispensable(graph, keep)
+    if gone:
+        graph = graph.subgraph(graph.nodes.keys() - gone)
     edges = list(_telling(graph))
     if fold_beyond is None:
         groups = {mfid: mfid for mfid in graph.nodes}
@@ -76,7 +91,7 @@ def view(graph: LineageGraph, *, fold_beyond: int | None = FOLD_BEYOND, keep: Co
     for edge in edges:
         ends = number_of[edge.source], number_of[edge.target]
         drawn[ends] = edge.relationship if drawn.get(ends, edge.relationship) == edge.relationship else ""
-    return View(tuple(Item(tuple(nodes)) for nodes in members.values()), drawn, number_of)
+    return View(tuple(Item(tuple(nodes)) for nodes in members.values()), drawn, number_of, len(gone))
 
 
 def _telling(graph: LineageGraph) -> Iterator[Edge]:
@@ -102,7 +117,8 @@ def _folded(graph: LineageGraph, edges: list[Edge], fold_beyond: int, single: se
         for mfid in generation:
             node = graph.nodes[mfid]
             above = frozenset(group_of.get(parent, parent) for parent in parents[mfid])
-            key: tuple[object, ...] = (above, node.kind, node.step or (node.measurement, node.data_type))
+            kind = node.step or (node.measurement, node.data_type)
+            key: tuple[object, ...] = (above, node.kind, kind, node.state == SUPERSEDED)
             siblings[(*key, mfid) if mfid in single or mfid not in placed else key].append(mfid)
         for members in siblings.values():
             folds = len(members) > fold_beyond

@@ -1,7 +1,7 @@
 """What a lineage tells to others: activities with what they used and made, agents, files. All exports are made of it.
 
 Whatever the reader may not see is called `hidden-N` here, and what is not in the graph is not mentioned: an export that
-says nothing but what a story says leaks nothing.
+says nothing but what stands here leaks nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 from crucible_lineage.ids import canonical_json
@@ -19,9 +19,10 @@ from crucible_lineage.lineage.export.sharing import shareable
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.model import Edge, Node
-from crucible_lineage.lineage.records import provenance, text
+from crucible_lineage.lineage.records import mapping, mappings, provenance, text
+from crucible_lineage.times import utc
 
-__all__ = ["Activity", "Agent", "StoredFile", "Story", "Use", "instant", "is_orcid", "tell"]
+__all__ = ["Activity", "Agent", "ExportedLineage", "StoredFile", "Use", "exported", "instant", "is_orcid"]
 
 Record = Mapping[str, Any]
 _ACTIVITIES = uuid.UUID("9d0a8a37-6a0e-5d5c-9f0f-3d8d4f1f7b60")  # our own namespace, so that ids are the same each time
@@ -81,7 +82,7 @@ class Activity:
 
 
 @dataclass(frozen=True)
-class Story:
+class ExportedLineage:
     """Nodes and edges under the names they have outside, what happened, and the files of each dataset."""
 
     nodes: Mapping[str, Node]
@@ -95,7 +96,7 @@ class Story:
         return {made.mfid: activity for activity in self.activities for made in activity.made}
 
 
-def tell(graph: LineageGraph, files: Mapping[str, Sequence[StoredFile]] | None = None) -> Story:
+def exported(graph: LineageGraph, files: Mapping[str, Sequence[StoredFile]] | None = None) -> ExportedLineage:
     """The story of a graph with records. `files` says more of a dataset's files than its record does."""
     graph = shareable(graph)
     names = public_ids(graph)
@@ -103,16 +104,15 @@ def tell(graph: LineageGraph, files: Mapping[str, Sequence[StoredFile]] | None =
     edges = tuple(Edge(names[e.source], names[e.target], e.relationship) for e in graph.edges.values())
     known = {**{mfid: tuple(_recorded_files(node.record)) for mfid, node in nodes.items()}, **(files or {})}
     listed = {mfid: tuple(found) for mfid, found in known.items() if found and mfid in nodes}
-    return Story(nodes, edges, tuple(_activities(nodes, nodes.keys())), listed)
+    return ExportedLineage(nodes, edges, tuple(_activities(nodes, nodes.keys())), listed)
 
 
 def instant(moment: str, timespec: str = "auto") -> str:
     """An ISO 8601 time in UTC, empty for what is none; a time without a zone counts as UTC."""
     try:
-        found = datetime.fromisoformat(moment)
+        return utc(moment).astimezone(UTC).isoformat(timespec=timespec)
     except ValueError:
         return ""
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec=timespec)
 
 
 def is_orcid(text: str) -> bool:
@@ -139,13 +139,13 @@ def _activities(nodes: Mapping[str, Node], outside: Set[str]) -> Iterator[Activi
 
 def _activity(node: Node, outside: Set[str]) -> Activity | None:
     record = provenance(node.record)
-    done = _mapping(record.get("activity"))
+    done = mapping(record.get("activity"))
     if not done:
         return None
-    code, run = _mapping(done.get("code")), _mapping(done.get("run"))
+    code, run = mapping(done.get("code")), mapping(done.get("run"))
     used = tuple(
         Use(text(entry.get("role")), mfid)
-        for entry in _entries(record.get("used"))
+        for entry in mappings(record.get("used"))
         if (mfid := text(entry.get("mfid"))) in outside
     )
     activity = Activity(
@@ -154,14 +154,14 @@ def _activity(node: Node, outside: Set[str]) -> Activity | None:
         function=text(done.get("function")),
         code=text(code.get("fingerprint")),
         source=text(code.get("source")),
-        git=_mapping(code.get("git")) or None,
+        git=mapping(code.get("git")) or None,
         started=instant(text(done.get("started"))),
         ended=instant(text(done.get("ended"))),
-        params=_mapping(_mapping(record.get("recipe") or record).get("params")),
+        params=mapping(mapping(record.get("recipe") or record).get("params")),
         used=used,
-        agent=_agent(_mapping(record.get("agent"))),
-        software=_mapping(record.get("software")) or None,
-        pipeline=text(_mapping(record.get("pipeline")).get("name")),
+        agent=_agent(mapping(record.get("agent"))),
+        software=mapping(record.get("software")) or None,
+        pipeline=text(mapping(record.get("pipeline")).get("name")),
         run=text(run.get("run_id")),
         by_hand="step" not in done,
         note=text(done.get("note")),
@@ -171,11 +171,11 @@ def _activity(node: Node, outside: Set[str]) -> Activity | None:
 
 def _activity_id(activity: Activity, mfid: str) -> str:
     """The same for all outputs of one execution; without its times, nothing says that two were made together."""
-    told: list[Any] = [activity.function, activity.code, activity.started, activity.ended, activity.run]
+    identity: list[Any] = [activity.function, activity.code, activity.started, activity.ended, activity.run]
     if not (activity.started and activity.ended):
-        told.append(mfid)
-    told += [dict(activity.params or {}), [[use.role, use.mfid] for use in activity.used]]
-    return str(uuid.uuid5(_ACTIVITIES, canonical_json(told).decode("utf-8", "backslashreplace")))
+        identity.append(mfid)
+    identity += [dict(activity.params or {}), [[use.role, use.mfid] for use in activity.used]]
+    return str(uuid.uuid5(_ACTIVITIES, canonical_json(identity).decode("utf-8", "backslashreplace")))
 
 
 def _agent(record: Record) -> Agent | None:
@@ -185,18 +185,10 @@ def _agent(record: Record) -> Agent | None:
 
 
 def _recorded_files(record: Record | None) -> Iterator[StoredFile]:
-    generated = list(_entries(provenance(record).get("generated"))) or list(_entries(_mapping(record).get("files")))
+    generated = list(mappings(provenance(record).get("generated"))) or list(mappings(mapping(record).get("files")))
     for entry in generated:
         name = text(entry.get("name")) or text(entry.get("filename"))
         size = entry.get("size")
         if name:
             sha256 = text(entry.get("sha256")) or text(entry.get("sha256_hash"))
             yield StoredFile(name, sha256, size if isinstance(size, int) else None)
-
-
-def _mapping(value: Any) -> Record:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _entries(value: Any) -> Iterator[Record]:
-    return (entry for entry in value if isinstance(entry, Mapping)) if isinstance(value, list | tuple) else iter(())

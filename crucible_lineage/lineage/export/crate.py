@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from crucible_lineage.lineage.export.activities import Activity, Story, Use, instant
+from crucible_lineage.lineage.export.activities import Activity, ExportedLineage, Use, instant
 from crucible_lineage.lineage.export.crate_data import DataEntities, Entity, Reference, reference
 from crucible_lineage.lineage.export.crate_parts import (
     CrateHeader,
@@ -50,14 +50,14 @@ class Crate:
     files: tuple[TextFile, ...] = field(repr=False)
 
 
-def make_crate(story: Story, header: CrateHeader, extras: Sequence[TextFile] = ()) -> Crate:
-    """The crate of a story; `extras` are more files that lie in it. InputError if `rocrate` is not installed."""
+def make_crate(lineage: ExportedLineage, header: CrateHeader, extras: Sequence[TextFile] = ()) -> Crate:
+    """The crate of a lineage; `extras` are more files that lie in it. InputError if `rocrate` is not installed."""
     try:
         from rocrate.model.contextentity import ContextEntity
         from rocrate.rocrate import ROCrate
     except ImportError as error:
         raise missing_library("an RO-Crate", "rocrate", "export") from error
-    builder = _Builder(story, header)
+    builder = _Builder(lineage, header)
     builder.build(extras)
     crate = ROCrate(version="1.1")
     crate.metadata.extra_terms.update({name: TERMS + name for name in ("sha256", "environment")})
@@ -74,8 +74,8 @@ def make_crate(story: Story, header: CrateHeader, extras: Sequence[TextFile] = (
 class _Builder(DataEntities):
     """All entities of a crate: to the data come the executions of steps, their code, and the workflow of them."""
 
-    def __init__(self, story: Story, header: CrateHeader) -> None:
-        super().__init__(story, header)
+    def __init__(self, lineage: ExportedLineage, header: CrateHeader) -> None:
+        super().__init__(lineage, header)
         self.texts: list[TextFile] = []
         self._tools: dict[tuple[str, str], Entity] = {}
 

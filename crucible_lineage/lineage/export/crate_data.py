@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from crucible_lineage.lineage.export.activities import Agent, StoredFile, Story, instant, is_orcid
+from crucible_lineage.lineage.export.activities import Agent, ExportedLineage, StoredFile, instant, is_orcid
 from crucible_lineage.lineage.export.crate_parts import CrateHeader, TextFile, media_type
 from crucible_lineage.lineage.model import DERIVED, MEASURED, Node
+from crucible_lineage.lineage.records import moment
 
 __all__ = ["DataEntities", "Entity", "Reference", "reference"]
 
@@ -18,16 +19,16 @@ Reference = dict[str, str]
 class DataEntities:
     """The entities by their ids, and the properties of the root data entity."""
 
-    def __init__(self, story: Story, header: CrateHeader) -> None:
-        self.story, self.header = story, header
+    def __init__(self, lineage: ExportedLineage, header: CrateHeader) -> None:
+        self.lineage, self.header = lineage, header
         self.entities: dict[str, Entity] = {}
         self.root: Entity = {}
-        self.steps = [activity for activity in story.activities if not activity.by_hand]
+        self.steps = [activity for activity in lineage.activities if not activity.by_hand]
 
     def describe_data(self) -> None:
         """All datasets, samples, people and links are told; executions of steps are not."""
         self._add_header()
-        for node in self.story.nodes.values():
+        for node in self.lineage.nodes.values():
             self._add_node(node)
         self._add_edges()
         self._add_notes()
@@ -59,12 +60,12 @@ class DataEntities:
 
     def dataset_id(self, mfid: str) -> str:
         """The id of a dataset: the folder of its files where they are in the crate."""
-        paths = [file.path for file in self.story.files.get(mfid, ()) if file.path]
+        paths = [file.path for file in self.lineage.files.get(mfid, ()) if file.path]
         return f"{quote('/'.join(paths[0].split('/')[:2]))}/" if paths else f"#{mfid}"
 
     def any_ref(self, mfid: str) -> Reference:
         """The reference to a dataset, a sample or what is hidden."""
-        return reference(f"#{mfid}" if self.story.nodes[mfid].kind == "sample" else self.dataset_id(mfid))
+        return reference(f"#{mfid}" if self.lineage.nodes[mfid].kind == "sample" else self.dataset_id(mfid))
 
     def _add_header(self) -> None:
         header = self.header
@@ -83,7 +84,7 @@ class DataEntities:
             "hasPart": [],
             "mentions": [],
         }
-        agents = dict.fromkeys(activity.agent for activity in self.story.activities if activity.agent)
+        agents = dict.fromkeys(activity.agent for activity in self.lineage.activities if activity.agent)
         self.root["author"] = [self.agent(agent) for agent in agents] or [publisher]
 
     def _add_node(self, node: Node) -> None:
@@ -95,9 +96,10 @@ class DataEntities:
             record = node.record or {}
             entity["identifier"] = node.id
             entity["description"] = ", ".join(filter(None, (node.measurement, node.data_type, node.state)))
-            entity["dateCreated"] = instant(str(record.get("timestamp") or record.get("creation_time") or ""))
+            known = moment(record)
+            entity["dateCreated"] = instant(known.isoformat() if known else str(record.get("creation_time") or ""))
             entity["hasPart"] = [
-                self._add_file(node.id, n, f) for n, f in enumerate(self.story.files.get(node.id, ()), 1)
+                self._add_file(node.id, n, f) for n, f in enumerate(self.lineage.files.get(node.id, ()), 1)
             ]
         self.root["hasPart"].append(self.add(entity))
 
@@ -115,20 +117,20 @@ class DataEntities:
 
     def _add_edges(self) -> None:
         """What was measured of which sample, and the links that no action tells of."""
-        told = {(use.mfid, made.mfid) for one in self.steps for use in one.used for made in one.made}
-        for edge in self.story.edges:
+        described = {(use.mfid, made.mfid) for one in self.steps for use in one.used for made in one.made}
+        for edge in self.lineage.edges:
             child = self.entities.get(self.dataset_id(edge.target)) or self.entities[f"#{edge.target}"]
             parent = self.any_ref(edge.source)
             if edge.relationship == MEASURED:
                 child.setdefault("about", []).append(parent)
             elif edge.relationship != DERIVED:
                 child.setdefault("isPartOf" if edge.relationship else "isRelatedTo", []).append(parent)
-            elif (edge.source, edge.target) not in told:
+            elif (edge.source, edge.target) not in described:
                 child.setdefault("isBasedOn", []).append(parent)
 
     def _add_notes(self) -> None:
         """What was made by hand is not the execution of anything: its maker and the note are told by the dataset."""
-        for activity in self.story.activities:
+        for activity in self.lineage.activities:
             for made in activity.made if activity.by_hand else ():
                 entity = self.entities[self.dataset_id(made.mfid)]
                 entity["creator"] = self.agent(activity.agent) if activity.agent else ""

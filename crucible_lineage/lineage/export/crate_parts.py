@@ -7,7 +7,6 @@ import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 from crucible_lineage.lineage.export.activities import Activity, Use
 from crucible_lineage.lineage.labels import plain
@@ -74,7 +73,7 @@ def readme_text(header: CrateHeader, extras: Sequence[TextFile]) -> str:
     return "\n".join([*about, machine, "", *listed]).rstrip() + "\n"
 
 
-def flat_software(software: Mapping[str, Any]) -> dict[str, str]:
+def flat_software(software: Mapping[str, object]) -> dict[str, str]:
     """What it ran with, by name: Python, the platform, and each package with its version."""
     packages = software.get("packages")
     found = {key: value for key, value in software.items() if isinstance(value, str)}

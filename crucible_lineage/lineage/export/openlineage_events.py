@@ -14,7 +14,7 @@ from uuid import UUID
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid, mfid_time
-from crucible_lineage.lineage.export.activities import Activity, Story, instant, tell
+from crucible_lineage.lineage.export.activities import Activity, ExportedLineage, exported, instant
 from crucible_lineage.lineage.extra import missing_library
 from crucible_lineage.lineage.graph import LineageGraph
 
@@ -32,26 +32,26 @@ def render_openlineage(graph: LineageGraph, namespace: str = NAMESPACE) -> str:
 
     InputError if no activity is recorded in the graph, or if `openlineage-python` is not installed.
     """
-    story = tell(graph)
-    if not story.activities:
+    lineage = exported(graph)
+    if not lineage.activities:
         raise InputError("write OpenLineage events: no dataset in this lineage has a recorded activity to tell of")
     try:
         from openlineage.client.serde import Serde  # an optional library
     except ImportError as error:
         raise missing_library("OpenLineage events", "openlineage-python", "export") from error
-    events = [event for activity in story.activities for event in _events(story, activity, namespace)]
+    events = [event for activity in lineage.activities for event in _events(lineage, activity, namespace)]
     events.sort(key=lambda event: event.eventTime)
     return "".join(f"{Serde.to_json(event)}\n" for event in events)
 
 
-def _events(story: Story, activity: Activity, namespace: str) -> list[RunEvent]:
+def _events(lineage: ExportedLineage, activity: Activity, namespace: str) -> list[RunEvent]:
     from openlineage.client.event_v2 import RunEvent, RunState
 
-    job, run = _job(story, activity), _run(story, activity)
-    inputs = [_input(story, use.mfid, namespace) for use in activity.used]
-    outputs = [_output(story, made.mfid, namespace) for made in activity.made]
+    job, run = _job(lineage, activity), _run(lineage, activity)
+    inputs = [_input(lineage, use.mfid, namespace) for use in activity.used]
+    outputs = [_output(lineage, made.mfid, namespace) for made in activity.made]
     common: dict[str, Any] = {"run": run, "job": job, "inputs": inputs, "producer": PRODUCER}
-    ended = activity.ended or _time_of(story, activity.made[0].mfid)
+    ended = activity.ended or _time_of(lineage, activity.made[0].mfid)
     started = activity.started or ended
     return [
         RunEvent(eventType=RunState.START, eventTime=started, outputs=[], **common),
@@ -59,7 +59,7 @@ def _events(story: Story, activity: Activity, namespace: str) -> list[RunEvent]:
     ]
 
 
-def _job(story: Story, activity: Activity) -> Job:
+def _job(lineage: ExportedLineage, activity: Activity) -> Job:
     from openlineage.client.event_v2 import Job
     from openlineage.client.facet_v2 import job_type_job, source_code_job
 
@@ -73,10 +73,10 @@ def _job(story: Story, activity: Activity) -> Job:
         source = source_code_job.SourceCodeJobFacet(language=language, sourceCode=activity.source, producer=PRODUCER)
         facets["sourceCode"] = source
     name = ".".join(filter(None, (activity.pipeline, activity.step)))
-    return Job(namespace=_project(story, activity), name=name, facets=facets)
+    return Job(namespace=_project(lineage, activity), name=name, facets=facets)
 
 
-def _run(story: Story, activity: Activity) -> Run:
+def _run(lineage: ExportedLineage, activity: Activity) -> Run:
     from openlineage.client.event_v2 import Run
     from openlineage.client.facet_v2 import execution_parameters_run, parent_run
 
@@ -92,36 +92,36 @@ def _run(story: Story, activity: Activity) -> Run:
     if activity.pipeline and (parent := _uuid(activity.run)):
         facets["parent"] = parent_run.ParentRunFacet(
             run=parent_run.Run(runId=parent),
-            job=parent_run.Job(namespace=_project(story, activity), name=activity.pipeline),
+            job=parent_run.Job(namespace=_project(lineage, activity), name=activity.pipeline),
             producer=PRODUCER,
         )
     return Run(runId=activity.id, facets=facets)
 
 
-def _input(story: Story, mfid: str, namespace: str) -> InputDataset:
+def _input(lineage: ExportedLineage, mfid: str, namespace: str) -> InputDataset:
     from openlineage.client.event_v2 import InputDataset
 
-    return InputDataset(namespace=namespace, name=mfid, facets=_dataset_facets(story, mfid))
+    return InputDataset(namespace=namespace, name=mfid, facets=_dataset_facets(lineage, mfid))
 
 
-def _output(story: Story, mfid: str, namespace: str) -> OutputDataset:
+def _output(lineage: ExportedLineage, mfid: str, namespace: str) -> OutputDataset:
     from openlineage.client.event_v2 import OutputDataset
     from openlineage.client.facet_v2 import output_statistics_output_dataset as statistics
 
-    files = story.files.get(mfid, ())
+    files = lineage.files.get(mfid, ())
     size = sum(file.size or 0 for file in files)
     counted = statistics.OutputStatisticsOutputDatasetFacet(size=size, fileCount=len(files), producer=PRODUCER)
     facets: dict[str, Any] = {"outputStatistics": counted} if files else {}
-    return OutputDataset(namespace=namespace, name=mfid, facets=_dataset_facets(story, mfid), outputFacets=facets)
+    return OutputDataset(namespace=namespace, name=mfid, facets=_dataset_facets(lineage, mfid), outputFacets=facets)
 
 
-def _dataset_facets(story: Story, mfid: str) -> dict[str, Any]:
+def _dataset_facets(lineage: ExportedLineage, mfid: str) -> dict[str, Any]:
     """The dataset's name, and its files."""
     from openlineage.client.facet_v2 import documentation_dataset
 
-    named = documentation_dataset.DocumentationDatasetFacet(description=story.nodes[mfid].name, producer=PRODUCER)
+    named = documentation_dataset.DocumentationDatasetFacet(description=lineage.nodes[mfid].name, producer=PRODUCER)
     facets: dict[str, Any] = {"documentation": named}
-    if files := story.files.get(mfid):
+    if files := lineage.files.get(mfid):
         listed = [{"name": file.name, "sha256": file.sha256, "size": file.size} for file in files]
         facets["crucible_files"] = _files_facet()(producer=PRODUCER, files=listed)
     return facets
@@ -140,13 +140,13 @@ def _files_facet() -> Any:
     return CrucibleFilesDatasetFacet
 
 
-def _project(story: Story, activity: Activity) -> str:
-    return story.nodes[activity.made[0].mfid].project or NAMESPACE
+def _project(lineage: ExportedLineage, activity: Activity) -> str:
+    return lineage.nodes[activity.made[0].mfid].project or NAMESPACE
 
 
-def _time_of(story: Story, mfid: str) -> str:
+def _time_of(lineage: ExportedLineage, mfid: str) -> str:
     """When the dataset was registered, or at least the time in its id."""
-    record = story.nodes[mfid].record or {}
+    record = lineage.nodes[mfid].record or {}
     return instant(str(record.get("creation_time") or "")) or (
         mfid_time(mfid).isoformat() if is_mfid(mfid) else "1970-01-01T00:00:00+00:00"
     )
@@ -159,5 +159,5 @@ def _uuid(text: str) -> str:
         return ""
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

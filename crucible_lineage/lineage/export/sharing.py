@@ -13,7 +13,7 @@ from typing import Any
 from crucible_lineage.lineage.draw.formats import public_ids
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import DERIVED, Edge, Node
-from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, text, used_mfids
+from crucible_lineage.lineage.records import PLACES_KEY, PROVENANCE_KEY, mapping, mappings, provenance, text, used_mfids
 
 __all__ = ["WITHHELD", "shareable", "shared_record", "with_hidden_parents"]
 
@@ -40,7 +40,7 @@ def with_hidden_parents(graph: LineageGraph) -> LineageGraph:
 
 
 def shareable(graph: LineageGraph) -> LineageGraph:
-    """The graph with records that say nothing of hidden nodes."""
+    """The graph with records that say nothing of hidden nodes. What supersedes a result is named if it is there."""
     names = public_ids(graph)
     hidden = {mfid: names[mfid] for mfid, node in graph.nodes.items() if node.kind == "hidden"}
     pattern = re.compile("|".join(map(re.escape, hidden))) if hidden else None
@@ -50,10 +50,15 @@ def shareable(graph: LineageGraph) -> LineageGraph:
         for mfid, node in graph.nodes.items()
         if node.record is not None
     }
-    return graph.with_records(records)
+    states = {
+        mfid: (node.state, tuple(other for other in node.superseded_by if other in visible))
+        for mfid, node in graph.nodes.items()
+        if node.superseded_by
+    }
+    return graph.with_records(records).with_states(states)
 
 
-def shared_record(node: Node) -> dict[str, Any]:
+def shared_record(node: Node) -> dict[str, object]:
     """The fields of a shareable record that others are given: no account's rights, no links, no pictures."""
     record = node.record or {}
     return {key: record[key] for key in _RECORD_FIELDS if record.get(key) is not None}
@@ -64,17 +69,19 @@ def _redacted(node: Node, visible: Set[str], graph: LineageGraph) -> Record:
     record, written = node.record or {}, provenance(node.record)
     if not written:
         return record
+    metadata = {key: value for key, value in record["scientific_metadata"].items() if key != PLACES_KEY}
     shown = {**written}
     if text(shown.get("supersedes")) not in visible and "supersedes" in shown:
         shown["supersedes"] = None
-    entries = _entries(shown.get("used"))
-    if not {text(entry.get("mfid")) for entry in entries} | _recipe_mfids(written) <= visible:
+    entries = list(mappings(shown.get("used")))
+    used = {text(entry.get("mfid")) for entry in entries} | {*mapping(written.get("equal_parents"))}
+    if not used <= visible or any(source in graph and source not in visible for source in _recipe_sources(written)):
         shown["used"] = [_use(entry, visible, graph) for entry in entries]
-        shown = {key: value for key, value in shown.items() if key not in ("recipe", "attached")}
+        shown = {key: value for key, value in shown.items() if key not in ("recipe", "attached", "equal_parents")}
         params = written.get("recipe")
         shown["params"] = params.get("params") if isinstance(params, Mapping) else written.get("params")
         shown["withheld"] = WITHHELD
-    return {**record, "scientific_metadata": {**record["scientific_metadata"], PROVENANCE_KEY: shown}}
+    return {**record, "scientific_metadata": {**metadata, PROVENANCE_KEY: shown}}
 
 
 def _use(entry: Record, visible: Set[str], graph: LineageGraph) -> Record:
@@ -84,18 +91,13 @@ def _use(entry: Record, visible: Set[str], graph: LineageGraph) -> Record:
     return {"role": text(entry.get("role")), "mfid": mfid if mfid in graph else "not in this export", "files": []}
 
 
-def _recipe_mfids(written: Record) -> set[str]:
-    recipe = written.get("recipe")
-    inputs = recipe.get("inputs") if isinstance(recipe, Mapping) else None
-    lists = inputs.values() if isinstance(inputs, Mapping) else ()
-    return {text(entry.get("mfid")) for entries in lists for entry in _entries(entries)}
+def _recipe_sources(written: Record) -> set[str]:
+    """The datasets, or ids that stand for several, by which a recipe names its inputs."""
+    lists = mapping(mapping(written.get("recipe")).get("inputs")).values()
+    return {text(entry.get("origin")) or text(entry.get("mfid")) for entries in lists for entry in mappings(entries)}
 
 
-def _entries(value: Any) -> list[Record]:
-    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list | tuple) else []
-
-
-def _veiled(value: Any, pattern: re.Pattern[str] | None, names: Mapping[str, str]) -> Any:
+def _veiled(value: object, pattern: re.Pattern[str] | None, names: Mapping[str, str]) -> Any:
     """`value` with hidden ids replaced wherever a text has one."""
     if pattern is None:
         return value

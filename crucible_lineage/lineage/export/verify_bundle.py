@@ -20,7 +20,7 @@ from typing import Any
 
 FORMAT = "crucible-lineage/bundle/1"
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-TAG = b"crucible-lineage/recipe/1\n"
+TAGS = {1: b"crucible-lineage/recipe/1\n", 2: b"crucible-lineage/recipe/2\n"}  # by the version of the recipe
 KEY = "crucible_lineage"
 DERIVED = "is_derived_from"
 MADE_HERE = {"bundle.json", "verify.py"}  # not in the list of files: the list itself, and what reads it
@@ -102,8 +102,14 @@ def of_identity(mfid: str, record: Any) -> Iterator[str]:
             yield f"{mfid}: its id is not that of its recipe; a parameter, a parent, the code or a file was edited"
     elif recipe.get("kind") == "step":
         yield f"{mfid}: a step made it, and its id was not derived from a recipe (a server may have chosen it)"
-    used = sorted((entry["role"], entry["mfid"], named(entry)) for entry in record.get("used", []))
-    if used != sorted((role, parent, sorted(files.items())) for role, parent, files in inputs_of(recipe)):
+    by_origin = recipe.get("version", 1) > 1
+    used = [
+        (entry["role"], (by_origin and entry.get("origin")) or entry["mfid"], named(entry))
+        for entry in record.get("used", [])
+    ]
+    listed = [(role, source, sorted(files.items())) for role, source, files in inputs_of(recipe)]
+    by_hand = recipe.get("kind") == "files"  # each origin once, without files
+    if sorted(set(map(repr, used)) if by_hand else map(repr, used)) != sorted(map(repr, listed)):
         yield f"{mfid}: what its record says was used is not what its recipe says"
 
 
@@ -197,9 +203,13 @@ def hashes_of(dataset: Any) -> dict[str, str]:
 
 
 def inputs_of(recipe: Any) -> list[tuple[str, str, dict[str, str]]]:
-    """(role, MFID, {name: SHA-256}) of each parent in a recipe."""
+    """(role, origin, {name: SHA-256}) of each input in a recipe; one of version 1 names the parent itself."""
     roles = recipe.get("inputs") or {}
-    return [(role, entry["mfid"], entry["files"]) for role, entries in roles.items() for entry in entries]
+    return [
+        (role, entry.get("origin") or entry["mfid"], entry["files"])
+        for role, entries in roles.items()
+        for entry in entries
+    ]
 
 
 def named(entry: Any) -> list[tuple[str, str]]:
@@ -237,7 +247,7 @@ def number(mfid: str) -> int:
     return value >> 2
 
 
-def whole(value: Any) -> Any:
+def whole(value: object) -> object:
     """The value with 3 for 3.0."""
     if isinstance(value, dict):
         return {key: whole(item) for key, item in value.items()}
@@ -249,7 +259,9 @@ def whole(value: Any) -> Any:
 def derived(recipe: Any, time_bits: int) -> int:
     """The 128 bits of the id that the recipe gives, after 48 bits of time."""
     text = json.dumps(whole(recipe), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    digest = int.from_bytes(hashlib.sha256(TAG + text.encode()).digest(), "big") >> (256 - 74)
+    digest = int.from_bytes(hashlib.sha256(TAGS[recipe.get("version", 1)] + text.encode()).digest(), "big") >> (
+        256 - 74
+    )
     return time_bits << 80 | 8 << 76 | digest >> 62 << 64 | 0b10 << 62 | digest & (1 << 62) - 1
 
 

@@ -2,7 +2,8 @@
 
 Datasets, samples, files and code are entities, executions are activities, accounts are agents. A link of Crucible is
 `wasDerivedFrom` (with the activity where it is known), `hadMember` for `is_part_of`, and `wasInfluencedBy` where
-Crucible stores no relationship, or one of its own.
+Crucible stores no relationship, or one of its own. A result that was made in the stead of another one is a
+`prov:Revision` of it, where both are there; one that is superseded `wasInvalidatedBy` something that is not told.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.lineage.export.activities import Activity, Agent, Story, is_orcid, tell
+from crucible_lineage.lineage.export.activities import Activity, Agent, ExportedLineage, exported, is_orcid
 from crucible_lineage.lineage.extra import missing_library
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain
-from crucible_lineage.lineage.model import DERIVED, MEASURED, PART, Edge, Node
+from crucible_lineage.lineage.model import DERIVED, MEASURED, PART, SUPERSEDED, Edge, Node
+from crucible_lineage.lineage.records import provenance, text
 
 if TYPE_CHECKING:
     from prov.model import ProvDocument
@@ -38,15 +40,15 @@ T = TypeVar("T")
 
 def render_prov_json(graph: LineageGraph) -> str:
     """The graph as PROV-JSON."""
-    return f"{prov_document(tell(graph)).serialize(format='json', indent=1)}\n"
+    return f"{prov_document(exported(graph)).serialize(format='json', indent=1)}\n"
 
 
 def render_prov_n(graph: LineageGraph) -> str:
     """The graph as PROV-N."""
-    return prov_document(tell(graph)).get_provn() + "\n"
+    return prov_document(exported(graph)).get_provn() + "\n"
 
 
-def prov_document(story: Story) -> ProvDocument:
+def prov_document(lineage: ExportedLineage) -> ProvDocument:
     """The story as a document of the library `prov`. InputError if that is not installed."""
     try:
         from prov.model import ProvDocument  # an optional library
@@ -55,35 +57,37 @@ def prov_document(story: Story) -> ProvDocument:
     document = ProvDocument()
     for prefix, uri in NAMESPACES.items():
         document.add_namespace(prefix, uri)
-    for node in story.nodes.values():
+    for node in lineage.nodes.values():
         document.entity(f"mfid:{node.id}", _attributes(document, _about_node(node)))
-    for mfid, files in story.files.items():
+    for mfid, files in lineage.files.items():
         for number, file in enumerate(files, 1):
             about = {"prov:type": "cl:File", "prov:label": file.name, "cl:sha256": file.sha256, "cl:size": file.size}
             document.entity(f"file:{mfid}-{number}", _attributes(document, about))
             document.hadMember(f"mfid:{mfid}", f"file:{mfid}-{number}")
-    _add_plans_and_agents(document, story)
-    _add_activities(document, story)
-    makers = story.makers
-    for edge in story.edges:
+    _add_plans_and_agents(document, lineage)
+    _add_activities(document, lineage)
+    makers = lineage.makers
+    for edge in lineage.edges:
         _add_edge(document, edge, makers.get(edge.target))
+    for node in lineage.nodes.values():
+        _add_revisions(document, node, lineage.nodes)
     return document
 
 
-def _add_plans_and_agents(document: ProvDocument, story: Story) -> None:
-    sources = {(activity.function, activity.code): activity.source for activity in story.activities}
-    for (function, code), name in _plan_names(story).items():
+def _add_plans_and_agents(document: ProvDocument, lineage: ExportedLineage) -> None:
+    sources = {(activity.function, activity.code): activity.source for activity in lineage.activities}
+    for (function, code), name in _plan_names(lineage).items():
         source = sources[function, code]
         about = {"prov:type": "prov:Plan", "prov:label": function, "cl:fingerprint": code, "cl:source": source}
         document.entity(name, _attributes(document, about))
-    for agent, name in _agent_names(story).items():
+    for agent, name in _agent_names(lineage).items():
         kind = "prov:SoftwareAgent" if agent.is_service else "prov:Person"
         document.agent(name, _attributes(document, {"prov:type": kind, "prov:label": agent.name}))
 
 
-def _add_activities(document: ProvDocument, story: Story) -> None:
-    plans, agents = _plan_names(story), _agent_names(story)
-    for activity in story.activities:
+def _add_activities(document: ProvDocument, lineage: ExportedLineage) -> None:
+    plans, agents = _plan_names(lineage), _agent_names(lineage)
+    for activity in lineage.activities:
         me = f"activity:{activity.id}"
         about = _attributes(document, _about_activity(activity))
         document.activity(me, activity.started or None, activity.ended or None, about)
@@ -111,6 +115,16 @@ def _add_edge(document: ProvDocument, edge: Edge, maker: Activity | None) -> Non
         document.wasInfluencedBy(child, parent, other_attributes=said)
 
 
+def _add_revisions(document: ProvDocument, node: Node, nodes: Mapping[str, Node]) -> None:
+    """What a result was made in the stead of, and that it holds no more; when that came to be, no record tells."""
+    before = text(provenance(node.record).get("supersedes"))
+    if before in nodes:
+        document.wasRevisionOf(f"mfid:{node.id}", f"mfid:{before}")
+    if node.state == SUPERSEDED:
+        by = {"prov:type": "cl:Superseded", "cl:supersededBy": " ".join(node.superseded_by)}
+        document.wasInvalidatedBy(f"mfid:{node.id}", other_attributes=_attributes(document, by))
+
+
 def _about_node(node: Node) -> Attributes:
     kinds = {"dataset": "cl:Dataset", "sample": "cl:Sample", "hidden": "cl:Hidden", "step": "cl:Step"}
     return {
@@ -136,13 +150,13 @@ def _about_activity(activity: Activity) -> Attributes:
     }
 
 
-def _plan_names(story: Story) -> dict[tuple[str, str], str]:
-    done = [activity for activity in story.activities if not activity.by_hand]
+def _plan_names(lineage: ExportedLineage) -> dict[tuple[str, str], str]:
+    done = [activity for activity in lineage.activities if not activity.by_hand]
     return _numbered("code:plan", ((activity.function, activity.code) for activity in done))
 
 
-def _agent_names(story: Story) -> dict[Agent, str]:
-    numbers = _numbered("agent:agent", (activity.agent for activity in story.activities if activity.agent))
+def _agent_names(lineage: ExportedLineage) -> dict[Agent, str]:
+    numbers = _numbered("agent:agent", (activity.agent for activity in lineage.activities if activity.agent))
     return {agent: _own_name(agent) or number for agent, number in numbers.items()}
 
 
@@ -156,7 +170,7 @@ def _numbered(prefix: str, keys: Iterable[T]) -> dict[T, str]:
     return {key: f"{prefix}-{number}" for number, key in enumerate(dict.fromkeys(keys), 1)}
 
 
-def _json(value: Mapping[str, Any] | None) -> str:
+def _json(value: Mapping[str, object] | None) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False) if value else ""
 
 
@@ -168,5 +182,5 @@ def _attributes(document: ProvDocument, given: Attributes) -> Attributes:
     return known
 
 
-def _lines(value: Any) -> Any:
+def _lines(value: object) -> Any:
     return "\n".join(map(plain, value.split("\n"))) if isinstance(value, str) else value

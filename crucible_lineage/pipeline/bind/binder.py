@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from crucible_lineage.errors import Finding, InputError
+from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.local.store import Store
 from crucible_lineage.pipeline.bind.command import inspect_command
-from crucible_lineage.pipeline.bind.inspect import inspect_step
+from crucible_lineage.pipeline.bind.dimensions import dimensions_of
+from crucible_lineage.pipeline.bind.from_parents import from_parents, parent_fault
+from crucible_lineage.pipeline.bind.header import header_function
+from crucible_lineage.pipeline.bind.inspect import Inspector, find_step
 from crucible_lineage.pipeline.bind.inspection import Inspection
-from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
-from crucible_lineage.pipeline.declare.yaml import Document, Location
+from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant, declared_step, sources_of
+from crucible_lineage.pipeline.bind.order import ordered
+from crucible_lineage.pipeline.bind.step_faults import (
+    collects,
+    label_of,
+    names_in,
+    output_fault,
+    place_in_file,
+    place_in_step,
+    without_values,
+)
+from crucible_lineage.pipeline.declare.load import Declaration
+from crucible_lineage.pipeline.declare.yaml import Location
 from crucible_lineage.pipeline.files.remote import source_fault
 from crucible_lineage.pipeline.spec.inputs import (
     MATCHED,
@@ -25,42 +37,75 @@ from crucible_lineage.pipeline.spec.inputs import (
     ResultInput,
     SelectInput,
 )
-from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Source, StepSpec
-from crucible_lineage.pipeline.spec.templates import template_fault
+from crucible_lineage.pipeline.spec.pipeline import UNKNOWN_FUNCTION, PipelineSpec, Source, StepSpec, template_fault
 
 __all__ = ["bind"]
 
 
-def bind(spec: PipelineSpec, document: Document, store: Store | None = None) -> BoundPipeline:
-    """The pipeline, bound to its functions. InputError with every fault, each with file, line and column."""
-    return _Binder(spec, document, store).bind()
+def bind(declared: Declaration, store: Store | None = None) -> BoundPipeline:
+    """The pipeline, bound to its functions. InputError with every fault, each with file, line and column.
+
+    Those that were found when the file was read are among them: what can be read is looked at all the same.
+    """
+    if declared.spec is None:
+        raise InputError("", declared.faults)
+    return _Binder(declared.spec, declared, store).bind()
+
+
+@dataclass(frozen=True)
+class _Signature:
+    """What is known of a step's function though it cannot be called as declared."""
+
+    uses: str
+    roles: Mapping[str, str]
+    required: tuple[str, ...]
+    outputs: tuple[str, ...]
+    params: Collection[str]
 
 
 class _Binder:
-    def __init__(self, spec: PipelineSpec, document: Document, store: Store | None) -> None:
+    def __init__(self, spec: PipelineSpec, declared: Declaration, store: Store | None) -> None:
         self.spec = spec
-        self.document = document
-        self.store = store
-        self.findings: list[Finding] = []
+        self.document = declared.document
+        self.complete = declared.complete
+        self.inspector = Inspector(store)
+        self.faults: list[Fault] = list(declared.faults)
+        self.read_faults = {(fault.file, fault.line, fault.column) for fault in declared.faults}
+        self.inputs = tuple(_mapping(self.document.data, "inputs"))  # also those that cannot be read
+        self.steps = tuple(_mapping(self.document.data, "steps"))
+        self.signatures: dict[str, Inspection | _Signature] = {}
 
     def bind(self) -> BoundPipeline:
         self._check_names()
         self._check_inputs()
         bound = {name: self._bind_step(name, step) for name, step in self.spec.steps.items()}
-        self._check_outputs({name: step for name, step in bound.items() if step is not None})
+        self.inspector.keep()
+        self._check_outputs()
         self._check_unused()
-        order = self._ordered()
-        if self.findings:
-            raise InputError("", self.findings)
-        ordered = {name: step for name in order if (step := bound[name]) is not None}
-        return BoundPipeline(self.spec, self._with_dimensions(ordered))
+        order, cycle = ordered(self.spec)
+        if cycle:
+            self._find(("steps", cycle[0]), f"the steps form a cycle: {' -> '.join(cycle)}")
+        collected = {name: self._collected(name, step) for name, step in self.spec.steps.items()}
+        swept = [name for name, step in self.spec.steps.items() if len(step.combinations) > 1]
+        dimensions = dimensions_of(self.spec, order, collected, swept)
+        for name, role, message in dimensions.faults:
+            self._find(("steps", name, "inputs", role), message)
+        if self.faults:
+            raise InputError("", sorted(dict.fromkeys(self.faults), key=place_in_file))
+        in_order = {
+            name: replace(step, dimensions=dimensions.of[name]) for name in order if (step := bound[name]) is not None
+        }
+        return BoundPipeline(self.spec, in_order)
 
     def _find(self, location: Location, message: str) -> None:
-        self.findings.append(self.document.finding(location, message))
+        fault = self.document.fault(location, message)
+        # A value that could not be read was told as that; here it is another one.
+        if len(location) < 3 or (fault.file, fault.line, fault.column) not in self.read_faults:
+            self.faults.append(fault)
 
     def _check_names(self) -> None:
-        for name in self.spec.steps:
-            if name in self.spec.inputs:
+        for name in self.steps:
+            if name in self.inputs:
                 self._find(("steps", name), f"{name!r} is the name of an input too; give the step another one")
 
     def _check_inputs(self) -> None:
@@ -70,6 +115,7 @@ class _Binder:
                 place = ("each", index) if isinstance(declared, EachInput) else ()
                 if isinstance(entry, FileInput):
                     self._check_files(("inputs", name, *place, "file"), name, entry)
+                    self._check_header(("inputs", name, *place, "header"), name, entry)
             if isinstance(declared, ResultInput) and not declared.path.is_file():
                 self._find(("inputs", name, "pipeline"), f"input {name!r}: there is no file {declared.path}")
             if isinstance(declared, SelectInput):
@@ -88,128 +134,178 @@ class _Binder:
                 self._find(("inputs", name, "select", key), f"input {name!r}: {said}")
 
     def _check_files(self, place: Location, name: str, declared: FileInput) -> None:
-        """Files that are named are there; a pattern may fit none only where every file is a dataset of its own."""
+        """Files that are named are there, and a pattern fits one, unless it is `optional`."""
         paths = declared.paths
         for address in declared.remote:
             if fault := source_fault(address):
                 self._find(place, f"input {name!r}: {fault}")
-        if not paths and not declared.each and not declared.remote:
-            self._find(place, f"input {name!r}: no file fits {declared.file!r} in {declared.folder}")
+        undecided = "optional" in _mapping(_mapping(self.document.data, "inputs"), name)  # it says so, rightly or not
+        if not paths and not undecided and not declared.remote:
+            way_out = "; if it may come later, add `optional: true`" if declared.each else ""
+            self._find(place, f"input {name!r}: no file fits {declared.file!r} in {declared.folder}{way_out}")
         for path in paths:
             if not path.is_file():
                 self._find(place, f"input {name!r}: there is no file {path}")
+
+    def _check_header(self, place: Location, name: str, declared: FileInput) -> None:
+        if declared.header is None:
+            return
+        try:
+            header_function(declared.header, declared.folder)
+        except InputError as error:
+            self._find(place, f"input {name!r}: {error}")
 
     def _check_partner(self, name: str, declared: PipelineInput) -> None:
         partner = declared.partner
         if partner is None:
             return
         each = [other for other, given in self.spec.inputs.items() if given.each and not given.match and other != name]
-        if partner not in each:
-            near = difflib.get_close_matches(partner, each, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(each) or 'none'}"
+        if partner not in each and not self._is_unread(partner):
+            hint = nearest(partner, each)
             message = f"input {name!r} is matched with {partner!r}, which is no input with `each`; {hint}"
             self._find(("inputs", name, "match"), message)
         for field in (declared.match or {}).get(partner, ()):
             if field not in MATCHED and not field.startswith("metadata."):
-                near = difflib.get_close_matches(field, MATCHED, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(MATCHED)}, metadata.NAME"
+                hint = nearest(field, [*MATCHED, "metadata.NAME"])
                 self._find(("inputs", name, "match"), f"input {name!r}: a record has no field {field!r}; {hint}")
 
     def _bind_step(self, name: str, step: StepSpec) -> BoundStep | None:
-        sources = {role: given if isinstance(given, tuple) else (given,) for role, given in step.inputs.items()}
+        sources = sources_of(step)
         for role, given in sources.items():
             for source in given:
                 self._check_source(name, role, source)
-        try:
-            variants = tuple(self._variant(name, step, sources, swept) for swept in step.combinations)
-        except InputError as error:
-            place = "params" if "parameter" in str(error) else "uses" if step.uses else "run"
-            location = ("steps", name, *self._parameter(step, place, str(error)))
-            self._find(location, _without_values(str(error), step))
+        variants = self._variants(name, step, sources)
+        known = variants[0].inspection if variants else self._signature(name, step, sources)
+        if known is None:
+            self._check_template(name, step, sources, None)
             return None
-        inspection = variants[0].inspection
-        collected = frozenset(
-            role for role, given in sources.items() if any(_collects(s, inspection.roles.get(role)) for s in given)
-        )
-        self._check_roles(name, inspection, sources, collected)
-        template = step.output.dataset_name
-        if template and (fault := template_fault(template, inspection.roles, inspection.params)):
-            self._find(("steps", name, "output", "dataset_name"), f"step {name!r}: {fault}")
+        self.signatures[name] = known
+        collected = self._collected(name, step)
+        self._check_roles(name, known, sources, collected)
+        self._check_template(name, step, known.roles, known.params)
+        for param, value in step.params.items():
+            if fault := parent_fault(step, value):
+                self._find(("steps", name, "params", param, "value"), f"step {name!r}: parameter {param!r}: {fault}")
+        if not variants:
+            return None
         needs = tuple(dict.fromkeys(s.source for given in sources.values() for s in given if self._is_step(s.source)))
-        declared = {"name": self.spec.pipeline, "hash": self.spec.digest, "step": name}
-        return BoundStep(name, step, variants, sources, needs, collected, declared=declared)
+        declared = declared_step(self.spec, name)
+        at = {role: self.document.fault(("steps", name, "inputs", role), "") for role in sources}
+        places = {role: f"{fault.file}:{fault.line}:{fault.column}" for role, fault in at.items()}
+        return BoundStep(name, step, variants, sources, needs, collected, declared=declared, places=places)
 
-    def _variant(
-        self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]], swept: Mapping[str, Any]
-    ) -> Variant:
-        if both := sorted(set(swept) & set(step.params)):
-            raise InputError(f"parameter {both[0]!r} is in the matrix and in params; leave it out of one of them")
-        given = {**step.params, **swept}
-        label = ",".join(
-            f"{param}={value if isinstance(value, str) else json.dumps(value)}" for param, value in swept.items()
-        )
-        return Variant(label, given, self._inspect(name, step, sources, given))
+    def _variants(
+        self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]]
+    ) -> tuple[Variant, ...] | None:
+        """The step with each combination of its swept parameters; None if one of them has a fault, which is told."""
+        variants, sound = [], step.uses != UNKNOWN_FUNCTION
+        for swept in step.combinations if sound else ():
+            for param in sorted(set(swept) & set(step.params)):
+                message = f"parameter {param!r} is in the matrix and in params; leave it out of one of them"
+                self._find(("steps", name, "matrix", param), message)
+                sound = False
+            given = {**step.params, **swept}
+            try:
+                variants.append(Variant(label_of(swept), given, self._inspect(name, step, sources, given)))
+            except InputError as error:
+                sound = False
+                for fault in error.faults:
+                    place = ("steps", name, *place_in_step(step, fault.place, swept))
+                    self._find(place, without_values(fault.message, step))
+        return tuple(variants) if sound else None
 
     def _inspect(
-        self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]], given: Mapping[str, Any]
+        self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]], given: Mapping[str, object]
     ) -> Inspection:
         if step.uses is not None:
-            return inspect_step(step.uses, given, step.folder, self.store)
-        roles = {
-            role: "files" if len(several) > 1 or several[0].collect or self._is_list(several[0]) else "file"
+            return self.inspector.inspect(step.uses, given, step.folder, tuple(from_parents(step)))
+        return inspect_command(name, step, self._shapes(sources), given)
+
+    def _shapes(self, sources: Mapping[str, tuple[Source, ...]]) -> dict[str, str]:
+        """The inputs of a command: what is given to it says whether they are files or lists of them."""
+        return {
+            role: "files" if len(several) > 1 or _is_collected(several[0]) or self._is_list(several[0]) else "file"
             for role, several in sources.items()
         }
-        return inspect_command(name, step.run or "", roles, given, step.folder, step.env)
 
-    def _parameter(self, step: StepSpec, place: str, message: str) -> Location:
-        swept = {param for part in step.combinations for param in part}
-        for name in (*step.params, *swept):
-            if f"parameter {name!r}" in message:
-                return ("matrix", name) if name in swept else ("params", name)
-        return (place,)
+    def _signature(self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]]) -> _Signature | None:
+        """What can be known of a step whose parameters or whose code have a fault."""
+        if step.uses is None:
+            shapes = self._shapes(sources)
+            return _Signature(f"command of step {name!r}", shapes, tuple(shapes), ("out",), step.params)
+        try:
+            found = find_step(step.uses, step.folder)
+        except InputError:
+            return None
+        roles = {role.name: role.shape for role in found.inputs}
+        required = tuple(role.name for role in found.inputs if role.required)
+        return _Signature(step.uses, roles, required, found.outputs, [spec.name for spec in found.parameters])
+
+    def _check_template(
+        self, name: str, step: StepSpec, roles: Collection[str], params: Collection[str] | None
+    ) -> None:
+        """The name of the child can be filled in; of a function that is not known, as far as that can be said."""
+        template = step.output.dataset_name
+        if template and (fault := template_fault(template, roles, params)):
+            self._find(("steps", name, "output", "dataset_name"), f"step {name!r}: {fault}")
 
     def _is_step(self, name: str) -> bool:
         return name in self.spec.steps
 
+    def _is_unread(self, name: str) -> bool:
+        """True for a name that is declared but could not be read, or may be in what could not be."""
+        return not self.complete or (
+            name in (*self.inputs, *self.steps) and name not in self.spec.inputs and name not in self.spec.steps
+        )
+
     def _check_source(self, step: str, role: str, source: Source) -> None:
-        names = [*self.spec.inputs, *self.spec.steps]
+        names = [*self.inputs, *self.steps]
         location = ("steps", step, "inputs", role)
-        if source.source not in names:
-            near = difflib.get_close_matches(source.source, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
+        if source.source not in names and self.complete:
+            hint = nearest(source.source, names)
             self._find(location, f"step {step!r}: there is no input or step {source.source!r}; {hint}")
         elif source.source == step:
             self._find(location, f"step {step!r} takes its own result as input {role!r}")
 
     def _check_roles(
-        self, name: str, inspection: Inspection, sources: Mapping[str, tuple[Source, ...]], collected: frozenset[str]
+        self,
+        name: str,
+        inspection: Inspection | _Signature,
+        sources: Mapping[str, tuple[Source, ...]],
+        collected: frozenset[str],
     ) -> None:
+        declared = _mapping(_mapping(_mapping(self.document.data, "steps"), name), "inputs")
         for role, given in sources.items():
             location = ("steps", name, "inputs", role)
             if role not in inspection.roles:
-                near = difflib.get_close_matches(role, inspection.roles, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(inspection.roles) or 'none'}"
+                hint = nearest(role, inspection.roles, "it has")
                 self._find(location, f"step {name!r}: {inspection.uses} has no input {role!r}; {hint}")
             elif inspection.roles[role] == "file" and (
-                len(given) > 1 or self._is_list(given[0]) or (role in collected and self._is_each(given[0]))
+                len(given) > 1
+                or self._is_list(given[0])
+                or given[0].group_by
+                or (role in collected and self._is_each(given[0]))
             ):
                 message = f"input {role!r} of {inspection.uses} is one file, but several datasets are given"
                 self._find(location, f"step {name!r}: {message}; annotate it list[Path]")
-        for role in inspection.required:
-            if role not in sources:
+        unknown = [role for role in sources if role not in inspection.roles]
+        missing = [role for role in inspection.required if role not in sources and role not in declared]
+        for role in missing:
+            if not any(nearest_word(other, [role]) for other in unknown):
                 self._find(("steps", name), f"step {name!r}: the input {role!r} of {inspection.uses} is missing")
-        if not sources:
+        if not sources and not declared and not missing:
             self._find(("steps", name), f"step {name!r} has no inputs; a derived dataset needs a parent")
 
-    def _check_outputs(self, bound: Mapping[str, BoundStep]) -> None:
+    def _check_outputs(self) -> None:
         """What is taken from a step is one of its outputs, and said where it has several."""
-        for name, step in bound.items():
-            for role, given in step.sources.items():
+        for name, step in self.spec.steps.items():
+            for role, given in sources_of(step).items():
                 for source in given:
-                    outputs = bound[source.source].inspection.outputs if source.source in bound else None
-                    if (
-                        fault := _output_fault(source, outputs, is_input=source.source in self.spec.inputs)
-                    ) is not None:
+                    taken = self.signatures.get(source.source)
+                    fault = output_fault(
+                        source, taken.outputs if taken else None, is_input=source.source in self.spec.inputs
+                    )
+                    if fault is not None:
                         self._find(("steps", name, "inputs", role), f"step {name!r}: {fault}")
 
     def _is_list(self, source: Source) -> bool:
@@ -223,79 +319,37 @@ class _Binder:
         declared = self.spec.inputs.get(source.source)
         return declared is not None and bool(declared.each or declared.match)
 
-    def _with_dimensions(self, steps: Mapping[str, BoundStep]) -> dict[str, BoundStep]:
-        """The steps with what they have one instance each for; in an order in which they can run."""
-        of: dict[str, tuple[str, ...]] = {}
-        for name, declared in self.spec.inputs.items():
-            of[name] = (declared.partner,) if declared.partner else (name,) if declared.each else ()
-        done = {}
-        for name, step in steps.items():
-            taken = [s.source for role, given in step.sources.items() if role not in step.collected for s in given]
-            own = (name,) if len(step.variants) > 1 else ()
-            of[name] = tuple(dict.fromkeys((*(dimension for source in taken for dimension in of[source]), *own)))
-            done[name] = replace(step, dimensions=of[name])
-        return done
+    def _collected(self, name: str, step: StepSpec) -> frozenset[str]:
+        """The roles of a step that are given all instances of their sources, or a group of them, as one list."""
+        known = self.signatures.get(name)
+        return frozenset(
+            role
+            for role, given in sources_of(step).items()
+            if any(collects(source, known.roles.get(role) if known else None) for source in given)
+        )
 
     def _check_unused(self) -> None:
+        """Every input is used by a step; a name that is nearly that of an input means it."""
+        steps = _mapping(self.document.data, "steps")
         used = {
             source.source
             for step in self.spec.steps.values()
-            for given in step.inputs.values()
-            for source in (given if isinstance(given, tuple) else (given,))
+            for given in sources_of(step).values()
+            for source in given
         }
         used |= {declared.partner for declared in self.spec.inputs.values() if declared.partner}
-        for name in self.spec.inputs:
+        used |= {near for name in used - {*self.inputs, *self.steps} if (near := nearest_word(name, self.inputs))}
+        for step in steps.values():  # of steps, or inputs of steps, that could not be read
+            used |= set(names_in(step)) if isinstance(step, dict) else set()
+        for name in self.inputs:
             if name not in used:
                 self._find(("inputs", name), f"input {name!r} is used by no step")
 
-    def _ordered(self) -> list[str]:
-        """Steps in an order in which they can run, declaration order where there is a choice; a cycle is a finding."""
-        waiting = {name: {s for s in self._sources_of(step) if s != name} for name, step in self.spec.steps.items()}
-        order: list[str] = []
-        while ready := [name for name, needs in waiting.items() if needs.isdisjoint(waiting)]:
-            for name in ready:
-                del waiting[name]
-            order += ready
-        if waiting:
-            path = self._cycle({name: [n for n in needs if n in waiting] for name, needs in waiting.items()})
-            self._find(("steps", path[0]), f"the steps form a cycle: {' -> '.join(path)}")
-        return order
 
-    def _sources_of(self, step: StepSpec) -> set[str]:
-        given = (g if isinstance(g, tuple) else (g,) for g in step.inputs.values())
-        return {source.source for sources in given for source in sources if source.source in self.spec.steps}
-
-    @staticmethod
-    def _cycle(needs: Mapping[str, list[str]]) -> list[str]:
-        """One cycle, in the direction in which data flows."""
-        path = [next(iter(needs))]
-        while (following := sorted(needs[path[-1]])[0]) not in path:
-            path.append(following)
-        loop = path[path.index(following) :]
-        return [loop[0], *reversed(loop)]
+def _is_collected(source: Source) -> bool:
+    return bool(source.collect or source.group_by)
 
 
-def _without_values(message: str, step: StepSpec) -> str:
-    """The message without values that came from the environment."""
-    for value in (step.params[name] for name in step.references):
-        message = message.replace(repr(value), "a value from the environment")
-        if isinstance(value, str) and len(value) > 3:  # as a validator of the user's own may tell it
-            message = message.replace(value, "a value from the environment")
-    return message
-
-
-def _output_fault(source: Source, outputs: tuple[str, ...] | None, *, is_input: bool) -> str | None:
-    if is_input and source.output is not None:
-        return f"{source.source!r} is an input of the pipeline; it has no output {source.output!r}"
-    if outputs is None:
-        return None
-    if source.output is None and len(outputs) > 1:
-        chosen = f"{source.source}.{outputs[0]}"
-        return f"{source.source!r} has the outputs {', '.join(outputs)}; name one of them, as in {chosen}"
-    if source.output is not None and source.output not in outputs:
-        return f"{source.source!r} has no output {source.output!r}; it has: {', '.join(outputs)}"
-    return None
-
-
-def _collects(source: Source, shape: str | None) -> bool:
-    return source.collect if source.collect is not None else shape == "files"
+def _mapping(data: object, key: str) -> dict[str, Any]:
+    found = data.get(key) if isinstance(data, dict) else None
+    return found if isinstance(found, dict) else {}

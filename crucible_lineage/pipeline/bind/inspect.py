@@ -5,67 +5,137 @@ All of it is plain data, so that it can be kept: an unchanged step is not import
 
 from __future__ import annotations
 
-import difflib
+import functools
 import hashlib
 import importlib
 import inspect
+import os
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.fingerprint.params import canonical_params
-from crucible_lineage.fingerprint.walk import code_fingerprint
+from crucible_lineage.fingerprint.walk import Fingerprint, code_fingerprint
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.local.store import Store
-from crucible_lineage.pipeline.bind.inspection import Inspection
+from crucible_lineage.pipeline.bind.inspection import RULES, Inspection
 from crucible_lineage.step import ParameterSpec, Step
 
-__all__ = ["Inspection", "checked_params", "find_step", "inspect_step", "inspection_of", "validated_params"]
+__all__ = [
+    "Inspection",
+    "Inspector",
+    "checked_params",
+    "find_step",
+    "inspect_step",
+    "inspection_of",
+    "validated_params",
+]
 
 
-def inspect_step(uses: str, params: Mapping[str, Any], folder: Path, store: Store | None = None) -> Inspection:
-    """The step that `module:function` names, with these parameters checked and completed by its defaults.
+class Inspector:
+    """Looks at the steps of one pipeline: at each function once, however many steps use it."""
 
-    InputError if there is no such function or it cannot take them. `folder` is searched for modules too.
-    """
-    asked = canonical_json([uses, canonical_params(params), str(folder), sys.version_info[:2]])
-    key = hashlib.sha256(asked).hexdigest()  # a hash, since a parameter may be a secret
-    kept = store.inspection(key) if store else None
-    if kept is not None:
-        return Inspection.from_json(kept)
-    inspection = inspection_of(find_step(uses, folder), uses, params)
-    if store and inspection.keepable:
-        store.keep_inspection(key, inspection.files, asdict(inspection))
+    def __init__(self, store: Store | None) -> None:
+        self._store = store
+        self._steps: dict[tuple[str, Path], Step[..., Any]] = {}
+        self._looked_at: dict[tuple[str, Path], Inspection] = {}
+        self._new: list[tuple[str, Inspection]] = []
+
+    def inspect(
+        self, uses: str, params: Mapping[str, object], folder: Path, pending: Collection[str] = ()
+    ) -> Inspection:
+        """The step that `module:function` names, with these parameters checked and completed by its defaults.
+
+        InputError if there is no such function or it cannot take them. `folder` is searched for modules too. The values
+        of `pending` ones are not known yet, and stand as they were written.
+        """
+        asked = canonical_json([uses, canonical_params(params), str(folder), *([sorted(pending)] if pending else [])])
+        key = hashlib.sha256(asked).hexdigest()  # a hash, since a parameter may be a secret
+        stored = Inspection.from_json(self._store.inspection(key, RULES)) if self._store else None
+        if stored is not None:
+            return stored
+        named = (uses, folder)
+        if named not in self._steps:
+            self._steps[named] = find_step(uses, folder)
+        step = self._steps[named]
+        checked = _sound_params(step, params, pending)
+        if named not in self._looked_at:
+            self._looked_at[named] = _inspection(step, uses, checked, code_fingerprint(step))
+        inspection = replace(self._looked_at[named], params=checked)
+        if inspection.keepable:
+            self._new.append((key, inspection))
+        return inspection
+
+    def keep(self) -> None:
+        """What was found out is there the next time, while no file of it changes."""
+        if self._store and self._new:
+            kept = ((key, inspection.files, vars(inspection)) for key, inspection in self._new)
+            self._store.keep_inspections(RULES, kept)
+        self._new = []
+
+
+def inspect_step(
+    uses: str,
+    params: Mapping[str, Any],
+    folder: Path,
+    store: Store | None = None,
+) -> Inspection:
+    """The same of a single step."""
+    inspector = Inspector(store)
+    inspection = inspector.inspect(uses, params, folder)
+    inspector.keep()
     return inspection
 
 
-def inspection_of(step: Step[..., Any], uses: str, params: Mapping[str, Any]) -> Inspection:
-    """The inspection of a step that is at hand."""
-    fingerprint = code_fingerprint(step)
+def inspection_of(step: Step[..., Any], uses: str, params: Mapping[str, object]) -> Inspection:
+    """The inspection of a step that is at hand. InputError with all that is wrong with its parameters and packages."""
+    checked = _sound_params(step, params)
+    return _inspection(step, uses, checked, code_fingerprint(step))
+
+
+def _sound_params(
+    step: Step[..., Any], params: Mapping[str, object], pending: Collection[str] = ()
+) -> dict[str, object]:
+    """The checked parameters. InputError with all that is wrong with them, and with the packages of the step."""
+    faults = list(_package_faults(step))
+    checked: dict[str, Any] = {}
+    try:
+        checked = checked_params(step, params, pending)
+    except InputError as error:
+        faults += error.faults
+    if faults:
+        raise InputError("", faults)
+    return checked
+
+
+def _inspection(step: Step[..., Any], uses: str, params: dict[str, Any], fingerprint: Fingerprint) -> Inspection:
     return Inspection(
         uses=uses,
         step=step.name,
         roles={role.name: role.shape for role in step.inputs},
         required=tuple(role.name for role in step.inputs if role.required),
         outputs=step.outputs,
-        params=checked_params(step, params),
+        params=params,
         fingerprint=fingerprint.digest if step.version is None else f"version:{step.version}",
         not_covered=fingerprint.not_covered,
-        packages={name: _version(step.name, name) for name in sorted(step.packages)},
+        packages={name: metadata.version(name) for name in sorted(step.packages)},
         reached_packages=fingerprint.packages,
         source=fingerprint.source,
+        pieces=dict(fingerprint.pieces),
         measurement=step.measurement,
         data_type=step.data_type,
         thumbnail=step.thumbnail,
         keywords=step.keywords,
         files=fingerprint.files,
+        facts=step.facts,
         # A listed package may be updated without any of the files changing; what concerns a secret is not kept at all.
         keepable=not step.packages and not any(spec.secret for spec in step.parameters),
     )
@@ -73,6 +143,12 @@ def inspection_of(step: Step[..., Any], uses: str, params: Mapping[str, Any]) ->
 
 def find_step(uses: str, folder: Path) -> Step[..., Any]:
     """The step that `module:function` names; a plain function counts as a step without further description."""
+    found = find_function(uses, folder)
+    return found if isinstance(found, Step) else Step(found)
+
+
+def find_function(uses: str, folder: Path) -> Any:
+    """The function, or the step, that `module:function` names; its module is installed, or lies in the folder."""
     module_name, colon, function_name = uses.partition(":")
     if not colon or not module_name or not function_name:
         raise InputError(f"{uses!r} does not name a function; write module:function, as in mylab.raman:calibrate")
@@ -82,39 +158,59 @@ def find_step(uses: str, folder: Path) -> Step[..., Any]:
         if error.name and module_name.startswith(error.name):
             raise InputError(f"there is no module {error.name!r} (for {uses!r}); looked in {folder} too") from error
         raise InputError(f"module {module_name!r} needs {error.name!r}, which is not installed") from error
+    except SystemExit as error:
+        told = f"it ends its process when it is imported ({error}); let it do so only as a program"
+        raise InputError(f"module {module_name!r} cannot be imported: {told}, `if __name__ == '__main__'`") from error
     except Exception as error:
         raise InputError(f"module {module_name!r} cannot be imported: {type(error).__name__}: {error}") from error
     found = getattr(module, function_name, None)
-    if isinstance(found, Step):
+    if isinstance(found, Step) or inspect.isfunction(found):
         return found
-    if inspect.isfunction(found):
-        return Step(found)
     names = [name for name, value in vars(module).items() if isinstance(value, Step) or inspect.isfunction(value)]
-    near = difflib.get_close_matches(function_name, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise InputError(f"module {module_name!r} has no function {function_name!r}{hint}")
+    hint = nearest(function_name, names, "it has")
+    raise InputError(f"module {module_name!r} has no function {function_name!r}; {hint}")
 
 
-def checked_params(step: Step[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def checked_params(
+    step: Step[..., Any], given: Mapping[str, object], pending: Collection[str] = ()
+) -> dict[str, object]:
     """All parameters in canonical form, defaults filled in; of a secret one, its digest.
 
-    InputError for unknown, missing or ill-typed ones.
+    InputError for unknown, missing or ill-typed ones, all of them.
     """
-    return canonical_params(validated_params(step, given), step)
+    return canonical_params(validated_params(step, given, pending), step)
 
 
-def validated_params(step: Step[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """All parameters as the function is given them: converted to what it is annotated with, defaults filled in."""
+def validated_params(
+    step: Step[..., Any], given: Mapping[str, object], pending: Collection[str] = ()
+) -> dict[str, object]:
+    """All parameters as the function is given them: converted to what it is annotated with, defaults filled in.
+
+    `pending` ones stay as they are.
+    """
     specs = {spec.name: spec for spec in step.parameters}
+    faults = []
     for name in given:
         if name not in specs:
-            near = difflib.get_close_matches(name, specs, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(specs) or 'none'}"
-            raise InputError(f"step {step.name!r} has no parameter {name!r}; {hint}")
-    return {name: _validated(step.name, spec, given) for name, spec in specs.items()}
+            hint = nearest(name, specs, "it has")
+            told = f"step {step.name!r} has no parameter {name!r}; {hint}"
+            if name == step.facts:
+                told = f"step {step.name!r} is given {name!r}, the facts about its parents, by Crucible; take it out"
+            faults.append(Fault(told, place=("params", name)))
+    values = {}
+    for name, spec in specs.items():
+        try:
+            values[name] = given[name] if name in pending else _validated(step.name, spec, given)
+        except InputError as error:
+            # One that is not given has no place of its own, and is perhaps there by a name that is wrong.
+            if name in given or not any(nearest_word(other, [name]) for other in given.keys() - specs.keys()):
+                faults.append(Fault(str(error), place=("params", name, "value") if name in given else ("params",)))
+    if faults:
+        raise InputError("", faults)
+    return values
 
 
-def _validated(step: str, spec: ParameterSpec, given: Mapping[str, Any]) -> Any:
+def _validated(step: str, spec: ParameterSpec, given: Mapping[str, object]) -> object:
     if spec.name not in given:
         if spec.default is inspect.Parameter.empty:
             raise InputError(f"step {step!r} needs the parameter {spec.name!r}, which has no default")
@@ -122,7 +218,7 @@ def _validated(step: str, spec: ParameterSpec, given: Mapping[str, Any]) -> Any:
     if spec.annotation is inspect.Parameter.empty:
         return given[spec.name]
     try:
-        return TypeAdapter(spec.annotation).validate_python(given[spec.name])
+        return _adapter(spec.annotation).validate_python(given[spec.name])
     except PydanticSchemaGenerationError:
         return given[spec.name]  # a class that pydantic cannot check
     except ValidationError as error:
@@ -131,20 +227,49 @@ def _validated(step: str, spec: ParameterSpec, given: Mapping[str, Any]) -> Any:
         raise InputError(f"parameter {spec.name!r} of step {step!r} is {shown}: {fault}") from None
 
 
-def _version(step: str, package: str) -> str:
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
     try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError as error:
-        raise InputError(f"step {step!r} lists the package {package!r}, which is not installed here") from error
+        return _kept_adapter(annotation)
+    except TypeError:  # an annotation that cannot be a key
+        return TypeAdapter(annotation)
 
 
-def _import(name: str, folder: Path) -> Any:
+@functools.lru_cache(maxsize=256, typed=True)
+def _kept_adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
+
+
+def _package_faults(step: Step[..., Any]) -> Iterator[Fault]:
+    for package in sorted(step.packages):
+        try:
+            metadata.version(package)
+        except metadata.PackageNotFoundError:
+            yield Fault(f"step {step.name!r} lists the package {package!r}, which is not installed here")
+
+
+def _import(name: str, folder: Path) -> object:
     """The module; the declaration's folder comes last in the search, so that it hides nothing."""
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
-    module = importlib.import_module(name)
+    with _staying_alive():
+        module = importlib.import_module(name)
     beside = folder.joinpath(*name.split(".")).with_suffix(".py")
     taken = getattr(module, "__file__", None)
     if taken and beside.is_file() and not beside.samefile(taken):
         raise InputError(f"module {name!r} is {taken}, and hides {beside}; give one of them another name")
     return module
+
+
+@contextmanager
+def _staying_alive() -> Iterator[None]:
+    """What ends the process without further ado is an exit like others, which can be told."""
+    leave = os._exit
+
+    def refuse(status: int) -> NoReturn:
+        raise SystemExit(f"os._exit({status})")
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = leave

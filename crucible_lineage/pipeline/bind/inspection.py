@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from crucible_lineage import __version__
+from crucible_lineage.ids import CODE_TAG, RECIPE_TAGS
 from crucible_lineage.provenance.recipe import Code
 
-__all__ = ["Inspection"]
+__all__ = ["RULES", "Inspection"]
+
+# By which rules code is looked at. What was found out by others is never taken: it would be told under another id.
+RULES = " ".join((__version__, CODE_TAG.decode().strip(), RECIPE_TAGS[2].decode().strip(), sys.version.split()[0]))
+_TUPLES = ("required", "outputs", "not_covered", "reached_packages", "keywords", "files")
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,9 @@ class Inspection:
     data_type: str | None
     thumbnail: str | None
     keywords: tuple[str, ...]
+    pieces: Mapping[str, str] = field(default_factory=dict)  # what the function reaches, as people read it
     files: tuple[str, ...] = ()  # the source files that it rests on
+    facts: str = ""  # the parameter that is given facts about its parents; empty if none is
     keepable: bool = False  # False if it rests on more than these: packages that are listed, programs, a secret
 
     @property
@@ -39,7 +48,15 @@ class Inspection:
         return Code(self.step, self.fingerprint, self.packages)
 
     @classmethod
-    def from_json(cls, kept: Mapping[str, Any]) -> Inspection:
-        """The inspection that was kept as JSON."""
-        tuples = ("required", "outputs", "not_covered", "reached_packages", "keywords", "files")
-        return cls(**{**kept, **{name: tuple(kept[name]) for name in tuples}})
+    def from_json(cls, stored: Any) -> Inspection | None:
+        """The inspection that was stored as JSON; None unless it has just the fields that are known here."""
+        if (
+            not isinstance(stored, dict)
+            or stored.keys() != _NAMES
+            or not all(isinstance(stored[n], list) for n in _TUPLES)
+        ):
+            return None
+        return cls(**{**stored, **{name: tuple(stored[name]) for name in _TUPLES}})
+
+
+_NAMES = {one.name for one in fields(Inspection)}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable
 
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 
 __all__ = ["descendants", "require_names"]
@@ -15,8 +14,7 @@ def require_names(pipeline: BoundPipeline, names: Collection[str], instances: Co
     """InputError if one of the names is no step of the pipeline, nor one of the instances."""
     for name in names:
         if name not in pipeline.steps and name not in instances:
-            near = difflib.get_close_matches(name, [*pipeline.steps, *instances], n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(pipeline.steps)}"
+            hint = nearest(name, [*pipeline.steps, *instances])
             raise InputError(f"pipeline {pipeline.name!r} has no step {name!r}; {hint}")
 
 

@@ -38,7 +38,7 @@ _KIN = {  # what may be declared within what, in the order in which the official
 }
 
 
-def crux_input(declared: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def crux_input(declared: Mapping[str, object], folder: Path) -> dict[str, object]:
     """The input that a dataset of a recipe stands for: a `dataset:` once it was made, else a `file:`."""
     path = recipe_path(declared, folder)
     others = {key: value for key, value in declared.items() if key not in ("crux", "id")}
@@ -50,14 +50,14 @@ def crux_input(declared: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: say which dataset with `id:`; it declares {', '.join(recipe.datasets)}")
     made = _made(path)
     if (mfid := made.get(name)) is not None:
-        kept = {key: value for key, value in others.items() if key in ("match", "each")}
-        return {"dataset": mfid, **kept}
+        taking = {key: value for key, value in others.items() if key in ("match", "each")}
+        return {"dataset": mfid, **taking}
     body = recipe.datasets[name]
     if not body.get("files"):
         raise InputError(f"{path}: dataset {name!r} has no files, and was not made yet")
     if not isinstance(body["files"], list):
         raise InputError(f"{path}: `files` of dataset {name!r} is a list, as in [scan.txt]")
-    fields = {ours: body[theirs] for theirs, ours in _FIELDS.items() if body.get(theirs) is not None}
+    fields = {field: body[key] for key, field in _FIELDS.items() if body.get(key) is not None}
     if isinstance(fields.get("metadata"), str):
         fields["metadata"] = _metadata(path.parent / fields["metadata"])
     linked = (made.get(sample, sample) for sample in recipe.samples.get(name, ()))
@@ -70,19 +70,19 @@ def crux_input(declared: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def recipe_datasets(path: Path) -> Mapping[str, Mapping[str, Any]]:
+def recipe_datasets(path: Path) -> Mapping[str, Mapping[str, object]]:
     """Each dataset of a recipe under its local id, also those declared within others."""
     return _read(path).datasets
 
 
-def recipe_path(declared: Mapping[str, Any], folder: Path) -> Path:
+def recipe_path(declared: Mapping[str, object], folder: Path) -> Path:
     """The recipe that an input names. InputError if it names none."""
     if not isinstance(declared["crux"], str):
         raise InputError("crux takes the name of a file")
     return located(declared["crux"], folder)
 
 
-def recipe_files(declared: Mapping[str, Any], folder: Path) -> list[Path]:
+def recipe_files(declared: Mapping[str, object], folder: Path) -> list[Path]:
     """All files that an input out of a recipe rests on, beside the data."""
     path = recipe_path(declared, folder)
     metadata = [body.get("metadata") for body in _read(path).datasets.values()]
@@ -111,7 +111,7 @@ class _Recipe:
                     self._link(name, key, self._resolved(other, item))
         return name
 
-    def _resolved(self, kind: str, item: Mapping[str, Any]) -> str:
+    def _resolved(self, kind: str, item: Mapping[str, object]) -> str:
         return str(next(iter(item.values()))) if set(item) in ({"ref"}, {"mfid"}) else self.add(kind, item)
 
     def _link(self, name: str, key: str, other: str) -> None:
@@ -131,14 +131,14 @@ def _read(path: Path) -> _Recipe:
     recipe = _Recipe()
     for document in read_documents(path):
         if not isinstance(document.data, dict):
-            raise InputError("", [document.finding((), "a recipe's document is a mapping")])
+            raise InputError("", [document.fault((), "a recipe's document is a mapping")])
         for kind in _KIN:
             if isinstance(body := document.data.get(kind), dict):
                 recipe.add(kind, body)
     return recipe
 
 
-def _metadata(path: Path) -> Any:
+def _metadata(path: Path) -> object:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

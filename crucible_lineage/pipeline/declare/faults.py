@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
-from crucible_lineage.errors import Finding
+from crucible_lineage.errors import Fault, nearest, nearest_word
 from crucible_lineage.pipeline.declare.yaml import Document, Location
+from crucible_lineage.pipeline.spec.ingestion import FORMS, Ingest
 from crucible_lineage.pipeline.spec.inputs import INPUT_KINDS, FileInput
 from crucible_lineage.pipeline.spec.pipeline import (
     OutputFields,
@@ -22,43 +22,94 @@ from crucible_lineage.pipeline.spec.pipeline import (
     Trigger,
 )
 
-__all__ = ["TOP_KEYS", "finding_of"]
+__all__ = ["TOP_KEYS", "faults_of", "place_of"]
 
 OURS = ("path", "digest", "folder", "references")  # fields that are not declared but known
+INPUT_KEYS = (*(kind for kind in INPUT_KINDS), "crux")
+_NO_SOURCE = ("model_type", "tuple_type", "string_type", "dict_type")
 TOP_KEYS = [name for name in (*PipelineSpec.model_fields, "params", "defaults", "include") if name not in OURS]
 
 
-def finding_of(document: Document, fault: dict[str, Any], hidden: Collection[Location] = ()) -> Finding:
-    """A fault that pydantic found; the values at `hidden` places are not shown."""
-    raw: tuple[str | int, ...] = fault["loc"]
-    location = _location(raw)
+def faults_of(
+    document: Document, errors: Iterable[Mapping[str, Any]], hidden: Collection[Location] = ()
+) -> Iterator[Fault]:
+    """The faults that pydantic found, one a place; the values at `hidden` places are not shown."""
+    errors = list(errors)
+    unknown = [place_of(error["loc"]) for error in errors if error["type"] == "extra_forbidden"]
+    met: set[tuple[Location, str]] = set()
+    for error in errors:
+        place = place_of(error["loc"])
+        if error["type"] == "too_short" and any(place_of(other["loc"])[:-1] == place for other in errors):
+            continue  # without what is told of it
+        if _is_other_form(error, place) or (error["type"] == "missing" and _is_misspelt(place, unknown)):
+            continue
+        kind = "source" if _is_source(place) else error["type"] + error["msg"]
+        if (place, kind) not in met:
+            met.add((place, kind))
+            yield _fault_of(document, error, hidden)
+
+
+def _is_misspelt(place: Location, unknown: Iterable[Location]) -> bool:
+    """True for a key that is not missing, but there under a name that is told as unknown."""
+    beside = [other[-1] for other in unknown if other[:-1] == place[:-1]]
+    return any(nearest_word(str(key), [str(place[-1])]) for key in beside)
+
+
+def _is_other_form(error: Mapping[str, object], place: Location) -> bool:
+    """True for a source that pydantic also tried to read in the form in which it was not written."""
+    return (
+        _is_source(place)
+        and len(place) == 4
+        and error["type"] in _NO_SOURCE
+        and isinstance(error["input"], dict | list)
+    )
+
+
+def _is_source(place: Location) -> bool:
+    return len(place) >= 4 and place[0] == "steps" and place[2] == "inputs"
+
+
+def _fault_of(document: Document, error: Mapping[str, Any], hidden: Collection[Location]) -> Fault:
+    raw: tuple[str | int, ...] = error["loc"]
+    location = place_of(raw)
+    if location[-1:] == ("[key]",):
+        location = location[:-1]
     label = ".".join(str(part) for part in location)
-    if fault["type"] == "extra_forbidden":
+    if error["type"] == "extra_forbidden":
         allowed = _allowed_keys(raw)
-        near = difflib.get_close_matches(str(location[-1]), allowed, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; possible here: {', '.join(sorted(allowed))}"
-        return document.finding(location, f"unknown key {location[-1]!r}{hint}")
-    if fault["type"] == "missing":
-        return document.finding(location[:-1], f"the key {location[-1]!r} is missing{_within(location[:-1])}")
-    message = fault["msg"].removeprefix("Value error, ")
+        hint = nearest(str(location[-1]), sorted(allowed), "possible here")
+        return document.fault(location, f"unknown key {location[-1]!r}; {hint}")
+    if error["type"] == "missing":
+        return document.fault(location[:-1], f"the key {location[-1]!r} is missing{_within(location[:-1])}")
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] in _NO_SOURCE and _is_source(location):
+        message = "a source is written NAME, NAME.OUTPUT, or {from: NAME}, several of them as a list"
+    if error["type"] == "too_short" and _is_source(location):
+        message = "the list of sources is empty; name at least one"
+    if error["type"] == "input_kind" and isinstance(error["input"], dict):
+        near = next(filter(None, (nearest_word(str(key), INPUT_KEYS) for key in error["input"])), None)
+        message += f"; did you mean {near!r}?" if near else ""
     secret = any(location[: len(place)] == place or place[: len(location)] == location for place in hidden)
-    given = "a value from the environment" if secret else _short(fault["input"])
-    return document.finding(location, f"{label}: {message} (given: {given})")
+    given = "a value from the environment" if secret else _short(error["input"])
+    return document.fault(location, f"{label}: {message} (given: {given})")
 
 
-def _location(raw: tuple[str | int, ...]) -> Location:
+def place_of(raw: tuple[str | int, ...]) -> Location:
     """The place in the document: what pydantic names for its own sake is left out."""
     tagged = len(raw) > 2 and raw[0] == "inputs" and raw[2] in INPUT_KINDS
+    tags = (
+        {2, 5} if tagged and raw[2] == "each" and len(raw) > 4 and isinstance(raw[4], int) else {2} if tagged else set()
+    )
     return tuple(
         part
         for index, part in enumerate(raw)
-        if not (tagged and index == 2) and not (index > 2 and isinstance(part, str) and _is_name_of_type(raw, index))
+        if index not in tags and not (index > 2 and isinstance(part, str) and _is_name_of_type(raw, index))
     )
 
 
 def _is_name_of_type(raw: tuple[str | int, ...], index: int) -> bool:
     part = raw[index]
-    return part in ("Source", "tuple[Source, ...]", "FileInput", "DatasetInput") or str(part).startswith(
+    return part in ("Source", "tuple[Source, ...]", "FileInput", "DatasetInput", *FORMS) or str(part).startswith(
         ("dict[", "tuple[", "function-")
     )
 
@@ -72,8 +123,11 @@ def _allowed_keys(raw: tuple[str | int, ...]) -> list[str]:
     extra: list[str] = []
     if len(raw) == 1:
         return TOP_KEYS
+    if "ingest" in raw[:-1]:
+        return list(Ingest.model_fields)
     if raw[0] == "inputs":
-        model = FileInput if raw[2] == "each" else INPUT_KINDS.get(str(raw[2]), FileInput)
+        kind = raw[5] if raw[2] == "each" and len(raw) > 5 else raw[2]
+        model = FileInput if kind == "each" else INPUT_KINDS.get(str(kind), FileInput)
         extra = ["crux"] if model is FileInput else []
     elif raw[0] in ("schedule", "trigger", "runner"):
         sections: dict[str, type[BaseModel]] = {"schedule": Schedule, "trigger": Trigger, "runner": Runner}
@@ -87,6 +141,6 @@ def _allowed_keys(raw: tuple[str | int, ...]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items() if name not in OURS] + extra
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from crucible_lineage.pipeline.declare.faults import OURS
-from crucible_lineage.pipeline.declare.load import DEFAULTS
+from crucible_lineage.pipeline.declare.load import DEFAULTS, INPUT_DEFAULTS
+from crucible_lineage.pipeline.spec.key_descriptions import KEY_DESCRIPTIONS
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec
 
 __all__ = ["MODELINE", "pipeline_schema"]
@@ -14,7 +15,7 @@ MODELINE = "# yaml-language-server: $schema={path}"
 _REFERENCE = {"type": "string", "pattern": "^\\$\\{(params|env)\\..+\\}$"}
 
 
-def pipeline_schema() -> dict[str, Any]:
+def pipeline_schema() -> dict[str, object]:
     """The schema (draft 2020-12)."""
     schema = PipelineSpec.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
@@ -24,7 +25,8 @@ def pipeline_schema() -> dict[str, Any]:
     step = definitions["StepSpec"]
     step["properties"]["inputs"] = {"type": "object", "additionalProperties": _source_forms()}
     step["oneOf"] = [{"required": ["uses"]}, {"required": ["run"]}]
-    definitions["DatasetInput"]["properties"]["dataset"] = _one_or_more("MFID of a dataset, or several")
+    definitions["DatasetInput"]["properties"]["dataset"] = _one_or_more()
+    definitions["Source"]["properties"]["group_by"] = _one_or_more()
     for name in ("EachInput", "FileInput", "DatasetInput", "SelectInput", "ResultInput"):
         if "match" in definitions[name]["properties"]:
             definitions[name]["properties"]["match"] = _match()
@@ -40,21 +42,38 @@ def pipeline_schema() -> dict[str, Any]:
     forms = [*({"$ref": f"#/$defs/{kind}"} for kind in kinds), crux]
     properties = schema["properties"]
     properties["inputs"] = {"type": "object", "additionalProperties": {"anyOf": forms}}
-    properties["params"] = {"type": "object", "description": "values that stand for ${params.NAME}"}
+    properties["params"] = {"type": "object"}
+    of_files = definitions["FileInput"]["properties"]
+    shared = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {name: of_files[name] for name in INPUT_DEFAULTS},
+        "description": "fields that all inputs of measured files share, unless they say otherwise",
+    }
     properties["defaults"] = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {name: step["properties"][name] for name in DEFAULTS},
+        "properties": {**{name: step["properties"][name] for name in DEFAULTS}, "inputs": shared},
     }
-    properties["include"] = _one_or_more("files whose inputs, steps, params and defaults are taken over")
-    properties["runner"] = _or_text("Runner", "threads, processes, dask, ray, or dask=ADDRESS")
+    properties["include"] = _one_or_more()
+    properties["runner"] = _or_text("Runner", "threads, processes, dask, ray, slurm, or dask=ADDRESS")
     definitions["OutputFields"]["properties"]["publish"] = _or_text("Publish", "gs://bucket/prefix/")
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "crucible-lineage pipeline"
+    for name, model in {"": schema, **definitions}.items():
+        _described(model, KEY_DESCRIPTIONS.get(name, {}))
     return schema
 
 
-def _or_text(model: str, example: str) -> dict[str, Any]:
+def _described(model: dict[str, Any], descriptions: dict[str, str]) -> None:
+    """The first paragraph of what the model says of itself, and a line for each key."""
+    model["description"] = " ".join(model.get("description", "").partition("\n\n")[0].split())
+    for key, declared in model["properties"].items():
+        if key in descriptions:
+            declared["description"] = descriptions[key]
+
+
+def _or_text(model: str, example: str) -> dict[str, object]:
     """A mapping, or its short form."""
     return {"anyOf": [{"type": "string", "description": example}, {"$ref": f"#/$defs/{model}"}]}
 
@@ -76,16 +95,14 @@ def _with_references(model: dict[str, Any]) -> None:
             declared["anyOf"].append(_REFERENCE)
 
 
-def _source_forms() -> dict[str, Any]:
+def _source_forms() -> dict[str, object]:
     single = [{"type": "string"}, {"$ref": "#/$defs/Source"}]
     return {"anyOf": [*single, {"type": "array", "minItems": 1, "items": {"anyOf": single}}]}
 
 
-def _one_or_more(description: str) -> dict[str, Any]:
-    forms = [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
-    return {"anyOf": forms, "description": description}
+def _one_or_more() -> dict[str, object]:
+    return {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 
 
-def _match() -> dict[str, Any]:
-    fields = _one_or_more("fields of the record, or metadata.NAME, that have to be equal")
-    return {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": fields}
+def _match() -> dict[str, object]:
+    return {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": _one_or_more()}

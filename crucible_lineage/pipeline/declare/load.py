@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from crucible_lineage.errors import Finding, InputError
+from crucible_lineage.errors import Fault, InputError, nearest
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.declare.crux import crux_input, recipe_files
-from crucible_lineage.pipeline.declare.faults import TOP_KEYS, finding_of
+from crucible_lineage.pipeline.declare.faults import TOP_KEYS, faults_of, place_of
+from crucible_lineage.pipeline.declare.salvage import salvaged
 from crucible_lineage.pipeline.declare.variables import Variables
 from crucible_lineage.pipeline.declare.yaml import Document, Location, read_document
-from crucible_lineage.pipeline.spec.inputs import located
+from crucible_lineage.pipeline.spec.inputs import DatasetFields, located
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec
 
-__all__ = ["load_pipeline"]
+__all__ = ["Declaration", "load_pipeline", "read_declaration"]
 
 SHARED = ("inputs", "steps", "params", "defaults")  # what an included file may hold, beside `env` and `include`
-DEFAULTS = ("output", "env", "retries", "timeout", "tags", "resources")
+DEFAULTS = ("output", "env", "retries", "timeout", "tags", "resources", "salt")  # of steps; beside them, `inputs`
+_OF_FILES = ("timestamp", "known_since", "samples", "ingest", "ingestor", "header")
+INPUT_DEFAULTS = tuple(name for name in (*DatasetFields.model_fields, *_OF_FILES) if name != "dataset_name")
 
 
-def load_pipeline(path: Path, overrides: Mapping[str, Any] | None = None) -> tuple[PipelineSpec, Document]:
+@dataclass(frozen=True)
+class Declaration:
+    """What a file declares: the pipeline as far as it can be read (None if it cannot be), and what is wrong with it.
+
+    With `complete` false, something that it includes could not be read, and may have names that are missed here.
+    """
+
+    spec: PipelineSpec | None
+    document: Document
+    faults: tuple[Fault, ...]
+    complete: bool = True
+
+
+def load_pipeline(path: Path, overrides: Mapping[str, object] | None = None) -> tuple[PipelineSpec, Document]:
     """The pipeline declared in a file. InputError with every fault, each with line, column and a suggestion.
 
     `overrides` holds values for one run: of a parameter of the pipeline (`degree`) or of a step (`axis.degree`).
     """
+    declared = read_declaration(path, overrides)
+    if declared.faults or declared.spec is None:
+        raise InputError("", declared.faults)
+    return declared.spec, declared.document
+
+
+def read_declaration(path: Path, overrides: Mapping[str, object] | None = None) -> Declaration:
+    """The same with the faults beside it. InputError where nothing can be read, or there is nothing to override."""
     return _Loader(path).load(overrides or {})
 
 
@@ -40,16 +62,17 @@ class _Loader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.findings: list[Finding] = []
+        self.faults: list[Fault] = []
+        self.complete = True
         self.folders: dict[tuple[str, str], Path] = {}  # of each input and step: where it was declared
 
-    def load(self, overrides: Mapping[str, Any]) -> tuple[PipelineSpec, Document]:
+    def load(self, overrides: Mapping[str, Any]) -> Declaration:
         document = self._read(self.path, ())
         data = document.data
         self.document = document
-        if odd := list(_not_finite(data)):
-            message = "this is no number that JSON can tell; give a finite one, or null for none"
-            raise InputError("", [document.finding(location, message) for location in odd])
+        for location in list(_not_finite(data)):
+            self._find(location, "this is no number that JSON can tell; give a finite one, or null for none")
+            _put(data, location, None)
         digest = hashlib.sha256(canonical_json(data)).hexdigest()
         self._refuse_our_keys()
         self._override(data, overrides)
@@ -59,58 +82,66 @@ class _Loader:
         if not overrides:  # a value that is set for this run may stand where the declaration has a reference
             self._check_taken(variables)
         for (part, name), folder in self.folders.items():
-            if _takes_folder(part, declared := _mapping(data[part], name)):
+            if _takes_folder(part, declared := _mapping(_mapping(data, part), name)):
                 _give_folder(declared, folder)
         known = {name: value for name, value in data.items() if name not in ("defaults", "include")}
-        try:
-            spec = PipelineSpec.model_validate({**known, "path": self.path.absolute(), "digest": digest})
-        except ValidationError as error:
-            hidden = variables.secret_places
-            self.findings += [finding_of(document, dict(fault), hidden) for fault in error.errors()]
-            raise InputError("", _unique(self.findings)) from None
-        if self.findings:
-            raise InputError("", self.findings)
-        return spec, document
+        spec, errors = salvaged({**known, "path": self.path.absolute(), "digest": digest}, place_of)
+        faulty_places = {
+            (fault.file, fault.line, fault.column) for fault in self.faults
+        }  # what follows from these is not
+        found = faults_of(document, errors, variables.secret_places)
+        self.faults += [fault for fault in found if (fault.file, fault.line, fault.column) not in faulty_places]
+        return Declaration(spec, document, tuple(dict.fromkeys(self.faults)), self.complete)
 
     def _find(self, location: Location, message: str) -> None:
-        self.findings.append(self.document.finding(location, message))
+        self.faults.append(self.document.fault(location, message))
 
     def _read(self, path: Path, within: tuple[Path, ...]) -> Document:
-        """The document in a file, with what it includes beneath its own."""
+        """The document in a file, with what it includes beneath its own. InputError if the file cannot be read."""
         document = read_document(path)
+        self.faults += document.faults
         if not isinstance(document.data, dict):
             message = "a pipeline is a mapping with the keys pipeline, project, steps"
-            raise InputError("", [document.finding((), message)])
+            raise InputError("", [*self.faults, document.fault((), message)])
         for part in ("inputs", "steps"):
             self.folders |= {(part, name): path.absolute().parent for name in _mapping(document.data, part)}
         included = document.data.get("include", [])
         names: Any = [included] if isinstance(included, str) else included
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise InputError(
-                "", [document.finding(("include",), "include takes the name of a file, or a list of them")]
-            )
+            self._miss(document, "include takes the name of a file, or a list of them")
+            names = []
         own = dict(self.folders)
         for name in names:
-            other = located(name, path.absolute().parent)
-            if other.resolve() in {seen.resolve() for seen in (*within, path)}:
-                raise InputError(
-                    "", [document.finding(("include",), f"{name} includes itself, by way of others or not")]
-                )
-            if not other.is_file():
-                raise InputError("", [document.finding(("include",), f"there is no file {other}")])
-            _merge(document, self._read(other, (*within, path)))
+            self._include(document, name, (*within, path))
         self.folders |= own  # what is declared here wins
         return document
+
+    def _include(self, document: Document, name: str, within: tuple[Path, ...]) -> None:
+        try:
+            other = located(name, within[-1].absolute().parent)
+            if other.resolve() in {seen.resolve() for seen in within}:
+                self._miss(document, f"{name} includes itself, by way of others or not")
+            elif not other.is_file():
+                self._miss(document, f"there is no file {other}")
+            else:
+                self.faults += _merge(document, self._read(other, within))
+        except InputError as error:
+            self.complete = False
+            self.faults += [fault if fault.file else document.fault(("include",), str(fault)) for fault in error.faults]
+
+    def _miss(self, document: Document, message: str) -> None:
+        """What is to be included cannot be: names that are not known here may be in it."""
+        self.complete = False
+        self.faults.append(document.fault(("include",), message))
 
     def _refuse_our_keys(self) -> None:
         data = self.document.data
         for key in ("path", "digest"):
             if key in data:
-                near = difflib.get_close_matches(key, TOP_KEYS, n=1)
-                self._find((key,), f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+                self._find((key,), f"unknown key {key!r}; {nearest(key, TOP_KEYS, 'possible here')}")
                 del data[key]
         for part, name in self.folders:
-            entry = data[part][name]
+            entry = _mapping(data, part).get(name)
             each = entry.get("each") if isinstance(entry, dict) else None
             several = enumerate(each) if isinstance(each, list) else ()
             entries = [((part, name), entry), *(((part, name, "each", number), one) for number, one in several)]
@@ -143,16 +174,33 @@ class _Loader:
             self._find(("defaults",), "defaults is a mapping, as in {retries: 2}")
             return
         for key in defaults:
-            if key not in DEFAULTS:
-                near = difflib.get_close_matches(key, DEFAULTS, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"possible here: {', '.join(DEFAULTS)}"
+            if key not in (*DEFAULTS, "inputs"):
+                hint = nearest(str(key), (*DEFAULTS, "inputs"), "possible here")
                 self._find(("defaults", key), f"unknown key {key!r} in defaults; {hint}")
         known = {key: value for key, value in defaults.items() if key in DEFAULTS}
+        self._apply_to_inputs(data, defaults.get("inputs", {}))
         steps = _mapping(data, "steps")
         for name, step in steps.items():
             if isinstance(step, dict):
                 own = known if step.get("run") else {key: value for key, value in known.items() if key != "env"}
                 steps[name] = {**own, **step, **_both(own, step, "output"), **_both(own, step, "env")}
+
+    def _apply_to_inputs(self, data: dict[str, Any], shared: object) -> None:
+        """Fields of measured files that hold for every input of files which does not say otherwise."""
+        if not isinstance(shared, dict):
+            self._find(("defaults", "inputs"), "these are fields of measured files, as in {instrument_name: counter A}")
+            return
+        for key in shared:
+            if key not in INPUT_DEFAULTS:
+                hint = nearest(str(key), INPUT_DEFAULTS, "possible here")
+                self._find(("defaults", "inputs", key), f"unknown key {key!r} in defaults for inputs; {hint}")
+        known = {key: value for key, value in shared.items() if key in INPUT_DEFAULTS}
+        inputs = _mapping(data, "inputs")
+        for name, declared in inputs.items():
+            if isinstance(declared, dict) and _is_of_files(declared):
+                times = {"timestamp", "known_since"} if {"timestamp", "known_since"} & declared.keys() else set()
+                own = {key: value for key, value in known.items() if key not in times}
+                inputs[name] = {**own, **declared, **_both(own, declared, "metadata")}
 
     def _read_crux(self, data: dict[str, Any]) -> None:
         inputs = _mapping(data, "inputs")
@@ -196,7 +244,7 @@ class _Loader:
     def _filled_step(
         self, name: str, step: dict[str, Any], variables: Variables, references: Variables
     ) -> dict[str, Any]:
-        if "${" in str(step.get("run", "")):
+        if "${" in str(step.get("run", "")) and step.get("shell") is not True:
             self._find(("steps", name, "run"), "a command takes parameters as {params.NAME}; ${...} is for a shell")
         location = ("steps", name)
         filled = {k: v if k == "run" else variables.filled(v, (*location, k)) for k, v in step.items()}
@@ -204,40 +252,40 @@ class _Loader:
             filled["env"] = references.filled(step["env"], (*location, "env"))
         given = step.get("params")
         if isinstance(given, dict):
-            kept = references.filled(given, (*location, "params"))
-            filled["references"] = {k: kept[k] for k in given if repr(kept[k]) != repr(filled["params"][k])}
+            resolved = references.filled(given, (*location, "params"))
+            filled["references"] = {k: resolved[k] for k in given if repr(resolved[k]) != repr(filled["params"][k])}
         return filled
 
 
-def _merge(document: Document, other: Document) -> None:
-    """What the other document declares is in this one, unless it is declared here."""
+def _merge(document: Document, other: Document) -> Iterator[Fault]:
+    """What the other document declares is in this one, unless it is declared here; what is wrong with that."""
     document.files.extend(other.files)
     for part in SHARED:
-        theirs = other.data.get(part) or {}
-        if not isinstance(theirs, dict):
-            raise InputError("", [other.finding((part,), f"{part} is a mapping")])
-        ours = document.data.setdefault(part, {})
-        if not isinstance(ours, dict):
-            raise InputError("", [document.finding((part,), f"{part} is a mapping")])
-        for name, value in theirs.items():
-            if name in ours:
+        added = other.data.get(part) or {}
+        if not isinstance(added, dict):
+            yield other.fault((part,), f"{part} is a mapping")
+            continue
+        own = document.data.setdefault(part, {})
+        for name, value in added.items() if isinstance(own, dict) else ():  # else it is found later
+            if name in own:
                 continue
-            ours[name] = value
+            own[name] = value
             document.names[part, name] = other.names.get((part, name), other.name)
             document.marks.update({place: mark for place, mark in other.marks.items() if place[:2] == (part, name)})
-        if not ours:
+        if own == {}:
             del document.data[part]
-    theirs, ours = other.data.get("env") or [], document.data.get("env") or []
-    if not isinstance(theirs, list):
-        raise InputError("", [other.finding(("env",), "env is a list of names, as in [LAB_TOKEN]")])
-    if isinstance(ours, list):  # else it is found later
-        document.data["env"] = [*ours, *theirs]
-    if unknown := [key for key in other.data if key not in (*SHARED, "env", "include")]:
-        message = f"{unknown[0]!r} cannot be included; an included file has {', '.join((*SHARED, 'env'))}"
-        raise InputError("", [other.finding((unknown[0],), message)])
+    added, own = other.data.get("env") or [], document.data.get("env") or []
+    if not isinstance(added, list):
+        yield other.fault(("env",), "env is a list of names, as in [LAB_TOKEN]")
+    elif isinstance(own, list):  # else it is found later
+        document.data["env"] = [*own, *added]
+    for key in other.data:
+        if key not in (*SHARED, "env", "include"):
+            message = f"{key!r} cannot be included; an included file has {', '.join((*SHARED, 'env'))}"
+            yield other.fault((key,), message)
 
 
-def _swept(matrix: Any) -> set[str]:
+def _swept(matrix: object) -> set[str]:
     parts = matrix if isinstance(matrix, list) else [matrix]
     return {name for part in parts if isinstance(part, dict) for name in part}
 
@@ -248,9 +296,15 @@ def _mapping(data: Mapping[str, Any], key: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _both(defaults: Mapping[str, Any], step: Mapping[str, Any], key: str) -> dict[str, Any]:
-    ours, theirs = step.get(key), defaults.get(key)
-    return {key: {**theirs, **ours}} if isinstance(ours, dict) and isinstance(theirs, dict) else {}
+def _both(defaults: Mapping[str, object], step: Mapping[str, object], key: str) -> dict[str, object]:
+    own, default = step.get(key), defaults.get(key)
+    return {key: {**default, **own}} if isinstance(own, dict) and isinstance(default, dict) else {}
+
+
+def _is_of_files(declared: Mapping[str, object]) -> bool:
+    entries = declared.get("each")
+    listed = isinstance(entries, list) and all("file" in entry for entry in entries if isinstance(entry, dict))
+    return listed or "file" in declared
 
 
 def _takes_folder(part: str, declared: Mapping[str, Any]) -> bool:
@@ -268,13 +322,7 @@ def _give_folder(declared: dict[str, Any], folder: Path) -> None:
 
 
 def _no_override(name: str, possible: list[str]) -> str:
-    near = difflib.get_close_matches(name, possible, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(possible) or 'none'}"
-    return f"--set {name}: there is nothing of that name to set; {hint}"
-
-
-def _unique(findings: list[Finding]) -> list[Finding]:
-    return list(dict.fromkeys(findings))
+    return f"--set {name}: there is nothing of that name to set; {nearest(name, possible)}"
 
 
 def _not_finite(value: Any, location: Location = ()) -> Iterator[Location]:
@@ -284,3 +332,9 @@ def _not_finite(value: Any, location: Location = ()) -> Iterator[Location]:
             yield from _not_finite(part, (*location, key))
     elif isinstance(value, float) and not math.isfinite(value):
         yield location
+
+
+def _put(data: Any, location: Location, value: Any) -> None:
+    for part in location[:-1]:
+        data = data[part]
+    data[location[-1]] = value

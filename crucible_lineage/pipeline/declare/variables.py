@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.declare.yaml import Location
+from crucible_lineage.errors import InputError, nearest
+
+if TYPE_CHECKING:  # who only looks variables up does not need the reader
+    from crucible_lineage.pipeline.declare.yaml import Location
 
 __all__ = ["Variables", "from_environment", "referenced"]
 
 _REFERENCE = re.compile(r"\$(\$)?\{([^{}]*)\}")
 
 
-def from_environment(value: Any, allowed: Iterable[str], whose: str) -> Any:
+def from_environment(value: object, allowed: Iterable[str], whose: str) -> Any:
     """The value with its references to the environment filled in. InputError if one of them is not set."""
     faults: list[str] = []
     filled = Variables({}, tuple(allowed), os.environ, lambda _, message: faults.append(message)).filled(value, ())
@@ -49,7 +50,7 @@ class Variables:
     secret_places: set[Location] = field(default_factory=set)
     taken: set[str] = field(default_factory=set)
 
-    def filled(self, value: Any, location: Location) -> Any:
+    def filled(self, value: object, location: Location) -> Any:
         """The value with all references in it filled in; text that is just one reference becomes what it stands for."""
         if isinstance(value, dict):
             return {key: self.filled(part, (*location, key)) for key, part in value.items()}
@@ -67,7 +68,7 @@ class Variables:
             return found[0] if self.escaped else f"${{{found[2]}}}"
         return str(self._value(found[2], location))
 
-    def _value(self, reference: str, location: Location) -> Any:
+    def _value(self, reference: str, location: Location) -> object:
         kind, _, name = reference.partition(".")
         if kind == "params" and name in self.params:
             self.taken.add(name)
@@ -84,9 +85,7 @@ class Variables:
         if kind == "env" and name:
             return f"${{{reference}}}: name the variable first, as in `env: [{name}]` at the top"
         if kind == "params" and name:
-            near = difflib.get_close_matches(name, self.params, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(self.params) or 'none'}"
-            return f"${{{reference}}}: `params:` at the top has no {name!r}; {hint}"
+            return f"${{{reference}}}: `params:` at the top has no {name!r}; {nearest(name, self.params)}"
         return (
             f"${{{reference}}} stands for nothing; write ${{params.NAME}} or ${{env.NAME}}, or $${{ for the text itself"
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from crucible_lineage.errors import Finding, InputError
+from crucible_lineage.errors import Fault, InputError
 
 __all__ = ["Document", "Location", "parse_document", "read_document", "read_documents"]
 
@@ -37,6 +37,7 @@ class Document:
     """The data of a YAML file, and the line and column of each value and key in it.
 
     `names` says of places that came from another file, by `include:`, which one; `files` are all files that were read.
+    `faults` are keys given twice and their like, in spite of which the rest could be read.
     """
 
     name: str
@@ -44,36 +45,48 @@ class Document:
     marks: dict[Location, tuple[int, int]]
     names: dict[Location, str] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
 
-    def finding(self, location: Location, message: str) -> Finding:
-        """A finding at that place, or at the nearest enclosing one that is known."""
+    def fault(self, location: Location, message: str) -> Fault:
+        """A fault at that place, or at the nearest enclosing one that is known."""
         place = location
         while place not in self.marks and place:
             place = place[:-1]
         line, column = self.marks.get(place, (1, 1))
         names = (self.names[place[:length]] for length in range(len(place), 0, -1) if place[:length] in self.names)
-        return Finding(message, next(names, self.name), line, column)
+        return Fault(message, next(names, self.name), line, column)
 
 
 def read_document(path: Path) -> Document:
-    """The document in a file. InputError, with file and line, if it is not plain YAML."""
-    document = parse_document(_read_text(path), str(path))
+    """The document in a file, with the faults from which reading recovers. InputError if it is not plain YAML."""
+    document = _just_one(_parse(_read_text(path), str(path)))
     document.files.append(path)
     return document
 
 
 def read_documents(path: Path) -> list[Document]:
-    """All documents in a file, divided by `---`; empty ones are left out."""
-    return _parse(_read_text(path), str(path))
+    """All documents in a file, divided by `---`; empty ones are left out. InputError with every fault in them."""
+    return _sound(_parse(_read_text(path), str(path)))
 
 
 def parse_document(text: str, name: str) -> Document:
-    """The document in a text; `name` is what errors call it."""
-    first, *others = _parse(text, name)
+    """The document in a text; `name` is what errors call it. InputError with every fault in it."""
+    return _just_one(_sound(_parse(text, name)))
+
+
+def _just_one(documents: list[Document]) -> Document:
+    first, *others = documents
     if others:
-        line, column = others[0].marks[()]
-        raise InputError("", [Finding("a second document begins here; there can be only one", name, line, column)])
+        message = "a second document begins here; there can be only one"
+        first.faults.append(Fault(message, first.name, *others[0].marks[()]))
+        raise InputError("", first.faults)
     return first
+
+
+def _sound(documents: list[Document]) -> list[Document]:
+    if faults := [fault for document in documents for fault in document.faults]:
+        raise InputError("", faults)
+    return documents
 
 
 def _read_text(path: Path) -> str:
@@ -89,7 +102,7 @@ def _read_text(path: Path) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise InputError("", [Finding("this is not UTF-8 text; save the file as UTF-8", name, line)]) from error
+        raise InputError("", [Fault("this is not UTF-8 text; save the file as UTF-8", name, line)]) from error
 
 
 def _parse(text: str, name: str) -> list[Document]:
@@ -97,16 +110,19 @@ def _parse(text: str, name: str) -> list[Document]:
     try:
         for event in yaml.parse(text, Loader=_Loader):
             reader.refuse(event)
+        if reader.faults:  # before anything is built: an alias may stand for more than there is room for
+            raise InputError("", reader.faults)
         roots = [root for root in yaml.compose_all(text, Loader=_Loader) if root is not None]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise InputError("", [Finding(f"this is not valid YAML: {problem}", name, *place)]) from error
+        raise InputError("", [Fault(f"this is not valid YAML: {problem}", name, *place)]) from error
     if not roots:
-        raise InputError("", [Finding("the file is empty", name, 1)])
+        raise InputError("", [Fault("the file is empty", name, 1)])
     readers = [_Reader(name) for _ in roots]
-    return [Document(name, own.build(root, ()), own.marks) for own, root in zip(readers, roots, strict=True)]
+    built = [(own.build(root, ()), own) for own, root in zip(readers, roots, strict=True)]
+    return [Document(name, data, own.marks, faults=own.faults) for data, own in built]
 
 
 class _Reader:
@@ -115,21 +131,24 @@ class _Reader:
     def __init__(self, name: str) -> None:
         self.name = name
         self.marks: dict[Location, tuple[int, int]] = {}
+        self.faults: list[Fault] = []
 
     def refuse(self, event: Any) -> None:
         """Aliases and tags are refused before anything is built from them."""
         if isinstance(event, yaml.AliasEvent):
-            raise self._error(event, f"aliases (*{event.anchor}) are not possible here; write the value out")
+            self._find(event, f"aliases (*{event.anchor}) are not possible here; write the value out")
         if getattr(event, "tag", None) is not None:
-            raise self._error(event, f"tags ({event.tag}) are not possible here; write plain values")
+            self._find(event, f"tags ({event.tag}) are not possible here; write plain values")
 
     def build(self, node: Any, location: Location) -> Any:
         if len(location) > DEPTH_LIMIT:
-            raise self._error(node, f"nested more than {DEPTH_LIMIT} deep")
+            self._find(node, f"nested more than {DEPTH_LIMIT} deep")
+            return None
         self.marks.setdefault(location, (node.start_mark.line + 1, node.start_mark.column + 1))
         if isinstance(node, yaml.ScalarNode):
             if not node.style and len(node.value) > DIGITS_LIMIT and _INTEGER.fullmatch(node.value):
-                raise self._error(node, f"a number of over {DIGITS_LIMIT} digits is too long; quote it if it is text")
+                self._find(node, f"a number of over {DIGITS_LIMIT} digits is too long; quote it if it is text")
+                return node.value
             return node.value if node.style else _plain(node.value)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*location, index)) for index, item in enumerate(node.value)]
@@ -139,10 +158,12 @@ class _Reader:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                raise self._error(key_node, "a key must be a single word or text")
+                self._find(key_node, "a key must be a single word or text")
+                continue
             key = str(key_node.value)
             if key in result:
-                raise self._error(key_node, f"{key!r} is given twice; the first is in line {self._line(location, key)}")
+                self._find(key_node, f"{key!r} is given twice; the first is in line {self._line(location, key)}")
+                continue
             self.marks[*location, key] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             result[key] = self.build(value_node, (*location, key))
         return result
@@ -150,12 +171,12 @@ class _Reader:
     def _line(self, location: Location, key: str) -> int:
         return self.marks[*location, key][0]
 
-    def _error(self, node: Any, message: str) -> InputError:
+    def _find(self, node: Any, message: str) -> None:
         mark = node.start_mark
-        return InputError("", [Finding(message, self.name, mark.line + 1, mark.column + 1)])
+        self.faults.append(Fault(message, self.name, mark.line + 1, mark.column + 1))
 
 
-def _plain(text: str) -> Any:
+def _plain(text: str) -> object:
     """An unquoted word, as the core schema of YAML 1.2 reads it."""
     if text in _WORDS:
         return _WORDS[text]

@@ -7,13 +7,14 @@ dataset's metadata.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crucible_lineage.checksums import file_sha256
 from crucible_lineage.errors import ChecksumError, InputError
-from crucible_lineage.hashing import file_sha256
 from crucible_lineage.pipeline.spec.inputs import is_remote
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.session import Session
@@ -21,13 +22,27 @@ from crucible_lineage.session import Session
 if TYPE_CHECKING:
     from crucible_lineage.client.models import FileRecord
 
-__all__ = ["cached_file", "fetch_reference", "is_reference"]
+__all__ = ["cached_file", "fetch_reference", "is_reference", "place_file"]
 
 
 def cached_file(dataset: DatasetRef, file: FileRef, session: Session) -> Path:
     """The cache's copy of a file, fetched if need be. ChecksumError if the bytes that come are not the file's."""
+    return session.cache.get(file.sha256, _download(dataset, file, session))
 
+
+def place_file(dataset: DatasetRef, file: FileRef, target: Path, session: Session) -> bool:
+    """`target` is a copy of a dataset's file, checked by its hash. True if the cache's own was damaged, and replaced.
+
+    ChecksumError if the bytes that come are not the file's.
+    """
+    return session.cache.place(file.sha256, target, _download(dataset, file, session))
+
+
+def _download(dataset: DatasetRef, file: FileRef, session: Session) -> Callable[[Path], str]:
     def download(target: Path) -> str:
+        if (waiting := session.outbox.file(dataset.mfid, file.sha256)) is not None:
+            shutil.copyfile(waiting, target)
+            return file_sha256(target)
         for stored in session.client.datasets.list_files(dataset.mfid):
             if stored.filename == file.name:
                 if is_reference(stored):
@@ -39,7 +54,7 @@ def cached_file(dataset: DatasetRef, file: FileRef, session: Session) -> Path:
                 return stored.sha256_hash or file_sha256(target)  # the download has compared them
         raise InputError(f"dataset {dataset.mfid} ({dataset.name!r}) has no file {file.name!r} at Crucible any more")
 
-    return session.cache.get(file.sha256, download)
+    return download
 
 
 def is_reference(stored: FileRecord) -> bool:

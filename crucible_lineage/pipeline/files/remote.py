@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from crucible_lineage.checksums import FileChecksums, Scan, crc32c_text
 from crucible_lineage.errors import ChecksumError, InputError
 from crucible_lineage.session import Session
+from crucible_lineage.traffic import traffic
 
 __all__ = [
     "FileSource",
@@ -130,7 +131,7 @@ def remote_checksums(file: RemoteFile, session: Session, *, present: bool = Fals
     It is downloaded if it has to be, once for each generation. ChecksumError if other bytes came than the storage has.
     """
     known = session.store.remote_checksums(file.url, file.generation)
-    if known is None or (present and not session.cache.path(known.sha256).exists()):
+    if known is None or (present and not session.cache.holds(known.sha256)):
         known = _download(file, session)
         session.store.keep_remote_checksums(file.url, file.generation, known)
     if not present:
@@ -148,7 +149,12 @@ def fetch_address(address: str, block: str | None, write: Callable[[bytes], obje
     found = source.find(url, generation) or source.find(url, None)
     if found is None:
         raise InputError(f"{address} is not there any more, and Crucible has only a record of it; put it back")
-    source.fetch(found, write)
+
+    def take(block: bytes) -> None:
+        traffic.receive(len(block))
+        write(block)
+
+    source.fetch(found, take)
 
 
 def _download(file: RemoteFile, session: Session) -> FileChecksums:
@@ -160,6 +166,7 @@ def _download(file: RemoteFile, session: Session) -> FileChecksums:
 
             def write(block: bytes) -> int:
                 scan.update(block)
+                traffic.receive(len(block))
                 return stream.write(block)
 
             source.fetch(file, write)

@@ -1,4 +1,4 @@
-"""An order to make a step, as JSON of names, ids and declared values, for another process.
+"""A job as JSON of names, ids and declared values, for another process.
 
 The JSON holds no client, no key, no content of a file, and no value that came from the environment: such a parameter
 crosses as its reference, and whoever makes the step fills it in from an environment of its own.
@@ -7,80 +7,94 @@ crosses as its reference, and whoever makes the step fills it in from an environ
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from crucible_lineage.pipeline.bind.command import inspect_command
 from crucible_lineage.pipeline.bind.inspect import inspect_step
 from crucible_lineage.pipeline.declare.variables import from_environment
-from crucible_lineage.pipeline.job.job import StepJob
-from crucible_lineage.pipeline.job.order import StepOrder, declared_beside, declared_keywords
+from crucible_lineage.pipeline.job.job import Job
+from crucible_lineage.pipeline.job.materialize import Materialized
 from crucible_lineage.pipeline.plan.raw import existing_dataset
-from crucible_lineage.pipeline.spec.pipeline import OutputFields
-from crucible_lineage.provenance.recipe import UsedDataset
+from crucible_lineage.pipeline.spec.pipeline import StepSpec
+from crucible_lineage.provenance.currency import Filled
+from crucible_lineage.provenance.recipe import UsedDataset, planned_outputs
 from crucible_lineage.session import Session
 
-__all__ = ["job_from_json", "order_to_json"]
+__all__ = ["job_from_json", "job_to_json", "made_from_json", "made_to_json"]
 
 
-def order_to_json(order: StepOrder) -> dict[str, Any]:
-    """The order as names, ids and declared values."""
-    instance, pipeline = order.instance, order.pipeline.spec
-    spec = instance.step.spec
+def job_to_json(job: Job) -> dict[str, Any]:
+    """The job as names, ids and declared values."""
     return {
-        "name": instance.name,
-        "label": instance.label,
-        "project": pipeline.project,
-        "pipeline": instance.step.declared,
-        "declared": declared_beside(spec),
-        "uses": spec.uses,
-        "run": spec.run,
-        "env": dict(spec.env),
-        "folder": str(spec.folder),
-        "params": {name: value for name, value in instance.given.items() if name not in spec.references},
-        "references": dict(spec.references),
-        "variables": list(pipeline.env),
-        "output": spec.output.model_dump(mode="json", exclude_defaults=True),
-        "timeout": spec.timeout,
-        "roles": dict(instance.inspection.roles),
+        "name": job.name,
+        "label": job.label,
+        "project": job.project,
+        "pipeline": job.pipeline,
+        "spec": {
+            **job.spec.model_dump(mode="json", exclude={"params", "matrix", "inputs", "folder"}, exclude_defaults=True),
+            "folder": str(job.spec.folder),
+        },
+        "params": {name: value for name, value in job.given.items() if name not in job.spec.references},
+        "variables": list(job.variables),
+        "roles": dict(job.inspection.roles),
         "used": [
             {"role": part.role, "mfid": part.dataset.mfid, "files": [file.name for file in part.files]}
-            for part in order.used
+            for part in job.used
         ],
-        "run_id": order.run_id,
-        "attempt": order.attempt,
-        "supersedes": dict(order.supersedes),
+        "run": dict(job.run),
+        "places": {output: {key: vars(one) for key, one in held.items()} for output, held in job.places.items()},
+        "attempt": job.outputs[0].recipe.get("attempt", 0),
+        "facts": job.outputs[0].recipe.get("facts"),
+        "supersedes": {planned.output: planned.supersedes for planned in job.outputs if planned.supersedes},
     }
 
 
-def job_from_json(order: Mapping[str, Any], run: Mapping[str, Any], session: Session) -> StepJob:
-    """The job that an order comes down to where it arrived: its code is that which stands there."""
-    folder = Path(order["folder"])
-    place = f"step {order['name']!r}, where it is to be made"
-    given = {**order["params"], **from_environment(order["references"], order["variables"], place)}
-    if order["uses"]:
-        inspection = inspect_step(order["uses"], given, folder, session.store)
+def job_from_json(sent: Mapping[str, Any], run: Mapping[str, Any], session: Session) -> Job:
+    """The job where it arrived: its code, and so the ids of its outputs, are those that stand there."""
+    spec = StepSpec.model_validate(sent["spec"])
+    place = f"step {sent['name']!r}, where it is to be made"
+    given = {**sent["params"], **from_environment(spec.references, sent["variables"], place)}
+    if spec.uses:
+        inspection = inspect_step(spec.uses, given, spec.folder, session.store)
     else:
-        inspection = inspect_command(order["name"], order["run"], order["roles"], given, folder, order["env"])
-    return StepJob(
-        name=order["name"],
-        project=order["project"],
+        inspection = inspect_command(sent["name"], spec, sent["roles"], given)
+    used = tuple(_used(entry, session) for entry in sent["used"])
+    outputs = planned_outputs(
+        sent["project"],
+        inspection.code,
+        inspection.outputs,
+        inspection.params,
+        used,
+        attempt=sent["attempt"],
+        salt=spec.salt,
+        supersedes=sent["supersedes"],
+        facts=sent["facts"],
+    )
+    return Job(
+        name=sent["name"],
+        project=sent["project"],
         inspection=inspection,
         given=given,
-        used=tuple(_used(entry, session) for entry in order["used"]),
-        output=OutputFields.model_validate(order["output"]),
-        label=order["label"],
-        command=order["run"] if isinstance(order["run"], str) else tuple(order["run"] or ()),
-        env=from_environment(order["env"], order["variables"], place),
-        declared_in=folder,
-        keywords=declared_keywords(order["pipeline"]),
-        pipeline=order["pipeline"],
-        declared=order["declared"],
-        run={**run, "run_id": order["run_id"]},
-        attempt=order["attempt"],
-        timeout_s=order["timeout"],
-        supersedes=order["supersedes"],
+        used=used,
+        outputs=outputs,
+        spec=spec,
+        run={**sent["run"], **run},
+        places={output: {key: Filled(**one) for key, one in held.items()} for output, held in sent["places"].items()},
+        label=sent["label"],
+        pipeline=sent["pipeline"],
+        variables=tuple(sent["variables"]),
     )
+
+
+def made_to_json(made: Materialized) -> dict[str, object]:
+    """What a step gave, for whoever asked for it from another process or machine."""
+    return {**vars(made), "outputs": {name: dataset.mfid for name, dataset in made.outputs.items()}}
+
+
+def made_from_json(told: Mapping[str, Any], session: Session) -> Materialized:
+    """What another process or machine made."""
+    outputs = {name: existing_dataset(mfid, session) for name, mfid in told["outputs"].items()}
+    return Materialized(outputs, told["executed"], told["note"], told["seconds"])
 
 
 def _used(entry: Mapping[str, Any], session: Session) -> UsedDataset:

@@ -2,75 +2,150 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.errors import FileChangedError, StepError
-from crucible_lineage.hashing import file_sha256, stamp
-from crucible_lineage.pipeline.bind.command import LOG_FILE, CommandCall, call_command
-from crucible_lineage.pipeline.bind.inspect import find_step, validated_params
-from crucible_lineage.pipeline.files.fetch import cached_file
-from crucible_lineage.pipeline.job.job import StepJob
+from crucible_lineage.disk import private_folder
+from crucible_lineage.local.usage import in_use, remove_folder, remove_old_work
+from crucible_lineage.pipeline.job.calling import call_step
+from crucible_lineage.pipeline.job.desk import desk_of
+from crucible_lineage.pipeline.job.inputs import place_inputs, require_unchanged, telling_of_changes
+from crucible_lineage.pipeline.job.job import Job
+from crucible_lineage.pipeline.job.news import tell_line, tell_phase
 from crucible_lineage.pipeline.job.outputs import MadeOutput, metadata_of, new_dataset, output_files
-from crucible_lineage.pipeline.processes.failure import failure_line, failure_traceback, without_secrets
-from crucible_lineage.pipeline.processes.outside import Called, watching_writes
-from crucible_lineage.pipeline.processes.process import call_isolated
-from crucible_lineage.pipeline.run.materialized import Materialized
-from crucible_lineage.provenance.recipe import derived_mfid, first_attempt
-from crucible_lineage.provenance.record import Activity, git_state
+from crucible_lineage.pipeline.job.phases import MADE, STARTED
+from crucible_lineage.pipeline.logs.secrets import own_secrets
+from crucible_lineage.pipeline.logs.step_log import Hear
+from crucible_lineage.provenance.circumstances import git_state
+from crucible_lineage.provenance.recipe import PlannedOutput, first_attempt, recipe_sha256
+from crucible_lineage.provenance.record import Activity
 from crucible_lineage.refs import DatasetRef, file_stem
-from crucible_lineage.registration.register import find_by_recipe, look_up, register_output
+from crucible_lineage.registration.delivery.deliveries import Deliveries
+from crucible_lineage.registration.delivery.desk import deliver_now
+from crucible_lineage.registration.outbox import Made
+from crucible_lineage.registration.read import find_by_recipe, read_own, require_not_withdrawn
 from crucible_lineage.session import Session
-from crucible_lineage.step import Step, step_runner
 
-__all__ = ["materialize_step"]
+if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
+    from crucible_lineage.client import CrucibleClient
+
+__all__ = ["Materialized", "materialize_step"]
 
 
-def materialize_step(job: StepJob, session: Session) -> Materialized:
-    """The registered outputs of a step. Runs it only if they are not there; one process at a time per recipe."""
-    recipes = job.recipes()
-    mfids = {output: derived_mfid(recipe) for output, recipe in recipes.items()}
-    with session.turn(min(mfids.values())):
-        present = {output: _present(mfid, session) for output, mfid in mfids.items()}
+@dataclass(frozen=True)
+class Materialized:
+    """The datasets of a step's outputs; `executed` is False if they were there already.
+
+    `note` is what whoever ran the step should know, `seconds` is how long it took to make and to register them.
+    `returned` is what was returned for each output, if that is known here.
+    """
+
+    outputs: Mapping[str, DatasetRef]
+    executed: bool
+    note: str = ""
+    seconds: float | None = None
+    returned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def materialize_step(
+    job: Job, session: Session, hear: Hear | None = None, deliveries: Deliveries | None = None
+) -> Materialized:
+    """The outputs of a step. Runs it only if they are not there; one process at a time per recipe.
+
+    They are at Crucible, or, with `deliveries`, made and on their way there. `hear` is told each line that it prints,
+    as is whoever hears steps in this process.
+    """
+    least = min(planned.mfid for planned in job.outputs)
+    with session.turn(least):
+        session.outbox.look(least)
+        present = {planned.output: _present(planned, job, session, deliveries) for planned in job.outputs}
         if all(present.values()):
-            return Materialized({output: dataset for output, dataset in present.items() if dataset}, executed=False)
+            there = {output: dataset for output, dataset in present.items() if dataset}
+            if deliveries is not None:
+                for made in _waiting(job, session):
+                    deliveries.add(made)  # another process of this folder has made it, and may be gone
+            return Materialized(_handed_on(there, job, session, deliveries), executed=False)
+        began = time.monotonic()
+        tell_phase(job, STARTED, session.settings.data)
         with _attempt_folder(job, session) as folder:
-            registered, note = _execute(job, recipes, mfids, folder, session)
-        session.store.remember_as({mfids[output]: dataset for output, dataset in registered.items()})
-        session.store.remember(registered.values())
-        if job.attempt:
-            for recipe in recipes.values():
-                session.store.note_attempt(*first_attempt(recipe))
-    return Materialized(registered, executed=True, note=note)
+            made, note = _execute(job, folder, session, hear)
+        for planned in job.outputs:
+            if planned.recipe.get("attempt"):
+                session.store.note_attempt(*first_attempt(planned.recipe))
+        outputs = {planned.output: found for planned in job.outputs if (found := session.outbox.find(planned.mfid))}
+        outputs = _handed_on(outputs, job, session, deliveries)
+    if deliveries is not None and session.outbox.waits(made):  # now that the turn is theirs
+        deliveries.add(made)
+    seconds = time.monotonic() - began
+    if deliveries is not None:
+        deliveries.making_s = max(deliveries.making_s, seconds)
+    ids = {planned.mfid: planned.output for planned in job.outputs}
+    returned = {ids[new.mfid]: new.metadata for new in made.datasets} if deliveries is not None else {}
+    return Materialized(outputs, executed=True, note=note, seconds=seconds, returned=returned)
 
 
-def _present(mfid: str, session: Session) -> DatasetRef | None:
-    known = session.store.known(mfid) or look_up(session.client, mfid)[0]
-    if known is None and session.store.assigns_ids():
-        return find_by_recipe(session.client, mfid)
-    return known
+def _handed_on(
+    outputs: dict[str, DatasetRef], job: Job, session: Session, deliveries: Deliveries | None
+) -> dict[str, DatasetRef]:
+    """The outputs as whoever uses them gets them: at Crucible, unless somebody delivers and their ids are sure."""
+    if deliveries is not None and session.hands_on_made:
+        return outputs
+    ids = {planned.output: planned.mfid for planned in job.outputs}
+    for made in _waiting(job, session):
+        found = {one.mfid: one.ref for one in deliver_now(desk_of(session), made)}
+        outputs = {output: found.get(ids[output], dataset) for output, dataset in outputs.items()}
+    return outputs
 
 
-def _execute(
-    job: StepJob, recipes: Mapping[str, Mapping[str, Any]], mfids: Mapping[str, str], folder: Path, session: Session
-) -> tuple[dict[str, DatasetRef], str]:
-    """The registered outputs, and what to tell whoever ran the step."""
-    arguments = _place_inputs(job, folder, session)
-    outputs = {output: folder / output for output in recipes}
+def _waiting(job: Job, session: Session) -> list[Made]:
+    """What was made of the job and is not at Crucible yet."""
+    ids = {planned.mfid for planned in job.outputs}
+    return [made for made in session.outbox.all() if ids & set(made.mfids)]
+
+
+def _present(planned: PlannedOutput, job: Job, session: Session, deliveries: Deliveries | None) -> DatasetRef | None:
+    if known := session.known(planned.mfid):
+        return known
+    if deliveries is None:
+        return _at_service(planned, job, session, session.client)
+    if not deliveries.is_worth_a_look(planned.mfid):
+        return None  # the plan has asked Crucible a moment ago; it is not to be waited for again
+    return deliveries.look(partial(_at_service, planned, job, session))
+
+
+def _at_service(planned: PlannedOutput, job: Job, session: Session, client: CrucibleClient) -> DatasetRef | None:
+    sha256, what = recipe_sha256(planned.recipe), f"making {job.name!r}"
+    if found := read_own(client, planned.mfid, job.project, sha256, what):
+        require_not_withdrawn(found)
+        if found.ref:
+            return found.ref
+    if not session.store.assigns_ids():
+        return None
+    return find_by_recipe(client, planned.mfid, job.project, lambda recipe: recipe_sha256(recipe) == sha256)
+
+
+def _execute(job: Job, folder: Path, session: Session, hear: Hear | None) -> tuple[Made, str]:
+    """What the step made, in the outbox, and what to tell whoever ran the step."""
+    placed = place_inputs(job, folder, session)
+    outputs = {planned.output: folder / planned.output for planned in job.outputs}
     for path in outputs.values():
         path.mkdir()
-    before = _input_stamps(folder)
     started = datetime.now(UTC)
-    called = _call(job, arguments, outputs, folder)
+    own = own_secrets(session.settings.api_key)
+    with telling_of_changes(placed):
+        called = call_step(
+            job, placed.arguments, outputs, folder, secrets=own, hear=partial(_tell, job, session.settings.data, hear)
+        )
     ended = datetime.now(UTC)
-    _check_inputs(job, before, session)
+    tell_phase(job, MADE, session.settings.data)
+    require_unchanged(job, placed)
     metadata = metadata_of(job, called.result)
     activity = Activity(
         step=job.inspection.step,
@@ -79,114 +154,46 @@ def _execute(
         started=started.isoformat(),
         ended=ended.isoformat(),
         source=job.inspection.source,
+        pieces=job.inspection.pieces,
         not_covered=job.inspection.not_covered,
-        git=_git_of(job),
+        git=_git_of(called.code),
         run=job.run,
         declared=job.declared,
     )
-    files = {output: output_files(job, output, path, called.note()) for output, path in outputs.items()}
+    note, pictures = called.note(), called.pictures
+    files = {output: output_files(job, output, path, note, pictures) for output, path in outputs.items()}
     made = [  # all outputs are looked at before the first is registered
-        MadeOutput(output, mfids[output], recipe, metadata[output], files[output]) for output, recipe in recipes.items()
+        MadeOutput(planned, metadata[planned.output], files[planned.output]) for planned in job.outputs
     ]
-    new = {output.output: new_dataset(job, output, activity, session.agent) for output in made}
-    registered = {output: register_output(session.client, dataset, session.machine) for output, dataset in new.items()}
-    for file in (file for output in made for file in output.files):  # what comes next reads them from there
-        with suppress(FileChangedError):  # by what the step left running; what was registered are the bytes it had
-            session.cache.take(file.path, file.checksums)
-    return registered, called.note()
+
+    def fields_of(mfid: str) -> Mapping[str, object]:
+        if (waiting := session.outbox.dataset(mfid)) is not None:
+            return {**waiting.fields, "unique_id": mfid, "scientific_metadata": dict(waiting.metadata)}
+        return session.client.datasets.get(mfid, include_metadata=True).model_dump()
+
+    new = [new_dataset(job, output, activity, session.agent, fields_of) for output in made]
+    kept = {  # what comes next reads them from there
+        file.ref.sha256: session.cache.take(file.path, file.checksums) for output in made for file in output.files
+    }
+    return session.outbox.put(job.name, job.project, new, kept), "; ".join(filter(None, (placed.note, note)))
 
 
-def _call(job: StepJob, arguments: Mapping[str, Any], outputs: Mapping[str, Path], folder: Path) -> Called:
-    if job.command:
-        call = CommandCall(job.name, job.command, job.declared_in, arguments, job.inspection.params, job.env)
-        return Called(call_command(call, folder, job.timeout_s))
-    if job.timeout_s is not None:
-        paths = {**arguments, **outputs}
-        uses, declared_in = job.inspection.uses, job.declared_in
-        return call_isolated(job.name, uses, declared_in, paths, job.given, folder, job.timeout_s)
-    step = _step_of(job)
-    token = step_runner.set(None)  # a step that calls another one calls a plain function
-    try:
-        with watching_writes(folder) as outside:
-            result = step.function(**arguments, **validated_params(step, job.given), **outputs)
-        return Called(result, tuple(outside))
-    except Exception as error:
-        log = folder / LOG_FILE
-        trace = failure_traceback(error, step.function)
-        shown = without_secrets(trace, step, job.given)
-        log.write_text(shown, encoding="utf-8")
-        line = without_secrets(failure_line(error, step.function), step, job.given)
-        told = f"step {job.name!r} failed: {line}; the traceback is in {log}"
-        # Prefect logs the cause too, with its message.
-        raise StepError(told, step=job.name, log=str(log)) from (error if shown == trace else None)
-    finally:
-        step_runner.reset(token)
+def _tell(job: Job, data: Path, hear: Hear | None, line: str) -> None:
+    tell_line(job, line, data)
+    if hear:
+        hear(line)
 
 
-def _step_of(job: StepJob) -> Step[..., Any]:
-    return job.step or find_step(job.inspection.uses, job.declared_in)
-
-
-def _place_inputs(job: StepJob, folder: Path, session: Session) -> dict[str, Any]:
-    """The inputs as read-only files in the attempt's folder, in the shapes that the function wants."""
-    placed: dict[str, dict[str, Path]] = {}
-    for index, part in enumerate(job.used):
-        for file in part.files:
-            cached_file(part.dataset, file, session)
-            target = folder / "inputs" / part.role / f"{index}-{part.dataset.mfid}" / file.name
-            session.cache.place(file.sha256, target)
-            target.chmod(stat.S_IREAD | stat.S_IRGRP | stat.S_IROTH)
-            placed.setdefault(part.role, {})[f"{part.dataset.mfid}/{file.name}"] = target
-    return {role: _shaped(job.inspection.roles[role], paths) for role, paths in placed.items()}
-
-
-def _shaped(shape: str, paths: Mapping[str, Path]) -> Any:
-    if shape == "file":
-        (path,) = paths.values()
-        return path
-    if shape == "files":
-        return list(paths.values())
-    return {key.partition("/")[2]: path for key, path in paths.items()}
-
-
-def _input_stamps(folder: Path) -> dict[Path, Any]:
-    inputs = folder / "inputs"
-    return {path: stamp(path) for path in sorted(inputs.rglob("*")) if path.is_file()}
-
-
-def _check_inputs(job: StepJob, before: Mapping[Path, Any], session: Session) -> None:
-    """The inputs are what they were; a change in between refuses the result."""
-    hashes = {file.sha256 for part in job.used for file in part.files}
-    for path, was in before.items():
-        if path.exists() and stamp(path) == was:
-            continue
-        if not path.exists() or file_sha256(path) not in hashes:
-            for sha256 in hashes:
-                session.cache.evict(sha256)
-            raise FileChangedError(
-                f"step {job.name!r} changed its input {path.name!r} while it ran; its result was not registered. "
-                "Let it copy the file before changing it"
-            )
-
-
-def _git_of(job: StepJob) -> Mapping[str, Any] | None:
-    code = None if job.command else getattr(_step_of(job).function, "__code__", None)
-    folder = job.declared_in if job.command else Path(code.co_filename).parent if code else None
+def _git_of(folder: Path | None) -> Mapping[str, object] | None:
     return git_state(folder) if folder and folder.is_dir() else None
 
 
 @contextmanager
-def _attempt_folder(job: StepJob, session: Session) -> Iterator[Path]:
-    """A fresh folder: removed on success, kept on failure so that one can look at what was left."""
-    work = session.settings.data / "work"
-    work.mkdir(parents=True, exist_ok=True)
+def _attempt_folder(job: Job, session: Session) -> Iterator[Path]:
+    """A fresh folder: removed on success, kept on failure for some days, so that one can look at what was left."""
+    work = private_folder(session.settings.data / "work")
+    remove_old_work(work)
     folder = Path(tempfile.mkdtemp(prefix=f"{file_stem(job.name)}-", dir=work))
-    yield folder
-    _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    if os.name == "nt":  # Windows refuses to remove read-only files
-        for path in folder.rglob("*"):
-            path.chmod(stat.S_IWRITE)
-    shutil.rmtree(folder)
+    with in_use(folder):
+        yield folder
+        remove_folder(folder)

@@ -1,64 +1,199 @@
-"""What differs between two recipes of one step, in words and with the old and the new value."""
+"""What differs between two results of one step, in words and with the old and the new value: the root of a rerun."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["code_diff", "differences"]
+__all__ = ["Made", "UsedFiles", "code_diff", "differences", "file_changes"]
 
 MOST_LINES = 20
+MOST_NAMED = 5
 _ABSENT = object()
 
 
-def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+@dataclass(frozen=True)
+class UsedFiles:
+    """A parent in its role: its name as people know it, and the files that were used: {name: (SHA-256, size)}."""
+
+    role: str
+    name: str
+    source: str
+    files: Mapping[str, tuple[str, int]]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a result was made by: its recipe, the text of the step's function, and of what that reaches, and its inputs.
+
+    `pieces` holds a text, a value, or `#` and a hash for each; it is empty where nobody wrote it down.
+    """
+
+    recipe: Mapping[str, Any]
+    source: str = ""
+    pieces: Mapping[str, str] = field(default_factory=dict)
+    used: tuple[UsedFiles, ...] = ()
+
+
+def differences(earlier: Made, now: Made) -> list[str]:
     """What differs, one sentence each: code, packages, parameters, inputs."""
-    causes = []
-    if earlier["code"] != now["code"]:
-        causes.append(f"the code changed: {earlier['code'][:12]} -> {now['code'][:12]}")
-    packages, others = now.get("packages", {}), earlier.get("packages", {})
+    before, after = earlier.recipe, now.recipe
+    causes = list(_code_differences(earlier, now)) if before["code"] != after["code"] else []
+    packages, others = after.get("packages", {}), before.get("packages", {})
     for name in sorted({*packages, *others}):
         if others.get(name) != packages.get(name):
             causes.append(f"package {name} changed: {others.get(name)} -> {packages.get(name)}")
-    for name in sorted({*earlier["params"], *now["params"]}):
-        old, new = earlier["params"].get(name, _ABSENT), now["params"].get(name, _ABSENT)
+    old_salt, new_salt = before.get("salt", _ABSENT), after.get("salt", _ABSENT)
+    if old_salt != new_salt:
+        causes.append(f"the salt changed: {_shown(old_salt)} -> {_shown(new_salt)}")
+    for name in sorted({*before["params"], *after["params"]}):
+        old, new = before["params"].get(name, _ABSENT), after["params"].get(name, _ABSENT)
         if old != new:
             causes.append(f"parameter {name} changed: {_shown(old)} -> {_shown(new)}")
-    for role in sorted({*earlier["inputs"], *now["inputs"]}):
-        old_entries, new_entries = earlier["inputs"].get(role, []), now["inputs"].get(role, [])
+    for role in sorted({*before["inputs"], *after["inputs"]}):
+        old_entries, new_entries = before["inputs"].get(role, []), after["inputs"].get(role, [])
         if old_entries != new_entries:
-            causes.append(_input_difference(role, old_entries, new_entries))
-    return causes
+            causes.append(_input_difference(role, earlier, now))
+    return [*causes, *_fact_differences(before, after)]
 
 
-def code_diff(earlier: str, now: str) -> tuple[str, ...]:
-    """The lines in which two texts of a function differ, as a short unified diff.
+def file_changes(before: UsedFiles, after: UsedFiles) -> str:
+    """Which files of a parent are other ones now, with hash and size; empty if none is."""
+    changed = [name for name in sorted({*before.files, *after.files}) if _hash(before, name) != _hash(after, name)]
+    more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
+    return "; ".join(_file_difference(name, before, after) for name in changed[:MOST_NAMED]) + more
 
-    If the function itself is the same, something that it uses is not, and that is said.
-    """
-    if not earlier or not now:
-        return ()
-    lines = list(difflib.unified_diff(earlier.splitlines(), now.splitlines(), lineterm="", n=1))[2:]
-    if not lines:
+
+def code_diff(earlier: Made, now: Made) -> tuple[str, ...]:
+    """The lines in which the code differs, as a short unified diff: of the step's function, then of what it reaches."""
+    lines = _diff(earlier.source, now.source)
+    for name in sorted({*earlier.pieces, *now.pieces}):
+        old, new = earlier.pieces.get(name, ""), now.pieces.get(name, "")
+        if _is_text(old) and _is_text(new) and (found := _diff(old, new)):
+            lines += [f"{name}:", *found]
+    if not lines and earlier.source and now.source and not (earlier.pieces and now.pieces):
         return ("the function itself is the same; something that it uses changed (a helper, a class, a constant)",)
     if len(lines) > MOST_LINES:
         return (*lines[:MOST_LINES], f"... and {len(lines) - MOST_LINES} lines more")
     return tuple(lines)
 
 
-def _shown(value: Any) -> str:
+def _code_differences(earlier: Made, now: Made) -> Iterable[str]:
+    """Which function, class or constant changed; the hashes where nobody wrote down what there was."""
+    changed = sorted(
+        name for name in {*earlier.pieces, *now.pieces} if earlier.pieces.get(name) != now.pieces.get(name)
+    )
+    itself = bool(earlier.source and now.source and earlier.source != now.source)
+    if not itself and not (earlier.pieces and now.pieces and changed):
+        yield f"the code changed: {earlier.recipe['code'][:12]} -> {now.recipe['code'][:12]}"
+        return
+    if itself:
+        yield f"the code of the step itself changed: {earlier.recipe['code'][:12]} -> {now.recipe['code'][:12]}"
+    if not (earlier.pieces and now.pieces):
+        return
+    for name in changed[:MOST_NAMED]:
+        yield _piece_difference(name, earlier.pieces.get(name), now.pieces.get(name))
+    if len(changed) > MOST_NAMED:
+        yield f"{len(changed) - MOST_NAMED} other functions, classes or constants changed"
+
+
+def _piece_difference(name: str, old: str | None, new: str | None) -> str:
+    if old is None or new is None:
+        return f"{name} is {'used' if old is None else 'not used'} now"
+    if _is_text(old) or _is_text(new):
+        return f"function {name} changed"
+    if old.startswith("#") or new.startswith("#"):
+        return f"{name} changed"
+    return f"constant {name} changed: {old} -> {new}"
+
+
+def _is_text(piece: str) -> bool:
+    """True for the text of a function, False for a value or a hash."""
+    return "\n" in piece
+
+
+def _diff(old: str, new: str) -> list[str]:
+    if not old or not new:
+        return []
+    import difflib  # only where a text differs
+
+    return list(difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=1))[2:]
+
+
+def _shown(value: object) -> str:
     return "not given" if value is _ABSENT else repr(value)
 
 
-def _input_difference(role: str, old: list[Mapping[str, Any]], new: list[Mapping[str, Any]]) -> str:
+def _input_difference(role: str, earlier: Made, now: Made) -> str:
+    old, new = (one.recipe["inputs"].get(role, []) for one in (earlier, now))
     if len(old) == len(new) == 1:
-        if old[0]["mfid"] != new[0]["mfid"]:
-            return f"input {role} is another dataset: {old[0]['mfid']} -> {new[0]['mfid']}"
-        names = sorted({*old[0]["files"], *new[0]["files"]})
-        changed = [name for name in names if old[0]["files"].get(name) != new[0]["files"].get(name)]
-        return f"input {role} has other files: {', '.join(changed)}"
-    before, after = {entry["mfid"] for entry in old}, {entry["mfid"] for entry in new}
-    if before == after:
-        return f"input {role} has the same datasets in another order or with other files"
-    return f"input {role} has {len(after)} datasets: {len(after - before)} new, {len(before - after)} gone"
+        before, after = (_used(one, role) for one in (earlier, now))
+        if _source(old[0]) != _source(new[0]) and before.name and after.name and before.name != after.name:
+            return f"input {role} is {after.name} instead of {before.name}"
+        if changes := file_changes(before, after):
+            return f"input {role}: {changes}"
+        return f"input {role} comes from other data: {_source(old[0])} -> {_source(new[0])}"
+    before_all, after_all = {_source(entry) for entry in old}, {_source(entry) for entry in new}
+    gone, come = len(before_all - after_all), len(after_all - before_all)
+    if gone or come:
+        return f"input {role} has {len(new)} datasets: {come} new, {gone} gone"
+    pairs = zip(old, new, strict=False)
+    files = [name for was, is_ in pairs for name in is_["files"] if was["files"].get(name) != is_["files"][name]]
+    named = f": {', '.join(files[:MOST_NAMED])} changed" if files else ""
+    return f"input {role} has the same datasets in another order or with other files{named}"
+
+
+def _fact_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[str]:
+    """What is said otherwise now of parents that are the same data; of others it is told that they are others."""
+    if ("facts" in before) != ("facts" in after):
+        yield f"the step is {'given facts about its parents now' if 'facts' in after else 'given no facts any more'}"
+        return
+    changes = [
+        f"{fact} of {_shown(new['name'] if fact != 'name' else old['name'])} (input {role}) changed: {told}"
+        for role, entries in after.get("facts", {}).items()
+        if [_source(one) for one in before["inputs"].get(role, [])] == [_source(one) for one in after["inputs"][role]]
+        for old, new in zip(before["facts"][role], entries, strict=True)
+        for fact, told in _changed_facts(old, new)
+    ]
+    yield from changes[:MOST_NAMED]
+    if len(changes) > MOST_NAMED:
+        yield f"{len(changes) - MOST_NAMED} other facts about its parents changed"
+
+
+def _changed_facts(old: Mapping[str, Any], new: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:
+    """Each fact that differs, as (its name, what it was and is); those within others by their path."""
+    for name in dict.fromkeys([*old, *new]):
+        was, now = old.get(name, _ABSENT), new.get(name, _ABSENT)
+        if was == now:
+            continue
+        parts = [{} if one is _ABSENT else one for one in (was, now)]
+        if all(isinstance(one, Mapping) for one in parts) and any(parts):
+            yield from _changed_facts(parts[0], parts[1], f"{above}{name}.")
+        else:
+            yield f"{above}{name}", f"{_shown(was)} -> {_shown(now)}"
+
+
+def _used(made: Made, role: str) -> UsedFiles:
+    """The one parent in a role; with the hashes of the recipe where nothing more is known."""
+    found = next((one for one in made.used if one.role == role), None)
+    if found is not None:
+        return found
+    (entry,) = made.recipe["inputs"][role]
+    return UsedFiles(role, "", _source(entry), {name: (sha256, -1) for name, sha256 in entry["files"].items()})
+
+
+def _hash(used: UsedFiles, name: str) -> str:
+    return used.files[name][0] if name in used.files else ""
+
+
+def _file_difference(name: str, before: UsedFiles, after: UsedFiles) -> str:
+    if name not in before.files or name not in after.files:
+        return f"{name} is {'new' if name in after.files else 'gone'}"
+    (old, old_size), (new, new_size) = before.files[name], after.files[name]
+    size = f", size {old_size} -> {new_size}" if old_size >= 0 and new_size >= 0 and old_size != new_size else ""
+    return f"{name} changed: sha {old[:8]} -> {new[:8]}{size}"
+
+
+def _source(entry: Mapping[str, object]) -> str:
+    return str(entry.get("origin") or entry.get("mfid"))

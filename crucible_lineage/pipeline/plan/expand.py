@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
 from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.bind.dimensions import fields_of, grouping, root_of
+from crucible_lineage.pipeline.bind.from_parents import ParentField, from_parents
 from crucible_lineage.pipeline.bind.inspection import Inspection
-from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
-from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
+from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
+from crucible_lineage.pipeline.plan.groups import Group, groups_of
+from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs, value_of
+from crucible_lineage.pipeline.plan.pairs import pairs_of
+from crucible_lineage.pipeline.spec.inputs import DatasetInput, FileInput, PipelineInput, ResultInput
 from crucible_lineage.pipeline.spec.pipeline import Source
+from crucible_lineage.provenance.currency import place
 
 __all__ = ["Feed", "Instance", "expand"]
 
@@ -35,7 +42,8 @@ class Feed:
 class Instance:
     """A step for one value of each of its dimensions. `needs` are the instances it waits for.
 
-    `subject` holds the ids of the `each` datasets it is about; `blocked` says why it cannot be made at all.
+    `subject` holds the ids of the `each` datasets it is about; `places` are what each output is a result of, whichever
+    dataset holds there; `blocked` says why it cannot be made at all.
     """
 
     name: str
@@ -47,32 +55,46 @@ class Instance:
     needs: tuple[str, ...]
     subject: tuple[str, ...] = ()
     blocked: str = ""
+    places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def expand(pipeline: BoundPipeline, inputs: Inputs) -> dict[str, Instance]:
-    """The instances of all steps, in an order in which they can run."""
-    return _Expansion(pipeline, inputs).expand()
+Inspect = Callable[[BoundStep, Mapping[str, Any]], Inspection]
+
+
+def expand(pipeline: BoundPipeline, inputs: Inputs, inspect: Inspect) -> dict[str, Instance]:
+    """The instances of all steps, in an order in which they can run.
+
+    `inspect` is asked for a step with the parameters that the records of its inputs give.
+    """
+    return _Expansion(pipeline, inputs, inspect).expand()
 
 
 Point = Mapping[str, int]  # dimension -> index of its value
 
 
 class _Expansion:
-    def __init__(self, pipeline: BoundPipeline, inputs: Inputs) -> None:
+    def __init__(self, pipeline: BoundPipeline, inputs: Inputs, inspect: Inspect) -> None:
+        self.inspect = inspect
+        self.tells_parents = any(from_parents(step.spec) for step in pipeline.steps.values())
         self.pipeline = pipeline
         self.inputs = inputs
         self.instances: dict[str, Instance] = {}
         self.points: dict[str, list[tuple[Point, str]]] = {}  # step -> where its instances stand
         self.names: dict[tuple[str, tuple[int, ...]], str] = {}
-        self.labels = {name: _distinct([item.label for item in items]) for name, items in inputs.items()}
+        self.labels = {name: _distinct([item.shown or item.label for item in items]) for name, items in inputs.items()}
+        self.groups: dict[str, tuple[Group, ...]] = {}
+        self.group_at: dict[str, dict[int, int]] = {}  # dimension -> dataset of the input -> its group
+        self.about: dict[str, tuple[tuple[str, int], ...]] = {}  # instance -> the datasets of inputs that it is about
+        self.scopes = {name: _distinct(_scopes(items)) for name, items in inputs.items()}
         self.partners = {
-            name: _pairs(name, declared.match, inputs)
+            name: pairs_of(name, declared.match, inputs)
             for name, declared in pipeline.spec.inputs.items()
             if declared.match
         }
 
     def expand(self) -> dict[str, Instance]:
         for step in self.pipeline.steps.values():
+            self._group(step)
             sizes = [self._size(dimension) for dimension in step.dimensions]
             if len(self.instances) + math.prod(sizes) > MOST_INSTANCES:
                 message = f"step {step.name!r} would have {math.prod(sizes)} instances, one for each combination of "
@@ -85,77 +107,238 @@ class _Expansion:
                 self._add(step, dict(zip(step.dimensions, indices, strict=True)), indices)
         return self.instances
 
+    def _group(self, step: BoundStep) -> None:
+        """The groups are known that the step, or one of its inputs, speaks of."""
+        named = {grouping(root, source.group_by) for given in step.sources.values() for source in given
+                 if source.group_by for root in self._roots(source.source)}  # fmt: skip
+        for dimension in {*named, *(one for one in step.dimensions if fields_of(one))} - self.groups.keys():
+            groups = groups_of(self.inputs[root_of(dimension)], fields_of(dimension))
+            self.groups[dimension] = groups
+            self.group_at[dimension] = {index: number for number, one in enumerate(groups) for index in one.indices}
+
+    def _roots(self, source: str) -> list[str]:
+        if source in self.inputs:
+            return [source]
+        roots = map(root_of, self.pipeline.steps[source].dimensions)
+        return [root for root in roots if root in self.inputs]
+
     def _size(self, dimension: str) -> int:
         if dimension in self.inputs:
             return len(self.inputs[dimension])
-        return len(self.pipeline.steps[dimension].variants)
+        return len(self.groups[dimension] if dimension in self.groups else self.pipeline.steps[dimension].variants)
 
     def _add(self, step: BoundStep, point: Point, indices: tuple[int, ...]) -> None:
         variant = step.variants[point.get(step.name, 0)]
         labels = [self._label(dimension, index) for dimension, index in point.items()]
         name = f"{step.name}[{', '.join(labels)}]" if labels else step.name
-        feeds, blocked = [], ""
+        feeds, faults = [], [self.groups[one][index].fault for one, index in point.items() if one in self.groups]
         for role, sources in step.sources.items():
             for source in sources:
                 found, fault = self._feeds(step, role, source, point)
                 feeds += found
-                blocked = blocked or fault
-        about = (self.inputs[dimension][index].mfid for dimension, index in point.items() if dimension in self.inputs)
+                if found or role in step.inspection.required:  # what may be missing is no fault where it is not there
+                    faults.append(fault)
+                faults.append(self._unexpected(role, source, found))
+        about = [(root, index) for root in dict.fromkeys(map(root_of, point)) if root in self.inputs
+                 for index in self._members(root, point) or ()]  # fmt: skip
+        if self.tells_parents:
+            self.about[name] = tuple(about or dict.fromkeys(self._behind(feeds)))
+        given, inspection = variant.given, variant.inspection
+        if (asked := from_parents(step.spec)) and not any(faults):
+            given, inspection, fault = self._given(step, variant, asked, feeds)
+            faults.append(fault)
+        blocked = next(filter(None, faults), "")
+        if not feeds and not any(faults):
+            faults.append("none of its inputs is there; a derived dataset needs a parent")
         self.instances[name] = Instance(
             name=name,
             step=step,
-            label=variant.label,
-            given=variant.given,
-            inspection=variant.inspection,
+            label=self._told_apart(step, point),
+            given=given,
+            inspection=inspection,
             feeds=tuple(feeds),
             needs=tuple(dict.fromkeys(feed.instance for feed in feeds if feed.instance)),
-            subject=tuple(mfid for mfid in about if mfid),
+            subject=tuple(mfid for root, index in about if (mfid := self.inputs[root][index].mfid)),
             blocked=blocked,
+            places=self._places(step, self._scope(step, point)),
         )
         self.points[step.name].append((point, name))
         self.names[step.name, indices] = name
 
+    def _behind(self, feeds: Sequence[Feed]) -> Iterator[tuple[str, int]]:
+        """The datasets of inputs that parents are, or lead back to."""
+        for feed in feeds:
+            if feed.instance is not None:
+                yield from self.about[feed.instance]
+            elif feed.input is not None:
+                yield feed.input, feed.index
+
+    def _given(
+        self, step: BoundStep, variant: Variant, asked: Mapping[str, ParentField], feeds: Sequence[Feed]
+    ) -> tuple[Mapping[str, object], Inspection, str]:
+        """The parameters with what is taken from records, the step with them, and what is wrong if it is so."""
+        given = dict(variant.given)
+        for param, field_of in asked.items():
+            behind = dict.fromkeys(self._behind([feed for feed in feeds if feed.role == field_of.role]))
+            items = [self.inputs[root][index] for root, index in behind]
+            values = {
+                str(value): value for item in items if (value := value_of(item.fields, field_of.name)) is not None
+            }
+            lacking = next((item for item in items if value_of(item.fields, field_of.name) is None), None)
+            if lacking or len(values) != 1:
+                told = f"{lacking.label} has none" if lacking else f"they differ: {', '.join(values)}"
+                fault = f"parameter {param!r} is {{{field_of.role}.{field_of.name}}}, and {told}"
+                return given, variant.inspection, f"{fault}; group by {field_of.name}" if len(values) > 1 else fault
+            (given[param],) = values.values()
+        try:
+            return given, self.inspect(step, given), ""
+        except InputError as error:
+            return given, variant.inspection, "; ".join(fault.message for fault in error.faults) or str(error)
+
+    def _unexpected(self, role: str, source: Source, feeds: Sequence[Feed]) -> str:
+        if source.expect is None or len(feeds) == source.expect:
+            return ""
+        labels = [feed.instance or self.inputs[feed.input or ""][feed.index].label for feed in feeds]
+        shown = f": {', '.join(labels)}" if 0 < len(labels) <= 12 else ""
+        return f"{role}: {source.expect} of {source.source} are expected, and there are {len(labels)}{shown}"
+
+    def _members(self, root: str, point: Point, fields: Sequence[str] = ()) -> Sequence[int] | None:
+        """The datasets of an input that an instance is about, or the whole group of them by `fields`; None for all."""
+        members = self._about(root, point)
+        if members is None or not fields:
+            return members
+        dimension = grouping(root, fields)
+        return self.groups[dimension][self.group_at[dimension][members[0]]].indices
+
+    def _about(self, root: str, point: Point) -> Sequence[int] | None:
+        if root in point:
+            return (point[root],)
+        return next((self.groups[one][index].indices for one, index in point.items()
+                     if one in self.groups and root_of(one) == root), None)  # fmt: skip
+
+    def _at(self, dimension: str, point: Point) -> int:
+        """Where an instance stands along a dimension of one of its parents, which may be a coarser one than its own."""
+        if dimension in point:
+            return point[dimension]
+        members = self._about(root_of(dimension), point)
+        assert members  # the dimensions of a step are as fine as those of its parents
+        return self.group_at[dimension][members[0]]
+
+    def _told_apart(self, step: BoundStep, point: Point) -> str:
+        """What tells its results from those of its other instances, beside the data that its first input is about."""
+        items = [self._label(name, index) for name, index in point.items() if name in self.inputs]
+        groups = [self._label(name, index) for name, index in point.items() if name in self.groups]
+        variants = self._variants(step, point)
+        return ", ".join((*groups, *items[0 if groups else 1 :], *variants))
+
+    def _places(self, step: BoundStep, scope: str) -> dict[str, tuple[str, ...]]:
+        if step.declared is None:
+            return {}
+        pipeline, name = step.declared["name"], step.declared["step"]
+        return {output: (place(pipeline, name, output, scope),) for output in step.inspection.outputs}
+
+    def _scope(self, step: BoundStep, point: Point) -> str:
+        """What it is about: the items it is taken for one at a time, else its first input; and its variant."""
+        items = [
+            self.scopes[name][index] if name in self.inputs else self.groups[name][index].label
+            for name, index in point.items()
+            if name in self.inputs or name in self.groups
+        ]
+        return ", ".join((*(items or [self._first_input(step)]), *self._variants(step, point)))
+
+    def _variants(self, step: BoundStep, point: Point) -> list[str]:
+        """The combinations of swept parameters that it is made with, also where only one is left of several."""
+        swept = dict.fromkeys(self._swept(step))
+        return [self.pipeline.steps[name].variants[point.get(name, 0)].label for name in swept]
+
+    def _swept(self, step: BoundStep) -> Iterator[str]:
+        """The steps with a matrix that it hangs together with, one instance with one."""
+        for role, sources in step.sources.items():
+            for source in sources if role not in step.collected else ():
+                if source.source in self.pipeline.steps:
+                    yield from self._swept(self.pipeline.steps[source.source])
+        if step.variants[0].label:
+            yield step.name
+
+    def _first_input(self, step: BoundStep) -> str:
+        """The item that the first input of a step leads back to, or the input's name if that takes several together."""
+        while step.sources:
+            role, sources = next(iter(step.sources.items()))
+            source = sources[0].source
+            if source in self.inputs:
+                alone = len(sources) == 1 and _is_single(self.pipeline.spec.inputs[source]) and self.inputs[source]
+                return self.scopes[source][0] if alone else source
+            if len(sources) > 1 or role in step.collected:
+                return source
+            step = self.pipeline.steps[source]
+        return ""
+
     def _label(self, dimension: str, index: int) -> str:
         if dimension in self.inputs:
             return self.labels[dimension][index]
+        if dimension in self.groups:
+            return self.groups[dimension][index].label
         return self.pipeline.steps[dimension].variants[index].label
 
     def _feeds(self, step: BoundStep, role: str, source: Source, point: Point) -> tuple[list[Feed], str]:
         """The parents that a source gives, and why there are none if that is so."""
         collects = role in step.collected
         if source.source in self.inputs:
-            indices, fault = self._items(source.source, point, collects=collects)
+            indices, fault = self._items(source, point, collects=collects)
             feeds = [Feed(role, source.files, input=source.source, index=index) for index in indices]
             if len(indices) > 1 and step.inspection.roles[role] == "file":
                 fault = f"input {source.source} has {len(indices)} datasets, but {role!r} of the step is one file"
                 fault += "; give the input `each: true`, or annotate the role list[Path]"
             blocked = next((b for index in indices if (b := self.inputs[source.source][index].blocked)), "")
             return feeds, fault or blocked
-        names = list(self._instances(source.source, point, collects=collects))
+        names = list(self._instances(source, point, collects=collects))
         fault = "" if names else f"there is nothing to collect: {source.source} has no instances"
         return [Feed(role, source.files, instance=name, output=source.output) for name in names], fault
 
-    def _items(self, name: str, point: Point, *, collects: bool) -> tuple[Sequence[int], str]:
+    def _items(self, source: Source, point: Point, *, collects: bool) -> tuple[Sequence[int], str]:
+        name = source.source
         declared, every = self.pipeline.spec.inputs[name], range(len(self.inputs[name]))
         partner = declared.partner
-        if partner is not None and partner in point:
-            pair = self.partners[name][point[partner]]
-            return (sorted(pair.all) if collects else pair.all[:1]), pair.fault
         if partner is not None:
-            return sorted({index for pair in self.partners[name] for index in pair.all}), ""
-        if declared.each and not collects:
-            return [point[name]], ""
+            members = self._about(partner, point)
+            pairs = self.partners[name] if members is None else [self.partners[name][index] for index in members]
+            fault = next((pair.fault for pair in pairs if pair.fault), "") if members is not None else ""
+            if members is not None and not collects:
+                return pairs[0].all[:1], fault
+            return sorted({index for pair in pairs for index in pair.all}), fault
+        members = self._members(name, point, source.group_by or ())
+        if members is not None and (source.group_by or not collects or name not in point):
+            return members, ""
         return every, "" if every else f"input {name} has no dataset"
 
-    def _instances(self, name: str, point: Point, *, collects: bool) -> Iterator[str]:
+    def _instances(self, source: Source, point: Point, *, collects: bool) -> Iterator[str]:
         """The instances of a step that stand where this one stands; all of them along what it collects over."""
+        name = source.source
         other = self.pipeline.steps[name]
         if not collects:
-            yield self.names[name, tuple(point[dimension] for dimension in other.dimensions)]
+            yield self.names[name, tuple(self._at(dimension, point) for dimension in other.dimensions)]
             return
+        roots = [root for root in self._roots(name) if self._about(root, point) is not None]
+        wanted = {root: set(self._members(root, point, source.group_by or ()) or ()) for root in roots}
         for there, instance in self.points[name]:
-            if all(there[dimension] == index for dimension, index in point.items() if dimension in there):
+            together = all(wanted[root].intersection(self._about(root, there) or ()) for root in roots)
+            if together and all(
+                there[one] == index for one, index in point.items() if one in there and one not in roots
+            ):
                 yield instance
+
+
+def _is_single(declared: PipelineInput) -> bool:
+    """True if an input stands for one item that was named: another name is other data, and supersedes nothing."""
+    if isinstance(declared, FileInput):
+        return isinstance(declared.file, str) and not declared.is_pattern
+    return isinstance(declared, ResultInput) or (isinstance(declared, DatasetInput) and len(declared.dataset) == 1)
+
+
+def _scopes(items: Sequence[InputItem]) -> list[str]:
+    """What results are about that are made of each item: files of one name are told apart by their folders."""
+    names = Counter(item.scope for item in items)
+    return [item.scope if names[item.scope] == 1 else item.path_scope for item in items]
 
 
 def _distinct(labels: Sequence[str]) -> list[str]:
@@ -166,56 +349,3 @@ def _distinct(labels: Sequence[str]) -> list[str]:
         seen[label] = seen.get(label, 0) + 1
         result.append(label if seen[label] == 1 else f"{label}#{seen[label]}")
     return result
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """What belongs to a dataset of the partner: all that match, the one to be taken first; or why none does."""
-
-    all: Sequence[int]
-    fault: str = ""
-
-
-def _pairs(name: str, match: Mapping[str, Sequence[str]], inputs: Inputs) -> list[_Pair]:
-    """For each dataset of the partner: which of this input's belong to it."""
-    ((partner, names),) = match.items()
-    candidates: dict[tuple[str, ...], list[int]] = {}
-    for index, item in enumerate(inputs[name]):
-        candidates.setdefault(_values(item, names), []).append(index)
-    return [_pair(name, item, names, candidates, inputs[name]) for item in inputs[partner]]
-
-
-def _pair(
-    name: str,
-    item: InputItem,
-    names: Sequence[str],
-    candidates: Mapping[tuple[str, ...], list[int]],
-    items: Sequence[InputItem],
-) -> _Pair:
-    """Where several match, the latest that is not younger than the item comes first; else the earliest."""
-    values = _values(item, names)
-    said = ", ".join(f"{field}={value or 'nothing'}" for field, value in zip(names, values, strict=True))
-    if not all(values):
-        return _Pair((), f"{item.label} cannot be matched with {name}: {said}")
-    found = sorted(candidates.get(values, ()), key=lambda index: _id(items[index]))
-    if not found:
-        return _Pair((), f"input {name} has no dataset with {said}, as {item.label} has")
-    earlier = [index for index in found if _id(items[index]) <= _id(item)]
-    first = earlier[-1] if earlier else found[0]
-    return _Pair((first, *(index for index in found if index != first)))
-
-
-def _id(item: InputItem) -> str:
-    return item.mfid or "~"  # what has no id yet is the youngest
-
-
-def _values(item: InputItem, names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(_value(item.fields, name) for name in names)
-
-
-def _value(fields: Mapping[str, Any], name: str) -> str:
-    """The value of `instrument_name` or `metadata.laser_nm`, as text; empty if there is none."""
-    value: Any = fields
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return "" if value is None else str(value)

@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import IdTakenError, InputError
+from crucible_lineage.pipeline.bind.from_parents import from_parents
+from crucible_lineage.pipeline.bind.model import sources_of
 from crucible_lineage.pipeline.plan.raw import RawFiles, described, existing_dataset, find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.spec.from_name import is_from_name, read_from_names
 from crucible_lineage.pipeline.spec.inputs import (
     MATCHED,
+    DatasetFields,
     DatasetInput,
     EachInput,
     FileInput,
     ResultInput,
     SelectInput,
 )
-from crucible_lineage.pipeline.spec.pipeline import PipelineSpec
-from crucible_lineage.provenance.attachment import whole_record
-from crucible_lineage.provenance.record import is_complete, read_record
+from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, StepSpec
+from crucible_lineage.provenance.currency import SUPERSEDED, Currency
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.register import known_dataset
+from crucible_lineage.registration.read import Registered, knows, refusals, registered
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client.models import Dataset
     from crucible_lineage.pipeline.files.remote import RemoteFile
 
-__all__ = ["InputItem", "Inputs", "ResultsOf", "known_inputs", "register_inputs"]
+__all__ = ["InputItem", "Inputs", "ResultsOf", "currency_among", "known_inputs", "register_inputs", "value_of"]
+
+_FIELD = re.compile(r"\{([\w.-]+)\}")
 
 
 @dataclass(frozen=True)
 class InputItem:
     """One dataset of an input. `dataset` is None for files that are not registered yet, and if it is `blocked`.
 
-    `fields` are what `match` compares; `new` and `raw` are what registers it.
+    `shown` is what its instances are called by, if not by its label. `fields` are what `match` and `group_by` compare;
+    `new` and `raw` are what registers it. `about` is the place of what is itself a
+    result, so that what is made of it keeps its own place when the result is made again.
     """
 
     label: str
@@ -43,6 +54,19 @@ class InputItem:
     new: FileInput | None = None
     raw: RawFiles | None = None
     blocked: str = ""
+    about: str = ""
+    shown: str = ""
+
+    @property
+    def scope(self) -> str:
+        """What results are about that are made of it: a result's place, the name of a file, or the dataset's id."""
+        return self.about or self.label
+
+    @property
+    def path_scope(self) -> str:
+        """The same, with the folder that a file lies in."""
+        paths = [file.path for file in self.raw.files] if self.raw else []
+        return f"{paths[0].parent.name}/{self.scope}" if len(paths) == 1 else self.scope
 
     @property
     def mfid(self) -> str | None:
@@ -56,23 +80,45 @@ ResultsOf = Callable[[ResultInput], Iterator[InputItem]]  # what a step of anoth
 
 def known_inputs(spec: PipelineSpec, session: Session, results_of: ResultsOf) -> dict[str, tuple[InputItem, ...]]:
     """The datasets of each input, those included that are still to be registered. Changes nothing."""
-    return {name: tuple(_known(spec, name, session, results_of)) for name in spec.inputs}
+    return {
+        name: tuple(_shown(item, declared.label) for item in _known(spec, name, session, results_of))
+        for name, declared in spec.inputs.items()
+    }
 
 
-def register_inputs(inputs: Inputs, session: Session) -> dict[str, tuple[InputItem, ...]]:
-    """The datasets of each input; files that were not known are registered."""
-    return {name: tuple(_registered(item, session) for item in items) for name, items in inputs.items()}
+def register_inputs(
+    inputs: Inputs, session: Session, tell: Callable[[str], None] | None = None
+) -> dict[str, tuple[InputItem, ...]]:
+    """The datasets of each input; files that were not known are registered. `tell` is told how far it is."""
+    new = [item for items in inputs.values() for item in items if item.dataset is None and item.raw and item.new]
+    total = sum(file.ref.size for item in new if item.raw for file in item.raw.files)
+    done = sent = 0
+    telling = threading.Lock()
 
+    def registered(item: InputItem) -> DatasetRef:
+        nonlocal done, sent
+        assert item.raw is not None
+        assert item.new is not None
+        with telling:
+            if tell:
+                tell(f"registering measured files: {done} of {len(new)}, {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
+        dataset = register_raw(item.raw, item.new, item.label, session)
+        with telling:
+            done, sent = done + 1, sent + sum(file.ref.size for file in item.raw.files)
+        return dataset
 
-def _registered(item: InputItem, session: Session) -> InputItem:
-    if item.dataset is not None or item.raw is None or item.new is None:
-        return item
-    return replace(item, dataset=register_raw(item.raw, item.new, item.label, session))
+    found = session.at_once(partial(registered, item) for item in new)
+    datasets = {id(item): dataset for item, dataset in zip(new, found, strict=True)}
+    return {
+        name: tuple(replace(item, dataset=datasets[id(item)]) if id(item) in datasets else item for item in items)
+        for name, items in inputs.items()
+    }
 
 
 def _known(spec: PipelineSpec, name: str, session: Session, results_of: ResultsOf) -> Iterator[InputItem]:
     declared = spec.inputs[name]
     matched = bool(declared.match) or any(name == other.partner for other in spec.inputs.values())
+    matched = matched or bool(declared.label) or any(map(_asks_records, spec.steps.values()))
     if isinstance(declared, SelectInput):
         yield from _selected(spec.project, declared, session)
         return
@@ -84,7 +130,23 @@ def _known(spec: PipelineSpec, name: str, session: Session, results_of: ResultsO
             yield from (_existing(mfid, session, with_fields=matched) for mfid in entry.dataset)
         else:
             label = name if declared.each is False else ""
-            yield from (_of_files(spec.project, single, label, session) for single in _each_file(entry, session))
+            hashed = [_hashed(spec.project, single, label, session) for single in _each_file(entry, session)]
+            yield from _looked_up(hashed, session)
+
+
+def _asks_records(step: StepSpec) -> bool:
+    sources = (source for given in sources_of(step).values() for source in given)
+    return any(source.group_by for source in sources) or bool(from_parents(step))
+
+
+def _shown(item: InputItem, label: str | None) -> InputItem:
+    """The item with what its instances are called by. Where its record lacks what that names, it is blocked."""
+    if label is None or item.blocked:
+        return item
+    lacking = [name for name in _FIELD.findall(label) if value_of(item.fields, name) is None]
+    if lacking:
+        return replace(item, blocked=f"{item.label} has no {lacking[0]}, which its label {label!r} names")
+    return replace(item, shown=_FIELD.sub(lambda found: str(value_of(item.fields, found[1])), label))
 
 
 def _existing(mfid: str, session: Session, *, with_fields: bool) -> InputItem:
@@ -108,40 +170,127 @@ def _elsewhere(declared: FileInput, session: Session) -> list[RemoteFile]:
     # Most pipelines have none, and a run in which all is fresh is to start fast.
     from crucible_lineage.pipeline.files.remote import find_remote
 
-    return [file for address in declared.remote for file in find_remote(address, declared.block, session)]
+    found = []
+    for address in declared.remote:
+        files = find_remote(address, declared.block, session)
+        if not files and not declared.optional:
+            way_out = "; if it may come later, add `optional: true`" if declared.each else ""
+            raise InputError(f"no file fits {address}{way_out}")
+        found += files
+    return found
 
 
-def _of_files(project: str, declared: FileInput, label: str, session: Session) -> InputItem:
+def _looked_up(items: Sequence[InputItem], session: Session) -> list[InputItem]:
+    """The same, with their datasets as far as they are registered. Those that are not known here are asked for."""
+    asked = [item for item in items if item.raw and not (item.raw.mfid and session.store.known(item.raw.mfid))]
+    answers = session.at_once(partial(_found, item, session) for item in asked)
+    found = {id(item): answer for item, answer in zip(asked, answers, strict=True)}
+    return [found.get(id(item)) or _found(item, session) for item in items]
+
+
+def _found(item: InputItem, session: Session) -> InputItem:
+    if item.raw is None:
+        return item
+    try:
+        return replace(item, dataset=find_raw(item.raw, session))
+    except IdTakenError as error:  # one file that cannot be used does not stop the others
+        return replace(item, new=None, raw=None, blocked=str(error))
+
+
+def _hashed(project: str, declared: FileInput, label: str, session: Session) -> InputItem:
+    """The files of one dataset, hashed, and not looked up yet."""
+    try:
+        declared = _read_from_file(_named(declared), session)
+    except InputError as error:  # the name of one file does not stop the others
+        return InputItem(label or declared.paths[0].name, None, blocked=str(error))
     moment = declared.timestamp or declared.known_since
-    raw = hash_files(project, declared.paths, moment, session, remote=_elsewhere(declared, session))
+    raw = hash_files(project, declared.paths, moment, session, remote=_elsewhere(declared, session), salt=declared.salt)
     fields = {**described(declared), "dataset_name": declared.dataset_name, "metadata": declared.metadata}
-    return InputItem(label or raw.files[0].ref.name, find_raw(raw, session), fields, declared, raw)
+    first = raw.files[0].ref.name
+    about = first if len(raw.files) == 1 else ""
+    return InputItem(label or first, None, fields, declared, raw, about=about)
+
+
+def _named(declared: FileInput) -> FileInput:
+    """The declaration with what the names of its files say."""
+    asked = {name: value for name in DatasetFields.model_fields if (value := getattr(declared, name)) is not None}
+    if not any(is_from_name(value) for value in (*asked.values(), *declared.metadata.values())):
+        return declared
+    names = [*(_relative(path, declared.folder) for path in declared.paths), *declared.remote]
+    return declared.model_copy(update=read_from_names(asked, names))
+
+
+def _read_from_file(declared: FileInput, session: Session) -> FileInput:
+    """The declaration with what its function reads from the file; what is declared wins."""
+    if declared.header is None:
+        return declared
+    from crucible_lineage.pipeline.bind.header import read_header  # most pipelines read none
+
+    if len(declared.paths) != 1:
+        raise InputError(f"{declared.header} reads one file, and this dataset has {len(declared.paths)} on this disk")
+    (path,) = declared.paths
+    found = read_header(declared.header, declared.folder, path, session.store.checksums(path).sha256, session.store)
+    metadata = {**found.pop("metadata"), **declared.metadata}
+    if declared.known_since and not declared.timestamp:
+        found.pop("timestamp", None)
+    return declared.model_copy(
+        update={"metadata": metadata, **{n: v for n, v in found.items() if getattr(declared, n) is None}}
+    )
+
+
+def _relative(path: Path, folder: Path) -> str:
+    inside = path.is_relative_to(folder)
+    return (path.relative_to(folder) if inside else path).as_posix()
 
 
 def _selected(project: str, declared: SelectInput, session: Session) -> Iterator[InputItem]:
     """What matches, oldest first; not what is incomplete, and not what another one of them supersedes."""
     filters = {"project_id": project, **declared.select}
-    found = session.client.datasets.list(limit=None, include_metadata=True, include_links=True, **filters)
-    records = {dataset.unique_id: read_record(dataset.scientific_metadata) for dataset in found}
-    superseded = {record.get("supersedes") for record in records.values() if is_complete(record) and record}
-    whole = {mfid for mfid, record in records.items() if record is None or is_complete(record)} - superseded
-    if not whole and not declared.each and not declared.match:
+    listed = session.client.datasets.list(limit=None, include_metadata=True, include_links=True, **filters)
+    found = [registered(session.client, dataset) for dataset in sorted(listed, key=lambda dataset: dataset.unique_id)]
+    usable = [one for one in found if not one.is_begun]
+    if not declared.superseded:
+        currency = currency_among(project, found, session)
+        usable = [one for one in usable if currency.state(one.mfid) != SUPERSEDED]
+    if not usable and not declared.each and not declared.match:
         raise InputError(f"no complete dataset matches the selection {filters}")
-    for dataset in sorted(found, key=lambda dataset: dataset.unique_id):
-        if dataset.unique_id in whole:
-            yield _selected_item(dataset, records[dataset.unique_id], session)
+    wrong = refusals(session.client, [one for one in usable if not knows(session.store, one)])
+    yield from (_selected_item(one, session, wrong.get(one.mfid, "")) for one in usable)
 
 
-def _selected_item(dataset: Dataset, record: Mapping[str, Any] | None, session: Session) -> InputItem:
-    mfid, fields = dataset.unique_id, _fields(dataset)
-    if record is not None:
-        return InputItem(mfid, known_dataset(dataset, whole_record(session.client, mfid, record)), fields)
+def currency_among(project: str, found: Sequence[Registered], session: Session) -> Currency:
+    """Which of these hold: what holds in the stead of one of them need not be among them."""
+    pipelines = {key.partition("/")[0] for one in found for key in one.standing.places}
+    everything = {one.mfid: one for one in found}
+    for pipeline in sorted(pipelines):
+        listed = session.client.datasets.iter(
+            project_id=project, keyword=f"pipeline:{pipeline}", include_metadata=True, include_links=True
+        )
+        everything |= {one.mfid: one for one in (registered(session.client, dataset) for dataset in listed)}
+    return Currency(one.standing for one in everything.values())
+
+
+def _selected_item(found: Registered, session: Session, refusal: str) -> InputItem:
+    mfid, fields = found.mfid, _fields(found.dataset)
+    if refusal:
+        return InputItem(mfid, None, fields, blocked=refusal)
+    if found.ref is not None:
+        session.store.remember([found.ref])
+        return InputItem(mfid, found.ref, fields, about=min(found.standing.places, default=""))
     try:
         return InputItem(mfid, existing_dataset(mfid, session), fields)
-    except InputError as error:  # one dataset that cannot be used does not stop the others
+    except (IdTakenError, InputError) as error:  # one dataset that cannot be used does not stop the others
         return InputItem(mfid, None, fields, blocked=str(error))
 
 
-def _fields(dataset: Dataset) -> dict[str, Any]:
+def value_of(fields: Mapping[str, object], name: str) -> object:
+    """The value of `instrument_name` or `metadata.laser_nm`; None if there is none."""
+    value: Any = fields
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _fields(dataset: Dataset) -> dict[str, object]:
     record = {name: getattr(dataset, name, None) for name in MATCHED}
     return {**record, "metadata": dataset.scientific_metadata or {}}

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.plan.differences import code_diff, differences
-from crucible_lineage.pipeline.plan.expand import Instance
-from crucible_lineage.pipeline.plan.inputs import Inputs
+from crucible_lineage.pipeline.plan.differences import Made, UsedFiles, code_diff, differences, file_changes
+from crucible_lineage.pipeline.plan.expand import Feed, Instance
+from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.plan.used import used_datasets
-from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid, step_recipe
+from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, derived_mfid, planned_outputs
 from crucible_lineage.refs import DatasetRef
 
 __all__ = ["Earlier", "Estimate", "Knowledge", "PipelinePlan", "StepPlan", "plan", "plan_instance"]
@@ -22,11 +22,10 @@ FRESH, MISSING, INCOMPLETE, STALE, BLOCKED = "fresh", "missing", "incomplete", "
 
 @dataclass(frozen=True)
 class Earlier:
-    """An earlier result of a step: its id and recipe, and the text that the function had."""
+    """An earlier result of a step, and what it was made by."""
 
     mfid: str
-    recipe: Mapping[str, Any]
-    source: str = ""
+    made: Made
 
 
 class Knowledge(Protocol):
@@ -38,17 +37,23 @@ class Knowledge(Protocol):
     def is_begun(self, mfid: str) -> bool:
         """True if there is an incomplete record under this id."""
 
+    def refusal(self, mfid: str) -> str:
+        """Why what is complete under this id is not relied on; empty if it is, or if nothing is there."""
+
     def attempt(self, first_mfid: str) -> int:
         """The latest attempt at the recipe whose first attempt has this id."""
 
-    def made_from(self, step: str, output: str, parents: Collection[str]) -> Sequence[Earlier]:
-        """Earlier results of a declared step that were made from one of these datasets, newest first."""
+    def current(self, place: str) -> Earlier | None:
+        """The result that holds in a place now."""
 
-    def about(self, step: str, output: str, subject: Collection[str]) -> Sequence[Earlier]:
-        """Earlier results of a declared step that descend from all of these inputs, newest first."""
+    def look_ahead(self, mfids: Collection[str]) -> None:
+        """The facts about these datasets are going to be asked for."""
 
-    def supersedes(self, mfid: str) -> str | None:
-        """The dataset that this one was made to replace."""
+    def facts(self, used: Sequence[UsedDataset]) -> Mapping[str, Any]:
+        """What a recipe holds of the facts about these parents. InputError if one cannot be read."""
+
+    def is_held(self, place: str) -> bool:
+        """True if there is one, as far as is known without asking."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,9 @@ class Estimate:
 class StepPlan:
     """What would be done for an instance of a step. An id is None while it depends on a parent that is not there yet.
 
-    `results` are the datasets of a fresh step; `supersedes` are the earlier ones that a stale step's would replace.
+    `results` are the datasets of a fresh step, and `used` its parents; `outputs` are those that a step would give whose
+    parents are there, with what they would replace. `roots`
+    are the causes from which it follows that it is not fresh, each with the step that it is a cause of.
     """
 
     name: str
@@ -71,11 +78,17 @@ class StepPlan:
     causes: tuple[str, ...] = ()
     datasets: Mapping[str, str | None] = field(default_factory=dict)
     results: Mapping[str, DatasetRef] = field(default_factory=dict)
-    supersedes: Mapping[str, str] = field(default_factory=dict)
-    attempt: int = 0
+    outputs: tuple[PlannedOutput, ...] = ()
     step: str = ""
     code_diff: tuple[str, ...] = ()
     estimate: Estimate = Estimate()
+    roots: tuple[str, ...] = ()
+    used: tuple[UsedDataset, ...] = ()
+
+    @property
+    def supersedes(self) -> dict[str, str]:
+        """The earlier results that those of a stale step would replace, by output."""
+        return {planned.output: planned.supersedes for planned in self.outputs if planned.supersedes}
 
     def to_json(self) -> dict[str, Any]:
         """The entry in `plan --json`."""
@@ -85,17 +98,22 @@ class StepPlan:
             "state": self.state,
             "causes": list(self.causes),
             "datasets": dict(self.datasets),
-            "supersedes": dict(self.supersedes),
+            "supersedes": self.supersedes,
             "code_diff": list(self.code_diff),
+            "roots": list(self.roots),
             "estimate": {"seconds": self.estimate.seconds, "bytes": self.estimate.bytes},
         }
 
 
 @dataclass(frozen=True)
 class PipelinePlan:
-    """The plan of all instances, in an order in which they can run."""
+    """The plan of all instances, in an order in which they can run.
+
+    `undeclared` are places of results that still hold although the pipeline declares them no more.
+    """
 
     steps: tuple[StepPlan, ...]
+    undeclared: tuple[str, ...] = ()
 
     @property
     def is_fresh(self) -> bool:
@@ -104,7 +122,7 @@ class PipelinePlan:
 
     def to_json(self) -> dict[str, Any]:
         """What `plan --json` prints."""
-        return {"steps": [step.to_json() for step in self.steps]}
+        return {"steps": [step.to_json() for step in self.steps], "undeclared": list(self.undeclared)}
 
 
 def plan(
@@ -113,144 +131,119 @@ def plan(
     inputs: Inputs,
     knowledge: Knowledge,
     forced: Collection[str] = (),
-    current: set[str] | None = None,
 ) -> PipelinePlan:
-    """The plan. Steps (or instances) in `forced` are made again though their results are there.
-
-    `current` collects the results that are there and stay: no other instance replaces them.
-    """
-    current = set() if current is None else current
-    claimed: set[str] = set()
+    """The plan. Steps (or instances) in `forced` are made again though their results are there."""
     done: dict[str, StepPlan] = {}
-    for _, group in groupby(instances.values(), key=lambda instance: instance.step.name):
-        ready: list[tuple[Instance, _Identity]] = []
-        for instance in group:
-            unready = _unready(instance, inputs, done, knowledge)
-            if unready is not None:
-                done[instance.name] = unready
-                continue
-            results = {need: done[need].results for need in instance.needs}
-            try:
-                used = used_datasets(instance, inputs, results)
-            except InputError as error:
-                if not instance.subject:
-                    raise
-                done[instance.name] = _blocked(instance, [str(error)])  # it does not stop the other datasets
-                continue
-            ready.append((instance, _identify(project, instance, used, knowledge)))
-        for _, identity in ready:
-            current.update(dataset.mfid for dataset in identity.results.values())
-        claimed |= current
-        for instance, identity in ready:
-            force = instance.name in forced or instance.step.name in forced
-            done[instance.name] = _planned(instance, identity, knowledge, claimed, forced=force)
+    for instance in instances.values():
+        unready = _unready(instance, inputs, done, knowledge)
+        if unready is not None:
+            done[instance.name] = unready
+            continue
+        _look_ahead(instance, instances, inputs, done, knowledge)
+        results = {need: done[need].results for need in instance.needs}
+        try:
+            used = used_datasets(instance, inputs, results)
+        except InputError as error:  # it is this step's fault, and does not stop the others
+            done[instance.name] = _blocked(instance, [str(error)])
+            continue
+        force = instance.name in forced or instance.step.name in forced
+        done[instance.name] = plan_instance(project, instance, used, knowledge, forced=force)
     return PipelinePlan(tuple(done[name] for name in instances))
 
 
 def plan_instance(
-    project: str,
-    instance: Instance,
-    used: Sequence[UsedDataset],
-    knowledge: Knowledge,
-    claimed: set[str],
-    *,
-    forced: bool = False,
+    project: str, instance: Instance, used: Sequence[UsedDataset], knowledge: Knowledge, *, forced: bool = False
 ) -> StepPlan:
-    """The plan of an instance whose parents are all there; what it replaces is claimed from now on."""
-    return _planned(instance, _identify(project, instance, used, knowledge), knowledge, claimed, forced=forced)
-
-
-@dataclass(frozen=True)
-class _Identity:
-    """The recipes of an instance's outputs with their ids, and what is there of them."""
-
-    recipes: Mapping[str, Mapping[str, Any]]
-    mfids: Mapping[str, str]
-    attempt: int
-    results: Mapping[str, DatasetRef]
-
-    def again(self) -> dict[str, str]:
-        """The ids of the next attempt."""
-        attempt = {"attempt": self.attempt + 1}
-        return {output: derived_mfid({**recipe, **attempt}) for output, recipe in self.recipes.items()}
-
-
-def _identify(project: str, instance: Instance, used: Sequence[UsedDataset], knowledge: Knowledge) -> _Identity:
-    code, params = instance.inspection.code, instance.inspection.params
-
-    def recipes(attempt: int) -> dict[str, dict[str, Any]]:
-        outputs = instance.inspection.outputs
-        return {output: step_recipe(project, code, output, params, used, attempt) for output in outputs}
-
-    latest = recipes(0)
-    mfids = {output: derived_mfid(recipe) for output, recipe in latest.items()}
-    attempt = max(knowledge.attempt(mfid) for mfid in mfids.values())
-    if attempt:
-        latest = recipes(attempt)
-        mfids = {output: derived_mfid(recipe) for output, recipe in latest.items()}
-    results = {output: dataset for output, mfid in mfids.items() if (dataset := knowledge.complete(mfid))}
-    return _Identity(latest, mfids, attempt, results)
-
-
-def _planned(
-    instance: Instance, identity: _Identity, knowledge: Knowledge, claimed: set[str], *, forced: bool
-) -> StepPlan:
-    name, step, attempt = instance.name, instance.step.name, identity.attempt
-    if len(identity.results) == len(identity.mfids):
+    """The plan of an instance whose parents are all there."""
+    inspection = instance.inspection
+    code, params = inspection.code, inspection.params
+    salt = instance.step.spec.salt
+    try:
+        facts = knowledge.facts(used) if inspection.facts else None
+    except InputError as error:
+        return _blocked(instance, [str(error)])
+    planned_as = partial(planned_outputs, project, code, inspection.outputs, params, used, salt=salt, facts=facts)
+    outputs = planned_as()
+    if attempt := max(knowledge.attempt(planned.mfid) for planned in outputs):
+        outputs = planned_as(attempt=attempt)
+    found = {planned.output: knowledge.complete(planned.mfid) for planned in outputs}
+    results = {output: dataset for output, dataset in found.items() if dataset}
+    name, step = instance.name, instance.step.name
+    refused = [knowledge.refusal(planned.mfid) for planned in outputs if planned.output not in results]
+    refusals = [told for told in refused if told]
+    if refusals and not forced:
+        return _blocked(instance, refusals)
+    if refusals or len(results) == len(outputs):
         if not forced:
-            return StepPlan(name, FRESH, (), identity.mfids, identity.results, attempt=attempt, step=step)
-        causes = ("it is forced",)
-        again = identity.again()
-        return StepPlan(name, STALE, causes, again, supersedes=identity.mfids, attempt=attempt + 1, step=step)
-    replaced, why, changed = _replaced(instance, identity.recipes, knowledge, claimed)
-    if any(knowledge.is_begun(mfid) for mfid in identity.mfids.values()):
+            return StepPlan(name, FRESH, (), _ids(outputs), results, outputs, step, used=tuple(used))
+        again = tuple(_again(planned) for planned in outputs)
+        forced_root = (f"{name}: it is forced",)
+        return StepPlan(name, STALE, ("it is forced",), _ids(again), outputs=again, step=step, roots=forced_root)
+    replaced, why, changed = _replaced(instance, outputs, used, knowledge)
+    if any(knowledge.is_begun(planned.mfid) for planned in outputs):
         state, why = INCOMPLETE, ["an earlier run did not finish"]
     elif replaced:
         state = STALE
     else:
         state, why = MISSING, ["it was never made"]
-    return StepPlan(
-        name, state, tuple(why), identity.mfids, supersedes=replaced, attempt=attempt, step=step, code_diff=changed
-    )
+    outputs = tuple(replace(planned, supersedes=replaced.get(planned.output)) for planned in outputs)
+    roots = tuple(f"{name}: {cause.partition(' (since ')[0]}" for cause in why)
+    return StepPlan(name, state, tuple(why), _ids(outputs), outputs=outputs, step=step, code_diff=changed, roots=roots)
+
+
+def _look_ahead(
+    instance: Instance,
+    instances: Mapping[str, Instance],
+    inputs: Inputs,
+    done: Mapping[str, StepPlan],
+    knowledge: Knowledge,
+) -> None:
+    """The parents of all instances of a step that asks for facts are looked at together, before its first one."""
+    step = instance.step.name
+    if not instance.inspection.facts or any(one.step == step for one in done.values()):
+        return
+    found = []
+    for feed in (feed for one in instances.values() if one.step.name == step for feed in one.feeds):
+        if feed.instance is not None:
+            found += [dataset.mfid for dataset in done[feed.instance].results.values()]
+        elif (item := _item(feed, inputs)).dataset is not None:
+            found.append(item.dataset.mfid)
+    knowledge.look_ahead(found)
+
+
+def _ids(outputs: Sequence[PlannedOutput]) -> dict[str, str]:
+    return {planned.output: planned.mfid for planned in outputs}
+
+
+def _again(planned: PlannedOutput) -> PlannedOutput:
+    """The next attempt at an output, which would replace the one that is there."""
+    recipe = {**planned.recipe, "attempt": planned.recipe.get("attempt", 0) + 1}
+    return PlannedOutput(planned.output, derived_mfid(recipe), recipe, planned.mfid)
 
 
 def _replaced(
-    instance: Instance, recipes: Mapping[str, Mapping[str, Any]], knowledge: Knowledge, claimed: set[str]
+    instance: Instance, outputs: Sequence[PlannedOutput], used: Sequence[UsedDataset], knowledge: Knowledge
 ) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
-    """The earlier results that these would replace, by output; what differs from them, and how the code does."""
+    """The results that hold now and that these would replace, by output; what differs, and how the code does."""
     replaced: dict[str, str] = {}
     causes: list[str] = []
     changed: tuple[str, ...] = ()
-    for output, recipe in recipes.items():
-        earlier = [
-            (one, differences(one.recipe, recipe))
-            for one in _same_subject(instance, output, recipe, knowledge)
-            if one.mfid not in claimed
-        ]
-        if earlier:
-            nearest, found = min(earlier, key=lambda pair: len(pair[1]))  # the newest of the nearest
-            replaced[output] = nearest.mfid
-            claimed.add(nearest.mfid)
-            if not causes:
-                causes = [f"{cause} (since {nearest.mfid})" for cause in found]
-                if nearest.recipe["code"] != recipe["code"]:
-                    changed = code_diff(nearest.source, instance.inspection.source)
+    for planned in outputs:
+        earlier = _current(instance, planned.output, knowledge)
+        if earlier is None or earlier.mfid == planned.mfid:
+            continue
+        replaced[planned.output] = earlier.mfid
+        if not causes:
+            now = _made(instance, planned, used)
+            causes = [f"{cause} (since {earlier.mfid})" for cause in differences(earlier.made, now)]
+            if earlier.made.recipe["code"] != planned.recipe["code"]:
+                changed = code_diff(earlier.made, now)
     return replaced, causes, changed
 
 
-def _same_subject(
-    instance: Instance, output: str, recipe: Mapping[str, Any], knowledge: Knowledge
-) -> Sequence[Earlier]:
-    """Earlier results that are about the same data, newest first.
-
-    In a pipeline with `each`, those that descend from the same input of it; in others, those that share a parent, or
-    whose parent was replaced by one of this result's parents.
-    """
-    step = instance.step.name
-    if instance.subject:
-        return knowledge.about(step, output, instance.subject)
-    parents = {entry["mfid"] for entries in recipe["inputs"].values() for entry in entries}
-    return knowledge.made_from(step, output, parents | {old for mfid in parents if (old := knowledge.supersedes(mfid))})
+def _current(instance: Instance, output: str, knowledge: Knowledge) -> Earlier | None:
+    found = (knowledge.current(key) for key in instance.places.get(output, ()))
+    return next((one for one in found if one), None)
 
 
 def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], knowledge: Knowledge) -> StepPlan | None:
@@ -261,30 +254,61 @@ def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], k
     if blocked:
         return _blocked(instance, blocked)
     waiting = [done[need] for need in instance.needs if done[need].state != FRESH]
-    new = [
-        f"input {feed.input} is not registered yet"
-        for feed in instance.feeds
-        if feed.input is not None and inputs[feed.input][feed.index].dataset is None
-    ]
+    new = [feed for feed in instance.feeds if feed.input is not None and _item(feed, inputs).dataset is None]
     if not waiting and not new:
         return None
-    causes = tuple(dict.fromkeys([*(f"parent {parent.name} has to be made first" for parent in waiting), *new]))
-    stale = any(parent.state == STALE for parent in waiting) or _was_made(instance, inputs, done, knowledge)
+    held = any(map(knowledge.is_held, (key for keys in instance.places.values() for key in keys)))
+    found = (_current(instance, output, knowledge) for output in instance.inspection.outputs if new)
+    earlier = next((one for one in found if one), None)
+    changed = [_new_input(feed, _item(feed, inputs), earlier) for feed in new]
+    causes = tuple(dict.fromkeys([*map(_follows, waiting), *changed]))
+    above = (root for parent in waiting for root in parent.roots)
+    roots = tuple(dict.fromkeys([*above, *(f"{name}: {one}" for one in changed)]))
     outputs: dict[str, str | None] = dict.fromkeys(instance.inspection.outputs)
-    return StepPlan(name, STALE if stale else MISSING, causes, outputs, step=step)
+    return StepPlan(name, STALE if held else MISSING, causes, outputs, step=step, roots=roots)
+
+
+def _item(feed: Feed, inputs: Inputs) -> InputItem:
+    return inputs[feed.input or ""][feed.index]
+
+
+def _new_input(feed: Feed, item: InputItem, earlier: Earlier | None) -> str:
+    """What is new about files that are not registered yet, beside those that the result was made of which holds now."""
+    files = {file.ref.name: (file.ref.sha256, file.ref.size) for file in (item.raw.files if item.raw else ())}
+    before = next((one for one in (earlier.made.used if earlier else ()) if one.role == feed.role), None)
+    if before is not None and before.files.keys() & files.keys():
+        return f"input {feed.role}: {file_changes(before, UsedFiles(feed.role, '', '', files))}"
+    if before is not None and files:
+        return f"input {feed.role}: {_told(files)} instead of {_told(before.files) or 'another dataset'}"
+    return f"input {feed.input} is not registered yet"
+
+
+def _told(files: Mapping[str, tuple[str, int]]) -> str:
+    """Files by name, with the beginning of the hash, as far as there is room."""
+    shown = [f"{name} (sha {sha256[:8]})" for name, (sha256, _) in sorted(files.items())]
+    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
+
+
+def _made(instance: Instance, planned: PlannedOutput, used: Sequence[UsedDataset]) -> Made:
+    """What the output would be made by now."""
+    parents = tuple(
+        UsedFiles(
+            part.role,
+            part.dataset.name,
+            part.dataset.source,
+            {file.name: (file.sha256, file.size) for file in part.files},
+        )
+        for part in used
+    )
+    return Made(planned.recipe, instance.inspection.source, instance.inspection.pieces, parents)
+
+
+def _follows(parent: StepPlan) -> str:
+    if parent.state == MISSING:
+        return f"parent {parent.name} has to be made first"
+    return f"parent {parent.name} is made again; it stays if that gives the same bytes"
 
 
 def _blocked(instance: Instance, causes: Sequence[str]) -> StepPlan:
     outputs: dict[str, str | None] = dict.fromkeys(instance.inspection.outputs)
     return StepPlan(instance.name, BLOCKED, tuple(causes), outputs, step=instance.step.name)
-
-
-def _was_made(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], knowledge: Knowledge) -> bool:
-    """True if there is an earlier result about the same data, as far as that can be told without all parents."""
-    outputs = instance.inspection.outputs
-    if instance.subject:
-        return any(knowledge.about(instance.step.name, output, instance.subject) for output in outputs)
-    there = {dataset.mfid for need in instance.needs for dataset in done[need].results.values()}
-    items = (inputs[feed.input][feed.index] for feed in instance.feeds if feed.input is not None)
-    there |= {item.dataset.mfid for item in items if item.dataset}
-    return any(knowledge.made_from(instance.step.name, output, there) for output in outputs)

@@ -4,42 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.model import BoundPipeline, bind_file
+from crucible_lineage.ids import canonical_json
+from crucible_lineage.local.places import KnownPlaces
+from crucible_lineage.local.store import Store
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.bind.inspection import Inspection
+from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.bind.names import require_names
 from crucible_lineage.pipeline.plan.expand import Instance, expand
 from crucible_lineage.pipeline.plan.inputs import InputItem, known_inputs
 from crucible_lineage.pipeline.plan.known import ProjectKnowledge
+from crucible_lineage.pipeline.plan.parent_facts import read_first
 from crucible_lineage.pipeline.plan.plan import FRESH, Estimate, PipelinePlan, plan
+from crucible_lineage.pipeline.plan.undeclared import undeclared
 from crucible_lineage.pipeline.spec.inputs import ResultInput
 from crucible_lineage.session import Session
 
-__all__ = ["Planned", "make_plan", "plan_pipeline"]
+if TYPE_CHECKING:
+    from crucible_lineage.lineage.graph import LineageGraph
+
+__all__ = ["Planned", "draw_plan", "make_plan", "plan_pipeline"]
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A pipeline's plan with all it rests on. `current` are the results that are there and stay."""
+    """A pipeline's plan with all it rests on."""
 
     plan: PipelinePlan
     instances: Mapping[str, Instance]
     inputs: Mapping[str, tuple[InputItem, ...]]
     knowledge: ProjectKnowledge
-    current: set[str]
 
 
 def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str] = ()) -> PipelinePlan:
     """The plan as things stand, with what each step took before. Changes nothing."""
     planned = plan_pipeline(pipeline, session, forced).plan
     took = {step: Estimate(*figures) for step, figures in session.store.took(pipeline.name).items()}
-    return PipelinePlan(
-        tuple(
+    return replace(
+        planned,
+        steps=tuple(
             step if step.state == FRESH else replace(step, estimate=took.get(step.step, Estimate()))
             for step in planned.steps
-        )
+        ),
     )
+
+
+def draw_plan(pipeline: BoundPipeline, session: Session) -> LineageGraph:
+    """The declared pipeline as a lineage, each step in the state that it is in. Changes nothing."""
+    from crucible_lineage.pipeline.plan.drawn import planned_graph  # a run draws nothing
+
+    planned = plan_pipeline(pipeline, session)
+    steps = {step.name: step for step in planned.plan.steps}
+    return planned_graph(pipeline.spec.project, steps, planned.instances, planned.inputs)
 
 
 def plan_pipeline(
@@ -48,16 +69,35 @@ def plan_pipeline(
     """The plan and what it rests on. `within` are the pipelines on whose behalf this one is planned."""
     spec = pipeline.spec
     knowledge = ProjectKnowledge(session, spec.project, pipeline.name)
+    knowledge.sync()
 
     def results_of(declared: ResultInput) -> Iterator[InputItem]:
         return _results_of(declared, session, (*within, spec.path.resolve()))
 
-    inputs = known_inputs(spec, session, results_of)
-    instances = expand(pipeline, inputs)
+    inputs = read_first(pipeline, known_inputs(spec, session, results_of))
+    instances = expand(pipeline, inputs, partial(_inspected, session.store, {}))
     require_names(pipeline, forced, instances)
-    current: set[str] = set()
-    planned = plan(spec.project, instances, inputs, knowledge, forced, current)
-    return Planned(planned, instances, inputs, knowledge, current)
+    planned = plan(spec.project, instances, inputs, knowledge, forced)
+    relied_on = KnownPlaces(session.store, spec.project, pipeline.name).relied_on()
+    left = undeclared(relied_on, instances.values(), pipeline.name)
+    return Planned(replace(planned, undeclared=left), instances, inputs, knowledge)
+
+
+def _inspected(store: Store, seen: dict[bytes, Inspection], step: BoundStep, given: Mapping[str, object]) -> Inspection:
+    """The step with parameters that records have given."""
+    from crucible_lineage.fingerprint.params import canonical_params
+    from crucible_lineage.pipeline.bind.command import inspect_command  # most pipelines plan without looking at code
+    from crucible_lineage.pipeline.bind.inspect import inspect_step
+
+    key = canonical_json([step.name, canonical_params(given)])
+    if key not in seen:
+        spec = step.spec
+        seen[key] = (
+            inspect_command(step.name, spec, step.inspection.roles, given)
+            if spec.uses is None
+            else inspect_step(spec.uses, given, spec.folder, store)
+        )
+    return seen[key]
 
 
 def _results_of(declared: ResultInput, session: Session, within: tuple[Path, ...]) -> Iterator[InputItem]:
@@ -73,12 +113,13 @@ def _results_of(declared: ResultInput, session: Session, within: tuple[Path, ...
         raise InputError(
             f"step {declared.step!r} of {path} has the outputs {', '.join(outputs)}; name one with `output:`"
         )
-    planned = plan_pipeline(other, session, within=within).plan
-    for step in planned.steps:
+    planned = plan_pipeline(other, session, within=within)
+    for step in planned.plan.steps:
         if step.step != declared.step:
             continue
         if step.state == FRESH:
             dataset = step.results[output]
-            yield InputItem(dataset.mfid, dataset, {"dataset_name": dataset.name})
+            about = planned.instances[step.name].places[output][0]
+            yield InputItem(dataset.mfid, dataset, {"dataset_name": dataset.name}, about=about)
         else:
             yield InputItem(step.name, None, blocked=f"{step.name} of {path} is {step.state}; run that pipeline first")

@@ -1,28 +1,33 @@
-"""The parents of a step in their roles, with the files of each that the step is given."""
+"""The parents of an instance as datasets, and which of their files it is given."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import Fault, InputError
 from crucible_lineage.pipeline.plan.expand import Feed, Instance
 from crucible_lineage.pipeline.plan.inputs import Inputs
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef, FileRef
 
-__all__ = ["files_for_role", "used_datasets"]
+__all__ = ["Results", "files_for_role", "used_datasets"]
 
 Results = Mapping[str, Mapping[str, DatasetRef]]  # of each instance, by output
 
 
 def used_datasets(instance: Instance, inputs: Inputs, results: Results) -> tuple[UsedDataset, ...]:
-    """The parents of an instance. InputError if a role's files do not fit."""
-    roles = instance.inspection.roles
+    """The parents of an instance. InputError, with the place of the input, if a role's files do not fit."""
+    roles, places = instance.inspection.roles, instance.step.places
     used = []
     for feed in instance.feeds:
         dataset = _dataset_of(feed, inputs, results)
-        used.append(UsedDataset(feed.role, dataset, files_for_role(feed.role, roles[feed.role], dataset, feed.files)))
+        try:
+            files = files_for_role(feed.role, roles[feed.role], dataset, feed.files)
+        except InputError as error:
+            message = f"step {instance.name!r}: {error}"
+            raise InputError(message, [Fault(message, places.get(feed.role))]) from error
+        used.append(UsedDataset(feed.role, dataset, files))
     return tuple(used)
 
 

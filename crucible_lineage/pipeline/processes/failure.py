@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from crucible_lineage.step import Step
+from crucible_lineage.pipeline.processes.outside import ReturnedError
 
-__all__ = ["failure_line", "failure_traceback", "without_secrets"]
+__all__ = ["failed_here", "failure_line", "failure_traceback"]
 
 
-def failure_line(error: BaseException, function: Callable[..., Any] | None) -> str:
+def failed_here(error: BaseException) -> bool:
+    """True if the function is to blame; False if something told this process to end while it ran."""
+    if isinstance(error, (Exception, SystemExit)):
+        return True
+    return threading.current_thread() is not threading.main_thread()  # only the main thread is interrupted
+
+
+def failure_line(error: BaseException, function: Callable[..., object] | None) -> str:
     """`ValueError: no lamp, at steps.py:12`: the last line of the function's own file on the way to the error.
 
     No function: it could not even be found.
@@ -22,10 +29,10 @@ def failure_line(error: BaseException, function: Callable[..., Any] | None) -> s
     frames = traceback.extract_tb(error.__traceback__)
     file = _file(function)
     place = next((frame for frame in reversed(frames) if frame.filename == file), None)
-    return f"{type(error).__name__}: {error}" + (f", at {Path(place.filename).name}:{place.lineno}" if place else "")
+    return _what(error) + (f", at {Path(place.filename).name}:{place.lineno}" if place else "")
 
 
-def failure_traceback(error: BaseException, function: Callable[..., Any] | None) -> str:
+def failure_traceback(error: BaseException, function: Callable[..., object] | None) -> str:
     """The traceback from the function on."""
     file = _file(function)
     start: TracebackType | None = error.__traceback__
@@ -34,15 +41,16 @@ def failure_traceback(error: BaseException, function: Callable[..., Any] | None)
     return "".join(traceback.format_exception(type(error), error, start or error.__traceback__))
 
 
-def without_secrets(text: str, step: Step[..., Any], given: Mapping[str, Any]) -> str:
-    """The text with the values of secret parameters blotted out: what failed may have had one in its message."""
-    for parameter in step.parameters:
-        value = given.get(parameter.name)
-        if parameter.secret and isinstance(value, str) and value:
-            text = text.replace(value, "***")
-    return text
+def _what(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"it called sys.exit({'' if error.code is None else repr(error.code)}); a step ends by returning"
+    if isinstance(error, ReturnedError):
+        return str(error)
+    if isinstance(error, MemoryError) and not str(error):
+        return "MemoryError: there was not enough memory"
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
-def _file(function: Callable[..., Any] | None) -> str | None:
+def _file(function: Callable[..., object] | None) -> str | None:
     code = getattr(inspect.unwrap(function), "__code__", None) if function else None
     return code.co_filename if code else None

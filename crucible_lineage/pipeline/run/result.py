@@ -6,19 +6,54 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["EXECUTED", "FAILED", "LEFT_OUT", "REUSED", "SKIPPED", "STARTED", "Listener", "RunResult", "StepEvent"]
+from crucible_lineage.pipeline.job.phases import MADE, STARTED
+from crucible_lineage.registration.outbox import Waiting
 
-EXECUTED, REUSED, FAILED, SKIPPED, STARTED = "executed", "reused", "failed", "skipped", "started"
+__all__ = [
+    "DELIVERING",
+    "EXECUTED",
+    "FAILED",
+    "LEFT_OUT",
+    "MADE",
+    "PASSING",
+    "PLANNED",
+    "QUEUED",
+    "REGISTERING",
+    "REUSED",
+    "SKIPPED",
+    "STARTED",
+    "STOPPED",
+    "STOPPING",
+    "WAITING",
+    "Listener",
+    "RunResult",
+    "StepEvent",
+]
+
+EXECUTED, REUSED, FAILED, SKIPPED = "executed", "reused", "failed", "skipped"
+# On its way a step is handed to the engine, begun, and made; registered, it is executed.
+QUEUED = "queued"
 LEFT_OUT = "left out"  # by --only or --from
+STOPPED = "stopped"  # it was under way when the run was stopped
+# Said of a run, not of a step.
+STOPPING, PLANNED, REGISTERING, DELIVERING = "stopping", "planned", "registering", "delivering"
+WAITING = "waiting"  # a result that was made could not be delivered yet, for this reason
+# What is of interest only to whoever looks on.
+PASSING = (QUEUED, STARTED, MADE, PLANNED, REGISTERING, DELIVERING)
+
+
+MOST_RETURNED = 12  # chosen: datasets of which a run tells what their steps returned
 
 
 @dataclass(frozen=True)
 class StepEvent:
-    """Something happened to an instance of a step: it was started, executed, reused, failed, skipped or left out."""
+    """Something happened to an instance of a step (`outcome` is one of the words above), or to the run (no name)."""
 
     step: str
     outcome: str
     detail: str = ""
+    seconds: float | None = None  # that it took, from its real beginning
+    todo: Mapping[str, float | None] = field(default_factory=dict)  # PLANNED: what each step took on average before
 
 
 Listener = Callable[[StepEvent], None]
@@ -28,7 +63,12 @@ Listener = Callable[[StepEvent], None]
 class RunResult:
     """What a run did. `datasets` maps steps (their instances) to the ids of their datasets, by output.
 
-    `logs` are what failed steps printed, in files; `notes` is what one should know of steps that did not fail.
+    `logs` are what failed steps printed, in files; `tracebacks` theirs, from their functions on; `notes` is what
+    one should know of steps that did not fail. `stopped` is True if it was told to end before it was done.
+    `waiting` are results that are made and not yet at Crucible, `not_ingested` says which files it could not read.
+    `stayed` are steps after one that was made again, which stay since it gave the same bytes; `current_again` those
+    whose earlier result holds again; `undeclared` are places of results that hold and are declared no more.
+    `returned` is what the last steps returned, by step and output, as far as the run knows it itself.
     """
 
     run_id: str
@@ -39,7 +79,15 @@ class RunResult:
     outcomes: Mapping[str, str]
     errors: Mapping[str, str] = field(default_factory=dict)
     logs: Mapping[str, str] = field(default_factory=dict)
+    tracebacks: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    stopped: bool = False
+    waiting: tuple[Waiting, ...] = ()
+    not_ingested: tuple[str, ...] = ()
+    stayed: tuple[str, ...] = ()
+    current_again: tuple[str, ...] = ()
+    undeclared: tuple[str, ...] = ()
+    returned: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     @property
     def executed(self) -> list[str]:
@@ -48,8 +96,8 @@ class RunResult:
 
     @property
     def ok(self) -> bool:
-        """True if every step that was asked for has its result."""
-        return all(outcome in (EXECUTED, REUSED, LEFT_OUT) for outcome in self.outcomes.values())
+        """True if every step that was asked for has its result, and nothing waits to be delivered."""
+        return not self.waiting and all(outcome in (EXECUTED, REUSED, LEFT_OUT) for outcome in self.outcomes.values())
 
     def to_json(self) -> dict[str, Any]:
         """What `run --json` prints."""
@@ -61,7 +109,14 @@ class RunResult:
             "datasets": {step: dict(outputs) for step, outputs in self.datasets.items()},
             "outcomes": dict(self.outcomes),
             "executed": self.executed,
-            "errors": dict(self.errors),
+            "stopped": self.stopped,
+            "errors": {step: {"message": message, "log": self.logs.get(step)} for step, message in self.errors.items()},
             "logs": dict(self.logs),
+            "tracebacks": dict(self.tracebacks),
             "notes": dict(self.notes),
+            "waiting": [one.to_json() for one in self.waiting],
+            "not_ingested": list(self.not_ingested),
+            "stayed": list(self.stayed),
+            "current_again": list(self.current_again),
+            "undeclared": list(self.undeclared),
         }

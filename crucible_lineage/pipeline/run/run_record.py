@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.errors import ForbiddenError, InputError
 from crucible_lineage.ids import mfid_time, youngest
-from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe
+from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe, recipe_sha256
 from crucible_lineage.provenance.record import run_record
 from crucible_lineage.refs import DatasetRef, FileRef, file_stem
-from crucible_lineage.registration.register import LocalFile, NewDataset, find_by_recipe, look_up, register_output
+from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
+from crucible_lineage.registration.read import find_by_recipe, read_own
+from crucible_lineage.registration.register import register_output
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # a result is only read here, and a run need not be importable for it
@@ -49,7 +51,11 @@ def register_run(session: Session, result: RunResult) -> DatasetRef:
         path.write_text(_content(result), encoding="utf-8")
         files = (LocalFile.of(path, scan_file(path)), *_logs(result))
         new = _new_dataset(session, result, files, youngest(relied_on))
-        dataset = look_up(session.client, new.mfid)[0] or find_by_recipe(session.client, new.mfid)
+        sha256, what = new.record.recipe_sha256, f"recording run {result.run_id}"
+        found = read_own(session.client, new.mfid, result.project, sha256, what)
+        dataset = found.ref if found and found.ref else None
+        if found is None:
+            dataset = find_by_recipe(session.client, new.mfid, result.project, lambda one: recipe_sha256(one) == sha256)
         if dataset is None:
             with session.turn(new.mfid):
                 dataset = register_output(session.client, new, session.machine)
@@ -96,7 +102,7 @@ def _new_dataset(session: Session, result: RunResult, files: tuple[LocalFile, ..
 
 def _content(result: RunResult) -> str:
     """The run as JSON, the same text each time; where it ran is nobody else's business."""
-    told: dict[str, Any] = {
+    content: dict[str, Any] = {
         "run_id": result.run_id,
         "pipeline": result.pipeline,
         "project": result.project,
@@ -107,7 +113,7 @@ def _content(result: RunResult) -> str:
         },
         "errors": dict(result.errors),
     }
-    return json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _outputs(result: RunResult) -> Iterator[str]:

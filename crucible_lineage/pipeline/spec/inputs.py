@@ -14,10 +14,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.pipeline.spec.from_name import from_name_fault
+from crucible_lineage.pipeline.spec.ingestion import Ingested
 
 __all__ = [
     "INPUT_KINDS",
@@ -29,6 +31,7 @@ __all__ = [
     "FileInput",
     "PipelineInput",
     "ResultInput",
+    "Salt",
     "SelectInput",
     "is_remote",
     "located",
@@ -41,10 +44,20 @@ _WILD = frozenset("*?[")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://[^/]+")
 
 
+def _require_mfid(value: str) -> str:
+    if not is_mfid(value):
+        raise ValueError("this is no MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
+    return value
+
+
+Mfid = Annotated[str, AfterValidator(_require_mfid)]
+Salt = Annotated[str, Field(min_length=1, max_length=200)]
+
+
 class Declared(BaseModel):
     """What is declared has just the keys that are known, and does not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class DatasetFields(Declared):
@@ -62,9 +75,13 @@ class DatasetFields(Declared):
 
 
 class _Paired(Declared):
-    """`match: {spectrum: [instrument_name]}`: for each dataset of `spectrum`, the one with the same instrument."""
+    """`match: {spectrum: [instrument_name]}`: for each dataset of `spectrum`, the one with the same instrument.
+
+    `label` is what instances of steps are called by for each dataset, as in "{metadata.power_mW} mW".
+    """
 
     match: dict[str, tuple[str, ...]] | None = None
+    label: str | None = None
 
     @field_validator("match", mode="before")
     @classmethod
@@ -81,7 +98,7 @@ class _Paired(Declared):
         return next(iter(self.match)) if self.match else None
 
 
-class FileInput(_Paired, DatasetFields):
+class FileInput(_Paired, Ingested, DatasetFields):
     """A measured file (or several) that is registered as a raw dataset if it is new.
 
     `timestamp` is when it was measured. Where that is not known, `known_since` may name a moment at which the data was
@@ -90,29 +107,47 @@ class FileInput(_Paired, DatasetFields):
 
     A file may lie elsewhere (gs://bucket/name, also with a pattern): `block` names the Prefect block that gives access,
     and with `copy: false` Crucible holds a record of it, not its bytes.
+
+    `header` names a function that reads fields from a file; they may also be read from the names of the files
+    (`from name '(\\d+)mW'`). A pattern that fits nothing is a fault, unless the input is `optional`: then there is
+    nothing to do for it yet. A `salt` gives a new dataset another id, where that without it was taken by something
+    else.
     """
 
     file: str | Annotated[tuple[str, ...], Field(min_length=1)]
+    header: str | None = None
     each: bool = False
     timestamp: datetime | None = None
     known_since: datetime | None = None
-    samples: tuple[str, ...] = ()
-    ingest: bool = True
-    ingestor: str | None = None
+    samples: tuple[Mfid, ...] = ()
     block: str | None = None
     copied: bool = Field(default=True, alias="copy")
+    optional: bool = False
+    salt: Salt | None = None
     folder: Path = Path()
 
     @model_validator(mode="after")
     def _elsewhere(self) -> Self:
         if (self.block or not self.copied) and not self.remote:
             raise ValueError("block and copy are for files elsewhere, at an address such as gs://bucket/name")
+        if self.optional and not (self.each and self.is_pattern):
+            raise ValueError("optional is for a pattern with `each: true`; what is one dataset has to be there")
         return self
 
-    @field_validator("samples")
+    @field_validator("dataset_name", "measurement", "data_type", "session_name", "instrument_name", "instrument_id")
     @classmethod
-    def _mfids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_require_mfid(mfid) for mfid in value)
+    def _from_name(cls, value: str | None) -> str | None:
+        if fault := from_name_fault(value):
+            raise ValueError(fault)
+        return value
+
+    @field_validator("metadata")
+    @classmethod
+    def _from_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name, part in value.items():
+            if fault := from_name_fault(part):
+                raise ValueError(f"{name}: {fault}")
+        return value
 
     @field_validator("timestamp", "known_since", mode="before")
     @classmethod
@@ -157,7 +192,7 @@ class FileInput(_Paired, DatasetFields):
 class DatasetInput(_Paired):
     """A dataset that exists, by its MFID, or several."""
 
-    dataset: tuple[str, ...] = Field(min_length=1)
+    dataset: tuple[Mfid, ...] = Field(min_length=1)
     each: bool = False
 
     @field_validator("dataset", mode="before")
@@ -165,17 +200,16 @@ class DatasetInput(_Paired):
     def _list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
-    @field_validator("dataset")
-    @classmethod
-    def _mfids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_require_mfid(mfid) for mfid in value)
-
 
 class SelectInput(_Paired):
-    """All complete datasets of the project that match these filters, oldest first; none that another one supersedes."""
+    """All complete datasets of the project that match these filters, oldest first.
+
+    Of results only those that hold now, unless `superseded` asks for the others too.
+    """
 
     select: dict[str, Any]
     each: bool = False
+    superseded: bool = False
 
 
 class ResultInput(_Paired):
@@ -196,21 +230,33 @@ class ResultInput(_Paired):
 class EachInput(_Paired):
     """Datasets declared one by one; what stands beside `each` holds for all of them."""
 
-    each: tuple[FileInput | DatasetInput, ...] = Field(min_length=1)
+    each: tuple[
+        Annotated[
+            Annotated[FileInput, Tag("file")] | Annotated[DatasetInput, Tag("dataset")],
+            Discriminator(
+                lambda value: _input_kind(value) if _input_kind(value) in ("file", "dataset") else None,
+                custom_error_type="input_kind",
+                custom_error_message="it needs one of the keys file and dataset",
+            ),
+        ],
+        ...,
+    ] = Field(min_length=1)
 
     @model_validator(mode="before")
     @classmethod
     def _spread(cls, value: Any) -> Any:
         if not isinstance(value, Mapping) or not isinstance(value.get("each"), (list, tuple)):
             return value
-        shared = {name: part for name, part in value.items() if name not in ("each", "match")}
+        shared = {name: part for name, part in value.items() if name not in ("each", "match", "label")}
         entries = [_over(shared, entry) if isinstance(entry, Mapping) else entry for entry in value["each"]]
-        return {"each": entries, "match": value.get("match")}
+        return {"each": entries, "match": value.get("match"), "label": value.get("label")}
 
     @model_validator(mode="after")
     def _flat(self) -> Self:
-        if any(entry.each or entry.match for entry in self.each):
-            raise ValueError("`each` and `match` stand beside the list, not in it")
+        if any(entry.match for entry in self.each):
+            raise ValueError("`match` stands beside the list, not in it")
+        if any(entry.each and not isinstance(entry, FileInput) for entry in self.each):
+            raise ValueError("in the list, `each` is for patterns of files: each file that fits is one dataset")
         return self
 
 
@@ -231,7 +277,7 @@ INPUT_KINDS: Mapping[str, type[Declared]] = {
 }
 
 
-def _input_kind(value: Any) -> str | None:
+def _input_kind(value: object) -> str | None:
     if isinstance(value, Declared):
         return next(kind for kind, model in INPUT_KINDS.items() if type(value) is model)
     keys = value if isinstance(value, dict) else {}
@@ -257,12 +303,6 @@ PipelineInput = Annotated[
 def is_remote(name: str) -> bool:
     """True for an address such as gs://bucket/name, False for the name of a file on disk."""
     return _ADDRESS.match(name) is not None
-
-
-def _require_mfid(value: str) -> str:
-    if not is_mfid(value):
-        raise ValueError("this is no MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
-    return value
 
 
 def located(name: str, folder: Path = Path()) -> Path:

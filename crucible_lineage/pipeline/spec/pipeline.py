@@ -2,33 +2,85 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Mapping
 from itertools import product
 from pathlib import Path
+from string import Formatter
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from crucible_lineage.errors import nearest
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.spec.inputs import DatasetFields, Declared, PipelineInput, is_remote
+from crucible_lineage.pipeline.spec.ingestion import Ingested
+from crucible_lineage.pipeline.spec.inputs import DatasetFields, Declared, PipelineInput, Salt, is_remote
 
-__all__ = ["OutputFields", "PipelineSpec", "Publish", "Runner", "Schedule", "Source", "StepSpec", "Trigger"]
+__all__ = [
+    "UNKNOWN_FUNCTION",
+    "OutputFields",
+    "PipelineSpec",
+    "Publish",
+    "Runner",
+    "Schedule",
+    "Source",
+    "StepSpec",
+    "Trigger",
+    "template_fault",
+]
 
+# What the name of a result may say of its parents, beside `metadata.NAME`.
+PARENT_FIELDS = (
+    "dataset_name",
+    "count",
+    "mfid",
+    "measurement",
+    "data_type",
+    "session_name",
+    "instrument_name",
+    "timestamp",
+)
+UNKNOWN_FUNCTION = "?"  # stands for what a step calls where that cannot be read; no declaration can say it
 NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
-Name = Annotated[str, Field(pattern=NAME)]
+ANY_NAME = {"any_name": True}  # the context in which what is wrong with names has been told already
+
+
+def _named(value: str, info: ValidationInfo) -> str:
+    if not re.match(NAME, value) and info.context != ANY_NAME:
+        raise ValueError("a name begins with a letter, and has letters, digits, - and _, 64 at the most")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_named), Field(json_schema_extra={"pattern": NAME})]
 
 
 class Source(Declared):
     """What a step's input is taken from: an input of the pipeline or a step, and which of its files.
 
     `collect` says whether all instances of the source are given as one list; without it, a role that takes a list of
-    files collects and any other does not.
+    files collects and any other does not. With `group_by`, fields of the records of measured or selected data, there is
+    a list for each group, and the step has one instance for each. `expect` is how many datasets there have to be.
     """
 
     source: str = Field(alias="from")
     output: str | None = None
     files: str | None = None
     collect: bool | None = None
+    group_by: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    expect: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("group_by", mode="before")
+    @classmethod
+    def _fields(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_list(self) -> Self:
+        if self.group_by and self.collect is False:
+            raise ValueError("group_by gives a list for each group; leave `collect: false` out")
+        return self
 
 
 class Publish(Declared):
@@ -45,11 +97,9 @@ class Publish(Declared):
         return value
 
 
-class OutputFields(DatasetFields):
+class OutputFields(Ingested, DatasetFields):
     """How the child dataset of a step is described, and where its files are copied to beside Crucible."""
 
-    ingest: bool = True
-    ingestor: str | None = None
     samples: Literal["inherit", "none"] = "inherit"
     publish: Publish | None = None
 
@@ -62,15 +112,18 @@ class OutputFields(DatasetFields):
 class StepSpec(Declared):
     """One step: the function or command, where its inputs come from, and its parameters.
 
-    `matrix` sweeps parameters: a list of values each (every combination is made), or a list of combinations. `env` are
-    variables that a command is given beside the few that every command gets; what they take from the environment is
-    left as it was written. `folder` is where it was declared, `references` are parameters that take values from the
-    environment, as they were written.
+    `matrix` sweeps parameters: a list of values each (every combination is made), or a list of combinations. With
+    `shell` the command is a line for `sh`, into which values are filled in quoted. `env` are variables that it is
+    given beside the few that every command gets; what they take from the environment is left as it was written.
+    A `salt` gives the results other ids, where those without it were taken by something else.
+    `folder` is where it was declared, `references` are parameters that take values from the environment, as they were
+    written.
     """
 
     uses: str | None = None
     run: str | tuple[str, ...] | None = None
-    inputs: dict[str, Source | tuple[Source, ...]] = Field(default_factory=dict)
+    shell: bool = False
+    inputs: dict[str, Source | Annotated[tuple[Source, ...], Field(min_length=1)]] = Field(default_factory=dict)
     params: dict[str, Any] = Field(default_factory=dict)
     matrix: dict[str, tuple[Any, ...]] | tuple[dict[str, Any], ...] | None = Field(default=None)
     output: OutputFields = OutputFields()
@@ -78,7 +131,8 @@ class StepSpec(Declared):
     retries: int = Field(default=0, ge=0, le=100)
     timeout: float | None = Field(default=None, gt=0)
     tags: tuple[str, ...] = ()
-    resources: dict[str, float] = Field(default_factory=dict)
+    resources: dict[str, float | str] = Field(default_factory=dict)
+    salt: Salt | None = None
     folder: Path = Path()
     references: dict[str, Any] = Field(default_factory=dict)
 
@@ -88,6 +142,10 @@ class StepSpec(Declared):
             raise ValueError("a step needs one of the keys uses (a function) and run (a command)")
         if self.env and self.run is None:
             raise ValueError("env is for commands; a function is told what it needs by its parameters")
+        if self.shell and not isinstance(self.run, str):
+            raise ValueError(
+                "shell is for a command that is written as one line: run: sort {inputs.a} | head > {out}/a"
+            )
         return self
 
     @field_validator("inputs", mode="before")
@@ -96,6 +154,15 @@ class StepSpec(Declared):
         if not isinstance(value, dict):
             return value
         return {role: _source(given) for role, given in value.items()}
+
+    @field_validator("resources")
+    @classmethod
+    def _amounts(cls, value: dict[str, float | str]) -> dict[str, float | str]:
+        for name, amount in value.items():
+            if isinstance(amount, str) != (name == "partition"):
+                kind = "the name of a partition of Slurm" if name == "partition" else "a number"
+                raise ValueError(f"{name!r} is {kind}, not {amount!r}")
+        return value
 
     @field_validator("matrix", mode="before")
     @classmethod
@@ -114,7 +181,12 @@ class StepSpec(Declared):
         return value
 
     @property
-    def combinations(self) -> tuple[dict[str, Any], ...]:
+    def amounts(self) -> dict[str, float]:
+        """The resources that are counted."""
+        return {name: amount for name, amount in self.resources.items() if not isinstance(amount, str)}
+
+    @property
+    def combinations(self) -> tuple[dict[str, object], ...]:
         """The combinations of swept parameters, one that is empty if none is swept; each just once."""
         if self.matrix is None:
             return ({},)
@@ -126,11 +198,17 @@ class StepSpec(Declared):
 
 
 class Runner(Declared):
-    """What steps run on when a pipeline runs on Prefect: so many `workers`, or the cluster at an `address`."""
+    """What steps run on when a pipeline runs on Prefect: so many `workers`, or the cluster at an `address`.
 
-    type: Literal["threads", "processes", "dask", "ray"]
+    `cluster` is the class of a Dask cluster that is started for the run (`dask_jobqueue.SLURMCluster`), with `options`.
+    For slurm these are options of sbatch, and `workers` is how many jobs there are at once.
+    """
+
+    type: Literal["threads", "processes", "dask", "ray", "slurm"]
     workers: int | None = Field(default=None, ge=1, le=1024)
     address: str | None = None
+    cluster: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*\.[A-Za-z_]\w*$")] | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -144,6 +222,14 @@ class Runner(Declared):
     def _cluster(self) -> Self:
         if self.address and self.type not in ("dask", "ray"):
             raise ValueError(f"{self.type} have no address; a dask or ray cluster has")
+        if self.cluster and self.type != "dask":
+            raise ValueError("a cluster by its class is Dask's; write `type: dask`")
+        if self.cluster and self.address:
+            raise ValueError("`cluster` starts one, `address` names one that is there; give one of them")
+        if self.options and not self.cluster and self.type != "slurm":
+            raise ValueError(
+                "`options` go to the class of a `cluster`, and none is named, or to sbatch with `type: slurm`"
+            )
         if self.address and self.workers:
             raise ValueError("the cluster at an address has the workers that it has; leave `workers` out")
         return self
@@ -214,9 +300,42 @@ class PipelineSpec(Declared):
         return self.path.parent
 
 
-def _source(given: Any) -> Any:
+def _source(given: object) -> object:
     """The short forms `name` and `step.output`, and lists of them."""
     if isinstance(given, str):
         source, _, output = given.partition(".")
         return {"from": source, "output": output or None}
     return [_source(item) for item in given] if isinstance(given, list) else given
+
+
+def template_fault(template: str, roles: Collection[str], params: Collection[str] | None) -> str | None:
+    """What is wrong with a template, so that it is known before a step runs; None if nothing is.
+
+    Only parents, parameters and returned values may be asked for: whatever else a template could reach stays where it
+    is. What a step will return is not known yet. The parameters come with their values, or only by name, or are not
+    known (None).
+    """
+    of_parents = [f"{role}.{field}" for role in roles for field in PARENT_FIELDS]
+    allowed = [*of_parents, *(f"params.{name}" for name in params or ()), "output", "step", "results.NAME"]
+    try:
+        fields = [(name, spec or "") for _, name, spec, _ in Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        return f"the name {template!r} cannot be filled in: {error}"
+    for name, spec in fields:
+        unknown = params is None and re.fullmatch(r"params\.\w+", name)
+        unknown = unknown or re.fullmatch(
+            rf"(results|({'|'.join(map(re.escape, roles)) or '-'})\.metadata)(\.\w+)+", name
+        )
+        if (name not in allowed and not unknown) or "{" in spec:
+            hint = nearest(name, allowed, "possible here")
+            return f"the name {template!r} has {{{name}}}; {hint}"
+    if not isinstance(params, Mapping):
+        return None
+    if any(name.startswith("results.") or ".metadata." in name for name, _ in fields):
+        return None  # values whose types are not known yet
+    parents = {role: SimpleNamespace(**{**dict.fromkeys(PARENT_FIELDS, ""), "count": 0}) for role in roles}
+    try:
+        template.format(**parents, params=SimpleNamespace(**params), output="", step="")
+    except (ValueError, TypeError) as error:
+        return f"the name {template!r} cannot be filled in: {error}"
+    return None

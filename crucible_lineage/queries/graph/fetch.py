@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage import LineageGraph, Node
-from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, used_mfids
-from crucible_lineage.provenance.attachment import whole_record
-from crucible_lineage.queries.graph.project_copy import FEW, ProjectCopy, project_copy
+from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, text, used_mfids
+from crucible_lineage.provenance.currency import Currency
+from crucible_lineage.provenance.record import read_record
+from crucible_lineage.queries.graph.datasets import ONE_BY_ONE, fetch_datasets
+from crucible_lineage.queries.graph.project_copy import ProjectCopy, project_copy
+from crucible_lineage.queries.graph.summary import Summary, summary_of
+from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 
 __all__ = [
@@ -20,22 +23,26 @@ __all__ = [
     "fetch_lineage",
     "fetch_projects",
     "lineage_of_copies",
+    "named_projects",
     "with_named_parents",
+    "with_states",
     "with_whole_records",
 ]
 
 Record = Mapping[str, Any]
 
-WORKERS = 8  # what one client should ask of a shared service at a time
-
 
 @dataclass(frozen=True)
 class ProjectLineage:
-    """The lineage of whole projects; `datasets` lie in them, of which `downloaded` were not known in that state."""
+    """The lineage of whole projects; `datasets` lie in them, of which `downloaded` were not known in that state.
+
+    `summaries` are what lists show of each.
+    """
 
     graph: LineageGraph
     datasets: int
     downloaded: int
+    summaries: Mapping[str, Summary]
 
 
 def fetch_lineage(session: Session, mfid: str, *, thumbnails: bool = False) -> LineageGraph:
@@ -50,10 +57,11 @@ def fetch_lineage(session: Session, mfid: str, *, thumbnails: bool = False) -> L
     except NotFoundError as error:
         raise InputError(f"there is no dataset or sample {mfid} here ({session.settings.describe()})") from error
     datasets = [node for node in graph.nodes.values() if node.kind == "dataset"]
-    records = _records(session, {node.id for node in datasets}, {node.project for node in datasets if node.project})
+    records, copies = _records(session, {node.id for node in datasets}, {node.project for node in datasets})
     if thumbnails:
         records = {key: {**record, "thumbnail": _picture(session, key)} for key, record in records.items()}
-    return graph.with_records(records)
+    summaries = {**_summaries(copies), **{mfid: summary_of(record) for mfid, record in records.items()}}
+    return _with_states(graph.with_records(records), summaries)
 
 
 def fetch_projects(session: Session, projects: Iterable[str], *, refresh: bool = False) -> ProjectLineage:
@@ -68,8 +76,9 @@ def fetch_projects(session: Session, projects: Iterable[str], *, refresh: bool =
 def lineage_of_copies(copies: Sequence[ProjectCopy]) -> ProjectLineage:
     """The lineage that local copies show."""
     records = {mfid: record for copy in copies for mfid, record in copy.records.items()}
-    graph = LineageGraph.from_records(records.values())
-    return ProjectLineage(graph, len(records), sum(copy.downloaded for copy in copies))
+    summaries = _summaries(copies)
+    graph = _with_states(LineageGraph.from_records(records.values()), summaries)
+    return ProjectLineage(graph, len(records), sum(copy.downloaded for copy in copies), summaries)
 
 
 def with_named_parents(session: Session, graph: LineageGraph) -> LineageGraph:
@@ -78,7 +87,7 @@ def with_named_parents(session: Session, graph: LineageGraph) -> LineageGraph:
     unknown = sorted(named - graph.nodes.keys())
     if not unknown:
         return graph
-    records = _asked(session, unknown)
+    records = fetch_datasets(session, unknown).found
     nodes = [*graph.nodes.values(), *(Node(mfid, "dataset" if mfid in records else "hidden") for mfid in unknown)]
     return LineageGraph(nodes, graph.edges.values()).with_records(records)
 
@@ -90,39 +99,64 @@ def with_whole_records(session: Session, graph: LineageGraph) -> LineageGraph:
     """
     whole: dict[str, Record] = {}
     for node in graph.nodes.values():
-        written = provenance(node.record)
-        if node.record and "attached" in written and "recipe" not in written:
-            metadata = node.record["scientific_metadata"]
-            record = whole_record(session.client, node.id, written)
+        metadata = (node.record or {}).get("scientific_metadata")
+        written = read_record(metadata) if "attached" in provenance(node.record) else None
+        if node.record and metadata and written and not written.is_whole:
+            record = whole_record(session.client, node.id, written).document()
             whole[node.id] = {**node.record, "scientific_metadata": {**metadata, PROVENANCE_KEY: record}}
     return graph.with_records(whole) if whole else graph
 
 
-def _records(session: Session, wanted: set[str], projects: Iterable[str]) -> dict[str, Record]:
-    """Records by id: single ones for a few datasets, whole projects for many."""
-    found: dict[str, Record] = {}
-    if len(wanted) > FEW:
-        for project in projects:
-            copy = project_copy(session, project)
-            found |= {mfid: copy.records[mfid] for mfid in wanted & copy.records.keys()}
-    return found | _asked(session, sorted(wanted - found.keys()))
+def _records(
+    session: Session, wanted: set[str], projects: Iterable[str]
+) -> tuple[dict[str, Record], list[ProjectCopy]]:
+    """Records by id, and copies of the projects that were looked at: single ones for a few datasets, else projects.
+
+    What supersedes a result need not be linked to it: where there are results, their projects are looked at.
+    """
+    found = dict(fetch_datasets(session, wanted).found) if len(wanted) <= ONE_BY_ONE else {}
+    if found and not _any_result(found.values()):
+        return found, []
+    copies = _copies(session, projects, found.values())
+    for copy in copies:
+        found |= {mfid: copy.records[mfid] for mfid in (wanted & copy.records.keys()) - found.keys()}
+    return found | fetch_datasets(session, wanted - found.keys()).found, copies
 
 
-def _asked(session: Session, mfids: Sequence[str]) -> dict[str, Record]:
-    """Those of the datasets that this key may see, one call each, several at a time."""
+def with_states(session: Session, graph: LineageGraph) -> LineageGraph:
+    """The graph, in which each dataset that has a record says whether it holds, and what holds in its stead if not."""
+    records = {mfid: node.record for mfid, node in graph.nodes.items() if node.record and node.kind == "dataset"}
+    copies = _copies(session, (), records.values()) if _any_result(records.values()) else []
+    return _with_states(graph, {**_summaries(copies), **{mfid: summary_of(one) for mfid, one in records.items()}})
 
-    def ask(mfid: str) -> Record | None:
-        try:
-            return session.client.datasets.get(mfid, include_metadata=True).model_dump()
-        except (ForbiddenError, NotFoundError):
-            return None
 
-    if len(mfids) < 2:
-        answers = list(map(ask, mfids))
-    else:
-        with ThreadPoolExecutor(WORKERS, thread_name_prefix="fetch") as pool:
-            answers = list(pool.map(ask, mfids))
-    return {mfid: record for mfid, record in zip(mfids, answers, strict=True) if record is not None}
+def _any_result(records: Iterable[Record]) -> bool:
+    return any(summary_of(record).standing.derived for record in records)
+
+
+def _copies(session: Session, projects: Iterable[str], records: Iterable[Record]) -> list[ProjectCopy]:
+    """Copies of these projects and of those of the records, as far as this key may see them."""
+    wanted = {*projects, *(text(record.get("project_id")) for record in records)}
+    return [copy for project in sorted(wanted) if project and (copy := _visible_project(session, project))]
+
+
+def _visible_project(session: Session, project: str) -> ProjectCopy | None:
+    """A copy of the project; None if only single datasets of it are this key's to see."""
+    try:
+        return project_copy(session, project)
+    except (ForbiddenError, InputError, NotFoundError):
+        return None
+
+
+def _summaries(copies: Iterable[ProjectCopy]) -> dict[str, Summary]:
+    return {mfid: summary for copy in copies for mfid, summary in copy.summaries.items()}
+
+
+def _with_states(graph: LineageGraph, summaries: Mapping[str, Summary]) -> LineageGraph:
+    """The graph, in which each dataset that is known says whether it holds, and what holds in its stead if not."""
+    currency = Currency(summary.standing for summary in summaries.values())
+    known = graph.nodes.keys() & summaries.keys()
+    return graph.with_states({mfid: (currency.state(mfid), currency.superseded_by(mfid)) for mfid in known})
 
 
 def _picture(session: Session, mfid: str) -> str | None:
@@ -130,3 +164,8 @@ def _picture(session: Session, mfid: str) -> str | None:
     for picture in session.client.datasets.get_thumbnails(mfid):
         return f"data:{picture.mime_type or 'image/png'};base64,{picture.thumbnail_b64str}"
     return None
+
+
+def named_projects(projects: Sequence[str]) -> str:
+    """Projects as a sentence names them."""
+    return f"project {projects[0]}" if len(projects) == 1 else f"projects {', '.join(projects)}"

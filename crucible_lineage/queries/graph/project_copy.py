@@ -11,37 +11,67 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from crucible_lineage.client.models import Dataset
-from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, RefusedError
+from crucible_lineage.errors import InputError, NotFoundError, RefusedError, StorageError
 from crucible_lineage.lineage.graph import collector_paused
+from crucible_lineage.local.sqlite import LocalDatabase
+from crucible_lineage.queries.graph.datasets import ONE_BY_ONE, fetch_datasets
+from crucible_lineage.queries.graph.summary import Summary, summary_of
 from crucible_lineage.session import Session
 
-__all__ = ["ProjectCopy", "project_copy"]
+__all__ = ["EVERYTHING", "ProjectCopy", "project_copy"]
 
 Record = Mapping[str, Any]
 
 MAX_AGE_S = 24 * 3600
 OVERLAP = timedelta(seconds=10)  # a change may be dated before one that could be read earlier: transactions take time
-FEW = 20  # up to here, datasets are asked for one by one, and not with the whole project
+HOW_TO_RENEW = "delete the folder `projects` in the data folder, and ask again"
+EVERYTHING = ""  # in the stead of a project: all that the key sees
+RENEWED = "UPDATE project SET token = hex(randomblob(8)) WHERE project = ?"
+MOST_HELD = 4  # copies that a process keeps in memory, beside their files
 READY = 256  # records that stay unpacked: more than those that all checks look at in one turn
-VERSION = 1  # of the tables; copies of another version are thrown away
 
-TABLES = """
-CREATE TABLE project (project TEXT PRIMARY KEY, since TEXT, listed REAL NOT NULL);
-CREATE TABLE dataset (
-    project TEXT NOT NULL, mfid TEXT NOT NULL, modified TEXT NOT NULL, record BLOB NOT NULL, PRIMARY KEY (project, mfid)
-);
-"""
+MIGRATIONS = (
+    """
+    CREATE TABLE project (project TEXT PRIMARY KEY, since TEXT, listed REAL NOT NULL);
+    CREATE TABLE dataset (
+        project TEXT NOT NULL, mfid TEXT NOT NULL, modified TEXT NOT NULL, record BLOB NOT NULL,
+        PRIMARY KEY (project, mfid)
+    )
+    """,
+    # Copies are downloaded anew: what is drawn from each record now stands beside it.
+    """
+    DROP TABLE dataset;
+    DELETE FROM project;
+    CREATE TABLE dataset (
+        project TEXT NOT NULL, mfid TEXT NOT NULL, modified TEXT NOT NULL, record BLOB NOT NULL, summary TEXT NOT NULL,
+        PRIMARY KEY (project, mfid)
+    )
+    """,
+    # Copies are downloaded anew: summaries hold more.
+    """
+    DELETE FROM dataset;
+    DELETE FROM project
+    """,
+    # And once more: how a dataset stands is said with its project.
+    """
+    DELETE FROM dataset;
+    DELETE FROM project
+    """,
+    # Another token says that the copy holds something else, and is read again.
+    "ALTER TABLE project ADD COLUMN token TEXT NOT NULL DEFAULT ''",
+)
 
 
 class StoredRecord(Mapping[str, Any]):
@@ -68,67 +98,100 @@ class StoredRecord(Mapping[str, Any]):
         return len(_unpacked(self.stored))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ProjectCopy:
-    """A project's datasets by id, as they are now; `downloaded` of them were not known in this state before."""
+    """A project's datasets by id, as they are now; `downloaded` of them were not known in this state before.
+
+    Nobody may change it: in one process, who asks again while nothing has changed is given the same one.
+    """
 
     records: dict[str, Record]
     downloaded: int
+    summaries: dict[str, Summary]
+
+
+class _Row(NamedTuple):
+    """A dataset as the copy keeps it: its record deflated, and what lists show of it."""
+
+    mfid: str
+    modified: str
+    packed: bytes
+    summary: str
 
 
 def project_copy(session: Session, project: str, *, refresh: bool = False) -> ProjectCopy:
     """All datasets of a project with metadata and links, of which only what changed is downloaded.
 
-    InputError if there is no such project. `refresh` downloads everything.
+    InputError if there is no such project. `refresh` downloads everything. Of EVERYTHING, all that this key sees,
+    whatever project it is in.
     """
     key = project.casefold()
-    with closing(_opened(_path(session))) as database:
+    path = _path(session)
+    with closing(LocalDatabase(path, MIGRATIONS)) as database:
         since = None if refresh else _since(database, key)
-        changed = _listed(session, project, since)
-        total = session.client.datasets.count(project_id=project)
-        with _transaction(database):
-            downloaded = _store(database, key, changed, everything=since is None)
-            present = _ids(database, key)
+        changed = _changed_since(session, database, project, since) if since else _modified_since(session, project)
+        total = session.client.datasets.count(**_within(project))
+        downloaded, present = database.transaction(
+            lambda db: (_store(db, key, changed, everything=since is None), _ids(db, key))
+        )
         if len(present) != total:
             downloaded += _reconcile(session, database, project, present)
-        return ProjectCopy(_records(database, key), downloaded)
+        return _copy(path, database, key, downloaded)
 
 
-def _listed(session: Session, project: str, since: str | None) -> list[Record]:
-    """All datasets of a project, or those modified since then; in that order, a change while listing is listed too."""
-    filters: dict[str, Any] = {"modification_time_gte": datetime.fromisoformat(since) - OVERLAP} if since else {}
-    found = session.client.datasets.iter(
-        project_id=project, include_metadata=True, include_links=True, sort="updated", direction="asc", **filters
+def _within(project: str) -> dict[str, Any]:
+    return {} if project == EVERYTHING else {"project_id": project}
+
+
+def _changed_since(session: Session, database: LocalDatabase, project: str, since: str) -> list[_Row]:
+    """What was modified since then and is not known in this state; what is known is listed without its metadata."""
+    known = dict(database.rows("SELECT mfid, modified FROM dataset WHERE project = ?", project.casefold()))
+    earliest = datetime.fromisoformat(since) - OVERLAP
+    listed = session.client.datasets.iter(
+        sort="updated", direction="asc", modification_time_gte=earliest, **_within(project)
     )
     try:
-        return [StoredRecord(_packed(dataset.model_dump())) for dataset in found]
+        new = [one.modification_time for one in listed if known.get(one.unique_id) != (one.modification_time or "")]
     except (NotFoundError, RefusedError) as error:
-        where = session.settings.describe()
-        state = f"there is none here that this key may see ({where})"
-        raise InputError(f"list the datasets of project {project!r}: {state}; Crucible says: {error}") from error
+        raise _no_project(session, project, error) from error
+    times = [datetime.fromisoformat(one) for one in new if one]
+    return _modified_since(session, project, min(times)) if times else []
 
 
-def _reconcile(session: Session, database: sqlite3.Connection, project: str, present: set[str]) -> int:
-    """What is gone leaves the copy, and what came without having been modified comes into it; how many those are."""
-    listed = {dataset.unique_id for dataset in session.client.datasets.iter(project_id=project)}
+def _modified_since(session: Session, project: str, earliest: datetime | None = None) -> list[_Row]:
+    """All datasets of a project, or those modified since then; in that order, a change while listing is listed too."""
+    filters = {**_within(project), **({"modification_time_gte": earliest} if earliest else {})}
+    found = session.client.datasets.iter(
+        include_metadata=True, include_links=True, sort="updated", direction="asc", **filters
+    )
+    try:
+        return [_row(dataset.model_dump()) for dataset in found]
+    except (NotFoundError, RefusedError) as error:
+        raise _no_project(session, project, error) from error
+
+
+def _no_project(session: Session, project: str, error: Exception) -> InputError:
+    state = f"there is none here that this key may see ({session.settings.describe()})"
+    return InputError(f"list the datasets of project {project!r}: {state}; Crucible says: {error}")
+
+
+def _reconcile(session: Session, database: LocalDatabase, project: str, present: set[str]) -> int:
+    """What is deleted leaves the copy, and what came without having been modified comes into it; how many those are."""
+    listed = {dataset.unique_id for dataset in session.client.datasets.iter(**_within(project))}
     new = listed - present
-    records = _asked(session, new) if len(new) <= FEW else _listed(session, project, None)
+    if len(new) <= ONE_BY_ONE:
+        rows = list(map(_row, fetch_datasets(session, new, include_links=True).found.values()))
+    else:
+        rows = _modified_since(session, project)
     key = project.casefold()
-    with _transaction(database):
-        gone = [(key, mfid) for mfid in present - listed]
-        database.executemany("DELETE FROM dataset WHERE project = ? AND mfid = ?", gone)
-        return _store(database, key, records, everything=False)
+    deleted = [(key, mfid) for mfid in present - listed]
 
+    def reconcile(db: sqlite3.Connection) -> int:
+        db.executemany("DELETE FROM dataset WHERE project = ? AND mfid = ?", deleted)
+        db.execute(RENEWED, (key,))
+        return _store(db, key, rows, everything=False)
 
-def _asked(session: Session, mfids: Iterable[str]) -> list[Record]:
-    """Those datasets that are there, one call each."""
-    found: list[Dataset] = []
-    for mfid in sorted(mfids):
-        try:
-            found.append(session.client.datasets.get(mfid, include_metadata=True, include_links=True))
-        except (ForbiddenError, NotFoundError):  # gone again
-            continue
-    return [dataset.model_dump() for dataset in found]
+    return database.transaction(reconcile)
 
 
 def _path(session: Session) -> Path:
@@ -137,104 +200,86 @@ def _path(session: Session) -> Path:
     return session.settings.data / "projects" / f"{hashlib.sha256(who.encode()).hexdigest()[:16]}.sqlite"
 
 
-def _opened(path: Path) -> sqlite3.Connection:
-    """The copies in that file; a file that is damaged or of another version is begun anew."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    try:
-        return _connected(path)
-    except sqlite3.OperationalError:
-        raise
-    except sqlite3.DatabaseError:  # not a database, or a damaged one: nothing in it that cannot be asked for again
-        path.unlink(missing_ok=True)
-        return _connected(path)
-
-
-def _connected(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=60, isolation_level=None)
-    try:
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=NORMAL")
-        if _version(database) != VERSION:
-            with _transaction(database):
-                if _version(database) != VERSION:  # another process may have been faster
-                    _begin_anew(database)
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-def _version(database: sqlite3.Connection) -> int:
-    return int(database.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _begin_anew(database: sqlite3.Connection) -> None:
-    for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
-        database.execute(f"DROP TABLE {name}")
-    for statement in filter(str.strip, TABLES.split(";")):
-        database.execute(statement)
-    database.execute(f"PRAGMA user_version = {VERSION}")
-
-
-def _since(database: sqlite3.Connection, key: str) -> str | None:
+def _since(database: LocalDatabase, key: str) -> str | None:
     """The latest modification that the copy has; None if there is no copy, or it is too old to be trusted."""
-    row = database.execute("SELECT since, listed FROM project WHERE project = ?", (key,)).fetchone()
+    row = database.row("SELECT since, listed FROM project WHERE project = ?", key)
     if row is None or not 0 <= time.time() - row[1] < MAX_AGE_S:
         return None
     return str(row[0]) if row[0] else None
 
 
-def _store(database: sqlite3.Connection, key: str, records: Iterable[Record], *, everything: bool) -> int:
-    """The copy has these records, and with `everything` no others; how many of them are new or other than before.
+def _store(db: sqlite3.Connection, key: str, found: Sequence[_Row], *, everything: bool) -> int:
+    """The copy has these rows, and with `everything` no others; how many of them are new or other than before.
 
     A record never replaces a later one: another process may have written since this one asked.
     """
-    rows = [(key, record["unique_id"], record["modification_time"] or "", _packed(record)) for record in records]
     if everything:
-        database.execute("DELETE FROM dataset WHERE project = ?", (key,))
-        database.execute("INSERT OR REPLACE INTO project VALUES (?, '', ?)", (key, time.time()))
-    changed = database.executemany(
-        "INSERT INTO dataset VALUES (?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET modified = excluded.modified, record = excluded.record"
+        db.execute("DELETE FROM dataset WHERE project = ?", (key,))
+        db.execute("INSERT OR REPLACE INTO project (project, since, listed) VALUES (?, '', ?)", (key, time.time()))
+    changed = db.executemany(
+        "INSERT INTO dataset VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE"
+        " SET modified = excluded.modified, record = excluded.record, summary = excluded.summary"
         " WHERE excluded.modified >= modified AND excluded.record <> record",
-        rows,
+        [(key, *row) for row in found],
     ).rowcount
-    latest = max((modified for _, _, modified, _ in rows), default="")
-    database.execute("UPDATE project SET since = max(since, ?) WHERE project = ?", (latest, key))
+    latest = max((row.modified for row in found), default="")
+    db.execute("UPDATE project SET since = max(since, ?) WHERE project = ?", (latest, key))
+    if everything or changed:
+        db.execute(RENEWED, (key,))
     return max(changed, 0)
 
 
-def _ids(database: sqlite3.Connection, key: str) -> set[str]:
-    return {mfid for (mfid,) in database.execute("SELECT mfid FROM dataset WHERE project = ?", (key,))}
+def _ids(db: sqlite3.Connection, key: str) -> set[str]:
+    return {mfid for (mfid,) in db.execute("SELECT mfid FROM dataset WHERE project = ?", (key,))}
 
 
-def _records(database: sqlite3.Connection, key: str) -> dict[str, Record]:
-    """The newest first, as Crucible lists them."""
-    rows = database.execute("SELECT mfid, record FROM dataset WHERE project = ? ORDER BY mfid DESC", (key,))
+_held: OrderedDict[tuple[Path, str], tuple[str, ProjectCopy]] = OrderedDict()
+_held_lock = threading.Lock()
+
+
+def _copy(path: Path, database: LocalDatabase, key: str, downloaded: int) -> ProjectCopy:
+    """The newest first, as Crucible lists them; the one that this process has read before, if it is still the same."""
+    row = database.row("SELECT token FROM project WHERE project = ?", key)
+    with _held_lock:
+        token, held = _held.get((path, key), ("", None))
+        if held is not None and row is not None and row[0] == token:
+            _held.move_to_end((path, key))
+            return replace(held, downloaded=downloaded) if downloaded else held
+    token, copy = database.transaction(lambda db: _read(db, key))
+    with _held_lock:
+        _held[path, key] = token, copy
+        _held.move_to_end((path, key))
+        while len(_held) > MOST_HELD:
+            _held.popitem(last=False)
+    return replace(copy, downloaded=downloaded) if downloaded else copy
+
+
+def _read(db: sqlite3.Connection, key: str) -> tuple[str, ProjectCopy]:
+    row = db.execute("SELECT token FROM project WHERE project = ?", (key,)).fetchone()
+    rows = db.execute("SELECT mfid, record, summary FROM dataset WHERE project = ? ORDER BY mfid DESC", (key,))
+    records: dict[str, Record] = {}
+    summaries: dict[str, Summary] = {}
     with collector_paused():
-        return {mfid: StoredRecord(record) for mfid, record in rows}
+        for mfid, record, summary in rows:
+            records[mfid] = StoredRecord(record)
+            summaries[mfid] = Summary.unpacked(summary)
+    return row[0] if row else "", ProjectCopy(records, 0, summaries)
+
+
+def _row(record: Record) -> _Row:
+    return _Row(record["unique_id"], record["modification_time"] or "", _packed(record), summary_of(record).packed())
 
 
 def _packed(record: Record) -> bytes:
-    if isinstance(record, StoredRecord):
-        return record.stored
     return zlib.compress(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode(), 1)
 
 
 @lru_cache(READY)
-def _unpacked(stored: bytes) -> dict[str, Any]:
+def _unpacked(stored: bytes) -> dict[str, object]:
     """What was packed. Nobody may change it."""
-    record: dict[str, Any] = json.loads(zlib.decompress(stored))
-    return record
-
-
-@contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    database.execute("BEGIN IMMEDIATE")
     try:
-        yield
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")
+        record: dict[str, Any] = json.loads(zlib.decompress(stored).decode())
+    except zlib.error as error:  # the list that it is in was read long ago
+        raise StorageError(f"a local copy of a project is damaged ({error}); {HOW_TO_RENEW}") from error
+    return record

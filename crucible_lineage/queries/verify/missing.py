@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator
 
 from crucible_lineage.client.models import DeletedRecord
 from crucible_lineage.errors import ForbiddenError, NotFoundError, RefusedError
+from crucible_lineage.ids import has_derived_id
 from crucible_lineage.lineage import Finding
-from crucible_lineage.queries.verify.rules import has_derived_id
 from crucible_lineage.session import Session
 
 __all__ = ["certainly_gone", "gone_datasets"]
@@ -45,8 +45,8 @@ def _deleted(session: Session, project: str) -> dict[str, DeletedRecord]:
         entries = list(session.client.deletions.deleted())
     except (ForbiddenError, NotFoundError, RefusedError):
         return {}
-    ours = [entry for entry in entries if (entry.model_extra or {}).get("project_id") == project]
-    return {str(entry.resource_id): entry for entry in ours if entry.resource_type == "dataset"}
+    of_project = [entry for entry in entries if (entry.model_extra or {}).get("project_id") == project]
+    return {str(entry.resource_id): entry for entry in of_project if entry.resource_type == "dataset"}
 
 
 def _is_on_record(session: Session, mfid: str) -> bool:

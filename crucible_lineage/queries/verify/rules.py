@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.errors import InputError
-from crucible_lineage.ids import derive_mfid, is_mfid, mfid_bytes
+from crucible_lineage.ids import has_derived_id
 from crucible_lineage.lineage import Finding, LineageGraph, check
 from crucible_lineage.lineage.checks import link_command
 from crucible_lineage.lineage.labels import short_id
 from crucible_lineage.lineage.model import DERIVED, PART
 from crucible_lineage.provenance.digest import changed_keys, generated_sha256
-from crucible_lineage.provenance.recipe import derived_mfid
-from crucible_lineage.provenance.record import is_complete, unreadable
+from crucible_lineage.provenance.recipe import VERSION, gives_id, recipe_inputs
+from crucible_lineage.provenance.record import unreadable
+from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-__all__ = ["Evidence", "findings_of", "has_derived_id", "label", "used_mfids"]
+__all__ = ["Evidence", "findings_of", "label", "used_mfids"]
 
-Record = Mapping[str, Any]
+Document = Mapping[str, Any]  # a dataset as Crucible gave it
+Record = StepRecord | FilesRecord
 
 MOST_KEYS = 5  # more do not help whoever reads the message
 
@@ -34,7 +35,7 @@ class Evidence:
     see. `assigned` maps an id that a server chose to the id that the recipe has.
     """
 
-    datasets: Mapping[str, Record]
+    datasets: Mapping[str, Document]
     records: Mapping[str, Record]
     graph: LineageGraph
     files: Mapping[str, Sequence[FileRecord]]
@@ -54,23 +55,19 @@ def findings_of(evidence: Evidence) -> Iterator[Finding]:
         yield from _of_identity(evidence, mfid, record)
         yield from _of_parents(evidence, mfid, record)
         yield from _of_inputs(evidence, mfid, record)
-        if is_complete(record):
+        if record.is_complete:
             yield from _of_files(evidence, mfid, record)
             yield from _of_metadata(evidence, mfid, record)
     yield from _of_graph(evidence)
 
 
-def has_derived_id(mfid: str) -> bool:
-    """True if the id was derived from a recipe, and not made from the clock."""
-    return is_mfid(mfid) and mfid_bytes(mfid)[6] >> 4 == 8
-
-
 def used_mfids(record: Record) -> set[str]:
     """The datasets that a record or its recipe names as used."""
-    return {entry["mfid"] for entry in record["used"]} | {mfid for _, mfid, _ in _recipe_inputs(record)}
+    inputs = (record.recipe.get("inputs") or {}).values()
+    return set(record.all_parents) | {entry["mfid"] for entries in inputs for entry in entries if "mfid" in entry}
 
 
-def label(dataset: Record) -> str:
+def label(dataset: Document) -> str:
     """A dataset in a message: its name and short id."""
     short = short_id(dataset["unique_id"])
     return f"{dataset['dataset_name']} ({short})" if dataset.get("dataset_name") else short
@@ -98,8 +95,8 @@ def _without_record(evidence: Evidence, mfid: str) -> Iterator[Finding]:
 
 def _of_identity(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
     """The id follows from the recipe, the rest of the record says what the recipe says, and it is complete."""
-    dataset, recipe = evidence.datasets[mfid], record["recipe"]
-    if not _id_follows(mfid, recipe, evidence.assigned.get(mfid)):
+    dataset, recipe = evidence.datasets[mfid], record.recipe
+    if not gives_id(recipe, mfid, evidence.assigned.get(mfid)):
         message = (
             f"{label(dataset)} records a recipe that its id was not made from: a parameter, a parent, the code or a "
             "file in it was edited; make the dataset anew"
@@ -111,42 +108,33 @@ def _of_identity(evidence: Evidence, mfid: str, record: Record) -> Iterator[Find
             "the dataset anew"
         )
         yield Finding("changed-record", "error", (mfid,), message, _anew(record))
-    if (dataset.get("project_id") or recipe["project"]).casefold() != recipe["project"].casefold():
-        message = f"{label(dataset)} was made in project {recipe['project']} and lies in {dataset['project_id']}"
+    if (dataset.get("project_id") or "").casefold() != recipe["project"].casefold():
+        place = dataset.get("project_id") or "no project"
+        message = f"{label(dataset)} says that it was made in project {recipe['project']}, and lies in {place}"
         yield Finding("wrong-project", "warning", (mfid,), message, f"crucible get {mfid}")
-    if not is_complete(record):
+    if not record.is_complete:
         message = (
             f"{label(dataset)} is incomplete: its registration is under way, or was begun and not finished; "
             "run what makes it to go on"
         )
-        way_out = f"crucible-lineage rerun {mfid}" if record.get("step") else _MAKE_AGAIN
+        way_out = f"crucible-lineage rerun {mfid}" if record.as_step else _MAKE_AGAIN
         yield Finding("incomplete", "error", (mfid,), message, way_out)
-
-
-def _id_follows(mfid: str, recipe: Record, assigned: str | None) -> bool:
-    """True too where the clock made the id: of measured files nobody knows the time of, or by a server of its own."""
-    try:
-        if recipe.get("inputs"):
-            return derived_mfid(recipe) in (mfid, assigned)
-        return not has_derived_id(mfid) or derive_mfid(recipe, mfid) == mfid
-    except (InputError, ValueError):  # a step without a parent, or no JSON that a recipe can be
-        return False
 
 
 def _told_twice(record: Record) -> Iterator[tuple[str, bool]]:
     """What the record says twice, most of it in its recipe, and whether it agrees."""
-    recipe, inputs = record["recipe"], list(_recipe_inputs(record))
-    if result := record.get("result"):
-        yield "the list of its files", generated_sha256(record["generated"]) == result["generated_sha256"]
-    used = [(e["role"], e["mfid"], {f["name"]: f["sha256"] for f in e.get("files") or ()}) for e in record["used"]]
-    yield "what was used", _sorted(used) == _sorted(inputs)
-    if recipe["kind"] == "files":
-        yield "its files", {file["name"]: file["sha256"] for file in record["generated"]} == recipe["files"]
+    recipe = record.recipe
+    if record.result:
+        generated = (file.document() for file in record.generated or ())
+        yield "the list of its files", generated_sha256(generated) == record.result.generated_sha256
+    yield "what was used", _sources(_used_inputs(record), recipe) == _sources(recipe_inputs(recipe), recipe)
+    if not isinstance(record, StepRecord):
+        yield "its files", {file.name: file.sha256 for file in record.files} == recipe.get("files")
         return
-    activity = record["activity"]
-    yield "the step", [record["step"], activity["step"], record["output"]] == [recipe["step"]] * 2 + [recipe["output"]]
-    yield "the code", activity["code"]["fingerprint"] == recipe["code"]
-    yield "the attempt", record["attempt"] == recipe.get("attempt", 0)
+    said = [record.step, record.activity.step, record.output]
+    yield "the step", said == [recipe["step"]] * 2 + [recipe["output"]]
+    yield "the code", record.activity.code.fingerprint == recipe["code"]
+    yield "the attempt", record.attempt == recipe.get("attempt", 0)
 
 
 def _of_parents(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
@@ -167,9 +155,9 @@ def _of_parents(evidence: Evidence, mfid: str, record: Record) -> Iterator[Findi
 def _of_files(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
     """The files that Crucible lists are those that the record says were generated."""
     name = label(evidence.datasets[mfid])
-    expected = {file["name"]: file["sha256"] for file in record["generated"]}
-    if "attached" in record:
-        expected[record["attached"]["name"]] = record["attached"]["sha256"]
+    expected = {file.name: file.sha256 for file in record.files}
+    if record.attached:
+        expected[record.attached.name] = record.attached.sha256
     present = {file.filename: file for file in evidence.files.get(mfid, ())}
     for filename, sha256 in expected.items():
         if filename not in present:
@@ -187,8 +175,8 @@ def _of_files(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding
 def _of_metadata(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
     """The scientific metadata that were registered are what they were; others may have come to them."""
     dataset = evidence.datasets[mfid]
-    result = record.get("result")
-    if result is not None and (changed := changed_keys(result, dataset["scientific_metadata"] or {})):
+    result = record.result
+    if result is not None and (changed := changed_keys(result.document(), dataset["scientific_metadata"] or {})):
         more = len(changed) - MOST_KEYS
         named = ", ".join(changed[:MOST_KEYS]) + (f" and {more} more" if more > 0 else "")
         message = (
@@ -201,15 +189,16 @@ def _of_metadata(evidence: Evidence, mfid: str, record: Record) -> Iterator[Find
 def _of_inputs(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
     """The files that were used are still what their datasets hold."""
     name = label(evidence.datasets[mfid])
-    for _, parent, used in _recipe_inputs(record):
+    for part in record.used:
+        parent = part.mfid
         if parent not in evidence.files:
             continue
         held = {file.filename: file.sha256_hash for file in evidence.files[parent]}
-        for filename, sha256 in used.items():
+        for filename, sha256 in {file.name: file.sha256 for file in part.files or ()}.items():
             if filename not in held or held[filename] not in (None, sha256):
                 state = "is another one now" if filename in held else "is gone"
                 message = f"{name} was made from the file {filename} of {short_id(parent)}, which {state}"
-                yield Finding("input-changed", "warning", (parent, mfid), message, f"crucible-lineage verify {parent}")
+                yield Finding("input-changed", "error", (parent, mfid), message, f"crucible-lineage verify {parent}")
 
 
 def _of_graph(evidence: Evidence) -> Iterator[Finding]:
@@ -220,30 +209,32 @@ def _of_graph(evidence: Evidence) -> Iterator[Finding]:
     """
     unknown = evidence.absent | evidence.hidden
     for finding in check(evidence.graph):
-        ours = finding.ids[-1] in evidence.records
+        has_record = finding.ids[-1] in evidence.records
         match finding.check:
             case "cycle" | "self-link":
                 yield finding
-            case "duplicate-recipe" if ours:
+            case "duplicate-recipe" if has_record:
                 yield finding
-            case "mismatch" | "older-than-parent" if ours and finding.ids[0] not in unknown:
+            case "mismatch" | "older-than-parent" if has_record and finding.ids[0] not in unknown:
                 edge = evidence.graph.edges.get((finding.ids[0], finding.ids[1]))
                 if edge is None or edge.relationship != PART:  # part of a collection: no word on how it was made
                     yield finding
 
 
-Inputs = Sequence[tuple[str, str, Mapping[str, str]]]
+def _used_inputs(record: Record) -> Iterator[tuple[str, str, Mapping[str, str]]]:
+    """What was used, in the form that inputs have in a recipe."""
+    older = (record.recipe.get("version") or 1) < VERSION
+    for part in record.used:
+        source = part.mfid if older else part.origin or part.mfid
+        yield part.role, source, {file.name: file.sha256 for file in part.files or ()}
 
 
-def _recipe_inputs(record: Record) -> Iterator[tuple[str, str, Mapping[str, str]]]:
-    """(role, MFID, {file name: SHA-256}) of each parent in the recipe."""
-    for role, entries in (record["recipe"].get("inputs") or {}).items():
-        for entry in entries:
-            yield role, entry["mfid"], entry["files"]
-
-
-def _sorted(inputs: Inputs) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    return sorted((role, mfid, sorted(files.items())) for role, mfid, files in inputs)
+def _sources(inputs: Iterable[tuple[str, str, Mapping[str, str]]], recipe: Document) -> list[Any]:
+    """Inputs in an order that does not matter; where a person made the dataset, each origin just once."""
+    found = [(role, source, sorted(files.items())) for role, source, files in inputs]
+    if recipe["kind"] == "files":
+        return sorted({(role, source) for role, source, _ in found})
+    return sorted(found)
 
 
 _MAKE_AGAIN = "crucible-lineage run PIPELINE --refresh"
@@ -252,4 +243,4 @@ _MAKE_ANEW = "crucible-lineage run PIPELINE --force STEP"
 
 def _anew(record: Record) -> str:
     """The command that makes a new attempt beside a dataset that is not what it was; none makes measured files anew."""
-    return _MAKE_ANEW if record["recipe"]["kind"] == "step" else ""
+    return _MAKE_ANEW if record.as_step else ""

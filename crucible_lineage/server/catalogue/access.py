@@ -1,7 +1,8 @@
 """Who may do what: roles on resources, as numbers to compare and as SQL to filter by.
 
 A role on a resource comes from the strongest of: ownership, a grant to the user, a grant to a project of the user's,
-the user's role in the resource's own project, publicity, and (for a service account) its instrument.
+the user's role in the resource's own project, publicity, and (for a service account) the instrument it is bound to.
+A grant on an instrument is one on its record, and none on the datasets that came from it.
 viewer: read. contributor: also add files, keywords, thumbnails, metadata. editor: also change and link.
 admin: also share, move, delete. owner: also give away. platform_admin: everything.
 """
@@ -65,8 +66,7 @@ READABLE = f"""(
     OR resource.project_id IN ({_MY_PROJECTS})
     OR resource.id IN (SELECT resource_id FROM access WHERE user_id = :user)
     OR resource.id IN (SELECT resource_id FROM access WHERE project_id IN ({_MY_PROJECTS}))
-    OR resource.id IN (SELECT dataset.id FROM dataset JOIN access ON access.resource_id = dataset.instrument_id
-                       WHERE access.user_id = :user)
+    OR resource.id IN (SELECT dataset.id FROM dataset JOIN binding USING (instrument_id) WHERE binding.user_id = :user)
 )"""
 
 # Every source of a role on the resources :ids, one row each.
@@ -79,7 +79,7 @@ _ROLES = f"""
     UNION ALL SELECT wanted.id, 4 FROM wanted JOIN resource AS home ON home.id = wanted.project_id
         WHERE home.owner_id = :user
     UNION ALL SELECT id, role FROM wanted JOIN access ON resource_id = id WHERE access.project_id IN ({_MY_PROJECTS})
-    UNION ALL SELECT id, 2 FROM wanted JOIN dataset USING (id) JOIN access ON resource_id = instrument_id
+    UNION ALL SELECT id, 2 FROM wanted JOIN dataset USING (id) JOIN binding USING (instrument_id)
         WHERE user_id = :user
 """
 
@@ -107,7 +107,7 @@ def find(db: sqlite3.Connection, mfid: str, kind: str | tuple[str, ...] | None =
         row = db.execute("SELECT * FROM resource WHERE mfid = ?", (mfid,)).fetchone()
     kinds = (kind,) if isinstance(kind, str) else kind
     if row is None or (kinds and row["type"] not in kinds):
-        raise not_found(kinds[0] if kinds else "resource")
+        raise _not_found_as(kind)
     return row
 
 
@@ -121,7 +121,7 @@ def require(
     row = find(db, mfid, kind)
     held = roles(db, caller, [row["id"]])[row["id"]]
     if held < VIEWER and row["type"] != "project":
-        raise not_found(row["type"])
+        raise _not_found_as(kind)
     if held < role:
         raise HTTPException(
             403, f"This needs the role {ROLE_NAMES[role]} on this {row['type']}, not {ROLE_NAMES[held]}"
@@ -129,10 +129,9 @@ def require(
     return row
 
 
-def refuse_unreadable(db: sqlite3.Connection, caller: Caller, row: sqlite3.Row) -> None:
-    """403 for a resource that the caller may not read."""
-    if roles(db, caller, [row["id"]])[row["id"]] < VIEWER:
-        raise HTTPException(403, f"You may not read this {row['type']}")
+def _not_found_as(kind: str | tuple[str, ...] | None) -> HTTPException:
+    """The same words for what is not there and for what the caller may not see."""
+    return not_found(kind if isinstance(kind, str) else "resource")
 
 
 def not_found(kind: str) -> HTTPException:

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from crucible_lineage.server.http import MAX_ROW_ID, Form, Loose
 
-__all__ = ["Count", "DatasetPatch", "Moment", "NewDataset", "NewSample", "SamplePatch", "Text"]
+__all__ = ["Count", "DatasetPatch", "Moment", "NewDataset", "NewSample", "SamplePatch", "Text", "moment"]
+
+EARLIEST_YEAR, LATEST_YEAR = 1000, 9000  # chosen: far from the ends of Python's calendar, where zones overflow it
+
+
+def moment(text: str) -> datetime:
+    """The moment that ISO 8601 text says, in UTC if it says no zone; ValueError for one that no calendar here bears."""
+    parsed = datetime.fromisoformat(text)
+    try:
+        utc = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        utc = None
+    if utc is None or not EARLIEST_YEAR <= utc.year <= LATEST_YEAR:
+        raise ValueError(f"must lie between the years {EARLIEST_YEAR} and {LATEST_YEAR}")
+    return utc
 
 
 def _as_given(text: str) -> str:
-    datetime.fromisoformat(text)
+    moment(text)
     return text
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from crucible_lineage.server.catalogue.access import READABLE, Caller
 from crucible_lineage.server.catalogue.queries import DatasetQuery, ResourceQuery, SampleQuery
-from crucible_lineage.server.catalogue.records import SELECTS, Embed, records
+from crucible_lineage.server.catalogue.records import SELECTS, Embed, records, within_bounds
 from crucible_lineage.server.catalogue.references import project_row, select_project, user_row
 from crucible_lineage.server.http import Json, invalid
 
@@ -20,11 +20,11 @@ __all__ = ["Where", "cursor_page", "list_page", "where"]
 class Where:
     """Conditions that all hold, with their values."""
 
-    def __init__(self, *clauses: str, **values: Any) -> None:
+    def __init__(self, *clauses: str, **values: object) -> None:
         self.clauses = list(clauses)
         self.values: dict[str, Any] = dict(values)
 
-    def add(self, clause: str, *values: Any) -> None:
+    def add(self, clause: str, *values: object) -> None:
         """One more condition; each `?` in it stands for one of the values."""
         for value in values:
             name = f"v{len(self.values)}"
@@ -77,7 +77,7 @@ def where(db: sqlite3.Connection, caller: Caller, kind: str, query: ResourceQuer
             found.add(clause, given[name])
     _add_people(db, caller, found, given)
     _add_project(db, found, query)
-    _add_relations(found, given)
+    _add_relations(found, caller, given)
     return found
 
 
@@ -122,8 +122,8 @@ def _add_project(db: sqlite3.Connection, found: Where, query: ResourceQuery) -> 
             found.add(f"({assigned} OR {shared})", project["id"], project["id"])
 
 
-def _add_relations(found: Where, given: dict[str, Any]) -> None:
-    mfid = "(SELECT id FROM resource WHERE mfid = ?)"
+def _add_relations(found: Where, caller: Caller, given: dict[str, Any]) -> None:
+    mfid = f"(SELECT id FROM resource WHERE mfid = ?{'' if caller.elevated else f' AND {READABLE}'})"
     if "unique_id" in given:
         found.add("resource.mfid = ?", given["unique_id"])
     if "sample_mfid" in given:
@@ -142,7 +142,7 @@ def _add_relations(found: Where, given: dict[str, Any]) -> None:
         found.add("COALESCE(instrument.instrument_name, dataset.instrument_label) = ?", given["instrument_name"])
     for keyword in given.get("keyword", ()):
         found.add(
-            "resource.id IN (SELECT dataset_id FROM dataset_keyword JOIN keyword ON keyword.id = keyword_id"
+            "resource.id IN (SELECT dataset_id FROM attached_keyword JOIN keyword ON keyword.id = keyword_id"
             " WHERE instr(folded, ?))",
             keyword.casefold(),
         )
@@ -164,8 +164,10 @@ def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: Datase
         f" LIMIT {query.limit + 1}",
         found.values,
     ).fetchall()
-    more = len(rows) > query.limit
-    rows = rows[: query.limit]
+    wanted = rows[: query.limit]
+    shown = within_bounds(db, [row["id"] for row in wanted]) if query.include_metadata else len(wanted)
+    more = len(rows) > shown
+    rows = rows[:shown]
     items = records(db, caller, kind, rows, _embed(query))
     _mark_relation(items, query)
     next_cursor = _encode(_sort_value(rows[-1], kind, query), rows[-1]["mfid"]) if more and rows else None
@@ -183,6 +185,10 @@ def list_page(
         f" LIMIT {query.limit} OFFSET {query.offset}",
         found.values,
     ).fetchall()
+    if query.include_metadata and (most := within_bounds(db, [row["id"] for row in rows])) < len(rows):
+        raise invalid(
+            "query", "limit", f"the metadata of so many are too large for one answer; ask for {most} at a time"
+        )
     items = records(db, caller, kind, rows, _embed(query))
     return {"items": items, "limit": query.limit, "total": total, "offset": query.offset}
 
@@ -236,7 +242,7 @@ def _encode(*parts: str) -> str:
 def _decode(cursor: str) -> tuple[str, str]:
     try:
         value, mfid = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise invalid("query", "cursor", "is not a cursor of this list") from None
     if not isinstance(value, str) or not isinstance(mfid, str):
         raise invalid("query", "cursor", "is not a cursor of this list")

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from crucible_lineage.server.database import now
 
-__all__ = ["merged", "read_metadata", "write_metadata"]
+__all__ = ["given_metadata", "merged", "read_metadata", "renew_metadata", "write_metadata"]
 
 MAX_DOCUMENT_BYTES = 4 << 20  # chosen: a hundred thousand numbers; what is larger belongs into a file
 MAX_DEPTH = 100  # chosen: far beyond any instrument's header, far below Python's recursion limit
@@ -36,23 +36,72 @@ def read_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, Any] | 
     return None if row is None else json.loads(row[0])
 
 
-def write_metadata(db: sqlite3.Connection, resource_id: int, document: dict[str, Any], *, is_new: bool) -> None:
-    """`document` becomes the metadata, is found by its words, and counts as a modification of the resource."""
-    _check_depth(document)
-    try:
-        text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except ValueError:
-        raise HTTPException(422, "Metadata may not hold NaN or infinite numbers; JSON has none") from None
+def given_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, Any]:
+    """What people wrote of a resource's metadata, without what ingestion found in its files."""
+    row = db.execute("SELECT COALESCE(given, document) FROM metadata WHERE id = ?", (resource_id,)).fetchone()
+    return {} if row is None else json.loads(row[0])
+
+
+def write_metadata(db: sqlite3.Connection, resource_id: int, given: dict[str, Any]) -> dict[str, Any]:
+    """The resource's metadata, now that people wrote this and ingestion found what it found.
+
+    They are found by their words, and count as a modification of the resource.
+    """
+    _check_depth(given)
+    parsed = _parsed(db, resource_id)
+    document = _together(given, parsed)
+    text = _as_json(document)
+    words = " ".join(_words(document))[:MAX_INDEXED_CHARACTERS]
     if len(text.encode()) > MAX_DOCUMENT_BYTES:
         raise HTTPException(413, f"Metadata is larger than {MAX_DOCUMENT_BYTES} bytes")
-    words = " ".join(_words(document))[:MAX_INDEXED_CHARACTERS]
+    row = {"id": resource_id, "text": text, "given": _as_json(given) if parsed else None, "words": words}
+    is_new = not db.execute("UPDATE metadata SET document = :text, given = :given WHERE id = :id", row).rowcount
     if is_new:
-        db.execute("INSERT INTO metadata VALUES (?, ?)", (resource_id, text))
-        db.execute("INSERT INTO metadata_words (rowid, words) VALUES (?, ?)", (resource_id, words))
+        db.execute("INSERT INTO metadata (id, document, given) VALUES (:id, :text, :given)", row)
+        db.execute("INSERT INTO metadata_words (rowid, words) VALUES (:id, :words)", row)
     else:
-        db.execute("UPDATE metadata SET document = ? WHERE id = ?", (text, resource_id))
-        db.execute("UPDATE metadata_words SET words = ? WHERE rowid = ?", (words, resource_id))
+        db.execute("UPDATE metadata_words SET words = :words WHERE rowid = :id", row)
     db.execute("UPDATE resource SET modified = ? WHERE id = ?", (now(), resource_id))
+    return document
+
+
+def renew_metadata(db: sqlite3.Connection, dataset_id: int) -> None:
+    """The dataset's metadata say what its files say now; they are gone if neither files nor people say anything."""
+    before = read_metadata(db, dataset_id)
+    given = given_metadata(db, dataset_id)
+    if given or _parsed(db, dataset_id):
+        if before != _together(given, _parsed(db, dataset_id)):
+            write_metadata(db, dataset_id, given)
+    elif before is not None:
+        db.execute("DELETE FROM metadata WHERE id = ?", (dataset_id,))
+        db.execute("DELETE FROM metadata_words WHERE rowid = ?", (dataset_id,))
+
+
+def _parsed(db: sqlite3.Connection, dataset_id: int) -> list[tuple[str, dict[str, Any]]]:
+    """What ingestion found in each of the dataset's files, by name, in the order in which the files came."""
+    found = db.execute(
+        "SELECT filename, document FROM parsed JOIN file ON file.id = file_id"
+        " WHERE dataset_id = ? AND document <> '{}' ORDER BY file.id",
+        (dataset_id,),
+    )
+    return [(name, json.loads(document)) for name, document in found]
+
+
+def _together(given: dict[str, Any], parsed: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """What people wrote, over what the files say, the earlier one first; of several files, also what each says."""
+    found: dict[str, Any] = {}
+    for _, document in parsed:
+        found = merged(document, found)
+    if len(parsed) > 1:
+        found["files"] = dict(parsed)
+    return merged(found, given)
+
+
+def _as_json(document: dict[str, Any]) -> str:
+    try:
+        return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        raise HTTPException(422, "Metadata may not hold NaN or infinite numbers; JSON has none") from None
 
 
 def _check_depth(document: dict[str, Any]) -> None:
@@ -70,7 +119,7 @@ def _check_depth(document: dict[str, Any]) -> None:
     raise HTTPException(422, f"Metadata is nested more than {MAX_DEPTH} levels deep")
 
 
-def _words(value: Any) -> Iterator[str]:
+def _words(value: object) -> Iterator[str]:
     """Key names and texts; a name like `laserPower_mW` also as its parts."""
     if isinstance(value, dict):
         for key, inner in value.items():

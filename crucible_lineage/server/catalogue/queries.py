@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from crucible_lineage.server.catalogue.bodies import moment
 from crucible_lineage.server.http import MAX_ROW_ID
 
 __all__ = [
@@ -15,13 +15,12 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _moment(text: str) -> str:
+def _stored_time(text: str) -> str:
     """A moment as times are stored; text that is none is a validation error."""
-    parsed = datetime.fromisoformat(text)
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec="microseconds")
+    return moment(text).isoformat(timespec="microseconds")
 
 
-Moment = Annotated[str, AfterValidator(_moment)]
+Moment = Annotated[str, AfterValidator(_stored_time)]
 Principals = Annotated[list[str], Field(max_length=10)]
 
 
@@ -78,7 +77,7 @@ class _DatasetFilters(ResourceQuery):
 
 
 class DatasetQuery(_DatasetFilters, _ListQuery):
-    keyword: list[str] = []
+    keyword: Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=20)] = []
     dataset_name: str | None = None
     data_type: str | None = None
     size: int | None = Field(None, ge=0, le=MAX_ROW_ID)

@@ -24,10 +24,11 @@ from crucible_lineage.server.database import placeholders
 
 __all__ = [
     "DATASETS", "INSTRUMENTS", "PROJECTS", "SAMPLES", "SELECTS", "Embed", "etag", "file_record", "link_records", "load",
-    "names", "records",
+    "names", "records", "within_bounds",
 ]  # fmt: skip
 
 Record = dict[str, Any]
+MAX_METADATA_CHARACTERS = 64 << 20  # chosen: of one answer; sixteen documents of the largest size
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,17 @@ def _owner(row: sqlite3.Row) -> Record | None:
     if row["owner_unique_id"] is None:
         return None
     return {name: row[f"owner_{name}"] for name in ("unique_id", "username", "first_name", "last_name")}
+
+
+def within_bounds(db: sqlite3.Connection, ids: Sequence[int]) -> int:
+    """How many of these resources, from the first on, an answer may show with their metadata: at least one."""
+    sizes = dict(db.execute(f"SELECT id, length(document) FROM metadata WHERE id IN ({placeholders(ids)})", ids))
+    total = 0
+    for count, number in enumerate(ids):
+        total += sizes.get(number, 0)
+        if total > MAX_METADATA_CHARACTERS and count:
+            return count
+    return len(ids)
 
 
 def _documents(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Any]:

@@ -62,9 +62,20 @@ def select_project(
 
 
 def match_instrument(
-    db: sqlite3.Connection, slug: str | None, mfid: str | None, name: str | None
+    db: sqlite3.Connection,
+    slug: str | None,
+    mfid: str | None,
+    name: str | None,
+    *,
+    owner_id: int,
+    project_id: int | None,
 ) -> sqlite3.Row | None:
-    """The instrument that the selectors name; a bare name counts if exactly one instrument is called so."""
+    """The instrument that the selectors name, for a new dataset of this owner in this project.
+
+    A bare name counts if exactly one instrument is called so within reach: registered by the dataset's owner, by
+    somebody with a part in the project, or by an administrator of the platform. It would otherwise give whoever
+    registers an instrument under a name that others use a part in their datasets.
+    """
     rows = [instrument_row(db, reference, status=422) for reference in (slug, mfid) if reference is not None]
     if len({row["id"] for row in rows}) > 1:
         raise HTTPException(422, "instrument_id and instrument_mfid name different instruments")
@@ -74,5 +85,9 @@ def match_instrument(
         return rows[0]
     if name is None:
         return None
-    named = db.execute(f"{_INSTRUMENT} WHERE instrument_name = ? LIMIT 2", (name,)).fetchall()
+    within_reach = """(owner_id = :owner OR owner_id IN (SELECT id FROM user WHERE platform_role = 'admin')
+        OR owner_id IN (SELECT user_id FROM access WHERE resource_id = :project AND role >= 2)
+        OR owner_id = (SELECT owner_id FROM resource WHERE id = :project))"""
+    values = {"name": name, "owner": owner_id, "project": project_id}
+    named = db.execute(f"{_INSTRUMENT} WHERE instrument_name = :name AND {within_reach} LIMIT 2", values).fetchall()
     return named[0] if len(named) == 1 else None

@@ -12,7 +12,17 @@ from crucible_lineage.server.catalogue.references import select_project, user_ro
 from crucible_lineage.server.database import now
 from crucible_lineage.server.http import invalid, refuse
 
-__all__ = ["change", "choose_owner", "home_project", "index_name", "insert", "remove", "similarity", "touch"]
+__all__ = [
+    "change",
+    "choose_owner",
+    "home_project",
+    "index_name",
+    "insert",
+    "note_loss",
+    "remove",
+    "similarity",
+    "touch",
+]
 
 _SEARCHED = {
     "dataset": ("dataset_name",),
@@ -64,6 +74,15 @@ def change(db: sqlite3.Connection, kind: str, resource_id: int, values: dict[str
 
 def touch(db: sqlite3.Connection, resource_id: int) -> None:
     db.execute("UPDATE resource SET modified = ? WHERE id = ?", (now(), resource_id))
+
+
+def note_loss(db: sqlite3.Connection, resource_id: int) -> None:
+    """The resource's project has another revision, as after any loss."""
+    db.execute(
+        "UPDATE revision SET token = lower(hex(randomblob(8)))"
+        " WHERE project_id = (SELECT project_id FROM resource WHERE id = ?)",
+        (resource_id,),
+    )
 
 
 def index_name(db: sqlite3.Connection, kind: str, resource_id: int) -> None:

@@ -6,13 +6,14 @@ import contextlib
 import sqlite3
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from crucible_lineage.ids import is_mfid, new_mfid
-from crucible_lineage.server.catalogue.access import Caller, not_found, require
+from crucible_lineage.server.catalogue.access import VIEWER, Caller, not_found, require, roles
 from crucible_lineage.server.catalogue.bodies import Count
+from crucible_lineage.server.catalogue.metadata import renew_metadata
 from crucible_lineage.server.catalogue.records import etag
 from crucible_lineage.server.catalogue.resources import touch
 from crucible_lineage.server.database import Database, now
@@ -26,6 +27,7 @@ __all__ = [
 
 STORE = "gcs"  # the word of Crucible's clients for files that the service itself keeps
 BUCKET = "crucible-local"
+MAX_FILES = 50_000  # chosen: of one dataset; a list of them has 20 MB
 SESSION_LIFETIME = timedelta(days=7)
 REPLACED_CONTENT_LIFETIME = timedelta(days=7)  # the contract's minimum
 
@@ -64,7 +66,7 @@ def file_of(db: sqlite3.Connection, caller: Caller, mfid: str, role: int) -> sql
     row: sqlite3.Row | None = None
     if is_mfid(mfid):
         row = db.execute(f"{FILES} WHERE file.mfid = ?", (mfid,)).fetchone()
-    if row is None:
+    if row is None or roles(db, caller, [row["dataset_id"]])[row["dataset_id"]] < VIEWER:
         raise not_found("file")
     require(db, caller, row["dataset_mfid"], role, "dataset")
     return row
@@ -104,8 +106,11 @@ def register(db: sqlite3.Connection, dataset_id: int, filename: str, size: int, 
     return insert_file(db, dataset_id, filename, backend=STORE, size=size, sha256=sha256)
 
 
-def insert_file(db: sqlite3.Connection, dataset_id: int, filename: str, **values: Any) -> sqlite3.Row:
+def insert_file(db: sqlite3.Connection, dataset_id: int, filename: str, **values: object) -> sqlite3.Row:
     """A new file record; one that is kept here is downloadable at once."""
+    (held,) = db.execute("SELECT COUNT(*) FROM file WHERE dataset_id = ?", (dataset_id,)).fetchone()
+    if held >= MAX_FILES:
+        raise refuse(422, f"The dataset has {MAX_FILES} files; more are not kept. Pack them, or use several datasets")
     mfid = new_mfid()
     dataset_mfid = db.execute("SELECT mfid FROM resource WHERE id = ?", (dataset_id,)).fetchone()[0]
     path = f"{BUCKET}/{dataset_mfid}/_files/{mfid}" if values["backend"] == STORE else values.get("storage_path")
@@ -121,8 +126,10 @@ def insert_file(db: sqlite3.Connection, dataset_id: int, filename: str, **values
 
 
 def replace_content(db: sqlite3.Connection, file_id: int, size: int, sha256: str) -> sqlite3.Row:
-    """The file's record, now pointing to other bytes; the old ones stay for a week."""
+    """The file's record, now pointing to other bytes; the old ones stay for a week. What they said is forgotten."""
     release(db, file_id)
+    db.execute("UPDATE parsed SET document = '{}' WHERE file_id = ?", (file_id,))
+    db.execute("DELETE FROM thumbnail WHERE file_id = ?", (file_id,))
     db.execute(
         "UPDATE file SET size = ?, sha256 = ?, version = version + 1,"
         " storage_path = ? || (SELECT mfid FROM resource WHERE id = dataset_id)"
@@ -131,6 +138,7 @@ def replace_content(db: sqlite3.Connection, file_id: int, size: int, sha256: str
     )
     row: sqlite3.Row = db.execute(f"{FILES} WHERE file.id = ?", (file_id,)).fetchone()
     update_size(db, row["dataset_id"])
+    renew_metadata(db, row["dataset_id"])
     return row
 
 

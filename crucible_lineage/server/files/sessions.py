@@ -6,7 +6,7 @@ import secrets
 import sqlite3
 
 from crucible_lineage.server.catalogue.records import file_record
-from crucible_lineage.server.database import now
+from crucible_lineage.server.database import Database, now
 from crucible_lineage.server.files.contents import (
     NewContent,
     file_named,
@@ -15,8 +15,8 @@ from crucible_lineage.server.files.contents import (
     replace_content,
     same_content,
 )
-from crucible_lineage.server.files.storage import Received
-from crucible_lineage.server.http import AuthenticatedCall, Json, refuse
+from crucible_lineage.server.files.storage import Received, Storage
+from crucible_lineage.server.http import Json, refuse
 
 __all__ = ["PART_BYTES", "begin", "existing", "finish", "part_count", "part_length", "session", "state_of"]
 
@@ -33,7 +33,7 @@ def existing(db: sqlite3.Connection, dataset_id: int, filename: str, body: NewCo
 
 def begin(
     db: sqlite3.Connection,
-    call: AuthenticatedCall,
+    user_id: int,
     kind: str,
     dataset_id: int,
     filename: str,
@@ -47,7 +47,7 @@ def begin(
     The same idempotency key gives the same session again; so does the same user's same announcement, which lets an
     upload go on where it broke off, even in another process.
     """
-    announced = (dataset_id, kind, filename, body.size, body.sha256_hash, call.caller.id, replaces_id)
+    announced = (dataset_id, kind, filename, body.size, body.sha256_hash, user_id, replaces_id)
     known: sqlite3.Row | None = db.execute(
         "SELECT * FROM upload WHERE dataset_id = ? AND kind = ? AND filename = ? AND size = ? AND sha256 = ?"
         " AND user_id = ? AND replaces_id IS ? AND state = 'uploading' ORDER BY created DESC LIMIT 1",
@@ -67,7 +67,7 @@ def begin(
         "INSERT INTO upload (id, kind, dataset_id, replaces_id, filename, size, sha256, part_size, idempotency_key,"
         " user_id, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (upload_id, kind, dataset_id, replaces_id, filename, body.size, body.sha256_hash, PART_BYTES, idempotency_key,
-         call.caller.id, now()),
+         user_id, now()),
     )  # fmt: skip
     row: sqlite3.Row = db.execute("SELECT * FROM upload WHERE id = ?", (upload_id,)).fetchone()
     return row
@@ -105,15 +105,14 @@ def state_of(db: sqlite3.Connection, row: sqlite3.Row) -> Json:
     }
 
 
-def finish(call: AuthenticatedCall, upload: sqlite3.Row, received: Received | None) -> Json:
+def finish(database: Database, storage: Storage, upload: sqlite3.Row, received: Received | None) -> Json:
     """The record of the file that the upload has become; all of it or nothing.
 
     `received` holds the verified bytes, or is None if the store already has them. They get their final name inside the
     transaction that makes the record, so a record never lacks its bytes.
     """
-    storage = call.service.storage
     try:
-        with call.write() as db:
+        with database.write() as db:
             current = db.execute("SELECT * FROM upload WHERE id = ?", (upload["id"],)).fetchone()
             if current is None or current["state"] == "aborted":
                 raise refuse(409, "The upload was aborted")

@@ -15,10 +15,11 @@ import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from crucible_lineage.server.ingest.ingestors import HDF5, ingest
+from crucible_lineage.server.ingest.ingestors import INGESTORS, ingest
 from crucible_lineage.server.ingest.isolation import Reply, Request
 from crucible_lineage.server.ingest.processes import LOG_FILE
 
@@ -99,9 +100,10 @@ def _say(number: int) -> None:
 def _import_readers(folder: Path) -> None:
     """What takes long to import is there before the fork, once a file needs it."""
     request = Request.model_validate_json((folder / "request.json").read_bytes())
-    if Path(request.filename).suffix.lower() in HDF5:
-        with suppress(ImportError):  # the ingestor says so
-            import h5py  # noqa: F401 - in `sys.modules` from now on
+    suffix = Path(request.filename).suffix.lower()
+    for module in {module for one in INGESTORS if suffix in one.suffixes for module in one.modules}:
+        with suppress(ImportError):  # the ingestor goes without, or says so
+            import_module(module)
 
 
 def _be_child(folder: Path) -> NoReturn:

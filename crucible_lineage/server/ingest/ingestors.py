@@ -13,15 +13,19 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+from crucible_lineage.server.ingest.formats.arrays import read_arrays
 from crucible_lineage.server.ingest.formats.findings import Found
 from crucible_lineage.server.ingest.formats.hdf5 import read_hdf5, read_scopefoundry
 from crucible_lineage.server.ingest.formats.images import read_image
+from crucible_lineage.server.ingest.formats.microscopy import MICROSCOPY
+from crucible_lineage.server.ingest.formats.nexus import read_nexus
 from crucible_lineage.server.ingest.formats.text import read_json, read_table
+from crucible_lineage.server.ingest.formats.workbook import read_workbook
 
 __all__ = ["GROUP", "INGESTORS", "INGESTOR_NAMES", "Found", "Ingestor", "ingest"]
 
 GROUP = "crucible_lineage.ingestors"
-HDF5 = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".nxs"})
+HDF5 = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".nxs", ".nx5"})
 
 
 @dataclass(frozen=True)
@@ -31,16 +35,22 @@ class Ingestor:
     name: str
     suffixes: Collection[str]
     read: Callable[[Path], Found | None]
+    modules: tuple[str, ...] = ()  # that reading imports, and that take long
 
+
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp"})
+TEXTS = frozenset({".csv", ".tsv", ".txt", ".dat", ".xy", ".xye", ".asc", ".msa", ".prn"})
 
 INGESTORS: tuple[Ingestor, ...] = (
-    Ingestor("ScopeFoundryH5Ingestor", HDF5, read_scopefoundry),
-    Ingestor("H5Ingestor", HDF5, read_hdf5),
-    Ingestor(
-        "ImageIngestor", frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp"}), read_image
-    ),
+    Ingestor("ScopeFoundryH5Ingestor", HDF5, read_scopefoundry, ("h5py",)),
+    Ingestor("NexusIngestor", HDF5, read_nexus, ("h5py",)),
+    Ingestor("H5Ingestor", HDF5, read_hdf5, ("h5py",)),
+    Ingestor("ImageIngestor", IMAGES, read_image),
+    *(Ingestor(*known) for known in MICROSCOPY),
+    Ingestor("WorkbookIngestor", frozenset({".xlsx", ".xlsm", ".xls", ".ods"}), read_workbook, ("python_calamine",)),
+    Ingestor("NumpyIngestor", frozenset({".npy", ".npz"}), read_arrays, ("numpy",)),
     Ingestor("JsonIngestor", frozenset({".json"}), read_json),
-    Ingestor("DelimitedTextIngestor", frozenset({".csv", ".tsv", ".txt", ".dat", ".xy", ".asc"}), read_table),
+    Ingestor("DelimitedTextIngestor", TEXTS, read_table),
 )
 
 

@@ -7,26 +7,21 @@ import secrets
 import sqlite3
 import threading
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
-from crucible_lineage.server.catalogue.metadata import merged, read_metadata, write_metadata
-from crucible_lineage.server.catalogue.resources import change
 from crucible_lineage.server.database import Database, now
 from crucible_lineage.server.files.contents import STORE, sweep
 from crucible_lineage.server.files.storage import Storage
-from crucible_lineage.server.ingest.formats.findings import Found
+from crucible_lineage.server.ingest.ingestors import INGESTOR_NAMES
 from crucible_lineage.server.ingest.isolation import IngestionError, Isolation
+from crucible_lineage.server.ingest.keep import keep
 
 __all__ = ["Worker"]
 
 POLL_S = 60.0  # for requests whose process died before it came to them; everything else wakes the worker at once
 SWEEP_EVERY_POLLS = 60
 CLOSE_TIMEOUT_S = 10.0  # a file that takes longer is ingested again by the next worker
-PROTECTED_KEY = "crucible_lineage"  # the provenance record: written by those who made the data, never by a parser
-FILLABLE = ("dataset_name", "data_format", "data_type", "measurement", "session_name")
-UNSET = (None, "", "unknown")
 
 log = logging.getLogger("crucible_lineage.server")
 
@@ -116,7 +111,7 @@ class Worker:
             if claimed is None:
                 return None
             row: sqlite3.Row = db.execute(
-                "SELECT ? AS id, ? AS ingestion_class, file.* FROM file WHERE id = ?",
+                "SELECT ? AS id, ? AS ingestion_class, file.id AS file_id, file.* FROM file WHERE id = ?",
                 (claimed["id"], claimed["ingestion_class"], claimed["file_id"]),
             ).fetchone()
             return row
@@ -131,8 +126,8 @@ class Worker:
                 self._storage.content(request["sha256"]), request["filename"], request["ingestion_class"]
             )
             with self._database.write() as db:
-                _store(db, request, found)
-                _end(db, number, "complete", name)
+                keep(db, request, found)
+                _end(db, number, "complete", name, _remark(request, name))
         except FileNotFoundError:
             self._end(number, "file not found", error="The file's content is not there")
         except IngestionError as error:
@@ -164,29 +159,13 @@ def _end(db: sqlite3.Connection, number: int, status: str, name: str | None, err
     )
 
 
-def _store(db: sqlite3.Connection, file: sqlite3.Row, found: Found) -> None:
-    """What was found fills gaps; whatever anybody wrote before stays as it is."""
-    dataset_id = file["dataset_id"]
-    row = db.execute("SELECT * FROM dataset WHERE id = ?", (dataset_id,)).fetchone()
-    if row is None:
-        return
-    suffix = Path(file["filename"]).suffix.lstrip(".").lower()
-    parsed: dict[str, Any] = {"dataset_name": file["filename"], "data_format": suffix or None, **found.attributes}
-    gaps = {name: parsed.get(name) for name in FILLABLE if row[name] in UNSET and parsed.get(name) not in UNSET}
-    if gaps:
-        change(db, "dataset", dataset_id, gaps)
-    new = {key: value for key, value in found.metadata.items() if key != PROTECTED_KEY}
-    old = read_metadata(db, dataset_id)
-    if new and (document := merged(new, old or {})) != old:
-        write_metadata(db, dataset_id, document, is_new=old is None)
-    if found.thumbnail is not None:
-        _store_thumbnail(db, dataset_id, file["filename"], found.thumbnail)
-
-
-def _store_thumbnail(db: sqlite3.Connection, dataset_id: int, name: str, image: bytes) -> None:
-    """One thumbnail per file, however often it is ingested; a name that is taken belongs to somebody."""
-    if not db.execute("SELECT 1 FROM thumbnail WHERE dataset_id = ? AND name = ?", (dataset_id, name)).fetchone():
-        db.execute(
-            "INSERT INTO thumbnail (dataset_id, name, mime_type, image) VALUES (?, ?, 'image/png', ?)",
-            (dataset_id, name, image),
+def _remark(request: sqlite3.Row, name: str | None) -> str | None:
+    """What whoever asked should know of an ingestion that went well, but not as they may think."""
+    wanted = request["ingestion_class"]
+    if wanted not in (None, name) and wanted not in INGESTOR_NAMES:
+        return f"There is no ingestor {wanted} here (GET /ingestors lists them); " + (
+            f"{name} read the file" if name else "nothing was read"
         )
+    if name is None:
+        return f"No ingestor here reads this kind of file: {request['filename']}"
+    return None if wanted in (None, name) else f"{wanted} could not read the file; {name} did"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from crucible_lineage.server.routes import joining
 from crucible_lineage.server.routes.files import files, ingestions, thumbnails, transfers, uploads
-from crucible_lineage.server.routes.people import access, account, service_accounts, users
+from crucible_lineage.server.routes.people import access, account, users
 from crucible_lineage.server.routes.resources import (
     datasets,
     deletions,
@@ -39,6 +38,4 @@ ROUTERS: tuple[APIRouter, ...] = (
     graphs.router,
     deletions.router,
     users.router,
-    service_accounts.router,
-    joining.router,
 )

@@ -17,9 +17,11 @@ from starlette.responses import RedirectResponse, Response
 from crucible_lineage.client.models import Dataset, Link, Thumbnail
 from crucible_lineage.errors import ForbiddenError, LineageError, NotFoundError
 from crucible_lineage.lineage.labels import HIDDEN_NAME
-from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, state
-from crucible_lineage.provenance.attachment import whole_record
+from crucible_lineage.lineage.records import PLACES_KEY, PROVENANCE_KEY, mapping, provenance, used_mfids
 from crucible_lineage.provenance.record import read_record, unreadable
+from crucible_lineage.queries.graph.standing import entry_of
+from crucible_lineage.registration.read import whole_record
+from crucible_lineage.web.pages.copying import still_reading
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import rendered, resource
 from crucible_lineage.web.shown import named_mfids, shown_record
@@ -48,6 +50,10 @@ def dataset(reader: Reader) -> Response:
     found = _dataset(reader)
     mfid = found.unique_id
     links = found.links or []
+    if waiting := _still_reading(reader, found):
+        return waiting
+    with reader.sign_in.session() as session:
+        entry = entry_of(session, found)
     record, damage = _whole(reader, found)
     known, hidden = _named(reader, record, links)
     shown = shown_record(record, hidden)
@@ -57,16 +63,21 @@ def dataset(reader: Reader) -> Response:
         "dataset.html",
         reader.name,
         dataset=found,
-        state=state(shown),
+        state=entry.state,
+        superseded_by=[(other, _name(reader, other)) for other in entry.superseded_by],
+        since=entry.since,
         damage=damage,
         pictures=[picture for picture in reader.client.datasets.get_thumbnails(mfid) if _is_shown(picture)],
         keywords=[keyword.keyword for keyword in reader.client.datasets.get_keywords(mfid)],
         files=reader.client.files.list(mfid),
-        params=_mapping(_mapping(written.get("recipe")).get("params")),
-        metadata={key: value for key, value in values.items() if key != PROVENANCE_KEY or not written},
+        params=mapping(mapping(written.get("recipe")).get("params")),
+        facts=mapping(mapping(written.get("recipe")).get("facts")),
+        metadata={
+            key: value for key, value in values.items() if key != PLACES_KEY and (key != PROVENANCE_KEY or not written)
+        },
         provenance=written,
-        activity=_mapping(written.get("activity")),
-        seconds=_seconds(_mapping(written.get("activity"))),
+        activity=mapping(written.get("activity")),
+        seconds=_seconds(mapping(written.get("activity"))),
         used=[entry for entry in written.get("used") or () if isinstance(entry, Mapping)],
         names=known,
         hidden_name=HIDDEN_NAME,
@@ -74,6 +85,16 @@ def dataset(reader: Reader) -> Response:
         children=_family(links, "dataset", "target"),
         samples=_family(links, "sample", "undirected"),
     )
+
+
+def _still_reading(reader: Reader, found: Dataset) -> Response | None:
+    """A result's page tells whether it holds, which its whole project decides, if that is this reader's to see."""
+    if not found.project_id or not used_mfids(found.model_dump()):
+        return None
+    try:
+        return still_reading(reader, reader.client.projects.get(found.project_id))
+    except (ForbiddenError, NotFoundError):
+        return None
 
 
 def metadata(reader: Reader) -> Response:
@@ -122,7 +143,7 @@ def _whole(reader: Reader, found: Dataset) -> tuple[dict[str, Any], str]:
         whole = whole_record(reader.client, found.unique_id, written)
     except LineageError as error:
         return record, str(error)
-    return {**record, "scientific_metadata": {**record["scientific_metadata"], PROVENANCE_KEY: whole}}, ""
+    return {**record, "scientific_metadata": {**record["scientific_metadata"], PROVENANCE_KEY: whole.document()}}, ""
 
 
 def _named(reader: Reader, record: Mapping[str, Any], links: list[Link]) -> tuple[dict[str, str], set[str]]:
@@ -137,6 +158,13 @@ def _named(reader: Reader, record: Mapping[str, Any], links: list[Link]) -> tupl
     return known, set(named - known.keys())
 
 
+def _name(reader: Reader, mfid: str) -> str:
+    try:
+        return reader.client.datasets.get(mfid).dataset_name or mfid
+    except (ForbiddenError, NotFoundError):  # gone since
+        return mfid
+
+
 def _family(links: list[Link], kind: str, direction: str) -> _Family:
     fitting = [link for link in links if link.resource_type == kind and link.direction == direction]
     return _Family(tuple(fitting[:MOST_LINKS]), len(fitting))
@@ -148,10 +176,6 @@ def _seconds(activity: Mapping[str, Any]) -> float | None:
         return (ended - started).total_seconds()
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _is_shown(picture: Thumbnail) -> bool:

@@ -10,6 +10,7 @@ from functools import partial
 from starlette.responses import RedirectResponse, Response
 
 from crucible_lineage.lineage import Finding
+from crucible_lineage.lineage.checks import worst_first
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.queries.verify.verify import Verification, verify_project
 from crucible_lineage.web.reader import Reader, SignIn
@@ -19,7 +20,6 @@ from crucible_lineage.web.shown import blotted
 __all__ = ["findings"]
 
 MOST = 200  # on the page; the command prints them all
-SEVERITIES = ("error", "warning", "info")
 WAIT_S = 1.5  # then the page says that it is being checked, and asks again
 ASK_AGAIN_S = 2
 
@@ -37,7 +37,7 @@ def findings(reader: Reader) -> Response:
         page.headers["Refresh"] = str(ASK_AGAIN_S)
         return page
     verified = check.result.result()
-    ranked = sorted(verified.findings, key=lambda finding: _rank(finding.severity))
+    ranked = worst_first(verified.findings)
     return rendered(
         "findings.html",
         reader.name,
@@ -63,7 +63,3 @@ def _shown(finding: Finding, hidden: Collection[str]) -> Finding:
         message=blotted(finding.message, hidden),
         command=blotted(finding.command, hidden),
     )
-
-
-def _rank(severity: str) -> int:
-    return SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES)

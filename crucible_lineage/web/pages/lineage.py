@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from starlette.responses import Response
 
@@ -11,20 +10,33 @@ from crucible_lineage.lineage import Edge, LineageGraph
 from crucible_lineage.lineage.draw.html import render_html
 from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, used_mfids
-from crucible_lineage.queries.graph.fetch import fetch_lineage
+from crucible_lineage.queries.graph.fetch import fetch_lineage, with_states
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import rendered
 from crucible_lineage.web.shown import named_mfids, shown_record
 
 __all__ = ["lineage", "lineage_html", "lineage_svg"]
 
-FEW = 40  # up to here, the page holds the pictures of the datasets too
+MOST_PICTURES = 40  # up to here, the page holds the pictures of the datasets too
 MANY = 3_000  # from here on, the page holds no metadata: it would take seconds to make
 BRIEFLY = ("resource_type", "dataset_name", "sample_name", "measurement", "data_type", "sample_type", "project_id")
 TOLD = ("status", "registrar", "completed", "step")  # of the provenance
 # The page has one script, its own, and names it by hash in a policy of its own; here it gets an origin of its own too.
 FRAMED = "sandbox allow-scripts allow-top-navigation-by-user-activation; frame-ancestors 'self'"
 DRAWN = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+
+
+# The colours of the drawing on a page that is dark; one that is kept stays as it is, since it may be printed.
+DARK = {
+    "fill": {
+        "#FFFFFF": "#16181B", "#F3F3F3": "#30353C", "#5A5A5A": "#B4B8BE", "#111111": "#EEEEEE", "#7A7A7A": "#9A9FA6",
+        "#B34700": "#FF9A5C",
+    },
+    "stroke": {
+        "#FFFFFF": "#16181B", "#6B6B6B": "#9A9FA6", "#9A9A9A": "#6B7077", "#111111": "#EEEEEE", "#7A7A7A": "#9A9FA6",
+        "#D55E00": "#FF9A5C",
+    },
+}  # fmt: skip
 
 
 def lineage(reader: Reader) -> Response:
@@ -38,10 +50,10 @@ def lineage(reader: Reader) -> Response:
 def lineage_html(reader: Reader) -> Response:
     """The picture to explore, as one file: shown in a frame, or with `?save` to keep."""
     mfid = reader.mfid
-    kept = _kept(reader, mfid, "html")
+    saved_as = _saved_as(reader, mfid, "html")
     graph = _whole(reader, mfid, pictures=True)
-    page = render_html(graph, mfid, pages="" if kept else "/datasets/")
-    headers = {"Content-Security-Policy": FRAMED, "X-Frame-Options": "SAMEORIGIN", **kept}
+    page = render_html(graph, mfid, pages="" if saved_as else "/datasets/")
+    headers = {"Content-Security-Policy": FRAMED, "X-Frame-Options": "SAMEORIGIN", **saved_as}
     return Response(page, media_type="text/html", headers=headers)
 
 
@@ -49,15 +61,31 @@ def lineage_svg(reader: Reader) -> Response:
     """The picture as it lies in documents; with `?near`, only the next of kin."""
     mfid = reader.mfid
     graph = _near(reader, mfid) if "near" in reader.request.query_params else _whole(reader, mfid, pictures=False)
-    headers = {"Content-Security-Policy": DRAWN, **_kept(reader, mfid, "svg")}
-    return Response(render_svg(graph, mfid), media_type="image/svg+xml", headers=headers)
+    saved_as = _saved_as(reader, mfid, "svg")
+    drawn = render_svg(graph, mfid)
+    return Response(
+        drawn if saved_as else _following_the_page(drawn),
+        media_type="image/svg+xml",
+        headers={"Content-Security-Policy": DRAWN, **saved_as},
+    )
+
+
+def _following_the_page(svg: str) -> str:
+    """The drawing, which is dark where the page around it is."""
+    rules = (
+        f'[{attribute}="{light}"]{{{attribute}:{dark}}}'
+        for attribute, colours in DARK.items()
+        for light, dark in colours.items()
+    )
+    head, end, rest = svg.partition(">")
+    return f"{head}{end}<style>@media (prefers-color-scheme: dark) {{{''.join(rules)}}}</style>{rest}"
 
 
 def _whole(reader: Reader, mfid: str, *, pictures: bool) -> LineageGraph:
     """The connected lineage; in large ones, records say no more than is drawn. NotFoundError if there is none."""
     reader.client.datasets.get(mfid)
     with reader.sign_in.session() as session:
-        few = pictures and len(reader.client.graphs.get(mfid, recursive=True)["nodes"]) <= FEW
+        few = pictures and len(reader.client.graphs.get(mfid, recursive=True)["nodes"]) <= MOST_PICTURES
         graph = _with_places(fetch_lineage(session, mfid, thumbnails=few))
     if len(graph) <= MANY:
         return graph
@@ -67,9 +95,13 @@ def _whole(reader: Reader, mfid: str, *, pictures: bool) -> LineageGraph:
 def _near(reader: Reader, mfid: str) -> LineageGraph:
     """The next of kin, described as far as they are few."""
     graph = LineageGraph.from_api(reader.client.graphs.get(mfid, recursive=False))
-    asked = [node.id for node in graph.nodes.values() if node.kind == "dataset"] if len(graph) <= FEW else [mfid]
+    asked = (
+        [node.id for node in graph.nodes.values() if node.kind == "dataset"] if len(graph) <= MOST_PICTURES else [mfid]
+    )
     records = {one: reader.client.datasets.get(one, include_metadata=True).model_dump() for one in asked}
-    return _with_places(graph.with_records(records)).around(mfid, 1)
+    with reader.sign_in.session() as session:
+        graph = with_states(session, graph.with_records(records))
+    return _with_places(graph).around(mfid, 1)
 
 
 def _with_places(graph: LineageGraph) -> LineageGraph:
@@ -86,14 +118,14 @@ def _with_places(graph: LineageGraph) -> LineageGraph:
     return LineageGraph(graph.nodes.values(), edges).with_records(shown)
 
 
-def _brief(record: Mapping[str, Any]) -> dict[str, Any]:
+def _brief(record: Mapping[str, object]) -> dict[str, object]:
     """What the picture and its search need of a record; the rest is on the dataset's page."""
-    kept = {key: record[key] for key in BRIEFLY if record.get(key) is not None}
+    brief = {key: record[key] for key in BRIEFLY if record.get(key) is not None}
     written = {key: value for key, value in provenance(record).items() if key in TOLD}
-    return kept | ({"scientific_metadata": {PROVENANCE_KEY: written}} if written else {})
+    return brief | ({"scientific_metadata": {PROVENANCE_KEY: written}} if written else {})
 
 
-def _kept(reader: Reader, mfid: str, ending: str) -> dict[str, str]:
+def _saved_as(reader: Reader, mfid: str, ending: str) -> dict[str, str]:
     if "save" not in reader.request.query_params:
         return {}
     return {"Content-Disposition": f'attachment; filename="lineage-{mfid}.{ending}"'}

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 SCHEDULE = "schedule: {cron: '0 2 * * *', timezone: America/Los_Angeles}\n"
@@ -64,6 +65,68 @@ def test_deploying_twice_makes_one_schedule_and_one_automation_and_removing_take
     assert removed.stdout == f"{name}: removed (process-new)\n"
     assert prefect.deployments(name) == []
     assert crucible_lineage("deploy", declared, "--remove").stdout == f"{name}: it was not deployed\n"
+
+
+def test_deploying_again_changes_nothing_that_an_operator_set(
+    declared: Path, name: str, crucible_lineage: Any, prefect: Any, pool: str
+) -> None:
+    def patched(**fields: Any) -> None:
+        (found,) = prefect.deployments(name)
+        answer = httpx.patch(f"{prefect.url}/deployments/{found['id']}", json=fields, timeout=60)
+        assert answer.is_success, answer.text
+
+    def shown() -> Any:
+        (found,) = prefect.deployments(name)
+        limit = (found["global_concurrency_limit"] or {}).get("limit")
+        schedules = [one["active"] for one in found["schedules"]]
+        return found["paused"], found["job_variables"], limit, sorted(found["tags"]), schedules, found["parameters"]
+
+    assert crucible_lineage("deploy", declared, "--pool", pool).returncode == 0
+    fresh = shown()
+    (found,) = prefect.deployments(name)
+    (schedule,) = found["schedules"]
+    patched(job_variables={"env": {"OMP_NUM_THREADS": "2"}}, concurrency_limit=3, tags=[*found["tags"], "beamtime"])
+    patched(parameters={**found["parameters"], "choice": {"force": ["scaled"]}})
+    answer = httpx.patch(
+        f"{prefect.url}/deployments/{found['id']}/schedules/{schedule['id']}", json={"active": False}, timeout=60
+    )
+    assert answer.is_success
+    patched(paused=True)
+    set_by_hand = shown()
+    assert set_by_hand != fresh
+    assert crucible_lineage("deploy", declared, "--pool", pool).returncode == 0
+    assert shown() == set_by_hand
+    assert crucible_lineage("deploy", declared, "--pool", pool, "--reset").returncode == 0
+    assert shown()[1:] == fresh[1:]
+    assert crucible_lineage("deploy", declared, "--remove").returncode == 0
+
+
+def test_the_form_of_a_run_shows_the_parameters_of_the_steps(
+    declared: Path, name: str, crucible_lineage: Any, prefect: Any, pool: str
+) -> None:
+    assert crucible_lineage("deploy", declared, "--pool", pool).returncode == 0
+    (found,) = prefect.deployments(name)
+    fields = found["parameter_openapi_schema"]["properties"]["overrides"]["properties"]
+    assert fields == {"scaled.factor": {"title": "scaled.factor", "type": "number", "default": 3}}
+    wrong = {"parameters": {"pipeline": str(declared), "overrides": {"scaled.factor": "much"}}}
+    refused = httpx.post(f"{prefect.url}/deployments/{found['id']}/create_flow_run", json=wrong, timeout=60)
+    assert refused.status_code in (409, 422), refused.text
+    assert crucible_lineage("deploy", declared, "--remove").returncode == 0
+
+
+def test_a_file_of_this_machine_is_not_deployed_to_containers(
+    declared: Path, crucible_lineage: Any, prefect: Any
+) -> None:
+    prefect.command("work-pool", "create", "containers", "--type", "docker", "--overwrite")
+    refused = crucible_lineage("deploy", declared, "--pool", "containers", "--image", "lab:1")
+    assert refused.returncode == 2
+    assert "is a file of this machine" in refused.stderr
+    assert "package:NAME/PATH" in refused.stderr
+    pipeline = "package:crucible_lineage.deployments/pipelines/raman.yaml"
+    assert crucible_lineage("deploy", pipeline, "--pool", "containers", "--image", "lab:1").returncode == 0
+    (found,) = prefect.deployments("raman-calibration")
+    assert found["job_variables"]["image"] == "lab:1"
+    assert crucible_lineage("deploy", pipeline, "--remove").returncode == 0
 
 
 def test_every_kind_of_schedule_is_deployed_in_its_time_zone(
@@ -143,7 +206,7 @@ def test_a_prefect_server_that_does_not_answer_is_told_in_a_line(
 ) -> None:
     pipeline = lab.pipeline if verb == "run" else declared
     away = command(verb, pipeline, "--data", data, PREFECT_API_URL="http://127.0.0.1:9/api")
-    assert away.returncode == 1
+    assert away.returncode == 3
     assert re.fullmatch(r"error: could not .*: Prefect at http://127.0.0.1:9/api: .*\n.*\n", away.stderr), away.stderr
 
 
@@ -178,7 +241,9 @@ def test_a_file_that_arrives_becomes_an_event_that_starts_a_run_that_registers_t
         lambda: prefect.events("crucible.step", lambda event: event["resource"].get("pipeline") == name)
     )
     assert step["event"] == "crucible.step.materialized"
-    (asset,) = eventually(lambda: prefect.events("prefect.asset", lambda event: event["payload"]["pipeline"] == name))
+    (asset,) = eventually(
+        lambda: prefect.events("prefect.asset", lambda event: event["payload"].get("pipeline") == name)
+    )
     assert asset["event"] == "prefect.asset.materialization.succeeded"
     outputs = [part["prefect.resource.id"] for part in step["related"] if part["prefect.resource.role"] == "output"]
     assert asset["resource"]["prefect.resource.id"].rpartition("/")[2] == outputs[0].rpartition(".")[2]

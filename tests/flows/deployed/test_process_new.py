@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.watch.new_data import Newest, each_selection, narrowed
 
 RUN = """
@@ -73,14 +73,14 @@ def made(selected: Path, session: Any, registered: Any) -> Any:
     """Runs the pipeline on what Newest says has to be looked at, in this process; the datasets that were looked at."""
     from datetime import timedelta
 
-    from crucible_lineage.pipeline.run.local import LocalEngine
-    from crucible_lineage.pipeline.run.scheduler import run_pipeline
+    from crucible_lineage.pipeline.engines.local import LocalEngine
+    from crucible_lineage.pipeline.run.scheduler import plan_and_run
 
     def run(hours: float = 24) -> tuple[bool, set[str], Any]:
         bound = bind_file(selected, session.store)
         newest = Newest(bound, "counts", session, timedelta(hours=hours))
         full = newest.is_full
-        result = run_pipeline(newest.look(full=full), session, lambda: LocalEngine(session, 2), lambda event: None)
+        result = plan_and_run(newest.look(full=full), session, lambda: LocalEngine(session, 2), lambda event: None)
         newest.note(result, (), full=full)
         return full, set(result.inputs["counts"]), result
 

@@ -104,3 +104,8 @@ def test_a_short_id_shows_both_ends():
 def test_control_and_direction_characters_are_spelled_out():
     assert plain("a\x1b[31m\u202eb\nc\ud800") == "a\\x1b[31m\\u202eb\\nc\\ud800"
     assert plain("größe 膜 µm") == "größe 膜 µm"
+
+
+def test_a_unit_stays_with_its_number() -> None:
+    assert wrapped("Silicon wafer S0B, 633 nm", 178, 13) == ["Silicon wafer S0B,", "633 nm"]
+    assert wrapped("Polystyrene, 633 nm (calibrated)", 178, 13) == ["Polystyrene, 633 nm", "(calibrated)"]

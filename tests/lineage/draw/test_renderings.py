@@ -243,7 +243,7 @@ def test_a_spreadsheet_runs_no_formula_from_the_csv(formula):
 
     assert len(rows) == 2
     assert rows[1][3] == 'x,"y\\nz'
-    assert all(cell.lstrip()[0] not in "=+-@＝" for cell in rows[1])
+    assert all(cell.lstrip()[0] not in "=+-@＝" for cell in rows[1] if cell)
 
 
 def test_mermaid_charts_stay_within_its_limits_and_miss_no_edge():

@@ -9,7 +9,7 @@ import pytest
 
 from crucible_lineage.cli.runs.run import parse_overrides
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.bind.cached import bind_file
 
 PIPELINE = """
 pipeline: counting

@@ -7,10 +7,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.bind.model import bind_file
-from crucible_lineage.pipeline.run.local import LocalEngine
-from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.scheduler import run_pipeline
+from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.session import Session
 
 MODULE = """
@@ -42,11 +39,6 @@ def secretive(counts: Path, *, token: SecretStr, password: str = "", out: Path) 
 """
 
 
-def run(path: Path, session: Session) -> RunResult:
-    bound = bind_file(path, session.store)
-    return run_pipeline(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
-
-
 def declare(lab: Any, step: str) -> Path:
     module = f"{lab.module}_params"
     lab.file(f"{module}.py", MODULE)
@@ -63,18 +55,18 @@ def declare(lab: Any, step: str) -> Path:
     return path
 
 
-def test_parameters_are_what_the_function_is_annotated_with(lab: Any, session: Session) -> None:
+def test_parameters_are_what_the_function_is_annotated_with(lab: Any, run: Any, session: Session) -> None:
     path = declare(lab, 'typed", params: {mode: fast, since: "2024-05-01T00:00:00Z"}')
-    result = run(path, session)
+    result = run(path)
     assert result.ok, result.errors
     (file,) = session.client.datasets.list_files(result.datasets["made"]["out"])
     assert session.client.files.download_bytes(file) == b"<Mode.FAST: 'fast'> 2024 b"
 
 
 @pytest.mark.parametrize("timeout", ["", ", timeout: 60"])
-def test_a_secret_reaches_the_function_and_nothing_else(lab: Any, session: Session, timeout: str) -> None:
+def test_a_secret_reaches_the_function_and_nothing_else(lab: Any, run: Any, session: Session, timeout: str) -> None:
     path = declare(lab, f'secretive", params: {{token: hush-hush, password: also-hush}}{timeout}')
-    result = run(path, session)
+    result = run(path)
     assert result.ok, result.errors
     found = session.client.datasets.get(result.datasets["made"]["out"], include_metadata=True)
     assert "hush" not in str(found.scientific_metadata)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.declare.crux import crux_input, recipe_datasets
 
 official = pytest.importorskip("crucible.cast")

@@ -13,7 +13,7 @@ import pytest
 
 from crucible_lineage.cli import COMMANDS
 from crucible_lineage.cli.runs.run import run_command
-from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.declare.crux import recipe_datasets
 from crucible_lineage.pipeline.declare.faults import OURS, TOP_KEYS
 from crucible_lineage.pipeline.spec.inputs import INPUT_KINDS
@@ -42,6 +42,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("LAB_DATA", str(tmp_path))
     monkeypatch.setenv("LAB_TOKEN", "hush-hush")
     before = list(sys.path)
+    sys.path[:] = [entry for entry in before if not (Path(entry) / "mysteps.py").exists()]
+    sys.modules.pop("mysteps", None)
     yield tmp_path
     sys.modules.pop("mysteps", None)
     sys.path[:] = before

@@ -35,8 +35,8 @@ def test_infinity_and_not_a_number_are_numbers() -> None:
 
 def test_every_value_knows_its_line_and_column() -> None:
     document = parse_document("steps:\n  axis:\n    params: {degree: 3}\n", "p.yaml")
-    assert str(document.finding(("steps", "axis", "params", "degree"), "wrong")) == "p.yaml:3:14: wrong"
-    assert str(document.finding(("steps", "axis", "unknown"), "missing")) == "p.yaml:2:3: missing"
+    assert str(document.fault(("steps", "axis", "params", "degree"), "wrong")) == "p.yaml:3:14: wrong"
+    assert str(document.fault(("steps", "axis", "unknown"), "missing")) == "p.yaml:2:3: missing"
 
 
 @pytest.mark.parametrize(

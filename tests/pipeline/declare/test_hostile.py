@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.declare.yaml import parse_document
 
@@ -77,10 +77,10 @@ def test_what_is_no_pipeline_at_all_is_told(lab: Any, faults: Faults, text: str)
     [
         ("{counts.__class__.__init__.__globals__}", "{counts.__class__.__init__.__globals__}; "),
         ("{params.__class__}", "{params.__class__}; "),
-        ("{counts}", "{counts}; possible here: counts.dataset_name"),
-        ("{conts.dataset_name}", "did you mean {counts.dataset_name}?"),
-        ("{params.facter}", "did you mean {params.factor}?"),
-        ("{}", "{}; possible here: counts.dataset_name, params.factor, output, step"),
+        ("{counts}", "{counts}; did you mean 'counts.mfid'?"),
+        ("{conts.dataset_name}", "did you mean 'counts.dataset_name'?"),
+        ("{params.facter}", "did you mean 'params.factor'?"),
+        ("{}", "{}; possible here: counts.dataset_name, "),
         ("{0}", "{0}; "),
         ("{step:{output}}", "{step}; "),
         ("{params.factor:d}", "cannot be filled in"),

@@ -11,6 +11,7 @@ import pytest
 
 from crucible_lineage.pipeline.declare.json_schema import pipeline_schema
 from crucible_lineage.pipeline.declare.yaml import parse_document
+from crucible_lineage.pipeline.spec.key_descriptions import KEY_DESCRIPTIONS
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -77,6 +78,13 @@ steps:
 schedule: {cron: "0 2 * * *", timezone: America/Los_Angeles}
 trigger: {event: crucible.dataset.created, match: {measurement: "Raman*"}}
 """
+
+
+def test_every_key_says_what_it_is_and_nothing_is_described_that_is_no_key() -> None:
+    schema = pipeline_schema()
+    keys = {name: set(model["properties"]) for name, model in {"": schema, **schema["$defs"]}.items()}
+    assert {name: set(described) for name, described in KEY_DESCRIPTIONS.items()} == keys
+    assert schema["$defs"]["StepSpec"]["properties"]["timeout"]["description"].startswith("seconds")
 
 
 def test_all_that_can_be_said_is_valid(validator: Any) -> None:

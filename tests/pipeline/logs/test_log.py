@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import StepError
-from crucible_lineage.pipeline.bind.command import CommandCall, call_command
-from crucible_lineage.pipeline.bind.subprocess import LOG_LIMIT_BYTES, run_limited
+from crucible_lineage.pipeline.logs.step_log import LOG_LIMIT_BYTES, StepLog
+from crucible_lineage.pipeline.processes.command import CommandCall, call_command
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
 
@@ -148,7 +148,9 @@ def call(folder: Path, code: str, **env: str) -> dict[str, Any]:
     """What the command left; its folder is laid out as that of a step."""
     (folder / "out").mkdir(parents=True)
     made = CommandCall("odd", [sys.executable, "-c", code, "{out}"], folder, {}, {}, env)
-    return call_command(made, folder, 60)
+    with StepLog(folder / "step.log") as log:
+        left: dict[str, Any] = call_command(made, folder, log, 60).result
+    return left
 
 
 def test_a_command_has_no_key_of_ours_in_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,10 +164,12 @@ def test_a_command_has_no_key_of_ours_in_its_environment(tmp_path: Path, monkeyp
 
 
 def test_a_command_that_prints_without_end_leaves_beginning_and_end(tmp_path: Path) -> None:
-    log = tmp_path / "log"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "x").write_text("1")
     code = "import sys; print('first'); [sys.stdout.write('x' * 1_000_000) for _ in range(50)]; print('last')"
-    assert run_limited([sys.executable, "-c", code], log, 120, "loud") == 0
-    said = log.read_bytes()
+    with StepLog(tmp_path / "step.log") as log:
+        call_command(CommandCall("loud", [sys.executable, "-c", code], tmp_path, {}, {}, {}), tmp_path, log, 120)
+    said = log.path.read_bytes()
     assert len(said) < 2 * LOG_LIMIT_BYTES
     assert said.startswith(b"first")
     assert said.rstrip().endswith(b"last")
@@ -182,8 +186,11 @@ def test_what_a_command_writes_beside_its_folder_is_told(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("import os, sys; os.symlink('/etc/hostname', sys.argv[2] + '/h.txt')", "as a link to a file outside of"),
-        ("import os, sys; os.symlink(sys.argv[1], sys.argv[2] + '/h.txt')", "as a link to a file outside of"),
+        (
+            "import os, sys; os.symlink('/etc/hostname', sys.argv[2] + '/h.txt')",
+            "left a link 'h.txt' where its files go",
+        ),
+        ("import os, sys; os.symlink(sys.argv[1], sys.argv[2] + '/h.txt')", "left a link 'h.txt' where its files go"),
         ("import sys; open(sys.argv[2] + '/step.log', 'w').write('1')", "wrote step.log; that name is kept for us"),
         ("import sys; open(sys.argv[2] + '/metadata.json', 'w').write('[1]')", "that is no JSON object"),
         ("import sys; open(sys.argv[2] + '/metadata.json', 'w').write('{')", "that is no JSON"),

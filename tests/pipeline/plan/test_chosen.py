@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -63,7 +64,8 @@ def test_from_makes_a_step_and_all_that_depend_on_it(lab: Any, run: Run) -> None
     assert result.outcomes["parts"] == "executed"
     assert result.outcomes["scaled[factor=2]"] == "reused"
     assert result.outcomes["scaled[factor=4]"] == "left out"
-    assert result.outcomes["total[factor=2]"] == "executed"
+    assert result.outcomes["total[factor=2]"] == "reused", "the parts have the same bytes"
+    assert result.stayed == ("total[factor=2]", "total[factor=3]")
     assert result.outcomes["total[factor=4]"] == "failed", "its other parent is not there"
 
 
@@ -79,11 +81,12 @@ def test_force_takes_a_step_or_one_of_its_instances(lab: Any, run: Run, planned:
         "total[factor=3]": "stale",
     }
     second = run(lab.pipeline, Choice(forced=("scaled[factor=3]",)))
-    assert second.executed == ["scaled[factor=3]", "total[factor=3]"]
+    assert second.executed == ["scaled[factor=3]"]
+    assert second.stayed == ("total[factor=3]",), "it was made again with the same bytes"
     mfid = second.datasets["scaled[factor=3]"]["out"]
     assert record_of(mfid)["supersedes"] == first.datasets["scaled[factor=3]"]["out"]
     third = run(lab.pipeline, Choice(forced=("scaled",)))
-    assert len(third.executed) == 4
+    assert len(third.executed) == 2
     assert run(lab.pipeline).datasets == third.datasets
 
 
@@ -112,15 +115,17 @@ def test_after_a_failure_nothing_more_is_started_if_so_asked(lab: Any, run: Run)
       first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}
     steps:
       broken: {uses: "LABMODULE:fail", inputs: {counts: first}}
-      a: {uses: "LABMODULE:scale", inputs: {counts: first}, params: {factor: 1}}
-      b: {uses: "LABMODULE:scale", inputs: {counts: a}}
-      c: {uses: "LABMODULE:scale", inputs: {counts: b}}
+      s0: {uses: "LABMODULE:scale", inputs: {counts: first}, params: {factor: 1}}
     """
+    # so long that the other step has failed before its end, however busy the machine is
+    names = [f"s{number}" for number in range(25)]
+    for before, name in itertools.pairwise(names):
+        chain += f"  {name}: {{uses: 'LABMODULE:scale', inputs: {{counts: {before}}}}}\n    "
     result = run(lab.declare(chain), Choice(keep_going=False))
     assert result.outcomes["broken"] == "failed"
-    assert result.outcomes["c"] == "skipped"
-    assert set(result.outcomes) == {"broken", "a", "b", "c"}
-    assert run(lab.pipeline).outcomes["c"] == "executed"
+    assert result.outcomes["s24"] == "skipped"
+    assert set(result.outcomes) == {"broken", *names}
+    assert run(lab.pipeline).outcomes["s24"] == "executed"
 
 
 def test_exit_codes_and_what_is_printed(lab: Any, cli: Any) -> None:
@@ -158,3 +163,16 @@ def test_a_dry_run_changes_nothing(lab: Any, cli: Any, data: Path) -> None:
     assert "missing" in said.stdout
     with Session(Settings(data)) as session:
         assert session.client.projects.find("lab") is None
+
+
+def test_the_id_that_a_plan_shows_for_a_forced_step_is_the_one_it_gets(
+    lab: Any, run: Run, planned: Any, record_of: Any
+) -> None:
+    first = run(lab.pipeline).datasets["total"]["out"]
+    for attempt in (1, 2):
+        shown = planned(lab.pipeline, ("total",))["total"].datasets["out"]
+        assert shown != first
+        made = run(lab.pipeline, Choice(forced=("total",))).datasets["total"]["out"]
+        assert made == shown
+        assert record_of(made)["recipe"]["attempt"] == attempt
+        first = made

@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.scheduler import run_pipeline
 from crucible_lineage.session import Session
 
 STEPS = """
@@ -74,15 +72,6 @@ def many(lab: Any) -> Any:
     return lab
 
 
-@pytest.fixture
-def run(session: Session) -> Run:
-    def run_file(path: Path) -> RunResult:
-        bound = bind_file(path, session.store)
-        return run_pipeline(bound, session, lambda: LocalEngine(session, 3), lambda event: None)
-
-    return run_file
-
-
 def states(path: Path, session: Session) -> dict[str, str]:
     return {step.name: step.state for step in make_plan(bind_file(path, session.store), session).steps}
 
@@ -102,7 +91,7 @@ def test_each_dataset_has_its_own_results_and_a_list_collects_them(many: Any, se
     assert text_of(session, table) == "121.0 144.0 169.0"
     parents = {parent.unique_id for parent in session.client.datasets.list_parents(table)}
     assert parents == {result.datasets[f"square[s{number}.txt]"]["out"] for number in (1, 2, 3)}
-    assert session.client.datasets.get(table).dataset_name == "s1.txt (sum) (square) and 2 more (table)"
+    assert session.client.datasets.get(table).dataset_name == "s1.txt and 2 more (table)"
     assert run(many.pipeline).executed == []
 
 
@@ -160,7 +149,7 @@ def test_a_dataset_that_does_not_fit_does_not_stop_the_others(many: Any, session
 
 
 def test_with_no_dataset_there_is_nothing_to_do_and_nothing_fails(many: Any, session: Session, run: Run) -> None:
-    many.declare(EACH.replace('"s[0-9].txt"', '"none*.txt"').replace("  table:", "  tables:"))
+    many.declare(EACH.replace('"s[0-9].txt"', '"none*.txt", optional: true').replace("  table:", "  tables:"))
     assert states(many.pipeline, session) == {"tables": "blocked"}
     many.declare("\n".join(line for line in many.pipeline.read_text().splitlines() if "tables" not in line))
     result = run(many.pipeline)
@@ -288,8 +277,7 @@ def test_a_value_more_in_a_matrix_replaces_nothing(many: Any, session: Session, 
     assert (states_now["power[exponent=3]"], states_now["table"]) == ("fresh", "stale")
     path = many.declare(SWEPT.replace("[1, 2, 3]", "[1, 2, 5]"))
     planned = {step.name: step for step in make_plan(bind_file(path, session.store), session).steps}
-    assert planned["power[exponent=5]"].state == "stale"
-    assert planned["power[exponent=5]"].causes[0].startswith("parameter exponent changed: 3 -> 5")
+    assert planned["power[exponent=5]"].state == "missing", "another variant, not another state of one"
 
 
 @pytest.mark.parametrize(
@@ -312,3 +300,14 @@ def test_faults_of_instances_are_found_before_anything_runs(many: Any, old: str,
     path = many.declare(EACH.replace(old, new, 1))
     with pytest.raises(InputError, match=re.escape(words)):
         bind_file(path)
+
+
+def test_a_pattern_that_fits_nothing_is_a_fault_unless_it_is_optional(many: Any, session: Session, run: Run) -> None:
+    text = EACH.replace('"s[0-9].txt"', '"later/*.txt"')
+    with pytest.raises(InputError, match="add `optional: true`"):
+        bind_file(many.declare(text))
+    optional = many.declare(text.replace("each: true,", "each: true, optional: true,", 1))
+    assert run(optional).outcomes in ({}, {"table": "skipped"}, {"table": "failed"})
+    (many.folder / "later").mkdir()
+    many.file("later/s9.txt", "9")
+    assert "sum[s9.txt]" in run(optional).datasets

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.cli.runs.plans import print_plan, size_text, time_text
-from crucible_lineage.pipeline.plan.differences import code_diff, differences
+from crucible_lineage.cli.amounts import size_text, time_text
+from crucible_lineage.cli.runs.plans import print_plan
+from crucible_lineage.pipeline.plan.differences import Made, code_diff, differences
 from crucible_lineage.pipeline.plan.plan import Estimate, PipelinePlan, StepPlan
 from crucible_lineage.pipeline.run.result import RunResult
 
@@ -29,7 +30,10 @@ def test_the_plan_for_programs_tells_name_state_causes_and_datasets(lab: Any, cl
     assert list(scaled["datasets"]) == ["out"]
     assert len(scaled["datasets"]["out"]) == 26
     assert scaled["supersedes"] == {"out": was}
-    assert (total["state"], total["causes"]) == ("stale", ["parent scaled has to be made first"])
+    assert (total["state"], total["causes"]) == (
+        "stale",
+        ["parent scaled is made again; it stays if that gives the same bytes"],
+    )
     assert total["datasets"] == {"out": None}, "its id depends on what its parent will be"
     for step in (scaled, total):
         assert step["estimate"]["seconds"] >= 0
@@ -46,20 +50,43 @@ def test_a_change_of_code_is_shown_as_a_short_diff(lab: Any, cli: Any, run: Run)
     run(lab.pipeline)
     lab.file(f"{lab.module}_2.py", (lab.folder / f"{lab.module}.py").read_text().replace("* factor", "/ factor"))
     lab.declare(lab.pipeline.read_text().replace(f"{lab.module}:scale", f"{lab.module}_2:scale"))
-    (scaled, _) = json.loads(cli("plan", lab.pipeline, "--json").stdout)["steps"]
-    assert scaled["causes"][0].startswith("the code changed: ")
+    (scaled, total) = json.loads(cli("plan", lab.pipeline, "--json").stdout)["steps"]
+    assert scaled["causes"][0].startswith("the code of the step itself changed: ")
+    assert total["roots"] == [f"scaled: {scaled['causes'][0].partition(' (since ')[0]}"]
     assert [line[0] for line in scaled["code_diff"] if line[0] in "+-"] == ["-", "+"]
     assert any("/ factor" in line for line in scaled["code_diff"])
     assert "+    values = [float(line) / factor" in cli("plan", lab.pipeline).stdout
 
 
 def test_a_helper_that_changed_is_named_as_that() -> None:
-    assert code_diff("def f(): g()", "def f(): g()") == (
+    same = made(source="def f(): g()")
+    assert code_diff(same, same) == (
         "the function itself is the same; something that it uses changed (a helper, a class, a constant)",
     )
-    assert code_diff("", "def f(): pass") == ()
+    assert code_diff(made(), made(source="def f(): pass")) == ()
     many = "\n".join(f"x{n} = {n}" for n in range(100))
-    assert code_diff(many, many.replace("= ", "= 1"))[-1].startswith("... and ")
+    assert code_diff(made(source=many), made(source=many.replace("= ", "= 1")))[-1].startswith("... and ")
+
+
+def test_which_function_and_which_constant_changed_is_told() -> None:
+    pieces = {"baseline": "def baseline(x):\n    return x\n", "LIMIT": "0.5", "KEY": "#1a2b", "kept": "3"}
+    now = {**pieces, "baseline": "def baseline(x):\n    return 2 * x\n", "LIMIT": "0.6", "KEY": "#3c4d"}
+    before = made(source="def f():\n    pass\n", pieces=pieces)
+    after = made({**RECIPE, "code": "b" * 64}, source=before.source, pieces=now)
+    assert differences(before, after) == [
+        "KEY changed", "constant LIMIT changed: 0.5 -> 0.6", "function baseline changed"
+    ]  # fmt: skip
+    assert code_diff(before, after) == (
+        "baseline:",
+        "@@ -1,2 +1,2 @@",
+        " def baseline(x):",
+        "-    return x",
+        "+    return 2 * x",
+    )
+
+
+def made(recipe: Any = None, **more: Any) -> Made:
+    return Made(recipe or RECIPE, **more)
 
 
 RECIPE: dict[str, Any] = {
@@ -81,11 +108,11 @@ RECIPE: dict[str, Any] = {
         ({"packages": {}}, ["package numpy changed: 1.0 -> None"]),
         (
             {"inputs": {**RECIPE["inputs"], "one": [{"mfid": "m2", "files": {"a": "h1"}}]}},
-            ["input one is another dataset: m1 -> m2"],
+            ["input one comes from other data: m1 -> m2"],
         ),
         (
             {"inputs": {**RECIPE["inputs"], "one": [{"mfid": "m1", "files": {"a": "h2"}}]}},
-            ["input one has other files: a"],
+            ["input one: a changed: sha h1 -> h2"],
         ),
         (
             {"inputs": {**RECIPE["inputs"], "many": [{"mfid": "m1", "files": {}}, {"mfid": "m2", "files": {}}]}},
@@ -94,7 +121,7 @@ RECIPE: dict[str, Any] = {
     ],
 )
 def test_each_difference_is_told_with_the_old_and_the_new_value(change: dict[str, Any], words: list[str]) -> None:
-    found = differences(RECIPE, {**RECIPE, **change})
+    found = differences(made(), made({**RECIPE, **change}))
     assert len(found) == len(words)
     assert all(part in text for part, text in zip(words, found, strict=True)), found
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
@@ -176,11 +176,11 @@ def test_one_result_of_another_pipeline_is_one_dataset(many: Any, session: Sessi
         ("{dataset: x}", "this is no MFID"),
         ("{dataset: []}", "at least 1"),
         ("{files: s1.txt}", "it needs one of the keys file, dataset, select"),
-        ("{file: [], each: true}", "at least 1"),
+        ("{file: [], each: true}", "Input should be a valid string"),
         ("s1.txt", "it needs one of the keys"),
         (
             "{select: {measuremint: x}}",
-            "5:20: input 'taken': there is no filter measuremint; did you mean measurement?",
+            "5:20: input 'taken': there is no filter 'measuremint'; did you mean 'measurement'?",
         ),
         ("{file: s1.txt, timestamp: 2024}", "this would be seconds since 1970"),
         ("{file: s1.txt, timestamp: '20240501'}", "this would be seconds since 1970"),

@@ -11,7 +11,7 @@ import pytest
 
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.scheduler import Choice
-from crucible_lineage.queries.explain import tell
+from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session
 
 Run = Callable[..., RunResult]
@@ -19,27 +19,27 @@ Run = Callable[..., RunResult]
 
 @pytest.fixture
 def why(session: Session) -> Callable[[str], str]:
-    def story(mfid: str) -> str:
-        return "\n\n".join("\n".join(paragraph) for paragraph in tell(session, mfid).paragraphs)
+    def explanation(mfid: str) -> str:
+        return "\n\n".join("\n".join(paragraph) for paragraph in explain(session, mfid).paragraphs)
 
-    return story
+    return explanation
 
 
 def test_the_story_of_a_result_names_step_code_parents_parameters_and_who(lab: Any, run: Run, why: Any) -> None:
     result = run(lab.pipeline)
     scaled, first = result.datasets["scaled"]["out"], result.inputs["first"][0]
-    story = why(scaled)
-    assert story.startswith(
+    explanation = why(scaled)
+    assert explanation.startswith(
         f"first (scaled) ({scaled})\nis step 'scaled' of pipeline counting, made by {lab.module}:scale"
     )
-    assert "with code " in story
-    assert f"It was made of\n  counts: first ({first}), first.txt" in story
-    assert "With the parameters\n  factor = 3.0" in story
-    assert "\nBy " in story.replace("\n\n", "\n")
-    assert "On Python 3." in story
-    assert "crucible-lineage " in story
-    assert f"In run {result.run_id} (local)" in story
-    assert "supersedes" not in story
+    assert "with code " in explanation
+    assert f"It was made of\n  counts: first ({first}), first.txt" in explanation
+    assert "With the parameters\n  factor = 3.0" in explanation
+    assert "\nBy " in explanation.replace("\n\n", "\n")
+    assert "On Python 3." in explanation
+    assert "crucible-lineage " in explanation
+    assert f"In run {result.run_id} (local)" in explanation
+    assert "supersedes" not in explanation
 
 
 def test_the_story_says_what_it_supersedes_and_exactly_what_differs(lab: Any, run: Run, why: Any) -> None:
@@ -53,16 +53,13 @@ def test_the_story_says_what_it_supersedes_and_exactly_what_differs(lab: Any, ru
     lab.declare(text)
     second = run(lab.pipeline)
     lines = why(second.datasets["scaled"]["out"]).rpartition("\n\n")[2].splitlines()
-    assert lines[0] == f"It supersedes {first.datasets['scaled']['out']}"
-    assert lines[1].startswith("  the code changed: ")
+    assert lines[0] == f"It was made in the stead of {first.datasets['scaled']['out']}"
+    assert lines[1].startswith("  the code of the step itself changed: ")
     assert lines[2] == "  parameter factor changed: 3.0 -> 4.0"
     assert any(line.lstrip().startswith("-") and "* factor" in line for line in lines)
     assert any(line.lstrip().startswith("+") and "/ factor" in line for line in lines)
     total = why(second.datasets["total"]["out"])
-    assert (
-        f"  input left is another dataset: {first.datasets['scaled']['out']} -> {second.datasets['scaled']['out']}"
-        in total
-    )
+    assert "  input left: scaled.txt changed: sha " in total
     forced = run(lab.pipeline, Choice(forced=("scaled",)))
     again = why(forced.datasets["scaled"]["out"])
     assert "of pipeline counting, attempt 2, made by" in again
@@ -97,7 +94,7 @@ def test_the_command_tells_of_datasets_and_of_steps(lab: Any, data: Path, run: R
     told = cli("why", made["total"]["out"])
     assert (told.exit_code, "is step 'total' of pipeline counting" in told.stdout) == (0, True)
     as_json = json.loads(cli("why", made["total"]["out"], "--json").stdout)
-    assert as_json["dataset"] == made["total"]["out"]
+    assert as_json["mfid"] == made["total"]["out"]
     assert as_json["record"]["status"] == "complete"
 
     fresh = cli("why", "total", lab.pipeline)
@@ -105,7 +102,7 @@ def test_the_command_tells_of_datasets_and_of_steps(lab: Any, data: Path, run: R
     assert "scaled " not in fresh.stdout
     lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 4"))
     stale = cli("why", "total", lab.pipeline)
-    assert "because parent scaled has to be made first" in stale.stdout
+    assert "because parent scaled is made again; it stays if that gives the same bytes" in stale.stdout
     assert f"make it: crucible-lineage run {lab.pipeline} --data {data}\n" in stale.stdout, "total alone cannot be made"
     assert f"run {lab.pipeline} --from scaled --data {data}\n" in cli("why", "scaled", lab.pipeline).stdout
     chosen = cli("why", "scaled", lab.pipeline, "--set", "scaled.factor=5", "--json")

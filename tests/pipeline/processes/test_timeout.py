@@ -8,16 +8,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.bind.model import bind_file
-from crucible_lineage.pipeline.run.local import LocalEngine
-from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.scheduler import run_pipeline
 from crucible_lineage.session import Session
-
-
-def run(path: Path, session: Session) -> RunResult:
-    bound = bind_file(path, session.store)
-    return run_pipeline(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
 
 
 def declare(lab: Any, body: str, timeout: float) -> Path:
@@ -36,16 +27,16 @@ def declare(lab: Any, body: str, timeout: float) -> Path:
     return path
 
 
-def test_a_step_within_its_time_is_like_any_other(lab: Any, session: Session) -> None:
+def test_a_step_within_its_time_is_like_any_other(lab: Any, run: Any, session: Session) -> None:
     body = "    (out / 'x.txt').write_text(counts.read_text())\n    print('hello')\n    return {'n': 1}\n"
-    result = run(declare(lab, body, 60), session)
+    result = run(declare(lab, body, 60))
     assert result.executed == ["timed"], result.errors
     found = session.client.datasets.get(result.datasets["timed"]["out"], include_metadata=True)
     assert (found.scientific_metadata or {})["n"] == 1
 
 
 @pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")
-def test_a_step_that_hangs_is_killed_with_what_it_started(lab: Any, session: Session) -> None:
+def test_a_step_that_hangs_is_killed_with_what_it_started(lab: Any, run: Any, session: Session) -> None:
     pid = lab.folder / "pid"
     body = (
         "    import subprocess, sys, time\n"
@@ -53,7 +44,7 @@ def test_a_step_that_hangs_is_killed_with_what_it_started(lab: Any, session: Ses
         f"    Path({str(pid)!r}).write_text(str(child.pid))\n"
         "    time.sleep(600)\n"
     )
-    result = run(declare(lab, body, 3), session)
+    result = run(declare(lab, body, 3))
     assert "took longer than its timeout of 3 s" in result.errors["timed"]
     stat = Path(f"/proc/{pid.read_text()}/stat")
     assert not stat.exists() or stat.read_text().split()[2] == "Z", "it is dead, if perhaps not yet buried"
@@ -65,9 +56,9 @@ def test_a_step_that_hangs_is_killed_with_what_it_started(lab: Any, session: Ses
     [
         ("    import os\n    print('last words')\n    os._exit(3)\n", "died (exit code 3); what it printed"),
         ("    raise ValueError('no lamp')\n", "failed: ValueError: no lamp"),
-        ("    (out / 'x').write_text('1')\n    return {1, 2}\n", "failed: TypeError"),
+        ("    (out / 'x').write_text('1')\n    return {1, 2}\n", "it returned a set; it has to return a mapping"),
     ],
 )
-def test_a_step_that_dies_is_reported_as_what_it_is(lab: Any, session: Session, body: str, words: str) -> None:
-    result = run(declare(lab, body, 60), session)
+def test_a_step_that_dies_is_reported_as_what_it_is(lab: Any, run: Any, body: str, words: str) -> None:
+    result = run(declare(lab, body, 60))
     assert words in result.errors["timed"]

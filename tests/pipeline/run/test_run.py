@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.model import bind_file
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult, StepEvent
-from crucible_lineage.pipeline.run.scheduler import Choice, run_pipeline
+from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.session import Session
 
@@ -20,7 +20,7 @@ from crucible_lineage.session import Session
 def run(path: Path, session: Session, seen: list[StepEvent] | None = None) -> RunResult:
     bound = bind_file(path, session.store)
     listen = seen.append if seen is not None else lambda event: None
-    return run_pipeline(bound, session, lambda: LocalEngine(session, 2), listen)
+    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), listen)
 
 
 def states(path: Path, session: Session) -> dict[str, str]:
@@ -45,13 +45,13 @@ def test_a_record_tells_how_the_result_came_to_be(lab: Any, session: Session) ->
     mfid = result.datasets["scaled"]["out"]
     record = read_record(session.client.datasets.get(mfid, include_metadata=True).scientific_metadata)
     assert record is not None
-    assert record["status"] == "complete"
-    assert record["recipe"]["params"] == {"factor": 3.0}
-    assert record["used"][0]["mfid"] == result.inputs["first"][0]
-    assert record["activity"]["function"] == f"{lab.module}:scale"
-    assert "def scale(" in record["activity"]["code"]["source"]
-    assert record["agent"]["unique_id"]
-    assert record["software"]["packages"]["crucible-lineage"]
+    assert record.is_complete
+    assert record.recipe["params"] == {"factor": 3.0}
+    assert record.used[0].mfid == result.inputs["first"][0]
+    assert record.activity.function == f"{lab.module}:scale"
+    assert "def scale(" in record.activity.code.source
+    assert record.agent.unique_id
+    assert record.software.packages["crucible-lineage"]
 
 
 def test_a_second_run_makes_nothing_and_asks_crucible_nothing(lab: Any, session: Session) -> None:
@@ -77,7 +77,10 @@ def test_a_changed_parameter_makes_new_children_beside_the_old(lab: Any, session
     scaled, total = planned.steps
     assert scaled.state == "stale"
     assert "parameter factor changed: 3.0 -> 4.0" in scaled.causes[0]
-    assert (total.state, total.causes) == ("stale", ("parent scaled has to be made first",))
+    assert (total.state, total.causes) == (
+        "stale",
+        ("parent scaled is made again; it stays if that gives the same bytes",),
+    )
     second = run(lab.pipeline, session)
     assert second.executed == ["scaled", "total"]
     assert set(second.datasets["total"].values()).isdisjoint(first.datasets["total"].values())
@@ -99,7 +102,7 @@ def test_what_a_killed_run_leaves_is_known_as_of_this_data_folder(lab: Any, sess
     for mfid in (result.inputs["first"][0], result.datasets["scaled"]["out"]):
         record = read_record(session.client.datasets.get(mfid, include_metadata=True).scientific_metadata)
         assert record is not None
-        assert record["registrar"].startswith(f"{session.machine}-")
+        assert record.registrar.startswith(f"{session.machine}-")
 
 
 def test_a_failed_step_stops_only_its_descendants(lab: Any, session: Session) -> None:
@@ -185,8 +188,17 @@ def test_a_dataset_that_is_not_there_is_told_before_anything_is_changed(lab: Any
 def test_events_tell_the_course_of_a_run(lab: Any, session: Session) -> None:
     seen: list[StepEvent] = []
     run(lab.pipeline, session, seen)
-    expected = [("scaled", "started"), ("scaled", "executed"), ("total", "started"), ("total", "executed")]
-    assert [(event.step, event.outcome) for event in seen] == expected
+    course = ("queued", "started", "made", "executed")
+    of_steps = [(event.step, event.outcome) for event in seen if event.step]
+    assert of_steps == [(step, outcome) for step in ("scaled", "total") for outcome in course]
+    assert all(event.seconds for event in seen if event.outcome == "executed")
+    of_the_run = [(event.outcome, event.detail, dict(event.todo)) for event in seen if not event.step]
+    of_the_run = [told for told in of_the_run if told[0] != "delivering"]  # that is said only if it takes long
+    assert of_the_run == [
+        ("registering", "registering measured files: 0 of 2, 0.0 of 0.0 MB", {}),
+        ("registering", "registering measured files: 1 of 2, 0.0 of 0.0 MB", {}),
+        ("planned", "", {"scaled": None, "total": None}),
+    ]
 
 
 def test_a_step_that_changes_its_input_is_refused(lab: Any, session: Session) -> None:
@@ -205,7 +217,7 @@ def test_a_step_that_changes_its_input_is_refused(lab: Any, session: Session) ->
     [
         ("return {}", "wrote nothing"),
         ("(out / 'x').write_text('1'); return 5", "has to return a mapping"),
-        ("(out / 'x').write_text('1'); return {'a': float('nan')}", "no JSON"),
+        ("(out / 'x').write_text('1'); return {'a': float('nan')}", "failed: the value 'a' that it returned is nan"),
         ("(out / 'd').mkdir(); (out / 'd' / 'x').write_text('1')", "subfolder"),
     ],
 )
@@ -227,7 +239,7 @@ def test_a_step_without_a_usable_result_is_reported_as_what_it_is(
 def supersedes(mfid: str, session: Session) -> str | None:
     record = read_record(session.client.datasets.get(mfid, include_metadata=True).scientific_metadata)
     assert record is not None
-    return record["supersedes"]
+    return record.supersedes
 
 
 def test_what_is_made_after_a_change_says_what_it_supersedes(lab: Any, session: Session) -> None:
@@ -253,10 +265,11 @@ def test_results_of_other_measurements_are_not_superseded(lab: Any, session: Ses
 def test_a_forced_step_is_a_new_attempt_beside_the_old(lab: Any, session: Session) -> None:
     first = run(lab.pipeline, session)
     bound = bind_file(lab.pipeline, session.store)
-    forced = run_pipeline(
+    forced = plan_and_run(
         bound, session, lambda: LocalEngine(session, 2), lambda event: None, Choice(forced=("scaled",))
     )
-    assert forced.executed == ["scaled", "total"], "what was made from it is made again too"
+    assert forced.executed == ["scaled"]
+    assert forced.stayed == ("total",), "it was made again with the same bytes"
     assert forced.datasets["scaled"] != first.datasets["scaled"]
     assert supersedes(forced.datasets["scaled"]["out"], session) == first.datasets["scaled"]["out"]
     assert session.client.datasets.get(first.datasets["scaled"]["out"]).unique_id
@@ -304,3 +317,19 @@ def test_at_a_service_that_assigns_ids_everything_is_found_again(
         again = run(lab.pipeline, session)
         assert (again.executed, again.datasets, again.inputs) == ([], first.datasets, first.inputs)
     assert len(session.client.datasets.list(project_id="lab", limit=None)) == 4
+
+
+def test_a_step_that_leaves_its_own_result_as_it_is_gives_that_result(lab: Any, session: Session) -> None:
+    lab.file(
+        f"{lab.module}_same.py",
+        "from pathlib import Path\n\n\ndef same(counts: Path, *, out: Path):\n"
+        "    (out / 'x.txt').write_text(counts.read_text())\n",
+    )
+    steps = f"  once: {{uses: {lab.module}_same:same, inputs: {{counts: first}}}}\n"
+    steps += f"  twice: {{uses: {lab.module}_same:same, inputs: {{counts: once}}}}\n"
+    steps += f"  thrice: {{uses: {lab.module}_same:same, inputs: {{counts: twice}}}}\n"
+    lab.declare(lab.pipeline.read_text() + steps)
+    result = run(lab.pipeline, session)
+    assert result.ok, result.errors
+    assert result.datasets["thrice"] == result.datasets["twice"], "of a file of the same name with the same bytes"
+    assert run(lab.pipeline, session).executed == []

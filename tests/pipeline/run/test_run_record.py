@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import LineageGraph, check
-from crucible_lineage.pipeline.bind.model import bind_file
-from crucible_lineage.pipeline.run.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run_record import register_run
-from crucible_lineage.pipeline.run.scheduler import run_pipeline
 from crucible_lineage.queries.verify.verify import verify_dataset, verify_project
 from crucible_lineage.session import Session
 
 
-def run(path: Path, session: Session) -> RunResult:
-    bound = bind_file(path, session.store)
-    return run_pipeline(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
-
-
 @pytest.fixture
-def result(lab: Any, session: Session) -> RunResult:
+def result(lab: Any, run: Any) -> RunResult:
     """A run that has made `scaled` and `total`."""
-    made = run(lab.pipeline, session)
+    made = run(lab.pipeline)
     assert made.ok
     return made
 
@@ -48,10 +39,10 @@ def test_a_run_is_a_dataset_that_lists_its_outputs_and_is_registered_once(sessio
 
 
 def test_a_run_that_only_reused_results_is_told_from_the_one_that_made_them(
-    session: Session, lab: Any, result: RunResult
+    run: Any, session: Session, lab: Any, result: RunResult
 ) -> None:
     first = register_run(session, result)
-    again = run(lab.pipeline, session)
+    again = run(lab.pipeline)
     second = register_run(session, again)
     assert again.executed == []
     assert first.mfid != second.mfid
@@ -59,8 +50,10 @@ def test_a_run_that_only_reused_results_is_told_from_the_one_that_made_them(
     assert {first.mfid, second.mfid} <= parents
 
 
-def test_with_run_records_a_project_is_as_clean_as_before(session: Session, lab: Any, result: RunResult) -> None:
-    for ran in (result, run(lab.pipeline, session)):
+def test_with_run_records_a_project_is_as_clean_as_before(
+    run: Any, session: Session, lab: Any, result: RunResult
+) -> None:
+    for ran in (result, run(lab.pipeline)):
         register_run(session, ran)
     assert verify_project(session, "lab", read_bytes=True).findings == ()
     assert verify_dataset(session, result.datasets["total"]["out"]).findings == ()
@@ -83,11 +76,11 @@ sys.exit(3)
 """
 
 
-def test_what_a_failed_command_printed_is_kept_with_the_run(session: Session, lab: Any) -> None:
+def test_what_a_failed_command_printed_is_kept_with_the_run(run: Any, session: Session, lab: Any) -> None:
     lab.file("fail.py", FAILING)
     inputs = lab.pipeline.read_text().partition("steps:")[0]
     steps = f'run: ["{sys.executable}", fail.py, "{{inputs.counts}}", "{{out}}"]\n    inputs: {{counts: first}}'
-    ran = run(lab.declare(f"{inputs}steps:\n  broken:\n    {steps}\n".replace("  second:", "  # second:")), session)
+    ran = run(lab.declare(f"{inputs}steps:\n  broken:\n    {steps}\n".replace("  second:", "  # second:")))
     assert not ran.ok
     record = register_run(session, ran)
     assert register_run(session, ran) == record

@@ -14,19 +14,6 @@ from crucible_lineage.server import start_server
 from crucible_lineage.server.ingest.ingestors import ingest
 
 
-@pytest.fixture
-def ingested(client, dataset):
-    """Uploads a file to a dataset and waits for its ingestion; gives the dataset's record and the request."""
-
-    def run(path, mfid=None, **fields):
-        mfid = mfid or dataset(**fields)
-        added = client.datasets.add_file(mfid, str(path))
-        request = client.ingestions.wait(added["ingestion_request"]["id"], sleep_interval=0.05)
-        return client.datasets.get(mfid, include_metadata=True), request
-
-    return run
-
-
 def test_table_is_described_by_its_header_and_columns(spectrum):
     name, found = ingest(spectrum, spectrum.name, None)
     assert name == "DelimitedTextIngestor"

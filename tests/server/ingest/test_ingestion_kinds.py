@@ -17,19 +17,6 @@ from crucible_lineage.server.ingest.ingestors import ingest
 
 
 @pytest.fixture
-def ingested(client, dataset):
-    """Uploads a file to a dataset and waits for its ingestion; gives the dataset's record and the request."""
-
-    def run(path, mfid=None, ingestor=None):
-        mfid = mfid or dataset()
-        added = client.datasets.add_file(mfid, str(path), ingestion_class=ingestor)
-        request = client.ingestions.wait(added["ingestion_request"]["id"], sleep_interval=0.05)
-        return client.datasets.get(mfid, include_metadata=True), request
-
-    return run
-
-
-@pytest.fixture
 def thumbnail(client):
     """The only thumbnail of a dataset, decoded."""
 

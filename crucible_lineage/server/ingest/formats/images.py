@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.server.ingest.formats.acquisition import read_time
 from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, THUMBNAIL_PX, Found, plain
+from crucible_lineage.server.ingest.formats.plot import square
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 __all__ = ["read_image"]
 
+# Whatever the file is called: Pillow would start Ghostscript for what looks like EPS.
+FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP")
 MAX_PIXELS = 100_000_000  # chosen: what is larger is described, but not decoded for a thumbnail
 BROKEN = (OSError, ValueError, SyntaxError, EOFError)  # what Pillow raises over bytes that are not as they should be
 
@@ -26,17 +30,19 @@ def read_image(path: Path) -> Found | None:
         return None
     Image.MAX_IMAGE_PIXELS = None  # `MAX_PIXELS` instead of a warning
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            tags = _tags(image)
             described = {
                 "width_px": image.width,
                 "height_px": image.height,
                 "mode": image.mode,
                 "format": image.format,
                 "frames": getattr(image, "n_frames", 1),
-                "tags": _tags(image),
+                "tags": tags,
             }
             found = {"image": {key: value for key, value in described.items() if value not in (None, {})}}
-            return Found(found, _thumbnail(image) if image.width * image.height <= MAX_PIXELS else None)
+            thumbnail = _thumbnail(image) if image.width * image.height <= MAX_PIXELS else None
+            return Found(found, thumbnail, _attributes(tags))
     except (UnidentifiedImageError, *BROKEN):
         return None
 
@@ -55,8 +61,20 @@ def _tags(image: Picture) -> dict[str, Any]:
     for name, value in image.info.items():
         if name == "dpi" or isinstance(value, str):
             tags.setdefault(str(name), value)
-    told = {name: value for name, value in tags.items() if not isinstance(value, bytes) and not _is_layout(name)}
-    return {name: plain(value) for name, value in list(told.items())[:MAX_ENTRIES]}
+    descriptive = {name: value for name, value in tags.items() if not isinstance(value, bytes) and not _is_layout(name)}
+    return {name: plain(value) for name, value in list(descriptive.items())[:MAX_ENTRIES]}
+
+
+def _attributes(tags: Mapping[str, Any]) -> dict[str, str]:
+    """When the picture was taken, not when its file was written, and with what."""
+    taken = (
+        read_time(tags["DateTimeOriginal"], tags.get("OffsetTimeOriginal") or "")
+        if "DateTimeOriginal" in tags
+        else None
+    )
+    parts = [" ".join(str(tags.get(name) or "").split()) for name in ("Make", "Model")]
+    camera = parts[1] if parts[1].startswith(parts[0]) else " ".join(parts)
+    return ({"timestamp": taken} if taken else {}) | ({"instrument_name": camera} if all(parts) else {})
 
 
 def _is_layout(name: str) -> bool:
@@ -65,20 +83,16 @@ def _is_layout(name: str) -> bool:
 
 
 def _thumbnail(image: Picture) -> bytes | None:
-    """The picture, whole and undistorted, in the middle of a white square; None if it is cut off."""
-    from PIL import Image
+    """The picture as a person holds it upright; None if it is cut off."""
+    from PIL import Image, ImageOps
 
     try:
         image.draft("RGB", (THUMBNAIL_PX, THUMBNAIL_PX))  # JPEG decodes at a fraction of its size
-        picture = _eight_bits(image).convert("RGBA")
+        small = _eight_bits(image)
+        small.thumbnail((2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX), Image.Resampling.BILINEAR)
+        return square(ImageOps.exif_transpose(small))
     except BROKEN:
         return None
-    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    canvas = Image.new("RGB", (THUMBNAIL_PX, THUMBNAIL_PX), "white")
-    canvas.paste(picture, ((THUMBNAIL_PX - picture.width) // 2, (THUMBNAIL_PX - picture.height) // 2), picture)
-    png = io.BytesIO()
-    canvas.save(png, "PNG")
-    return png.getvalue()
 
 
 def _eight_bits(image: Picture) -> Picture:

@@ -1,13 +1,17 @@
-"""A small plot of two columns, drawn line by line."""
+"""Thumbnails: a plot of two columns, an array as a picture, any picture in a white square."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.server.ingest.formats.findings import THUMBNAIL_PX
 
-__all__ = ["plot"]
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+__all__ = ["heat", "plot", "square"]
 
 FINER = 4  # drawn this much larger and scaled down, which smooths the line
 LEFT, TOP, RIGHT, BOTTOM = 12, 8, 192, 178
@@ -39,6 +43,47 @@ def plot(x: Sequence[float], y: Sequence[float], label: str) -> bytes | None:
     ImageDraw.Draw(small).text((THUMBNAIL_PX / 2, 189), shown, WORDS, anchor="mm")
     png = io.BytesIO()
     small.save(png, "PNG")
+    return png.getvalue()
+
+
+def heat(array: Any) -> bytes | None:
+    """A PNG of a two-dimensional array, dark at its lowest hundredth, light at its highest; None without Pillow."""
+    try:
+        # Optional: only thumbnails need Pillow; whoever has an array has numpy.
+        import numpy as np
+        from PIL import Image
+    except ImportError:
+        return None
+    if array.ndim != 2 or 0 in array.shape:
+        return None
+    every = tuple(slice(None, None, max(1, size // (2 * THUMBNAIL_PX))) for size in array.shape)
+    values = np.asarray(array[every], dtype="float64")
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return None
+    low, high = np.percentile(finite, [1, 99])
+    if low == high:
+        low, high = finite.min(), finite.max()
+    with np.errstate(all="ignore"):
+        scaled = (values / 2 - low / 2) / (high / 2 - low / 2) if high > low else np.zeros_like(values)
+    grey = (np.clip(np.nan_to_num(scaled), 0, 1) * 255).astype("uint8")
+    longest = max(grey.shape)
+    size = tuple(max(round(part * THUMBNAIL_PX / longest), THUMBNAIL_PX // 2) for part in grey.shape[::-1])  # no strip
+    return square(
+        Image.fromarray(grey).resize(size, Image.Resampling.BOX if longest > THUMBNAIL_PX else Image.Resampling.NEAREST)
+    )
+
+
+def square(picture: Picture) -> bytes:
+    """A PNG of the picture, whole and undistorted, in the middle of a white square."""
+    from PIL import Image
+
+    picture = picture.convert("RGBA")
+    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    canvas = Image.new("RGB", (THUMBNAIL_PX, THUMBNAIL_PX), "white")
+    canvas.paste(picture, ((THUMBNAIL_PX - picture.width) // 2, (THUMBNAIL_PX - picture.height) // 2), picture)
+    png = io.BytesIO()
+    canvas.save(png, "PNG")
     return png.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Text files: JSON documents, and tables with or without a header."""
+"""Text files: JSON documents, and tables with what their preambles say."""
 
 from __future__ import annotations
 
@@ -6,22 +6,46 @@ import csv
 import json
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found, plain
+from crucible_lineage.server.ingest.formats.acquisition import acquired
+from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found
 from crucible_lineage.server.ingest.formats.plot import plot
+from crucible_lineage.server.ingest.formats.tables import Table, described, find_table, fits, number, pairs
 
-__all__ = ["read_json", "read_table"]
+__all__ = ["plotted", "read_json", "read_table"]
 
 MAX_TEXT_BYTES = 16 << 20  # chosen: the first half million rows of a longer table are enough to describe it
 MAX_JSON_BYTES = 4 << 20  # what the metadata of one resource may hold
 MAX_PLOTTED_POINTS = 20_000
 BINARY_PROBE_BYTES = 4096
+SAMPLED_LINES, SAMPLED_CHARACTERS = 200, 100_000  # chosen: enough to tell how cells are separated
+MAX_CELLS = 10_000  # chosen: a longer row is no row of a table
 
-_PAIR = re.compile(r"\s*([A-Za-z][\w .()/%-]{0,80}?)\s*[:=]\s*(.+?)\s*")
-_COMMENT = "#%;!"
-_DELIMITER_NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", None: "whitespace"}
+_COMMENT = "#%;!'"
+_PAIR = re.compile(r"([A-Za-z][\w .()/%-]{0,80}?)\s*[:=]\s*(.+?)")
+_SPEC = re.compile(r"#([A-Z])\d* (.+)")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What separates cells (None: any run of blanks), and what a number has before its fraction."""
+
+    delimiter: str | None
+    decimal: str = "."
+
+    @property
+    def name(self) -> str:
+        return {"\t": "tab", ",": "comma", ";": "semicolon", None: "whitespace"}[self.delimiter]
+
+
+# Where two fit a file equally, the earlier one counts.
+_DIALECTS = tuple(
+    Dialect(delimiter, decimal) for decimal in ".," for delimiter in ("\t", ";", ",", None) if delimiter != decimal
+)
 
 
 def read_json(path: Path) -> Found | None:
@@ -33,26 +57,47 @@ def read_json(path: Path) -> Found | None:
     except (ValueError, RecursionError):
         return None
     if isinstance(document, dict):
-        return Found(document)
+        return Found(document, None, acquired(document))
     return Found({"json": {"items": len(document)}} if isinstance(document, list) else {})
 
 
 def read_table(path: Path) -> Found | None:
-    """Columns with their range, a plot of the second over the first, and what comment lines say as `name: value`."""
+    """Columns with their unit and range, a plot of the second over the first, and what the lines above say."""
     lines, whole = _lines(path)
-    header, lines = _split(lines)
-    table = _table(lines)
+    dialect = _dialect(lines)
+    rows = [_cells(line, dialect) for line in lines]
+    table = find_table(rows, dialect.decimal)
+    table = table and _named_by_comment(lines, table)
+    above = lines if table is None else [*lines[: table.above], *lines[table.end :]]
+    facts = _facts(above, dialect)
     if table is None:
-        return Found(header) if header else None
-    delimiter, names, rows = table
-    columns = [(name, [row[index] for row in rows]) for index, name in enumerate(names)]
-    described = {
-        "rows": len(rows),
-        "delimiter": _DELIMITER_NAMES[delimiter],
-        "columns": [_column(name, cells) for name, cells in columns[:MAX_ENTRIES]],
-        **({} if whole else {"read_bytes": MAX_TEXT_BYTES}),
-    }
-    return Found({**header, "table": described}, _plotted(columns))
+        return Found(facts, None, acquired(facts)) if facts else None
+    shown = described(rows, table, dialect.decimal)
+    shown = {"rows": shown["rows"], "delimiter": dialect.name, **shown}
+    if dialect.decimal != ".":
+        shown["decimal"] = "comma"
+    if not whole:
+        shown["read_bytes"] = MAX_TEXT_BYTES
+    return Found({**facts, "table": shown}, plotted(rows, table, dialect.decimal), acquired(facts))
+
+
+def plotted(rows: Sequence[Sequence[str]], table: Table, decimal: str = ".") -> bytes | None:
+    """The next column of numbers over the first, thinned out evenly; None where the first has none."""
+    every = math.ceil((table.end - table.first) / MAX_PLOTTED_POINTS)
+    chosen: list[tuple[str, list[float | None]]] = []
+    for index, name in enumerate(table.names[:MAX_ENTRIES]):
+        values = [number(row[index], decimal) for row in rows[table.first : table.end : every]]
+        if sum(value is not None for value in values) * 2 > len(values):
+            chosen.append((name, values))
+        elif not chosen:
+            return None
+        if len(chosen) == 2:
+            break
+    else:
+        return None
+    (x_name, x), (y_name, y) = chosen
+    points = [(a, b) for a, b in zip(x, y, strict=True) if a is not None and b is not None]
+    return plot([a for a, _ in points], [b for _, b in points], f"{y_name} over {x_name}")
 
 
 def _lines(path: Path) -> tuple[list[str], bool]:
@@ -63,83 +108,82 @@ def _lines(path: Path) -> tuple[list[str], bool]:
             return [], True
         raw += file.read(MAX_TEXT_BYTES - len(raw))
         whole = not file.read(1)
-    encoding = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    lines = raw.decode(encoding, "replace").splitlines()
-    return (lines if whole else lines[:-1]), whole
+    lines = _decoded(raw).splitlines()
+    return [line.rstrip() for line in (lines if whole else lines[:-1])], whole
 
 
-def _split(lines: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """The pairs in the comment lines, and the lines of the table."""
-    header: dict[str, Any] = {}
-    table: list[str] = []
-    for line in lines:
-        stripped = line.strip(" \r\n")
-        if not stripped.strip():
-            continue
-        if stripped[0] not in _COMMENT:
-            table.append(stripped)
-        elif (pair := _PAIR.fullmatch(stripped.lstrip(_COMMENT + " "))) and len(header) < MAX_ENTRIES:
-            header[pair[1].strip()] = _value(pair[2])
-    return header, table
-
-
-def _table(lines: list[str]) -> tuple[str | None, list[str], list[list[str]]] | None:
-    """Delimiter, column names and rows; None where the lines do not form at least two columns."""
-    if not lines:
-        return None
-    delimiter = _delimiter(lines[:20])
-    rows = [_cells(line, delimiter) for line in lines]
-    names = [f"column_{number}" for number in range(1, len(rows[0]) + 1)]
-    if not any(map(_is_number, rows[0])):
-        names, rows = rows[0], rows[1:]
-    rows = [row for row in rows if len(row) == len(names)]
-    return (delimiter, names, rows) if rows and len(names) >= 2 else None
-
-
-def _delimiter(lines: list[str]) -> str | None:
-    """The character that splits all these lines alike; None for any run of blanks."""
-    for character in ("\t", ",", ";"):
-        counts = {line.count(character) for line in lines}
-        if len(counts) == 1 and counts != {0}:
-            return character
-    return None
-
-
-def _cells(line: str, delimiter: str | None) -> list[str]:
-    if delimiter is None:
-        return line.split()
+def _decoded(raw: bytes) -> str:
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return raw.decode("utf-16", "replace")
     try:
-        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # The last character may be cut off; anything else was written by an instrument on Windows.
+        return raw.decode("utf-8-sig", "ignore") if error.start > len(raw) - 4 else raw.decode("cp1252", "replace")
+
+
+def _dialect(lines: Sequence[str]) -> Dialect:
+    """That by which most of some lines, taken evenly from the whole file, have the most numbers."""
+    told = [line for line in lines if line.strip() and line.strip()[0] not in _COMMENT]
+    characters = sum(map(len, told))
+    sample = told[:: max(1, len(told) // SAMPLED_LINES, characters // SAMPLED_CHARACTERS)]
+
+    def numbers(dialect: Dialect) -> tuple[int, int]:
+        """How many there are in rows of nothing else, and in all rows, of which blanks would tear words apart."""
+        rows = [row for line in sample if len(row := _cells(line, dialect)) >= 2]
+        pure = sum(len(row) for row in rows if all(fits(cell, dialect.decimal) for cell in row))
+        found = sum(number(cell, dialect.decimal) is not None for row in rows for cell in row)
+        return pure, found if dialect.delimiter else 0
+
+    return max(_DIALECTS, key=numbers)
+
+
+def _cells(line: str, dialect: Dialect) -> list[str]:
+    stripped = line.strip(" \r\n")
+    if not stripped or stripped[0] in _COMMENT:
+        return []
+    if dialect.delimiter is None:
+        return stripped.split(None, MAX_CELLS)
+    if stripped.count(dialect.delimiter) > MAX_CELLS:
+        return []
+    if '"' not in stripped:
+        return [cell.strip() for cell in stripped.split(dialect.delimiter)]
+    try:
+        return [cell.strip() for cell in next(csv.reader([stripped], delimiter=dialect.delimiter))]
     except csv.Error:  # a cell longer than any table has
         return []
 
 
-def _column(name: str, cells: list[str]) -> dict[str, Any]:
-    numbers = [float(cell) for cell in cells if _is_number(cell)]
-    described: dict[str, Any] = {"name": name[:200]}
-    if numbers and len(numbers) == len(cells):
-        described |= {"min": min(numbers), "max": max(numbers)}
-    return described
+def _named_by_comment(lines: Sequence[str], table: Table) -> Table:
+    """The table, its columns named by the comment right above where that has one word, or group of words, for each."""
+    if table.is_named or table.first == 0:
+        return table
+    line = lines[table.first - 1].strip()
+    if not line or line[0] not in _COMMENT:
+        return table
+    text = line[3:] if line.startswith("#L ") else line.lstrip(_COMMENT + " ")
+    for parts in (re.split(r"\s{2,}|\t", text.strip()), text.split(), [part.strip() for part in text.split(",")]):
+        if len(parts) == len(table.names) and all(re.search(r"[A-Za-z]", part) for part in parts):
+            units = [found[1] if (found := re.search(r"[(\[]([^()\[\]]+)[)\]]$", part)) else None for part in parts]
+            return Table(table.first, table.end, tuple(parts), tuple(units), table.above)
+    return table
 
 
-def _plotted(columns: list[tuple[str, list[str]]]) -> bytes | None:
-    """The second column of numbers over the first, thinned out evenly."""
-    numeric = [(name, cells) for name, cells in columns[:MAX_ENTRIES] if all(map(_is_number, cells))]
-    if len(numeric) < 2:
-        return None
-    (x_name, x), (y_name, y) = numeric[:2]
-    every = math.ceil(len(x) / MAX_PLOTTED_POINTS)
-    return plot([float(cell) for cell in x[::every]], [float(cell) for cell in y[::every]], f"{y_name} over {x_name}")
+def _facts(lines: Sequence[str], dialect: Dialect) -> dict[str, Any]:
+    """What the lines outside the table say."""
+    return pairs([row for line in lines if (row := _saying(line, dialect))], dialect.decimal)
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        return math.isfinite(float(cell))
-    except ValueError:
-        return False
-
-
-def _value(text: str) -> Any:
-    if re.fullmatch(r"[+-]?\d{1,15}", text):
-        return int(text)
-    return float(text) if _is_number(text) else plain(text)
+def _saying(line: str, dialect: Dialect) -> list[str]:
+    """A line as name and value, or as the cells of such a row."""
+    stripped = line.strip()
+    if matched := _SPEC.fullmatch(stripped):  # as SPEC marks its lines
+        names = {"D": "date", "F": "file", "S": "scan"}
+        return [names[matched[1]], matched[2]] if matched[1] in names else []
+    bare = stripped.lstrip(_COMMENT + " ")
+    if (matched := _PAIR.fullmatch(bare)) and not (dialect.delimiter and dialect.delimiter in matched[1]):
+        return [matched[1], matched[2]]
+    if stripped[:1] in _COMMENT:
+        return []
+    cells = re.split(r"\t", stripped) if "\t" in stripped else _cells(line, dialect)
+    return cells if dialect.delimiter is not None or "\t" in stripped else []

@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 from fastapi import Response
 from pydantic import Field
 
+from crucible_lineage.server.call import AuthenticatedCall, Call
 from crucible_lineage.server.catalogue.access import CONTRIBUTOR, EDITOR, READABLE, VIEWER, require
 from crucible_lineage.server.catalogue.bodies import Count, Text
 from crucible_lineage.server.catalogue.filters import Where
+from crucible_lineage.server.catalogue.metadata import renew_metadata
 from crucible_lineage.server.catalogue.records import file_record
 from crucible_lineage.server.files.contents import (
     FILES,
@@ -25,7 +27,7 @@ from crucible_lineage.server.files.contents import (
     update_size,
 )
 from crucible_lineage.server.files.links import LIFETIME_S
-from crucible_lineage.server.http import AuthenticatedCall, Call, Form, Json, Limit, Loose, Offset, page, refuse
+from crucible_lineage.server.http import Form, Json, Limit, Loose, Offset, page, refuse
 from crucible_lineage.server.http import router as new_router
 
 router = new_router()
@@ -134,6 +136,7 @@ def change_file(call: Call, mfid: str, body: FilePatch) -> Json:
         except sqlite3.IntegrityError:
             raise refuse(409, f"The dataset already has a file named {given['filename']}") from None
         update_size(db, file["dataset_id"])
+        renew_metadata(db, file["dataset_id"])
         return file_record(file_of(db, call.caller, mfid, EDITOR))
 
 
@@ -144,6 +147,7 @@ def delete_file(call: Call, mfid: str) -> Response:
         release(db, file["id"])
         db.execute("DELETE FROM file WHERE id = ?", (file["id"],))
         update_size(db, file["dataset_id"])
+        renew_metadata(db, file["dataset_id"])
     return Response(status_code=204)
 
 

@@ -9,18 +9,28 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from crucible_lineage.server.catalogue.access import CONTRIBUTOR, EDITOR, READABLE, VIEWER, not_found, require
+from crucible_lineage.server.call import Call
+from crucible_lineage.server.catalogue.access import (
+    CONTRIBUTOR,
+    EDITOR,
+    READABLE,
+    VIEWER,
+    Caller,
+    not_found,
+    require,
+    roles,
+)
 from crucible_lineage.server.catalogue.bodies import Moment, Text
 from crucible_lineage.server.catalogue.filters import Where
 from crucible_lineage.server.database import now
 from crucible_lineage.server.files.contents import file_of
-from crucible_lineage.server.http import MAX_ROW_ID, Call, Form, Json, Limit, Offset, page
+from crucible_lineage.server.http import MAX_ROW_ID, Form, Json, Limit, Offset, page
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.ingest.ingestors import INGESTOR_NAMES
 
 router = new_router()
 
-_REQUESTS = """SELECT ingestion_request.*, file.mfid AS file_mfid, resource.mfid AS dataset_mfid
+_REQUESTS = """SELECT ingestion_request.*, file.mfid AS file_mfid, file.dataset_id, resource.mfid AS dataset_mfid
     FROM ingestion_request JOIN file ON file.id = file_id JOIN resource ON resource.id = file.dataset_id"""
 
 
@@ -81,9 +91,7 @@ def list_requests(
 @router.get("/ingestion_requests/{number}")
 def get_request(call: Call, number: int) -> Json:
     with call.read() as db:
-        row = _find(db, number)
-        require(db, call.caller, row["dataset_mfid"], VIEWER, "dataset")
-        return _record(row)
+        return _record(_find(db, call.caller, number))
 
 
 @router.patch("/ingestion_requests/{number}")
@@ -92,11 +100,11 @@ def change_request(call: Call, number: int, body: RequestPatch) -> Json:
     given = body.model_dump(exclude_unset=True)
     given.pop("id", None)
     with call.write() as db:
-        row = _find(db, number)
+        row = _find(db, call.caller, number)
         require(db, call.caller, row["dataset_mfid"], EDITOR, "dataset")
         for name, value in given.items():
             db.execute(f"UPDATE ingestion_request SET {name} = ? WHERE id = ?", (value, number))
-        record = _record(_find(db, number))
+        record = _record(_find(db, call.caller, number))
     if body.status == "requested":
         call.service.wake_worker()
     return record
@@ -107,11 +115,11 @@ def list_ingestors(call: Call) -> Json:
     return list(INGESTOR_NAMES)
 
 
-def _find(db: sqlite3.Connection, number: int) -> sqlite3.Row:
+def _find(db: sqlite3.Connection, caller: Caller, number: int) -> sqlite3.Row:
     row: sqlite3.Row | None = None
     if 0 < number <= MAX_ROW_ID:
         row = db.execute(f"{_REQUESTS} WHERE ingestion_request.id = ?", (number,)).fetchone()
-    if row is None:
+    if row is None or roles(db, caller, [row["dataset_id"]])[row["dataset_id"]] < VIEWER:
         raise not_found("ingestion request")
     return row
 

@@ -9,13 +9,15 @@ from typing import Annotated
 
 from pydantic import Field
 
+from crucible_lineage.server.call import Call
 from crucible_lineage.server.catalogue.access import CONTRIBUTOR, EDITOR, VIEWER, not_found, require
-from crucible_lineage.server.http import MAX_ROW_ID, Call, Form, Json, invalid
+from crucible_lineage.server.http import MAX_ROW_ID, Form, Json, invalid, refuse
 from crucible_lineage.server.http import router as new_router
 
 router = new_router()
 
 Name = Annotated[str, Field(min_length=1, max_length=500)]
+MAX_THUMBNAIL_BYTES = 32 << 20  # chosen: of one dataset
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -49,6 +51,7 @@ def add_thumbnail(call: Call, mfid: str, body: NewThumbnail) -> Json:
     image, mime_type = _decoded(body.thumbnail_b64str)
     with call.write() as db:
         row = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+        _refuse_too_many(db, row["id"], len(image))
         added = db.execute(
             "INSERT INTO thumbnail (dataset_id, name, mime_type, image) VALUES (?, ?, ?, ?) RETURNING *",
             (row["id"], body.thumbnail_name, mime_type, image),
@@ -63,8 +66,9 @@ def change_thumbnail(call: Call, mfid: str, number: int, body: ThumbnailPatch) -
         image, mime_type = thumbnail["image"], thumbnail["mime_type"]
         if body.thumbnail_b64str is not None:
             image, mime_type = _decoded(body.thumbnail_b64str)
+            _refuse_too_many(db, thumbnail["dataset_id"], len(image) - len(thumbnail["image"]))
         changed = db.execute(
-            "UPDATE thumbnail SET name = ?, mime_type = ?, image = ? WHERE id = ? RETURNING *",
+            "UPDATE thumbnail SET name = ?, mime_type = ?, image = ?, file_id = NULL WHERE id = ? RETURNING *",
             (body.thumbnail_name or thumbnail["name"], mime_type, image, number),
         ).fetchone()
         return _record(changed)
@@ -85,6 +89,15 @@ def _find(db: sqlite3.Connection, dataset_id: int, number: int) -> sqlite3.Row:
     if row is None:
         raise not_found("thumbnail")
     return row
+
+
+def _refuse_too_many(db: sqlite3.Connection, dataset_id: int, more_bytes: int) -> None:
+    """413 where all thumbnails of the dataset, which are listed in one answer, would become too large."""
+    (held,) = db.execute(
+        "SELECT COALESCE(SUM(length(image)), 0) FROM thumbnail WHERE dataset_id = ?", (dataset_id,)
+    ).fetchone()
+    if held + more_bytes > MAX_THUMBNAIL_BYTES:
+        raise refuse(413, f"The thumbnails of one dataset may have {MAX_THUMBNAIL_BYTES >> 20} MB; upload it as a file")
 
 
 def _decoded(text: str) -> tuple[bytes, str]:

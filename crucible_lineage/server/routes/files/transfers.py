@@ -13,9 +13,10 @@ from fastapi import Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
+from crucible_lineage.server.call import Service
 from crucible_lineage.server.files.sessions import part_length
 from crucible_lineage.server.files.storage import Received, TooLongError
-from crucible_lineage.server.http import PREFIX, Service, refuse
+from crucible_lineage.server.http import PREFIX, refuse
 from crucible_lineage.server.http import router as new_router
 
 router = new_router()

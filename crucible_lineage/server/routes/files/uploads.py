@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import Header, Response
 from pydantic import Field
 
+from crucible_lineage.server.call import AuthenticatedCall, Call
 from crucible_lineage.server.catalogue.access import CONTRIBUTOR, EDITOR, require
 from crucible_lineage.server.catalogue.records import etag, file_record
 from crucible_lineage.server.files.contents import NewContent, NewUpload, Sha256, file_of, register, same_content
@@ -25,7 +26,7 @@ from crucible_lineage.server.files.sessions import (
     state_of,
 )
 from crucible_lineage.server.files.storage import Received
-from crucible_lineage.server.http import AuthenticatedCall, Call, Form, Json, refuse
+from crucible_lineage.server.http import Form, Json, refuse
 from crucible_lineage.server.http import router as new_router
 
 router = new_router()
@@ -59,7 +60,9 @@ def initiate_signed(
             return _deduplicated(known)
         if body.size == 0:
             return _deduplicated(_empty_file(db, call, dataset["id"], body))
-        upload = begin(db, call, "signed", dataset["id"], body.filename, body, idempotency_key=idempotency_key)
+        upload = begin(
+            db, call.caller.id, "signed", dataset["id"], body.filename, body, idempotency_key=idempotency_key
+        )
         return state_of(db, upload)
 
 
@@ -91,7 +94,7 @@ def initiate_replacement(
         if other:
             raise refuse(409, {"code": "replace_in_progress", "message": "Another replacement is under way"})
         upload = begin(
-            db, call, "signed", file["dataset_id"], file["filename"], body,
+            db, call.caller.id, "signed", file["dataset_id"], file["filename"], body,
             idempotency_key=idempotency_key, replaces_id=file["id"],
         )  # fmt: skip
         return state_of(db, upload)
@@ -118,7 +121,7 @@ def complete_signed(call: Call, mfid: str, body: Completion) -> Json:
         raise refuse(422, "sha256_hash is not the one this upload was initiated with")
     if len(parts) < part_count(upload):
         raise refuse(409, f"{part_count(upload) - len(parts)} of {part_count(upload)} parts are missing")
-    return finish(call, upload, _verified(call, upload, parts, body.crc32c))
+    return finish(call.service.database, call.service.storage, upload, _verified(call, upload, parts, body.crc32c))
 
 
 @router.post("/datasets/{mfid}/upload/multipart/{upload_id}/parts")
@@ -153,7 +156,7 @@ def initiate_resumable(call: Call, mfid: str, body: NewUpload) -> Json:
             return _deduplicated(known)
         if body.size == 0:
             return _deduplicated(_empty_file(db, call, dataset["id"], body))
-        upload = begin(db, call, "resumable", dataset["id"], body.filename, body)
+        upload = begin(db, call.caller.id, "resumable", dataset["id"], body.filename, body)
     uri = call.service.links.sign(
         call.base_url, f"/storage/resumable/{upload['id']}", size=str(body.size), lifetime_s=7 * 86_400
     )
@@ -190,7 +193,7 @@ def complete_resumable(call: Call, mfid: str, body: Completion) -> Json:
         if received.size == upload["size"]:
             call.service.storage.discard_upload(upload["id"])
         raise refuse(422, f"{received.size} bytes of {upload['size']} arrived, or their SHA-256 is another one")
-    return finish(call, upload, received)
+    return finish(call.service.database, call.service.storage, upload, received)
 
 
 def _verified(

@@ -8,11 +8,12 @@ from typing import Literal
 
 from fastapi import Query
 
+from crucible_lineage.server.call import Call
 from crucible_lineage.server.catalogue.access import ADMIN, OWNER, ROLE_VALUES, VIEWER, require
 from crucible_lineage.server.catalogue.people import PUBLIC_GRANT, grants, project_grant, user_grant, user_record
 from crucible_lineage.server.catalogue.references import project_row, select_project, user_row
 from crucible_lineage.server.catalogue.resources import home_project, touch
-from crucible_lineage.server.http import Call, Form, Json, refuse
+from crucible_lineage.server.http import Form, Json, refuse
 from crucible_lineage.server.http import router as new_router
 
 router = new_router()
@@ -80,34 +81,14 @@ def revoke_access(call: Call, mfid: str, kind: Literal["users", "projects"], pri
     with call.write() as db:
         row = require(db, call.caller, mfid, ADMIN)
         column, found = _principal(db, kind, principal)
-        gone = db.execute(
+        revoked = db.execute(
             f"DELETE FROM access WHERE resource_id = ? AND {column} = ?",
             (row["id"], found["id"]),
         ).rowcount
-        if not gone:
+        if not revoked:
             raise refuse(404, f"{principal} has no grant on this resource")
         touch(db, row["id"])
         return {"detail": f"Access of {principal} revoked"}
-
-
-@router.get("/resources/{mfid}/access_groups")
-def list_access_groups(call: Call, mfid: str) -> Json:
-    """The projects that may use the resource, in the words of older clients."""
-    with call.read() as db:
-        row = require(db, call.caller, mfid, VIEWER)
-        found = db.execute(
-            "SELECT slug, 4 AS role FROM project WHERE id = ?1"
-            " UNION SELECT slug, role FROM access JOIN project ON project.id = project_id WHERE resource_id = ?2",
-            (row["project_id"], row["id"]),
-        )
-        return [{"group_name": slug, "read": True, "write": role > 2} for slug, role in found]
-
-
-@router.post("/resources/{mfid}/access_groups")
-def add_access_group(call: Call, mfid: str, group_name: str, read: bool = True, write: bool = False) -> Json:
-    body = Permission(permission="editor" if write else "viewer")
-    grant_access(call, mfid, "projects", group_name, body)
-    return {"group_name": group_name, "read": read, "write": write}
 
 
 @router.post("/resources/{mfid}/transfer_ownership")

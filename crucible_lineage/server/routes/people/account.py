@@ -11,13 +11,13 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 
 from crucible_lineage import __version__
+from crucible_lineage.server.call import AuthenticatedCall, Call, Service
 from crucible_lineage.server.catalogue.bodies import Text
 from crucible_lineage.server.catalogue.people import user_record
 from crucible_lineage.server.catalogue.references import USERNAME
 from crucible_lineage.server.database import hash_key
-from crucible_lineage.server.http import AuthenticatedCall, Call, Form, Json, Limit, Offset, Service, page, refuse
+from crucible_lineage.server.http import Form, Json, refuse
 from crucible_lineage.server.http import router as new_router
-from crucible_lineage.server.joining import JOIN_REQUESTS, join_record
 
 router = new_router()
 
@@ -105,28 +105,6 @@ def verify(call: Call) -> Json:
     with call.read() as db:
         created = db.execute("SELECT created FROM api_key WHERE hash = ?", (hash_key(call.key),)).fetchone()[0]
     return {"valid": True, "created_at": created, "expires_at": "9999-12-31T23:59:59+00:00"}
-
-
-@router.post("/account/sync-projects")
-def sync_projects(call: Call) -> Json:
-    """There is no other place from which projects could come."""
-    return {
-        "orcid": call.caller.unique_id,
-        "projects_added": [],
-        "projects_already_member": [],
-        "projects_not_found": [],
-    }
-
-
-@router.get("/account/join_requests")
-def my_join_requests(call: Call, status: str | None = None, limit: Limit = 100, offset: Offset = 0) -> Json:
-    with call.read() as db:
-        rows = db.execute(
-            f"{JOIN_REQUESTS} WHERE requester_id = :me AND COALESCE(join_request.status = :status, 1)"
-            " ORDER BY join_request.id DESC",
-            {"me": call.caller.id, "status": status},
-        ).fetchall()
-    return page([join_record(row) for row in rows[offset : offset + limit]], limit, len(rows), offset)
 
 
 def update_user(db: sqlite3.Connection, user_id: int, body: ProfilePatch) -> Json:

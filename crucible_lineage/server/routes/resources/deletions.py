@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from crucible_lineage.server.call import Call
 from crucible_lineage.server.catalogue.access import ADMIN, EDITOR, Caller, not_found, require, roles
 from crucible_lineage.server.catalogue.filters import Where
 from crucible_lineage.server.catalogue.people import public_user
@@ -15,7 +16,7 @@ from crucible_lineage.server.catalogue.records import names
 from crucible_lineage.server.catalogue.references import project_row, user_row
 from crucible_lineage.server.catalogue.resources import remove
 from crucible_lineage.server.database import now
-from crucible_lineage.server.http import MAX_ROW_ID, Call, Direction, Json, Limit, Offset, page, refuse
+from crucible_lineage.server.http import MAX_ROW_ID, Direction, Json, Limit, Offset, page, refuse
 from crucible_lineage.server.http import router as new_router
 
 router = new_router()
@@ -105,10 +106,7 @@ def list_requests(
 @router.get("/deletion_requests/{number}")
 def get_request(call: Call, number: int) -> Json:
     with call.read() as db:
-        row = _find(db, number)
-        if row["requester_id"] != call.caller.id and not _may_review(db, call.caller, row):
-            raise not_found("deletion request")
-        return _record(db, call.caller, row)
+        return _record(db, call.caller, _visible(db, call.caller, number))
 
 
 @router.patch("/deletion_requests/{number}")
@@ -116,7 +114,7 @@ def review_request(
     call: Call, number: int, status: Literal["approved", "rejected"], reviewer_notes: Words = None
 ) -> Json:
     with call.write() as db:
-        row = _find(db, number)
+        row = _visible(db, call.caller, number)
         if not _may_review(db, call.caller, row):
             raise refuse(403, "Reviewing this deletion needs the role admin on the resource")
         if row["status"] != "pending":
@@ -176,6 +174,14 @@ def _find(db: sqlite3.Connection, number: int | None) -> sqlite3.Row:
     if number is not None and 0 < number <= MAX_ROW_ID:
         row = db.execute(f"{_REQUESTS} WHERE deletion_request.id = ?", (number,)).fetchone()
     if row is None:
+        raise not_found("deletion request")
+    return row
+
+
+def _visible(db: sqlite3.Connection, caller: Caller, number: int) -> sqlite3.Row:
+    """The request, if it is the caller's or for the caller to review."""
+    row = _find(db, number)
+    if row["requester_id"] != caller.id and not _may_review(db, caller, row):
         raise not_found("deletion request")
     return row
 

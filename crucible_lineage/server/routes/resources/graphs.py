@@ -6,10 +6,11 @@ import json
 import sqlite3
 from collections.abc import Iterable
 
-from crucible_lineage.server.catalogue.access import VIEWER, find, refuse_unreadable, roles
+from crucible_lineage.server.call import AuthenticatedCall, Call
+from crucible_lineage.server.catalogue.access import VIEWER, require, roles
 from crucible_lineage.server.catalogue.records import names
 from crucible_lineage.server.catalogue.references import project_row
-from crucible_lineage.server.http import AuthenticatedCall, Call, Json
+from crucible_lineage.server.http import Json
 from crucible_lineage.server.http import router as new_router
 
 router = new_router()
@@ -34,8 +35,7 @@ _COMPONENT = """
 def entity_graph(call: Call, mfid: str, recursive: bool = False) -> Json:
     """The resource with its neighbours, or with all that it is connected to."""
     with call.read() as db:
-        row = find(db, mfid, ("dataset", "sample"))
-        refuse_unreadable(db, call.caller, row)
+        row = require(db, call.caller, mfid, VIEWER, ("dataset", "sample"))
         ids = [number for (number,) in db.execute(_COMPONENT if recursive else _NEIGHBOURS, {"start": row["id"]})]
         return _graph(db, call, ids)
 

@@ -9,14 +9,15 @@ from typing import Annotated, Any, Literal
 from fastapi import Query
 from pydantic import Field
 
-from crucible_lineage.server.catalogue.access import ADMIN, CONTRIBUTOR, EDITOR, VIEWER, require
+from crucible_lineage.server.call import Call
+from crucible_lineage.server.catalogue.access import ADMIN, CONTRIBUTOR, EDITOR, ROLE_NAMES, VIEWER, require
 from crucible_lineage.server.catalogue.bodies import Text
 from crucible_lineage.server.catalogue.filters import Where
-from crucible_lineage.server.catalogue.people import members
+from crucible_lineage.server.catalogue.people import user_record
 from crucible_lineage.server.catalogue.records import INSTRUMENTS, Embed, load, records
 from crucible_lineage.server.catalogue.references import SLUG, instrument_row, user_row
 from crucible_lineage.server.catalogue.resources import change, choose_owner, insert, touch
-from crucible_lineage.server.http import Call, Direction, Form, Json, Limit, Loose, Offset, page, refuse
+from crucible_lineage.server.http import Direction, Form, Json, Limit, Loose, Offset, page, refuse
 from crucible_lineage.server.http import router as new_router
 
 router = new_router()
@@ -68,7 +69,7 @@ def list_instruments(
     other_id: str | None = None,
     other_id_source: str | None = None,
     status: Status | None = None,
-    affiliation: Annotated[list[Literal["owner", "maintainer"]], Query()] = [],  # noqa: B006
+    affiliation: Annotated[list[Literal["owner", "maintainer"]], Query(max_length=10)] = [],  # noqa: B006
     sort: Literal["instrument_id", "name", "created", "updated"] | None = None,
     direction: Direction | None = None,
     include_metadata: bool = False,
@@ -186,10 +187,7 @@ def bind_service_account(call: Call, reference: str, account: str) -> Json:
         user = user_row(db, account)
         if not user["is_service_account"]:
             raise refuse(422, f"{account} is not a service account")
-        db.execute(
-            "INSERT OR IGNORE INTO access (resource_id, user_id, role) VALUES (?, ?, ?)",
-            (row["id"], user["id"], CONTRIBUTOR),
-        )
+        db.execute("INSERT OR IGNORE INTO binding VALUES (?, ?)", (row["id"], user["id"]))
         touch(db, row["id"])
         return _service_accounts(db, row["id"])
 
@@ -199,14 +197,18 @@ def unbind_service_account(call: Call, reference: str, account: str) -> Json:
     with call.write() as db:
         row = require(db, call.caller, instrument_row(db, reference)["mfid"], ADMIN, "instrument")
         values = (row["id"], user_row(db, account)["id"])
-        if not db.execute("DELETE FROM access WHERE resource_id = ? AND user_id = ?", values).rowcount:
+        if not db.execute("DELETE FROM binding WHERE instrument_id = ? AND user_id = ?", values).rowcount:
             raise refuse(404, f"{account} is not bound to this instrument")
         touch(db, row["id"])
         return _service_accounts(db, row["id"])
 
 
 def _service_accounts(db: sqlite3.Connection, instrument_id: int) -> list[Json]:
-    return [member for member in members(db, instrument_id) if member["is_service_account"]]
+    rows = db.execute(
+        "SELECT user.* FROM binding JOIN user ON user.id = user_id WHERE instrument_id = ? ORDER BY username",
+        (instrument_id,),
+    )
+    return [{**user_record(row), "role": ROLE_NAMES[CONTRIBUTOR]} for row in rows]
 
 
 def _refuse_taken_slug(db: sqlite3.Connection, slug: str) -> None:

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 
+from crucible_lineage.server.call import AuthenticatedCall, Call
 from crucible_lineage.server.catalogue.access import EDITOR, VIEWER, require
 from crucible_lineage.server.catalogue.filters import list_page, where
 from crucible_lineage.server.catalogue.queries import ChildDatasetQuery, ChildSampleQuery
 from crucible_lineage.server.catalogue.resources import touch
-from crucible_lineage.server.http import AuthenticatedCall, Call, Json, refuse
+from crucible_lineage.server.http import Json, refuse
 from crucible_lineage.server.http import router as new_router
 
 router = new_router()
@@ -35,10 +36,10 @@ def dissociate(call: Call, dataset: str, sample: str) -> Json:
     with call.write() as db:
         dataset_id = require(db, call.caller, dataset, EDITOR, "dataset")["id"]
         sample_id = require(db, call.caller, sample, VIEWER, "sample")["id"]
-        gone = db.execute(
+        unlinked = db.execute(
             "DELETE FROM association WHERE dataset_id = ? AND sample_id = ?", (dataset_id, sample_id)
         ).rowcount
-        if not gone:
+        if not unlinked:
             raise refuse(404, "The dataset and the sample are not linked")
         touch(db, dataset_id)
         return {"detail": f"Sample {sample} unlinked from dataset {dataset}"}
@@ -52,14 +53,14 @@ def _add_family_routes(router: APIRouter, kind: Literal["dataset", "sample"]) ->
         with call.write() as db:
             parent_id, child_id = _ends(db, call, kind, parent, child)
             _refuse_cycle(db, parent_id, child_id, parent, child)
-            kept = db.execute(
+            stored = db.execute(
                 "INSERT INTO link VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
                 " SET relationship_type = COALESCE(excluded.relationship_type, relationship_type)"
                 " RETURNING relationship_type",
                 (parent_id, child_id, relationship_type),
             ).fetchone()[0]
             touch(db, child_id)
-            return {"parent_id": parent, "child_id": child, "relationship_type": kept}
+            return {"parent_id": parent, "child_id": child, "relationship_type": stored}
 
     @router.delete(f"/{kind}s/{{parent}}/children/{{child}}", name=f"unlink_{kind}s")
     def unlink(call: Call, parent: str, child: str) -> Json:

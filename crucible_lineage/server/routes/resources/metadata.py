@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from crucible_lineage.server.call import Call
 from crucible_lineage.server.catalogue.access import CONTRIBUTOR, EDITOR, VIEWER, require
-from crucible_lineage.server.catalogue.metadata import merged, read_metadata, write_metadata
+from crucible_lineage.server.catalogue.metadata import given_metadata, merged, read_metadata, write_metadata
 from crucible_lineage.server.catalogue.records import Embed, link_records, load
-from crucible_lineage.server.http import Call, Json, refuse
+from crucible_lineage.server.catalogue.resources import note_loss
+from crucible_lineage.server.http import Json, refuse
 from crucible_lineage.server.http import router as new_router
 
 router = new_router()
@@ -47,10 +49,7 @@ def get_metadata(call: Call, mfid: str) -> Json:
 def merge_metadata(call: Call, mfid: str, body: dict[str, Any]) -> Json:
     with call.write() as db:
         row = require(db, call.caller, mfid, CONTRIBUTOR)
-        old = read_metadata(db, row["id"])
-        document = merged(old or {}, body)
-        write_metadata(db, row["id"], document, is_new=old is None)
-        return _wrapped(mfid, document)
+        return _wrapped(mfid, write_metadata(db, row["id"], merged(given_metadata(db, row["id"]), body)))
 
 
 @router.post("/resources/{mfid}/metadata", status_code=201)
@@ -60,8 +59,13 @@ def replace_metadata(call: Call, mfid: str, body: dict[str, Any], overwrite: boo
         is_new = read_metadata(db, row["id"]) is None
         if not is_new and not overwrite:
             raise refuse(409, "Scientific metadata already exists; use PATCH to merge or overwrite=true to replace it")
-        write_metadata(db, row["id"], body, is_new=is_new)
-        return _wrapped(mfid, body)
+        if not is_new:
+            note_loss(db, row["id"])
+            db.execute(
+                "UPDATE parsed SET document = '{}' WHERE file_id IN (SELECT id FROM file WHERE dataset_id = ?)",
+                (row["id"],),
+            )
+        return _wrapped(mfid, write_metadata(db, row["id"], body))
 
 
 def _wrapped(mfid: str, document: dict[str, Any]) -> Json:

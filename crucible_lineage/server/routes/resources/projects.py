@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Query
 from pydantic import Field
 
+from crucible_lineage.server.call import Call
 from crucible_lineage.server.catalogue.access import ADMIN, ROLE_VALUES, VIEWER, Caller, require
 from crucible_lineage.server.catalogue.bodies import Text
 from crucible_lineage.server.catalogue.filters import Where
@@ -17,12 +18,13 @@ from crucible_lineage.server.catalogue.people import members
 from crucible_lineage.server.catalogue.records import PROJECTS, Embed, load, records
 from crucible_lineage.server.catalogue.references import SLUG, project_row, user_row
 from crucible_lineage.server.catalogue.resources import change, insert, touch
-from crucible_lineage.server.http import Call, Direction, Form, Json, Limit, Loose, Offset, page, refuse
+from crucible_lineage.server.http import Direction, Form, Json, Limit, Loose, Offset, page, refuse
 from crucible_lineage.server.http import router as new_router
 
 router = new_router()
 
 Slug = Annotated[str, Field(pattern=SLUG)]
+Few = Annotated[list[str], Query(max_length=10)]
 Role = Literal["viewer", "contributor", "editor", "admin"]
 _SORTS = {"project_id": "slug", "title": "title", "created": "resource.created", "updated": "resource.modified"}
 
@@ -53,10 +55,10 @@ def list_projects(
     include_members: bool = False,
     sort: Literal["project_id", "title", "created", "updated"] | None = None,
     direction: Direction | None = None,
-    member_ref: Annotated[list[str], Query()] = [],  # noqa: B006
-    member_role: Annotated[list[str], Query()] = [],  # noqa: B006
-    accessible_to_user: Annotated[list[str], Query()] = [],  # noqa: B006
-    accessible_to_project: Annotated[list[str], Query()] = [],  # noqa: B006
+    member_ref: Few = [],  # noqa: B006
+    member_role: Few = [],  # noqa: B006
+    accessible_to_user: Few = [],  # noqa: B006
+    accessible_to_project: Few = [],  # noqa: B006
     include_total: bool = True,
     limit: Limit = 100,
     offset: Offset = 0,
@@ -65,6 +67,7 @@ def list_projects(
         found = Where("NOT resource.hidden", user=call.caller.id)
         if project_id is not None:
             found.add("project.slug = ?", project_id)
+            call.tell_revision(db, _id_of(db, project_id))
         for reference in [*member_ref, *accessible_to_user]:
             _add_member(found, user_row(db, reference, status=422)["id"], member_role)
         for reference in accessible_to_project:
@@ -97,6 +100,7 @@ def create_project(call: Call, body: NewProject) -> Json:
 def get_project(call: Call, reference: str, include_metadata: bool = False, include_members: bool = False) -> Json:
     with call.read() as db:
         row = project_row(db, reference)
+        call.tell_revision(db, row["id"])
         embed = Embed(metadata=include_metadata, members=include_members)
         return load(db, call.caller, "project", row["id"], embed)
 
@@ -184,6 +188,11 @@ def projects_page(
         found.values,
     ).fetchone()[0]
     return page(items, limit, total, offset)
+
+
+def _id_of(db: sqlite3.Connection, slug: str) -> int | None:
+    row = db.execute("SELECT id FROM project WHERE slug = ?", (slug,)).fetchone()
+    return row and int(row["id"])
 
 
 def _add_member(found: Where, user_id: int, wanted: list[str]) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import Query
 
+from crucible_lineage.server.call import Call
 from crucible_lineage.server.catalogue.access import EDITOR, VIEWER, require
 from crucible_lineage.server.catalogue.bodies import NewSample, SamplePatch
 from crucible_lineage.server.catalogue.facets import facet_page
@@ -13,9 +14,10 @@ from crucible_lineage.server.catalogue.filters import cursor_page
 from crucible_lineage.server.catalogue.metadata import write_metadata
 from crucible_lineage.server.catalogue.queries import SampleFacetQuery, SampleQuery
 from crucible_lineage.server.catalogue.records import Embed, load
+from crucible_lineage.server.catalogue.references import select_project
 from crucible_lineage.server.catalogue.resources import change, choose_owner, home_project, insert
 from crucible_lineage.server.database import now
-from crucible_lineage.server.http import Call, Json, invalid
+from crucible_lineage.server.http import Json, invalid
 from crucible_lineage.server.http import router as new_router
 
 router = new_router()
@@ -34,13 +36,16 @@ def create_sample(call: Call, body: NewSample) -> Json:
             db, "sample", values, mfid=body.unique_id, owner_id=owner, project_id=project, public=body.public
         )
         if body.scientific_metadata:
-            write_metadata(db, number, body.scientific_metadata, is_new=True)
+            write_metadata(db, number, body.scientific_metadata)
+        call.tell_revision(db, project)
         return load(db, call.caller, "sample", number)
 
 
 @router.get("/samples")
 def list_samples(call: Call, query: Annotated[SampleQuery, Query()]) -> Json:
     with call.read() as db:
+        project = select_project(db, query.project_id, query.project_mfid)
+        call.tell_revision(db, project["id"] if project else None)
         return cursor_page(db, call.caller, "sample", query)
 
 

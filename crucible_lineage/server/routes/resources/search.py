@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 
 from fastapi import Query
 
+from crucible_lineage.server.call import AuthenticatedCall, Call
 from crucible_lineage.server.catalogue.access import READABLE
 from crucible_lineage.server.catalogue.filters import Where
-from crucible_lineage.server.catalogue.people import public_user
-from crucible_lineage.server.catalogue.records import SELECTS, Embed, names, records
+from crucible_lineage.server.catalogue.records import SELECTS, Embed, names, records, within_bounds
 from crucible_lineage.server.catalogue.references import project_row
 from crucible_lineage.server.catalogue.resources import similarity
-from crucible_lineage.server.http import AuthenticatedCall, Call, Json
+from crucible_lineage.server.http import Json
 from crucible_lineage.server.http import router as new_router
 
 router = new_router()
@@ -51,7 +51,7 @@ def search_instruments(
     limit: SearchLimit = 20,
     include_owner: bool = False,
     status: Literal["active", "maintenance", "decommissioned"] | None = None,
-    affiliation: Annotated[list[Literal["owner", "maintainer"]], Query()] = [],  # noqa: B006
+    affiliation: Annotated[list[Literal["owner", "maintainer"]], Query(max_length=10)] = [],  # noqa: B006
 ) -> Json:
     found = Where()
     if status is not None:
@@ -59,18 +59,6 @@ def search_instruments(
     if affiliation:
         found.add("resource.owner_id = ?", call.caller.id)
     return _by_name(call, "instrument", q, limit, None, found, Embed(owner=include_owner))
-
-
-@router.get("/users/search")
-def search_users(call: Call, q: Annotated[str, Query(min_length=1, max_length=200)], limit: SearchLimit = 20) -> Json:
-    pattern = "%" + re.sub(r"([%_\\])", r"\\\1", q) + "%"
-    with call.read() as db:
-        rows = db.execute(
-            "SELECT * FROM user WHERE (first_name || ' ' || last_name || ' ' || COALESCE(username, ''))"
-            " LIKE ? ESCAPE '\\' ORDER BY last_name, unique_id LIMIT ?",
-            (pattern, limit),
-        )
-        return [public_user(row) for row in rows]
 
 
 @router.get("/resources/metadata/search")
@@ -84,12 +72,13 @@ def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit:
         found.add(READABLE)
     with call.read() as db:
         rows = db.execute(
-            f"""SELECT resource.*, user.unique_id AS owner, document, -metadata_words.rank AS score
+            f"""SELECT resource.*, user.unique_id AS owner, document
                 FROM metadata_words JOIN resource ON resource.id = metadata_words.rowid
                 JOIN metadata ON metadata.id = resource.id LEFT JOIN user ON user.id = resource.owner_id
                 WHERE {found} ORDER BY metadata_words.rank, resource.id DESC LIMIT {limit}""",
             found.values,
         ).fetchall()
+        rows = rows[: within_bounds(db, [row["id"] for row in rows])]
         named = names(db, [row["id"] for row in rows])
     return {
         "items": [
@@ -100,10 +89,10 @@ def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit:
                 "owner_orcid": row["owner"],
                 "creation_time": row["created"],
                 "modification_time": row["modified"],
-                "rank": row["score"],
+                "rank": 1 / (1 + place),  # the index's own score tells how many documents of others hold a word
                 "scientific_metadata": json.loads(row["document"]),
             }
-            for row in rows
+            for place, row in enumerate(rows)
         ]
     }
 

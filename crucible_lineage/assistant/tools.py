@@ -1,0 +1,189 @@
+"""What an assistant may ask: each tool a question of the commands, answered from one session, changing nothing."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.assistant.answers import bounded, cut_text
+from crucible_lineage.errors import InputError
+from crucible_lineage.lineage.draw.tree import render_tree
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.queries.catalogue.listing import list_datasets
+from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
+from crucible_lineage.queries.catalogue.shown import show_dataset
+from crucible_lineage.queries.diff import compare_datasets
+from crucible_lineage.queries.explain import explain
+from crucible_lineage.queries.graph.fetch import fetch_lineage
+from crucible_lineage.queries.impact import code_impact, dataset_impact, instrument_impact
+from crucible_lineage.queries.table.table import make_table
+from crucible_lineage.session import Session
+
+__all__ = ["TOOLS", "Questions"]
+
+FOLD_BEYOND = 5  # siblings that a lineage shows a line each
+
+
+class Questions:
+    """The tools, for one session. One question at a time is answered: an assistant asks several at once.
+
+    A dataset is named by its MFID, the beginning of one, or its name. Where `folder` is given, pipelines are read from
+    files in it only.
+    """
+
+    def __init__(self, session: Session, folder: Path | None = None) -> None:
+        self._session = session
+        self._folder = folder.resolve() if folder else None
+        self._lock = threading.Lock()
+
+    def search(
+        self,
+        text: str = "",
+        project: str | None = None,
+        step: str | None = None,
+        pipeline: str | None = None,
+        measurement: str | None = None,
+        keyword: str | None = None,
+        superseded: bool = False,
+    ) -> dict[str, Any]:
+        """Find datasets: measured data and results that hold now, newest last. `text` is a part of their names.
+
+        With `superseded` also those that hold no more or are incomplete. The project may be left out if there is one.
+        """
+        filters = {name: value for name, value in (("measurement", measurement), ("keyword", keyword)) if value}
+        with self._lock:
+            found = list_datasets(
+                self._session,
+                find_project(self._session, project),
+                step=step,
+                pipeline=pipeline,
+                filters=filters,
+                every=superseded,
+            )
+        wanted = text.casefold()
+        datasets = [entry.to_json() for entry in found.entries if wanted in entry.summary.name.casefold()]
+        return bounded({"project": found.project, "found": len(datasets), "datasets": datasets})
+
+    def show(self, dataset: str) -> dict[str, Any]:
+        """One dataset: state, returned values, parameters, metadata, files, parents, children, who made it and when."""
+        with self._lock:
+            return bounded(show_dataset(self._session, self._meant(dataset)).to_json())
+
+    def lineage(self, dataset: str, depth: int | None = None) -> str:
+        """Where a dataset comes from and what was made of it, as a tree; `depth` links at the most."""
+        with self._lock:
+            mfid = self._meant(dataset)
+            graph = fetch_lineage(self._session, mfid)
+        return cut_text(render_tree(graph.around(mfid, depth), mfid, fold_beyond=FOLD_BEYOND))
+
+    def why(self, dataset: str) -> str:
+        """How a dataset came to be: its step, code, parameters and parents, by whom and when, in place of which."""
+        with self._lock:
+            return cut_text(str(explain(self._session, self._meant(dataset))))
+
+    def diff(self, old: str, new: str) -> dict[str, Any]:
+        """What differs between two datasets and all that they come from: returned values first, then the causes."""
+        with self._lock:
+            found = compare_datasets(self._session, self._meant(old), self._meant(new)).difference
+        return bounded(
+            {
+                "same": not found,
+                "results": [
+                    {"name": one.field, "old": one.old, "new": one.new, "change": one.by} for one in found.results
+                ],
+                "changed": [
+                    {"dataset": one.new_id, "field": one.field, "old": one.old, "new": one.new} for one in found.changed
+                ],
+                "added": [{"mfid": node.id, "name": node.name} for node in found.added if node.kind != "hidden"],
+                "removed": [{"mfid": node.id, "name": node.name} for node in found.removed if node.kind != "hidden"],
+            }
+        )
+
+    def impact(
+        self,
+        dataset: str | None = None,
+        code: str | None = None,
+        instrument: str | None = None,
+        project: str | None = None,
+    ) -> dict[str, Any]:
+        """What must be redone because a dataset was wrong, or the code of that fingerprint, or an instrument."""
+        if sum(cause is not None for cause in (dataset, code, instrument)) != 1:
+            raise InputError("give one cause: dataset, code or instrument")
+        with self._lock:
+            if dataset is not None:
+                found = dataset_impact(self._session, self._meant(dataset))
+            elif code is not None:
+                found = code_impact(self._session, code, [find_project(self._session, project)])
+            else:
+                found = instrument_impact(self._session, str(instrument), [find_project(self._session, project)])
+        nodes = found.graph.nodes
+        redo = [
+            {"mfid": mfid, "name": nodes[mfid].name, "step": nodes[mfid].step}
+            for mfid in found.redo
+            if nodes[mfid].kind != "hidden"
+        ]
+        hidden = len(found.redo) - len(redo)
+        return bounded(
+            {"count": len(found.redo), "not_visible": hidden, "superseded": len(found.superseded), "redo": redo}
+        )
+
+    def table(
+        self,
+        step: str,
+        where: str | None = None,
+        fields: list[str] | None = None,
+        by: list[str] | None = None,
+        project: str | None = None,
+        rows: int = 50,
+    ) -> dict[str, Any]:
+        """A row for each current result of a step: parameters (params.X), returned values (results.X), instrument.
+
+        `where` is a condition as "params.degree > 2 and results.rms < 0.5", `fields` are more columns, also of
+        ancestors (axis.results.rms, raw.metadata.X), `by` gives a row for each value of these columns, with count,
+        mean, std, min and max. `rows` is how many rows to give.
+        """
+        with self._lock:
+            found = make_table(
+                self._session,
+                find_project(self._session, project),
+                step,
+                where=where,
+                fields=fields or (),
+                by=by or (),
+            )
+        shown = [list(row) for row in found.rows[: max(rows, 0)]]
+        return bounded({"count": len(found), "columns": list(found.columns), "rows": shown})
+
+    def plan(self, pipeline: str) -> dict[str, Any]:
+        """What a run of the pipeline in this file would do, and why. No step is run; their modules are imported."""
+        path = (self._folder / pipeline if self._folder else Path(pipeline)).resolve()
+        if self._folder is not None and not path.is_relative_to(self._folder):
+            raise InputError(f"plan {pipeline}: pipelines are read from {self._folder} only")
+        with self._lock, redirect_stdout(sys.stderr):  # standard output is the assistant's
+            bound = bind_file(path, self._session.store)
+            planned = make_plan(bound, self._session)
+        steps = [
+            {"name": step.name, "state": step.state, "causes": list(step.causes), "datasets": dict(step.datasets)}
+            for step in planned.steps
+        ]
+        return bounded({"pipeline": bound.name, "fresh": planned.is_fresh, "steps": steps})
+
+    def _meant(self, dataset: str) -> str:
+        return find_mfid(self._session, dataset)
+
+
+TOOLS: Mapping[str, str] = {
+    "search": "Find datasets",
+    "show": "Show a dataset",
+    "lineage": "Show where a dataset comes from",
+    "why": "Tell how a dataset came to be",
+    "diff": "Compare two datasets",
+    "impact": "List what must be redone",
+    "table": "Put the results of a step into a table",
+    "plan": "Say what a run would do",
+}

@@ -1,0 +1,21 @@
+"""Times and sizes, as people say them."""
+
+from __future__ import annotations
+
+__all__ = ["size_text", "time_text"]
+
+
+def time_text(seconds: float) -> str:
+    """A duration, as people say it."""
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def size_text(size: float) -> str:
+    """A number of bytes, as people say it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,1 @@
+"""Commands about what a project holds: list, show, get, table, runs."""

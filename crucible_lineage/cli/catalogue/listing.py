@@ -1,0 +1,122 @@
+"""`list`: what a project holds now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crucible_lineage.cli.catalogue.printing import CSV, PROJECT, print_csv
+from crucible_lineage.cli.options import announce, crucible_options, json_option, open_session, print_json
+from crucible_lineage.errors import InputError
+from crucible_lineage.lineage.labels import plain
+
+if TYPE_CHECKING:
+    from crucible_lineage.queries.catalogue.listing import Catalogue
+    from crucible_lineage.queries.graph.standing import Entry
+
+__all__ = ["list_command"]
+
+
+@click.command("list")
+@crucible_options
+@PROJECT
+@click.option("--step", metavar="S", help="Only what this step made.")
+@click.option("--pipeline", metavar="N", help="Only what this pipeline made.")
+@click.option("--run", metavar="ID", help="Only what this run made or relied on; the beginning of its id is enough.")
+@click.option("--measurement", metavar="M", help="Only of this measurement.")
+@click.option("--keyword", "keywords", multiple=True, metavar="W", help="Only with this keyword; repeatable.")
+@click.option("--instrument", metavar="I", help="Only of the instrument of this name.")
+@click.option(
+    "--filter", "others", multiple=True, metavar="NAME=VALUE", help="Any filter of Crucible's list; repeatable."
+)
+@click.option("--current", is_flag=True, help="Only results that hold now; no measured data.")
+@click.option("--sort", metavar="FIELD", help="created, name, step, pipeline, measurement, state; -name: from the end.")
+@click.option("--all", "every", is_flag=True, help="What is superseded or incomplete, and records of runs, too.")
+@click.option("--refresh", is_flag=True, help="Download the project anew, and not only what changed.")
+@CSV
+@json_option
+def list_command(
+    project: str | None,
+    step: str | None,
+    pipeline: str | None,
+    run: str | None,
+    measurement: str | None,
+    keywords: tuple[str, ...],
+    instrument: str | None,
+    others: tuple[str, ...],
+    current: bool,
+    sort: str | None,
+    every: bool,
+    refresh: bool,
+    as_csv: bool,
+    as_json: bool,
+) -> None:
+    """List what holds now in a project: measured data, then current results in the order in which they were made.
+
+    With --all what is superseded or incomplete too. A line has the MFID, the state, the name, and the step.
+    """
+    # With pydantic and httpx, which --help does not need.
+    from crucible_lineage.queries.catalogue.listing import list_datasets
+    from crucible_lineage.queries.catalogue.reference import find_project
+
+    given = {"measurement": measurement, "instrument_name": instrument, "keyword": list(keywords) or None}
+    filters = {**_filters(others), **{name: value for name, value in given.items() if value is not None}}
+    with open_session() as session:
+        if not as_csv:
+            announce(session)
+        found = list_datasets(
+            session,
+            find_project(session, project),
+            step=step,
+            pipeline=pipeline,
+            run=run,
+            filters=filters,
+            sort=sort,
+            results=current,
+            every=every,
+            refresh=refresh,
+        )
+    if as_json:
+        print_json(found.to_json())
+    elif as_csv:
+        rows = [entry.to_json() for entry in found.entries]
+        print_csv(COLUMNS, [[_flat(row[name]) for name in COLUMNS] for row in rows])
+    else:
+        click.echo("\n".join(_listed(found)))
+
+
+COLUMNS = ("mfid", "dataset_name", "state", "step", "pipeline", "measurement", "created", "superseded_by")
+
+
+def _filters(given: tuple[str, ...]) -> dict[str, object]:
+    """{name: value}, or the values of what is given more than once; `true` and `false` are what they say."""
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"--filter {text}: write NAME=VALUE, as in --filter data_type=spectrum")
+        read: Any = {"true": True, "false": False}.get(value.lower(), value)
+        before = found.get(name)
+        found[name] = read if before is None else [*(before if isinstance(before, list) else [before]), read]
+    return found
+
+
+def _flat(value: object) -> object:
+    return " ".join(value) if isinstance(value, list) else value
+
+
+def _listed(found: Catalogue) -> Iterator[str]:
+    widest = max((len(entry.state) for entry in found.entries), default=0)
+    for entry in found.entries:
+        yield f"{entry.summary.mfid}  {entry.state:{widest}}  {_described(entry)}"
+    more = ", ".join(f"{count} {state}" for state, count in sorted(found.others.items()))
+    count = len(found.entries)
+    yield f"{count} {'dataset' if count == 1 else 'datasets'}" + (f"; not listed: {more} (--all)" if more else "")
+
+
+def _described(entry: Entry) -> str:
+    one = entry.summary
+    origin = "/".join(filter(None, (one.pipeline, one.step)))
+    return plain("  ".join(filter(None, (one.name, origin or one.measurement))))

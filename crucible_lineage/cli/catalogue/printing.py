@@ -1,0 +1,42 @@
+"""Rows in columns for people, and as CSV; an option that several commands of this folder have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import click
+
+from crucible_lineage.lineage.values import told_value, value_text
+
+__all__ = ["CSV", "PROJECT", "in_columns", "print_csv"]
+
+MOST_CELL = 48  # characters
+
+PROJECT = click.option("--project", metavar="P", help="The project; may be left out where there is only one.")
+CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with a line of names.")
+
+
+def in_columns(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
+    """A line of names and one for each row, in columns; numbers with the unit that the name carries."""
+    shown = [list(names), *([_cell(name, value) for name, value in zip(names, row, strict=True)] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for cells in shown:
+        yield "  ".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def print_csv(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """CSV on stdout."""
+    from crucible_lineage.queries.table.files import csv_text  # with pydantic, which --help does not need
+
+    click.echo(csv_text(names, rows), nl=False)
+
+
+def _cell(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    column, _, summed = name.rpartition(".")
+    return (
+        told_value(column if summed in ("mean", "std", "min", "max") else name, value, MOST_CELL)
+        if not isinstance(value, str)
+        else value_text(value, MOST_CELL)
+    )

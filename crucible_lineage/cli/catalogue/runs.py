@@ -1,0 +1,95 @@
+"""`runs`: which runs there were, and what differs between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from crucible_lineage.cli.amounts import time_text
+from crucible_lineage.cli.catalogue.printing import in_columns
+from crucible_lineage.cli.options import announce, crucible_options, json_option, next_command, open_session, print_json
+from crucible_lineage.times import utc
+
+if TYPE_CHECKING:
+    from crucible_lineage.queries.catalogue.runs import Run
+
+__all__ = ["runs_command"]
+
+PROJECTS = click.option("--project", "projects", multiple=True, metavar="P", help="Of this project only; repeatable.")
+
+
+@click.group("runs", invoke_without_command=True)
+@crucible_options
+@PROJECTS
+@click.option("--pipeline", metavar="N", help="Of this pipeline only.")
+@click.option("-n", "--number", type=click.IntRange(1), default=20, show_default=True, help="How many to list.")
+@json_option
+@click.pass_context
+def runs_command(
+    context: click.Context, projects: tuple[str, ...], pipeline: str | None, number: int, as_json: bool
+) -> None:
+    """List the runs of pipelines, newest first: those from this data folder, and all whose results a project holds.
+
+    A run from here says how it ended, too. `list --run ID` has what a run made or relied on.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from crucible_lineage.queries.catalogue.reference import visible_projects
+    from crucible_lineage.queries.catalogue.runs import list_runs
+
+    with open_session() as session:
+        announce(session)
+        found = list_runs(session, projects or visible_projects(session), pipeline=pipeline, limit=number)
+    if as_json:
+        print_json({"runs": [run.to_json() for run in found]})
+        return
+    click.echo("\n".join(_listed(found)) if found else "no run is known")
+
+
+@runs_command.command("diff")
+@click.argument("old", metavar="RUN")
+@click.argument("new", metavar="OTHER_RUN")
+@crucible_options
+@PROJECTS
+@json_option
+def diff_runs_command(old: str, new: str, projects: tuple[str, ...], as_json: bool) -> None:
+    """What differs between what two runs made or relied on: returned values first, then parameters, code and inputs.
+
+    The beginning of a run's id is enough, if no other one begins so.
+    """
+    from crucible_lineage.cli.questions.diff import print_difference
+    from crucible_lineage.queries.catalogue.reference import find_run, visible_projects
+    from crucible_lineage.queries.catalogue.runs import list_runs
+    from crucible_lineage.queries.diff import compare_runs
+
+    with open_session() as session:
+        announce(session)
+        looked_in = projects or visible_projects(session)
+        known = {run.run_id: run.project for run in list_runs(session, looked_in)}
+        earlier, later = (find_run(run, known) for run in (old, new))
+        found = compare_runs(session, earlier, later, list(dict.fromkeys((known[earlier], known[later]))))
+    print_difference(found, as_json=as_json)
+
+
+def _listed(found: Sequence[Run]) -> Iterator[str]:
+    rows = []
+    for run in found:
+        took = time_text((utc(run.ended) - utc(run.started)).total_seconds()) if run.ended else ""
+        steps = ", ".join(f"{count} {outcome}" for outcome, count in (run.steps or {}).items())
+        rows.append(
+            (
+                run.run_id,
+                run.started[:19].replace("T", " "),
+                run.pipeline,
+                run.project,
+                run.state or "",
+                took,
+                run.who or "",
+                steps or f"{len(run.made)} made",
+            )
+        )
+    yield from in_columns(("RUN", "STARTED (UTC)", "PIPELINE", "PROJECT", "STATE", "TOOK", "BY", "STEPS"), rows)
+    if len(found) > 1:
+        yield f"compare two: {next_command('runs', 'diff', found[1].run_id, found[0].run_id)}"

@@ -1,0 +1,116 @@
+"""`show`: one dataset, with what it holds, who made it when, and what it hangs together with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crucible_lineage.cli.amounts import size_text, time_text
+from crucible_lineage.cli.catalogue.picture import inline_picture
+from crucible_lineage.cli.options import crucible_options, json_option, next_command, open_session, print_json
+from crucible_lineage.lineage.labels import plain
+from crucible_lineage.lineage.values import told_value
+
+if TYPE_CHECKING:
+    from crucible_lineage.queries.catalogue.shown import Making, Shown
+
+__all__ = ["show_command"]
+
+MOST_KIN = 20  # parents or children that are listed
+MOST_METADATA = 30  # entries that no step returned
+
+
+@click.command("show")
+@click.argument("dataset")
+@crucible_options
+@click.option("--project", metavar="P", help="Where to look for it by a part of its id or its name.")
+@click.option("--picture/--no-picture", default=True, help="Its picture, in terminals that show any.")
+@json_option
+def show_command(dataset: str, project: str | None, picture: bool, as_json: bool) -> None:
+    """Show the DATASET, named by its MFID, a unique beginning of it, or its name: its state, what its step returned,
+    its files, who made it when, its parents and children.
+    """
+    from crucible_lineage.queries.catalogue.reference import find_mfid
+    from crucible_lineage.queries.catalogue.shown import show_dataset
+
+    with open_session() as session:
+        mfid = find_mfid(session, dataset, [project] if project else ())
+        found = show_dataset(session, mfid)
+        shown = inline_picture(lambda: session.client.datasets.get_thumbnails(mfid)) if picture and not as_json else ""
+    if as_json:
+        print_json(found.to_json())
+        return
+    click.echo("\n".join(_shown(found)))
+    if shown:
+        click.echo(shown)
+
+
+def _shown(found: Shown) -> Iterator[str]:
+    entry, mfid = found.entry, found.entry.summary.mfid
+    yield plain(entry.summary.name)
+    yield f"{mfid}  {entry.state}"
+    for other in entry.superseded_by:
+        since = f"  since {entry.since[:19]}" if entry.since else ""
+        yield plain(f"superseded by {_named(other, found.names)}{since}")
+    yield from map(plain, _made(found))
+    what = " · ".join(filter(None, (entry.summary.measurement, found.facts.get("data_type"))))
+    taken = found.facts.get("timestamp", "")[:19]
+    when = f"taken {taken}" if taken else "taken at a time that is not known"
+    if about := [what, found.facts.get("instrument_name"), when, *found.samples.values()]:
+        yield plain("  ".join(filter(None, about)))
+    if found.made.params:
+        yield "parameters"
+        yield from _values(found.made.params)
+    if found.results:
+        yield "results" if entry.summary.step else "metadata"
+        yield from _values(found.results)
+    if found.metadata:
+        yield "more metadata"
+        yield from _values(dict(list(found.metadata.items())[:MOST_METADATA]))
+        if len(found.metadata) > MOST_METADATA:
+            yield f"  and {len(found.metadata) - MOST_METADATA} more (--json)"
+    if found.files:
+        yield "files"
+        yield from (_file(file) for file in found.files)
+    for kin, mfids in (("parents", found.parents), ("children", found.children)):
+        if mfids:
+            yield kin
+            yield from (plain(f"  {_named(one, found.names)}") for one in mfids[:MOST_KIN])
+        if len(mfids) > MOST_KIN:
+            yield f"  and {len(mfids) - MOST_KIN} more; see {next_command('lineage', mfid)}"
+    yield f"its files: {next_command('get', mfid, '-o', 'FOLDER')}"
+
+
+def _made(found: Shown) -> Iterator[str]:
+    """By what, by whom, when, in which run; of measured data who registered them."""
+    one, made = found.entry.summary, found.made
+    by = f" by {made.who}" if made.who else ""
+    if step := "/".join(filter(None, (one.pipeline, one.step))):
+        yield f"made by {step}{f' ({made.function})' if made.function else ''}{_when(made)}{by}"
+    elif made.note or found.parents:
+        yield f"made by hand{by}{f': {made.note}' if made.note else ''}"
+    else:
+        registered = found.facts.get("creation_time", "")[:19].replace("T", " ")
+        yield f"registered {registered}{by}"
+    if made.run:
+        yield f"run {made.run}{f' ({made.engine})' if made.engine else ''}"
+
+
+def _when(made: Making) -> str:
+    began = f" on {made.started[:19].replace('T', ' ')}" if made.started else ""
+    return began + (f", in {time_text(made.seconds)}" if made.seconds is not None else "")
+
+
+def _file(file: Mapping[str, Any]) -> str:
+    size = "" if file["size"] is None else size_text(file["size"])
+    return plain(f"  {file['name']}  {size}  sha256 {file['sha256']}")
+
+
+def _values(values: Mapping[str, object]) -> Iterator[str]:
+    yield from (f"  {plain(name)}: {told_value(name, value)}" for name, value in values.items())
+
+
+def _named(mfid: str, names: Mapping[str, str]) -> str:
+    return f"{mfid}  {names[mfid]}" if names.get(mfid, mfid) != mfid else mfid

@@ -1,0 +1,85 @@
+"""How a command ends: errors become lines on stderr, with --json an object on stdout, and every ending an exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from crucible_lineage.cli.colour import coloured
+from crucible_lineage.cli.options import given
+from crucible_lineage.disk import storage_error
+from crucible_lineage.errors import (
+    CrucibleError,
+    InputError,
+    LineageError,
+    PrefectAwayError,
+    RunError,
+    StepError,
+    UnreachableError,
+)
+from crucible_lineage.settings import default_data_folder
+
+__all__ = ["BAD_INPUT", "FAILURE", "INTERRUPTED", "UNREACHABLE", "report_error"]
+
+FAILURE, BAD_INPUT, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
+
+
+def report_error(error: BaseException, *, as_json: bool) -> int:
+    """The exit code of a command that ended with this error, which is told.
+
+    Of an error that nobody has foreseen the traceback is kept in a file, which is named.
+    """
+    if isinstance(error, OSError):
+        error = storage_error(error) or error
+    code = _exit_code(error)
+    if code is None:
+        error, code = RunError(_told_fault(error)), FAILURE
+    if as_json:
+        click.echo(json.dumps({"error": _error_json(error, code)}, indent=2, ensure_ascii=False))
+    for line in _lines(error):
+        click.echo(line, err=True)
+    return code
+
+
+def _told_fault(error: BaseException) -> str:
+    # What steps have is imported by a command that needs it; one that fails in this way needs it, too.
+    from crucible_lineage.pipeline.logs.fault import told_fault
+
+    return told_fault(error, given("data") or default_data_folder(), given("api_key")).message
+
+
+def _exit_code(error: BaseException) -> int | None:
+    if isinstance(error, click.ClickException):
+        return error.exit_code
+    if isinstance(error, InputError):
+        return BAD_INPUT
+    if isinstance(error, UnreachableError | PrefectAwayError):
+        return UNREACHABLE
+    if isinstance(error, LineageError):
+        return FAILURE
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else None
+
+
+def _lines(error: BaseException) -> list[str]:
+    word = coloured("error", "red", sys.stderr)
+    if isinstance(error, InputError):
+        return [*(f"{word}: {fault}" for fault in error.faults), "nothing was changed"]
+    if isinstance(error, KeyboardInterrupt):
+        return ["stopped; what was finished stays, run the same command again to go on"]
+    return [f"{word}: {error.format_message() if isinstance(error, click.ClickException) else error}"]
+
+
+def _error_json(error: BaseException, code: int) -> dict[str, object]:
+    """The error as programs get it; docs/commands.schema.json has its shape."""
+    message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    described: dict[str, Any] = {"kind": type(error).__name__, "message": message, "exit_code": code}
+    if isinstance(error, InputError):
+        described["faults"] = [fault.to_json() for fault in error.faults]
+    if isinstance(error, CrucibleError):
+        described |= {"status": error.status, "mfid": error.mfid}
+    if isinstance(error, StepError):
+        described |= {"step": error.step, "log": error.log}
+    return described

@@ -1,0 +1,68 @@
+"""`init`: a pipeline that works, a module with its steps, measured values and a test, to begin with."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+from crucible_lineage.cli.options import json_option, print_json
+from crucible_lineage.errors import InputError
+
+__all__ = ["init_command"]
+
+FILES = {
+    "pipeline.yaml": "pipeline.yaml",
+    "mysteps.py": "mysteps.py.txt",
+    "test_mysteps.py": "test_mysteps.py.txt",
+    "data/monday.csv": "monday.csv",
+    "data/tuesday.csv": "tuesday.csv",
+}
+FILLED_IN = ("pipeline.yaml", "prefect.yaml")
+
+
+@click.command("init")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path())
+@click.option("--project", help="The project of the results; by default, it is called as the folder is.")
+@click.option("--prefect", is_flag=True, help="Write a prefect.yaml, too, which lets it run every night.")
+@json_option
+def init_command(folder: Path, project: str | None, prefect: bool, as_json: bool) -> None:
+    """Write a working pipeline into FOLDER (by default this one): declaration, steps, measured values and a test.
+
+    Nothing that is there is overwritten. With --prefect, a pipeline.yaml that is there gets its prefect.yaml.
+    """
+    name = _name_of(folder)
+    wanted = dict(FILES)
+    if prefect and (folder / "pipeline.yaml").exists():
+        from crucible_lineage.pipeline.declare.load import load_pipeline  # with pydantic, which --help does not need
+
+        declared = load_pipeline(folder / "pipeline.yaml")[0]
+        name, project, wanted = declared.pipeline, declared.project, {}
+    if prefect:
+        wanted["prefect.yaml"] = "prefect.yaml"
+    if taken := [path for path in wanted if (folder / path).exists()]:
+        raise InputError(f"begin a pipeline in {folder.absolute()}: {taken[0]} is there already; name another folder")
+    for path, source in wanted.items():
+        text = files("crucible_lineage.cli").joinpath("new", source).read_text(encoding="utf-8")
+        text = text.replace("PIPELINE", name).replace("PROJECT", project or name) if path in FILLED_IN else text
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+    written = [str(folder / path) for path in wanted]
+    if as_json:
+        print_json({"files": written, "pipeline": name, "project": project or name})
+        return
+    for one in written:
+        click.echo(f"wrote {one}")
+    if folder.absolute() != Path.cwd():
+        click.echo(f"next: {shlex.join(['cd', str(folder)])}")
+    for line in ("prefect deploy --all",) if prefect else ("crucible-lineage run pipeline.yaml", "python -m pytest"):
+        click.echo(f"next: {line}")
+
+
+def _name_of(folder: Path) -> str:
+    """The folder's name, as far as it can be that of a pipeline and of a project."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.absolute().name).strip("-_")[:25]
+    return name if re.match(r"[A-Za-z]", name) and len(name) >= 3 else "my-pipeline"

@@ -1,0 +1,64 @@
+"""`clean`: room on the disk, by taking away what nothing needs."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+
+import click
+
+from crucible_lineage.cli.amounts import size_text
+from crucible_lineage.cli.ending import FAILURE
+from crucible_lineage.cli.options import crucible_options, given, json_option, print_json
+from crucible_lineage.errors import InputError
+from crucible_lineage.local.usage import disk_usage, leftovers, remove
+from crucible_lineage.settings import resolve_settings
+
+__all__ = ["clean_command"]
+
+
+@click.command("clean")
+@crucible_options
+@click.option("--cache", is_flag=True, help="Also the copies of files that Crucible has; they are fetched again.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def clean_command(cache: bool, yes: bool, as_json: bool) -> None:
+    """Take away what nothing needs from the data folder: what failed and killed steps left, and copies that are made
+    anew where they are missed.
+
+    What a step works in stays, so does the embedded Crucible, what is not delivered yet, and the list of runs.
+    """
+    settings = resolve_settings(data=given("data"), api_url=given("url"), api_key=given("api_key"))
+    found = leftovers(settings.data, copies=cache)
+    sizes: Counter[str] = Counter()
+    for one in found:
+        sizes[one.kind] += one.bytes
+    if not as_json:
+        click.echo(f"data folder: {settings.data}")
+        for kind, size in sizes.items():
+            count = sum(one.kind == kind for one in found)
+            click.echo(f"  {size_text(size):>8}  {count} × {kind}")
+        if not found:
+            click.echo("there is nothing that could go")
+        copies = disk_usage(settings.data)["cache"]
+        if copies and not cache:
+            click.echo(f"copies of files take {size_text(copies)}; --cache frees that too")
+    if found and not yes and as_json:
+        raise InputError("clean --json asks nobody: add --yes to take away what nothing needs; nothing was removed")
+    if found and not yes:
+        click.confirm("take this away?", abort=True, err=True)
+    failed = []
+    for one in found:
+        try:
+            remove(one)
+        except OSError as error:
+            failed.append(f"{one.path}: {error.strerror}")
+    if as_json:
+        freed = sum(sizes.values())
+        removed = [{"path": str(one.path), "kind": one.kind, "bytes": one.bytes} for one in found]
+        print_json({"removed": removed, "bytes": freed, "failed": failed})
+    elif found:
+        click.echo(f"freed: {size_text(sum(sizes.values()))}")
+    for line in failed:
+        click.echo(f"error: it stays: {line}", err=True)
+    sys.exit(FAILURE if failed else 0)

@@ -1,0 +1,133 @@
+"""`push`: what is made here is delivered to Crucible; `push --to`: a whole project is brought to another one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from crucible_lineage.cli.ending import FAILURE
+from crucible_lineage.cli.options import announce, crucible_options, given, json_option, open_session, print_json
+from crucible_lineage.cli.runs.waiting import PATIENCE, print_waiting
+from crucible_lineage.cli.working import Work, showing_work
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.job.desk import deliver_all
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings, default_data_folder, resolve_settings
+
+if TYPE_CHECKING:
+    from crucible_lineage.registration.outbox import Waiting
+
+__all__ = ["push_command"]
+
+
+@click.command("push")
+@crucible_options
+@click.option("--project", metavar="P", help="With --to: the project that is brought there.")
+@click.option("--to", "to_url", metavar="URL", help="Bring what the embedded Crucible (or --url) holds to this one.")
+@click.option(
+    "--api-key-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="With --to: a file with the key for it and nothing else.  [default: the key in CRUCIBLE_API_KEY]",
+)
+@click.option("--dry-run", is_flag=True, help="With --to: compare, say what would be sent, and send nothing.")
+@click.option(
+    "--skip-conflicts", is_flag=True, help="With --to: send all but what contradicts, and what is made of it."
+)
+@PATIENCE
+@json_option
+def push_command(
+    project: str | None,
+    to_url: str | None,
+    api_key_file: Path | None,
+    dry_run: bool,
+    skip_conflicts: bool,
+    patience: float,
+    as_json: bool,
+) -> None:
+    """Deliver what runs have made while Crucible was away. Nothing is made again.
+
+    With --project and --to, bring a whole project from the embedded Crucible in the data folder to a service, under the
+    same ids: what is there is compared first, conflicts are listed, and then only what is lacking is sent. Stopped at
+    any point, the same command goes on.
+
+    Exit code 0 if all is at Crucible, 1 if something waits still, or contradicts: it is named, with the reason.
+    """
+    if to_url is None:
+        others = {"--project": project, "--api-key-file": api_key_file, "--dry-run": dry_run,
+                  "--skip-conflicts": skip_conflicts}  # fmt: skip
+        if named := [name for name, value in others.items() if value]:
+            raise InputError(
+                f"{', '.join(named)} is for bringing a project to another Crucible; give its address, --to"
+            )
+        _deliver(patience, as_json)
+        return
+    if project is None:
+        raise InputError("say which project is to be brought there: --project")
+    from crucible_lineage.cli.operation.bringing import (
+        Bringing,
+    )  # the client, which telling that nothing waits does not need
+
+    here = _here()
+    there = _there(to_url, api_key_file, here.data)
+    if here.api_url == there.api_url:
+        raise InputError(f"{there.api_url} is both where it is and where it is to be brought; correct --to, or --url")
+    with Session(here) as source, Session(there) as target, showing_work(silent=as_json) as work:
+        bringing = Bringing(source, target, work, as_json=as_json, patience_s=patience)
+        waiting = _deliver_all(source, patience, work)[1] if not dry_run else ()
+        if not as_json:
+            print_waiting(waiting)
+        code = bringing.push(project, dry_run=dry_run, skip_conflicts=skip_conflicts)
+    sys.exit(code or (FAILURE if waiting else 0))
+
+
+def _deliver(patience: float, as_json: bool) -> None:
+    with open_session() as session:
+        announce(session)
+        with showing_work(silent=as_json) as work:
+            delivered, waiting = _deliver_all(session, patience, work)
+    if as_json:
+        print_json({"mfids": list(delivered), "waiting": [one.to_json() for one in waiting]})
+    else:
+        click.echo(f"{len(delivered)} delivered" if delivered or waiting else "nothing waits here")
+        print_waiting(waiting)
+    sys.exit(FAILURE if waiting else 0)
+
+
+def _deliver_all(session: Session, patience: float, work: Work) -> tuple[tuple[str, ...], tuple[Waiting, ...]]:
+    """What runs have left in the outbox is at the session's Crucible: what was delivered, and what waits still."""
+    return deliver_all(session, patience, lambda reason: work.say(f"  {reason}"), work)
+
+
+def _here() -> Settings:
+    """The Crucible that --url names; else the embedded one, whatever the environment says of a service."""
+    if given("url"):
+        return resolve_settings(data=given("data"), api_url=given("url"), api_key=given("api_key"))
+    if given("api_key"):
+        raise InputError("--api-key is the key for --url; the key for --to is in --api-key-file or CRUCIBLE_API_KEY")
+    folder = (given("data") or default_data_folder()).expanduser().absolute()
+    if not (folder / "crucible").is_dir():
+        raise InputError(f"there is no embedded Crucible in {folder}; give --data, or --url for another Crucible")
+    return Settings(folder, source="to be brought on", own_process=True)
+
+
+def _there(url: str, key_file: Path | None, data: Path) -> Settings:
+    """The Crucible that --to names. A key for another address is not sent there."""
+    if key_file is not None:
+        key = key_file.read_text(encoding="utf-8").strip()
+        if not key or not key.isascii() or not key.isprintable() or " " in key:
+            raise InputError(
+                f"{key_file} holds no key: it must be one line of visible ASCII characters, without blanks"
+            )
+        return resolve_settings(data=data, api_url=url, api_key=key)
+    known = os.environ.get("CRUCIBLE_API_URL")
+    if os.environ.get("CRUCIBLE_API_KEY") and known and known.rstrip("/") != url.rstrip("/"):
+        raise InputError(f"the key in CRUCIBLE_API_KEY is for {known}; give the one for {url} in --api-key-file")
+    try:
+        return resolve_settings(data=data, api_url=url)
+    except InputError as error:
+        raise InputError(f"{error}, or --api-key-file") from error

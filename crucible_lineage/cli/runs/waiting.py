@@ -1,0 +1,65 @@
+"""What is made and not yet at Crucible, as commands tell it; and how long they go on delivering."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import click
+
+from crucible_lineage.cli.options import next_command
+from crucible_lineage.registration.outbox import Waiting
+
+__all__ = ["PATIENCE", "print_not_ingested", "print_waiting"]
+
+MOST_LINES = 20
+UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class _Duration(click.ParamType):  # type: ignore[type-arg]
+    """Seconds, or a number with s, m or h."""
+
+    name = "TIME"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h|)", str(value).strip())
+        if not found:
+            self.fail(f"{value!r} is no time; write seconds, or as in 90s, 10m, 2h", param, ctx)
+        return float(found[1]) * UNITS[found[2]]
+
+
+PATIENCE = click.option(
+    "--patience",
+    type=_Duration(),
+    default="3m",
+    show_default=True,
+    help="How long to wait at the end for a Crucible that is away; 0: not at all. What is made then waits here.",
+)
+
+
+def print_waiting(waiting: Sequence[Waiting]) -> None:
+    """What waits, since when, and why; nothing if nothing does."""
+    if not waiting:
+        return
+    number = sum(len(one.mfids) for one in waiting)
+    since = min(one.since for one in waiting)
+    datasets = "1 dataset" if number == 1 else f"{number} datasets"
+    click.echo(f"not at Crucible yet: {datasets}, made here and kept, since {since[:19]}", err=True)
+    for one in waiting[:MOST_LINES]:
+        word = "refused" if one.refused else "waits"
+        tried = f", tried {one.tries} times" if one.tries > 1 else ""
+        reason = f": {one.error.splitlines()[0]}" if one.error else ""
+        click.echo(f"  {', '.join(one.mfids)}  {one.step} ({one.project}) {word}{tried}{reason}", err=True)
+    if len(waiting) > MOST_LINES:
+        click.echo(f"  ... and {len(waiting) - MOST_LINES} steps more", err=True)
+    click.echo(f"deliver them: {next_command('push')}, or run the same again; nothing is made twice", err=True)
+
+
+def print_not_ingested(told: Sequence[str]) -> None:
+    """What Crucible could not read, a line for each file."""
+    for line in told[:MOST_LINES]:
+        click.echo(f"note: {line}", err=True)
+    if len(told) > MOST_LINES:
+        click.echo(f"note: ... and {len(told) - MOST_LINES} files more were not ingested", err=True)

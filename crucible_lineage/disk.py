@@ -1,0 +1,85 @@
+"""What is kept on disk is for its owner only, whatever the umask; and what to say when the disk refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from crucible_lineage.errors import StorageError
+
+__all__ = ["private_file", "private_folder", "storage_error"]
+
+OWNER_FOLDER, OWNER_FILE = 0o700, 0o600
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_ELSEWHERE = "name another data folder with --data or CRUCIBLE_LINEAGE_DATA"
+_SAID = {
+    errno.ENOSPC: "the disk is full; free some space, then run the same again",
+    errno.EDQUOT: "this account's share of the disk is used up; free some space, then run the same again",
+    errno.EFBIG: "a file may not become that large here (see `ulimit -f`, and what the file system allows)",
+    errno.EROFS: f"the file system is read-only; mount it for writing, or {_ELSEWHERE}",
+    errno.EACCES: f"this account may not write there; have it allowed, or {_ELSEWHERE}",
+    errno.EPERM: f"this account may not write there; have it allowed, or {_ELSEWHERE}",
+    errno.EIO: f"the disk fails; look at it before anything else, and {_ELSEWHERE}",
+    errno.ENOTDIR: f"there is a file where a folder should be; move it away, or {_ELSEWHERE}",
+    errno.EEXIST: f"there is a file where a folder should be; move it away, or {_ELSEWHERE}",
+}
+
+
+def private_folder(path: Path) -> Path:
+    """The folder is there; if it was not, nobody but its owner can look into it. StorageError if it cannot be made.
+
+    One that is there stays as open as it is: it may be one that a person has chosen, with more in it than ours.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(OWNER_FOLDER, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, path) or error from error
+    return path
+
+
+def private_file(path: Path) -> Path:
+    """The file is there, and only its owner can read it. Its folder has to exist. StorageError if it cannot be made.
+
+    An existing file is never opened: closing it again would end the locks that SQLite has on it in this process.
+    """
+    try:
+        if not path.exists():
+            _create(path)
+        _close_to_others(path)
+    except OSError as error:
+        raise storage_error(error, path) or error from error
+    return path
+
+
+def storage_error(error: OSError, path: Path | str | None = None) -> StorageError | None:
+    """What to tell if the disk refused something, in one line. None if it was not about a disk."""
+    said = _SAID.get(error.errno or 0)
+    place = path or error.filename
+    return StorageError(f"{place}: {said}") if said and place else StorageError(said) if said else None
+
+
+def _create(path: Path) -> None:
+    """An empty file, unless another process was faster: made under another name, so that nobody has it open yet."""
+    draft = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, OWNER_FILE))
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without links
+        if not path.exists():
+            draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _close_to_others(path: Path) -> None:
+    """A file that an earlier version, or somebody by hand, has left open is closed; another owner's is left to them."""
+    if os.name == "posix" and path.stat().st_mode & _OTHERS:
+        with suppress(PermissionError):
+            path.chmod(OWNER_FILE)

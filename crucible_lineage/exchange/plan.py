@@ -1,0 +1,281 @@
+"""What would be brought from one Crucible to another: everything is compared before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.exchange.compare import compare, compare_sample
+from crucible_lineage.exchange.ends import read_held, read_samples
+from crucible_lineage.exchange.model import Comparison, Conflict, Held, Lacking, derived_parents, linked
+from crucible_lineage.local.store import Brought
+from crucible_lineage.provenance.record import read_record
+from crucible_lineage.queries.graph.datasets import fetch_datasets, in_threads
+from crucible_lineage.queries.graph.project_copy import project_copy
+from crucible_lineage.registration.read import recipe_keyword
+from crucible_lineage.registration.trust import lies_elsewhere
+from crucible_lineage.session import Session
+from crucible_lineage.traffic import Tell
+
+__all__ = ["Item", "Plan", "known_names", "plan_named", "plan_project"]
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A dataset or sample to be brought: as it is here, what it lacks there, and what has to be there before it."""
+
+    mfid: str
+    name: str
+    record: Record
+    lacking: Lacking
+    parents: frozenset[str] = frozenset()
+
+    @property
+    def is_sample(self) -> bool:
+        """True if it is a sample."""
+        return bool(self.record.get("resource_type") == "sample")
+
+    @property
+    def bytes(self) -> int:
+        """How large its files are, if all of it is lacking."""
+        return int(self.record.get("size") or 0) if self.lacking.whole else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that is printed."""
+        kind = "sample" if self.is_sample else "dataset"
+        return {"mfid": self.mfid, "name": self.name, "kind": kind, "lacking": self.lacking.in_words}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be brought, parents first; how many are there as they are here; and what stands in the way.
+
+    `left` are not to be brought, each with the reason; `differs` are told, and stay as they are there. `ids` are those
+    under which datasets are there that have other ids than here, `brought` what was noted of those that are equal,
+    `instruments` the short names of those that are known there under the name that they have here.
+    """
+
+    items: tuple[Item, ...]
+    equal: int
+    conflicts: tuple[Conflict, ...] = ()
+    left: tuple[Conflict, ...] = ()
+    differs: tuple[Conflict, ...] = ()
+    ids: Mapping[str, str] = field(default_factory=dict)
+    brought: tuple[Brought, ...] = ()
+    instruments: frozenset[str] = frozenset()
+
+    def without_conflicts(self) -> Plan:
+        """The same, in which what contradicts stays here, and all that was made of it."""
+        stays = {one.mfid: one for one in self.conflicts}
+        left, items = list(self.left), []
+        for item in self.items:  # parents first
+            if item.mfid in stays:
+                continue
+            if (parent := next((one for one in sorted(item.parents) if one in stays), None)) is not None:
+                reason = f"it was made of {parent}, which contradicts what is there"
+                stays[item.mfid] = Conflict(item.mfid, item.name, reason)
+                left.append(stays[item.mfid])
+            else:
+                items.append(item)
+        return replace(self, items=tuple(items), left=tuple(left), conflicts=())
+
+
+def plan_project(source: Session, target: Session, project: str, tell: Tell) -> Plan:
+    """What of a project is to be brought. InputError if there is no such project at either end."""
+    tell(f"reading what is in project {project} here", 0)
+    here = project_copy(source, project).records
+    project_id = next((str(one["project_id"]) for one in here.values()), project)
+    target.ensure_project(project_id)
+    tell(f"reading what is in project {project} there", 0)
+    there = dict(project_copy(target, project_id).records)
+    samples = [sample.unique_id for sample in source.client.samples.iter(project_id=project_id)]
+    return _plan(source, target, here, there, samples, tell, absent_parents=False)
+
+
+def plan_named(source: Session, target: Session, mfids: Iterable[str], tell: Tell) -> Plan:
+    """What of these datasets is to be brought; what they were made of is linked as far as it is there.
+
+    InputError if one of them is not to be had.
+    """
+    wanted = list(dict.fromkeys(mfids))
+    fetched = fetch_datasets(source, wanted, include_links=True)
+    if missing := [mfid for mfid in wanted if mfid not in fetched.found]:
+        where = source.settings.describe()
+        raise InputError(f"there is no dataset {', '.join(missing)} that this key may read ({where})")
+    for project in sorted({str(one["project_id"]) for one in fetched.found.values() if one.get("project_id")}):
+        target.ensure_project(project)
+    return _plan(source, target, fetched.found, {}, (), tell, absent_parents=True)
+
+
+def known_names(source: Session, target: Session) -> dict[str, Brought]:
+    """What was noted here of datasets that are at both, by the id here."""
+    return {one.mfid: one for one in target.store.brought(source.store.instance)}
+
+
+def _plan(
+    source: Session,
+    target: Session,
+    here: Mapping[str, Record],
+    there: dict[str, Record],
+    samples: Iterable[str],
+    tell: Tell,
+    *,
+    absent_parents: bool,
+) -> Plan:
+    noted = known_names(source, target)
+    ids = {mfid: one.there for mfid, one in noted.items() if one.there != mfid}
+    left, wanted = _finished(here, {mfid for mfid in here if _is_complete(there.get(ids.get(mfid, mfid)))})
+    tell(f"comparing {len(wanted)} datasets", 0)
+    there |= _elsewhere(target, {ids.get(mfid, mfid) for mfid in wanted} - there.keys())
+    ids |= _assigned(target, [mfid for mfid in wanted if ids.get(mfid, mfid) not in there], here, there)
+
+    def renamed(mfid: str) -> str:
+        return ids.get(mfid, mfid)
+
+    def compared(mfid: str) -> Comparison:
+        ours, theirs = here[mfid], there.get(renamed(mfid))
+        if theirs is None:
+            return compare(Held(ours), None, renamed)
+        seen = noted.get(mfid)
+        times = (ours["modification_time"], theirs["modification_time"])
+        if seen and (seen.here, seen.modified) == times and theirs.get("deletion_request") is None:
+            return Comparison()
+        return compare(read_held(source.client, ours), read_held(target.client, theirs), renamed)
+
+    found = dict(zip(wanted, in_threads(compared, wanted), strict=True))
+    own_samples = {*samples, *(one for mfid in wanted for one in linked(here[mfid], "sample"))}
+    items = list(_samples(source, target, own_samples, renamed))
+    bad_samples = [fault for _, comparison in items for fault in comparison.conflicts]
+    outside = {one for mfid in wanted for one in derived_parents(here[mfid])} - here.keys()
+    absent = {one for one in outside if renamed(one) not in there} & set(
+        fetch_absent(target, {renamed(one): one for one in outside if renamed(one) not in there})
+    )
+    chosen = [(_item(here[mfid], comparison.lacking, here), comparison) for mfid, comparison in found.items()]
+    conflicts = [*bad_samples, *(fault for _, comparison in chosen for fault in comparison.conflicts)]
+    if not absent_parents:
+        conflicts += _without_parents(chosen, absent)
+    else:
+        chosen = [(_with_parents(item, absent), comparison) for item, comparison in chosen]
+    blocked = {fault.mfid for fault in conflicts}
+    todo = [item for item, comparison in (*items, *chosen) if comparison.lacking or item.mfid in blocked]
+    equal = [item.mfid for item, comparison in chosen if not comparison.lacking and item.mfid not in blocked]
+    differs = tuple(
+        Conflict(item.mfid, item.name, reason) for item, comparison in chosen for reason in comparison.differs
+    )
+    brought = tuple(
+        Brought(mfid, renamed(mfid), here[mfid]["modification_time"], there[renamed(mfid)]["modification_time"])
+        for mfid in equal
+    )
+    order = _parents_first(todo)
+    instruments = _instruments(target, order)
+    differs += tuple(_without_instrument(order, instruments))
+    return Plan(order, len(equal), tuple(conflicts), tuple(left), differs, ids, brought, instruments)
+
+
+def _finished(here: Mapping[str, Record], complete_there: Collection[str]) -> tuple[list[Conflict], list[str]]:
+    """What is unfinished here stays here, and is told unless it is complete there; and the ids of the rest."""
+    left, wanted = [], []
+    for mfid, dataset in sorted(here.items()):
+        record = read_record(dataset.get("scientific_metadata"))
+        if record is None or record.is_complete:
+            wanted.append(mfid)
+        elif mfid not in complete_there:
+            left.append(Conflict(mfid, str(dataset.get("dataset_name") or mfid), "it is not finished here"))
+    return left, wanted
+
+
+def _is_complete(dataset: Record | None) -> bool:
+    record = read_record(dataset.get("scientific_metadata")) if dataset is not None else None
+    return record is not None and record.is_complete
+
+
+def _elsewhere(target: Session, mfids: set[str]) -> dict[str, Record]:
+    """Those that are there and were not listed: of other projects, or to be deleted."""
+    return fetch_datasets(target, mfids, include_links=True).found
+
+
+def _assigned(
+    target: Session, mfids: Sequence[str], here: Mapping[str, Record], there: dict[str, Record]
+) -> dict[str, str]:
+    """The ids that a service which assigns ids has given to these; what it has under them is put into `there`."""
+    if not mfids or not target.store.assigns_ids():
+        return {}
+
+    def find(mfid: str) -> Record | None:
+        listed = target.client.datasets.list(keyword=recipe_keyword(mfid), include_metadata=True, include_links=True)
+        project = str(here[mfid].get("project_id") or "")
+        own = (one.model_dump() for one in listed if not lies_elsewhere(one, project))  # a keyword can say anything
+        return min(own, key=lambda one: str(one["creation_time"]), default=None)
+
+    found = {mfid: one for mfid, one in zip(mfids, in_threads(find, mfids), strict=True) if one is not None}
+    there |= {str(one["unique_id"]): one for one in found.values()}
+    return {mfid: str(one["unique_id"]) for mfid, one in found.items()}
+
+
+def _samples(
+    source: Session, target: Session, mfids: Iterable[str], renamed: Callable[[str], str]
+) -> Iterator[tuple[Item, Comparison]]:
+    here = read_samples(source, mfids)
+    there = read_samples(target, {renamed(mfid) for mfid in here})
+    for mfid, sample in sorted(here.items()):
+        comparison = compare_sample(sample, there.get(renamed(mfid)), renamed)
+        parents = frozenset(linked(sample, "sample").keys() & here.keys())
+        yield Item(mfid, str(sample.get("sample_name") or mfid), sample, comparison.lacking, parents), comparison
+
+
+def fetch_absent(target: Session, mfids: Mapping[str, str]) -> set[str]:
+    """The values of those keys that are no dataset there."""
+    fetched = fetch_datasets(target, mfids)
+    return {mfids[mfid] for mfid in fetched.absent | fetched.hidden}
+
+
+def _item(dataset: Record, lacking: Lacking, here: Collection[str]) -> Item:
+    parents = {*(derived_parents(dataset) & set(here)), *linked(dataset, "sample")}
+    name = str(dataset.get("dataset_name") or dataset["unique_id"])
+    return Item(str(dataset["unique_id"]), name, dataset, lacking, frozenset(parents))
+
+
+def _without_parents(chosen: Sequence[tuple[Item, Comparison]], absent: set[str]) -> Iterator[Conflict]:
+    for item, comparison in chosen:
+        for parent in sorted(derived_parents(item.record) & absent if comparison.lacking else ()):
+            reason = f"it was made of {parent}, of another project, which is not there; push that project first"
+            yield Conflict(item.mfid, item.name, reason)
+
+
+def _with_parents(item: Item, absent: set[str]) -> Item:
+    """The item without links to what is not there."""
+    record = item.record
+    if not linked(record, "dataset").keys() & absent:
+        return item
+    links = [link for link in record.get("links") or () if link["unique_id"] not in absent]
+    lacking = replace(item.lacking, parents={p: r for p, r in item.lacking.parents.items() if p not in absent})
+    return replace(item, record={**record, "links": links}, lacking=lacking)
+
+
+def _instruments(target: Session, items: Iterable[Item]) -> frozenset[str]:
+    """The instruments of these datasets, by their short names, that are known there, and are called the same."""
+    named = {str(item.record["instrument_id"]): item.record.get("instrument_name") for item in items
+             if item.lacking.whole and item.record.get("instrument_id")}  # fmt: skip
+    found = {name: target.client.instruments.find(name) for name in sorted(named)}
+    return frozenset(name for name, one in found.items() if one is not None and one.instrument_name == named[name])
+
+
+def _without_instrument(items: Iterable[Item], known: Collection[str]) -> Iterator[Conflict]:
+    for item in items:
+        name = item.record.get("instrument_id")
+        if item.lacking.whole and name and name not in known:
+            label = item.record.get("instrument_name")
+            reason = f"its instrument {name} ({label}) is not registered there; only its name is kept"
+            yield Conflict(item.mfid, item.name, reason)
+
+
+def _parents_first(items: Sequence[Item]) -> tuple[Item, ...]:
+    from graphlib import TopologicalSorter  # what only asks does not need it
+
+    by_id = {item.mfid: item for item in items}
+    sorter = TopologicalSorter({item.mfid: sorted(item.parents & by_id.keys()) for item in items})
+    return tuple(by_id[mfid] for mfid in sorter.static_order())

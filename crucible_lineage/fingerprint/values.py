@@ -1,0 +1,129 @@
+"""Values as plain JSON, by one rule for parameters and for what steps return. docs/identity.md has it for users."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+from crucible_lineage.ids import canonical_json
+
+__all__ = ["MOST_LEVELS", "ValueFaultError", "plain_value"]
+
+MOST_LEVELS = 90  # of lists and mappings in each other; Crucible takes a hundred, with what stands around them
+
+Other = Callable[[Any, str], Any]
+
+
+class ValueFaultError(ValueError):
+    """A value that has no JSON: `path` says where it stands, `reason` what it is and what to give instead."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{path} {reason}")
+
+
+def plain_value(value: object, path: str, other: Other | None = None, *, level: int = 0) -> Any:
+    """`value` as numbers, text, lists and mappings with text as keys.
+
+    `other` is asked for what has no such form; it gives one, or None for none. ValueFaultError tells the place, which
+    begins with `path`.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Enum):
+        return plain_value(value.value, path, other, level=level)
+    if isinstance(value, str):
+        return _text(str.__str__(value), path)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return _finite(float(value), path)
+    if level > MOST_LEVELS:
+        raise ValueFaultError(path, f"has more than {MOST_LEVELS} levels, or holds itself; give less of it")
+    if isinstance(value, Mapping):
+        return _mapping(value, path, other, level)
+    if isinstance(value, AbstractSet):
+        return sorted((plain_value(item, path, other, level=level + 1) for item in value), key=canonical_json)
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, range, memoryview)):
+        items = enumerate(value)
+        return [plain_value(item, f"{path}[{index}]", other, level=level + 1) for index, item in items]
+    return _of_known_type(value, path, other, level)
+
+
+def _mapping(value: Mapping[object, object], path: str, other: Other | None, level: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        name = _key(key, path)
+        if name in found:
+            raise ValueFaultError(path, f"has two keys that both are {name!r} as text; give them different names")
+        found[name] = plain_value(item, f"{path}.{name}", other, level=level + 1)
+    return found
+
+
+def _key(key: object, path: str) -> str:
+    """Numbers, dates and the like as they stand in JSON."""
+    try:
+        plain = plain_value(key, f"{path}: a key")
+    except ValueFaultError:
+        plain = {}
+    if isinstance(plain, str):
+        return plain
+    if isinstance(plain, (list, dict)):
+        raise ValueFaultError(path, f"has a key {key!r} that is neither text nor a number; give text")
+    return json.dumps(plain)
+
+
+def _of_known_type(value: Any, path: str, other: Other | None, level: int) -> Any:
+    if isinstance(value, (bytes, bytearray)):
+        return {"bytes": bytes(value).hex()}
+    if isinstance(value, datetime) and value == value:  # pandas has one that is not: no time
+        return value.astimezone(UTC).isoformat() if value.tzinfo else value.isoformat()
+    if isinstance(value, (date, time, timedelta, Decimal, Fraction, UUID)) and value == value:
+        return str(value)
+    if isinstance(value, PurePath):
+        return _text(value.as_posix(), path)
+    if other is not None and (found := other(value, path)) is not None:
+        return found
+    if hasattr(value, "get_secret_value"):
+        raise ValueFaultError(path, "is or holds a secret, which may stand in no record; leave it out")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return plain_value(fields, path, other, level=level + 1)
+    if hasattr(value, "model_dump") and not isinstance(value, type):  # pydantic
+        return plain_value(dict(value), path, other, level=level + 1)
+    if hasattr(value, "tolist") and hasattr(value, "dtype"):  # numpy and pandas
+        moments = getattr(value.dtype, "kind", "") in ("m", "M")
+        kept = value.astype(str) if moments else value  # or they become bare counts
+        if (plain := kept.tolist()) is not value and not (moments and "NaT" in str(plain)):
+            return plain_value(plain, path, other, level=level + 1)
+    raise ValueFaultError(
+        path,
+        f"is a {type(value).__module__}.{type(value).__qualname__}, which has no stable spelling; "
+        "give numbers, text, lists or mappings of them",
+    )
+
+
+def _finite(value: float, path: str) -> float:
+    if math.isfinite(value):
+        return value
+    what = "equals nothing, not even itself" if math.isnan(value) else "is no number that JSON can tell"
+    raise ValueFaultError(path, f"is {value}, which {what}; give a finite number, or null for none")
+
+
+def _text(value: str, path: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueFaultError(path, f"is {value!r}, which is no Unicode text; give text that is") from None
+    return value

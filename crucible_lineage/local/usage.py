@@ -1,0 +1,146 @@
+"""What lies in a data folder: what is in use, how much room it takes, and what nothing needs.
+
+What a process works in is marked by a lock beside it, which goes when the process does, however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from crucible_lineage.disk import private_folder
+
+__all__ = [
+    *("KEPT_DAYS", "Leftover", "disk_usage", "in_use", "is_in_use", "leftovers", "remove", "remove_folder"),
+    *("remove_old_work", "runs"),
+]
+
+KEPT_DAYS = 14  # chosen: what a failed or killed attempt left can be looked at for so long
+MARK = ".in-use"
+PARTS = {"cache": "cache", "work": "work", "records": "", "crucible": "crucible"}
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something in a data folder that nothing needs, and what it is."""
+
+    path: Path
+    kind: str
+    bytes: int
+
+
+@contextmanager
+def in_use(path: Path) -> Iterator[None]:
+    """In this block, and as long as this process lives, other processes find `path` in use."""
+    from filelock import FileLock  # who only looks at a plan does not need it
+
+    lock = FileLock(_mark(path), mode=0o600)
+    try:
+        with lock:
+            yield
+    finally:
+        _mark(path).unlink(missing_ok=True)
+
+
+def is_in_use(path: Path) -> bool:
+    """True if a process that lives has marked `path` as in use."""
+    from filelock import FileLock, Timeout
+
+    if not _mark(path).exists():
+        return False
+    try:
+        with FileLock(_mark(path), timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def runs(data: Path) -> Path:
+    """The folder in which runs that are under way are marked, by their ids."""
+    return private_folder(data / "runs")
+
+
+def disk_usage(data: Path) -> dict[str, int]:
+    """Bytes on disk: copies of files, folders of attempts, records (the rest), and the embedded Crucible."""
+    used = {name: _size(data / folder) for name, folder in PARTS.items()}
+    used["records"] -= used["cache"] + used["work"] + used["crucible"]
+    return used
+
+
+def leftovers(data: Path, *, copies: bool = False) -> list[Leftover]:
+    """What nothing needs: what attempts left that have ended, however they did, and copies of projects' records.
+
+    With `copies`, also the copies of files that Crucible has, unless a process works here that may be about to use one.
+    """
+    work = [folder for folder in _folders(data / "work") if not is_in_use(folder)]
+    found = [Leftover(folder, "what a step left that failed or was killed", _size(folder)) for folder in work]
+    runs_here = sorted((data / "runs").glob(f"*{MARK}"))
+    marks = [path for path in runs_here if not is_in_use(path.with_suffix(""))]
+    found += [Leftover(path, "the mark of a run that was cut short", 0) for path in marks]
+    idle = len(work) == len(list(_folders(data / "work"))) and len(marks) == len(runs_here)
+    found += [
+        Leftover(path, "a copy of projects' records", _size(path))
+        for path in sorted((data / "projects").glob("*.sqlite"))
+    ]
+    if copies and idle:
+        found += [Leftover(path, "copies of files", _size(path)) for path in _folders(data / "cache")]
+    return found
+
+
+def remove(leftover: Leftover) -> None:
+    """It is gone. OSError if it cannot be removed."""
+    if leftover.path.is_dir():
+        remove_folder(leftover.path)
+        return
+    for path in (leftover.path, *(leftover.path.with_name(leftover.path.name + end) for end in ("-wal", "-shm"))):
+        path.unlink(missing_ok=True)
+
+
+@cache
+def remove_old_work(work: Path) -> None:
+    """What attempts left more than `KEPT_DAYS` ago is gone, unless something works there. Done once a process."""
+    oldest = time.time() - KEPT_DAYS * 86_400
+    for folder in _folders(work):
+        if folder.stat().st_mtime < oldest and _last_change(folder) < oldest and not is_in_use(folder):
+            with suppress(OSError):  # of another user, or gone meanwhile
+                remove_folder(folder)
+
+
+def _mark(path: Path) -> Path:
+    return path.with_name(f"{path.name}{MARK}")
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    if folder.is_dir():
+        yield from (path for path in sorted(folder.iterdir()) if path.is_dir())
+
+
+def remove_folder(folder: Path) -> None:
+    """The folder is gone, with what is in it and what marked it."""
+    if os.name == "nt":  # Windows refuses to remove read-only files
+        for path in folder.rglob("*"):
+            path.chmod(stat.S_IWRITE)
+    shutil.rmtree(folder)
+    with suppress(OSError):  # Windows: as long as it is held
+        _mark(folder).unlink(missing_ok=True)
+
+
+def _entries(path: Path) -> Iterator[os.stat_result]:
+    for one in (path, *path.rglob("*")) if path.is_dir() else (path,):
+        with suppress(OSError):  # gone meanwhile
+            yield one.lstat()
+
+
+def _size(path: Path) -> int:
+    return sum(found.st_size for found in _entries(path) if stat.S_ISREG(found.st_mode))
+
+
+def _last_change(folder: Path) -> float:
+    return max((found.st_mtime for found in _entries(folder)), default=0.0)

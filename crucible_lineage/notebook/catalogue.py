@@ -1,0 +1,205 @@
+"""The catalogue: what one asks of a Crucible in Python, the same questions that the commands ask."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from crucible_lineage.errors import InputError, RunError
+from crucible_lineage.notebook.dataset import Dataset, Datasets
+from crucible_lineage.notebook.views import Lineage, Plan, Rows, Run
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.pipeline.run.result import StepEvent
+from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
+from crucible_lineage.provenance.currency import CURRENT
+from crucible_lineage.queries.catalogue.listing import list_datasets
+from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
+from crucible_lineage.queries.diff import Compared, compare_datasets
+from crucible_lineage.queries.explain import Explanation, explain
+from crucible_lineage.queries.graph.fetch import fetch_lineage
+from crucible_lineage.queries.table.files import data_frame
+from crucible_lineage.queries.table.table import make_table
+from crucible_lineage.session import Session
+
+if TYPE_CHECKING:
+    import pandas
+
+    from crucible_lineage.client import CrucibleClient
+
+__all__ = ["Catalogue"]
+
+
+def _unheard(_event: StepEvent) -> None:
+    """What happens in a run is told by its end."""
+
+
+class Catalogue:
+    """What a Crucible holds. Threads may share it; close it, or use it as a context manager.
+
+    Where a dataset is asked for, its MFID, a unique beginning of it, or its name will do. `project` may be left out
+    where the catalogue has one, or this key sees only one. Questions raise InputError for what is not there.
+    """
+
+    def __init__(self, session: Session, project: str | None = None) -> None:
+        self.session = session
+        self._project = project
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def client(self) -> CrucibleClient:
+        """Crucible's API, for all that is not a question of this catalogue."""
+        return self.session.client
+
+    def dataset(self, name: str) -> Dataset:
+        """The dataset that is meant."""
+        return Dataset(self, self._meant(name))
+
+    def find(
+        self,
+        *,
+        step: str | None = None,
+        pipeline: str | None = None,
+        run: str | None = None,
+        project: str | None = None,
+        sort: str | None = None,
+        every: bool = False,
+        **filters: object,
+    ) -> Datasets:
+        """Measured data and current results; with `every`, also what is superseded or incomplete.
+
+        `filters` are those of Crucible's own list, as `measurement`, `keyword`, `instrument_name`; `sort` is `created`,
+        `name`, `step`, `pipeline`, `measurement` or `state`, with a minus before it the other way round.
+        """
+        found = list_datasets(
+            self.session,
+            self._in(project),
+            step=step,
+            pipeline=pipeline,
+            run=run,
+            filters=filters,
+            sort=sort,
+            every=every,
+        )
+        return Datasets(self, [entry.mfid for entry in found.entries])
+
+    def current(self, step: str | None = None, *, pipeline: str | None = None, project: str | None = None) -> Datasets:
+        """The results that hold now, of a step or of all, in the order in which they were made."""
+        found = list_datasets(self.session, self._in(project), step=step, pipeline=pipeline, results=True)
+        return Datasets(self, [entry.mfid for entry in found.entries if entry.state == CURRENT])
+
+    def table(
+        self,
+        step: str,
+        *,
+        where: str | None = None,
+        fields: Sequence[str] = (),
+        by: str | Sequence[str] = (),
+        pipeline: str | None = None,
+        project: str | None = None,
+        every: bool = False,
+    ) -> pandas.DataFrame | Rows:
+        """A row for each current result of a step, with parameters, returned values, instrument and sample.
+
+        `where` is a condition as `"params.degree > 2 and results.rms < 0.5"`, `fields` are more columns, also of
+        ancestors (`axis.results.rms`), `by` makes groups: all as the command `table` has them. A DataFrame where pandas
+        is installed.
+        """
+        found = make_table(
+            self.session,
+            self._in(project),
+            step,
+            pipeline=pipeline,
+            where=where,
+            fields=fields,
+            by=[by] if isinstance(by, str) else by,
+            every=every,
+        )
+        try:
+            return data_frame(found)
+        except InputError:  # pandas is not installed
+            return Rows(found)
+
+    def plan(self, path: str | PathLike[str], *, params: Mapping[str, object] | None = None) -> Plan:
+        """What a run of the pipeline in that file would do, and why. `params` are as `{"fit.degree": 4}`."""
+        bound = bind_file(Path(path), self.session.store, dict(params or {}))
+        return Plan(bound.name, make_plan(bound, self.session))
+
+    def run(
+        self,
+        path: str | PathLike[str],
+        *,
+        params: Mapping[str, object] | None = None,
+        force: Sequence[str] = (),
+        only: Sequence[str] = (),
+        jobs: int | None = None,
+    ) -> Run:
+        """The run of the pipeline in that file: what is not there yet is made, `jobs` steps at a time, and registered.
+
+        `force` are steps to be made again, `only` the ones to be made. RunError, with what failed, unless all that was
+        asked for is made and at Crucible; what is registered stays, and the next run goes on from there.
+        """
+        bound = bind_file(Path(path), self.session.store, dict(params or {}))
+        most = jobs or min(8, (os.cpu_count() or 1) + 2)
+        choice = Choice(tuple(force), tuple(only))
+        result = plan_and_run(bound, self.session, lambda: LocalEngine(self.session, most), _unheard, choice)
+        if not result.ok:
+            failed = [f"{step}: {message}" for step, message in result.errors.items()]
+            waiting = [f"{one.step}: waits to be delivered: {one.error}" for one in result.waiting]
+            told = "\n".join((*failed, *waiting)) or "it was stopped"
+            raise RunError(f"run pipeline {bound.name!r}: not all was made\n{told}")
+        return Run(self, result)
+
+    def lineage(self, name: str) -> Lineage:
+        """Where a dataset comes from and what was made of it."""
+        mfid = self._meant(name)
+        return Lineage(fetch_lineage(self.session, mfid), mfid)
+
+    def diff(self, old: str, new: str) -> Compared:
+        """What differs between two datasets, and between all that they come from."""
+        return compare_datasets(self.session, self._meant(old), self._meant(new))
+
+    def why(self, name: str) -> Explanation:
+        """How a dataset came to be."""
+        return explain(self.session, self._meant(name))
+
+    def keep(self, mfid: str, name: str, place: Callable[[Path], None]) -> Path:
+        """Where a file of a dataset lies until the catalogue is closed; `place` puts it there if it does not yet."""
+        with self._lock:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="crucible-lineage-", ignore_cleanup_errors=True)
+            target = Path(self._folder.name) / mfid / name
+            if not target.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                place(target)
+        return target
+
+    def close(self) -> None:
+        """Connections are closed, and copies of files are gone."""
+        self.session.close()
+        with self._lock:
+            if self._folder is not None:
+                self._folder.cleanup()
+                self._folder = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<catalogue: {self.session.settings.describe()}>"
+
+    def _meant(self, name: str) -> str:
+        return find_mfid(self.session, name, [self._project] if self._project else ())
+
+    def _in(self, project: str | None) -> str:
+        return find_project(self.session, project or self._project)

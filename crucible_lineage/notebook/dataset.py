@@ -1,0 +1,225 @@
+"""A dataset as one holds it in Python: what it says, its files as paths and as values, and its kin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, overload
+
+from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.notebook.html import block, line, pairs, rows_table, state_mark, strong
+from crucible_lineage.notebook.loading import load_file
+from crucible_lineage.pipeline.files.fetch import place_file
+from crucible_lineage.pipeline.plan.raw import existing_dataset
+from crucible_lineage.queries.catalogue.shown import Shown, show_dataset
+from crucible_lineage.refs import DatasetRef, FileRef
+
+if TYPE_CHECKING:
+    from crucible_lineage.notebook.catalogue import Catalogue
+    from crucible_lineage.notebook.views import Lineage
+    from crucible_lineage.queries.explain import Explanation
+
+__all__ = ["Dataset", "Datasets", "File"]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a dataset: its name, its size in bytes, and its SHA-256 (64 hexadecimal digits)."""
+
+    name: str
+    size: int | None
+    sha256: str | None
+
+
+class Dataset:
+    """A dataset of a catalogue. What it says is asked for when it is first needed, and then stays as it was.
+
+    Steps called within `registering` take it as an input.
+    """
+
+    def __init__(self, catalogue: Catalogue, mfid: str) -> None:
+        self._catalogue = catalogue
+        self.mfid = mfid
+
+    @cached_property
+    def _shown(self) -> Shown:
+        return show_dataset(self._catalogue.session, self.mfid)
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self._shown.entry.summary.name
+
+    @property
+    def state(self) -> str:
+        """Whether it holds: `current`, `superseded`, `incomplete`, or `raw` for measured data."""
+        return self._shown.entry.state
+
+    @property
+    def step(self) -> str | None:
+        """The step that made it, as its pipeline calls it; None if none did."""
+        return self._shown.entry.summary.step or None
+
+    @property
+    def pipeline(self) -> str | None:
+        """The pipeline that made it; None if none did."""
+        return self._shown.entry.summary.pipeline or None
+
+    @property
+    def measurement(self) -> str | None:
+        """The technique."""
+        return self._shown.entry.summary.measurement or None
+
+    @property
+    def project(self) -> str | None:
+        """The project that it belongs to."""
+        return self._shown.facts.get("project_id")
+
+    @property
+    def results(self) -> Mapping[str, Any]:
+        """What its step returned; of measured data, the metadata that were given with them."""
+        return self._shown.results
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """All its scientific metadata but what crucible-lineage itself keeps there."""
+        return {**self._shown.metadata, **self._shown.results}
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The parameters that it was made with."""
+        return self._shown.made.params
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """Its files."""
+        return tuple(File(file["name"], file["size"], file["sha256"]) for file in self._shown.files)
+
+    @property
+    def parents(self) -> Datasets:
+        """The datasets that it was made of."""
+        return Datasets(self._catalogue, self._shown.parents)
+
+    @property
+    def children(self) -> Datasets:
+        """The datasets that were made of it."""
+        return Datasets(self._catalogue, self._shown.children)
+
+    def path(self, name: str | None = None) -> Path:
+        """A copy of the file of that name, its bytes checked; of the only file, if no name is given.
+
+        It is there until the catalogue is closed. InputError if there is no such file, or several and no name.
+        """
+        file = self._file(name)
+        return self._catalogue.keep(self.mfid, file.name, lambda target: self._place(file, target))
+
+    def open(self, name: str | None = None) -> IO[bytes]:
+        """The file, open for reading bytes; as `path`."""
+        return self.path(name).open("rb")
+
+    def load(self, name: str | None = None) -> Any:
+        """What is in the file, as a value to work with, by the ending of its name (`add_loader` adds to them)."""
+        return load_file(self.path(name))
+
+    def lineage(self) -> Lineage:
+        """Where it comes from and what was made of it."""
+        return self._catalogue.lineage(self.mfid)
+
+    def why(self) -> Explanation:
+        """How it came to be."""
+        return self._catalogue.why(self.mfid)
+
+    @property
+    def ref(self) -> DatasetRef:
+        """What steps are given. InputError if it is incomplete."""
+        return existing_dataset(self.mfid, self._catalogue.session)
+
+    def _file(self, name: str | None) -> File:
+        there = {file.name: file for file in self.files}
+        if name is None:
+            data = [file for file in self.files if not self._is_preview(file)] or list(self.files)
+            if len(data) == 1:
+                return data[0]
+            said = f"name one of its files: {', '.join(there)}" if there else "it has no files"
+            raise InputError(f"dataset {self.mfid} ({self.name}): {said}")
+        if name not in there:
+            raise InputError(f"dataset {self.mfid} ({self.name}) has no file {name!r}; {nearest(name, there)}")
+        return there[name]
+
+    def _is_preview(self, file: File) -> bool:
+        known = self._catalogue.session.known(self.mfid)
+        return known is not None and any(one.name == file.name and not one.is_data for one in known.files)
+
+    def _place(self, file: File, target: Path) -> None:
+        session = self._catalogue.session
+        if file.sha256:
+            wanted = FileRef(file.name, file.sha256, file.size or 0)
+            place_file(DatasetRef(self.mfid, self.name, (wanted,)), wanted, target, session)
+            return
+        (stored,) = [one for one in session.client.files.list(self.mfid) if one.filename == file.name]
+        session.client.files.download(stored, target.parent)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Dataset) and other.mfid == self.mfid
+
+    def __hash__(self) -> int:
+        return hash(self.mfid)
+
+    def __repr__(self) -> str:
+        return f"<dataset {self.mfid} {self.name!r}, {self.state}>"
+
+    def _repr_html_(self) -> str:
+        one = self._shown.entry.summary
+        made = "/".join(filter(None, (one.pipeline, one.step))) or one.measurement
+        files = [(file.name, file.size) for file in self.files]
+        return block(
+            line(strong(self.name), state_mark(self.state)),
+            line(f"<code>{escape(self.mfid)}</code>", escape(made)),
+            self._picture(),
+            pairs("parameters", self.params),
+            pairs("results" if self.step else "metadata", self.results),
+            rows_table(("file", "bytes"), files) if files else "",
+        )
+
+    def _picture(self) -> str:
+        for thumbnail in self._catalogue.session.client.datasets.get_thumbnails(self.mfid):
+            kind = thumbnail.mime_type or "image/png"
+            if kind in ("image/png", "image/jpeg", "image/gif", "image/webp"):
+                content = escape(thumbnail.thumbnail_b64str or "")
+                return f'<img alt="{escape(self.name)}" style="max-width:480px" src="data:{kind};base64,{content}">'
+        return ""
+
+
+class Datasets(Sequence[Dataset]):
+    """Datasets in an order, each asked for when it is needed."""
+
+    def __init__(self, catalogue: Catalogue, mfids: Sequence[str]) -> None:
+        self._catalogue = catalogue
+        self.mfids = tuple(mfids)
+
+    @overload
+    def __getitem__(self, at: int) -> Dataset: ...
+    @overload
+    def __getitem__(self, at: slice) -> Datasets: ...
+    def __getitem__(self, at: int | slice) -> Dataset | Datasets:
+        if isinstance(at, slice):
+            return Datasets(self._catalogue, self.mfids[at])
+        return Dataset(self._catalogue, self.mfids[at])
+
+    def __iter__(self) -> Iterator[Dataset]:
+        return (Dataset(self._catalogue, mfid) for mfid in self.mfids)
+
+    def __len__(self) -> int:
+        return len(self.mfids)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} {'dataset' if len(self) == 1 else 'datasets'}>"
+
+    def _repr_html_(self) -> str:
+        shown = [self[at] for at in range(min(len(self), 20))]
+        rows = [(one.mfid, one.name, one.state, one.step or one.measurement or "") for one in shown]
+        more = f"and {len(self) - len(rows)} more" if len(self) > len(rows) else ""
+        return block(rows_table(("mfid", "name", "state", "step"), rows, marks=(2,)), line(escape(more)))

@@ -1,0 +1,159 @@
+"""What a step has one instance each for: datasets of an input, groups of them by fields, combinations of a matrix.
+
+A dimension is the name of an input with `each`, the name of a step with a matrix, or a grouping of the datasets of an
+input: `spectra by instrument_name, metadata.power_mW`. Of one input a step has the finest dimension that it takes: who
+takes each dataset together with what was made of its group stands for a dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from crucible_lineage.errors import nearest
+from crucible_lineage.pipeline.bind.model import sources_of
+from crucible_lineage.pipeline.spec.inputs import MATCHED, FileInput
+from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Source
+
+__all__ = ["Dimensions", "dimensions_of", "fields_of", "grouping", "is_field", "root_of"]
+
+_BY = " by "  # no name holds a space
+
+
+def grouping(root: str, fields: Sequence[str]) -> str:
+    """The dimension of the groups that datasets of an input form by these fields, whatever their order."""
+    return f"{root}{_BY}{', '.join(dict.fromkeys(fields))}"
+
+
+def root_of(dimension: str) -> str:
+    """The input, or the step with a matrix, that a dimension is about."""
+    return dimension.partition(_BY)[0]
+
+
+def fields_of(dimension: str) -> tuple[str, ...]:
+    """The fields by which it groups; none for the datasets themselves."""
+    _, _, fields = dimension.partition(_BY)
+    return tuple(fields.split(", ")) if fields else ()
+
+
+def is_field(name: str) -> bool:
+    """True if records can be compared by it."""
+    return name in MATCHED or (name.startswith("metadata.") and name != "metadata.")
+
+
+@dataclass
+class Dimensions:
+    """The dimensions of each step, in the order of its inputs; and what is wrong: (step, role, message)."""
+
+    of: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    faults: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def dimensions_of(
+    spec: PipelineSpec, order: Iterable[str], collected: Mapping[str, frozenset[str]], swept: Iterable[str]
+) -> Dimensions:
+    """The dimensions of the steps, which come in an `order` in which they can run.
+
+    `collected` are the roles of each step that are given lists, `swept` are the steps with a matrix.
+    """
+    found = _Search(spec, set(swept))
+    for name in order:
+        found.add(name, collected.get(name, frozenset()))
+    return found.done
+
+
+class _Search:
+    def __init__(self, spec: PipelineSpec, swept: set[str]) -> None:
+        self.spec = spec
+        self.swept = swept
+        self.done = Dimensions()
+
+    def add(self, name: str, collected: frozenset[str]) -> None:
+        taken: dict[str, str] = {}  # dimension -> the role that asks for it
+        matched: dict[str, str] = {}  # the same of inputs that are matched with another one
+        for role, sources in sources_of(self.spec.steps[name]).items():
+            for source in sources:
+                if source.group_by:
+                    if dimension := self._grouped(name, role, source):
+                        taken.setdefault(dimension, role)
+                elif role not in collected:
+                    declared = self.spec.inputs.get(source.source)
+                    into = matched if declared is not None and declared.partner else taken
+                    for dimension in self._of(source.source):
+                        into.setdefault(dimension, role)
+        for partner, role in matched.items():
+            if not self._covered(partner, taken):
+                taken.setdefault(partner, role)
+        if name in self.swept:
+            taken[name] = ""
+        self.done.of[name] = self._finest(name, taken)
+
+    def _of(self, source: str) -> tuple[str, ...]:
+        if source in self.spec.inputs:
+            declared = self.spec.inputs[source]
+            return (declared.partner,) if declared.partner else (source,) if declared.each else ()
+        return self.done.of.get(source, ())
+
+    def _covered(self, partner: str, taken: Mapping[str, str]) -> bool:
+        """True if the datasets of a group share what they are matched by, so that the group has one partner."""
+        by = {
+            field
+            for declared in self.spec.inputs.values()
+            if declared.match and declared.partner == partner
+            for field in declared.match[partner]
+        }
+        return any(root_of(one) == partner and fields_of(one) and by <= set(fields_of(one)) for one in taken)
+
+    def _grouped(self, step: str, role: str, source: Source) -> str | None:
+        """The dimension that `group_by` asks for; None if it cannot be, which is told."""
+        fields = source.group_by or ()
+        for name in fields:
+            if not is_field(name):
+                hint = nearest(name, [*MATCHED, "metadata.NAME"])
+                self._fault(step, role, f"a record has no field {name!r}; {hint}")
+                return None
+        roots = self._roots(source.source)
+        if len(roots) != 1:
+            told = f"it is made once for each of {', '.join(roots)} together" if roots else "there is just one of it"
+            self._fault(step, role, f"{source.source} cannot be grouped, since {told}")
+            return None
+        (dimension,) = roots
+        root, given = root_of(dimension), self.spec.inputs[root_of(dimension)]
+        if given.partner or (isinstance(given, FileInput) and not given.each):
+            way_out = f"group {given.partner}, which it is matched with" if given.partner else "give it `each: true`"
+            self._fault(step, role, f"the datasets of {root} cannot be grouped; {way_out}")
+            return None
+        if left := set(fields) - set(fields_of(dimension)) if fields_of(dimension) else set():
+            told = f"{source.source} is grouped by {', '.join(fields_of(dimension))} already, and not by {min(left)}"
+            self._fault(step, role, f"{told}; group by fields that it is grouped by")
+            return None
+        return grouping(root, fields)
+
+    def _roots(self, source: str) -> list[str]:
+        """The dimensions of a source that are about datasets."""
+        if source in self.spec.inputs:
+            return [source]
+        return [one for one in self.done.of.get(source, ()) if root_of(one) in self.spec.inputs]
+
+    def _finest(self, step: str, taken: Mapping[str, str]) -> tuple[str, ...]:
+        of_root: dict[str, list[str]] = {}
+        for dimension in taken:
+            of_root.setdefault(root_of(dimension), []).append(dimension)
+        finest = []
+        for root, several in of_root.items():
+            if root in several:
+                finest.append(root)
+                continue
+            best = max(several, key=lambda one: len(fields_of(one)))
+            for other in several:
+                if not set(fields_of(other)) <= set(fields_of(best)):
+                    self._fault(step, taken[other], f"groups by {' and by '.join(map(_by, (best, other)))} do not fit")
+            finest.append(best)
+        return tuple(finest)
+
+    def _fault(self, step: str, role: str, message: str) -> None:
+        self.done.faults.append((step, role, f"step {step!r}: {message}"))
+
+
+def _by(dimension: str) -> str:
+    return ", ".join(fields_of(dimension))

@@ -1,0 +1,78 @@
+"""Where the faults of a step stand in its declaration, and how they are told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+from crucible_lineage.errors import Fault
+from crucible_lineage.pipeline.declare.yaml import Location
+from crucible_lineage.pipeline.spec.pipeline import Source, StepSpec
+
+__all__ = ["collects", "label_of", "names_in", "output_fault", "place_in_file", "place_in_step", "without_values"]
+
+
+def label_of(swept: Mapping[str, object]) -> str:
+    """What tells a combination of swept parameters from others."""
+    return ",".join(
+        f"{param}={value if isinstance(value, str) else json.dumps(value)}" for param, value in swept.items()
+    )
+
+
+def place_in_step(step: StepSpec, place: Location, swept: Mapping[str, object]) -> Location:
+    """Where in the declaration of the step a fault of its function or command stands, with these swept parameters."""
+    if not place:
+        return ("uses",) if step.uses else ("run",)
+    name = str(place[1]) if len(place) > 1 else ""
+    if place[0] != "params" or name not in swept or step.matrix is None:
+        return place
+    if not isinstance(step.matrix, dict):
+        return ("matrix", list(step.matrix).index(dict(swept)), name)
+    return ("matrix", name, list(step.matrix[name]).index(swept[name])) if place[2:] else ("matrix", name)
+
+
+def place_in_file(fault: Fault) -> tuple[bool, int, int]:
+    """Faults of one file by where they stand in it, those of others after them."""
+    return fault.line is None, fault.line or 0, fault.column or 0
+
+
+def names_in(value: object) -> Iterator[str]:
+    """The names of sources that a step's declaration mentions, wherever it does."""
+    if isinstance(value, str):
+        yield value.partition(".")[0]
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from names_in(part) if key not in ("uses", "run", "params") else ()
+    elif isinstance(value, list):
+        for part in value:
+            yield from names_in(part)
+
+
+def without_values(message: str, step: StepSpec) -> str:
+    """The message without values that came from the environment."""
+    for value in (step.params[name] for name in step.references):
+        message = message.replace(repr(value), "a value from the environment")
+        if isinstance(value, str) and len(value) > 3:  # as a validator of the user's own may tell it
+            message = message.replace(value, "a value from the environment")
+    return message
+
+
+def output_fault(source: Source, outputs: tuple[str, ...] | None, *, is_input: bool) -> str | None:
+    """What is wrong with the output that is taken; `outputs` are those there are, None if that is not known."""
+    if is_input and source.output is not None:
+        return f"{source.source!r} is an input of the pipeline; it has no output {source.output!r}"
+    if outputs is None:
+        return None
+    if source.output is None and len(outputs) > 1:
+        chosen = f"{source.source}.{outputs[0]}"
+        return f"{source.source!r} has the outputs {', '.join(outputs)}; name one of them, as in {chosen}"
+    if source.output is not None and source.output not in outputs:
+        return f"{source.source!r} has no output {source.output!r}; it has: {', '.join(outputs)}"
+    return None
+
+
+def collects(source: Source, shape: str | None) -> bool:
+    """True if all instances of the source are given as one list."""
+    if source.group_by:
+        return True
+    return source.collect if source.collect is not None else shape == "files"

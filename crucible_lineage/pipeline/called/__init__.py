@@ -1,0 +1,1 @@
+"""Steps that are called in code, and not named in a declaration."""

@@ -1,0 +1,193 @@
+"""Which results of a flow hold: the places that they fill, so that the newest run of the flow has the last word.
+
+A place is the flow, the task and its output, and the data that the result is about. Results that one run gives for one
+place (of a parameter that it sweeps, say) hold side by side; those that only earlier runs gave are superseded by them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.errors import NotFoundError, RefusedError
+from crucible_lineage.pipeline.plan.known import pipeline_keyword
+from crucible_lineage.provenance.currency import Currency, Filled, Standing, later_than, place
+from crucible_lineage.provenance.record import read_record
+from crucible_lineage.refs import DatasetRef
+from crucible_lineage.registration.read import Registered
+from crucible_lineage.registration.standing import make_current
+from crucible_lineage.session import Session
+
+__all__ = ["About", "FlowPlaces", "FlowRun", "about_file", "about_inputs", "file_of"]
+
+About = tuple[str, ...]
+"""The data that a result is about: files by folder and name, datasets by id."""
+
+
+@dataclass(frozen=True)
+class FlowRun:
+    """A run of a flow that registers: the name and file of the flow, when it began. Outside of a flow no place."""
+
+    id: str
+    flow: str
+    file: str
+    begun: str
+
+
+@dataclass
+class _Project:
+    """What was in a project when the run first asked: which results hold, and all that fills each place."""
+
+    standings: Mapping[str, Standing] = field(default_factory=dict)
+    by_hand: frozenset[str] = frozenset()
+    currency: Currency = field(default_factory=lambda: Currency(()))
+
+
+class FlowPlaces:
+    """What a run of a flow relies on. In the flow's own process it is settled at its end, so that a run that changes
+    nothing writes nothing; elsewhere at once.
+    """
+
+    def __init__(self, session: Session, run: FlowRun, *, at_once: bool) -> None:
+        self._session = session
+        self._run = run
+        self._at_once = at_once
+        self._lock = threading.Lock()
+        self._projects: dict[str, _Project] = {}
+        self._since: dict[tuple[str, str], str] = {}
+        self._relied: dict[tuple[str, str], dict[str, bool]] = {}  # {(project, place): {MFID: was it made by this run}}
+        self._about: dict[str, About] = {}
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """What all results of the flow are found by."""
+        return (pipeline_keyword(self._run.flow),) if self._run.flow else ()
+
+    def note_about(self, mfid: str, about: About) -> None:
+        """A dataset of this run is about this data."""
+        self._about[mfid] = about
+
+    def about(self, mfid: str) -> About:
+        """What a dataset is about: itself, if it is not of this run."""
+        return self._about.get(mfid, (mfid,))
+
+    def filled(self, project: str, task: str, output: str, about: About) -> dict[str, Filled]:
+        """The place of a result, as it is filled by this run. Empty outside of a flow."""
+        if not self._run.flow:
+            return {}
+        key = place(self._run.flow, task, output, ", ".join(about))
+        return {key: Filled(self._since_of(project, key), self._run.id, self._run.file)}
+
+    def rely(self, project: str, places: Mapping[str, Filled], dataset: DatasetRef, *, made: bool) -> None:
+        """The run relies on a result for these places; one that it has `made` was registered with them."""
+        for key, filled in places.items():
+            if self._at_once:
+                if not made and self._holding(project, key) != {dataset.mfid}:
+                    self._hold(project, key, filled, dataset.mfid)
+                continue
+            with self._lock:
+                relied = self._relied.setdefault((project, key), {})
+                relied[dataset.mfid] = made or relied.get(dataset.mfid, False)
+
+    def settle(self, *, failed: bool) -> None:
+        """What the run relied on holds. After a failure what held before still does: the run did not come to all."""
+        for (project, key), relied in self._relied.items():
+            holding = self._holding(project, key)
+            if set(relied) == holding and not any(relied.values()):
+                continue
+            for mfid, made in relied.items():
+                if not made and not (failed and mfid in holding):
+                    self._hold(project, key, Filled(self._since_of(project, key), self._run.id, self._run.file), mfid)
+
+    def _hold(self, project: str, key: str, filled: Filled, mfid: str) -> None:
+        known = self._known(project)
+        if _is_replaced_by_hand(known, project, key, mfid):
+            return
+        client, before = self._session.client, known.standings.get(mfid)
+        if before is None:  # of another flow: from now on this one finds it too
+            client.datasets.add_keyword(mfid, self.keywords[0])
+        places = before.places if before else {}
+        if (earlier := places.get(key)) is not None:  # flows of other files that had the same result
+            was = {*earlier.files, *earlier.was} - {"", filled.declared_in}
+            filled = replace(filled, was=tuple(sorted(was)))
+        make_current(client, mfid, {key: filled}, places)
+
+    def _holding(self, project: str, key: str) -> set[str]:
+        currency = self._known(project).currency
+        return {
+            mfid for mfid in currency.current(key, project) if currency.places(mfid)[key].declared_in == self._run.file
+        }
+
+    def _since_of(self, project: str, key: str) -> str:
+        """One moment for all that this run relies on in a place, in whichever process; later than other runs'."""
+        known = self._known(project)
+        with self._lock:
+            if (project, key) not in self._since:
+                filled = [one.places[key] for one in known.standings.values() if key in one.places]
+                own = [one.since for one in filled if one.run == self._run.id]
+                begun = datetime.fromisoformat(self._run.begun)
+                self._since[project, key] = max(own) if own else later_than(begun, (one.since for one in filled))
+            return self._since[project, key]
+
+    def _known(self, project: str) -> _Project:
+        with self._lock:
+            if project not in self._projects:
+                self._projects[project] = self._ask(project)
+            return self._projects[project]
+
+    def _ask(self, project: str) -> _Project:
+        try:
+            listed = list(
+                self._session.client.datasets.iter(project_id=project, keyword=self.keywords[0], include_metadata=True)
+            )
+        except (NotFoundError, RefusedError):  # the project is not there yet
+            return _Project()
+        found = {one.unique_id: Registered(one, read_record(one.scientific_metadata)) for one in listed}
+        standings = {mfid: one.standing for mfid, one in found.items()}
+        by_hand = {mfid for mfid, one in found.items() if one.record is not None and one.step_record is None}
+        return _Project(standings, frozenset(by_hand), Currency(standings.values()))
+
+
+def about_file(path: Path) -> About:
+    """A file, by its folder's name and its own: where that lies differs between machines."""
+    return (f"{path.absolute().parent.name}/{path.name}",)
+
+
+def about_inputs(inputs: Iterable[tuple[str, bool, About]]) -> About:
+    """The data of all inputs together: their roles, whether a role takes a list or a folder, and what each is about.
+
+    A list of files of one folder stands for that folder, so that one file more is the same place.
+    """
+    roles: dict[tuple[str, bool], dict[str, None]] = {}
+    for role, is_list, about in inputs:
+        roles.setdefault((role, is_list), {}).update(dict.fromkeys(about))
+    found: dict[str, None] = {}
+    for (_, is_list), parts in roles.items():
+        folders = {part.rpartition("/")[0] for part in parts}
+        is_folder = is_list and len(folders) == 1 and "" not in folders
+        found |= {f"{folders.pop()}/*": None} if is_folder else parts
+    return tuple(found)
+
+
+def file_of(function: Any) -> str:
+    """The name of the file that a flow is written in; empty for a notebook's cell, which has another one each time."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    path = Path(code.co_filename) if code else Path()
+    return "" if code is None or path.name.startswith("<") or "ipykernel" in str(path) else path.name
+
+
+def _is_replaced_by_hand(known: _Project, project: str, key: str, mfid: str) -> bool:
+    """True if what a person made in the stead of just this result holds: running it again does not undo that."""
+    for holder in known.currency.current(key, project):
+        seen: set[str] = set()
+        while holder in known.by_hand and holder not in seen:
+            seen.add(holder)
+            holder = known.standings[holder].replaces or ""
+            if holder == mfid:
+                return True
+    return False

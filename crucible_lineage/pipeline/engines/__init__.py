@@ -1,0 +1,1 @@
+"""Where steps are made: in threads of this process, or as jobs of Slurm."""

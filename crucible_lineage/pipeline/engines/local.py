@@ -1,0 +1,62 @@
+"""The local engine: steps in threads of this process, tried again as often as they declare."""
+
+from __future__ import annotations
+
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from crucible_lineage.errors import InputError, LineageError, StoppedError
+from crucible_lineage.pipeline.engines.engine import Running
+from crucible_lineage.pipeline.job.job import Job
+from crucible_lineage.pipeline.job.materialize import Materialized, materialize_step
+from crucible_lineage.pipeline.processes.supervised import stop_run
+from crucible_lineage.pipeline.processes.worker import start_ahead
+from crucible_lineage.registration.delivery.deliveries import Deliveries
+from crucible_lineage.session import Session
+
+__all__ = ["LocalEngine"]
+
+
+class LocalEngine:
+    """Threads of this process, `jobs` of them."""
+
+    def __init__(self, session: Session, jobs: int) -> None:
+        self.session = session
+        self.deliveries: Deliveries | None = None
+        self.jobs = jobs
+        self.pool = ThreadPoolExecutor(jobs, thread_name_prefix="step")
+
+    def start_ahead(self, steps: int) -> None:
+        """The first processes for functions of steps are being started, where there are so many steps to begin with."""
+        start_ahead(min(steps, self.jobs))
+
+    def start(self, job: Job) -> Running:
+        """The step has been put into the pool."""
+        return self.pool.submit(self._make, replace(job, run={**job.run, "engine": "local"}))
+
+    def result(self, running: Any) -> Materialized:
+        """The outcome of the step."""
+        try:
+            made: Materialized = running.result()
+        except CancelledError:
+            raise StoppedError("it was not begun, since the run was stopped") from None
+        return made
+
+    def stop(self, run_id: str) -> bool:
+        """Steps that wait are taken back, processes are being ended; what is being registered goes on."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        stop_run(run_id)
+        return True
+
+    def _make(self, job: Job) -> Materialized:
+        retries = job.spec.retries
+        for attempt in range(retries + 1):
+            try:
+                return materialize_step(job, self.session, deliveries=self.deliveries)
+            except (InputError, StoppedError):
+                raise
+            except LineageError:
+                if attempt == retries:
+                    raise
+        raise AssertionError("unreachable")

@@ -1,0 +1,110 @@
+"""A step's function or command, called: in a process of its own, except a function that only this process has."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.errors import StepError
+from crucible_lineage.pipeline.bind.inspect import validated_params
+from crucible_lineage.pipeline.declare.variables import from_environment, referenced
+from crucible_lineage.pipeline.job.job import Job
+from crucible_lineage.pipeline.logs.printing import keeping_prints
+from crucible_lineage.pipeline.logs.secrets import Blotter
+from crucible_lineage.pipeline.logs.step_log import STEP_LOG, Hear, StepLog
+from crucible_lineage.pipeline.processes.command import CommandCall, call_command
+from crucible_lineage.pipeline.processes.failure import failed_here, failure_line, failure_traceback
+from crucible_lineage.pipeline.processes.outside import Called, code_folder, returned, watching_writes
+from crucible_lineage.pipeline.processes.pictures import draw_returned
+from crucible_lineage.pipeline.processes.worker import FunctionCall, call_function
+from crucible_lineage.step import Step, step_runner
+
+__all__ = ["call_step", "secrets_of"]
+
+LEAST_TAKEN = 4  # characters; shorter values of the environment, as `1`, are no secrets, and everywhere in a log
+
+
+def call_step(
+    job: Job,
+    arguments: Mapping[str, object],
+    outputs: Mapping[str, Path],
+    folder: Path,
+    *,
+    secrets: Iterable[str] = (),
+    hear: Hear | None = None,
+) -> Called:
+    """What the step returned, and where it wrote. StepError if it failed; what it printed is in `folder`.
+
+    Neither has any of the `secrets` in it, nor those that the step was given. `hear` is told each line when it is
+    printed.
+    """
+    blotter = Blotter((*secrets, *secrets_of(job)))
+    with StepLog(folder / STEP_LOG, blotter, hear) as log:
+        try:
+            return _call(job, {**arguments, **outputs}, folder, log)
+        except StepError as error:
+            error.args = tuple(blotter.text(str(part)) for part in error.args)
+            raise
+
+
+def _call(job: Job, paths: Mapping[str, Any], folder: Path, log: StepLog) -> Called:
+    spec, run_id = job.spec, str(job.run.get("run_id", ""))
+    if spec.run:
+        params, env = job.inspection.params, from_environment(spec.env, job.variables, f"step {job.name!r}")
+        command = CommandCall(job.name, spec.run, spec.folder, paths, params, env, run_id, spec.shell, job.facts)
+        return call_command(command, folder, log, spec.timeout)
+    if job.step is None:
+        uses, files = job.inspection.uses, job.inspection.files
+        function = FunctionCall(job.name, uses, spec.folder, paths, job.given, files, run_id, job.facts)
+        return call_function(function, folder, log, spec.timeout)
+    return _call_here(job.step, job, paths, log)
+
+
+def secrets_of(job: Job) -> list[str]:
+    """What the step is given that is not to be shown: secret parameters, and what comes from the environment."""
+    declared = json.dumps([dict(job.spec.env), dict(job.spec.references)], default=str)
+    taken = [os.environ.get(name, "") for name in referenced(declared)]
+    params = job.inspection.params
+    secret = [name for name, value in params.items() if isinstance(value, Mapping) and {*value} == {"secret"}]
+    given = [text for name in secret if name in job.given for text in _texts(job.given[name])]
+    return [*given, *(text for text in taken if len(text) >= LEAST_TAKEN)]
+
+
+def _texts(value: object) -> Iterator[str]:
+    if hasattr(value, "get_secret_value"):
+        yield from _texts(value.get_secret_value())
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _texts(part)
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _texts(part)
+    elif value is not None:
+        yield str(value)
+
+
+def _call_here(step: Step[..., Any], job: Job, paths: Mapping[str, Any], log: StepLog) -> Called:
+
+    token = step_runner.set(None)  # a step that calls another one calls a plain function
+    try:
+        with keeping_prints(log.write), watching_writes(log.path.parent) as outside:
+            facts = {step.facts: job.facts} if step.facts else {}
+            result = step.function(**paths, **facts, **validated_params(step, job.given))
+            result, pictures = draw_returned(result, {name: paths[name] for name in step.outputs})
+            plain = returned(result)
+        return Called(plain, tuple(outside), code=code_folder(step.function), pictures=pictures)
+    except BaseException as error:
+        if not failed_here(error):
+            raise
+        trace = failure_traceback(error, step.function)
+        shown = log.blotter.text(trace)
+        log.write(trace.encode(errors="backslashreplace"))
+        message = f"step {job.name!r} failed: {failure_line(error, step.function)}; the traceback is in {log.path}"
+        # Prefect logs the cause too, with its message.
+        cause = error if shown == trace else None
+        raise StepError(message, step=job.name, log=str(log.path), trace=shown) from cause
+    finally:
+        step_runner.reset(token)

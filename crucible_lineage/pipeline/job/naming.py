@@ -1,0 +1,86 @@
+"""What a result is called: the declared template filled in, or a name that does not grow with the chain."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.job.job import Job
+from crucible_lineage.provenance.recipe import UsedDataset
+from crucible_lineage.times import taken
+
+__all__ = ["FieldsOf", "dataset_name"]
+
+FieldsOf = Callable[[str], Mapping[str, Any]]  # the fields of a dataset's record, by MFID
+_MADE_BY = re.compile(r" \([^()]*\)$")  # what a default name says of the step
+
+
+def dataset_name(job: Job, output: str, results: Mapping[str, object], fields_of: FieldsOf) -> str:
+    """The child's name: the declared template, or the name of what it is about with the step's and what was swept.
+
+    `results` is what the step returned for the output. `fields_of` is asked only if the template names a field of a
+    parent's record. InputError if the template asks for what is not there.
+    """
+    template = job.spec.output.dataset_name
+    step = job.name.partition("[")[0]
+    if template is None:
+        suffix = step if len(job.inspection.outputs) == 1 else f"{step}.{output}"
+        return f"{_subject(job)} ({', '.join(filter(None, (suffix, job.label)))})"
+    parents: dict[str, list[UsedDataset]] = {}
+    for part in job.used:
+        parents.setdefault(part.role, []).append(part)
+    try:
+        return template.format(
+            **{role: _Parent(parts, fields_of) for role, parts in parents.items()},
+            output=output,
+            step=step,
+            params=SimpleNamespace(**job.inspection.params),
+            results=_Values(results),
+        )
+    except (KeyError, AttributeError, IndexError, ValueError) as error:
+        raise InputError(f"step {job.name!r}: the name {template!r} cannot be filled in: {error}") from error
+
+
+def _subject(job: Job) -> str:
+    """The name of what its first input is about; how many more there are."""
+    first = job.used[0]
+    others = len({part.dataset.mfid for part in job.used if part.role == first.role}) - 1
+    name = _MADE_BY.sub("", first.dataset.name) if first.dataset.parents else first.dataset.name
+    return f"{name} and {others} more" if others else name
+
+
+class _Parent:
+    """What a name template may say of the parents in a role."""
+
+    def __init__(self, parts: list[UsedDataset], fields_of: FieldsOf) -> None:
+        self._first = parts[0].dataset
+        self._fields_of = fields_of
+        self.dataset_name = self._first.name
+        self.mfid = self._first.mfid
+        self.count = len(parts)
+
+    def __getattr__(self, name: str) -> Any:
+        fields = self._fields_of(self._first.mfid)
+        if name == "metadata":
+            return _Values(fields.get("scientific_metadata") or {})
+        if name == "timestamp":
+            return self._first.taken or (fields[name] if taken(fields) else "time not known")
+        if fields.get(name) is None:
+            raise AttributeError(f"{self._first.name} has no {name}")
+        return fields[name]
+
+
+class _Values:
+    """Nested values by their names."""
+
+    def __init__(self, values: Mapping[str, object]) -> None:
+        self._values = values
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._values:
+            raise AttributeError(f"there is no {name!r}; there is: {', '.join(map(str, self._values)) or 'nothing'}")
+        found = self._values[name]
+        return _Values(found) if isinstance(found, Mapping) else found

@@ -1,0 +1,1 @@
+"""What steps print, and faults of ours: heard, bounded, blotted, kept."""

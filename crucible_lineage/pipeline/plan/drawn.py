@@ -1,0 +1,61 @@
+"""A declared pipeline as a lineage: what it takes, its steps with the state they are in, and what follows from what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.model import RAW, Edge, Node
+from crucible_lineage.pipeline.plan.expand import Feed, Instance
+from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
+from crucible_lineage.pipeline.plan.plan import MISSING, StepPlan
+
+__all__ = ["planned_graph"]
+
+
+def planned_graph(
+    project: str, steps: Mapping[str, StepPlan], instances: Mapping[str, Instance], inputs: Inputs
+) -> LineageGraph:
+    """The graph. What is there goes by its id, what is still to be made or registered by its name."""
+    nodes = [_of_input(project, name, item) for name, items in inputs.items() for item in items]
+    nodes += [_of_step(project, instance, steps[instance.name]) for instance in instances.values()]
+    ends = ((_parent(feed, steps, inputs), instance) for instance in instances.values() for feed in instance.feeds)
+    return LineageGraph(nodes, _edges(ends, steps))
+
+
+def _edges(ends: Iterator[tuple[str, Instance]], steps: Mapping[str, StepPlan]) -> Iterator[Edge]:
+    for parent, instance in ends:
+        yield Edge(parent, _id(steps[instance.name]))
+
+
+def _parent(feed: Feed, steps: Mapping[str, StepPlan], inputs: Inputs) -> str:
+    if feed.instance is not None:
+        return _id(steps[feed.instance])
+    name = feed.input or ""
+    return _item_id(name, inputs[name][feed.index])
+
+
+def _id(step: StepPlan) -> str:
+    return next((dataset.mfid for dataset in step.results.values()), step.name)
+
+
+def _item_id(name: str, item: InputItem) -> str:
+    return item.dataset.mfid if item.dataset else f"{name}: {item.label}"
+
+
+def _of_input(project: str, name: str, item: InputItem) -> Node:
+    found = _item_id(name, item)
+    shown = item.shown or (item.dataset.name if item.dataset else item.label)
+    return Node(found, name=shown, data_type=f"input {name}", project=project, state=RAW if item.dataset else MISSING)
+
+
+def _of_step(project: str, instance: Instance, step: StepPlan) -> Node:
+    return Node(
+        _id(step),
+        name=instance.name,
+        measurement=instance.inspection.measurement or "",
+        data_type=instance.inspection.data_type or "",
+        project=project,
+        state=step.state,
+        step=instance.step.name,
+    )

@@ -1,0 +1,124 @@
+"""A command run as a step: its placeholders filled in, its environment kept small, its metadata read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.errors import StepError, StoppedError
+from crucible_lineage.facts import Facts
+from crucible_lineage.pipeline.bind.command import FACTS, FIELD, SHELL_FIELD, arguments_of
+from crucible_lineage.pipeline.logs.step_log import STEP_LOG, StepLog
+from crucible_lineage.pipeline.processes.outside import Called, ReturnedError, returned
+from crucible_lineage.pipeline.processes.supervised import Supervised
+
+__all__ = ["METADATA_FILE", "CommandCall", "call_command"]
+
+FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
+METADATA_FILE = "metadata.json"  # written into {out}, it becomes the child's metadata and is no file of it
+TAIL_BYTES = 2000
+# What programs need to run at all; keys and other secrets of ours are not among them.
+PASSED = (
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH"),
+    *("DYLD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "PYTHONPATH", "SYSTEMROOT", "WINDIR"),
+    *("COMSPEC", "PATHEXT", "APPDATA", "LOCALAPPDATA", "PROGRAMDATA", "USERPROFILE"),
+)
+
+
+@dataclass(frozen=True)
+class CommandCall:
+    """A command with what is filled in: inputs by role, parameters, and variables of its environment.
+
+    With `shell` it is one line for `sh`, in which every value is quoted. `facts` are put into a file, if it asks for
+    them.
+    """
+
+    name: str
+    run: str | Sequence[str]
+    declared_in: Path
+    inputs: Mapping[str, Any]
+    params: Mapping[str, Any]
+    env: Mapping[str, str]
+    run_id: str = ""
+    shell: bool = False
+    facts: Facts | None = None
+
+
+def call_command(call: CommandCall, attempt: Path, log: StepLog, timeout_s: float | None) -> Called:
+    """The metadata that the command left. StepError if it failed or took too long; its output is in the log."""
+    out, name = attempt / "out", call.name
+    arguments = arguments_of(call.run, shell=call.shell)
+    if call.facts is not None:
+        text = json.dumps(call.facts.to_json(), indent=1, ensure_ascii=False)
+        (attempt / FACTS_FILE).write_text(text, encoding="utf-8")
+    command = [part for argument in arguments for part in _filled(argument, call, attempt)]
+    command = [str(call.declared_in / part) if (call.declared_in / part).is_file() else part for part in command]
+    passed = {key: value for key, value in os.environ.items() if key in PASSED or key.startswith("LC_")}
+    try:
+        process = Supervised(command, log.write, name, run_id=call.run_id, cwd=attempt, env={**passed, **call.env})
+    except OSError as error:
+        raise StepError(f"step {name!r}: {command[0]} cannot be started: {error}", step=name) from error
+    process.finish()
+    in_time = process.wait(timeout_s)
+    if not in_time:
+        process.end()
+        process.wait()
+    log.close()
+    if process.stopped:
+        raise StoppedError(f"step {name!r} was ended, since the run was stopped", step=name, log=str(log.path))
+    if not in_time:
+        message = f"step {name!r} took longer than its timeout of {timeout_s:g} s and was stopped"
+        raise StepError(message, step=name, log=str(log.path))
+    if process.code != 0:
+        what = f"the command ended with exit code {process.code}; what it printed is in {log.path}"
+        raise StepError(f"step {name!r}: {what}: {log.text(TAIL_BYTES)}", step=name, log=str(log.path))
+    if not any(out.iterdir()) and (stray := _stray(attempt)):
+        message = f"step {name!r}: the command wrote {stray[0]} beside {{out}} instead of into it; it is in {attempt}"
+        raise StepError(message, step=name, log=str(log.path))
+    return Called(_metadata(name, out / METADATA_FILE), left=process.left, code=call.declared_in)
+
+
+def _stray(attempt: Path) -> list[str]:
+    return sorted(path.name for path in attempt.iterdir() if path.name not in ("inputs", "out", STEP_LOG, FACTS_FILE))
+
+
+def _filled(argument: str, call: CommandCall, attempt: Path) -> list[str]:
+    """The argument with its placeholders filled in; one that is just a list of files becomes several."""
+    inputs, params = call.inputs, call.params
+    paths = {"out": attempt / "out", FACTS: attempt / FACTS_FILE}
+    whole = None if call.shell else FIELD.fullmatch(argument)
+    if whole and whole[1].startswith("inputs.") and isinstance(inputs[whole[1][7:]], list):
+        return [str(path) for path in inputs[whole[1][7:]]]
+
+    def value(match: re.Match[str]) -> str:
+        kind, _, name = match[1].partition(".")
+        found = paths[kind] if kind in paths else inputs[name] if kind == "inputs" else params[name]
+        quoted = shlex.quote if call.shell else str
+        if isinstance(found, list) and kind == "inputs":
+            return " ".join(quoted(str(path)) for path in found)
+        return quoted(str(found) if isinstance(found, str | Path) else json.dumps(found))
+
+    return [(SHELL_FIELD if call.shell else FIELD).sub(value, argument)]
+
+
+def _metadata(name: str, path: Path) -> dict[str, object]:
+    if path.is_symlink() or not path.is_file():
+        return {}
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError, RecursionError) as error:
+        raise StepError(f"step {name!r} wrote a {METADATA_FILE} that is no JSON: {error}", step=name) from error
+    if not isinstance(metadata, dict):
+        raise StepError(f"step {name!r} wrote a {METADATA_FILE} that is no JSON object", step=name)
+    try:
+        plain = returned(metadata)
+    except ReturnedError as error:
+        raise StepError(f"step {name!r}: {METADATA_FILE}: {error}", step=name) from error
+    path.unlink()
+    return plain or {}

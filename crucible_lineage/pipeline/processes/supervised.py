@@ -1,0 +1,190 @@
+"""A process of a step, started under a supervisor: it ends with the run, with its time, or when the run is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from crucible_lineage.errors import StoppedError
+from crucible_lineage.pipeline.processes.asking import ask
+
+__all__ = ["GRACE_S", "Supervised", "stop_run"]
+
+GRACE_S = 2.0  # chosen: between asking a process to end and killing it; users expect seconds
+_BLOCK_BYTES = 1 << 16
+_OUTPUT_WAIT_S = 3.0  # for what is still in the pipe; one that escaped may hold it open, and does not hold us
+
+_lock = threading.Lock()
+_under_way: set[Supervised] = set()
+_stopped: set[str] = set()
+
+
+def stop_run(run_id: str) -> list[str]:
+    """The names of the run's steps whose processes are being ended. It may start no others in this process."""
+    with _lock:
+        _stopped.add(run_id)
+        ending = [process for process in _under_way if process.run_id == run_id]
+    for process in ending:
+        process.end(stopped=True)
+    return [process.name for process in ending]
+
+
+class Supervised:
+    """A running process. `output` is given what it prints, in order; `send` is what it reads from standard input.
+
+    `env` is its whole environment (by default, ours). `ended` is called, in a thread, when it and all that it started
+    are gone. OSError if it cannot be started; StoppedError if the run `run_id` was stopped.
+    """
+
+    def __init__(
+        self,
+        command: list[str],
+        output: Callable[[bytes], None],
+        name: str,
+        *,
+        run_id: str = "",
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name = name
+        self.run_id = run_id
+        self.code: int | None = None
+        self.left = 0  # processes that it had started and that were ended after it
+        self.stopped = False
+        self._output = output
+        self._tell_ended = ended
+        self._ended = threading.Event()
+        self._lifeline = -1
+        self._job: Any = None
+        with _lock:
+            _refuse_if_stopped(name, run_id)
+            _under_way.add(self)
+        reading, writing = os.pipe()
+        try:
+            report = self._start(command, writing, cwd, dict(os.environ if env is None else env))
+        except BaseException:
+            os.close(reading)
+            self._forget()
+            raise
+        finally:
+            os.close(writing)
+        self._reader = threading.Thread(target=self._read, args=(reading,), name=f"output of {name}", daemon=True)
+        self._reader.start()
+        threading.Thread(target=self._wait, args=(report,), name=f"end of {name}", daemon=True).start()
+        if self.stopped:  # while it was being started
+            self.end(stopped=True)
+
+    def send(self, data: bytes) -> None:
+        """What it may read next. OSError if it does not read any more."""
+        self._stdin.write(data)
+
+    def finish(self) -> None:
+        """It reads no more than it was sent."""
+        with suppress(OSError):
+            self._stdin.close()
+
+    def end(self, *, stopped: bool = False) -> None:
+        """It is asked to end, with all that it started; what has not after `GRACE_S` is killed. Does not wait."""
+        self.stopped = self.stopped or stopped
+        if self._job:
+            self._job.end()
+        with _lock:
+            if self._lifeline >= 0:
+                with suppress(OSError):
+                    os.write(self._lifeline, b"E")
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """True when it has ended, and `code` is its exit code; False if it has not within the time."""
+        return self._ended.wait(timeout_s)
+
+    @property
+    def ended(self) -> bool:
+        """True if it has ended."""
+        return self._ended.is_set()
+
+    def take_over(self, name: str, run_id: str) -> bool:
+        """It belongs to another step from now on. False if it has ended; StoppedError if that run was stopped."""
+        with _lock:
+            _refuse_if_stopped(name, run_id)
+            self.name, self.run_id = name, run_id
+            return not self.ended
+
+    def _start(self, command: list[str], output: int, cwd: Path | None, env: dict[str, str]) -> IO[bytes] | None:
+        if os.name == "nt":
+            self._start_in_job(command, output, cwd, env)
+            return None
+        its_stdin, stdin = os.pipe()
+        alive, self._lifeline = os.pipe()
+        reported, reporting = os.pipe()
+        self._stdin: IO[bytes] = os.fdopen(stdin, "wb", buffering=0)
+        report = os.fdopen(reported, "rb")  # closed by the thread that reads it
+        request = {"command": command, "cwd": None if cwd is None else str(cwd), "env": env, "grace_s": GRACE_S}
+        try:
+            ask(request, (its_stdin, output, alive, reporting))
+        except BaseException:
+            report.close()
+            self.finish()
+            raise
+        finally:
+            for descriptor in (its_stdin, alive, reporting):
+                os.close(descriptor)
+        said = _line(report)
+        if "pid" in said:
+            self._pid: int = said["pid"]
+            return report
+        report.close()
+        self.finish()
+        if "errno" not in said:
+            raise OSError("its supervisor was ended")
+        raise OSError(said["errno"], os.strerror(said["errno"]), said["file"])
+
+    def _start_in_job(self, command: list[str], output: int, cwd: Path | None, env: dict[str, str]) -> None:
+        from crucible_lineage.pipeline.processes.windows_job import JobObject  # not there on POSIX
+
+        self._job = JobObject(command, output, cwd, env)
+        self._stdin = self._job.stdin
+
+    def _read(self, reading: int) -> None:
+        with os.fdopen(reading, "rb", buffering=0) as stream:
+            while block := stream.read(_BLOCK_BYTES):
+                self._output(block)
+
+    def _wait(self, report: IO[bytes] | None) -> None:
+        if report is None:
+            self.code = self._job.wait()
+        else:
+            said = _line(report)
+            report.close()
+            self.code, self.left = said.get("code", -9), said.get("left", 0)
+            if not said:  # somebody killed the supervisor; what the command itself has not started elsewhere goes too
+                with suppress(OSError):
+                    os.killpg(self._pid, 9)
+        self._forget()
+        self.finish()
+        self._reader.join(_OUTPUT_WAIT_S)
+        self._ended.set()
+        self._tell_ended()
+
+    def _forget(self) -> None:
+        with _lock:
+            _under_way.discard(self)
+            lifeline, self._lifeline = self._lifeline, -1
+        if lifeline >= 0:
+            os.close(lifeline)
+
+
+def _line(report: IO[bytes]) -> dict[str, Any]:
+    """The next line that the supervisor says; empty if it says no more."""
+    said: dict[str, Any] = json.loads(report.readline() or b"{}")
+    return said
+
+
+def _refuse_if_stopped(name: str, run_id: str) -> None:
+    if run_id and run_id in _stopped:
+        raise StoppedError(f"step {name!r} was not begun, since the run was stopped", step=name)

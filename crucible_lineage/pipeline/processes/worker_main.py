@@ -1,0 +1,139 @@
+"""In a worker: calls a function for each line that it reads, and says by a mark in its output that it has ended.
+
+What came of it is in a file, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from crucible_lineage.facts import Facts
+from crucible_lineage.pipeline.bind.inspect import find_step, validated_params
+from crucible_lineage.pipeline.logs.printing import LOG_FORMAT
+from crucible_lineage.pipeline.processes.failure import failure_line, failure_traceback
+from crucible_lineage.pipeline.processes.outside import code_folder, returned, watching_writes
+from crucible_lineage.pipeline.processes.pictures import draw_returned
+
+__all__ = ["main"]
+
+
+def main(mark: str) -> None:
+    calls, output = _private_pipes()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=LOG_FORMAT)
+    folder, environment = Path.cwd(), dict(os.environ)
+    while line := calls.readline():
+        call = json.loads(line)
+        sys.path[:] = call["path"]
+        answer = _answer(call)
+        answer["retire"] = not (_is_clean() and _prints_there(output))
+        _restore(folder, environment)
+        _write(Path(call["answer"]), answer)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os.write(output, b"\0" + mark.encode() + b"\0")
+        if answer["retire"]:
+            break
+    os._exit(0)  # whatever threads the function has left
+
+
+def _private_pipes() -> tuple[TextIO, int]:
+    """Where calls come from and marks go to, which a function cannot take for its own input and output."""
+    calls, output = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    _standard_streams()
+    return open(calls, encoding="utf-8", closefd=False), output
+
+
+def _standard_streams() -> None:
+    """Standard output and error are told line by line, in the order in which they are written."""
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _answer(call: Mapping[str, Any]) -> dict[str, Any]:
+    paths = {name: _unpacked(packed) for name, packed in call["paths"].items()}
+    step = None
+    try:
+        step = find_step(call["uses"], Path(call["folder"]))
+        with watching_writes(Path(call["answer"]).parent) as outside:
+            facts = {} if call["facts"] is None else {step.facts: Facts.from_json(call["facts"])}
+            result = step.function(**paths, **facts, **validated_params(step, call["params"]))
+            result, pictures = draw_returned(result, {name: paths[name] for name in step.outputs})
+        code = code_folder(step.function)
+        found = {"outside": list(map(str, outside)), "code": code and str(code), "pictures": pictures}
+        return {"result": returned(result), **found}
+    except BaseException as error:
+        function = step.function if step else None
+        trace, line = failure_traceback(error, function), failure_line(error, function)
+        with suppress(OSError, ValueError, AttributeError):
+            print(trace, file=sys.stderr)
+        return {"error": line, "trace": trace}
+
+
+def _unpacked(packed: Mapping[str, Any]) -> Any:
+    ((kind, value),) = packed.items()
+    if kind == "path":
+        return Path(value)
+    if kind == "paths":
+        return [Path(path) for path in value]
+    return {name: Path(path) for name, path in value.items()} if kind == "named" else value
+
+
+def _is_clean() -> bool:
+    """True if the function has left neither threads nor processes that may write later."""
+    if threading.active_count() > 1:
+        return False
+    if os.name == "nt":
+        return True
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return _siblings() <= 1
+    return False
+
+
+def _prints_there(output: int) -> bool:
+    """True if standard output and error are what they were: else the next function might print into its files."""
+    try:
+        return all(os.path.sameopenfile(descriptor, output) for descriptor in (1, 2))
+    except OSError:
+        return False
+
+
+def _siblings() -> int:
+    """How many children the supervisor has: this process, and what a function has left by forking twice."""
+    parent = os.getppid()
+    try:
+        return len(Path(f"/proc/{parent}/task/{parent}/children").read_bytes().split())
+    except OSError:
+        return 1
+
+
+def _restore(folder: Path, environment: dict[str, str]) -> None:
+    """The next function finds what the first one found."""
+    with suppress(OSError):
+        os.chdir(folder)
+    if dict(os.environ) != environment:
+        os.environ.clear()
+        os.environ.update(environment)
+    if sys.stdout.closed or sys.stderr.closed:
+        _standard_streams()
+
+
+def _write(path: Path, answer: Mapping[str, object]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(answer), encoding="utf-8")
+    part.replace(path)

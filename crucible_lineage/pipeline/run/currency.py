@@ -1,0 +1,184 @@
+"""The results that a run relies on become the current ones of their places, with as few calls as that takes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from crucible_lineage.errors import LineageError
+from crucible_lineage.local.places import KnownPlaces
+from crucible_lineage.pipeline.plan.expand import Instance
+from crucible_lineage.pipeline.plan.known import ProjectKnowledge, pipeline_keyword
+from crucible_lineage.provenance.currency import Filled, later_than
+from crucible_lineage.provenance.recipe import UsedDataset
+from crucible_lineage.refs import DatasetRef
+from crucible_lineage.registration.standing import add_equal_parents, make_current
+from crucible_lineage.session import Session
+
+__all__ = ["Reliance", "Relied"]
+
+WORKERS = 8  # what one client should ask of a shared service at a time
+
+
+@dataclass(frozen=True)
+class Relied:
+    """An instance whose results are there: they, and the parents that it would be made of now."""
+
+    instance: Instance
+    results: Mapping[str, DatasetRef]
+    used: tuple[UsedDataset, ...]
+
+
+class Reliance:
+    """What a run of a pipeline relies on. A result that holds already, as far as is known, costs no call.
+
+    `file` is that of the declaration; None where there is none, and results take over the places of recorded ones.
+    Other declarations of this name are told from former names of this one by whether they lie beside it.
+    """
+
+    def __init__(
+        self, session: Session, knowledge: ProjectKnowledge, pipeline: str, run_id: str, path: Path | None
+    ) -> None:
+        self.session = session
+        self.knowledge = knowledge
+        self.pipeline = pipeline
+        self.run_id = run_id
+        self.file = path.name if path else None
+        self.folder = path.parent if path else None
+        self.known = KnownPlaces(session.store, knowledge.project, pipeline)
+        self._relied_on = self._known_for_file()
+        self._begun = datetime.now(UTC)
+        self._lock = threading.Lock()
+        self.again: list[str] = []  # instances whose result has become current again
+
+    def _known_for_file(self) -> dict[str, str]:
+        """{place: what this declaration relied on last}; nothing if its file is called otherwise, or is another one."""
+        before = self.known.file()
+        if self.file is not None and self.file != before:
+            self.known.note_file(self.file)
+        return self.known.relied_on() if before in (None, self.file) or self.file is None else {}
+
+    def new_places(self, instance: Instance) -> dict[str, dict[str, Filled]]:
+        """For each output, the places that its result holds once it is made by this run."""
+        return {output: {key: self._filled(key) for key in keys} for output, keys in instance.places.items()}
+
+    def note_made(self, instance: Instance, results: Mapping[str, DatasetRef]) -> None:
+        """These results were made by this run, and hold."""
+        self.known.note_written(dataset.mfid for dataset in results.values())
+        self._note(instance, results)
+
+    def rely(self, relied: Iterable[Relied]) -> dict[str, str]:
+        """The results hold, and are linked to the parents they would be of. Why that failed, by instance."""
+        wanted = [one for one in relied if self._is_news(one)]
+        if len(wanted) < 2:
+            outcomes = list(map(self._try, wanted))
+        else:
+            from concurrent.futures import ThreadPoolExecutor  # most runs have nothing to note
+
+            with ThreadPoolExecutor(WORKERS, thread_name_prefix="currency") as pool:
+                outcomes = list(pool.map(self._try, wanted))
+        return {one.instance.name: error for one, error in zip(wanted, outcomes, strict=True) if error}
+
+    def _is_news(self, relied: Relied) -> bool:
+        return bool(_new_parents(relied)) or any(
+            self._relied_on.get(key) != relied.results[output].mfid
+            for output, keys in relied.instance.places.items()
+            for key in keys
+        )
+
+    def _try(self, relied: Relied) -> str:
+        try:
+            self._rely(relied)
+        except LineageError as error:
+            return f"its result is there, but could not be noted as the one that holds: {error}"
+        return ""
+
+    def _rely(self, relied: Relied) -> None:
+        client, equal = self.session.client, _new_parents(relied)
+        changed = False
+        for output, keys in relied.instance.places.items():
+            dataset = relied.results[output]
+            if equal:
+                add_equal_parents(client, dataset.mfid, equal)
+                self.session.store.remember([_with_equals(dataset, equal)])
+            news = [key for key in keys if self._relied_on.get(key) != dataset.mfid]
+            if not news:
+                continue
+            found = self.knowledge.registered_as(dataset.mfid)
+            places = found.standing.places if found else {}
+            if self.knowledge.is_of_another_pipeline(dataset.mfid):  # from now on this one finds it too
+                client.datasets.add_keyword(dataset.mfid, pipeline_keyword(self.pipeline))
+            alone = {key for key in news if self.knowledge.holding(key) == (dataset.mfid,)}
+            by_hand = {key for key in news if self._is_replaced_by_hand(key, dataset.mfid)}
+            if missing := [key for key in news if key not in by_hand and self._holding(key) != [dataset.mfid]]:
+                filled = {key: self._filled(key, dataset.mfid, places.get(key)) for key in missing}
+                make_current(client, dataset.mfid, filled, places)
+                changed = changed or not alone.issuperset(missing)  # else only its declaration was renamed
+        with self._lock:
+            if changed:
+                self.again.append(relied.instance.name)
+            self.known.note_written(dataset.mfid for dataset in relied.results.values())
+        self._note(relied.instance, relied.results)
+
+    def _holding(self, key: str) -> list[str]:
+        """What holds in a place for this declaration, as far as Crucible knew at the look-up."""
+        found = {mfid: self.knowledge.registered_as(mfid) for mfid in self.knowledge.holding(key)}
+        places = {mfid: one.standing.places for mfid, one in found.items() if one}
+        return [mfid for mfid in places if self.file is None or self.file in places[mfid][key].files]
+
+    def _is_replaced_by_hand(self, key: str, mfid: str) -> bool:
+        """True if what a person made in the stead of just this result holds: running it again does not undo that."""
+        for holder in self.knowledge.holding(key):
+            seen: set[str] = set()
+            while (
+                holder not in seen
+                and (one := self.knowledge.registered_as(holder))
+                and one.record
+                and one.step_record is None
+            ):
+                seen.add(holder)
+                holder = one.record.replaces or ""
+                if holder == mfid:
+                    return True
+        return False
+
+    def _note(self, instance: Instance, results: Mapping[str, DatasetRef]) -> None:
+        places = {key: results[output].mfid for output, keys in instance.places.items() for key in keys}
+        self.known.note(places)
+
+    def _filled(self, key: str, mfid: str = "", before: Filled | None = None) -> Filled:
+        """That this run relied on something there: later than whoever filled the place before."""
+        since = later_than(self._begun, (filled.since for filled in self.knowledge.filled(key)))
+        if self.file is None or self.folder is None:
+            kept = before or Filled("", "")
+            return Filled(since, self.run_id, self._declared_in(key), kept.also, kept.was)
+        names = {*before.files, *before.was} - {"", self.file} if before else set()
+        if not names:
+            return Filled(since, self.run_id, self.file)
+        others = names.intersection(self.knowledge.currency().latest_for(mfid, key))
+        also = {name for name in others if (self.folder / name).is_file()}
+        return Filled(since, self.run_id, self.file, tuple(sorted(also)), tuple(sorted(others - also)))
+
+    def _declared_in(self, key: str) -> str:
+        found = (one.standing.places.get(key) for one in self.knowledge.registered().values())
+        return max(
+            (filled for filled in found if filled), key=lambda one: one.since, default=Filled("", "")
+        ).declared_in
+
+
+def _new_parents(relied: Relied) -> dict[str, str]:
+    """{parent that it would be made of now: parent that it was made of}, where that is another one and is not noted."""
+    dataset = next(iter(relied.results.values()), None)
+    if dataset is None or len(dataset.parents) != len(relied.used):
+        return {}
+    own = {one.mfid for one in relied.results.values()}  # a step that leaves its own result as it is
+    noted = {*dataset.parents, *dataset.equals, *own}
+    pairs = zip(relied.used, dataset.parents, strict=True)
+    return {part.dataset.mfid: was for part, was in pairs if part.dataset.mfid not in noted}
+
+
+def _with_equals(dataset: DatasetRef, equal: Mapping[str, str]) -> DatasetRef:
+    return replace(dataset, equals=(*dataset.equals, *equal))

@@ -1,0 +1,57 @@
+"""Under which circumstances a step ran: who asked for it, the state of the checkout, the versions of its packages."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+__all__ = ["agent", "git_state", "software"]
+
+
+def agent(user: Mapping[str, object]) -> dict[str, Any]:
+    """Who did it: the account at Crucible, and the name on this machine."""
+    try:
+        local = getpass.getuser()
+    except (KeyError, OSError):  # a container without a password entry
+        local = None
+    known = {key: user.get(key) for key in ("unique_id", "username", "is_service_account")}
+    return {**known, "local_user": local}
+
+
+@functools.cache
+def git_state(folder: Path) -> Mapping[str, object] | None:
+    """Commit and cleanliness of the git checkout that a folder lies in; None if there is none."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "."))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def software(packages: Iterable[str]) -> dict[str, object]:
+    """Python, platform, and the versions of the distributions that bring these import packages, and of our own."""
+    names = {name for package in packages for name in _distributions().get(package, [])}
+    names.add("crucible-lineage")
+    versions = {name: _version(name) for name in sorted(names)}
+    return {"python": platform.python_version(), "platform": platform.platform(), "packages": versions}
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
+
+
+@functools.cache
+def _version(name: str) -> str:
+    """The version of a distribution; reading it takes longer than checking the whole record."""
+    return metadata.version(name)

@@ -1,0 +1,261 @@
+"""The parts of a provenance record: files, what was used, recipes, code, runs, who and with what."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
+
+__all__ = [
+    "Agent",
+    "Attached",
+    "Code",
+    "Declared",
+    "DeclaredOutput",
+    "File",
+    "FilesRecipe",
+    "Git",
+    "HandActivity",
+    "Hashes",
+    "Mfid",
+    "Moment",
+    "Part",
+    "Pipeline",
+    "RecipeFacts",
+    "RecipeInput",
+    "Result",
+    "Run",
+    "RunActivity",
+    "Sha256",
+    "Software",
+    "StepActivity",
+    "StepRecipe",
+    "Text",
+    "Used",
+]
+
+
+def _with_time_zone(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("a time without a time zone")
+    return text
+
+
+Mfid = Annotated[str, Field(pattern=r"^[0-9a-hjkmnp-tv-z]{26}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Text = Annotated[str, Field(min_length=1)]
+Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"}), AfterValidator(_with_time_zone)]
+Hashes = dict[str, Sha256]
+
+
+class Part(BaseModel):
+    """Base of the record and its parts: frozen, and unknown keys are kept."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
+
+    def document(self) -> dict[str, Any]:
+        """It as JSON, with the keys that it was written with, those included that this version does not know."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+class File(Part):
+    """A file as it was when it was used or generated (prov:Entity)."""
+
+    name: Text
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0)]
+    preview: bool = False
+    log: bool = False
+
+
+class Used(Part):
+    """A dataset that was used (prov:used), in its role, and those of its files that were given to the step."""
+
+    role: Text
+    mfid: Mfid
+    origin: Mfid | None = Field(None, description="what the dataset comes from; absent if that is the dataset itself")
+    files: list[File] | None = Field(None, description="absent where the lists are in the attached file")
+
+
+class RecipeInput(Part):
+    """What goes into the id of an input: what it comes from, and the SHA-256 of each of its files.
+
+    Recipes of version 1 named the parent itself instead of its origin.
+    """
+
+    origin: Mfid | None = None
+    mfid: Mfid | None = None
+    files: Hashes
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        if (self.origin is None) == (self.mfid is None):
+            raise ValueError("an input is named by its origin, or (version 1) by the MFID of the parent")
+        return self
+
+
+class RecipeFacts(Part):
+    """What a step is given about a parent beside its files; absent is what nobody has said."""
+
+    name: str
+    instrument: Text | None = None
+    measurement: Text | None = None
+    timestamp: Text | None = None
+    keywords: list[str] | None = None
+    metadata: dict[str, JsonValue] | None = None
+
+
+class StepRecipe(Part):
+    """What the id of an output of a step is derived from."""
+
+    kind: Literal["step"]
+    version: Literal[2] | None = Field(None, description="absent in recipes of version 1")
+    project: Text
+    step: Text
+    output: Text
+    code: Text
+    params: dict[str, JsonValue]
+    inputs: dict[str, list[RecipeInput]]
+    facts: dict[str, list[RecipeFacts]] | None = Field(
+        None, description="of the parents in each role, in their order; given where the step asks for them"
+    )
+    packages: dict[str, str] | None = None
+    salt: Text | None = Field(None, description="given where the id without it was taken by something else")
+    attempt: Annotated[int, Field(ge=1)] | None = None
+
+
+class FilesRecipe(Part):
+    """What the id of registered files is derived from; `inputs` where a person made them of other datasets."""
+
+    kind: Literal["files"]
+    version: Literal[2] | None = Field(None, description="given where a person made them of other datasets")
+    project: Text
+    files: Hashes
+    salt: Text | None = Field(None, description="given where the id without it was taken by something else")
+    inputs: dict[str, list[RecipeInput]] | None = None
+
+
+class Git(Part):
+    """The checkout that the code lay in."""
+
+    commit: Text
+    dirty: bool
+
+
+class Code(Part):
+    """The code that ran (prov:hadPlan): its fingerprint, its text, and what the fingerprint could not see."""
+
+    fingerprint: Text
+    source: str
+    pieces: dict[str, str] | None = Field(
+        None, description="what the function reaches: the text of a function, the value of a number, else # and a hash"
+    )
+    not_covered: list[str]
+    git: Git | None
+
+
+class Run(Part):
+    """The run in which it happened; the last two are Prefect's own ids, where Prefect ran it."""
+
+    engine: Text
+    run_id: str
+    flow_run_id: str | None = None
+    task_run_id: str | None = None
+
+
+class DeclaredOutput(Part):
+    """What was declared of an output and shows nowhere else; `metadata` are names, their values are in the dataset."""
+
+    metadata: list[str] | None = None
+    ingest: bool | None = None
+    ingestor: str | None = None
+    publish: dict[str, str | None] | None = None
+
+
+class Declared(Part):
+    """What was declared beside the recipe: by it the step can be made again as it was made."""
+
+    retries: Annotated[int, Field(ge=0)] | None = None
+    timeout: Annotated[float, Field(gt=0)] | None = Field(None, description="seconds")
+    tags: list[str] | None = None
+    resources: dict[str, float | str] | None = None
+    output: DeclaredOutput | None = None
+
+
+class StepActivity(Part):
+    """One execution of a step (prov:Activity)."""
+
+    step: Text
+    function: Text
+    code: Code
+    started: Moment = Field(description="prov:startedAtTime")
+    ended: Moment = Field(description="prov:endedAtTime")
+    run: Run | None
+    declared: Declared | None = None
+
+
+class HandActivity(Part):
+    """What a person did (prov:Activity)."""
+
+    kind: Literal["by hand"]
+    note: str | None
+
+
+class RunActivity(Part):
+    """The run of a pipeline that a dataset tells of (prov:Activity)."""
+
+    kind: Literal["pipeline run"]
+    pipeline: Text
+    run_id: Text
+
+
+class Agent(Part):
+    """Who did it (prov:wasAssociatedWith): the account at Crucible, and the name on the machine."""
+
+    unique_id: str | None
+    username: str | None
+    is_service_account: bool | None
+    local_user: str | None
+
+
+class Software(Part):
+    """What it ran with (prov:SoftwareAgent)."""
+
+    python: Text
+    platform: str
+    packages: dict[str, str]
+
+
+class Pipeline(Part):
+    """The declaration that asked for it, and what the step is called in it."""
+
+    name: Text
+    hash: Text
+    step: Text | None = None
+
+
+class Attached(Part):
+    """The file of this dataset that holds what is too long for the record: recipe, used and generated."""
+
+    name: Text
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0)]
+    recipe_sha256: Sha256 = Field(description="SHA-256 of the recipe's canonical JSON")
+    used: Annotated[int, Field(ge=0)] = Field(description="how many datasets were used")
+    generated: Annotated[int, Field(ge=0)] = Field(description="how many files were generated")
+
+
+class Result(Part):
+    """What was registered with it, hashed, so that an edit shows; the record of an older version has none."""
+
+    keys: list[str] = Field(description="JSON Pointers of the scientific metadata that were registered")
+    metadata_sha256: Sha256 = Field(description="SHA-256 over their values")
+    generated_sha256: Sha256 = Field(description="SHA-256 over the list of files")

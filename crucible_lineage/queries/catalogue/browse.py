@@ -1,0 +1,167 @@
+"""Datasets as one browses them, of a project or of all: words and filters together, counted, sorted, in pages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import Any
+
+from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.queries.graph.project_copy import EVERYTHING, project_copy
+from crucible_lineage.queries.graph.standing import Entry, entries_of_copy
+from crucible_lineage.session import Session
+
+__all__ = ["COLUMNS", "FACETS", "Browsed", "Wanted", "browse"]
+
+PER_PAGE = 50
+MOST_HITS = 50  # that Crucible's search in metadata gives
+MOST_NUMBERS = 4  # columns of numbers that a step returned
+
+Value = Callable[[Entry], Any]
+FACETS: Mapping[str, Value] = {
+    "step": lambda entry: entry.summary.step,
+    "pipeline": lambda entry: entry.summary.pipeline,
+    "state": lambda entry: entry.state,
+    "measurement": lambda entry: entry.summary.measurement,
+    "format": lambda entry: entry.summary.data_format,
+    "session": lambda entry: entry.summary.session,
+    "instrument": lambda entry: entry.summary.instrument,
+    "project": lambda entry: entry.summary.standing.project,
+}
+COLUMNS: Mapping[str, Value] = {
+    "name": lambda entry: entry.summary.name.casefold(),
+    "measurement": FACETS["measurement"],
+    "kind": lambda entry: entry.summary.data_type or entry.summary.data_format,
+    "step": FACETS["step"],
+    "pipeline": FACETS["pipeline"],
+    "state": FACETS["state"],
+    "taken": lambda entry: entry.summary.timestamp,
+    "created": lambda entry: entry.summary.created,
+    "size": lambda entry: entry.summary.size,
+    "project": FACETS["project"],
+}
+NUMBER = "results."  # before the name of a number, among the columns
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What one looks for. `words` all stand in the name, the MFID, the step or another field; `facets` are exact.
+
+    `since` and `until` are dates of registration, both included; `service` are filters that only Crucible knows
+    (`keyword`, `sample_mfid`). `sort` is a column, behind a minus the other way round; empty is the newest MFID first.
+    `metadata` are words for Crucible's own search in metadata, which gives the fifty best.
+    """
+
+    words: str = ""
+    facets: Mapping[str, str] = field(default_factory=dict)
+    since: str = ""
+    until: str = ""
+    service: Mapping[str, Any] = field(default_factory=dict)
+    sort: str = ""
+    metadata: str = ""
+
+
+@dataclass(frozen=True)
+class Browsed:
+    """All that fits, in order; the values of each facet with how many fit, were it not chosen; columns of numbers."""
+
+    entries: tuple[Entry, ...]
+    facets: Mapping[str, tuple[tuple[str, int], ...]]
+    numbers: tuple[str, ...]
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are, at least one."""
+        return max(1, -(-len(self.entries) // PER_PAGE))
+
+    def page(self, number: int) -> tuple[Entry, ...]:
+        """The entries of a page, the first of which is 1. InputError if there is no such page."""
+        if not 1 <= number <= self.pages:
+            raise InputError(f"there is no page {number}; there are {self.pages}")
+        return self.entries[(number - 1) * PER_PAGE : number * PER_PAGE]
+
+
+def browse(session: Session, project: str, wanted: Wanted) -> Browsed:
+    """What fits in a project, or in EVERYTHING. InputError for a facet or a column that there is not."""
+    for name in wanted.facets:
+        if name not in FACETS:
+            raise InputError(f"there is no facet {name!r}; {nearest(name, FACETS)}")
+    entries: Iterable[Entry] = entries_of_copy(project_copy(session, project)).values()
+    if wanted.since or wanted.until or wanted.words:
+        entries = [entry for entry in entries if _fits(entry, wanted)]
+    if wanted.service:
+        where: dict[str, Any] = {} if project == EVERYTHING else {"project_id": project}
+        there = {one.unique_id for one in session.client.datasets.iter(**where, **wanted.service)}
+        entries = [entry for entry in entries if entry.mfid in there]
+    if wanted.metadata:
+        hits = session.client.datasets.search_scientific_metadata(wanted.metadata, limit=MOST_HITS)
+        best = {hit.unique_id for hit in hits}
+        entries = [entry for entry in entries if entry.mfid in best]
+    chosen, facets = _chosen(entries, wanted.facets)
+    return Browsed(tuple(_sorted(chosen, wanted.sort)), facets, _numbers(chosen))
+
+
+def _fits(entry: Entry, wanted: Wanted) -> bool:
+    one = entry.summary
+    if (wanted.since and one.created[:10] < wanted.since) or (wanted.until and one.created[:10] > wanted.until):
+        return False
+    if not wanted.words:
+        return True
+    said = " ".join(
+        (one.name, one.mfid, one.step, one.pipeline, one.measurement, one.data_type, one.instrument)
+    ).casefold()
+    return all(word in said for word in wanted.words.casefold().split())
+
+
+def _chosen(
+    entries: Iterable[Entry], chosen: Mapping[str, str]
+) -> tuple[list[Entry], dict[str, tuple[tuple[str, int], ...]]]:
+    """What has all the chosen values; and of each facet the values, the commonest first, of what has the others."""
+    fitting: list[Entry] = []
+    beside: dict[str, list[Entry]] = {name: [] for name in chosen}  # what lacks the value of this one facet only
+    for entry in entries:
+        lacking = [name for name, value in chosen.items() if FACETS[name](entry) != value]
+        if not lacking:
+            fitting.append(entry)
+        elif len(lacking) == 1:
+            beside[lacking[0]].append(entry)
+    return fitting, {name: _counted(FACETS[name], fitting, beside.get(name, ())) for name in FACETS}
+
+
+def _counted(value: Value, *entries: Iterable[Entry]) -> tuple[tuple[str, int], ...]:
+    counts = Counter(map(value, chain(*entries)))
+    counts.pop("", None)
+    return tuple(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def _numbers(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """The numbers that most of the results have, where all are of one step."""
+    results = [entry for entry in entries if entry.summary.step]
+    if not results or len({entry.summary.step for entry in results}) > 1:
+        return ()
+    counts = Counter(name for entry in results for name in entry.summary.numbers)
+    return tuple(name for name, _ in counts.most_common(MOST_NUMBERS))
+
+
+def _sorted(entries: list[Entry], sort: str) -> list[Entry]:
+    """In this order, what has no value there last; entries that are equal there by MFID, the newest first."""
+    entries = sorted(entries, key=lambda entry: entry.mfid, reverse=True)
+    if not sort:
+        return entries
+    name, backwards = sort.removeprefix("-"), sort.startswith("-")
+    if name.startswith(NUMBER):
+        value: Value = partial(_number, name.removeprefix(NUMBER))
+    elif name in COLUMNS:
+        value = COLUMNS[name]
+    else:
+        raise InputError(f"there is no column {name!r} to sort by; {nearest(name, COLUMNS)}")
+    present = [entry for entry in entries if value(entry) not in ("", None)]
+    absent = [entry for entry in entries if value(entry) in ("", None)]
+    return [*sorted(present, key=value, reverse=backwards), *absent]
+
+
+def _number(name: str, entry: Entry) -> float | None:
+    return entry.summary.numbers.get(name)

@@ -1,0 +1,115 @@
+"""Which dataset, run or project is meant: by its whole id, a part of it that is unique, or its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
+from crucible_lineage.ids import is_mfid
+from crucible_lineage.provenance.currency import CURRENT, INCOMPLETE, RAW
+from crucible_lineage.queries.graph.project_copy import project_copy
+from crucible_lineage.queries.graph.standing import entries_of
+from crucible_lineage.queries.graph.summary import Summary
+from crucible_lineage.session import Session
+
+__all__ = ["find_mfid", "find_project", "find_run", "visible_projects"]
+
+LEAST = 4  # characters of an id that are taken for the beginning of it
+MOST_NAMED = 8  # of what could be meant
+MOST_PROJECTS = 20  # that are looked through where none is named
+SHORTENED = re.compile(r"([0-9a-hjkmnp-tv-z]{2,})(?:…|\.{2,3})([0-9a-hjkmnp-tv-z]{2,})")  # as lists print ids
+
+
+def find_mfid(session: Session, text: str, projects: Sequence[str] = ()) -> str:
+    """The id of the dataset that is meant: `text` is its id, the beginning of it, its id with the middle left out as
+    pictures and lists print it, or its name.
+
+    Looked through are the projects, or all that this key sees. A name may be that of several datasets of which one
+    holds now: that one is meant. InputError if nothing fits, or more than one dataset does, which are named.
+    """
+    if is_mfid(text):
+        return text
+    among = _summaries(session, projects or visible_projects(session), text)
+    found = _fitting(text.strip(), among)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        near = nearest(text, sorted({one.name for one in among.values()}), "by name there are")
+        raise InputError(f"dataset {text!r}: no dataset's id begins so, and none is called so; {near}")
+    there = [f"{mfid} ({among[mfid].name})" for mfid in found[:MOST_NAMED]]
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    raise InputError(f"dataset {text!r}: {len(found)} fit; say which one: {', '.join(there)}{more}")
+
+
+def find_project(session: Session, project: str | None) -> str:
+    """The project, or the only one that this key sees where none is named. InputError if there are several, or none."""
+    if project is not None:
+        return project
+    there = visible_projects(session)
+    if len(there) == 1:
+        return there[0]
+    if not there:
+        raise InputError(f"there is no project here that this key may see ({session.settings.describe()})")
+    raise InputError(f"say which project is meant with --project; there are: {', '.join(there[:MOST_NAMED])}")
+
+
+def find_run(run: str, known: Iterable[str]) -> str:
+    """The id among those that is meant by it, or by its beginning. InputError if none or several are."""
+    among = sorted(set(known))
+    found = [one for one in among if one == run] or [one for one in among if len(run) >= LEAST and one.startswith(run)]
+    if len(found) == 1:
+        return found[0]
+    said = f"{len(found)} begin so: {', '.join(found[:MOST_NAMED])}" if found else "there is none; `runs` lists them"
+    raise InputError(f"run {run!r}: {said}")
+
+
+def visible_projects(session: Session) -> list[str]:
+    """The projects that this key sees, by name."""
+    return sorted(project.project_id for project in session.client.projects.iter())
+
+
+def _summaries(session: Session, projects: Sequence[str], text: str) -> Mapping[str, Summary]:
+    if len(projects) > MOST_PROJECTS:
+        known = {pipeline["project"] for pipeline in session.store.pipelines()}
+        worked_on = [project for project in projects if project in known]
+        if not worked_on:
+            raise InputError(
+                f"dataset {text!r}: that is no whole id, and this key sees {len(projects)} projects; give the 26 "
+                "characters of the id, or --project where the command has it"
+            )
+        projects = worked_on
+    found: dict[str, Summary] = {}
+    for project in projects:
+        with suppress(ForbiddenError, NotFoundError):
+            found |= project_copy(session, project).summaries
+    return found
+
+
+def _fitting(text: str, among: Mapping[str, Summary]) -> list[str]:
+    for found in (_by_id(text, among), _by_name(text, among), _by_name(text, among, exact=False)):
+        if found:
+            return found
+    return []
+
+
+def _by_id(text: str, among: Mapping[str, Summary]) -> list[str]:
+    if shortened := SHORTENED.fullmatch(text):
+        head, tail = shortened.groups()
+        return [mfid for mfid in among if mfid.startswith(head) and mfid.endswith(tail)]
+    return [mfid for mfid in among if mfid.startswith(text)] if len(text) >= LEAST else []
+
+
+def _by_name(text: str, among: Mapping[str, Summary], *, exact: bool = True) -> list[str]:
+    """Those of that name; of several the one that holds now, if it is one. Records of runs have names, too."""
+    wanted = text if exact else text.casefold()
+    found = [one for one in among.values() if (one.name if exact else one.name.casefold()) == wanted]
+    if len(found) < 2:
+        return [one.mfid for one in found]
+    entries = entries_of(found, among.values())
+    for states in ((CURRENT, RAW), (INCOMPLETE,)):
+        holding = [entry.mfid for entry in entries if entry.state in states]
+        if len(holding) == 1:
+            return holding
+    return [one.mfid for one in found]

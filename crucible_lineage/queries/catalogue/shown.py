@@ -1,0 +1,146 @@
+"""One dataset with what it holds, how it was made, and what it hangs together with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
+from crucible_lineage.lineage.records import OWN_KEYS, provenance, returned_values, text
+from crucible_lineage.queries.catalogue.files import own_files
+from crucible_lineage.queries.graph.standing import Entry, entry_of
+from crucible_lineage.session import Session
+from crucible_lineage.times import as_known, utc
+
+if TYPE_CHECKING:
+    from crucible_lineage.client.models import Dataset
+
+__all__ = ["Making", "Shown", "existing", "show_dataset"]
+
+
+@dataclass(frozen=True)
+class Making:
+    """Who made a dataset, when, by which function with which parameters, and in which run; what is known of it."""
+
+    who: str | None = None
+    started: str | None = None
+    seconds: float | None = None
+    function: str | None = None
+    note: str | None = None
+    run: str | None = None
+    engine: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `show --json` says of it."""
+        return {**vars(self), "params": dict(self.params)}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One dataset with what it holds and what it hangs together with; `names` are those of the datasets it names.
+
+    `metadata` is what no step returned: what was given with it, and what was read in its files.
+    """
+
+    entry: Entry
+    results: Mapping[str, Any]
+    files: tuple[Mapping[str, Any], ...]
+    parents: tuple[str, ...]
+    children: tuple[str, ...]
+    names: Mapping[str, str]
+    made: Making
+    facts: Mapping[str, str]
+    samples: Mapping[str, str]
+    metadata: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `show --json` prints."""
+        return {
+            **self.entry.to_json(),
+            **self.facts,
+            "results": dict(self.results),
+            "metadata": dict(self.metadata),
+            "files": [dict(file) for file in self.files],
+            "parents": list(self.parents),
+            "children": list(self.children),
+            "samples": list(self.samples),
+            "made": self.made.to_json(),
+        }
+
+
+def show_dataset(session: Session, mfid: str) -> Shown:
+    """A dataset with its state, what its step returned, its files, who made it when, and its next of kin.
+
+    InputError if there is none that this key may see.
+    """
+    found = existing(session, mfid)
+    record = found.model_dump()
+    entry = entry_of(session, found)
+    links = [link for link in found.links or () if link.resource_type == "dataset"]
+    names = {link.unique_id: link.name or link.unique_id for link in links}
+    for other in entry.superseded_by:
+        names.setdefault(other, _name(session, other))
+    results = returned_values(record)
+    given = {key: value for key, value in (found.scientific_metadata or {}).items() if key not in OWN_KEYS}
+    return Shown(
+        entry=entry,
+        results=results,
+        files=tuple(
+            {"name": file.filename, "size": file.size, "sha256": file.sha256_hash, "mfid": file.mfid}
+            for file in own_files(session, mfid)
+        ),
+        parents=tuple(link.unique_id for link in links if link.direction == "source"),
+        children=tuple(link.unique_id for link in links if link.direction == "target"),
+        names=names,
+        made=_making(record),
+        facts={name: value for name in FACTS if (value := text(as_known(record).get(name)))},
+        samples={
+            one.unique_id: one.name or one.unique_id for one in found.links or () if one.resource_type == "sample"
+        },
+        metadata={key: value for key, value in given.items() if key not in results},
+    )
+
+
+FACTS = ("project_id", "data_type", "data_format", "session_name", "instrument_name", "timestamp", "creation_time")
+
+
+def existing(session: Session, mfid: str) -> Dataset:
+    """The dataset with metadata and links. InputError if there is none that this key may see."""
+    try:
+        return session.client.datasets.get(mfid, include_metadata=True, include_links=True)
+    except (ForbiddenError, NotFoundError) as error:
+        where = session.settings.describe()
+        raise InputError(f"dataset {mfid}: there is none here that this key may see ({where})") from error
+
+
+def _making(record: Mapping[str, object]) -> Making:
+    written = provenance(record)
+    activity, agent = written.get("activity") or {}, written.get("agent") or {}
+    run, started, ended = activity.get("run") or {}, text(activity.get("started")), text(activity.get("ended"))
+    return Making(
+        who=text(agent.get("username")) or text(agent.get("local_user")) or _owner(record),
+        started=started or None,
+        seconds=(utc(ended) - utc(started)).total_seconds() if started and ended else None,
+        function=text(activity.get("function")) or None,
+        note=text(activity.get("note")) or None,
+        run=text(run.get("run_id")) or text(activity.get("run_id")) or None,
+        engine=text(run.get("engine")) or None,
+        params=(written.get("recipe") or {}).get("params") or {},
+    )
+
+
+def _owner(record: Mapping[str, object]) -> str | None:
+    owner = record.get("owner")
+    if isinstance(owner, Mapping):
+        names = (text(owner.get("first_name")), text(owner.get("last_name")))
+        return text(owner.get("username")) or " ".join(filter(None, names)) or None
+    return text(owner) or None
+
+
+def _name(session: Session, mfid: str) -> str:
+    try:
+        return session.client.datasets.get(mfid).dataset_name or mfid
+    except (ForbiddenError, NotFoundError):
+        return mfid

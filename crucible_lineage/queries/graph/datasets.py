@@ -1,0 +1,54 @@
+"""Datasets by their ids: one call each, several at a time. How many may be asked for so, and not with their project."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from crucible_lineage.errors import CrucibleError, ForbiddenError, NotFoundError
+from crucible_lineage.session import Session
+
+__all__ = ["ONE_BY_ONE", "Fetched", "fetch_datasets", "in_threads"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+REQUESTS_AT_ONCE = 8  # what one client should ask of a shared service at a time
+ONE_BY_ONE = 20  # up to here, datasets are asked for one by one, and not with their whole project
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Datasets by id as Crucible gave them; the ids of those that are not there, and that this key may not read."""
+
+    found: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
+    hidden: set[str] = field(default_factory=set)
+
+
+def fetch_datasets(session: Session, mfids: Iterable[str], *, include_links: bool = False) -> Fetched:
+    """These datasets with their metadata, as far as there are such and this key may read them."""
+    fetched = Fetched()
+
+    def ask(mfid: str) -> tuple[str, Mapping[str, Any] | CrucibleError]:
+        try:
+            dataset = session.client.datasets.get(mfid, include_metadata=True, include_links=include_links)
+        except (ForbiddenError, NotFoundError) as error:
+            return mfid, error
+        return mfid, dataset.model_dump()
+
+    for mfid, answer in in_threads(ask, sorted(mfids)):
+        if isinstance(answer, CrucibleError):
+            (fetched.absent if isinstance(answer, NotFoundError) else fetched.hidden).add(mfid)
+        else:
+            fetched.found[mfid] = answer
+    return fetched
+
+
+def in_threads(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """The results, in order; several calls at a time."""
+    if len(items) < 2:
+        return map(work, items)
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="ask") as pool:
+        return iter(list(pool.map(work, items)))

@@ -1,0 +1,95 @@
+"""How a dataset stands now: current, superseded and by what, incomplete, or raw data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
+from crucible_lineage.provenance.currency import Currency
+from crucible_lineage.queries.graph.project_copy import ProjectCopy, project_copy
+from crucible_lineage.queries.graph.summary import Summary, summary_of
+from crucible_lineage.session import Session
+
+if TYPE_CHECKING:
+    from crucible_lineage.client.models import Dataset
+
+__all__ = ["Entry", "entries_in_projects", "entries_of", "entries_of_copy", "entry_of"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A dataset with its state. If it is superseded: what holds in its stead, and since when."""
+
+    summary: Summary
+    state: str
+    superseded_by: tuple[str, ...] = ()
+    since: str = ""
+
+    @property
+    def mfid(self) -> str:
+        """Its id."""
+        return self.summary.mfid
+
+    def to_json(self) -> dict[str, Any]:
+        """An entry of `list --json`."""
+        one = self.summary
+        return {
+            "mfid": one.mfid,
+            "dataset_name": one.name,
+            "step": one.step or None,
+            "pipeline": one.pipeline or None,
+            "measurement": one.measurement or None,
+            "state": self.state,
+            "superseded_by": list(self.superseded_by),
+            "superseded_since": self.since or None,
+            "created": one.created or None,
+        }
+
+
+def entries_of(wanted: Iterable[Summary], everything: Iterable[Summary]) -> list[Entry]:
+    """How these datasets stand among all of their projects."""
+    currency = Currency(summary.standing for summary in everything)
+    return [_entry(summary, currency) for summary in wanted]
+
+
+_entries: WeakKeyDictionary[ProjectCopy, dict[str, Entry]] = WeakKeyDictionary()
+
+
+def entries_of_copy(copy: ProjectCopy) -> Mapping[str, Entry]:
+    """How all datasets of a copy stand, by id and in its order; worked out once, as long as the copy is the same."""
+    found = _entries.get(copy)
+    if found is None:
+        worked_out = entries_of(copy.summaries.values(), copy.summaries.values())
+        found = _entries[copy] = {entry.mfid: entry for entry in worked_out}
+    return found
+
+
+def entry_of(session: Session, found: Dataset) -> Entry:
+    """How a dataset stands, read with its metadata."""
+    return entries_in_projects(session, [found])[0]
+
+
+def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[Entry]:
+    """How datasets stand, read with their metadata. What holds in the stead of one may be any other of its project."""
+    wanted = {dataset.unique_id: summary_of(dataset.model_dump()) for dataset in found}
+    copies: list[ProjectCopy] = []
+    derived = (dataset.project_id for dataset in found if wanted[dataset.unique_id].standing.derived)
+    for project in dict.fromkeys(filter(None, derived)):
+        # It may be that the dataset is this key's to see, and its project is not.
+        with suppress(ForbiddenError, InputError, NotFoundError):
+            copies.append(project_copy(session, project))
+    known = {mfid: entry for copy in copies for mfid in wanted if (entry := entries_of_copy(copy).get(mfid))}
+    if all(mfid in known and known[mfid].summary.standing == one.standing for mfid, one in wanted.items()):
+        return [replace(known[mfid], summary=one) for mfid, one in wanted.items()]
+    everything = {mfid: one for copy in copies for mfid, one in copy.summaries.items()}
+    return entries_of(wanted.values(), {**everything, **wanted}.values())
+
+
+def _entry(summary: Summary, currency: Currency) -> Entry:
+    by = currency.superseded_by(summary.mfid)
+    shared = (currency.places(other).get(key) for other in by for key in summary.standing.places)
+    return Entry(summary, currency.state(summary.mfid), by, max((one.since for one in shared if one), default=""))

@@ -1,0 +1,125 @@
+"""What lists show of a dataset, drawn from its record: kept beside local copies, so that no record is unpacked."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from crucible_lineage.lineage.records import provenance, recorded_run, returned_values, state, text, used_mfids
+from crucible_lineage.provenance.currency import Filled, Standing, places_of, places_to_json
+from crucible_lineage.times import as_known
+
+__all__ = ["Summary", "summary_of"]
+
+Record = Mapping[str, Any]
+MOST_NUMBERS = 6  # of what a step returned, that lists show
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A dataset in a line. `step` is what it is called in its pipeline; both are empty for what no step made.
+
+    `numbers` are the first ones that its step returned; `size` is in bytes, `samples` are names.
+    """
+
+    name: str
+    measurement: str
+    step: str
+    pipeline: str
+    created: str
+    tells_of_run: bool
+    standing: Standing
+    data_type: str = ""
+    data_format: str = ""
+    session: str = ""
+    instrument: str = ""
+    timestamp: str = ""
+    size: int | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    samples: str = ""
+
+    @property
+    def mfid(self) -> str:
+        """Its id."""
+        return self.standing.mfid
+
+    def packed(self) -> str:
+        """The same as text, for `unpacked`."""
+        one = self.standing
+        standing = {"mfid": one.mfid, "project": one.project, "complete": one.complete, "derived": one.derived}
+        standing |= {"replaces": one.replaces, **places_to_json(one.places)}
+        own = (self.name, self.measurement, self.step, self.pipeline, self.created, self.tells_of_run)
+        about = (self.data_type, self.data_format, self.session, self.instrument, self.timestamp, self.size)
+        return json.dumps([*own, standing, *about, dict(self.numbers), self.samples], ensure_ascii=False)
+
+    @classmethod
+    def unpacked(cls, packed: str) -> Summary:
+        """What was packed."""
+        name, measurement, step, pipeline, created, tells_of_run, standing, *about = json.loads(packed)
+        places = places_of(standing)
+        own_part = {name: standing[name] for name in ("mfid", "project", "complete", "derived", "replaces")}
+        one = Standing(**own_part, places=places)
+        return cls(name, measurement, step, pipeline, created, tells_of_run, one, *about)
+
+
+def summary_of(record: Record) -> Summary:
+    """The summary of a dataset's record, with metadata."""
+    metadata = record.get("scientific_metadata")
+    written = provenance(record)
+    declared = written.get("pipeline")
+    declared = declared if isinstance(declared, Mapping) else {}
+    places = places_of(metadata if isinstance(metadata, Mapping) else None)
+    pipeline, step = text(declared.get("name")), text(declared.get("step")) or text(written.get("step"))
+    derived = bool(used_mfids(record)) or bool(written.get("step"))
+    if derived and places and not pipeline:  # of a flow written by hand, or made by hand in the stead of a result
+        pipeline, made_for = _made_for(places)
+        step = step or made_for
+    return Summary(
+        name=text(record.get("dataset_name")) or text(record.get("unique_id")),
+        measurement=text(record.get("measurement")),
+        step=step,
+        pipeline=pipeline,
+        created=text(record.get("creation_time")),
+        tells_of_run=bool(recorded_run(record)),
+        standing=Standing(
+            mfid=text(record.get("unique_id")),
+            project=text(record.get("project_id")),
+            complete=state(record) in ("", "complete"),
+            derived=derived,
+            places=places,
+            replaces=text(written.get("supersedes")) or None,
+        ),
+        data_type=text(record.get("data_type")),
+        data_format=text(record.get("data_format")),
+        session=text(record.get("session_name")),
+        instrument=text(record.get("instrument_name")),
+        timestamp=text(as_known(record).get("timestamp")),
+        size=size if isinstance(size := record.get("size"), int) else None,
+        numbers=_key_numbers(record) if step else {},
+        samples=", ".join(_samples(record)),
+    )
+
+
+def _made_for(places: Mapping[str, Filled]) -> tuple[str, str]:
+    parts = min(places).split("/")
+    return parts[0], parts[1] if len(parts) > 1 else ""
+
+
+def _samples(record: Record) -> Iterator[str]:
+    for link in record.get("links") or ():
+        if link.get("resource_type") == "sample":
+            yield text(link.get("name")) or text(link.get("unique_id"))
+
+
+def _key_numbers(record: Record) -> dict[str, float]:
+    """The first finite numbers that its step returned."""
+    found: dict[str, float] = {}
+    for name, value in returned_values(record).items():
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            found[name] = value
+        if len(found) == MOST_NUMBERS:
+            break
+    return found

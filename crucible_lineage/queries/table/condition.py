@@ -1,0 +1,219 @@
+"""Conditions over the columns of a table, as `params.degree > 2 and results.rms < 0.5`; nothing in them is executed.
+
+The text is parsed as a Python expression, of which a small part is understood: names, numbers, texts, lists, and, or,
+not, comparisons, `in`, arithmetic, and a few functions. A value that a row lacks is None, and no comparison of it with
+`<` or `>` holds.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from crucible_lineage.errors import InputError, nearest
+
+__all__ = ["FUNCTIONS", "Condition", "parse_condition"]
+
+LONGEST = 2000  # characters
+HIGHEST = 64  # exponent: numbers stay such as measurements have
+Names = Callable[[str], Any]
+Value = Callable[[Names], Any]
+
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "abs": abs,
+    "len": len,
+    "lower": lambda text: str(text).lower(),
+    "max": max,
+    "min": min,
+    "round": round,
+    "startswith": lambda text, head: str(text).startswith(head),
+}
+ORDER = {ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge}
+ARITHMETIC = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition that was understood: its text, and the names of columns in it."""
+
+    text: str
+    names: tuple[str, ...]
+    _holds: Value
+
+    def holds(self, value_of: Names, row: str) -> bool:
+        """Whether it holds, where `value_of` gives the value of a column. InputError, naming the row, if its values
+        cannot be compared so.
+        """
+        try:
+            return bool(self._holds(value_of))
+        except InputError:
+            raise
+        except (TypeError, ValueError, ArithmeticError) as error:
+            values = ", ".join(f"{name} is {value_of(name)!r:.40}" for name in self.names)
+            raise InputError(f"condition {self.text!r}: {error}, in {row}, where {values}") from error
+
+
+def parse_condition(text: str) -> Condition:
+    """The condition. InputError with the column of what is not understood."""
+    if len(text) > LONGEST:
+        raise InputError(f"the condition has {len(text)} characters; {LONGEST} are the most")
+    try:
+        names: dict[str, None] = {}
+        holds = _Reader(text.strip(), names).value(ast.parse(text.strip(), mode="eval").body)
+        return Condition(text.strip(), tuple(names), holds)
+    except SyntaxError as error:
+        raise _fault(text.strip(), (error.offset or 1) - 1, f"{error.msg}; write it as in {_EXAMPLE}") from None
+    except (RecursionError, MemoryError, ValueError):
+        raise InputError(f"condition {text[:40]!r}...: it is nested too deeply, or holds what no text may") from None
+
+
+_EXAMPLE = "params.degree > 2 and results.rms < 0.5"
+
+
+def _fault(text: str, column: int, said: str) -> InputError:
+    return InputError(f"condition {text!r}, column {column + 1}: {said}")
+
+
+class _Reader:
+    """Turns the parts of a parsed text into functions; notes the names that it meets."""
+
+    def __init__(self, text: str, names: dict[str, None]) -> None:
+        self.text = text
+        self.names = names
+
+    def value(self, part: ast.expr) -> Value:
+        reader = getattr(self, f"_{type(part).__name__.lower()}", None)
+        if reader is None:
+            raise self._not_understood(part)
+        found: Value = reader(part)
+        return found
+
+    def _constant(self, part: ast.Constant) -> Value:
+        value = part.value
+        if not isinstance(value, str | int | float | None):
+            raise self._not_understood(part)
+        return lambda _: value
+
+    def _name(self, part: ast.Name) -> Value:
+        return self._column(part.id)
+
+    def _attribute(self, part: ast.Attribute) -> Value:
+        return self._column(self._dotted(part))
+
+    def _subscript(self, part: ast.Subscript) -> Value:
+        return self._column(self._dotted(part))
+
+    def _list(self, part: ast.List | ast.Tuple | ast.Set) -> Value:
+        members = [self.value(member) for member in part.elts]
+        return lambda names: [member(names) for member in members]
+
+    _tuple = _set = _list
+
+    def _boolop(self, part: ast.BoolOp) -> Value:
+        values = [self.value(value) for value in part.values]
+        if isinstance(part.op, ast.And):
+            return lambda names: all(value(names) for value in values)
+        return lambda names: any(value(names) for value in values)
+
+    def _unaryop(self, part: ast.UnaryOp) -> Value:
+        value = self.value(part.operand)
+        if isinstance(part.op, ast.Not):
+            return lambda names: not value(names)
+        if isinstance(part.op, ast.USub | ast.UAdd):
+            sign = operator.neg if isinstance(part.op, ast.USub) else operator.pos
+            return lambda names: None if (found := value(names)) is None else sign(found)
+        raise self._not_understood(part)
+
+    def _binop(self, part: ast.BinOp) -> Value:
+        left, right = self.value(part.left), self.value(part.right)
+        work = _power if isinstance(part.op, ast.Pow) else ARITHMETIC.get(type(part.op))
+        if work is None:
+            raise self._not_understood(part)
+
+        def calculated(names: Names) -> object:
+            one, other = left(names), right(names)
+            return None if one is None or other is None else work(_number(one), _number(other))
+
+        return calculated
+
+    def _compare(self, part: ast.Compare) -> Value:
+        values = [self.value(value) for value in (part.left, *part.comparators)]
+        tests = [_test(kind) or self._no_test(part) for kind in part.ops]
+
+        def compared(names: Names) -> bool:
+            found = [value(names) for value in values]
+            return all(test(found[at], found[at + 1]) for at, test in enumerate(tests))
+
+        return compared
+
+    def _call(self, part: ast.Call) -> Value:
+        name = part.func.id if isinstance(part.func, ast.Name) else ""
+        function = FUNCTIONS.get(name)
+        if function is None or part.keywords:
+            said = ast.unparse(part.func)
+            raise _fault(self.text, part.col_offset, f"no function {said!r} is known; {nearest(said, FUNCTIONS)}")
+        values = [self.value(value) for value in part.args]
+
+        def called(names: Names) -> object:
+            found = [value(names) for value in values]
+            return None if any(value is None for value in found) else function(*found)
+
+        return called
+
+    def _column(self, name: str) -> Value:
+        self.names[name] = None
+        return lambda names: names(name)
+
+    def _dotted(self, part: ast.expr) -> str:
+        """`results.rms`, or `results["rms (cm-1)"]` for what is no name."""
+        if isinstance(part, ast.Name):
+            return part.id
+        if isinstance(part, ast.Attribute):
+            return f"{self._dotted(part.value)}.{part.attr}"
+        if isinstance(part, ast.Subscript) and isinstance(part.slice, ast.Constant):
+            return f"{self._dotted(part.value)}.{part.slice.value!s}"
+        raise self._not_understood(part)
+
+    def _no_test(self, part: ast.Compare) -> Callable[[object, object], bool]:
+        raise _fault(self.text, part.col_offset, "compare with ==, !=, <, <=, >, >=, in or not in")
+
+    def _not_understood(self, part: ast.expr) -> InputError:
+        said = ast.get_source_segment(self.text, part) or type(part).__name__
+        return _fault(self.text, part.col_offset, f"{said!r} is not understood here; write it as in {_EXAMPLE}")
+
+
+def _test(kind: ast.cmpop) -> Callable[[Any, Any], bool] | None:
+    if isinstance(kind, ast.Eq | ast.Is):
+        return lambda one, other: bool(one == other)
+    if isinstance(kind, ast.NotEq | ast.IsNot):
+        return lambda one, other: bool(one != other)
+    if isinstance(kind, ast.In):
+        return lambda one, other: other is not None and one in other
+    if isinstance(kind, ast.NotIn):
+        return lambda one, other: other is None or one not in other
+    if (order := ORDER.get(type(kind))) is not None:
+        return lambda one, other: one is not None and other is not None and bool(order(one, other))
+    return None
+
+
+def _number(value: object) -> object:
+    """The value, if one can calculate with it: multiplied texts would fill the memory."""
+    if isinstance(value, bool | int | float):
+        return value
+    raise TypeError(f"{value!r:.40} is no number")
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    if abs(exponent) > HIGHEST:
+        raise ValueError(f"an exponent is {HIGHEST} at the most")
+    return float(base) ** exponent

@@ -1,0 +1,77 @@
+"""A dataset to be registered: what it is, how it came to be, where it belongs, and its files on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crucible_lineage.checksums import FileChecksums
+from crucible_lineage.provenance.currency import Filled
+from crucible_lineage.refs import FileRef
+
+if TYPE_CHECKING:  # pydantic, which planning should not pay
+    from crucible_lineage.provenance.schema import FilesRecord, StepRecord
+
+__all__ = ["Elsewhere", "LocalFile", "NewDataset"]
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Where a file stays of which Crucible gets a record only: the kind of storage, and the address in it."""
+
+    storage: str
+    address: str
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file on disk, what it is called in the dataset, and its checksums, so that it is not read for them again.
+
+    One that stays `elsewhere` is recorded, not sent.
+    """
+
+    path: Path
+    ref: FileRef
+    checksums: FileChecksums
+    elsewhere: Elsewhere | None = None
+
+    @classmethod
+    def of(cls, path: Path, checksums: FileChecksums, *, preview: bool = False) -> LocalFile:
+        """The file under its own name."""
+        return cls(path, FileRef(path.name, checksums.sha256, checksums.size, preview), checksums)
+
+
+@dataclass(frozen=True)
+class NewDataset:
+    """A dataset to be registered: what it is, how it came to be, where it belongs.
+
+    `fields` are those of Crucible's dataset record (project_id, dataset_name, measurement ...), `record` is the
+    provenance record, `metadata` the scientific metadata beside it, `places` are those that it
+    holds from now on.
+    """
+
+    mfid: str
+    fields: Mapping[str, Any]
+    record: StepRecord | FilesRecord
+    metadata: Mapping[str, Any]
+    files: tuple[LocalFile, ...]
+    keywords: tuple[str, ...] = ()
+    places: Mapping[str, Filled] = field(default_factory=dict)
+    parents: tuple[str, ...] = ()
+    samples: tuple[str, ...] = ()
+    ingest: bool = True
+    ingestor: str | None = None
+    ingestion_timeout_s: float = 600.0
+    waits_for_ingestion: bool = False
+
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+        return str(self.fields["dataset_name"])
+
+    @property
+    def taken(self) -> str:
+        """When its data were measured, as far as it is said."""
+        return str(self.fields.get("timestamp") or "")

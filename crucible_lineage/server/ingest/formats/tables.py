@@ -1,0 +1,183 @@
+"""Tables among the rows of a text or a sheet: where the numbers begin, what the columns are called, what stands above.
+
+A table is the longest run of rows with equally many cells and numbers in them. The row above it names the columns if it
+has words only, and the one between may give their units. What else stands above is read as names with values; what is
+neither is left out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, plain
+
+__all__ = ["Table", "described", "find_table", "fits", "number", "pairs"]
+
+SAMPLED_ROWS = 100  # chosen: enough to tell a column of words
+MAX_NAME_WORDS = 4  # chosen: more is a sentence
+_MISSING = ("", "nan", "NaN", "NAN", "-", "--", "n/a", "N/A", "#N/A")
+_UNIT = re.compile(r".*\S\s*[(\[]\s*([^()\[\]]{1,20})\s*[)\]]")
+_NAME = re.compile(r"[A-Za-z][\w .()/%°µ-]{0,80}")
+_SECTION = re.compile(r"\[([\w .-]{1,80})\]")
+
+Row = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Where the rows of numbers lie, as indices of rows, and what their columns are called and measured in."""
+
+    first: int
+    end: int
+    names: tuple[str, ...]
+    units: tuple[str | None, ...]
+    above: int  # how many rows stand above, without those that name the columns
+
+    @property
+    def is_named(self) -> bool:
+        return any(not name.startswith("column_") for name in self.names)
+
+
+def number(cell: str, decimal: str = ".") -> float | None:
+    """The finite number in a cell."""
+    if decimal == "," and "." not in cell:
+        cell = cell.replace(",", ".")
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and "_" not in cell else None
+
+
+def find_table(rows: Sequence[Row], decimal: str = ".") -> Table | None:
+    """The longest table, None where there is none of at least two columns."""
+    first, end = _longest_run(rows, decimal)
+    if end - first < 1:
+        return None
+    width = len(rows[first])
+    while width > 2 and not any(row[width - 1].strip() for row in rows[first:end]):
+        width -= 1  # a separator that ends each row, and no column
+    some = rows[first : end : -(-(end - first) // SAMPLED_ROWS)]
+    numeric = [all(fits(row[column], decimal) for row in some) for column in range(width)]
+    heading = _heading(rows, first, width, decimal)
+    if not all(numeric):
+        # Words among the numbers: a table only if it is all there is, else lines that say one thing each.
+        starts_file = heading and not any(map(any, rows[: first - len(heading)]))
+        if not (starts_file or sum(numeric) * 2 > width):
+            return None
+    if end - first == 1 and not heading:
+        return None
+    names = heading[0] if heading else [f"column_{column}" for column in range(1, width + 1)]
+    given = heading[1] if len(heading) > 1 else [""] * width
+    units = [unit.strip("()[] ") or _unit_in(name) for name, unit in zip(names, given, strict=True)]
+    return Table(first, end, tuple(name[:200] for name in names), tuple(units), first - len(heading))
+
+
+def described(rows: Sequence[Row], table: Table, decimal: str = ".") -> dict[str, Any]:
+    """The number of rows, and of each column its name, unit and range."""
+    columns = []
+    named = list(zip(table.names, table.units, strict=True))[:MAX_ENTRIES]
+    for index, (name, unit) in enumerate(named):
+        cells = [row[index] for row in rows[table.first : table.end]]
+        values = [number(cell, decimal) for cell in cells]
+        found = [value for value in values if value is not None]
+        words = any(value is None and cell.strip() not in _MISSING for value, cell in zip(values, cells, strict=True))
+        columns.append(
+            {"name": name}
+            | ({"unit": unit} if unit else {})
+            | ({"min": min(found), "max": max(found)} if found and not words else {})
+        )
+    return {"rows": table.end - table.first, "columns": columns}
+
+
+def pairs(rows: Sequence[Row], decimal: str = ".") -> dict[str, Any]:
+    """What rows say as a name with a value, and perhaps its unit, below the sections that they stand in."""
+    found: dict[str, Any] = {}
+    section = found
+    for row in rows:
+        cells = [cell.strip() for cell in row]
+        while cells and not cells[-1]:
+            cells.pop()
+        if len(cells) == 1 and (matched := _SECTION.fullmatch(cells[0])):
+            section = found.setdefault(matched[1].strip(), {})
+            if not isinstance(section, dict):
+                section = found
+        elif (pair := _pair(cells, decimal)) and len(section) < MAX_ENTRIES:
+            section.setdefault(*pair)
+    return {name: value for name, value in found.items() if value != {}}
+
+
+def _pair(cells: Sequence[str], decimal: str) -> tuple[str, Any] | None:
+    if not 2 <= len(cells) <= 3:
+        return None
+    name = cells[0].rstrip(":= ").strip()
+    if not _NAME.fullmatch(name) or len(name.split()) > MAX_NAME_WORDS or not cells[1]:
+        return None
+    if "  " in cells[1]:  # set in columns, which nobody here knows
+        return None
+    value = _value(cells[1], decimal)
+    if len(cells) == 2:
+        return name, value
+    unit = cells[2].strip("()[] ")
+    return (name, {"value": value, "unit": unit}) if unit and isinstance(value, int | float) else None
+
+
+def _value(text: str, decimal: str) -> Any:
+    if re.fullmatch(r"[+-]?(0|[1-9]\d{0,14})", text):
+        return int(text)
+    if re.fullmatch(r"0\d+", text):  # a serial number, a code
+        return text
+    found = number(text, decimal)
+    return plain(text) if found is None else found
+
+
+def _longest_run(rows: Sequence[Row], decimal: str) -> tuple[int, int]:
+    """The first row and the one after the last of the run with the most rows, which have numbers and equal width."""
+    best, start, width = (0, 0), 0, -1
+    for index, row in enumerate([*rows, ()]):
+        fits = len(row) >= 2 and (_has_numbers(row, decimal) or (len(row) == width and _is_gap(row)))
+        if not fits or len(row) != width:
+            if width >= 2 and index - start > best[1] - best[0]:
+                best = (start, index)
+            start, width = index, len(row) if fits else -1
+    return best
+
+
+def _has_numbers(row: Row, decimal: str) -> bool:
+    """True where at least one cell is a number."""
+    return any(number(cell, decimal) is not None for cell in row)
+
+
+def _is_gap(row: Row) -> bool:
+    """True for a row in which nothing was measured, for a date or the like."""
+    return len(row) > 2 and sum(cell.strip() in _MISSING for cell in row) >= len(row) - 1
+
+
+def _heading(rows: Sequence[Row], first: int, width: int, decimal: str) -> list[list[str]]:
+    """The rows right above that have as many cells, and words in all of them: names, and perhaps units."""
+    found: list[list[str]] = []
+    for row in reversed(rows[max(0, first - 2) : first]):
+        cells = [cell.strip() for cell in row]
+        if len(cells) < width or any(cells[width:]) or any(number(cell, decimal) is not None for cell in cells):
+            break
+        cells = cells[:width]
+        if not found and not any(cells):
+            break
+        found.insert(0, cells)
+    while found and (not all(found[0]) or len(set(found[0])) < len(found[0])):
+        found.pop(0)  # names stand above all columns, and are different ones
+    return found
+
+
+def _unit_in(name: str) -> str | None:
+    matched = _UNIT.fullmatch(name)
+    return matched[1].strip() if matched else None
+
+
+def fits(cell: str, decimal: str) -> bool:
+    """True for a number, and for a cell in which there is none."""
+    return cell.strip() in _MISSING or number(cell, decimal) is not None

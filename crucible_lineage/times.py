@@ -1,0 +1,41 @@
+"""Times in text, as records, options and answers have them; and whether it is known when data were taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+__all__ = ["as_known", "taken", "utc"]
+
+DEFAULTED = timedelta(seconds=1)  # between the two times that Crucible gives to a dataset of which nobody says when
+
+
+def utc(value: str | datetime) -> datetime:
+    """The time that `value` says, in ISO 8601 or already read; one without a time zone counts as UTC.
+
+    ValueError if it is none.
+    """
+    time = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def taken(record: Mapping[str, object]) -> datetime | None:
+    """When the data of a dataset were taken, by its record at Crucible; None where nobody has said it.
+
+    There Crucible gives the time of the registration.
+    """
+    try:
+        said = utc(str(record.get("timestamp") or ""))
+    except ValueError:
+        return None
+    try:
+        created = utc(str(record.get("creation_time") or ""))
+    except ValueError:
+        return said
+    return None if abs(said - created) <= DEFAULTED else said
+
+
+def as_known(record: Mapping[str, object]) -> Mapping[str, Any]:
+    """The record without a `timestamp` that nobody has said."""
+    return record if taken(record) else {name: value for name, value in record.items() if name != "timestamp"}

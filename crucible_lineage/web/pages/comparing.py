@@ -1,0 +1,140 @@
+"""Two datasets side by side: what `diff` tells, the returned values first."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from starlette.responses import Response
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.lineage import Change, LineageGraph, Node
+from crucible_lineage.lineage.labels import HIDDEN_NAME
+from crucible_lineage.lineage.values import told_value, value_text
+from crucible_lineage.queries.catalogue.reference import find_mfid
+from crucible_lineage.queries.diff import Compared, compare_datasets
+from crucible_lineage.web.reader import Reader
+from crucible_lineage.web.rendering import rendered
+from crucible_lineage.web.shown import blotted, named_mfids
+
+__all__ = ["compare"]
+
+MOST_CHANGES = 300  # on the page; `diff` prints them all
+KINDS = (("params.", "parameter"), ("facts.", "fact about a parent"), ("code", "code"), ("inputs.", "input"),
+         ("used.", "file of an input"), ("files.", "file"))  # fmt: skip
+HASH_CHARACTERS = 12  # of a hash, as it is told everywhere
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One thing that differs. `by` is how much a number has grown."""
+
+    kind: str
+    name: str
+    old: str
+    new: str
+    by: str = ""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A dataset and what stands in its place in the other lineage, by id and name, with what differs."""
+
+    old: tuple[str, str]
+    new: tuple[str, str]
+    lines: tuple[_Line, ...]
+
+
+def compare(reader: Reader) -> Response:
+    """What differs between two datasets and all that they come from; a form where they are not both named."""
+    asked = {name: reader.asked(name) or "" for name in ("old", "new")}
+    if not all(asked.values()):
+        return rendered("compare.html", reader.name, asked=asked, problem="")
+    with reader.sign_in.session() as session:
+        try:
+            old, new = (find_mfid(session, asked[name]) for name in ("old", "new"))
+            found = compare_datasets(session, old, new)
+        except InputError as error:
+            return rendered("compare.html", reader.name, 400, asked=asked, problem=str(error))
+    hidden = _hidden(found.old) | _hidden(found.new)
+    told = found.difference
+    changed = [one for one in told.changed if not (hidden and one.field.startswith("facts."))]  # they name parents
+    return rendered(
+        "compare.html",
+        reader.name,
+        asked={"old": old, "new": new},
+        old=_end(found.old, old),
+        new=_end(found.new, new),
+        results=_pairs(found, told.results, hidden),
+        changed=_pairs(found, changed[:MOST_CHANGES], hidden),
+        more=len(changed[MOST_CHANGES:]),
+        removed=_named(told.removed),
+        added=_named(told.added),
+        links=len(told.added_edges) + len(told.removed_edges),
+        same=not told,
+        datasets=len(found.new),
+    )
+
+
+def _hidden(graph: LineageGraph) -> set[str]:
+    """What records name and this reader may not see."""
+    named = (named_mfids(node.record) for node in graph.nodes.values() if node.record)
+    return {mfid for mfids in named for mfid in mfids if mfid not in graph or graph.nodes[mfid].kind == "hidden"}
+
+
+def _end(graph: LineageGraph, mfid: str) -> tuple[str, str]:
+    if mfid not in graph or graph.nodes[mfid].kind == "hidden":
+        return "", HIDDEN_NAME
+    return mfid, graph.nodes[mfid].name or mfid
+
+
+def _named(nodes: Iterable[Node]) -> list[tuple[str, str]]:
+    return [("", HIDDEN_NAME) if node.kind == "hidden" else (node.id, node.name or node.id) for node in nodes]
+
+
+def _pairs(found: Compared, changes: Sequence[Change], hidden: Collection[str]) -> list[_Pair]:
+    pairs = []
+    for (old, new), group in groupby(changes, key=lambda change: (change.old_id, change.new_id)):
+        lines = sorted((_line(found, change, hidden) for change in group), key=lambda line: _place(line.kind))
+        pairs.append(_Pair(_end(found.old, old), _end(found.new, new), tuple(lines)))
+    return pairs
+
+
+def _line(found: Compared, change: Change, hidden: Collection[str]) -> _Line:
+    is_result = change in found.difference.results
+    kind, name = ("returned value", change.field) if is_result else _kind(found, change.field)
+    old, new = (blotted(_told(found, change.field, value), hidden) for value in (change.old, change.new))
+    return _Line(kind, blotted(name, hidden), old, new, "" if change.by is None else f"{change.by:+.6g}")
+
+
+def _kind(found: Compared, field: str) -> tuple[str, str]:
+    for prefix, kind in KINDS:
+        if field.startswith(prefix):
+            name = field.removeprefix(prefix) if prefix != "code" else ""
+            if prefix == "used.":
+                mfid, _, file = name.partition(".")
+                name = f"{_label(found, mfid)}: {file}"
+            return kind, name
+    return "record", field
+
+
+def _place(kind: str) -> int:
+    kinds = ["returned value", *(kind for _, kind in KINDS)]
+    return kinds.index(kind) if kind in kinds else len(kinds)
+
+
+def _told(found: Compared, field: str, value: Any) -> str:
+    if value in (None, "", ()):
+        return ""
+    if field.startswith("inputs."):
+        return ", ".join(_label(found, mfid) for mfid in value)
+    if isinstance(value, str) and len(value) == 64 and value.isalnum():
+        return f"{value[:HASH_CHARACTERS]}…"
+    return told_value(field.rpartition(".")[2], value) if isinstance(value, int | float) else value_text(value)
+
+
+def _label(found: Compared, mfid: str) -> str:
+    # The inputs of the old lineage are told by their successors, which only the new one has.
+    return (found.new if mfid in found.new else found.old).label(mfid)

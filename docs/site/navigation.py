@@ -1,0 +1,28 @@
+"""A hook of mkdocs: a page that the navigation does not name yet stands at the end of the guide; none is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def on_config(config: Any) -> Any:
+    """The configuration, every page of the folder in its navigation."""
+    named = set(_pages(config["nav"]))
+    decisions = next(
+        part for section in config["nav"] for part in section.get("Carrying on", []) if "Decisions" in part
+    )
+    guide = next(section["Guide"] for section in config["nav"] if "Guide" in section)
+    folder = Path(config["docs_dir"])
+    pages = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.md"))
+    decisions["Decisions"] = [page for page in pages if page.startswith("decisions/")]
+    guide += [page for page in pages if page not in named and not page.startswith("decisions/")]
+    return config
+
+
+def _pages(part: Any) -> Iterator[str]:
+    if isinstance(part, str):
+        yield part
+    for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else []:
+        yield from _pages(inner)

@@ -1,0 +1,25 @@
+"""The part of the page on tasks that follows from the code: each task of the API, by subject, without its twin."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+
+from crucible_lineage import tasks
+
+__all__ = ["MARK", "api_tasks"]
+
+MARK = "<!-- the tasks of the API -->"
+
+
+def api_tasks() -> str:
+    """Markdown: a heading for each module, and what mkdocstrings is to show of it."""
+    modules = dict.fromkeys(getattr(tasks, name).fn.__module__ for name in tasks.API_TASKS)
+    parts = []
+    for name in modules:
+        module = import_module(name)
+        public = [item for item in module.__all__ if not inspect.isfunction(getattr(module, item))]
+        shown = [item for item in public if not (item[0] == "a" and item[1:] in public)]
+        options = "    options: {show_root_heading: false, show_root_toc_entry: false, heading_level: 4, members: "
+        parts.append(f"### {name.rpartition('.')[2].capitalize()}\n\n::: {name}\n{options}[{', '.join(shown)}]}}")
+    return "\n\n".join(parts)

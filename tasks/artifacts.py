@@ -1,0 +1,70 @@
+"""What runs leave in Prefect's interfaces: the lineage as a picture that both of them show, with a table of names."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.context import FlowRunContext, TaskRunContext
+
+from crucible_lineage.lineage import LineageGraph
+from crucible_lineage.lineage.draw.svg import render_svg
+from crucible_lineage.lineage.labels import plain, title
+from crucible_lineage.session import Session
+from crucible_lineage.tasks.pages import dataset_page
+
+__all__ = ["lineage_artifact", "linked", "markdown_table"]
+
+MOST_ROWS = 200
+
+
+def lineage_artifact(graph: LineageGraph, focus: str | None, session: Session, *, key: str = "lineage") -> None:
+    """The run that goes on here has this artifact. Without a run there is nothing to hang it on, and none is made."""
+    if FlowRunContext.get() is None and TaskRunContext.get() is None:
+        return
+    picture = base64.b64encode(render_svg(graph, focus).encode()).decode()
+    named = focus or f"{len(graph)} datasets"
+    text = f"![Lineage of {named}](data:image/svg+xml;base64,{picture})\n\n{markdown_table(_rows(graph, session))}"
+    create: Any = create_markdown_artifact
+    create(markdown=text, key=key, description=f"Lineage of {named}", _sync=True)
+
+
+def linked(session: Session, mfid: str, project: str = "") -> str:
+    """The dataset's id in Markdown, as a link where its page has an address."""
+    page = dataset_page(session, mfid, project)
+    return f"[{mfid}]({page})" if page else f"`{mfid}`"
+
+
+def markdown_table(rows: Iterable[dict[str, str]]) -> str:
+    """The rows as a Markdown table; the columns are those of the first."""
+    listed = list(rows)
+    if not listed:
+        return ""
+    columns = list(listed[0])
+    lines = [columns, ["---"] * len(columns), *([_cell(row[name]) for name in columns] for row in listed[:MOST_ROWS])]
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    left = len(listed) - MOST_ROWS
+    return text if left <= 0 else f"{text}\n\nand {left} more"
+
+
+def _rows(graph: LineageGraph, session: Session) -> Iterable[dict[str, str]]:
+    parents: dict[str, list[str]] = {}
+    for edge in graph.edges.values():
+        parents.setdefault(edge.target, []).append(edge.source)
+    for mfid, node in graph.nodes.items():
+        if node.kind == "hidden":
+            continue
+        above = ", ".join(title(graph.nodes[parent]) for parent in parents.get(mfid, ()))
+        yield {
+            "dataset": title(node),
+            "id": linked(session, mfid, node.project) if node.kind == "dataset" else f"`{mfid}`",
+            "measurement": node.measurement,
+            "state": node.state,
+            "made from": above,
+        }
+
+
+def _cell(text: str) -> str:
+    return plain(text).replace("|", "\\|").replace("\n", " ")

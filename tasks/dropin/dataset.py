@@ -1,0 +1,222 @@
+"""The dataset of a result: what it is called, what its record and metadata say, and its registration."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crucible_lineage.errors import FileChangedError
+from crucible_lineage.ids import canonical_json
+from crucible_lineage.pipeline.plan.raw import find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.spec.inputs import FileInput
+from crucible_lineage.provenance.circumstances import software
+from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid
+from crucible_lineage.provenance.record import Activity, step_record
+from crucible_lineage.refs import DatasetRef, last_taken
+from crucible_lineage.registration.new_dataset import NewDataset
+from crucible_lineage.registration.read import recipe_keyword
+from crucible_lineage.registration.register import Stages, register_output
+from crucible_lineage.registration.standing import add_equal_parents
+from crucible_lineage.session import Session
+from crucible_lineage.tasks.dropin.arguments import Input
+from crucible_lineage.tasks.dropin.result import Result, about_of, fingerprint, places_of, recipe_of, used_datasets
+from crucible_lineage.tasks.dropin.values.kinds import is_plain
+from crucible_lineage.tasks.dropin.values.storing import Stored
+from crucible_lineage.tasks.dropin.written import learn
+from crucible_lineage.tasks.events import tell_asset
+
+if TYPE_CHECKING:
+    from crucible_lineage.tasks.dropin.running import Described
+
+__all__ = ["LONG_METADATA", "MADE_BY", "METADATA", "linked", "registered"]
+
+METADATA = "flow"  # the key under which a dataset's metadata say how the flow knows it
+MADE_BY = re.compile(r" \([^()]*\)$")  # what a name says of the task; names do not grow with the chain
+LONG_METADATA = 4000  # characters of JSON
+
+
+def registered(
+    result: Result, stored: Stored, inputs: list[Input], folder: Path, places: set[str], ended: datetime
+) -> DatasetRef:
+    """The dataset of a result, registered: as a child of its inputs, or, if it has none, as files of the flow's own."""
+    session = result.recording.session
+    try:
+        used = used_datasets(inputs, result.recording)
+        dataset = _child(result, stored, inputs, used, places, ended) if used else _root(result, stored)
+        for file in stored.files:
+            with suppress(FileChangedError):
+                session.cache.take(file.path, file.checksums)
+        learn(result, places)
+        return dataset
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _child(
+    result: Result,
+    stored: Stored,
+    inputs: list[Input],
+    used: list[UsedDataset],
+    places: set[str],
+    ended: datetime,
+) -> DatasetRef:
+    session, described = result.recording.session, result.described
+    recipe = recipe_of(result, used, places, stored.digest)
+    key = derived_mfid(recipe_of(result, used, places, None))
+    mfid = derived_mfid(recipe)
+    with session.turn(mfid):
+        filled, made = places_of(result, about_of(inputs)), threading.Event()
+        known = session.store.known(mfid)
+        if known is None:
+            new = _new_dataset(result, stored, inputs, used, recipe, mfid, ended)
+            new = replace(new, places=filled, keywords=(*new.keywords, *result.recording.places.keywords))
+            known = register_output(session.client, new, session.machine, stages=Stages(before_complete=made.set))
+            told = {"project": result.project, "flow": result.recording.destination.flow, "task": described.name}
+            tell_asset(known, [part.dataset.mfid for part in used], told)
+    result.recording.places.rely(result.project, filled, known, made=made.is_set())
+    known = linked(known, used, session)
+    session.store.remember_as({mfid: known, known.mfid: known})
+    if stored.exact:  # the same call may take it from now on, here and on other machines
+        session.client.datasets.add_keyword(known.mfid, recipe_keyword(key))
+        session.store.remember_as({key: known})
+    result.logger.debug("%s is dataset %s", described.name, known.mfid)
+    return known
+
+
+def linked(dataset: DatasetRef, used: list[UsedDataset], session: Session) -> DatasetRef:
+    """The dataset as a child of all that it is the same of: parents of equal bytes and origin give equal results."""
+    if len(dataset.parents) != len(used):
+        return dataset
+    noted = {*dataset.parents, *dataset.equals}
+    pairs = zip(used, dataset.parents, strict=True)
+    equal = {part.dataset.mfid: was for part, was in pairs if part.dataset.mfid not in noted}
+    if not equal:
+        return dataset
+    add_equal_parents(session.client, dataset.mfid, equal)
+    return replace(dataset, equals=(*dataset.equals, *equal))
+
+
+def _new_dataset(
+    result: Result,
+    stored: Stored,
+    inputs: list[Input],
+    used: list[UsedDataset],
+    recipe: Mapping[str, object],
+    mfid: str,
+    ended: datetime,
+) -> NewDataset:
+    described, found = result.described, result.code.fingerprint
+    run = {"engine": "prefect", "run_id": result.recording.destination.run_id}
+    ids = {"flow_run_id": result.flow_run_id, "task_run_id": result.task_run_id}
+    activity = Activity(
+        step=described.name,
+        function=result.code.name,
+        fingerprint=fingerprint(result),
+        started=result.started.isoformat(),
+        ended=ended.isoformat(),
+        source=found.source if found else "",
+        not_covered=found.not_covered if found else (),
+        git=result.code.git,
+        run={**run, **ids},
+    )
+    record = step_record(
+        recipe=recipe,
+        pipeline=None,
+        used=used,
+        generated=[file.ref for file in stored.files],
+        activity=activity,
+        software=software(found.packages if found else ()),
+        who=result.recording.session.agent,
+        supersedes=None,
+    )
+    samples = tuple(sorted({sample for part in used for sample in part.dataset.samples}))
+    return NewDataset(
+        mfid=mfid,
+        fields={
+            "project_id": result.project,
+            "dataset_name": _dataset_name(result, used),
+            **({"timestamp": taken} if (taken := last_taken(part.dataset for part in used)) else {}),
+            "public": False,
+            **_descriptive(described),
+        },
+        record=record,
+        metadata={**_metadata(result, stored), METADATA: {**_told(result, stored), "inputs": _known_by(inputs)}},
+        files=stored.files,
+        keywords=described.keywords,
+        parents=tuple(part.dataset.mfid for part in used),
+        samples=samples,
+        ingest=described.ingest,
+    )
+
+
+def _root(result: Result, stored: Stored) -> DatasetRef:
+    """A result that comes from no dataset, as measured files are: found again by its bytes."""
+    session, described = result.recording.session, result.described
+    raw = hash_files(result.project, [file.path for file in stored.files], None, session)
+    declared = FileInput(
+        file=str(stored.files[0].path),
+        dataset_name=described.dataset_name or described.name,
+        measurement=described.measurement,
+        data_type=described.data_type,
+        keywords=described.keywords,
+        metadata={
+            **_metadata(result, stored),
+            METADATA: {**_told(result, stored), "arguments": result.arguments.params},
+        },
+        ingest=described.ingest,
+    )
+    note = f"returned by the task {result.code.name}"
+    return find_raw(raw, session) or register_raw(raw, declared, described.name, session, note)
+
+
+def _dataset_name(result: Result, used: list[UsedDataset]) -> str:
+    names = {part.role: part.dataset.name for part in used}
+    told = result.described.dataset_name
+    if told is not None:
+        with suppress(KeyError, IndexError, ValueError, AttributeError):
+            return told.format(**{**result.arguments.params, **names})
+        return told
+    suffix = result.described.name if result.output == "out" else f"{result.described.name}, {result.output}"
+    first = used[0].dataset
+    about = MADE_BY.sub("", first.name) if first.parents else first.name
+    return f"{about} ({suffix})"[:250]
+
+
+def _descriptive(described: Described) -> dict[str, str]:
+    fields = {"measurement": described.measurement, "data_type": described.data_type}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _metadata(result: Result, stored: Stored) -> dict[str, Any]:
+    """What one searches a result by: the dict or the number that it is, and what was declared of it."""
+    document, value = stored.document.get("value") or {}, stored.parts[0][0] if stored.parts else None
+    shown: dict[str, Any] = {}
+    if document.get("kind") == "json" and is_plain(value) and len(canonical_json(value)) <= LONG_METADATA:
+        shown = dict(value) if isinstance(value, dict) else {"value": value}
+    return {**shown, **result.described.metadata}
+
+
+def _told(result: Result, stored: Stored) -> dict[str, Any]:
+    flow = result.recording.destination.flow
+    return {
+        "task": result.described.name,
+        **({"flow": flow} if flow else {}),
+        **stored.document,
+        "digest": stored.digest,
+    }
+
+
+def _known_by(inputs: list[Input]) -> dict[str, list[str]]:
+    """By argument, how it is known which datasets it is made of."""
+    told: dict[str, list[str]] = {}
+    for one in inputs:
+        if one.known_by not in told.setdefault(one.role, []):
+            told[one.role].append(one.known_by)
+    return told

@@ -1,0 +1,257 @@
+"""`task`: Prefect's, with all its options and methods; where a flow is `registering`, its results become datasets."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from typing import Any, Literal, ParamSpec, TypeVar, overload
+
+from prefect import Task
+from prefect.cache_policies import DEFAULT, NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.futures import PrefectFuture
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from prefect.utilities.annotations import NotSet, allow_failure, opaque, quote, unmapped
+from prefect.utilities.callables import get_call_parameters
+
+from crucible_lineage.tasks.dropin.recording import Recording, current
+from crucible_lineage.tasks.dropin.running import Call, Described
+from crucible_lineage.tasks.dropin.task_code import TaskCode, task_code
+
+__all__ = ["LineageTask", "task"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+OURS = frozenset(
+    {"measurement", "data_type", "project", "dataset_name", "keywords", "metadata", "code_version", "reuse", "ingest"}
+)
+MOST_FUTURES = 10_000  # in one argument
+
+
+class LineageTask(Task[P, R]):
+    """A task of Prefect whose results are registered where its flow asks for that, and which is that task elsewhere.
+
+    Its `fn` called by hand is the function as it is: a test of it needs neither Prefect nor Crucible.
+    """
+
+    def __init__(self, fn: Any, *, described: Described | None = None, **options: Any) -> None:
+        bound: Any = fn if isinstance(fn, (classmethod, staticmethod)) else None
+        function = bound.__func__ if bound else fn
+        name = str(options.get("name") or getattr(function, "__name__", type(function).__name__))
+        self.described = described or Described(name)
+        if not inspect.isroutine(function):  # an object that can be called
+            function = function.__call__
+        wrapped = getattr(function, "__crucible_function__", function)
+        made = _wrapped(wrapped, wrapped, Call(self.described))
+        super().__init__(type(bound)(made) if bound else made, **{**options, "name": name})
+
+    def with_options(self, **options: Any) -> LineageTask[P, R]:
+        """As Prefect's, and with the options that are ours."""
+        ours = {name: options.pop(name) for name in OURS & options.keys()}
+        made = super().with_options(**options)
+        made.__class__ = type(self)
+        assert isinstance(made, LineageTask)
+        made.described = _described(made.name, ours, self.described)
+        made.fn = _wrapped(_function_of(self.fn), self.fn, Call(made.described))
+        return made
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As Prefect's."""
+        recording = _recording()
+        if recording is None:
+            return super().__call__(*args, **kwargs)
+        given = {name: value for name, value in kwargs.items() if name not in ("return_state", "wait_for")}
+        parameters = get_call_parameters(self.fn, args, given)
+        return Task.__call__(self.recorded(recording, parameters), *args, **kwargs)
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        """As Prefect's."""
+        recording = _recording()
+        with _delegating(recording):
+            return super().submit(*args, **kwargs)
+
+    def map(self, *args: Any, **kwargs: Any) -> Any:
+        """As Prefect's."""
+        recording = _recording()
+        with _delegating(recording):
+            return super().map(*args, **kwargs)
+
+    def recorded(
+        self, recording: Recording, parameters: Mapping[str, object], code: TaskCode | None = None
+    ) -> LineageTask[P, R]:
+        """A copy for one call, which takes along where its result goes, and which task runs gave its arguments."""
+        futures = {name: runs for name, value in parameters.items() if (runs := tuple(_task_runs(value)))}
+        wish = self.described.reuse
+        if wish is None and self._asks_for_a_cache():
+            wish = True
+        described = Described(**{**vars(self.described), "reuse": wish})
+        made = copy(self)
+        made.fn = _wrapped(_function_of(self.fn), self.fn, Call(described, recording.destination, futures, code))
+        made.cache_policy = NO_CACHE  # a hit in Prefect's cache would leave a hole
+        made.cache_key_fn = None
+        return made
+
+    def _asks_for_a_cache(self) -> bool:
+        policy = self._user_cache_policy
+        return self.cache_key_fn is not None or policy not in (NotSet, NO_CACHE, DEFAULT, None)
+
+
+class _Delegating(TaskRunner[Any]):
+    """The flow's runner, which is given the copy of a task that is made for the call."""
+
+    def __init__(self, runner: TaskRunner[Any], recording: Recording) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.runner = runner
+        self.recording = recording
+        self._started = True
+
+    def duplicate(self) -> _Delegating:
+        return _Delegating(self.runner.duplicate(), self.recording)
+
+    def submit(self, task: Any, parameters: dict[str, Any], wait_for: Any = None, dependencies: Any = None) -> Any:
+        if isinstance(task, LineageTask):
+            is_here = isinstance(self.runner, ThreadPoolTaskRunner)
+            code = None if is_here else task_code(_function_of(task.fn)).packed()
+            task = task.recorded(self.recording, parameters, code)
+        return self.runner.submit(task, parameters, wait_for, dependencies)
+
+
+@contextmanager
+def _delegating(recording: Recording | None) -> Iterator[None]:
+    """Tasks are submitted to the flow's runner through ours."""
+    running = FlowRunContext.get()
+    if recording is None or running is None or isinstance(running.task_runner, _Delegating):
+        yield
+        return
+    if not isinstance(running.task_runner, ThreadPoolTaskRunner):
+        recording.share()
+    delegating = running.model_copy(update={"task_runner": _Delegating(running.task_runner, recording)})
+    token = FlowRunContext.__var__.set(delegating)  # the copy shares what Prefect counts in the original
+    try:
+        yield
+    finally:
+        FlowRunContext.__var__.reset(token)
+
+
+def _recording() -> Recording | None:
+    return current()
+
+
+def _function_of(fn: Any) -> Callable[..., Any]:
+    """The user's function in a wrapper of ours."""
+    found: Callable[..., Any] = fn.__crucible_function__
+    return found
+
+
+def _wrapped(function: Callable[..., object], like: object, call: Call) -> Any:
+    """The function with its recording, of the same kind; with what Prefect has noted at the wrapper `like`.
+
+    It crosses to other processes by value: no global but names that are imported where it runs.
+    """
+    made: Any
+    if inspect.isasyncgenfunction(function):
+
+        async def yields_async(*args: object, **kwargs: object) -> Any:
+            from crucible_lineage.tasks.dropin.running import run_async_generator
+
+            async for item in run_async_generator(function, call, args, kwargs):
+                yield item
+
+        made = yields_async
+    elif inspect.isgeneratorfunction(function):
+
+        def yields(*args: object, **kwargs: object) -> Any:
+            from crucible_lineage.tasks.dropin.running import run_generator
+
+            return (yield from run_generator(function, call, args, kwargs))
+
+        made = yields
+    elif inspect.iscoroutinefunction(function):
+
+        async def awaited(*args: object, **kwargs: object) -> Any:
+            from crucible_lineage.tasks.dropin.running import run_async
+
+            return await run_async(function, call, args, kwargs)
+
+        made = awaited
+    else:
+
+        def called(*args: object, **kwargs: object) -> Any:
+            from crucible_lineage.tasks.dropin.running import run_sync
+
+            return run_sync(function, call, args, kwargs)
+
+        made = called
+    functools.update_wrapper(made, function)
+    made.__dict__.update({name: value for name, value in vars(like).items() if name.startswith("__prefect_")})
+    made.__prefect_task_source__ = function
+    made.__crucible_function__ = function
+    return made
+
+
+def _task_runs(value: object, depth: int = 4) -> Iterator[str]:
+    """The task runs whose futures or states are in the value."""
+    if isinstance(value, PrefectFuture):
+        yield str(value.task_run_id)
+    elif isinstance(value, State):
+        if value.state_details.task_run_id:
+            yield str(value.state_details.task_run_id)
+    elif isinstance(value, (unmapped, allow_failure, opaque, quote)):
+        yield from _task_runs(value.unwrap(), depth)
+    elif depth and isinstance(value, (list, tuple, set, dict)) and len(value) <= MOST_FUTURES:
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _task_runs(item, depth - 1)
+
+
+def _described(name: str, ours: Mapping[str, Any], before: Described | None = None) -> Described:
+    given = dict(ours)
+    if "code_version" in given:
+        given["version"] = given.pop("code_version")
+    if "keywords" in given:
+        words = given["keywords"]
+        given["keywords"] = (words,) if isinstance(words, str) else tuple(words)
+    return Described(**{**(vars(before) if before else {}), **given, "name": name})
+
+
+@overload
+def task(function: Callable[P, R], /) -> LineageTask[P, R]: ...
+@overload
+def task(
+    function: Literal[None] = None,
+    /,
+    *,
+    name: str | None = None,
+    measurement: str | None = None,
+    data_type: str | None = None,
+    project: str | None = None,
+    dataset_name: str | None = None,
+    keywords: str | Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+    code_version: str | None = None,
+    reuse: bool | None = None,
+    ingest: bool = False,
+    **options: Any,
+) -> Callable[[Callable[P, R]], LineageTask[P, R]]: ...
+def task(function: Callable[P, R] | None = None, /, **given: object) -> Any:
+    """The function as a task of Prefect, with Prefect's options; where a flow is `registering`, with lineage.
+
+    Ours: `measurement`, `data_type`, `keywords` and `metadata` describe the datasets of its results, `dataset_name`
+    is a template of its arguments' names, `project` another project than the flow's. `reuse` says that a result of the
+    same arguments and code, if there is one, is taken instead of running (by default what `registering` says);
+    `code_version` replaces the fingerprint of the code; with `ingest` Crucible reads the files.
+    """
+    if function is not None:
+        return LineageTask(function, log_prints=None)
+    ours = {name: value for name, value in given.items() if name in OURS and value is not None}
+    options: dict[str, Any] = {"log_prints": None, **{k: v for k, v in given.items() if k not in OURS}}
+
+    def decorate(wrapped: Callable[P, R]) -> LineageTask[P, R]:
+        name = str(options.get("name") or getattr(wrapped, "__name__", type(wrapped).__name__))
+        return LineageTask(wrapped, described=_described(name, ours), **options)
+
+    return decorate

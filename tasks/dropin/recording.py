@@ -1,0 +1,242 @@
+"""One `registering` while it is open: its destination, what it knows of values, and the registrations under way."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect.context import FlowRunContext
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_logger, get_run_logger
+
+from crucible_lineage.errors import LineageError
+from crucible_lineage.pipeline.called.flow_places import FlowPlaces, FlowRun, file_of
+from crucible_lineage.refs import DatasetRef
+from crucible_lineage.session import Session
+from crucible_lineage.tasks.dropin.origins import Made, Notes, Origins
+from crucible_lineage.tasks.sessions import Crucible, CrucibleConnection, session_for
+
+__all__ = ["Destination", "Recording", "current", "opened", "wanted", "warn"]
+
+WORKERS = 4  # registrations at a time; each waits for the network most of its time
+THREADS = "register"
+ATTRIBUTE = "__crucible_lineage__"  # of a flow's function: where its results go
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where results go, and the run that they are of. A value that crosses to other processes; a block in it brings its
+    key along.
+    """
+
+    project: str
+    crucible: CrucibleConnection | Any
+    reuse: bool
+    run_id: str = ""
+    flow: str = ""
+    file: str = ""
+    begun: str = ""
+    salt: str | None = None
+
+
+class Recording:
+    """What an open `registering` does. In the process of the flow registrations go on beside it, elsewhere at once."""
+
+    def __init__(self, destination: Destination, session: Session, *, owner: bool) -> None:
+        self.destination = destination
+        self.session = session
+        self.owner = owner
+        self.folder = session.settings.data / "flows" / destination.run_id
+        self.origins = Origins(Notes(self.folder / "notes"))
+        run = FlowRun(destination.run_id, destination.flow, destination.file, destination.begun)
+        self.places = FlowPlaces(session, run, at_once=not owner)
+        self.shared = not owner  # whether other processes have to know what is made here
+        self.made: list[Made] = []
+        self._elsewhere: list[DatasetRef] = []
+        self.reused = 0
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix=THREADS) if owner else None
+
+    def later(self, work: Callable[[], DatasetRef], logger: Any, what: str) -> Made:
+        """The dataset that `work` registers; in the flow's process, it is being registered when this returns.
+
+        That it fails is a warning; whoever needs it finds the error in it.
+        """
+
+        def guarded() -> DatasetRef:
+            try:
+                return work()
+            except Exception as error:
+                logger.warning("%s is not registered: %s", what, error)
+                raise
+
+        if self._pool is None:
+            made = Made()
+            try:
+                made.set_result(guarded())
+            except Exception as error:
+                made.set_exception(error)
+        else:
+            made = self._pool.submit(copy_context().run, guarded)  # events tell of the run that it is for
+        with self._lock:
+            self.made.append(made)
+        return made
+
+    def close(self, *, failed: bool = False) -> None:
+        """Everything is registered, or was warned of; what the run relied on holds."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+            try:
+                self.places.settle(failed=failed)
+            except LineageError as error:
+                warn("results are there, but could not be noted as those that hold: %s", error)
+            self._elsewhere = [*self._elsewhere, *self.origins.notes.datasets()]
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def share(self) -> None:
+        """Other processes find what is known here, and what will be."""
+        self.shared = True
+        self.origins.share()
+
+    def datasets(self) -> list[DatasetRef]:
+        """What has been registered, each once, in the order in which it was made."""
+        done = (made.result() for made in self.made if made.done() and made.exception() is None)
+        return list({dataset.mfid: dataset for dataset in (*done, *self._elsewhere)}.values())
+
+
+_open: ContextVar[Recording | None] = ContextVar("recording", default=None)
+_here: dict[str, Recording] = {}  # the recordings that this process has open, by run id
+_lock = threading.Lock()
+
+
+_elsewhere: dict[str, Destination] = {}  # those that were open where this process was forked from
+_inherited: list[object] = []  # what a forked process must not close
+FORK_WAIT_S = 30.0  # longer than any registration takes; then the fork goes on all the same
+
+
+def _before_fork() -> None:
+    """What is being registered is done, and told to other processes: a lock that is held would be held in both."""
+    if threading.current_thread().name.startswith(THREADS):
+        return
+    for recording in list(_here.values()):
+        wait(recording.made, timeout=FORK_WAIT_S)
+        recording.share()
+
+
+def _after_fork() -> None:
+    """A forked process opens recordings of its own: connections and threads do not cross."""
+    _elsewhere.update({key: recording.destination for key, recording in _here.items()})
+    _inherited.append(dict(_here))
+    _here.clear()
+    _open.set(None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+
+
+@contextmanager
+def opened(project: str, crucible: Crucible | None, reuse: bool, salt: str | None) -> Iterator[Recording]:
+    """Steps called in this block are recorded."""
+    session = session_for(crucible)
+    session.ensure_project(project)
+    settled = crucible if _holds_key(crucible) else _connection(crucible).settled(session.settings)
+    running = FlowRunContext.get()
+    flow = running.flow if running else None
+    name, file = (flow.name, file_of(flow.fn)) if flow else ("", "")
+    begun = datetime.now(UTC).isoformat()
+    destination = Destination(project, settled, reuse, uuid.uuid4().hex, name, file, begun, salt)
+    recording = Recording(destination, session, owner=True)
+    _here[destination.run_id] = recording
+    token = _open.set(recording)
+    try:
+        yield recording
+    finally:
+        _open.reset(token)
+        try:
+            recording.close()
+        finally:
+            _here.pop(destination.run_id, None)
+
+
+def current(destination: Destination | None = None) -> Recording | None:
+    """The recording that is open for this code: the one that came along, else by context, flow, or in this process."""
+    if destination is not None:
+        return _here.get(destination.run_id) or _attached(destination)
+    if (recording := _open.get()) is not None:
+        return recording
+    if (wish := wanted()) is not None:
+        return _attached(wish)
+    if FlowRunContext.get() is not None:  # of a flow that registers nothing
+        return None
+    if len(_here) == 1:  # a plain thread of the flow's process has no context
+        return next(iter(_here.values()))
+    if len(_elsewhere) == 1:
+        return _attached(next(iter(_elsewhere.values())))
+    return None
+
+
+def wanted() -> Destination | None:
+    """Where the flow that this code is part of wants its results, if it does: its function says so."""
+    running = FlowRunContext.get()
+    wish = getattr(running.flow.fn, ATTRIBUTE, None) if running and running.flow else None
+    if not isinstance(wish, Destination):
+        return None
+    assert running is not None
+    assert running.flow is not None
+    flow_run = running.flow_run
+    run = str(flow_run.id) if flow_run else uuid.uuid4().hex
+    begun = (flow_run.start_time if flow_run else None) or datetime.now(UTC)
+    flow = running.flow
+    file, moment = file_of(flow.fn), begun.isoformat()
+    return Destination(wish.project, wish.crucible, wish.reuse, run, flow.name, file, moment, wish.salt)
+
+
+def warn(message: str, *arguments: object) -> None:
+    """A warning in the log of the run, or where there is none."""
+    run_logger().warning(message, *arguments)
+
+
+def run_logger() -> logging.Logger | Any:
+    """The log of the run that goes on here, or that of this module."""
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return get_logger("crucible_lineage")
+
+
+def _attached(destination: Destination) -> Recording | None:
+    """The recording of this process for a flow that runs in another one."""
+    with _lock:
+        found = _here.get(destination.run_id)
+        if found is None:
+            session = session_for(destination.crucible)
+            found = _here[destination.run_id] = Recording(destination, session, owner=False)
+        return found
+
+
+def _connection(crucible: Crucible | None) -> CrucibleConnection:
+    if isinstance(crucible, str):
+        return CrucibleConnection(block=crucible)
+    return crucible if isinstance(crucible, CrucibleConnection) else CrucibleConnection()
+
+
+def _holds_key(crucible: Crucible | None) -> bool:
+    return not (crucible is None or isinstance(crucible, (str, CrucibleConnection)))
+
+
+def data_folder(recording: Recording) -> Path:
+    """A folder for what is being stored; the recording's, so that it goes with it."""
+    recording.folder.mkdir(parents=True, exist_ok=True)
+    return recording.folder

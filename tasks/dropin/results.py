@@ -1,0 +1,203 @@
+"""The result of a task run as a dataset: stored at once, registered beside the flow, and found again on request."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.checksums import scan_file
+from crucible_lineage.pipeline.files.fetch import place_file
+from crucible_lineage.provenance.recipe import derived_mfid, recipe_sha256
+from crucible_lineage.refs import file_stem
+from crucible_lineage.registration.new_dataset import LocalFile
+from crucible_lineage.registration.read import find_by_recipe
+from crucible_lineage.tasks.dropin.dataset import METADATA, linked, registered
+from crucible_lineage.tasks.dropin.origins import Made, Origin, settled
+from crucible_lineage.tasks.dropin.recording import data_folder
+from crucible_lineage.tasks.dropin.result import (
+    RESULT,
+    Result,
+    about_of,
+    inputs_of,
+    places_of,
+    recipe_of,
+    used_datasets,
+)
+from crucible_lineage.tasks.dropin.values.storing import (
+    Document,
+    Stored,
+    UnstorableError,
+    copied,
+    digest_of,
+    digest_of_hashes,
+    equal,
+    flat,
+    loaded,
+    parts_of,
+    put_back,
+    store_value,
+)
+from crucible_lineage.tasks.dropin.written import learned, paths_of, placed, related
+
+__all__ = ["reused", "take"]
+
+
+def take(result: Result, value: object) -> None:
+    """The result is stored, and is being registered; whatever takes it as an argument is made of it."""
+    recording, origins = result.recording, result.recording.origins
+    written = result.arguments.written()
+    folder = Path(tempfile.mkdtemp(prefix=file_stem(result.described.name), dir=data_folder(recording)))
+    stored = _stored(result, value, folder, written)
+    if stored is None:
+        shutil.rmtree(folder)
+        return
+    inputs = inputs_of(result.arguments, written)
+    for given in inputs:  # before the flow does anything with the file
+        if given.given is not None and given.origin is None:
+            recording.session.cache.add(given.given, recording.session.store.checksums(given.given).sha256)
+    ended = datetime.now(UTC)
+    made = recording.later(
+        lambda: registered(result, stored, inputs, folder, set(written), ended),
+        result.logger,
+        f"the result of {result.described.name}",
+    )
+    about = about_of(inputs) or (f"{result.described.name} {stored.digest[:16]}",)
+    origin = Origin(made, tuple(file.ref.name for file in stored.files), stored.digest, about)
+    if result.output == "out":
+        origins.note_run(result.task_run_id, origin)
+    origins.note_content(stored.digest, sum(file.ref.size for file in stored.files), origin)
+    by_name = {file.ref.name: file for file in stored.files}
+    for part, names in stored.parts:
+        files = tuple(by_name[name] for name in names) or stored.files
+        part_origin = Origin(made, tuple(file.ref.name for file in files), digest_of(files), about)
+        origins.note_object(part, part_origin)
+        if len(files) < len(stored.files):
+            origins.note_content(part_origin.digest, sum(file.ref.size for file in files), part_origin)
+    for path in (*stored.outside, *(one for paths in written.values() for one in paths)):
+        name = next(file for file in stored.files if file.ref.sha256 == recording.session.store.checksums(path).sha256)
+        origins.note_path(path, name.ref.sha256, Origin(made, (name.ref.name,), about=about))
+    if recording.shared:
+        _note_for_others(result, origin, made)
+
+
+def reused(result: Result) -> tuple[Any] | None:
+    """The value that the same call gave earlier, in a tuple; None if there is none, or none that can be relied on."""
+    arguments, recording = result.arguments, result.recording
+    if arguments.opaque or not arguments.inputs:
+        return None
+    inputs = inputs_of(arguments, dict.fromkeys(learned(result), ()))
+    if not inputs:
+        return None
+    session = recording.session
+    used = used_datasets(inputs, recording)
+    recipe = recipe_of(result, used, set(learned(result)), None)
+    key = derived_mfid(recipe)
+
+    def is_it(found: Mapping[str, Any]) -> bool:
+        called = {**found, "params": {name: one for name, one in found["params"].items() if name != RESULT}}
+        return recipe_sha256(called) == recipe_sha256(recipe)
+
+    dataset = session.store.known(key) or find_by_recipe(session.client, key, result.project, is_it)
+    if dataset is None:
+        return None
+    dataset = linked(dataset, used, session)
+    told = (session.client.metadata.get(dataset.mfid) or {}).get(METADATA) or {}
+    if "value" not in told:
+        return None
+    with tempfile.TemporaryDirectory(dir=data_folder(recording)) as name:
+        folder = Path(name)
+        for file in dataset.files:
+            place_file(dataset, file, folder / file.name, session)
+        document = placed(told["value"], arguments.places)
+        value = loaded(document, folder) if document else None
+        for role, place, file_name in told.get("written", ()):
+            root = arguments.places[role]
+            put_back(folder / file_name, root / place if place else root)
+    session.store.remember_as({key: dataset})
+    about = about_of(inputs)
+    recording.places.rely(result.project, places_of(result, about), dataset, made=False)
+    origin = Origin(settled(dataset), tuple(file.name for file in dataset.files), told.get("digest", ""), about)
+    recording.origins.note_run(result.task_run_id, origin)
+    shas = {file.name: file.sha256 for file in dataset.files}
+    for part, names in parts_of(document, value):
+        digest = digest_of_hashes(shas[name] for name in names) if names else origin.digest
+        recording.origins.note_object(part, Origin(origin.made, names or origin.files, digest, about))
+    recording.origins.note_content(origin.digest, sum(file.size for file in dataset.files), origin)
+    for path in paths_of(document, told, arguments.places):
+        recording.origins.note_path(path, session.store.checksums(path).sha256, origin)
+    recording.made.append(origin.made)
+    if recording.shared:
+        _note_for_others(result, origin, origin.made)
+    return (value,)
+
+
+def _stored(result: Result, value: object, folder: Path, written: Mapping[str, list[Path]]) -> Stored | None:
+    """The value and the files that were written, as files; None if there is neither."""
+    if value is None and not written:
+        return None
+    if value is None:
+        stored = Stored({}, ())
+    else:
+        try:
+            stored = store_value(value, folder)
+        except UnstorableError as error:
+            result.logger.warning(
+                "the result of %s is %s, which is described and not stored; crucible_lineage.tasks.add_kind says how "
+                "to store it",
+                result.described.name,
+                error,
+            )
+            stored = _only_described(value, folder)
+    files, places = list(stored.files), []
+    for role, paths in written.items():
+        root = result.arguments.places[role]
+        for path in paths:
+            place = path.relative_to(root).as_posix() if path != root else ""
+            if path in stored.outside:
+                sha256 = result.recording.session.store.checksums(path).sha256
+                name = next(file.ref.name for file in stored.files if file.ref.sha256 == sha256)
+            else:
+                name = flat(path.relative_to(root)) if path != root else path.name
+                name = name if name not in {file.ref.name for file in files} else f"{role}-{name}"
+                files.append(copied(path, folder, name))
+            places.append([role, place, name])
+    document: Document = {
+        "value": related(stored.document, result.arguments.places),
+        **({"written": places} if places else {}),
+    }
+    exact = result.wants_reuse and _is_exact(stored, value, folder)
+    return replace(stored, document=document, files=tuple(files), exact=exact)
+
+
+def _only_described(value: object, folder: Path) -> Stored:
+    path = folder / "value.txt"
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    path.write_text(f"a value of class {name}, which was not stored\n", encoding="utf-8")
+    file = LocalFile.of(path, scan_file(path))
+    return Stored({"kind": "description", "class": name, "files": [path.name]}, (file,), ((value, (path.name,)),))
+
+
+def _is_exact(stored: Stored, value: object, folder: Path) -> bool:
+    """True if what is stored is read again as the value that it was."""
+    try:
+        return not stored.document or equal(loaded(stored.document, folder), value)
+    except Exception:  # it cannot be read again, whatever the reason
+        return False
+
+
+def _note_for_others(result: Result, origin: Origin, made: Made) -> None:
+    """Other processes of this flow run find it, once it is registered."""
+
+    def note(done: Made) -> None:
+        if done.exception() is None:
+            notes = result.recording.origins.notes
+            if result.output == "out" and result.task_run_id:
+                notes.write(f"run-{result.task_run_id}", origin)
+            notes.write(f"content-{origin.digest}", origin)
+
+    made.add_done_callback(note)

@@ -1,0 +1,189 @@
+"""A task's function, run and recorded: what it is given is traced, what it gives becomes a dataset.
+
+Nothing here keeps a flow from going on: what cannot be recorded is a warning in the log of the task's run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.context import TaskRunContext
+from prefect.transactions import TransactionState, get_transaction
+
+from crucible_lineage.tasks.dropin.arguments import Arguments, traced
+from crucible_lineage.tasks.dropin.recording import Destination, Recording, current, run_logger, warn
+from crucible_lineage.tasks.dropin.result import Result
+from crucible_lineage.tasks.dropin.results import reused, take
+from crucible_lineage.tasks.dropin.task_code import TaskCode, task_code
+
+__all__ = ["Call", "Described", "run_async", "run_async_generator", "run_generator", "run_sync"]
+
+
+@dataclass(frozen=True)
+class Described:
+    """How the results of a task are described as datasets."""
+
+    name: str
+    measurement: str | None = None
+    data_type: str | None = None
+    project: str | None = None
+    dataset_name: str | None = None
+    keywords: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    version: str | None = None
+    reuse: bool | None = None
+    ingest: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a task, as it crosses to where it runs: where results go, and which task runs gave its arguments.
+
+    `code` is that of its function, where that leaves the process that has it from its file.
+    """
+
+    described: Described
+    destination: Destination | None = None
+    futures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    code: TaskCode | None = None
+
+
+def run_sync(function: Callable[..., Any], call: Call, args: Any, kwargs: Any) -> Any:
+    """What the function returns."""
+    run = _begin(function, call, args, kwargs)
+    if run is None:
+        return function(*args, **kwargs)
+    if run.found is not None:
+        return run.found[0]
+    result = function(*args, **kwargs)
+    run.end(result)
+    return result
+
+
+async def run_async(function: Callable[..., Any], call: Call, args: Any, kwargs: Any) -> Any:
+    """What the function returns, once it is awaited; the event loop goes on while we hash and ask."""
+    run = await asyncio.to_thread(_begin, function, call, args, kwargs)
+    if run is None:
+        return await function(*args, **kwargs)
+    if run.found is not None:
+        return run.found[0]
+    result = await function(*args, **kwargs)
+    await asyncio.to_thread(run.end, result)
+    return result
+
+
+def run_generator(function: Callable[..., Any], call: Call, args: Any, kwargs: Any) -> Generator[Any, None, Any]:
+    """What the function yields; each is a result of its own."""
+    run = _begin(function, call, args, kwargs, many=True)
+    generator: Any = function(*args, **kwargs)
+    number = 0
+    while True:
+        try:
+            item = next(generator)
+        except StopIteration as end:
+            return end.value
+        if run is not None:
+            run.end(item, number)
+        number += 1
+        try:
+            yield item
+        except GeneratorExit:
+            generator.close()
+            raise
+
+
+async def run_async_generator(function: Callable[..., Any], call: Call, args: Any, kwargs: Any) -> AsyncIterator[Any]:
+    """What the function yields; each is a result of its own."""
+    run = await asyncio.to_thread(_begin, function, call, args, kwargs, many=True)
+    number = 0
+    async for item in function(*args, **kwargs):
+        if run is not None:
+            await asyncio.to_thread(run.end, item, number)
+        number += 1
+        yield item
+
+
+class _Run:
+    """A call that is being recorded. `found` holds its result, if that was there already."""
+
+    def __init__(self, function: Callable[..., object], call: Call, recording: Recording, arguments: Arguments) -> None:
+        self.function = function
+        self.call = call
+        self.recording = recording
+        self.arguments = arguments
+        self.logger = run_logger()
+        running = TaskRunContext.get()
+        self.task_run_id = str(running.task_run.id) if running else ""
+        self.flow_run_id = str(running.task_run.flow_run_id or "") if running else ""
+        self.found: tuple[Any] | None = None
+
+    def result(self, number: int | None = None) -> Result:
+        return Result(
+            code=self.call.code or task_code(self.function),
+            described=self.call.described,
+            recording=self.recording,
+            arguments=self.arguments,
+            logger=self.logger,
+            flow_run_id=self.flow_run_id,
+            task_run_id=self.task_run_id,
+            output="out" if number is None else f"item {number}",
+        )
+
+    def reuse(self) -> None:
+        """If a result of the same call is there and is wanted, it is this run's."""
+        wish = self.call.described.reuse
+        if not (self.recording.destination.reuse if wish is None else wish):
+            return
+        self.found = reused(self.result())
+        if self.found is not None:
+            self.recording.reused += 1
+            transaction = get_transaction()
+            if transaction is not None:
+                transaction.state = TransactionState.COMMITTED  # shown as Cached
+
+    def end(self, result: object, number: int | None = None) -> None:
+        value = result.data if isinstance(result, State) else result
+        if isinstance(result, State) and not result.is_completed():
+            return
+        try:
+            take(self.result(number), value)
+        except Exception as error:
+            warn("the result of %s is not recorded: %s: %s", self.call.described.name, type(error).__name__, error)
+
+
+def _begin(function: Callable[..., Any], call: Call, args: Any, kwargs: Any, *, many: bool = False) -> _Run | None:
+    """The call, to be recorded; None where nothing registers, or if it cannot be recorded, of which is warned."""
+    try:
+        recording = current(call.destination)
+        if recording is None:
+            return None
+        bound = inspect.signature(function).bind(*args, **kwargs)
+        bound.apply_defaults()
+        name = call.described.name
+        arguments = traced(_named(bound), call.futures, recording, name, run_logger())
+        run = _Run(function, call, recording, arguments)
+        if not many:
+            run.reuse()
+        return run
+    except Exception as error:
+        warn("the run of %s is not recorded: %s: %s", call.described.name, type(error).__name__, error)
+        return None
+
+
+def _named(bound: inspect.BoundArguments) -> dict[str, Any]:
+    """The arguments by name, what came by *args and **kwargs included."""
+    named: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        kind = bound.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            named |= value
+        elif kind is inspect.Parameter.VAR_POSITIONAL:
+            named |= {f"{name}[{index}]": item for index, item in enumerate(value)}
+        else:
+            named[name] = value
+    return named

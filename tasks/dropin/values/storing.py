@@ -1,0 +1,260 @@
+"""A value as files: alone, or several in lists, tuples and dicts; paths as the files that they name."""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import importlib
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from crucible_lineage.checksums import scan_file
+from crucible_lineage.registration.new_dataset import LocalFile
+from crucible_lineage.tasks.dropin.values.kinds import Kind, kind_of
+
+__all__ = [
+    "Document",
+    "Stored",
+    "UnstorableError",
+    "copied",
+    "digest_of",
+    "digest_of_hashes",
+    "equal",
+    "flat",
+    "loaded",
+    "parts_of",
+    "put_back",
+    "store_value",
+]
+
+MOST_PARTS = 200  # of a list, tuple or dict: each is a file of its own
+
+Document = dict[str, Any]
+
+
+class UnstorableError(Exception):
+    """The value is of no kind that can be stored; the message says which it is."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A value as files: what it takes to read it again, and of lists, tuples and dicts the parts in their order."""
+
+    document: Document
+    files: tuple[LocalFile, ...]
+    parts: tuple[tuple[Any, tuple[str, ...]], ...] = ()  # a value in it, and the names of its files
+    outside: tuple[Path, ...] = ()  # files that the value names by their paths
+    exact: bool = False  # whether it has been seen to be read again as it was
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over names and bytes."""
+        return digest_of(self.files)
+
+
+def digest_of(files: tuple[LocalFile, ...]) -> str:
+    """SHA-256 over the bytes of the files, whatever they are called."""
+    return digest_of_hashes(file.ref.sha256 for file in files)
+
+
+def digest_of_hashes(hashes: Iterable[str]) -> str:
+    """The same, of the files' SHA-256."""
+    return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+
+
+def store_value(value: object, folder: Path, prefix: str = "") -> Stored:
+    """The value as files in the folder, each led by `prefix`. UnstorableError says why it is none."""
+    if isinstance(value, Path):
+        return _path(value, folder, prefix)
+    if type(value) is str and _names_file(value):
+        return _path(Path(value), folder, prefix, kind="path text")
+    kind = kind_of(value)
+    if kind is not None:
+        return _of_kind(kind, value, folder, prefix)
+    if isinstance(value, (list, tuple, Mapping)):
+        return _container(value, folder, prefix)
+    raise UnstorableError(f"a {type(value).__module__}.{type(value).__qualname__}")
+
+
+def loaded(document: Document, folder: Path) -> Any:
+    """The value that such files in the folder hold. Raises what the library raises if they do not."""
+    name, prefix = document["kind"], document.get("prefix", "")
+    if name in ("list", "tuple of parts", "dict"):
+        parts = [loaded(part, folder) for part in document["parts"]]
+        if name == "dict":
+            return dict(zip(document["keys"], parts, strict=True))
+        return parts if name == "list" else tuple(parts)
+    if name.endswith(("path", "path text")):
+        return _restored(document, folder)
+    with tempfile.TemporaryDirectory() as place:
+        for file in document["files"]:
+            (Path(place) / file.removeprefix(prefix)).write_bytes((folder / file).read_bytes())
+        return _loader(document)(Path(place))
+
+
+def parts_of(document: Document, value: Any) -> list[tuple[Any, tuple[str, ...]]]:
+    """The values in a value that was read, each with the names of its files."""
+    if "parts" not in document:
+        return [(value, tuple(document.get("files", ())))]
+    items = value.values() if isinstance(value, dict) else value
+    inside = [parts_of(part, item) for part, item in zip(document["parts"], items, strict=True)]
+    return [(value, ()), *(found for part in inside for found in part)]
+
+
+def equal(left: Any, right: Any) -> bool:
+    """Whether a value that was read again is the one that was stored."""
+    if type(left) is not type(right):
+        return False
+    if hasattr(left, "equals"):  # of tables and arrays with names
+        return bool(left.equals(right)) and _names(left) == _names(right)
+    if hasattr(left, "dtype") and hasattr(left, "tobytes"):
+        return bool(left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes())
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(map(equal, left, right))
+    if isinstance(left, dict):
+        return list(left) == list(right) and all(equal(left[key], right[key]) for key in left)
+    return bool(left == right)
+
+
+def _names(value: object) -> Any:
+    return getattr(value, "name", None), [getattr(axis, "names", None) for axis in getattr(value, "axes", ())]
+
+
+def _of_kind(kind: Kind, value: object, folder: Path, prefix: str) -> Stored:
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        place = Path(name)
+        kind.dump(value, place)
+        names = []
+        for written in sorted(place.iterdir()):
+            target = folder / f"{prefix}{written.name}"
+            written.replace(target)
+            names.append(target)
+    shown = kind.preview
+    files = tuple(
+        LocalFile.of(path, scan_file(path), preview=path.name == f"{prefix}{shown}" if shown and not prefix else False)
+        for path in names
+    )
+    document: Document = {"kind": kind.name, "files": [path.name for path in names], **kind.describe(value)}
+    if prefix:
+        document["prefix"] = prefix
+    return Stored(document, files, ((value, tuple(document["files"])),))
+
+
+def _container(value: Any, folder: Path, prefix: str) -> Stored:
+    items = list(value.items()) if isinstance(value, Mapping) else list(enumerate(value))
+    if len(items) > MOST_PARTS:
+        raise UnstorableError(
+            f"a {type(value).__name__} of {len(items)} values, of which at most {MOST_PARTS} are stored"
+        )
+    plain = all(type(key) is str and "/" not in key for key, _ in items) if isinstance(value, Mapping) else True
+    if not plain:
+        raise UnstorableError("a dict with keys that are no plain text")
+    parts = [store_value(item, folder, f"{prefix}{_stem(key)}-") for key, item in items]
+    name = "dict" if isinstance(value, Mapping) else "list" if type(value) is list else "tuple of parts"
+    document: Document = {"kind": name, "parts": [part.document for part in parts]}
+    if name == "dict":
+        document["keys"] = [key for key, _ in items]
+    return Stored(
+        document,
+        tuple(file for part in parts for file in part.files),
+        ((value, ()), *(found for part in parts for found in part.parts)),
+        tuple(path for part in parts for path in part.outside),
+    )
+
+
+def _path(path: Path, folder: Path, prefix: str, kind: str = "path") -> Stored:
+    """The files that a path names, copied: what the flow does with them afterwards does not matter."""
+    if path.is_file():
+        found, base = [path], path.parent
+    elif path.is_dir():
+        found, base, kind = sorted(one for one in path.rglob("*") if one.is_file()), path, f"folder {kind}"
+    else:
+        raise UnstorableError(f"the path of a file that is not there: {path.name}")
+    if not found or len(found) > MOST_PARTS:
+        raise UnstorableError(f"a folder of {len(found)} files, of which one to {MOST_PARTS} are stored")
+    files = tuple(copied(one, folder, f"{prefix}{flat(one.relative_to(base))}") for one in found)
+    document = {
+        "kind": kind,
+        "files": [file.ref.name for file in files],
+        "places": [one.relative_to(base).as_posix() for one in found],
+        "path": str(path),
+    }
+    return Stored(document, files, ((path, tuple(document["files"])),), tuple(found))
+
+
+def _restored(document: Document, folder: Path) -> Any:
+    """The path, with its files where they were: what is gone or changed since is put back."""
+    path = Path(document["path"])
+    base = path if document["kind"].startswith("folder") else path.parent
+    for file, place in zip(document["files"], document["places"], strict=True):
+        put_back(folder / file, base / place)
+    return str(path) if document["kind"].endswith("text") else path
+
+
+def put_back(source: Path, target: Path) -> None:
+    """The file stands at the target with these bytes; one that has them already is not touched."""
+    if target.is_file() and target.stat().st_size == source.stat().st_size and filecmp.cmp(source, target, False):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def copied(path: Path, folder: Path, name: str) -> LocalFile:
+    """A copy of the file under this name."""
+    target = folder / name
+    shutil.copyfile(path, target)
+    return LocalFile.of(target, scan_file(target))
+
+
+def flat(path: PurePath) -> str:
+    """A file's place below a folder as a plain name, which is all that Crucible has."""
+    return "__".join(path.parts)
+
+
+def _stem(key: object) -> str:
+    return "".join(letter if letter.isalnum() or letter in "_.-" else "_" for letter in str(key))
+
+
+def _names_file(text: str) -> bool:
+    """True if the text is the path of a file that is there: it has to look like one, too."""
+    if len(text) > 4096 or "\n" in text or "\0" in text or not ("/" in text or "\\" in text or "." in text):
+        return False
+    try:
+        return Path(text).is_file()
+    except OSError:
+        return False
+
+
+def _loader(document: Document) -> Any:
+    """What reads this kind; a class that it is made of is imported."""
+    from crucible_lineage.tasks.dropin.values.kinds import KINDS
+
+    if document["kind"] == "series":
+        return _load_series
+    if document["kind"] in ("model", "dataclass"):
+        return lambda folder: _load_class(document["class"], (folder / "value.json").read_bytes())
+    found = next((kind.load for kind in KINDS if kind.name == document["kind"]), None)
+    if found is None:
+        raise UnstorableError(f"a value of kind {document['kind']!r}, which cannot be read again")
+    return found
+
+
+def _load_series(folder: Path) -> Any:
+    import pandas as pd
+
+    table = pd.read_parquet(folder / "value.parquet")
+    return table[table.columns[0]]
+
+
+def _load_class(name: str, content: bytes) -> Any:
+    from pydantic import TypeAdapter
+
+    module, _, qualname = name.rpartition(".")
+    found: Any = importlib.import_module(module)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return TypeAdapter(found).validate_json(content)

@@ -1,0 +1,107 @@
+"""How long the pages of `serve` take over a project of many datasets, and whether they find what a plain search finds.
+
+python tests/benchmarks/pages.py [--datasets 20000]
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from many_datasets import PROJECT, fill
+from measure import arguments
+
+from crucible_lineage.client import CrucibleClient
+
+ROUNDS = 5
+PAGES = (
+    "/",
+    f"/projects/{PROJECT}",
+    f"/projects/{PROJECT}?page=300&sort=taken",
+    f"/projects/{PROJECT}?measurement=fitting&sort=-results.rms_cm1",
+    f"/projects/{PROJECT}?q=spectrum+00123",
+    f"/projects/{PROJECT}?keyword=batch-3",
+    f"/projects/{PROJECT}/runs",
+    f"/projects/{PROJECT}/pipelines",
+    "/datasets",
+    "/datasets?q=fitted&state=current&sort=-size",
+    "/datasets?q=wafer+7&in=metadata",
+    f"/projects/{PROJECT}/datasets.csv",
+    f"/projects/{PROJECT}/datasets.json",
+)
+SEARCHES = (  # query of the page, and whether a dataset fits
+    ("q=spectrum+0012", lambda one: "spectrum" in said(one) and "0012" in said(one)),
+    ("q=SPECTRUM+07&session=session+3", lambda one: "07" in said(one) and one.session_name == "session 3"),
+    ("session=session+3&format=txt", lambda one: one.session_name == "session 3" and one.data_format == "txt"),
+    ("q=raman+2&sort=size", lambda one: "raman" in said(one) and "2" in said(one)),
+    ("measurement=fitting&q=0199", lambda one: one.measurement == "fitting" and "0199" in said(one)),
+)
+
+
+def said(one: Any) -> str:
+    """What of a dataset words are looked for in; those of the step and pipeline are alike in all results."""
+    fields = [one.dataset_name, one.unique_id, one.measurement, one.data_type, one.instrument_name]
+    fields += ["fitted", "fits"] if one.measurement == "fitting" else []
+    return " ".join(filter(None, fields)).casefold()
+
+
+def main() -> None:
+    given = arguments(datasets=20_000)
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        fill(data, given.datasets)
+        with _served(data) as (browser, client):
+            began = time.perf_counter()
+            _settled(browser, f"/projects/{PROJECT}")
+            print(f"first look: {time.perf_counter() - began:.1f} s, and of all projects: ", end="", flush=True)
+            began = time.perf_counter()
+            _settled(browser, "/datasets")
+            print(f"{time.perf_counter() - began:.1f} s\n\n| page | s, the slowest of {ROUNDS} |\n|---|---|")
+            for path in PAGES:
+                print(f"| `{path}` | {max(_seconds(browser, path) for _ in range(ROUNDS)):.2f} |", flush=True)
+            everything = list(client.datasets.iter(project_id=PROJECT))
+            for query, fits in SEARCHES:
+                rows = browser.get(f"/projects/{PROJECT}/datasets.json?{query}").json()["datasets"]
+                expected = {one.unique_id for one in everything if fits(one)}
+                assert {row["mfid"] for row in rows} == expected, query
+                print(f"\n`{query}` finds the {len(expected)} of a plain search")
+
+
+def _seconds(browser: httpx.Client, path: str) -> float:
+    began = time.perf_counter()
+    answer = browser.get(path)
+    assert answer.status_code == 200, path
+    return time.perf_counter() - began
+
+
+def _settled(browser: httpx.Client, path: str) -> None:
+    while "refresh" in browser.get(path).headers:
+        time.sleep(0.2)
+
+
+@contextmanager
+def _served(data: Path) -> Iterator[tuple[httpx.Client, CrucibleClient]]:
+    command = [sys.executable, "-m", "crucible_lineage", "serve", "--data", str(data), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        site, key = told["pages"].rstrip("/"), (data / "crucible" / "api_key").read_text().strip()
+        with httpx.Client(base_url=site, timeout=120) as browser, CrucibleClient(told["url"], key) as client:
+            browser.post("/sign-in", data={"key": key}, headers={"Origin": site})
+            yield browser, client
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Finding what was made, as people do: by part of an id or a name, in lists, shown, fetched; and runs, compared."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.lineage.labels import short_id
+
+
+@pytest.mark.parametrize(
+    "form", [lambda mfid: mfid, lambda mfid: mfid[:24], short_id, lambda mfid: f"{mfid[:8]}...{mfid[-6:]}"]
+)
+def test_what_is_printed_can_be_pasted_everywhere(project: Any, form: Any) -> None:
+    mfid, other = project.fitted("weak-1.txt"), project.fitted("weak-2.txt")
+    for command in (
+        ("show",),
+        ("lineage",),
+        ("why",),
+        ("verify",),
+        ("check",),
+        ("impact",),
+        ("log",),
+        ("rerun", "--dry-run"),
+    ):
+        project.ask(command[0], form(mfid), *command[1:])
+    assert project.asked("show", form(mfid))["mfid"] == mfid
+    assert not project.asked("diff", form(mfid), form(other))["same"]
+
+
+def test_a_name_means_the_dataset_that_holds(project: Any) -> None:
+    shown = project.asked("show", "weak-1.txt (fitted)")
+    assert (shown["mfid"], shown["state"]) == (project.fitted("weak-1.txt"), "current")
+    assert project.asked("show", "WEAK-1.txt (Fitted)")["mfid"] == shown["mfid"]
+    refused = project.ask("show", "weak-9.txt (fitted)", code=2).stderr
+    assert "no dataset's id begins so, and none is called so; did you mean 'weak-" in refused
+    refused = project.ask("show", project.fitted("weak-1.txt")[:4], code=2).stderr
+    assert "fit; say which one: " in refused
+    assert project.fitted("weak-1.txt", 0) in refused or " more" in refused
+
+
+def test_a_list_has_the_filters_of_the_service_and_its_own(project: Any) -> None:
+    def names(*words: str) -> list[str]:
+        return [one["dataset_name"] for one in project.asked("list", *words)["datasets"]]
+
+    assert sorted(names("--instrument", "Horiba")) == ["weak-1.txt", "weak-2.txt"]
+    assert len(names("--measurement", "Raman")) == len(names("--keyword", "powder")) == 4
+    assert names("--filter", "dataset_name=strong-1.txt") == ["strong-1.txt"]
+    assert names("--measurement", "Raman", "--sort", "-name")[:2] == ["weak-2.txt", "weak-1.txt"]
+    assert len(names("--current")) == 5
+    first, second = (run.run_id for run in project.runs)
+    ran = names("--run", first[:8], "--step", "fitted", "--all")
+    assert len(ran) == 4
+    assert not set(names("--run", second)) - set(names("--all"))
+    assert "did you mean 'data_type'?" in project.ask("list", "--filter", "data_typ=x", code=2).stderr
+    assert "write NAME=VALUE" in project.ask("list", "--filter", "data_type", code=2).stderr
+    assert "did you mean 'name'?" in project.ask("list", "--sort", "nam", code=2).stderr
+    assert "there is none; `runs` lists them" in project.ask("list", "--run", "nonesuch", code=2).stderr
+    lines = project.ask("list", "--step", "axis", "--csv").stdout.splitlines()
+    assert lines[0].startswith("mfid,dataset_name,state,step,pipeline")
+    assert len(lines) == 2
+
+
+def test_a_dataset_is_shown_with_who_made_it_when_and_with_what(project: Any) -> None:
+    mfid = project.fitted("strong-1.txt")
+    shown = project.asked("show", mfid)
+    made = shown["made"]
+    assert made["params"] == {"threshold": 1.0}
+    assert (made["run"], made["engine"]) == (project.runs[-1].run_id, "local")
+    said = project.ask("show", mfid).stdout
+    assert "made by fits/fitted (" in said
+    assert "  peak_nm: 10.25 nm" in said
+    assert f"run {project.runs[-1].run_id} (local)" in said
+    assert len(project.asked("show", "strong-1.txt")["samples"]) == 1
+    raw = project.ask("show", "strong-1.txt").stdout
+    assert "  power_mW: 50 mW" in raw
+    assert "Renishaw" in raw
+    assert "polystyrene" in raw
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no pty")
+@pytest.mark.parametrize(
+    ("environment", "shown"),
+    [
+        ({"TERM": "xterm-256color", "TERM_PROGRAM": "iTerm.app"}, b"\x1b]1337;File=inline=1;"),
+        ({"TERM": "xterm-kitty"}, b"\x1b_Ga=T,f=100,"),
+        ({"TERM": "xterm-256color", "TERM_PROGRAM": ""}, None),
+    ],
+)
+def test_its_picture_is_shown_by_terminals_that_can(
+    project: Any, environment: dict[str, str], shown: bytes | None
+) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "crucible_lineage", "show", project.fitted("weak-1.txt"), "--data", project.data]
+    plain = {key: value for key, value in os.environ.items() if key not in ("TMUX", "KITTY_WINDOW_ID")}
+    with subprocess.Popen(command, stdout=theirs, env={**plain, **environment}) as ran:
+        os.close(theirs)
+        printed = b""
+        while True:
+            try:
+                printed += os.read(ours, 65536)
+            except OSError:
+                break
+    os.close(ours)
+    assert ran.returncode == 0
+    assert b"peak_nm" in printed
+    assert (shown in printed) if shown else (b"\x1b]1337" not in printed and b"\x1b_G" not in printed)
+
+
+def test_files_of_several_come_into_a_folder_each(project: Any, tmp_path: Any) -> None:
+    found = project.asked("get", "--step", "fitted", "--file", "*.csv", "-o", tmp_path / "fits")["datasets"]
+    assert [file for one in found for file in one["files"]] == [
+        str(tmp_path / "fits" / one["mfid"] / "fit.csv") for one in found
+    ]
+    assert len(found) == 4
+    assert (tmp_path / "fits" / project.fitted("weak-2.txt") / "fit.csv").read_text() == "peak,2.5"
+    one = project.fitted("weak-2.txt")
+    again = project.ask("get", one, "weak-1.txt (fitted)", "-o", tmp_path / "fits").stdout
+    assert again.count("there already") == 2
+    assert f"{tmp_path / 'fits' / one / 'curve.txt'}\n" in again
+    refused = project.ask("get", one, "--file", "*.tif", "-o", tmp_path / "none", code=2).stderr
+    assert "no file is called so; there are: curve.txt, fit.csv, fit.png" in refused
+    assert not (tmp_path / "none").exists()
+    assert "say whose files" in project.ask("get", "-o", tmp_path, code=2).stderr
+    run = project.asked("get", "--run", project.runs[0].run_id, "--file", "axis.json", "-o", tmp_path / "run")
+    assert [one["files"] for one in run["datasets"] if one["files"]] != []
+
+
+def test_runs_are_listed_and_compared(project: Any) -> None:
+    first, second = project.runs
+    listed = project.asked("runs")["runs"]
+    assert [run["run_id"] for run in listed] == [second.run_id, first.run_id]
+    assert (listed[0]["state"], listed[0]["steps"], len(listed[0]["made"])) == ("complete", {"executed": 5}, 5)
+    compared = project.asked("runs", "diff", first.run_id[:8], second.run_id[:8])
+    assert [(one["name"], one["old"], one["new"]) for one in compared["results"]] == [("rms_cm1", 0.25, 0.5 / 3)]
+    assert "degree" in project.ask("runs", "diff", first.run_id, second.run_id).stdout
+    assert "there is none" in project.ask("runs", "diff", first.run_id, "nonesuch", code=2).stderr
+
+
+def test_runs_of_other_machines_are_known_by_what_they_made(project: Any, tmp_path: Any) -> None:
+    from crucible_lineage.queries.catalogue.runs import list_runs
+    from crucible_lineage.session import Session
+    from crucible_lineage.settings import Settings
+
+    key = (project.data / "crucible" / "api_key").read_text().strip()
+    with Session(Settings(project.data)) as here:
+        with Session(Settings(tmp_path / "elsewhere", here.client.api_url, key)) as there:
+            second, first = list_runs(there, ["spectra"])
+    assert [second.run_id, first.run_id] == [run.run_id for run in reversed(project.runs)]
+    assert (second.state, second.steps, len(second.made), second.engine) == (None, None, 5, "local")
+
+
+def test_a_run_ends_with_the_numbers_of_what_it_made(project: Any, lab: Any, data: Any, command: Any) -> None:
+    said = command("run", lab.pipeline, "--data", data, "--engine", "local").stdout
+    lines = said.splitlines()
+    assert any(line.startswith("scaled  0") and line.endswith("factor 3.0") for line in lines), said
+    assert any(line.startswith("total   0") and line.endswith("total 28.0") for line in lines), said
+    assert "total 28.0" not in command("run", lab.pipeline, "--data", data, "--engine", "local").stdout
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("laser_nm", 632.961, "632.961 nm"), ("rms_cm1", 0.123456789, "0.1234568 cm⁻¹"), ("count", 3, "3"),
+        ("power_mW", True, "true"), ("T", {"value": 300.5, "unit": "K"}, "300.5 K"), ("note_s", "long", "long"),
+        ("s", 3, "3"), ("big", 1e300, "1e+300"), ("gap_nm", float("nan"), "nan nm"),
+        ("x", {"value": 1, "a": 2}, '{"value": 1, "a": 2}'),
+    ],
+)  # fmt: skip
+def test_units_are_those_of_the_key_or_of_the_value(key: str, value: Any, text: str) -> None:
+    from crucible_lineage.lineage.values import told_value
+
+    assert told_value(key, value) == text
+
+
+def test_the_page_is_true(project: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    runs = {"5436": project.runs[0].run_id[:6], "a01c": project.runs[1].run_id[:6]}
+    shown = [line.partition("  #")[0] for line in page.splitlines() if line.startswith("$ crucible-lineage ")]
+    assert len(shown) == 12
+    for line in shown:
+        words = shlex.split(line.removeprefix("$ crucible-lineage ").partition(" > fits.csv")[0])
+        assert "error" not in project.ask(*(runs.get(word, word) for word in words)).stdout
+    assert (tmp_path / "fits.parquet").is_file()
+    assert len(list((tmp_path / "fits").rglob("*.csv"))) == 4

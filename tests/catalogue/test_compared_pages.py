@@ -1,0 +1,96 @@
+"""Two datasets side by side in a browser, and a project's pipelines: what `diff` and the lists say of the same."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def browser(project: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """Somebody who has signed in to the pages over the project, in which one result is incomplete."""
+    folder: Path = tmp_path_factory.mktemp("compared") / "data"
+    shutil.copytree(project.data, folder)
+    with Session(Settings(folder)) as session:
+        mfid = project.fitted("weak-2.txt")
+        record = session.client.metadata.get(mfid)["crucible_lineage"]
+        session.client.metadata.merge(mfid, {"crucible_lineage": {**record, "status": "incomplete"}})
+    command = [sys.executable, "-m", "crucible_lineage", "serve", "--data", str(folder), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        site = json.loads(process.stdout.readline())["pages"].rstrip("/")
+        with httpx.Client(base_url=site, timeout=60) as opened:
+            key = (folder / "crucible" / "api_key").read_text().strip()
+            assert opened.post("/sign-in", data={"key": key}, headers={"Origin": site}).status_code == 303
+            yield opened
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def read(browser: httpx.Client, path: str, status: int = 200) -> str:
+    """The text of a page, its tags left out."""
+    while "refresh" in (answer := browser.get(path)).headers:
+        pass
+    assert answer.status_code == status, answer.text
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", answer.text)))
+
+
+def test_the_page_tells_what_diff_tells_the_returned_values_first(browser: httpx.Client, project: Any) -> None:
+    old, new = (project.fitted("weak-1.txt", run) for run in (0, 1))
+    page = read(browser, f"/compare?old={old}&new={new}")
+    told = project.asked("diff", old, new)
+    assert told["results"]
+    for change in told["results"]:
+        assert change["name"] in page
+    assert page.index("Returned values") < page.index("What made them differ") < page.index("degree parameter 2 3")
+    for change in told["changed"]:
+        name = change["field"].removeprefix("params.").removeprefix("files.")
+        assert name in page or change["field"].startswith(("inputs.", "used.")), change
+    assert page.index("degree parameter") < page.index("axis.json file")
+    assert "rms_cm1 0.25 cm⁻¹ 0.1666667 cm⁻¹ (-0.0833333)" in page
+    back = read(browser, f"/compare?old={new}&new={old}")
+    assert "degree parameter 3 2" in back
+
+
+def test_datasets_are_named_as_everywhere_and_what_is_wrong_is_told(browser: httpx.Client, project: Any) -> None:
+    mfid = project.fitted("weak-1.txt")
+    assert "Nothing differs" in read(browser, f"/compare?old={mfid}&new={mfid[:22]}")
+    by_name = read(browser, "/compare?old=weak-1.txt (fitted)&new=strong-1.txt (fitted)")
+    assert "peak_nm" in by_name
+    assert "none is called so" in read(browser, f"/compare?old=weak-9&new={mfid}", 400)
+    assert "Old: MFID, its beginning, or a name" in read(browser, f"/compare?new={mfid}")
+
+
+def test_what_is_superseded_leads_to_the_comparison(browser: httpx.Client, project: Any) -> None:
+    old, new = (project.fitted("weak-1.txt", run) for run in (0, 1))
+    read(browser, f"/datasets/{old}")
+    for mfid in (old, new):
+        (path,) = re.findall(r'href="(/compare\?old=[^"]*)">What differs', browser.get(f"/datasets/{mfid}").text)
+        assert path.replace("&amp;", "&") == f"/compare?old={old}&new={new}"
+
+
+def test_the_pipelines_of_a_project_with_how_their_results_stand(browser: httpx.Client, project: Any) -> None:
+    page = read(browser, "/projects/spectra/pipelines")
+    assert "1 pipeline, as the records" in page
+    assert re.search(r"axis 1 1 0 20", page)
+    assert re.search(r"fitted 4 3 1 20", page), "what is incomplete holds nowhere"
+    markup = browser.get("/projects/spectra/pipelines").text
+    for path in re.findall(r'href="(/projects/spectra\?pipeline=fits&amp;step=[^"]*state=[^"]*)"', markup):
+        number = int(re.findall(re.escape(path) + r'"[^>]*>(\d+)<', markup)[0])
+        assert f"{number} dataset" in read(browser, path.replace("&amp;", "&"))
+    assert project.runs[1].run_id in markup

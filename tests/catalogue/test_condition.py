@@ -1,0 +1,86 @@
+"""Conditions: what they mean, held against Python itself, and that nothing in them is executed."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.queries.table.condition import parse_condition
+
+ROW = {
+    "params.degree": 3, "results.rms": 0.25, "name": "fit of Strong", "results.tags": ["a", "b"], "mfid": "x",
+    'results.rms (cm-1)': 7, "params.flag": True,
+}  # fmt: skip
+
+
+def holds(text: str, row: dict[str, Any] = ROW) -> bool:
+    return parse_condition(text).holds(row.get, "this row")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "params.degree > 2 and results.rms < 0.5", "1 < params.degree <= 3", "not params.degree == 2",
+        "name in ['other', 'fit of Strong']", "'a' in results.tags", "lower(name) == 'fit of strong'",
+        "startswith(name, 'fit')", "results['rms (cm-1)'] == 7", "abs(-params.degree) == 3 and params.flag",
+        "params.degree * 2 + 1 == 7 and params.degree ** 2 == 9", "max(params.degree, 7) % 4 == 3",
+        "results.none == None", "not results.none > 3", "not results.none + 1 < 3", "not (results.none < 3)",
+    ],
+)  # fmt: skip
+def test_what_holds(text: str) -> None:
+    assert holds(text)
+    assert not holds(f"not ({text})")
+
+
+def test_random_conditions_mean_what_python_means() -> None:
+    chance = random.Random(4)
+    numbers = {"a.x": 3, "a.y": -2.5, "b": 10}
+
+    def value(depth: int) -> str:
+        if depth == 0 or chance.random() < 0.3:
+            return chance.choice([*numbers, "2", "0.5", "7"])
+        return f"({value(depth - 1)} {chance.choice('+-*')} {value(depth - 1)})"
+
+    def truth(depth: int) -> str:
+        if depth == 0:
+            return f"{value(2)} {chance.choice(['<', '<=', '==', '!=', '>', '>='])} {value(2)}"
+        return f"({truth(depth - 1)} {chance.choice(['and', 'or', 'and not'])} {truth(depth - 1)})"
+
+    for _ in range(300):
+        text = truth(2)
+        python = text.replace("a.x", "3").replace("a.y", "-2.5").replace("b", "10")
+        assert holds(text, numbers) == eval(python), text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("__import__('os').system('touch x')", "no function"), ("open('x')", "no function 'open' is known"),
+        ("(lambda: 1)()", "no function"), ("[x for x in name]", "not understood"), ("name.lower()", "no function"),
+        ("f'{name}'", "not understood"), ("name if name else 1", "not understood"), ("results[name] == 1", "not under"),
+        ("params.degree >", "column"), ("params.degree = 3", "column"), ("b'x' == name", "not understood"),
+        ("name; 1", "column"), ("", "column"), ("(" * 300 + "1" + ")" * 300, "condition"), ("x" * 3000, "characters"),
+        ("min(name, key=abs)", "no function"), ("params.degree & 3", "not understood"),
+    ],
+)  # fmt: skip
+def test_what_is_no_condition_is_a_fault(text: str, said: str) -> None:
+    with pytest.raises(InputError, match=r".*") as fault:
+        parse_condition(text)
+    assert said in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("params.degree < name", "'<' not supported"), ("9 ** 9 ** 9 > 1", "exponent"),
+        ("name * 1000000000 == 'x'", "is no number"), ("params.degree / 0 > 1", "division by zero"),
+    ],
+)  # fmt: skip
+def test_values_that_do_not_fit_are_told_with_the_row(text: str, said: str) -> None:
+    with pytest.raises(InputError) as fault:
+        holds(text)
+    assert said in str(fault.value)
+    assert "in this row, where" in str(fault.value)

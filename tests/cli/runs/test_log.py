@@ -1,0 +1,52 @@
+"""`log` prints what steps printed: with a result, and of the last attempt, also one that failed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+TALKING = """
+import logging
+from pathlib import Path
+
+def talking(counts: Path, *, fails: bool = False, out: Path) -> None:
+    print("first words")
+    logging.getLogger("lab").info("converged")
+    if fails:
+        raise ValueError("no lamp")
+    (out / "x.txt").write_text("1")
+"""
+HEAD = """
+pipeline: talking
+project: lab
+inputs: {first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}
+steps:
+"""
+
+
+def test_what_a_step_printed_and_logged_is_shown_by_its_dataset_and_by_its_name(
+    lab: Any, data: Path, command: Any
+) -> None:
+    lab.file(f"{lab.module}_talks.py", TALKING)
+    path = lab.declare(f"{HEAD}  talked: {{uses: {lab.module}_talks:talking, inputs: {{counts: first}}}}\n")
+    made = json.loads(command("run", path, "--data", data, "--engine", "local", "--json").stdout)
+    mfid = made["datasets"]["talked"]["out"]
+    words = "first words\nINFO lab: converged\n"
+    assert command("log", mfid, "--data", data).stdout == words
+    assert command("log", "talked", path, "--data", data).stdout == words
+
+    failed = command("run", path, "--data", data, "--engine", "local", "--set", "talked.fails=true")
+    assert "Traceback (most recent call last)" in failed.stderr
+    assert "crucible_lineage" not in failed.stderr.partition("Traceback")[2].partition("ValueError: no lamp")[0]
+    said = command("log", "talked", path, "--data", data)
+    assert said.stdout.startswith(words)
+    assert "ValueError: no lamp" in said.stdout
+    assert "talked: failed, run of" in said.stderr
+    assert "step 'talked' failed: ValueError: no lamp" in said.stderr
+
+    unknown = command("log", "talkd", path, "--data", data)
+    assert (unknown.returncode, "did you mean 'talked'?" in unknown.stderr) == (2, True)
+    nothing = command("log", made["inputs"]["first"][0], "--data", data)
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+    assert "has no log" in nothing.stderr

@@ -1,0 +1,314 @@
+"""What a run shows of itself: on a terminal how far it is, elsewhere plain lines, never more than four a second."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from crucible_lineage.cli import moving, working
+from crucible_lineage.cli.moving import Moving
+from crucible_lineage.cli.runs.estimate import Estimate
+from crucible_lineage.cli.runs.progress import Progress
+from crucible_lineage.cli.working import showing_work
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.pipeline.plan.raw import hash_files, register_raw
+from crucible_lineage.pipeline.run.result import EXECUTED, MADE, PLANNED, QUEUED, STARTED, StepEvent
+from crucible_lineage.pipeline.spec.inputs import FileInput
+from crucible_lineage.queries.catalogue.files import fetch_many
+from crucible_lineage.queries.verify.verify import verify_project
+from crucible_lineage.server.running import start_server
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+from crucible_lineage.traffic import Traffic, traffic
+
+pty = pytest.importorskip("pty", reason="terminals are POSIX")
+
+SLOW = """
+import time
+
+@step
+def slow(counts: Path, *, seconds: float = 1.0, out: Path) -> None:
+    print("measuring", counts.name)
+    time.sleep(seconds)
+    (out / "x.txt").write_text(counts.read_text() + "9")
+"""
+
+
+@pytest.fixture
+def slow(lab: Any) -> Any:
+    """Three steps of a second, one after the other."""
+    module = lab.folder / f"{lab.module}.py"
+    module.write_text(module.read_text() + SLOW)
+    head = lab.pipeline.read_text().partition("  second:")[0]
+    steps = [f"  {name}: {{uses: {lab.module}:slow, inputs: {{counts: {source}}}}}" for name, source in CHAIN]
+    lab.declare(f"{head}steps:\n" + "\n".join(steps) + "\n")
+    return lab
+
+
+CHAIN = (("one", "first"), ("two", "one"), ("three", "two"))
+
+
+def shown(arguments: list[object], columns: int = 80, code: int = 0, **environment: str) -> str:
+    """All that a terminal was told."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "crucible_lineage", *map(str, arguments)]
+    settings = {"TERM": "xterm", "COLUMNS": str(columns), **environment}
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env={**os.environ, **settings})
+    os.close(theirs)
+    said = b""
+    try:
+        while block := os.read(ours, 1 << 16):
+            said += block
+    except OSError:  # so Linux tells the end
+        pass
+    os.close(ours)
+    assert process.wait(60) == code, said.decode()
+    return said.decode()
+
+
+def test_a_terminal_is_told_how_far_it_is_within_its_width(slow: Any, data: Path) -> None:
+    said = shown(["run", slow.pipeline, "--data", data, "--engine", "local"], columns=40)
+    lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in re.split(r"[\r\n]", said)]
+    progress = [line for line in lines if re.match(r"\d/3 \(", line)]
+    assert any(re.match(r"1/3 \(33 %\), running two [01] s", line) for line in progress), lines
+    assert all(len(line) < 40 for line in progress)
+    assert re.search(r"one +done in \d\.\d s", "\n".join(lines))
+    assert "\x1b[32mdone" in said
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=["no colour", "dumb"])
+def test_colour_is_left_out_where_it_is_not_wanted(slow: Any, data: Path, environment: dict[str, str]) -> None:
+    said = shown(["run", slow.pipeline, "--data", data, "--engine", "local"], **environment)
+    assert not re.search(r"\x1b\[\d+m", said)
+    if environment.get("TERM") == "dumb":
+        assert "\x1b" not in said
+        assert "1/3" not in said
+    plan = shown(["plan", slow.pipeline, "--data", data], **environment)
+    assert "\x1b" not in plan
+    assert "\x1b[32m" in shown(["plan", slow.pipeline, "--data", data])
+
+
+def test_a_file_gets_plain_lines_quiet_none_and_verbose_what_steps_print(slow: Any, data: Path, command: Any) -> None:
+    ran = command("run", slow.pipeline, "--data", data, "--engine", "local", "--verbose")
+    told = [line.split()[:2] for line in ran.stderr.splitlines()]
+    assert told == [
+        ["one", "|"],
+        ["one", "done"],
+        ["two", "|"],
+        ["two", "done"],
+        ["three", "|"],
+        ["three", "done"],
+    ], ran.stderr
+    assert "one | measuring first.txt" in ran.stderr
+    quiet = command("run", slow.pipeline, "--data", data, "--engine", "local", "--quiet", "--force", "three")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+
+
+def test_durations_count_from_the_real_beginning(lab: Any, data: Path, command: Any) -> None:
+    module = lab.folder / f"{lab.module}.py"
+    module.write_text(module.read_text() + SLOW)
+    for number in range(4):
+        lab.file(f"m{number}.dat", f"{number}\n")
+    head = lab.pipeline.read_text().partition("  first:")[0]
+    each = f'{head}  first: {{file: "*.dat", each: true, timestamp: "2024-05-01T12:00:00Z"}}\n'
+    lab.declare(f"{each}steps:\n  slow: {{uses: {lab.module}:slow, inputs: {{counts: first}}}}\n")
+    ran = command("run", lab.pipeline, "--data", data, "--engine", "local", "--jobs", "1")
+    took = [float(seconds) for seconds in re.findall(r"done in ([\d.]+) s", ran.stderr)]
+    assert len(took) == 4
+    assert all(1 <= seconds < 3 for seconds in took), "one after the other, and not from when they were handed over"
+    plan = command("plan", lab.pipeline, "--data", data, "--set", "slow.seconds=1.1").stdout
+    assert re.search(r"about [4-9](\.\d)? s of work", plan), plan
+
+
+def test_a_thousand_steps_that_end_at_once_are_a_few_lines_and_cost_little(capfd: pytest.CaptureFixture[str]) -> None:
+    names = [f"step[{number}]" for number in range(1000)]
+    began, cpu = time.monotonic(), time.process_time()
+    with Progress(names) as progress:
+        progress.listen(StepEvent("", PLANNED, todo=dict.fromkeys(names)))
+        for name in names:
+            for event in (StepEvent(name, QUEUED), StepEvent(name, STARTED), StepEvent(name, MADE)):
+                progress.listen(event)
+            progress.listen(StepEvent(name, EXECUTED, "0" * 26, 0.1))
+    cost = time.process_time() - cpu
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) <= 2 + 4 * (time.monotonic() - began)
+    assert sum(int(re.match(r" +(\d+) more", line)[1]) if " more " in line else 1 for line in lines) == 1000
+    assert cost < 0.2, "2 % of the ten seconds that a thousand steps take at the least"
+
+
+def test_steps_that_end_every_few_milliseconds_are_four_lines_a_second(capfd: pytest.CaptureFixture[str]) -> None:
+    names = [f"step[{number}]" for number in range(150)]
+    began = time.monotonic()
+    with Progress(names) as progress:
+        for name in names:
+            progress.listen(StepEvent(name, EXECUTED, "0" * 26, 0.01))
+            time.sleep(0.01)
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) <= 2 + 4 * (time.monotonic() - began)
+    assert sum(int(re.match(r" +(\d+) more", line)[1]) if " more " in line else 1 for line in lines) == 150
+
+
+def test_the_end_is_estimated_from_what_steps_took_and_the_jobs() -> None:
+    estimate = Estimate(jobs=2)
+    estimate.plan({"a": 10.0, "b": 10.0, "c": 10.0, "d": 10.0})
+    assert estimate.seconds_left() == pytest.approx(20)
+    estimate.moved("a", STARTED)
+    estimate.ended("a", EXECUTED, 10.0)
+    assert estimate.seconds_left() == pytest.approx(15)
+    unknown = Estimate(jobs=4)
+    unknown.plan(dict.fromkeys("abcdefgh"))
+    assert unknown.seconds_left() is None
+    for step in "abcd":
+        unknown.ended(step, EXECUTED, 6.0)
+    assert unknown.seconds_left() == pytest.approx(6)
+    assert unknown.text().startswith("4/8 (50 %)")
+
+
+def test_work_shows_how_far_it_is(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(working, "PLAIN_S", 0.0)
+    monkeypatch.setattr(working, "FIRST_S", 0.0)
+    said = ""
+    with showing_work() as work:
+        work("reading bytes: 3 of 7 files", 2_000_000)
+        while not said:
+            said = capfd.readouterr().err
+    assert said.splitlines()[0] == "  reading bytes: 3 of 7 files, 0 B of 2.0 MB (0 %) (0 s)"
+    capfd.readouterr()
+    with showing_work(silent=True) as work:
+        work("reading bytes", 0)
+    assert capfd.readouterr().err == ""
+
+
+def test_bytes_that_move_are_told_with_their_speed_and_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(moving.time, "monotonic", lambda: now)
+    bytes_of = Traffic()
+    seen = Moving(bytes_of)
+    assert seen.text() == ""
+    now += 2
+    bytes_of.find(2_000_000)
+    bytes_of.receive(4_000_000)
+    assert seen.text() == "4.0 MB received at 2.0 MB/s"
+    assert seen.text(of=10_000_000) == "6.0 MB of 10 MB (60 %), 2.0 MB/s, about 2 s left"
+    now += 60
+    seen.text()
+    now += 6
+    assert seen.text() == "", "nothing has moved for a while"
+    assert seen.text(of=10_000_000) == "6.0 MB of 10 MB (60 %)"
+    bytes_of.send(500)
+    assert seen.text() == "", "too few to be told"
+    bytes_of.send(600_000)
+    now += 1
+    assert re.match(r"600 kB sent at \d+ kB/s", seen.text())
+
+
+def test_many_small_files_are_counted_though_they_are_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(moving.time, "monotonic", lambda: now)
+    sent = Traffic()
+    seen = Moving(sent)
+    for number in range(1200):
+        sent.send(2)
+        sent.end_file()
+        assert number < 10 or "files" in seen.text()
+    now += 2
+    assert seen.text() == "1,200 files, 2.4 kB sent at 1.2 kB/s"
+
+
+def test_files_that_come_and_go_are_counted(lab: Any, data: Path, tmp_path: Path) -> None:
+    (lab.folder / "first.txt").write_bytes(bytes(300_000))
+    measured = FileInput(file=str(lab.folder / "first.txt"))
+    received, present, sent = traffic.received, traffic.present, traffic.sent
+    files = traffic.files_sent
+    with Session(Settings(data)) as session:
+        session.ensure_project("lab")
+        raw = register_raw(hash_files("lab", [lab.folder / "first.txt"], None, session), measured, "first", session)
+        assert (traffic.sent - sent, traffic.files_sent - files) == (300_000, 1)
+        (file,) = session.client.files.list(raw.mfid)
+        (tmp_path / f".first.txt.{str(file.sha256_hash)[:16]}.part").write_bytes(bytes(100_000))
+        fetch_many(session, {raw.mfid: tmp_path})
+    assert (traffic.received - received, traffic.present - present) == (200_000, 100_000)
+
+
+class SlowLine:
+    """A service behind a line that lets two megabytes a second through."""
+
+    def __init__(self, port: int, api_key: str) -> None:
+        self.api_key = api_key
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port = self.server.getsockname()[1]
+        self.target = port
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                theirs, _ = self.server.accept()
+                ours = socket.create_connection(("127.0.0.1", self.target))
+                for source, sink in ((theirs, ours), (ours, theirs)):
+                    threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError), source, sink:
+            while block := source.recv(1 << 16):
+                sink.sendall(block)
+                time.sleep(len(block) / 2e6)
+
+
+@pytest.fixture
+def slow_line(tmp_path: Path) -> Iterator[SlowLine]:
+    """A Crucible of its own behind a slow line."""
+    with start_server(tmp_path / "service") as service:
+        with CrucibleClient(service.url, service.api_key) as client:
+            client.projects.create(project_id="lab", organization="local", project_lead="local")
+        line = SlowLine(urlsplit(service.url).port or 0, service.api_key)
+        yield line
+        line.server.close()
+
+
+def test_a_download_shows_its_bytes_and_sending_too(lab: Any, data: Path, tmp_path: Path, slow_line: SlowLine) -> None:
+    (lab.folder / "first.txt").write_bytes(os.urandom(5_000_000))
+    where = ["--url", f"http://127.0.0.1:{slow_line.port}/api/v3", "--api-key", slow_line.api_key, "--data", data]
+    said = shown(["register", lab.folder / "first.txt", "--project", "lab", *where], columns=120)
+    assert re.search(r"registering 1 file, [\d.]+ MB sent at [\d.]+ MB/s", said), said
+    (mfid,) = re.findall(r"(\w{26})  first\.txt", said)
+    said = shown(["get", mfid, "-o", tmp_path / "got", *where], columns=120)
+    assert re.search(
+        r"fetching first.txt \(1 of 1\), [\d.]+ MB of 5.0 MB \(\d+ %\), [\d.]+ MB/s, about [\d.]+ s left", said
+    )
+
+
+@pytest.mark.parametrize("how", ["colour", "NO_COLOR", "dumb"])
+def test_faults_and_findings_have_colour_as_plans_have(lab: Any, data: Path, how: str) -> None:
+    environment = {"colour": {}, "NO_COLOR": {"NO_COLOR": "1"}, "dumb": {"TERM": "dumb"}}[how]
+    good = shown(["check", lab.pipeline, "--data", data], **environment)
+    lab.declare("pipeline: broken\nproject: lab\nsteps: {a: {uses: nowhere:at_all}}\n", "broken.yaml")
+    bad = shown(["check", lab.folder / "broken.yaml", "--data", data], code=2, **environment)
+    refused = shown(["run", lab.folder / "broken.yaml", "--data", data], code=2, **environment)
+    if how == "colour":
+        assert "\x1b[32mno faults\x1b[0m" in good
+        assert all("\x1b[31merror\x1b[0m: " in said for said in (bad, refused)), (bad, refused)
+    else:
+        assert not any("\x1b" in said for said in (good, bad, refused))
+
+
+def test_verify_tells_of_files_and_bytes(lab: Any, data: Path, command: Any) -> None:
+    assert command("run", lab.pipeline, "--data", data, "--engine", "local").returncode == 0
+    told: list[tuple[str, int]] = []
+    with Session(Settings(data)) as session:
+        verify_project(session, "lab", read_bytes=True, tell=lambda text, of: told.append((text, of)))
+    assert told[0] == ("comparing 4 datasets with their records", 0)
+    assert told[-1][0] == "reading bytes: 5 of 5 files"
+    assert told[-1][1] > 20

@@ -1,0 +1,128 @@
+"""`status` says how runs ended and what takes room; `clean` frees what nothing needs, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from crucible_lineage.cli import main
+from crucible_lineage.local.usage import KEPT_DAYS, in_use, is_in_use, leftovers, remove_old_work
+
+WAITS = """
+from pathlib import Path
+
+from crucible_lineage import step
+
+
+@step
+def scale(counts: Path, *, factor: float = 2.0, out: Path) -> dict:
+    import time
+    (out / "begun.txt").write_text("begun")
+    Path(__file__).with_name("begun").touch()
+    time.sleep(600)
+"""
+
+
+def cli(*arguments: object, answer: str | None = None) -> Any:
+    return CliRunner().invoke(main, [*map(str, arguments)], input=answer)
+
+
+def states(data: Path) -> list[str]:
+    return [run["state"] for run in json.loads(cli("status", "--data", data, "--json").stdout)["runs"]]
+
+
+def until(met: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not met():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def waiting_run(lab: Any, data: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A run whose step does not end by itself."""
+    lab.file(f"{lab.module}.py", WAITS)
+    text = "\n".join(line for line in lab.pipeline.read_text().splitlines() if "second" not in line)
+    lab.declare(text.partition("  total:")[0])
+    command = [sys.executable, "-m", "crucible_lineage", "run", str(lab.pipeline), "--data", str(data)]
+    process = subprocess.Popen([*command, "--engine", "local"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: (lab.folder / "begun").exists() or process.poll() is not None)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
+def test_a_run_is_under_way_until_its_process_ends_and_then_cut_short(waiting_run: Any, data: Path) -> None:
+    assert states(data) == ["under way"]
+    assert "under way" in cli("status", "--data", data).stdout
+    (work,) = (path for path in (data / "work").iterdir() if path.is_dir())
+    assert leftovers(data, copies=True) == [], "a step works here"
+    waiting_run.send_signal(signal.SIGKILL)
+    waiting_run.wait()
+    assert states(data) == ["cut short"]
+    refused = cli("clean", "--data", data, answer="n\n")
+    assert (refused.exit_code, work.exists()) == (1, True)
+    cleaned = cli("clean", "--data", data, "--yes", "--json")
+    assert cleaned.exit_code == 0
+    assert str(work) in [one["path"] for one in json.loads(cleaned.stdout)["removed"]]
+    assert not list((data / "work").iterdir())
+
+
+def test_the_table_of_runs_and_the_room_they_take(lab: Any, data: Path) -> None:
+    assert cli("run", lab.pipeline, "--data", data, "--engine", "local").exit_code == 0
+    told = cli("status", "--data", data).stdout
+    (run,) = (line for line in told.splitlines() if "2 executed" in line)
+    assert "counting  lab" in run
+    assert "complete" in run
+    assert "copies of files" in told
+    used = json.loads(cli("status", "--data", data, "--json").stdout)["disk"]
+    assert used["cache"] > 0
+    assert used["crucible"] > used["work"] == 0
+
+
+def test_clean_takes_copies_of_files_only_if_it_is_told_to(lab: Any, data: Path) -> None:
+    cli("run", lab.pipeline, "--data", data, "--engine", "local")
+    assert "there is nothing that could go" in cli("clean", "--data", data).stdout
+    assert cli("clean", "--data", data, "--cache", "--yes").exit_code == 0
+    assert not [path for path in (data / "cache").rglob("*") if path.is_file()]
+    again = cli("run", lab.pipeline, "--data", data, "--engine", "local", "--json")
+    assert json.loads(again.stdout)["executed"] == []
+
+
+def test_two_files_with_one_pipeline_name_are_told(lab: Any, data: Path) -> None:
+    other = lab.declare(lab.pipeline.read_text(), "other.yaml")
+    cli("run", lab.pipeline, "--data", data, "--engine", "local")
+    assert f"was last run from {lab.pipeline}" in cli("run", other, "--data", data, "--engine", "local").stderr
+    assert f"declared by {lab.pipeline} too" in cli("status", "--data", data).stdout
+    checked = cli("check", lab.pipeline, other, "--data", data)
+    assert checked.exit_code == 2
+    assert f"other.yaml:2:1: pipeline 'counting' is declared in {lab.pipeline} too" in checked.stderr
+
+
+def test_what_was_left_long_ago_goes_by_itself_unless_it_is_in_use(tmp_path: Path) -> None:
+    old, recent, used = (tmp_path / name for name in ("old", "recent", "used"))
+    for folder in (old, recent, used):
+        (folder / "out").mkdir(parents=True)
+        (folder / "out" / "a.txt").write_text("a")
+    long_ago = time.time() - (KEPT_DAYS + 1) * 86_400
+    for folder in (old, used):
+        for path in (folder / "out" / "a.txt", folder / "out", folder):
+            os.utime(path, (long_ago, long_ago))
+    with in_use(used):
+        assert is_in_use(used)
+        remove_old_work(tmp_path)
+    assert [folder.exists() for folder in (old, recent, used)] == [False, True, True]
+    assert not is_in_use(used)

@@ -1,0 +1,76 @@
+"""A step that ends its process, however it does, has failed; the others go on, and the command tells it all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+
+# How a step ends itself -> what is told of it.
+ENDINGS = {
+    "exit": ("sys.exit(0)", "failed: it called sys.exit(0); a step ends by returning, at"),
+    "text": ("sys.exit('no lamp')", "failed: it called sys.exit('no lamp'); a step ends by returning, at"),
+    "interrupt": ("raise KeyboardInterrupt", "failed: KeyboardInterrupt, at"),
+    "leave": ("os._exit(0)", "died (exit code 0); what it printed is in"),
+    "kill": ("os.kill(os.getpid(), 9)", "died (signal 9; the system may have run out of memory)"),
+    "fault": ("ctypes.string_at(0)", "died (signal 11)"),
+    "memory": ("bytearray(1 << 60)", "failed: MemoryError: there was not enough memory"),
+    "generator": ("raise GeneratorExit", "failed: GeneratorExit, at"),
+}
+HEAD = """
+pipeline: ending
+project: lab
+inputs: {first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}
+steps:
+  good: {uses: "LABMODULE:scale", inputs: {counts: first}, params: {factor: 2}}
+  better: {uses: "LABMODULE:scale", inputs: {counts: good}, params: {factor: 2}}
+"""
+
+
+def declared(lab: Any) -> Path:
+    """A step for each ending, one after each of them, and two that are as they should be."""
+    code = "import ctypes, os, sys\nfrom pathlib import Path\n\n\n"
+    steps = HEAD
+    for name, (ending, _) in ENDINGS.items():
+        code += f"def {name}(counts: Path, *, out: Path):\n    (out / 'x').write_text('1')\n    print('last words')\n"
+        code += f"    {ending}\n\n\n"
+        steps += f"  {name}: {{uses: '{lab.module}_ends:{name}', inputs: {{counts: first}}}}\n"
+        steps += f"  after-{name}: {{uses: 'LABMODULE:scale', inputs: {{counts: {name}}}, params: {{factor: 2}}}}\n"
+    lab.file(f"{lab.module}_ends.py", code)
+    path: Path = lab.declare(steps)
+    return path
+
+
+@pytest.mark.parametrize("engine", ["local", "prefect"])
+def test_it_has_failed_and_the_others_go_on(
+    lab: Any, data: Path, command: Any, engine: str, request: pytest.FixtureRequest
+) -> None:
+    environment = request.getfixturevalue("prefect_server").environment if engine == "prefect" else {}
+    ran = command("run", declared(lab), "--data", data, "--engine", engine, "--json", **environment)
+    assert (ran.returncode, bool(ran.stdout)) == (1, True), ran.stderr
+    told = json.loads(ran.stdout)
+    assert told["executed"] == ["good", "better"]
+    for name, (_, words) in ENDINGS.items():
+        assert told["outcomes"][name] == "failed"
+        assert told["outcomes"][f"after-{name}"] == "skipped"
+        assert words in told["errors"][name]["message"], told["errors"][name]
+        assert f"{name}, which it needs, has no result" in told["errors"][f"after-{name}"]["message"]
+    listed = json.loads(command("status", "--data", data, "--json").stdout)["runs"][0]
+    assert listed["outcome"] == "failed"
+
+
+@pytest.mark.parametrize("ending", ["sys.exit(0)", "os._exit(0)"])
+def test_a_module_that_ends_the_process_when_it_is_imported_is_told(
+    lab: Any, data: Path, command: Any, ending: str
+) -> None:
+    lab.file(f"{lab.module}_ends.py", f"import os, sys\n{ending}\n")
+    path = lab.declare(f"{HEAD}  ends: {{uses: '{lab.module}_ends:f', inputs: {{counts: first}}}}\n")
+    ran = command("run", path, "--data", data, "--engine", "local")
+    assert ran.returncode == 2
+    assert f"module '{lab.module}_ends' cannot be imported: it ends its process when it is imported" in ran.stderr
+    assert "nothing was changed" in ran.stderr

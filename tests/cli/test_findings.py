@@ -1,0 +1,37 @@
+"""Findings of `check` and `verify`: printed, counted and turned into an exit code in one way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.cli.findings import FINDINGS_SHOWN, exit_code, print_findings
+from crucible_lineage.lineage import Finding
+
+
+@pytest.mark.parametrize(("severities", "code"), [((), 0), (("notice", "warning"), 0), (("warning", "error"), 1)])
+def test_only_an_error_makes_the_exit_code_1(severities: tuple[Any, ...], code: int) -> None:
+    assert exit_code([Finding("orphan", severity, ("a",), "alone") for severity in severities]) == code
+
+
+def test_the_worst_comes_first_and_many_of_a_kind_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    warnings = [Finding("orphan", "warning", (f"w{number}",), "alone") for number in range(FINDINGS_SHOWN + 3)]
+    error = Finding("cycle", "error", ("a", "b"), "round and round", "crucible unlink a b")
+    print_findings("lab", [*warnings, error], "13 datasets", every=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["error: cycle: a b", "  round and round", "  way out: crucible unlink a b"]
+    assert lines[-2:] == [
+        "warning: orphan: 3 more; --all prints them",
+        "lab: 1 errors: cycle, 13 warnings: orphan; looked at 13 datasets",
+    ]
+    print_findings("lab", warnings, "13 datasets", every=True)
+    assert "more;" not in capsys.readouterr().out
+
+
+def test_check_and_verify_count_alike(demo_data: Path, command: Any) -> None:
+    for arguments in (("check", "--project", "demo-raman"), ("verify", "--project", "demo-raman")):
+        ran = command(*arguments, "--data", demo_data)
+        assert ran.returncode == 0, ran.stdout
+        assert "demo-raman: no findings; looked at" in ran.stdout

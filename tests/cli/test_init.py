@@ -1,0 +1,35 @@
+"""`init` writes what works at once: the pipeline is without fault, runs, and its test passes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+from crucible_lineage.cli import main
+
+
+def test_what_it_writes_is_checked_run_and_tested(tmp_path: Path, data: Path, command: Any) -> None:
+    folder = tmp_path / "my lab"
+    begun = CliRunner().invoke(main, ["init", str(folder), "--json"])
+    assert begun.exit_code == 0, begun.output
+    assert json.loads(begun.stdout)["project"] == "my-lab"
+    pipeline = folder / "pipeline.yaml"
+    assert CliRunner().invoke(main, ["check", str(pipeline), "--data", str(data)]).exit_code == 0
+    ran = command("run", pipeline, "--data", data, "--engine", "local", "--json")
+    assert json.loads(ran.stdout)["executed"] == ["mean[monday.csv]", "mean[tuesday.csv]", "table"], ran.stderr
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=folder, capture_output=True, text=True
+    )
+    assert "2 passed" in tested.stdout, tested.stdout
+
+
+def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "mysteps.py").write_text("mine")
+    refused = CliRunner().invoke(main, ["init", str(tmp_path)])
+    assert (refused.exit_code, "mysteps.py is there already" in refused.stderr) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mysteps.py"]

@@ -1,0 +1,120 @@
+"""Connections: one for each request under way, used again, given back however the request ends, and never too many."""
+
+from __future__ import annotations
+
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from crucible_lineage.client.http import lanes
+from crucible_lineage.client.http.lanes import Lanes
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Service(socketserver.ThreadingTCPServer):
+    """Answers on connections that stay open; `meet` holds the requests to /together until so many are there."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Connection)
+        self.connections = 0
+        self.lock = threading.Lock()
+        self.meet = threading.Barrier(5, timeout=30)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Connection(socketserver.StreamRequestHandler):
+    server: Service
+
+    def handle(self) -> None:
+        with self.server.lock:
+            self.server.connections += 1
+        while request := self.rfile.readline():
+            while self.rfile.readline().strip():
+                pass
+            path = request.split()[1]
+            if path == b"/together":
+                self.server.meet.wait()
+            if path == b"/lost":
+                return
+            self.wfile.write(OK)
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with Service() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def wire() -> Iterator[Lanes]:
+    found = Lanes(False, most=5, keepalive_s=60.0)
+    yield found
+    found.close()
+
+
+def test_requests_at_once_have_connections_of_their_own_and_later_ones_use_them_again(
+    service: Service, wire: Lanes
+) -> None:
+    with httpx.Client(transport=wire) as http, ThreadPoolExecutor(5) as pool:
+        answers = list(pool.map(http.get, [f"{service.url}/together"] * 5))
+        assert [answer.text for answer in answers] == ["ok"] * 5
+        assert [http.get(service.url).text for _ in range(20)] == ["ok"] * 20
+    assert service.connections == 5
+
+
+def test_no_more_than_so_many_are_open_and_who_waits_too_long_is_told(service: Service, wire: Lanes) -> None:
+    with httpx.Client(transport=wire, timeout=httpx.Timeout(30, pool=0.05)) as http:
+        held = [http.send(http.build_request("GET", service.url), stream=True) for _ in range(5)]
+        with pytest.raises(httpx.PoolTimeout):
+            http.get(service.url)
+        for answer in held:
+            answer.read()
+        assert http.get(service.url).text == "ok"
+    assert service.connections == 5
+
+
+def test_a_connection_that_is_lost_or_refused_takes_no_room(service: Service, wire: Lanes) -> None:
+    with httpx.Client(transport=wire, timeout=httpx.Timeout(30, pool=0.05)) as http:
+        for _ in range(10):
+            with pytest.raises(httpx.TransportError):
+                http.get(f"{service.url}/lost")
+            with pytest.raises(httpx.ConnectError):
+                http.get("http://127.0.0.1:9")
+        assert http.get(service.url).text == "ok"
+
+
+def test_those_that_nobody_needed_for_long_are_closed(
+    service: Service, wire: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with httpx.Client(transport=wire) as http, ThreadPoolExecutor(5) as pool:
+        list(pool.map(http.get, [f"{service.url}/together"] * 5))
+        now = lanes.time.monotonic()
+        monkeypatch.setattr(lanes.time, "monotonic", lambda: now + 61)
+        http.get(service.url)
+        assert len(wire._free) == 1
+
+
+def test_neither_the_command_line_of_httpx_nor_http2_is_imported_and_who_wants_it_has_it() -> None:
+    code = (
+        "import sys, crucible_lineage.client; print(sorted({'rich', 'pygments', 'h2'} & set(sys.modules)));"
+        "from httpcore._sync.http2 import HTTP2Connection; print(HTTP2Connection.__name__)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split("\n")[:2] == ["[]", "HTTP2Connection"]

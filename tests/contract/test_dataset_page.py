@@ -1,0 +1,151 @@
+"""Crucible's page on datasets with our client: each call, its types, and what of the official client is otherwise."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crucible import CrucibleClient as Official
+
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.client.dataset.datasets import CreatedDataset
+from crucible_lineage.client.models import Dataset
+from crucible_lineage.client.official import OTHERWISE
+from crucible_lineage.errors import InputError
+from crucible_lineage.server import RunningServer, start_server
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with start_server(tmp_path_factory.mktemp("page")) as running:
+        yield running
+
+
+@pytest.fixture
+def official_settings(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> RunningServer:
+    monkeypatch.setenv("CRUCIBLE_API_URL", server.url)
+    monkeypatch.setenv("CRUCIBLE_API_KEY", server.api_key)
+    return server
+
+
+def test_each_call_of_the_page_works_as_it_is_written(official_settings: RunningServer, tmp_path: Path) -> None:
+    sys.path.insert(0, str(Path(__file__).parent))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of the official model, for instrument_name
+            from dataset_page import page
+    finally:
+        sys.path.remove(str(Path(__file__).parent))
+    (tmp_path / "image.dat").write_bytes(bytes(range(256)))
+    (tmp_path / "notes.txt").write_text("as measured")
+    (tmp_path / "preview.png").write_bytes(base64.b64decode(PIXEL))
+    with CrucibleClient() as client:
+        client.projects.create(project_id="nano", organization="lab", project_lead="local")
+        sample = client.samples.create(sample_name="gold on carbon", project_id="nano").mfid
+    shown = page(tmp_path, sample, "nano")
+    assert {name for name, value in shown.items() if value is False} == set()
+    assert shown["created"] == "Gold nanoparticle TEM image"
+    assert shown["metadata at once"] == {"magnification": 50000, "temperature_K": 295.0}
+    assert shown["files"] == 2
+    assert shown["got"] == ("Gold nanoparticle TEM image", "TEM", 50000, [])
+    assert shown["updated"] == ("image", "2026-03-02")
+    assert shown["names"] == ["image.dat", "notes.txt"]
+    assert (shown["links"], shown["downloaded"]) == (2, ["image.dat"])
+    assert {"detector", "magnification", "temperature_K"} <= set(shown["merged"])
+    assert shown["replaced"] == {"only": 1}
+    assert shown["thumbnails"]
+    assert shown["deletion"] == "pending"
+
+
+def test_type_checkers_know_its_spellings() -> None:
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--allow-subclassing-any", "tests/contract/dataset_page.py"],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    faults = [line for line in checked.stdout.splitlines() if ": error: " in line and "[import-untyped]" not in line]
+    assert not faults, checked.stdout
+
+
+def test_each_name_of_the_official_client_is_there_or_the_error_says_what_to_use() -> None:
+    official = Official(api_url="http://127.0.0.1:9", api_key="key")
+    with CrucibleClient("http://127.0.0.1:9", "key") as ours:
+        silent = []
+        for subject, theirs in vars(official).items():
+            if subject.startswith("_"):
+                continue
+            silent += told(ours, "client", subject)
+            mine = getattr(ours, subject, None)
+            for name in dir(theirs) if type(theirs).__name__.endswith("Operations") and mine is not None else ():
+                if not name.startswith("_") and callable(getattr(theirs, name)):
+                    silent += told(mine, subject, name)
+        for name in dir(Official):
+            silent += [] if name.startswith("_") else told(ours, "client", name)
+        assert not silent
+        with pytest.raises(AttributeError, match=r"no attribute 'nonesuch'$"):
+            _ = ours.datasets.nonesuch  # type: ignore[attr-defined]
+        with pytest.raises(AttributeError, match=r"use client\.datasets\.add_file_to_dataset\(dsid, path\)"):
+            _ = ours.datasets.add_file  # type: ignore[attr-defined]
+
+
+def told(ours: Any, subject: str, name: str) -> list[str]:
+    """The name, if it is missing and nothing is said of it; what is said of it names calls that are there."""
+    try:
+        getattr(ours, name)
+    except AttributeError as error:
+        return [] if "; use " in str(error) else [f"{subject}.{name}"]
+    return []
+
+
+def test_what_the_errors_name_is_there() -> None:
+    import re
+
+    with CrucibleClient("http://127.0.0.1:9", "key") as client:
+        for hints in OTHERWISE.values():
+            for said in hints.values():
+                for path in re.findall(r"client((?:\.\w+)+)", said):
+                    found: Any = client
+                    for part in path.strip(".").split("."):
+                        found = getattr(found, part)
+
+
+def test_without_arguments_it_is_the_official_clients_crucible(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: RunningServer
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    with pytest.raises(InputError, match="set CRUCIBLE_API_KEY"):
+        CrucibleClient()
+    monkeypatch.setenv("CRUCIBLE_API_KEY", "k")
+    with CrucibleClient() as ours:
+        assert ours.api_url == Official(api_key="k").api_url == "https://crucible.lbl.gov/api/v3"
+    monkeypatch.delenv("CRUCIBLE_API_KEY")
+    (tmp_path / "nano-crucible").mkdir()
+    config = f"[crucible]\napi_url = \"{server.url}/\"\napi_key = '{server.api_key}'\n"
+    (tmp_path / "nano-crucible" / "config.ini").write_text(config)
+    with CrucibleClient() as ours:
+        assert ours.api_url == server.url
+        assert ours.account.whoami().user_unique_id
+        assert server.api_key not in repr(vars(ours))
+    monkeypatch.setenv("CRUCIBLE_PRIVILEGE_MODE", "emperor")
+    with pytest.raises(InputError, match="it is normal or elevated"):
+        CrucibleClient()
+    monkeypatch.setenv("CRUCIBLE_PRIVILEGE_MODE", "elevated")
+    with CrucibleClient() as ours:
+        assert ours.account.whoami().user_unique_id
+
+
+def test_what_is_no_dataset_is_refused_before_anything_is_sent() -> None:
+    with CrucibleClient("http://127.0.0.1:9", "key") as client:
+        with pytest.raises(InputError, match="nothing was created"):
+            client.datasets.create(7)  # type: ignore[arg-type]
+        created = CreatedDataset(Dataset(unique_id="x"))
+        with pytest.raises(KeyError, match="did you mean 'dsid'"):
+            _ = created["dsd"]

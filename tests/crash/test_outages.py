@@ -1,0 +1,203 @@
+"""The service is away, refuses, or loses the process that delivers: nothing is lost, nothing is made twice."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
+from crucible_lineage.server import RunningServer, start_server
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+CHAIN = """
+pipeline: chain
+project: lab
+inputs:
+  first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}
+steps:
+  one: {uses: "MODULE:count", inputs: {counts: first}, params: {number: 1}}
+  two: {uses: "MODULE:count", inputs: {counts: one}, params: {number: 2}}
+  three: {uses: "MODULE:count", inputs: {counts: two}, params: {number: 3}}
+"""
+COUNT = """
+from pathlib import Path
+
+from crucible_lineage import step
+
+CALLS = Path({calls!r})
+
+
+@step
+def count(counts: Path, *, number: int, out: Path) -> dict:
+    with CALLS.open("a") as calls:
+        calls.write(f"{{number}}\\n")
+    (out / "out.txt").write_text(counts.read_text() + str(number))
+    return {{"number": number}}
+"""
+STEP = int(os.environ.get("CRASH_STEP", "12"))
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[RunningServer]:
+    with start_server(tmp_path / "service") as server:
+        with Session(Settings(tmp_path / "direct", server.url, server.api_key)) as session:
+            session.client.projects.create(project_id="lab", organization="x", project_lead="local")
+        yield server
+
+
+@pytest.fixture
+def chain(lab: Any) -> Path:
+    """Three steps, one after the other, that note each call."""
+    module = f"{lab.module}_chain"
+    lab.file(f"{module}.py", COUNT.format(calls=str(lab.folder / "calls")))
+    path: Path = lab.declare(CHAIN.replace("MODULE", module))
+    return path
+
+
+def calls(lab: Any) -> list[str]:
+    path: Path = lab.folder / "calls"
+    return sorted(path.read_text().split()) if path.exists() else []
+
+
+def run(path: Path, session: Session, patience_s: float = 30.0) -> RunResult:
+    bound = bind_file(path, session.store)
+    engine = lambda: LocalEngine(session, 2)  # noqa: E731
+    return plan_and_run(bound, session, engine, lambda event: None, Choice(patience_s=patience_s))
+
+
+@pytest.fixture
+def state(service: RunningServer, tmp_path: Path, state_of: Any) -> Callable[[], dict[str, Any]]:
+    def read() -> dict[str, Any]:
+        with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
+            found: dict[str, Any] = state_of(session)
+            return found
+
+    return read
+
+
+def test_away_from_the_second_step_on_the_others_are_made_and_the_next_run_delivers(
+    lab: Any, chain: Path, service: RunningServer, tmp_path: Path, misbehaving: Any, state: Any
+) -> None:
+    proxy = misbehaving(service.url, 1, 0.0)
+    with Session(Settings(tmp_path / "machine", proxy.url, service.api_key)) as session:
+        proxy.away_after("POST", "/children/")
+        result = run(chain, session, 0.0)
+        assert (result.executed, result.ok) == (["one", "two", "three"], False)
+        assert [one.step for one in result.waiting] == ["one", "two", "three"]
+        assert "no answer from" in result.waiting[0].error
+        proxy.back()
+        again = run(chain, session)
+        assert (again.executed, again.ok, again.waiting) == ([], True, ())
+    assert calls(lab) == ["1", "2", "3"]
+    assert [one["status"] for one in state().values()] == ["complete"] * 4
+
+
+def test_away_and_back_within_the_patience_the_run_ends_well(
+    lab: Any, chain: Path, service: RunningServer, tmp_path: Path, misbehaving: Any, state: Any
+) -> None:
+    proxy = misbehaving(service.url, 1, 0.0)
+    with Session(Settings(tmp_path / "machine", proxy.url, service.api_key)) as session:
+        proxy.away_after("POST", "/children/", back_after=4)
+        assert run(chain, session).ok
+    assert calls(lab) == ["1", "2", "3"]
+    assert [one["status"] for one in state().values()] == ["complete"] * 4
+
+
+def test_the_command_names_what_waits_and_push_delivers_it(
+    lab: Any, chain: Path, service: RunningServer, tmp_path: Path, misbehaving: Any, state: Any, command: Any
+) -> None:
+    proxy = misbehaving(service.url, 1, 0.0)
+    proxy.away_after("POST", "/children/")
+    here = {
+        "CRUCIBLE_API_URL": proxy.url,
+        "CRUCIBLE_API_KEY": service.api_key,
+        "CRUCIBLE_LINEAGE_DATA": str(tmp_path / "machine"),
+    }
+    ran = command("run", chain, "--engine", "local", "--patience", "0", **here)
+    assert ran.returncode == 1, ran.stderr
+    assert "not at Crucible yet: 3 datasets" in ran.stderr
+    assert "no answer from" in ran.stderr
+    assert "crucible-lineage push" in ran.stderr
+    told = json.loads(command("status", "--json", **here).stdout)
+    assert [one["step"] for one in told["waiting"]] == ["one", "two", "three"]
+    assert all(one["since"] for one in told["waiting"])
+    still = command("push", "--patience", "0", **here)
+    assert (still.returncode, "0 delivered" in still.stdout) == (1, True), still.stderr
+    proxy.back()
+    pushed = command("push", "--json", **here)
+    assert pushed.returncode == 0, pushed.stderr
+    assert len(json.loads(pushed.stdout)["mfids"]) == 3
+    assert calls(lab) == ["1", "2", "3"]
+    assert [one["status"] for one in state().values()] == ["complete"] * 4
+    assert "nothing waits here" in command("push", **here).stdout
+
+
+@pytest.mark.parametrize("status", [401, 403, 422])
+def test_what_is_refused_for_good_is_told_at_once_and_kept(
+    lab: Any,
+    chain: Path,
+    service: RunningServer,
+    tmp_path: Path,
+    misbehaving: Any,
+    state: Any,
+    status: int,
+) -> None:
+    proxy = misbehaving(service.url, 1, 0.0)
+    with Session(Settings(tmp_path / "machine", proxy.url, service.api_key)) as session:
+        proxy.refuse_after("POST", "/children/", status)
+        result = run(chain, session, 600.0)
+        assert not result.ok
+        assert f"answered {status}" in result.errors["one"]
+        assert result.waiting[0].refused
+        proxy.back()
+        assert run(chain, session).ok
+    assert calls(lab) == ["1", "2", "3"], "what was made is kept"
+    assert [one["status"] for one in state().values()] == ["complete"] * 4
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_push_killed_at_any_request_and_done_again_delivers_everything_once(
+    lab: Any, chain: Path, service: RunningServer, tmp_path: Path, misbehaving: Any, state: Any, dying: str, when: str
+) -> None:
+    proxy = misbehaving(service.url, 1, 0.0)
+    settings = Settings(tmp_path / "machine", proxy.url, service.api_key)
+    with Session(settings) as session:
+        proxy.away_after("POST", "/children/")
+        assert len(run(chain, session, 0.0).waiting) == 3
+    proxy.back()
+    environment = {
+        **os.environ,
+        "CRUCIBLE_API_URL": service.url,
+        "CRUCIBLE_API_KEY": service.api_key,
+        "CRUCIBLE_LINEAGE_DATA": str(tmp_path / "machine"),
+    }
+    # what waits is for the proxy's address, under which it is delivered
+    environment["CRUCIBLE_API_URL"] = proxy.url
+    for number in itertools.count(1, max(1, STEP // 2)):
+        killed = subprocess.run(
+            [sys.executable, "-c", dying, "push"],
+            env={**environment, "DIE": f"{when} {number}"},
+            capture_output=True,
+            timeout=120,
+        )
+        if killed.returncode == 0:
+            break
+        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert calls(lab) == ["1", "2", "3"]
+    found = state()
+    assert [one["status"] for one in found.values()] == ["complete"] * 4
+    assert [len(one["files"]) for one in found.values()] == [1] * 4

@@ -1,0 +1,80 @@
+"""What pages call by name is there: files, modules, and each command with its options."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from crucible_lineage.cli import main
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("decisions/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+FILE = re.compile(
+    r"(?<![\w/.-])((?:crucible_lineage|tasks|flows|tests|docs|deployments|examples)/[\w./-]+\.(?:py|md|yaml|json))"
+)
+MODULE = re.compile(r"(?<![\w./:-])crucible_lineage(?:\.\w+)+")
+COMMAND = re.compile(r"(?:^\$ |`)crucible-lineage ((?:[^`\n#]|(?<! )#)*)", re.MULTILINE)
+by_page = pytest.mark.parametrize("page", PAGES, ids=[path.stem for path in PAGES])
+
+
+def named(page: Path, pattern: re.Pattern[str]) -> set[str]:
+    return {found.rstrip(".") for found in pattern.findall(page.read_text(encoding="utf-8"))}
+
+
+@by_page
+def test_every_file_that_a_page_names_is_there(page: Path) -> None:
+    assert not [name for name in named(page, FILE) if not (ROOT / name).exists()]
+
+
+def there_is(name: str) -> bool:
+    """True for a module, and for what is in one."""
+    parts = name.split(".")
+    for at in range(len(parts), 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:at]))
+        except ModuleNotFoundError:
+            continue
+        for attribute in parts[at:]:
+            if not hasattr(found, attribute):
+                return False
+            found = getattr(found, attribute)
+        return True
+    return False
+
+
+@by_page
+def test_every_name_of_the_package_that_a_page_uses_is_there(page: Path) -> None:
+    groups = {
+        "crucible_lineage.file_sources",
+        "crucible_lineage.ingestors",
+        "crucible_lineage.loaders",
+    }  # of entry points
+    assert not [name for name in named(page, MODULE) - groups if not there_is(name)]
+
+
+def faults(line: str) -> list[str]:
+    """The words of a command line that are no command or no option of it."""
+    words = line.partition(" # ")[0].split()
+    group: click.Command = main
+    while words and isinstance(group, click.Group):
+        if words[0].startswith("-"):
+            break
+        found = group.get_command(click.Context(group), words[0].rstrip(",;:)"))
+        if found is None:
+            return [words[0]]
+        group, words = found, words[1:]
+    known = {option for parameter in group.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    known |= {"--help", "-h"}
+    given = [word.partition("=")[0].rstrip(",;:)].") for word in words if re.match(r"--?[a-z]", word.lstrip("[("))]
+    return [word for word in (name.lstrip("[(") for name in given) if word not in known]
+
+
+@by_page
+def test_every_command_that_a_page_shows_has_these_options(page: Path) -> None:
+    wrong = {line: bad for line in named(page, COMMAND) if line.strip() and (bad := faults(line))}
+    assert not wrong

@@ -1,0 +1,80 @@
+"""The commands of docs/offline.md, run as they stand: taken along, worked offline, brought home."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from crucible_lineage.server import start_server
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+PAGE = Path(__file__).parents[2] / "docs/offline.md"
+STEPS = """
+from pathlib import Path
+
+from crucible_lineage import step
+
+
+@step
+def double(counts: Path, *, out: Path) -> dict:
+    (out / "twice.txt").write_text(str(2 * int(counts.read_text())))
+    return {"by": 2}
+"""
+PIPELINE = """
+pipeline: doubling
+project: demo
+inputs:
+  counts: {select: {measurement: counting}, each: true}
+steps:
+  twice: {uses: "offline_steps:double", inputs: {counts: counts}}
+"""
+
+
+def commands() -> list[list[str]]:
+    blocks = re.findall(r"```console\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    return [shlex.split(line.removeprefix("$ ")) for block in blocks for line in block.splitlines()]
+
+
+def test_the_commands_of_the_page_take_along_work_offline_and_bring_home(tmp_path: Path) -> None:
+    (tmp_path / "offline_steps.py").write_text(STEPS)
+    (tmp_path / "pipeline.yaml").write_text(PIPELINE)
+    (tmp_path / "counts.txt").write_text("21")
+    with start_server(tmp_path / "service") as service:
+        (tmp_path / "KEYFILE").write_text(service.api_key)
+        with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
+            lead = session.client.account.whoami().user_unique_id
+            session.client.projects.create(project_id="demo", organization="x", project_lead=lead)
+            raw = session.client.datasets.create(
+                {"dataset_name": "Monday", "measurement": "counting", "project_id": "demo"},
+                files=[tmp_path / "counts.txt"],
+                wait=True,
+            ).dsid
+        online = {"CRUCIBLE_API_URL": service.url, "CRUCIBLE_API_KEY": service.api_key}
+        said = []
+        for command, environment in zip(commands(), (online, {}, {}, {}), strict=True):
+            assert command[0] == "crucible-lineage"
+            words = [service.url if word == "URL" else word for word in command[1:]]
+            ran = subprocess.run(
+                [sys.executable, "-m", "crucible_lineage", *words],
+                cwd=tmp_path,
+                env={**os.environ, **environment},
+                capture_output=True,
+                text=True,
+                timeout=240,
+            )
+            assert ran.returncode == 0, ran.stderr
+            said.append(ran.stdout)
+        assert "offline: crucible-lineage run pipeline.yaml --data" in said[0]
+        assert "1 there already, 1 would be sent" in said[2]
+        assert "1 sent" in said[3]
+        with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
+            (child,) = session.client.datasets.list_children(raw)
+            (file,) = [one for one in session.client.files.list(child.unique_id) if one.filename == "twice.txt"]
+            assert session.client.files.download_bytes(file) == b"42"
+    assert json.dumps(said).count("error") == 0

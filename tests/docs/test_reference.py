@@ -1,0 +1,123 @@
+"""The reference leaves nothing out: each public name, command, option and key; and no link of a page leads nowhere."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import pytest
+from prefect import Task
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+REFERENCE = DOCS / "site" / "reference"
+PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("decisions/*.md"), *REFERENCE.glob("*.md"), *ROOT.glob("*.md")])
+SAYING = (type, FunctionType, property, Task)
+IDENTIFIER = re.compile(r"^::: (\S+)$", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def assembled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages as mkdocs is given them."""
+    folder = tmp_path_factory.mktemp("site") / "docs"
+    subprocess.run([sys.executable, DOCS / "site" / "assemble.py", folder], check=True, timeout=120)
+    return folder
+
+
+def shown(page: Path) -> dict[str, Any]:
+    """All that a page of the reference shows, by name: what it names, and what is public in modules it names."""
+    found: dict[str, Any] = {}
+    for name in IDENTIFIER.findall(page.read_text(encoding="utf-8")):
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError:
+            container, _, attribute = name.rpartition(".")
+            found[name] = getattr(importlib.import_module(container), attribute)
+        else:
+            found |= {f"{name}.{public}": getattr(module, public) for public in getattr(module, "__all__", ())}
+    return found
+
+
+@pytest.mark.parametrize("room", ["tasks", "flows", "client", "lineage", "errors"])
+def test_every_public_name_of_a_room_is_in_the_reference(room: str, assembled: Path) -> None:
+    module = importlib.import_module(f"crucible_lineage.{room}")
+    things = {id(value) for page in (room, "step") for value in shown(assembled / "reference" / f"{page}.md").values()}
+    assert not [name for name in module.__all__ if name != "API_TASKS" and id(getattr(module, name)) not in things]
+
+
+def test_what_the_package_gives_is_in_the_reference(assembled: Path) -> None:
+    import crucible_lineage
+
+    shown_there = {
+        id(value) for page in ("python", "step") for value in shown(assembled / "reference" / f"{page}.md").values()
+    }
+    names = set(crucible_lineage.__all__) - {"__version__"}
+    assert not [name for name in names if id(getattr(crucible_lineage, name)) not in shown_there]
+
+
+def test_every_subject_of_the_client_is_in_the_reference(assembled: Path) -> None:
+    from crucible_lineage.client import CrucibleClient
+
+    with CrucibleClient("http://127.0.0.1:9", "key") as client:
+        subjects = {type(value) for name, value in vars(client).items() if not name.startswith("_")}
+    things = shown(assembled / "reference" / "client.md").values()
+    assert len(subjects) >= 8
+    assert not [subject for subject in subjects if subject not in things]
+
+
+def test_what_is_public_says_what_it_is(assembled: Path) -> None:
+    silent = []
+    for page in (assembled / "reference").glob("*.md"):
+        for name, thing in shown(page).items():
+            methods = vars(thing) if isinstance(thing, type) else {}
+            said = {name: thing, **{f"{name}.{key}": value for key, value in methods.items() if key[0] != "_"}}
+            silent += [key for key, value in said.items() if isinstance(value, SAYING) and not value.__doc__]
+    assert not silent
+
+
+def test_every_command_and_option_is_on_the_page(assembled: Path) -> None:
+    import click
+
+    from crucible_lineage.cli import COMMANDS, main
+
+    page = (assembled / "reference" / "commands.md").read_text(encoding="utf-8")
+    for name in COMMANDS:
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        section = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        assert f"$ crucible-lineage {name}" in section
+        for parameter in command.params:
+            for option in parameter.opts if isinstance(parameter, click.Option) and not parameter.hidden else ():
+                assert option in section, (name, option)
+
+
+def test_every_key_of_a_declaration_is_on_the_page(assembled: Path) -> None:
+    from crucible_lineage.pipeline.spec.key_descriptions import KEY_DESCRIPTIONS
+
+    page = (assembled / "reference" / "yaml.md").read_text(encoding="utf-8")
+    for model, keys in KEY_DESCRIPTIONS.items():
+        heading = f"{{#{model.lower()}}}\n" if model else "\n## Pipeline file\n"
+        section = page.partition(heading)[2].partition("\n## ")[0]
+        for key in keys:
+            assert f"| `{key}` |" in section, (model, key)
+
+
+def test_every_page_is_in_the_site_and_its_links_lead_somewhere(assembled: Path) -> None:
+    built = sorted(assembled.rglob("*.md"))
+    assert len(built) == len(PAGES) + 2  # commands and YAML are made
+    for page in built:
+        for target in re.findall(r"\]\((?!\w+:|#)([^)\s#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), (page.name, target)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[path.stem for path in PAGES])
+def test_links_of_a_page_lead_somewhere_in_the_repository(page: Path) -> None:
+    if page.parent == REFERENCE:
+        return  # written for the site
+    for target in re.findall(r"\]\((?!\w+:|#)([^)\s#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target

@@ -1,0 +1,62 @@
+"""A task that a flow hands to a task worker with `.delay`: its result is registered from there, with its parents."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+FLOW = """
+import os, sys
+
+import pandas as pd
+from prefect import flow
+from prefect.task_worker import serve
+
+from crucible_lineage.tasks import CrucibleConnection, registering, task
+
+@task
+def make(size: int) -> pd.DataFrame:
+    return pd.DataFrame({"x": range(size)})
+
+@task(persist_result=True)
+def double(table: pd.DataFrame) -> pd.DataFrame:
+    return table * 2
+
+@registering(project="lab", crucible=CrucibleConnection(data=os.environ["LAB_DATA"]))
+@flow
+def delayed():
+    double.delay(make(3)).wait(timeout=120)
+
+if __name__ == "__main__":
+    delayed() if sys.argv[1:] else serve(double)
+"""
+
+
+def test_what_a_task_worker_makes_is_registered(tmp_path: Path, data: Path, prefect: Any, eventually: Any) -> None:
+    program = tmp_path / "delayed.py"
+    program.write_text(FLOW)
+    environment = {**prefect.environment, "LAB_DATA": str(data), "PREFECT_LOGGING_LEVEL": "INFO"}
+    log = tmp_path / "worker.log"
+    with log.open("wb") as stream:
+        worker = subprocess.Popen(
+            [sys.executable, str(program)], env=environment, stdout=stream, stderr=stream, cwd=tmp_path
+        )
+    try:
+        eventually(lambda: "Subscribing to runs" in log.read_text(), 120)
+        flow = [sys.executable, str(program), "flow"]
+        ran = subprocess.run(flow, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+        assert ran.returncode == 0, ran.stderr
+        eventually(lambda: "Finished in state Completed" in log.read_text(), 60)
+    finally:
+        worker.terminate()
+        worker.wait(60)
+    with Session(Settings(data)) as session:
+        found = session.client.datasets.list(project_id="lab", include_links=True, limit=None)
+    (doubled,) = [one for one in found if one.data_type != "raw" and one.dataset_name != "make"]
+    (made,) = [one for one in found if one.dataset_name == "make"]
+    assert [link.unique_id for link in doubled.links or () if link.direction == "source"] == [made.unique_id]

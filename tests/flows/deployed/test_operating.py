@@ -1,0 +1,142 @@
+"""What an operator does with runs of a deployed pipeline in Prefect: cancel, suspend and resume, retry, pause."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.usefixtures("worker"), pytest.mark.skipif(os.name == "nt", reason="files and signals")]
+
+GATED = """
+import time
+from pathlib import Path
+
+def gated(counts: Path, *, gate: str = "open", out: Path) -> None:
+    folder = Path(__file__).parent
+    (folder / "arrived").touch()
+    for _ in range(2400):
+        if (folder / gate).exists():
+            break
+        time.sleep(0.05)
+    if (folder / "broken").exists():
+        raise ValueError("the lamp was off")
+    (out / "x.txt").write_text(counts.read_text() + "9")
+"""
+
+
+@pytest.fixture
+def deployed(lab: Any, data: Path, prefect: Any, pool: str) -> str:
+    """The name of a deployed pipeline of three steps, of which the second waits for a file `open` in the folder."""
+    name = f"gated-{abs(hash(str(lab.folder))) % 10**8}"
+    lab.file(f"{lab.module}_gated.py", GATED)
+    path = lab.declare(
+        f"""
+        pipeline: {name}
+        project: lab
+        inputs: {{first: {{file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}}}
+        schedule: {{interval: 86400}}
+        steps:
+          before: {{uses: "{lab.module}:scale", inputs: {{counts: first}}}}
+          gate: {{uses: "{lab.module}_gated:gated", inputs: {{counts: before}}}}
+          after: {{uses: "{lab.module}:scale", inputs: {{counts: gate}}, params: {{factor: 5}}}}
+        """
+    )
+    deploy = [sys.executable, "-m", "crucible_lineage", "deploy", str(path), "--pool", pool, "--data", str(data)]
+    done = subprocess.run(
+        deploy, env={**os.environ, **prefect.environment}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return name
+
+
+@pytest.fixture
+def begun(deployed: str, lab: Any, prefect: Any, eventually: Any) -> str:
+    """A run of it, whose second step is under way."""
+    (deployment,) = prefect.deployments(deployed)
+    asked = {"state": {"type": "SCHEDULED"}, "idempotency_key": deployed}
+
+    def created() -> str:
+        try:
+            return str(prefect.post(f"deployments/{deployment['id']}/create_flow_run", asked)["id"])
+        except AssertionError:  # a server that is busy says 503 once
+            return ""
+
+    run: str = eventually(created, 60)
+    eventually((lab.folder / "arrived").exists, 120)
+    return run
+
+
+def state_of(prefect: Any, run: str) -> dict[str, Any]:
+    (found,) = prefect.post("flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+    state: dict[str, Any] = found["state"]
+    return state
+
+
+def awaited(prefect: Any, eventually: Callable[..., Any], run: str, kind: str) -> str:
+    """The message of the run's state, once it is of that kind."""
+    eventually(lambda: state_of(prefect, run)["type"] == kind, 120)
+    return str(state_of(prefect, run)["message"])
+
+
+def test_a_cancelled_run_says_what_was_made(begun: str, prefect: Any, eventually: Any) -> None:
+    prefect.command("flow-run", "cancel", begun)
+    awaited(prefect, eventually, begun, "CANCELLED")
+    (told,) = prefect.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [begun]}}})
+    assert told["key"] == "stopped"
+    assert "1 executed, 1 stopped, 1 skipped" in told["data"]
+
+
+SUSPEND = """
+import sys
+from prefect.client.orchestration import get_client
+from prefect.states import Suspended
+with get_client(sync_client=True) as client:
+    print(1 if client.set_flow_run_state(sys.argv[1], Suspended(timeout_seconds=3600)).status == "ACCEPT" else 0)
+"""
+
+
+def test_a_run_that_is_suspended_goes_on_where_it_stopped(begun: str, lab: Any, prefect: Any, eventually: Any) -> None:
+    assert prefect.run(SUSPEND, begun) == 1
+    time.sleep(10)  # Prefect tells the run's process when it gets to it, and nothing says that it has
+    lab.file("open", "")
+
+    def told() -> list[Any]:
+        found: list[Any] = prefect.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [begun]}}})
+        return found
+
+    first, *_ = eventually(told, 60)
+    if first["key"] == "stopped":  # else it was told too late, when all was done
+        assert "2 executed, 1 skipped" in first["data"], "what was under way was made, and nothing was begun any more"
+    assert state_of(prefect, begun)["name"] == "Suspended"
+    prefect.post(f"flow_runs/{begun}/resume")
+    assert "executed" in awaited(prefect, eventually, begun, "COMPLETED")
+
+
+def test_a_paused_deployment_starts_nothing_until_it_is_resumed(
+    deployed: str, prefect: Any, eventually: Any, lab: Any
+) -> None:
+    (deployment,) = prefect.deployments(deployed)
+    name = f"run-pipeline/{deployed}"
+    (schedule,) = deployment["schedules"]
+    eventually(lambda: prefect.runs(deployment["id"], "SCHEDULE"), 60)
+    prefect.command("deployment", "schedule", "pause", name, schedule["id"])
+    assert not prefect.runs(deployment["id"], "SCHEDULE"), "Prefect takes back the runs to come"
+    prefect.command("deployment", "schedule", "resume", name, schedule["id"])
+    eventually(lambda: prefect.runs(deployment["id"], "SCHEDULE"), 60)
+    assert not (lab.folder / "arrived").exists()
+
+
+def test_a_failed_run_that_is_retried_makes_what_is_left(begun: str, lab: Any, prefect: Any, eventually: Any) -> None:
+    lab.file("broken", "")
+    lab.file("open", "")
+    assert "the lamp was off" in awaited(prefect, eventually, begun, "FAILED")
+    (lab.folder / "broken").unlink()
+    prefect.command("flow-run", "retry", begun)
+    assert "2 executed" in awaited(prefect, eventually, begun, "COMPLETED")

@@ -1,0 +1,186 @@
+"""However a run ends, on whatever engine: the processes of its steps end with it. docs/running.md has the table."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+
+WITHIN_S = 30  # what docs/running.md promises for the slowest cell, on a machine that is busy with other tests
+
+LONG = """
+import os, sys, time
+from pathlib import Path
+
+def long(counts: Path, *, out: Path):
+    folder = Path(__file__).parent
+    if os.fork() == 0:  # one that left the session, as daemons do
+        os.setsid()
+        (folder / "daemon").write_text(str(os.getpid()))
+        time.sleep(600)
+    while not (folder / "daemon").exists():
+        time.sleep(0.01)
+    (folder / "pid.part").write_text(str(os.getpid()))
+    (folder / "pid.part").rename(folder / "pid")
+    time.sleep(600)
+
+if __name__ == "__main__":
+    long(None, out=None)
+"""
+KINDS = ("function", "command")
+STATES = {"cancel": "CANCELLED", "kill the run": "CRASHED"}
+ENGINES = {
+    "local": ["--engine", "local"],
+    "threads": ["--engine", "prefect"],
+    "processes": ["--engine", "prefect", "--runner", "processes"],
+    "dask": ["--engine", "prefect", "--runner", "dask"],
+}
+
+
+@pytest.fixture
+def declare(lab: Any) -> Callable[[str], Path]:
+    """A pipeline of one step that takes ten minutes."""
+
+    def declared(kind: str) -> Path:
+        name = f"{lab.module}_long"
+        lab.file(f"{name}.py", LONG)
+        command = f'run: ["{sys.executable}", {name}.py, "{{inputs.counts}}", "{{out}}"]'
+        how = command if kind == "command" else f"uses: {name}:long"
+        path: Path = lab.declare(
+            f"""
+            pipeline: long
+            project: lab
+            inputs: {{first: {{file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}}}
+            steps:
+              long: {{{how}, inputs: {{counts: first}}}}
+            """
+        )
+        return path
+
+    return declared
+
+
+def awaited(look: Callable[[], Any], seconds: float) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+    return found
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+def pids(folder: Path) -> list[int]:
+    """The step's process and the one that it forked, once they are there."""
+    awaited(lambda: (folder / "pid").exists(), 120)
+    return [int((folder / name).read_text()) for name in ("pid", "daemon")]
+
+
+def seconds_until_gone(processes: list[int], since: float) -> float:
+    awaited(lambda: all(map(is_gone, processes)), WITHIN_S)
+    return time.monotonic() - since
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("engine", list(ENGINES))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP], ids=lambda n: n.name)
+def test_a_signal_to_the_run_ends_its_step(
+    declare: Any, data: Path, number: int, engine: str, kind: str, request: pytest.FixtureRequest
+) -> None:
+    if number == signal.SIGHUP and engine != "local":
+        pytest.skip("a terminal that is closed is no different there from a kill")
+    path = declare(kind)
+    if engine == "dask":
+        pytest.importorskip("prefect_dask")
+    prefect = None if engine == "local" else request.getfixturevalue("prefect")
+    environment = prefect.environment if prefect else {}
+    command = [sys.executable, "-m", "crucible_lineage", "run", str(path), "--data", str(data), *ENGINES[engine]]
+    with (data.parent / "said").open("wb") as said:
+        run = subprocess.Popen(command, env={**os.environ, **environment}, stdout=said, stderr=said)
+    processes = pids(path.parent)
+    began = time.monotonic()
+    run.send_signal(number)
+    took = seconds_until_gone(processes, began)
+    code = run.wait(60)
+    print(
+        f"{signal.Signals(number).name} {engine} {kind}: step gone {took:.1f} s, run {time.monotonic() - began:.1f} s"
+    )
+    told = (data.parent / "said").read_text()
+    if number in (signal.SIGINT, signal.SIGTERM):
+        assert code == 130, told
+        assert "Traceback" not in told
+        assert "1 stopped" in told
+        if prefect:
+            of_no_deployment = {"deployment_id": {"is_null_": True}}  # others' schedules have runs that start later
+            (run_of_flow,) = prefect.post(
+                "flow_runs/filter", {"limit": 1, "sort": "START_TIME_DESC", "flow_runs": of_no_deployment}
+            )
+            assert run_of_flow["state_type"] == "CANCELLED"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("how", ["cancel", "kill the run", "kill both"])
+def test_what_a_worker_runs_ends_with_it(
+    declare: Any, data: Path, prefect: Any, pool: str, how: str, kind: str, tmp_path: Path, eventually: Any
+) -> None:
+    path = declare(kind)
+    log = (tmp_path / "worker.log").open("wb")
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--limit", "1"],
+        env=prefect.environment,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        cwd=tmp_path,
+    )
+    log.close()
+    try:
+        deploy = [sys.executable, "-m", "crucible_lineage", "deploy", str(path), "--pool", pool, "--data", str(data)]
+        subprocess.run(deploy, env={**os.environ, **prefect.environment}, check=True, capture_output=True, timeout=120)
+        said = prefect.command("deployment", "run", "run-pipeline/long")
+        (run_id, *_) = re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", said)
+        processes = pids(path.parent)
+        began = time.monotonic()
+        if how == "cancel":
+            prefect.post(f"flow_runs/{run_id}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+        elif how == "kill both":
+            worker.kill()
+            os.kill(engine_of(processes[0]), signal.SIGKILL)
+        else:
+            os.kill(engine_of(processes[0]), signal.SIGKILL)
+        took = seconds_until_gone(processes, began)
+        print(f"{how} {kind}: step gone {took:.1f} s")
+        if how in STATES:
+            asked = {"flow_runs": {"id": {"any_": [run_id]}}}
+            eventually(lambda: prefect.post("flow_runs/filter", asked)[0]["state_type"] == STATES[how], 90)
+    finally:
+        worker.terminate()
+        worker.wait(60)
+
+
+def engine_of(pid: int) -> int:
+    """The process of the flow that a step's process belongs to: above it, its supervisor and that one's server."""
+    for _ in range(3):
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    assert "prefect" in Path(f"/proc/{pid}/cmdline").read_text()
+    return pid
+
+
+def test_the_table_in_the_docs_names_every_engine_and_signal() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "running.md").read_text()
+    assert all(f"`{engine}`" in text for engine in ENGINES)
+    assert f"allow {WITHIN_S} s" in text

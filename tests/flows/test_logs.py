@@ -1,0 +1,108 @@
+"""What a step prints is in Prefect's log of its task, without its secrets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RUN = """
+import json, sys
+from crucible_lineage.flows import run_pipeline
+from crucible_lineage.tasks import CrucibleConnection
+state = run_pipeline(sys.argv[1], CrucibleConnection(data=sys.argv[2]), return_state=True)
+print(json.dumps({"state": state.type.value, "flow_run": str(state.state_details.flow_run_id)}))
+"""
+TALKS = """
+import os
+from pathlib import Path
+from pydantic import SecretStr
+
+def talks(counts: Path, *, token: SecretStr, out: Path) -> None:
+    print("printed", token.get_secret_value(), "and 50% more")
+    os.system("echo from a program")
+    (out / "x.txt").write_text("1")
+"""
+
+
+def test_what_a_step_prints_is_in_the_log_of_its_task(lab: Any, data: Path, prefect: Any, eventually: Any) -> None:
+    lab.file(f"{lab.module}_talks.py", TALKS)
+    path = lab.declare(
+        f"""
+        pipeline: talking
+        project: lab
+        env: [LAB_TOKEN]
+        inputs: {{first: {{file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}}}
+        steps:
+          talked:
+            uses: "{lab.module}_talks:talks"
+            inputs: {{counts: first}}
+            params: {{token: "${{env.LAB_TOKEN}}"}}
+        """
+    )
+    told = {"PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_TO_API_ENABLED": "true", "LAB_TOKEN": "hush-hush"}
+    prefect.environment = {**prefect.environment, **told}
+    ran = prefect.run(RUN, path, data)
+    assert ran["state"] == "COMPLETED"
+
+    def logged() -> list[Any]:
+        asked = {"logs": {"flow_run_id": {"any_": [ran["flow_run"]]}}, "limit": 200}
+        found = [entry for entry in prefect.post("logs/filter", asked) if entry["task_run_id"]]
+        return found if any("from a program" in entry["message"] for entry in found) else []
+
+    messages = [entry["message"] for entry in eventually(logged, 60)]
+    assert "printed *** and 50% more" in messages
+    assert "from a program" in messages
+    assert not any("hush-hush" in message for message in messages)
+
+
+WAITS = """
+import time
+from pathlib import Path
+
+def waits(counts: Path, *, out: Path) -> None:
+    print("first light", flush=True)
+    for _ in range(1200):
+        if Path(__file__).with_name("go on").exists():
+            break
+        time.sleep(0.05)
+    print("second light")
+    (out / "x.txt").write_text("1")
+"""
+
+
+@pytest.mark.parametrize("runner", ["threads", "processes", "dask", "ray"])
+def test_what_a_step_prints_is_seen_while_it_runs_on_every_runner(
+    lab: Any, data: Path, prefect: Any, runner: str
+) -> None:
+    if runner in ("dask", "ray"):
+        pytest.importorskip(f"prefect_{runner}")
+    lab.file(f"{lab.module}_waits.py", WAITS)
+    path = lab.declare(
+        f"""
+        pipeline: waiting
+        project: lab
+        inputs: {{first: {{file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}}}
+        steps:
+          waited: {{uses: "{lab.module}_waits:waits", inputs: {{counts: first}}}}
+        """
+    )
+    asked = ["run", str(path), "--data", str(data), "--engine", "prefect", "--runner", runner, "--verbose"]
+    command = [sys.executable, "-m", "crucible_lineage", *asked]
+    environment = {**os.environ, **prefect.environment}
+    said = []
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stderr
+        for line in run.stderr:
+            said.append(line.strip())
+            if "first light" in line:  # and it has not ended: it waits for this file
+                lab.file("go on", "")
+    assert run.returncode == 0, said
+    ours = [line for line in said if line.startswith("waited")]
+    assert ours[:2] == ["waited | first light", "waited | second light"], said
+    assert ours[2].startswith("waited  done in "), said
+    assert not list((data / "work").iterdir()), "what it went through is gone"

@@ -1,0 +1,82 @@
+"""What Prefect's interfaces show of a pipeline: arrows, names of runs, artifacts, and what a failed step printed."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+PIPELINE = """
+pipeline: seen
+project: lab
+inputs:
+  first: {file: first.txt}
+  second: {file: second.txt}
+steps:
+  a: {uses: "LABMODULE:scale", inputs: {counts: first}, params: {factor: 2}}
+  b: {uses: "LABMODULE:scale", inputs: {counts: second}, params: {factor: 3}}
+  c: {uses: "LABMODULE:scale", inputs: {counts: first}, params: {factor: 4}}
+  ab: {uses: "LABMODULE:add", inputs: {left: a, right: b}}
+  abc: {uses: "LABMODULE:add", inputs: {left: {from: ab, files: total.txt}, right: c}}
+"""
+
+RUN = """
+import json, os, sys
+os.environ |= {"PREFECT_LOGGING_TO_API_ENABLED": "true", "PREFECT_LOGGING_LEVEL": "INFO"}
+from crucible_lineage.flows import run_pipeline
+from crucible_lineage.tasks import CrucibleConnection
+from crucible_lineage.pipeline.spec.pipeline import Runner
+runner = Runner(type=sys.argv[3], workers=2) if sys.argv[3] != "threads" else None
+given = json.loads(sys.argv[4])
+state = run_pipeline(sys.argv[1], CrucibleConnection(data=sys.argv[2]), given, runner=runner, return_state=True)
+print(json.dumps([state.type.value, state.message, str(state.state_details.flow_run_id)]))
+"""
+
+
+def graph_of(prefect: Any, run: str) -> dict[str, list[str]]:
+    """By the name of a task run, those that an arrow comes from, once all of them are there."""
+    import httpx
+
+    end = time.monotonic() + 90
+    while True:
+        answer = httpx.get(f"{prefect.url}/flow_runs/{run}/graph-v2", timeout=60).json()
+        nodes = dict(answer["nodes"])
+        if len(nodes) >= 5 and all(node["end_time"] for node in nodes.values()):
+            return {
+                node["label"]: sorted({nodes[parent["id"]]["label"] for parent in node["parents"]})
+                for node in nodes.values()
+            }
+        assert time.monotonic() < end, answer
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize("runner", ["threads", "processes", "dask"])
+def test_arrows_are_those_of_the_lineage(lab: Any, data: Any, prefect: Any, runner: str) -> None:
+    path = lab.declare(PIPELINE, "seen.yaml")
+    state, message, run = prefect.run(RUN, path, data, runner, '{"a.factor": 5}')
+    assert state == "COMPLETED", message
+    assert graph_of(prefect, run) == {"a": [], "b": [], "c": [], "ab": ["a", "b"], "abc": ["ab", "c"]}
+    (flow_run,) = prefect.post("flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+    assert flow_run["name"] == "seen [a.factor=5]"
+    artifacts = {
+        one["key"]: one for one in prefect.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
+    }
+    assert set(artifacts) == {"lineage", "outputs"}
+    assert artifacts["lineage"]["data"].startswith("![Lineage of 7 datasets](data:image/svg+xml;base64,")
+    assert "first (a)" in artifacts["outputs"]["data"]
+
+
+def test_what_a_failed_step_printed_is_in_its_log(lab: Any, data: Any, prefect: Any) -> None:
+    text = PIPELINE.replace('c: {uses: "LABMODULE:scale", inputs: {counts: first}, params: {factor: 4}}', "c: FAIL")
+    path = lab.declare(text.replace("FAIL", '{uses: "LABMODULE:fail", inputs: {counts: first}}'), "seen.yaml")
+    state, message, run = prefect.run(RUN, path, data, "threads", "{}")
+    assert state == "FAILED"
+    assert "the lamp was off" in message
+    end = time.monotonic() + 60
+    while True:
+        logs = [one["message"] for one in prefect.post("logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}})]
+        if any('raise RuntimeError("the lamp was off")' in one for one in logs):
+            break
+        assert time.monotonic() < end, logs
+        time.sleep(0.5)

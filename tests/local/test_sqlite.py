@@ -1,0 +1,273 @@
+"""A file of SQLite in the data folder is opened, migrated, or set aside and begun anew; nothing is believed blindly."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from crucible_lineage.errors import StorageError
+from crucible_lineage.local.sqlite import LocalDatabase
+from crucible_lineage.local.store import Store
+from crucible_lineage.refs import DatasetRef, FileRef
+
+NOTES = ("CREATE TABLE note (name TEXT PRIMARY KEY, text TEXT NOT NULL)",)
+DATED = (*NOTES, "ALTER TABLE note ADD COLUMN dated TEXT")
+CALIBRATED = DatasetRef("0tr5k2ndm5zvd000nr21qakeh4", "calibrated", (FileRef("a.txt", "0" * 64, 1),))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "notes.sqlite"
+
+
+def opened(path: Path, migrations: tuple[str, ...] = NOTES) -> closing[LocalDatabase]:
+    return closing(LocalDatabase(path, migrations))
+
+
+def filled(path: Path, rows: int = 1) -> None:
+    with opened(path) as notes:
+        notes.write_many("INSERT INTO note VALUES (?, ?)", [(str(number), "x" * 500) for number in range(rows)])
+
+
+def count(path: Path) -> int:
+    with opened(path) as notes:
+        return int(notes.row("SELECT count(*) FROM note")[0])
+
+
+def aside(path: Path) -> list[Path]:
+    return [found for found in path.parent.glob(f"{path.name}.aside-*") if not found.name.endswith(("-wal", "-shm"))]
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"no database at all" * 100)
+
+
+def truncated(path: Path) -> None:
+    with path.open("r+b") as stream:
+        stream.truncate(2 * 4096 + 100)
+
+
+def overwritten(path: Path) -> None:
+    with path.open("r+b") as stream:
+        stream.seek(4096)
+        stream.write(os.urandom(path.stat().st_size - 4096))
+
+
+def no_text(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE note SET text = CAST(X'FFFE' AS TEXT)")
+
+
+def of_another_program(path: Path) -> None:
+    path.unlink()
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("CREATE TABLE bookmark (url TEXT)")
+
+
+def newer(path: Path) -> None:
+    with opened(path, DATED):
+        pass
+
+
+@pytest.mark.parametrize("damage", [garbage, truncated, overwritten, of_another_program, newer])
+def test_what_cannot_be_used_is_set_aside_in_one_line_and_begun_anew(
+    path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    filled(path, 200)
+    damage(path)
+    assert count(path) == 0
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    (kept,) = aside(path)
+    assert line.startswith(f"{path} could not be used (")
+    assert line.endswith(f"set aside as {kept.name} and begun anew: what it remembered is asked for again")
+    filled(path)
+    assert (count(path), aside(path)) == (1, [kept])
+
+
+def test_damage_that_is_met_in_mid_work_is_repaired_and_the_work_done(path: Path) -> None:
+    filled(path, 200)
+    with opened(path) as notes:
+        overwritten(path)
+        notes.write("INSERT INTO note VALUES ('new', 'x')")
+        assert notes.rows("SELECT name FROM note") == [("new",)]
+    assert len(aside(path)) == 1
+
+
+def test_text_that_is_none_is_damage(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    filled(path)
+    no_text(path)
+    with opened(path) as notes:
+        assert notes.rows("SELECT * FROM note") == []
+    assert len(aside(path)) == 1
+    assert "could not be used (it holds text that nobody can have written)" in caplog.text
+
+
+def test_so_is_a_name_of_a_table_that_is_none(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    filled(path)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = DELETE")
+    path.write_bytes(
+        path.read_bytes()
+        .replace(b"TABLE note (name TEXT", b"TABLE note (nam\xfe TEX\xff")
+        .replace(b"text TEXT", b"text )))(")
+    )
+    assert count(path) == 0
+    assert len(aside(path)) == 1
+    assert len(caplog.records[0].getMessage().splitlines()) == 1
+
+
+def test_several_that_meet_the_same_damage_set_it_aside_once(path: Path) -> None:
+    filled(path, 200)
+    opens = [LocalDatabase(path, NOTES) for _ in range(4)]
+    overwritten(path)
+    threads = [
+        threading.Thread(target=one.write, args=(f"INSERT INTO note VALUES ('{number}', 'x')",))
+        for number, one in enumerate(opens)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one in opens:
+        one.close()
+    assert (count(path), len(aside(path))) == (4, 1)
+
+
+def test_an_older_one_is_migrated_with_what_is_in_it(path: Path) -> None:
+    filled(path)
+    with opened(path, DATED) as notes:
+        assert notes.rows("SELECT name, dated FROM note") == [("0", None)]
+    assert aside(path) == []
+
+
+def test_a_transaction_is_kept_whole_or_not_at_all(path: Path) -> None:
+    with opened(path) as notes:
+
+        def half(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT INTO note VALUES ('a', 'x')")
+            raise KeyError("half done")
+
+        with pytest.raises(KeyError):
+            notes.transaction(half)
+        assert notes.rows("SELECT * FROM note") == []
+
+
+def test_a_full_disk_is_told_and_what_was_there_stays(path: Path) -> None:
+    filled(path)
+    with opened(path) as notes:
+        pages = notes.row("PRAGMA page_count")[0]
+        notes._connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+        with pytest.raises(StorageError, match=r"notes\.sqlite: the disk is full; free some space"):
+            notes.write_many("INSERT INTO note VALUES (?, ?)", [(f"n{number}", "x" * 4000) for number in range(50)])
+        assert notes.rows("SELECT name FROM note") == [("0",)]
+
+
+def test_the_file_is_its_owners_only_whatever_the_umask(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with opened(path.parent / "data" / "notes.sqlite") as notes:
+            notes.write("INSERT INTO note VALUES ('a', 'x')")
+            modes = {part.name: stat.S_IMODE(part.stat().st_mode) for part in (path.parent / "data").iterdir()}
+            assert stat.S_IMODE((path.parent / "data").stat().st_mode) == 0o700
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys(["notes.sqlite", "notes.sqlite-wal", "notes.sqlite-shm"], 0o600)
+
+
+def test_opening_a_second_time_in_a_process_leaves_the_first_ones_locks(path: Path) -> None:
+    # Closing any descriptor of a file ends the locks that its process has on it: nothing but SQLite may open it.
+    filled(path)
+    trial = (
+        "import sys; from contextlib import closing; import sqlite3\n"
+        "with closing(sqlite3.connect(sys.argv[1], timeout=0)) as other: other.execute('BEGIN IMMEDIATE')"
+    )
+    with opened(path) as notes:
+
+        def locked(connection: sqlite3.Connection) -> str:
+            connection.execute("INSERT INTO note VALUES ('a', 'x')")
+            with opened(path):
+                tried = subprocess.run([sys.executable, "-c", trial, path], capture_output=True, text=True)
+            return tried.stderr
+
+        assert "database is locked" in notes.transaction(locked)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with closing(Store(tmp_path / "store.sqlite", "here")) as opened:
+        yield opened
+
+
+def test_what_the_store_remembers_is_not_believed_once_a_character_of_it_changed(store: Store) -> None:
+    store.remember([CALIBRATED])
+    assert store.known(CALIBRATED.mfid) == CALIBRATED
+    store.database.write("UPDATE complete SET dataset = replace(dataset, '0000', '0001')")
+    assert store.known(CALIBRATED.mfid) is None
+    assert not store.assigns_ids()
+    store.remember([CALIBRATED])
+    assert store.known(CALIBRATED.mfid) == CALIBRATED
+
+
+def test_what_a_damaged_index_finds_under_another_key_is_not_taken(store: Store) -> None:
+    other = DatasetRef("0tr5k2ndm5zvd000nr21qakeh5", "other", CALIBRATED.files)
+    store.remember([CALIBRATED, other])
+    store.note_attempt(CALIBRATED.mfid, 3)
+    (kept,) = store.database.row("SELECT dataset FROM complete WHERE mfid = ?", other.mfid)
+    store.database.write("UPDATE complete SET dataset = ? WHERE mfid = ?", kept, CALIBRATED.mfid)
+    assert (store.known(CALIBRATED.mfid), store.known(other.mfid)) == (None, other)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_store_with_bytes_overwritten_anywhere_never_answers_wrongly(tmp_path: Path, seed: int) -> None:
+    path, dice = tmp_path / "store.sqlite", random.Random(seed)
+    datasets = [DatasetRef(f"{number:026d}", f"data {number}", CALIBRATED.files) for number in range(200)]
+    with closing(Store(path, "here")) as store:
+        store.begin_run("run-1", "counting", "lab", Path("p.yaml"))
+        store.remember(datasets)
+        store.keep_inspection("asked", "rules", [], {"text": "x" * 3000})
+        store.record_reused("run-1", {dataset.name: {"out": dataset.mfid} for dataset in datasets})
+    content = bytearray(path.read_bytes())
+    for _ in range(dice.choice((1, 3, 40))):
+        place = dice.randrange(len(content) - 3)
+        content[place : place + 3] = dice.randbytes(3)
+    path.write_bytes(content)
+    with closing(Store(path, "here")) as store:
+        assert {store.known(dataset.mfid) for dataset in datasets} <= {*datasets, None}
+        assert all(store.known(dataset.mfid) in (dataset, None) for dataset in datasets)
+        assert store.inspection("asked", "rules") in ({"text": "x" * 3000}, None)
+        assert set(store.made("lab")) <= set(datasets)
+        store.recent_runs("lab", 5), store.run_steps("run-1"), store.took("counting"), store.pipelines()
+        store.remember(datasets)
+        # Where SQLite does not notice that an order is damaged, single rows are not found: these are asked for anew.
+        remembered = [dataset for dataset in datasets if store.known(dataset.mfid) == dataset]
+        assert len(remembered) >= 0.9 * len(datasets)
+        assert all(store.known(dataset.mfid) in (dataset, None) for dataset in datasets)
+
+
+def test_a_hash_that_was_remembered_and_damaged_is_taken_anew(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("1\n")
+    right = store.checksums(path)
+    wrong = "f" * 64
+    store.database.write("UPDATE file_checksums SET checksums = replace(checksums, ?, ?)", right.sha256, wrong)
+    assert store.checksums(path) == right
+
+
+def test_a_store_that_is_begun_anew_in_mid_run_takes_what_follows(store: Store) -> None:
+    store.begin_run("run-1", "counting", "lab", Path("p.yaml"))
+    store.database.write("DELETE FROM run")  # as it is after a repair
+    store.record_step("run-1", "scaled", "executed", {"out": CALIBRATED.mfid})
+    store.record_reused("run-1", {"total": {"out": CALIBRATED.mfid}})
+    store.end_run("run-1", "complete")
+    assert store.recent_runs(None, 5) == []

@@ -1,0 +1,169 @@
+"""What one asks in Python is what the commands say, and files come as values to work with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import crucible_lineage as cl
+from crucible_lineage.cli import main
+from crucible_lineage.errors import InputError, RunError
+
+
+def asked(data: Path, *words: str) -> Any:
+    ran = CliRunner().invoke(main, [*words, "--data", str(data), "--json"])
+    assert ran.exit_code == 0, ran.output
+    return json.loads(ran.stdout)
+
+
+@pytest.fixture
+def catalogue(laboratory: Path, data: Path) -> Any:
+    with cl.connect(data, project="lab") as opened:
+        yield opened
+
+
+def test_importing_it_imports_nothing_that_costs() -> None:
+    code = (
+        "import sys, crucible_lineage as cl; assert 'connect' in dir(cl);"
+        "heavy = {'pandas', 'numpy', 'httpx', 'pydantic', 'prefect', 'networkx', 'fastapi'};"
+        "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys();"
+        "cl.connect; assert 'prefect' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_pipeline_is_planned_run_and_looked_at(catalogue: Any, data: Path) -> None:
+    planned = catalogue.plan("pipeline.yaml")
+    assert [step.state for step in planned.steps] == ["missing", "missing"]
+    run = catalogue.run("pipeline.yaml")
+    assert set(run.outcomes.values()) == {"executed"}
+    assert catalogue.plan("pipeline.yaml").is_fresh
+    first = run["scaled[first.txt]"]
+    assert (first.name, first.state, first.step, first.pipeline) == (
+        "first.txt (scaled)",
+        "current",
+        "scaled",
+        "counting",
+    )
+    assert (first.results, first.params) == ({"total_nm": 18.0, "steps": 3}, {"factor": 3.0})
+    assert len(run["scaled"]) == 2
+    assert [one.mfid for one in catalogue.current(step="scaled")] == [
+        one["mfid"] for one in asked(data, "list", "--step", "scaled")["datasets"]
+    ]
+    assert [one.name for one in catalogue.find(sort="-name")][:2] == ["second.txt (scaled)", "second.txt"]
+    assert catalogue.dataset("first.txt (scaled)") == catalogue.dataset(first.mfid[:20]) == first
+    assert [one.name for one in first.parents] == ["first.txt"]
+    assert first in set(catalogue.dataset("first.txt").children)
+    table = catalogue.table("scaled", where="results.total_nm > 20")
+    assert isinstance(table, pd.DataFrame)
+    assert list(table["results.total_nm"]) == [30.0]
+    assert "scaled" in str(catalogue.why(first.mfid))
+    assert len(first.lineage()) == 2
+    assert "first.txt (scaled)" in str(first.lineage())
+    other = catalogue.run("pipeline.yaml", params={"scaled.factor": 4})
+    difference = catalogue.diff(first.mfid, other["scaled[first.txt]"].mfid).difference
+    assert ("total_nm", 18.0, 24.0) in [(one.field, one.old, one.new) for one in difference.results]
+
+
+def test_files_come_as_paths_and_as_values(catalogue: Any, tmp_path: Path) -> None:
+    first = catalogue.run("pipeline.yaml")["scaled[first.txt]"]
+    assert [file.name for file in first.files] == ["about.json", "scaled.csv"]
+    assert list(first.load("scaled.csv")["value"]) == [3.0, 6.0, 9.0]
+    assert first.load("about.json") == {"factor": 3.0}
+    with first.open("about.json") as stream:
+        assert stream.read() == b'{"factor": 3.0}'
+    path = first.path("scaled.csv")
+    assert (path.name, path) == ("scaled.csv", first.path("scaled.csv"))
+    path.write_text("mine")  # a copy is whose it is
+    with cl.connect(catalogue.session.settings.data) as other:
+        assert other.dataset(first.mfid).path("scaled.csv").read_text() != "mine"
+    assert catalogue.dataset("first.txt").load() == "1\n2\n3\n"  # the only one
+    with pytest.raises(InputError, match=r"name one of its files: about\.json, scaled\.csv"):
+        first.load()
+    with pytest.raises(InputError, match=r"did you mean 'scaled\.csv'"):
+        first.path("scaled.cvs")
+    catalogue.close()
+    assert not path.exists()
+
+
+def test_loaders_can_be_added_and_a_missing_one_is_told(tmp_path: Path) -> None:
+    from crucible_lineage.notebook.loading import load_file
+
+    spectrum = tmp_path / "a.SPC"
+    spectrum.write_text("7 8")
+    with pytest.raises(InputError, match=r"no loader knows \.spc; register one"):
+        load_file(spectrum)
+    cl.add_loader(".spc", lambda path: path.read_text().split())
+    assert load_file(spectrum) == ["7", "8"]
+    (tmp_path / "t.tsv").write_text("a\tb\n1\t2\n")
+    assert list(load_file(tmp_path / "t.tsv").columns) == ["a", "b"]
+    import numpy as np
+
+    np.savez(tmp_path / "n.npz", x=np.arange(3))
+    assert list(load_file(tmp_path / "n.npz")["x"]) == [0, 1, 2]
+    with pytest.raises(InputError, match="name an ending with its dot"):
+        cl.add_loader("spc", str)
+
+
+def test_a_run_that_fails_is_an_error_with_what_failed(catalogue: Any, laboratory: Path) -> None:
+    text = Path("pipeline.yaml").read_text().replace(":scale,", ":fail,").replace(", params: {factor: 3}", "")
+    Path("broken.yaml").write_text(text)
+    with pytest.raises(RunError, match="the lamp was off"):
+        catalogue.run("broken.yaml")
+
+
+def test_notebooks_see_each_of_them(catalogue: Any) -> None:
+    run = catalogue.run("pipeline.yaml")
+    first = run["scaled[first.txt]"]
+    shown = first._repr_html_()
+    assert "<strong>first.txt (scaled)</strong>" in shown
+    assert "18.0 nm" in shown
+    assert "executed" in run._repr_html_()
+    assert "fresh" in catalogue.plan("pipeline.yaml")._repr_html_()
+    assert "<svg" in first.lineage()._repr_html_()
+    assert first.mfid in catalogue.current()._repr_html_()
+    client = catalogue.client
+    evil = client.datasets.create(
+        {"dataset_name": "<script>alert(1)</script>", "project_id": "lab"}, scientific_metadata={"<b>": "<i>"}
+    ).dsid
+    said = catalogue.dataset(evil)._repr_html_() + catalogue.find()._repr_html_()
+    assert "<script>" not in said
+    assert "<i>" not in said
+    assert "&lt;script&gt;" in said
+
+
+def test_without_pandas_a_table_is_rows(catalogue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue.run("pipeline.yaml")
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    rows = catalogue.table("scaled")
+    assert (len(rows), rows.columns[:2]) == (2, ("mfid", "name"))
+    assert "<table>" in rows._repr_html_()
+    assert str(rows).startswith("mfid,name")
+
+
+def test_which_crucible_is_said_by_arguments_environment_or_profile(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, laboratory: Path
+) -> None:
+    with cl.connect(data) as here:
+        here.run("pipeline.yaml")
+        url, key = here.client.api_url, (data / "crucible" / "api_key").read_text().strip()
+        folder = tmp_path / "config" / "nano-crucible"
+        folder.mkdir(parents=True)
+        (folder / "config.ini").write_text(f'[beamline]\napi_url = "{url}"\napi_key = {key}\n')
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+        with cl.connect(tmp_path / "other", profile="beamline") as there:
+            assert len(there.current("scaled")) == 2
+        with pytest.raises(InputError, match="did you mean 'beamline'"):
+            cl.connect(profile="beamlin")
+        monkeypatch.setenv("CRUCIBLE_API_URL", url)
+        monkeypatch.setenv("CRUCIBLE_API_KEY", key)
+        with cl.connect() as there:
+            assert len(there.current("scaled")) == 2
+            assert key not in repr(there)

@@ -1,0 +1,185 @@
+"""A step may be a command: split without a shell, its scripts in its identity, its failures told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.bind.command import split_command
+from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.pipeline.rerun import plan_rerun
+from crucible_lineage.pipeline.run.scheduler import run_planned
+from crucible_lineage.session import Session
+
+SCRIPT = """
+import json, pathlib, sys
+source, factor, out = sys.argv[1:]
+values = [float(line) * float(factor) for line in pathlib.Path(source).read_text().split()]
+pathlib.Path(out, "scaled.txt").write_text(" ".join(map(str, values)))
+pathlib.Path(out, "metadata.json").write_text(json.dumps({"sum": sum(values)}))
+"""
+
+PIPELINE = f"""
+pipeline: commands
+project: lab
+inputs:
+  first: {{file: "a file.txt", timestamp: "2024-05-01T12:00:00Z"}}
+steps:
+  scaled:
+    run: "{sys.executable} scale.py {{inputs.counts}} {{params.factor}} {{out}}"
+    inputs: {{counts: first}}
+    params: {{factor: 3}}
+    output: {{measurement: counting}}
+"""
+
+
+@pytest.fixture
+def commands(lab: Any) -> Any:
+    lab.file("scale.py", SCRIPT)
+    lab.file("a file.txt", "1\n2\n")
+    lab.declare(PIPELINE)
+    return lab
+
+
+def test_a_command_makes_a_child_with_files_and_metadata(commands: Any, run: Any, session: Session) -> None:
+    result = run(commands.pipeline)
+    assert result.executed == ["scaled"], result.errors
+    mfid = result.datasets["scaled"]["out"]
+    found = session.client.datasets.get(mfid, include_metadata=True)
+    assert (found.measurement, (found.scientific_metadata or {})["sum"]) == ("counting", 9.0)
+    assert [file.filename for file in session.client.datasets.list_files(mfid)] == ["scaled.txt"]
+    assert run(commands.pipeline).executed == []
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "state"),
+    [
+        ("scale.py", "import json", "import  json", "stale"),
+        ("pipeline.yaml", "factor: 3", "factor: 4", "stale"),
+        ("pipeline.yaml", "scale.py {inputs.counts}", "-B scale.py {inputs.counts}", "stale"),
+        ("pipeline.yaml", "measurement: counting", "measurement: Counting", "fresh"),
+    ],
+)
+def test_what_changes_the_command_or_its_script_makes_it_stale(
+    commands: Any, run: Any, session: Session, file: str, old: str, new: str, state: str
+) -> None:
+    run(commands.pipeline)
+    path = commands.folder / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    (planned,) = make_plan(bind_file(commands.pipeline, session.store), session).steps
+    assert planned.state == state
+
+
+def test_a_file_name_stays_one_argument(commands: Any, run: Any, session: Session) -> None:
+    hostile = commands.file("$(touch pwned); x.txt", "1\n")
+    commands.declare(PIPELINE.replace('"a file.txt"', f'"{hostile.name}"'))
+    assert run(commands.pipeline).ok
+    assert not list(session.settings.data.rglob("pwned"))
+
+
+def test_a_command_that_fails_is_told_with_what_it_printed(commands: Any, run: Any, session: Session) -> None:
+    commands.file("scale.py", "import sys\nprint('no lamp')\nsys.exit(7)\n")
+    result = run(commands.pipeline)
+    assert "exit code 7" in result.errors["scaled"]
+    assert "no lamp" in result.errors["scaled"]
+    assert len(session.client.datasets.list(project_id="lab", limit=None)) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("{params.factor}", "{params.facto}", "the command has {params.facto}; did you mean 'params.factor'?"),
+        (" {out}", "", "the command does not use {out}"),
+        (sys.executable, "no-such-program", "there is no command 'no-such-program'"),
+        ("scale.py", "'scale.py", "cannot be split"),
+        ("run:", "rum:", "unknown key 'rum'; did you mean 'run'?"),
+        ("    inputs:", "    uses: lab:scale\n    inputs:", "one of the keys uses"),
+    ],
+)
+def test_a_wrong_command_is_refused_before_anything_runs(commands: Any, old: str, new: str, words: str) -> None:
+    commands.declare(PIPELINE.replace(old, new, 1))
+    with pytest.raises(InputError) as caught:
+        bind_file(commands.pipeline)
+    assert words in str(caught.value)
+
+
+SHELL = """
+pipeline: commands
+project: lab
+inputs:
+  first: {file: "a file.txt", timestamp: "2024-05-01T12:00:00Z"}
+steps:
+  top:
+    run: sort -rn {inputs.counts} | head -{params.lines} > {out}/top; echo {params.said} ${HOME:+home} > {out}/said
+    shell: true
+    inputs: {counts: first}
+    params: {lines: 1, said: "two words; rm -rf $HOME 'quoted'"}
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
+def test_a_line_for_a_shell_has_pipes_and_its_values_are_quoted(lab: Any, run: Any, session: Session) -> None:
+    lab.file("a file.txt", "1\n3\n2\n")
+    result = run(lab.declare(SHELL))
+    assert result.executed == ["top"], result.errors
+    mfid = result.datasets["top"]["out"]
+    files = {
+        file.filename: session.client.files.download_bytes(file) for file in session.client.datasets.list_files(mfid)
+    }
+    assert files["top"] == b"3\n"
+    assert files["said"] == b"two words; rm -rf $HOME 'quoted' home\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
+def test_a_line_for_a_shell_is_run_again_as_one(lab: Any, run: Any, session: Session) -> None:
+    lab.file("a file.txt", "1\n3\n2\n")
+    made = run(lab.declare(SHELL)).datasets["top"]["out"]
+    again = plan_rerun(made, session, lab.folder, {"lines": 2})
+    result = run_planned(
+        again.pipeline, again.planned, session, lambda: LocalEngine(session, 1), lambda event: None, again.choice
+    )
+    (outputs,) = result.datasets.values()
+    (top,) = (f for f in session.client.datasets.list_files(outputs["out"]) if f.filename == "top")
+    assert session.client.files.download_bytes(top) == b"3\n2\n"
+
+
+def test_the_same_line_without_a_shell_is_another_step(lab: Any) -> None:
+    lab.file("a file.txt", "1\n")
+    command = "sort {inputs.counts} {params.lines} {params.said} {out}"
+    text = "\n".join(f"    run: {command}" if "run:" in line else line for line in SHELL.splitlines())
+    by_shell = bind_file(lab.declare(text)).steps["top"].inspection
+    text = text.replace("    shell: true\n", "").replace(f"run: {command}", f"run: sh -c '{command}'")
+    by_sh = bind_file(lab.declare(text)).steps["top"].inspection
+    assert by_shell.fingerprint != by_sh.fingerprint
+    assert split_command(by_shell.uses)["shell"]
+    assert split_command(by_sh.uses)["run"][:2] == ("sh", "-c")
+
+
+@pytest.mark.parametrize(
+    ("run", "signs"),
+    [
+        ("sort {inputs.counts} >{out}/x 2>&1", ">, 2>&"),
+        ("sort {inputs.counts} {out}; true", ";"),
+        ("sort {inputs.counts}|head {out}", "|"),
+        ("sort {inputs.counts} {out} $HOME `date` $(date)", "$HOME, `, $("),
+        ("sort http://lab/x?a=1&b=2 --over=x>3 {inputs.counts} {out}", None),
+        ("sort 'a|b' \"c > d; e\" f\\\\;g {inputs.counts} {out}", None),
+    ],
+)
+def test_signs_that_only_a_shell_would_see_are_told(lab: Any, run: str, signs: str | None) -> None:
+    lab.file("a file.txt", "1\n")
+    kept = (line for line in SHELL.splitlines() if "shell:" not in line and "params:" not in line)
+    path = lab.declare("\n".join(f"    run: {json.dumps(run)}" if "run:" in line else line for line in kept))
+    if signs is None:
+        assert bind_file(path).steps["top"]
+        return
+    with pytest.raises(InputError) as caught:
+        bind_file(path)
+    assert f"no shell sees this command, so {signs} would be an argument" in str(caught.value)

@@ -1,0 +1,157 @@
+"""Forty broken declarations: one `check` finds all their faults, each at its line and column, with the way out."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from crucible_lineage.cli import main
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.declare.yaml import parse_document
+
+# In these files, «N» stands before what is at fault, and a comment at the end says with which words N is told.
+BROKEN = sorted(Path(__file__).with_name("broken").glob("*.yaml"))
+STEPS = """
+from pathlib import Path
+
+from crucible_lineage import step
+
+
+@step
+def scale(counts: Path, *, factor: float, times: int = 1, out: Path) -> dict: ...
+
+
+@step
+def add(left: Path, right: Path, *, out: Path) -> dict: ...
+
+
+@step(outputs=("low", "high"))
+def split(counts: Path, *, at: float = 2.5, low: Path, high: Path) -> dict: ...
+
+
+@step(packages=["no-such-package"])
+def heavy(counts: Path, *, level: int, out: Path) -> dict: ...
+
+
+def odd(counts: int, *, out): ...
+"""
+INCLUDED = "steps:\n  z: {uses: lab:scal, inputs: {counts: first}}\nproject: other\n"
+
+
+def test_there_are_forty() -> None:
+    assert len(BROKEN) >= 40
+    assert sum(path.read_text().count("# «") for path in BROKEN) > 140
+
+
+@pytest.mark.parametrize("declaration", BROKEN, ids=lambda path: path.stem)
+def test_one_check_finds_all(declaration: Path, tmp_path: Path, lab: Any) -> None:
+    module = lab.file(f"{lab.module}.py", STEPS).stem
+    lab.file("broken_lab.py", "1 / 0\n")
+    text = declaration.read_text()
+    words = {int(number): said for number, said in re.findall("^# «([0-9]+)» (.*)$", text, re.MULTILINE)}
+    text = text.partition("\n# «")[0] + "\n"
+    text = text.replace("lab:", f"{module}:").replace(f"no_{module}:", "no_lab:").replace("broken:", "broken_lab:")
+    places = seeded(text)
+    lab.file("shared.yaml", INCLUDED.replace("lab:", f"{module}:"))
+    path = lab.file("broken.yaml", re.sub("«[0-9]+»", "", text))
+    ran = CliRunner().invoke(main, ["check", str(path), "--data", str(tmp_path / "data"), "--json"])
+    assert ran.exit_code == 2, ran.output
+    (checked,) = json.loads(ran.stdout)["files"]
+    found = [
+        (fault["line"], fault["column"], fault["message"]) for fault in checked["faults"] if fault["file"] == str(path)
+    ]
+    missed = {n: words[n] for n, place in places.items() if not any(f[:2] == place and words[n] in f[2] for f in found)}
+    assert not missed, found
+    extra = [fault for fault in found if not any(fault[:2] == places[n] and words[n] in fault[2] for n in places)]
+    assert not extra, "only what was seeded is told"
+    assert len(set(found)) == len(found)
+    if declaration.stem == "included":
+        others = [(f["file"], f["line"]) for f in checked["faults"] if f["file"] != str(path)]
+        assert others == [(str(lab.folder / "shared.yaml"), line) for line in (2, 3)]
+
+
+def seeded(text: str) -> dict[int, tuple[int, int]]:
+    """Line and column of each mark, without the marks."""
+    places = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        removed = 0
+        for mark in re.finditer("«([0-9]+)»", line):
+            places[int(mark[1])] = number, mark.start() - removed + 1
+            removed += len(mark[0])
+    return places
+
+
+ODD: tuple[Any, ...] = (
+    *(None, 1, 1.5, True, "x", "", [], {}, [1, None], {"a": 1}, "first", "a.b", [{}], {"from": "first"}),
+    *("${params.x}", "gs://b/x", ["*.txt"], "{out}", -1, 10**20),
+)
+KEYS = (
+    "uses",
+    "run",
+    "shell",
+    "inputs",
+    "params",
+    "matrix",
+    "each",
+    "file",
+    "select",
+    "output",
+    "env",
+    "match",
+    "include",
+)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_stands_there_ends_in_faults(seed: int, lab: Any) -> None:
+    """Values of the forty replaced, taken away and added at random: nothing but InputError is ever raised."""
+    chance = random.Random(seed)
+    lab.file("lab.py", STEPS)
+    for path in BROKEN:
+        data: Any = parse(path)
+        for _ in range(chance.randint(1, 4)):
+            spoil(data, chance)
+        with suppress(InputError):
+            bind_file(lab.file("odd.yaml", json.dumps(data)))
+
+
+def parse(path: Path) -> Any:
+    try:
+        return parse_document(re.sub("«[0-9]+»", "", path.read_text()), path.name).data
+    except InputError:  # keys given twice
+        return {"pipeline": "counting", "steps": {}}
+
+
+def spoil(data: Any, chance: random.Random) -> None:
+    places = [
+        (holder, key)
+        for holder in holders(data)
+        for key in (holder if isinstance(holder, dict) else range(len(holder)))
+    ]
+    if not places:  # all is gone already
+        return
+    holder, key = chance.choice(places)
+    match chance.randrange(4):
+        case 0:
+            del holder[key]
+        case 1 if isinstance(holder, dict):
+            holder[chance.choice(KEYS)] = deepcopy(chance.choice(ODD))
+        case _:
+            holder[key] = deepcopy(chance.choice(ODD))
+
+
+def holders(data: Any) -> Iterator[Any]:
+    if isinstance(data, dict | list) and data:
+        yield data
+        for part in data.values() if isinstance(data, dict) else data:
+            yield from holders(part)

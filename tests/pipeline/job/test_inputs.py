@@ -1,0 +1,211 @@
+"""What a step reads are the bytes of the recorded hash, whatever happened to the cache, whatever other steps did."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.queries.verify.verify import verify_project
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+STEPS = """
+import os, sys, time
+from pathlib import Path
+
+from crucible_lineage import step
+
+
+def overwrite(path: Path):
+    path.chmod(0o666)
+    path.write_text("poisoned")
+
+
+@step
+def spoil(counts: Path, *, way: str, out: Path) -> dict:
+    overwrite(counts)
+    (out / "x.txt").write_text("made from something else")
+    if way == "fails":
+        raise RuntimeError("and it fails")
+    if way == "hangs":
+        time.sleep(60)
+    if way == "dies":
+        os.kill(os.getpid(), 9)
+    return {}
+
+
+@step
+def take(counts: Path, *, out: Path) -> dict:
+    (out / "taken.txt").write_text(counts.read_text())
+    return {}
+
+
+@step
+def put_together(parts: dict[str, Path], *, out: Path) -> dict:
+    (out / "all.txt").write_text("".join(f"{name}: {path.read_text()}\\n" for name, path in parts.items()))
+    return {"parts": len(parts)}
+"""
+FIRST = 'first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}'
+
+
+@pytest.fixture
+def declare(lab: Any) -> Callable[[str], Path]:
+    """A pipeline of these steps over the first file."""
+    lab.file(f"{lab.module}_inputs.py", STEPS)
+
+    def declared(steps: str, inputs: str = FIRST) -> Path:
+        text = f"pipeline: p\nproject: lab\ninputs:\n  {inputs}\nsteps:\n{steps}"
+        return Path(lab.declare(text.replace("USES", "LABMODULE_inputs"), f"p-{abs(hash(text))}.yaml"))
+
+    return declared
+
+
+TAKE = "  taken: {uses: 'USES:take', inputs: {counts: first}}\n"
+
+
+def cached(data: Path) -> list[Path]:
+    return [path for path in (data / "cache").rglob("*") if path.is_file()]
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.chmod(0o600)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("damage", [flip, cut])
+def test_a_step_never_reads_a_damaged_file_of_the_cache(
+    declare: Any, lab: Any, data: Path, command: Any, text_of: Any, damage: Callable[[Path], None]
+) -> None:
+    assert command("run", lab.pipeline, "--engine", "local", "--data", data).returncode == 0
+    for path in cached(data):
+        damage(path)
+    ran = command("run", declare(TAKE), "--engine", "local", "--data", data, "--json")
+    assert ran.returncode == 0, ran.stderr
+    with Session(Settings(data)) as session:
+        (taken,) = session.client.datasets.list(dataset_name="first (taken)")
+        (file,) = session.client.datasets.list_files(taken.unique_id)
+        assert session.client.files.download_bytes(file) == b"1\n2\n3\n"
+
+
+def test_that_a_damaged_file_was_replaced_is_told(declare: Any, run: Any, lab: Any, data: Path) -> None:
+    assert run(lab.pipeline).ok
+    for path in cached(data):
+        flip(path)
+    ran = run(declare(TAKE))
+    assert ran.notes == {"taken": "the file cache held other bytes for first.txt; they were fetched again"}
+
+
+def test_verify_sees_a_damaged_file_of_the_cache(lab: Any, run: Any, data: Path, session: Session) -> None:
+    assert run(lab.pipeline).ok
+    assert verify_project(session, "lab", read_bytes=True).findings == ()
+    flip(next(path for path in cached(data) if path.read_text() == "10\n"))
+    (finding,) = verify_project(session, "lab", read_bytes=True).findings
+    assert finding.check == "cache-damaged"
+    assert "second.txt" in finding.message
+    assert verify_project(session, "lab").findings == (), "only with --bytes are bytes looked at"
+
+
+@pytest.mark.parametrize("way", ["fails", "hangs", "dies", "ends"])
+def test_no_step_can_write_into_what_the_next_one_reads(
+    declare: Any, run: Any, text_of: Any, data: Path, way: str
+) -> None:
+    limit = ", timeout: 5" if way in ("hangs", "dies") else ""
+    spoiled = f"  spoiled: {{uses: 'USES:spoil', inputs: {{counts: first}}, params: {{way: {way}}}{limit}}}\n"
+    failed = run(declare(spoiled))
+    assert list(failed.errors) == ["spoiled"]
+    told = "changed its input 'first.txt' while it ran", "; its input 'first.txt' was changed while it ran"
+    assert told[way != "ends"] in failed.errors["spoiled"]
+    assert all(path.read_text() != "poisoned" for path in cached(data))
+    after = run(declare(TAKE))
+    assert text_of(after.datasets["taken"]["out"]) == "1\n2\n3\n"
+    assert after.notes == {}, "and nothing had to be fetched again for that"
+
+
+def test_files_of_several_parents_keep_apart_by_the_number_of_their_parent(
+    declare: Any, run: Any, text_of: Any, lab: Any
+) -> None:
+    for folder in ("one", "two"):
+        (lab.folder / folder).mkdir()
+    lab.file("one/scan.txt", "1")
+    lab.file("two/scan.txt", "2")
+    lab.file("two/notes.txt", "n")
+    inputs = (
+        'a: {file: one/scan.txt, timestamp: "2024-05-01T12:00:00Z"}\n'
+        '  b: {file: [two/scan.txt, two/notes.txt], timestamp: "2024-05-01T12:00:01Z"}'
+    )
+    made: RunResult = run(declare("  all: {uses: 'USES:put_together', inputs: {parts: [a, b]}}\n", inputs))
+    assert made.ok, made.errors
+    assert text_of(made.datasets["all"]["out"]) == "1/scan.txt: 1\nnotes.txt: n\n2/scan.txt: 2\n"
+
+
+BOTH = """
+import sys
+from pathlib import Path
+
+
+def both(counts: Path, *, out: Path):
+    (out / "a.txt").write_text("a")
+    (out / "b.txt").write_text("b")
+"""
+
+
+def test_several_files_for_one_are_the_fault_of_that_step_with_its_line(
+    declare: Any, lab: Any, run: Any, planned: Any, cli: Any
+) -> None:
+    lab.file(f"{lab.module}_both.py", BOTH)
+    path = declare(
+        "  both: {uses: 'LABMODULE_both:both', inputs: {counts: first}}\n"
+        "  one:\n    uses: USES:take\n    inputs: {counts: both}\n"
+        "  after: {uses: 'USES:take', inputs: {counts: one}}\n" + TAKE
+    )
+    line = next(number for number, text in enumerate(path.read_text().splitlines(), 1) if "counts: both" in text)
+    for _ in range(2):  # what the first run made is known to the second one's plan
+        result = run(path)
+        assert result.errors.keys() == {"one", "after"}
+        place = result.errors["one"].removeprefix("it cannot be made: ")
+        assert place.startswith(f"{path}:{line}:")
+        assert "step 'one': input 'counts': dataset" in place
+        assert "has several files: a.txt, b.txt" in place
+        assert result.datasets.keys() == {"both", "taken"}
+    assert {name: step.state for name, step in planned(path).items()} == {
+        "both": "fresh",
+        "one": "blocked",
+        "after": "blocked",
+        "taken": "fresh",
+    }
+    told = cli("plan", path)
+    assert f"{path.name}:{line}:" in told.output
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
+def test_what_is_kept_is_its_owners_only_whatever_the_umask(declare: Any, lab: Any, data: Path, command: Any) -> None:
+    data.mkdir(mode=0o755)  # a person's own folder stays as it is
+    path = declare(TAKE + "  spoiled: {uses: 'USES:spoil', inputs: {counts: first}, params: {way: fails}}\n")
+    wrong = ("--file-sha256", hashlib.sha256(b"1\n2\n3\n").hexdigest())
+    before = os.umask(0)
+    try:
+        assert command("run", lab.pipeline, "--engine", "local", "--data", data).returncode == 0
+        assert command("run", path, "--engine", "local", "--data", data).returncode == 1
+        assert command("verify", "--project", "lab", "--data", data).returncode == 0
+        assert command("impact", "--project", "lab", "--data", data, *wrong).returncode == 0
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(data.stat().st_mode) == 0o755
+    others = stat.S_IRWXG | stat.S_IRWXO
+    assert [path.name for path in data.iterdir() if path.stat().st_mode & others] == []
+    names = {part.name for part in data.iterdir()}
+    assert {"cache", "crucible", "locks", "projects", "registrar", "store.sqlite", "work"} <= names

@@ -1,0 +1,97 @@
+"""Figures and images that a step returns are files of its result, and its picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from crucible_lineage.session import Session
+
+STEPS = """
+from pathlib import Path
+
+from crucible_lineage import step
+
+
+def figure_of(values):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3, 2))
+    figure.add_subplot().plot(values)
+    return figure
+
+
+@step
+def fitted(counts: Path, *, out: Path) -> dict:
+    values = [float(line) for line in counts.read_text().split()]
+    (out / "fit.txt").write_text(str(sum(values)))
+    return {"fit": figure_of(values), "sum": sum(values)}
+
+
+@step
+def alone(counts: Path, *, out: Path):
+    from PIL import Image
+
+    return Image.new("L", (8, 8), 128)
+
+
+@step(outputs=("low", "high"))
+def both(counts: Path, *, low: Path, high: Path) -> dict:
+    (low / "low.txt").write_text("1")
+    return {"low": {"seen": figure_of([1])}, "high": {"seen": figure_of([2]), "above": 5}}
+
+
+@step
+def twice(counts: Path, *, out: Path) -> dict:
+    (out / "fit.png").write_bytes(b"x")
+    return {"fit": figure_of([1])}
+"""
+PIPELINE = """
+pipeline: pictures
+project: lab
+inputs:
+  first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}
+steps:
+  made: {uses: "LABMODULE:NAME", inputs: {counts: first}}
+"""
+
+
+def made(lab: Any, run: Any, name: str) -> Any:
+    lab.file(f"{lab.module}.py", STEPS)
+    return run(lab.declare(PIPELINE.replace("NAME", name)))
+
+
+def files_of(session: Session, mfid: str) -> set[str]:
+    return {file.filename for file in session.client.datasets.list_files(mfid)}
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "metadata"),
+    [("fitted", {"fit.txt", "fit.png"}, {"fit": "fit.png", "sum": 6.0}), ("alone", {"figure.png"}, {})],
+)
+def test_a_returned_figure_is_the_picture_of_the_result(
+    lab: Any, run: Any, session: Session, name: str, files: set[str], metadata: dict[str, Any]
+) -> None:
+    result = made(lab, run, name)
+    assert result.ok, result.errors
+    mfid = result.datasets["made"]["out"]
+    assert files_of(session, mfid) == files
+    found = session.client.metadata.get(mfid)
+    assert {key: found[key] for key in metadata} == metadata
+    names = [one.thumbnail_name for one in session.client.datasets.get_thumbnails(mfid)]
+    assert next(name for name in files if name.endswith(".png")) in names
+    assert run(lab.pipeline).executed == []
+
+
+def test_each_output_has_its_own_figure(lab: Any, run: Any, session: Session) -> None:
+    result = made(lab, run, "both")
+    assert result.ok, result.errors
+    low, high = (result.datasets["made"][output] for output in ("low", "high"))
+    assert (files_of(session, low), files_of(session, high)) == ({"low.txt", "seen.png"}, {"seen.png"})
+    assert session.client.metadata.get(high)["above"] == 5
+
+
+def test_a_figure_replaces_no_file_of_the_step(lab: Any, run: Any) -> None:
+    result = made(lab, run, "twice")
+    assert "the figure 'fit' that it returned would replace fit.png, which it has written" in result.errors["made"]

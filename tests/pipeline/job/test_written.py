@@ -1,0 +1,114 @@
+"""Only plain files that a step wrote into its folder are taken; everything else is an error that names it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.errors import UnreachableError
+from crucible_lineage.pipeline.run.scheduler import Choice
+from crucible_lineage.registration import contents
+from crucible_lineage.registration.read import read
+from crucible_lineage.session import Session
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="links, pipes and sockets are POSIX")
+
+HEAD = """
+pipeline: writing
+project: lab
+inputs: {first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}
+steps:
+"""
+
+
+def declare(lab: Any, body: str) -> Path:
+    module = f"{lab.module}_written"
+    code = "import os, shutil, socket\nfrom pathlib import Path\n\n\ndef odd(counts: Path, *, out: Path):\n"
+    lab.file(f"{module}.py", code + "".join(f"    {line}\n" for line in body.splitlines()))
+    path: Path = lab.declare(f"{HEAD}  odd: {{uses: {module}:odd, inputs: {{counts: first}}}}\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("os.mkfifo(out / 'pipe')", "left a named pipe 'pipe' where its files go"),
+        ("socket.socket(socket.AF_UNIX).bind(str(out / 's'))", "left a socket 's' where its files go"),
+        ("(out / 'l').symlink_to(counts)", "left a link 'l' where its files go"),
+        ("(out / 'a').write_text('1'); (out / 'l').symlink_to(out / 'a')", "left a link 'l' where its files go"),
+        ("(out / 'd').mkdir(); (out / 'd' / 'x').write_text('1')", "wrote d/x into a subfolder"),
+        ("out.rmdir()", "replaced its folder 'out' by nothing"),
+        ("(out / 'a\\nb').write_text('1')", r"wrote a file 'a\nb', whose name has a line break"),
+        ("(out / 'a\\tb').write_text('1')", r"wrote a file 'a\tb', whose name has a line break, tab"),
+        ("(out / 'a\\udc80').write_text('1')", r"wrote a file 'a\udc80', whose name is no Unicode text"),
+        ("(out / ('n' * 250)).write_text('1')", "has 250 bytes, which is more than 200"),
+        ("(out / 'hole').touch(); os.truncate(out / 'hole', 1 << 40)", "which claims 1099.5 GB and has 0 bytes on"),
+    ],
+)
+def test_what_is_no_file_is_named_and_nothing_is_registered(
+    lab: Any, session: Session, run: Any, body: str, told: str
+) -> None:
+    result = run(declare(lab, body))
+    assert told in result.errors["odd"]
+    assert len(session.client.datasets.list(project_id="lab", limit=None)) == 1, "only the input"
+
+
+def test_a_folder_that_stands_for_the_steps_own_keeps_its_files(lab: Any, run: Any) -> None:
+    mine = lab.folder / "mine"
+    mine.mkdir()
+    (mine / "precious.txt").write_text("years of work")
+    result = run(declare(lab, f"out.rmdir()\nout.symlink_to({str(mine)!r})"))
+    assert "replaced its folder 'out' by a link" in result.errors["odd"]
+    assert (mine / "precious.txt").read_text() == "years of work"
+
+
+def test_a_file_with_another_name_elsewhere_is_copied(lab: Any, run: Any, text_of: Any) -> None:
+    other = lab.folder / "other.txt"
+    other.write_text("shared")
+    result = run(declare(lab, f"os.link({str(other)!r}, out / 'x.txt')"))
+    assert result.executed == ["odd"], result.errors
+    assert text_of(result.datasets["odd"]["out"]) == "shared"
+    assert other.read_text() == "shared"
+    assert other.stat().st_nlink == 1
+
+
+def test_many_files_are_sent_several_at_once_and_one_that_fails_leaves_nothing_that_counts_as_done(
+    lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way, most, broken = 0, 0, True
+    lock, upload = threading.Lock(), contents._upload
+
+    def watched(client: Any, held: Any, file: Any, put: Any) -> Any:
+        nonlocal under_way, most
+        if broken and file.ref.name == "f20.txt":
+            raise UnreachableError("the line is down")
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        try:
+            return upload(client, held, file, put)
+        finally:
+            with lock:
+                under_way -= 1
+
+    monkeypatch.setattr(contents, "_upload", watched)
+    path = declare(lab, "for number in range(40):\n    (out / f'f{number}.txt').write_text(f'{number}')")
+    waits = run(path, Choice(patience_s=0.5))
+    assert not waits.ok
+    (mfid,) = [mfid for one in waits.waiting for mfid in one.mfids]
+    assert mfid == waits.datasets["odd"]["out"]
+    assert under_way == 0, "what was under way has been waited for"
+    begun = read(session.client, mfid)
+    assert begun is not None
+    assert begun.ref is None, "it counts as incomplete"
+    broken = False
+    made = run(path)
+    assert made.ok, made.errors
+    assert made.executed == [], "made once, sent now"
+    names = [file.filename for file in session.client.datasets.list_files(mfid)]
+    assert sorted(names) == sorted(f"f{number}.txt" for number in range(40))
+    assert 1 < most <= contents.UPLOADS_AT_ONCE

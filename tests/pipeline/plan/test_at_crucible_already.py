@@ -1,0 +1,162 @@
+"""Measured files that are at Crucible already are found: by their bytes, or as the dataset that they say they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+
+from crucible_lineage.errors import IdTakenError, InputError
+from crucible_lineage.ids import derive_mfid, new_mfid
+from crucible_lineage.pipeline.files.named_mfid import mfid_in
+from crucible_lineage.pipeline.plan.raw import find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.spec.inputs import FileInput
+from crucible_lineage.refs import DatasetRef
+from crucible_lineage.registration.read import read
+from crucible_lineage.session import Session
+
+ONE = """
+pipeline: counting
+project: lab
+inputs:
+  first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}
+steps:
+  scaled: {uses: "LABMODULE:scale", inputs: {counts: first}}
+"""
+
+
+def uploaded(session: Session, path: Path, **fields: Any) -> str:
+    """The dataset that an instrument's own program has made of a file."""
+    session.ensure_project("lab")
+    mfid = session.client.datasets.create({"project_id": "lab", "dataset_name": "by the instrument", **fields}).dsid
+    session.client.files.upload(mfid, path)
+    return mfid
+
+
+def register(session: Session, path: Path, **how: Any) -> DatasetRef:
+    session.ensure_project("lab")
+    declared = FileInput(file=str(path), timestamp=how.pop("timestamp", None))
+    raw = hash_files("lab", [path], declared.timestamp, session, **how)
+    return find_raw(raw, session) or register_raw(raw, declared, path.name, session)
+
+
+def test_bytes_that_an_instrument_has_uploaded_are_taken_also_where_their_time_is_given(
+    lab: Any, session: Session, run: Callable[..., Any]
+) -> None:
+    theirs = uploaded(session, lab.folder / "first.txt")
+    pipeline = lab.declare(ONE, "one.yaml")
+    ran = run(pipeline)
+    assert ran.ok, ran.errors
+    assert ran.inputs["first"] == (theirs,)
+    assert len(session.client.datasets.list(project_id="lab")) == 2
+    assert run(pipeline).executed == []
+    session.store.forget()
+    again = run(pipeline)
+    assert (again.inputs["first"], again.executed) == ((theirs,), [])
+
+
+def test_of_several_uploads_of_the_same_bytes_that_of_the_moment_is_taken(lab: Any, session: Session) -> None:
+    path = lab.folder / "first.txt"
+    uploaded(session, path, timestamp="2024-05-01T11:00:00+00:00")
+    of_then = uploaded(session, path, timestamp="2024-05-01T14:00:00+02:00")
+    assert register(session, path, timestamp="2024-05-01T12:00:00Z").mfid == of_then
+
+
+def test_equal_bytes_of_two_moments_stay_two_datasets(lab: Any, session: Session) -> None:
+    path = lab.folder / "first.txt"
+    first = register(session, path, timestamp="2024-05-01T12:00:00Z")
+    second = register(session, path, timestamp="2024-05-01T12:05:00Z")
+    assert first.mfid != second.mfid
+    assert register(session, path, timestamp="2024-05-01T12:00:00Z") == first
+
+
+def test_what_was_registered_without_its_time_is_the_same_with_it_and_with_a_salt(lab: Any, session: Session) -> None:
+    path = lab.folder / "first.txt"
+    first = register(session, path)
+    assert register(session, path, timestamp="2024-05-01T12:00:00Z") == first
+    assert register(session, path, timestamp="2024-05-01T12:01:00Z", salt="x") == first
+    assert register(session, path, salt="x") == first
+
+
+def test_what_lies_in_another_project_is_not_taken(lab: Any, session: Session) -> None:
+    session.ensure_project("elsewhere")
+    theirs = uploaded(session, lab.folder / "first.txt", project_id="elsewhere")
+    assert register(session, lab.folder / "first.txt", timestamp="2024-05-01T12:00:00Z").mfid != theirs
+
+
+def test_an_id_that_is_given_is_kept_and_found_again(lab: Any, session: Session) -> None:
+    path, mfid = lab.folder / "first.txt", new_mfid()
+    assert register(session, path, mfid=mfid).mfid == mfid
+    assert register(session, path, mfid=mfid).mfid == mfid
+    assert register(session, path).mfid == mfid
+    assert read(session.client, mfid).ref is not None
+    assert len(session.client.datasets.list(project_id="lab")) == 1
+
+
+def test_a_dataset_that_was_made_for_the_files_gets_them(lab: Any, session: Session) -> None:
+    session.ensure_project("lab")
+    mfid = session.client.datasets.create({"project_id": "lab", "dataset_name": "reserved"}).dsid
+    assert register(session, lab.folder / "first.txt", mfid=mfid).mfid == mfid
+    assert [file.filename for file in session.client.files.list(mfid)] == ["first.txt"]
+
+
+def test_an_id_of_something_else_is_refused_before_anything_is_changed(lab: Any, session: Session) -> None:
+    path = lab.folder / "first.txt"
+    other = uploaded(session, lab.folder / "second.txt")
+    with pytest.raises(IdTakenError, match="holds other files"):
+        register(session, path, mfid=other)
+    with pytest.raises(InputError, match="no MFID"):
+        register(session, path, mfid="nonsense")
+    with pytest.raises(InputError, match="follows from a recipe"):
+        register(session, path, mfid=derive_mfid({"kind": "something"}, new_mfid()))
+    session.ensure_project("elsewhere")
+    theirs = uploaded(session, path, project_id="elsewhere")
+    with pytest.raises(IdTakenError, match="elsewhere"):
+        register(session, path, mfid=theirs)
+    assert len(session.client.datasets.list(project_id="lab")) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "# crucible_mfid: {}\n1\n2\n",
+        '{{"crucible_mfid": "{}", "counts": [1, 2]}}',
+        "counts,1\ncrucible_mfid,{}\n",
+        "crucible_mfid = {}\r\n1\r\n",
+    ],
+)
+def test_a_file_that_names_its_dataset_is_registered_as_that(
+    lab: Any, session: Session, run: Callable[..., Any], content: str
+) -> None:
+    mfid = new_mfid()
+    path = lab.file("named.txt", content.format(mfid))
+    assert mfid_in(path) == mfid
+    assert register(session, path, timestamp="2024-05-01T12:00:00Z").mfid == mfid
+    assert register(session, path).mfid == mfid
+
+
+def test_hdf5_names_its_dataset_in_an_attribute(tmp_path: Path, session: Session) -> None:
+    mfid, path = new_mfid(), tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["crucible_mfid"] = mfid
+    assert register(session, path).mfid == mfid
+
+
+@pytest.mark.parametrize("content", ["crucible_mfid: 12345", "mfid: 0tr5k2ndm5zvd000nr21qakeh4", "crucible_mfid"])
+def test_what_is_no_name_of_a_dataset_is_left_alone(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "scan.txt"
+    path.write_text(content)
+    assert mfid_in(path) is None
+
+
+def test_the_command_takes_an_id(lab: Any, cli: Callable[..., Any]) -> None:
+    mfid = new_mfid()
+    ran = cli("register", lab.folder / "first.txt", "--project", "lab", "--mfid", mfid)
+    assert ran.exit_code == 0, ran.stderr
+    assert ran.stdout.startswith(mfid)
+    again = cli("register", lab.folder / "first.txt", "--project", "lab", "--timestamp", "2024-05-01T12:00:00Z")
+    assert again.stdout.split()[0] == mfid
+    assert "there already" in again.stdout

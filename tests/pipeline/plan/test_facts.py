@@ -1,0 +1,220 @@
+"""A step that asks for facts about its parents is given them, and they belong to its recipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage import DatasetFacts, Facts, connect, registering
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.provenance.recipe import derived_mfid
+from crucible_lineage.queries.explain import explain
+from crucible_lineage.session import Session
+from crucible_lineage.step import Step
+
+Run = Callable[..., RunResult]
+
+STEPS = """
+import json
+from pathlib import Path
+
+from crucible_lineage import Facts, step
+
+
+@step(measurement="Raman", data_type="mean")
+def mean(spectra: list[Path], *, facts: Facts, scale: float = 1.0, out: Path) -> dict:
+    pairs = list(zip(spectra, facts["spectra"], strict=True))
+    assert [path.name for path, _ in pairs] == [one.files[0] for _, one in pairs]
+    values = [scale * float(path.read_text()) / one.metadata["power_mW"] for path, one in pairs]
+    (out / "mean.txt").write_text(str(sum(values) / len(values)))
+    (out / "facts.json").write_text(json.dumps(facts.to_json()))
+    return {"fit": {}, "mean": sum(values) / len(values)}
+
+
+@step
+def note(mean: Path, dark: Path | None = None, *, known: Facts, out: Path) -> dict:
+    assert (dark, known["dark"]) == (None, ())
+    (out / "note.txt").write_text(f"{known.one('mean').name} {known.one('mean').metadata['mean']}")
+    return {}
+"""
+PIPELINE = r"""
+pipeline: power
+project: lab
+inputs:
+  spectra:
+    file: ["a_5mW.txt", "b_10mW.txt"]
+    each: true
+    instrument_name: A
+    measurement: Raman
+    keywords: [polystyrene]
+    timestamp: "2024-05-01T14:00:00+02:00"
+    metadata: {power_mW: from name '_(\d+)mW'}
+steps:
+  mean: {uses: "LABMODULE:mean", inputs: {spectra: spectra}}
+  note: {uses: "LABMODULE:note", inputs: {mean: {from: mean, files: mean.txt}}}
+"""
+
+
+@pytest.fixture
+def power(lab: Any) -> Path:
+    lab.file(f"{lab.module}.py", STEPS)
+    lab.file("a_5mW.txt", "10")
+    lab.file("b_10mW.txt", "30")
+    path: Path = lab.declare(PIPELINE)
+    return path
+
+
+def test_a_step_is_given_what_crucible_says_of_its_parents(
+    power: Path, run: Run, session: Session, text_of: Any, record_of: Any, cli: Any
+) -> None:
+    result = run(power)
+    assert result.ok, result.errors
+    mean, note = (result.datasets[name]["out"] for name in ("mean", "note"))
+    files = {file.filename: file for file in session.client.datasets.list_files(mean)}
+    given = Facts.from_json(json.loads(session.client.files.download_bytes(files["facts.json"])))
+    first, second = given["spectra"]
+    assert (first.name, first.files, first.metadata["power_mW"]) == ("a_5mW.txt", ("a_5mW.txt",), 5)
+    assert (second.instrument, second.measurement, second.keywords) == ("A", "Raman", ("polystyrene",))
+    assert first.timestamp == datetime(2024, 5, 1, 12, tzinfo=UTC)
+    assert text_of(note) == "a_5mW.txt and 1 more (mean) 2.5", "of a result, what its step returned"
+    recipe = record_of(mean)["recipe"]
+    assert recipe["facts"]["spectra"][1]["metadata"]["power_mW"] == 10
+    assert derived_mfid(recipe) == mean
+    assert cli("verify", "--project", "lab").exit_code == 0
+    assert run(power).executed == []
+
+
+def test_a_changed_fact_makes_the_step_stale_and_why_names_it(
+    power: Path, run: Run, planned: Any, session: Session, cli: Any
+) -> None:
+    first = run(power)
+    raw = first.inputs["spectra"][0]
+    session.client.metadata.merge(raw, {"power_mW": 4, "laser": {"nm": 633}})
+    plan = planned(power)
+    assert [plan[name].state for name in ("mean", "note")] == ["stale", "stale"]
+    told = [cause.partition(" (since ")[0] for cause in plan["mean"].causes]
+    assert told == [
+        "metadata.power_mW of 'a_5mW.txt' (input spectra) changed: 5 -> 4",
+        "metadata.laser.nm of 'a_5mW.txt' (input spectra) changed: not given -> 633",
+    ]
+    second = run(power)
+    assert second.executed == ["mean", "note"]
+    mean = second.datasets["mean"]["out"]
+    story = "\n".join(line for paragraph in explain(session, mean).paragraphs for line in paragraph)
+    assert (
+        f"stead of {first.datasets['mean']['out']}\n  metadata.power_mW of 'a_5mW.txt' (input spectra) changed" in story
+    )
+    assert '  spectra: b_10mW.txt, {"instrument": "A", "measurement": "Raman"' in story
+    differs = cli("diff", first.datasets["mean"]["out"], mean)
+    assert "facts.spectra[1].metadata.power_mW" in differs.stdout
+    session.client.datasets.add_keyword(raw, "old")
+    assert "keywords of 'a_5mW.txt'" in planned(power)["mean"].causes[0]
+    assert cli("rerun", mean, "--dry-run").exit_code == 0
+
+
+def test_facts_that_are_no_bytes_leave_what_asks_for_none_alone(
+    power: Path, lab: Any, run: Run, session: Session
+) -> None:
+    lab.declare(PIPELINE.replace(":note", ":plain"))
+    lab.file(f"{lab.module}.py", STEPS + "\ndef plain(mean: Path, *, out: Path):\n    (out / 'x').write_text('x')\n")
+    raw = run(power).inputs["spectra"][0]
+    session.client.metadata.merge(raw, {"note": "moved"})
+    again = run(power)
+    assert (again.executed, again.outcomes["note"]) == (["mean"], "reused")
+
+
+def test_a_new_file_is_read_before_a_step_is_given_facts_about_it(
+    lab: Any, run: Run, session: Session, text_of: Any
+) -> None:
+    lab.file(
+        f"{lab.module}.py",
+        "from pathlib import Path\nfrom crucible_lineage import Facts\n\n"
+        "def told(scan: Path, *, facts: Facts, out: Path) -> None:\n"
+        "    (out / 'told.txt').write_text(str(facts.one('scan').metadata['table']['columns']))\n",
+    )
+    lab.file("scan.csv", "x,y\n1,2\n2,3\n")
+    path = lab.declare(
+        "pipeline: read\nproject: lab\ninputs:\n  scan: {file: scan.csv}\nsteps:\n"
+        '  told: {uses: "LABMODULE:told", inputs: {scan: scan}}\n'
+    )
+    result = run(path)
+    assert result.ok, result.errors
+    assert "'name': 'x'" in text_of(result.datasets["told"]["out"])
+    assert run(path).executed == []
+
+
+SCRIPT = """
+import json, sys
+(known,) = json.load(open(sys.argv[1]))["spectrum"]
+open(sys.argv[2] + "/power.txt", "w").write(f"{known['metadata']['power_mW']} {known['timestamp']} {known['files'][0]}")
+"""
+COMMANDS = """steps:
+  plain: {run: [PYTHON, told.py, "{facts}", "{out}", "{inputs.spectrum}"], inputs: {spectrum: spectra}}
+  shell:
+    shell: true
+    run: PYTHON "$HERE/told.py" {facts} {out} && test -f {inputs.spectrum}
+    inputs: {spectrum: spectra}
+    env: {HERE: FOLDER}
+"""
+
+
+def test_a_command_finds_them_in_a_file(lab: Any, power: Path, run: Run, text_of: Any) -> None:
+    lab.file("told.py", SCRIPT)
+    steps = COMMANDS.replace("PYTHON", sys.executable).replace("FOLDER", str(lab.folder))
+    lab.declare(PIPELINE.partition("steps:")[0] + steps)
+    result = run(power)
+    assert result.ok, result.errors
+    for name in ("plain", "shell"):
+        told = text_of(result.datasets[f"{name}[b_10mW.txt]"]["out"])
+        assert told == "10 2024-05-01T12:00:00+00:00 b_10mW.txt"
+    assert run(power).executed == []
+
+
+def test_a_step_that_is_called_is_given_them_too(
+    power: Path, lab: Any, data: Path, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(lab.folder))
+    step = vars(__import__(lab.module))["mean"]
+    catalogue = connect(data=data)
+    paths = [lab.folder / "a_5mW.txt", lab.folder / "b_10mW.txt"]
+    with registering("lab", catalogue=catalogue):
+        spectra = [
+            session.client.datasets.create(
+                {"dataset_name": path.stem, "project_id": "lab"}, scientific_metadata={"power_mW": power_mW}
+            ).dsid
+            for path, power_mW in zip(paths, (5, 10), strict=True)
+        ]
+        for mfid, path in zip(spectra, paths, strict=True):
+            session.client.files.upload(mfid, path)
+        made, again = step(spectra), step(spectra)
+        assert (made.results["mean"], made.mfid) == (2.5, again.mfid)
+        session.client.datasets.update_scientific_metadata(spectra[0], {"power_mW": 2})
+        other = step(spectra)
+        assert (other.results["mean"], other.mfid != made.mfid) == (4.0, True)
+        with pytest.raises(InputError, match="by Crucible; take it out"):
+            step(spectra, facts=Facts({}))
+
+
+def test_nobody_else_gives_them(power: Path, lab: Any, faults: Any) -> None:
+    lab.declare(PIPELINE.replace("{spectra: spectra}}", "{spectra: spectra}, params: {facts: 1}}"))
+    (fault,) = faults(lab.pipeline)
+    assert fault.endswith("step 'mean' is given 'facts', the facts about its parents, by Crucible; take it out")
+    step = vars(__import__(lab.module))["mean"]
+    out = lab.folder / "out"
+    out.mkdir()
+    mine = Facts({"spectra": [DatasetFacts("mine", metadata={"power_mW": 2}, files=("a_5mW.txt",))]})
+    assert step([lab.folder / "a_5mW.txt"], facts=mine, out=out)["mean"] == 5.0
+    with pytest.raises(InputError, match="has to be keyword-only"):
+        Step(_positional)
+    with pytest.raises(InputError, match="has 0 datasets"):
+        mine.one("spectrum")
+
+
+def _positional(spectrum: Path, facts: Facts, *, out: Path) -> None: ...

@@ -1,0 +1,393 @@
+"""Groups of datasets by what their records say: one instance each, with what the group shares as a parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.session import Session
+
+Run = Callable[..., Any]
+
+STEPS = """
+from pathlib import Path
+
+from crucible_lineage import step
+
+
+@step
+def mean(spectra: list[Path], *, power: float = 0, out: Path) -> dict:
+    values = [float(path.read_text()) for path in spectra]
+    (out / "mean.txt").write_text(str(sum(values) / len(values)))
+    return {"power_mW": power, "repeats": len(values)}
+
+
+@step
+def gather(means: list[Path], *, out: Path) -> dict:
+    (out / "all.txt").write_text(" ".join(path.read_text() for path in means))
+    return {"rows": len(means)}
+
+
+@step
+def double(spectrum: Path, *, out: Path) -> dict:
+    (out / "double.txt").write_text(str(2 * float(spectrum.read_text())))
+    return {}
+
+
+@step
+def less(spectrum: Path, mean: Path, *, out: Path) -> dict:
+    (out / "less.txt").write_text(str(float(spectrum.read_text()) - float(mean.read_text())))
+    return {}
+"""
+FIFTY = r"""
+pipeline: power
+project: lab
+inputs:
+  spectra:
+    file: "data/*.txt"
+    each: true
+    instrument_name: from name '^([AB])_'
+    metadata: {power_mW: from name '(\d+)mW'}
+steps:
+  mean:
+    uses: LABMODULE:mean
+    inputs: {spectra: {from: spectra, group_by: [instrument_name, metadata.power_mW], expect: 5}}
+    params: {power: "{spectra.metadata.power_mW}"}
+"""
+HEAD = FIFTY.partition("steps:")[0] + "steps:\n"
+MEAN = FIFTY.partition("steps:\n")[2]
+
+
+@pytest.fixture
+def spectra(lab: Any) -> Path:
+    """Two instruments, five powers, five repeats."""
+    lab.file(f"{lab.module}.py", STEPS)
+    folder: Path = lab.folder / "data"
+    folder.mkdir()
+    for instrument, offset in (("A", 0), ("B", 1000)):
+        for power in (1, 2, 5, 10, 20):
+            for repeat in range(1, 6):
+                (folder / f"{instrument}_{power:02d}mW_{repeat}.txt").write_text(f"{offset + power * 10 + repeat}\n")
+    return folder
+
+
+def test_five_repeats_for_each_power_and_instrument_are_fourteen_lines(
+    lab: Any, spectra: Path, run: Run, session: Session, text_of: Any
+) -> None:
+    text = FIFTY + "  slope: {uses: 'LABMODULE:gather', inputs: {means: {from: mean, group_by: instrument_name}}}\n"
+    assert len(text.strip().splitlines()) == 14
+    result = run(lab.declare(text))
+    assert result.ok
+    assert len(result.executed) == 12
+    assert text_of(result.datasets["mean[A, 5]"]["out"]) == "53.0"
+    assert text_of(result.datasets["slope[B]"]["out"]) == "1013.0 1023.0 1053.0 1103.0 1203.0"
+    of_mean = session.client.metadata.get(result.datasets["mean[B, 20]"]["out"])
+    assert (of_mean["power_mW"], of_mean["repeats"]) == (20.0, 5)
+    (first, *_) = session.client.datasets.list_parents(result.datasets["mean[B, 20]"]["out"])
+    raw = session.client.datasets.get(first.unique_id, include_metadata=True)
+    assert (raw.instrument_name, raw.scientific_metadata["power_mW"]) == ("B", 20)
+    assert run(lab.pipeline).executed == []
+    names = {session.client.datasets.get(one["out"]).dataset_name for one in result.datasets.values()}
+    assert len(names) == 12
+
+
+def test_a_file_more_and_one_that_does_not_fit_stop_their_groups_only(lab: Any, spectra: Path, run: Run) -> None:
+    text = FIFTY + "  all: {uses: 'LABMODULE:gather', inputs: {means: mean}}\n"
+    assert run(lab.declare(text)).ok
+    (spectra / "A_01mW_6.txt").write_text("7")
+    (spectra / "odd.txt").write_text("7")
+    result = run(lab.pipeline)
+    assert result.outcomes["mean[A, 1]"] == "failed"
+    assert "spectra: 5 of spectra are expected, and there are 6: A_01mW_1.txt" in result.errors["mean[A, 1]"]
+    assert "'odd.txt' does not fit '^([AB])_', from which its instrument_name is read" in " ".join(
+        result.errors.values()
+    )
+    assert result.outcomes["mean[B, 1]"] == "reused"
+    assert result.outcomes["all"] == "failed"
+    (spectra / "odd.txt").unlink()
+    lab.declare(text.replace(", expect: 5", ""))
+    again = run(lab.pipeline)
+    assert sorted(again.executed) == ["all", "mean[A, 1]"]
+
+
+def test_each_dataset_with_what_was_made_of_its_group(lab: Any, spectra: Path, run: Run, text_of: Any) -> None:
+    text = (
+        HEAD
+        + "  twice: {uses: 'LABMODULE:double', inputs: {spectrum: spectra}}\n"
+        + MEAN.replace("from: spectra", "from: twice")
+        + "  less: {uses: 'LABMODULE:less', inputs: {spectrum: twice, mean: mean}}\n"
+        + "  all: {uses: 'LABMODULE:gather', inputs: {means: {from: less, group_by: instrument_name}}}\n"
+    )
+    result = run(lab.declare(text))
+    assert result.ok
+    assert len(result.executed) == 50 + 10 + 50 + 2
+    assert text_of(result.datasets["mean[B, 2]"]["out"]) == "2046.0"
+    assert text_of(result.datasets["less[B_02mW_5.txt]"]["out"]) == "4.0"
+    assert text_of(result.datasets["all[A]"]["out"]).split() == ["-4.0", "-2.0", "0.0", "2.0", "4.0"] * 5
+
+
+def test_a_group_takes_the_partner_that_its_datasets_share(lab: Any, spectra: Path, run: Run, text_of: Any) -> None:
+    dark = """
+  dark:
+    each:
+      - {file: dark-a.txt, instrument_name: A}
+      - {file: dark-b.txt, instrument_name: B}
+    timestamp: "2024-05-01T11:00:00Z"
+    match: {spectra: instrument_name}
+"""
+    lab.file("dark-a.txt", "3")
+    lab.file("dark-b.txt", "1003")
+    head = HEAD.replace("    each: true", "    each: true\n    timestamp: 2024-05-01T12:00:00Z")
+    text = head.replace("steps:\n", f"{dark.strip(chr(10))}\nsteps:\n") + MEAN
+    text += "  clean: {uses: 'LABMODULE:less', inputs: {spectrum: mean, mean: dark}}\n"
+    result = run(lab.declare(text))
+    assert result.ok
+    assert len(result.executed) == 20
+    assert text_of(result.datasets["clean[B, 1]"]["out"]) == "10.0"
+    assert text_of(result.datasets["clean[A, 20]"]["out"]) == "200.0"
+
+
+def test_selected_data_are_grouped_by_what_their_records_say(lab: Any, spectra: Path, run: Run) -> None:
+    assert run(lab.declare(FIFTY)).ok
+    text = r"""
+    pipeline: selected
+    project: lab
+    inputs:
+      taken: {select: {instrument_name: A}}
+    steps:
+      mean:
+        uses: LABMODULE:mean
+        inputs: {spectra: {from: taken, group_by: metadata.power_mW}}
+        params: {power: "{spectra.metadata.power_mW}"}
+    """
+    path = lab.declare(text, "selected.yaml")
+    result = run(path)
+    assert result.ok, result.errors
+    assert list(result.outcomes) == [f"mean[{power}]" for power in (1, 2, 5, 10, 20)]
+
+
+def test_labels_come_from_records(lab: Any, spectra: Path, session: Session) -> None:
+    text = HEAD.replace("each: true", 'each: true\n    label: "{instrument_name} at {metadata.power_mW} mW"')
+    text += "  twice: {uses: 'LABMODULE:double', inputs: {spectrum: spectra}}\n"
+    names = [step.name for step in make_plan(bind_file(lab.declare(text), session.store), session).steps]
+    assert names[:2] == ["twice[A at 1 mW]", "twice[A at 1 mW#2]"]
+    lab.declare(text.replace("metadata.power_mW} mW", "metadata.laser} mW"))
+    (blocked, *_) = make_plan(bind_file(lab.pipeline, session.store), session).steps
+    assert "A_01mW_1.txt has no metadata.laser" in blocked.causes[0]
+
+
+def test_a_parameter_that_the_data_of_a_step_do_not_share_blocks_it(lab: Any, spectra: Path, session: Session) -> None:
+    text = FIFTY.replace("group_by: [instrument_name, metadata.power_mW], expect: 5", "group_by: instrument_name")
+    (first, second) = make_plan(bind_file(lab.declare(text), session.store), session).steps
+    told = "parameter 'power' is {spectra.metadata.power_mW}, and they differ: 1, 2, 5, 10, 20; "
+    told += "group by metadata.power_mW"
+    assert (first.state, first.causes) == ("blocked", (told,))
+    lab.declare(text.replace("{spectra.metadata.power_mW}", "{spectra.instrument_name}"))
+    (first, second) = make_plan(bind_file(lab.pipeline, session.store), session).steps
+    assert "parameter 'power' of step 'mean' is 'A'" in first.causes[0]
+    assert second.state == "blocked"
+
+
+FAULTS = {
+    "group_by: [instrument]": "a record has no field 'instrument'; ",
+    "group_by: [instrument_name], collect: false": "group_by gives a list for each group",
+    "expect: 0": "greater than or equal to 1",
+}
+
+
+@pytest.mark.parametrize("written", FAULTS)
+def test_what_cannot_be_grouped_is_a_fault_in_its_place(lab: Any, spectra: Path, written: str) -> None:
+    text = FIFTY.replace("group_by: [instrument_name, metadata.power_mW], expect: 5", written)
+    with pytest.raises(InputError) as raised:
+        bind_file(lab.declare(text))
+    (fault,) = [one for one in raised.value.faults if FAULTS[written] in one.message]
+    assert fault.line == 13
+
+
+@pytest.mark.parametrize(
+    ("written", "told", "line"),
+    [
+        (FIFTY.replace("each: true", "session_name: may"), "spectra cannot be grouped; give it `each: true`", 13),
+        (FIFTY.replace("(\\d+)mW", "(\\d+mW"), "is no regular expression", 9),
+        (FIFTY.replace("'^([AB])_'", "^A"), "write the pattern in quotes", 8),
+        (FIFTY.replace("'^([AB])_'", "'^(A)(_)'"), "has 2 groups", 8),
+        (FIFTY.replace('"{spectra.', '"{spectrum.'), "has no input 'spectrum'; did you mean 'spectra'", 14),
+        (FIFTY.replace("LABMODULE:mean", "LABMODULE:double").replace("spectra: {", "spectrum: {"), "is one file", 13),
+        (
+            FIFTY + "  x: {uses: 'LABMODULE:gather', inputs: {means: {from: mean, group_by: metadata.laser}}}\n",
+            "mean is grouped by instrument_name, metadata.power_mW already, and not by metadata.laser",
+            15,
+        ),
+    ],
+)
+def test_other_faults_of_groups(lab: Any, spectra: Path, written: str, told: str, line: int) -> None:
+    with pytest.raises(InputError) as raised:
+        bind_file(lab.declare(written))
+    (fault,) = [one for one in raised.value.faults if told in one.message]
+    assert fault.line == line
+
+
+OPTIONAL = """
+from pathlib import Path
+
+from crucible_lineage import step
+
+
+@step
+def corrected(spectrum: Path, dark: Path | None = None, *, out: Path) -> dict:
+    offset = float(dark.read_text()) if dark else 0.0
+    (out / "corrected.txt").write_text(str(float(spectrum.read_text()) - offset))
+    return {"dark": dark is not None}
+"""
+
+
+def test_an_input_that_may_be_missing_is_used_where_it_is_there(lab: Any, run: Run, text_of: Any) -> None:
+    lab.file(f"{lab.module}.py", OPTIONAL)
+    for name in ("A_1.txt", "B_1.txt"):
+        lab.file(name, "10")
+    lab.file("dark_A.txt", "3")
+    text = r"""
+    pipeline: optional
+    project: lab
+    defaults:
+      inputs: {timestamp: "2024-05-01T12:00:00Z", instrument_name: "from name '([AB])[_.]'", metadata: {exposure_s: 10}}
+    inputs:
+      spectrum: {file: "[AB]_1.txt", each: true, metadata: {power_mW: 5}}
+      dark: {file: "dark_*.txt", each: true, timestamp: "2024-05-01T11:00:00Z", match: {spectrum: instrument_name}}
+    steps:
+      corrected: {uses: "LABMODULE:corrected", inputs: {spectrum: spectrum, dark: dark}}
+    """
+    result = run(lab.declare(text))
+    assert result.ok, result.errors
+    made = {name: text_of(outputs["out"]) for name, outputs in result.datasets.items()}
+    assert made == {"corrected[A_1.txt]": "7.0", "corrected[B_1.txt]": "10.0"}
+    lab.file("dark_B.txt", "4")
+    assert run(lab.pipeline).executed == ["corrected[B_1.txt]"]
+    alone = text.replace(", dark: dark}", "}").replace("      dark: {", "      # dark: {")
+    assert run(lab.declare(alone)).ok
+
+
+def test_what_inputs_share_stands_once(lab: Any, run: Run, session: Session) -> None:
+    text = """
+    pipeline: shared
+    project: lab
+    defaults: {inputs: {timestamp: "2024-05-01T12:00:00Z", instrument_name: A, metadata: {exposure_s: 10, lamp: on}}}
+    inputs:
+      first: {file: first.txt, metadata: {lamp: off}}
+      second: {file: second.txt, instrument_name: B}
+    steps:
+      total: {uses: "LABMODULE:add", inputs: {left: first, right: second}}
+    """
+    result = run(lab.declare(text))
+    assert result.ok
+    first, second = (
+        session.client.datasets.get(result.inputs[name][0], include_metadata=True) for name in ("first", "second")
+    )
+    assert (first.instrument_name, second.instrument_name) == ("A", "B")
+    assert (first.scientific_metadata["lamp"], first.scientific_metadata["exposure_s"]) == ("off", 10)
+    with pytest.raises(InputError, match="unknown key 'instrument' in defaults for inputs"):
+        bind_file(lab.declare(text.replace("instrument_name: A", "instrument: A")))
+
+
+def test_a_declared_pipeline_is_drawn_with_the_states_of_its_steps(lab: Any, spectra: Path, run: Run, cli: Any) -> None:
+    text = FIFTY + "  all: {uses: 'LABMODULE:gather', inputs: {means: mean}}\n"
+    drawn = cli("lineage", lab.declare(text)).stdout
+    assert "50 × input spectra [50 missing]" in drawn
+    assert "all [missing]" in drawn
+    result = run(lab.pipeline)
+    (spectra / "A_01mW_6.txt").write_text("7")
+    drawn = cli("lineage", lab.pipeline).stdout
+    assert "51 × input spectra" in drawn
+    assert "1 blocked" in drawn
+    assert "all [blocked]" in drawn
+    (spectra / "A_01mW_6.txt").unlink()
+    target = lab.folder / "drawn.svg"
+    cli("lineage", lab.pipeline, "-o", target)
+    assert result.datasets["all"]["out"] in target.read_text()
+    refused = cli("lineage", lab.pipeline, "--format", "prov-n")
+    assert (refused.exit_code, "go with an MFID" in refused.stderr) == (2, True)
+
+
+HEADER = """
+
+def header(path: Path) -> dict:
+    first, *_ = path.read_text().splitlines()
+    with open(Path(__file__).with_name("headers-read"), "a") as calls:
+        calls.write(path.name + " ")
+    if not first.startswith("#"):
+        raise ValueError("there is no header")
+    instrument, power = first[1:].split()
+    return {"instrument_name": instrument, "power_mW": float(power), "timestamp": "2024-05-01T12:00:00+00:00"}
+
+
+@step
+def rows(spectra: list[Path], *, power: float = 0, out: Path) -> dict:
+    (out / "rows.txt").write_text(str(len(spectra)))
+    return {"power_mW": power}
+"""
+
+
+def test_a_function_reads_what_stands_in_the_files(lab: Any, run: Run, session: Session) -> None:
+    lab.file(f"{lab.module}.py", STEPS + HEADER)
+    for number, head in enumerate(("#A 5", "#A 5", "#B 10", "none")):
+        lab.file(f"t{number}.txt", f"{head}\n{number}\n")
+    text = """
+    pipeline: headers
+    project: lab
+    inputs:
+      spectra: {file: "t?.txt", each: true, header: "LABMODULE:header"}
+    steps:
+      rows:
+        uses: LABMODULE:rows
+        inputs: {spectra: {from: spectra, group_by: [instrument_name, metadata.power_mW]}}
+        params: {power: "{spectra.metadata.power_mW}"}
+    """
+    result = run(lab.declare(text))
+    assert result.outcomes == {
+        "rows[A, 5]": "executed",
+        "rows[B, 10]": "executed",
+        "rows[without instrument_name]": "failed",
+    }
+    told = result.errors["rows[without instrument_name]"]
+    assert f"{lab.module}:header cannot read t3.txt: ValueError: there is no header" in told
+    raw = session.client.datasets.get(result.inputs["spectra"][0], include_metadata=True)
+    assert (raw.instrument_name, raw.scientific_metadata["power_mW"]) == ("A", 5.0)
+    assert raw.timestamp.startswith("2024-05-01T12:00:00")
+    assert (lab.folder / "headers-read").read_text().split().count("t0.txt") == 1
+    with pytest.raises(InputError, match="has no function 'heade'; did you mean 'header'"):
+        bind_file(lab.declare(text.replace("LABMODULE:header", "LABMODULE:heade")))
+
+
+def test_what_ingestors_read_groups_files_that_are_only_being_registered(lab: Any, run: Run, session: Session) -> None:
+    lab.file(f"{lab.module}.py", STEPS)
+    for number, lines in enumerate((2, 2, 3)):
+        lab.file(f"t{number}.csv", "x,y\n" + "".join(f"{number}{line},2\n" for line in range(lines)))
+    lab.file("t9.bin", "nobody reads this")
+    text = """
+    pipeline: read
+    project: lab
+    inputs:
+      spectra: {file: "t*", each: true, header: ingested, timestamp: "2024-05-01T12:00:00Z"}
+    steps:
+      all:
+        uses: LABMODULE:gather
+        inputs: {means: {from: spectra, group_by: metadata.table.rows}}
+    """
+    result = run(lab.declare(text))
+    assert {name: outcome for name, outcome in result.outcomes.items() if outcome == "executed"} == {
+        "all[2]": "executed",
+        "all[3]": "executed",
+    }
+    assert "no ingestor reads files like t9.bin" in " ".join(result.errors.values())
+    mfid = next(
+        mfid for mfid in result.inputs["spectra"] if "t2" in (session.client.datasets.get(mfid).dataset_name or "")
+    )
+    assert session.client.metadata.get(mfid)["table"]["rows"] == 3
+    (lab.folder / "t9.bin").unlink()
+    assert run(lab.pipeline).executed == []

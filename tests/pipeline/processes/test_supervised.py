@@ -1,0 +1,175 @@
+"""Whatever ends a run or a command, nothing that the command started goes on, and its exit is told as what it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.errors import StoppedError
+from crucible_lineage.pipeline.processes import asking, supervisor
+from crucible_lineage.pipeline.processes.supervised import GRACE_S, Supervised, stop_run
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX; Windows has job objects")
+
+# A command with a child of its own, one that left its session and ignores SIGTERM, and one whose parent has gone.
+FAMILY = """
+import os, signal, subprocess, sys, time
+folder = sys.argv[1]
+def note(name):
+    open(f"{folder}/{name}.part", "w").write(str(os.getpid()))
+    os.rename(f"{folder}/{name}.part", f"{folder}/{name}")
+def stubborn(name):
+    if os.fork() == 0:
+        os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        note(name)
+        time.sleep(300)
+stubborn("left-the-session")
+if os.fork() == 0:
+    stubborn("orphan")
+    os._exit(0)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+open(f"{folder}/child.part", "w").write(str(child.pid))
+os.rename(f"{folder}/child.part", f"{folder}/child")
+note("command")
+print("up", flush=True)
+"""
+MEMBERS = ("left-the-session", "orphan", "child", "command")
+
+RUN = """
+import os, sys, time
+from crucible_lineage.pipeline.processes.supervised import Supervised
+forked = sys.argv[2] == "forked"
+process = Supervised([sys.executable, "-c", sys.argv[3], sys.argv[1]], lambda data: None, "family", run_id="r")
+if forked and os.fork() == 0:  # has the lifeline, too, and lives on
+    time.sleep(20)
+    os._exit(0)
+process.wait()
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def pids_of(folder: Path) -> list[int]:
+    """The process ids of the whole family, once they are all there."""
+    return [int(awaited(lambda path=folder / name: path.exists() and path).read_text()) for name in MEMBERS]
+
+
+def awaited(look: Callable[[], Any], seconds: float = 60) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+    return found
+
+
+def gone(pids: list[int], seconds: float = 15) -> None:
+    awaited(lambda: not any(map(alive, pids)), seconds)
+
+
+@pytest.mark.parametrize("how", ["alone", "forked"])
+def test_nothing_goes_on_when_the_run_is_killed(tmp_path: Path, how: str) -> None:
+    code = FAMILY + "time.sleep(300)\n"
+    run = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path), how, code])
+    pids = pids_of(tmp_path)
+    assert all(map(alive, pids))
+    run.kill()
+    run.wait()
+    gone(pids)
+
+
+def test_what_a_command_leaves_running_ends_with_it_and_is_counted(tmp_path: Path) -> None:
+    process = Supervised([sys.executable, "-c", FAMILY, str(tmp_path)], lambda data: None, "family")
+    assert process.wait(60)
+    assert (process.code, process.left) == (0, 3)
+    assert not any(map(alive, pids_of(tmp_path)))
+
+
+def test_one_that_is_stopped_is_asked_and_then_killed(tmp_path: Path) -> None:
+    stubborn = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('asked', flush=True))\n"
+    said: list[bytes] = []
+    code = f"{stubborn}print('up', flush=True)\nwhile True: time.sleep(300)\n"
+    process = Supervised([sys.executable, "-c", code], said.append, "stubborn", run_id="stopped")
+    awaited(lambda: b"up" in b"".join(said))
+    began = time.monotonic()
+    assert stop_run("stopped") == ["stubborn"]
+    assert process.wait(60)
+    assert b"asked" in b"".join(said)
+    assert process.code == -signal.SIGKILL
+    assert process.stopped
+    assert GRACE_S <= time.monotonic() - began < GRACE_S + 10
+    with pytest.raises(StoppedError, match="was not begun, since the run was stopped"):
+        Supervised(["true"], said.append, "next", run_id="stopped")
+
+
+def test_its_exit_is_told_as_what_it_was(tmp_path: Path) -> None:
+    for code, told in (("import sys; sys.exit(3)", 3), ("import os; os.kill(os.getpid(), 11)", -11), ("pass", 0)):
+        process = Supervised([sys.executable, "-c", code], lambda data: None, "x")
+        assert process.wait(60)
+        assert process.code == told
+    with pytest.raises(FileNotFoundError):
+        Supervised([str(tmp_path / "none")], lambda data: None, "x")
+    with pytest.raises(PermissionError):
+        Supervised([str(tmp_path)], lambda data: None, "x")
+
+
+def test_a_supervisor_that_is_killed_takes_its_command_with_it(tmp_path: Path) -> None:
+    code = FAMILY + "time.sleep(300)\n"
+    process = Supervised([sys.executable, "-c", code, str(tmp_path)], lambda data: None, "family")
+    command = pids_of(tmp_path)[-1]
+    os.kill(int(Path(f"/proc/{command}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
+    assert process.wait(60)
+    assert process.code == -signal.SIGKILL
+    gone([command])
+    for pid in pids_of(tmp_path):
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_the_command_has_no_handle_of_ours_and_ordinary_signals() -> None:
+    code = (
+        "import os, signal\n"
+        "print(sorted(int(n) for n in os.listdir('/proc/self/fd'))[:-1], signal.getsignal(signal.SIGTERM),"
+        " os.getpid() == os.getsid(0))"
+    )
+    said: list[bytes] = []
+    process = Supervised([sys.executable, "-c", code], said.append, "x")
+    process.finish()
+    assert process.wait(60)
+    assert b"".join(said).decode().strip() == f"[0, 1, 2] {int(signal.SIG_DFL)} True"
+
+
+def test_where_orphans_are_not_adopted_the_group_and_what_is_below_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "supervisor.py"
+    elsewhere.write_text(Path(supervisor.__file__).read_text().replace('sys.platform.startswith("linux")', "False"))
+    monkeypatch.setattr(supervisor, "__file__", str(elsewhere))
+    monkeypatch.setattr(asking, "_channel", None)
+    monkeypatch.setattr(asking, "_server", None)
+    child = "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])\n"
+    said: list[bytes] = []
+    for code, left in (("print(child.pid, flush=True); child.wait()", 0), ("print(child.pid, flush=True)", 1)):
+        said.clear()
+        process = Supervised([sys.executable, "-c", child + code], said.append, "x", run_id=code)
+        pid = int(awaited(lambda: b"".join(said)))
+        if not left:
+            stop_run(code)
+        assert process.wait(30)
+        assert process.left == left or process.stopped  # what a stop ends is not counted, and may take a moment
+        assert not alive(pid)
+    asking._channel.close()
+    asking._server.wait(30)

@@ -1,0 +1,142 @@
+"""A worker is used again for what fits, and replaced when it died, is not clean, or has read code that was changed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.errors import StepError, StoppedError
+from crucible_lineage.pipeline.logs.step_log import STEP_LOG, StepLog
+from crucible_lineage.pipeline.processes import worker
+from crucible_lineage.pipeline.processes.outside import Called
+from crucible_lineage.pipeline.processes.supervised import stop_run
+from crucible_lineage.pipeline.processes.worker import FunctionCall, call_function
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes are forked")
+
+CODE = """
+import os, threading, time
+from pathlib import Path
+
+def who(counts: Path, *, out: Path) -> dict:
+    return {"pid": os.getpid(), "folder": os.getcwd(), "mode": os.environ.get("MODE"), "value": 1}
+
+def moves(counts: Path, *, out: Path) -> dict:
+    os.chdir("/")
+    os.environ["MODE"] = "changed"
+    return {"pid": os.getpid()}
+
+def leaves_a_thread(counts: Path, *, out: Path) -> dict:
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    return {"pid": os.getpid()}
+
+def leaves_a_process(counts: Path, *, out: Path) -> dict:
+    if os.fork() == 0:
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(1)
+            (out / "later.txt").write_text("written when nobody looks any more")
+            time.sleep(60)
+        os._exit(0)
+    os.wait()
+    return {"pid": os.getpid()}
+
+def closes_everything(counts: Path, *, out: Path) -> dict:
+    print("before")
+    os.closerange(0, 3)
+    return {"pid": os.getpid()}
+
+def reads(counts: Path, *, out: Path) -> dict:
+    return {"said": open(0).read()}
+
+def sleeps(counts: Path, *, out: Path) -> dict:
+    time.sleep(60)
+
+def large(counts: Path, *, text: str, out: Path) -> dict:
+    return {"size": len(text)}
+"""
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Callable[..., Called]:
+    """Calls a function of the module in a folder of its own."""
+    module = f"steps_{abs(hash(tmp_path))}"
+    (tmp_path / f"{module}.py").write_text(CODE)
+    number = iter(range(100))
+
+    def calling(name: str, timeout_s: float | None = 60, run_id: str = "", **params: Any) -> Called:
+        attempt = tmp_path / f"attempt{next(number)}"
+        (attempt / "out").mkdir(parents=True)
+        files = (str(tmp_path / f"{module}.py"),)
+        paths = {"counts": tmp_path / "none.txt", "out": attempt / "out"}
+        made = FunctionCall(name, f"{module}:{name}", tmp_path, paths, params, files, run_id)
+        with StepLog(attempt / STEP_LOG) as log:
+            return call_function(made, attempt, log, timeout_s)
+
+    return calling
+
+
+def test_it_is_used_again_and_finds_what_the_first_one_found(call: Any) -> None:
+    first = call("who").result
+    assert call("moves").result["pid"] == first["pid"]
+    assert call("who").result == first
+
+
+@pytest.mark.parametrize("name", ["leaves_a_thread", "leaves_a_process", "closes_everything"])
+def test_one_that_is_not_clean_is_replaced_and_what_it_left_is_gone(call: Any, name: str, tmp_path: Path) -> None:
+    first = call("who").result
+    called = call(name)
+    assert called.result["pid"] == first["pid"]
+    assert call("who").result["pid"] != first["pid"]
+    if name == "leaves_a_process":
+        assert called.note() == "it left 1 process running, which was ended"
+        time.sleep(1.5)
+        assert not list(tmp_path.rglob("later.txt"))
+
+
+def test_code_that_was_changed_is_read_anew(call: Any, tmp_path: Path) -> None:
+    assert call("who").result["value"] == 1
+    (path,) = tmp_path.glob("steps_*.py")
+    path.write_text(CODE.replace('"value": 1', '"value": 22'))
+    assert call("who").result["value"] == 22
+
+
+def test_another_environment_is_another_worker(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = call("who").result
+    monkeypatch.setenv("MODE", "fast")
+    second = call("who").result
+    assert (second["mode"], second["pid"] != first["pid"]) == ("fast", True)
+
+
+def test_one_that_takes_too_long_is_ended_and_the_next_one_is_new(call: Any) -> None:
+    first = call("who").result
+    began = time.monotonic()
+    with pytest.raises(StepError, match=r"took longer than its timeout of 0\.5 s and was stopped"):
+        call("sleeps", 0.5)
+    assert time.monotonic() - began < 10
+    assert call("who").result["pid"] != first["pid"]
+
+
+def test_nothing_is_begun_for_a_run_that_was_stopped(call: Any) -> None:
+    stop_run("this run")
+    with pytest.raises(StoppedError, match="was not begun"):
+        call("who", run_id="this run")
+    assert call("who", run_id="another run").result["value"] == 1
+
+
+def test_its_input_is_empty_and_parameters_may_be_large(call: Any) -> None:
+    assert call("reads").result == {"said": ""}
+    assert call("large", text="x" * 3_000_000).result == {"size": 3_000_000}
+
+
+def test_one_that_nobody_needs_ends(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid = call("who").result["pid"]
+    (idle,) = [one for one in worker._idle if one.process.take_over("x", "")][-1:]
+    idle.process.finish()
+    assert idle.process.wait(30)
+    assert call("who").result["pid"] != pid

@@ -1,0 +1,300 @@
+"""Which result holds now: the newest run that relied on one decides, on all machines, and no work is done twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.cli.runs.plans import print_plan
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.known import ProjectKnowledge
+from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
+from crucible_lineage.provenance.currency import Currency, places_of
+from crucible_lineage.registration.read import registered
+from crucible_lineage.server import start_server
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+
+def run(session: Session, path: Path, choice: Choice = Choice(), **overrides: Any) -> RunResult:
+    bound = bind_file(path, session.store, {name.replace("__", "."): value for name, value in overrides.items()})
+    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
+
+
+def states(session: Session, project: str = "lab") -> dict[str, str]:
+    """The state of each dataset, as anybody sees it who asks Crucible."""
+    listed = session.client.datasets.list(project_id=project, include_metadata=True, include_links=True, limit=None)
+    currency = Currency(registered(session.client, dataset).standing for dataset in listed)
+    return {dataset.unique_id: currency.state(dataset.unique_id) for dataset in listed}
+
+
+def current(session: Session, step: str) -> set[str]:
+    found = ProjectKnowledge(session, "lab", None).registered()
+    now = states(session)
+    return {
+        mfid
+        for mfid, one in found.items()
+        if one.step_record and one.step_record.declared_step == step and now[mfid] == "current"
+    }
+
+
+def test_back_and_forth_of_a_parameter(lab: Any, session: Session) -> None:
+    first = run(session, lab.pipeline).datasets["total"]["out"]
+    other = run(session, lab.pipeline, scaled__factor=4).datasets["total"]["out"]
+    assert (states(session)[first], states(session)[other]) == ("superseded", "current")
+    back = run(session, lab.pipeline)
+    assert (back.executed, sorted(back.current_again)) == ([], ["scaled", "total"])
+    assert (states(session)[first], states(session)[other]) == ("current", "superseded")
+    assert current(session, "total") == {first}
+
+
+def test_a_run_that_changes_nothing_writes_nothing(lab: Any, session: Session) -> None:
+    run(session, lab.pipeline)
+    run(session, lab.pipeline, scaled__factor=4)
+    run(session, lab.pipeline)
+    calls: list[str] = []
+    session.client._api.event_hooks = {"request": [lambda request: calls.append(request.method)]}
+    again = run(session, lab.pipeline)
+    assert (again.executed, again.current_again) == ([], ())
+    assert set(calls) <= {"GET"}
+    calls.clear()
+    run(session, lab.pipeline)
+    assert calls == [], "nothing was changed by others, which the data folder tells"
+
+
+def test_a_file_changed_and_restored(lab: Any, session: Session) -> None:
+    first = run(session, lab.pipeline).datasets["total"]["out"]
+    original = (lab.folder / "second.txt").read_text()
+    lab.file("second.txt", "11\n")
+    changed = run(session, lab.pipeline).datasets["total"]["out"]
+    assert current(session, "total") == {changed}
+    lab.file("second.txt", original)
+    assert run(session, lab.pipeline).executed == []
+    assert current(session, "total") == {first}
+
+
+def test_a_refactoring_with_the_same_bytes_costs_one_step(lab: Any, session: Session) -> None:
+    first = run(session, lab.pipeline)
+    source = (lab.folder / f"{lab.module}.py").read_text()
+    lab.file(f"{lab.module}_2.py", source.replace("float(line) * factor", "factor * float(line)"))
+    lab.declare(lab.pipeline.read_text().replace(f"{lab.module}:scale", f"{lab.module}_2:scale"))
+    second = run(session, lab.pipeline)
+    assert (second.executed, second.stayed) == (["scaled"], ("total",))
+    assert second.datasets["total"] == first.datasets["total"]
+    total, scaled = first.datasets["total"]["out"], second.datasets["scaled"]["out"]
+    found = registered(session.client, session.client.datasets.get(total, include_metadata=True, include_links=True))
+    assert found.record is not None
+    assert found.record.equal_parents == {scaled: first.datasets["scaled"]["out"]}
+    parents = {link.unique_id for link in found.dataset.links or () if link.direction == "source"}
+    assert {scaled, first.datasets["scaled"]["out"]} <= parents
+    assert current(session, "scaled") == {scaled}
+    assert run(session, lab.pipeline).executed == []
+
+
+def test_equal_bytes_of_different_measurements_stay_different_results(lab: Any, session: Session) -> None:
+    first = run(session, lab.pipeline)
+    lab.file("third.txt", (lab.folder / "first.txt").read_text())
+    text = lab.pipeline.read_text().replace("first.txt", "third.txt")
+    assert "third.txt" in text
+    other = run(session, lab.declare(text))
+    assert other.datasets["scaled"] != first.datasets["scaled"]
+    assert current(session, "scaled") == {first.datasets["scaled"]["out"], other.datasets["scaled"]["out"]}
+
+
+def test_a_forced_attempt_holds(lab: Any, session: Session) -> None:
+    first = run(session, lab.pipeline).datasets["scaled"]["out"]
+    forced = run(session, lab.pipeline, Choice(forced=("scaled",))).datasets["scaled"]["out"]
+    assert (states(session)[first], states(session)[forced]) == ("superseded", "current")
+
+
+def test_two_declarations_of_one_name_are_told_apart_by_their_files(lab: Any, session: Session) -> None:
+    first = run(session, lab.pipeline).datasets["total"]["out"]
+    other = lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 5"), "other.yaml")
+    second = run(session, other).datasets["total"]["out"]
+    assert current(session, "total") == {first, second}
+
+
+def test_declarations_of_one_name_that_share_a_result_leave_each_other_what_holds(lab: Any, session: Session) -> None:
+    text = lab.pipeline.read_text()
+    old = run(session, lab.pipeline, scaled__factor=2).datasets["total"]["out"]
+    shared = run(session, lab.pipeline).datasets["total"]["out"]
+    other = lab.declare(text, "other.yaml")
+    assert run(session, other).datasets["total"]["out"] == shared
+    assert current(session, "total") == {shared}, f"and not {old} again"
+    new = run(session, lab.declare(text.replace("factor: 3", "factor: 4"), "other.yaml")).datasets["total"]["out"]
+    assert current(session, "total") == {shared, new}
+    run(session, lab.pipeline)
+    assert current(session, "total") == {shared, new}
+    back = run(session, lab.pipeline, scaled__factor=2).datasets["total"]["out"]
+    assert (back, current(session, "total")) == (old, {old, new})
+
+
+def test_a_declaration_with_another_file_name_goes_on(lab: Any, session: Session) -> None:
+    old = run(session, lab.pipeline, scaled__factor=2).datasets["total"]["out"]
+    shared = run(session, lab.pipeline).datasets["total"]["out"]
+    moved = lab.pipeline.rename(lab.folder / "moved.yaml")
+    assert run(session, moved).executed == []
+    assert current(session, "total") == {shared}, f"and not {old} again"
+    new = run(session, moved, scaled__factor=4).datasets["total"]["out"]
+    assert current(session, "total") == {new}
+
+
+@pytest.fixture
+def two_machines(tmp_path: Path) -> Any:
+    with start_server(tmp_path / "service") as server:
+        with Session(Settings(tmp_path / "east", server.url, server.api_key)) as east:
+            with Session(Settings(tmp_path / "west", server.url, server.api_key)) as west:
+                east.client.projects.create(project_id="lab", organization="x", project_lead="local")
+                yield east, west
+
+
+def test_machines_agree_and_the_newest_run_has_the_last_word(lab: Any, two_machines: tuple[Session, Session]) -> None:
+    east, west = two_machines
+    first = run(east, lab.pipeline).datasets["total"]["out"]
+    other = run(west, lab.pipeline, scaled__factor=4).datasets["total"]["out"]
+    assert (states(east)[first], states(east)[other]) == ("superseded", "current")
+    back = run(east, lab.pipeline)
+    assert (back.executed, sorted(back.current_again)) == ([], ["scaled", "total"]), "west has changed its mind since"
+    assert states(west) == states(east)
+    assert states(west)[first] == "current"
+    assert run(east, lab.pipeline).current_again == ()
+
+
+def test_what_the_service_has_lost_is_made_again(lab: Any, two_machines: tuple[Session, Session]) -> None:
+    east, _ = two_machines
+    first = run(east, lab.pipeline)
+    total = first.datasets["total"]["out"]
+    request = east.client.datasets.delete(total, "a test")
+    asked = run(east, lab.pipeline)
+    assert not asked.ok, "its id is taken, and it is not to be relied on"
+    assert f"is to be deleted (request {request.id}, pending)" in asked.errors["total"]
+    east.client.deletions.approve(request.id)
+    east.client.deletions.delete(total)
+    again = run(east, lab.pipeline)
+    assert again.executed == ["total"], "and not `everything was there already`"
+    assert again.datasets == first.datasets
+
+
+def test_places_are_beside_the_record(lab: Any, session: Session) -> None:
+    made = run(session, lab.pipeline)
+    metadata = session.client.metadata.get(made.datasets["total"]["out"])
+    ((key, filled),) = places_of(metadata).items()
+    assert key == "counting/total/out/first.txt"
+    assert (filled.run, filled.declared_in) == (made.run_id, "pipeline.yaml")
+
+
+def test_a_changed_output_is_applied_without_making_anything_again(lab: Any, session: Session) -> None:
+    first = run(session, lab.pipeline)
+    total = first.datasets["total"]["out"]
+    assert session.client.datasets.get(total).dataset_name == "first (total)", "names do not grow with the chain"
+    text = lab.pipeline.read_text().replace(
+        "    inputs: {left: scaled, right: second}\n",
+        "    inputs: {left: scaled, right: second}\n"
+        '    output: {dataset_name: "{left.dataset_name}: {results.total}", measurement: adding, keywords: [sum]}\n',
+    )
+    again = run(session, lab.declare(text))
+    assert (again.executed, again.datasets) == ([], first.datasets)
+    assert "described anew: dataset_name is 'first (scaled): " in again.notes["total"]
+    found = session.client.datasets.get(total)
+    assert (found.dataset_name, found.measurement) == ("first (scaled): 28.0", "adding")
+    assert "sum" in {word.keyword for word in session.client.datasets.get_keywords(total)}
+    assert run(session, lab.pipeline).notes == {}
+
+
+def test_names_know_counts_and_fields_of_parents(lab: Any, session: Session) -> None:
+    text = lab.pipeline.read_text().replace(
+        "    params: {factor: 3}\n",
+        '    params: {factor: 3}\n    output: {dataset_name: "{counts.count} of {counts.timestamp}"}\n',
+    )
+    made = run(session, lab.declare(text)).datasets["scaled"]["out"]
+    assert session.client.datasets.get(made).dataset_name.startswith("1 of 2024-05-01T12:00:00")
+
+
+def test_every_variant_of_a_matrix_holds_and_one_that_is_taken_out_is_told(lab: Any, session: Session) -> None:
+    text = lab.pipeline.read_text().replace("params: {factor: 3}", "matrix: {factor: [2, 3]}")
+    first = run(session, lab.declare(text))
+    assert len(current(session, "scaled")) == 2
+    second = run(session, lab.declare(text.replace("[2, 3]", "[3]")))
+    assert second.executed == []
+    assert second.undeclared == ("scaled/out/first.txt, factor=2", "total/out/first.txt, factor=2")
+    assert current(session, "scaled") == {
+        outputs["out"] for name, outputs in first.datasets.items() if name.startswith("scaled")
+    }
+
+
+POOL = """
+from pathlib import Path
+
+def pool(parts: list[Path], *, out: Path) -> None:
+    (out / "pool.txt").write_text(" ".join(part.read_text() for part in parts))
+"""
+
+
+def test_a_file_more_in_a_pattern_supersedes_and_another_name_does_not(lab: Any, session: Session) -> None:
+    (lab.folder / "in").mkdir()
+    lab.file("in/a.txt", "1\n")
+    lab.file(f"{lab.module}_pool.py", POOL)
+    step = f"  pooled: {{uses: '{lab.module}_pool:pool', inputs: {{parts: all}}}}\n"
+    text = lab.pipeline.read_text().replace("steps:\n", f'  all: {{file: "in/*.txt"}}\nsteps:\n{step}')
+    first = run(session, lab.declare(text))
+    lab.file("in/b.txt", "2\n")
+    more = run(session, lab.pipeline)
+    assert more.executed == ["pooled"]
+    assert current(session, "pooled") == {more.datasets["pooled"]["out"]}
+    lab.file("third.txt", "7\n")
+    renamed = run(session, lab.declare(text.replace("first.txt", "third.txt")))
+    assert current(session, "scaled") == {first.datasets["scaled"]["out"], renamed.datasets["scaled"]["out"]}
+    assert renamed.undeclared == ()
+
+
+def test_what_a_failed_run_made_holds_and_nothing_is_mixed(lab: Any, session: Session) -> None:
+    first = run(session, lab.pipeline)
+    source = (lab.folder / f"{lab.module}.py").read_text()
+    lab.file(
+        f"{lab.module}_bad.py",
+        source.replace("def add(", "def add(left, right, *, out):\n    raise ValueError('no')\n\ndef _add("),
+    )
+    text = (
+        lab.pipeline.read_text().replace("factor: 3", "factor: 4").replace(f"{lab.module}:add", f"{lab.module}_bad:add")
+    )
+    broken = run(session, lab.declare(text))
+    assert not broken.ok
+    now = states(session)
+    assert now[broken.datasets["scaled"]["out"]] == "current"
+    assert now[first.datasets["scaled"]["out"]] == "superseded"
+    assert now[first.datasets["total"]["out"]] == "current", "nothing was made in its stead"
+
+
+MANY = """
+pipeline: many
+project: lab
+inputs:
+  scan: {file: "scan*.txt", each: true, ingest: false}
+  dark: {file: dark-a.txt, ingest: false}
+steps:
+  less: {uses: "LABMODULE:add", inputs: {left: scan, right: dark}}
+  all: {uses: "LABMODULE:pool", inputs: {parts: {from: less, collect: true, files: total.txt}}}
+"""
+
+
+def test_causes_are_told_once_with_what_stands_instead_of_what(
+    lab: Any, session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in (("scan1", "1"), ("scan2", "2"), ("dark-a", "3"), ("dark-b", "4")):
+        lab.file(f"{name}.txt", text)
+    pool_too = (
+        "\n\n\ndef pool(parts: list[Path], *, out: Path) -> None:\n    (out / 'n.txt').write_text(str(len(parts)))\n"
+    )
+    lab.file(f"{lab.module}.py", (lab.folder / f"{lab.module}.py").read_text() + pool_too)
+    run(session, lab.declare(MANY, "many.yaml"))
+    path = lab.declare(MANY.replace("dark-a", "dark-b"), "many.yaml")
+    print_plan(make_plan(bind_file(path, session.store), session), as_json=False)
+    told = capsys.readouterr().out
+    assert (
+        "3 steps follow from:\n  less (2 of them): input right: dark-b.txt (sha 4b227777) instead of dark-a.txt" in told
+    )

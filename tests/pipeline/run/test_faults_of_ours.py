@@ -1,0 +1,62 @@
+"""A fault of crucible-lineage itself keeps its traceback in a file, whose path is told; the other steps go on."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.cli.runs.run import print_summary
+from crucible_lineage.registration.delivery import desk
+from crucible_lineage.session import Session
+
+
+def test_a_fault_while_a_result_is_registered_names_the_file_with_its_traceback(
+    lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("CRUCIBLE_API_KEY", "hush-hush")
+    register = desk.register_output
+
+    def faulty(client: Any, new: Any, *rest: Any, **more: Any) -> Any:
+        if "scaled" in new.name:
+            raise KeyError("nobody thought of this, nor of hush-hush")
+        return register(client, new, *rest, **more)
+
+    monkeypatch.setattr(desk, "register_output", faulty)
+    other = f"  other: {{uses: '{lab.module}:scale', inputs: {{counts: second}}, params: {{factor: 2}}}}\n"
+    result = run(lab.declare(lab.pipeline.read_text() + other))
+    assert (result.outcomes["scaled"], result.outcomes["other"]) == ("failed", "executed")
+    told = result.errors["scaled"]
+    assert told.startswith(
+        "made, and not registered: KeyError: 'nobody thought of this, nor of ***'; this is a fault of crucible-lineage"
+    )
+    (path,) = re.findall(r"its traceback is in (\S+)", told)
+    assert result.logs["scaled"] == path
+    trace = Path(path).read_text()
+    assert "in faulty" in trace
+    assert "hush-hush" not in trace
+    assert Path(path).parent == session.settings.data / "logs"
+    assert Path(path).stat().st_mode & 0o077 == 0
+    for room in ("run", "waiting"):
+        monkeypatch.setattr(f"crucible_lineage.cli.runs.{room}.next_command", lambda *words: " ".join(words))
+    print_summary(result)
+    assert "in faulty" not in capsys.readouterr().err
+    print_summary(result, verbose=True)
+    assert "in faulty" in capsys.readouterr().err
+
+
+def test_a_command_that_meets_one_says_so_in_a_line(data: Path, command: Any, tmp_path: Path) -> None:
+    broken = tmp_path / "sitecustomize.py"
+    broken.write_text(
+        "import crucible_lineage.local.store as store\n"
+        "def fault(*_): raise RuntimeError('nobody thought of this')\n"
+        "store.Store.recent_runs = fault\n"
+    )
+    ran = command("status", "--data", data, PYTHONPATH=str(tmp_path))
+    assert ran.returncode == 1, ran.stderr
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("error: RuntimeError: nobody thought of this; this is a fault of crucible-lineage")
+    (path,) = re.findall(r"its traceback is in (\S+)", line)
+    assert "in fault" in Path(path).read_text()

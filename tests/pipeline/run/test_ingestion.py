@@ -1,0 +1,177 @@
+"""`ingest: {wait: true, timeout: ...}`: a dataset is complete when its files are read; how that ended is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.client.ingestions import IngestionCalls
+from crucible_lineage.client.models import IngestionRequest
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.declare.load import load_pipeline
+from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.pipeline.run.scheduler import plan_and_run
+from crucible_lineage.provenance.record import read_record
+from crucible_lineage.refs import DatasetRef
+from crucible_lineage.registration.ingestion import follow_ingestions, note_ingestions
+from crucible_lineage.session import Session
+from crucible_lineage.watch.changes import INGESTION_COMPLETED, INGESTION_FAILED, Watcher
+
+PIPELINE = """
+pipeline: read
+project: lab
+inputs:
+  first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z", ingest: false}
+steps:
+  scaled:
+    uses: LABMODULE:scale
+    inputs: {counts: first}
+    output: {ingest: INGEST}
+"""
+
+
+@pytest.fixture
+def run(lab: Any, session: Session) -> Callable[[str], RunResult]:
+    def with_ingest(ingest: str) -> RunResult:
+        path: Path = lab.declare(PIPELINE.replace("INGEST", ingest))
+        bound = bind_file(path, session.store)
+        return plan_and_run(bound, session, lambda: LocalEngine(session, 1), lambda event: None)
+
+    return with_ingest
+
+
+@pytest.fixture
+def slow(session: Session, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A service whose worker is slow: how each request was answered, and whether the dataset was complete."""
+    answers: list[str] = []
+    get = IngestionCalls.get
+
+    def late(self: IngestionCalls, request_id: int) -> IngestionRequest:
+        found = get(self, request_id)
+        while found.is_open:
+            time.sleep(0.01)
+            found = get(self, request_id)
+        dataset = session.client.datasets.get(str(found.dataset_mfid), include_metadata=True)
+        record = read_record(dataset.scientific_metadata)
+        if len(answers) < 3:
+            found = found.model_copy(update={"status": "started"})
+        answers.append(f"{found.status} {record is not None and record.is_complete}")
+        return found
+
+    monkeypatch.setattr(IngestionCalls, "get", late)
+    return answers
+
+
+def test_with_wait_a_dataset_is_complete_only_when_its_files_are_read(run: Any, slow: list[str]) -> None:
+    result = run("{wait: true, timeout: 1m}")
+    assert (result.ok, result.not_ingested) == (True, ())
+    assert slow == ["started False"] * 3 + ["complete False"]
+
+
+def test_without_it_nothing_waits(run: Any, slow: list[str]) -> None:
+    assert run("true").ok
+    assert slow[0] == "started True"
+
+
+def test_after_the_timeout_the_dataset_is_complete_and_the_file_is_told(run: Any, slow: list[str]) -> None:
+    result = run("{wait: true, timeout: 0.01}")
+    assert result.ok
+    assert slow[0] == "started False"
+    assert all("scaled.txt of 'first (scaled)'" in told for told in result.not_ingested)
+
+
+def test_how_a_file_was_read_is_told_once_and_fails_no_run(run: Any, session: Session) -> None:
+    result = run("{wait: true}, ingestor: NoSuchIngestor")
+    assert result.ok
+    (told,) = result.not_ingested
+    assert "scaled.txt of 'first (scaled)'" in told
+    assert "was not ingested as asked: There is no ingestor NoSuchIngestor here" in told
+    again = run("{wait: true}, ingestor: NoSuchIngestor")
+    assert again.not_ingested == ()
+
+
+def test_a_run_that_makes_nothing_does_not_wait_for_what_earlier_ones_asked_for(
+    run: Any, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("true")
+    found = session.client.ingestions.list()
+    (one,) = [request for request in found if request.status != "not_requested"]
+    stuck = one.model_copy(update={"status": "requested"})  # the service's worker is gone
+    note_ingestions(session.store, DatasetRef(str(one.dataset_mfid), "first (scaled)", ()), {"scaled.txt": stuck})
+    looks: list[int] = []
+    monkeypatch.setattr(IngestionCalls, "get", lambda self, number: looks.append(number) or stuck)
+    assert run("true").ok
+    assert looks == [one.id], "it looks once, and leaves it"
+
+
+def test_the_files_of_a_dataset_are_asked_for_in_one_look(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.ensure_project("lab", "")
+    made = session.client.datasets.create({"dataset_name": "many", "project_id": "lab"}).dsid
+    asked = {}
+    for number in range(30):
+        path = tmp_path / f"part_{number}.txt"
+        path.write_text(f"{number}\n")
+        asked[path.name] = session.client.ingestions.request(session.client.files.upload(made, path).file.mfid)
+    note_ingestions(session.store, DatasetRef(made, "many", ()), asked)
+    get = IngestionCalls.get
+
+    def last(self: IngestionCalls, number: int) -> IngestionRequest:
+        assert len(session.store.open_ingestions()) == 1, "none is asked for alone but the last"
+        return get(self, number)
+
+    monkeypatch.setattr(IngestionCalls, "get", last)
+    follow_ingestions(session.client, session.store, at_most_s=60)
+    assert session.store.open_ingestions() == []
+
+
+@pytest.mark.parametrize(("status", "event"), [("complete", INGESTION_COMPLETED), ("failed", INGESTION_FAILED)])
+def test_events_tell_how_it_ended(
+    run: Any, session: Session, monkeypatch: pytest.MonkeyPatch, status: str, event: str
+) -> None:
+    watcher = Watcher(session, "lab")
+    watcher.begin()
+    requests = IngestionCalls.iter
+
+    def ended(self: IngestionCalls, **filters: Any) -> Any:
+        update = {"status": status, "error_message": "it is damaged"}
+        return (one.model_copy(update=update) for one in requests(self, **filters))
+
+    assert run("{wait: true}").ok
+    monkeypatch.setattr(IngestionCalls, "iter", ended)
+    news = [one for portion in watcher.look() for one in portion if one.event.startswith("crucible.ingestion")]
+    assert [(one.event, one.attributes["status"], one.attributes["error"]) for one in news] == [
+        (event, status, "it is damaged")
+    ]
+    assert not [one for portion in watcher.look() for one in portion], "each is told once"
+
+
+@pytest.mark.parametrize(
+    ("ingest", "told"),
+    [
+        ("{wat: true}", "did you mean 'wait'?"),
+        ("{timeout: 5}", "add `wait: true`"),
+        ("{wait: true, timeout: soon}", "write seconds, or as in 90s, 10m, 2h"),
+        ("5", "write true, false, or {wait: true, timeout: 10m}"),
+    ],
+)
+def test_a_fault_is_told_at_its_line(lab: Any, ingest: str, told: str) -> None:
+    path = lab.declare(PIPELINE.replace("INGEST", ingest))
+    with pytest.raises(InputError) as caught:
+        load_pipeline(path)
+    (fault,) = caught.value.faults
+    assert told in fault.message
+    assert fault.line == 10
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("10m", 600), ("90", 90), ("1.5h", 5400), ("30s", 30)])
+def test_times_are_seconds_or_have_a_unit(lab: Any, text: str, seconds: float) -> None:
+    spec, _ = load_pipeline(lab.declare(PIPELINE.replace("INGEST", f"{{wait: true, timeout: {text}}}")))
+    assert spec.steps["scaled"].output.ingestion.timeout == seconds

@@ -1,0 +1,40 @@
+"""What `status` says of runs: those that began, and how they ended; one that was refused never began."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.errors import UnreachableError
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.run.scheduler import plan_and_run
+from crucible_lineage.server import start_server
+from crucible_lineage.session import Session
+
+
+def test_a_run_that_is_refused_is_no_run(lab: Any, tmp_path: Path, command: Any) -> None:
+    with start_server(tmp_path / "service") as server:
+        where = {"CRUCIBLE_API_URL": server.url, "CRUCIBLE_API_KEY": server.api_key}
+        where["CRUCIBLE_LINEAGE_DATA"] = str(tmp_path / "machine")
+        refused = command("run", lab.pipeline, "--engine", "local", **where)
+        assert refused.returncode == 2
+        assert "there is no project 'lab'" in refused.stderr
+        assert "nothing was changed" in refused.stderr
+        status = command("status", "--json", **where)
+        assert json.loads(status.stdout)["runs"] == []
+
+
+@pytest.mark.parametrize(("error", "outcome"), [(UnreachableError("away"), "failed"), (KeyboardInterrupt(), "stopped")])
+def test_a_run_that_ends_by_an_error_is_not_under_way(
+    lab: Any, session: Session, error: BaseException, outcome: str
+) -> None:
+    def engine() -> Any:
+        raise error
+
+    with pytest.raises(type(error)):
+        plan_and_run(bind_file(lab.pipeline, session.store), session, engine, lambda event: None)
+    (run,) = session.store.recent_runs("lab", 5)
+    assert (run["outcome"], run["ended"] is not None) == (outcome, True)

@@ -1,0 +1,93 @@
+"""When data were taken is told, compared and handed on only where somebody has said it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from crucible_lineage.lineage.draw.html import page_data, render_html
+from crucible_lineage.queries.check import check_projects
+from crucible_lineage.queries.graph.fetch import fetch_lineage
+from crucible_lineage.queries.impact import instrument_impact
+from crucible_lineage.session import Session
+from crucible_lineage.times import taken, utc
+
+TIMES = """
+pipeline: times
+project: lab
+inputs:
+  then: {file: first.txt, timestamp: "2024-05-01T12:00:00Z", instrument_name: counter}
+  since: {file: second.txt, known_since: "2020-02-02T00:00:00Z", instrument_name: counter}
+steps:
+  timed: {uses: "LABMODULE:scale", inputs: {counts: then}}
+  untimed: {uses: "LABMODULE:scale", inputs: {counts: since}, output: {dataset_name: "of {counts.timestamp}"}}
+  after: {uses: "LABMODULE:scale", inputs: {counts: untimed}}
+  both: {uses: "LABMODULE:add", inputs: {left: timed, right: untimed}}
+"""
+
+
+@pytest.fixture
+def made(lab: Any, run: Callable[..., Any]) -> dict[str, str]:
+    ran = run(lab.declare(TIMES, "times.yaml"))
+    assert ran.ok, ran.errors
+    ids = {name: mfids[0] for name, mfids in ran.inputs.items()}
+    return ids | {step: outputs["out"] for step, outputs in ran.datasets.items()}
+
+
+def test_a_time_is_handed_on_where_it_is_known_of_all_that_a_result_comes_from(
+    made: dict[str, str], session: Session
+) -> None:
+    found = {name: taken(session.client.datasets.get(mfid).model_dump()) for name, mfid in made.items()}
+    moment = utc("2024-05-01T12:00:00Z")
+    assert found == {
+        "then": moment, "timed": moment, "since": None, "untimed": None, "after": None, "both": None,
+    }  # fmt: skip
+
+
+def test_no_child_is_older_than_its_parent(made: dict[str, str], session: Session) -> None:
+    times = {name: utc(session.client.datasets.get(mfid).timestamp or "") for name, mfid in made.items()}
+    assert times["since"] <= times["untimed"] <= times["after"]
+    assert [one for one in check_projects(session, ["lab"]).findings if one.check == "older-than-parent"] == []
+
+
+def test_what_is_known_since_then_is_not_told_to_be_of_then(made: dict[str, str], session: Session) -> None:
+    assert session.client.datasets.get(made["untimed"]).dataset_name == "of time not known"
+    graph = fetch_lineage(session, made["after"])
+    shown = page_data(render_html(graph))
+    details = zip(shown["nodes"]["id"], shown["details"], strict=True)
+    told = {mfid: detail["record"]["timestamp"] for mfid, detail in details if detail}
+    assert told[made["since"]] == told[made["after"]] == "not known"
+    assert "2020-02-02" not in json.dumps(told)
+
+
+def test_what_was_taken_at_an_unknown_time_counts_and_is_named(
+    made: dict[str, str], session: Session, cli: Callable[..., Any]
+) -> None:
+    late = instrument_impact(session, "counter", ["lab"], since=utc("2024-06-01"))
+    assert set(late.impact.ids) == {made["untimed"], made["after"], made["both"]}
+    assert late.untimed == (made["since"],)
+    early = instrument_impact(session, "counter", ["lab"], until=utc("2024-06-01"))
+    assert set(early.impact.ids) == {made["timed"], made["untimed"], made["after"], made["both"]}
+    asked = ("impact", "--instrument", "counter", "--since", "2024-06-01", "--project", "lab")
+    assert "1 dataset of it was taken at a time that is not known" in cli(*asked).stdout
+    told = json.loads(cli(*asked, "--json").stdout)
+    assert told["of_unknown_time"] == [made["since"]]
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "created", "known"),
+    [
+        ("2024-05-01T12:00:00Z", "2026-05-01T12:00:00Z", True),
+        ("2026-05-01T12:00:00.000100+00:00", "2026-05-01T12:00:00.000200+00:00", False),
+        ("2026-05-01T14:00:00+02:00", "2026-05-01T12:00:00", False),
+        ("2026-05-01T12:00:05Z", "2026-05-01T12:00:00Z", True),
+        (None, "2026-05-01T12:00:00Z", False),
+        ("yesterday", None, False),
+        ("2024-05-01T12:00:00Z", None, True),
+    ],
+)
+def test_the_time_that_crucible_gives_itself_is_none(timestamp: str, created: str, known: bool) -> None:
+    assert (taken({"timestamp": timestamp, "creation_time": created}) is not None) is known

@@ -1,0 +1,296 @@
+"""One notion of what holds now: lists, single datasets, lineages, impact and differences say the same of a result."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from crucible_lineage.cli import main
+from crucible_lineage.lineage import LineageGraph
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.pipeline.run.scheduler import plan_and_run
+from crucible_lineage.provenance.currency import Currency
+from crucible_lineage.queries.graph.project_copy import project_copy
+from crucible_lineage.registration.read import registered
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+
+class Changed:
+    """A project in which the pipeline ran with one factor, and then with another one."""
+
+    def __init__(self, data: Path, session: Session, runs: list[RunResult]) -> None:
+        self.data = data
+        self.session = session
+        self.runs = runs
+        self.first, self.second = (runs[0].inputs[name][0] for name in ("first", "second"))
+        self.old_scaled, self.scaled = (one.datasets["scaled"]["out"] for one in runs)
+        self.old_total, self.total = (one.datasets["total"]["out"] for one in runs)
+
+    def ask(self, *words: object, code: int = 0) -> Result:
+        ran = CliRunner().invoke(main, [*map(str, words), "--data", str(self.data)])
+        assert ran.exit_code == code, ran.output
+        return ran
+
+    def asked(self, *words: object) -> Any:
+        return json.loads(self.ask(*words, "--json").stdout)
+
+
+def run_pipeline(pipeline: Path, data: Path, **overrides: Any) -> RunResult:
+    with Session(Settings(data)) as session:
+        bound = bind_file(pipeline, session.store, overrides)
+        return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+
+
+@pytest.fixture(scope="module")
+def twice() -> list[tuple[Path, list[RunResult]]]:
+    """The data folder in which the pipeline ran twice, once a test has needed it."""
+    return []
+
+
+@pytest.fixture
+def changed(lab: Any, twice: Any, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[Changed]:
+    """Each test has a copy of its own."""
+    if not twice:
+        origin = tmp_path_factory.mktemp("twice") / "data"
+        runs = [run_pipeline(lab.pipeline, origin), run_pipeline(lab.pipeline, origin, **{"scaled.factor": 4})]
+        twice.append((origin, runs))
+    folder = tmp_path / "data"
+    shutil.copytree(twice[0][0], folder)
+    with Session(Settings(folder)) as session:
+        yield Changed(folder, session, twice[0][1])
+
+
+def states(listed: Any) -> dict[str, str]:
+    return {entry["mfid"]: entry["state"] for entry in listed["datasets"]}
+
+
+def test_a_list_has_what_holds_now_and_all_with_their_states_if_asked(changed: Changed) -> None:
+    listed = changed.asked("list", "--project", "lab")
+    holding = {changed.first: "raw", changed.second: "raw", changed.scaled: "current", changed.total: "current"}
+    assert states(listed) == holding
+    assert listed["not_listed"] == {"superseded": 2}
+    every = changed.asked("list", "--project", "lab", "--all")
+    assert states(every) == {**holding, changed.old_scaled: "superseded", changed.old_total: "superseded"}
+    (old,) = [entry for entry in every["datasets"] if entry["mfid"] == changed.old_total]
+    assert (old["superseded_by"], old["step"], old["pipeline"]) == ([changed.total], "total", "counting")
+    assert "4 datasets; not listed: 2 superseded (--all)" in changed.ask("list", "--project", "lab").stdout
+
+
+def test_a_list_can_be_of_a_step_or_a_pipeline(changed: Changed) -> None:
+    assert states(changed.asked("list", "--project", "lab", "--step", "total")) == {changed.total: "current"}
+    both = states(changed.asked("list", "--project", "lab", "--pipeline", "counting"))
+    assert both.keys() == {changed.scaled, changed.total}
+    refused = changed.ask("list", "--project", "lab", "--step", "totl", code=2)
+    assert "none is of a step 'totl'; did you mean 'total'?" in refused.stderr
+    assert "list the datasets of project 'nowhere'" in changed.ask("list", "--project", "nowhere", code=2).stderr
+
+
+def test_going_back_is_seen_at_once(changed: Changed, lab: Any) -> None:
+    assert changed.asked("show", changed.old_total)["state"] == "superseded"
+    run_pipeline(lab.pipeline, changed.data)
+    assert changed.asked("show", changed.old_total)["state"] == "current"
+    assert changed.asked("show", changed.total)["superseded_by"] == [changed.old_total]
+
+
+def test_summaries_of_a_copy_tell_what_records_tell(changed: Changed) -> None:
+    copy = project_copy(changed.session, "lab")
+    listed = changed.session.client.datasets.list(project_id="lab", include_metadata=True, include_links=True)
+    standings = [registered(changed.session.client, dataset).standing for dataset in listed]
+    assert {one.mfid: one for one in standings} == {mfid: one.standing for mfid, one in copy.summaries.items()}
+    assert Currency(standings).state(changed.old_total) == "superseded"
+
+
+def test_a_dataset_is_shown_with_its_results_files_and_next_of_kin(changed: Changed) -> None:
+    shown = changed.asked("show", changed.old_total)
+    assert (shown["dataset_name"], shown["step"]) == ("first (total)", "total")
+    assert (shown["state"], shown["superseded_by"]) == ("superseded", [changed.total])
+    assert shown["results"] == {"total": 28.0}
+    assert [file["name"] for file in shown["files"]] == ["note.txt", "total.txt"]
+    assert set(shown["parents"]) == {changed.old_scaled, changed.second}
+    assert set(changed.asked("show", changed.second)["children"]) == {changed.old_total, changed.total}
+    said = changed.ask("show", changed.old_total).stdout
+    assert f"superseded by {changed.total}" in said
+    assert "  total: 28.0" in said
+    assert "there is none here" in changed.ask("show", "0" * 26, code=2).stderr
+
+
+def test_files_are_fetched_checked_and_never_overwritten(changed: Changed, tmp_path: Path) -> None:
+    folder = tmp_path / "fetched"
+    assert changed.ask("get", changed.total, "-o", folder).stderr == ""
+    assert (folder / "total.txt").read_text() == "34.0"
+    assert changed.ask("get", changed.total, "-o", folder).stdout.count("there already") == 2
+    (folder / "note.txt").unlink()
+    (folder / "total.txt").write_text("mine")
+    refused = changed.ask("get", changed.total, "-o", folder, code=2)
+    assert "total.txt is there already, with other content; nothing was fetched" in refused.stderr
+    assert sorted(path.name for path in folder.iterdir()) == ["total.txt"]
+    assert "the dataset is superseded" in changed.ask("get", changed.old_total, "-o", tmp_path / "old").stderr
+
+
+def test_what_was_cut_short_goes_on(changed: Changed, tmp_path: Path) -> None:
+    (file,) = [one for one in changed.session.client.files.list(changed.total) if one.filename == "note.txt"]
+    part = tmp_path / f".note.txt.{(file.sha256_hash or '')[:16]}.part"
+    part.write_bytes(b"both ")
+    changed.ask("get", changed.total, "-o", tmp_path)
+    assert (tmp_path / "note.txt").read_text() == "both added"
+    assert not part.exists()
+
+
+def test_bytes_that_are_not_the_recorded_ones_are_not_kept(changed: Changed, tmp_path: Path) -> None:
+    (file,) = [one for one in changed.session.client.files.list(changed.total) if one.filename == "note.txt"]
+    digest = file.sha256_hash or ""
+    stored = changed.data / "crucible" / "contents" / digest[:2] / digest[2:]
+    stored.chmod(0o644)
+    stored.write_text("forged....")
+    ran = changed.ask("get", changed.total, "-o", tmp_path / "x", code=1)
+    assert "note.txt" in ran.stderr
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["total.txt"]
+
+
+def test_the_tree_counts_what_is_superseded_and_shows_it_if_asked(changed: Changed) -> None:
+    tree = changed.ask("lineage", changed.first).stdout
+    assert changed.old_total not in tree
+    assert "2 superseded results not shown" in tree
+    every = changed.ask("lineage", changed.first, "--superseded").stdout
+    assert f"{changed.old_total} first (total) counting · add [superseded]" in every
+    of_old = changed.ask("lineage", changed.old_total).stdout
+    assert f"[superseded by {changed.total}] <--" in of_old
+    assert changed.scaled not in of_old
+
+
+@pytest.mark.parametrize("kind", ["svg", "mmd", "dot"])
+def test_pictures_count_what_is_superseded_and_draw_it_if_asked(changed: Changed, kind: str) -> None:
+    drawn = changed.ask("lineage", changed.first, "--format", kind).stdout
+    assert "2 superseded results not shown" in drawn
+    assert "SUPERSEDED" not in drawn
+    every = changed.ask("lineage", changed.first, "--format", kind, "--superseded").stdout
+    assert every.count("SUPERSEDED") == 2
+    assert "not shown" not in every
+
+
+def test_what_is_current_and_made_of_a_superseded_parent_stays_linked_in_pictures(changed: Changed) -> None:
+    changed.session.client.datasets.link_parent_child(changed.old_scaled, changed.total, "is_derived_from")
+    tree = changed.ask("lineage", changed.total).stdout
+    assert f"{changed.old_scaled} first (scaled) counting · scale [superseded]" in tree
+
+
+def test_programs_are_given_the_state_and_what_holds_in_its_stead(changed: Changed) -> None:
+    spoken = json.loads(changed.ask("lineage", changed.first, "--format", "json").stdout)
+    nodes = {node["id"]: node for node in spoken["nodes"]}
+    assert (nodes[changed.old_total]["state"], nodes[changed.old_total]["superseded_by"]) == (
+        "superseded",
+        [changed.total],
+    )
+    assert nodes[changed.total]["state"] == "current"
+    again = LineageGraph.from_api(spoken)
+    assert again.nodes[changed.old_total].superseded_by == (changed.total,)
+    prov = changed.ask("lineage", changed.first, "--format", "prov-n").stdout
+    assert f"wasInvalidatedBy(mfid:{changed.old_total}, -, -, " in prov
+    assert f"wasInvalidatedBy(mfid:{changed.total}" not in prov
+    revision = f"wasDerivedFrom(mfid:{changed.total}, mfid:{changed.old_total}, -, -, -, [prov:type='prov:Revision'])"
+    assert revision in prov
+    rows = list(csv.DictReader(io.StringIO(changed.ask("lineage", changed.first, "--format", "csv").stdout)))
+    assert {row["child_state"] for row in rows} == {"current", "superseded"}
+
+
+def test_impact_is_on_what_holds_now(changed: Changed) -> None:
+    found = changed.asked("impact", changed.first)
+    assert {entry["mfid"] for entry in found["redo"]} == {changed.scaled, changed.total}
+    assert set(found["superseded"]) == {changed.old_scaled, changed.old_total}
+    said = changed.ask("impact", changed.first).stdout
+    assert "2 datasets to redo: 1 scale, 1 add; 2 more are superseded" in said
+    assert f"{changed.old_total}  superseded" in changed.ask("impact", changed.first, "--all").stdout
+
+
+def test_why_says_whether_a_result_holds(changed: Changed) -> None:
+    assert "It is the current result" in changed.ask("why", changed.total).stdout
+    old = changed.asked("why", changed.old_total)
+    assert (old["state"], old["superseded_by"]) == ("superseded", [changed.total])
+    assert f"({changed.total}), since 20" in changed.ask("why", changed.old_total).stdout
+
+
+def test_returned_values_are_the_first_that_differs(changed: Changed) -> None:
+    lines = changed.ask("diff", changed.old_total, changed.total).stdout.splitlines()
+    told = ["  total: 28.0 -> 34.0 (+6)", "  factor: 3.0 -> 4.0 (+1)", "  params.factor: 3.0 -> 4.0"]
+    assert [line for line in lines if line in told] == told
+    spoken = changed.asked("diff", changed.old_total, changed.total)
+    assert spoken["results"][0] == {
+        "old_mfid": changed.old_total,
+        "new_mfid": changed.total,
+        "name": "total",
+        "old": 28.0,
+        "new": 34.0,
+        "change": 6.0,
+    }
+    runs = [one.run_id for one in changed.runs]
+    assert changed.asked("diff", *runs, "--project", "lab")["results"] == spoken["results"]
+
+
+def test_a_second_list_asks_for_changes_only(changed: Changed) -> None:
+    changed.ask("list", "--project", "lab")
+    calls: list[str] = []
+    with Session(Settings(changed.data)) as session:
+        from crucible_lineage.queries.catalogue.listing import list_datasets
+
+        session.client._api.event_hooks = {"request": [lambda request: calls.append(request.url.path)]}
+        assert len(list_datasets(session, "lab").entries) == 4
+    assert len(calls) == 2
+
+
+@pytest.fixture
+def by_hand(changed: Changed, tmp_path: Path) -> str:
+    """A total that somebody has added up in the head, in the stead of the current one."""
+    path = tmp_path / "total.txt"
+    path.write_text("35")
+    options = ("--project", "lab", "--parent", changed.scaled, "--supersedes", changed.total, "--note", "in my head")
+    made = changed.asked("register", path, *options)["mfid"]
+    again = changed.asked("register", path, *options)
+    assert (again["mfid"], again["registered"]) == (made, False)
+    return str(made)
+
+
+def test_what_was_made_by_hand_holds_in_the_stead_of_a_result(changed: Changed, by_hand: str) -> None:
+    shown = changed.asked("show", changed.total)
+    assert (shown["state"], shown["superseded_by"]) == ("superseded", [by_hand])
+    assert changed.asked("show", changed.old_total)["superseded_by"] == [by_hand]
+    (entry,) = changed.asked("list", "--project", "lab", "--step", "total")["datasets"]
+    assert (entry["mfid"], entry["state"], entry["measurement"]) == (by_hand, "current", "counting")
+    assert changed.session.client.metadata.get(by_hand)["crucible_lineage"]["supersedes"] == changed.total
+
+
+def test_running_again_does_not_undo_what_was_made_by_hand_and_another_result_does(
+    changed: Changed, by_hand: str, lab: Any
+) -> None:
+    for _ in range(2):
+        assert run_pipeline(lab.pipeline, changed.data, **{"scaled.factor": 4}).executed == []
+        assert changed.asked("show", by_hand)["state"] == "current"
+    run_pipeline(lab.pipeline, changed.data)
+    assert changed.asked("show", by_hand)["superseded_by"] == [changed.old_total]
+
+
+def test_only_a_current_result_can_be_superseded_by_hand(changed: Changed, tmp_path: Path) -> None:
+    path = tmp_path / "total.txt"
+    path.write_text("35")
+    before = changed.session.client.datasets.count(project_id="lab")
+
+    def refused(mfid: str, *more: str, project: str = "lab") -> str:
+        options = ("--project", project, "--supersedes", mfid, *more)
+        return changed.ask("register", path, *options, code=2).stderr
+
+    parent = ("--parent", changed.scaled)
+    assert "--supersedes goes with --parent" in refused(changed.total)
+    assert f"superseded already; what holds in its stead is {changed.total}" in refused(changed.old_total, *parent)
+    assert "it is raw, and no result" in refused(changed.first, *parent)
+    assert "belongs to project lab" in refused(changed.total, *parent, project="elsewhere")
+    assert changed.session.client.datasets.count(project_id="lab") == before

@@ -1,0 +1,273 @@
+"""Deliverers: parents before children, several at once where answers take long, and nothing made of overtaken bytes."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from crucible_lineage.checksums import scan_file
+from crucible_lineage.client import CrucibleClient, RetryPolicy
+from crucible_lineage.ids import derive_mfid
+from crucible_lineage.local.machine import machine_id
+from crucible_lineage.provenance.circumstances import agent
+from crucible_lineage.provenance.recipe import UsedDataset
+from crucible_lineage.provenance.record import KEY, Activity, step_record
+from crucible_lineage.refs import DatasetRef
+from crucible_lineage.registration.delivery.deliveries import Deliveries
+from crucible_lineage.registration.delivery.desk import Delivered, Desk, Trouble
+from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
+from crucible_lineage.registration.outbox import Outbox
+from crucible_lineage.registration.register import register_output
+from crucible_lineage.server import RunningServer, start_server
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+NOW = "2026-01-01T00:00:00+00:00"
+SOFTWARE = {"python": "3", "platform": "x", "packages": {}}
+AGENT = agent({"unique_id": "0000-0000-0000-0001", "username": "local", "is_service_account": False})
+
+
+class Wire(httpx.BaseTransport):
+    """The network, with a delay, and a log of what was asked when."""
+
+    def __init__(self) -> None:
+        self.wire = httpx.HTTPTransport()
+        self.delay_s = 0.0
+        self.asked: list[str] = []
+        self.busy = self.most = 0
+        self.lock = threading.Lock()
+        self.fail: Callable[[httpx.Request], int | None] = lambda request: None
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        with self.lock:
+            self.asked.append(f"{request.method} {request.url.path.removeprefix('/api/v3')}")
+            self.busy += 1
+            self.most = max(self.most, self.busy)
+        try:
+            time.sleep(self.delay_s)
+            status = self.fail(request)
+            if status == 0:
+                raise httpx.ConnectError("refused", request=request)
+            if status is not None:
+                return httpx.Response(status, json={"detail": "no"})
+            return self.wire.handle_request(request)
+        finally:
+            with self.lock:
+                self.busy -= 1
+
+    def close(self) -> None:
+        self.wire.close()
+
+
+class Instant(list[float]):
+    """How long answers took, which stays as it is."""
+
+    def append(self, took: float) -> None:
+        return
+
+
+class Machine:
+    """A data folder with an outbox, and deliverers over a wire of its own."""
+
+    def __init__(self, server: RunningServer, data: Path) -> None:
+        self.data = data
+        self.session = Session(Settings(data, server.url, server.api_key))
+        self.outbox = Outbox(data, server.url, durable=False)
+        self.wire = Wire()
+        quick = RetryPolicy(attempts=2, first_wait_s=0.001, total_s=0.01)
+        self.client = CrucibleClient(server.url, server.api_key, transport=self.wire, retry=quick)
+        self.arrived: list[Delivered] = []
+        self.troubles: list[Trouble] = []
+
+    @contextmanager
+    def delivering(self) -> Iterator[Deliveries]:
+        desk = Desk(
+            self.outbox, self.client, machine_id(self.data), self.session.turn, self.arrived.extend,
+            troubled=self.troubles.append,
+        )  # fmt: skip
+        deliveries = Deliveries(desk)
+        deliveries.take_up()
+        try:
+            yield deliveries
+        finally:
+            deliveries.stop()
+
+    def put(self, name: str, content: str, *parents: NewDataset) -> NewDataset:
+        new = dataset(self.data, name, content, *parents)
+        self.outbox.put(name, "lab", [new], {file.ref.sha256: file.path for file in new.files})
+        return new
+
+    def close(self) -> None:
+        self.client.close()
+        self.session.close()
+
+
+def dataset(folder: Path, name: str, content: str, *parents: NewDataset) -> NewDataset:
+    """A result of these, with one file, whose id follows from their bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}-{threading.get_ident()}.txt"
+    path.write_text(content)
+    file = LocalFile.of(path, scan_file(path))
+    file = replace(file, ref=replace(file.ref, name="out.txt"))
+    used = [UsedDataset("x", DatasetRef(p.mfid, p.name, ()), tuple(f.ref for f in p.files)) for p in parents]
+    recipe = {
+        "kind": "step", "project": "lab", "step": name, "output": "out", "code": "c0de", "params": {},
+        "inputs": {"x": [{"mfid": p.mfid, "files": {f.ref.name: f.ref.sha256 for f in p.files}} for p in parents]},
+    }  # fmt: skip
+    record = step_record(
+        recipe=recipe, pipeline=None, used=used, generated=[file.ref],
+        activity=Activity(name, f"lab:{name}", "c0de", NOW, NOW), software=SOFTWARE,
+        who=AGENT, supersedes=None,
+    )  # fmt: skip
+    return NewDataset(
+        mfid=derive_mfid(recipe, "0shj5v00024ybbz5dbt1wrn5zr"),
+        fields={"project_id": "lab", "dataset_name": name, "timestamp": NOW},
+        record=record,
+        metadata={"content": content},
+        files=(file,),
+        parents=tuple(p.mfid for p in parents),
+        ingest=False,
+    )
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RunningServer]:
+    with start_server(tmp_path / "service") as running:
+        with CrucibleClient(running.url, running.api_key) as client:
+            client.projects.create(project_id="lab", organization="x", project_lead="local")
+        yield running
+
+
+@pytest.fixture
+def machines(server: RunningServer, tmp_path: Path) -> Iterator[Callable[[], Machine]]:
+    made: list[Machine] = []
+    numbers = itertools.count(1)
+
+    def make() -> Machine:
+        made.append(Machine(server, tmp_path / f"machine-{next(numbers)}"))
+        return made[-1]
+
+    yield make
+    for machine in made:
+        machine.close()
+
+
+def status_of(machine: Machine, new: NewDataset) -> Any:
+    return (machine.session.client.metadata.get(new.mfid) or {})[KEY]["status"]
+
+
+def test_children_are_linked_when_their_parents_are_there_whatever_their_order(machines: Any) -> None:
+    machine = machines()
+    one = dataset(machine.data, "one", "1")
+    two = machine.put("two", "2", one)
+    three = machine.put("three", "3", two)
+    one = machine.put("one", "1")
+    with machine.delivering() as deliveries:
+        assert deliveries.drain(30.0)
+    assert [status_of(machine, new) for new in (one, two, three)] == ["complete"] * 3
+    created = [index for index, asked in enumerate(machine.wire.asked) if asked == "POST /datasets"]
+    linked = [index for index, asked in enumerate(machine.wire.asked) if "/children/" in asked]
+    assert created[0] < linked[0]
+    assert len(created) == 3
+    assert machine.outbox.all(again=True) == []
+    assert {one.mfid for one in machine.arrived} == {one.mfid, two.mfid, three.mfid}
+
+
+def test_as_many_deliver_at_once_as_the_latency_asks_for(machines: Any) -> None:
+    near, far = machines(), machines()
+    near.client._connection._took = Instant([0.001])  # whatever else this machine does
+    far.wire.delay_s = 0.03
+    for machine in (near, far):
+        for number in range(12):
+            machine.put(f"{machine.data.name}-{number}", str(number))
+        with machine.delivering() as deliveries:
+            assert deliveries.drain(30.0)
+    assert far.wire.most >= 6
+    assert near.wire.most <= 2
+
+
+def test_what_was_made_from_bytes_that_another_machine_has_registered_otherwise_is_dropped(machines: Any) -> None:
+    first, second = machines(), machines()
+    theirs = dataset(first.data, "one", "theirs")
+    register_output(first.client, theirs, "machine1")
+    ours = second.put("one", "ours")
+    child = second.put("two", "made of ours", ours)
+    grandchild = second.put("three", "made of that", child)
+    with second.delivering() as deliveries:
+        assert deliveries.drain(30.0)
+        assert set(deliveries.overtaken) == {child.mfid, grandchild.mfid}
+        assert deliveries.adopted[ours.mfid].files[0].sha256 == theirs.files[0].ref.sha256
+    assert second.outbox.all(again=True) == []
+    assert "POST /datasets" not in second.wire.asked[second.wire.asked.index("POST /datasets") + 1 :]
+
+
+def test_what_waited_while_its_parent_was_made_anew_with_other_bytes_is_dropped_and_told(machines: Any) -> None:
+    machine, other = machines(), machines()
+    old = dataset(machine.data / "old", "one", "1.0")
+    child, of_same = machine.put("child", "2", old), machine.put("same", "4", dataset(machine.data, "kept", "3"))
+    grandchild = machine.put("grandchild", "5", child)
+    anew = dataset(other.data, "one", "1.1")
+    assert anew.mfid == old.mfid
+    for there in (anew, dataset(other.data, "kept", "3")):
+        register_output(other.client, there, "another machine")
+    with machine.delivering() as deliveries:
+        assert deliveries.drain(30.0)
+        assert set(deliveries.overtaken) == {child.mfid, grandchild.mfid}
+    assert [one.mfid for one in machine.arrived] == [of_same.mfid]
+    (told,) = machine.troubles
+    assert f"out.txt of {old.mfid}" in told.error
+    links = machine.session.client.datasets.get(old.mfid, include_links=True).links or ()
+    assert list(links) == [], "nothing was hung below bytes that it does not come from"
+    assert machine.outbox.all(again=True) == []
+
+
+def test_one_that_is_refused_holds_up_only_what_was_made_from_it(machines: Any) -> None:
+    machine = machines()
+    bad = machine.put("bad", "1")
+    child = machine.put("child", "2", bad)
+    good = machine.put("good", "3")
+    machine.wire.fail = lambda request: 422 if b'"bad"' in request.read() else None
+    with machine.delivering() as deliveries:
+        assert not deliveries.drain(600.0)
+    assert status_of(machine, good) == "complete"
+    waiting = {one.step: one for one in machine.outbox.waiting()}
+    assert set(waiting) == {"bad", "child"}
+    assert (waiting["bad"].refused, waiting["child"].refused) == (True, False)
+    assert "422" in waiting["bad"].error
+    machine.wire.fail = lambda request: None
+    with machine.delivering() as deliveries:
+        assert deliveries.drain(30.0)
+    assert [status_of(machine, new) for new in (bad, child)] == ["complete"] * 2
+
+
+def test_while_it_is_away_it_is_asked_ever_more_rarely_and_by_one(machines: Any) -> None:
+    machine = machines()
+    for number in range(6):
+        machine.put(f"s{number}", str(number))
+    machine.wire.fail = lambda request: 0
+    with machine.delivering() as deliveries:
+        assert not deliveries.drain(2.0)
+        assert len(machine.wire.asked) <= 2 * 6
+        machine.wire.fail = lambda request: None
+        assert deliveries.drain(60.0)
+    assert "nothing was sent" in machine.troubles[0].error
+    assert machine.outbox.all(again=True) == []
+
+
+def test_two_processes_that_deliver_the_same_do_it_once(machines: Any) -> None:
+    machine = machines()
+    new = [machine.put(f"s{number}", str(number)) for number in range(6)]
+    with machine.delivering() as one, machine.delivering() as other:
+        assert one.drain(30.0)
+        assert other.drain(30.0)
+    assert machine.wire.asked.count("POST /datasets") == len(new)
+    assert sorted(one.mfid for one in machine.arrived) == sorted(one.mfid for one in new)

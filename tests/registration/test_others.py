@@ -1,0 +1,92 @@
+"""What others have registered meanwhile: one question for all steps, now and then, and none waits for it for long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from crucible_lineage.errors import NotFoundError, UnreachableError
+from crucible_lineage.refs import ProjectChanges
+from crucible_lineage.registration.delivery import others
+from crucible_lineage.registration.delivery.others import AWAY_S, EVERY_S, LATE_S, Others
+
+NOON, LATER = "2024-05-01T12:00:00Z", "2024-05-01T12:00:05Z"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+class Service:
+    """Answers with what was changed, or raises; knows since when it was asked for."""
+
+    def __init__(self) -> None:
+        self.changed: dict[str, str] = {}
+        self.error: Exception | None = None
+        self.asked: list[str | None] = []
+
+    def changes(self, since: str | None) -> ProjectChanges:
+        self.asked.append(since)
+        if self.error is not None:
+            raise self.error
+        return ProjectChanges("", self.changed)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(others, "time", found)
+    return found
+
+
+class AtOnce:
+    """A thread that does its work when it is started."""
+
+    def __init__(self, target: Callable[[], None], **_: object) -> None:
+        self.start = target
+
+
+def test_many_steps_are_one_question_and_each_follows_from_the_last(clock: Clock) -> None:
+    service = Service()
+    found = Others(service.changes, NOON)
+    assert not any(found.may_have(str(number)) for number in range(100))
+    assert service.asked == [], "the plan has asked a moment ago"
+    clock.now_s += LATE_S
+    service.changed = {"one": LATER}
+    assert [found.may_have(mfid) for mfid in ("one", "two", "three")] == [True, False, False]
+    clock.now_s += LATE_S
+    service.changed = {"two": LATER}
+    assert [found.may_have(mfid) for mfid in ("one", "two", "three")] == [True, True, False]
+    assert service.asked == [NOON, LATER]
+
+
+def test_an_answer_of_a_second_ago_is_renewed_beside_the_step(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(others.threading, "Thread", AtOnce)
+    service = Service()
+    found = Others(service.changes, None)
+    clock.now_s += EVERY_S
+    service.error = RuntimeError("told to nobody")
+    assert not found.may_have("one")
+    service.error, service.changed = None, {"one": NOON}
+    assert found.may_have("one")
+    assert service.asked == [None, None]
+
+
+def test_a_service_that_is_away_keeps_no_step_from_being_made(clock: Clock) -> None:
+    service = Service()
+    service.error = UnreachableError("no answer")
+    found = Others(service.changes, None)
+    clock.now_s += LATE_S
+    assert not found.may_have("one")
+    clock.now_s += AWAY_S
+    assert not found.may_have("one")
+    assert len(service.asked) == 1
+    service.error = NotFoundError("no such project")
+    clock.now_s += LATE_S
+    assert not found.may_have("one")
+    assert len(service.asked) == 2

@@ -1,0 +1,118 @@
+"""The outbox: what is put there is there whole, for every process, until it is delivered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from crucible_lineage.checksums import scan_file
+from crucible_lineage.provenance.circumstances import agent
+from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe
+from crucible_lineage.provenance.record import raw_record
+from crucible_lineage.refs import FileRef
+from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
+from crucible_lineage.registration.outbox import COPIED_BYTES, Outbox
+from crucible_lineage.times import utc
+
+AGENT = agent({"unique_id": "0000-0000-0000-0001", "username": "local", "is_service_account": False})
+
+
+def dataset(folder: Path, name: str = "a.txt", content: bytes = b"1\n", parents: tuple[str, ...] = ()) -> NewDataset:
+    path = folder / name
+    path.write_bytes(content)
+    checksums = scan_file(path)
+    file = LocalFile(path, FileRef(name, checksums.sha256, checksums.size), checksums)
+    recipe = raw_recipe("lab", [file.ref])
+    mfid = raw_mfid(recipe, utc("2024-05-01T12:00:00Z"))
+    return NewDataset(
+        mfid=mfid,
+        fields={"project_id": "lab", "dataset_name": name},
+        record=raw_record(recipe, [file.ref], AGENT),
+        metadata={"n": 1},
+        files=(file,),
+        keywords=("k",),
+        parents=parents,
+    )
+
+
+def kept(*new: NewDataset) -> dict[str, Path]:
+    return {file.ref.sha256: file.path for one in new for file in one.files}
+
+
+@pytest.fixture
+def outbox(data: Path) -> Outbox:
+    data.mkdir()
+    return Outbox(data, "https://x.test", durable=True)
+
+
+@pytest.mark.parametrize("size", [2, COPIED_BYTES + 1])
+def test_what_is_put_is_found_by_every_process_with_its_bytes(
+    outbox: Outbox, data: Path, tmp_path: Path, size: int
+) -> None:
+    new = dataset(tmp_path, content=b"x" * size)
+    outbox.put("s", "lab", [new], kept(new))
+    (tmp_path / "a.txt").unlink()
+    (found,) = Outbox(data, "https://x.test", durable=False).all()
+    (again,) = found.datasets
+    (file,) = again.files
+    assert file.path.read_bytes() == b"x" * size
+    assert scan_file(file.path) == file.checksums == new.files[0].checksums
+    assert (again.mfid, again.fields, again.metadata, again.keywords) == (new.mfid, new.fields, new.metadata, ("k",))
+    assert again.record.document() == new.record.document()
+    assert Outbox(data, "https://y.test", durable=False).all() == [], "it is for another service"
+
+
+def test_what_is_delivered_is_gone_for_every_process(outbox: Outbox, data: Path, tmp_path: Path) -> None:
+    new = dataset(tmp_path)
+    other = Outbox(data, "https://x.test", durable=False)
+    made = outbox.put("s", "lab", [new], kept(new))
+    assert other.find(new.mfid) is not None
+    outbox.delivered(made)
+    outbox.delivered(made)
+    assert not other.waits(made)
+    assert other.all(again=True) == []
+    assert other.find(new.mfid) is None
+    assert list(outbox.folder.rglob("*")) == []
+
+
+def test_put_twice_the_later_one_stands(outbox: Outbox, tmp_path: Path) -> None:
+    new = dataset(tmp_path)
+    outbox.put("s", "lab", [new], kept(new))
+    outbox.put("again", "lab", [new], kept(new))
+    assert [made.step for made in outbox.all(again=True)] == ["again"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "no json", "gone"])
+def test_what_is_not_whole_is_set_aside(outbox: Outbox, data: Path, tmp_path: Path, damage: str) -> None:
+    new = dataset(tmp_path)
+    made = outbox.put("s", "lab", [new], kept(new))
+    path = made.folder / ("result.json" if damage in ("emptied", "no json") else new.files[0].ref.sha256)
+    path.chmod(0o600)
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_text({"cut": "1", "emptied": "", "no json": "{"}[damage])
+    fresh = Outbox(data, "https://x.test", durable=False)
+    assert fresh.all() == []
+    assert fresh.find(new.mfid) is None
+    assert [path.name[:7] for path in outbox.folder.iterdir()] == [".aside-"]
+
+
+def test_a_draft_that_a_dead_process_left_is_nothing(outbox: Outbox, data: Path, tmp_path: Path) -> None:
+    new = dataset(tmp_path)
+    made = outbox.put("s", "lab", [new], kept(new))
+    made.folder.rename(made.folder.with_name(f".{made.name}-0123"))
+    assert Outbox(data, "https://x.test", durable=False).all() == []
+
+
+def test_since_when_it_waits_and_why_is_told(outbox: Outbox, tmp_path: Path) -> None:
+    new = dataset(tmp_path)
+    made = outbox.put("s", "lab", [new], kept(new))
+    outbox.failed(made, "no answer")
+    outbox.failed(made, "refused: no", refused=True)
+    (told,) = outbox.waiting()
+    assert (told.mfids, told.step, told.project, told.tries) == ((new.mfid,), "s", "lab", 2)
+    assert (told.error, told.refused, told.since) == ("refused: no", True, made.made)
+    assert json.loads(json.dumps(told.to_json()))["mfids"] == [new.mfid]

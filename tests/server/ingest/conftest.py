@@ -1,0 +1,44 @@
+"""Files that are ingested: through the official client, or by the ingestors called directly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crucible import CrucibleClient
+
+from crucible_lineage.server.ingest.formats.findings import Found
+from crucible_lineage.server.ingest.ingestors import ingest
+
+Document = dict[str, Any]
+
+
+@pytest.fixture
+def ingested(client: CrucibleClient, dataset: Callable[..., str]) -> Callable[..., tuple[Document, Document]]:
+    """Uploads a file to a dataset and waits for its ingestion; gives the dataset's record and the request."""
+
+    def run(
+        path: Path, mfid: str | None = None, ingestor: str | None = None, replace: bool = False, **fields: Any
+    ) -> tuple[Document, Document]:
+        mfid = mfid or dataset(**fields)
+        added = client.datasets.add_file(mfid, str(path), ingestion_class=ingestor, replace=replace)
+        request = client.ingestions.wait(added["ingestion_request"]["id"], sleep_interval=0.05)
+        return client.datasets.get(mfid, include_metadata=True), request
+
+    return run
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., Found]:
+    """What is found in a file of this name and content, which must be read by the ingestor that is named."""
+
+    def run(name: str, content: str | bytes, ingestor: str | None = "DelimitedTextIngestor") -> Found:
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        used, found = ingest(path, name, None)
+        assert used == ingestor
+        return found
+
+    return run

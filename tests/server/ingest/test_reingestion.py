@@ -1,0 +1,133 @@
+"""What ingestion found belongs to its file: it is renewed with it, stands beside others', and yields to people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def add(client, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Puts a file with this text into the dataset, waits for its ingestion, and gives the dataset's record."""
+
+    def run(mfid: str, name: str, text: str, **options: Any) -> dict[str, Any]:
+        path = tmp_path / name
+        path.write_text(text)
+        added = client.datasets.add_file(mfid, str(path), **options)
+        client.ingestions.wait(added["ingestion_request"]["id"], sleep_interval=0.05)
+        return client.datasets.get(mfid, include_metadata=True)
+
+    return run
+
+
+def columns(document: dict[str, Any]) -> list[str]:
+    return [column["name"] for column in document["table"]["columns"]]
+
+
+def test_replaced_file_says_what_it_says_now(client, dataset, add):
+    mfid = dataset()
+    add(mfid, "a.csv", "# gain: 2\n# only: before\nx,y\n1,2\n2,3\n")
+    document = add(mfid, "a.csv", "# gain: 3\nx,z\n1,2\n2,9\n3,4\n", replace=True)["scientific_metadata"]
+    assert (document["gain"], "only" in document, columns(document)) == (3, False, ["x", "z"])
+    assert document["table"]["rows"] == 3
+
+
+def test_thumbnail_is_renewed_with_its_file_and_that_of_a_person_is_not(api, client, dataset, tmp_path):
+    mfid = dataset()
+    path = tmp_path / "sem.png"
+
+    def picture(colour: str, **options: Any) -> list[dict[str, Any]]:
+        Image.new("RGB", (20, 20), colour).save(path)
+        added = client.datasets.add_file(mfid, str(path), **options)
+        client.ingestions.wait(added["ingestion_request"]["id"], sleep_interval=0.05)
+        return [dict(found) for found in client.datasets.get_thumbnails(mfid)]
+
+    (red,) = picture("red")
+    (blue,) = picture("blue", replace=True)
+    assert red["thumbnail_b64str"] != blue["thumbnail_b64str"]
+    body = {"thumbnail_b64str": red["thumbnail_b64str"]}
+    api.patch(f"/datasets/{mfid}/thumbnails/{blue['id']}", json=body).raise_for_status()
+    (kept,) = picture("green", replace=True)
+    assert kept["thumbnail_b64str"] == red["thumbnail_b64str"]
+
+
+def test_each_of_several_files_keeps_what_it_says(client, dataset, add):
+    mfid = dataset()
+    assert "files" not in add(mfid, "a.csv", "# laser_nm: 633\nx,y\n1,2\n2,3\n")["scientific_metadata"]
+    document = add(mfid, "b.csv", "# laser_nm: 785\n# gain: 4\nt,T\n1,2\n2,3\n")["scientific_metadata"]
+    assert (document["laser_nm"], document["gain"], columns(document)) == (633, 4, ["x", "y"])
+    assert {name: columns(found) for name, found in document["files"].items()} == {
+        "a.csv": ["x", "y"],
+        "b.csv": ["t", "T"],
+    }
+    assert document["files"]["b.csv"]["laser_nm"] == 785
+
+
+def test_what_a_deleted_file_said_is_gone_and_a_renamed_one_says_it_under_its_new_name(api, client, dataset, add):
+    mfid = dataset()
+    add(mfid, "a.csv", "# gain: 1\nx,y\n1,2\n2,3\n")
+    add(mfid, "b.csv", "# gain: 2\nx,y\n1,2\n2,3\n")
+    a, b = (file["mfid"] for file in api.get(f"/datasets/{mfid}/files").json())
+    api.patch(f"/files/{b}", json={"filename": "c.csv"}).raise_for_status()
+    assert set(client.datasets.get(mfid, include_metadata=True)["scientific_metadata"]["files"]) == {"a.csv", "c.csv"}
+    api.delete(f"/files/{a}").raise_for_status()
+    document = client.datasets.get(mfid, include_metadata=True)["scientific_metadata"]
+    assert (document["gain"], "files" in document) == (2, False)
+    api.delete(f"/files/{b}").raise_for_status()
+    assert client.datasets.get_scientific_metadata(mfid) is None
+
+
+def test_what_people_gave_stays_through_every_renewal(client, dataset, add):
+    mfid = dataset()
+    client.datasets.update_scientific_metadata(mfid, {"gain": 7, "table": {"rows": 99}})
+    add(mfid, "a.csv", "# gain: 2\nx,y\n1,2\n2,3\n")
+    client.datasets.update_scientific_metadata(mfid, {"note": "good"})
+    document = add(mfid, "a.csv", "# gain: 3\nx,z\n1,2\n", replace=True)["scientific_metadata"]
+    assert (document["gain"], document["table"]["rows"], document["note"], columns(document)) == (
+        7,
+        99,
+        "good",
+        ["x", "z"],
+    )
+
+
+def test_metadata_that_people_replace_are_theirs_until_a_file_is_ingested_again(client, dataset, add):
+    mfid = dataset()
+    add(mfid, "a.csv", "# gain: 2\nx,y\n1,2\n2,3\n")
+    client.datasets.update_scientific_metadata(mfid, {"only": "this"}, overwrite=True)
+    assert client.datasets.get(mfid, include_metadata=True)["scientific_metadata"] == {"only": "this"}
+
+
+def test_fields_from_a_file_are_renewed_with_it_unless_somebody_changed_them(client, dataset, add, tmp_path):
+    mfid = dataset(dataset_name=None, data_format=None)
+    record = add(mfid, "a.csv", "x,y\n1,2\n2,3\n")
+    assert (record["dataset_name"], record["data_format"]) == ("a.csv", "csv")
+    client.datasets.update(mfid, dataset_name="mine")
+    record = add(mfid, "a.csv", "x,y\n1,2\n", replace=True)
+    assert (record["dataset_name"], record["data_format"]) == ("mine", "csv")
+
+
+def test_one_hears_of_an_ingestor_that_is_misspelt_or_missing(client, dataset, tmp_path):
+    mfid = dataset()
+
+    def message(name: str, **options: Any) -> tuple[str, str | None]:
+        (tmp_path / name).write_text("x,y\n1,2\n2,3\n")
+        added = client.datasets.add_file(mfid, str(tmp_path / name), **options)
+        request = client.ingestions.wait(added["ingestion_request"]["id"], sleep_interval=0.05)
+        return request["status"], request["error_message"]
+
+    assert message("a.csv") == ("complete", None)
+    status, told = message("b.csv", ingestion_class="DelimitedTxtIngestor")
+    assert (status, "no ingestor DelimitedTxtIngestor" in told, "DelimitedTextIngestor read" in told) == (
+        "complete",
+        True,
+        True,
+    )
+    status, told = message("c.zzz")
+    assert (status, "c.zzz" in told) == ("complete", True)
+    status, told = message("d.csv", ingestion_class="ImageIngestor")
+    assert (status, told) == ("complete", "ImageIngestor could not read the file; DelimitedTextIngestor did")

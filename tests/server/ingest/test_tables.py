@@ -1,0 +1,163 @@
+"""What is read of tables in texts: preambles, units, decimal commas, settings, times, instruments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.server.ingest.formats.acquisition import acquired, read_time
+from crucible_lineage.server.ingest.formats.findings import Found
+
+Read = Callable[..., Found]
+
+
+def columns(found: Found) -> list[dict[str, Any]]:
+    shown = ("name", "unit")
+    return [{key: column[key] for key in shown if key in column} for column in found.metadata["table"]["columns"]]
+
+
+def test_preamble_of_a_spectrum_analyser_is_no_header(read: Read) -> None:
+    found = read(
+        "trace.csv",
+        "!Keysight Technologies,N9020A,A.14\nMode,SA\nRBW,1000,Hz\nSweep Time: 0.02\nNote without value\nDATA\n"
+        + "".join(f"{1e9 + n},{-90.5 - n}\n" for n in range(50)),
+    )
+    assert {name: found.metadata[name] for name in found.metadata if name != "table"} == {
+        "Mode": "SA", "RBW": {"value": 1000, "unit": "Hz"}, "Sweep Time": 0.02,
+    }  # fmt: skip
+    assert (found.metadata["table"]["rows"], columns(found)) == (50, [{"name": "column_1"}, {"name": "column_2"}])
+
+
+def test_comment_of_a_diffraction_pattern_is_no_column(read: Read) -> None:
+    found = read("lab6.xye", "'Id: LaB6\n'Wavelength: 1.5406\n10.0 120 3.3\n10.1 130 3.4\n10.2 999 9.9\n")
+    assert {name: found.metadata[name] for name in ("Id", "Wavelength")} == {"Id": "LaB6", "Wavelength": 1.5406}
+    assert len(columns(found)) == 3
+    assert found.thumbnail is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "delimiter"),
+    [
+        ("x;y\n1,5;2,25\n2,5;3,75\n", "semicolon"),
+        ("x\ty\n1,5\t2,25\n2,5\t3,75\n", "tab"),
+        ("1,5 2,25\n2,5 3,75\n", "whitespace"),
+    ],
+)
+def test_decimal_commas_are_numbers(read: Read, text: str, delimiter: str) -> None:
+    table = read("germany.txt", text).metadata["table"]
+    assert (table["delimiter"], table["decimal"]) == (delimiter, "comma")
+    assert [(column["min"], column["max"]) for column in table["columns"]] == [(1.5, 2.5), (2.25, 3.75)]
+
+
+def test_commas_between_numbers_are_not_decimal(read: Read) -> None:
+    table = read("a.csv", "1,2\n3,4\n5,6\n").metadata["table"]
+    assert (table["delimiter"], "decimal" in table, len(table["columns"])) == ("comma", False, 2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "angle;intensity\n(deg);(counts)\n10;1\n11;2\n",
+        "angle (deg);intensity [counts]\n10;1\n11;2\n",
+        "# angle (deg)  intensity [counts]\n10 1\n11 2\n",
+    ],
+)
+def test_units_stand_below_a_name_or_in_it(read: Read, text: str) -> None:
+    assert [(column["name"].split()[0], column["unit"]) for column in columns(read("scan.txt", text))] == [
+        ("angle", "deg"), ("intensity", "counts"),
+    ]  # fmt: skip
+
+
+def test_sections_and_units_of_settings_without_a_table(read: Read) -> None:
+    found = read("Setting.txt", "[Microscope]\t\t\nModel\tSU-6600\t\nTilt angle\t70\t°\n\n[Empty]\n".encode("cp1252"))
+    assert found.metadata == {"Microscope": {"Model": "SU-6600", "Tilt angle": {"value": 70, "unit": "°"}}}
+
+
+def test_gaps_in_a_table_are_gaps(read: Read) -> None:
+    table = read("stock.csv", "t,a,b\n1,2,\n2,,\n3,nan,5\n4,5,6\n").metadata["table"]
+    assert (table["rows"], table["columns"][1]) == (4, {"name": "a", "min": 2.0, "max": 5.0})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Dear colleague,\nthe sample of 5 May, 2024, broke; we made 3 more, at 20 C.\nYours\n",
+        "one\ntwo\nthree\n",
+        "1\n2\n3\n",
+        "<a href=1>\n",
+    ],
+)
+def test_prose_is_no_table(read: Read, text: str) -> None:
+    assert read("letter.txt", text, None).metadata == {}
+
+
+def test_table_of_words_and_numbers_counts_only_where_it_is_all_there_is(read: Read) -> None:
+    assert read("samples.csv", "name,mass\na,1\nb,2\n").metadata["table"]["rows"] == 2
+    assert read("log.txt", "Report of a run\nport 1;3\nbaud;9600\n").metadata == {"port 1": 3, "baud": 9600}
+
+
+# --- time and instrument
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2024-03-01T09:30:00+01:00", "2024-03-01T08:30"),
+        ("2024-03-01 09:30:00Z", "2024-03-01T09:30"),
+        ("Mon Jun 04 14:15:57 2012", "2012-06-04T14:15"),
+        ("04-SEP-2012 23:14", "2012-09-04T23:14"),
+        ("2023:04:11 16:58:57", "2023-04-11T16:58"),
+        ("04/05/2012 10:00", None),
+        ("2024-03-01", None),
+        ("yesterday", None),
+        ("99", None),
+    ],
+)
+def test_only_times_that_cannot_be_misread_are_read(
+    text: str, moment: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    monkeypatch.setenv("TZ", "UTC")
+    if hasattr(time, "tzset"):
+        time.tzset()
+    found = read_time(text)
+    assert (found is None) == (moment is None)
+    if found is not None and moment is not None:
+        from datetime import UTC, datetime
+
+        assert datetime.fromisoformat(found).astimezone(UTC).isoformat().startswith(moment)
+
+
+def test_facts_name_time_and_instrument_in_several_ways() -> None:
+    assert acquired({"Header": {"Manufacturer": "Hitachi", "Model": "SU-6600"}}) == {
+        "instrument_name": "Hitachi SU-6600"
+    }
+    assert acquired({"Instrument Name": "XRD 1", "Start time": "2024-03-01T09:30:00Z"}).keys() == {
+        "timestamp",
+        "instrument_name",
+    }
+    assert acquired({"model": "BTC162E", "date": "2024-03-01", "power": 5}) == {}
+
+
+def test_what_a_file_says_of_time_and_instrument_is_taken_where_nobody_else_did(
+    api, client, dataset, tmp_path: Path
+) -> None:
+    path = tmp_path / "scan.csv"
+    path.write_text("# start time: 2012-06-04T14:15:57+00:00\n# instrument: Bench 7\nx,y\n1,2\n2,3\n")
+
+    def ingested(mfid: str) -> tuple[str, str | None]:
+        added = client.datasets.add_file(mfid, str(path))
+        client.ingestions.wait(added["ingestion_request"]["id"], sleep_interval=0.05)
+        record = client.datasets.get(mfid)
+        return record["timestamp"][:16], record["instrument_name"]
+
+    assert ingested(dataset()) == ("2012-06-04T14:15", "Bench 7")
+    said = api.post("/datasets", json={"timestamp": "2020-01-01T00:00:00+00:00", "instrument_name": "mine"}).json()
+    assert ingested(said["unique_id"]) == ("2020-01-01T00:00", "mine")
+    later = dataset()
+    api.patch(f"/datasets/{later}", json={"timestamp": "2021-01-01T00:00:00+00:00"}).raise_for_status()
+    assert ingested(later)[0] == "2021-01-01T00:00"

@@ -1,0 +1,305 @@
+"""What other users of a server can do to one's data, learn of it, or send to make the server stumble: nothing."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import google_crc32c
+import httpx
+import pytest
+from crucible import CrucibleClient
+
+from crucible_lineage.server import RunningServer, connections, database, start_server
+from crucible_lineage.server.catalogue import records
+from crucible_lineage.server.files import storage
+
+
+@pytest.fixture(scope="module")
+def account(client: CrucibleClient, server: RunningServer) -> Callable[[str], httpx.Client]:
+    """Plain HTTP as a new service account of that name."""
+
+    def make(name: str) -> httpx.Client:
+        key = client.service_accounts.create(name)["api_key"]
+        return httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {key}"})
+
+    return make
+
+
+def instrument(api: httpx.Client, slug: str, **fields: Any) -> None:
+    body = {"instrument_id": slug, "instrument_name": slug, "location": "B67"} | fields
+    api.post("/instruments", json=body).raise_for_status()
+
+
+def test_grant_on_an_instrument_opens_none_of_its_datasets(api, client, account):
+    instrument(api, "xrd-1")
+    mfid = api.post("/datasets", json={"instrument_id": "xrd-1"}).json()["unique_id"]
+    assert client.datasets.get(mfid)["instrument_id"] == "xrd-1"
+    number = client.instruments.get("xrd-1")["unique_id"]
+    for role in ("viewer", "contributor", "editor", "admin"):
+        with account(f"granted-{role}") as granted:
+            me = granted.get("/account/profile").json()["unique_id"]
+            api.put(f"/resources/{number}/access/users/{me}", json={"permission": role}).raise_for_status()
+            assert granted.get(f"/datasets/{mfid}").status_code == 404
+            assert granted.get("/datasets", params={"instrument_mfid": number}).json()["total"] == 0
+
+
+def test_service_account_bound_to_an_instrument_contributes_to_its_datasets_until_it_is_unbound(api, client, account):
+    instrument(api, "xrd-2")
+    mfid = api.post("/datasets", json={"instrument_id": "xrd-2"}).json()["unique_id"]
+    with account("xrd-uploader") as bound:
+        path = "/instruments/xrd-2/service_accounts/xrd-uploader"
+        assert [user["username"] for user in api.post(path).json()] == ["xrd-uploader"]
+        assert bound.post(f"/datasets/{mfid}/keywords", params={"keyword": "k"}).status_code == 201
+        assert bound.patch(f"/datasets/{mfid}", json={"session_name": "s"}).status_code == 403
+        assert api.delete(path).json() == []
+        assert bound.get(f"/datasets/{mfid}").status_code == 404
+
+
+def test_instrument_under_a_name_that_others_use_binds_nothing_of_theirs(api, account):
+    with account("squatter") as squatter:
+        me = squatter.get("/account/profile").json()["unique_id"]
+        instrument(api, "lamp", instrument_name="Neon lamp", owner=me)
+        named = {"dataset_name": "theirs", "instrument_name": "Neon lamp", "project_id": "raman-lab"}
+        theirs = api.post("/datasets", json=named).json()
+        assert (theirs["instrument_name"], theirs["instrument_mfid"]) == ("Neon lamp", None)
+        own = squatter.post("/datasets", json={"instrument_name": "Neon lamp"}).json()
+        assert own["instrument_id"] == "lamp", "one's own instrument is within reach"
+        api.post("/projects/raman-lab/users/squatter", params={"role": "contributor"}).raise_for_status()
+        assert api.post("/datasets", json=named).json()["instrument_id"] == "lamp", "so is that of a project's member"
+        api.delete("/projects/raman-lab/users/squatter").raise_for_status()
+        instrument(api, "neon-1", instrument_name="Neon lamp")
+        assert api.post("/datasets", json=named).json()["instrument_id"] == "neon-1", "the squatter's does not confuse"
+
+
+def test_keywords_of_others_are_neither_counted_nor_spelt(api, account):
+    mine = api.post("/datasets", json={"dataset_name": "secret"}).json()["unique_id"]
+    api.post(f"/datasets/{mine}/keywords", params={"keyword": "SeCrEt AlLoY"}).raise_for_status()
+    with account("curious") as curious:
+        own = curious.post("/datasets", json={}).json()["unique_id"]
+        added = curious.post(f"/datasets/{own}/keywords", params={"keyword": "secret alloy"}).json()
+        assert (added["keyword"], added["num_datasets"]) == ("secret alloy", 1)
+        assert curious.get(f"/datasets/{own}/keywords").json()[0]["num_datasets"] == 1
+    assert api.get(f"/datasets/{mine}/keywords").json()[0] | {"id": 0} == {
+        "id": 0, "keyword": "SeCrEt AlLoY", "num_datasets": 2,
+    }  # fmt: skip
+
+
+def test_score_of_a_metadata_search_does_not_tell_what_others_have(api, account):
+    with account("searching") as searching:
+        own = searching.post("/datasets", json={"scientific_metadata": {"alloy": "kryptonite"}}).json()["unique_id"]
+
+        def score() -> float:
+            (hit,) = searching.get("/resources/metadata/search", params={"q": "kryptonite"}).json()["items"]
+            assert hit["unique_id"] == own
+            return float(hit["rank"])
+
+        before = score()
+        api.post("/datasets", json={"scientific_metadata": {"alloy": "kryptonite"}}).raise_for_status()
+        assert score() == before
+
+
+def test_own_access_to_what_is_hidden_is_no_other_than_to_what_is_not_there(api, account):
+    hidden = api.post("/datasets", json={}).json()["unique_id"]
+    with account("asking") as asking:
+        answers = [asking.get(f"/users/asking/datasets/{mfid}") for mfid in (hidden, "0swqzb3a1sthv000xd8kta0vrw")]
+        assert [(answer.status_code, answer.text) for answer in answers] == [(404, answers[0].text)] * 2
+
+
+def test_datasets_are_not_found_by_a_sample_that_is_hidden(api, client, account):
+    with account("linking") as linking:
+        me = linking.get("/account/profile").json()["unique_id"]
+        own = linking.post("/datasets", json={}).json()["unique_id"]
+        sample = api.post("/samples", json={"sample_name": "s"}).json()["unique_id"]
+        api.post(f"/datasets/{own}/samples/{sample}").raise_for_status()
+        assert linking.get("/datasets", params={"sample_mfid": sample}).json()["total"] == 0
+        api.put(f"/resources/{sample}/access/users/{me}", json={"permission": "viewer"}).raise_for_status()
+        assert linking.get("/datasets", params={"sample_mfid": sample}).json()["total"] == 1
+
+
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "0999-12-31", "9001-01-01"]
+)
+def test_dates_beyond_any_calendar_are_refused(api, moment):
+    mfid = api.post("/datasets", json={}).json()["unique_id"]
+    for answer in (
+        api.post("/datasets", json={"timestamp": moment}),
+        api.post("/samples", json={"timestamp": moment}),
+        api.patch(f"/datasets/{mfid}", json={"timestamp": moment}),
+        *(api.get("/datasets", params={f"{side}_time_{end}": moment})
+          for side in ("creation", "modification") for end in ("gte", "lte")),
+    ):  # fmt: skip
+        assert answer.status_code == 422, answer.text
+        assert "must lie between the years" in answer.text
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/datasets?" + "&".join(f"keyword=k{n}" for n in range(1000)),
+        "/projects?" + "&".join("member_ref=local&member_role=viewer" for n in range(1000)),
+        "/instruments?" + "&".join("affiliation=owner" for n in range(1000)),
+        "/users?" + "&".join("search_fields=a" for n in range(1000)),
+        "/datasets?cursor=" + "W1tb" * 10_000,
+    ],
+)
+def test_queries_beyond_measure_are_refused(api, address):
+    assert api.get(address).status_code == 422
+
+
+@pytest.mark.parametrize("depth", [101, 2_000, 100_000])
+def test_json_nested_too_deeply_is_refused_with_a_sentence(api, depth):
+    mfid = api.post("/datasets", json={}).json()["unique_id"]
+    body = '{"a":' + "[" * depth + "]" * depth + "}"
+    headers = {"Content-Type": "application/json"}
+    answer = api.patch(f"/resources/{mfid}/metadata", content=body, headers=headers)
+    assert answer.status_code in (400, 422)
+    assert "nested" in answer.json()["detail"]
+    assert api.get(f"/resources/{mfid}/metadata").json() is None
+
+
+def test_answers_with_metadata_are_bounded(api, monkeypatch):
+    monkeypatch.setattr(records, "MAX_METADATA_CHARACTERS", 2500)
+    project = {"project_id": "big-data"}
+    api.post("/projects", json=project | {"project_lead": "local"}).raise_for_status()
+    document = {"scientific_metadata": {"numbers": "7" * 1000}}
+    made = [api.post("/datasets", json=project | document).json()["unique_id"] for _ in range(5)]
+    seen, cursor = [], {}
+    while True:
+        answer = api.get("/datasets", params=project | {"include_metadata": True} | cursor).json()
+        assert len(answer["items"]) <= 2
+        seen += [item["unique_id"] for item in answer["items"]]
+        if answer["next_cursor"] is None:
+            break
+        cursor = {"cursor": answer["next_cursor"]}
+    assert sorted(seen) == sorted(made)
+    for child in made[1:]:
+        api.post(f"/datasets/{made[0]}/children/{child}").raise_for_status()
+    refused = api.get(f"/datasets/{made[0]}/children", params={"include_metadata": True})
+    assert (refused.status_code, "ask for 2 at a time" in refused.text) == (422, True)
+    few = api.get(f"/datasets/{made[0]}/children", params={"include_metadata": True, "limit": 2})
+    assert len(few.json()["items"]) == 2
+
+
+def test_pictures_keywords_and_files_of_one_dataset_are_bounded(api, monkeypatch):
+    from crucible_lineage.server.files import contents
+    from crucible_lineage.server.routes.files import thumbnails
+    from crucible_lineage.server.routes.resources import datasets
+
+    monkeypatch.setattr(thumbnails, "MAX_THUMBNAIL_BYTES", 10)
+    monkeypatch.setattr(datasets, "MAX_KEYWORDS", 1)
+    monkeypatch.setattr(contents, "MAX_FILES", 1)
+    mfid = api.post("/datasets", json={}).json()["unique_id"]
+
+    def twice(path: str, *bodies: Any, **params: Any) -> list[int]:
+        return [api.post(f"/datasets/{mfid}{path}", json=body, params=params).status_code for body in bodies]
+
+    picture = {"thumbnail_name": "p", "thumbnail_b64str": "R0lGODlh"}
+    assert twice("/thumbnails", picture, picture) == [201, 413]
+    assert [api.post(f"/datasets/{mfid}/keywords", params={"keyword": word}).status_code for word in "aab"] == [
+        201,
+        201,
+        422,
+    ]
+    files = [{"filename": name, "storage_backend": "local"} for name in "ab"]
+    assert twice("/files", *files) == [201, 422]
+
+
+HEAD = b"POST /api/v3/datasets HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /api", HEAD, HEAD + b"\r\n{"], ids=["nothing", "line", "head", "body"])
+def test_connection_that_falls_silent_in_the_middle_ends(server, monkeypatch, sent):
+    monkeypatch.setattr(connections, "HEAD_S", 0.2)
+    monkeypatch.setattr(connections, "SILENCE_S", 0.2)
+    assert ended(server, sent)
+
+
+def test_connection_that_takes_no_more_of_an_answer_ends(server, api, monkeypatch):
+    monkeypatch.setattr(connections, "SILENCE_S", 0.2)
+    mfid = api.post("/datasets", json={"scientific_metadata": {"long": "x" * 4_000_000}}).json()["unique_id"]
+    request = (
+        f"GET /api/v3/resources/{mfid}/metadata HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.api_key}\r\n\r\n"
+    )
+    with connected(server) as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        silent.sendall(request.encode() * 3)
+        gone = False
+        while not gone:  # until sending fails, nothing is read
+            try:
+                silent.sendall(b"\r\n")
+            except (ConnectionError, BrokenPipeError):
+                gone = True
+    assert gone
+
+
+def test_connection_that_goes_on_slowly_is_kept(server, monkeypatch):
+    monkeypatch.setattr(connections, "SILENCE_S", 0.4)
+    with connected(server) as slow:
+        body = b'{"a":  1 }'
+        slow.sendall(
+            HEAD + b"Content-Type: application/json\r\nAuthorization: Bearer " + server.api_key.encode() + b"\r\n\r\n"
+        )
+        for byte in body:
+            slow.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                slow.recv(1)
+            slow.sendall(bytes([byte]))
+        slow.settimeout(10)
+        assert slow.recv(12) == b"HTTP/1.1 201"
+
+
+def connected(server: RunningServer) -> socket.socket:
+    host, port = httpx.URL(server.url).host, httpx.URL(server.url).port
+    return socket.create_connection((host, port), timeout=10)
+
+
+def ended(server: RunningServer, sent: bytes) -> bool:
+    """Whether the server ends a connection over which only this was sent."""
+    with connected(server) as silent:
+        silent.sendall(sent)
+        try:
+            return silent.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+
+def test_full_disk_is_told_and_nothing_is_half_there(tmp_path, monkeypatch):
+    connect = database._connect
+
+    def small(path):
+        connection = connect(path)
+        connection.execute("PRAGMA max_page_count = 120")
+        return connection
+
+    monkeypatch.setattr(database, "_connect", small)
+    with start_server(tmp_path) as server:
+        with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}) as http:
+            body = {"dataset_name": "large", "scientific_metadata": {"long": "x" * 20_000}}
+            answers = [http.post("/datasets", json=body) for _ in range(40)]
+            refused = [answer for answer in answers if answer.status_code != 201]
+            assert {answer.status_code for answer in refused} == {507}
+            assert "full" in refused[0].json()["detail"]
+            assert http.get("/datasets").json()["total"] == len(answers) - len(refused)
+
+
+def test_full_disk_while_bytes_arrive_is_told_and_the_part_may_come_again(api, dataset, monkeypatch):
+    def full(_file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    content = b"x,y\n1,2\n"
+    mfid = dataset()
+    new = {"filename": "a.csv", "size": len(content), "sha256_hash": hashlib.sha256(content).hexdigest()}
+    upload = api.post(f"/datasets/{mfid}/upload/multipart/initiate", json=new).json()["upload_id"]
+    crc = base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
+    body = {"parts": [{"part_number": 1, "crc32c": crc}]}
+    (part,) = api.post(f"/datasets/{mfid}/upload/multipart/{upload}/parts", json=body).json()["parts"]
+    with monkeypatch.context() as disk:
+        disk.setattr(storage, "_flush", full)
+        refused = httpx.put(part["url"], content=content)
+    assert (refused.status_code, "No space left" in refused.json()["detail"]) == (507, True)
+    assert httpx.put(part["url"], content=content).status_code == 200

@@ -1,0 +1,175 @@
+"""The revision of a project: another one after a loss, the same one after anything else, told with common answers."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from crucible_lineage.server import instance_id, project_revision, start_server
+from crucible_lineage.server.database import open_database
+from crucible_lineage.server.schema import MIGRATIONS
+
+PROJECT = {"project_id": "raman-lab", "organization": "Molecular Foundry", "project_lead": "local"}
+EMPTY = {"filename": "a.csv", "size": 0, "sha256_hash": hashlib.sha256(b"").hexdigest()}
+
+
+class Lab:
+    """One server with a project, and requests to it that must succeed."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self.http = http
+        self.post("/projects", PROJECT)
+        self.post("/projects", PROJECT | {"project_id": "other-lab"})
+
+    def ask(self, method: str, path: str, body: Any = None, **params: Any) -> Any:
+        answer = self.http.request(method, path, json=body, params=params)
+        assert answer.is_success, answer.text
+        return answer.json() if answer.content else None
+
+    def post(self, path: str, body: Any = None, **params: Any) -> Any:
+        return self.ask("POST", path, body, **params)
+
+    def dataset(self, **fields: Any) -> str:
+        return str(self.post("/datasets", {"project_id": "raman-lab", **fields})["unique_id"])
+
+    def file(self, dataset: str) -> str:
+        made = self.post(f"/datasets/{dataset}/upload/multipart/initiate", EMPTY)
+        return str(made["existing_file"]["mfid"])
+
+    def revision(self, project: str = "raman-lab") -> tuple[str, int]:
+        answer = self.http.get("/projects", params={"project_id": project})
+        told, _, made = answer.headers["Crucible-Revision"].rpartition(":")
+        return told, int(made)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with start_server(tmp_path_factory.mktemp("crucible")) as server:
+        with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}) as http:
+            yield Lab(http)
+
+
+def deleted(lab: Lab, mfid: str) -> None:
+    number = lab.post(f"/resources/{mfid}/delete")["id"]
+    lab.ask("PATCH", f"/deletion_requests/{number}", status="approved")
+    lab.ask("DELETE", f"/resources/{mfid}")
+
+
+LOSSES: dict[str, Callable[[Lab, str, str], Any]] = {
+    "deletion asked for": lambda lab, one, _: lab.post(f"/resources/{one}/delete"),
+    "deletion": lambda lab, one, _: deleted(lab, one),
+    "file deleted": lambda lab, one, _: lab.ask("DELETE", f"/files/{lab.file(one)}"),
+    "file renamed": lambda lab, one, _: lab.ask("PATCH", f"/files/{lab.file(one)}", {"filename": "b.csv"}),
+    "link removed": lambda lab, one, other: (
+        lab.post(f"/datasets/{other}/children/{one}"), lab.ask("DELETE", f"/datasets/{other}/children/{one}")
+    ),
+    "metadata replaced": lambda lab, one, _: (
+        lab.post(f"/resources/{one}/metadata", {"a": 1}), lab.post(f"/resources/{one}/metadata", {}, overwrite=True)
+    ),
+    "moved away": lambda lab, one, _: lab.post(f"/resources/{one}/project", {"project_id": "other-lab"}, confirm=True),
+    "made private": lambda lab, one, _: (
+        lab.ask("PUT", f"/resources/{one}/access/public"), lab.ask("DELETE", f"/resources/{one}/access/public")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_it_is_another_one_after_a_loss_and_only_in_that_project(lab: Lab, loss: str) -> None:
+    one, other = lab.dataset(), lab.dataset()
+    before, elsewhere = lab.revision(), lab.revision("other-lab")
+    LOSSES[loss](lab, one, other)
+    assert lab.revision()[0] != before[0]
+    assert lab.revision("other-lab")[0] == elsewhere[0]
+
+
+def test_what_is_made_counts_up_and_changes_nothing_else(lab: Lab) -> None:
+    before = lab.revision()
+    one, other = lab.dataset(), lab.dataset()
+    lab.post(f"/datasets/{one}/children/{other}")
+    lab.post(f"/datasets/{one}/keywords", keyword="new")
+    lab.ask("PATCH", f"/resources/{one}/metadata", {"a": 1})
+    lab.ask("PATCH", f"/datasets/{one}", {"session_name": "s"})
+    lab.file(one)
+    assert lab.revision() == (before[0], before[1] + 2)
+
+
+def test_lists_and_new_records_tell_it_too(lab: Lab) -> None:
+    expected = ":".join(map(str, lab.revision()))
+    for path in ("/datasets?project_id=raman-lab&limit=0", "/samples?project_id=raman-lab", "/projects/raman-lab"):
+        assert lab.http.get(path).headers["Crucible-Revision"] == expected
+    assert "Crucible-Revision" not in lab.http.get("/datasets").headers
+    made = lab.http.post("/datasets", json={"project_id": "raman-lab"})
+    assert made.headers["Crucible-Revision"] == ":".join(map(str, lab.revision()))
+
+
+def test_those_without_a_part_in_the_project_are_not_told(lab: Lab) -> None:
+    key = lab.post("/service_accounts", {"username": "outsider"})["api_key"]
+    outsider = {"Authorization": f"Bearer {key}"}
+    for path in ("/projects?project_id=raman-lab", "/projects/raman-lab", "/datasets?project_id=raman-lab"):
+        answer = lab.http.get(path, headers=outsider)
+        assert (answer.status_code, "Crucible-Revision" in answer.headers) == (200, False)
+
+
+def test_an_emptied_database_is_another_instance_and_a_backup_brought_back_counts_less(tmp_path: Path) -> None:
+    def fill(datasets: int) -> None:
+        with start_server(tmp_path) as server:
+            with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}) as http:
+                http.post("/projects", json=PROJECT)
+                for _ in range(datasets):
+                    http.post("/datasets", json={"project_id": "raman-lab"}).raise_for_status()
+
+    def revision() -> tuple[str, int]:
+        told, _, made = str(project_revision(tmp_path, "raman-lab")).rpartition(":")
+        return told, int(made)
+
+    assert (instance_id(tmp_path), project_revision(tmp_path, "raman-lab")) == (None, None)
+    fill(2)
+    first, name = revision(), instance_id(tmp_path)
+    backup = shutil.copy(tmp_path / "crucible.db", tmp_path / "backup.db")
+    fill(3)
+    assert revision() == (first[0], first[1] + 3)
+    shutil.copy(backup, tmp_path / "crucible.db")
+    assert revision() == first
+    (tmp_path / "crucible.db").unlink()
+    fill(5)
+    assert revision()[0] != first[0]
+    assert instance_id(tmp_path) not in (name, None)
+
+
+def test_a_database_of_before_gets_what_is_new(tmp_path: Path) -> None:
+    """Schema 0001 with a keyword, an instrument's service account and a project, brought to the newest."""
+    name, first = MIGRATIONS[0]
+    with closing(sqlite3.connect(tmp_path / "crucible.db")) as db:
+        db.executescript(first)
+        db.executescript(f"""
+            CREATE TABLE migration (name TEXT PRIMARY KEY, applied TEXT NOT NULL);
+            INSERT INTO migration VALUES ('{name}', 't');
+            INSERT INTO setting VALUES ('link_secret', 'x');
+            INSERT INTO user VALUES (1, '0000-0000-0000-0001', 'local', 'L', 'U', NULL, 0, 'admin');
+            INSERT INTO user VALUES (2, '0000-0000-0000-0002', 'pilatus', 'P', '', NULL, 1, 'none');
+            INSERT INTO resource VALUES (1, '0000000000000000000000000p', 'project', 1, NULL, 0, 0, 't', 't');
+            INSERT INTO project VALUES (1, 'raman-lab', NULL, NULL, NULL);
+            INSERT INTO resource VALUES (2, '0000000000000000000000000d', 'dataset', 1, 1, 0, 0, 't', 't');
+            INSERT INTO dataset (id, timestamp) VALUES (2, 't');
+            INSERT INTO resource VALUES (3, '0000000000000000000000000n', 'instrument', 1, NULL, 0, 0, 't', 't');
+            INSERT INTO instrument (id, slug, instrument_name) VALUES (3, 'raman-1', 'Raman');
+            INSERT INTO access VALUES (3, 2, NULL, 2);
+            INSERT INTO keyword VALUES (1, 'Gold', 'gold');
+            INSERT INTO dataset_keyword VALUES (2, 1);
+        """)
+    database = open_database(tmp_path / "crucible.db")
+    with database.read() as db:
+        assert db.execute("SELECT made FROM revision").fetchone()[0] == 1
+        assert tuple(db.execute("SELECT * FROM binding").fetchone()) == (3, 2)
+        assert db.execute("SELECT COUNT(*) FROM access").fetchone()[0] == 0
+        assert db.execute("SELECT spelling FROM attached_keyword WHERE dataset_id = 2").fetchone()[0] == "Gold"
+    database.close()
+    assert str(project_revision(tmp_path, "raman-lab")).endswith(":1")

@@ -1,0 +1,268 @@
+"""Each task of the API in a flow, once for each of its requests, of which the answer to one is lost. Prints JSON.
+
+A program: `losing_answers.py DATA FILES`, in the environment of a Prefect server.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import threading
+from collections.abc import Callable
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from crucible_lineage import tasks
+from crucible_lineage.client import CrucibleClient, RetryPolicy
+from crucible_lineage.server import start_server
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+PICTURE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+DATA, FILES = Path(sys.argv[1]), Path(sys.argv[2])
+
+
+class Proxy(ThreadingHTTPServer):
+    """Forwards; the answer to request number `loses` since the last `reset` is lost after the server acted."""
+
+    daemon_threads = True
+
+    def __init__(self, target: str) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.target = target
+        self.lock = threading.Lock()
+        self.seen: list[str] = []
+        self.loses: int | None = None
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def reset(self, loses: int | None) -> None:
+        self.seen, self.loses = [], loses
+
+    def note(self, request: str) -> bool:
+        with self.lock:
+            self.seen.append(request)
+            return len(self.seen) - 1 == self.loses
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Proxy
+
+    def log_message(self, *args: Any) -> None:
+        return
+
+    def handle_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        loses = self.server.note(f"{self.command} {self.path}")
+        connection = HTTPConnection(self.server.target, timeout=60)
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in ("connection", "content-length")}
+        connection.request(self.command, self.path, body=body or None, headers=headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        if loses:
+            self.close_connection = True
+            return
+        hidden = ("content-length", "connection", "transfer-encoding")
+        lines = [f"{k}: {v}" for k, v in answer.getheaders() if k.lower() not in hidden]
+        lines.append(f"Content-Length: {len(content)}")
+        self.wfile.write(f"HTTP/1.1 {answer.status} Said\r\n{chr(13) + chr(10)}".encode()[:-2])
+        self.wfile.write(("\r\n".join(lines) + "\r\n\r\n").encode() + content)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
+
+
+class Quick(Session):
+    """A session whose client waits for nothing between two tries."""
+
+    def _connect(self) -> CrucibleClient:
+        assert self.settings.api_url
+        assert self.settings.api_key
+        quick = RetryPolicy(first_wait_s=0.0)
+        return CrucibleClient(self.settings.api_url, self.settings.api_key, retry=quick)
+
+
+class Bench:
+    """Fresh subjects for each trial, and what Crucible says of them afterwards."""
+
+    def __init__(self, direct: CrucibleClient) -> None:
+        self.direct = direct
+        self.number = 0
+
+    def prepare(self) -> None:
+        self.number += 1
+        self.tag = f"trial-{self.number:04}"
+        self.folder = FILES / self.tag
+        self.folder.mkdir(parents=True)
+        create = self.direct.datasets.create
+        for role in ("subject", "parent"):
+            made = create({"dataset_name": f"{self.tag} {role}", "project_id": "lab"}).dsid
+            setattr(self, role, made)
+            self.direct.files.upload(made, self.file(f"{role}.txt"))
+        self.direct.datasets.link_parent_child(self.parent, self.subject)
+        self.sample = self.direct.samples.create(sample_name=self.tag, project_id="lab").unique_id
+        self.direct.datasets.add_sample(self.subject, self.sample)
+        self.direct.metadata.merge(self.subject, {"temperature": 300})
+
+    def file(self, name: str, text: str = "") -> Path:
+        path = self.folder / name
+        path.write_text(f"{self.tag} {name} {text}\n")
+        return path
+
+    def ingestion(self) -> int:
+        """The number of a request to ingest the subject's file."""
+        (file,) = self.direct.datasets.list_files(self.subject)
+        return self.direct.ingestions.request(file.mfid).id
+
+    def state(self) -> Any:
+        """What there is of this trial, by name, its ids replaced by what they name."""
+        names = {}
+        found = [one for one in self.direct.datasets.list(limit=None) if self.tag in one.dataset_name.split()]
+        samples = [one for one in self.direct.samples.list(limit=None) if self.tag in one.sample_name.split()]
+        for one in found:
+            names[one.unique_id] = one.dataset_name.replace(self.tag, "TAG")
+        state = []
+        for one in found:
+            mfid = one.unique_id
+            metadata = self.direct.metadata.get(mfid) or {}
+            record = metadata.pop("crucible_lineage", {})
+            state.append(
+                [
+                    names[mfid],
+                    one.measurement,
+                    one.session_name,
+                    metadata,
+                    record.get("status"),
+                    sorted(word.keyword for word in self.direct.datasets.get_keywords(mfid)),
+                    sorted((file.filename, file.size) for file in self.direct.datasets.list_files(mfid)),
+                    sorted(names[parent.unique_id] for parent in self.direct.datasets.list_parents(mfid)),
+                    len(self.direct.samples.list(dataset_mfid=mfid)),
+                    [shown.thumbnail_name for shown in self.direct.datasets.get_thumbnails(mfid)],
+                    sorted(
+                        self.direct.ingestions.wait(request.id).status
+                        for request in self.direct.ingestions.list(dataset_mfid=mfid)
+                    ),
+                ]
+            )
+        asked = sum(request.resource_id == self.subject for request in self.direct.deletions.list(limit=None))
+        return [sorted(state, key=str), len(samples), asked]
+
+
+def calls(b: Bench) -> dict[str, Callable[[Any], Any]]:
+    """What is done with each task."""
+    return {
+        "create_dataset": lambda t: t(
+            f"{b.tag} made",
+            "lab",
+            measurement="counting",
+            scientific_metadata={"n": 1},
+            keywords=["gold", "annealed"],
+            files=[b.file("one.csv"), b.file("two.csv")],
+            parents=b.parent,
+            samples=b.sample,
+            wait_for_ingestion=True,
+            on_failed_ingestion="warn",
+        ),
+        "get_dataset": lambda t: t(b.subject, True, True),
+        "list_datasets": lambda t: t(dataset_name=f"{b.tag} subject"),
+        "search_datasets": lambda t: t(f"{b.tag} subject"),
+        "count_datasets": lambda t: t(dataset_name=f"{b.tag} subject"),
+        "update_dataset": lambda t: t(b.subject, session_name="2026-12", public=True),
+        "delete_dataset": lambda t: t(b.subject, "wrong"),
+        "get_metadata": lambda t: t(b.subject),
+        "update_metadata": lambda t: t(b.subject, {"deep": {"a": 1}}),
+        "replace_metadata": lambda t: t(b.subject, {"only": 1}),
+        "search_metadata": lambda t: t("temperature"),
+        "add_keywords": lambda t: t(b.subject, ["gold", "silver"]),
+        "get_keywords": lambda t: t(b.subject),
+        "upload_file": lambda t: t(b.subject, b.file("subject.txt", "changed"), replace=True),
+        "add_files": lambda t: t(
+            b.subject, [b.file("a.csv"), b.file("b.csv")], wait_for_ingestion=True, on_failed_ingestion="warn"
+        ),
+        "list_files": lambda t: t(b.subject),
+        "request_ingestion": lambda t: t(b.direct.datasets.list_files(b.parent)[0].mfid),
+        "wait_for_ingestion": lambda t: t(b.ingestion(), on_failure="warn"),
+        "download_dataset": lambda t: t(b.subject, b.folder / "copies"),
+        "get_download_links": lambda t: t(b.subject),
+        "link_parent_child": lambda t: t(b.subject, b.direct.datasets.create({"dataset_name": f"{b.tag} kid"}).dsid),
+        "unlink": lambda t: t(b.parent, b.subject),
+        "list_parents": lambda t: t(b.subject),
+        "list_children": lambda t: t(b.parent),
+        "create_sample": lambda t: t(f"{b.tag} wafer", "lab", sample_type="wafer"),
+        "link_sample": lambda t: t(b.parent, b.sample),
+        "unlink_sample": lambda t: t(b.subject, b.sample),
+        "list_samples": lambda t: t(b.subject),
+        "add_thumbnail": lambda t: t(b.subject, PICTURE, "shown.png"),
+        "get_thumbnails": lambda t: t(b.subject),
+        "register_child": lambda t: t(
+            b.subject, b.file("averaged.csv"), dataset_name=f"{b.tag} averaged", keywords=["averaged"]
+        ),
+        "check_lineage": lambda t: t(b.subject, raise_on_error=False),
+        "render_lineage": lambda t: t(b.subject),
+        "ensure_project": lambda t: t("lab"),
+        "list_projects": lambda t: t(),
+    }
+
+
+@flow(log_prints=False)
+def every_task(bench: Any, proxy: Any, crucible: Any) -> dict[str, Any]:
+    bench, proxy = bench.value, proxy.value
+    told: dict[str, Any] = {}
+    for name in tasks.API_TASKS:
+        task = getattr(tasks, name).with_options(retry_delay_seconds=0)
+
+        def call(*args: Any, _task: Any = task, **kwargs: Any) -> Any:
+            return _task(*args, **kwargs, crucible=crucible)
+
+        outcomes = []
+        requests = 1
+        loses: int | None = None
+        while loses is None or loses < requests:
+            bench.prepare()
+            tasks.session_for(crucible)._projects.clear()
+            proxy.reset(loses)
+            result = calls(bench)[name](call)
+            if loses is None:
+                requests = len(proxy.seen)
+            proxy.reset(None)
+            length = len(result) if isinstance(result, (list, dict)) else None
+            outcomes.append([proxy.seen, type(result).__name__, length, bench.state()])
+            loses = 0 if loses is None else loses + 1
+        differing = [number for number, one in enumerate(outcomes[1:]) if one[1:] != outcomes[0][1:]]
+        shown = [outcomes[0][1:], *(outcomes[1 + number][1:] for number in differing[:1])]
+        told[name] = {"requests": requests, "differing": differing, "outcomes": shown if differing else []}
+    return told
+
+
+class Kept:
+    """Handed through Prefect as it is."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def main() -> None:
+    with start_server(DATA / "crucible") as server:
+        direct = CrucibleClient(server.url, server.api_key)
+        proxy = Proxy(server.url.removeprefix("http://").partition("/")[0])
+        url = f"http://127.0.0.1:{proxy.server_address[1]}/api/v3"
+        lead = direct.account.whoami().user_unique_id
+        direct.projects.create(project_id="lab", organization="local", project_lead=lead)
+        with Quick(Settings(DATA, url, server.api_key)) as session:
+            from crucible_lineage.tasks.sessions import share_session
+
+            share_session(session)
+            crucible = tasks.CrucibleConnection(data=str(DATA), api_url=url)
+            told = every_task.with_options(validate_parameters=False)(Kept(Bench(direct)), Kept(proxy), crucible)
+        print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Whichever answer of Crucible a task of the API does not get, it does what it does otherwise, and nothing twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.tasks import API_TASKS
+
+PROGRAM = Path(__file__).with_name("losing_answers.py")
+
+
+def test_no_answer_is_missed(data: Path, tmp_path: Path, prefect_server: Any) -> None:
+    ran = subprocess.run(
+        [sys.executable, str(PROGRAM), str(data), str(tmp_path / "files")],
+        env=prefect_server.environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    told: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    assert {name: one for name, one in told.items() if one["differing"]} == {}
+    assert set(told) == set(API_TASKS)
+    assert sum(one["requests"] for one in told.values()) > 80, "each of them was lost once"

@@ -1,0 +1,99 @@
+"""One flow on a task runner: `on_runners.py threads|processes|dask|ray DATA`; prints what it gave and registered."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from prefect import flow
+from pydantic import BaseModel
+
+from crucible_lineage.tasks import CrucibleConnection, registering, session_for, task
+
+
+class Fit(BaseModel):
+    slope: float
+    note: str
+
+
+@task
+def read(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path)
+
+
+@task(measurement="counting")
+def scale(table: pd.DataFrame, by: int) -> pd.DataFrame:
+    return table * by
+
+
+@task
+def column(table: pd.DataFrame, name: str) -> np.ndarray:
+    return table[name].to_numpy(copy=True)
+
+
+@task
+def fit(values: list[np.ndarray]) -> Fit:
+    return Fit(slope=float(sum(value.mean() for value in values)), note="a straight line through the middle")
+
+
+@task
+def mean(fitted: Fit) -> float:
+    return fitted.slope / 2
+
+
+@task
+def write(value: float, tables: list, out: Path) -> Path:
+    target = out / "report.txt"
+    target.write_text(f"{value} from {len(tables)} tables")
+    return target
+
+
+@flow
+@registering("lab", crucible=CrucibleConnection(data=sys.argv[2]))
+def process(path: Path, out: Path) -> Any:
+    table = read.submit(path)
+    scaled = scale.map([table, table, table], by=[1, 2, 3])
+    columns = [column.submit(one, "x") for one in scaled]
+    fitted = fit.submit(columns)
+    half = mean.submit(fitted)
+    written = write.submit(half, scaled, out).result()
+    return [half.result(), written.read_text()]
+
+
+def runner(kind: str) -> Any:
+    from crucible_lineage.flows.runners import task_runner
+    from crucible_lineage.pipeline.spec.pipeline import Runner
+
+    return task_runner(Runner(type=kind, workers=2))
+
+
+def main() -> None:
+    data = Path(sys.argv[2])
+    (data / "out").mkdir(parents=True, exist_ok=True)
+    source = data / "measured.csv"
+    source.write_text("x,y\n" + "".join(f"{value},{value * 2}\n" for value in range(40)))
+    returned = process.with_options(task_runner=runner(sys.argv[1]))(source, data / "out")
+    session = session_for(CrucibleConnection(data=str(data)))
+    found = session.client.datasets.list(project_id="lab", include_metadata=True, limit=None)
+    names = {
+        one.unique_id: (one.scientific_metadata or {}).get("flow", {}).get("task", one.dataset_name) for one in found
+    }
+    edges = sorted(
+        f"{names[parent.unique_id]} -> {names[one.unique_id]}"
+        for one in found
+        for parent in session.client.datasets.list_parents(one.unique_id)
+    )
+    digests = sorted(
+        f"{names[one.unique_id]} {file.sha256_hash}"
+        for one in found
+        for file in session.client.files.list(one.unique_id)
+    )
+    print(json.dumps({"returned": returned, "edges": edges, "digests": digests}))
+
+
+if __name__ == "__main__":
+    main()

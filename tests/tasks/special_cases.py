@@ -1,0 +1,235 @@
+"""Flows in which something is out of the ordinary: `special_cases.py DATA CASE...`; prints JSON by case."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from crucible_lineage.tasks import CrucibleConnection, Kind, add_kind, registering, session_for, step, task
+
+DATA = Path(sys.argv[1])
+PROJECT = ""  # of the case that runs
+HERE = CrucibleConnection(data=str(DATA))
+
+
+@task
+def make(size: int) -> pd.DataFrame:
+    return pd.DataFrame({"x": range(size)})
+
+
+@task
+def double(table: pd.DataFrame) -> pd.DataFrame:
+    return table * 2
+
+
+@task
+def guard(table: pd.DataFrame) -> Any:
+    return threading.Lock()
+
+
+@task
+def use(lock: Any) -> int:
+    return int(lock.acquire())
+
+
+@task
+def failing(table: pd.DataFrame) -> int:
+    raise ValueError("no beam")
+
+
+@step(data_type="doubled")
+def doubled(table: Path, *, out: Path) -> None:
+    pd.read_csv(table).mul(2).to_csv(out / "doubled.csv", index=False)
+
+
+def double_sum(table: pd.DataFrame) -> int:
+    return int(double(table).sum().x)
+
+
+def in_threads() -> Any:
+    @flow
+    @registering(PROJECT, crucible=HERE)
+    def threads() -> Any:
+        table = make(30)
+        with ThreadPoolExecutor(2) as pool:
+            return [int(one.sum().x) for one in pool.map(double, [table, table])]
+
+    return threads()
+
+
+def in_processes() -> Any:
+    @flow
+    @registering(PROJECT, crucible=HERE)
+    def processes() -> Any:
+        table = make(30)
+        with ProcessPoolExecutor(2) as pool:
+            return list(pool.map(double_sum, [table]))
+
+    return processes()
+
+
+def steps_in_threads() -> Any:
+    source = DATA / "source.csv"
+    source.write_text("x\n1\n2\n")
+
+    @flow
+    @registering(PROJECT, crucible=HERE)
+    def threads() -> Any:
+        with ThreadPoolExecutor(2) as pool:
+            return [one.name for one in pool.map(doubled, [source])]
+
+    return threads()
+
+
+def unstorable() -> Any:
+    @flow
+    @registering(PROJECT, crucible=HERE)
+    def odd() -> Any:
+        return use(guard(make(30)))
+
+    return odd()
+
+
+def own_kind() -> Any:
+    class Curve:
+        def __init__(self, points: list[float]) -> None:
+            self.points = points
+
+    add_kind(
+        Kind(
+            "curve",
+            lambda value: isinstance(value, Curve),
+            lambda value, folder: np.savetxt(folder / "curve.txt", value.points),
+            lambda folder: Curve(list(np.loadtxt(folder / "curve.txt"))),
+        )
+    )
+
+    @task
+    def curve(table: pd.DataFrame) -> Curve:
+        return Curve([1.0, 2.0])
+
+    @flow
+    @registering(PROJECT, crucible=HERE)
+    def own() -> Any:
+        return len(curve(make(30)).points)
+
+    return own()
+
+
+def in_with() -> Any:
+    @flow
+    def partly() -> Any:
+        before = make(20)
+        with registering(PROJECT, crucible=HERE) as recording:
+            within = double(before)
+        double(within)
+        return [int(within.sum().x), len(recording.datasets())]
+
+    return partly()
+
+
+def in_async_with() -> Any:
+    @task
+    async def triple(table: pd.DataFrame) -> pd.DataFrame:
+        return table * 3
+
+    @flow
+    async def partly() -> Any:
+        async with registering(PROJECT, crucible=HERE):
+            return int((await triple(make(20))).sum().x)
+
+    return asyncio.run(partly())
+
+
+def plain() -> Any:
+    @flow
+    def nothing() -> Any:
+        return int(double(make(5)).sum().x)
+
+    return [nothing(), int(double.fn(make.fn(5)).sum().x), session_for(HERE).client.projects.find(PROJECT) is None]
+
+
+def states() -> Any:
+    told = []
+
+    @flow
+    @registering(PROJECT, crucible=HERE)
+    def state_flow() -> Any:
+        made = make(30, return_state=True)
+        told.append([made.name, isinstance(made, State)])
+        again = double(made)
+        told.append(double.submit(again, return_state=True).name)
+        state = failing(again, return_state=True)
+        told.append([state.name, type(state.result(raise_on_failure=False)).__name__])
+        try:
+            failing.with_options(retries=1)(again)
+        except ValueError as error:
+            told.append(str(error))
+        return int(again.sum().x)
+
+    return [state_flow(), told]
+
+
+def cached() -> Any:
+    names = []
+
+    @flow
+    @registering(PROJECT, crucible=HERE, reuse=True)
+    def twice() -> Any:
+        table = make(40)
+        names.append(double(table, return_state=True).name)
+        return names
+
+    twice()
+    return twice()
+
+
+def away() -> Any:
+    """Crucible goes away while the flow runs."""
+
+    @flow
+    @registering(PROJECT, crucible=HERE)
+    def cut_off() -> Any:
+        table = make(30)
+        session_for(HERE).client.close()
+        return int(double(table).sum().x)
+
+    return cut_off()
+
+
+def tasks_of() -> Any:
+    session = session_for(HERE)
+    if session.client.projects.find(PROJECT) is None:
+        return {}
+    found = session.client.datasets.list(project_id=PROJECT, include_metadata=True, limit=None)
+    names = {
+        one.unique_id: (one.scientific_metadata or {}).get("flow", {}).get("task", one.dataset_name) for one in found
+    }
+    return sorted(
+        f"{' + '.join(sorted(names[one.unique_id] for one in session.client.datasets.list_parents(mfid)))} -> {name}"
+        for mfid, name in names.items()
+    )
+
+
+def main() -> None:
+    DATA.mkdir(parents=True, exist_ok=True)
+    told = {}
+    for case in sys.argv[2:]:
+        globals()["PROJECT"] = case.replace("_", "-")
+        returned = globals()[case]()
+        told[case] = [returned, tasks_of() if case != "away" else None]
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

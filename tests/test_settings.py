@@ -1,0 +1,50 @@
+"""What the environment says of how long calls are repeated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings, resolve_settings, retries_from_environment
+
+
+def test_nothing_said_leaves_the_defaults() -> None:
+    assert retries_from_environment({}) == {}
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf"])
+def test_a_time_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=f"CRUCIBLE_LINEAGE_RETRY_SECONDS is '{text}'; give seconds"):
+        retries_from_environment({"CRUCIBLE_LINEAGE_RETRY_SECONDS": text})
+
+
+@pytest.mark.parametrize("text", ["0", "1.5"])
+def test_a_number_of_tries_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="give a number of tries from 1 on"):
+        retries_from_environment({"CRUCIBLE_LINEAGE_RETRIES": text})
+
+
+def test_a_session_goes_on_as_long_as_the_environment_says(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRY_SECONDS", "7.5")
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRIES", "3")
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRY_AFTER_SECONDS", "12")
+    with Session(Settings(session.settings.data, "http://x.test", "k")) as other:
+        retry = other.client._connection.retry
+        assert (retry.total_s, retry.attempts, retry.asked_total_s) == (7.5, 3, 12)
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("https://crucible.lbl.gov", "https://crucible.lbl.gov/api/v3"),
+        ("https://crucible.lbl.gov/", "https://crucible.lbl.gov/api/v3"),
+        ("https://crucible.lbl.gov/api/v3/", "https://crucible.lbl.gov/api/v3"),
+        ("http://127.0.0.1:8000/crucible/api/v2", "http://127.0.0.1:8000/crucible/api/v2"),
+    ],
+)
+def test_an_address_without_a_path_is_completed(given: str, used: str, tmp_path: Path) -> None:
+    asked = resolve_settings(api_url=given, api_key="key", environment={}, config_file=tmp_path / "none.ini")
+    assert asked.api_url == used
