@@ -23,11 +23,34 @@ from crucible_lineage.settings import Settings
 COMMAND = [sys.executable, "-m", "crucible_lineage"]
 
 
+# Rooms whose tests take longest, begun first, so that no process ends long after the others.
+SLOW = ("flows", "tasks", "scale", "gcs", "crash", "soak", "pipeline", "cli", "server", "examples")
+# Rooms whose tests share the session's Prefect server, which is not asked by others meanwhile: two halves, as long.
+ON_PREFECT = {"flows": "deployed flows", "tasks": "tasks", "scale": "tasks", "gcs": "tasks"}
+
+
+def room_of(path: str) -> str:
+    """The folder of tests/ that a test's file or id lies in."""
+    parts = path.partition("::")[0].split("/")
+    return parts[1] if len(parts) > 2 else ""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, those of one file stay together, and all that share the Prefect server."""
-    for item in items:
-        shared = "prefect_server" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("prefect" if shared else item.nodeid.partition("::")[0]))
+    """Slow rooms come first; within a room the order stays."""
+    items.sort(key=lambda item: SLOW.index(room) if (room := room_of(item.nodeid)) in SLOW else len(SLOW))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where tests run in several processes, those of one file stay together, and those on one Prefect server."""
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return ON_PREFECT.get(room_of(path), path)
+
+    config.option.loadscopereorder = False
+    return Together(config, log)
 
 
 @pytest.fixture(autouse=True)
@@ -226,6 +249,15 @@ class PrefectServer:
             time.sleep(0.2)
         raise AssertionError(f"no Prefect server within {seconds} s: {self.log.read_text()}")
 
+    def ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """An answer that is not "try again": Prefect on SQLite says 503 while another holds the file."""
+        end = time.monotonic() + 60
+        while True:
+            answer = httpx.request(method, f"{self.url}/{path}", json=body, timeout=60)
+            if answer.status_code != 503 or time.monotonic() > end:
+                return answer
+            time.sleep(0.5)
+
     def close(self) -> None:
         self.process.terminate()
         try:
@@ -252,9 +284,10 @@ class Prefect:
     def __init__(self, server: Any) -> None:
         self.url = server.url
         self.environment = server.environment
+        self.ask = server.ask
 
     def post(self, path: str, body: Any = None) -> Any:
-        answer = httpx.post(f"{self.url}/{path}", json=body or {}, timeout=60)
+        answer = self.ask("POST", path, body or {})
         assert answer.is_success, answer.text
         return answer.json()
 
@@ -298,7 +331,7 @@ class Prefect:
         page = self.post("events/filter", {"filter": {"event": {"prefix": [prefix]}}})
         found = page["events"]
         while page["next_page"]:  # fifty each, and the tests of a session share one server
-            answer = httpx.get(page["next_page"], timeout=60)
+            answer = self.ask("GET", page["next_page"].removeprefix(f"{self.url}/"))
             assert answer.is_success, answer.text
             page = answer.json()
             found += page["events"]

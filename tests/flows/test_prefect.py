@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from crucible_lineage.session import Session
@@ -147,14 +146,14 @@ def test_the_nightly_deployment_is_run_by_a_worker(data: Path, demo_origin: Any,
 
 
 def flow_run_names(server: Any) -> set[str]:
-    runs = httpx.post(f"{server.url}/flow_runs/filter", json={"limit": 100}, timeout=30).json()
+    runs = server.ask("POST", "flow_runs/filter", {"limit": 100}).json()
     return {run["name"] for run in runs}
 
 
 def final_state(server: Any, flow_run_id: str, seconds: float = 400) -> str:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        run = httpx.get(f"{server.url}/flow_runs/{flow_run_id}", timeout=30).json()
+        run = server.ask("GET", f"flow_runs/{flow_run_id}").json()
         if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
             return str(run["state_type"])
         time.sleep(0.5)

@@ -36,11 +36,9 @@ print(json.dumps([state.type.value, state.message, str(state.state_details.flow_
 
 def graph_of(prefect: Any, run: str) -> dict[str, list[str]]:
     """By the name of a task run, those that an arrow comes from, once all of them are there."""
-    import httpx
-
     end = time.monotonic() + 90
     while True:
-        answer = httpx.get(f"{prefect.url}/flow_runs/{run}/graph-v2", timeout=60).json()
+        answer = prefect.ask("GET", f"flow_runs/{run}/graph-v2").json()
         nodes = dict(answer["nodes"])
         if len(nodes) >= 5 and all(node["end_time"] for node in nodes.values()):
             return {

@@ -158,7 +158,8 @@ class Prefect:
         return self.start("worker", "start", "--pool", POOL, "--limit", "1")
 
     def states(self) -> list[str]:
-        runs = httpx.post(f"{self.url}/flow_runs/filter", json={"limit": 200}, timeout=30).json()
+        answer = httpx.post(f"{self.url}/flow_runs/filter", json={"limit": 200}, timeout=30)
+        runs = answer.json() if answer.is_success else []  # 503 while another holds SQLite's file: asked again by all
         return [run["state_type"] for run in runs]
 
 

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 SCHEDULE = "schedule: {cron: '0 2 * * *', timezone: America/Los_Angeles}\n"
@@ -72,7 +71,7 @@ def test_deploying_again_changes_nothing_that_an_operator_set(
 ) -> None:
     def patched(**fields: Any) -> None:
         (found,) = prefect.deployments(name)
-        answer = httpx.patch(f"{prefect.url}/deployments/{found['id']}", json=fields, timeout=60)
+        answer = prefect.ask("PATCH", f"deployments/{found['id']}", fields)
         assert answer.is_success, answer.text
 
     def shown() -> Any:
@@ -87,9 +86,7 @@ def test_deploying_again_changes_nothing_that_an_operator_set(
     (schedule,) = found["schedules"]
     patched(job_variables={"env": {"OMP_NUM_THREADS": "2"}}, concurrency_limit=3, tags=[*found["tags"], "beamtime"])
     patched(parameters={**found["parameters"], "choice": {"force": ["scaled"]}})
-    answer = httpx.patch(
-        f"{prefect.url}/deployments/{found['id']}/schedules/{schedule['id']}", json={"active": False}, timeout=60
-    )
+    answer = prefect.ask("PATCH", f"deployments/{found['id']}/schedules/{schedule['id']}", {"active": False})
     assert answer.is_success
     patched(paused=True)
     set_by_hand = shown()
@@ -109,7 +106,7 @@ def test_the_form_of_a_run_shows_the_parameters_of_the_steps(
     fields = found["parameter_openapi_schema"]["properties"]["overrides"]["properties"]
     assert fields == {"scaled.factor": {"title": "scaled.factor", "type": "number", "default": 3}}
     wrong = {"parameters": {"pipeline": str(declared), "overrides": {"scaled.factor": "much"}}}
-    refused = httpx.post(f"{prefect.url}/deployments/{found['id']}/create_flow_run", json=wrong, timeout=60)
+    refused = prefect.ask("POST", f"deployments/{found['id']}/create_flow_run", wrong)
     assert refused.status_code in (409, 422), refused.text
     assert crucible_lineage("deploy", declared, "--remove").returncode == 0
 

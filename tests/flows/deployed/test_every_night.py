@@ -68,7 +68,8 @@ def test_its_five_commands_let_the_pipeline_run_by_itself(
 
     def completed() -> bool:
         asked = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
-        return bool(httpx.post(f"{url}/flow_runs/filter", json=asked, timeout=60).json())
+        answer = httpx.post(f"{url}/flow_runs/filter", json=asked, timeout=60)
+        return answer.is_success and bool(answer.json())
 
     try:
         run(server)
