@@ -34,6 +34,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
+    "TRANSIENT",
     "ChecksumError",
     "ConflictError",
     "CrucibleError",
@@ -245,3 +246,7 @@ class RateLimitedError(CrucibleError):
 
 class ServerError(CrucibleError):
     """The service failed, or answered with something the contract does not have."""
+
+
+TRANSIENT = (UnreachableError, ServerError, RateLimitedError)
+"""The service is away or busy: the same call may succeed later."""

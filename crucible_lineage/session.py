@@ -123,6 +123,11 @@ class Session:
                 self._agent = agent({**user, "unique_id": account.user_unique_id})
             return self._agent
 
+    def introduce(self, agent: dict[str, Any]) -> None:
+        """Another process with this key has asked already who registers."""
+        with self._who_lock:
+            self._agent = self._agent or agent
+
     @property
     def machine(self) -> str:
         """What tells registrations from this data folder from others; those within it take turns (`turn`)."""

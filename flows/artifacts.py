@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from prefect.artifacts import create_table_artifact
+from collections.abc import Collection
 
+from prefect.artifacts import create_table_artifact
+from prefect.logging import get_run_logger
+
+from crucible_lineage.errors import LineageError
 from crucible_lineage.lineage import Edge, LineageGraph, Node
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.queries.graph.fetch import fetch_lineage
@@ -17,31 +21,42 @@ MOST_LINEAGES = 20  # of a run whose results do not hang together; each is one r
 
 
 def leave_artifacts(result: RunResult, session: Session) -> None:
-    """The run has the artifacts `lineage`, one picture of all that it gave, and `outputs`, a table."""
-    graph = _graph(result, session)
+    """The run has the artifacts `lineage`, one picture of all that it gave and is at Crucible, and `outputs`, a table.
+
+    Without a picture, and with a warning, where Crucible cannot be asked.
+    """
+    waiting = {mfid for one in result.waiting for mfid in one.mfids}
+    try:
+        graph = _graph(result, waiting, session)
+    except LineageError as error:
+        get_run_logger().warning("the run has no picture of its lineage: %s", error)
+        graph = LineageGraph([], [])
     rows = []
     for step, outputs in result.datasets.items():
         for output, mfid in outputs.items():
             node = graph.nodes.get(mfid)
             page = dataset_page(session, mfid, result.project)
+            made = session.outbox.find(mfid) if mfid in waiting else None
             rows.append(
                 {
                     "step": step,
                     "outcome": result.outcomes[step],
                     "output": output,
-                    "name": node.name if node else "",
-                    "state": node.state if node else "",
+                    "name": made.name if made else node.name if node else "",
+                    "state": "waits to be delivered" if made else node.state if node else "",
                     "dataset": mfid,
                     **({"page": page} if page else {}),
                 }
             )
     create_table_artifact(table=rows, key="outputs", description=f"Datasets of pipeline {result.pipeline}")
-    lineage_artifact(graph, None, session)
+    if graph.nodes:
+        lineage_artifact(graph, None, session)
 
 
-def _graph(result: RunResult, session: Session) -> LineageGraph:
+def _graph(result: RunResult, waiting: Collection[str], session: Session) -> LineageGraph:
     """What the results of the run hang together with; of very many that do not, the last ones."""
-    wanted = [mfid for outputs in result.datasets.values() for mfid in outputs.values()]
+    found = (mfid for outputs in result.datasets.values() for mfid in outputs.values())
+    wanted = [mfid for mfid in found if mfid not in waiting]
     nodes: dict[str, Node] = {}
     edges: dict[tuple[str, str], Edge] = {}
     seen: set[str] = set()
@@ -49,9 +64,9 @@ def _graph(result: RunResult, session: Session) -> LineageGraph:
         if mfid in nodes or len(seen) == MOST_LINEAGES:
             continue
         seen.add(mfid)
-        found = fetch_lineage(session, mfid)
-        nodes |= dict(found.nodes)
-        edges |= dict(found.edges)
+        part = fetch_lineage(session, mfid)
+        nodes |= dict(part.nodes)
+        edges |= dict(part.edges)
     whole = LineageGraph(list(nodes.values()), list(edges.values()))
     shown = {one for mfid in wanted if mfid in whole for one in ({mfid} | set(whole.ancestors(mfid)))}
     return whole.subgraph(shown)

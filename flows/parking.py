@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 
 from crucible_lineage.errors import (
+    TRANSIENT,
     ChecksumError,
     FileChangedError,
     ForbiddenError,
@@ -20,7 +21,8 @@ from crucible_lineage.errors import (
 from crucible_lineage.pipeline.engines.engine import Engine, Running
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.materialize import Materialized
-from crucible_lineage.tasks.retries import TRANSIENT
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.registration.delivery.deliveries import Deliveries
 from crucible_lineage.watch.state import Failure, Logbook
 
 __all__ = ["Parking"]
@@ -45,6 +47,16 @@ class Parking:
         self._ever = {(failure.project, failure.pipeline, failure.step) for failure in self._known.values()}
         self._jobs: dict[int, tuple[Running, Job]] = {}
         self._lock = threading.Lock()
+
+    @property
+    def deliveries(self) -> Deliveries | None:
+        """Whoever delivers what the engine hands on before it is delivered."""
+        return getattr(self.engine, "deliveries", None)
+
+    @deliveries.setter
+    def deliveries(self, deliveries: Deliveries) -> None:
+        if hasattr(self.engine, "deliveries"):
+            self.engine.deliveries = deliveries
 
     def start(self, job: Job) -> Running:
         """The step has been started, unless it is parked: then it has ended at once."""
@@ -78,6 +90,15 @@ class Parking:
     def stop(self, run_id: str) -> bool:
         """As its engine stops."""
         return self.engine.stop(run_id)
+
+    def note_refused(self, result: RunResult) -> dict[str, str]:
+        """What was made and Crucible refuses has failed, too; these, with the reasons. They are not made again, and
+        sent again by each run, so that none is parked.
+        """
+        steps = {one.step for one in result.waiting if one.refused}
+        refused = {step: error for step, error in result.errors.items() if step in steps and step not in self.failed}
+        self.failed |= refused
+        return refused
 
     def _note(self, job: Job, error: str) -> None:
         failure = Failure(job.outputs[0].mfid, job.project, _pipeline(job), job.name, job.subject, error)

@@ -20,6 +20,7 @@ from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner
 
 from crucible_lineage.flows.artifacts import leave_artifacts
+from crucible_lineage.flows.ending import reasons_of
 from crucible_lineage.flows.runners import THREADS, requesting, task_runner
 from crucible_lineage.flows.stopped import telling_what_was_made
 from crucible_lineage.pipeline.bind.cached import bind_file
@@ -35,8 +36,10 @@ from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
 from crucible_lineage.pipeline.run.stopping import Stop
 from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.pipeline.spec.pipeline import Runner
+from crucible_lineage.registration.delivery.deliveries import Deliveries
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.events import tell_failed, tell_reused
+from crucible_lineage.tasks.delivering import Driver, delivered_here
+from crucible_lineage.tasks.events import tell_failed, tell_reused, telling_arrived
 from crucible_lineage.tasks.materialization import materialize
 from crucible_lineage.tasks.retries import is_transient, is_worth_another
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
@@ -113,7 +116,7 @@ def run_pipeline(
     declared = runner or bound.spec.runner
     with telling_what_was_made(bound.name, listen) as heard, PrefectEngine(session, crucible, declared) as engine:
         stop = observer.stop if observer else None
-        result = plan_and_run(bound, session, lambda: engine, heard, choice, stop)
+        result = plan_and_run(bound, session, lambda: engine, heard, choice, stop, telling_arrived())
     tell_reused(result)
     for step, note in result.notes.items():
         logger.warning("%s: %s", step, note)
@@ -124,8 +127,7 @@ def run_pipeline(
     if result.stopped:
         return Cancelled(message=f"pipeline {bound.name}: the run was stopped")
     if not result.ok:
-        reasons = "; ".join(f"{step}: {error}" for step, error in result.errors.items())
-        return Failed(message=f"pipeline {bound.name}: {reasons}")
+        return Failed(message=f"pipeline {bound.name}: {reasons_of(result)}")
     return Completed(message=f"pipeline {bound.name}: {len(result.executed)} executed", data=result.to_json())
 
 
@@ -154,6 +156,8 @@ class PrefectEngine:
         self._stack = ExitStack()
         self._runner: TaskRunner[Any] | None = None
         self._news: Reader | None = None
+        self.deliveries: Deliveries | None = None
+        self._delivers = False
         self._made: dict[str, Any] = {}  # the task runs that gave these datasets, for the arrows in Prefect's picture
 
     def __enter__(self) -> Self:
@@ -164,6 +168,9 @@ class PrefectEngine:
 
     def start(self, job: Job) -> Running:
         """The step has been submitted, with the tags and resources that it declares."""
+        if self.deliveries and not self._delivers:
+            self._stack.enter_context(delivered_here(job.run_id, self.deliveries))
+            self._delivers = True
         if self._declared and self._runner is None:  # a run in which all is fresh starts none
             self._runner = self._stack.enter_context(task_runner(self._declared))
             if self._declared.type != "threads":
@@ -175,6 +182,8 @@ class PrefectEngine:
         parameters: dict[str, Any] = {"step": job.name, "job": sent, "crucible": self.connection}
         if self._declared and self._declared.type == "slurm":
             parameters["slurm"] = dict(self._declared.options)
+        elif self._news and self.deliveries and self.session.hands_on_made:
+            parameters["driver"] = Driver.of(job, self.session, self.deliveries)
         parents = list({id(one): one for part in job.used if (one := self._made.get(part.dataset.mfid))}.values())
         with requesting(self._runner, spec.amounts):
             made: Any = (
@@ -201,6 +210,10 @@ class PrefectEngine:
         running.wait()
         if self._news:  # what the step has told comes before its end
             self._news.look()
-        made = running.result()
-        self._made |= dict.fromkeys(made["outputs"].values(), running)
-        return made_from_json(made, self.session)
+        told = running.result()
+        self._made |= dict.fromkeys(told["outputs"].values(), running)
+        if self._news and self.deliveries:  # made in another process, which may have left it to this one
+            if left := self.session.outbox.look(min(told["outputs"].values())):
+                self.deliveries.add(left)
+            self.deliveries.took(told["seconds"] or 0.0)
+        return made_from_json(told, self.session)

@@ -21,17 +21,18 @@ from pydantic import Field
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.flows.artifacts import leave_artifacts
+from crucible_lineage.flows.ending import waiting_told
 from crucible_lineage.flows.parking import Parking
 from crucible_lineage.flows.pipelines import PrefectEngine
 from crucible_lineage.flows.runners import THREADS
 from crucible_lineage.flows.stopped import telling_what_was_made
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.run.result import EXECUTED, PASSING, REUSED, RunResult, StepEvent
+from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, PASSING, REUSED, RunResult, StepEvent
 from crucible_lineage.pipeline.run.scheduler import plan_and_run
 from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.events import tell_failed, tell_reused
+from crucible_lineage.tasks.events import tell_failed, tell_reused, telling_arrived
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 from crucible_lineage.watch.new_data import Newest, each_selection, narrowed
 from crucible_lineage.watch.state import Logbook
@@ -121,7 +122,9 @@ class _Processing:
         engine = PrefectEngine(self.session, self.crucible, bound.spec.runner)
         with telling_what_was_made(bound.name, listen) as heard, engine:
             self.parking = Parking(engine, self.logbook, self.most)
-            result = plan_and_run(bound, self.session, lambda: self.parking, heard)
+            result = plan_and_run(bound, self.session, lambda: self.parking, heard, arrived=telling_arrived())
+        for step, error in self.parking.note_refused(result).items():
+            tell_failed(bound.name, bound.spec.project, StepEvent(step, FAILED, error))
         tell_reused(result)
         made = {name: outputs for name, outputs in result.datasets.items() if result.outcomes[name] == EXECUTED}
         if made:
@@ -141,7 +144,8 @@ class _Processing:
         if waiting:
             counted.append(f"{len(waiting)} not ready ({waiting[0]}: {result.errors[waiting[0]]})")
         message = f"pipeline {result.pipeline}: {', '.join(counted)}"
-        if failed:
-            reasons = "; ".join(f"{name}: {error}" for name, error in list(failed.items())[:10])
-            return Failed(message=f"{message}: {reasons}")
+        reasons = [f"{name}: {error}" for name, error in list(failed.items())[:10]]
+        reasons += filter(None, [waiting_told(result)])
+        if reasons:
+            return Failed(message=f"{message}: {'; '.join(reasons)}")
         return Completed(message=message, data={**result.to_json(), "parked": sorted(parked)})

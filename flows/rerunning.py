@@ -12,6 +12,7 @@ from prefect.states import Completed, Failed
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.flows.artifacts import leave_artifacts
+from crucible_lineage.flows.ending import reasons_of
 from crucible_lineage.flows.pipelines import PrefectEngine
 from crucible_lineage.flows.runners import THREADS
 from crucible_lineage.flows.stopped import telling_what_was_made
@@ -21,6 +22,7 @@ from crucible_lineage.pipeline.run.result import PASSING, StepEvent
 from crucible_lineage.pipeline.run.scheduler import run_planned
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
+from crucible_lineage.tasks.events import telling_arrived
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 
 __all__ = ["rerun"]
@@ -57,12 +59,13 @@ def rerun(
 
     engine = PrefectEngine(session, crucible, runner or _declared_runner(found.pipeline.name, session))
     with telling_what_was_made(found.pipeline.name, listen) as heard, engine:
-        result = run_planned(found.pipeline, found.planned, session, lambda: engine, heard, found.choice)
+        result = run_planned(
+            found.pipeline, found.planned, session, lambda: engine, heard, found.choice, arrived=telling_arrived()
+        )
     if result.datasets:
         leave_artifacts(result, session)
     if not result.ok:
-        reasons = "; ".join(f"{step}: {error}" for step, error in result.errors.items())
-        return Failed(message=f"rerun: {reasons}")
+        return Failed(message=f"rerun: {reasons_of(result)}")
     return Completed(message=f"rerun: {len(result.executed)} executed", data=result.to_json())
 
 

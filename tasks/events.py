@@ -6,7 +6,8 @@ server keeps events for a week and has no view of assets; Prefect Cloud draws th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import copy_context
 from typing import Any
 
 from prefect.assets import Asset, AssetProperties
@@ -16,8 +17,10 @@ from prefect.events import emit_event
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.run.result import FAILED, REUSED, RunResult, StepEvent
 from crucible_lineage.refs import DatasetRef
+from crucible_lineage.registration.new_dataset import NewDataset
+from crucible_lineage.registration.outbox import Made
 
-__all__ = ["dataset_resource_id", "tell_asset", "tell_failed", "tell_materialized", "tell_reused"]
+__all__ = ["dataset_resource_id", "tell_asset", "tell_failed", "tell_materialized", "tell_reused", "telling_arrived"]
 
 MOST_RELATED = 50  # an event may name a hundred other things; Prefect adds some of its own
 
@@ -29,22 +32,50 @@ def dataset_resource_id(mfid: str) -> str:
 
 def tell_materialized(job: Job, outputs: Mapping[str, DatasetRef]) -> None:
     """Events say that a step was made and which datasets it gave, each an asset that comes from its parents."""
-    parents = list(dict.fromkeys(part.dataset.mfid for part in job.used))[:MOST_RELATED]
     pipeline = (job.pipeline or {}).get("name", "")
+    _tell_made(pipeline, job.project, job.name, [part.dataset.mfid for part in job.used], outputs)
+
+
+def telling_arrived() -> Callable[[Made], None]:
+    """Tells the same, for the flow run that calls this, of what comes to Crucible after its task has ended."""
+    context = copy_context()
+    return lambda made: context.copy().run(_tell_arrived, made)
+
+
+def _tell_arrived(made: Made) -> None:
+    records = {new.mfid: record for new in made.datasets if (record := new.record.as_step)}
+    outputs = {records[new.mfid].output: new for new in made.datasets if new.mfid in records}
+    for record in list(records.values())[:1]:  # all outputs of a step have these in common
+        pipeline, run = record.pipeline, record.activity.run
+        task_run = run.task_run_id if run else None
+        _tell_made(pipeline.name if pipeline else "", made.project, made.step, record.parents, outputs, task_run)
+
+
+def _tell_made(
+    pipeline: str,
+    project: str,
+    step: str,
+    used: Sequence[str],
+    outputs: Mapping[str, DatasetRef | NewDataset],
+    task_run: str | None = None,
+) -> None:
+    parents = list(dict.fromkeys(used))[:MOST_RELATED]
+    by = [{"prefect.resource.id": f"prefect.task-run.{task_run}", "prefect.resource.role": "task-run"}]
     emit_event(
         "crucible.step.materialized",
-        resource=_step_resource(pipeline, job.project, job.name),
+        resource=_step_resource(pipeline, project, step),
         related=[
             *_related((dataset.mfid for dataset in outputs.values()), "output"),
             *_related(parents, "input"),
+            *(by if task_run else ()),
         ],
     )
     for output, dataset in outputs.items():
-        told = {"project": job.project, "pipeline": pipeline, "step": job.name, "output": output}
+        told = {"project": project, "pipeline": pipeline, "step": step, "output": output}
         tell_asset(dataset, parents, told)
 
 
-def tell_asset(dataset: DatasetRef, parents: Sequence[str], told: Mapping[str, str]) -> None:
+def tell_asset(dataset: DatasetRef | NewDataset, parents: Sequence[str], told: Mapping[str, str]) -> None:
     """An event says that a dataset was made, as an asset that comes from its parents."""
     asset = Asset(key=_asset_key(dataset.mfid), properties=AssetProperties(name=dataset.name[:200]))
     emit_event(

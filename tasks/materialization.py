@@ -14,6 +14,7 @@ from crucible_lineage.pipeline.engines.slurm import materialize_on_slurm
 from crucible_lineage.pipeline.job.job_json import job_from_json, made_to_json
 from crucible_lineage.pipeline.job.materialize import materialize_step
 from crucible_lineage.pipeline.processes.parent import end_with_parent
+from crucible_lineage.tasks.delivering import Driver, deliverers_of
 from crucible_lineage.tasks.events import tell_materialized
 from crucible_lineage.tasks.retries import is_transient
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
@@ -33,12 +34,14 @@ def materialize(
     job: str,
     crucible: CrucibleConnection,
     slurm: dict[str, Any] | None = None,
+    driver: Driver | None = None,
 ) -> dict[str, Any]:
     """`{"outputs": {name: MFID}, "executed": bool, "note": str}` of a step.
 
     `job` is JSON of names, ids and declared values only; `crucible_lineage.pipeline.job.job_json.job_to_json` makes it.
     It is text, since Prefect draws an arrow to a task from whatever gave a value that is the very object of one in its
     arguments: and Python has but one empty text. With `slurm` it is made by a batch job with these options of sbatch.
+    With `driver` what was made may be left to that to deliver, where it shares the data folder.
     """
     end_with_parent()
     session = session_for(crucible)
@@ -47,11 +50,13 @@ def materialize(
         "flow_run_id": str(flow_run.get_id() or ""),
         "task_run_id": str(task_run.get_id() or ""),
     }
-    arrived = job_from_json(json.loads(job), run, session)
+    sent = json.loads(job)
+    deliverers = deliverers_of(sent["run"]["run_id"], session, driver)
+    arrived = job_from_json(sent, run, session)
     if slurm is None:
-        made = materialize_step(arrived, session, get_run_logger().info)
+        made = materialize_step(arrived, session, get_run_logger().info, deliverers)
     else:
         made = materialize_on_slurm(arrived, session, slurm)
-    if made.executed:
+    if made.executed and not made.waits:  # else whoever delivers it says so
         tell_materialized(arrived, made.outputs)
     return made_to_json(made)

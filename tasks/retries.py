@@ -7,11 +7,9 @@ from typing import Any
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from crucible_lineage.errors import InputError, RateLimitedError, ServerError, StoppedError, UnreachableError
+from crucible_lineage.errors import TRANSIENT, InputError, StoppedError
 
-__all__ = ["TRANSIENT", "is_transient", "is_worth_another"]
-
-TRANSIENT = (UnreachableError, RateLimitedError, ServerError)
+__all__ = ["is_transient", "is_worth_another"]
 
 
 def is_transient(task: Task[..., Any], run: TaskRun, state: State[object]) -> bool:  # noqa: ARG001 (Prefect's signature)

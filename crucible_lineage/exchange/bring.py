@@ -13,12 +13,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from crucible_lineage.errors import (
+    TRANSIENT,
     CrucibleError,
     LineageError,
-    RateLimitedError,
-    ServerError,
     UnauthorizedError,
-    UnreachableError,
 )
 from crucible_lineage.exchange.model import Conflict
 from crucible_lineage.exchange.plan import Item, Plan
@@ -33,7 +31,6 @@ ONE_CALL_S = 5.0  # chosen: after that it is known that the service is away
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 HEARD_S = 1.0  # a signal that comes just before a wait does not end it; so it is heard after this
 NOTED_EVERY = 50  # chosen: what is lost of it costs a comparison
-PASSING = (UnreachableError, ServerError, RateLimitedError)
 
 Listen = Callable[[Item, int, int], None]  # what has arrived, how many have, of how many
 
@@ -132,7 +129,7 @@ class _Bringing:
     def _ended(self, item: Item, future: Future[Brought | None]) -> None:
         try:
             brought = future.result()
-        except PASSING as error:
+        except TRANSIENT as error:
             self._away(error)
         except UnauthorizedError as error:
             self._stopped = error

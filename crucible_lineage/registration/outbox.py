@@ -17,7 +17,7 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -132,12 +132,18 @@ class Outbox:
             found = self._refs.get(mfid)
         return found[1] if found else None
 
-    def look(self, name: str) -> None:
-        """What another process has put meanwhile under this least id of its outputs is found from now on."""
+    def look(self, name: str) -> Made | None:
+        """What waits under this least id of its outputs; what another process has put there is found from now on."""
         with self._lock:
             is_new = name not in self._known and (self.folder / name / RESULT).exists()
             if is_new and (made := _read_back(self.folder / name)) is not None:
                 self._take_in(made)
+            return self._known.get(name)
+
+    def names_of(self, mfids: Iterable[str]) -> list[str]:
+        """Of those among these datasets that wait here, the least ids among the outputs that they are of."""
+        with self._lock:
+            return sorted({found[0] for mfid in mfids if (found := self._refs.get(mfid))})
 
     def dataset(self, mfid: str) -> NewDataset | None:
         """What is to be registered under this id."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,20 +52,6 @@ def worker(prefect_server: Any, pool: str, tmp_path_factory: pytest.TempPathFact
     yield
     process.terminate()
     process.wait(60)
-
-
-@pytest.fixture
-def eventually() -> Callable[..., Any]:
-    """The first value of `look()` that is true. Asks again until `seconds` are over."""
-
-    def ask(look: Callable[[], Any], seconds: float = 240) -> Any:
-        end = time.monotonic() + seconds
-        while not (found := look()):
-            assert time.monotonic() < end, "it did not happen"
-            time.sleep(0.3)
-        return found
-
-    return ask
 
 
 @pytest.fixture

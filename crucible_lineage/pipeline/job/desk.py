@@ -11,7 +11,7 @@ from crucible_lineage.pipeline.logs.fault import told_fault
 from crucible_lineage.registration.delivery.deliveries import Deliveries
 from crucible_lineage.registration.delivery.desk import Delivered, Desk, Trouble
 from crucible_lineage.registration.ingestion import note_ingestions
-from crucible_lineage.registration.outbox import Waiting
+from crucible_lineage.registration.outbox import Made, Waiting
 from crucible_lineage.registration.register import nothing
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
@@ -28,6 +28,7 @@ def desk_of(
     session: Session,
     client: CrucibleClient | None = None,
     troubled: Callable[[Trouble], None] = nothing,
+    arrived: Callable[[Made], None] = nothing,
 ) -> Desk:
     """The outbox, the service, and whom to tell, of a session."""
     return Desk(
@@ -38,15 +39,18 @@ def desk_of(
         delivered=partial(_note, session),
         ingesting=partial(note_ingestions, session.store),
         troubled=troubled,
+        arrived=arrived,
         told_fault=partial(_told_fault, session),
     )
 
 
 @contextmanager
-def delivering(session: Session, troubled: Callable[[Trouble], None]) -> Iterator[Deliveries]:
+def delivering(
+    session: Session, troubled: Callable[[Trouble], None], arrived: Callable[[Made], None] = nothing
+) -> Iterator[Deliveries]:
     """Deliverers, who are at work until the block ends; what is not delivered then waits in the outbox."""
     with session.connect(at_most_s=ONE_CALL_S) as client:
-        deliveries = Deliveries(desk_of(session, client, troubled))
+        deliveries = Deliveries(desk_of(session, client, troubled, arrived))
         try:
             deliveries.take_up()
             yield deliveries

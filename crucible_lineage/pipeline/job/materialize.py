@@ -27,8 +27,8 @@ from crucible_lineage.provenance.circumstances import git_state
 from crucible_lineage.provenance.recipe import PlannedOutput, first_attempt, recipe_sha256
 from crucible_lineage.provenance.record import Activity
 from crucible_lineage.refs import DatasetRef, file_stem
-from crucible_lineage.registration.delivery.deliveries import Deliveries
 from crucible_lineage.registration.delivery.desk import deliver_now
+from crucible_lineage.registration.delivery.later import DeliversLater
 from crucible_lineage.registration.outbox import Made
 from crucible_lineage.registration.read import find_by_recipe, read_own, require_not_withdrawn
 from crucible_lineage.session import Session
@@ -41,7 +41,8 @@ __all__ = ["Materialized", "materialize_step"]
 
 @dataclass(frozen=True)
 class Materialized:
-    """The datasets of a step's outputs; `executed` is False if they were there already.
+    """The datasets of a step's outputs; `executed` is False if they were there already, `waits` is True if they wait
+    in the outbox for whoever delivers them.
 
     `note` is what whoever ran the step should know, `seconds` is how long it took to make and to register them.
     `returned` is what was returned for each output, if that is known here.
@@ -51,11 +52,12 @@ class Materialized:
     executed: bool
     note: str = ""
     seconds: float | None = None
+    waits: bool = False
     returned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def materialize_step(
-    job: Job, session: Session, hear: Hear | None = None, deliveries: Deliveries | None = None
+    job: Job, session: Session, hear: Hear | None = None, deliveries: DeliversLater | None = None
 ) -> Materialized:
     """The outputs of a step. Runs it only if they are not there; one process at a time per recipe.
 
@@ -81,18 +83,20 @@ def materialize_step(
                 session.store.note_attempt(*first_attempt(planned.recipe))
         outputs = {planned.output: found for planned in job.outputs if (found := session.outbox.find(planned.mfid))}
         outputs = _handed_on(outputs, job, session, deliveries)
-    if deliveries is not None and session.outbox.waits(made):  # now that the turn is theirs
-        deliveries.add(made)
+        waits = session.outbox.waits(made)
     seconds = time.monotonic() - began
-    if deliveries is not None:
-        deliveries.making_s = max(deliveries.making_s, seconds)
+    if deliveries is None:
+        return Materialized(outputs, executed=True, note=note, seconds=seconds)
+    if waits:  # now that the turn is theirs
+        deliveries.add(made)
+    deliveries.took(seconds)
     ids = {planned.mfid: planned.output for planned in job.outputs}
-    returned = {ids[new.mfid]: new.metadata for new in made.datasets} if deliveries is not None else {}
-    return Materialized(outputs, executed=True, note=note, seconds=seconds, returned=returned)
+    returned = {ids[new.mfid]: new.metadata for new in made.datasets}
+    return Materialized(outputs, executed=True, note=note, seconds=seconds, waits=waits, returned=returned)
 
 
 def _handed_on(
-    outputs: dict[str, DatasetRef], job: Job, session: Session, deliveries: Deliveries | None
+    outputs: dict[str, DatasetRef], job: Job, session: Session, deliveries: DeliversLater | None
 ) -> dict[str, DatasetRef]:
     """The outputs as whoever uses them gets them: at Crucible, unless somebody delivers and their ids are sure."""
     if deliveries is not None and session.hands_on_made:
@@ -110,7 +114,7 @@ def _waiting(job: Job, session: Session) -> list[Made]:
     return [made for made in session.outbox.all() if ids & set(made.mfids)]
 
 
-def _present(planned: PlannedOutput, job: Job, session: Session, deliveries: Deliveries | None) -> DatasetRef | None:
+def _present(planned: PlannedOutput, job: Job, session: Session, deliveries: DeliversLater | None) -> DatasetRef | None:
     if known := session.known(planned.mfid):
         return known
     if deliveries is None:

@@ -23,7 +23,7 @@ from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.phases import is_heard, phase_reached
 from crucible_lineage.pipeline.logs.step_log import are_steps_heard, hear_steps
 
-__all__ = ["Reader", "hearing_news", "tell_line", "tell_phase"]
+__all__ = ["Reader", "hearing_news", "is_run_here", "tell_line", "tell_phase"]
 
 EVERY_S = 0.2  # so often the run looks
 MOST_BYTES = 1 << 20  # of what a step prints; the rest is in its log only
@@ -41,6 +41,11 @@ def tell_line(job: Job, line: str, data: Path) -> None:
     hear_steps(job.name, line)
     if not is_heard(job.run_id) and (writer := _writer(data, job.run_id)):
         writer.write_line(job.name, line)
+
+
+def is_run_here(data: Path, run_id: str) -> bool:
+    """True if the process of the run has this data folder, too, and listens."""
+    return _folder(data, run_id).is_dir()
 
 
 @contextmanager

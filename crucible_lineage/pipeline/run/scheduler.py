@@ -20,6 +20,7 @@ from crucible_lineage.pipeline.run.making import Making
 from crucible_lineage.pipeline.run.outcomes import ids_of
 from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, REGISTERING, Listener, RunResult, StepEvent
 from crucible_lineage.pipeline.run.stopping import Stop
+from crucible_lineage.registration.outbox import Made
 from crucible_lineage.session import Session
 
 __all__ = ["Choice", "plan_and_run", "run_planned"]
@@ -32,11 +33,14 @@ def plan_and_run(
     listener: Listener,
     choice: Choice = Choice(),
     stop: Stop | None = None,
+    arrived: Callable[[Made], None] | None = None,
 ) -> RunResult:
-    """The result of a run. `engine` is called only if something has to be made; `listener` hears of every step."""
+    """The result of a run. `engine` is called only if something has to be made; `listener` hears of every step, and
+    `arrived`, in a thread of its own, of each step's result that is at Crucible from now on.
+    """
     choice.steps(pipeline)  # a name that is none is refused before anything is looked up
     planned = plan_pipeline(pipeline, session, choice.forced)
-    return run_planned(pipeline, planned, session, engine, listener, choice, stop)
+    return run_planned(pipeline, planned, session, engine, listener, choice, stop, arrived)
 
 
 def run_planned(
@@ -47,6 +51,7 @@ def run_planned(
     listener: Listener,
     choice: Choice = Choice(),
     stop: Stop | None = None,
+    arrived: Callable[[Made], None] | None = None,
 ) -> RunResult:
     """The same for a plan that was made already."""
     new = any(item.raw and item.dataset is None for items in planned.inputs.values() for item in items)
@@ -64,8 +69,9 @@ def run_planned(
             making.adopt(planned.plan)
             if making.waiting or session.outbox.all():
                 from crucible_lineage.pipeline.job.desk import delivering  # a run in which all is fresh needs none
+                from crucible_lineage.registration.register import nothing
 
-                with delivering(session, making.troubled) as deliveries:
+                with delivering(session, making.troubled, arrived or nothing) as deliveries:
                     deliveries.shared = not session.settings.embedded
                     deliveries.others = planned.knowledge.others(deliveries.desk.client)
                     making.make(ready() if making.waiting else None, deliveries, stop or Stop())

@@ -19,16 +19,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.errors import (
+    TRANSIENT,
     ConflictError,
     CrucibleError,
     FileChangedError,
     IdTakenError,
     LineageError,
     NotFoundError,
-    RateLimitedError,
-    ServerError,
     UnauthorizedError,
-    UnreachableError,
     WithdrawnError,
 )
 from crucible_lineage.refs import DatasetRef
@@ -50,7 +48,6 @@ STUCK_S = 30.0  # chosen: how long another process that holds a result is given 
 LOOKS_A_STEP = 8.0  # chosen: a look adds at most an eighth to what a step takes
 FRESH_S = 30.0  # chosen: in so short a time another machine does not make much of the same
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
-PASSING = (UnreachableError, ServerError, RateLimitedError)
 Found = TypeVar("Found")
 
 
@@ -81,7 +78,7 @@ class Deliveries:
         self._away_since: float | None = None
         self._began = time.monotonic()
         self._no_look_before = 0.0
-        self.making_s = 0.0  # how long the longest step of this run took
+        self._longest_s = 0.0  # that a step of this run took
         self.shared = False  # other machines may make the same at this service
         self.others: Others | None = None  # what tells it, if it can be told for all steps at once
 
@@ -93,16 +90,20 @@ class Deliveries:
         now = time.monotonic()
         if self._away_since is not None or now < self._no_look_before:
             return False
-        is_dear = self.shared and self.making_s > LOOKS_A_STEP * self.desk.client.latency_s
+        is_dear = self.shared and self._longest_s > LOOKS_A_STEP * self.desk.client.latency_s
         if not is_dear and now - self._began < FRESH_S:
             return False
         return self.others is None or self.others.may_have(mfid)
+
+    def took(self, seconds: float) -> None:
+        """A step took so long."""
+        self._longest_s = max(self._longest_s, seconds)
 
     def look(self, ask: Callable[[CrucibleClient], Found | None]) -> Found | None:
         """What `ask` finds at the service; None if it is away, which keeps no step from being made."""
         try:
             return ask(self.desk.client)
-        except PASSING:
+        except TRANSIENT:
             self._no_look_before = time.monotonic() + LONGEST_WAIT_S
             return None
 
@@ -222,7 +223,7 @@ class Deliveries:
         except FileChangedError as error:  # a step wrote to what it was given; nothing is left of the result
             self._tell(made, f"{error}; it is made again by the next run", refused=True)
             self._drop(made)
-        except PASSING as error:
+        except TRANSIENT as error:
             self._away(made, error)
         except ConflictError as error:
             self._tell(made, str(error), refused=False)
@@ -307,12 +308,14 @@ class Deliveries:
     def _arrived(self, made: Made, found: Sequence[Delivered]) -> None:
         sent = {new.mfid: {(file.ref.name, file.ref.sha256) for file in new.files if file.ref.is_data}
                 for new in made.datasets}  # fmt: skip
+        is_ours = bool(found)  # and no other process or machine was faster
         with self._changed:
             for one in found:
                 there = {(file.name, file.sha256) for file in one.ref.data_files}
                 if one.ref.mfid != one.mfid or there != sent[one.mfid]:
                     self._state.overtaken.add(one.mfid)
                     self.adopted[one.mfid] = one.ref
+                    is_ours = False
             self._state.leave(made)
             arrived = set(made.mfids)
             self._state.lacking = {
@@ -321,6 +324,8 @@ class Deliveries:
             }  # fmt: skip
             self._ended(made)
             self._drop_descendants()
+        if is_ours:
+            self.desk.arrived(made)
 
     def _drop(self, made: Made, *, begun: bool = True) -> None:
         """It is no result; with `begun`, the dataset that was begun for it is asked to be deleted."""

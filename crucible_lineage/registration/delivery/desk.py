@@ -46,8 +46,9 @@ class Trouble:
 class Desk:
     """What deliverers work with: the outbox, the service, and whom they tell.
 
-    `turn` gives the lock of a result, `delivered` and `ingesting` hear of what has arrived, `told_fault` says what to
-    tell of an error that nobody has foreseen, and in which file its traceback is.
+    `turn` gives the lock of a result, `delivered` and `ingesting` hear of what has arrived, `arrived` of the results of
+    steps that were delivered whole; `told_fault` says what to tell of an error that nobody has foreseen, and in which
+    file its traceback is.
     """
 
     outbox: Outbox
@@ -57,6 +58,7 @@ class Desk:
     delivered: Callable[[Sequence[Delivered]], None] = nothing
     ingesting: Callable[[DatasetRef, Mapping[str, IngestionRequest]], None] = nothing
     troubled: Callable[[Trouble], None] = nothing
+    arrived: Callable[[Made], None] = nothing
     told_fault: Callable[[BaseException], tuple[str, str]] = lambda error: (repr(error), "")
 
 

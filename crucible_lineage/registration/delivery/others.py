@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from crucible_lineage.errors import NotFoundError, RateLimitedError, RefusedError, ServerError, UnreachableError
+from crucible_lineage.errors import TRANSIENT, NotFoundError, RefusedError
 from crucible_lineage.refs import ProjectChanges
 
 __all__ = ["Others"]
@@ -58,7 +58,7 @@ class Others:
             except (NotFoundError, RefusedError):  # the project is gone; who registers is told so
                 self._asked = now
                 return
-            except (UnreachableError, ServerError, RateLimitedError):  # no step waits for a service that is away
+            except TRANSIENT:  # no step waits for a service that is away
                 self._asked = now + AWAY_S
                 return
             self._asked = now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import matplotlib.font_manager  # noqa: F401 (else the first step on a new machine says that it looks for fonts)
 import pytest
 
 from crucible_lineage.session import Session

@@ -1,0 +1,24 @@
+"""Why a run has not ended well, as the state of its flow run says it."""
+
+from __future__ import annotations
+
+from crucible_lineage.pipeline.run.result import RunResult
+
+__all__ = ["reasons_of", "waiting_told"]
+
+
+def reasons_of(result: RunResult) -> str:
+    """The errors of its steps, and what is made and not at Crucible."""
+    told = [f"{step}: {error}" for step, error in result.errors.items()]
+    return "; ".join([*told, *filter(None, [waiting_told(result)])])
+
+
+def waiting_told(result: RunResult) -> str:
+    """How many results wait to be delivered, why, and what brings them; empty if only those of failed steps do."""
+    waiting = [one for one in result.waiting if one.step not in result.errors]
+    if not waiting:
+        return ""
+    number = sum(len(one.mfids) for one in waiting)
+    reason = next((f": {one.error.splitlines()[0]}" for one in waiting if one.error), "")
+    datasets = "1 dataset is made and waits" if number == 1 else f"{number} datasets are made and wait"
+    return f"{datasets} to be delivered{reason} (the next run delivers, as does crucible-lineage push)"

@@ -1,0 +1,146 @@
+"""On Prefect, too, steps go on while the service is away: what was made is kept, delivered later, and told then."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.server import RunningServer, start_server
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+COUNT = """
+import os
+from pathlib import Path
+
+from crucible_lineage import step
+
+CALLS = Path({calls!r})
+
+
+@step
+def count(counts: Path, *, number: int, out: Path) -> dict:
+    with CALLS.open("a") as calls:
+        calls.write(f"{{number}}\\n")
+    (out / "out.txt").write_text(counts.read_text() + str(number))
+    return {{"number": number}}
+
+
+@step(outputs=("low", "high"))
+def split(counts: Path, *, low: Path, high: Path) -> dict:
+    with CALLS.open("a") as calls:
+        calls.write("split\\n")
+    (low / "low.txt").write_text("low")
+    (high / "high.txt").write_text("high")
+    return {{"low": {{}}, "high": {{}}}}
+"""
+PIPELINE = """
+pipeline: NAME
+project: lab
+inputs:
+  first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}
+steps:
+  one: {uses: "MODULE:count", inputs: {counts: first}, params: {number: 1}}
+  parts: {uses: "MODULE:split", inputs: {counts: one}}
+  two: {uses: "MODULE:count", inputs: {counts: parts.low}, params: {number: 2}}
+  three: {uses: "MODULE:count", inputs: {counts: parts.high}, params: {number: 3}}
+"""
+RUN = """
+import json, os, sys
+from crucible_lineage.flows import run_pipeline
+from crucible_lineage.pipeline.run.scheduler import Choice
+from crucible_lineage.pipeline.spec.pipeline import Runner
+from crucible_lineage.tasks import CrucibleConnection
+if __name__ == "__main__":
+    path, data, kind, patience = sys.argv[1:]
+    runner = Runner(type=kind, workers=2)
+    crucible = CrucibleConnection(data=data, api_url=os.environ["CRUCIBLE_API_URL"])
+    choice = Choice(patience_s=float(patience))
+    state = run_pipeline(path, crucible, choice=choice, runner=runner, return_state=True)
+    done = state.result() if state.is_completed() else {}
+    print(json.dumps({"state": state.name, "message": state.message, "executed": done.get("executed")}))
+"""
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[RunningServer]:
+    with start_server(tmp_path / "service") as server:
+        with Session(Settings(tmp_path / "direct", server.url, server.api_key)) as session:
+            session.client.projects.create(project_id="lab", organization="x", project_lead="local")
+        yield server
+
+
+@pytest.fixture
+def away(service: RunningServer, misbehaving: Any) -> Any:
+    return misbehaving(service.url, 1, 0.0)
+
+
+@pytest.fixture
+def branches(lab: Any, request: pytest.FixtureRequest) -> Path:
+    """Four steps, one of them with two outputs, that note each call; a pipeline of a name of its own."""
+    module = f"{lab.module}_branches"
+    lab.file(f"{module}.py", COUNT.format(calls=str(lab.folder / "calls")))
+    path: Path = lab.declare(PIPELINE.replace("MODULE", module).replace("NAME", module.replace("_", "-")))
+    return path
+
+
+@pytest.fixture
+def flow(prefect: Any, service: RunningServer, away: Any, branches: Path, tmp_path: Path) -> Any:
+    """The flow on a runner, in a process of its own: what its state says."""
+    environment = {
+        **prefect.environment,
+        "CRUCIBLE_API_URL": away.url,
+        "CRUCIBLE_API_KEY": service.api_key,
+        "CRUCIBLE_LINEAGE_RETRY_SECONDS": "2",
+        "PYTHONPATH": os.pathsep.join([str(branches.parent), os.environ.get("PYTHONPATH", "")]),
+    }
+
+    def run(kind: str, patience_s: float) -> Any:
+        line = [sys.executable, "-c", RUN, str(branches), str(tmp_path / "machine"), kind, str(patience_s)]
+        ran = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=240)
+        assert ran.returncode == 0, ran.stderr
+        return json.loads(ran.stdout.splitlines()[-1])
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes", "dask"])
+def test_away_from_the_second_step_on_all_are_made_and_the_next_run_delivers_and_tells(
+    kind: str,
+    flow: Any,
+    away: Any,
+    branches: Path,
+    prefect: Any,
+    service: RunningServer,
+    tmp_path: Path,
+    state_of: Any,
+    eventually: Any,
+) -> None:
+    name = branches.read_text().split("\n")[1].removeprefix("pipeline: ")
+
+    def told() -> list[str]:
+        events = prefect.events("crucible.step.materialized", lambda event: event["resource"].get("pipeline") == name)
+        return sorted(event["resource"]["prefect.resource.name"] for event in events)
+
+    away.away_after("POST", "/children/")
+    first = flow(kind, 0)
+    assert first["state"] == "Failed", first
+    assert "datasets are made and wait to be delivered" in first["message"]
+    assert "no answer from" in first["message"]
+    assert "crucible-lineage push" in first["message"]
+    assert sorted(Path(branches.parent / "calls").read_text().split()) == ["1", "2", "3", "split"]
+    assert told() == [], "nothing is told that is not at Crucible"
+    away.back()
+    again = flow(kind, 30)
+    assert (again["state"], again["executed"]) == ("Completed", []), again
+    assert sorted(Path(branches.parent / "calls").read_text().split()) == ["1", "2", "3", "split"]
+    eventually(lambda: told() == ["one", "parts", "three", "two"])
+    with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
+        assert [one["status"] for one in state_of(session).values()] == ["complete"] * 6
