@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -102,13 +103,19 @@ def flow(prefect: Any, service: RunningServer, away: Any, branches: Path, tmp_pa
         "PYTHONPATH": os.pathsep.join([str(branches.parent), os.environ.get("PYTHONPATH", "")]),
     }
 
-    def run(kind: str, patience_s: float) -> Any:
-        line = [sys.executable, "-c", RUN, str(branches), str(tmp_path / "machine"), kind, str(patience_s)]
-        ran = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=240)
-        assert ran.returncode == 0, ran.stderr
-        return json.loads(ran.stdout.splitlines()[-1])
+    class Flow:
+        def start(self, kind: str, patience_s: float) -> subprocess.Popen[str]:
+            line = [sys.executable, "-c", RUN, str(branches), str(tmp_path / "machine"), kind, str(patience_s)]
+            pipe = subprocess.PIPE
+            return subprocess.Popen(line, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
-    return run
+        def run(self, kind: str, patience_s: float) -> Any:
+            ran = self.start(kind, patience_s)
+            out, err = ran.communicate(timeout=240)
+            assert ran.returncode == 0, err
+            return json.loads(out.splitlines()[-1])
+
+    return Flow()
 
 
 @pytest.mark.parametrize("kind", ["threads", "processes", "dask"])
@@ -130,7 +137,7 @@ def test_away_from_the_second_step_on_all_are_made_and_the_next_run_delivers_and
         return sorted(event["resource"]["prefect.resource.name"] for event in events)
 
     away.away_after("POST", "/children/")
-    first = flow(kind, 0)
+    first = flow.run(kind, 0)
     assert first["state"] == "Failed", first
     assert "datasets are made and wait to be delivered" in first["message"]
     assert "no answer from" in first["message"]
@@ -138,9 +145,62 @@ def test_away_from_the_second_step_on_all_are_made_and_the_next_run_delivers_and
     assert sorted(Path(branches.parent / "calls").read_text().split()) == ["1", "2", "3", "split"]
     assert told() == [], "nothing is told that is not at Crucible"
     away.back()
-    again = flow(kind, 30)
+    again = flow.run(kind, 30)
     assert (again["state"], again["executed"]) == ("Completed", []), again
     assert sorted(Path(branches.parent / "calls").read_text().split()) == ["1", "2", "3", "split"]
     eventually(lambda: told() == ["one", "parts", "three", "two"])
+    with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
+        assert [one["status"] for one in state_of(session).values()] == ["complete"] * 6
+
+
+@pytest.mark.skipif(os.name == "nt", reason="whole groups of processes are killed, which is a matter of POSIX")
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_killed_before_anything_is_delivered_nothing_is_made_again(
+    kind: str,
+    flow: Any,
+    away: Any,
+    branches: Path,
+    service: RunningServer,
+    tmp_path: Path,
+    state_of: Any,
+    eventually: Any,
+) -> None:
+    calls = branches.parent / "calls"
+    away.away_after("POST", "/children/")
+    running = flow.start(kind, 600)
+    waiting = tmp_path / "machine" / "outbox"
+    eventually(lambda: len([one for one in waiting.glob("*/*/result.json") if one.parent.name[0] != "."]) == 4, 120)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.communicate()
+    away.back()
+    again = flow.run(kind, 30)
+    assert (again["state"], again["executed"]) == ("Completed", []), again
+    assert sorted(calls.read_text().split()) == ["1", "2", "3", "split"]
+    with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
+        assert [one["status"] for one in state_of(session).values()] == ["complete"] * 6
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_what_crucible_refuses_fails_its_step_by_name_and_is_kept(
+    kind: str, flow: Any, away: Any, branches: Path, service: RunningServer, tmp_path: Path
+) -> None:
+    away.refuse_after("POST", "/children/", 422)
+    refused = flow.run(kind, 5)
+    assert refused["state"] == "Failed", refused
+    assert "one: made, and not registered" in refused["message"]
+    away.back()
+    again = flow.run(kind, 30)
+    assert again["state"] == "Completed", again
+    assert sorted((branches.parent / "calls").read_text().split()) == ["1", "2", "3", "split"], "none is made again"
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_through_a_hostile_proxy_all_is_there_once(
+    kind: str, flow: Any, away: Any, branches: Path, service: RunningServer, tmp_path: Path, state_of: Any
+) -> None:
+    away.share = 0.1
+    assert flow.run(kind, 60)["state"] == "Completed"
+    assert away.faults > 0
+    assert sorted((branches.parent / "calls").read_text().split()) == ["1", "2", "3", "split"]
     with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
         assert [one["status"] for one in state_of(session).values()] == ["complete"] * 6
