@@ -18,12 +18,12 @@ from crucible_lineage.pipeline.bind.inspect import find_step, inspect_step
 from crucible_lineage.pipeline.bind.inspection import Inspection
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
 from crucible_lineage.pipeline.declare.variables import referenced
+from crucible_lineage.pipeline.inputs.inputs import InputItem
+from crucible_lineage.pipeline.inputs.raw import existing_dataset
 from crucible_lineage.pipeline.plan.expand import Feed, Instance
-from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.pipeline.plan.known import ProjectKnowledge, earlier_result, pipeline_keyword, step_records
 from crucible_lineage.pipeline.plan.plan import Earlier, plan
 from crucible_lineage.pipeline.plan.planner import Planned
-from crucible_lineage.pipeline.plan.raw import existing_dataset
 from crucible_lineage.pipeline.run.scheduler import Choice
 from crucible_lineage.pipeline.spec.pipeline import OutputFields, PipelineSpec, StepSpec
 from crucible_lineage.provenance.currency import CURRENT, Currency, place

@@ -17,7 +17,7 @@ from typing import Any
 
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.plan.inputs import currency_among
+from crucible_lineage.pipeline.inputs.inputs import currency_among
 from crucible_lineage.pipeline.run.result import EXECUTED, REUSED, RunResult
 from crucible_lineage.pipeline.spec.inputs import SelectInput
 from crucible_lineage.provenance.currency import SUPERSEDED

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.plan.raw import existing_dataset, hash_files, register_raw
+from crucible_lineage.pipeline.inputs.raw import existing_dataset, hash_files, register_raw
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.tasks.api.calls import api_task, asynchronous, words
 from crucible_lineage.tasks.api.files import checked_files

@@ -11,11 +11,11 @@ from typing import Any
 
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.errors import StepError
+from crucible_lineage.pipeline.inputs.raw import described
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.naming import FieldsOf, dataset_name
 from crucible_lineage.pipeline.job.written import written_files
 from crucible_lineage.pipeline.logs.step_log import STEP_LOG
-from crucible_lineage.pipeline.plan.raw import described
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
 from crucible_lineage.provenance.circumstances import software
 from crucible_lineage.provenance.recipe import PlannedOutput

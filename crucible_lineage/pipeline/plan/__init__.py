@@ -1,1 +1,1 @@
-"""What would run, and why: inputs found, steps expanded, results looked up."""
+"""What would run, and why: steps expanded over their inputs, results looked up."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import RAW, Edge, Node
+from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.plan.expand import Feed, Instance
-from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.plan.plan import MISSING, StepPlan
 
 __all__ = ["planned_graph"]

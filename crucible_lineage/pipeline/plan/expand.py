@@ -14,9 +14,9 @@ from crucible_lineage.pipeline.bind.dimensions import fields_of, grouping, root_
 from crucible_lineage.pipeline.bind.from_parents import ParentField, from_parents
 from crucible_lineage.pipeline.bind.inspection import Inspection
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
-from crucible_lineage.pipeline.plan.groups import Group, groups_of
-from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs, value_of
-from crucible_lineage.pipeline.plan.pairs import pairs_of
+from crucible_lineage.pipeline.inputs.groups import Group, groups_of
+from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs, value_of
+from crucible_lineage.pipeline.inputs.pairs import pairs_of
 from crucible_lineage.pipeline.spec.inputs import DatasetInput, FileInput, PipelineInput, ResultInput
 from crucible_lineage.pipeline.spec.pipeline import Source
 from crucible_lineage.provenance.currency import place

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.errors import NotFoundError, RefusedError
 from crucible_lineage.ids import has_derived_id
 from crucible_lineage.local.places import SEVERAL, KnownPlaces, Seen
+from crucible_lineage.pipeline.inputs.parent_facts import ParentFacts
 from crucible_lineage.pipeline.plan.differences import Made, UsedFiles
-from crucible_lineage.pipeline.plan.parent_facts import ParentFacts
 from crucible_lineage.pipeline.plan.plan import Earlier
 from crucible_lineage.provenance.currency import Currency, Filled
 from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid, first_attempt, gives_id

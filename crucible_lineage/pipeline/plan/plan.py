@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any, Protocol
 
 from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.plan.differences import Made, UsedFiles, code_diff, differences, file_changes
 from crucible_lineage.pipeline.plan.expand import Feed, Instance
-from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.plan.used import used_datasets
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, derived_mfid, planned_outputs
 from crucible_lineage.refs import DatasetRef

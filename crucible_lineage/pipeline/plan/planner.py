@@ -16,10 +16,10 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.inspection import Inspection
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.bind.names import require_names
+from crucible_lineage.pipeline.inputs.inputs import InputItem, known_inputs
+from crucible_lineage.pipeline.inputs.parent_facts import read_first
 from crucible_lineage.pipeline.plan.expand import Instance, expand
-from crucible_lineage.pipeline.plan.inputs import InputItem, known_inputs
 from crucible_lineage.pipeline.plan.known import ProjectKnowledge
-from crucible_lineage.pipeline.plan.parent_facts import read_first
 from crucible_lineage.pipeline.plan.plan import FRESH, Estimate, PipelinePlan, plan
 from crucible_lineage.pipeline.plan.undeclared import undeclared
 from crucible_lineage.pipeline.spec.inputs import ResultInput

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from crucible_lineage.errors import Fault, InputError
+from crucible_lineage.pipeline.inputs.inputs import Inputs
 from crucible_lineage.pipeline.plan.expand import Feed, Instance
-from crucible_lineage.pipeline.plan.inputs import Inputs
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef, FileRef
 

@@ -11,7 +11,7 @@ from crucible_lineage.errors import LineageError, StorageError
 from crucible_lineage.local.usage import in_use, runs
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.engines.engine import Engine
-from crucible_lineage.pipeline.plan.inputs import register_inputs
+from crucible_lineage.pipeline.inputs.inputs import register_inputs
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH
 from crucible_lineage.pipeline.plan.planner import Planned, plan_pipeline
 from crucible_lineage.pipeline.run.choice import Choice

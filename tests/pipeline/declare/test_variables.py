@@ -152,11 +152,11 @@ def asking(lab: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_value_of_the_environment_crosses_to_another_process_as_its_reference(
     asking: Any, session: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from crucible_lineage.pipeline.inputs.inputs import known_inputs, register_inputs
     from crucible_lineage.pipeline.job.job import job_of
     from crucible_lineage.pipeline.job.job_json import job_from_json, job_to_json
     from crucible_lineage.pipeline.job.materialize import materialize_step
     from crucible_lineage.pipeline.plan.expand import expand
-    from crucible_lineage.pipeline.plan.inputs import known_inputs, register_inputs
     from crucible_lineage.pipeline.plan.used import used_datasets
     from crucible_lineage.provenance.recipe import planned_outputs
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crucible_lineage.pipeline.plan.inputs import InputItem, value_of
+from crucible_lineage.pipeline.inputs.inputs import InputItem, value_of
 
 __all__ = ["Group", "groups_of"]
 

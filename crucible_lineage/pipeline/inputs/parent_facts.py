@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.facts import DatasetFacts, Facts
 from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
+from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.spec.ingestion import Ingest
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.session import Session

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs, value_of
+from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs, value_of
 
 __all__ = ["Pair", "pairs_of"]
 
