@@ -13,7 +13,7 @@ from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.notebook.html import block, line, pairs, rows_table, state_mark, strong
 from crucible_lineage.notebook.loading import load_file
 from crucible_lineage.pipeline.files.fetch import place_file
-from crucible_lineage.pipeline.inputs.raw import existing_dataset
+from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.queries.catalogue.shown import Shown, show_dataset
 from crucible_lineage.refs import DatasetRef, FileRef
 

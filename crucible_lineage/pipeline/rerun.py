@@ -18,8 +18,8 @@ from crucible_lineage.pipeline.bind.inspect import find_step, inspect_step
 from crucible_lineage.pipeline.bind.inspection import Inspection
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
 from crucible_lineage.pipeline.declare.variables import referenced
+from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.pipeline.inputs.inputs import InputItem
-from crucible_lineage.pipeline.inputs.raw import existing_dataset
 from crucible_lineage.pipeline.plan.expand import Feed, Instance
 from crucible_lineage.pipeline.plan.known import ProjectKnowledge, earlier_result, pipeline_keyword, step_records
 from crucible_lineage.pipeline.plan.plan import Earlier, plan

@@ -17,7 +17,9 @@ from pathlib import Path
 
 from crucible_lineage.checksums import FileStamp, stamp
 from crucible_lineage.errors import InputError, LineageError, RecipeConflictError, RefusedError
-from crucible_lineage.pipeline.inputs.raw import find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.inputs.existing import find_raw
+from crucible_lineage.pipeline.inputs.raw import hash_files
+from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session

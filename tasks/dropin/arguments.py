@@ -15,7 +15,9 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.params import canonical_value
 from crucible_lineage.ids import canonical_json, is_mfid
 from crucible_lineage.pipeline.called.flow_places import about_file
-from crucible_lineage.pipeline.inputs.raw import existing_dataset, find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.inputs.existing import existing_dataset, find_raw
+from crucible_lineage.pipeline.inputs.raw import hash_files
+from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.tasks.dropin.origins import Origin, settled

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.errors import FileChangedError
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.inputs.raw import find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.inputs.existing import find_raw
+from crucible_lineage.pipeline.inputs.raw import hash_files
+from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.provenance.circumstances import software
 from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid

@@ -20,7 +20,8 @@ import httpx
 import psutil
 from measure import Place, embedded_crucible, heading
 
-from crucible_lineage.pipeline.inputs.raw import hash_files, register_raw
+from crucible_lineage.pipeline.inputs.raw import hash_files
+from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.inputs.raw import hash_files, register_raw
+from crucible_lineage.pipeline.inputs.raw import hash_files
+from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings

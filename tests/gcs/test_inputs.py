@@ -9,7 +9,7 @@ import pytest
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.files.fetch import cached_file
-from crucible_lineage.pipeline.inputs.raw import existing_dataset
+from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 

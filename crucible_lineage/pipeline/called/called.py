@@ -10,8 +10,10 @@ from typing import Any
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.inspect import inspection_of
 from crucible_lineage.pipeline.called.flow_places import About, FlowPlaces, about_file, about_inputs
+from crucible_lineage.pipeline.inputs.existing import existing_dataset, find_raw
 from crucible_lineage.pipeline.inputs.parent_facts import ParentFacts
-from crucible_lineage.pipeline.inputs.raw import existing_dataset, find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.inputs.raw import hash_files
+from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.materialize import materialize_step
 from crucible_lineage.pipeline.plan.used import files_for_role

@@ -13,14 +13,9 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.errors import IdTakenError, InputError
 from crucible_lineage.pipeline.bind.from_parents import from_parents
 from crucible_lineage.pipeline.bind.model import sources_of
-from crucible_lineage.pipeline.inputs.raw import (
-    RawFiles,
-    described,
-    existing_dataset,
-    find_raw,
-    hash_files,
-    register_raw,
-)
+from crucible_lineage.pipeline.inputs.existing import existing_dataset, find_raw
+from crucible_lineage.pipeline.inputs.raw import RawFiles, hash_files
+from crucible_lineage.pipeline.inputs.register import described, register_raw
 from crucible_lineage.pipeline.spec.from_name import is_from_name, read_from_names
 from crucible_lineage.pipeline.spec.inputs import (
     MATCHED,

@@ -12,7 +12,7 @@ from typing import Any
 from crucible_lineage.pipeline.bind.command import inspect_command
 from crucible_lineage.pipeline.bind.inspect import inspect_step
 from crucible_lineage.pipeline.declare.variables import from_environment
-from crucible_lineage.pipeline.inputs.raw import existing_dataset
+from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.materialize import Materialized
 from crucible_lineage.pipeline.spec.pipeline import StepSpec

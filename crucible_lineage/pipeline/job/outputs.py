@@ -11,7 +11,7 @@ from typing import Any
 
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.errors import StepError
-from crucible_lineage.pipeline.inputs.raw import described
+from crucible_lineage.pipeline.inputs.register import described
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.naming import FieldsOf, dataset_name
 from crucible_lineage.pipeline.job.written import written_files

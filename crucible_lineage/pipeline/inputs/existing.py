@@ -1,0 +1,162 @@
+"""Datasets that are there already: by their id, or as those of files that no step made. Nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+from crucible_lineage.errors import IdTakenError, InputError
+from crucible_lineage.ids import has_derived_id, time_bits
+from crucible_lineage.pipeline.inputs.raw import RawFiles
+from crucible_lineage.provenance.recipe import recipe_sha256, without_salt
+from crucible_lineage.provenance.record import read_record
+from crucible_lineage.refs import DatasetRef, FileRef
+from crucible_lineage.registration.read import find_by_recipe, read, read_own, samples_of, taken_of
+from crucible_lineage.registration.trust import lies_elsewhere, require_own_files
+from crucible_lineage.session import Session
+
+if TYPE_CHECKING:
+    from crucible_lineage.client.models import Dataset
+    from crucible_lineage.provenance.schema import FilesRecord, StepRecord
+
+__all__ = ["begun_with", "existing_dataset", "find_raw", "same_bytes"]
+
+
+def existing_dataset(mfid: str, session: Session) -> DatasetRef:
+    """A dataset by its id: one of ours if it has a record, else with the files that Crucible lists."""
+    if known := session.known(mfid):
+        return known
+    found = read(session.client, mfid)
+    if found is None:
+        raise InputError(f"input dataset {mfid}: there is none here that this key may see")
+    if found.is_begun:
+        raise InputError(f"input dataset {mfid} is incomplete; finish it first (run what makes it once more)")
+    if found.record is not None:
+        require_own_files(session.client, found.dataset, found.record)
+    dataset = found.ref or _foreign(found.dataset, session)
+    session.store.remember([dataset])
+    return dataset
+
+
+def find_raw(raw: RawFiles, session: Session) -> DatasetRef | None:
+    """The dataset of these files, if it is registered: under its id, or with the same bytes. Changes nothing.
+
+    IdTakenError if its id is taken by something else, and no other dataset of the project holds the files.
+    """
+    if raw.mfid is None:
+        return same_bytes(raw, session)
+    if (known := session.store.known(raw.mfid)) and (not raw.named or raw.are_those_of(known)):
+        return known
+    dataset, is_begun, taken = None, False, None
+    elsewhere = None if raw.parents or raw.named else session.client.ahead(partial(same_bytes, raw, session))
+    try:
+        dataset, is_begun = _under_its_id(raw, raw.mfid, session)
+    except IdTakenError as error:
+        taken = error
+    if dataset is None and not is_begun and elsewhere is not None:
+        dataset = elsewhere()
+    if dataset is not None:
+        session.store.remember_as({raw.mfid: dataset, dataset.mfid: dataset})
+    elif taken is not None:
+        raise taken
+    return dataset
+
+
+def same_bytes(raw: RawFiles, session: Session) -> DatasetRef | None:
+    """The dataset of this project that holds just these files, found by their hash; the oldest if there are several."""
+    for mfid, record in _holders(raw, session):
+        if record is not None and not record.is_complete:
+            continue  # whoever registers the files finishes it
+        with suppress(IdTakenError):  # its files are not those of its record
+            dataset = existing_dataset(mfid, session)
+            if raw.are_those_of(dataset):
+                return dataset
+    return None
+
+
+def begun_with(raw: RawFiles, session: Session) -> str | None:
+    """The dataset under which these files were being registered when that was cut short, if their bytes had arrived."""
+    return next(
+        (mfid for mfid, record in _holders(raw, session) if record is not None and not record.is_complete), None
+    )
+
+
+def _under_its_id(raw: RawFiles, mfid: str, session: Session) -> tuple[DatasetRef | None, bool]:
+    """The dataset of these files under their id, if it is complete; and whether one is begun there."""
+    client, sha256 = session.client, raw.recipe_sha256
+
+    def otherwise() -> DatasetRef | None:
+        return find_by_recipe(client, mfid, raw.project, lambda one: recipe_sha256(one) == sha256)
+
+    renamed = None if session.store.keeps_ids() else client.ahead(otherwise)
+    found = read_own(client, mfid, raw.project, sha256, f"looking for {raw.told}")
+    if found is None:
+        return renamed and renamed(), False
+    if found.ref is not None:
+        return found.ref, False
+    if raw.named and found.record is None and session.client.files.list(mfid):  # of another program
+        return _require_of(_foreign(found.dataset, session), raw), False
+    return None, True
+
+
+def _require_of(dataset: DatasetRef, raw: RawFiles) -> DatasetRef:
+    if not raw.are_those_of(dataset):
+        raise IdTakenError(
+            f"looking for {raw.told}: dataset {dataset.mfid} ({dataset.name!r}) holds other files; nothing was "
+            "changed. Register them without that id, or correct it",
+            mfid=dataset.mfid,
+        )
+    return dataset
+
+
+def _foreign(found: Dataset, session: Session) -> DatasetRef:
+    """A dataset that somebody else registered, read with its links. InputError if a file's hash is not known."""
+    mfid, files = found.unique_id, []
+    for file in session.client.datasets.list_files(mfid):
+        if file.sha256_hash is None:
+            raise InputError(f"input dataset {mfid}: Crucible knows no SHA-256 of its file {file.filename}")
+        files.append(FileRef(file.filename, file.sha256_hash, file.size or 0))
+    if not files:
+        raise InputError(f"input dataset {mfid} ({found.dataset_name!r}) has no files")
+    ordered = tuple(sorted(files, key=lambda file: file.name))
+    return DatasetRef(mfid, found.dataset_name or mfid, ordered, samples_of(found), taken=taken_of(found))
+
+
+def _holders(raw: RawFiles, session: Session) -> Iterator[tuple[str, StepRecord | FilesRecord | None]]:
+    """The datasets of this project that hold the first of the files, with their records.
+
+    The oldest first; before it what was measured at that moment, where it is known. Not among them are those of another
+    recipe, and the same bytes measured at another moment, which are other data.
+    """
+    holders = session.client.files.list(sha256_hash=raw.files[0].ref.sha256)
+    found = []
+    for mfid in sorted({file.dataset_mfid for file in holders if file.dataset_mfid}):
+        dataset = session.client.datasets.get(mfid, include_metadata=True)
+        record = read_record(dataset.scientific_metadata)
+        if not lies_elsewhere(dataset, raw.project) and _may_be(raw, mfid, record):
+            found.append((dataset, record))
+    for dataset, record in sorted(found, key=lambda one: not _is_of_then(one[0], raw)):
+        yield dataset.unique_id, record
+
+
+def _may_be(raw: RawFiles, mfid: str, record: StepRecord | FilesRecord | None) -> bool:
+    """True if a dataset of this record is one of just these data. A salt makes no other data of them."""
+    if record is None:
+        return True
+    is_same = record.is_whole and without_salt(record.recipe) == without_salt(raw.recipe)
+    if not is_same and record.recipe_sha256 not in (raw.recipe_sha256, recipe_sha256(without_salt(raw.recipe))):
+        return False
+    return raw.mfid is None or not has_derived_id(mfid) or time_bits(mfid) == time_bits(raw.mfid)
+
+
+def _is_of_then(dataset: Dataset, raw: RawFiles) -> bool:
+    """True if the dataset says that it was measured just when the files were."""
+    try:
+        return raw.mfid is not None and time_bits(datetime.fromisoformat(dataset.timestamp or "")) == time_bits(
+            raw.mfid
+        )
+    except ValueError:  # it says nothing, or not with its zone
+        return False
