@@ -204,8 +204,8 @@ def test_what_was_made_from_bytes_that_another_machine_has_registered_otherwise_
     grandchild = second.put("three", "made of that", child)
     with second.delivering() as deliveries:
         assert deliveries.drain(30.0)
-        assert set(deliveries.overtaken) == {child.mfid, grandchild.mfid}
-        assert deliveries.adopted[ours.mfid].files[0].sha256 == theirs.files[0].ref.sha256
+        assert set(deliveries.under_way.dropped) == {child.mfid, grandchild.mfid}
+        assert deliveries.under_way.adopted[ours.mfid].files[0].sha256 == theirs.files[0].ref.sha256
     assert second.outbox.all(again=True) == []
     assert "POST /datasets" not in second.wire.asked[second.wire.asked.index("POST /datasets") + 1 :]
 
@@ -221,7 +221,7 @@ def test_what_waited_while_its_parent_was_made_anew_with_other_bytes_is_dropped_
         register_output(other.client, there, "another machine")
     with machine.delivering() as deliveries:
         assert deliveries.drain(30.0)
-        assert set(deliveries.overtaken) == {child.mfid, grandchild.mfid}
+        assert set(deliveries.under_way.dropped) == {child.mfid, grandchild.mfid}
     assert [one.mfid for one in machine.arrived] == [of_same.mfid]
     (told,) = machine.troubles
     assert f"out.txt of {old.mfid}" in told.error

@@ -80,7 +80,7 @@ def deliver_all(
         tell(f"delivering {total} results", 0)
         deliveries.drain(patience_s, lambda left: tell(f"delivered: {total - left} of {total} results", 0))
     waiting = tuple(session.outbox.waiting())
-    left = {*deliveries.overtaken, *(mfid for one in waiting for mfid in one.mfids)}
+    left = {*deliveries.under_way.dropped, *(mfid for one in waiting for mfid in one.mfids)}
     return tuple(mfid for mfid in made if mfid not in left), waiting
 
 

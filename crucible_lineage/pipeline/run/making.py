@@ -158,7 +158,7 @@ class Making:
                     self.stopped = stop.asked
                 self._take_troubles()
                 self._rely_on_arrived()
-                self.outcomes.forget_returned(deliveries.theirs)
+                self.outcomes.forget_returned(deliveries.under_way.theirs)
                 if engine is None or self.stopped or not left or not self._start_over(deliveries):
                     break
 
@@ -256,12 +256,13 @@ class Making:
 
     def _start_over(self, deliveries: Deliveries) -> bool:
         """True if steps are to be made again, since other bytes of a parent are registered than they were made from."""
-        overtaken, deliveries.overtaken = set(deliveries.overtaken), []
+        under_way = deliveries.under_way
+        dropped, under_way.dropped = set(under_way.dropped), []
         self.outcomes.results = {
-            name: {output: deliveries.adopted.get(one.mfid, one) for output, one in outputs.items()}
+            name: {output: under_way.adopted.get(one.mfid, one) for output, one in outputs.items()}
             for name, outputs in self.outcomes.results.items()
         }
-        again = [name for name, outputs in self.outcomes.results.items() if overtaken & set(ids_of(outputs).values())]
+        again = [name for name, outputs in self.outcomes.results.items() if dropped & set(ids_of(outputs).values())]
         for name, instance in self.instances.items():  # parents come before their children
             if self.outcomes.of.get(name) in (FAILED, SKIPPED) and set(again) & set(instance.needs):
                 again.append(name)

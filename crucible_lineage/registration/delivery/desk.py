@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,12 @@ class Desk:
     troubled: Callable[[Trouble], None] = nothing
     arrived: Callable[[Made], None] = nothing
     told_fault: Callable[[BaseException], tuple[str, str]] = lambda error: (repr(error), "")
+
+    def tell(self, trouble: Trouble) -> None:
+        """It is written down with what waits, and told."""
+        with suppress(OSError):  # a full disk keeps the note from being written; it is told all the same
+            self.outbox.failed(trouble.made, trouble.error, refused=trouble.refused)
+        self.troubled(trouble)
 
 
 def deliver_now(desk: Desk, made: Made) -> list[Delivered]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 
+from crucible_lineage.errors import CrucibleError
+from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.outbox import Made
 
 __all__ = ["UnderWay"]
@@ -11,7 +14,10 @@ __all__ = ["UnderWay"]
 
 @dataclass
 class UnderWay:
-    """What is known of results on their way, by name of the result or id of the dataset. Who uses it holds a lock."""
+    """What is known of results on their way, by name of the result or id of the dataset.
+
+    Who uses it holds the lock of `changed`, and tells it of changes that others wait for.
+    """
 
     waiting: dict[str, Made] = field(default_factory=dict)
     where: dict[str, str] = field(default_factory=dict)  # dataset that waits -> the result that it is part of
@@ -23,6 +29,12 @@ class UnderWay:
     overtaken: set[str] = field(default_factory=set)
     lacking: dict[str, str] = field(default_factory=dict)  # result -> what Crucible does not have, as it says
     from_before: set[str] = field(default_factory=set)  # made by an earlier run: Crucible may have other parents by now
+    adopted: dict[str, DatasetRef] = field(default_factory=dict)  # what is there with other bytes than were made here
+    theirs: set[str] = field(default_factory=set)  # what is there as another machine has registered it
+    dropped: list[str] = field(default_factory=list)  # what was made here and is no result, so that it is made again
+    refusal: CrucibleError | None = None  # the service has refused for good, whatever is sent
+    stopped: bool = False
+    changed: threading.Condition = field(default_factory=threading.Condition)
 
     def add(self, made: Made) -> None:
         """It waits from now on."""
@@ -34,6 +46,15 @@ class UnderWay:
         self.waiting.pop(made.name, None)
         for new in made.datasets:
             self.where.pop(new.mfid, None)
+
+    def arrive(self, made: Made) -> None:
+        """It is at Crucible, and what lacked it there may be tried again."""
+        self.leave(made)
+        arrived = set(made.mfids)
+        self.lacking = {
+            name: error for name, error in self.lacking.items()
+            if name in self.waiting and not self.waiting[name].parents & arrived
+        }  # fmt: skip
 
     def next(self, now: float) -> tuple[Made | None, float | None]:
         """The oldest result that may be taken up now; else for how long to wait, None for a change of things."""
@@ -52,6 +73,16 @@ class UnderWay:
         """Its parents that wait here as well."""
         where = self.where
         return {parent for parent in made.parents if where.get(parent, made.name) != made.name}
+
+    def with_descendants(self, made: Made) -> list[Made]:
+        """It, and all that waits and was made from it, at any remove, but for what is being delivered."""
+        found, more = {made.name: made}, True
+        while more:
+            ids = {mfid for one in found.values() for mfid in one.mfids}
+            children = {name: other for name, other in self.waiting.items()
+                        if other.parents & ids and name not in {*found, *self.running}}  # fmt: skip
+            found, more = found | children, bool(children)
+        return list(found.values())
 
     def can_go_on(self) -> bool:
         """True if something is being delivered, or will be tried again."""
