@@ -1,4 +1,4 @@
-"""Runs a task by one client in a process of its own, measures it, and prints how two clients compare."""
+"""What measurements of all rooms need: a Crucible to measure against, the numbers asked for, and a heading."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 from crucible_lineage.client import CrucibleClient
 
-HERE = Path(__file__).parent
 OURS, OFFICIAL = "crucible-lineage", "nano-crucible"
 PROJECT = {"project_id": "benchmark", "organization": "MF", "project_lead": "local"}
 
@@ -29,64 +27,14 @@ class Place:
     api_key: str
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a task took: seconds by the clock, seconds of CPU, memory beyond that of the idle client, bytes read."""
-
-    wall_s: float
-    cpu_s: float
-    extra_mib: float
-    read_bytes: int | None
-
-
 @contextmanager
 def embedded_crucible(folder: Path) -> Iterator[Place]:
     """The embedded Crucible in a process of its own, with a project."""
     command = [sys.executable, "-m", "crucible_lineage", "serve", "--data", str(folder), "--json"]
-    with _serving([*command, "--api-key", "benchmark"]) as url:
+    with serving([*command, "--api-key", "benchmark"]) as url:
         with CrucibleClient(url, "benchmark") as client:
             client.projects.create(PROJECT)
         yield Place(url, "benchmark")
-
-
-@contextmanager
-def slow_crucible(delay_ms: int) -> Iterator[Place]:
-    """A stand-in that takes its time for every answer."""
-    with _serving([sys.executable, str(HERE / "slow_server.py"), str(delay_ms)]) as url:
-        yield Place(url, "benchmark")
-
-
-def cost(client: str, task: str, place: Place, **arguments: object) -> Cost:
-    """What `task` of tasks.py costs when `client` does it."""
-    command = [sys.executable, str(HERE / "tasks.py"), client, task, place.url, place.api_key, json.dumps(arguments)]
-    ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return Cost(**json.loads(ran.stdout.splitlines()[-1]))
-
-
-def alternated(rounds: int, task: Callable[[str], Cost]) -> dict[str, list[Cost]]:
-    """The costs by client, each round in the other order."""
-    costs: dict[str, list[Cost]] = {OURS: [], OFFICIAL: []}
-    for number in range(rounds):
-        for client in (OURS, OFFICIAL) if number % 2 == 0 else (OFFICIAL, OURS):
-            costs[client].append(task(client))
-            print(f"  {client}: {costs[client][-1]}", file=sys.stderr)
-    return costs
-
-
-def compare(title: str, costs: Mapping[str, Sequence[Cost]], size: int | None = None) -> None:
-    """Prints a table: medians of both clients and ours as a share of the other's."""
-    print(f"\n{title}\n\n| | {OURS} | {OFFICIAL} | ratio |\n|---|---|---|---|")
-    for label, get in (("wall, s", _wall), ("CPU, s", _cpu), ("memory beyond idle, MiB", _memory)):
-        ours, other = (median(get(one) for one in costs[client]) for client in (OURS, OFFICIAL))
-        print(
-            f"| {label} | {ours:.2f} | {other:.2f} | {ours / other:.2f} |"
-            if other
-            else f"| {label} | {ours:.2f} | 0 | |"
-        )
-    reads = [[one.read_bytes for one in costs[client] if one.read_bytes is not None] for client in (OURS, OFFICIAL)]
-    if size and all(reads):
-        ours, other = (median(counts) / size for counts in reads)
-        print(f"| bytes read, times the file | {ours:.2f} | {other:.2f} | {ours / other:.2f} |")
 
 
 def heading() -> str:
@@ -104,7 +52,7 @@ def arguments(**defaults: int) -> argparse.Namespace:
 
 
 @contextmanager
-def _serving(command: Sequence[str]) -> Iterator[str]:
+def serving(command: Sequence[str]) -> Iterator[str]:
     """The address that the process tells in its first line."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -112,15 +60,3 @@ def _serving(command: Sequence[str]) -> Iterator[str]:
             yield str(json.loads(process.stdout.readline())["url"])
         finally:
             process.terminate()
-
-
-def _wall(cost: Cost) -> float:
-    return cost.wall_s
-
-
-def _cpu(cost: Cost) -> float:
-    return cost.cpu_s
-
-
-def _memory(cost: Cost) -> float:
-    return cost.extra_mib

@@ -1,6 +1,6 @@
 """`table` over many results: how long it takes, and whether it says what pandas makes of the official client's list.
 
-python tests/benchmarks/table.py [--results 10000]
+python tests/benchmarks/queries/table.py [--results 10000]
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from typing import Any
 import pandas
 from crucible.client import CrucibleClient
 from many_datasets import PROJECT, fill
-from measure import arguments
 
 from crucible_lineage.queries.table.table import make_table
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+
+sys.path.append(str(Path(__file__).parents[1]))
+from measure import arguments
 
 KEY = "crucible_lineage"
 COLUMNS = [

@@ -1,6 +1,6 @@
 """How long the pages of `serve` take over a project of many datasets, and whether they find what a plain search finds.
 
-python tests/benchmarks/pages.py [--datasets 20000]
+python tests/benchmarks/queries/pages.py [--datasets 20000]
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from typing import Any
 
 import httpx
 from many_datasets import PROJECT, fill
-from measure import arguments
 
 from crucible_lineage.client import CrucibleClient
+
+sys.path.append(str(Path(__file__).parents[1]))
+from measure import arguments
 
 ROUNDS = 5
 PAGES = (

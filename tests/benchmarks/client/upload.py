@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
-from measure import Cost, alternated, arguments, compare, cost, embedded_crucible, heading
-
 from crucible_lineage.client import CrucibleClient
+
+sys.path.append(str(Path(__file__).parents[1]))
+from compare import Cost, alternated, compare, cost
+from measure import arguments, embedded_crucible, heading
 
 BLOCK_BYTES = 1 << 20
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
 from statistics import median
 
-from measure import OFFICIAL, OURS, alternated, arguments, compare, cost, embedded_crucible, heading, slow_crucible
+sys.path.append(str(Path(__file__).parents[1]))
+from compare import alternated, compare, cost, slow_crucible
+from measure import OFFICIAL, OURS, arguments, embedded_crucible, heading
 
 
 def main() -> None:

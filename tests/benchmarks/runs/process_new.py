@@ -1,7 +1,9 @@
 """How many small datasets a second `process-new` brings to their results, with 1, 2 and 4 workers at once.
 
-`process_new.py [--count 1000] [--workers 1,2,4]`, with PREFECT_API_URL set to a server that does nothing else. Each
-worker is a process with a data folder of its own, as a machine would be; they share the Prefect server and a Crucible.
+    python tests/benchmarks/runs/process_new.py [--count 1000] [--workers 1,2,4]
+
+PREFECT_API_URL is set to a server that does nothing else. Each worker is a process with a data folder of its own, as a
+machine would be; they share the Prefect server and a Crucible.
 """
 
 from __future__ import annotations
@@ -18,13 +20,15 @@ from pathlib import Path
 
 import httpx
 import psutil
-from measure import Place, embedded_crucible, heading
 
 from crucible_lineage.pipeline.inputs.raw import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+
+sys.path.append(str(Path(__file__).parents[1]))
+from measure import Place, embedded_crucible, heading
 
 STEP = """
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Runs against a Crucible that is far away: how much of the time by the clock is waiting for it.
 
-    python tests/benchmarks/distance.py [--shapes chain,layered] [--steps 20,100] [--delay-ms 50] [--log FILE]
+    python tests/benchmarks/runs/distance.py [--shapes chain,layered] [--steps 20,100] [--delay-ms 50] [--log FILE]
 
 Each run is the installed command with a data folder of its own. `--sleep-ms` is what a step does; `bare` is the sum of
 that along the longest way. `--log` gets every request of the last run: when, on which connection, how long, what.
@@ -22,10 +22,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from measure import HERE, PROJECT, embedded_crucible
 from peers import Graph, graph_of
 
 from crucible_lineage.client import CrucibleClient
+
+sys.path.append(str(Path(__file__).parents[1]))
+from measure import PROJECT, embedded_crucible
+
+HERE = Path(__file__).parent
 
 STEP = '''"""The benchmark's step."""
 import time

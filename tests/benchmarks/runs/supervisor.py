@@ -1,6 +1,6 @@
 """What it costs that a command is watched over: processes started plainly and under a supervisor, in turns.
 
-    python tests/benchmarks/supervisor.py [ROUNDS]
+    python tests/benchmarks/runs/supervisor.py [ROUNDS]
 
 Prints a line of JSON: medians in milliseconds of a command that does nothing, with and without, and of a Python that
 imports nothing; and the ratio of the two for a command that takes half a second.

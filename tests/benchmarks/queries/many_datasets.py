@@ -1,6 +1,6 @@
 """Fills an embedded Crucible with a project of many datasets, straight into its store: spectra, and a fit of each.
 
-python tests/benchmarks/many_datasets.py DATA NUMBER
+python tests/benchmarks/queries/many_datasets.py DATA NUMBER
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a run costs that has little to do: nothing, one leaf, or a root that is refactored with the same bytes.
 
-    python tests/benchmarks/rerun.py [--steps 1000] [--rounds 5] [--beside PYTHON]
+    python tests/benchmarks/runs/rerun.py [--steps 1000] [--rounds 5] [--beside PYTHON]
 
 All phases are measured in one go, in turns. `--beside` is the interpreter of an environment with another revision of
 this package, whose no-op is measured in turn with ours.

@@ -11,9 +11,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from measure import HERE, Place, arguments, embedded_crucible, heading
-
 from crucible_lineage.client import CrucibleClient
+
+sys.path.append(str(Path(__file__).parents[1]))
+from measure import Place, arguments, embedded_crucible, heading
+
+HERE = Path(__file__).parent
 
 TITLES = {
     "new": "new output of one small file",

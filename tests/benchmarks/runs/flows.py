@@ -1,6 +1,8 @@
 """What a step costs on Prefect beside a bare Prefect task, in calls and CPU; and whether many runs make memory grow.
 
-`flows.py [--count 20] [--rounds 3] [--runs 200]`, with PREFECT_API_URL set to a server that does nothing else.
+    python tests/benchmarks/runs/flows.py [--count 20] [--rounds 3] [--runs 200]
+
+PREFECT_API_URL is set to a server that does nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from pathlib import Path
 from statistics import median
 
 import httpx
-from measure import Place, embedded_crucible, heading
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -27,6 +28,9 @@ from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.tasks.sessions import CrucibleConnection
+
+sys.path.append(str(Path(__file__).parents[1]))
+from measure import Place, embedded_crucible, heading
 
 STEP = """
 from pathlib import Path

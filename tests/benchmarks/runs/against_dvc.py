@@ -1,6 +1,6 @@
 """Random edits, each followed by our `run` and by `dvc repro` on the same files: both have to execute the same steps.
 
-    python tests/benchmarks/against_dvc.py --dvc /path/to/dvc [--edits 200] [--seed 14]
+    python tests/benchmarks/runs/against_dvc.py --dvc /path/to/dvc [--edits 200] [--seed 14]
 
 DVC hashes whole files, so each step lies in a module of its own, and an edit is of its text, of a parameter, or of the
 measured files, whose values are never the same twice (to us equal values of other measurements are other results).

@@ -1,6 +1,6 @@
 """The cost of declared pipelines beside other tools: first run, no-op, one leaf changed, the root changed.
 
-    python tests/benchmarks/peers.py --tools ours,doit,snakemake,dvc,prefect --sizes 100,1000 --shapes layered
+    python tests/benchmarks/runs/peers.py --tools ours,doit,snakemake,dvc,prefect --sizes 100,1000 --shapes layered
 
 Each tool is installed into an environment of its own in `--folder`, once. Every step reads its parents' files of 10 kB
 and writes one. CPU is user and system time of the whole process tree; ratios are to ours. DVC's first run of many

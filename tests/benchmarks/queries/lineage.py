@@ -1,6 +1,6 @@
 """What lineage graphs cost: read, checked, asked and drawn, beside plain networkx and, where it is there, rustworkx.
 
-    python tests/benchmarks/lineage.py [--nodes 100000] [--parents 3] [--many 333334] [--rounds 3]
+    python tests/benchmarks/queries/lineage.py [--nodes 100000] [--parents 3] [--many 333334] [--rounds 3]
 
 Each column of measurements is a process of its own. The graph is a project as records say it: each dataset with a
 record of some 1,500 bytes and links to a few of the 500 datasets before it.
@@ -29,9 +29,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from measure import arguments
-
 from crucible_lineage.ids import derive_mfid, mfid_from_bytes
+
+sys.path.append(str(Path(__file__).parents[1]))
+from measure import arguments
 
 BEGAN = 1_772_357_400_000  # milliseconds: 2026-03-01, 09:30
 CODE = hashlib.sha256(b"reconstruct").hexdigest()
