@@ -117,9 +117,8 @@ def ours(nodes: int, parents: int, *, with_records: bool = True) -> dict[str, tu
 def copy(nodes: int, parents: int) -> dict[str, tuple[float, float]]:
     """The local copy of a project, which another process has written, read for a question."""
     from crucible_lineage.lineage import check
-    from crucible_lineage.queries.graph import project_copy as graph_cache
+    from crucible_lineage.queries.graph import project_copy
     from crucible_lineage.queries.graph.fetch import lineage_of_copies
-    from crucible_lineage.queries.graph.summary import summary_of
 
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
@@ -127,10 +126,12 @@ def copy(nodes: int, parents: int) -> dict[str, tuple[float, float]]:
         writing = multiprocessing.get_context("spawn").Process(target=write_copy, args=(path, nodes, parents))
         writing.start()
         writing.join()
-        with closing(graph_cache._opened(path)) as database:
-            found = watch.run("the local copy, read", lambda: graph_cache._records(database, "demo"))
-        copies = [graph_cache.ProjectCopy(found, 0, {mfid: summary_of(record) for mfid, record in found.items()})]
-        del found
+        with closing(project_copy.LocalDatabase(path, project_copy.MIGRATIONS)) as database:
+            read = watch.run(
+                "the local copy, read", lambda: database.transaction(lambda db: project_copy._read(db, "demo"))
+            )
+        copies = [read[1]]
+        del read
         graph = watch.run("read from its records", lambda: lineage_of_copies(copies)).graph
         copies.clear()
         watch.run("all checks of that", lambda: check(graph))
@@ -138,10 +139,11 @@ def copy(nodes: int, parents: int) -> dict[str, tuple[float, float]]:
 
 
 def write_copy(path: Path, nodes: int, parents: int) -> None:
-    from crucible_lineage.queries.graph import project_copy as graph_cache
+    from crucible_lineage.queries.graph import project_copy
 
-    with closing(graph_cache._opened(path)) as database, graph_cache._transaction(database):
-        graph_cache._store(database, "demo", list(records(nodes, parents)), everything=True)
+    rows = list(map(project_copy._row, records(nodes, parents)))
+    with closing(project_copy.LocalDatabase(path, project_copy.MIGRATIONS)) as database:
+        database.transaction(lambda db: project_copy._store(db, "demo", rows, everything=True))
 
 
 def plain_networkx(nodes: int, parents: int) -> dict[str, tuple[float, float]]:
