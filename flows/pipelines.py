@@ -19,10 +19,10 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner
 
-from crucible_lineage.flows.artifacts import leave_artifacts
-from crucible_lineage.flows.ending import reasons_of
+from crucible_lineage.flows.reports.artifacts import leave_artifacts
+from crucible_lineage.flows.reports.ending import reasons_of
+from crucible_lineage.flows.reports.stopped import telling_what_was_made
 from crucible_lineage.flows.runners import THREADS, requesting, task_runner
-from crucible_lineage.flows.stopped import telling_what_was_made
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.engine import Running
 from crucible_lineage.pipeline.engines.slurm import cancel_jobs

@@ -20,12 +20,12 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.flows.artifacts import leave_artifacts
-from crucible_lineage.flows.ending import waiting_told
 from crucible_lineage.flows.parking import Parking
 from crucible_lineage.flows.pipelines import PrefectEngine
+from crucible_lineage.flows.reports.artifacts import leave_artifacts
+from crucible_lineage.flows.reports.ending import waiting_told
+from crucible_lineage.flows.reports.stopped import telling_what_was_made
 from crucible_lineage.flows.runners import THREADS
-from crucible_lineage.flows.stopped import telling_what_was_made
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, PASSING, REUSED, RunResult, StepEvent

@@ -11,11 +11,11 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.flows.artifacts import leave_artifacts
-from crucible_lineage.flows.ending import reasons_of
 from crucible_lineage.flows.pipelines import PrefectEngine
+from crucible_lineage.flows.reports.artifacts import leave_artifacts
+from crucible_lineage.flows.reports.ending import reasons_of
+from crucible_lineage.flows.reports.stopped import telling_what_was_made
 from crucible_lineage.flows.runners import THREADS
-from crucible_lineage.flows.stopped import telling_what_was_made
 from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.result import PASSING, StepEvent

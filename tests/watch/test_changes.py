@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.flows.telling import as_event
+from crucible_lineage.flows.reports.events import as_event
 from crucible_lineage.session import Session
 from crucible_lineage.watch.changes import DATASET_CREATED, INGESTION_COMPLETED, News, Watcher
 

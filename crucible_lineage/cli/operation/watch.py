@@ -127,7 +127,7 @@ class _Watch:
 
 def _tell(watcher: Watcher) -> None:
     # Importing Prefect costs over a second; registering files alone needs none.
-    from crucible_lineage.flows.telling import emit_events
+    from crucible_lineage.flows.reports.events import emit_events
 
     for portion in watcher.look():
         emit_events(portion)
