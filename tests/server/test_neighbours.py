@@ -7,6 +7,7 @@ import errno
 import hashlib
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import google_crc32c
@@ -217,6 +218,16 @@ def test_connection_that_falls_silent_in_the_middle_ends(server, monkeypatch, se
     monkeypatch.setattr(connections, "HEAD_S", 0.2)
     monkeypatch.setattr(connections, "SILENCE_S", 0.2)
     assert ended(server, sent)
+
+
+def test_a_head_without_end_is_refused(server):
+    with connected(server) as endless:
+        endless.sendall(b"GET /api/v3/datasets HTTP/1.1\r\nHost: x\r\n")
+        line = b"X-More: " + b"x" * 1000 + b"\r\n"
+        with suppress(ConnectionError):
+            for _ in range(1000):
+                endless.sendall(line)
+            assert endless.recv(12) in (b"HTTP/1.1 400", b"")  # or it is cut off while this was sending
 
 
 def test_connection_that_takes_no_more_of_an_answer_ends(server, api, monkeypatch):
