@@ -155,7 +155,7 @@ class Session:
 
     def prepare(self, project: str, title: str | None = None) -> None:
         """The project is there, and it is known who registers: what every run asks that has something to make."""
-        self.client.at_once(lambda: self.ensure_project(project, title), lambda: self.agent)
+        self.client.at_once(lambda: self.ensure_project(project, title), lambda: self.agent, _import_what_registers)
 
     def _create_project(self, project: str, title: str | None) -> None:
         if not self.settings.embedded:
@@ -212,3 +212,9 @@ class Session:
         if instance_id(folder) is None:
             _ = self.client  # the first start gives the folder its identity
         return str(instance_id(folder))
+
+
+def _import_what_registers() -> None:
+    """What takes time to import and is needed next, while the service is asked."""
+    import crucible_lineage.provenance.schema
+    import crucible_lineage.registration.register  # noqa: F401

@@ -96,9 +96,8 @@ class CrucibleClient(OfficialNames):
         )
         self._connection = connection
         self._at_once = AtOnce(lambda: connection.latency_s)
-        self.files = FileCalls(
-            connection, Storage(timeout, self._storage), UploadMemory(state_folder, connection.api_url)
-        )
+        memory = UploadMemory(state_folder, connection.api_url)
+        self.files = FileCalls(connection, Storage(timeout, self._storage), memory, self.ahead)
         self.metadata = MetadataCalls(connection)
         self.ingestions = IngestionCalls(connection)
         self.datasets = DatasetCalls(connection, self.files, self.metadata, self.ingestions)

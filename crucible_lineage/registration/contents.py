@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.client.transfer.outgoing import UploadedFile
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-__all__ = ["Put", "fill", "take_back", "tidy"]
+__all__ = ["Put", "announce", "fill", "take_back", "tidy"]
 
 MANY, UPLOADS_AT_ONCE = 8, 4  # chosen: files that are worth threads; most of the time of a small one is waiting
 SMALL = 1 << 20  # bytes; chosen: sent in vain, they cost no more than to wait whether they may be sent
@@ -44,6 +44,17 @@ class Put:
     shown: int | None = None
     theirs: dict[str, bool] = field(default_factory=dict)
     ingestions: dict[str, IngestionRequest] = field(default_factory=dict)
+
+
+def announce(client: CrucibleClient, mfid: str, new: NewDataset) -> None:
+    """The service hears of the files of a dataset that was just created while it is claimed, if they are few and small.
+
+    Their bytes are sent when it is.
+    """
+    files = [file for file in new.files if file.elsewhere is None]
+    if len(files) < MANY and sum(file.ref.size for file in files) < SMALL:
+        for file in files:
+            client.files.announce(mfid, file.path, filename=file.ref.name, checksums=file.checksums)
 
 
 def fill(client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes | None, put: Put) -> None:

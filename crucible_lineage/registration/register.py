@@ -32,7 +32,7 @@ from crucible_lineage.registration.claim import (
     new_registrar,
     require_held,
 )
-from crucible_lineage.registration.contents import Put, fill, take_back, tidy
+from crucible_lineage.registration.contents import Put, announce, fill, take_back, tidy
 from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.read import recipe_keyword, registered, require_not_withdrawn
 from crucible_lineage.registration.server_ids import oldest_duplicate
@@ -64,6 +64,15 @@ class Stages:
     ingesting: Callable[[DatasetRef, Mapping[str, IngestionRequest]], None] = nothing
 
 
+@dataclass(frozen=True)
+class _Created:
+    """The id under which a dataset is to be registered, whether it was made just now, and why not if refused."""
+
+    mfid: str
+    created: bool
+    refusal: CrucibleError | None = None
+
+
 def register_output(
     client: CrucibleClient,
     new: NewDataset,
@@ -78,26 +87,38 @@ def register_output(
     while it moves, for `patience_s` at a time, and adopted when it is complete. IdTakenError if the id is taken
     by something else; every other error leaves an incomplete record that a repetition finishes.
     """
-    mfid, created, refusal = _create(client, new)
+    found = _create(client, new)
+    if found.created:
+        announce(client, found.mfid, new)
+    try:
+        return _registered(client, new, found, machine, PATIENCE_S if patience_s is None else patience_s, stages)
+    finally:
+        client.files.withdraw(found.mfid)
+
+
+def _registered(
+    client: CrucibleClient, new: NewDataset, found: _Created, machine: str | None, patience_s: float, stages: Stages
+) -> DatasetRef:
+    mfid, created, refusal = found.mfid, found.created, found.refusal
     project = str(new.fields["project_id"])
     metadata = {**new.metadata, **(places_to_json(new.places) if new.places else {})}
     if created:
         stages.begun()
     record, attached = compact(_with_result(new))
-    patience = PATIENCE_S if patience_s is None else patience_s
     put = Put()
     for left in reversed(range(ROUNDS)):
         claimed = record.model_copy(update={"registrar": new_registrar(machine)})
         try:
             held = claim(
-                client, mfid, new.name, claimed, metadata, project=project, created=created, patience_s=patience
+                client, mfid, new.name, claimed, metadata, project=project, created=created, patience_s=patience_s
             )
         except NotFoundError as missing:
             if not isinstance(refusal, (ConflictError, ForbiddenError)) or not left:
                 raise refusal or missing from None  # it was refused for another reason than being there already
-            mfid, created, again = _create(client, new)  # it may have been there a moment ago
-            if again is not None:
-                raise taken_unseen(client, mfid, f"registering {new.name!r}", project, again) from None
+            again = _create(client, new)  # it may have been there a moment ago
+            if again.refusal is not None:
+                raise taken_unseen(client, mfid, f"registering {new.name!r}", project, again.refusal) from None
+            mfid, created = again.mfid, again.created
             continue
         if not isinstance(held, Claim):
             stages.adopted()
@@ -144,16 +165,15 @@ def _is_held(client: CrucibleClient, held: Claim) -> bool:
     return True
 
 
-def _create(client: CrucibleClient, new: NewDataset) -> tuple[str, bool, CrucibleError | None]:
-    """The id under which the dataset is to be registered, whether it was made just now, and why not if refused."""
+def _create(client: CrucibleClient, new: NewDataset) -> _Created:
     try:
         made = client.datasets.create({**new.fields, "unique_id": new.mfid})
     except (ConflictError, ForbiddenError, RefusedError) as refusal:
-        return new.mfid, False, refusal
+        return _Created(new.mfid, False, refusal)
     if made.dsid == new.mfid:
-        return new.mfid, True, None
+        return _Created(new.mfid, True)
     mfid = oldest_duplicate(client, made.record, new)
-    return mfid, mfid == made.dsid, None
+    return _Created(mfid, mfid == made.dsid)
 
 
 def _adopted(client: CrucibleClient, new: NewDataset, dataset: Dataset, put: Put) -> DatasetRef:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crucible_lineage.client import CrucibleClient, scan_file
+from crucible_lineage.client.http import at_once
 from crucible_lineage.errors import (
     FileChangedError,
     FileConflictError,
@@ -255,3 +257,38 @@ def test_an_existing_file_with_another_checksum_is_not_believed(
     stub.fault("POST", "initiate", status=200, body={"existing_file": other})
     with pytest.raises(ServerError, match="has others"):
         client.files.upload(dsid, spectrum)
+
+
+def test_a_file_that_was_announced_takes_no_call_more(
+    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(at_once, "FAR_S", -1.0)  # as if answers took long
+    stub.calls.clear()
+    checksums = scan_file(spectrum)
+    client.files.announce(dsid, spectrum, filename=spectrum.name, checksums=checksums)
+    uploaded = client.files.upload(dsid, spectrum, checksums=checksums)
+    client.files.withdraw(dsid)
+    assert stub.contents[uploaded.file.mfid] == spectrum.read_bytes()
+    assert len(stub.seen()) == 3
+
+
+def test_what_was_announced_and_is_not_sent_leaves_nothing_open(
+    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(at_once, "FAR_S", -1.0)
+    client.files.announce(dsid, spectrum, filename=spectrum.name, checksums=scan_file(spectrum))
+    client.files.withdraw(dsid)
+    end = time.monotonic() + 30
+    while not any(call.startswith("DELETE /datasets/ID/upload/multipart/") for call in stub.seen()):
+        assert time.monotonic() < end, stub.seen()
+        time.sleep(0.02)
+    assert stub.contents == {}
+
+
+def test_nearby_nothing_is_asked_before_a_file_is_sent(
+    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path
+) -> None:
+    stub.calls.clear()
+    client.files.announce(dsid, spectrum, filename=spectrum.name, checksums=scan_file(spectrum))
+    client.files.withdraw(dsid)
+    assert stub.seen() == []

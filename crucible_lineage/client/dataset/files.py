@@ -18,7 +18,7 @@ from crucible_lineage.client.transfer.download import fetch, fetch_bytes, local_
 from crucible_lineage.client.transfer.memory import UploadMemory
 from crucible_lineage.client.transfer.outgoing import Outgoing, Progress, UploadedFile
 from crucible_lineage.client.transfer.storage import Storage
-from crucible_lineage.client.transfer.uploads import Protocol, Uploader
+from crucible_lineage.client.transfer.uploads import Ahead, Protocol, Uploader
 from crucible_lineage.errors import InputError, ServerError
 
 __all__ = ["FileCalls"]
@@ -29,9 +29,9 @@ class FileCalls(OfficialNames):
 
     subject = "files"
 
-    def __init__(self, connection: Connection, storage: Storage, memory: UploadMemory) -> None:
+    def __init__(self, connection: Connection, storage: Storage, memory: UploadMemory, ahead: Ahead) -> None:
         self._connection = connection
-        self._uploader = Uploader(connection, storage, memory)
+        self._uploader = Uploader(connection, storage, memory, ahead)
         self.storage = storage
 
     def upload(
@@ -53,6 +53,17 @@ class FileCalls(OfficialNames):
         """
         outgoing = _outgoing(dataset_mfid, Path(path), filename, checksums)
         return self._uploader.upload(outgoing, protocol, replace=replace, progress=progress)
+
+    def announce(self, dataset_mfid: str, path: str | Path, *, filename: str, checksums: FileChecksums) -> None:
+        """Where answers take long, the service is told already of a file that `upload` is to be called for soon.
+
+        Nothing of its bytes is sent. `withdraw` if that is not called after all.
+        """
+        self._uploader.announce(_outgoing(dataset_mfid, Path(path), filename, checksums))
+
+    def withdraw(self, dataset_mfid: str) -> None:
+        """The service waits no more for files of this dataset that were announced and not uploaded."""
+        self._uploader.withdraw(segment(dataset_mfid))
 
     def list(
         self, dataset_mfid: str | None = None, *, limit: int | None = None, **filters: Unpack[FileFilters]

@@ -6,6 +6,8 @@ auto: empty file -> resumable
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from crucible_lineage.client.http.connection import Connection
@@ -38,6 +40,9 @@ from crucible_lineage.traffic import traffic
 __all__ = ["Protocol", "Uploader"]
 
 Protocol = Literal["auto", "signed", "resumable"]
+Opened = UploadSession | UploadedFile
+Ahead = Callable[[Callable[[], Opened]], Callable[[], Opened]]
+"""Makes a call already, if answers take long; gives what gives its outcome."""
 
 SESSION_TRIES = 3
 
@@ -45,11 +50,34 @@ SESSION_TRIES = 3
 class Uploader:
     """Sends files of one client. Remembers for its life if the service has no signed uploads."""
 
-    def __init__(self, connection: Connection, storage: Storage, memory: UploadMemory) -> None:
+    def __init__(self, connection: Connection, storage: Storage, memory: UploadMemory, ahead: Ahead) -> None:
         self._connection = connection
         self._storage = storage
         self._memory = memory
+        self._ahead = ahead
+        self._announced: dict[Outgoing, Callable[[], Opened]] = {}
         self._switched_off = False
+
+    def announce(self, outgoing: Outgoing) -> None:
+        """The session for a file of a new dataset is being opened, where answers take long."""
+        if self._choice(outgoing, replace=False) != "signed":
+            return
+        opening = partial(self._opened, outgoing, False)
+        if (under_way := self._ahead(opening)) is not opening:
+            self._announced[outgoing] = under_way
+
+    def withdraw(self, dataset_mfid: str) -> None:
+        """Sessions that were opened ahead for files of this dataset are being closed; nobody waits for that."""
+        for outgoing in [one for one in self._announced if one.dataset_mfid == dataset_mfid]:
+            if opening := self._announced.pop(outgoing, None):
+                self._ahead(partial(self._closed, outgoing, opening))
+
+    def _closed(self, outgoing: Outgoing, opening: Callable[[], Opened]) -> Opened:
+        opened = opening()
+        if isinstance(opened, UploadSession):
+            abort(self._connection, outgoing, opened.upload_id)
+            self._memory.forget(outgoing)
+        return opened
 
     def upload(
         self, outgoing: Outgoing, protocol: Protocol, *, replace: bool, progress: Progress | None
@@ -100,7 +128,8 @@ class Uploader:
         return self._through_session(outgoing, replace, progress)
 
     def _through_session(self, outgoing: Outgoing, replace: bool, progress: Progress | None) -> UploadedFile:
-        opened = self._resumed(outgoing, replace) or self._opened(outgoing, replace)
+        announced = self._announced.pop(outgoing, None)
+        opened = announced() if announced else self._resumed(outgoing, replace) or self._opened(outgoing, replace)
         if isinstance(opened, UploadedFile):
             return opened
         try:
