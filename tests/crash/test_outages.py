@@ -201,3 +201,64 @@ def test_push_killed_at_any_request_and_done_again_delivers_everything_once(
     found = state()
     assert [one["status"] for one in found.values()] == ["complete"] * 4
     assert [len(one["files"]) for one in found.values()] == [1] * 4
+
+
+def changed(path: Path, before: str, after: str) -> None:
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+def test_away_in_a_later_run_that_makes_all_again_no_step_waits_and_it_is_known_what_they_replace(
+    lab: Any, chain: Path, service: RunningServer, tmp_path: Path, misbehaving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRY_SECONDS", "20")  # so long a call is repeated that a step waits for
+    lab.file(
+        f"{lab.module}_chain.py", COUNT.format(calls=str(tmp_path / "calls"))
+    )  # not beside the code: it is no part
+    proxy = misbehaving(service.url, 1, 0.0)
+    settings = Settings(tmp_path / "machine", proxy.url, service.api_key)
+    with Session(settings) as session:
+        first = run(chain, session)
+        assert first.ok
+    changed(chain, "params: {number: 1}", "params: {number: 7}")
+    with Session(settings) as session:
+        proxy.away_after("POST", "/datasets")
+        away = run(chain, session, 0.0)
+        assert (away.executed, [one.step for one in away.waiting]) == (["one", "two", "three"],) * 2, away.errors
+        proxy.back()
+        again = run(chain, session)
+        assert (again.executed, again.ok) == ([], True)
+    assert sorted((tmp_path / "calls").read_text().split()) == ["1", "2", "2", "3", "3", "7"]
+    with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
+        for step, outputs in again.datasets.items():
+            record = (session.client.metadata.get(outputs["out"]) or {})["crucible_lineage"]
+            assert record["supersedes"] == first.datasets[step]["out"]
+
+
+def test_away_when_a_result_that_stays_is_to_be_noted_it_is_noted_at_the_end(
+    lab: Any, service: RunningServer, tmp_path: Path, misbehaving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRIES", "2")
+    module = f"{lab.module}_stays"
+    counting = COUNT.format(calls=str(tmp_path / "calls"))
+    code = counting.replace("def count(", "def same(")
+    lab.file(f"{module}.py", code)
+    lab.file(f"{module}_two.py", counting)
+    text = CHAIN.replace("MODULE:count", f"{module}_two:count").replace(f"{module}_two:count", f"{module}:same", 1)
+    path = lab.declare(text)
+    proxy = misbehaving(service.url, 1, 0.0)
+    settings = Settings(tmp_path / "machine", proxy.url, service.api_key)
+    with Session(settings) as session:
+        first = run(path, session)
+        assert first.ok, first.errors
+    lab.file(f"{module}.py", code.replace("+ str(number)", '+ f"{number}"'))
+    monkeypatch.setattr(Session, "hands_on_made", False)  # as where results are delivered before they are handed on
+    two = first.datasets["two"]["out"]
+    with Session(settings) as session:
+        proxy.away_after("PATCH", f"/resources/{two}/metadata", back_after=2)
+        again = run(path, session)
+        assert (again.executed, again.stayed, again.ok) == (["one"], ("two", "three"), True), again.errors
+    with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
+        record = (session.client.metadata.get(two) or {})["crucible_lineage"]
+    assert again.datasets["one"]["out"] in record["equal_parents"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.errors import NotFoundError, RefusedError
@@ -54,6 +55,8 @@ class ProjectKnowledge:
         self._refused: dict[str, str] = {}
         self._doubtful: frozenset[str] = frozenset()
         self._facts = ParentFacts(session, project)
+        self._has_begun = False
+        self._loading: Callable[[], dict[str, Registered]] | None = None
 
     def sync(self) -> None:
         """What the store knows of the pipeline's datasets is as Crucible has it: one cheap call if nothing changed.
@@ -78,12 +81,39 @@ class ProjectKnowledge:
         if changes is not None:
             known.note_seen(Seen(changes.revision, max(changes.modified.values(), default=None)))
 
-    def begin(self) -> None:
-        """The project is there now: what is in it is known before anything is made."""
+    def begin(self, places: Collection[str]) -> None:
+        """The project is there now: what is in it is known before anything is made, and what holds in these places.
+
+        From now on nothing waits for the answer whether a result is there of which nobody had heard when the run began:
+        it would be another pipeline's, and is found when it is registered.
+        """
         if self.pipeline is not None and KnownPlaces(self.session.store, self.project, self.pipeline).seen() is None:
             self._found = self._currency = None
             self._asked.clear()
             self.sync()
+        if not self.session.settings.embedded:
+            self._read_holders(places)
+        self._has_begun = True
+
+    def _read_holders(self, places: Collection[str]) -> None:
+        """The records of what holds there are read now, or are on their way: the service may be away when needed."""
+        if not self._asks_for_few:
+            return
+        holders = {mfid for place in places for mfid in self.holding(place)} - self._asked.keys()
+        if len(self._asked) + len(holders) > FEW:
+            self._loading = self.session.client.ahead(self._ask)
+        elif self._asks_for_few:  # else all have just been read
+            read = self.session.at_once(partial(self._ask_for, mfid) for mfid in holders)
+            self._asked |= dict(zip(holders, read, strict=True))
+
+    @property
+    def _asks_for_few(self) -> bool:
+        """True while the store knows all of this pipeline but the records."""
+        return self._found is None and self._relied_on is not None
+
+    def _is_news(self, mfid: str) -> bool:
+        """True of what nobody had heard of when the run began."""
+        return self._has_begun and self._asks_for_few and mfid not in self._asked
 
     def others(self, client: CrucibleClient) -> Others | None:
         """What tells which of the pipeline's datasets others have changed since it was looked; None if nobody can."""
@@ -121,23 +151,26 @@ class ProjectKnowledge:
         """The dataset, if it is there and complete."""
         if known := self.session.known(mfid):
             return known
+        if self._is_news(mfid):
+            return None
         self.registered_as(mfid)
         return self.session.store.known(mfid)
 
     def is_begun(self, mfid: str) -> bool:
         """True if there is an incomplete record under this id."""
-        found = self.registered_as(mfid)
+        found = None if self._is_news(mfid) else self.registered_as(mfid)
         return found is not None and found.is_begun
 
     def refusal(self, mfid: str) -> str:
         """Why what is under this id is not relied on; empty if it is, or if nothing is there."""
-        self.registered_as(mfid)
+        if not self._is_news(mfid):
+            self.registered_as(mfid)
         return self._refused.get(mfid, "")
 
     def registered_as(self, mfid: str) -> Registered | None:
         """The dataset, also an incomplete one, if it has a record; not if it is to be deleted."""
         with self._lock:
-            if self._found is None and self._relied_on is not None:
+            if self._asks_for_few and self._loading is None:
                 if mfid not in self._asked and len(self._asked) < FEW:
                     self._asked[mfid] = self._ask_for(mfid)
                 if mfid in self._asked:
@@ -209,7 +242,7 @@ class ProjectKnowledge:
     def _load(self) -> Mapping[str, Registered]:
         with self._lock:
             if self._found is None:
-                self._found = self._ask()
+                self._found = self._loading() if self._loading else self._ask()
             return self._found
 
     def _ask(self) -> dict[str, Registered]:

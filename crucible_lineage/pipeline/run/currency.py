@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from crucible_lineage.errors import LineageError
+from crucible_lineage.errors import TRANSIENT, LineageError
 from crucible_lineage.local.places import KnownPlaces
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.known import ProjectKnowledge, pipeline_keyword
@@ -17,6 +19,9 @@ from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.standing import add_equal_parents, make_current
 from crucible_lineage.session import Session
+
+if TYPE_CHECKING:  # a run in which all is fresh asks nobody
+    from crucible_lineage.client import CrucibleClient
 
 __all__ = ["Reliance", "Relied"]
 
@@ -70,16 +75,25 @@ class Reliance:
         self.known.note_written(dataset.mfid for dataset in results.values())
         self._note(instance, results)
 
-    def rely(self, relied: Iterable[Relied]) -> dict[str, str]:
-        """The results hold, and are linked to the parents they would be of. Why that failed, by instance."""
+    def rely(
+        self,
+        relied: Iterable[Relied],
+        client: CrucibleClient | None = None,
+        away: Callable[[Relied], None] | None = None,
+    ) -> dict[str, str]:
+        """The results hold, and are linked to the parents they would be of. Why that failed, by instance.
+
+        `away` hears of those for which `client` found the service away, and then that is no failure yet.
+        """
         wanted = [one for one in relied if self._is_news(one)]
+        attempt = partial(self._try, client=client, away=away)
         if len(wanted) < 2:
-            outcomes = list(map(self._try, wanted))
+            outcomes = list(map(attempt, wanted))
         else:
             from concurrent.futures import ThreadPoolExecutor  # most runs have nothing to note
 
             with ThreadPoolExecutor(WORKERS, thread_name_prefix="currency") as pool:
-                outcomes = list(pool.map(self._try, wanted))
+                outcomes = list(pool.map(attempt, wanted))
         return {one.instance.name: error for one, error in zip(wanted, outcomes, strict=True) if error}
 
     def _is_news(self, relied: Relied) -> bool:
@@ -89,15 +103,18 @@ class Reliance:
             for key in keys
         )
 
-    def _try(self, relied: Relied) -> str:
+    def _try(self, relied: Relied, client: CrucibleClient | None, away: Callable[[Relied], None] | None) -> str:
         try:
-            self._rely(relied)
+            self._rely(relied, client or self.session.client)
         except LineageError as error:
+            if away is not None and isinstance(error, TRANSIENT):
+                away(relied)
+                return ""
             return f"its result is there, but could not be noted as the one that holds: {error}"
         return ""
 
-    def _rely(self, relied: Relied) -> None:
-        client, equal = self.session.client, _new_parents(relied)
+    def _rely(self, relied: Relied, client: CrucibleClient) -> None:
+        equal = _new_parents(relied)
         changed = False
         for output, keys in relied.instance.places.items():
             dataset = relied.results[output]

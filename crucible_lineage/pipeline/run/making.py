@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.disk import storage_error
-from crucible_lineage.errors import InputError, LineageError, StoppedError
+from crucible_lineage.errors import TRANSIENT, InputError, LineageError, StoppedError
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.engines.engine import Engine
 from crucible_lineage.pipeline.inputs.inputs import InputItem
@@ -148,6 +148,7 @@ class Making:
         """What waits is made and delivered; what another machine has overtaken is made again from what is there."""
         if engine is not None and hasattr(engine, "deliveries"):
             engine.deliveries = deliveries
+        self.relying.client = deliveries.desk.client
         with stop.heard_by(lambda: self._news.put((STOPPING, "", None))):
             for left in reversed(range(_MOST_ROUNDS)):
                 if engine is not None and self.waiting:
@@ -318,7 +319,7 @@ class Making:
         try:
             used = used_datasets(instance, self.inputs, self.outcomes.results)
             planned = plan_instance(project, instance, used, self.knowledge, forced=forced)
-        except InputError as error:
+        except (InputError, *TRANSIENT) as error:  # facts about a parent that only the service knows
             self.outcomes.end(name, FAILED, {}, str(error))
             return
         if planned.state == FRESH:  # its parents were made again, with the same bytes

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
 from crucible_lineage.pipeline.run.currency import Reliance, Relied
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.outbox import Outbox
+
+if TYPE_CHECKING:  # a run in which all is fresh asks nobody
+    from crucible_lineage.client import CrucibleClient
 
 __all__ = ["Relying"]
 
@@ -18,17 +22,36 @@ class Relying:
         self._reliance = reliance
         self._outbox = outbox
         self._later: list[Relied] = []
+        self._is_away = False
+        self.client: CrucibleClient | None = None  # one that gives up soon, while steps are being made
 
     def rely(self, relied: list[Relied]) -> dict[str, str]:
-        """They hold from now on; why that failed, by instance. Of what is not at Crucible yet it is noted later."""
-        later = [one for one in relied if self._is_on_its_way(one)] if self._outbox.all() else []
-        self._later += later
-        return self._reliance.rely([one for one in relied if one not in later] if later else relied)
+        """They hold from now on; why that failed, by instance. Of what is not at Crucible yet it is noted later.
+
+        So it is while steps are being made and the service is away.
+        """
+        ready = self._ready(relied)
+        if self.client is None:
+            return self._reliance.rely(ready)
+        if self._is_away:
+            self._later += ready
+            return {}
+        return self._reliance.rely(ready, self.client, self._note_away)
 
     def rely_on_arrived(self, wanted: Collection[str]) -> dict[str, str]:
-        """The same of what had to wait, as far as these instances are still wanted."""
-        relied, self._later = self._later, []
-        return self.rely([one for one in relied if one.instance.name in wanted])
+        """The same of what had to wait, as far as these instances are still wanted. Now the service is waited for."""
+        relied, self._later, self._is_away = self._later, [], False
+        return self._reliance.rely(self._ready([one for one in relied if one.instance.name in wanted]))
+
+    def _note_away(self, relied: Relied) -> None:
+        self._is_away = True
+        self._later.append(relied)
+
+    def _ready(self, relied: list[Relied]) -> list[Relied]:
+        """What is at Crucible of these; the rest is kept for later."""
+        later = [one for one in relied if self._is_on_its_way(one)] if self._outbox.all() else []
+        self._later += later
+        return [one for one in relied if one not in later] if later else relied
 
     def waits(self, datasets: Iterable[DatasetRef]) -> bool:
         """True if one of them is not at Crucible yet."""

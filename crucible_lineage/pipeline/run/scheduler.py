@@ -64,7 +64,7 @@ def run_planned(
         with nullcontext() if planned.plan.is_fresh and not new else in_use(runs(session.settings.data) / run_id):
             before = {one.request for one in session.store.ended_ingestions(MOST_TOLD)}
             inputs = register_inputs(planned.inputs, session, lambda text: listener(StepEvent("", REGISTERING, text)))
-            planned.knowledge.begin()
+            planned.knowledge.begin(_places_to_be_filled(planned))
             making = Making(pipeline, session, run_id, planned, inputs, listener, choice)
             making.adopt(planned.plan)
             if making.waiting or session.outbox.all():
@@ -83,6 +83,12 @@ def run_planned(
         result = _result(making, planned, unread)
         session.store.end_run(run_id, "complete" if result.ok else "stopped" if result.stopped else "failed")
     return result
+
+
+def _places_to_be_filled(planned: Planned) -> list[str]:
+    """Those of the steps that are not fresh."""
+    todo = [planned.instances[step.name] for step in planned.plan.steps if step.state not in (FRESH, BLOCKED)]
+    return [key for one in todo for keys in one.places.values() for key in keys]
 
 
 def _started_ahead(engine: Callable[[], Engine], planned: Planned, chosen: Collection[str]) -> Engine:
