@@ -20,7 +20,7 @@ from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner
 
 from crucible_lineage.flows.reports.artifacts import leave_artifacts
-from crucible_lineage.flows.reports.ending import reasons_of
+from crucible_lineage.flows.reports.ending import reasons_of, with_its_error
 from crucible_lineage.flows.reports.stopped import telling_what_was_made
 from crucible_lineage.flows.runners import THREADS, requesting, task_runner
 from crucible_lineage.pipeline.bind.cached import bind_file
@@ -100,6 +100,16 @@ def run_pipeline(
         choice: Which steps are made. By default, all that are not fresh.
         runner: What steps run on, instead of what the declaration says.
     """
+    return with_its_error(lambda: _run_pipeline(pipeline, crucible, overrides, choice, runner))
+
+
+def _run_pipeline(
+    pipeline: str,
+    crucible: CrucibleConnection | None,
+    overrides: dict[str, Any] | None,
+    choice: Choice,
+    runner: Runner | None,
+) -> State[Any]:
     session = session_for(crucible)
     bound = bind_file(located(pipeline), session.store, overrides)
     logger = get_run_logger()

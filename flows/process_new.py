@@ -23,7 +23,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.flows.parking import Parking
 from crucible_lineage.flows.pipelines import PrefectEngine
 from crucible_lineage.flows.reports.artifacts import leave_artifacts
-from crucible_lineage.flows.reports.ending import waiting_told
+from crucible_lineage.flows.reports.ending import waiting_told, with_its_error
 from crucible_lineage.flows.reports.stopped import telling_what_was_made
 from crucible_lineage.flows.runners import THREADS
 from crucible_lineage.pipeline.bind.cached import bind_file
@@ -65,6 +65,17 @@ def process_new(
         most_failures: A result that failed so often is parked until its code, parameters or inputs change.
         sweep_hours: How often everything is looked at, and not only what is new.
     """
+    return with_its_error(lambda: _process_new(pipeline, since, select, crucible, most_failures, sweep_hours))
+
+
+def _process_new(
+    pipeline: str,
+    since: datetime | None,
+    select: dict[str, Any] | None,
+    crucible: CrucibleConnection | None,
+    most_failures: int,
+    sweep_hours: float,
+) -> State[Any]:
     session = session_for(crucible)
     bound = bind_file(located(pipeline), session.store)
     get_run_logger().info(session.settings.describe())

@@ -13,7 +13,7 @@ from prefect.states import Completed, Failed
 from crucible_lineage.errors import InputError
 from crucible_lineage.flows.pipelines import PrefectEngine
 from crucible_lineage.flows.reports.artifacts import leave_artifacts
-from crucible_lineage.flows.reports.ending import reasons_of
+from crucible_lineage.flows.reports.ending import reasons_of, with_its_error
 from crucible_lineage.flows.reports.stopped import telling_what_was_made
 from crucible_lineage.flows.runners import THREADS
 from crucible_lineage.pipeline.declare.load import load_pipeline
@@ -45,6 +45,16 @@ def rerun(
         crucible: Which Crucible. By default, the environment where the flow runs says so.
         runner: What steps run on. By default, what the declaration of their pipeline says, where it still is.
     """
+    return with_its_error(lambda: _rerun(mfid, project, folder, crucible, runner))
+
+
+def _rerun(
+    mfid: str | None,
+    project: str | None,
+    folder: Path | None,
+    crucible: CrucibleConnection | None,
+    runner: Runner | None,
+) -> State[Any]:
     if (mfid is None) == (project is None):
         raise InputError("say what to make again: a dataset, or a project")
     session = session_for(crucible)

@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
+from crucible_lineage.flows.reports.ending import with_its_error
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.queries.verify.verify import Verification
 from crucible_lineage.queries.verify.verify import verify_project as verify
@@ -31,6 +32,10 @@ def verify_project(project: str, read_bytes: bool = False, crucible: CrucibleCon
         read_bytes: Download every file and hash it, too.
         crucible: Which Crucible. By default, the environment where the flow runs says so.
     """
+    return with_its_error(lambda: _verify_project(project, read_bytes, crucible))
+
+
+def _verify_project(project: str, read_bytes: bool, crucible: CrucibleConnection | None) -> State[Any]:
     session = session_for(crucible)
     logger = get_run_logger()
     logger.info(session.settings.describe())

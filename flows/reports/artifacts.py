@@ -23,11 +23,11 @@ MOST_LINEAGES = 20  # of a run whose results do not hang together; each is one r
 def leave_artifacts(result: RunResult, session: Session) -> None:
     """The run has the artifacts `lineage`, one picture of all that it gave and is at Crucible, and `outputs`, a table.
 
-    Without a picture, and with a warning, where Crucible cannot be asked.
+    Without a picture, and with a warning, where Crucible cannot be asked; it is not where it was away a moment ago.
     """
     waiting = {mfid for one in result.waiting for mfid in one.mfids}
     try:
-        graph = _graph(result, waiting, session)
+        graph = LineageGraph([], []) if _is_away(result) else _graph(result, waiting, session)
     except LineageError as error:
         get_run_logger().warning("the run has no picture of its lineage: %s", error)
         graph = LineageGraph([], [])
@@ -51,6 +51,11 @@ def leave_artifacts(result: RunResult, session: Session) -> None:
     create_table_artifact(table=rows, key="outputs", description=f"Datasets of pipeline {result.pipeline}")
     if graph.nodes:
         lineage_artifact(graph, None, session)
+
+
+def _is_away(result: RunResult) -> bool:
+    """True if results wait that Crucible has not refused."""
+    return any(not one.refused for one in result.waiting)
 
 
 def _graph(result: RunResult, waiting: Collection[str], session: Session) -> LineageGraph:

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.states import Failed
+
+from crucible_lineage.errors import LineageError
 from crucible_lineage.pipeline.run.result import RunResult
 
-__all__ = ["reasons_of", "waiting_told"]
+__all__ = ["reasons_of", "waiting_told", "with_its_error"]
+
+
+def with_its_error(run: Callable[[], State[Any]]) -> State[Any]:
+    """What a flow ends with: as `run` says, or failed with the message of an error of ours, without our traceback."""
+    try:
+        return run()
+    except LineageError as error:
+        get_run_logger().error("%s", error)
+        return Failed(message=str(error), data=error)
 
 
 def reasons_of(result: RunResult) -> str:

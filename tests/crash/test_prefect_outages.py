@@ -66,7 +66,8 @@ if __name__ == "__main__":
     choice = Choice(patience_s=float(patience))
     state = run_pipeline(path, crucible, choice=choice, runner=runner, return_state=True)
     done = state.result() if state.is_completed() else {}
-    print(json.dumps({"state": state.name, "message": state.message, "executed": done.get("executed")}))
+    told = {"state": state.name, "message": state.message, "executed": done.get("executed")}
+    print(json.dumps({**told, "run": str(state.state_details.flow_run_id)}))
 """
 
 
@@ -144,6 +145,9 @@ def test_away_from_the_second_step_on_all_are_made_and_the_next_run_delivers_and
     assert "crucible-lineage push" in first["message"]
     assert sorted(Path(branches.parent / "calls").read_text().split()) == ["1", "2", "3", "split"]
     assert told() == [], "nothing is told that is not at Crucible"
+    left = prefect.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [first["run"]]}}})
+    assert [one["key"] for one in left] == ["outputs"], "what is away is not asked for a picture"
+    assert "waits to be delivered" in left[0]["data"]
     away.back()
     again = flow.run(kind, 30)
     assert (again["state"], again["executed"]) == ("Completed", []), again

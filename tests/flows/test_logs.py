@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ state = run_pipeline(sys.argv[1], CrucibleConnection(data=sys.argv[2]), return_s
 print(json.dumps({"state": state.type.value, "flow_run": str(state.state_details.flow_run_id)}))
 """
 TALKS = """
+import json
 import os
 from pathlib import Path
 from pydantic import SecretStr
@@ -106,3 +108,32 @@ def test_what_a_step_prints_is_seen_while_it_runs_on_every_runner(
     assert ours[:2] == ["waited | first light", "waited | second light"], said
     assert ours[2].startswith("waited  done in "), said
     assert not list((data / "work").iterdir()), "what it went through is gone"
+
+
+WRONG = """
+import json, sys
+from crucible_lineage.errors import InputError
+from crucible_lineage.flows import run_pipeline
+from crucible_lineage.tasks import CrucibleConnection
+crucible = CrucibleConnection(data=sys.argv[2])
+state = run_pipeline(sys.argv[1], crucible, return_state=True)
+try:
+    run_pipeline(sys.argv[1], crucible)
+except InputError as error:
+    raised = str(error)
+print(json.dumps({"state": state.name, "message": state.message, "raised": raised}))
+"""
+
+
+def test_what_is_wrong_with_a_declaration_is_the_message_of_the_flow_run_and_no_traceback(
+    lab: Any, data: Path, prefect: Any
+) -> None:
+    path = lab.declare("pipeline: wrong\nproject: lab\nsteps: {}\nstep: {}\n")
+    ran = prefect.start(WRONG, path, data)
+    out, err = ran.communicate(timeout=240)
+    told = json.loads(out.splitlines()[-1])
+    assert told["state"] == "Failed"
+    assert "unknown key 'step'" in told["message"]
+    assert told["raised"] == told["message"], "who calls the flow gets the error itself"
+    assert "Traceback" not in err
+    assert "unknown key 'step'" in err
