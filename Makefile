@@ -8,13 +8,18 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 TESTS ?= tests  # what `make test` and `make coverage` run
 
-.PHONY: demo test lint format crash soak coverage docs map dist wheel-demo release-tag typecheck-tree
+.PHONY: demo test test-alone lint format crash soak coverage docs map dist wheel-demo release-tag typecheck-tree
 
 demo: .venv/demo.installed  ## set up, and run the demo: raw to analyzed, with its lineage
 	$(BIN)/crucible-lineage demo
 
 test: .venv/test.installed  ## set up, and run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
+
+test-alone:  ## up to three tests that failed just now, again, with nothing beside them; their names are said
+	$(BIN)/python -c 'import json, sys; failed = json.load(open(".pytest_cache/v/cache/lastfailed")); \
+	  print("failed beside others, run again alone:", *failed, sep="\n  "); sys.exit(not 0 < len(failed) < 4)'
+	$(BIN)/python -m pytest --last-failed -v
 
 lint: .venv/test.installed typecheck-tree  ## style, types, import arrows, workflows
 	$(BIN)/ruff check .
