@@ -138,7 +138,9 @@ def _run_pipeline(
         return Cancelled(message=f"pipeline {bound.name}: the run was stopped")
     if not result.ok:
         return Failed(message=f"pipeline {bound.name}: {reasons_of(result)}")
-    return Completed(message=f"pipeline {bound.name}: {len(result.executed)} executed", data=result.to_json())
+    delivered = f", {len(result.delivered)} of before delivered" if result.delivered else ""
+    message = f"pipeline {bound.name}: {len(result.executed)} executed{delivered}"
+    return Completed(message=message, data=result.to_json())
 
 
 @cache

@@ -101,6 +101,8 @@ def test_away_from_the_second_step_on_the_others_are_made_and_the_next_run_deliv
         proxy.back()
         again = run(chain, session)
         assert (again.executed, again.ok, again.waiting) == ([], True, ())
+        assert sorted(again.delivered) == sorted(mfid for one in result.waiting for mfid in one.mfids)
+        assert run(chain, session).delivered == ()
     assert calls(lab) == ["1", "2", "3"]
     assert [one["status"] for one in state().values()] == ["complete"] * 4
 
@@ -143,6 +145,23 @@ def test_the_command_names_what_waits_and_push_delivers_it(
     assert calls(lab) == ["1", "2", "3"]
     assert [one["status"] for one in state().values()] == ["complete"] * 4
     assert "nothing waits here" in command("push", **here).stdout
+
+
+def test_a_run_that_delivers_what_an_earlier_one_has_made_says_so(
+    chain: Path, service: RunningServer, tmp_path: Path, misbehaving: Any, command: Any
+) -> None:
+    proxy = misbehaving(service.url, 1, 0.0)
+    proxy.away_after("POST", "/children/")
+    here = {
+        "CRUCIBLE_API_URL": proxy.url,
+        "CRUCIBLE_API_KEY": service.api_key,
+        "CRUCIBLE_LINEAGE_DATA": str(tmp_path / "machine"),
+    }
+    assert command("run", chain, "--engine", "local", "--patience", "0", **here).returncode == 1
+    proxy.back()
+    again = command("run", chain, "--engine", "local", **here)
+    assert again.returncode == 0, again.stderr
+    assert "delivered 3 datasets that an earlier run had made" in again.stdout
 
 
 @pytest.mark.parametrize("status", [401, 403, 422])

@@ -236,6 +236,9 @@ def print_summary(
         named = ", ".join(result.current_again[:6])
         click.echo(f"current again: {named}{' ...' if len(result.current_again) > 6 else ''}")
     print_not_ingested(result.not_ingested)
+    if result.delivered:
+        number = len(result.delivered)
+        click.echo(f"delivered {'1 dataset' if number == 1 else f'{number} datasets'} that an earlier run had made")
     print_waiting(result.waiting)
     if result.outcomes and not result.executed and result.ok:
         click.echo("everything was there already; nothing was run")

@@ -87,6 +87,7 @@ class Making:
         self.relying = Relying(self.reliance, session.outbox)
         self.waiting: dict[str, set[str]] = {}  # instance -> the parents it waits for
         self.stayed: list[str] = []
+        self.delivered: tuple[str, ...] = ()
         self.stopped = False
         self._children: dict[str, list[str]] = {}
         self._ready: list[str] = []
@@ -162,6 +163,7 @@ class Making:
                 self.outcomes.forget_returned(deliveries.under_way.theirs)
                 if engine is None or self.stopped or not left or not self._start_over(deliveries):
                     break
+        self.delivered = tuple(deliveries.under_way.delivered)
 
     def execute(self, engine: Engine) -> None:
         """Every other step is started as soon as its parents are done."""

@@ -65,7 +65,8 @@ class RunResult:
 
     `logs` are what failed steps printed, in files; `tracebacks` theirs, from their functions on; `notes` is what
     one should know of steps that did not fail. `stopped` is True if it was told to end before it was done.
-    `waiting` are results that are made and not yet at Crucible, `not_ingested` says which files it could not read.
+    `waiting` are results that are made and not yet at Crucible, `delivered` are datasets that an earlier run had left
+    so and that are there now, `not_ingested` says which files it could not read.
     `stayed` are steps after one that was made again, which stay since it gave the same bytes; `current_again` those
     whose earlier result holds again; `undeclared` are places of results that hold and are declared no more.
     `returned` is what the last steps returned, by step and output, as far as the run knows it itself.
@@ -83,6 +84,7 @@ class RunResult:
     notes: Mapping[str, str] = field(default_factory=dict)
     stopped: bool = False
     waiting: tuple[Waiting, ...] = ()
+    delivered: tuple[str, ...] = ()
     not_ingested: tuple[str, ...] = ()
     stayed: tuple[str, ...] = ()
     current_again: tuple[str, ...] = ()
@@ -115,6 +117,7 @@ class RunResult:
             "tracebacks": dict(self.tracebacks),
             "notes": dict(self.notes),
             "waiting": [one.to_json() for one in self.waiting],
+            "delivered": list(self.delivered),
             "not_ingested": list(self.not_ingested),
             "stayed": list(self.stayed),
             "current_again": list(self.current_again),

@@ -158,6 +158,7 @@ def _result(making: Making, planned: Planned, unread: tuple[str, ...]) -> RunRes
         notes=outcomes.notes,
         stopped=making.stopped,
         waiting=tuple(making.session.outbox.waiting()),
+        delivered=making.delivered,
         not_ingested=unread,
         stayed=tuple(making.stayed),
         current_again=tuple(making.reliance.again),

@@ -170,6 +170,8 @@ class Sending:
                     self._state.overtaken.add(one.mfid)
                     self._state.adopted[one.mfid] = one.ref
                     is_ours = False
+            if is_ours and made.name in self._state.from_before:
+                self._state.delivered += made.mfids
             self._state.arrive(made)
             self._ended(made)
             self._drop_descendants()

@@ -29,6 +29,7 @@ class UnderWay:
     overtaken: set[str] = field(default_factory=set)
     lacking: dict[str, str] = field(default_factory=dict)  # result -> what Crucible does not have, as it says
     from_before: set[str] = field(default_factory=set)  # made by an earlier run: Crucible may have other parents by now
+    delivered: list[str] = field(default_factory=list)  # datasets from before that are at Crucible now
     adopted: dict[str, DatasetRef] = field(default_factory=dict)  # what is there with other bytes than were made here
     theirs: set[str] = field(default_factory=set)  # what is there as another machine has registered it
     dropped: list[str] = field(default_factory=list)  # what was made here and is no result, so that it is made again
