@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from crucible_lineage.client import CrucibleClient, scan_file
 from crucible_lineage.client.http import at_once
+from crucible_lineage.client.transfer.outgoing import Outgoing
+from crucible_lineage.client.transfer.uploads import Uploader
 from crucible_lineage.errors import (
     FileChangedError,
     FileConflictError,
@@ -292,3 +297,22 @@ def test_nearby_nothing_is_asked_before_a_file_is_sent(
     client.files.announce(dsid, spectrum, filename=spectrum.name, checksums=scan_file(spectrum))
     client.files.withdraw(dsid)
     assert stub.seen() == []
+
+
+def test_threads_that_announce_and_withdraw_at_once_do_not_get_into_each_others_way(spectrum: Path) -> None:
+    uploader = Uploader(cast(Any, None), cast(Any, None), cast(Any, None), lambda call: partial(call))  # none is made
+    checksums = scan_file(spectrum)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def registering(number: int) -> None:
+        for turn in range(200):
+            mfid = f"{number}-{turn}"
+            uploader.announce(Outgoing(mfid, spectrum, spectrum.name, checksums))
+            uploader.withdraw(mfid)
+
+    try:
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(registering, range(16)))
+    finally:
+        sys.setswitchinterval(interval)

@@ -7,11 +7,14 @@ import threading
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
 
 
 def project_state(session: Session) -> dict[str, Any]:
@@ -192,6 +195,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
         except OSError:
             self.close_connection = True
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[RunningServer]:
+    """A Crucible as a service of its own, with the project `lab`."""
+    with start_server(tmp_path / "service") as server:
+        with Session(Settings(tmp_path / "direct", server.url, server.api_key)) as session:
+            session.client.projects.create(project_id="lab", organization="x", project_lead="local")
+        yield server
 
 
 @pytest.fixture

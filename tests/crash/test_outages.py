@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
-from crucible_lineage.server import RunningServer, start_server
+from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -48,14 +48,6 @@ def count(counts: Path, *, number: int, out: Path) -> dict:
     return {{"number": number}}
 """
 STEP = int(os.environ.get("CRASH_STEP", "12"))
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[RunningServer]:
-    with start_server(tmp_path / "service") as server:
-        with Session(Settings(tmp_path / "direct", server.url, server.api_key)) as session:
-            session.client.projects.create(project_id="lab", organization="x", project_lead="local")
-        yield server
 
 
 @pytest.fixture

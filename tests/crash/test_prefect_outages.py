@@ -7,13 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crucible_lineage.server import RunningServer, start_server
+from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -72,20 +71,12 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[RunningServer]:
-    with start_server(tmp_path / "service") as server:
-        with Session(Settings(tmp_path / "direct", server.url, server.api_key)) as session:
-            session.client.projects.create(project_id="lab", organization="x", project_lead="local")
-        yield server
-
-
-@pytest.fixture
 def away(service: RunningServer, misbehaving: Any) -> Any:
     return misbehaving(service.url, 1, 0.0)
 
 
 @pytest.fixture
-def branches(lab: Any, request: pytest.FixtureRequest) -> Path:
+def branches(lab: Any) -> Path:
     """Four steps, one of them with two outputs, that note each call; a pipeline of a name of its own."""
     module = f"{lab.module}_branches"
     lab.file(f"{module}.py", COUNT.format(calls=str(lab.folder / "calls")))

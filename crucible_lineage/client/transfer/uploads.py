@@ -68,7 +68,8 @@ class Uploader:
 
     def withdraw(self, dataset_mfid: str) -> None:
         """Sessions that were opened ahead for files of this dataset are being closed; nobody waits for that."""
-        for outgoing in [one for one in self._announced if one.dataset_mfid == dataset_mfid]:
+        there = list(self._announced)  # in one go: other threads announce and withdraw meanwhile
+        for outgoing in [one for one in there if one.dataset_mfid == dataset_mfid]:
             if opening := self._announced.pop(outgoing, None):
                 self._ahead(partial(self._closed, outgoing, opening))
 
