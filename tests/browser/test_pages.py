@@ -177,13 +177,13 @@ def test_signing_in_takes_the_right_key_and_out_again(opened, served):
     assert heading(page) == "Sign in"
 
     page.get_by_label("API key").fill("wrong")
-    page.get_by_role("button", name="Sign in").click()
+    follow(page, page.get_by_role("button", name="Sign in"))
     assert "not known" in page.get_by_role("alert").inner_text()
     assert any("403" in text for text in opened.complaints)
     opened.complaints.clear()  # the browser notes each answer of 403
 
     page.get_by_label("API key").fill(served[1])
-    page.get_by_role("button", name="Sign in").click()
+    follow(page, page.get_by_role("button", name="Sign in"))
     assert heading(page) == "Projects"
     (cookie,) = page.context.cookies()
     assert cookie["httpOnly"]
@@ -197,18 +197,19 @@ def test_signing_in_takes_the_right_key_and_out_again(opened, served):
 
 def test_from_the_projects_to_a_dataset_its_lineage_its_run_and_the_findings(opened):
     page = opened()
-    page.get_by_role("link", name="Raman calibration demo").click()
+    follow(page, page.get_by_role("link", name="Raman calibration demo"))
     assert heading(page) == "Raman calibration demo"
 
-    page.get_by_role("link", name=CALIBRATED).click()
+    follow(page, page.get_by_role("link", name=CALIBRATED))
     assert CALIBRATED in heading(page)
     main = page.locator("main").inner_text()
     for told in ("calibrate", "calibrated.csv", "Raman Spectroscopy", "Python 3", AXIS, "axis"):
         assert told in main
-    assert page.locator("figure img").first.evaluate("image => image.naturalWidth") > 100
-    assert page.locator(".drawing img").evaluate("image => image.naturalWidth") > 100
+    for picture in (page.locator("figure img").first, page.locator(".drawing img")):
+        shown = picture.evaluate("image => image.decode().then(() => image.naturalWidth)")  # waits for its bytes
+        assert shown > 100
 
-    page.locator(".drawing").click()
+    follow(page, page.locator(".drawing"))
     assert heading(page) == f"Lineage of {CALIBRATED}"
     frame = page.frame_locator("iframe")
     frame.locator(".item", has_text="Neon lamp").click()
@@ -217,22 +218,22 @@ def test_from_the_projects_to_a_dataset_its_lineage_its_run_and_the_findings(ope
         frame.get_by_text("All about this dataset").click()
     assert heading(page).startswith("Neon lamp")
 
-    page.get_by_role("link", name="demo-raman").click()
-    page.get_by_role("link", name="Runs").click()
-    page.locator("tbody a").first.click()
+    follow(page, page.get_by_role("link", name="demo-raman"))
+    follow(page, page.get_by_role("link", name="Runs"))
+    follow(page, page.locator("tbody a").first)
     assert heading(page).startswith("Run of raman-calibration")
     assert page.locator("tbody tr").count() == 3
 
-    page.get_by_role("link", name="demo-raman").click()
-    page.get_by_role("link", name="Findings").click()
+    follow(page, page.get_by_role("link", name="demo-raman"))
+    follow(page, page.get_by_role("link", name="Findings"))
     page.wait_for_function(READY)
     assert page.get_by_text("Checked 20").count() == 1
 
 
 def test_a_file_arrives_when_its_name_is_clicked(opened):
     page = opened()
-    page.get_by_role("link", name="Datasets").click()
-    page.get_by_role("link", name=AXIS).click()
+    follow(page, page.get_by_role("link", name="Datasets"))
+    follow(page, page.get_by_role("link", name=AXIS))
 
     with page.expect_download() as download:
         page.get_by_role("link", name="axis.json").click()
@@ -252,39 +253,39 @@ def test_searching_and_filtering_leave_what_fits(opened):
     page.wait_for_url("**?q=neon+lamp**")
     assert names() == ["Neon lamp, 633 nm"]
 
-    page.get_by_role("link", name="Clear").click()
+    follow(page, page.get_by_role("link", name="Clear"))
     page.get_by_label("Format").select_option("json")
-    page.get_by_role("button", name="Search").click()
+    follow(page, page.get_by_role("button", name="Search"))
     assert names() == [AXIS]
     assert page.get_by_label("Format").input_value() == "json"
 
-    page.get_by_role("link", name="Clear").click()
+    follow(page, page.get_by_role("link", name="Clear"))
     page.get_by_label("Keyword").fill("calibrated")
-    page.get_by_role("button", name="Search").click()
+    follow(page, page.get_by_role("button", name="Search"))
     assert names() == [CALIBRATED]
 
-    page.get_by_role("link", name="Clear").click()
-    page.get_by_role("link", name="Name", exact=True).click()
+    follow(page, page.get_by_role("link", name="Clear"))
+    follow(page, page.get_by_role("link", name="Name", exact=True))
     ordered = names()
     assert ordered == sorted(ordered, key=str.casefold)
-    page.get_by_role("link", name="Name ↑").click()
+    follow(page, page.get_by_role("link", name="Name ↑"))
     assert names() == ordered[::-1]
 
 
 def test_data_that_are_markup_are_shown_and_not_run(opened, served):
     page = opened()
     page.goto(served[0] + "/projects/demo-raman")
-    page.get_by_role("link", name=EVIL).click()
+    follow(page, page.get_by_role("link", name=EVIL))
 
     assert EVIL in heading(page)
     text = page.locator("main").inner_text()
     assert text.count(EVIL) >= 5
     assert page.locator("main script").count() == 0
-    page.get_by_role("link", name=EVIL).first.click()  # the keyword
+    follow(page, page.get_by_role("link", name=EVIL).first)  # the keyword
     assert page.get_by_label("Keyword").input_value() == EVIL
-    page.locator("tbody td.name a").click()
+    follow(page, page.locator("tbody td.name a"))
     picture = page.locator("figure img").get_attribute("src")
-    page.locator(".drawing").click()
+    follow(page, page.locator(".drawing"))
     page.frame_locator("iframe").locator(".item.focus").click()
     assert EVIL in page.frame_locator("iframe").locator("#panel").inner_text()
     page.goto(served[0] + picture)  # an SVG with a script, opened by itself

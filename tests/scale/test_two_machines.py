@@ -44,7 +44,8 @@ def start_machine(
     """The pipeline, run from a home and a data folder of its own."""
     home.mkdir()
     environment = {**environment, "HOME": str(home), "CRUCIBLE_API_URL": url, "CRUCIBLE_API_KEY": KEY}
-    environment["CRUCIBLE_LINEAGE_DATA"] = str(home / "data")
+    environment |= {"CRUCIBLE_LINEAGE_DATA": str(home / "data")}
+    environment |= {"LAB_MEETS": str(home.parent / "machines"), "LAB_MACHINE": home.name}
     command = [sys.executable, "-m", "crucible_lineage", "run", str(pipeline), "--json", "--engine", *engine]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -282,6 +282,8 @@ def test_searches_and_filters_find_what_fits(site, owner):
     assert found("?until=1999-01-01") == set()
     assert owner.get(f"/datasets?q={mfids['raw']}").headers["location"] == f"/datasets/{mfids['raw']}"
     assert found("?q=p raw") == {mfids["raw"]}, "one letter is enough for what is searched here"
+    assert found(f"?q={mfids['raw'][:20]}") == {mfids["raw"]}
+    assert found(f"?q={mfids['raw'][1:20]}") == set(), "in the middle of an MFID a word is there by chance"
     assert "3 letters" in owner.get("/datasets?q=a&in=metadata").text
 
 
