@@ -17,8 +17,8 @@ from prefect.events import emit_event
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.run.result import FAILED, REUSED, RunResult, StepEvent
 from crucible_lineage.refs import DatasetRef
+from crucible_lineage.registration.made import Made
 from crucible_lineage.registration.new_dataset import NewDataset
-from crucible_lineage.registration.outbox import Made
 
 __all__ = ["dataset_resource_id", "tell_asset", "tell_failed", "tell_materialized", "tell_reused", "telling_arrived"]
 

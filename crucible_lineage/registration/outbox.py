@@ -19,48 +19,21 @@ import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.disk import private_folder
-from crucible_lineage.provenance.currency import Filled
 from crucible_lineage.provenance.recipe import origin_of
-from crucible_lineage.refs import DatasetRef, FileRef
-from crucible_lineage.registration.new_dataset import Elsewhere, LocalFile, NewDataset
+from crucible_lineage.refs import DatasetRef
+from crucible_lineage.registration.made import RESULT, Made, placed, read_back, to_json
+from crucible_lineage.registration.new_dataset import NewDataset
 
-__all__ = ["Made", "Outbox", "Waiting"]
+__all__ = ["Outbox", "Waiting"]
 
-RESULT, TROUBLE = "result.json", "error.json"
+TROUBLE = "error.json"
 COPIED_BYTES = 1 << 20  # chosen: copying so few costs what linking does, and nobody else has the copy to write to
-
-
-@dataclass(frozen=True)
-class Made:
-    """The outputs of one step, made and not yet delivered. `datasets` have their files in `folder`."""
-
-    folder: Path
-    step: str
-    project: str
-    made: str
-    datasets: tuple[NewDataset, ...]
-
-    @property
-    def name(self) -> str:
-        """The least id among its outputs."""
-        return self.folder.name
-
-    @property
-    def mfids(self) -> tuple[str, ...]:
-        """The ids of its outputs."""
-        return tuple(new.mfid for new in self.datasets)
-
-    @property
-    def parents(self) -> frozenset[str]:
-        """The datasets that have to be at Crucible before it."""
-        return frozenset(parent for new in self.datasets for parent in new.parents)
 
 
 @dataclass(frozen=True)
@@ -114,7 +87,7 @@ class Outbox:
         for sha256, file in files.items():
             _linked(kept[sha256], draft / sha256, file.checksums.mtime_ns)
             self._flush(draft / sha256)
-        (draft / RESULT).write_bytes(json.dumps(_to_json(made), ensure_ascii=False).encode())
+        (draft / RESULT).write_bytes(json.dumps(to_json(made), ensure_ascii=False).encode())
         self._flush(draft / RESULT)
         try:
             draft.replace(made.folder)
@@ -123,7 +96,7 @@ class Outbox:
             draft.replace(made.folder)
         self._flush(self.folder)
         with self._lock:
-            return self._take_in(_placed(made))
+            return self._take_in(placed(made))
 
     def find(self, mfid: str) -> DatasetRef | None:
         """The dataset that waits here under this id, as steps may use it."""
@@ -136,7 +109,7 @@ class Outbox:
         """What waits under this least id of its outputs; what another process has put there is found from now on."""
         with self._lock:
             is_new = name not in self._known and (self.folder / name / RESULT).exists()
-            if is_new and (made := _read_back(self.folder / name)) is not None:
+            if is_new and (made := read_back(self.folder / name)) is not None:
                 self._take_in(made)
             return self._known.get(name)
 
@@ -204,7 +177,7 @@ class Outbox:
             for name in self._known.keys() - there:
                 self._forget(name)
             for name in there - self._known.keys():
-                if (made := _read_back(self.folder / name)) is not None:
+                if (made := read_back(self.folder / name)) is not None:
                     self._take_in(made)
 
     def _take_in(self, made: Made) -> Made:
@@ -250,110 +223,9 @@ def _linked(source: Path, target: Path, mtime_ns: int) -> None:
     os.utime(target, ns=(found.st_atime_ns, mtime_ns))
 
 
-def _read_back(folder: Path) -> Made | None:
-    """What the folder holds; None if it is not whole, and then it is set aside: its step is made again."""
-    try:
-        made = _placed(_from_json(folder, json.loads((folder / RESULT).read_bytes())))
-        for file in (file for new in made.datasets for file in new.files):
-            if file.elsewhere is None and file.path.stat().st_size != file.ref.size:
-                raise ValueError(f"{file.path} is cut short")
-    except FileNotFoundError:
-        if not folder.exists():  # delivered by another process just now
-            return None
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    else:
-        return made
-    with suppress(OSError):
-        folder.replace(folder.with_name(f".aside-{folder.name}-{secrets.token_hex(4)}"))
-    return None
-
-
 def _trouble(folder: Path) -> dict[str, Any]:
     try:
         told = json.loads((folder / TROUBLE).read_text(encoding="utf-8"))
         return {"tries": int(told["tries"]), "error": str(told["error"]), "refused": bool(told["refused"])}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-
-
-def _placed(made: Made) -> Made:
-    """The same, with its files where they lie in its folder."""
-    return replace(
-        made,
-        datasets=tuple(
-            replace(
-                new,
-                files=tuple(
-                    file if file.elsewhere else replace(file, path=made.folder / file.ref.sha256) for file in new.files
-                ),
-            )
-            for new in made.datasets
-        ),
-    )
-
-
-def _to_json(made: Made) -> dict[str, object]:
-    return {
-        "step": made.step,
-        "project": made.project,
-        "made": made.made,
-        "datasets": [_dataset_to_json(new) for new in made.datasets],
-    }
-
-
-def _from_json(folder: Path, stored: Mapping[str, Any]) -> Made:
-    datasets = tuple(_dataset_from_json(new) for new in stored["datasets"])
-    return Made(folder, stored["step"], stored["project"], stored["made"], datasets)
-
-
-def _dataset_to_json(new: NewDataset) -> dict[str, object]:
-    return {
-        "mfid": new.mfid,
-        "fields": dict(new.fields),
-        "record": new.record.document(),
-        "metadata": dict(new.metadata),
-        "files": [_file_to_json(file) for file in new.files],
-        "keywords": list(new.keywords),
-        "places": {key: asdict(filled) for key, filled in new.places.items()},
-        "parents": list(new.parents),
-        "samples": list(new.samples),
-        "ingest": new.ingest,
-        "ingestor": new.ingestor,
-        "ingestion_timeout_s": new.ingestion_timeout_s,
-        "waits_for_ingestion": new.waits_for_ingestion,
-    }
-
-
-def _dataset_from_json(stored: Mapping[str, Any]) -> NewDataset:
-    from crucible_lineage.provenance.schema import new_record  # pydantic, which planning should not pay
-
-    return NewDataset(
-        **{
-            **stored,
-            "record": new_record(stored["record"]),
-            "files": tuple(map(_file_from_json, stored["files"])),
-            "places": {key: Filled(**filled) for key, filled in stored["places"].items()},
-            **{name: tuple(stored[name]) for name in ("keywords", "parents", "samples")},
-        }
-    )
-
-
-def _file_to_json(file: LocalFile) -> dict[str, object]:
-    place = file.elsewhere
-    return {
-        "ref": file.ref.to_json(),
-        "checksums": file.checksums.to_json(),
-        "path": str(file.path),
-        "elsewhere": [place.storage, place.address] if place else None,
-    }
-
-
-def _file_from_json(stored: Mapping[str, Any]) -> LocalFile:
-    place = stored["elsewhere"]
-    return LocalFile(
-        Path(stored["path"]),
-        FileRef.from_json(stored["ref"]),
-        FileChecksums.from_json(stored["checksums"]),
-        Elsewhere(*place) if place else None,
-    )

@@ -11,7 +11,8 @@ from crucible_lineage.pipeline.logs.fault import told_fault
 from crucible_lineage.registration.delivery.deliveries import Deliveries
 from crucible_lineage.registration.delivery.desk import Delivered, Desk, Trouble
 from crucible_lineage.registration.ingestion import note_ingestions
-from crucible_lineage.registration.outbox import Made, Waiting
+from crucible_lineage.registration.made import Made
+from crucible_lineage.registration.outbox import Waiting
 from crucible_lineage.registration.register import nothing
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell

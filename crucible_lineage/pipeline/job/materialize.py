@@ -29,7 +29,7 @@ from crucible_lineage.provenance.record import Activity
 from crucible_lineage.refs import DatasetRef, file_stem
 from crucible_lineage.registration.delivery.desk import deliver_now
 from crucible_lineage.registration.delivery.later import DeliversLater
-from crucible_lineage.registration.outbox import Made
+from crucible_lineage.registration.made import Made
 from crucible_lineage.registration.read import find_by_recipe, read_own, require_not_withdrawn
 from crucible_lineage.session import Session
 

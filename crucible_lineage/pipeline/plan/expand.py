@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -15,11 +14,10 @@ from crucible_lineage.pipeline.bind.from_parents import ParentField, from_parent
 from crucible_lineage.pipeline.bind.inspection import Inspection
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
 from crucible_lineage.pipeline.inputs.groups import Group, groups_of
-from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs, value_of
+from crucible_lineage.pipeline.inputs.inputs import Inputs, value_of
 from crucible_lineage.pipeline.inputs.pairs import pairs_of
-from crucible_lineage.pipeline.spec.inputs import DatasetInput, FileInput, PipelineInput, ResultInput
+from crucible_lineage.pipeline.plan.naming import Naming, Point
 from crucible_lineage.pipeline.spec.pipeline import Source
-from crucible_lineage.provenance.currency import place
 
 __all__ = ["Feed", "Instance", "expand"]
 
@@ -69,9 +67,6 @@ def expand(pipeline: BoundPipeline, inputs: Inputs, inspect: Inspect) -> dict[st
     return _Expansion(pipeline, inputs, inspect).expand()
 
 
-Point = Mapping[str, int]  # dimension -> index of its value
-
-
 class _Expansion:
     def __init__(self, pipeline: BoundPipeline, inputs: Inputs, inspect: Inspect) -> None:
         self.inspect = inspect
@@ -81,11 +76,10 @@ class _Expansion:
         self.instances: dict[str, Instance] = {}
         self.points: dict[str, list[tuple[Point, str]]] = {}  # step -> where its instances stand
         self.names: dict[tuple[str, tuple[int, ...]], str] = {}
-        self.labels = {name: _distinct([item.shown or item.label for item in items]) for name, items in inputs.items()}
         self.groups: dict[str, tuple[Group, ...]] = {}
+        self.naming = Naming(pipeline, inputs, self.groups)
         self.group_at: dict[str, dict[int, int]] = {}  # dimension -> dataset of the input -> its group
         self.about: dict[str, tuple[tuple[str, int], ...]] = {}  # instance -> the datasets of inputs that it is about
-        self.scopes = {name: _distinct(_scopes(items)) for name, items in inputs.items()}
         self.partners = {
             name: pairs_of(name, declared.match, inputs)
             for name, declared in pipeline.spec.inputs.items()
@@ -129,7 +123,7 @@ class _Expansion:
 
     def _add(self, step: BoundStep, point: Point, indices: tuple[int, ...]) -> None:
         variant = step.variants[point.get(step.name, 0)]
-        labels = [self._label(dimension, index) for dimension, index in point.items()]
+        labels = [self.naming.label(dimension, index) for dimension, index in point.items()]
         name = f"{step.name}[{', '.join(labels)}]" if labels else step.name
         feeds, faults = [], [self.groups[one][index].fault for one, index in point.items() if one in self.groups]
         for role, sources in step.sources.items():
@@ -153,14 +147,14 @@ class _Expansion:
         self.instances[name] = Instance(
             name=name,
             step=step,
-            label=self._told_apart(step, point),
+            label=self.naming.told_apart(step, point),
             given=given,
             inspection=inspection,
             feeds=tuple(feeds),
             needs=tuple(dict.fromkeys(feed.instance for feed in feeds if feed.instance)),
             subject=tuple(mfid for root, index in about if (mfid := self.inputs[root][index].mfid)),
             blocked=blocked,
-            places=self._places(step, self._scope(step, point)),
+            places=self.naming.places(step, point),
         )
         self.points[step.name].append((point, name))
         self.names[step.name, indices] = name
@@ -224,62 +218,6 @@ class _Expansion:
         assert members  # the dimensions of a step are as fine as those of its parents
         return self.group_at[dimension][members[0]]
 
-    def _told_apart(self, step: BoundStep, point: Point) -> str:
-        """What tells its results from those of its other instances, beside the data that its first input is about."""
-        items = [self._label(name, index) for name, index in point.items() if name in self.inputs]
-        groups = [self._label(name, index) for name, index in point.items() if name in self.groups]
-        variants = self._variants(step, point)
-        return ", ".join((*groups, *items[0 if groups else 1 :], *variants))
-
-    def _places(self, step: BoundStep, scope: str) -> dict[str, tuple[str, ...]]:
-        if step.declared is None:
-            return {}
-        pipeline, name = step.declared["name"], step.declared["step"]
-        return {output: (place(pipeline, name, output, scope),) for output in step.inspection.outputs}
-
-    def _scope(self, step: BoundStep, point: Point) -> str:
-        """What it is about: the items it is taken for one at a time, else its first input; and its variant."""
-        items = [
-            self.scopes[name][index] if name in self.inputs else self.groups[name][index].label
-            for name, index in point.items()
-            if name in self.inputs or name in self.groups
-        ]
-        return ", ".join((*(items or [self._first_input(step)]), *self._variants(step, point)))
-
-    def _variants(self, step: BoundStep, point: Point) -> list[str]:
-        """The combinations of swept parameters that it is made with, also where only one is left of several."""
-        swept = dict.fromkeys(self._swept(step))
-        return [self.pipeline.steps[name].variants[point.get(name, 0)].label for name in swept]
-
-    def _swept(self, step: BoundStep) -> Iterator[str]:
-        """The steps with a matrix that it hangs together with, one instance with one."""
-        for role, sources in step.sources.items():
-            for source in sources if role not in step.collected else ():
-                if source.source in self.pipeline.steps:
-                    yield from self._swept(self.pipeline.steps[source.source])
-        if step.variants[0].label:
-            yield step.name
-
-    def _first_input(self, step: BoundStep) -> str:
-        """The item that the first input of a step leads back to, or the input's name if that takes several together."""
-        while step.sources:
-            role, sources = next(iter(step.sources.items()))
-            source = sources[0].source
-            if source in self.inputs:
-                alone = len(sources) == 1 and _is_single(self.pipeline.spec.inputs[source]) and self.inputs[source]
-                return self.scopes[source][0] if alone else source
-            if len(sources) > 1 or role in step.collected:
-                return source
-            step = self.pipeline.steps[source]
-        return ""
-
-    def _label(self, dimension: str, index: int) -> str:
-        if dimension in self.inputs:
-            return self.labels[dimension][index]
-        if dimension in self.groups:
-            return self.groups[dimension][index].label
-        return self.pipeline.steps[dimension].variants[index].label
-
     def _feeds(self, step: BoundStep, role: str, source: Source, point: Point) -> tuple[list[Feed], str]:
         """The parents that a source gives, and why there are none if that is so."""
         collects = role in step.collected
@@ -326,26 +264,3 @@ class _Expansion:
                 there[one] == index for one, index in point.items() if one in there and one not in roots
             ):
                 yield instance
-
-
-def _is_single(declared: PipelineInput) -> bool:
-    """True if an input stands for one item that was named: another name is other data, and supersedes nothing."""
-    if isinstance(declared, FileInput):
-        return isinstance(declared.file, str) and not declared.is_pattern
-    return isinstance(declared, ResultInput) or (isinstance(declared, DatasetInput) and len(declared.dataset) == 1)
-
-
-def _scopes(items: Sequence[InputItem]) -> list[str]:
-    """What results are about that are made of each item: files of one name are told apart by their folders."""
-    names = Counter(item.scope for item in items)
-    return [item.scope if names[item.scope] == 1 else item.path_scope for item in items]
-
-
-def _distinct(labels: Sequence[str]) -> list[str]:
-    """The labels, numbered where several are the same."""
-    seen: dict[str, int] = {}
-    result = []
-    for label in labels:
-        seen[label] = seen.get(label, 0) + 1
-        result.append(label if seen[label] == 1 else f"{label}#{seen[label]}")
-    return result

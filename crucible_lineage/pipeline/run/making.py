@@ -9,6 +9,7 @@ import queue
 import random
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,13 +46,14 @@ from crucible_lineage.pipeline.run.result import (
     StepEvent,
 )
 from crucible_lineage.pipeline.run.stopping import Stop
+from crucible_lineage.pipeline.run.troubles import Troubles
+from crucible_lineage.pipeline.run.waiting import WaitingSteps
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # a run in which all is fresh delivers nothing
     from crucible_lineage.registration.delivery.deliveries import Deliveries
-    from crucible_lineage.registration.delivery.desk import Trouble
 
 __all__ = ["Making"]
 
@@ -85,21 +87,18 @@ class Making:
         self.outcomes = Outcomes(run_id, planned.instances, session.store, listener)
         self.reliance = Reliance(session, planned.knowledge, pipeline.name, run_id, _declared_in(pipeline))
         self.relying = Relying(self.reliance, session.outbox)
-        self.waiting: dict[str, set[str]] = {}  # instance -> the parents it waits for
+        self.waiting = WaitingSteps()
         self.stayed: list[str] = []
         self.delivered: tuple[str, ...] = ()
         self.stopped = False
-        self._children: dict[str, list[str]] = {}
-        self._ready: list[str] = []
         self._jobs: dict[str, Job] = {}
-        self._refused = False  # by the service, whatever is sent
         self._news: queue.SimpleQueue[tuple[str, str, Any]] = queue.SimpleQueue()
-        self._troubles: queue.SimpleQueue[Trouble] = queue.SimpleQueue()
-        self._told: set[str] = set()
+        wake = partial(self._news.put, (WAITING, "", None))  # who waits for a step looks
+        self.troubles = Troubles(self.outcomes, listener, wake)
 
     def adopt(self, planned: PipelinePlan) -> None:
         """Steps whose results are there are done; those that cannot or shall not be made are named."""
-        reused = []
+        reused, todo = [], []
         for step in planned.steps:
             if step.state == FRESH:
                 self.outcomes.results[step.name] = step.results
@@ -109,9 +108,9 @@ class Making:
             elif step.state == BLOCKED:
                 self.outcomes.end(step.name, FAILED, {}, f"it cannot be made: {'; '.join(step.causes)}")
             else:
-                self.waiting[step.name] = set()
+                todo.append(step.name)
         self._reused(reused)
-        for name in list(self.waiting):
+        for name in todo:
             self._wait(name)
 
     def _reused(self, steps: list[StepPlan]) -> None:
@@ -137,13 +136,8 @@ class Making:
         if left_out:
             message = f"its parent {left_out[0]} is not there and was left out; run without --only, or --from it"
             self.outcomes.end(name, FAILED, {}, message)
-            del self.waiting[name]
             return
-        self.waiting[name] = {need for need in needs if need not in self.outcomes.results}
-        for need in self.waiting[name]:
-            self._children.setdefault(need, []).append(name)
-        if not self.waiting[name]:
-            self._ready.append(name)
+        self.waiting.wait(name, [need for need in needs if need not in self.outcomes.results])
 
     def make(self, engine: Engine | None, deliveries: Deliveries, stop: Stop) -> None:
         """What waits is made and delivered; what another machine has overtaken is made again from what is there."""
@@ -158,7 +152,7 @@ class Making:
                 if not self.stopped:
                     deliveries.drain(self.choice.patience_s, self._tell_left, lambda: stop.asked)
                     self.stopped = stop.asked
-                self._take_troubles()
+                self.troubles.take()
                 self._rely_on_arrived()
                 self.outcomes.forget_returned(deliveries.under_way.theirs)
                 if engine is None or self.stopped or not left or not self._start_over(deliveries):
@@ -199,8 +193,7 @@ class Making:
     def _work(self, engine: Engine, news: queue.SimpleQueue[tuple[str, str, Any]]) -> None:
         waited = False  # and it was said for what
         while True:
-            while self._ready and self._may_begin():
-                ready, self._ready = self._ready, []
+            while self._may_begin() and (ready := self.waiting.take_ready()):
                 if not self.session.settings.embedded:  # another machine may run the same: each starts elsewhere
                     random.shuffle(ready)
                 for name in ready:
@@ -220,38 +213,11 @@ class Making:
                 self._got_to(name, kind, what)
             elif kind == STOPPING and not self._stop(engine):
                 return
-            self._take_troubles()
+            self.troubles.take()
 
     def _may_begin(self) -> bool:
-        failed = self._refused or (self.outcomes.has_failure and not self.choice.keep_going)
+        failed = self.troubles.stops or (self.outcomes.has_failure and not self.choice.keep_going)
         return not failed and not self.stopped
-
-    def troubled(self, trouble: Trouble) -> None:
-        """Something could not be delivered. Called in a deliverer's thread."""
-        self._troubles.put(trouble)
-        self._news.put((WAITING, "", None))  # who waits for a step looks
-
-    def _take_troubles(self) -> None:
-        """What cannot be delivered is told, once for each reason; a step whose result is refused has failed."""
-        while not self._troubles.empty():
-            trouble = self._troubles.get()
-            ids = set(trouble.made.mfids)
-            for name in [
-                name for name, outputs in self.outcomes.results.items() if ids & set(ids_of(outputs).values())
-            ]:
-                if trouble.refused:
-                    self.outcomes.logs |= {name: trouble.log} if trouble.log else {}
-                    self._told.add(trouble.error)
-                    self.outcomes.end(
-                        name,
-                        FAILED,
-                        ids_of(self.outcomes.results.pop(name)),
-                        f"made, and not registered: {trouble.error}",
-                    )
-            self._refused = self._refused or trouble.stops
-            if trouble.error not in self._told:
-                self._told.add(trouble.error)
-                self.listener(StepEvent(trouble.made.step, WAITING, trouble.error))
 
     def _tell_left(self, number: int) -> None:
         results = "1 result" if number == 1 else f"{number} results"
@@ -269,7 +235,7 @@ class Making:
         for name, instance in self.instances.items():  # parents come before their children
             if self.outcomes.of.get(name) in (FAILED, SKIPPED) and set(again) & set(instance.needs):
                 again.append(name)
-        self._children, self._ready, self.waiting = {}, [], {}
+        self.waiting = WaitingSteps()
         for name in again:
             self.outcomes.forget(name)
         for name in again:
@@ -387,10 +353,7 @@ class Making:
         self.outcomes.end(
             name, outcome, ids_of(outputs), size=sum(f.size for dataset in outputs.values() for f in dataset.files)
         )
-        for child in self._children.get(name, ()):
-            self.waiting[child].discard(name)
-            if not self.waiting[child]:
-                self._ready.append(child)
+        self.waiting.done(name)
 
 
 def _declared_in(pipeline: BoundPipeline) -> Path | None:

@@ -20,7 +20,7 @@ from crucible_lineage.pipeline.run.making import Making
 from crucible_lineage.pipeline.run.outcomes import ids_of
 from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, REGISTERING, Listener, RunResult, StepEvent
 from crucible_lineage.pipeline.run.stopping import Stop
-from crucible_lineage.registration.outbox import Made
+from crucible_lineage.registration.made import Made
 from crucible_lineage.session import Session
 
 __all__ = ["Choice", "plan_and_run", "run_planned"]
@@ -71,7 +71,7 @@ def run_planned(
                 from crucible_lineage.pipeline.job.desk import delivering  # a run in which all is fresh needs none
                 from crucible_lineage.registration.register import nothing
 
-                with delivering(session, making.troubled, arrived or nothing) as deliveries:
+                with delivering(session, making.troubles.hear, arrived or nothing) as deliveries:
                     deliveries.shared = not session.settings.embedded
                     deliveries.others = planned.knowledge.others(deliveries.desk.client)
                     making.make(ready() if making.waiting else None, deliveries, stop or Stop())

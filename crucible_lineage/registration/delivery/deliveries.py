@@ -18,7 +18,7 @@ from crucible_lineage.registration.delivery.desk import Desk, Trouble
 from crucible_lineage.registration.delivery.others import Others
 from crucible_lineage.registration.delivery.sending import Sending
 from crucible_lineage.registration.delivery.under_way import UnderWay
-from crucible_lineage.registration.outbox import Made
+from crucible_lineage.registration.made import Made
 from crucible_lineage.registration.register import nothing
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from crucible_lineage.refs import DatasetRef
+from crucible_lineage.registration.made import Made
 from crucible_lineage.registration.new_dataset import NewDataset
-from crucible_lineage.registration.outbox import Made, Outbox
+from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.register import Stages, nothing, register_output
 
 if TYPE_CHECKING:  # importing either costs time that planning should not pay

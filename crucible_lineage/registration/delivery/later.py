@@ -9,7 +9,7 @@ from crucible_lineage.errors import TRANSIENT
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
-    from crucible_lineage.registration.outbox import Made
+    from crucible_lineage.registration.made import Made
 
 __all__ = ["DeliveredByRun", "DeliversLater"]
 

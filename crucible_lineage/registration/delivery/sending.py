@@ -26,7 +26,7 @@ from crucible_lineage.errors import (
 from crucible_lineage.registration.delivery.absence import FIRST_WAIT_S, LONGEST_WAIT_S, Absence
 from crucible_lineage.registration.delivery.desk import Delivered, Desk, Trouble, registered_at
 from crucible_lineage.registration.delivery.under_way import UnderWay
-from crucible_lineage.registration.outbox import Made
+from crucible_lineage.registration.made import Made
 from crucible_lineage.registration.register import Stages
 
 __all__ = ["Sending"]

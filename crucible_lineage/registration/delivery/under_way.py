@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from crucible_lineage.errors import CrucibleError
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.outbox import Made
+from crucible_lineage.registration.made import Made
 
 __all__ = ["UnderWay"]
 
