@@ -46,9 +46,13 @@ def _what(error: BaseException) -> str:
         return f"it called sys.exit({'' if error.code is None else repr(error.code)}); a step ends by returning"
     if isinstance(error, ReturnedError):
         return str(error)
-    if isinstance(error, MemoryError) and not str(error):
+    try:
+        said = str(error)
+    except Exception:  # its class is the step's own
+        said = "what it says cannot be shown"
+    if isinstance(error, MemoryError) and not said:
         return "MemoryError: there was not enough memory"
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+    return f"{type(error).__name__}: {said}".removesuffix(": ")
 
 
 def _file(function: Callable[..., object] | None) -> str | None:

@@ -46,6 +46,22 @@ def leaves_a_process(counts: Path, *, out: Path) -> dict:
     os.wait()
     return {"pid": os.getpid()}
 
+def comes_back_twice(counts: Path, *, fails: bool = False, out: Path) -> dict:
+    first = os.getpid()
+    os.fork()
+    if os.getpid() != first:
+        if fails:
+            raise SystemExit("of no interest")
+        return {"pid": os.getpid()}
+    time.sleep(1)
+    return {"pid": os.getpid()}
+
+def says_nothing(counts: Path, *, out: Path) -> dict:
+    class Silent(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no text")
+    raise Silent
+
 def closes_everything(counts: Path, *, out: Path) -> dict:
     print("before")
     os.closerange(0, 3)
@@ -97,6 +113,18 @@ def test_one_that_is_not_clean_is_replaced_and_what_it_left_is_gone(call: Any, n
         assert called.note() == "it left 1 process running, which was ended"
         time.sleep(1.5)
         assert not list(tmp_path.rglob("later.txt"))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_of_a_function_that_forks_and_comes_back_twice_the_first_process_answers(call: Any, fails: bool) -> None:
+    first = call("who").result
+    assert call("comes_back_twice", fails=fails).result["pid"] == first["pid"]
+    assert call("who").result["value"] == 1
+
+
+def test_an_error_whose_text_cannot_be_had_is_that_of_the_step(call: Any) -> None:
+    with pytest.raises(StepError, match=r"failed: Silent: what it says cannot be shown, at steps_\d+\.py:\d+;"):
+        call("says_nothing")
 
 
 def test_code_that_was_changed_is_read_anew(call: Any, tmp_path: Path) -> None:
