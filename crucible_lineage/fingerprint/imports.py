@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.util import resolve_name
 from typing import Any
 
+from crucible_lineage.fingerprint.contained import contained
 from crucible_lineage.fingerprint.model import Context, External
 from crucible_lineage.fingerprint.source import root_package
 from crucible_lineage.fingerprint.syntax import Import
@@ -82,12 +83,17 @@ def imported_value(context: Context, found: Import, package: str) -> Any:
         if found.attribute is not None:
             return External(f"{module}:{found.attribute}")
         return External(module if found.bound != root_package(module) else root_package(module))
-    loaded = import_module(module)
+    loaded = _imported(module)
     if found.attribute is None:
         return loaded if found.bound != root_package(module) else sys.modules[root_package(module)]
     if hasattr(loaded, found.attribute):
         return getattr(loaded, found.attribute)
-    return import_module(f"{module}.{found.attribute}")
+    return _imported(f"{module}.{found.attribute}")
+
+
+def _imported(module: str) -> types.ModuleType:
+    with contained():
+        return import_module(module)
 
 
 def imported_files(context: Context, modules: Iterable[str]) -> set[str]:

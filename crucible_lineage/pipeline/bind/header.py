@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.errors import InputError
+from crucible_lineage.fingerprint.contained import EndedError, contained
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 from crucible_lineage.fingerprint.walk import code_fingerprint
 from crucible_lineage.ids import canonical_json
@@ -55,7 +56,10 @@ def read_header(uses: str, folder: Path, path: Path, sha256: str, store: Store) 
 
 def _read(function: Callable[[Path], object], uses: str, path: Path) -> dict[str, Any]:
     try:
-        found = function(path)
+        with contained():
+            found = function(path)
+    except EndedError as error:
+        raise InputError(f"{uses} cannot read {path.name}: it ends its process ({error}); let it return") from error
     except Exception as error:
         raise InputError(f"{uses} cannot read {path.name}: {type(error).__name__}: {error}") from error
     if not isinstance(found, Mapping):

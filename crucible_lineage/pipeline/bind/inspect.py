@@ -9,19 +9,18 @@ import functools
 import hashlib
 import importlib
 import inspect
-import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
+from crucible_lineage.fingerprint.contained import EndedError, contained
 from crucible_lineage.fingerprint.params import canonical_params
 from crucible_lineage.fingerprint.walk import Fingerprint, code_fingerprint
 from crucible_lineage.ids import canonical_json
@@ -158,7 +157,7 @@ def find_function(uses: str, folder: Path) -> Any:
         if error.name and module_name.startswith(error.name):
             raise InputError(f"there is no module {error.name!r} (for {uses!r}); looked in {folder} too") from error
         raise InputError(f"module {module_name!r} needs {error.name!r}, which is not installed") from error
-    except SystemExit as error:
+    except EndedError as error:
         told = f"it ends its process when it is imported ({error}); let it do so only as a program"
         raise InputError(f"module {module_name!r} cannot be imported: {told}, `if __name__ == '__main__'`") from error
     except Exception as error:
@@ -251,25 +250,10 @@ def _import(name: str, folder: Path) -> object:
     """The module; the declaration's folder comes last in the search, so that it hides nothing."""
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
-    with _staying_alive():
+    with contained():
         module = importlib.import_module(name)
     beside = folder.joinpath(*name.split(".")).with_suffix(".py")
     taken = getattr(module, "__file__", None)
     if taken and beside.is_file() and not beside.samefile(taken):
         raise InputError(f"module {name!r} is {taken}, and hides {beside}; give one of them another name")
     return module
-
-
-@contextmanager
-def _staying_alive() -> Iterator[None]:
-    """What ends the process without further ado is an exit like others, which can be told."""
-    leave = os._exit
-
-    def refuse(status: int) -> NoReturn:
-        raise SystemExit(f"os._exit({status})")
-
-    os._exit = refuse
-    try:
-        yield
-    finally:
-        os._exit = leave

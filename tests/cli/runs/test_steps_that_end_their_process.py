@@ -25,7 +25,8 @@ ENDINGS = {
 HEAD = """
 pipeline: ending
 project: lab
-inputs: {first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}
+inputs:
+  first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}
 steps:
   good: {uses: "LABMODULE:scale", inputs: {counts: first}, params: {factor: 2}}
   better: {uses: "LABMODULE:scale", inputs: {counts: good}, params: {factor: 2}}
@@ -64,7 +65,10 @@ def test_it_has_failed_and_the_others_go_on(
     assert listed["outcome"] == "failed"
 
 
-@pytest.mark.parametrize("ending", ["sys.exit(0)", "os._exit(0)"])
+IN_OUR_PROCESS = ["sys.exit(0)", "os._exit(0)", "raise KeyboardInterrupt"]
+
+
+@pytest.mark.parametrize("ending", IN_OUR_PROCESS)
 def test_a_module_that_ends_the_process_when_it_is_imported_is_told(
     lab: Any, data: Path, command: Any, ending: str
 ) -> None:
@@ -74,3 +78,57 @@ def test_a_module_that_ends_the_process_when_it_is_imported_is_told(
     assert ran.returncode == 2
     assert f"module '{lab.module}_ends' cannot be imported: it ends its process when it is imported" in ran.stderr
     assert "nothing was changed" in ran.stderr
+
+
+@pytest.mark.parametrize("ending", IN_OUR_PROCESS)
+def test_a_function_for_headers_that_ends_the_process_blocks_what_needs_the_file(
+    lab: Any, data: Path, command: Any, ending: str
+) -> None:
+    lab.file("second.txt", "2\n")
+    lab.file(f"{lab.module}_ends.py", f"import os, sys\n\n\ndef header(path):\n    {ending}\n")
+    read = f"  second: {{file: second.txt, timestamp: '2024-05-01T12:00:00Z', header: '{lab.module}_ends:header'}}\n"
+    text = HEAD.replace("steps:\n", f"{read}steps:\n")
+    path = lab.declare(
+        f"{text}  ends: {{uses: 'LABMODULE:scale', inputs: {{counts: second}}, params: {{factor: 2}}}}\n"
+    )
+    ran = command("run", path, "--data", data, "--engine", "local", "--json")
+    assert ran.returncode == 1, ran.stderr
+    told = json.loads(ran.stdout)
+    assert told["executed"] == ["good", "better"]
+    assert f"cannot read second.txt: it ends its process ({ending}); let it return" in told["errors"]["ends"]["message"]
+
+
+@pytest.mark.parametrize("ending", IN_OUR_PROCESS)
+def test_a_module_that_a_function_imports_and_that_ends_the_process_is_the_failure_of_that_step(
+    lab: Any, data: Path, command: Any, ending: str
+) -> None:
+    lab.file(f"{lab.module}_late.py", f"import os, sys\n{ending}\n")
+    lab.file(
+        f"{lab.module}_ends.py", f"def f(counts, *, out):\n    import {lab.module}_late\n    {lab.module}_late.g()\n"
+    )
+    path = lab.declare(f"{HEAD}  ends: {{uses: '{lab.module}_ends:f', inputs: {{counts: first}}}}\n")
+    ran = command("run", path, "--data", data, "--engine", "local", "--json")
+    assert ran.returncode == 1, ran.stderr
+    assert json.loads(ran.stdout)["outcomes"] == {"good": "executed", "better": "executed", "ends": "failed"}
+
+
+def test_what_code_prints_when_it_is_read_is_not_between_what_a_command_prints(
+    lab: Any, data: Path, command: Any
+) -> None:
+    lab.file(f"{lab.module}_late.py", "print('late')\n\n\ndef g(): pass\n")
+    code = "print('early')\n\n\ndef header(path):\n    print('header')\n    return {}\n\n\n"
+    code += f"def f(counts: Path, *, out: Path):\n    import {lab.module}_late\n    {lab.module}_late.g()\n"
+    lab.file(f"{lab.module}_ends.py", f"from pathlib import Path\n\n{code}")
+    text = f"{HEAD}  ends: {{uses: '{lab.module}_ends:f', inputs: {{counts: first}}}}\n"
+    path = lab.declare(text.replace("file: first.txt", f"file: first.txt, header: '{lab.module}_ends:header'"))
+    for asked in ("check",), ("plan", "--data", data):
+        ran = command(asked[0], path, *asked[1:], "--json")
+        assert isinstance(json.loads(ran.stdout), dict)
+        assert {"early", "late"} <= set(ran.stderr.split())
+    assert "header" in ran.stderr
+
+
+def test_ctrl_c_while_a_module_is_imported_is_one(lab: Any, command: Any) -> None:
+    lab.file(f"{lab.module}_ends.py", "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    path = lab.declare(f"{HEAD}  ends: {{uses: '{lab.module}_ends:f', inputs: {{counts: first}}}}\n")
+    assert command("check", path).returncode == 130
