@@ -87,6 +87,12 @@ class _Commands(click.Group):
             is_ours = not isinstance(error, click.ClickException) or self.as_json  # click tells its own to people
             if isinstance(error, click.exceptions.Exit | click.Abort) or not is_ours:
                 raise
+            if isinstance(error, OSError):
+                from crucible_lineage.cli.unread import is_unread, to_nobody
+
+                if is_unread(sys.stdout):
+                    to_nobody(sys.stdout)
+                    sys.exit(1)
             from crucible_lineage.cli.ending import report_error
 
             code = report_error(error, as_json=self.as_json)

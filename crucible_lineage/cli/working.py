@@ -12,6 +12,7 @@ import click
 
 from crucible_lineage.cli.colour import coloured, is_lively, terminal_width
 from crucible_lineage.cli.moving import Moving
+from crucible_lineage.cli.unread import whoever_reads
 
 __all__ = ["Work", "showing_work"]
 
@@ -51,21 +52,21 @@ class Work:
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        with self._lock:
+        with self._lock, whoever_reads():
             self._clear()
             click.echo(line, err=True)
 
     def end(self) -> None:
         """Nothing is shown any more."""
         self._over.set()
-        with self._lock:
+        with self._lock, whoever_reads():
             self._clear()
 
     def _keep_showing(self) -> None:
         wait_s = FIRST_S
         while not self._over.wait(wait_s):
             wait_s = LIVELY_S if self._lively else min(1.0, PLAIN_S)
-            with self._lock:
+            with self._lock, whoever_reads():
                 if self._text and not self._over.is_set():
                     self._show()
 

@@ -19,6 +19,7 @@ import click
 from crucible_lineage.cli.colour import coloured, is_lively, terminal_width
 from crucible_lineage.cli.moving import Moving
 from crucible_lineage.cli.runs.estimate import Estimate
+from crucible_lineage.cli.unread import whoever_reads
 from crucible_lineage.pipeline.run.result import (
     DELIVERING,
     EXECUTED,
@@ -102,7 +103,8 @@ class Progress:
         hidden = {outcome: count - MOST_LINES for outcome, count in self._counts.items() if _is_hidden(outcome, count)}
         if hidden and not self.quiet:
             text = ", ".join(f"{count} {WORDS[outcome]}" for outcome, count in hidden.items())
-            click.echo(f"  ... and {text}", err=True)
+            with whoever_reads():
+                click.echo(f"  ... and {text}", err=True)
 
     def listen(self, event: StepEvent) -> None:
         """Show what happened to a step."""
@@ -168,7 +170,8 @@ class Progress:
         """The line, above what is shown of how far it is."""
         self._said_at = time.monotonic()
         self._clear()
-        click.echo(line, err=True, color=True if self._lively else None)
+        with whoever_reads():
+            click.echo(line, err=True, color=True if self._lively else None)
         self._show()
 
     def _keep_showing(self) -> None:
@@ -191,13 +194,15 @@ class Progress:
             line = self._how_far()
             width = terminal_width() - 1
             shown = line if len(line) <= width else line[: max(0, width - 1)] + "…"
-            sys.stderr.write(f"\r\x1b[2K{coloured(shown, 'cyan', sys.stderr)}")
-            sys.stderr.flush()
+            with whoever_reads():
+                sys.stderr.write(f"\r\x1b[2K{coloured(shown, 'cyan', sys.stderr)}")
+                sys.stderr.flush()
 
     def _clear(self) -> None:
         if self._lively:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
+            with whoever_reads():
+                sys.stderr.write("\r\x1b[2K")
+                sys.stderr.flush()
 
 
 def duration(seconds: float) -> str:

@@ -313,3 +313,29 @@ def test_verify_tells_of_files_and_bytes(lab: Any, data: Path, command: Any) -> 
     assert told[0] == ("comparing 4 datasets with their records", 0)
     assert told[-1][0] == "reading bytes: 5 of 5 files"
     assert told[-1][1] > 20
+
+
+@pytest.mark.parametrize("where", ["pipe", "terminal"])
+def test_a_run_goes_on_when_nobody_reads_what_it_shows(slow: Any, data: Path, where: str) -> None:
+    ours, theirs = os.pipe() if where == "pipe" else pty.openpty()
+    command = [sys.executable, "-m", "crucible_lineage", "run", slow.pipeline, "--data", data, "--engine", "local"]
+    environment = {**os.environ, "TERM": "xterm"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=environment)
+    os.close(theirs)
+    assert os.read(ours, 1 << 16)
+    os.close(ours)
+    told, _ = process.communicate(timeout=120)
+    assert (process.returncode, b"3 executed" in told) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list", "--project", "lab"], ["status"], ["list", "--project", "lab", "--json"]]
+)
+def test_a_command_whose_output_nobody_reads_ends_in_silence(lab: Any, data: Path, arguments: list[str]) -> None:
+    subprocess.run([sys.executable, "-m", "crucible_lineage", "run", lab.pipeline, "--data", data], check=True)
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-m", "crucible_lineage", *arguments, "--data", data]
+    ran = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(theirs)
+    assert (ran.returncode, b"fault" in ran.stderr, (data / "logs").exists()) == (1, False, False), ran.stderr
