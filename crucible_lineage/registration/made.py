@@ -66,18 +66,16 @@ def read_back(folder: Path) -> Made | None:
 
 
 def placed(made: Made) -> Made:
-    """The same, with its files where they lie in its folder."""
-    return replace(
-        made,
-        datasets=tuple(
-            replace(
-                new,
-                files=tuple(
-                    file if file.elsewhere else replace(file, path=made.folder / file.ref.sha256) for file in new.files
-                ),
-            )
-            for new in made.datasets
-        ),
+    """The same, with its files where they lie in its folder: of several with the same bytes one does, the last."""
+    files = [file for new in made.datasets for file in new.files if file.elsewhere is None]
+    lying = {file.ref.sha256: file.checksums for file in files}
+    return replace(made, datasets=tuple(replace(new, files=_placed(made.folder, new, lying)) for new in made.datasets))
+
+
+def _placed(folder: Path, new: NewDataset, lying: Mapping[str, FileChecksums]) -> tuple[LocalFile, ...]:
+    return tuple(
+        file if file.elsewhere else replace(file, path=folder / file.ref.sha256, checksums=lying[file.ref.sha256])
+        for file in new.files
     )
 
 

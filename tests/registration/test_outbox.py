@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from crucible_lineage.checksums import scan_file
+from crucible_lineage.checksums import require_unchanged, scan_file
 from crucible_lineage.provenance.circumstances import agent
 from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe
 from crucible_lineage.provenance.record import raw_record
@@ -116,3 +118,21 @@ def test_since_when_it_waits_and_why_is_told(outbox: Outbox, tmp_path: Path) -> 
     assert (told.mfids, told.step, told.project, told.tries) == ((new.mfid,), "s", "lab", 2)
     assert (told.error, told.refused, told.since) == ("refused: no", True, made.made)
     assert json.loads(json.dumps(told.to_json()))["mfids"] == [new.mfid]
+
+
+@pytest.mark.parametrize("size", [2, COPIED_BYTES + 1])
+@pytest.mark.parametrize("again", [False, True])
+def test_files_with_the_same_bytes_stand_as_they_lie_there_however_old_each_was(
+    outbox: Outbox, data: Path, tmp_path: Path, size: int, again: bool
+) -> None:
+    news = []
+    for number, name in enumerate(("a.txt", "b.txt", "c.txt")):
+        new = dataset(tmp_path, name, b"x" * size)
+        os.utime(tmp_path / name, ns=(number, number * 10**9))
+        checksums = scan_file(tmp_path / name)
+        news.append(replace(new, files=(replace(new.files[0], checksums=checksums),)))
+    one = replace(news[0], files=tuple(file for new in news for file in new.files))
+    put = outbox.put("s", "lab", [one], {one.files[0].ref.sha256: tmp_path / "a.txt"})
+    (made,) = Outbox(data, "https://x.test", durable=False).all() if again else [put]
+    for file in made.datasets[0].files:
+        require_unchanged(file.path, file.checksums)

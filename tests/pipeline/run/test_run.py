@@ -134,6 +134,20 @@ def test_a_step_may_have_several_outputs(lab: Any, session: Session) -> None:
     assert parents == set(result.datasets["parts"].values())
 
 
+def test_files_of_a_result_may_have_the_same_bytes(lab: Any, session: Session) -> None:
+    code = "import os\nfrom pathlib import Path\n\n\ndef same(counts: Path, *, left: Path, right: Path):\n"
+    code += "    for number, path in enumerate((left / 'a', left / 'b', right / 'c')):\n"
+    code += "        path.write_text('1')\n        os.utime(path, (number, number))\n"
+    step = "from crucible_lineage import step\n"
+    lab.file(f"{lab.module}_same.py", step + code.replace("def same", "@step(outputs=('left', 'right'))\ndef same"))
+    head = lab.pipeline.read_text().partition("  second:")[0]
+    path = lab.declare(f"{head}steps:\n  same: {{uses: {lab.module}_same:same, inputs: {{counts: first}}}}\n")
+    result = run(path, session)
+    assert result.errors == {}
+    stored = [file for mfid in result.datasets["same"].values() for file in session.client.datasets.list_files(mfid)]
+    assert sorted(file.filename for file in stored) == ["a", "b", "c"]
+
+
 def test_a_parent_with_several_files_needs_a_choice(lab: Any, session: Session) -> None:
     chosen = lab.pipeline.read_text() + f"  again:\n    uses: {lab.module}:scale\n    inputs: {{counts: total}}\n"
     lab.declare(chosen)
