@@ -105,7 +105,7 @@ def _of_known_type(value: Any, path: str, other: Other | None, level: int) -> An
     if hasattr(value, "tolist") and hasattr(value, "dtype"):  # numpy and pandas
         moments = getattr(value.dtype, "kind", "") in ("m", "M")
         kept = value.astype(str) if moments else value  # or they become bare counts
-        if (plain := kept.tolist()) is not value and not (moments and "NaT" in str(plain)):
+        if type(plain := kept.tolist()) is not type(value) and not (moments and "NaT" in str(plain)):
             return plain_value(plain, path, other, level=level + 1)
     raise ValueFaultError(
         path,

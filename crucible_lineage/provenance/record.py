@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.provenance.currency import PLACES_KEY
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef, FileRef
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # pydantic, which planning should not pay
 __all__ = [
     "COMPLETE",
     "INCOMPLETE",
+    "KEPT_KEYS",
     "KEY",
     "SCHEMA",
     "Activity",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 KEY = "crucible_lineage"
+KEPT_KEYS = (KEY, PLACES_KEY)  # of the scientific metadata: nobody else writes there
 SCHEMA = "crucible-lineage/provenance/1"
 COMPLETE = "complete"
 INCOMPLETE = "incomplete"

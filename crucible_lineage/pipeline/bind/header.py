@@ -25,6 +25,7 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.local.store import Store
 from crucible_lineage.pipeline.bind.inspect import find_function
 from crucible_lineage.pipeline.bind.inspection import RULES
+from crucible_lineage.provenance.record import KEPT_KEYS
 
 __all__ = ["HEADER_FIELDS", "INGESTED", "header_function", "read_header"]
 
@@ -68,6 +69,12 @@ def _read(function: Callable[[Path], object], uses: str, path: Path) -> dict[str
         plain = plain_value(dict(found), "")
     except ValueFaultError as fault:
         raise InputError(f"{uses}: the value {fault.path.removeprefix('.')!r} for {path.name} {fault.reason}") from None
+    if uses == INGESTED:  # whatever a file says, a parser writes nothing there
+        plain = {name: value for name, value in plain.items() if name not in KEPT_KEYS}
+    if ours := [name for name in KEPT_KEYS if name in plain]:
+        raise InputError(
+            f"{uses} gives {ours[0]!r} for {path.name}, which is kept for what is recorded; name it otherwise"
+        )
     fields = {name: value for name, value in plain.items() if name in HEADER_FIELDS and value is not None}
     if "timestamp" in fields:
         fields["timestamp"] = _moment(uses, path, fields["timestamp"])

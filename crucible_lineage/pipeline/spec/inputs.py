@@ -20,6 +20,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.pipeline.spec.from_name import from_name_fault
 from crucible_lineage.pipeline.spec.ingestion import Ingested
+from crucible_lineage.provenance.record import KEPT_KEYS
 
 __all__ = [
     "INPUT_KINDS",
@@ -72,6 +73,14 @@ class DatasetFields(Declared):
     keywords: tuple[str, ...] = ()
     metadata: dict[str, Any] = Field(default_factory=dict)
     public: bool = False
+
+    @field_validator("metadata")
+    @classmethod
+    def _not_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in KEPT_KEYS:
+            if name in value:
+                raise ValueError(f"{name!r} is kept for what is recorded of the dataset; give it another name")
+        return value
 
 
 class _Paired(Declared):

@@ -38,6 +38,7 @@ def test_a_good_pipeline_is_bound_in_the_order_in_which_it_can_run(lab: Any) -> 
         ("left: scaled", "left: total", "14:14", "takes its own result"),
         ("project: lab\n", "", "2:1", "the key 'project' is missing"),
         ("T12:00:00Z", "T12:00:00", "5:28", "the time zone is missing"),
+        ('12:00:00Z"', '12:00:00Z", metadata: {crucible_lineage: 1}', "5:63", "'crucible_lineage' is kept for what is"),
         ("uses: LABMODULE:add", "uses: no_such_lab:add", "13:5", "there is no module 'no_such_lab'"),
         ("right: second", "right: first", "6:3", "input 'second' is used by no step"),
         ("pipeline: counting", "pipeline: count/ing", "2:1", "pipeline"),

@@ -77,6 +77,12 @@ def test_what_has_a_form_in_json_is_kept_in_it(lab: Any, session: Session, run: 
         ("{'fit': object()}", "the value 'fit' that it returned is a builtins.object"),
         ("{'text': chr(0xD800)}", "the value 'text' that it returned is '\\ud800', which is no Unicode text"),
         ("{'long': 'x' * (16 << 20)}", "returned 16.8 MB of metadata for 'out'"),
+        ("{'a': 1, 'crucible_lineage': {}}", "returned 'crucible_lineage', which is kept for what is recorded"),
+        ("{'crucible_lineage_places': {}}", "returned 'crucible_lineage_places', which is kept for what is recorded"),
+        (
+            "{'fine': __import__('numpy').longdouble(1)}",
+            "the value 'fine' that it returned is a numpy.longdouble, which",
+        ),
         ("(lambda d: d.update(d=d) or d)({})", "has more than 90 levels, or holds itself"),
     ],
 )
@@ -88,3 +94,13 @@ def test_what_has_none_is_refused_with_its_place_and_nothing_is_registered(
     result = run(lab.declare(f"{HEAD}  odd: {{uses: {lab.module}_odd:odd, inputs: {{counts: first}}}}\n"))
     assert told in result.errors["odd"]
     assert len(session.client.datasets.list(project_id="lab", limit=None)) == 1, "only the input"
+
+
+def test_what_is_returned_for_no_output_is_not_lost_in_silence(lab: Any, run: Any) -> None:
+    body = (
+        "    (low / 'x').write_text('1')\n    (high / 'x').write_text('2')\n    return {'low': {'a': 1}, 'hihg': {}}\n"
+    )
+    head = "from pathlib import Path\n\nfrom crucible_lineage import step\n\n\n@step(outputs=('low', 'high'))\n"
+    lab.file(f"{lab.module}_two.py", f"{head}def two(counts: Path, *, low: Path, high: Path):\n{body}")
+    result = run(lab.declare(f"{HEAD}  two: {{uses: {lab.module}_two:two, inputs: {{counts: first}}}}\n"))
+    assert "returned 'hihg', which is none of its outputs low, high" in result.errors["two"]
