@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
-from crucible_lineage.pipeline.declare.load import load_pipeline
+from crucible_lineage.pipeline.declare.load import read_declaration
 from crucible_lineage.pipeline.logs.step_log import STEP_LOG
 from crucible_lineage.session import Session
 
@@ -45,14 +45,18 @@ def log_of_dataset(session: Session, mfid: str) -> str | None:
 def last_attempts(session: Session, pipeline: Path, step: str) -> Iterator[Attempt]:
     """The last attempt of each instance of a step, as far as it was made from this data folder.
 
-    InputError if the pipeline has no such step, or it was never run here.
+    InputError if the pipeline has no such step, or it was never run here. That the declaration has faults by now, or
+    has lost the step, hides nothing of what there is.
     """
-    spec = load_pipeline(pipeline)[0]
-    declared = step.partition("[")[0]
-    if declared not in spec.steps:
-        raise InputError(f"pipeline {spec.pipeline!r} has no step {declared!r}; {nearest(declared, spec.steps)}")
-    found = session.store.last_attempts(spec.pipeline, step)
+    declaration = read_declaration(pipeline)
+    spec = declaration.spec
+    found = session.store.last_attempts(spec.pipeline, step) if spec else []
     if not found:
+        if spec is None or declaration.faults:
+            raise InputError("", declaration.faults)
+        declared = step.partition("[")[0]
+        if declared not in spec.steps:
+            raise InputError(f"pipeline {spec.pipeline!r} has no step {declared!r}; {nearest(declared, spec.steps)}")
         raise InputError(f"step {step!r} of pipeline {spec.pipeline!r} was never run from {session.settings.data}")
     for attempt in found:
         log = _stored_log(attempt["log"])

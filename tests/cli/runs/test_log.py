@@ -50,3 +50,22 @@ def test_what_a_step_printed_and_logged_is_shown_by_its_dataset_and_by_its_name(
     nothing = command("log", made["inputs"]["first"][0], "--data", data)
     assert (nothing.returncode, nothing.stdout) == (0, "")
     assert "has no log" in nothing.stderr
+
+
+def test_a_declaration_that_has_a_fault_by_now_hides_no_log(lab: Any, data: Path, command: Any) -> None:
+    lab.file(f"{lab.module}_talks.py", TALKING)
+    text = HEAD.replace("steps:", "env: [LAB_WORD]\nsteps:")
+    text += f"  talked: {{uses: {lab.module}_talks:talking, inputs: {{counts: first}}}}\n"
+    text += (
+        '  said: {run: "sh -c true {inputs.counts} {out}", env: {WORD: "${env.LAB_WORD}"}, inputs: {counts: first}}\n'
+    )
+    path = lab.declare(text)
+    command("run", path, "--data", data, "--engine", "local", LAB_WORD="hush")
+    assert "first words" in command("log", "talked", path, "--data", data).stdout
+    lab.file("first.txt", "").unlink()
+    lab.declare(text.replace("  talked:", "  renamed:").replace("counts: first", "counts: frist"))
+    assert "first words" in command("log", "talked", path, "--data", data).stdout
+    lab.declare(text.replace("pipeline: talking", "pipeline: [1]"))
+    refused = command("log", "talked", path, "--data", data)
+    assert refused.returncode == 2
+    assert "Input should be a valid string" in refused.stderr
