@@ -28,6 +28,7 @@ from crucible_lineage.ids import is_mfid
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.declare.ingestors import ingestor_faults, named_ingestors
+from crucible_lineage.pipeline.spec.pipeline import PipelineSpec
 from crucible_lineage.settings import resolve_settings
 
 __all__ = ["check_command"]
@@ -92,8 +93,9 @@ def _checked_files(files: Sequence[Path], *, quiet: bool) -> list[dict[str, Any]
     first_of: dict[str, Path] = {}
     for file in files:
         bound, faults = _bound(file, makes_projects=makes_projects)
-        if bound and (first := first_of.setdefault(bound.name, file)) != file:
-            faults.append(_same_name(file, bound.name, first))
+        called = bound.name if bound else _called(file)
+        if called and (first := first_of.setdefault(called, file)) != file:
+            faults.append(_same_name(file, called, first))
         if not quiet:
             for fault in faults:
                 click.echo(f"{in_colour('error', sys.stderr)}: {fault}", err=True)
@@ -118,9 +120,31 @@ def _bound(file: Path, *, makes_projects: bool) -> tuple[BoundPipeline | None, l
 
         with suppress(InputError):  # it is among the faults
             faults += filter(None, [project_fault(read_declaration(file))])
-    if bound and (named := named_ingestors(bound.spec)):
+    spec = bound.spec if bound else _readable(file)
+    if spec and (named := named_ingestors(spec)):
         faults += _ingestor_faults(file, sorted(set(named.values())))
     return bound, sorted(faults, key=lambda fault: (fault.file != str(file), fault.line or 0, fault.column or 0))
+
+
+def _readable(file: Path) -> PipelineSpec | None:
+    """What can be read of a declaration that has faults."""
+    from crucible_lineage.pipeline.declare.load import read_declaration
+
+    try:
+        return read_declaration(file).spec
+    except InputError:
+        return None
+
+
+def _called(file: Path) -> str | None:
+    """The name of a pipeline whose declaration has faults; None if it says none."""
+    from crucible_lineage.pipeline.declare.yaml import read_document
+
+    try:
+        name = read_document(file).data.get("pipeline")
+    except InputError:
+        return None
+    return name if isinstance(name, str) else None
 
 
 def _ingestor_faults(file: Path, named: Sequence[str]) -> list[Fault]:

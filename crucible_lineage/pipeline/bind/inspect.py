@@ -160,6 +160,8 @@ def find_function(uses: str, folder: Path) -> Any:
     except EndedError as error:
         told = f"it ends its process when it is imported ({error}); let it do so only as a program"
         raise InputError(f"module {module_name!r} cannot be imported: {told}, `if __name__ == '__main__'`") from error
+    except InputError:  # of ours: it is hidden by another one
+        raise
     except Exception as error:
         raise InputError(f"module {module_name!r} cannot be imported: {type(error).__name__}: {error}") from error
     found = getattr(module, function_name, None)

@@ -110,6 +110,12 @@ def test_two_files_with_one_pipeline_name_are_told(lab: Any, data: Path) -> None
     checked = cli("check", lab.pipeline, other, "--data", data)
     assert checked.exit_code == 2
     assert f"other.yaml:2:1: pipeline 'counting' is declared in {lab.pipeline} too" in checked.stderr
+    text = lab.pipeline.read_text().replace("factor: 3", "facto: 3")
+    lab.declare(text.replace("file: first.txt", "file: first.txt, ingestor: NoSuch"), "other.yaml")
+    told = cli("check", lab.pipeline, other, "--data", data).stderr
+    assert f"other.yaml:2:1: pipeline 'counting' is declared in {lab.pipeline} too" in told
+    assert "Crucible has no ingestor 'NoSuch'" in told
+    assert "no parameter 'facto'" in told
 
 
 def test_what_was_left_long_ago_goes_by_itself_unless_it_is_in_use(tmp_path: Path) -> None:
