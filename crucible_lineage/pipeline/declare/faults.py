@@ -90,7 +90,7 @@ def _fault_of(document: Document, error: Mapping[str, Any], hidden: Collection[L
         near = next(filter(None, (nearest_word(str(key), INPUT_KEYS) for key in error["input"])), None)
         message += f"; did you mean {near!r}?" if near else ""
     secret = any(location[: len(place)] == place or place[: len(location)] == location for place in hidden)
-    given = "a value from the environment" if secret else _short(error["input"])
+    given = "a value from the environment" if secret else _short(_written(error["input"]))
     return document.fault(location, f"{label}: {message} (given: {given})")
 
 
@@ -139,6 +139,11 @@ def _allowed_keys(raw: tuple[str | int, ...]) -> list[str]:
     elif "inputs" in raw[:-1]:
         model = Source
     return [field.alias or name for name, field in model.model_fields.items() if name not in OURS] + extra
+
+
+def _written(given: object) -> object:
+    """What the declaration has there, without the folder that was added to it."""
+    return {key: value for key, value in given.items() if key != "folder"} if isinstance(given, dict) else given
 
 
 def _short(value: object) -> str:

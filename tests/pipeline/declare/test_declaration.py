@@ -61,6 +61,14 @@ def test_all_faults_are_told_at_once(lab: Any) -> None:
     assert not any("is missing" in message for message in found), "it is there, misspelt"
 
 
+def test_what_was_given_is_shown_as_it_was_written(lab: Any) -> None:
+    text = lab.pipeline.read_text().replace(f"    uses: {lab.module}:add\n", "").replace("file: first.txt, ", "")
+    told = "\n".join(faults(lab.declare(text)))
+    assert "a step needs one of the keys uses (a function) and run (a command) (given: {" in told
+    assert "folder" not in told
+    assert "PosixPath" not in told
+
+
 def test_a_cycle_is_told_with_its_path(lab: Any) -> None:
     text = lab.pipeline.read_text().replace("counts: first", "counts: total").replace("right: second", "right: first")
     found = faults(lab.declare(text.replace('  second: {file: second.txt, timestamp: "2024-05-01T12:05:00Z"}\n', "")))
