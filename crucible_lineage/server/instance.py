@@ -95,9 +95,9 @@ def open_folder(data_dir: Path | str) -> DataFolder:
     from filelock import FileLock  # who only asks what is there does not wait for it
 
     folder.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with FileLock(folder.lock):
+    with FileLock(folder.lock, mode=0o600):
         for place in (folder.contents, folder.uploads, folder.workers):
-            place.mkdir(exist_ok=True)
+            place.mkdir(mode=0o700, exist_ok=True)
         if not folder.local_key.exists():
             _write_once(folder.local_key, "local-" + secrets.token_urlsafe(32))
     return folder

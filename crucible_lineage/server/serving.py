@@ -120,4 +120,5 @@ def _say(told: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
+    os.umask(0o077)  # what is kept is its owner's only
     main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -8,6 +8,7 @@ it goes is decided under one lock, so that nobody is given an address that is ab
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -109,7 +110,7 @@ def running_shared(data_dir: Path | str) -> SharedServer | None:
 
 def lock_of(folder: DataFolder) -> FileLock:
     """Held by who takes a lease, who starts the server, and by the server while it makes up its mind to go."""
-    return FileLock(folder.root / ".serving.lock")
+    return FileLock(folder.root / ".serving.lock", mode=0o600)
 
 
 def notice_of(folder: DataFolder) -> Path:
@@ -153,7 +154,7 @@ def _started(folder: DataFolder, port: int) -> HTTPConnection:
     apart: dict[str, Any] = {"start_new_session": True}  # so that Ctrl-C in a terminal does not reach it
     if sys.platform == "win32":
         apart = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
-    with log.open("wb") as said:
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as said:
         process = subprocess.Popen(  # noqa: S603  ourselves, and a folder
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, cwd=folder.root, **apart
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import ssl
 from pathlib import Path
 from urllib.parse import urljoin
@@ -73,6 +74,7 @@ def serve_command(
                 f"Crucible: {url} (data: {folder})\npages: {pages} (sign in with the key in {folder / 'api_key'})"
             )
 
+    before = os.umask(0o077)  # what is kept is its owner's only
     try:
         serve(
             folder,
@@ -88,6 +90,8 @@ def serve_command(
         raise LineageError(str(error)) from error
     except OSError as error:
         raise storage_error(error) or LineageError(f"{folder} cannot be made: {error.strerror}") from error
+    finally:
+        os.umask(before)
 
 
 def _given_key(api_key: str | None, file: Path | None) -> str | None:

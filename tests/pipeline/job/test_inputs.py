@@ -207,5 +207,6 @@ def test_what_is_kept_is_its_owners_only_whatever_the_umask(declare: Any, lab: A
     assert stat.S_IMODE(data.stat().st_mode) == 0o755
     others = stat.S_IRWXG | stat.S_IRWXO
     assert [path.name for path in data.iterdir() if path.stat().st_mode & others] == []
+    assert [str(path) for path in (data / "crucible").rglob("*") if path.stat().st_mode & others] == []
     names = {part.name for part in data.iterdir()}
     assert {"cache", "crucible", "locks", "projects", "registrar", "store.sqlite", "work"} <= names
