@@ -111,6 +111,7 @@ def _bound(file: Path, *, makes_projects: bool) -> tuple[BoundPipeline | None, l
     bound, faults = None, []
     try:
         bound = bind_file(file)
+        faults = list(bound.faults)
     except InputError as error:
         faults = list(error.faults)
     if makes_projects:

@@ -11,9 +11,9 @@ from crucible_lineage.local.store import Store
 from crucible_lineage.pipeline.bind.command import inspect_command
 from crucible_lineage.pipeline.bind.dimensions import dimensions_of
 from crucible_lineage.pipeline.bind.from_parents import from_parents, parent_fault
-from crucible_lineage.pipeline.bind.header import header_function
-from crucible_lineage.pipeline.bind.inspect import Inspector, find_step
-from crucible_lineage.pipeline.bind.inspection import Inspection
+from crucible_lineage.pipeline.bind.input_faults import input_faults
+from crucible_lineage.pipeline.bind.inspect import EndsWhenImportedError, Inspector, find_step
+from crucible_lineage.pipeline.bind.inspection import Inspection, unknown_inspection
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant, declared_step, sources_of
 from crucible_lineage.pipeline.bind.order import ordered
 from crucible_lineage.pipeline.bind.step_faults import (
@@ -27,15 +27,10 @@ from crucible_lineage.pipeline.bind.step_faults import (
 )
 from crucible_lineage.pipeline.declare.load import Declaration
 from crucible_lineage.pipeline.declare.yaml import Location
-from crucible_lineage.pipeline.files.remote import source_fault
 from crucible_lineage.pipeline.spec.inputs import (
-    MATCHED,
     DatasetInput,
-    EachInput,
     FileInput,
-    PipelineInput,
     ResultInput,
-    SelectInput,
 )
 from crucible_lineage.pipeline.spec.pipeline import UNKNOWN_FUNCTION, PipelineSpec, Source, StepSpec, template_fault
 
@@ -74,10 +69,12 @@ class _Binder:
         self.inputs = tuple(_mapping(self.document.data, "inputs"))  # also those that cannot be read
         self.steps = tuple(_mapping(self.document.data, "steps"))
         self.signatures: dict[str, Inspection | _Signature] = {}
+        self.blocked: dict[str, Fault] = {}
 
     def bind(self) -> BoundPipeline:
         self._check_names()
-        self._check_inputs()
+        for place, message in input_faults(self.spec, self.document.data, self._is_unread):
+            self._find(place, f"input {place[1]!r}: {message}")
         bound = {name: self._bind_step(name, step) for name, step in self.spec.steps.items()}
         self.inspector.keep()
         self._check_outputs()
@@ -108,67 +105,6 @@ class _Binder:
             if name in self.inputs:
                 self._find(("steps", name), f"{name!r} is the name of an input too; give the step another one")
 
-    def _check_inputs(self) -> None:
-        for name, declared in self.spec.inputs.items():
-            entries = declared.each if isinstance(declared, EachInput) else (declared,)
-            for index, entry in enumerate(entries):
-                place = ("each", index) if isinstance(declared, EachInput) else ()
-                if isinstance(entry, FileInput):
-                    self._check_files(("inputs", name, *place, "file"), name, entry)
-                    self._check_header(("inputs", name, *place, "header"), name, entry)
-            if isinstance(declared, ResultInput) and not declared.path.is_file():
-                self._find(("inputs", name, "pipeline"), f"input {name!r}: there is no file {declared.path}")
-            if isinstance(declared, SelectInput):
-                self._check_filters(name, declared)
-            self._check_partner(name, declared)
-
-    def _check_filters(self, name: str, declared: SelectInput) -> None:
-        # The client costs a third of a second; who selects nothing does not wait for it.
-        from crucible_lineage.client.filters import DatasetFilters, sent_filters
-
-        for key, value in declared.select.items():
-            try:
-                sent_filters({key: value}, DatasetFilters)
-            except InputError as error:
-                said = str(error).replace("\n", "; ")
-                self._find(("inputs", name, "select", key), f"input {name!r}: {said}")
-
-    def _check_files(self, place: Location, name: str, declared: FileInput) -> None:
-        """Files that are named are there, and a pattern fits one, unless it is `optional`."""
-        paths = declared.paths
-        for address in declared.remote:
-            if fault := source_fault(address):
-                self._find(place, f"input {name!r}: {fault}")
-        undecided = "optional" in _mapping(_mapping(self.document.data, "inputs"), name)  # it says so, rightly or not
-        if not paths and not undecided and not declared.remote:
-            way_out = "; if it may come later, add `optional: true`" if declared.each else ""
-            self._find(place, f"input {name!r}: no file fits {declared.file!r} in {declared.folder}{way_out}")
-        for path in paths:
-            if not path.is_file():
-                self._find(place, f"input {name!r}: there is no file {path}")
-
-    def _check_header(self, place: Location, name: str, declared: FileInput) -> None:
-        if declared.header is None:
-            return
-        try:
-            header_function(declared.header, declared.folder)
-        except InputError as error:
-            self._find(place, f"input {name!r}: {error}")
-
-    def _check_partner(self, name: str, declared: PipelineInput) -> None:
-        partner = declared.partner
-        if partner is None:
-            return
-        each = [other for other, given in self.spec.inputs.items() if given.each and not given.match and other != name]
-        if partner not in each and not self._is_unread(partner):
-            hint = nearest(partner, each)
-            message = f"input {name!r} is matched with {partner!r}, which is no input with `each`; {hint}"
-            self._find(("inputs", name, "match"), message)
-        for field in (declared.match or {}).get(partner, ()):
-            if field not in MATCHED and not field.startswith("metadata."):
-                hint = nearest(field, [*MATCHED, "metadata.NAME"])
-                self._find(("inputs", name, "match"), f"input {name!r}: a record has no field {field!r}; {hint}")
-
     def _bind_step(self, name: str, step: StepSpec) -> BoundStep | None:
         sources = sources_of(step)
         for role, given in sources.items():
@@ -176,28 +112,38 @@ class _Binder:
                 self._check_source(name, role, source)
         variants = self._variants(name, step, sources)
         known = variants[0].inspection if variants else self._signature(name, step, sources)
-        if known is None:
+        if known is None or name in self.blocked:
             self._check_template(name, step, sources, None)
-            return None
-        self.signatures[name] = known
-        collected = self._collected(name, step)
-        self._check_roles(name, known, sources, collected)
-        self._check_template(name, step, known.roles, known.params)
-        for param, value in step.params.items():
-            if fault := parent_fault(step, value):
-                self._find(("steps", name, "params", param, "value"), f"step {name!r}: parameter {param!r}: {fault}")
+        else:
+            self._check_signature(name, step, known, sources)
         if not variants:
             return None
+        collected = self._collected(name, step)
         needs = tuple(dict.fromkeys(s.source for given in sources.values() for s in given if self._is_step(s.source)))
         declared = declared_step(self.spec, name)
         at = {role: self.document.fault(("steps", name, "inputs", role), "") for role in sources}
         places = {role: f"{fault.file}:{fault.line}:{fault.column}" for role, fault in at.items()}
-        return BoundStep(name, step, variants, sources, needs, collected, declared=declared, places=places)
+        blocked = self.blocked.get(name)
+        return BoundStep(name, step, variants, sources, needs, collected, (), declared, places, blocked)
+
+    def _check_signature(
+        self, name: str, step: StepSpec, known: Inspection | _Signature, sources: Mapping[str, tuple[Source, ...]]
+    ) -> None:
+        """What is declared fits the function."""
+        self.signatures[name] = known
+        self._check_roles(name, known, sources, self._collected(name, step))
+        self._check_template(name, step, known.roles, known.params)
+        for param, value in step.params.items():
+            if fault := parent_fault(step, value):
+                self._find(("steps", name, "params", param, "value"), f"step {name!r}: parameter {param!r}: {fault}")
 
     def _variants(
         self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]]
     ) -> tuple[Variant, ...] | None:
-        """The step with each combination of its swept parameters; None if one of them has a fault, which is told."""
+        """The step with each combination of its swept parameters; None if one of them has a fault, which is told.
+
+        A step whose module ends its process is known by its declaration alone: it cannot be made, and the others can.
+        """
         variants, sound = [], step.uses != UNKNOWN_FUNCTION
         for swept in step.combinations if sound else ():
             for param in sorted(set(swept) & set(step.params)):
@@ -207,6 +153,10 @@ class _Binder:
             given = {**step.params, **swept}
             try:
                 variants.append(Variant(label_of(swept), given, self._inspect(name, step, sources, given)))
+            except EndsWhenImportedError as error:
+                place = ("steps", name, *place_in_step(step, (), swept))
+                self.blocked[name] = self.document.fault(place, str(error))
+                variants.append(Variant(label_of(swept), given, unknown_inspection(name, self._shapes(sources))))
             except InputError as error:
                 sound = False
                 for fault in error.faults:

@@ -134,6 +134,8 @@ def _inspection(stored: dict[str, Any]) -> Inspection:
 
 def _is_cacheable(bound: BoundPipeline) -> bool:
     """Not if it rests on more than files: on the environment, on programs, on versions of packages, or on a secret."""
+    if bound.faults:
+        return False
     inspections = (variant.inspection for step in bound.steps.values() for variant in step.variants)
     return not bound.spec.env and all(inspection.keepable for inspection in inspections)
 

@@ -29,6 +29,7 @@ from crucible_lineage.pipeline.bind.inspection import RULES, Inspection
 from crucible_lineage.step import ParameterSpec, Step
 
 __all__ = [
+    "EndsWhenImportedError",
     "Inspection",
     "Inspector",
     "checked_params",
@@ -37,6 +38,10 @@ __all__ = [
     "inspection_of",
     "validated_params",
 ]
+
+
+class EndsWhenImportedError(InputError):
+    """The module of a step ends its process when it is imported, so that nothing is known of the step."""
 
 
 class Inspector:
@@ -159,7 +164,8 @@ def find_function(uses: str, folder: Path) -> Any:
         raise InputError(f"module {module_name!r} needs {error.name!r}, which is not installed") from error
     except EndedError as error:
         told = f"it ends its process when it is imported ({error}); let it do so only as a program"
-        raise InputError(f"module {module_name!r} cannot be imported: {told}, `if __name__ == '__main__'`") from error
+        told = f"module {module_name!r} cannot be imported: {told}, `if __name__ == '__main__'`"
+        raise EndsWhenImportedError(told) from error
     except InputError:  # of ours: it is hidden by another one
         raise
     except Exception as error:

@@ -11,7 +11,7 @@ from crucible_lineage import __version__
 from crucible_lineage.ids import CODE_TAG, RECIPE_TAGS
 from crucible_lineage.provenance.recipe import Code
 
-__all__ = ["RULES", "Inspection"]
+__all__ = ["RULES", "Inspection", "unknown_inspection"]
 
 # By which rules code is looked at. What was found out by others is never taken: it would be told under another id.
 RULES = " ".join((__version__, CODE_TAG.decode().strip(), RECIPE_TAGS[2].decode().strip(), sys.version.split()[0]))
@@ -57,6 +57,27 @@ class Inspection:
         ):
             return None
         return cls(**{**stored, **{name: tuple(stored[name]) for name in _TUPLES}})
+
+
+def unknown_inspection(name: str, roles: Mapping[str, str]) -> Inspection:
+    """A step that nothing is known of but how it is declared."""
+    return Inspection(
+        uses=name,
+        step=name,
+        roles=roles,
+        required=(),
+        outputs=("out",),
+        params={},
+        fingerprint="",
+        not_covered=(),
+        packages={},
+        reached_packages=(),
+        source="",
+        measurement=None,
+        data_type=None,
+        thumbnail=None,
+        keywords=(),
+    )
 
 
 _NAMES = {one.name for one in fields(Inspection)}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from crucible_lineage.errors import Fault
 from crucible_lineage.pipeline.bind.inspection import Inspection
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Source, StepSpec
 
@@ -28,7 +29,7 @@ class BoundStep:
     `dimensions` are the inputs with `each`, and the steps with a matrix, that it has one instance for each value of.
     `collected` are the roles that are given all instances of their sources as one list. `declared` is what records say
     of the declaration: name and hash of the pipeline, and what the step is called in it. `places` are where its inputs
-    are declared, as file:line:column.
+    are declared, as file:line:column. `blocked` is why nothing is known of its function, so that it cannot be made.
     """
 
     name: str
@@ -40,6 +41,7 @@ class BoundStep:
     dimensions: tuple[str, ...] = ()
     declared: Mapping[str, str] | None = None
     places: Mapping[str, str] = field(default_factory=dict)
+    blocked: Fault | None = None
 
     @property
     def inspection(self) -> Inspection:
@@ -58,6 +60,11 @@ class BoundPipeline:
     def name(self) -> str:
         """The pipeline's name."""
         return self.spec.pipeline
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """Why some of its steps cannot be made, though the others can."""
+        return tuple(step.blocked for step in self.steps.values() if step.blocked)
 
 
 def sources_of(step: StepSpec) -> dict[str, tuple[Source, ...]]:

@@ -125,7 +125,8 @@ class _Expansion:
         variant = step.variants[point.get(step.name, 0)]
         labels = [self.naming.label(dimension, index) for dimension, index in point.items()]
         name = f"{step.name}[{', '.join(labels)}]" if labels else step.name
-        feeds, faults = [], [self.groups[one][index].fault for one, index in point.items() if one in self.groups]
+        feeds, faults = [], [str(step.blocked)] if step.blocked else []
+        faults += [self.groups[one][index].fault for one, index in point.items() if one in self.groups]
         for role, sources in step.sources.items():
             for source in sources:
                 found, fault = self._feeds(step, role, source, point)

@@ -69,15 +69,29 @@ IN_OUR_PROCESS = ["sys.exit(0)", "os._exit(0)", "raise KeyboardInterrupt"]
 
 
 @pytest.mark.parametrize("ending", IN_OUR_PROCESS)
-def test_a_module_that_ends_the_process_when_it_is_imported_is_told(
+def test_a_module_that_ends_the_process_when_it_is_imported_fails_its_steps_and_no_other(
     lab: Any, data: Path, command: Any, ending: str
 ) -> None:
     lab.file(f"{lab.module}_ends.py", f"import os, sys\n{ending}\n")
-    path = lab.declare(f"{HEAD}  ends: {{uses: '{lab.module}_ends:f', inputs: {{counts: first}}}}\n")
-    ran = command("run", path, "--data", data, "--engine", "local")
-    assert ran.returncode == 2
-    assert f"module '{lab.module}_ends' cannot be imported: it ends its process when it is imported" in ran.stderr
-    assert "nothing was changed" in ran.stderr
+    text = f"{HEAD}  ends: {{uses: '{lab.module}_ends:f', inputs: {{counts: first}}, matrix: {{factor: [1, 2]}}}}\n"
+    path = lab.declare(f"{text}  after: {{uses: 'LABMODULE:scale', inputs: {{counts: ends.other}}}}\n")
+    words = f"module '{lab.module}_ends' cannot be imported: it ends its process when it is imported ({ending})"
+
+    ran = command("run", path, "--data", data, "--engine", "local", "--json")
+    assert (ran.returncode, bool(ran.stdout)) == (1, True), ran.stderr
+    told = json.loads(ran.stdout)
+    assert told["executed"] == ["good", "better"]
+    for name in ("ends[factor=1]", "ends[factor=2]"):
+        assert words in told["errors"][name]["message"]
+    assert "parent ends[factor=1] is blocked" in told["errors"]["after[factor=1]"]["message"]
+
+    checked = command("check", path)
+    assert (checked.returncode, checked.stderr.count(words)) == (2, 1)
+    assert f"{path}:" in checked.stderr
+
+    mended = "@step(outputs=('out', 'other'))\ndef f(counts, *, factor, out, other): ...\n"
+    lab.file(f"{lab.module}_ends.py", f"from crucible_lineage import step\n\n\n{mended}")
+    assert command("plan", path, "--data", data).returncode == 0, "nothing of what was wrong is remembered"
 
 
 @pytest.mark.parametrize("ending", IN_OUR_PROCESS)
