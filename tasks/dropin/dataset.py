@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import threading
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.inputs.existing import find_raw
 from crucible_lineage.pipeline.inputs.raw import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
+from crucible_lineage.pipeline.job.naming import without_step
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.provenance.circumstances import software
 from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid
@@ -37,10 +37,9 @@ from crucible_lineage.tasks.events import tell_asset
 if TYPE_CHECKING:
     from crucible_lineage.tasks.dropin.running import Described
 
-__all__ = ["LONG_METADATA", "MADE_BY", "METADATA", "linked", "registered"]
+__all__ = ["LONG_METADATA", "METADATA", "linked", "registered"]
 
 METADATA = "flow"  # the key under which a dataset's metadata say how the flow knows it
-MADE_BY = re.compile(r" \([^()]*\)$")  # what a name says of the task; names do not grow with the chain
 LONG_METADATA = 4000  # characters of JSON
 
 
@@ -187,7 +186,7 @@ def _dataset_name(result: Result, used: list[UsedDataset]) -> str:
         return told
     suffix = result.described.name if result.output == "out" else f"{result.described.name}, {result.output}"
     first = used[0].dataset
-    about = MADE_BY.sub("", first.name) if first.parents else first.name
+    about = without_step(first.name) if first.parents else first.name
     return f"{about} ({suffix})"[:250]
 
 

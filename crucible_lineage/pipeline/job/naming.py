@@ -12,10 +12,10 @@ from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.times import taken
 
-__all__ = ["FieldsOf", "dataset_name"]
+__all__ = ["FieldsOf", "dataset_name", "without_step"]
 
 FieldsOf = Callable[[str], Mapping[str, Any]]  # the fields of a dataset's record, by MFID
-_MADE_BY = re.compile(r" \([^()]*\)$")  # what a default name says of the step
+_COUNT = re.compile(r" and \d+ more$")  # what a default name says of a list
 
 
 def dataset_name(job: Job, output: str, results: Mapping[str, object], fields_of: FieldsOf) -> str:
@@ -44,12 +44,24 @@ def dataset_name(job: Job, output: str, results: Mapping[str, object], fields_of
         raise InputError(f"step {job.name!r}: the name {template!r} cannot be filled in: {error}") from error
 
 
+def without_step(name: str) -> str:
+    """A default name without the step at its end, whose variant may have brackets of its own: `a (fit, f(x))`."""
+    depth = 0
+    for at in range(len(name) - 1, 0, -1):
+        depth += {")": 1, "(": -1}.get(name[at], 0)
+        if depth == 0:
+            return name[: at - 1] if name[at - 1 : at + 1] == " (" else name
+    return name
+
+
 def _subject(job: Job) -> str:
     """The name of what its first input is about; how many more there are."""
     first = job.used[0]
     others = len({part.dataset.mfid for part in job.used if part.role == first.role}) - 1
-    name = _MADE_BY.sub("", first.dataset.name) if first.dataset.parents else first.dataset.name
-    return f"{name} and {others} more" if others else name
+    name = without_step(first.dataset.name) if first.dataset.parents else first.dataset.name
+    if not others:
+        return name
+    return f"{_COUNT.sub('', name) if first.dataset.parents else name} and {others} more"
 
 
 class _Parent:

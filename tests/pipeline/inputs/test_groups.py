@@ -97,6 +97,25 @@ def test_five_repeats_for_each_power_and_instrument_are_fourteen_lines(
     assert len(names) == 12
 
 
+def test_names_of_groups_of_groups_do_not_grow_with_the_chain(
+    lab: Any, spectra: Path, run: Run, session: Session
+) -> None:
+    text = FIFTY.replace("'^([AB])_'", "'^([AB])_'\n    session_name: day (1)").replace(
+        "group_by: [instrument_name", "group_by: [session_name, instrument_name"
+    )
+    fields = "[session_name, instrument_name]"
+    text += f"  slope: {{uses: 'LABMODULE:gather', inputs: {{means: {{from: mean, group_by: {fields}}}}}}}\n"
+    text += "  all: {uses: 'LABMODULE:gather', inputs: {means: slope}}\n"
+    result = run(lab.declare(text))
+
+    def name(instance: str) -> str | None:
+        return session.client.datasets.get(result.datasets[instance]["out"]).dataset_name
+
+    assert name("mean[day (1), B, 20]") == "B_20mW_1.txt and 4 more (mean, day (1), B, 20)"
+    assert name("slope[day (1), B]") == "B_01mW_1.txt and 4 more (slope, day (1), B)"
+    assert name("all") == "A_01mW_1.txt and 1 more (all)"
+
+
 def test_a_file_more_and_one_that_does_not_fit_stop_their_groups_only(lab: Any, spectra: Path, run: Run) -> None:
     text = FIFTY + "  all: {uses: 'LABMODULE:gather', inputs: {means: mean}}\n"
     assert run(lab.declare(text)).ok
