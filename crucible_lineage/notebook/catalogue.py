@@ -43,8 +43,8 @@ def _unheard(_event: StepEvent) -> None:
 class Catalogue:
     """What a Crucible holds. Threads may share it; close it, or use it as a context manager.
 
-    Where a dataset is asked for, its MFID, a unique beginning of it, or its name will do. `project` may be left out
-    where the catalogue has one, or this key sees only one. Questions raise InputError for what is not there.
+    Where a dataset is asked for, its MFID, a unique beginning of it, its name, or itself will do. `project` may be left
+    out where the catalogue has one, or this key sees only one. Questions raise InputError for what is not there.
     """
 
     def __init__(self, session: Session, project: str | None = None) -> None:
@@ -58,7 +58,7 @@ class Catalogue:
         """Crucible's API, for all that is not a question of this catalogue."""
         return self.session.client
 
-    def dataset(self, name: str) -> Dataset:
+    def dataset(self, name: str | Dataset) -> Dataset:
         """The dataset that is meant."""
         return Dataset(self, self._meant(name))
 
@@ -157,16 +157,16 @@ class Catalogue:
             raise RunError(f"run pipeline {bound.name!r}: not all was made\n{told}")
         return Run(self, result)
 
-    def lineage(self, name: str) -> Lineage:
+    def lineage(self, name: str | Dataset) -> Lineage:
         """Where a dataset comes from and what was made of it."""
         mfid = self._meant(name)
         return Lineage(fetch_lineage(self.session, mfid), mfid)
 
-    def diff(self, old: str, new: str) -> Compared:
+    def diff(self, old: str | Dataset, new: str | Dataset) -> Compared:
         """What differs between two datasets, and between all that they come from."""
         return compare_datasets(self.session, self._meant(old), self._meant(new))
 
-    def why(self, name: str) -> Explanation:
+    def why(self, name: str | Dataset) -> Explanation:
         """How a dataset came to be."""
         return explain(self.session, self._meant(name))
 
@@ -198,7 +198,9 @@ class Catalogue:
     def __repr__(self) -> str:
         return f"<catalogue: {self.session.settings.describe()}>"
 
-    def _meant(self, name: str) -> str:
+    def _meant(self, name: str | Dataset) -> str:
+        if isinstance(name, Dataset):
+            return name.mfid
         return find_mfid(self.session, name, [self._project] if self._project else ())
 
     def _in(self, project: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +40,10 @@ class Plan:
     def is_fresh(self) -> bool:
         """True if nothing would be made."""
         return self.planned.is_fresh
+
+    def __repr__(self) -> str:
+        states = Counter(step.state for step in self.steps)
+        return f"<plan of {self.pipeline}: {', '.join(f'{count} {state}' for state, count in states.items())}>"
 
     def __str__(self) -> str:
         return "\n".join(
@@ -107,6 +112,9 @@ class Lineage:
     def svg(self) -> str:
         """The picture, as SVG."""
         return render_svg(self.graph, self.mfid)
+
+    def __repr__(self) -> str:
+        return f"<lineage of {self.mfid}: {len(self)} datasets and samples>"
 
     def __str__(self) -> str:
         return render_tree(self.graph, self.mfid)

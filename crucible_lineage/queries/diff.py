@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Difference, LineageGraph, diff
 from crucible_lineage.lineage.records import recorded_run, run_ids
+from crucible_lineage.queries.difference_text import difference_lines
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, named_projects, with_whole_records
 from crucible_lineage.session import Session
 
@@ -16,11 +17,14 @@ __all__ = ["Compared", "compare_datasets", "compare_runs"]
 
 @dataclass(frozen=True)
 class Compared:
-    """Two lineages and what differs."""
+    """Two lineages and what differs; as text, a line for each difference."""
 
     old: LineageGraph
     new: LineageGraph
     difference: Difference
+
+    def __str__(self) -> str:
+        return "\n".join(difference_lines(self.old, self.new, self.difference))
 
 
 def compare_datasets(session: Session, old: str, new: str) -> Compared:

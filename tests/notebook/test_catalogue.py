@@ -70,6 +70,18 @@ def test_a_pipeline_is_planned_run_and_looked_at(catalogue: Any, data: Path) -> 
     other = catalogue.run("pipeline.yaml", params={"scaled.factor": 4})
     difference = catalogue.diff(first.mfid, other["scaled[first.txt]"].mfid).difference
     assert ("total_nm", 18.0, 24.0) in [(one.field, one.old, one.new) for one in difference.results]
+    compared = catalogue.diff(first, other["scaled[first.txt]"])
+    assert compared.difference == difference, "a dataset is asked for by itself"
+    assert "  total_nm: 18.0 -> 24.0 (+6)" in str(compared).splitlines()
+    assert str(catalogue.why(first)) == str(catalogue.why(first.mfid))
+    assert str(catalogue.lineage(first)) == str(first.lineage())
+    assert catalogue.dataset(first) == first
+
+
+def test_what_comes_back_says_in_a_line_what_it_is(catalogue: Any) -> None:
+    assert repr(catalogue.plan("pipeline.yaml")) == "<plan of counting: 2 missing>"
+    first = catalogue.run("pipeline.yaml")["scaled[first.txt]"]
+    assert repr(first.lineage()) == f"<lineage of {first.mfid}: 2 datasets and samples>"
 
 
 def test_files_come_as_paths_and_as_values(catalogue: Any, tmp_path: Path) -> None:

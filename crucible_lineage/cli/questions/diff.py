@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 
 import click
 
@@ -17,14 +15,11 @@ from crucible_lineage.cli.options import (
     print_json,
 )
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage import Change, Difference, Edge, LineageGraph, Node
-from crucible_lineage.lineage.labels import detail, plain, short_id, title
+from crucible_lineage.lineage import Difference, Edge, Node
 from crucible_lineage.queries.diff import Compared, compare_datasets, compare_runs
 from crucible_lineage.session import Session
 
 __all__ = ["diff_command", "print_difference"]
-
-MOST_VALUE = 60  # characters of a value that a step returned
 
 
 @click.command("diff")
@@ -67,77 +62,7 @@ def print_difference(found: Compared, *, as_json: bool) -> None:
     if as_json:
         print_json(_json(found.difference))
         return
-    for line in _report(found):
-        click.echo(line)
-
-
-def _report(found: Compared) -> Iterator[str]:
-    difference = found.difference
-    for (before, after), results in _by_dataset(difference.results):
-        yield f"results   {_changed(found, before, after)}"
-        yield from (f"  {_result(change)}" for change in results)
-    yield from (f"removed   {_described(node)}" for node in difference.removed)
-    yield from (f"added     {_described(node)}" for node in difference.added)
-    for (before, after), changes in _by_dataset(difference.changed):
-        yield f"changed   {_changed(found, before, after)}"
-        yield from (f"  {_change(found, change)}" for change in changes)
-    yield from (f"unlinked  {_link(found.old, edge)}" for edge in difference.removed_edges)
-    yield from (f"linked    {_link(found.new, edge)}" for edge in difference.added_edges)
-    if not difference:
-        yield f"no difference, in {len(found.old)} datasets and samples"
-
-
-def _by_dataset(changes: Iterable[Change]) -> Iterator[tuple[tuple[str, str], list[Change]]]:
-    for ends, group in groupby(changes, key=lambda change: (change.old_id, change.new_id)):
-        yield ends, list(group)
-
-
-def _changed(found: Compared, before: str, after: str) -> str:
-    if before == after:
-        return plain(found.new.label(after))
-    return f"{plain(found.old.label(before))} -> {plain(found.new.label(after))}"
-
-
-def _change(found: Compared, change: Change) -> str:
-    values = (change.old, change.new)
-    if change.field.startswith("inputs."):
-        old, new = (", ".join(_label(found, mfid) for mfid in value or ()) for value in values)
-    else:
-        old, new = map(_value, values)
-    return plain(f"{change.field}: {old or 'nothing'} -> {new or 'nothing'}")
-
-
-def _result(change: Change) -> str:
-    by = "" if change.by is None else f" ({change.by:+.6g})"
-    return plain(f"{change.field}: {_shown(change.old)} -> {_shown(change.new)}{by}")
-
-
-def _shown(value: object) -> str:
-    said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    said = "nothing" if value is None else said
-    return said if len(said) <= MOST_VALUE else f"{said[:MOST_VALUE]}…"
-
-
-def _label(found: Compared, mfid: str) -> str:
-    # The inputs of the old lineage are told by their successors, which only the new one has.
-    return (found.new if mfid in found.new else found.old).label(mfid)
-
-
-def _value(value: object) -> str:
-    if value in (None, ""):
-        return ""
-    text = value if isinstance(value, str) else repr(value)
-    return f"{text[:12]}…" if len(text) == 64 and text.isalnum() else text
-
-
-def _described(node: Node) -> str:
-    mfid = "" if node.kind == "hidden" else short_id(node.id)
-    return "  ".join(filter(None, (title(node), mfid, detail(node))))
-
-
-def _link(graph: LineageGraph, edge: Edge) -> str:
-    ends = f"{graph.label(edge.source)} -> {graph.label(edge.target)}"
-    return plain(f"{ends}  {edge.relationship or 'untyped link'}")
+    click.echo(str(found))
 
 
 def _json(difference: Difference) -> dict[str, object]:
