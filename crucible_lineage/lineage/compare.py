@@ -11,6 +11,7 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import CURRENT, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import (
     activity_code,
+    equal_parents,
     generated_files,
     place_keys,
     provenance,
@@ -68,8 +69,11 @@ def diff(old: LineageGraph, new: LineageGraph, counterparts: Mapping[str, str] =
     Datasets are paired by id, then as `counterparts` ({old id: new id}) says. Of the others a new one is paired with
     the old one that it supersedes, or that is a result of the same, or else with the only one that the same step made
     under the same name: a rerun with another parameter then reads as that parameter changed, not as two unrelated
-    datasets. Changes come from the roots down, so that what caused others stands before them.
+    datasets. A parent whose bytes a result could have been made of as well is left out, unless the other lineage has
+    it too. Changes come from the roots down, so that what caused others stands before them.
     """
+    asked = {*counterparts, *counterparts.values()}
+    old, new = _without_equals(old, asked.union(new.nodes)), _without_equals(new, asked.union(old.nodes))
     successor = {mfid: mfid for mfid in old.nodes if mfid in new}
     successor |= {before: after for before, after in counterparts.items() if before not in new and after not in old}
     successor |= _successors(old, new, successor)
@@ -86,6 +90,17 @@ def diff(old: LineageGraph, new: LineageGraph, counterparts: Mapping[str, str] =
         removed_edges=tuple(e for ends, e in moved.items() if not _same(new.edges.get(ends), e)),
         results=tuple(results),
     )
+
+
+def _without_equals(graph: LineageGraph, kept: Collection[str]) -> LineageGraph:
+    """The lineage without parents that were not used, and would have been the same as one that was."""
+    equals = {
+        mfid
+        for node in graph.nodes.values()
+        for mfid, was in equal_parents(node.record).items()
+        if was in graph and mfid not in kept
+    }
+    return graph.subgraph(graph.nodes.keys() - equals) if equals else graph
 
 
 def _upstream_first(graph: LineageGraph) -> Callable[[tuple[str, str]], int]:

@@ -113,3 +113,19 @@ def test_changes_come_from_the_roots_down(lab):
     shuffled = LineageGraph(reversed(old.nodes.values()), old.edges.values())
 
     assert [change.new_id for change in diff(shuffled, new).changed] == made
+
+
+def test_after_an_early_cut_off_it_is_still_the_code_that_changed(lab):
+    scan = lab.raw("scan")
+    made_of = lab.derived("read", "read", scan, code="1")
+    same_bytes = lab.derived("read", "read", scan, code="2")
+    other_bytes = lab.derived("read", "read", scan, code="3")
+    old = lab.derived("peaks", "peaks", made_of)
+    new = lab.derived("peaks", "peaks", other_bytes)
+    lab.records[old]["scientific_metadata"]["crucible_lineage"]["equal_parents"] = {same_bytes: made_of}
+    before = lab.graph.subgraph([scan, made_of, same_bytes, old])
+
+    difference = diff(before, lab.graph.subgraph([scan, other_bytes, new]))
+
+    assert [(c.old_id, c.new_id, c.field) for c in difference.changed] == [(made_of, other_bytes, "code")]
+    assert (difference.added, difference.removed, difference.removed_edges) == ((), (), ())
