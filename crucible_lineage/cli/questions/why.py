@@ -59,7 +59,7 @@ def _why_step(name: str, pipeline: str, session: Session, overrides: tuple[str, 
     planned = make_plan(bound, session)
     require_names(bound, [name], [step.name for step in planned.steps])
     chosen = PipelinePlan(tuple(step for step in planned.steps if name in (step.name, step.step)))
-    print_plan(chosen, as_json=as_json)
+    print_plan(chosen, as_json=as_json, above=planned.steps)
     if not as_json and chosen.is_fresh:
         click.echo("it would not run: its result is there, made by this code with these parameters of these inputs")
     elif not as_json and any(step.state != FRESH for step in chosen.steps):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import click
@@ -20,8 +20,8 @@ MOST_INSTANCES = 6  # more of one step are folded
 MOST_CAUSES = 8
 
 
-def print_plan(planned: PipelinePlan, *, as_json: bool) -> None:
-    """The plan, on stdout."""
+def print_plan(planned: PipelinePlan, *, as_json: bool, above: Iterable[StepPlan] = ()) -> None:
+    """The plan, on stdout. `above` are steps that are not printed, and may be what these follow from."""
     if as_json:
         print_json(planned.to_json())
         return
@@ -38,7 +38,8 @@ def print_plan(planned: PipelinePlan, *, as_json: bool) -> None:
             _print_folded(instances, width)
     if not planned.steps:
         click.echo("there is nothing to do: no dataset is there that the steps could be made for")
-    _print_roots(planned)
+    printed = {step.name for step in planned.steps}
+    _print_roots(planned, {step.name: step.code_diff for step in above if step.name not in printed})
     if told := undeclared_text(planned.undeclared):
         click.echo(told)
     _print_estimate(planned)
@@ -52,28 +53,37 @@ def undeclared_text(places: Sequence[str]) -> str:
     return f"not declared any more, and left as they are: {', '.join(places[:MOST_CAUSES])}{more}"
 
 
-def _print_roots(planned: PipelinePlan) -> None:
-    """What it comes down to, where more than the steps themselves follow from it."""
-    follow = [step for step in planned.steps if step.roots and step.state == STALE and not step.outputs]
-    roots = list(dict.fromkeys(root for step in follow for root in step.roots))
+def _print_roots(planned: PipelinePlan, diffs: Mapping[str, Sequence[str]]) -> None:
+    """What it comes down to, where more than the steps themselves follow from it; `diffs` are those not shown yet."""
+    follow = [step for step in planned.steps if step.state == STALE and any(_above(step))]
+    roots = list(dict.fromkeys(root for step in follow for root in _above(step)))
     if not roots:
         return
     click.echo(f"{len(follow)} {'step follows' if len(follow) == 1 else 'steps follow'} from:")
-    told = list(_together(roots))
-    for line in told[:MOST_CAUSES]:
+    told, shown = list(_together(roots)), set[Sequence[str]]()
+    for line, instance in told[:MOST_CAUSES]:
         click.echo(f"  {line}")
+        diff = diffs.get(instance, ())
+        for changed in () if diff in shown else diff:
+            click.echo(f"    {changed}")
+        shown.add(diff)
     if len(told) > MOST_CAUSES:
         click.echo(f"  and {len(told) - MOST_CAUSES} more")
 
 
-def _together(roots: Sequence[str]) -> Iterator[str]:
-    """Each cause once: of several instances of a step, how many have it."""
+def _above(step: StepPlan) -> list[str]:
+    """The causes that are other steps'."""
+    return [root for root in step.roots if not root.startswith(f"{step.name}: ")]
+
+
+def _together(roots: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each cause once, with one instance that has it: of several instances of a step, how many have it."""
     groups: dict[tuple[str, str], list[str]] = {}
     for root in roots:
         instance, _, cause = root.partition(": ")
         groups.setdefault((instance.partition("[")[0], cause), []).append(instance)
     for (step, cause), instances in groups.items():
-        yield f"{instances[0] if len(instances) == 1 else f'{step} ({len(instances)} of them)'}: {cause}"
+        yield f"{instances[0] if len(instances) == 1 else f'{step} ({len(instances)} of them)'}: {cause}", instances[0]
 
 
 def _print_step(step: StepPlan, width: int, shown: Sequence[str]) -> None:

@@ -114,7 +114,8 @@ def run_command(
         chosen = request.choice.steps(bound)
         if dry_run:
             steps = make_plan(bound, session, forced).steps
-            print_plan(PipelinePlan(tuple(step for step in steps if step.step in chosen)), as_json=as_json)
+            chosen_steps = PipelinePlan(tuple(step for step in steps if step.step in chosen))
+            print_plan(chosen_steps, as_json=as_json, above=steps)
             return
         shown = Progress(list(bound.steps), quiet=quiet, silent=as_json, verbose=verbose, jobs=jobs)
         with only_json(as_json), shown as progress:

@@ -55,7 +55,10 @@ def test_a_change_of_code_is_shown_as_a_short_diff(lab: Any, cli: Any, run: Run)
     assert total["roots"] == [f"scaled: {scaled['causes'][0].partition(' (since ')[0]}"]
     assert [line[0] for line in scaled["code_diff"] if line[0] in "+-"] == ["-", "+"]
     assert any("/ factor" in line for line in scaled["code_diff"])
-    assert "+    values = [float(line) / factor" in cli("plan", lab.pipeline).stdout
+    assert cli("plan", lab.pipeline).stdout.count("+    values = [float(line) / factor") == 1
+    above = cli("why", "total", lab.pipeline).stdout
+    assert "1 step follows from:\n  scaled: the code of the step itself changed: " in above
+    assert "+    values = [float(line) / factor" in above
 
 
 def test_a_helper_that_changed_is_named_as_that() -> None:
