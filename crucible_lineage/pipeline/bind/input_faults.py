@@ -62,8 +62,9 @@ def _file_faults(declared: FileInput, *, undecided: bool) -> Iterator[str]:
     paths = declared.paths
     yield from filter(None, map(source_fault, declared.remote))
     if not paths and not undecided and not declared.remote:
-        way_out = "; if it may come later, add `optional: true`" if declared.each else ""
-        yield f"no file fits {declared.file!r} in {declared.folder}{way_out}"
+        yield f"no file fits {declared.file!r} in {declared.folder}; if it may come later, add `optional: true`"
+    if declared.optional and not declared.each and paths:
+        yield from (f"there is no file {path}, and others of this dataset are there" for path in declared.absent)
     yield from (f"there is no file {path}" for path in paths if not path.is_file())
 
 

@@ -118,9 +118,9 @@ class FileInput(_Paired, Ingested, DatasetFields):
     and with `copy: false` Crucible holds a record of it, not its bytes.
 
     `header` names a function that reads fields from a file; they may also be read from the names of the files
-    (`from name '(\\d+)mW'`). A pattern that fits nothing is a fault, unless the input is `optional`: then there is
-    nothing to do for it yet. A `salt` gives a new dataset another id, where that without it was taken by something
-    else.
+    (`from name '(\\d+)mW'`). A file that is not there is a fault, and so is a pattern that fits nothing, unless the
+    input is `optional`: then it has no dataset yet. A `salt` gives a new dataset another id, where that without it was
+    taken by something else.
     """
 
     file: str | Annotated[tuple[str, ...], Field(min_length=1)]
@@ -139,8 +139,8 @@ class FileInput(_Paired, Ingested, DatasetFields):
     def _elsewhere(self) -> Self:
         if (self.block or not self.copied) and not self.remote:
             raise ValueError("block and copy are for files elsewhere, at an address such as gs://bucket/name")
-        if self.optional and not (self.each and self.is_pattern):
-            raise ValueError("optional is for a pattern with `each: true`; what is one dataset has to be there")
+        if self.optional and self.remote and not (self.each and self.is_pattern):
+            raise ValueError("optional is, of files elsewhere, for a pattern with `each: true`")
         return self
 
     @field_validator("dataset_name", "measurement", "data_type", "session_name", "instrument_name", "instrument_id")
@@ -175,6 +175,15 @@ class FileInput(_Paired, Ingested, DatasetFields):
     @property
     def paths(self) -> list[Path]:
         """The files on disk, as they are now; a pattern (`*`, `?`, `[`) stands for those that match, in order."""
+        return [path for path in self._named if path.exists()] if self.optional else self._named
+
+    @property
+    def absent(self) -> list[Path]:
+        """The files that are named and not there."""
+        return [path for path in self._named if not path.exists()]
+
+    @property
+    def _named(self) -> list[Path]:
         return [path for name in self._names if not is_remote(name) for path in _matching(name, self.folder)]
 
     @property
@@ -194,7 +203,7 @@ class FileInput(_Paired, Ingested, DatasetFields):
     def of_each(self) -> tuple[FileInput, ...]:
         """The datasets: one of all files, or, with `each`, one a file on disk."""
         if not self.each:
-            return (self,)
+            return (self,) if self.paths or not self.optional else ()
         return tuple(self.model_copy(update={"file": str(path), "each": False}) for path in self.paths)
 
 

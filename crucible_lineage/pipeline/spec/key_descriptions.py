@@ -50,7 +50,7 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "known_since": "where that is not known: a moment at which the data existed; orders ids, claims nothing",
         "samples": "MFIDs of the samples that it was measured on; results inherit them",
         "block": "the Prefect block that gives access to files elsewhere",
-        "optional": "of a pattern with each: true, that it may fit no file yet; otherwise that is a fault",
+        "optional": "true: there may be no such file yet; otherwise that is a fault",
         "salt": "any text: gives new data another id, where somebody else has taken the one without it",
         "copy": "of files elsewhere: false leaves their bytes where they are, Crucible holds a record of them",
     },

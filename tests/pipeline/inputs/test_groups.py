@@ -292,6 +292,29 @@ def test_an_input_that_may_be_missing_is_used_where_it_is_there(lab: Any, run: R
     assert run(lab.declare(alone)).ok
 
 
+@pytest.mark.parametrize("file", ["later.txt", "late*.txt"])
+def test_an_optional_file_is_used_from_when_it_is_there(lab: Any, run: Run, text_of: Any, file: str) -> None:
+    lab.file(f"{lab.module}.py", OPTIONAL)
+    lab.file("first.txt", "10")
+    text = f"""
+    pipeline: later
+    project: lab
+    inputs:
+      spectrum: {{file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}
+      dark: {{file: "{file}", optional: true, timestamp: "2024-05-01T11:00:00Z"}}
+    steps:
+      corrected: {{uses: "LABMODULE:corrected", inputs: {{spectrum: spectrum, dark: dark}}}}
+    """
+    path = lab.declare(text)
+    without = run(path)
+    assert text_of(without.datasets["corrected"]["out"]) == "10.0"
+    assert run(path).executed == []
+    needed = run(lab.declare(text.replace("{spectrum: spectrum, dark: dark}", "{spectrum: dark, dark: spectrum}")))
+    assert needed.errors["corrected"].endswith("input dark has no dataset")
+    lab.file("later.txt", "3")
+    assert text_of(run(lab.declare(text)).datasets["corrected"]["out"]) == "7.0"
+
+
 def test_what_inputs_share_stands_once(lab: Any, run: Run, session: Session) -> None:
     text = """
     pipeline: shared
