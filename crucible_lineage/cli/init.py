@@ -11,6 +11,7 @@ import click
 
 from crucible_lineage.cli.options import json_option, print_json
 from crucible_lineage.errors import InputError
+from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
 
 __all__ = ["init_command"]
 
@@ -34,6 +35,8 @@ def init_command(folder: Path, project: str | None, prefect: bool, as_json: bool
 
     Nothing that is there is overwritten. With --prefect, a pipeline.yaml that is there gets its prefect.yaml.
     """
+    if project is not None and not is_project_id(project):
+        raise InputError(f"no project can be called {project!r}: {PROJECT_ID_RULE}")
     name = _name_of(folder)
     wanted = dict(FILES)
     if prefect and (folder / "pipeline.yaml").exists():

@@ -33,3 +33,10 @@ def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
     refused = CliRunner().invoke(main, ["init", str(tmp_path)])
     assert (refused.exit_code, "mysteps.py is there already" in refused.stderr) == (2, True)
     assert [path.name for path in tmp_path.iterdir()] == ["mysteps.py"]
+
+
+def test_a_project_that_could_not_be_made_is_refused(tmp_path: Path) -> None:
+    refused = CliRunner().invoke(main, ["init", str(tmp_path / "lab"), "--project", "my lab"])
+    assert refused.exit_code == 2
+    assert "no project can be called 'my lab': a project id has 3 to 25 letters" in refused.stderr
+    assert not (tmp_path / "lab").exists()
