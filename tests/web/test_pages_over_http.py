@@ -207,6 +207,15 @@ def test_a_parent_that_may_not_be_seen_is_a_place_without_a_name(site, guest, ow
     assert "secret raw" in owner.get(f"/datasets/{child}").text
 
 
+def test_a_parent_stands_once_with_how_it_was_used(site, guest):
+    shown = settled(guest, f"/datasets/{site.mfids['child']}")
+    about = shown.partition('<h2 id="lineage">')[2]
+    assert about.count(f'href="/datasets/{site.mfids["raw"]}"') == 1
+    assert "<td>parts</td>" in about
+    assert f"of-{site.mfids['raw']}.txt" in about
+    assert "not linked" not in about
+
+
 def test_metadata_as_a_file_is_what_was_registered(site, owner):
     answer = owner.get(f"/datasets/{site.mfids['evil']}/metadata.json")
 

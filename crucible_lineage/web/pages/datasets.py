@@ -59,6 +59,8 @@ def dataset(reader: Reader) -> Response:
     shown = shown_record(record, hidden)
     values = shown.get("scientific_metadata") or {}
     written = provenance(shown) if read_record(record["scientific_metadata"]) else {}
+    used = [entry for entry in written.get("used") or () if isinstance(entry, Mapping)]
+    used_ids, parents = {entry.get("mfid") for entry in used}, _of_kind(links, "dataset", "source")
     return rendered(
         "dataset.html",
         reader.name,
@@ -78,12 +80,13 @@ def dataset(reader: Reader) -> Response:
         provenance=written,
         activity=mapping(written.get("activity")),
         seconds=_seconds(mapping(written.get("activity"))),
-        used=[entry for entry in written.get("used") or () if isinstance(entry, Mapping)],
+        used=used,
+        linked={link.unique_id for link in parents},
         names=known,
         hidden_name=HIDDEN_NAME,
-        parents=_family(links, "dataset", "source"),
-        children=_family(links, "dataset", "target"),
-        samples=_family(links, "sample", "undirected"),
+        parents=_family([link for link in parents if link.unique_id not in used_ids]),
+        children=_family(_of_kind(links, "dataset", "target")),
+        samples=_family(_of_kind(links, "sample", "undirected")),
     )
 
 
@@ -165,9 +168,12 @@ def _name(reader: Reader, mfid: str) -> str:
         return mfid
 
 
-def _family(links: list[Link], kind: str, direction: str) -> _Family:
-    fitting = [link for link in links if link.resource_type == kind and link.direction == direction]
-    return _Family(tuple(fitting[:MOST_LINKS]), len(fitting))
+def _of_kind(links: list[Link], kind: str, direction: str) -> list[Link]:
+    return [link for link in links if link.resource_type == kind and link.direction == direction]
+
+
+def _family(links: list[Link]) -> _Family:
+    return _Family(tuple(links[:MOST_LINKS]), len(links))
 
 
 def _seconds(activity: Mapping[str, Any]) -> float | None:
