@@ -67,6 +67,9 @@ def test_a_condition_chooses_rows_by_anything_that_there_is(project: Any) -> Non
     assert peaks("spectrum.instrument == 'Renishaw' and axis.params.degree == 3") == [10.25, 11.75]
     assert peaks("results.shape.kind == None") == [1.5, 2.5]
     assert peaks("sample == 'polystyrene'") == [10.25, 11.75]
+    nothing = project.asked("table", "--step", "fitted", "--where", "results.peak_nm > 1e9")
+    assert nothing["rows"] == []
+    assert nothing["columns"] == project.asked("table", "--step", "fitted")["columns"], "as if some were there"
     refused = project.ask("table", "--step", "fitted", "--where", "results.peak_mn > 2", code=2).stderr
     assert "there is no column 'results.peak_mn'; did you mean 'results.peak_nm'?" in refused
     refused = project.ask("table", "--step", "fittd", code=2).stderr

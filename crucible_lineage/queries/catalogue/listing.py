@@ -19,6 +19,8 @@ from crucible_lineage.session import Session
 __all__ = ["SORTABLE", "Catalogue", "list_datasets"]
 
 SORTABLE = ("created", "name", "step", "pipeline", "measurement", "state", "mfid")
+NO_FILTERS = {"limit", "sort", "direction", "anchor_mfid", "include_metadata", "include_links", "include_owner",
+              "project_id"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ def list_datasets(
         members = _of_run(session, project, run, copy)
         fitting = [one for one in fitting if one.mfid in members]
     if filters:
+        if asked := NO_FILTERS.intersection(filters):
+            raise InputError(f"{min(asked)!r} is no filter: all that fits is listed, of `project` and by `sort`")
         found = {one.unique_id for one in session.client.datasets.iter(**{**filters, "project_id": project})}
         fitting = [one for one in fitting if one.mfid in found]
     fitting.sort(key=lambda one: (one.standing.derived, one.created if one.standing.derived else "", one.mfid))

@@ -72,11 +72,10 @@ def make_table(
     chosen, others = _results(facts, project, step, pipeline, every)
     for name in (*(condition.names if condition else ()), *fields, *by):
         _require_column(facts, chosen, name)
-    if condition:
-        chosen = [mfid for mfid in chosen if condition.holds(partial(facts.value, mfid), mfid)]
-    own = _own_columns(facts, chosen, every)
+    fitting = [mfid for mfid in chosen if not condition or condition.holds(partial(facts.value, mfid), mfid)]
+    own = _own_columns(facts, fitting or chosen, every)  # a table without rows has the columns of all
     columns = tuple(dict.fromkeys((*own, *by, *fields)))
-    rows = tuple(tuple(facts.value(mfid, column) for column in columns) for mfid in chosen)
+    rows = tuple(tuple(facts.value(mfid, column) for column in columns) for mfid in fitting)
     if by:
         columns, rows = _grouped(columns, rows, by)
     return Table(project, step, columns, rows, others)
