@@ -52,7 +52,7 @@ def described_anew(
             found.errors[step.name] = f"its result is there, but could not be described anew: {error}"
             continue
         if told:
-            found.told[step.name] = f"described anew: {told}"
+            found.told[step.name] = told
     if not found.errors:
         described.note()
     return found
@@ -81,8 +81,8 @@ class _Redescription:
 
 
 def _redescribe(job: Job, results: Mapping[str, DatasetRef], session: Session) -> str:
-    """What was changed in the records of a step's results, in words; empty if nothing had to be."""
-    told = []
+    """What was changed in the records of a step's results, and what was not, in words; empty if nothing had to be."""
+    told, left = list[str](), list[str]()
     for output, dataset in results.items():
         found = session.client.datasets.get(dataset.mfid, include_metadata=True)
         wanted = _wanted(job, output, found.scientific_metadata or {}, session)
@@ -93,10 +93,18 @@ def _redescribe(job: Job, results: Mapping[str, DatasetRef], session: Session) -
         words = [word for word in job.spec.output.keywords if word not in present]
         for word in words:
             session.client.datasets.add_keyword(dataset.mfid, word)
-        told += [f"{name} is {value!r}" for name, value in fields.items()] + [
-            f"keyword {word!r} was added" for word in words
-        ]
-    return "; ".join(told)
+        told += [f"{name} is {value!r}" for name, value in fields.items()]
+        told += [f"keyword {word!r} was added" for word in words]
+        left += _not_applied(job, output, found.scientific_metadata or {})
+    return "; ".join(([f"described anew: {'; '.join(told)}"] if told else []) + left)
+
+
+def _not_applied(job: Job, output: str, present: Mapping[str, object]) -> list[str]:
+    """Declared metadata that the result has not: its record holds the hash of those with which it was made."""
+    lacking = [name for name, value in job.spec.output.metadata.items() if present.get(name, ...) != value]
+    where = "" if len(job.inspection.outputs) == 1 else f" of {output}"
+    step = job.name.partition("[")[0]
+    return [f"metadata {name!r}{where} stays as it was made, until `--force {step}` makes it again" for name in lacking]
 
 
 def _wanted(job: Job, output: str, metadata: Mapping[str, object], session: Session) -> dict[str, object]:
@@ -112,5 +120,8 @@ def _fields(mfid: str, session: Session) -> Mapping[str, object]:
 
 
 def _digest(step: BoundStep) -> str:
-    output = step.spec.output.model_dump(mode="json", include={"dataset_name", "keywords", *FIELDS})
+    declared = step.spec.output
+    output = declared.model_dump(mode="json", include={"dataset_name", "keywords", *FIELDS})
+    if declared.metadata:
+        output["metadata"] = declared.metadata
     return hashlib.sha256(canonical_json(output)).hexdigest()[:16]

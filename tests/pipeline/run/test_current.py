@@ -206,6 +206,21 @@ def test_a_changed_output_is_applied_without_making_anything_again(lab: Any, ses
     assert run(session, lab.pipeline).notes == {}
 
 
+def test_changed_metadata_of_an_output_are_told_not_to_be_applied(lab: Any, session: Session) -> None:
+    first = run(session, lab.pipeline)
+    text = lab.pipeline.read_text().replace(
+        "    inputs: {left: scaled, right: second}\n",
+        "    inputs: {left: scaled, right: second}\n    output: {metadata: {unit: counts, total: 12}}\n",
+    )
+    again = run(session, lab.declare(text))
+    assert (again.executed, again.ok) == ([], True)
+    assert again.notes["total"] == "; ".join(
+        f"metadata {name!r} stays as it was made, until `--force total` makes it again" for name in ("unit", "total")
+    )
+    assert "unit" not in session.client.metadata.get(first.datasets["total"]["out"])
+    assert run(session, lab.pipeline).notes == {}, "told once"
+
+
 def test_names_know_counts_and_fields_of_parents(lab: Any, session: Session) -> None:
     text = lab.pipeline.read_text().replace(
         "    params: {factor: 3}\n",
