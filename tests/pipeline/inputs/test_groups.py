@@ -315,6 +315,24 @@ def test_an_optional_file_is_used_from_when_it_is_there(lab: Any, run: Run, text
     assert text_of(run(lab.declare(text)).datasets["corrected"]["out"]) == "7.0"
 
 
+def test_of_an_optional_dataset_of_several_files_all_are_there_or_none(lab: Any, run: Run) -> None:
+    text = """
+    pipeline: later
+    project: lab
+    inputs:
+      spectra: {file: [first.txt, second.txt], optional: true, timestamp: "2024-05-01T12:00:00Z"}
+    steps:
+      mean: {uses: "LABMODULE:mean", inputs: {spectra: spectra}}
+    """
+    lab.file(f"{lab.module}.py", STEPS)
+    lab.file("first.txt", "1")
+    (lab.folder / "second.txt").unlink(missing_ok=True)
+    with pytest.raises(InputError, match=r"there is no file .*second\.txt, and others of this dataset are there"):
+        run(lab.declare(text))
+    lab.file("second.txt", "3")
+    assert run(lab.pipeline).ok
+
+
 def test_what_inputs_share_stands_once(lab: Any, run: Run, session: Session) -> None:
     text = """
     pipeline: shared
