@@ -9,7 +9,6 @@ import functools
 import hashlib
 import importlib
 import inspect
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from importlib import metadata
@@ -26,6 +25,7 @@ from crucible_lineage.fingerprint.walk import Fingerprint, code_fingerprint
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.local.store import Store
 from crucible_lineage.pipeline.bind.inspection import RULES, Inspection
+from crucible_lineage.pipeline.bind.search import search_first
 from crucible_lineage.step import ParameterSpec, Step
 
 __all__ = [
@@ -255,10 +255,9 @@ def _package_faults(step: Step[..., Any]) -> Iterator[Fault]:
 
 
 def _import(name: str, folder: Path) -> object:
-    """The module; the declaration's folder comes last in the search, so that it hides nothing."""
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+    """The module; the declaration's folder comes last in the search, so that it hides nothing that is installed."""
     with contained():
+        search_first(folder)
         module = importlib.import_module(name)
     beside = folder.joinpath(*name.split(".")).with_suffix(".py")
     taken = getattr(module, "__file__", None)

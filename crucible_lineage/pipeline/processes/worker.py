@@ -22,6 +22,7 @@ from typing import Any
 from crucible_lineage.checksums import stamp
 from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.facts import Facts
+from crucible_lineage.pipeline.bind.search import search_path
 from crucible_lineage.pipeline.logs.step_log import StepLog
 from crucible_lineage.pipeline.processes.outside import Called
 from crucible_lineage.pipeline.processes.supervised import Supervised
@@ -57,7 +58,8 @@ def call_function(call: FunctionCall, attempt: Path, log: StepLog, timeout_s: fl
     answer = attempt / "answer.json"
     worker = _take(call)
     request = {
-        **{"uses": call.uses, "folder": str(call.declared_in), "params": dict(call.params), "path": sys.path},
+        **{"uses": call.uses, "folder": str(call.declared_in), "params": dict(call.params)},
+        **{"path": search_path(call.declared_in)},
         **{"facts": None if call.facts is None else call.facts.to_json()},
         **{"paths": {name: _packed(value) for name, value in call.paths.items()}, "answer": str(answer)},
     }
@@ -111,11 +113,15 @@ def _death(worker: _Worker, name: str, log: StepLog, timeout_s: float | None, *,
 
 
 class _Worker:
-    """A process that waits for calls. `environment` is what it was started in, `seen` the files that it read."""
+    """A process that waits for calls. `environment` is what it was started in, `seen` the files that it read.
+
+    `folder` is where the declarations of its functions lie: modules of others may have the same names.
+    """
 
     def __init__(self, environment: object, name: str, run_id: str) -> None:
         self.environment = environment
         self.seen: _Stamps = {}
+        self.folder: Path | None = None
         self.idle_since = 0.0
         self._log: StepLog | None = None
         self._mark = b"\0" + secrets.token_hex(16).encode() + b"\0"
@@ -192,7 +198,11 @@ def _take(call: FunctionCall) -> _Worker:
     """An idle worker that fits, or a new one. StoppedError if the run was stopped."""
     environment = _environment()
     with _lock:
-        found = [worker for worker in _idle if worker.environment == environment]
+        found = [
+            worker
+            for worker in _idle
+            if worker.environment == environment and worker.folder in (None, call.declared_in)
+        ]
         for worker in found:
             _idle.remove(worker)
     chosen: _Worker | None = None
@@ -207,6 +217,7 @@ def _take(call: FunctionCall) -> _Worker:
     if chosen is None:
         chosen = _Worker(environment, call.name, call.run_id)
         _start_janitor()
+    chosen.folder = call.declared_in
     return chosen
 
 
