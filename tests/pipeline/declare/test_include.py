@@ -105,13 +105,21 @@ def test_files_and_modules_of_an_included_file_lie_beside_it(shared: Any) -> Non
     assert {step.spec.retries for step in bound.steps.values()} == {1}
 
 
-def test_a_module_that_is_hidden_by_one_of_the_same_name_is_told(shared: Any, faults: Faults) -> None:
-    (shared.folder / "parts" / f"{shared.module}.py").write_text("def add(left, right, *, out): ...")
-    text = SHARED.replace("shared_MODULE", shared.module)
-    (shared.folder / "parts" / "shared.yaml").write_text(text)
+def test_a_module_that_is_hidden_by_an_installed_one_is_told(shared: Any, faults: Faults) -> None:
+    (shared.folder / "parts" / "json.py").write_text("def scale(counts, *, factor, out): ...")
+    (shared.folder / "parts" / "shared.yaml").write_text(SHARED.replace("shared_MODULE", "json"))
     found = faults(shared.declare(INCLUDING))
     assert not any("InputError" in message for message in found), found
     assert any("and hides" in message and "give one of them another name" in message for message in found), found
+
+
+def test_an_included_file_has_the_module_beside_it_though_another_one_has_its_name(shared: Any) -> None:
+    (shared.folder / "parts" / f"{shared.module}.py").write_text("def scale(counts, *, factor: float = 1, out): ...")
+    (shared.folder / "parts" / "shared.yaml").write_text(SHARED.replace("shared_MODULE", shared.module))
+    bound = bind_file(shared.declare(INCLUDING))
+    sources = {name: step.inspection.source for name, step in bound.steps.items()}
+    assert "def scale(counts, *, factor: float = 1, out): ..." in sources["scaled"]
+    assert "def add(" in sources["total"]
 
 
 def test_what_the_file_declares_itself_wins(shared: Any) -> None:
