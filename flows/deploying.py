@@ -11,19 +11,18 @@ from prefect import serve
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.client.schemas.schedules import construct_schedule
 from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flows import Flow
 from prefect.schedules import Schedule as PrefectSchedule
 from prefect.types.entrypoint import EntrypointType
-from pydantic import ValidationError
 
-from crucible_lineage.errors import Fault, InputError, RunError
+from crucible_lineage.errors import InputError, RunError
 from crucible_lineage.flows.pipelines import run_pipeline
 from crucible_lineage.flows.process_new import process_new
 from crucible_lineage.flows.reaching import reaching_prefect
+from crucible_lineage.flows.schedules import schedule_fault
 from crucible_lineage.pipeline.spec.inputs import PACKAGE
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Schedule, Trigger
 from crucible_lineage.tasks.credentials import CrucibleCredentials
@@ -290,13 +289,5 @@ def _require_unique(requests: Sequence[Request]) -> None:
 
 def _require_schedules(requests: Sequence[Request]) -> None:
     """Prefect can read every schedule. All that it cannot are told at once."""
-    faults = []
-    for spec in (request.spec for request in requests):
-        try:
-            if declared := spec.schedule:
-                construct_schedule(declared.interval, None, declared.cron, declared.rrule, declared.timezone)
-        except ValueError as error:  # also pydantic's
-            reasons = [one["msg"] for one in error.errors()] if isinstance(error, ValidationError) else [str(error)]
-            faults.append(Fault(f"schedule: {'; '.join(reasons).replace('Value error, ', '')}", str(spec.path)))
-    if faults:
+    if faults := [fault for request in requests if (fault := schedule_fault(request.spec))]:
         raise InputError("", faults)

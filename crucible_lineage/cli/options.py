@@ -18,6 +18,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import resolve_settings
 
 __all__ = [
+    "DataFolder",
     "announce",
     "crucible_options",
     "dataset_id",
@@ -32,6 +33,15 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class DataFolder(click.Path):
+    """A folder that is named: an empty name would be the current one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":  # of a variable that is not set
+            self.fail("it is empty; name a folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def crucible_options(command: F) -> F:
     """`--data`, `--url` and `--api-key`: which Crucible, and where local files go. `open_session` has them."""
     for option in (
@@ -39,7 +49,7 @@ def crucible_options(command: F) -> F:
         click.option("--url", metavar="URL", help="Address of Crucible (or CRUCIBLE_API_URL).", **_KEPT),
         click.option(
             "--data",
-            type=click.Path(file_okay=False, path_type=Path),
+            type=DataFolder(file_okay=False, path_type=Path),
             metavar="DIR",
             help="Data folder; without --url, the embedded Crucible in it.",
             **_KEPT,

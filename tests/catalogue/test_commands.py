@@ -46,6 +46,17 @@ def test_a_name_means_the_dataset_that_holds(project: Any) -> None:
     assert project.fitted("weak-1.txt", 0) in refused or " more" in refused
 
 
+def test_what_fits_in_several_projects_is_named_with_them(data: Path, tmp_path: Path, command: Any) -> None:
+    for name in ("first", "second"):
+        (tmp_path / "blank.txt").write_text(name)
+        told = command("register", tmp_path / "blank.txt", "--project", name, "--name", "blank", "--data", data)
+        assert told.returncode == 0, told.stderr
+    refused = command("show", "blank", "--data", data)
+    assert refused.returncode == 2
+    assert "(blank in first)" in refused.stderr
+    assert "(blank in second)" in refused.stderr
+
+
 def test_a_list_has_the_filters_of_the_service_and_its_own(project: Any) -> None:
     def names(*words: str) -> list[str]:
         return [one["dataset_name"] for one in project.asked("list", *words)["datasets"]]

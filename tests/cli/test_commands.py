@@ -153,6 +153,12 @@ def test_an_unknown_command_is_told_the_nearest(command: Any) -> None:
     assert (ran.returncode, "did you mean 'plan'?" in ran.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("arguments", [["status"], ["serve"], ["deploy", "pipeline.yaml"]])
+def test_an_empty_name_of_the_data_folder_is_not_the_current_one(command: Any, arguments: list[str]) -> None:
+    ran = command(*arguments, "--data", "")
+    assert (ran.returncode, "it is empty; name a folder" in ran.stderr) == (2, True)
+
+
 def test_a_project_that_cannot_be_made_is_refused_by_check_and_by_run_alike(lab: Any, data: Path, command: Any) -> None:
     lab.declare(lab.pipeline.read_text().replace("project: lab", "project: ab"))
     for arguments in (("check", lab.pipeline), ("run", lab.pipeline, "--engine", "local")):

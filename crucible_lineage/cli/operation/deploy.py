@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crucible_lineage.cli.options import json_option, print_json
+from crucible_lineage.cli.options import DataFolder, json_option, print_json
 from crucible_lineage.cli.runs.engines import prefect_is_configured
 from crucible_lineage.errors import Fault, InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
@@ -27,7 +27,7 @@ ONLY_NEW = click.option(
     "--process-new", "only_new", is_flag=True, help="Look at new datasets only, and park what fails again and again."
 )
 LIMIT = click.option("--limit", type=click.IntRange(1), help="How many runs may go on at once; others wait.")
-DATA = click.option("--data", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="The data folder.")
+DATA = click.option("--data", type=DataFolder(file_okay=False, path_type=Path), metavar="DIR", help="The data folder.")
 URL = click.option("--url", metavar="URL", help="Address of Crucible; its key is CRUCIBLE_API_KEY where the runs are.")
 BLOCK = click.option("--block", metavar="NAME", help="Prefect block (Crucible Credentials) with address and key.")
 

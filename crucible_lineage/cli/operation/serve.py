@@ -12,6 +12,7 @@ from urllib.parse import urljoin
 import click
 from click.core import ParameterSource
 
+from crucible_lineage.cli.options import DataFolder
 from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.settings import default_data_folder
@@ -22,7 +23,7 @@ MIN_KEY_CHARACTERS = 20  # chosen: letters and digits at random, beyond a hundre
 
 
 @click.command("serve")
-@click.option("--data", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Data folder.")
+@click.option("--data", type=DataFolder(file_okay=False, path_type=Path), metavar="DIR", help="Data folder.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=0, help="0: a free one.  [default: 0]")
 @click.option(

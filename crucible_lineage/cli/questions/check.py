@@ -122,6 +122,10 @@ def _bound(file: Path, *, makes_projects: bool) -> tuple[BoundPipeline | None, l
         with suppress(InputError):  # it is among the faults
             faults += filter(None, [project_fault(read_declaration(file))])
     spec = bound.spec if bound else _readable(file)
+    if spec and spec.schedule:
+        from crucible_lineage.flows.schedules import schedule_fault  # Prefect, which has the last word about it
+
+        faults += filter(None, [schedule_fault(spec)])
     if spec and (named := named_ingestors(spec)):
         faults += _ingestor_faults(file, sorted(set(named.values())))
     return bound, sorted(faults, key=lambda fault: (fault.file != str(file), fault.line or 0, fault.column or 0))

@@ -76,12 +76,21 @@ def call_command(call: CommandCall, attempt: Path, log: StepLog, timeout_s: floa
         message = f"step {name!r} took longer than its timeout of {timeout_s:g} s and was stopped"
         raise StepError(message, step=name, log=str(log.path))
     if process.code != 0:
-        what = f"the command ended with exit code {process.code}; what it printed is in {log.path}"
-        raise StepError(f"step {name!r}: {what}: {log.text(TAIL_BYTES)}", step=name, log=str(log.path))
+        message = f"step {name!r}: the command {_ended(process.code or 0)}"
+        said = log.text(TAIL_BYTES)
+        message += f"; what it printed is in {log.path}: {said}" if said else "; it printed nothing"
+        raise StepError(message, step=name, log=str(log.path))
     if not any(out.iterdir()) and (stray := _stray(attempt)):
         message = f"step {name!r}: the command wrote {stray[0]} beside {{out}} instead of into it; it is in {attempt}"
         raise StepError(message, step=name, log=str(log.path))
     return Called(_metadata(name, out / METADATA_FILE), left=process.left, code=call.declared_in)
+
+
+def _ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    hint = "; the system may have run out of memory" if code == -9 else ""
+    return f"was ended by signal {-code}{hint}"
 
 
 def _stray(attempt: Path) -> list[str]:

@@ -38,7 +38,9 @@ def find_mfid(session: Session, text: str, projects: Sequence[str] = ()) -> str:
     if not found:
         near = nearest(text, sorted({one.name for one in among.values()}), "by name there are")
         raise InputError(f"dataset {text!r}: no dataset's id begins so, and none is called so; {near}")
-    there = [f"{mfid} ({among[mfid].name})" for mfid in found[:MOST_NAMED]]
+    in_several = len({among[mfid].standing.project for mfid in found}) > 1
+    where = {mfid: f" in {among[mfid].standing.project}" if in_several else "" for mfid in found}
+    there = [f"{mfid} ({among[mfid].name}{where[mfid]})" for mfid in found[:MOST_NAMED]]
     more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
     raise InputError(f"dataset {text!r}: {len(found)} fit; say which one: {', '.join(there)}{more}")
 
