@@ -84,9 +84,9 @@ def everything(session: Session) -> list[dict[str, Any]]:
 
 
 def fits(one: dict[str, Any], wanted: Wanted) -> bool:
-    fields = ("name", "mfid", "step", "pipeline", "measurement", "instrument")
+    fields = ("name", "step", "pipeline", "measurement", "instrument")
     said = " ".join([*(one[field] for field in fields), one["kind"] if one["kind"] != one["format"] else ""]).lower()
-    return all(word in said for word in wanted.words.lower().split()) and all(
+    return all(word in said or one["mfid"].startswith(word) for word in wanted.words.lower().split()) and all(
         one[name] == value for name, value in wanted.facets.items()
     )
 
