@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import weakref
+from collections.abc import Container
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,9 +65,13 @@ class Notes:
         made = settled(DatasetRef.from_json(found["dataset"]))
         return Origin(made, tuple(found["files"]), found["digest"], tuple(found["about"]))
 
-    def datasets(self) -> list[DatasetRef]:
-        """All that task runs have noted."""
-        found = (self.read(path.name) for path in sorted(self.folder.glob("run-*")))
+    def names(self) -> list[str]:
+        """What task runs have noted."""
+        return sorted(path.name for path in self.folder.glob("run-*"))
+
+    def datasets(self, but: Container[str] = ()) -> list[DatasetRef]:
+        """All that task runs have noted, but those of these names."""
+        found = (self.read(name) for name in self.names() if name not in but)
         return [origin.made.result() for origin in found if origin is not None]
 
 

@@ -48,17 +48,22 @@ class Destination:
     file: str = ""
     begun: str = ""
     salt: str | None = None
+    notes: str = ""  # the run whose notes it shares: the one that it is within, else its own
 
 
 class Recording:
     """What an open `registering` does. In the process of the flow registrations go on beside it, elsewhere at once."""
 
-    def __init__(self, destination: Destination, session: Session, *, owner: bool) -> None:
+    def __init__(
+        self, destination: Destination, session: Session, *, owner: bool, origins: Origins | None = None
+    ) -> None:
         self.destination = destination
         self.session = session
         self.owner = owner
-        self.folder = session.settings.data / "flows" / destination.run_id
-        self.origins = Origins(Notes(self.folder / "notes"))
+        flows = session.settings.data / "flows"
+        self.folder = flows / destination.run_id
+        self.origins = origins or Origins(Notes(flows / (destination.notes or destination.run_id) / "notes"))
+        self._noted_before = set(self.origins.notes.names())
         run = FlowRun(destination.run_id, destination.flow, destination.file, destination.begun)
         self.places = FlowPlaces(session, run, at_once=not owner)
         self.shared = not owner  # whether other processes have to know what is made here
@@ -101,7 +106,7 @@ class Recording:
                 self.places.settle(failed=failed)
             except LineageError as error:
                 warn("results are there, but could not be noted as those that hold: %s", error)
-            self._elsewhere = [*self._elsewhere, *self.origins.notes.datasets()]
+            self._elsewhere = [*self._elsewhere, *self.origins.notes.datasets(self._noted_before)]
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def share(self) -> None:
@@ -156,8 +161,13 @@ def opened(project: str, crucible: Crucible | None, reuse: bool, salt: str | Non
     flow = running.flow if running else None
     name, file = (flow.name, file_of(flow.fn)) if flow else ("", "")
     begun = datetime.now(UTC).isoformat()
-    destination = Destination(project, settled, reuse, uuid.uuid4().hex, name, file, begun, salt)
-    recording = Recording(destination, session, owner=True)
+    above = _open.get()  # the flow that this is a subflow of: what one made the other knows
+    if above is not None and above.session is not session:
+        above = None
+    run_id = uuid.uuid4().hex
+    notes = (above.destination.notes if above else "") or run_id
+    destination = Destination(project, settled, reuse, run_id, name, file, begun, salt, notes)
+    recording = Recording(destination, session, owner=True, origins=above.origins if above else None)
     _here[destination.run_id] = recording
     token = _open.set(recording)
     try:
