@@ -160,10 +160,11 @@ def _new_dataset(
 def _root(result: Result, stored: Stored) -> DatasetRef:
     """A result that comes from no dataset, as measured files are: found again by its bytes."""
     session, described = result.recording.session, result.described
-    raw = hash_files(result.project, [file.path for file in stored.files], None, session)
+    salt = result.recording.destination.salt
+    raw = hash_files(result.project, [file.path for file in stored.files], None, session, salt=salt)
     declared = FileInput(
         file=str(stored.files[0].path),
-        dataset_name=described.dataset_name or described.name,
+        dataset_name=_dataset_name(result, []),
         measurement=described.measurement,
         data_type=described.data_type,
         keywords=described.keywords,
@@ -184,6 +185,8 @@ def _dataset_name(result: Result, used: list[UsedDataset]) -> str:
         with suppress(KeyError, IndexError, ValueError, AttributeError):
             return told.format(**{**result.arguments.params, **names})
         return told
+    if not used:
+        return result.described.name
     suffix = result.described.name if result.output == "out" else f"{result.described.name}, {result.output}"
     first = used[0].dataset
     about = without_step(first.name) if first.parents else first.name
