@@ -219,7 +219,7 @@ def _described(name: str, ours: Mapping[str, Any], before: Described | None = No
 
 
 @overload
-def task(function: Callable[P, R], /) -> LineageTask[P, R]: ...
+def task(function: Callable[P, R], /, **options: Any) -> LineageTask[P, R]: ...
 @overload
 def task(
     function: Literal[None] = None,
@@ -245,8 +245,6 @@ def task(function: Callable[P, R] | None = None, /, **given: object) -> Any:
     same arguments and code, if there is one, is taken instead of running (by default what `registering` says);
     `code_version` replaces the fingerprint of the code; with `ingest` Crucible reads the files.
     """
-    if function is not None:
-        return LineageTask(function, log_prints=None)
     ours = {name: value for name, value in given.items() if name in OURS and value is not None}
     options: dict[str, Any] = {"log_prints": None, **{k: v for k, v in given.items() if k not in OURS}}
 
@@ -254,4 +252,4 @@ def task(function: Callable[P, R] | None = None, /, **given: object) -> Any:
         name = str(options.get("name") or getattr(wrapped, "__name__", type(wrapped).__name__))
         return LineageTask(wrapped, described=_described(name, ours), **options)
 
-    return decorate
+    return decorate if function is None else decorate(function)
