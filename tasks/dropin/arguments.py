@@ -72,24 +72,30 @@ class Arguments:
 
 
 def traced(
-    bound: Mapping[str, object], futures: Mapping[str, tuple[str, ...]], recording: Recording, task: str, logger: object
+    bound: Mapping[str, object],
+    futures: Mapping[str, tuple[str, ...]],
+    mapped: Mapping[str, tuple[str, ...]],
+    recording: Recording,
+    task: str,
 ) -> Arguments:
-    """The arguments, traced. `futures` are the task runs whose results were given, by argument."""
-    tracer = _Tracer(recording, task, logger)
+    """The arguments, traced. `futures` are the task runs whose results were given, by argument, `mapped` those that it
+    is an item of.
+    """
+    tracer = _Tracer(recording, task)
     for role, value in bound.items():
-        tracer.argument(role, value, futures.get(role, ()))
+        tracer.argument(role, value, futures.get(role, ()), mapped.get(role, ()))
     return tracer.found
 
 
 class _Tracer:
-    def __init__(self, recording: Recording, task: str, logger: object) -> None:
+    def __init__(self, recording: Recording, task: str) -> None:
         self.recording = recording
         self.task = task
-        self.logger = logger
         self.found = Arguments()
         self.in_list = False
+        self.whole: Origin | None = None  # what the argument is an item of
 
-    def argument(self, role: str, value: object, runs: tuple[str, ...]) -> None:
+    def argument(self, role: str, value: object, runs: tuple[str, ...], mapped: tuple[str, ...]) -> None:
         """One argument becomes inputs, a parameter, or both."""
         self.in_list = isinstance(value, list) or (isinstance(value, (str, Path)) and _is_folder(value))
         proven = [self.recording.origins.of_run(run) for run in runs]
@@ -99,9 +105,13 @@ class _Tracer:
         if runs and all(proven):
             self.found.params[role] = {"results": len(runs)}
             return
+        before = len(self.found.inputs)
+        self.whole = next(filter(None, map(self.recording.origins.of_run, mapped)), None)
         self.found.params[role] = self.traced(role, value, 0)
         if self.found.params[role] is _INPUT:
             del self.found.params[role]
+        if self.whole is not None and len(self.found.inputs) == before:
+            self.add(role, self.whole, "an item of the result of a task run that was given")
 
     def add(self, role: str, origin: Origin, known_by: str) -> Any:
         self.found.inputs.append(Input(role, origin, known_by, in_list=self.in_list))
@@ -195,11 +205,13 @@ class _Tracer:
                 stored = store_value(value, Path(folder))
                 if (known := self.recording.origins.of_content(stored.digest)) is not None:
                     return self.add(role, known, "the same content")
-                origin = self.keep(role, stored, "from the flow's code")
+                what = "an item of a result" if self.whole else "from the flow's code"
+                origin = self.keep(role, stored, what, parent=self.whole)
         except UnstorableError:
             return self.opaque(role, value)
         self.recording.origins.note_object(value, origin)
-        return self.add(role, origin, "a value of the flow's code")
+        known_by = "an item of the result of a task run that was given" if self.whole else "a value of the flow's code"
+        return self.add(role, origin, known_by)
 
     def opaque(self, role: str, value: Any) -> Any:
         self.found.opaque.append(role)

@@ -19,7 +19,7 @@ from prefect.utilities.annotations import NotSet, allow_failure, opaque, quote, 
 from prefect.utilities.callables import get_call_parameters
 
 from crucible_lineage.tasks.dropin.recording import Recording, current
-from crucible_lineage.tasks.dropin.running import Call, Described
+from crucible_lineage.tasks.dropin.running import Call, Described, by_name
 from crucible_lineage.tasks.dropin.task_code import TaskCode, task_code
 
 __all__ = ["LineageTask", "task"]
@@ -82,16 +82,24 @@ class LineageTask(Task[P, R]):
             return super().map(*args, **kwargs)
 
     def recorded(
-        self, recording: Recording, parameters: Mapping[str, object], code: TaskCode | None = None
+        self,
+        recording: Recording,
+        parameters: Mapping[str, object],
+        code: TaskCode | None = None,
+        mapped: Mapping[str, tuple[str, ...]] | None = None,
     ) -> LineageTask[P, R]:
-        """A copy for one call, which takes along where its result goes, and which task runs gave its arguments."""
-        futures = {name: runs for name, value in parameters.items() if (runs := tuple(_task_runs(value)))}
+        """A copy for one call, which takes along where its result goes, and which task runs gave its arguments.
+
+        `mapped` are the task runs whose results its arguments are items of.
+        """
+        futures = _runs_in(by_name(inspect.signature(self.fn), parameters))
         wish = self.described.reuse
         if wish is None and self._asks_for_a_cache():
             wish = True
         described = Described(**{**vars(self.described), "reuse": wish})
         made = copy(self)
-        made.fn = _wrapped(_function_of(self.fn), self.fn, Call(described, recording.destination, futures, code))
+        call = Call(described, recording.destination, futures, code, mapped or {})
+        made.fn = _wrapped(_function_of(self.fn), self.fn, call)
         made.cache_policy = NO_CACHE  # a hit in Prefect's cache would leave a hole
         made.cache_key_fn = None
         return made
@@ -104,10 +112,13 @@ class LineageTask(Task[P, R]):
 class _Delegating(TaskRunner[Any]):
     """The flow's runner, which is given the copy of a task that is made for the call."""
 
-    def __init__(self, runner: TaskRunner[Any], recording: Recording) -> None:
+    def __init__(
+        self, runner: TaskRunner[Any], recording: Recording, mapped: Mapping[str, tuple[str, ...]] | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.runner = runner
         self.recording = recording
+        self.mapped = mapped
         self._started = True
 
     def duplicate(self) -> _Delegating:
@@ -117,8 +128,13 @@ class _Delegating(TaskRunner[Any]):
         if isinstance(task, LineageTask):
             is_here = isinstance(self.runner, ThreadPoolTaskRunner)
             code = None if is_here else task_code(_function_of(task.fn)).packed()
-            task = task.recorded(self.recording, parameters, code)
+            task = task.recorded(self.recording, parameters, code, self.mapped)
         return self.runner.submit(task, parameters, wait_for, dependencies)
+
+    def map(self, task: Any, parameters: dict[str, Any], wait_for: Any = None) -> Any:
+        """As Prefect's, which waits for a future that is mapped over, and hands on items that do not tell of it."""
+        single = {name: value for name, value in parameters.items() if not isinstance(value, (list, tuple, set, dict))}
+        return TaskRunner.map(_Delegating(self.runner, self.recording, _runs_in(single)), task, parameters, wait_for)
 
 
 @contextmanager
@@ -192,6 +208,10 @@ def _wrapped(function: Callable[..., object], like: object, call: Call) -> Any:
     made.__prefect_task_source__ = function
     made.__crucible_function__ = function
     return made
+
+
+def _runs_in(parameters: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
+    return {name: runs for name, value in parameters.items() if (runs := tuple(_task_runs(value)))}
 
 
 def _task_runs(value: object, depth: int = 4) -> Iterator[str]:

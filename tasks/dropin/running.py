@@ -21,7 +21,7 @@ from crucible_lineage.tasks.dropin.result import Result
 from crucible_lineage.tasks.dropin.results import reused, take
 from crucible_lineage.tasks.dropin.task_code import TaskCode, task_code
 
-__all__ = ["Call", "Described", "run_async", "run_async_generator", "run_generator", "run_sync"]
+__all__ = ["Call", "Described", "by_name", "run_async", "run_async_generator", "run_generator", "run_sync"]
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,15 @@ class Described:
 class Call:
     """One call of a task, as it crosses to where it runs: where results go, and which task runs gave its arguments.
 
-    `code` is that of its function, where that leaves the process that has it from its file.
+    `code` is that of its function, where that leaves the process that has it from its file. `mapped` are the task runs
+    whose results its arguments are items of.
     """
 
     described: Described
     destination: Destination | None = None
     futures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     code: TaskCode | None = None
+    mapped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def run_sync(function: Callable[..., Any], call: Call, args: Any, kwargs: Any) -> Any:
@@ -165,7 +167,7 @@ def _begin(function: Callable[..., Any], call: Call, args: Any, kwargs: Any, *, 
         bound = inspect.signature(function).bind(*args, **kwargs)
         bound.apply_defaults()
         name = call.described.name
-        arguments = traced(_named(bound), call.futures, recording, name, run_logger())
+        arguments = traced(by_name(bound.signature, bound.arguments), call.futures, call.mapped, recording, name)
         run = _Run(function, call, recording, arguments)
         if not many:
             run.reuse()
@@ -175,11 +177,11 @@ def _begin(function: Callable[..., Any], call: Call, args: Any, kwargs: Any, *, 
         return None
 
 
-def _named(bound: inspect.BoundArguments) -> dict[str, Any]:
-    """The arguments by name, what came by *args and **kwargs included."""
+def by_name(signature: inspect.Signature, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments, what came by *args and **kwargs under names of their own."""
     named: dict[str, Any] = {}
-    for name, value in bound.arguments.items():
-        kind = bound.signature.parameters[name].kind
+    for name, value in arguments.items():
+        kind = signature.parameters[name].kind if name in signature.parameters else None
         if kind is inspect.Parameter.VAR_KEYWORD:
             named |= value
         elif kind is inspect.Parameter.VAR_POSITIONAL:

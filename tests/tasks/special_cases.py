@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from prefect import flow
+from prefect import flow, unmapped
 from prefect.client.schemas.objects import State
 
 from crucible_lineage.tasks import CrucibleConnection, Kind, add_kind, registering, session_for, step, task
@@ -124,6 +124,59 @@ def own_kind() -> Any:
         return len(curve(make(30)).points)
 
     return own()
+
+
+def mapped_over() -> Any:
+    @task
+    def sizes() -> list[int]:
+        return [1, 2]
+
+    @task
+    def times(size: int, by: int) -> int:
+        return size * by
+
+    @task
+    def total(*sizes: int, **more: int) -> int:
+        return sum(sizes) + sum(more.values())
+
+    @flow
+    @registering(PROJECT, crucible=HERE, reuse=True)
+    def over_a_future() -> Any:
+        by = times.with_options(name="by").submit(3, 1)
+        mapped = times.map(sizes.submit(), unmapped(by))
+        return [mapped.result(), total(*mapped, more=by)]
+
+    over_a_future()
+    return over_a_future()
+
+
+def within() -> Any:
+    @flow
+    @registering(PROJECT, crucible=HERE)
+    def inner(table: pd.DataFrame) -> Any:
+        return double(table)
+
+    @flow
+    @registering(PROJECT, crucible=HERE)
+    def outer() -> Any:
+        return int(double.with_options(name="again")(inner(make(30))).sum().x)
+
+    return outer()
+
+
+def described() -> Any:
+    named = task(lambda size: np.arange(size), name="measure", retries=2, dataset_name="{size} counts")
+
+    @flow
+    @registering(PROJECT, crucible=HERE, salt="mine")
+    def telling() -> Any:
+        with registering(PROJECT, crucible=HERE, salt="mine") as recording:
+            named(100)
+        (found,) = recording.datasets()
+        metadata = session_for(HERE).client.metadata.get(found.mfid) or {}
+        return [named.name, named.retries, found.name, metadata["crucible_lineage"]["recipe"]["salt"]]
+
+    return telling()
 
 
 def in_with() -> Any:

@@ -15,6 +15,12 @@ CASES = {
     "steps_in_threads": (["source.csv (doubled)"], [" -> source.csv", "source.csv -> source.csv (doubled)"]),
     "unstorable": (1, [" -> make", "guard -> use", "make -> guard"]),
     "own_kind": (2, [" -> make", "make -> curve"]),
+    "mapped_over": (
+        [[3, 6], 12],
+        [" -> by", " -> sizes", "by + sizes -> times", "by + sizes -> times", "by + times + times -> total"],
+    ),
+    "within": (1740, [" -> make", "double -> again", "make -> double"]),
+    "described": (["measure", 2, "100 counts", "mine"], [" -> measure"]),
     "in_with": (
         [380, 1],
         [" -> table (from the flow's code of partly)", "table (from the flow's code of partly) -> double"],
