@@ -47,7 +47,9 @@ def request_ingestion(
 def wait_for_ingestion(
     request: int, timeout_s: float = 600.0, *, on_failure: OnFailure = "fail", crucible: Crucible | None = None
 ) -> str:
-    """The status with which the ingestion ended. RunError if it failed, unless `on_failure` is "warn"."""
+    """The status with which the ingestion ended. RunError if it failed, or if the ingestor that was asked for did not
+    read the file, unless `on_failure` is "warn".
+    """
     found = session_for(crucible).client.ingestions.wait(request, timeout_s=timeout_s)
     ended(found, on_failure)
     return found.status
@@ -63,11 +65,13 @@ def asked_once(client: CrucibleClient, file_mfid: str, ingestor: str | None) -> 
 
 def ended(request: IngestionRequest, on_failure: OnFailure) -> None:
     """RunError, or a warning, if the ingestion has failed."""
-    if request.status in GOOD:
+    is_otherwise = request.error_message and request.ingestion_class  # not by the ingestor that was asked for
+    if request.status in GOOD and not is_otherwise:
         return
     reason = f": {request.error_message}" if request.error_message else ""
+    ended_as = "did not go as was asked" if request.status in GOOD else f"ended as {request.status!r}"
     told = (
-        f"ingestion request {request.id} of file {request.file_mfid} ended as {request.status!r}{reason}\n"
+        f"ingestion request {request.id} of file {request.file_mfid} {ended_as}{reason}\n"
         'the file is stored; name an ingestor that reads it, or take this as a warning with "warn"'
     )
     if on_failure == "fail":
