@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ LONG_PARAMETER = 4000  # characters of JSON: more is data, and an input of its o
 
 Stamp = tuple[int, int]
 
+DESCRIBING = ("not finite", "tuple", "set", "number", "bytes", "model", "dataclass", "scalar")  # kinds, more than data
 
 GIVEN = "a file that the flow was given"
 
@@ -115,6 +117,8 @@ class _Tracer:
 
     def add(self, role: str, origin: Origin, known_by: str) -> Any:
         self.found.inputs.append(Input(role, origin, known_by, in_list=self.in_list))
+        if origin.described:  # others have the same files
+            self.found.opaque.append(role)
         return _INPUT
 
     def traced(self, role: str, value: Any, depth: int) -> Any:
@@ -136,7 +140,7 @@ class _Tracer:
         if is_plain(value):
             if len(canonical_json(value)) > LONG_PARAMETER:
                 return self.data(role, value)
-            return value
+            return deepcopy(value)  # what the task does with it comes later
         return self.other(role, value)
 
     def container(self, role: str, value: Any, depth: int) -> Any:
@@ -175,7 +179,7 @@ class _Tracer:
 
     def object(self, role: str, value: Any, origin: Origin) -> Any:
         """A known object, if it still is what it was; else a dataset made of that one by the flow's code."""
-        if not origin.digest or isinstance(value, (str, bytes, tuple)):
+        if origin.described or not origin.digest or isinstance(value, (str, bytes, tuple)):
             return self.add(role, origin, "the same object")
         try:
             with tempfile.TemporaryDirectory(dir=data_folder(self.recording)) as folder:
@@ -191,7 +195,7 @@ class _Tracer:
     def other(self, role: str, value: Any) -> Any:
         """A value of the flow's own code: data becomes an input that can be seen, what describes it a parameter."""
         kind = kind_of(value)
-        if kind is not None and kind.name not in ("tuple", "set", "number", "bytes", "model", "dataclass"):
+        if kind is not None and kind.name not in DESCRIBING:
             return self.data(role, value)
         try:
             plain = canonical_value(value, role)

@@ -13,7 +13,7 @@ from typing import Any
 
 from crucible_lineage.refs import DatasetRef
 
-__all__ = ["Made", "Notes", "Origin", "Origins", "settled"]
+__all__ = ["LEAST_BYTES", "Made", "Notes", "Origin", "Origins", "settled"]
 
 LEAST_BYTES = 256  # a value whose files are smaller may equal another one by chance (a parquet file never is)
 SINGLETONS = (type(None), bool, int, float, complex, str, bytes)  # equal ones may be one object
@@ -25,13 +25,14 @@ Made = Future[DatasetRef]
 @dataclass(frozen=True)
 class Origin:
     """The dataset that a value is, or is in; the names of its files in it, the digest of their content, and the data
-    that it is about (nothing if it is no result of this run).
+    that it is about (nothing if it is no result of this run). `described` says that its files do not hold it.
     """
 
     made: Made
     files: tuple[str, ...]
     digest: str = ""
     about: tuple[str, ...] = ()
+    described: bool = False
 
 
 def settled(dataset: DatasetRef) -> Made:
@@ -51,7 +52,7 @@ class Notes:
         """Other processes find what is registered under this name."""
         self.folder.mkdir(parents=True, exist_ok=True)
         told = {"files": list(origin.files), "digest": origin.digest, "about": list(origin.about)}
-        text = json.dumps({"dataset": origin.made.result().to_json(), **told})
+        text = json.dumps({"dataset": origin.made.result().to_json(), **told, "described": origin.described})
         part = self.folder / f".{name}-{threading.get_ident()}"
         part.write_text(text, encoding="utf-8")
         part.replace(self.folder / name)
@@ -63,7 +64,7 @@ class Notes:
         except FileNotFoundError:
             return None
         made = settled(DatasetRef.from_json(found["dataset"]))
-        return Origin(made, tuple(found["files"]), found["digest"], tuple(found["about"]))
+        return Origin(made, tuple(found["files"]), found["digest"], tuple(found["about"]), found["described"])
 
     def names(self) -> list[str]:
         """What task runs have noted."""

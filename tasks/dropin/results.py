@@ -10,11 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.checksums import scan_file
 from crucible_lineage.pipeline.files.fetch import place_file
 from crucible_lineage.provenance.recipe import derived_mfid, recipe_sha256
 from crucible_lineage.refs import file_stem
-from crucible_lineage.registration.new_dataset import LocalFile
 from crucible_lineage.registration.read import find_by_recipe
 from crucible_lineage.tasks.dropin.dataset import METADATA, linked, registered
 from crucible_lineage.tasks.dropin.origins import Made, Origin, settled
@@ -33,6 +31,7 @@ from crucible_lineage.tasks.dropin.values.storing import (
     Stored,
     UnstorableError,
     copied,
+    described_only,
     digest_of,
     digest_of_hashes,
     equal,
@@ -67,16 +66,18 @@ def take(result: Result, value: object) -> None:
         f"the result of {result.described.name}",
     )
     about = about_of(inputs) or (f"{result.described.name} {stored.digest[:16]}",)
-    origin = Origin(made, tuple(file.ref.name for file in stored.files), stored.digest, about)
+    origin = Origin(made, tuple(file.ref.name for file in stored.files), stored.digest, about, bool(stored.described))
     if result.output == "out":
         origins.note_run(result.task_run_id, origin)
-    origins.note_content(stored.digest, sum(file.ref.size for file in stored.files), origin)
+    if not stored.described:
+        origins.note_content(stored.digest, sum(file.ref.size for file in stored.files), origin)
     by_name = {file.ref.name: file for file in stored.files}
     for part, names in stored.parts:
         files = tuple(by_name[name] for name in names) or stored.files
-        part_origin = Origin(made, tuple(file.ref.name for file in files), digest_of(files), about)
+        described = any(file.ref.name in stored.described for file in files)
+        part_origin = Origin(made, tuple(file.ref.name for file in files), digest_of(files), about, described)
         origins.note_object(part, part_origin)
-        if len(files) < len(stored.files):
+        if not described and len(files) < len(stored.files):
             origins.note_content(part_origin.digest, sum(file.ref.size for file in files), part_origin)
     for path in (*stored.outside, *(one for paths in written.values() for one in paths)):
         name = next(file for file in stored.files if file.ref.sha256 == recording.session.store.checksums(path).sha256)
@@ -146,13 +147,15 @@ def _stored(result: Result, value: object, folder: Path, written: Mapping[str, l
         try:
             stored = store_value(value, folder)
         except UnstorableError as error:
+            stored = described_only(value, folder, str(error))
+        if stored.described:
             result.logger.warning(
-                "the result of %s is %s, which is described and not stored; crucible_lineage.tasks.add_kind says how "
+                "the result of %s is%s %s, which is described and not stored; crucible_lineage.tasks.add_kind says how "
                 "to store it",
                 result.described.name,
-                error,
+                "" if stored.document["kind"] == "description" else " or holds",
+                ", ".join(dict.fromkeys(stored.described.values())),
             )
-            stored = _only_described(value, folder)
     files, places = list(stored.files), []
     for role, paths in written.items():
         root = result.arguments.places[role]
@@ -174,14 +177,6 @@ def _stored(result: Result, value: object, folder: Path, written: Mapping[str, l
     return replace(stored, document=document, files=tuple(files), exact=exact)
 
 
-def _only_described(value: object, folder: Path) -> Stored:
-    path = folder / "value.txt"
-    name = f"{type(value).__module__}.{type(value).__qualname__}"
-    path.write_text(f"a value of class {name}, which was not stored\n", encoding="utf-8")
-    file = LocalFile.of(path, scan_file(path))
-    return Stored({"kind": "description", "class": name, "files": [path.name]}, (file,), ((value, (path.name,)),))
-
-
 def _is_exact(stored: Stored, value: object, folder: Path) -> bool:
     """True if what is stored is read again as the value that it was."""
     try:
@@ -198,6 +193,7 @@ def _note_for_others(result: Result, origin: Origin, made: Made) -> None:
             notes = result.recording.origins.notes
             if result.output == "out" and result.task_run_id:
                 notes.write(f"run-{result.task_run_id}", origin)
-            notes.write(f"content-{origin.digest}", origin)
+            if not origin.described:
+                notes.write(f"content-{origin.digest}", origin)
 
     made.add_done_callback(note)

@@ -10,12 +10,18 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 __all__ = ["KINDS", "Kind", "add_kind", "is_plain", "kind_of"]
 
 Described = dict[str, Any]
+
+SCALARS = (complex, datetime, date, time, timedelta, Decimal, UUID)
 
 
 def _nothing(_: object) -> Described:
@@ -89,6 +95,14 @@ def _is_tuple(value: object) -> bool:
 
 def _is_set(value: object) -> bool:
     return type(value) is set and all(type(item) in (str, int) for item in value) and len(set(map(type, value))) <= 1
+
+
+def _is_not_finite(value: object) -> bool:
+    return type(value) is float and not math.isfinite(value)
+
+
+def _is_scalar(value: object) -> bool:
+    return type(value) in SCALARS or isinstance(value, Enum)
 
 
 def _dump_bytes(value: bytes, folder: Path) -> None:
@@ -207,7 +221,7 @@ def _is_dataclass(value: object) -> bool:
     return hasattr(type(value), "__dataclass_fields__") and not isinstance(value, type)
 
 
-def _dump_dataclass(value: object, folder: Path) -> None:
+def _dump_typed(value: object, folder: Path) -> None:
     from pydantic import TypeAdapter
 
     (folder / "value.json").write_bytes(TypeAdapter(type(value)).dump_json(value))
@@ -224,6 +238,7 @@ def _mapping(value: Mapping[str, object]) -> Described:
 KINDS: list[Kind] = [
     Kind("text", lambda value: type(value) is str, _dump_text, _load_text),
     Kind("json", is_plain, _dump_json, _load_json, lambda value: _mapping(value) if isinstance(value, dict) else {}),
+    Kind("not finite", _is_not_finite, lambda value, f: _dump_json(str(value), f), lambda f: float(_load_json(f))),
     Kind("tuple", _is_tuple, lambda value, folder: _dump_json(list(value), folder), lambda f: tuple(_load_json(f))),
     Kind("set", _is_set, lambda value, folder: _dump_json(sorted(value), folder), lambda f: set(_load_json(f))),
     Kind(
@@ -241,5 +256,6 @@ KINDS: list[Kind] = [
     Kind("figure", _is("matplotlib.figure", "Figure"), _dump_figure, preview="figure.png"),
     Kind("image", _is("PIL.Image", "Image"), _dump_image, preview="image.png"),
     Kind("model", _is_model, _dump_model, None, _class),
-    Kind("dataclass", _is_dataclass, _dump_dataclass, None, _class),
+    Kind("dataclass", _is_dataclass, _dump_typed, None, _class),
+    Kind("scalar", _is_scalar, _dump_typed, None, _class),
 ]

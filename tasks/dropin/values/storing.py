@@ -5,10 +5,12 @@ from __future__ import annotations
 import filecmp
 import hashlib
 import importlib
+import math
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -21,6 +23,7 @@ __all__ = [
     "Stored",
     "UnstorableError",
     "copied",
+    "described_only",
     "digest_of",
     "digest_of_hashes",
     "equal",
@@ -49,6 +52,7 @@ class Stored:
     parts: tuple[tuple[Any, tuple[str, ...]], ...] = ()  # a value in it, and the names of its files
     outside: tuple[Path, ...] = ()  # files that the value names by their paths
     exact: bool = False  # whether it has been seen to be read again as it was
+    described: Mapping[str, str] = field(default_factory=dict)  # files that only describe a value, and why they do
 
     @property
     def digest(self) -> str:
@@ -77,7 +81,35 @@ def store_value(value: object, folder: Path, prefix: str = "") -> Stored:
         return _of_kind(kind, value, folder, prefix)
     if isinstance(value, (list, tuple, Mapping)):
         return _container(value, folder, prefix)
-    raise UnstorableError(f"a {type(value).__module__}.{type(value).__qualname__}")
+    raise UnstorableError(_named(value))
+
+
+def described_only(value: object, folder: Path, why: str, prefix: str = "") -> Stored:
+    """A file that says of which class a value is that is not stored; values in it are known as part of it."""
+    path = folder / f"{prefix}value.txt"
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    path.write_text(f"a value of class {name}, which was not stored\n", encoding="utf-8")
+    files = (LocalFile.of(path, scan_file(path)),)
+    document = {"kind": "description", "class": name, "files": [path.name]}
+    return Stored(document, files, tuple((one, (path.name,)) for one in _inside(value)), described={path.name: why})
+
+
+def _inside(value: object, depth: int = 4) -> Iterator[object]:
+    """The value, and those in it."""
+    yield value
+    items: Iterable[object] = ()
+    if isinstance(value, Mapping):
+        items = value.values()
+    elif isinstance(value, (list, tuple)):
+        items = value
+    elif (kind := kind_of(value)) is not None and kind.name in ("model", "dataclass"):
+        items = getattr(value, "__dict__", {}).values()
+    for item in items if depth else ():
+        yield from _inside(item, depth - 1)
+
+
+def _named(value: object) -> str:
+    return f"a {type(value).__module__}.{type(value).__qualname__}"
 
 
 def loaded(document: Document, folder: Path) -> Any:
@@ -117,6 +149,8 @@ def equal(left: Any, right: Any) -> bool:
         return len(left) == len(right) and all(map(equal, left, right))
     if isinstance(left, dict):
         return list(left) == list(right) and all(equal(left[key], right[key]) for key in left)
+    if isinstance(left, float) and math.isnan(left):
+        return math.isnan(right)
     return bool(left == right)
 
 
@@ -127,7 +161,10 @@ def _names(value: object) -> Any:
 def _of_kind(kind: Kind, value: object, folder: Path, prefix: str) -> Stored:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         place = Path(name)
-        kind.dump(value, place)
+        try:
+            kind.dump(value, place)
+        except Exception as error:  # whatever the library raises, or the user's own kind
+            raise UnstorableError(f"{_named(value)} ({type(error).__name__} when written as {kind.name})") from error
         names = []
         for written in sorted(place.iterdir()):
             target = folder / f"{prefix}{written.name}"
@@ -150,10 +187,10 @@ def _container(value: Any, folder: Path, prefix: str) -> Stored:
         raise UnstorableError(
             f"a {type(value).__name__} of {len(items)} values, of which at most {MOST_PARTS} are stored"
         )
-    plain = all(type(key) is str and "/" not in key for key, _ in items) if isinstance(value, Mapping) else True
-    if not plain:
-        raise UnstorableError("a dict with keys that are no plain text")
-    parts = [store_value(item, folder, f"{prefix}{_stem(key)}-") for key, item in items]
+    if not all(type(key) in (str, int) for key, _ in items):
+        raise UnstorableError("a dict with keys that are neither text nor numbers")
+    prefixes = _prefixes([key for key, _ in items])
+    parts = [_part(item, folder, f"{prefix}{own}") for (_, item), own in zip(items, prefixes, strict=True)]
     name = "dict" if isinstance(value, Mapping) else "list" if type(value) is list else "tuple of parts"
     document: Document = {"kind": name, "parts": [part.document for part in parts]}
     if name == "dict":
@@ -163,7 +200,26 @@ def _container(value: Any, folder: Path, prefix: str) -> Stored:
         tuple(file for part in parts for file in part.files),
         ((value, ()), *(found for part in parts for found in part.parts)),
         tuple(path for part in parts for path in part.outside),
+        described={name: why for part in parts for name, why in part.described.items()},
     )
+
+
+def _part(value: object, folder: Path, prefix: str) -> Stored:
+    """A value in another one; if it cannot be stored, the others are all the same."""
+    try:
+        return store_value(value, folder, prefix)
+    except UnstorableError as error:
+        return described_only(value, folder, str(error), prefix)
+
+
+def _prefixes(keys: list[Any]) -> list[str]:
+    """What leads the names of each value's files: its key, and a number where keys alone might lead to one name."""
+    found = [f"{_stem(key)}-" for key in keys]
+    ordered = sorted(found)
+    if any(later.startswith(one) for one, later in pairwise(ordered)):
+        width = len(str(len(keys) - 1))
+        return [f"{index:0{width}}-{stem}" for index, stem in enumerate(found)]
+    return found
 
 
 def _path(path: Path, folder: Path, prefix: str, kind: str = "path") -> Stored:
@@ -235,7 +291,7 @@ def _loader(document: Document) -> Any:
 
     if document["kind"] == "series":
         return _load_series
-    if document["kind"] in ("model", "dataclass"):
+    if document["kind"] in ("model", "dataclass", "scalar"):
         return lambda folder: _load_class(document["class"], (folder / "value.json").read_bytes())
     found = next((kind.load for kind in KINDS if kind.name == document["kind"]), None)
     if found is None:
