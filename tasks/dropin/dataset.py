@@ -28,6 +28,7 @@ from crucible_lineage.registration.register import Stages, register_output
 from crucible_lineage.registration.standing import add_equal_parents
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.dropin.arguments import Input
+from crucible_lineage.tasks.dropin.origins import LEAST_BYTES
 from crucible_lineage.tasks.dropin.result import Result, about_of, fingerprint, places_of, recipe_of, used_datasets
 from crucible_lineage.tasks.dropin.values.kinds import is_plain
 from crucible_lineage.tasks.dropin.values.storing import Stored
@@ -161,7 +162,8 @@ def _root(result: Result, stored: Stored) -> DatasetRef:
     """A result that comes from no dataset, as measured files are: found again by its bytes."""
     session, described = result.recording.session, result.described
     salt = result.recording.destination.salt
-    raw = hash_files(result.project, [file.path for file in stored.files], None, session, salt=salt)
+    paths = [*(file.path for file in stored.files), *_call(result, stored)]
+    raw = hash_files(result.project, paths, None, session, salt=salt)
     declared = FileInput(
         file=str(stored.files[0].path),
         dataset_name=_dataset_name(result, []),
@@ -176,6 +178,16 @@ def _root(result: Result, stored: Stored) -> DatasetRef:
     )
     note = f"returned by the task {result.code.name}"
     return find_raw(raw, session) or register_raw(raw, declared, described.name, session, note)
+
+
+def _call(result: Result, stored: Stored) -> list[Path]:
+    """A file that tells the call of a value so small that another task may give the same: it is not that one's."""
+    if sum(file.ref.size for file in stored.files) >= LEAST_BYTES:
+        return []
+    path = stored.files[0].path.with_name("call.json")
+    told = {"task": result.described.name, "output": result.output, "arguments": result.arguments.params}
+    path.write_bytes(canonical_json(told))
+    return [path]
 
 
 def _dataset_name(result: Result, used: list[UsedDataset]) -> str:

@@ -7,6 +7,10 @@ import json
 import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,11 @@ from prefect import flow, unmapped
 from prefect.client.schemas.objects import State
 
 from crucible_lineage.tasks import CrucibleConnection, Kind, add_kind, registering, session_for, step, task
+
+
+class Shade(Enum):
+    DARK = "dark"
+
 
 DATA = Path(sys.argv[1])
 PROJECT = ""  # of the case that runs
@@ -98,6 +107,96 @@ def unstorable() -> Any:
         return use(guard(make(30)))
 
     return odd()
+
+
+def half_stored() -> Any:
+    """What is not stored is told, keeps nothing from being a parent, and is never taken for another of its class."""
+
+    @dataclass
+    class Fit:
+        table: pd.DataFrame
+        weights: np.ndarray[Any, Any]
+
+    class Model:
+        def __init__(self, rate: int) -> None:
+            self.rate = rate
+
+    @task
+    def train(table: pd.DataFrame, rate: int) -> Model:
+        return Model(rate)
+
+    @task
+    def rate_of(model: Model) -> int:
+        return model.rate
+
+    @task
+    def split(table: pd.DataFrame) -> dict[str, Any]:
+        return {"T=3": table + 1, "T_3": table + 2, "lock": threading.Lock()}
+
+    @task
+    def fit(table: pd.DataFrame) -> Fit:
+        return Fit(table + 3, np.ones(3))
+
+    @task
+    def by_place(table: pd.DataFrame) -> dict[Any, Any]:
+        return {(0, 1): table + 4}
+
+    @task
+    def total(table: pd.DataFrame) -> int:
+        return int(table.sum().x)
+
+    @flow
+    @registering(PROJECT, crucible=HERE, reuse=True)
+    def halves(rate: int) -> Any:
+        table = make(30)
+        tables = split(table)
+        totals = [total(tables["T=3"]), total(tables["T_3"]), total(fit(table).table), total(by_place(table)[0, 1])]
+        return [rate_of(train(table, rate)), *totals]
+
+    return [halves(1), halves(2)]
+
+
+def values() -> Any:
+    infinite, day = {"mean": float("inf"), "n": 2}, date(2024, 1, 1)
+    values = [float("nan"), infinite, {1: "a"}, day, Decimal("1.5"), 1 + 2j, Shade.DARK]
+    ran = []
+
+    @task
+    def give(table: pd.DataFrame, index: int) -> Any:
+        ran.append(index)
+        return values[index]
+
+    @flow
+    @registering(PROJECT, crucible=HERE, reuse=True)
+    def giving() -> Any:
+        table = make(30)
+        return repr([give(table, index) for index in range(len(values))])
+
+    return [giving() == repr(values), giving() == repr(values), ran]
+
+
+def same_bytes() -> Any:
+    """Small values that are equal by chance are datasets of their own, and found again."""
+
+    @task
+    def dark(channel: int) -> int:
+        return 3
+
+    @task
+    def flat() -> int:
+        return 3
+
+    @task
+    def both(dark: int, flat: int) -> int:
+        return dark + flat
+
+    @flow
+    @registering(PROJECT, crucible=HERE)
+    def counts() -> Any:
+        flat_field = flat.submit()
+        return [both(dark.submit(channel), flat_field) for channel in (1, 2)]
+
+    return [counts(), counts()]
 
 
 def own_kind() -> Any:

@@ -14,6 +14,28 @@ CASES = {
     "in_processes": ([870], [" -> make", "make -> double"]),
     "steps_in_threads": (["source.csv (doubled)"], [" -> source.csv", "source.csv -> source.csv (doubled)"]),
     "unstorable": (1, [" -> make", "guard -> use", "make -> guard"]),
+    "half_stored": (
+        [[1, 465, 495, 525, 555], [2, 465, 495, 525, 555]],
+        [
+            " -> make",
+            "by_place -> total",
+            "fit -> total",
+            "make -> by_place",
+            "make -> fit",
+            "make -> split",
+            "make -> train",
+            "make -> train",
+            "split -> total",
+            "split -> total",
+            "train -> rate_of",
+            "train -> rate_of",
+        ],
+    ),
+    "values": ([True, True, [0, 1, 2, 3, 4, 5, 6]], [" -> make", *["make -> give"] * 7]),
+    "same_bytes": (
+        [[6, 6], [6, 6]],
+        [" -> dark", " -> dark", " -> flat", "dark + flat -> both", "dark + flat -> both"],
+    ),
     "own_kind": (2, [" -> make", "make -> curve"]),
     "mapped_over": (
         [[3, 6], 12],
@@ -36,6 +58,10 @@ CASES = {
 }
 WARNED = (
     "the result of guard is a _thread.lock, which is described and not stored",
+    "the result of split is or holds a _thread.lock, which is described and not stored",
+    "Fit (PydanticSchemaGenerationError when written as dataclass), which is described and not stored",
+    "the result of by_place is a dict with keys that are neither text nor numbers",
+    "Model, which is described and not stored",
     "the result of make is not registered",  # where Crucible goes away
     "the result of double is not registered",
 )
