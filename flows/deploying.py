@@ -9,7 +9,8 @@ from typing import Any
 
 from prefect import serve
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
 from prefect.events import DeploymentEventTrigger
@@ -171,8 +172,8 @@ def _keep_settings(deployment: RunnerDeployment, existing: DeploymentResponse, p
     """The deployment has what somebody set at the one that is there, beside what is declared now."""
     deployment.paused = existing.paused
     deployment.parameters = {**existing.parameters, **deployment.parameters}
-    others = [tag for tag in existing.tags if not tag.startswith("project:")]
-    deployment.tags = list(dict.fromkeys([*(deployment.tags or ()), *others]))
+    tags = [tag for tag in existing.tags if not tag.startswith("project:")]
+    deployment.tags = list(dict.fromkeys([*(deployment.tags or ()), *tags]))
     deployment.job_variables = {**existing.job_variables, **(deployment.job_variables or {})}
     if existing.work_pool_name == pool:
         deployment.work_queue_name = existing.work_queue_name
@@ -182,6 +183,20 @@ def _keep_settings(deployment: RunnerDeployment, existing: DeploymentResponse, p
     active = {schedule.slug: schedule.active for schedule in existing.schedules}
     for schedule in deployment.schedules or ():
         schedule.active = active.get(schedule.slug, schedule.active)
+    if None in active:  # as those that are made in its UI: then Prefect replaces them all by what it is sent
+        others = (schedule for schedule in existing.schedules if schedule.slug != SLUG)
+        deployment.schedules = [*(deployment.schedules or ()), *map(_again, others)]
+
+
+def _again(schedule: DeploymentSchedule) -> DeploymentScheduleCreate:
+    """The schedule, to be made once more as it is."""
+    return DeploymentScheduleCreate(
+        schedule=schedule.schedule,
+        active=schedule.active,
+        max_scheduled_runs=schedule.max_scheduled_runs,
+        parameters=schedule.parameters,
+        slug=schedule.slug,
+    )
 
 
 def _schedule(declared: Schedule) -> PrefectSchedule:

@@ -77,7 +77,7 @@ def test_deploying_again_changes_nothing_that_an_operator_set(
     def shown() -> Any:
         (found,) = prefect.deployments(name)
         limit = (found["global_concurrency_limit"] or {}).get("limit")
-        schedules = [one["active"] for one in found["schedules"]]
+        schedules = sorted((one["slug"] or "", one["active"]) for one in found["schedules"])
         return found["paused"], found["job_variables"], limit, sorted(found["tags"]), schedules, found["parameters"]
 
     assert crucible_lineage("deploy", declared, "--pool", pool).returncode == 0
@@ -88,6 +88,8 @@ def test_deploying_again_changes_nothing_that_an_operator_set(
     patched(parameters={**found["parameters"], "choice": {"force": ["scaled"]}})
     answer = prefect.ask("PATCH", f"deployments/{found['id']}/schedules/{schedule['id']}", {"active": False})
     assert answer.is_success
+    of_theirs = [{"schedule": {"cron": "5 5 * * *"}, "active": True}]  # as Prefect's UI makes one
+    assert prefect.ask("POST", f"deployments/{found['id']}/schedules", of_theirs).is_success
     patched(paused=True)
     set_by_hand = shown()
     assert set_by_hand != fresh
