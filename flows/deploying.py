@@ -81,9 +81,9 @@ class Deployed:
 def deploy(requests: Sequence[Request], pool: str, *, reset: bool = False) -> list[Deployed]:
     """Each pipeline has just one deployment, with the schedule and trigger that it declares now.
 
-    What an operator has set stays as it is, unless `reset`: pauses, job variables, limits, tags, parameters and
-    schedules of their own. InputError, before anything is changed, if there is no such pool or block, a schedule that
-    makes no sense, or a declaration that runs in the pool would not find.
+    What an operator has set stays as it is, unless `reset`: pauses (of schedule and trigger, too), job variables,
+    limits, tags, parameters and schedules of their own. InputError, before anything is changed, if there is no such
+    pool or block, a schedule that makes no sense, or a declaration that runs in the pool would not find.
     """
     _require_unique(requests)
     _require_schedules(requests)
@@ -113,6 +113,11 @@ def _deployed(client: SyncPrefectClient, request: Request, pool: str, reset: boo
     deployment = _deployment(request)
     if existing is not None and not reset:
         _keep_settings(deployment, existing, pool)
+        related = client.read_resource_related_automations(f"prefect.deployment.{existing.id}")
+        paused = {automation.name for automation in related if not automation.enabled}
+        for trigger in deployment.triggers:
+            if isinstance(trigger, DeploymentEventTrigger):
+                trigger.enabled = trigger.name not in paused
     try:
         made = str(deployment.apply(work_pool_name=pool, image=request.image))
     except DeploymentApplyError as error:

@@ -78,7 +78,9 @@ def test_deploying_again_changes_nothing_that_an_operator_set(
         (found,) = prefect.deployments(name)
         limit = (found["global_concurrency_limit"] or {}).get("limit")
         schedules = sorted((one["slug"] or "", one["active"]) for one in found["schedules"])
-        return found["paused"], found["job_variables"], limit, sorted(found["tags"]), schedules, found["parameters"]
+        (trigger,) = prefect.automations(name)
+        told = found["paused"], found["job_variables"], limit, sorted(found["tags"]), found["parameters"]
+        return *told, schedules, trigger["enabled"]
 
     assert crucible_lineage("deploy", declared, "--pool", pool).returncode == 0
     fresh = shown()
@@ -90,6 +92,8 @@ def test_deploying_again_changes_nothing_that_an_operator_set(
     assert answer.is_success
     of_theirs = [{"schedule": {"cron": "5 5 * * *"}, "active": True}]  # as Prefect's UI makes one
     assert prefect.ask("POST", f"deployments/{found['id']}/schedules", of_theirs).is_success
+    (trigger,) = prefect.automations(name)
+    assert prefect.ask("PATCH", f"automations/{trigger['id']}", {"enabled": False}).is_success
     patched(paused=True)
     set_by_hand = shown()
     assert set_by_hand != fresh
