@@ -16,6 +16,7 @@ import pytest
 
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.client import CrucibleClient, RetryPolicy
+from crucible_lineage.errors import CrucibleError
 from crucible_lineage.ids import derive_mfid
 from crucible_lineage.local.machine import machine_id
 from crucible_lineage.provenance.circumstances import agent
@@ -23,7 +24,7 @@ from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import KEY, Activity, step_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.delivery.deliveries import Deliveries
-from crucible_lineage.registration.delivery.desk import Delivered, Desk, Trouble
+from crucible_lineage.registration.delivery.desk import Delivered, Desk, Trouble, deliver_now
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.register import register_output
@@ -88,13 +89,15 @@ class Machine:
         self.arrived: list[Delivered] = []
         self.troubles: list[Trouble] = []
 
-    @contextmanager
-    def delivering(self) -> Iterator[Deliveries]:
-        desk = Desk(
+    def desk(self) -> Desk:
+        return Desk(
             self.outbox, self.client, machine_id(self.data), self.session.turn, self.arrived.extend,
             troubled=self.troubles.append,
         )  # fmt: skip
-        deliveries = Deliveries(desk)
+
+    @contextmanager
+    def delivering(self) -> Iterator[Deliveries]:
+        deliveries = Deliveries(self.desk())
         deliveries.take_up()
         try:
             yield deliveries
@@ -247,6 +250,21 @@ def test_one_that_is_refused_holds_up_only_what_was_made_from_it(machines: Any) 
     with machine.delivering() as deliveries:
         assert deliveries.drain(30.0)
     assert [status_of(machine, new) for new in (bad, child)] == ["complete"] * 2
+
+
+@pytest.mark.parametrize(("status", "refused"), [(503, False), (422, True)])
+def test_what_is_delivered_without_deliverers_and_waits_says_why(machines: Any, status: int, refused: bool) -> None:
+    machine = machines()
+    new = machine.put("a", "a")
+    made = machine.outbox.look(new.mfid)
+    machine.wire.fail = lambda request: status
+    with pytest.raises(CrucibleError):
+        deliver_now(machine.desk(), made)
+    (waiting,) = machine.outbox.waiting()
+    assert (waiting.tries, waiting.refused) == (1, refused)
+    assert f"Crucible answered {status}" in waiting.error
+    machine.wire.fail = lambda request: None
+    assert [one.mfid for one in deliver_now(machine.desk(), made)] == [new.mfid]
 
 
 def test_while_it_is_away_it_is_asked_ever_more_rarely_and_by_one(machines: Any) -> None:

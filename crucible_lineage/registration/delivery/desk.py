@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from crucible_lineage.errors import TRANSIENT, CrucibleError
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.made import Made
 from crucible_lineage.registration.new_dataset import NewDataset
@@ -73,9 +74,14 @@ class Desk:
 def deliver_now(desk: Desk, made: Made) -> list[Delivered]:
     """The outputs of one step, registered one after the other; raises what keeps one from being so.
 
-    For who hands on to other machines, and has delivered all parents before.
+    For who hands on to other machines, and has delivered all parents before. What waits then says why.
     """
-    found = [Delivered(new.mfid, registered_at(desk, new, Stages())) for new in made.datasets]
+    try:
+        found = [Delivered(new.mfid, registered_at(desk, new, Stages())) for new in made.datasets]
+    except CrucibleError as error:
+        with suppress(OSError):
+            desk.outbox.failed(made, str(error), refused=not isinstance(error, TRANSIENT))
+        raise
     desk.delivered(found)
     desk.outbox.delivered(made)
     return found
