@@ -6,6 +6,7 @@ that the local store can answer costs neither.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -35,10 +36,14 @@ Found = TypeVar("Found")
 
 
 class Session:
-    """What flows, tasks and commands work with. Threads may share it; close it, or use it as a context manager."""
+    """What flows, tasks and commands work with. Threads may share it; close it, or use it as a context manager.
 
-    def __init__(self, settings: Settings) -> None:
+    With `patience_s` a call is repeated for that time, unless the environment says for how long.
+    """
+
+    def __init__(self, settings: Settings, *, patience_s: float | None = None) -> None:
         self.settings = settings
+        self._patience_s = patience_s
         self.cache = FileCache(settings.data / "cache", limit_from_environment())
         self._stack = ExitStack()
         self._lock = threading.RLock()
@@ -177,7 +182,8 @@ class Session:
         from crucible_lineage.client import CrucibleClient, RetryPolicy
         from crucible_lineage.client.http.local import Reviving
 
-        uploads, retry = self.settings.data / "uploads", RetryPolicy(**retries_from_environment())
+        patient = {} if self._patience_s is None else {"total_s": self._patience_s, "attempts": math.inf}
+        uploads, retry = self.settings.data / "uploads", RetryPolicy(**{**patient, **retries_from_environment()})
         if self.settings.api_url is not None and self.settings.api_key is not None:
             return CrucibleClient(self.settings.api_url, self.settings.api_key, retry=retry, state_folder=uploads)
         assert embedded is not None

@@ -76,7 +76,7 @@ def push_command(
     there = _there(to_url, api_key_file, here.data)
     if here.api_url == there.api_url:
         raise InputError(f"{there.api_url} is both where it is and where it is to be brought; correct --to, or --url")
-    with Session(here) as source, Session(there) as target, showing_work(silent=as_json) as work:
+    with Session(here) as source, Session(there, patience_s=patience) as target, showing_work(silent=as_json) as work:
         bringing = Bringing(source, target, work, as_json=as_json, patience_s=patience)
         waiting = _deliver_all(source, patience, work)[1] if not dry_run else ()
         if not as_json:
