@@ -96,6 +96,7 @@ def _under_its_id(raw: RawFiles, mfid: str, session: Session) -> tuple[DatasetRe
     if found is None:
         return renamed and renamed(), False
     if found.ref is not None:
+        session.store.note_keeps_ids()  # whoever registered it gave it this one
         return found.ref, False
     if raw.named and found.record is None and session.client.files.list(mfid):  # of another program
         return _require_of(_foreign(found.dataset, session), raw), False
