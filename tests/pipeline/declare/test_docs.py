@@ -63,7 +63,8 @@ def test_examples_run(folder: Path, run: Callable[..., Any], text_of: Callable[[
     planned = cli("plan", folder / "counting.yaml").stdout.splitlines()[1:]
     (shown,) = re.findall(r"\$ crucible-lineage plan counting.yaml\n(.*?)```", TEXT, re.DOTALL)
     assert planned == shown.splitlines()
-    for name in ("counting.yaml", "sweeps.yaml", "reports.yaml", "commands.yaml", "outputs.yaml", "recipe.yaml"):
+    first = ("counting.yaml", "sweeps.yaml", "reports.yaml", "commands.yaml", "outputs.yaml", "recipe.yaml")
+    for name in (*first, "takes.yaml", "facts.yaml"):
         result = run(folder / name)
         assert result.ok, (name, result.errors)
         assert run(folder / name).executed == [], name
