@@ -100,7 +100,7 @@ class Catalogue:
         step: str,
         *,
         where: str | None = None,
-        fields: Sequence[str] = (),
+        fields: str | Sequence[str] = (),
         by: str | Sequence[str] = (),
         pipeline: str | None = None,
         project: str | None = None,
@@ -118,7 +118,7 @@ class Catalogue:
             step,
             pipeline=pipeline,
             where=where,
-            fields=fields,
+            fields=[fields] if isinstance(fields, str) else fields,
             by=[by] if isinstance(by, str) else by,
             every=every,
         )
@@ -201,6 +201,10 @@ class Catalogue:
     def _meant(self, name: str | Dataset) -> str:
         if isinstance(name, Dataset):
             return name.mfid
+        if not isinstance(name, str):
+            raise InputError(
+                f"a dataset is named by its MFID, the beginning of it, its name, or itself, not by {name!r}"
+            )
         return find_mfid(self.session, name, [self._project] if self._project else ())
 
     def _in(self, project: str | None) -> str:

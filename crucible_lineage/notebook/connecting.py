@@ -36,6 +36,8 @@ def connect(
 
 
 def _settings(data: str | PathLike[str] | None, url: str | None, api_key: str | None, profile: str | None) -> Settings:
+    if data == "":  # which would be the current folder
+        raise InputError("connect: the name of the data folder is empty; name one, or leave it out")
     folder = Path(data) if data is not None else None
     if profile is None:
         return resolve_settings(data=folder, api_url=url, api_key=api_key)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from crucible_lineage.errors import InputError
 
@@ -32,7 +33,10 @@ def load_file(path: Path) -> Any:
     first two), what JSON holds, an array (`.npy`, `.npz`), an open h5py.File (`.h5`, `.hdf5`, `.nxs`), a picture
     (`.png`, `.jpg`, `.tif`), a text (`.txt`, `.md`, `.log`), or what a registered loader gives.
 
-    InputError if no loader knows the ending, or the library that it needs is missing.
+    A first row of numbers only names no columns: it is data, and they are called `column_1` and so on. Semicolons
+    separate where the first row has them and no comma but decimal ones.
+
+    InputError if no loader knows the ending, its library is missing, or the file is not what its ending says.
     """
     endings = ["".join(path.suffixes[at:]).lower() for at in range(len(path.suffixes))]  # `.tar.gz` before `.gz`
     for ending in endings:
@@ -50,6 +54,16 @@ def _loaded(loader: Loader, path: Path, ending: str) -> Any:
     except ImportError as error:
         missing = error.name or str(error)
         raise InputError(f"load {path.name}: {ending} needs the library {missing}; pip install {missing}") from error
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        BadZipFile,
+    ) as error:  # what libraries raise of files that are not of their kind
+        raise InputError(
+            f"load {path.name}: it cannot be read as {ending}: {error}; read the file at Dataset.path(), or register "
+            "a loader with crucible_lineage.add_loader"
+        ) from error
 
 
 def _installed(ending: str) -> Loader | None:
@@ -60,13 +74,29 @@ def _installed(ending: str) -> Loader | None:
 
 
 def _csv(path: Path) -> Any:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        first = stream.readline()
+        has_commas = any("," in line for line in (first, *stream))
+    parts = first.strip().split(";")
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    if separator == "," and len(parts) > 1 and ("," not in first or _are_numbers(parts, ",")):
+        separator = ";"
+    decimal = "," if separator == ";" and has_commas else "."
+    cells = next(csv.reader([first], delimiter=separator), [])
+    names = [f"column_{at}" for at in range(1, len(cells) + 1)] if _are_numbers(cells, decimal) else None
     try:
         import pandas
     except ImportError:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            return list(csv.DictReader(stream, delimiter=separator))
-    return pandas.read_csv(path, sep=separator)
+            return list(csv.DictReader(stream, fieldnames=names, delimiter=separator))
+    return pandas.read_csv(path, sep=separator, decimal=decimal, header=None if names else "infer", names=names)
+
+
+def _are_numbers(cells: list[str], decimal: str) -> bool:
+    try:
+        return bool([float(cell.replace(decimal, ".")) for cell in cells])
+    except ValueError:
+        return False
 
 
 def _parquet(path: Path) -> Any:

@@ -124,6 +124,47 @@ def test_loaders_can_be_added_and_a_missing_one_is_told(tmp_path: Path) -> None:
         cl.add_loader("spc", str)
 
 
+@pytest.mark.parametrize("with_pandas", [True, False])
+def test_a_table_of_numbers_alone_loses_no_row(
+    with_pandas: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crucible_lineage.notebook.loading import load_file
+
+    if not with_pandas:
+        monkeypatch.setitem(sys.modules, "pandas", None)
+
+    def rows_of(text: str) -> list[dict[str, Any]]:
+        (tmp_path / "t.csv").write_text(text)
+        found = load_file(tmp_path / "t.csv")
+        return list(found.to_dict("records") if with_pandas else found)
+
+    one, decimal = (12, 1.5) if with_pandas else ("12", "1,5")
+    assert rows_of("90\n12\n")[1] == {"column_1": one}
+    assert rows_of("1,2\n12,4\n")[1]["column_1"] == one
+    assert rows_of("1,5;2,5\n3,5;4,5\n")[0]["column_1"] == decimal
+    assert rows_of("wavelength;counts\n1,5;12\n2,5;3\n")[0] == {"wavelength": decimal, "counts": one}
+    assert len(rows_of(",0,1\n0,5,6\n")) == 1  # as pandas writes a frame whose columns are numbers
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.json", "t.npy", "t.npz", "t.png", "t.h5", "t.txt", "t.xlsx"])
+def test_a_file_that_is_not_what_its_ending_says_is_told(name: str, tmp_path: Path) -> None:
+    from crucible_lineage.notebook.loading import load_file
+
+    (tmp_path / name).write_bytes(b"\xff\xfe\x00 no")
+    with pytest.raises(InputError, match=rf"load {name}: it cannot be read as \{name[1:]}: .*Dataset\.path\(\)"):
+        load_file(tmp_path / name)
+
+
+def test_what_names_no_dataset_and_no_folder_is_told(catalogue: Any) -> None:
+    for name in (None, 3):
+        with pytest.raises(InputError, match=f"its name, or itself, not by {name}"):
+            catalogue.dataset(name)
+    with pytest.raises(InputError, match="the name of the data folder is empty"):
+        cl.connect("")
+    catalogue.run("pipeline.yaml")
+    assert "raw.name" in catalogue.table("scaled", fields="raw.name").columns
+
+
 def test_a_run_that_fails_is_an_error_with_what_failed(catalogue: Any, laboratory: Path) -> None:
     text = Path("pipeline.yaml").read_text().replace(":scale,", ":fail,").replace(", params: {factor: 3}", "")
     Path("broken.yaml").write_text(text)
