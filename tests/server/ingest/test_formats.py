@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from PIL import Image
 
@@ -41,6 +42,21 @@ def test_numpy_files_tell_their_arrays_and_nothing_is_unpickled(read: Read, tmp_
     read("c.npy", saved(np.save, np.array([Trap()]), allow_pickle=True), None)
     read("d.npy", pickle.dumps(Trap()), None)
     assert not touched.exists()
+
+
+def test_what_is_no_value_in_hdf5_is_left_out(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        axis, counts = file.create_dataset("axis", data=[1.0, 2.0]), file.create_dataset("counts", data=[3.0, 4.0])
+        axis.make_scale("axis")
+        counts.dims[0].attach_scale(axis)  # whose attributes are references, as netCDF and others have them
+        file.attrs.update({"words": ["a", "b"], "ref": axis.ref, "empty": h5py.Empty("f"), "raw": np.void(b"ab")})
+        file.attrs["torn"] = np.bytes_(b"\xff\xfe")
+        file["points_to"] = axis.ref
+    _, found = ingest(tmp_path / "a.h5", "a.h5", None)
+    assert found.metadata["words"] == ["a", "b"]
+    assert set(found.metadata) == {"words", "hdf5"}
+    assert found.metadata["hdf5"]["attributes"] == {"axis": {"CLASS": "DIMENSION_SCALE", "NAME": "axis"}}
+    assert "values" not in found.metadata["hdf5"]
 
 
 def test_workbook_tells_each_sheet(read: Read) -> None:

@@ -130,6 +130,8 @@ def _understood(value: object) -> Any:
     """A single value; None for bytes that are no text, as a string that was never ended has them."""
     if isinstance(value, bytes):
         value = value.rstrip(b"\0").decode("utf-8")  # whose error is a ValueError
+    if _is_no_value(value):
+        return None
     value = plain(value)
     if isinstance(value, str):
         value = value.strip()
@@ -200,10 +202,26 @@ def is_group(node: object) -> bool:
 
 
 def attributes(node: Any) -> dict[str, Any]:
+    """What is written at the node, as far as it is values: no references to what lies in the file, no bytes."""
     found: dict[str, Any] = {}
     for key in list(node.attrs)[:MAX_ENTRIES]:
         try:
-            found[str(key)] = plain(node.attrs[key])
-        except (OSError, TypeError, ValueError):  # a type that h5py cannot show
-            found[str(key)] = None
+            value = node.attrs[key]
+            if not _is_no_value(value):
+                found[str(key)] = plain(value.decode("utf-8") if isinstance(value, bytes) else value)
+        except (OSError, TypeError, ValueError):  # a type that h5py cannot show, bytes that are no text
+            continue
     return found
+
+
+def _is_no_value(value: Any) -> bool:
+    """True for a reference and what holds one, for raw bytes, and for nothing."""
+    import h5py  # for an open file it is loaded already
+
+    if isinstance(value, h5py.Empty | h5py.Reference):
+        return True
+    kind = value.dtype.kind if hasattr(value, "dtype") else None
+    items = value.tolist() if kind in ("O", "V") else value
+    if isinstance(items, list | tuple):
+        return any(map(_is_no_value, items))
+    return kind == "V" and isinstance(items, bytes)
