@@ -31,6 +31,44 @@ def test_preamble_of_a_spectrum_analyser_is_no_header(read: Read) -> None:
     assert (found.metadata["table"]["rows"], columns(found)) == (50, [{"name": "column_1"}, {"name": "column_2"}])
 
 
+def test_channels_of_an_oscilloscope_are_columns_with_their_units(read: Read) -> None:
+    found = read("scope.csv", "Model,DSOX3024T\nx-axis,1,2\nsecond,Volt,Volt\n-1E-3,0.5,0.1\n-2E-3,0.6,0.2\n")
+    assert {name: found.metadata[name] for name in found.metadata if name != "table"} == {"Model": "DSOX3024T"}
+    assert columns(found) == [
+        {"name": "x-axis", "unit": "second"}, {"name": "1", "unit": "Volt"}, {"name": "2", "unit": "Volt"},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "names", "facts"),
+    [
+        ("a.xy", "Sample: Si\n2theta counts\n10 5\n11 6\n", ["2theta", "counts"], {"Sample": "Si"}),
+        ("a.xy", "maker: Acme\nmodel: Z\n10 5\n11 6\n", ["column_1", "column_2"], {"maker": "Acme", "model": "Z"}),
+        ("a.dat", "a = b\n1 2 3\n4 5 6\n", ["column_1", "column_2", "column_3"], {"a": "b"}),
+        ("a.csv", "Sample,Si\nx,y\n1,2\n2,3\n", ["x", "y"], {"Sample": "Si"}),
+        ("a.csv", "Comment: foo, bar\n1,2\n2,3\n", ["column_1", "column_2"], {"Comment": "foo, bar"}),
+        ("a.tsv", "U\tI\n5\t6\n\nT\tR\n1\t2\n2\t3\n", ["T", "R"], {}),  # a shorter table before
+        ("a.csv", "a,b\n1,x\n\nx,y\n1,2\n2,3\n", ["x", "y"], {}),
+    ],
+)
+def test_what_stands_above_the_names_of_columns_is_neither_name_nor_unit(
+    read: Read, name: str, text: str, names: list[str], facts: dict[str, Any]
+) -> None:
+    found = read(name, text)
+    assert columns(found) == [{"name": name} for name in names]
+    assert {name: found.metadata[name] for name in found.metadata if name != "table"} == facts
+
+
+def test_a_number_is_no_unit_and_a_long_code_keeps_its_digits(read: Read) -> None:
+    found = read("settings.csv", "Range,1,2\nPower,5,mW\nCode,12345678901234567890\n")
+    assert found.metadata == {"Power": {"value": 5, "unit": "mW"}, "Code": "12345678901234567890"}
+
+
+def test_points_that_group_thousands_are_no_decimal_marks(read: Read) -> None:
+    table = read("a.csv", "t;I\n1.234,5;7,1\n1.235,5;8,1\n").metadata["table"]
+    assert [(column["name"], column["min"]) for column in table["columns"]] == [("t", 1234.5), ("I", 7.1)]
+
+
 def test_comment_of_a_diffraction_pattern_is_no_column(read: Read) -> None:
     found = read("lab6.xye", "'Id: LaB6\n'Wavelength: 1.5406\n10.0 120 3.3\n10.1 130 3.4\n10.2 999 9.9\n")
     assert {name: found.metadata[name] for name in ("Id", "Wavelength")} == {"Id": "LaB6", "Wavelength": 1.5406}

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, plain
@@ -22,6 +23,19 @@ MAX_NAME_WORDS = 4  # chosen: more is a sentence
 _MISSING = ("", "nan", "NaN", "NAN", "-", "--", "n/a", "N/A", "#N/A")
 _UNIT = re.compile(r".*\S\s*[(\[]\s*([^()\[\]]{1,20})\s*[)\]]")
 _NAME = re.compile(r"[A-Za-z][\w .()/%°µ-]{0,80}")
+# The first cell of a line that says one thing, above a table and not of it.
+_PREAMBLE = re.compile(r"[^:=]*\S\s*[:=]|[:=]|[A-Za-z][\w ()/%.-]*: \S.*")
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+,\d+")
+_LONG_INTEGER = re.compile(r"[+-]?\d{16,}")
+# What stands in a row of units: symbols with prefixes, words, and products, quotients and powers of them; or brackets.
+_UNIT_WORD = (
+    r"(?:[YZEPTGMkhdcmuµμnpf]?(?:m|s|g|A|K|V|W|Hz|eV|[Oo]hm|Ω|C|F|T|G|Oe|emu|Pa|bar|J|N|mol|L|l|H|S|Torr|rad|M|cps|Å)"
+    r"|h|d|min|sec|dBm?|°[CF]?|deg|(?:at|wt|vol)?\.?[%‰]|ppm|ppb|px|rpm|sccm|slm|atm|psi|amu|Da|a\.?u\.?"
+    r"|arb(?:\.|itrary) ?u(?:nits?|\.)?"
+    r"|(?i:(?:second|minute|hour|day|volt|amp|ampere|watt|ohm|kelvin|celsius|meter|metre|hertz|degree|radian|tesla"
+    r"|pascal|joule|newton|angstrom|pixel|count|point)s?))(?:\^?[-−]?[1-3]|⁻?[¹²³])?"
+)
+_A_UNIT = re.compile(rf"(?:1/)?{_UNIT_WORD}(?:[/·* ]{_UNIT_WORD})*|[-#]?|[(\[][^()\[\]]+[)\]]")
 _SECTION = re.compile(r"\[([\w .-]{1,80})\]")
 
 Row = Sequence[str]
@@ -44,6 +58,8 @@ class Table:
 
 def number(cell: str, decimal: str = ".") -> float | None:
     """The finite number in a cell."""
+    if decimal == "," and _THOUSANDS.fullmatch(cell.strip()):
+        cell = cell.replace(".", "")
     if decimal == "," and "." not in cell:
         cell = cell.replace(",", ".")
     try:
@@ -98,8 +114,14 @@ def pairs(rows: Sequence[Row], decimal: str = ".") -> dict[str, Any]:
     """What rows say as a name with a value, and perhaps its unit, below the sections that they stand in."""
     found: dict[str, Any] = {}
     section = found
-    for row in rows:
+    for row, below in pairwise([*rows, ()]):
         cells = [cell.strip() for cell in row]
+        if (
+            2 <= len(cells) == len(below)
+            and number(cells[1], decimal) is None
+            and number(below[0], decimal) is not None
+        ):
+            continue  # it names the columns of a table
         while cells and not cells[-1]:
             cells.pop()
         if len(cells) == 1 and (matched := _SECTION.fullmatch(cells[0])):
@@ -123,13 +145,14 @@ def _pair(cells: Sequence[str], decimal: str) -> tuple[str, Any] | None:
     if len(cells) == 2:
         return name, value
     unit = cells[2].strip("()[] ")
-    return (name, {"value": value, "unit": unit}) if unit and isinstance(value, int | float) else None
+    is_unit = unit and number(unit, decimal) is None
+    return (name, {"value": value, "unit": unit}) if is_unit and isinstance(value, int | float) else None
 
 
 def _value(text: str, decimal: str) -> Any:
     if re.fullmatch(r"[+-]?(0|[1-9]\d{0,14})", text):
         return int(text)
-    if re.fullmatch(r"0\d+", text):  # a serial number, a code
+    if re.fullmatch(r"0\d+", text) or _LONG_INTEGER.fullmatch(text):  # a serial number, a code
         return text
     found = number(text, decimal)
     return plain(text) if found is None else found
@@ -162,9 +185,17 @@ def _heading(rows: Sequence[Row], first: int, width: int, decimal: str) -> list[
     found: list[list[str]] = []
     for row in reversed(rows[max(0, first - 2) : first]):
         cells = [cell.strip() for cell in row]
-        if len(cells) < width or any(cells[width:]) or any(number(cell, decimal) is not None for cell in cells):
+        if len(cells) < width or any(cells[width:]):
             break
         cells = cells[:width]
+        is_keysight = bool(found) and cells[0].lower() == "x-axis"  # its channels have numbers, with the units below
+        if any(number(cell, decimal) is not None for cell in cells) and not is_keysight:
+            break
+        says_one_thing = _PREAMBLE.fullmatch(cells[0]) and not all(":" in cell for cell in cells)
+        if says_one_thing or any(cell in (":", "=") for cell in cells):
+            break
+        if found and not all(map(_A_UNIT.fullmatch, found[0])):
+            break  # two rows of words, of which the lower one names the columns
         if not found and not any(cells):
             break
         found.insert(0, cells)
