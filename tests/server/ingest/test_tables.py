@@ -49,6 +49,8 @@ def test_channels_of_an_oscilloscope_are_columns_with_their_units(read: Read) ->
         ("a.csv", "Comment: foo, bar\n1,2\n2,3\n", ["column_1", "column_2"], {"Comment": "foo, bar"}),
         ("a.tsv", "U\tI\n5\t6\n\nT\tR\n1\t2\n2\t3\n", ["T", "R"], {}),  # a shorter table before
         ("a.csv", "a,b\n1,x\n\nx,y\n1,2\n2,3\n", ["x", "y"], {}),
+        ("a.csv", "Date,Time\n2024-05-01,12:00:00\n\nx,y\n1,2\n2,3\n", ["x", "y"], {}),
+        ("a.csv", "sep=;\nx;y\n1,5;2\n2,5;3\n", ["x", "y"], {}),
     ],
 )
 def test_what_stands_above_the_names_of_columns_is_neither_name_nor_unit(
@@ -67,6 +69,11 @@ def test_a_number_is_no_unit_and_a_long_code_keeps_its_digits(read: Read) -> Non
 def test_points_that_group_thousands_are_no_decimal_marks(read: Read) -> None:
     table = read("a.csv", "t;I\n1.234,5;7,1\n1.235,5;8,1\n").metadata["table"]
     assert [(column["name"], column["min"]) for column in table["columns"]] == [("t", 1234.5), ("I", 7.1)]
+
+
+def test_what_may_be_thousands_or_a_fraction_is_neither(read: Read) -> None:
+    first, second = read("a.csv", "t;I\n1.500;7,1\n2.500;8,1\n").metadata["table"]["columns"]
+    assert (first, second["min"]) == ({"name": "t"}, 7.1)
 
 
 def test_comment_of_a_diffraction_pattern_is_no_column(read: Read) -> None:

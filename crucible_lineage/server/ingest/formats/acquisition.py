@@ -23,8 +23,8 @@ _FORMS = (
 )
 _ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d+)?)? ?(Z|[+-]\d\d:?\d\d)?")
 _TIMES = (
-    "start_time", "timestamp", "date_time", "datetime", "acquisition_time", "acquisition_date", "acquired", "measured",
-    "measurement_time", "measurement_date", "collected", "date", "time_of_measurement",
+    "start_time", "start", "timestamp", "date_time", "datetime", "acquisition_time", "acquisition_date", "acquired",
+    "measured", "measurement_time", "measurement_date", "collected", "date", "time_of_measurement",
 )  # fmt: skip
 _INSTRUMENTS = ("instrument", "instrument_name", "instrument_model", "spectrometer", "microscope", "diffractometer")
 

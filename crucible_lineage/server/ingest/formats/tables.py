@@ -16,7 +16,7 @@ from typing import Any
 
 from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, plain
 
-__all__ = ["Table", "described", "find_table", "fits", "number", "pairs"]
+__all__ = ["Table", "described", "find_table", "fits", "number", "pairs", "understood"]
 
 SAMPLED_ROWS = 100  # chosen: enough to tell a column of words
 MAX_NAME_WORDS = 4  # chosen: more is a sentence
@@ -26,6 +26,7 @@ _NAME = re.compile(r"[A-Za-z][\w .()/%°µ-]{0,80}")
 # The first cell of a line that says one thing, above a table and not of it.
 _PREAMBLE = re.compile(r"[^:=]*\S\s*[:=]|[:=]|[A-Za-z][\w ()/%.-]*: \S.*")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+,\d+")
+_EITHER = re.compile(r"[+-]?\d{1,3}(\.\d{3})+")  # among decimal commas: thousands or a fraction
 _LONG_INTEGER = re.compile(r"[+-]?\d{16,}")
 # What stands in a row of units: symbols with prefixes, words, and products, quotients and powers of them; or brackets.
 _UNIT_WORD = (
@@ -36,6 +37,7 @@ _UNIT_WORD = (
     r"|pascal|joule|newton|angstrom|pixel|count|point)s?))(?:\^?[-−]?[1-3]|⁻?[¹²³])?"
 )
 _A_UNIT = re.compile(rf"(?:1/)?{_UNIT_WORD}(?:[/·* ]{_UNIT_WORD})*|[-#]?|[(\[][^()\[\]]+[)\]]")
+_STARTS_WITH_NUMBER = re.compile(r"\s*[+-]?[.,]?\d")  # as no name does
 _SECTION = re.compile(r"\[([\w .-]{1,80})\]")
 
 Row = Sequence[str]
@@ -69,6 +71,11 @@ def number(cell: str, decimal: str = ".") -> float | None:
     return value if math.isfinite(value) and "_" not in cell else None
 
 
+def understood(cell: str, decimal: str = ".") -> float | None:
+    """The same, None also for `1.500` among decimal commas, which may be thousands or a fraction."""
+    return None if decimal == "," and _EITHER.fullmatch(cell.strip()) else number(cell, decimal)
+
+
 def find_table(rows: Sequence[Row], decimal: str = ".") -> Table | None:
     """The longest table, None where there is none of at least two columns."""
     first, end = _longest_run(rows, decimal)
@@ -99,7 +106,7 @@ def described(rows: Sequence[Row], table: Table, decimal: str = ".") -> dict[str
     named = list(zip(table.names, table.units, strict=True))[:MAX_ENTRIES]
     for index, (name, unit) in enumerate(named):
         cells = [row[index] for row in rows[table.first : table.end]]
-        values = [number(cell, decimal) for cell in cells]
+        values = [understood(cell, decimal) for cell in cells]
         found = [value for value in values if value is not None]
         words = any(value is None and cell.strip() not in _MISSING for value, cell in zip(values, cells, strict=True))
         columns.append(
@@ -116,11 +123,8 @@ def pairs(rows: Sequence[Row], decimal: str = ".") -> dict[str, Any]:
     section = found
     for row, below in pairwise([*rows, ()]):
         cells = [cell.strip() for cell in row]
-        if (
-            2 <= len(cells) == len(below)
-            and number(cells[1], decimal) is None
-            and number(below[0], decimal) is not None
-        ):
+        names = 2 <= len(cells) == len(below) and number(cells[1], decimal) is None
+        if names and _STARTS_WITH_NUMBER.match(below[0]):
             continue  # it names the columns of a table
         while cells and not cells[-1]:
             cells.pop()

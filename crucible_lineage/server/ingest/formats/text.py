@@ -14,7 +14,7 @@ from typing import Any
 from crucible_lineage.server.ingest.formats.acquisition import acquired
 from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found
 from crucible_lineage.server.ingest.formats.plot import plot
-from crucible_lineage.server.ingest.formats.tables import Table, described, find_table, fits, number, pairs
+from crucible_lineage.server.ingest.formats.tables import Table, described, find_table, fits, number, pairs, understood
 
 __all__ = ["plotted", "read_json", "read_table"]
 
@@ -86,7 +86,7 @@ def plotted(rows: Sequence[Sequence[str]], table: Table, decimal: str = ".") -> 
     every = math.ceil((table.end - table.first) / MAX_PLOTTED_POINTS)
     chosen: list[tuple[str, list[float | None]]] = []
     for index, name in enumerate(table.names[:MAX_ENTRIES]):
-        values = [number(row[index], decimal) for row in rows[table.first : table.end : every]]
+        values = [understood(row[index], decimal) for row in rows[table.first : table.end : every]]
         if sum(value is not None for value in values) * 2 > len(values):
             chosen.append((name, values))
         elif not chosen:
@@ -180,6 +180,8 @@ def _saying(line: str, dialect: Dialect) -> list[str]:
     if matched := _SPEC.fullmatch(stripped):  # as SPEC marks its lines
         names = {"D": "date", "F": "file", "S": "scan"}
         return [names[matched[1]], matched[2]] if matched[1] in names else []
+    if re.fullmatch(r"sep=.", stripped):  # which tells spreadsheets what separates cells
+        return []
     bare = stripped.lstrip(_COMMENT + " ")
     if (matched := _PAIR.fullmatch(bare)) and not (dialect.delimiter and dialect.delimiter in matched[1]):
         return [matched[1], matched[2]]
