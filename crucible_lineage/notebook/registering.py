@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from crucible_lineage.errors import InputError
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.notebook.connecting import connect
 from crucible_lineage.notebook.dataset import Dataset, Datasets
@@ -85,7 +86,14 @@ def _refs(value: object, catalogue: Catalogue) -> Any:
         return [_refs(one, catalogue) for one in value]
     if isinstance(value, Dataset):
         return value.ref
-    return catalogue.dataset(value).ref if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    try:
+        return catalogue.dataset(value).ref
+    except InputError as error:
+        if not Path(value).is_file():
+            raise
+        raise InputError(f"{error}; there is a file of that name: give it as Path({value!r})") from error
 
 
 def _script() -> str:

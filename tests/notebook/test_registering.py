@@ -53,6 +53,8 @@ def test_what_fails_registers_nothing_and_the_block_is_left(steps: Any, data: Pa
         assert steps.scale(Path("first.txt"), out=tmp_path)["steps"] == 3
         with cl.registering("lab", catalogue=catalogue), pytest.raises(InputError, match="there is no file nowhere"):
             steps.scale(Path("nowhere.txt"))
+        with cl.registering("lab", catalogue=catalogue), pytest.raises(InputError, match=r"as Path\('./second\.txt'\)"):
+            steps.scale("./second.txt")
 
 
 def test_a_script_of_its_own_needs_no_prefect_and_gives_the_same_id(laboratory: Path, steps: Any, data: Path) -> None:
