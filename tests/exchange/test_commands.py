@@ -112,6 +112,19 @@ def test_pull_brings_datasets_with_their_files_and_what_is_made_of_them_goes_bac
     assert after == before
 
 
+def test_pull_for_a_pipeline_of_new_files_says_that_there_is_nothing(
+    service: Any, command: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "counts.txt").write_text("1\n")
+    (tmp_path / "new.yaml").write_text(
+        "pipeline: new\nproject: elsewhere\ninputs: {counts: {file: counts.txt}}\n"
+        "steps: {kept: {run: 'cp {inputs.counts} {out}', inputs: {counts: counts}}}\n"
+    )
+    online = {"CRUCIBLE_API_URL": service.url, "CRUCIBLE_API_KEY": service.api_key}
+    ran = command("pull", "--for", tmp_path / "new.yaml", "--data", tmp_path / "field", **online)
+    assert (ran.returncode, "there is nothing to be brought" in ran.stdout) == (0, True), (ran.stdout, ran.stderr)
+
+
 def test_pull_of_what_is_not_there_and_without_a_service_is_told(service: Any, command: Any, tmp_path: Path) -> None:
     field = tmp_path / "field"
     missing = "0rztm2jg0201b8b6d0znq6915g"

@@ -89,7 +89,8 @@ class Bringing:
                 rest = ", or send the rest: --skip-conflicts" if self.verb == "sent" else ""
                 click.echo(f"settle what contradicts at either end{rest}", err=True)
         else:
-            click.echo(f"{len(outcome.sent)} {self.verb}" if plan.items else f"nothing was {self.verb}: all is there")
+            nothing = "all is there" if plan.equal or plan.differs else f"there is nothing to be {self.verb}"
+            click.echo(f"{len(outcome.sent)} {self.verb}" if plan.items else f"nothing was {self.verb}: {nothing}")
         if other := {mfid: there for mfid, there in outcome.ids.items() if mfid != there}:
             click.echo("the service has given ids of its own:")
             _lines(f"  {mfid} is {there} there" for mfid, there in sorted(other.items()))
