@@ -61,6 +61,12 @@ def test_what_stands_above_the_names_of_columns_is_neither_name_nor_unit(
     assert {name: found.metadata[name] for name in found.metadata if name != "table"} == facts
 
 
+def test_units_beside_what_is_none_are_units_where_they_could_be_no_names(read: Read) -> None:
+    found = read("a.tsv", "E\tj\nV vs RHE\tmA/cm^2\n1\t2\n2\t3\n")
+    assert columns(found) == [{"name": "E", "unit": "V vs RHE"}, {"name": "j", "unit": "mA/cm^2"}]
+    assert columns(read("a.csv", "Sample,Si\nT,counts (raw)\n1,2\n2,3\n"))[0] == {"name": "T"}
+
+
 def test_a_number_is_no_unit_and_a_long_code_keeps_its_digits(read: Read) -> None:
     found = read("settings.csv", "Range,1,2\nPower,5,mW\nCode,12345678901234567890\n")
     assert found.metadata == {"Power": {"value": 5, "unit": "mW"}, "Code": "12345678901234567890"}

@@ -37,6 +37,7 @@ _UNIT_WORD = (
     r"|pascal|joule|newton|angstrom|pixel|count|point)s?))(?:\^?[-−]?[1-3]|⁻?[¹²³])?"
 )
 _A_UNIT = re.compile(rf"(?:1/)?{_UNIT_WORD}(?:[/·* ]{_UNIT_WORD})*|[-#]?|[(\[][^()\[\]]+[)\]]")
+_NO_NAME = re.compile(r"[kcmuµμnp](?:m|s|g|A|K|V|W|Hz|eV|Pa|bar|T|L|Ohm|Ω)|eV|Hz|Oe|emu|°[CF]|Å|.*[/^].*|[a-z]+[-−]1")
 _STARTS_WITH_NUMBER = re.compile(r"\s*[+-]?[.,]?\d")  # as no name does
 _SECTION = re.compile(r"\[([\w .-]{1,80})\]")
 
@@ -198,7 +199,7 @@ def _heading(rows: Sequence[Row], first: int, width: int, decimal: str) -> list[
         says_one_thing = _PREAMBLE.fullmatch(cells[0]) and not all(":" in cell for cell in cells)
         if says_one_thing or any(cell in (":", "=") for cell in cells):
             break
-        if found and not all(map(_A_UNIT.fullmatch, found[0])):
+        if found and not _are_units(found[0]):
             break  # two rows of words, of which the lower one names the columns
         if not found and not any(cells):
             break
@@ -206,6 +207,12 @@ def _heading(rows: Sequence[Row], first: int, width: int, decimal: str) -> list[
     while found and (not all(found[0]) or len(set(found[0])) < len(found[0])):
         found.pop(0)  # names stand above all columns, and are different ones
     return found
+
+
+def _are_units(cells: Row) -> bool:
+    """True if all are units, or one is that could not be a name."""
+    units = [cell for cell in cells if _A_UNIT.fullmatch(cell)]
+    return len(units) == len(cells) or any(map(_NO_NAME.fullmatch, units))
 
 
 def _unit_in(name: str) -> str | None:
