@@ -60,10 +60,12 @@ def test_the_key_comes_from_a_file_or_the_environment(serving: Any, tmp_path: Pa
     assert (accepted(url, KEY), end()) == (True, "")
 
 
-@pytest.mark.parametrize(("content", "told"), [("", "visible ASCII"), ("two words", "blanks"), ("schlüssel", "ASCII")])
+@pytest.mark.parametrize(
+    ("content", "told"), [("", "visible ASCII"), ("two words", "blanks"), ("schlüssel", "ASCII"), ("ÿþ", "ASCII")]
+)
 def test_a_key_that_cannot_be_sent_is_refused(serving: Any, tmp_path: Path, content: str, told: str) -> None:
     file = tmp_path / "key"
-    file.write_text(content)
+    file.write_text(content, encoding="latin-1")
     url, end = serving("--api-key-file", file)
     said = end()
     assert (url, told in said, "Traceback" in said) == ("", True, False)
@@ -98,6 +100,7 @@ def test_it_warns_of_keys_that_others_can_read_or_guess(serving: Any, host: str,
     [
         ("damaged", "crucible.db cannot be used: file is not a database"),
         ("port", "could not listen on 127.0.0.1"),
+        ("no port", "99999 is not in the range 0<=x<=65535"),
         ("host", "could not listen on 300.1.1.1"),
         ("certificate", "cannot be used"),
         ("key alone", "--certfile"),
@@ -111,6 +114,7 @@ def test_what_keeps_it_from_starting_is_told_in_a_line(serving: Any, tmp_path: P
         taken.listen()
         arguments: dict[str, list[object]] = {
             "port": ["--port", taken.getsockname()[1]],
+            "no port": ["--port", 99999],
             "host": ["--host", "300.1.1.1"],
             "certificate": ["--certfile", tmp_path / "pem", "--keyfile", tmp_path / "pem"],
             "key alone": ["--keyfile", tmp_path / "pem"],

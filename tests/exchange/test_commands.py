@@ -146,3 +146,11 @@ def test_a_service_that_is_away_from_the_start_is_waited_for_as_long_as_patience
     failed = command("push", "--data", offline.settings.data, *nowhere, "--patience", "1s")
     assert (failed.returncode, time.monotonic() - began < 30) == (3, True)
     assert "it was not reached, nothing was sent" in failed.stderr
+
+
+def test_a_key_file_that_is_no_text_is_refused(offline: Session, command: Any, tmp_path: Path) -> None:
+    file = tmp_path / "binary"
+    file.write_bytes(bytes(range(128, 160)))
+    to = ("--to", "http://127.0.0.1:9", "--api-key-file", file)
+    ran = command("push", "--data", offline.settings.data, "--project", "lab", *to)
+    assert (ran.returncode, "holds no key: it must be one line of visible ASCII" in ran.stderr) == (2, True), ran.stderr

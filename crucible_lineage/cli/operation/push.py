@@ -118,7 +118,7 @@ def _here() -> Settings:
 def _there(url: str, key_file: Path | None, data: Path) -> Settings:
     """The Crucible that --to names. A key for another address is not sent there."""
     if key_file is not None:
-        key = key_file.read_text(encoding="utf-8").strip()
+        key = key_file.read_text(encoding="ascii", errors="replace").strip()
         if not key or not key.isascii() or not key.isprintable() or " " in key:
             raise InputError(
                 f"{key_file} holds no key: it must be one line of visible ASCII characters, without blanks"

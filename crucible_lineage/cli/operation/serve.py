@@ -25,7 +25,7 @@ MIN_KEY_CHARACTERS = 20  # chosen: letters and digits at random, beyond a hundre
 @click.command("serve")
 @click.option("--data", type=DataFolder(file_okay=False, path_type=Path), metavar="DIR", help="Data folder.")
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=0, help="0: a free one.  [default: 0]")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0: a free one.  [default: 0]")
 @click.option(
     "--api-key",
     metavar="KEY",
@@ -101,7 +101,7 @@ def _given_key(api_key: str | None, file: Path | None) -> str | None:
         context = click.get_current_context()
         if context.get_parameter_source("api_key") is ParameterSource.COMMANDLINE:
             raise InputError("--api-key and --api-key-file both name a key; give one of them")
-        api_key = file.read_text(encoding="utf-8").strip()
+        api_key = file.read_text(encoding="ascii", errors="replace").strip()
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key and " " not in api_key):
         source = f"the key in {file}" if file else "the key"
         raise InputError(f"{source} cannot be sent: it must have visible ASCII characters only, and no blanks")
