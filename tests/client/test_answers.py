@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import socket
 import subprocess
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,43 @@ def test_each_status_has_its_error(status: int, error_class: type[CrucibleError]
     assert type(error) is error_class
     assert (error.status, error.code, error.detail, error.mfid) == (status, "some_code", detail, MFID)
     assert error.retry_after_s == 9.0
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_no_more_of_an_answer_is_read_than_any_call_is_answered_with(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crucible_lineage.client.http.answers.MOST_BYTES", 3 << 20)
+    read = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal read
+        while True:
+            read += 1 << 20
+            yield b" " * (1 << 20)
+
+    with client_for(httpx.Response(status, content=endless())) as client:
+        with pytest.raises(ServerError, match=f"could not read dataset {MFID}: the answer has more than 3 MB"):
+            client.datasets.get(MFID)
+    assert read <= 5 << 20
+    packed = httpx.Response(status, content=gzip.compress(bytes(9 << 20)), headers={"Content-Encoding": "gzip"})
+    with client_for(packed) as client, pytest.raises(ServerError, match="the answer has more than 3 MB"):
+        client.datasets.get(MFID)
+
+
+def test_a_packed_answer_is_unpacked() -> None:
+    packed = gzip.compress(f'{{"unique_id": "{MFID}", "dataset_name": "a"}}'.encode())
+    with client_for(httpx.Response(200, content=packed, headers={"Content-Encoding": "gzip"})) as client:
+        assert client.datasets.get(MFID).dataset_name == "a"
+
+
+def test_an_answer_nested_too_deeply_is_told_in_a_line() -> None:
+    deep = b"[" * 100_000 + b"]" * 100_000
+    with client_for(httpx.Response(200, content=deep)) as client:
+        with pytest.raises(ServerError, match=rf"could not read dataset {MFID}: the JSON .* nested too deeply"):
+            client.datasets.get(MFID)
+    with client_for(httpx.Response(404, content=deep)) as client, pytest.raises(NotFoundError, match="404 Not Found"):
+        client.datasets.get(MFID)
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b"", b"{}", b'{"detail": null}'])

@@ -64,6 +64,26 @@ def test_other_bytes_than_recorded_are_not_kept(
     assert list((tmp_path / "back").iterdir()) == []
 
 
+def test_a_download_stops_at_the_recorded_size(
+    client: CrucibleClient, stub: Any, file: FileRecord, movie: Path, tmp_path: Path
+) -> None:
+    taken = 0
+
+    def note(present: int, _size: int | None) -> None:
+        nonlocal taken
+        taken = present
+
+    endless = movie.read_bytes() * 20
+    for _ in range(2):
+        stub.fault("GET", "/object/", "short", headers={}, body=endless)
+    with pytest.raises(ChecksumError, match=r"goes on after the .* bytes that are recorded; nothing was kept"):
+        client.files.download(file, tmp_path / "back", progress=note)
+    assert taken <= movie.stat().st_size
+    assert list((tmp_path / "back").iterdir()) == []
+    with pytest.raises(ChecksumError, match="goes on after"):
+        client.files.download_bytes(file)
+
+
 def test_a_complete_partial_file_is_only_renamed(
     client: CrucibleClient, stub: Any, file: FileRecord, movie: Path, tmp_path: Path
 ) -> None:

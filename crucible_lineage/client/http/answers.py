@@ -20,8 +20,11 @@ from crucible_lineage.errors import (
     UnauthorizedError,
 )
 
-__all__ = ["error_of", "json_of"]
+__all__ = ["error_of", "json_of", "read_whole"]
 
+MOST_BYTES = 256 << 20  # chosen: four times the metadata that an embedded Crucible gives in one answer
+
+FRAMING = frozenset({"content-encoding", "content-length", "transfer-encoding"})  # of the body as it travelled
 CLASSES: dict[int, type[CrucibleError]] = {
     401: UnauthorizedError,
     403: ForbiddenError,
@@ -37,6 +40,26 @@ WAYS_OUT = {
     412: "read it again and repeat the change on what is there now",
     429: "wait before calling again",
 }
+
+
+def read_whole(response: httpx.Response, what: str, *, mfid: str | None = None) -> httpx.Response:
+    """The answer with its body, unpacked; ServerError as soon as there is more of it than any call is answered with."""
+    blocks, size = [], 0
+    try:
+        for block in response.iter_bytes():
+            size += len(block)
+            if size > MOST_BYTES:
+                raise ServerError(
+                    f"could not {what}: the answer has more than {MOST_BYTES >> 20} MB; it was not read further\n"
+                    "check the API URL, and what the service has in its log",
+                    status=response.status_code,
+                    mfid=mfid,
+                )
+            blocks.append(block)
+    finally:
+        response.close()
+    headers = [pair for pair in response.headers.multi_items() if pair[0] not in FRAMING]
+    return httpx.Response(response.status_code, headers=headers, content=b"".join(blocks), request=response.request)
 
 
 def error_of(response: httpx.Response, what: str, *, mfid: str | None = None, secret: str = "") -> CrucibleError:
@@ -64,6 +87,12 @@ def json_of(response: httpx.Response, what: str, *, mfid: str | None = None) -> 
         return None
     try:
         return json.loads(response.content)
+    except RecursionError as error:
+        raise ServerError(
+            f"could not {what}: the JSON that Crucible answered is nested too deeply to be read",
+            status=response.status_code,
+            mfid=mfid,
+        ) from error
     except ValueError as error:
         raise ServerError(
             f"could not {what}: Crucible answered {response.status_code} with something that is not JSON\n"
@@ -81,7 +110,7 @@ def _detail(response: httpx.Response) -> Any:
     """What the service gives as reason: `detail`, else `message`, else `error`; None without one."""
     try:
         body = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(body, dict):
         return None

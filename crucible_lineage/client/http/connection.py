@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from crucible_lineage.client.http.answers import error_of, json_of
+from crucible_lineage.client.http.answers import error_of, json_of, read_whole
 from crucible_lineage.client.http.retry import Attempt, RetryPolicy, decide
 from crucible_lineage.client.http.wire import Params, encoded, json_bytes
-from crucible_lineage.errors import CrucibleError, InputError, UnreachableError
+from crucible_lineage.errors import CrucibleError, InputError, ServerError, UnreachableError
 
 __all__ = ["Connection", "Timeouts"]
 
@@ -144,8 +144,10 @@ class Connection:
         """One try: the answer if it is 2xx, else the error to raise or to retry on."""
         sent = time.monotonic()
         try:
-            response = self._http.send(request)
+            response = read_whole(self._http.send(request, stream=True), what, mfid=mfid)
             self._took.append(time.monotonic() - sent)
+        except ServerError as unread:
+            return unread
         except httpx.TransportError as cause:
             error = UnreachableError(
                 f"could not {what}: no answer from {self.api_url} ({type(cause).__name__}: {cause})\n"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import httpx
 
 from crucible_lineage.checksums import blocks
+from crucible_lineage.client.http.answers import read_whole
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.transfer.storage import Storage, storage_error
 from crucible_lineage.errors import ChecksumError, InputError
@@ -25,7 +26,7 @@ def fetch(storage: Storage, file: FileRecord, url: str, target: Path, progress: 
     """`target`, which now holds the file.
 
     The bytes go to a file beside it, which is renamed when its SHA-256 is the record's; what an interrupted call left
-    there is continued. ChecksumError if the bytes are others, and then nothing is kept.
+    there is continued. ChecksumError if the bytes are others, or more than recorded, and then nothing is kept.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{(file.sha256_hash or file.mfid)[:16]}.part")
@@ -37,10 +38,13 @@ def fetch(storage: Storage, file: FileRecord, url: str, target: Path, progress: 
             digest, present = hashlib.sha256(), 0
         traffic.find(present)
         if response.status_code in (200, 206):
-            _append(response, partial, digest, present, file.size, progress)
+            try:
+                _append(response, partial, digest, present, file, progress)
+            except ChecksumError:
+                partial.unlink()
+                raise
         elif response.status_code != 416:  # 416: the partial file is complete, or too long; its checksum tells
-            response.read()
-            raise storage_error(response, f"download {file.filename}")
+            raise storage_error(read_whole(response, f"download {file.filename}"), f"download {file.filename}")
     if file.sha256_hash and digest.hexdigest() != file.sha256_hash:
         partial.unlink()
         raise ChecksumError(f"{file.filename} ({file.mfid}) arrived with other bytes than recorded; nothing was kept")
@@ -50,9 +54,9 @@ def fetch(storage: Storage, file: FileRecord, url: str, target: Path, progress: 
 def fetch_bytes(storage: Storage, file: FileRecord, url: str) -> bytes:
     """The file's bytes, checked like those of `fetch`."""
     with storage.stream(url, f"download {file.filename}", headers={}) as response:
-        content = response.read()
         if response.status_code != 200:
-            raise storage_error(response, f"download {file.filename}")
+            raise storage_error(read_whole(response, f"download {file.filename}"), f"download {file.filename}")
+        content = b"".join(_no_more_than_recorded(response, 0, file))
     if file.sha256_hash and hashlib.sha256(content).hexdigest() != file.sha256_hash:
         raise ChecksumError(f"{file.filename} ({file.mfid}) arrived with other bytes than recorded")
     return content
@@ -104,14 +108,25 @@ def _append(
     partial: Path,
     digest: hashlib._Hash,
     present: int,
-    size: int | None,
+    record: FileRecord,
     progress: Progress | None,
 ) -> None:
     with partial.open("ab" if present else "wb") as file:
-        for block in response.iter_raw():  # as they come: joining them to larger ones costs more than it saves
+        for block in _no_more_than_recorded(response, present, record):
             file.write(block)
             digest.update(block)
             present += len(block)
             traffic.receive(len(block))
             if progress:
-                progress(present, size)
+                progress(present, record.size)
+
+
+def _no_more_than_recorded(response: httpx.Response, present: int, file: FileRecord) -> Iterator[bytes]:
+    """The bytes as they come: joining them to larger blocks costs more than it saves. ChecksumError for too many."""
+    for block in response.iter_raw():
+        present += len(block)
+        if file.size is not None and present > file.size:
+            raise ChecksumError(
+                f"{file.filename} ({file.mfid}) goes on after the {file.size} bytes that are recorded; nothing was kept"
+            )
+        yield block

@@ -11,6 +11,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
+from crucible_lineage.client.http.answers import read_whole
 from crucible_lineage.client.http.connection import Timeouts
 from crucible_lineage.client.http.retry import Attempt, RetryPolicy, decide, retry_after_s
 from crucible_lineage.errors import (
@@ -56,7 +57,7 @@ class Storage:
         sent["Content-Length"] = str(size)
         request = self._request("PUT", url, sent, content, read_s)
         try:
-            return self._http.send(request)
+            return read_whole(self._http.send(request, stream=True), what)
         except httpx.TransportError as cause:
             raise _no_answer(what, request, cause) from None
 
