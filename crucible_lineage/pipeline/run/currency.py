@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.errors import TRANSIENT, LineageError
+from crucible_lineage.errors import TRANSIENT, ForbiddenError, LineageError
 from crucible_lineage.local.places import KnownPlaces
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.known import ProjectKnowledge, pipeline_keyword
 from crucible_lineage.provenance.currency import Filled, later_than
 from crucible_lineage.provenance.recipe import UsedDataset
+from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.standing import add_equal_parents, make_current
 from crucible_lineage.session import Session
@@ -58,6 +59,7 @@ class Reliance:
         self._begun = datetime.now(UTC)
         self._lock = threading.Lock()
         self.again: list[str] = []  # instances whose result has become current again
+        self.notes: dict[str, str] = {}  # by instance, what of its result is for others to note
 
     def _known_for_file(self) -> dict[str, str]:
         """{place: what this declaration relied on last}; nothing if its file is called otherwise, or is another one."""
@@ -119,8 +121,7 @@ class Reliance:
         for output, keys in relied.instance.places.items():
             dataset = relied.results[output]
             if equal:
-                add_equal_parents(client, dataset.mfid, equal)
-                self.session.store.remember([_with_equals(dataset, equal)])
+                self._link(relied.instance.name, dataset, equal, client)
             news = [key for key in keys if self._relied_on.get(key) != dataset.mfid]
             if not news:
                 continue
@@ -139,6 +140,21 @@ class Reliance:
                 self.again.append(relied.instance.name)
             self.known.note_written(dataset.mfid for dataset in relied.results.values())
         self._note(relied.instance, relied.results)
+
+    def _link(self, name: str, dataset: DatasetRef, equal: Mapping[str, str], client: CrucibleClient) -> None:
+        """The dataset is a child of these too; if this account may not say so of it, that is noted."""
+        try:
+            add_equal_parents(client, dataset.mfid, equal)
+        except ForbiddenError as refusal:  # what another member has made, a contributor may use and not link
+            record = read_record(client.metadata.get(dataset.mfid) or {})
+            if record is None or not equal.keys() <= (record.equal_parents or {}).keys():
+                reason = str(refusal).partition("\n")[0]
+                self.notes[name] = (
+                    f"it holds, but is not linked to {', '.join(equal)}, of which it would be made now: {reason}; "
+                    "its owner or an editor of the project does that by running this once"
+                )
+                return
+        self.session.store.remember([_with_equals(dataset, equal)])
 
     def _holding(self, key: str) -> list[str]:
         """What holds in a place for this declaration, as far as Crucible knew at the look-up."""

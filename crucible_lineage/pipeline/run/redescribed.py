@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from crucible_lineage.errors import LineageError
+from crucible_lineage.errors import ForbiddenError, LineageError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.local.places import KnownPlaces
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
@@ -48,12 +48,20 @@ def described_anew(
         job = job_of(pipeline, instance, step.used, step.outputs, {"run_id": run_id}, {})
         try:
             told = _redescribe(job, step.results, session)
+        except ForbiddenError as refusal:  # a contributor may use what another member has made, not rename it
+            reason = str(refusal).partition("\n")[0]
+            found.told[step.name] = (
+                f"it stays described as it was: {reason}; "
+                "its owner or an editor of the project changes that by running this once"
+            )
+            described.left = True
+            continue
         except LineageError as error:
             found.errors[step.name] = f"its result is there, but could not be described anew: {error}"
             continue
         if told:
             found.told[step.name] = told
-    if not found.errors:
+    if not found.errors and not described.left:
         described.note()
     return found
 
@@ -64,6 +72,7 @@ class _Redescription:
     def __init__(self, known: KnownPlaces, pipeline: BoundPipeline) -> None:
         self.known = known
         self.before = known.described()
+        self.left = False  # something is for others to change
         whole = {WHOLE: pipeline.spec.digest}
         same = self.before.get(WHOLE) == pipeline.spec.digest  # most runs: no step need be looked at
         self.now = whole if same else {**whole, **{step.name: _digest(step) for step in pipeline.steps.values()}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 
@@ -141,6 +141,11 @@ def _to_be_read(making: Making) -> set[str]:
     return results | {item.dataset.mfid for item in files if item.dataset is not None}
 
 
+def _joined(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
+    """What both note of each instance."""
+    return {name: "; ".join(notes[name] for notes in (one, other) if name in notes) for name in (*one, *other)}
+
+
 def _result(making: Making, planned: Planned, unread: tuple[str, ...]) -> RunResult:
     """What has been done."""
     items = {name: [item.mfid for item in found if item.dataset] for name, found in making.inputs.items()}
@@ -155,7 +160,7 @@ def _result(making: Making, planned: Planned, unread: tuple[str, ...]) -> RunRes
         errors=outcomes.errors,
         logs=outcomes.logs,
         tracebacks=outcomes.tracebacks,
-        notes=outcomes.notes,
+        notes=_joined(making.reliance.notes, outcomes.notes),
         stopped=making.stopped,
         waiting=tuple(making.session.outbox.waiting()),
         delivered=making.delivered,

@@ -1,0 +1,84 @@
+"""What members of a project may not do to each other's results stops no run; it is noted for those who may."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.pipeline.run.scheduler import plan_and_run
+from crucible_lineage.server import start_server
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+EQUAL = ("float(line) * factor", "factor * float(line)")
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> Iterator[tuple[Session, Session]]:
+    """Two contributors to one project, each with a machine of their own."""
+    with start_server(tmp_path / "service") as server, CrucibleClient(server.url, server.api_key) as admin:
+        admin.projects.create(project_id="lab", organization="lab", project_lead="local")
+        settings = [Settings(tmp_path / name, server.url, _member(admin, name)) for name in ("ada", "bob")]
+        with Session(settings[0]) as ada, Session(settings[1]) as bob:
+            yield ada, bob
+
+
+def _member(admin: CrucibleClient, name: str) -> str:
+    ask = admin._connection.call
+    made: dict[str, Any] = ask("POST", "/service_accounts", "make an account", body={"username": name})
+    ask("POST", f"/projects/lab/users/{name}", "add a member", params={"role": "contributor"})
+    return str(made["api_key"])
+
+
+def run(session: Session, path: Path) -> RunResult:
+    bound = bind_file(path, session.store)
+    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+
+
+def edit(lab: Any, old: str, new: str, *, file: Path | None = None) -> None:
+    path = file or lab.folder / f"{lab.module}.py"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_a_result_of_another_member_is_kept_over_a_change_and_linked_by_who_may(
+    lab: Any, members: tuple[Session, Session]
+) -> None:
+    ada, bob = members
+    total = run(bob, lab.pipeline).datasets["total"]["out"]
+    edit(lab, *EQUAL)
+    for _ in range(2):
+        ran = run(ada, lab.pipeline)
+        assert (ran.errors, ran.outcomes["total"], ran.datasets["total"]["out"]) == ({}, "reused", total)
+        assert f"it holds, but is not linked to {ran.datasets['scaled']['out']}" in ran.notes["total"]
+        assert "owner or an editor of the project does that by running this once" in ran.notes["total"]
+    assert run(bob, lab.pipeline).notes == {}
+    assert ran.datasets["scaled"]["out"] in {one.unique_id for one in bob.client.datasets.list_parents(total)}
+    assert run(ada, lab.pipeline).notes == {}, "it is linked by now"
+
+
+def test_a_result_of_another_member_is_described_anew_by_who_may(lab: Any, members: tuple[Session, Session]) -> None:
+    ada, bob = members
+    total = run(bob, lab.pipeline).datasets["total"]["out"]
+    run(ada, lab.pipeline)
+    edit(
+        lab,
+        "inputs: {left: scaled, right: second}",
+        "inputs: {left: scaled, right: second}\n    output: {dataset_name: sum}",
+        file=lab.pipeline,
+    )
+    for _ in range(2):
+        ran = run(ada, lab.pipeline)
+        assert (ran.errors, ran.outcomes["total"]) == ({}, "reused")
+        assert "it stays described as it was: could not change dataset" in ran.notes["total"]
+    assert "dataset_name is 'sum'" in run(bob, lab.pipeline).notes["total"]
+    assert ada.client.datasets.get(total).dataset_name == "sum"
+    assert run(ada, lab.pipeline).notes == {}
