@@ -216,6 +216,21 @@ def test_a_prefect_server_that_does_not_answer_is_told_in_a_line(
     assert re.fullmatch(r"error: could not .*: Prefect at http://127.0.0.1:9/api: .*\n.*\n", away.stderr), away.stderr
 
 
+def test_a_prefect_that_cannot_be_started_for_a_run_is_told_in_a_line(
+    lab: Any, data: Path, command: Any, tmp_path: Path
+) -> None:
+    environment = {
+        "PREFECT_API_URL": "",
+        "PREFECT_HOME": str(tmp_path / "home"),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "1",
+        "PREFECT_API_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:////proc/nowhere/prefect.db",
+    }
+    ran = command("run", lab.pipeline, "--data", data, "--engine", "prefect", **environment)
+    assert (ran.returncode, "Traceback" in ran.stderr) == (3, False), ran.stderr
+    assert "error: could not run the pipeline: Prefect, which was started for this" in ran.stderr
+    assert "or with --engine local" in ran.stderr
+
+
 def test_a_file_that_arrives_becomes_an_event_that_starts_a_run_that_registers_the_result(
     declared: Path,
     name: str,
