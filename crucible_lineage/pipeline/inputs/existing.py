@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from crucible_lineage.errors import IdTakenError, InputError
+from crucible_lineage.errors import IdTakenError, InputError, RecipeConflictError
 from crucible_lineage.ids import has_derived_id, time_bits
 from crucible_lineage.pipeline.inputs.raw import RawFiles
 from crucible_lineage.provenance.recipe import recipe_sha256, without_salt
@@ -92,7 +92,17 @@ def _under_its_id(raw: RawFiles, mfid: str, session: Session) -> tuple[DatasetRe
         return find_by_recipe(client, mfid, raw.project, lambda one: recipe_sha256(one) == sha256)
 
     renamed = None if session.store.keeps_ids() else client.ahead(otherwise)
-    found = read_own(client, mfid, raw.project, sha256, f"looking for {raw.told}")
+    try:
+        found = read_own(client, mfid, raw.project, sha256, f"looking for {raw.told}")
+    except RecipeConflictError as conflict:
+        if not raw.named:
+            raise
+        raise RecipeConflictError(
+            f"looking for {raw.told}: dataset {mfid}, whose id was given or stands in the file, was registered with "
+            "other files or another time; nothing was changed. What has changed is another dataset: register it "
+            "without that id (--mfid, or the key crucible_mfid in the file), or with a new one",
+            mfid=mfid,
+        ) from conflict
     if found is None:
         return renamed and renamed(), False
     if found.ref is not None:

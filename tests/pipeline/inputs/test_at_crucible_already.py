@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import pytest
 
-from crucible_lineage.errors import IdTakenError, InputError
+from crucible_lineage.errors import IdTakenError, InputError, RecipeConflictError
 from crucible_lineage.ids import derive_mfid, new_mfid
 from crucible_lineage.pipeline.files.named_mfid import mfid_in
 from crucible_lineage.pipeline.inputs.existing import find_raw
@@ -138,6 +138,16 @@ def test_a_file_that_names_its_dataset_is_registered_as_that(
     assert mfid_in(path) == mfid
     assert register(session, path, timestamp="2024-05-01T12:00:00Z").mfid == mfid
     assert register(session, path).mfid == mfid
+
+
+def test_a_changed_file_that_names_the_dataset_of_the_old_one_is_told_what_to_do(lab: Any, session: Session) -> None:
+    mfid = new_mfid()
+    register(session, lab.file("named.txt", f"# crucible_mfid: {mfid}\n1\n"))
+    changed = lab.file("named.txt", f"# crucible_mfid: {mfid}\n2\n")
+    with pytest.raises(RecipeConflictError, match="was registered with other files or another time") as refused:
+        register(session, changed)
+    assert "register it without that id (--mfid, or the key crucible_mfid in the file)" in str(refused.value)
+    assert "salt" not in str(refused.value), "which would not help"
 
 
 def test_hdf5_names_its_dataset_in_an_attribute(tmp_path: Path, session: Session) -> None:
