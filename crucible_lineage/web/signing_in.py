@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,6 +27,7 @@ LIFETIME_S = 12 * 3600
 MOST_SIGN_INS = 1000  # the oldest gives way
 CHECKS_AT_A_TIME = 2  # of all readers together
 MOST_POSTED_BYTES = 16 << 10
+POSTED_WITHIN_S = 30.0
 
 
 class SignIns:
@@ -81,13 +83,16 @@ def safe_path(text: str) -> str:
 
 
 async def posted(request: Request) -> dict[str, str]:
-    """The fields of a posted form; of one that is too long, or not in UTF-8, none."""
+    """The fields of a posted form; of one that is too long, or not in UTF-8, none. HTTPException if it never ends."""
     body = b""
-    async with asyncio.timeout(30):
-        async for block in request.stream():
-            body += block
-            if len(body) > MOST_POSTED_BYTES:
-                return {}
+    try:
+        async with asyncio.timeout(POSTED_WITHIN_S):
+            async for block in request.stream():
+                body += block
+                if len(body) > MOST_POSTED_BYTES:
+                    return {}
+    except TimeoutError:
+        raise HTTPException(408, f"The form did not come within {POSTED_WITHIN_S:g} s.") from None
     try:
         return {name: values[-1] for name, values in parse_qs(body.decode("ascii"), errors="strict").items()}
     except ValueError:

@@ -385,3 +385,24 @@ def test_a_fault_of_ours_is_told_without_its_insides_and_logged(caplog, tmp_path
     assert "the insides" not in answer.text
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
     assert "/sign-in" in caplog.text
+
+
+def test_a_form_that_does_not_come_to_its_end_is_no_fault_of_ours(caplog, monkeypatch, tmp_path):
+    monkeypatch.setattr("crucible_lineage.web.signing_in.POSTED_WITHIN_S", 0.05)
+
+    async def never(scope, receive, send):
+        raise AssertionError("nobody is asked")
+
+    async def half():
+        yield b"key="
+        await asyncio.sleep(5)
+
+    async def answered():
+        transport = httpx.ASGITransport(with_pages(never, tmp_path), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as browser:
+            return await browser.post("/sign-in", content=half(), headers={"Origin": "http://here"})
+
+    answer = asyncio.run(answered())
+
+    assert (answer.status_code, "did not come within" in answer.text) == (408, True)
+    assert "Traceback" not in caplog.text
