@@ -91,10 +91,10 @@ def resolve_settings(
         return Settings(folder, own_process=True)
     if not url:
         raise InputError("an API key was given, but no address; give --url too, or set CRUCIBLE_API_URL")
-    if not key:
-        raise InputError(f"there is no API key for {url}; set CRUCIBLE_API_KEY or give --api-key")
     if not url.startswith(("http://", "https://")):
         raise InputError(f"the address of Crucible must start with http:// or https://, this one does not: {url}")
+    if not key:
+        raise InputError(f"there is no API key for {url}; set CRUCIBLE_API_KEY or give --api-key")
     origin = "given" if api_url else "CRUCIBLE_API_URL" if environment.get("CRUCIBLE_API_URL") else "config.ini"
     return Settings(folder, api_address(url), key, source=f"address: {origin}")
 

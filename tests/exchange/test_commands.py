@@ -148,6 +148,12 @@ def test_a_service_that_is_away_from_the_start_is_waited_for_as_long_as_patience
     assert "it was not reached, nothing was sent" in failed.stderr
 
 
+def test_what_is_no_address_is_told_as_that_before_a_key_is_asked_for(offline: Session, command: Any) -> None:
+    ran = command("push", "--data", offline.settings.data, "--project", "lab", "--to", "nonsense")
+    assert ran.returncode == 2
+    assert "must start with http:// or https://, this one does not: nonsense\n" in ran.stderr
+
+
 def test_a_key_file_that_is_no_text_is_refused(offline: Session, command: Any, tmp_path: Path) -> None:
     file = tmp_path / "binary"
     file.write_bytes(bytes(range(128, 160)))

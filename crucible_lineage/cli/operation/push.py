@@ -130,4 +130,6 @@ def _there(url: str, key_file: Path | None, data: Path) -> Settings:
     try:
         return resolve_settings(data=data, api_url=url)
     except InputError as error:
+        if "--api-key" not in str(error):
+            raise
         raise InputError(f"{error}, or --api-key-file") from error
