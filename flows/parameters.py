@@ -10,8 +10,8 @@ from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerati
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.params import canonical_value
-from crucible_lineage.pipeline.bind.inspect import find_step
 from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.functions.inspect import find_step
 from crucible_lineage.step import ParameterSpec
 
 __all__ = ["parameter_schemas"]

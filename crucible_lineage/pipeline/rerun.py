@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.bind.command import inspect_command, is_command, split_command
-from crucible_lineage.pipeline.bind.inspect import find_step, inspect_step
-from crucible_lineage.pipeline.bind.inspection import Inspection
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
 from crucible_lineage.pipeline.declare.variables import referenced
+from crucible_lineage.pipeline.functions.command import inspect_command, is_command, split_command
+from crucible_lineage.pipeline.functions.inspect import find_step, inspect_step
+from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.pipeline.inputs.inputs import InputItem
 from crucible_lineage.pipeline.plan.expand import Feed, Instance

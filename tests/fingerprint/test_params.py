@@ -18,7 +18,7 @@ from pydantic import BaseModel, SecretStr
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.params import canonical_params, canonical_value
-from crucible_lineage.pipeline.bind.inspect import checked_params
+from crucible_lineage.pipeline.functions.inspect import checked_params
 from crucible_lineage.step import Step, step
 
 

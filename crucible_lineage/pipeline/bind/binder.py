@@ -8,12 +8,9 @@ from typing import Any
 
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.local.store import Store
-from crucible_lineage.pipeline.bind.command import inspect_command
 from crucible_lineage.pipeline.bind.dimensions import dimensions_of
 from crucible_lineage.pipeline.bind.from_parents import from_parents, parent_fault
 from crucible_lineage.pipeline.bind.input_faults import input_faults
-from crucible_lineage.pipeline.bind.inspect import EndsWhenImportedError, Inspector, find_step
-from crucible_lineage.pipeline.bind.inspection import Inspection, unknown_inspection
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant, declared_step, sources_of
 from crucible_lineage.pipeline.bind.order import ordered
 from crucible_lineage.pipeline.bind.step_faults import (
@@ -27,6 +24,9 @@ from crucible_lineage.pipeline.bind.step_faults import (
 )
 from crucible_lineage.pipeline.declare.load import Declaration
 from crucible_lineage.pipeline.declare.yaml import Location
+from crucible_lineage.pipeline.functions.command import inspect_command
+from crucible_lineage.pipeline.functions.inspect import EndsWhenImportedError, Inspector, find_step
+from crucible_lineage.pipeline.functions.inspection import Inspection, unknown_inspection
 from crucible_lineage.pipeline.spec.inputs import (
     DatasetInput,
     FileInput,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.local.store import Store
-from crucible_lineage.pipeline.bind.inspection import RULES, Inspection
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant, declared_step, sources_of
+from crucible_lineage.pipeline.functions.inspection import RULES, Inspection
 from crucible_lineage.pipeline.spec.inputs import EachInput, FileInput, ResultInput
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec
 

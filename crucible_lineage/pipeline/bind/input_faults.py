@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from crucible_lineage.errors import InputError, nearest
-from crucible_lineage.pipeline.bind.header import header_function
 from crucible_lineage.pipeline.declare.yaml import Location
 from crucible_lineage.pipeline.files.remote import source_fault
+from crucible_lineage.pipeline.functions.header import header_function
 from crucible_lineage.pipeline.spec.inputs import (
     MATCHED,
     EachInput,

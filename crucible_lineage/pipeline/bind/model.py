@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crucible_lineage.errors import Fault
-from crucible_lineage.pipeline.bind.inspection import Inspection
+from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Source, StepSpec
 
 __all__ = ["BoundPipeline", "BoundStep", "Variant", "declared_step", "sources_of"]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.inspect import inspection_of
 from crucible_lineage.pipeline.called.flow_places import About, FlowPlaces, about_file, about_inputs
+from crucible_lineage.pipeline.functions.inspect import inspection_of
 from crucible_lineage.pipeline.inputs.existing import existing_dataset, find_raw
 from crucible_lineage.pipeline.inputs.parent_facts import ParentFacts
 from crucible_lineage.pipeline.inputs.raw import hash_files

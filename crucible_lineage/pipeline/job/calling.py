@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.errors import StepError
-from crucible_lineage.pipeline.bind.inspect import validated_params
 from crucible_lineage.pipeline.declare.variables import from_environment, referenced
+from crucible_lineage.pipeline.functions.inspect import validated_params
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.logs.printing import keeping_prints
 from crucible_lineage.pipeline.logs.secrets import Blotter

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crucible_lineage.facts import Facts
-from crucible_lineage.pipeline.bind.inspection import Inspection
 from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.inputs.parent_facts import facts_in
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.known import pipeline_keyword

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from crucible_lineage.pipeline.bind.command import inspect_command
-from crucible_lineage.pipeline.bind.inspect import inspect_step
 from crucible_lineage.pipeline.declare.variables import from_environment
+from crucible_lineage.pipeline.functions.command import inspect_command
+from crucible_lineage.pipeline.functions.inspect import inspect_step
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.materialize import Materialized

@@ -11,8 +11,8 @@ from typing import Any
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.dimensions import fields_of, grouping, root_of
 from crucible_lineage.pipeline.bind.from_parents import ParentField, from_parents
-from crucible_lineage.pipeline.bind.inspection import Inspection
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
+from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.inputs.groups import Group, groups_of
 from crucible_lineage.pipeline.inputs.inputs import Inputs, value_of
 from crucible_lineage.pipeline.inputs.pairs import pairs_of

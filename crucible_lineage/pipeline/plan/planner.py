@@ -13,9 +13,9 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.local.places import KnownPlaces
 from crucible_lineage.local.store import Store
 from crucible_lineage.pipeline.bind.cached import bind_file
-from crucible_lineage.pipeline.bind.inspection import Inspection
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.bind.names import require_names
+from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.inputs.inputs import InputItem, known_inputs
 from crucible_lineage.pipeline.inputs.parent_facts import read_first
 from crucible_lineage.pipeline.plan.expand import Instance, expand
@@ -86,8 +86,10 @@ def plan_pipeline(
 def _inspected(store: Store, seen: dict[bytes, Inspection], step: BoundStep, given: Mapping[str, object]) -> Inspection:
     """The step with parameters that records have given."""
     from crucible_lineage.fingerprint.params import canonical_params
-    from crucible_lineage.pipeline.bind.command import inspect_command  # most pipelines plan without looking at code
-    from crucible_lineage.pipeline.bind.inspect import inspect_step
+    from crucible_lineage.pipeline.functions.command import (
+        inspect_command,  # most pipelines plan without looking at code
+    )
+    from crucible_lineage.pipeline.functions.inspect import inspect_step
 
     key = canonical_json([step.name, canonical_params(given)])
     if key not in seen:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from crucible_lineage.facts import Facts
-from crucible_lineage.pipeline.bind.inspect import find_step, validated_params
+from crucible_lineage.pipeline.functions.inspect import find_step, validated_params
 from crucible_lineage.pipeline.logs.printing import LOG_FORMAT
 from crucible_lineage.pipeline.processes.failure import failure_line, failure_traceback
 from crucible_lineage.pipeline.processes.outside import code_folder, returned, watching_writes

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from crucible_lineage.local.sealed import sealed, unsealed
-from crucible_lineage.pipeline.bind import cached, inspect
+from crucible_lineage.pipeline.bind import cached
 from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.functions import inspect
 from crucible_lineage.session import Session
 
 PACKAGE = Path(__file__).parents[3] / "crucible_lineage"

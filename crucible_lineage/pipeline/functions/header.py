@@ -23,8 +23,8 @@ from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 from crucible_lineage.fingerprint.walk import code_fingerprint
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.local.store import Store
-from crucible_lineage.pipeline.bind.inspect import find_function
-from crucible_lineage.pipeline.bind.inspection import RULES
+from crucible_lineage.pipeline.functions.inspect import find_function
+from crucible_lineage.pipeline.functions.inspection import RULES
 from crucible_lineage.provenance.record import KEPT_KEYS
 
 __all__ = ["HEADER_FIELDS", "INGESTED", "header_function", "read_header"]

@@ -24,8 +24,8 @@ from crucible_lineage.fingerprint.params import canonical_params
 from crucible_lineage.fingerprint.walk import Fingerprint, code_fingerprint
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.local.store import Store
-from crucible_lineage.pipeline.bind.inspection import RULES, Inspection
-from crucible_lineage.pipeline.bind.search import search_first
+from crucible_lineage.pipeline.functions.inspection import RULES, Inspection
+from crucible_lineage.pipeline.functions.search import search_first
 from crucible_lineage.step import ParameterSpec, Step
 
 __all__ = [

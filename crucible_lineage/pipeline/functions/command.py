@@ -20,7 +20,7 @@ from crucible_lineage.checksums import file_sha256
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.fingerprint.params import canonical_params
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.bind.inspection import Inspection
+from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.spec.pipeline import StepSpec
 
 __all__ = [
