@@ -70,6 +70,15 @@ def run(path: Path, session: Session, patience_s: float = 30.0) -> RunResult:
     return plan_and_run(bound, session, engine, lambda event: None, Choice(patience_s=patience_s))
 
 
+def reached_by(url: str, service: RunningServer, folder: Path) -> dict[str, str]:
+    """The environment of commands on a machine that reaches the service there."""
+    return {
+        "CRUCIBLE_API_URL": url,
+        "CRUCIBLE_API_KEY": service.api_key,
+        "CRUCIBLE_LINEAGE_DATA": str(folder / "machine"),
+    }
+
+
 @pytest.fixture
 def state(service: RunningServer, tmp_path: Path, state_of: Any) -> Callable[[], dict[str, Any]]:
     def read() -> dict[str, Any]:
@@ -134,11 +143,7 @@ def test_the_command_names_what_waits_and_push_delivers_it(
 ) -> None:
     proxy = misbehaving(service.url, 1, 0.0)
     proxy.away_after("POST", "/children/")
-    here = {
-        "CRUCIBLE_API_URL": proxy.url,
-        "CRUCIBLE_API_KEY": service.api_key,
-        "CRUCIBLE_LINEAGE_DATA": str(tmp_path / "machine"),
-    }
+    here = reached_by(proxy.url, service, tmp_path)
     ran = command("run", chain, "--engine", "local", "--patience", "0", **here)
     assert ran.returncode == 1, ran.stderr
     assert "not at Crucible yet: 3 datasets" in ran.stderr
@@ -163,11 +168,7 @@ def test_a_run_that_delivers_what_an_earlier_one_has_made_says_so(
 ) -> None:
     proxy = misbehaving(service.url, 1, 0.0)
     proxy.away_after("POST", "/children/")
-    here = {
-        "CRUCIBLE_API_URL": proxy.url,
-        "CRUCIBLE_API_KEY": service.api_key,
-        "CRUCIBLE_LINEAGE_DATA": str(tmp_path / "machine"),
-    }
+    here = reached_by(proxy.url, service, tmp_path)
     assert command("run", chain, "--engine", "local", "--patience", "0", **here).returncode == 1
     proxy.back()
     again = command("run", chain, "--engine", "local", **here)
