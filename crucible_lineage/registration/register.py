@@ -129,6 +129,10 @@ def _registered(
             client.datasets.add_keyword(mfid, recipe_keyword(new.mfid))
         try:
             fill(client, new, held, attached, put)
+        except ForbiddenError as refusal:
+            if not held.taken_over:
+                raise
+            raise _not_ours_to_finish(new, held, refusal) from refusal
         except (ConflictError, NotFoundError, PreconditionError):
             if not left or (not held.taken_over and _is_held(client, held)):
                 raise
@@ -155,6 +159,18 @@ def _with_result(new: NewDataset) -> StepRecord | FilesRecord:
     if new.record.result is not None:
         return new.record
     return new.record.with_result(result_of(new.metadata, (file.to_json() for file in new.record.files)))
+
+
+def _not_ours_to_finish(new: NewDataset, held: Claim, refusal: ForbiddenError) -> ForbiddenError:
+    reason = str(refusal).partition("\n")[0]
+    return ForbiddenError(
+        f"registering {new.name!r}: dataset {held.mfid} was begun by another member and not finished, and this account "
+        f"may not finish it ({reason}); its owner or an editor of the project does by running the same; "
+        "or make another one with --force STEP",
+        status=refusal.status,
+        detail=refusal.detail,
+        mfid=held.mfid,
+    )
 
 
 def _is_held(client: CrucibleClient, held: Claim) -> bool:

@@ -13,6 +13,7 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.scheduler import plan_and_run
+from crucible_lineage.provenance.record import INCOMPLETE, KEY
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -63,6 +64,19 @@ def test_a_result_of_another_member_is_kept_over_a_change_and_linked_by_who_may(
     assert run(bob, lab.pipeline).notes == {}
     assert ran.datasets["scaled"]["out"] in {one.unique_id for one in bob.client.datasets.list_parents(total)}
     assert run(ada, lab.pipeline).notes == {}, "it is linked by now"
+
+
+def test_what_another_member_has_begun_and_not_finished_is_finished_by_who_may_or_made_anew(
+    lab: Any, members: tuple[Session, Session]
+) -> None:
+    ada, bob = members
+    total = run(bob, lab.pipeline).datasets["total"]["out"]
+    bob.client.metadata.merge(total, {KEY: {"status": INCOMPLETE}})
+    told = run(ada, lab.pipeline).errors["total"]
+    assert f"dataset {total} was begun by another member and not finished" in told
+    assert (
+        "its owner or an editor of the project does by running the same; or make another one with --force STEP" in told
+    )
 
 
 def test_a_result_of_another_member_is_described_anew_by_who_may(lab: Any, members: tuple[Session, Session]) -> None:
