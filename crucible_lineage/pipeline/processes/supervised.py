@@ -17,6 +17,7 @@ __all__ = ["GRACE_S", "Supervised", "stop_run"]
 
 GRACE_S = 2.0  # chosen: between asking a process to end and killing it; users expect seconds
 _BLOCK_BYTES = 1 << 16
+_ATTEMPTS = 3  # chosen: whatever ends supervisors once may well end the second one too
 _OUTPUT_WAIT_S = 3.0  # for what is still in the pipe; one that escaped may hold it open, and does not hold us
 
 _lock = threading.Lock()
@@ -119,12 +120,27 @@ class Supervised:
         if os.name == "nt":
             self._start_in_job(command, output, cwd, env)
             return None
+        request = {"command": command, "cwd": None if cwd is None else str(cwd), "env": env, "grace_s": GRACE_S}
+        for _ in range(_ATTEMPTS):
+            report = self._ask(request, output)
+            said = _line(report)
+            if "pid" in said:
+                self._pid: int = said["pid"]
+                return report
+            report.close()
+            self.finish()
+            if "errno" in said:
+                raise OSError(said["errno"], os.strerror(said["errno"]), said["file"])
+            self._close_lifeline()  # the supervisor died before it had started anything
+        raise OSError(f"its supervisor was ended {_ATTEMPTS} times before it had started the process")
+
+    def _ask(self, request: Mapping[str, object], output: int) -> IO[bytes]:
+        """Ask for a supervisor and return what it reports; `_stdin` and `_lifeline` lead to it from now on."""
         its_stdin, stdin = os.pipe()
         alive, self._lifeline = os.pipe()
         reported, reporting = os.pipe()
         self._stdin: IO[bytes] = os.fdopen(stdin, "wb", buffering=0)
         report = os.fdopen(reported, "rb")  # closed by the thread that reads it
-        request = {"command": command, "cwd": None if cwd is None else str(cwd), "env": env, "grace_s": GRACE_S}
         try:
             ask(request, (its_stdin, output, alive, reporting))
         except BaseException:
@@ -134,15 +150,7 @@ class Supervised:
         finally:
             for descriptor in (its_stdin, alive, reporting):
                 os.close(descriptor)
-        said = _line(report)
-        if "pid" in said:
-            self._pid: int = said["pid"]
-            return report
-        report.close()
-        self.finish()
-        if "errno" not in said:
-            raise OSError("its supervisor was ended")
-        raise OSError(said["errno"], os.strerror(said["errno"]), said["file"])
+        return report
 
     def _start_in_job(self, command: list[str], output: int, cwd: Path | None, env: dict[str, str]) -> None:
         from crucible_lineage.pipeline.processes.windows_job import JobObject  # not there on POSIX
@@ -174,6 +182,10 @@ class Supervised:
     def _forget(self) -> None:
         with _lock:
             _under_way.discard(self)
+        self._close_lifeline()
+
+    def _close_lifeline(self) -> None:
+        with _lock:
             lifeline, self._lifeline = self._lifeline, -1
         if lifeline >= 0:
             os.close(lifeline)

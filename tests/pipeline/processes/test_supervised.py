@@ -139,6 +139,44 @@ def test_a_supervisor_that_is_killed_takes_its_command_with_it(tmp_path: Path) -
             os.kill(pid, signal.SIGKILL)
 
 
+def test_a_server_that_dies_with_a_request_in_its_hands_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = _server_killed_at(monkeypatch, most=1)
+    said: list[bytes] = []
+    process = Supervised([sys.executable, "-c", "print('made')"], said.append, "x")
+    process.finish()
+    assert process.wait(60)
+    assert (process.code, b"".join(said), len(sent)) == (0, b"made\n", 1)
+
+
+def test_a_server_that_dies_each_time_is_an_error_and_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    Supervised(["true"], lambda data: None, "x").wait(60)
+    before = set(os.listdir("/proc/self/fd"))
+    sent = _server_killed_at(monkeypatch, most=9)
+    with pytest.raises(OSError, match="its supervisor was ended 3 times before it had started the process"):
+        Supervised(["true"], lambda data: None, "x")
+    assert len(sent) == 3
+    assert len(os.listdir("/proc/self/fd")) <= len(before)
+
+
+def _server_killed_at(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+    """Have the server die at each of the first `most` requests, after it has got them and before it acts on them."""
+    really, sent = asking._send, []
+
+    def send(channel: Any, data: bytes, descriptors: Any) -> None:
+        server = asking._server
+        assert server is not None
+        if server.returncode is not None or len(sent) == most:  # known to be dead, or to be left alive
+            return really(channel, data, descriptors)
+        sent.append(server.pid)
+        os.kill(server.pid, signal.SIGSTOP)
+        really(channel, data, descriptors)
+        os.kill(server.pid, signal.SIGKILL)
+        server.wait()
+
+    monkeypatch.setattr(asking, "_send", send)
+    return sent
+
+
 def test_the_command_has_no_handle_of_ours_and_ordinary_signals() -> None:
     code = (
         "import os, signal\n"
