@@ -49,6 +49,27 @@ def test_what_was_not_used_for_longest_goes_when_there_is_no_room(tmp_path: Path
     assert [cache.path(name).exists() for name in (first, second, third)] == [True, False, True]
 
 
+def test_the_file_that_just_came_stays_though_it_looks_older_than_all_others(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path / "cache", limit_bytes=2500)
+    newer = [put(cache, bytes([kind]) * 1000) for kind in b"ab"]
+    for name in newer:
+        age(cache, name, 4_000_000_000)
+    old = tmp_path / "old"
+    old.write_bytes(b"c" * 1000)
+    os.utime(old, (1000, 1000))  # a step may have copied it with its times
+    checksums = scan_file(old)
+    assert cache.take(old, checksums).read_bytes() == b"c" * 1000
+    assert sum(cache.path(name).exists() for name in newer) == 1
+
+
+def test_one_file_larger_than_the_whole_cache_stays_until_the_next_one_comes(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path, limit_bytes=100)
+    first = put(cache, b"a" * 1000)
+    assert cache.path(first).exists()
+    second = put(cache, b"b" * 1000)
+    assert [cache.path(name).exists() for name in (first, second)] == [False, True]
+
+
 def test_using_a_file_does_not_make_it_look_changed(tmp_path: Path) -> None:
     cache = FileCache(tmp_path)
     name = put(cache, b"a")

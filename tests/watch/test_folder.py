@@ -162,6 +162,34 @@ def test_what_cannot_be_registered_is_told_once_and_stops_no_other(
     assert names(restarted.look()) == ["a.txt"], "who starts it anew may have made the instrument"
 
 
+def test_a_faulty_file_is_left_alone_until_it_changes(
+    inbox: Path, watcher: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crucible_lineage.watch import folder as arrivals
+
+    tried: list[str] = []
+
+    def refuse(raw: Any, declared: Any, name: str, opened: Session) -> Any:
+        tried.append((inbox / name).read_text())
+        raise InputError("no such instrument")
+
+    monkeypatch.setattr(arrivals, "register_raw", refuse)
+    scan = inbox / "scan.txt"
+    scan.write_text("1\n")
+    folder = watcher()
+    told = []
+    for _ in range(5):
+        told += list(folder.look())
+        clock.now += 11
+    assert ([arrival.path for arrival in told], tried) == ([scan], ["1\n"])
+    assert folder.waiting == 0
+    scan.write_text("1\n2\n")
+    for _ in range(5):
+        told += list(folder.look())
+        clock.now += 11
+    assert (len(told), tried) == (2, ["1\n", "1\n2\n"])
+
+
 @pytest.mark.parametrize(
     "fault",
     [UnauthorizedError("the key has expired"), ForbiddenError("no longer a member"), OSError("the share is gone")],

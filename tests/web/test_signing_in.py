@@ -10,7 +10,13 @@ import httpx
 import pytest
 import trustme
 
+from starlette.requests import Request
+from starlette.responses import Response
+
+from crucible_lineage.client.models import Account
 from crucible_lineage.web import with_pages
+from crucible_lineage.web.reader import ReadingClient
+from crucible_lineage.web.signing_in import LIFETIME_S, MOST_SIGN_INS, SignIns
 
 
 def test_signing_in_leads_back_to_where_one_wanted_to_go(site):
@@ -79,6 +85,39 @@ def test_a_key_that_was_revoked_signs_out(site):
         site.ask("POST", f"/service_accounts/{account['unique_id']}/rotate_key")
 
         assert browser.get("/").headers["location"] == "/sign-in"
+
+
+def test_a_sign_in_ends_after_its_time_though_the_browser_still_has_the_cookie(tmp_path):
+    now = 1000.0
+    sign_ins = SignIns(tmp_path, clock=lambda: now)
+    response = Response()
+    reader = ReadingClient("http://here/api/v1", "key")
+    sign_ins.begin(_request(), response, reader, Account(user_unique_id="ada"), "key")
+    token = response.headers.getlist("set-cookie")[-1].partition(";")[0]
+
+    now += LIFETIME_S - 1
+    assert sign_ins.of(_request(token)).name == "ada"
+    now += 1
+    assert sign_ins.of(_request(token)) is None
+
+
+def test_of_a_thousand_sign_ins_the_oldest_gives_way(tmp_path):
+    sign_ins = SignIns(tmp_path)
+    reader = ReadingClient("http://here/api/v1", "key")
+    tokens = []
+    for _ in range(MOST_SIGN_INS + 2):
+        response = Response()
+        sign_ins.begin(_request(), response, reader, Account(user_unique_id="ada"), "key")
+        tokens.append(response.headers.getlist("set-cookie")[-1].partition(";")[0])
+
+    signed_in = [sign_ins.of(_request(token)) is not None for token in tokens]
+
+    assert signed_in == [False] * 2 + [True] * MOST_SIGN_INS
+
+
+def _request(cookie=""):
+    headers = [(b"host", b"here"), (b"cookie", cookie.encode())]
+    return Request({"type": "http", "scheme": "http", "path": "/", "query_string": b"", "headers": headers})
 
 
 def test_over_tls_the_cookie_travels_by_tls_only(serving, tmp_path):
