@@ -110,7 +110,7 @@ class Scan:
 def scan_file(path: Path, part_size: int = PART_SIZE_BYTES) -> FileChecksums:
     """All checksums of a file, from one reading in blocks of 1 MiB.
 
-    Raises FileChangedError if size or modification time moves meanwhile.
+    Raises FileChangedError if the bytes change meanwhile.
     """
     before = path.stat()
     scan = Scan(part_size)
@@ -131,8 +131,11 @@ def stamp(path: Path) -> FileStamp:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 lowercase hex digits. FileChangedError if the file changes meanwhile."""
-    return scan_file(path).sha256
+    """SHA-256 of a file's bytes, as 64 lowercase hex digits."""
+    digest = hashlib.sha256()
+    for block in blocks(path, 0, None):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def part_checksums(path: Path, size: int, part_size: int) -> tuple[int, ...]:
@@ -144,16 +147,22 @@ def part_checksums(path: Path, size: int, part_size: int) -> tuple[int, ...]:
 
 
 def require_unchanged(path: Path, checksums: FileChecksums) -> None:
-    """FileChangedError unless the file still has the size and modification time it was scanned with."""
+    """Raise FileChangedError unless the file has the bytes that were scanned.
+
+    The hash decides; the bytes are read again only if the modification time moved, as a copy or a restore moves it.
+    """
     try:
         now = path.stat()
     except FileNotFoundError as cause:
         raise FileChangedError(f"{path} is gone since it was read; nothing of it counts as stored") from cause
-    if (now.st_size, now.st_mtime_ns) != (checksums.size, checksums.mtime_ns):
-        raise FileChangedError(
-            f"{path} changed since it was read: {checksums.size} bytes then, {now.st_size} now\n"
-            "wait until nothing writes to it, then start again"
-        )
+    if now.st_size == checksums.size and (
+        now.st_mtime_ns == checksums.mtime_ns or file_sha256(path) == checksums.sha256
+    ):
+        return
+    raise FileChangedError(
+        f"{path} changed since it was read: {checksums.size} bytes then, {now.st_size} now\n"
+        "wait until nothing writes to it, then start again"
+    )
 
 
 def blocks(path: Path, offset: int, size: int | None, boundary: int = BLOCK_BYTES) -> Iterator[bytes]:

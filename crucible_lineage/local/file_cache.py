@@ -8,7 +8,6 @@ for longest goes first.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import stat
@@ -18,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from crucible_lineage.checksums import FileChecksums, blocks, require_unchanged
+from crucible_lineage.checksums import FileChecksums, file_sha256, require_unchanged
 from crucible_lineage.disk import private_folder, storage_error
 from crucible_lineage.errors import ChecksumError, FileChangedError, InputError
 
@@ -65,7 +64,7 @@ class FileCache:
         mark = _mark(self.path(sha256))
         if mark is None:
             return False
-        if self._hashed.get(sha256) != mark and _sha256(self.path(sha256)) != sha256:
+        if self._hashed.get(sha256) != mark and file_sha256(self.path(sha256)) != sha256:
             self.evict(sha256)
             return False
         self._hashed[sha256] = mark
@@ -74,14 +73,14 @@ class FileCache:
 
     def is_damaged(self, sha256: str) -> bool:
         """True if there is a file under this hash that has another one. It stays as it is."""
-        return self.path(sha256).exists() and _sha256(self.path(sha256)) != sha256
+        return self.path(sha256).exists() and file_sha256(self.path(sha256)) != sha256
 
     def add(self, source: Path, sha256: str) -> Path:
         """The cached copy of a file whose hash is known; ChecksumError if its bytes are others by now."""
 
         def copy(target: Path) -> str:
             _copy(source, target)
-            return _sha256(target)
+            return file_sha256(target)
 
         return self.get(sha256, copy)
 
@@ -128,7 +127,7 @@ class FileCache:
             with suppress(FileNotFoundError):
                 _copy(self.path(sha256), target)
                 known = self._hashed.get(sha256) == mark == _mark(self.path(sha256))
-                if known or _sha256(target) == sha256:
+                if known or file_sha256(target) == sha256:
                     target.chmod(stat.S_IRUSR)
                     self._hashed[sha256] = mark
                     self._touch(sha256)
@@ -225,13 +224,6 @@ def _copy(source: Path, target: Path) -> None:
 
 def _created(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    for block in blocks(path, 0, None):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:

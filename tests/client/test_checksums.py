@@ -53,10 +53,12 @@ def test_an_empty_file_has_one_empty_part(tmp_path: Path) -> None:
     assert crc32c_text(found.crc32c) == "AAAAAA=="
 
 
-def test_a_touched_file_counts_as_changed(spectrum: Path) -> None:
+def test_its_bytes_decide_whether_a_file_changed_and_not_its_time(spectrum: Path) -> None:
     scanned = scan_file(spectrum)
     require_unchanged(spectrum, scanned)
     os.utime(spectrum, ns=(scanned.mtime_ns + 1000, scanned.mtime_ns + 1000))
+    require_unchanged(spectrum, scanned)
+    spectrum.write_bytes(b"x" * scanned.size)
     with pytest.raises(FileChangedError, match="changed since it was read"):
         require_unchanged(spectrum, scanned)
     spectrum.unlink()

@@ -113,7 +113,17 @@ def test_a_file_that_was_written_to_since_it_was_read_is_not_taken(tmp_path: Pat
     with pytest.raises(FileChangedError):
         cache.take(made, checksums)
     assert made.exists()
-    assert not cache.path(checksums.sha256).exists()
+
+
+def test_a_file_that_was_copied_without_its_time_is_taken(tmp_path: Path) -> None:
+    cache, made = FileCache(tmp_path / "cache"), tmp_path / "out.txt"
+    made.write_text("bands")
+    checksums = scan_file(made)
+    os.utime(made, (1, 1))
+    assert cache.take(made, checksums).read_text() == "bands"
+    made.write_text("BANDS")
+    with pytest.raises(FileChangedError):
+        FileCache(tmp_path / "another").take(made, checksums)
 
 
 @pytest.mark.parametrize("text", ["much", "-1"])
@@ -153,7 +163,7 @@ def test_a_file_that_is_hashed_once_is_not_read_again_for_that(tmp_path: Path, m
     cache = FileCache(tmp_path / "cache")
     name = put(cache, b"bands")
     read = []
-    monkeypatch.setattr(file_cache, "_sha256", lambda path: read.append(path) or name)
+    monkeypatch.setattr(file_cache, "file_sha256", lambda path: read.append(path) or name)
     for number in range(3):
         cache.place(name, tmp_path / f"{number}.txt", unasked)
         cache.get(name, unasked)

@@ -9,7 +9,6 @@ import ssl
 import httpx
 import pytest
 import trustme
-
 from starlette.requests import Request
 from starlette.responses import Response
 
