@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from crucible_lineage.core.store import Store
 from crucible_lineage.disk import private_folder, storage_error
 from crucible_lineage.errors import ConflictError, InputError, StorageError
 from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
 from crucible_lineage.local.file_cache import FileCache, limit_from_environment
 from crucible_lineage.local.machine import machine_id
-from crucible_lineage.local.store import Store
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.server import instance_id

@@ -11,12 +11,12 @@ from pydantic import ValidationError
 
 from crucible_lineage.cli.options import crucible_options, dataset_id, json_option, open_session, print_json
 from crucible_lineage.cli.working import showing_work
+from crucible_lineage.core.slots import CURRENT, SUPERSEDED
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.pipeline.inputs.existing import existing_dataset, find_raw
 from crucible_lineage.pipeline.inputs.raw import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.spec.inputs import FileInput
-from crucible_lineage.provenance.currency import CURRENT, SUPERSEDED
 from crucible_lineage.registration.standing import take_over
 from crucible_lineage.session import Session
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
+from crucible_lineage.core.store import Brought
 from crucible_lineage.errors import (
     TRANSIENT,
     CrucibleError,
@@ -21,7 +22,6 @@ from crucible_lineage.errors import (
 from crucible_lineage.exchange.model import Conflict
 from crucible_lineage.exchange.plan import Item, Plan
 from crucible_lineage.exchange.send import Sender
-from crucible_lineage.local.store import Brought
 from crucible_lineage.session import Session
 
 __all__ = ["Outcome", "bring"]

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from crucible_lineage.core.slots import Filled, places_of
 from crucible_lineage.exchange.model import Comparison, Conflict, Held, Lacking, has_bytes, linked
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
-from crucible_lineage.provenance.currency import PLACES_KEY, Filled, places_of
-from crucible_lineage.provenance.record import KEY, unreadable
+from crucible_lineage.provenance.record import KEY, PLACES_KEY, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.times import as_known
 

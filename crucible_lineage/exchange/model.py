@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crucible_lineage.client.models import FileRecord, Thumbnail
-from crucible_lineage.provenance.currency import Filled
+from crucible_lineage.core.slots import Filled
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 

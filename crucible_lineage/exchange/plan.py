@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from crucible_lineage.core.store import Brought
 from crucible_lineage.errors import InputError
 from crucible_lineage.exchange.compare import compare, compare_sample
 from crucible_lineage.exchange.ends import read_held, read_samples
 from crucible_lineage.exchange.model import Comparison, Conflict, Held, Lacking, derived_parents, linked
-from crucible_lineage.local.store import Brought
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.queries.graph.datasets import fetch_datasets, in_threads
 from crucible_lineage.queries.graph.project_copy import project_copy

@@ -19,14 +19,14 @@ from typing import Any
 from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import FileRecord
+from crucible_lineage.core.slots import places_of
+from crucible_lineage.core.store import Brought
 from crucible_lineage.errors import ConflictError, InputError, NotFoundError
 from crucible_lineage.exchange.compare import FIELDS, SAMPLE_FIELDS, compare, compare_sample, is_brought
 from crucible_lineage.exchange.ends import read_held
 from crucible_lineage.exchange.model import Held, Lacking, has_bytes, linked
 from crucible_lineage.exchange.plan import Item
-from crucible_lineage.local.store import Brought
-from crucible_lineage.provenance.currency import PLACES_KEY, places_of
-from crucible_lineage.provenance.record import INCOMPLETE, KEY
+from crucible_lineage.provenance.record import INCOMPLETE, KEY, PLACES_KEY
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord, parse_record
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.new_dataset import Elsewhere, LocalFile, NewDataset

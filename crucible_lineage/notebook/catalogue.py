@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.errors import InputError, RunError
 from crucible_lineage.notebook.dataset import Dataset, Datasets
 from crucible_lineage.notebook.views import Lineage, Plan, Rows, Run
@@ -18,7 +19,6 @@ from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import StepEvent
 from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
-from crucible_lineage.provenance.currency import CURRENT
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
 from crucible_lineage.queries.diff import Compared, compare_datasets

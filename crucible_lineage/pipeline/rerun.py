@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.core.slots import CURRENT, Currency, place
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
@@ -26,7 +27,6 @@ from crucible_lineage.pipeline.plan.plan import Earlier, plan
 from crucible_lineage.pipeline.plan.planner import Planned
 from crucible_lineage.pipeline.run.scheduler import Choice
 from crucible_lineage.pipeline.spec.pipeline import OutputFields, PipelineSpec, StepSpec
-from crucible_lineage.provenance.currency import CURRENT, Currency, place
 from crucible_lineage.registration.read import samples_of, whole_record
 from crucible_lineage.session import Session
 

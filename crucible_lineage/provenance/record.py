@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.provenance.currency import PLACES_KEY
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef, FileRef
 
@@ -21,6 +20,7 @@ __all__ = [
     "INCOMPLETE",
     "KEPT_KEYS",
     "KEY",
+    "PLACES_KEY",
     "SCHEMA",
     "Activity",
     "raw_record",
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 KEY = "crucible_lineage"
+PLACES_KEY = "crucible_lineage_places"  # beside it in the scientific metadata: which results hold
 KEPT_KEYS = (KEY, PLACES_KEY)  # of the scientific metadata: nobody else writes there
 SCHEMA = "crucible-lineage/provenance/1"
 COMPLETE = "complete"

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.errors import InputError, NotFoundError
 from crucible_lineage.pipeline.inputs.parent_facts import facts_in
 from crucible_lineage.pipeline.plan.differences import code_diff, differences
 from crucible_lineage.pipeline.plan.known import earlier_result
-from crucible_lineage.provenance.currency import CURRENT
 from crucible_lineage.provenance.parts import HandActivity
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord

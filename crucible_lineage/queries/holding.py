@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
+from crucible_lineage.core.slots import CURRENT, SUPERSEDED, Currency
 from crucible_lineage.errors import ForbiddenError, NotFoundError, RefusedError
 from crucible_lineage.lineage import Finding, LineageGraph
 from crucible_lineage.lineage.model import PART
 from crucible_lineage.lineage.records import equal_parents, provenance, used_mfids
-from crucible_lineage.provenance.currency import CURRENT, SUPERSEDED, Currency
 from crucible_lineage.queries.graph.summary import Summary, summary_of
 from crucible_lineage.session import Session
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from crucible_lineage.core.store import Ingestion, Store
 from crucible_lineage.errors import NotFoundError
-from crucible_lineage.local.store import Ingestion, Store
 from crucible_lineage.refs import DatasetRef
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay

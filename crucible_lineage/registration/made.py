@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.checksums import FileChecksums
-from crucible_lineage.provenance.currency import Filled
+from crucible_lineage.core.slots import Filled
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.new_dataset import Elsewhere, LocalFile, NewDataset
 

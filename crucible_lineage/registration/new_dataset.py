@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.checksums import FileChecksums
-from crucible_lineage.provenance.currency import Filled
+from crucible_lineage.core.slots import Filled
 from crucible_lineage.refs import FileRef
 
 if TYPE_CHECKING:  # pydantic, which planning should not pay

@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from crucible_lineage.core.slots import Standing, places_of
 from crucible_lineage.errors import ChecksumError, IdTakenError, NotFoundError, RefusedError, WithdrawnError
 from crucible_lineage.provenance.attachment import expand
-from crucible_lineage.provenance.currency import Standing, places_of
 from crucible_lineage.provenance.recipe import origin_of
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
@@ -21,7 +21,7 @@ T = TypeVar("T", bound="ProvenanceRecord")
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.client.models import Dataset
-    from crucible_lineage.local.store import Store
+    from crucible_lineage.core.store import Store
     from crucible_lineage.provenance.schema import FilesRecord, ProvenanceRecord, StepRecord
 
 __all__ = [

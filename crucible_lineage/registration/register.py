@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from crucible_lineage.core.slots import places_to_json
 from crucible_lineage.errors import (
     ConflictError,
     CrucibleError,
@@ -20,7 +21,6 @@ from crucible_lineage.errors import (
     RefusedError,
 )
 from crucible_lineage.provenance.attachment import compact
-from crucible_lineage.provenance.currency import places_to_json
 from crucible_lineage.provenance.digest import result_of
 from crucible_lineage.provenance.recipe import origin_of
 from crucible_lineage.refs import DatasetRef

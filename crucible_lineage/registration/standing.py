@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from crucible_lineage.core.slots import Filled, Standing, later_than, places_of, places_to_json
 from crucible_lineage.errors import NotFoundError
-from crucible_lineage.provenance.currency import Filled, Standing, later_than, places_of, places_to_json
 from crucible_lineage.provenance.record import KEY, read_record
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay

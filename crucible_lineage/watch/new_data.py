@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from crucible_lineage.core.slots import SUPERSEDED
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.inputs.inputs import currency_among
 from crucible_lineage.pipeline.run.result import EXECUTED, REUSED, RunResult
 from crucible_lineage.pipeline.spec.inputs import SelectInput
-from crucible_lineage.provenance.currency import SUPERSEDED
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import Registered
 from crucible_lineage.session import Session

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from crucible_lineage.core.store import Store
 from crucible_lineage.local.sealed import sealed, unsealed
-from crucible_lineage.local.store import Store
 from crucible_lineage.session import Session
 
 __all__ = ["Failure", "Logbook", "looks_of"]

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.core.slots import Filled
 from crucible_lineage.pipeline.called.flow_places import About, about_file, about_inputs
-from crucible_lineage.provenance.currency import Filled
 from crucible_lineage.provenance.recipe import Code, UsedDataset, step_recipe
 from crucible_lineage.tasks.dropin.arguments import GIVEN, Arguments, Input, registered_file
 from crucible_lineage.tasks.dropin.recording import Recording

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.local.store import Store
+from crucible_lineage.core.store import Store
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.scheduler import plan_and_run

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from crucible import CrucibleClient as OfficialClient
 
+from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import LineageGraph, check
-from crucible_lineage.local.sqlite import LocalDatabase
 from crucible_lineage.queries.graph import project_copy as graph_cache
 from crucible_lineage.queries.graph.fetch import fetch_projects
 from crucible_lineage.queries.graph.project_copy import EVERYTHING, project_copy

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from crucible_lineage.core.store import Store
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
-from crucible_lineage.local.store import Store
 from crucible_lineage.pipeline.bind.dimensions import dimensions_of
 from crucible_lineage.pipeline.bind.from_parents import from_parents, parent_fault
 from crucible_lineage.pipeline.bind.input_faults import input_faults

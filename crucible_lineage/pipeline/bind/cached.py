@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.core.store import Store
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.local.store import Store
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant, declared_step, sources_of
 from crucible_lineage.pipeline.functions.inspection import RULES, Inspection
 from crucible_lineage.pipeline.spec.inputs import EachInput, FileInput, ResultInput

@@ -14,9 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.core.slots import Currency, Filled, Standing, later_than, place
 from crucible_lineage.errors import NotFoundError, RefusedError
 from crucible_lineage.pipeline.plan.known import pipeline_keyword
-from crucible_lineage.provenance.currency import Currency, Filled, Standing, later_than, place
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import Registered

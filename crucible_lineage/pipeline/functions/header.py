@@ -17,12 +17,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.core.store import Store
 from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.contained import EndedError, contained
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 from crucible_lineage.fingerprint.walk import code_fingerprint
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.local.store import Store
 from crucible_lineage.pipeline.functions.inspect import find_function
 from crucible_lineage.pipeline.functions.inspection import RULES
 from crucible_lineage.provenance.record import KEPT_KEYS

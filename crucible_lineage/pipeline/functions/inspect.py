@@ -18,12 +18,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
+from crucible_lineage.core.store import Store
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.fingerprint.contained import EndedError, contained
 from crucible_lineage.fingerprint.params import canonical_params
 from crucible_lineage.fingerprint.walk import Fingerprint, code_fingerprint
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.local.store import Store
 from crucible_lineage.pipeline.functions.inspection import RULES, Inspection
 from crucible_lineage.pipeline.functions.search import search_first
 from crucible_lineage.step import ParameterSpec, Step

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.core.slots import SUPERSEDED, Currency
 from crucible_lineage.errors import IdTakenError, InputError
 from crucible_lineage.pipeline.bind.from_parents import from_parents
 from crucible_lineage.pipeline.bind.model import sources_of
@@ -27,7 +28,6 @@ from crucible_lineage.pipeline.spec.inputs import (
     SelectInput,
 )
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, StepSpec
-from crucible_lineage.provenance.currency import SUPERSEDED, Currency
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import Registered, knows, refusals, registered
 from crucible_lineage.session import Session

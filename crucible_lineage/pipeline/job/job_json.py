@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from crucible_lineage.core.slots import Filled
 from crucible_lineage.pipeline.declare.variables import from_environment
 from crucible_lineage.pipeline.functions.command import inspect_command
 from crucible_lineage.pipeline.functions.inspect import inspect_step
@@ -16,7 +17,6 @@ from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.materialize import Materialized
 from crucible_lineage.pipeline.spec.pipeline import StepSpec
-from crucible_lineage.provenance.currency import Filled
 from crucible_lineage.provenance.recipe import UsedDataset, planned_outputs
 from crucible_lineage.session import Session
 

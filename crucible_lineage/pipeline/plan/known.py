@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.core.places import SEVERAL, KnownPlaces, Seen
+from crucible_lineage.core.slots import Currency, Filled
 from crucible_lineage.errors import NotFoundError, RefusedError
 from crucible_lineage.ids import has_derived_id
-from crucible_lineage.local.places import SEVERAL, KnownPlaces, Seen
 from crucible_lineage.pipeline.inputs.parent_facts import ParentFacts
 from crucible_lineage.pipeline.plan.differences import Made, UsedFiles
 from crucible_lineage.pipeline.plan.plan import Earlier
-from crucible_lineage.provenance.currency import Currency, Filled
 from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid, first_attempt, gives_id
 from crucible_lineage.refs import DatasetRef, ProjectChanges
 from crucible_lineage.registration.delivery.others import Others

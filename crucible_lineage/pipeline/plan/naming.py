@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from crucible_lineage.core.slots import place
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.inputs.groups import Group
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.spec.inputs import DatasetInput, FileInput, PipelineInput, ResultInput
-from crucible_lineage.provenance.currency import place
 
 __all__ = ["Naming", "Point"]
 

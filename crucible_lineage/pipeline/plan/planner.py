@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crucible_lineage.core.places import KnownPlaces
+from crucible_lineage.core.store import Store
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.local.places import KnownPlaces
-from crucible_lineage.local.store import Store
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.bind.names import require_names

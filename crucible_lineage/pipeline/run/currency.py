@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crucible_lineage.core.places import KnownPlaces
+from crucible_lineage.core.slots import Filled, later_than
 from crucible_lineage.errors import TRANSIENT, ForbiddenError, LineageError
-from crucible_lineage.local.places import KnownPlaces
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.known import ProjectKnowledge, pipeline_keyword
-from crucible_lineage.provenance.currency import Filled, later_than
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef

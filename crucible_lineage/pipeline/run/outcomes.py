@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 
-from crucible_lineage.local.store import Store
+from crucible_lineage.core.store import Store
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.run.result import FAILED, MOST_RETURNED, Listener, StepEvent
 from crucible_lineage.refs import DatasetRef

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from crucible_lineage.core.places import KnownPlaces
 from crucible_lineage.errors import ForbiddenError, LineageError
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.local.places import KnownPlaces
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.job.job import Job, job_of
 from crucible_lineage.pipeline.job.naming import dataset_name

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from crucible_lineage.core.slots import CURRENT, RAW
 from crucible_lineage.errors import InputError, nearest
-from crucible_lineage.provenance.currency import CURRENT, RAW
 from crucible_lineage.queries.catalogue.reference import find_run
 from crucible_lineage.queries.catalogue.runs import datasets_of_run, list_runs
 from crucible_lineage.queries.graph.project_copy import ProjectCopy, project_copy

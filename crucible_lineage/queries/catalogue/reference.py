@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
+from crucible_lineage.core.slots import CURRENT, INCOMPLETE, RAW
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.provenance.currency import CURRENT, INCOMPLETE, RAW
 from crucible_lineage.queries.graph.project_copy import project_copy
 from crucible_lineage.queries.graph.standing import entries_of
 from crucible_lineage.queries.graph.summary import Summary

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crucible_lineage.core.slots import Currency
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage import LineageGraph, Node
 from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, text, used_mfids
-from crucible_lineage.provenance.currency import Currency
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.queries.graph.datasets import ONE_BY_ONE, fetch_datasets
 from crucible_lineage.queries.graph.project_copy import ProjectCopy, project_copy

@@ -23,9 +23,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.errors import InputError, NotFoundError, RefusedError, StorageError
 from crucible_lineage.lineage.graph import collector_paused
-from crucible_lineage.local.sqlite import LocalDatabase
 from crucible_lineage.queries.graph.datasets import ONE_BY_ONE, fetch_datasets
 from crucible_lineage.queries.graph.summary import Summary, summary_of
 from crucible_lineage.session import Session

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from crucible_lineage.core.slots import Currency
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
-from crucible_lineage.provenance.currency import Currency
 from crucible_lineage.queries.graph.project_copy import ProjectCopy, project_copy
 from crucible_lineage.queries.graph.summary import Summary, summary_of
 from crucible_lineage.session import Session

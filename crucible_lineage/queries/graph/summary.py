@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from crucible_lineage.core.slots import Filled, Standing, places_of, places_to_json
 from crucible_lineage.lineage.records import provenance, recorded_run, returned_values, state, text, used_mfids
-from crucible_lineage.provenance.currency import Filled, Standing, places_of, places_to_json
 from crucible_lineage.times import as_known
 
 __all__ = ["Summary", "summary_of"]

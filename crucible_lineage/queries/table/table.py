@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.errors import InputError, nearest
-from crucible_lineage.provenance.currency import CURRENT
 from crucible_lineage.queries.table.condition import parse_condition
 from crucible_lineage.queries.table.facts import OWN, PARTS, ProjectFacts
 from crucible_lineage.session import Session

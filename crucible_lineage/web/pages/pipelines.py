@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from crucible_lineage.provenance.currency import CURRENT, INCOMPLETE, SUPERSEDED
+from crucible_lineage.core.slots import CURRENT, INCOMPLETE, SUPERSEDED
 from crucible_lineage.queries.catalogue.pipelines import pipelines_of
 from crucible_lineage.web.pages.copying import still_reading
 from crucible_lineage.web.reader import Reader

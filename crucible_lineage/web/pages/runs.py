@@ -11,9 +11,9 @@ from starlette.responses import Response
 
 from crucible_lineage.client.filters import DatasetFilters
 from crucible_lineage.client.models import Dataset
+from crucible_lineage.core.slots import INCOMPLETE
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.records import mapping, provenance, text
-from crucible_lineage.provenance.currency import INCOMPLETE
 from crucible_lineage.times import utc
 from crucible_lineage.web.pages.copying import still_reading
 from crucible_lineage.web.pages.listing import Row, rows_of

@@ -50,7 +50,7 @@ def test_a_fault_while_a_result_is_registered_names_the_file_with_its_traceback(
 def test_a_command_that_meets_one_says_so_in_a_line(data: Path, command: Any, tmp_path: Path) -> None:
     broken = tmp_path / "sitecustomize.py"
     broken.write_text(
-        "import crucible_lineage.local.store as store\n"
+        "import crucible_lineage.core.store as store\n"
         "def fault(*_): raise RuntimeError('nobody thought of this')\n"
         "store.Store.recent_runs = fault\n"
     )

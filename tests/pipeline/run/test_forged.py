@@ -17,8 +17,7 @@ from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
-from crucible_lineage.provenance.currency import PLACES_KEY
-from crucible_lineage.provenance.record import KEY
+from crucible_lineage.provenance.record import KEY, PLACES_KEY
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.registration.read import find_by_recipe, recipe_keyword

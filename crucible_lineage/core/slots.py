@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from crucible_lineage.provenance.record import PLACES_KEY
+
 __all__ = [
     "CURRENT",
     "INCOMPLETE",
-    "PLACES_KEY",
     "RAW",
     "SUPERSEDED",
     "Currency",
@@ -27,7 +28,6 @@ __all__ = [
     "places_to_json",
 ]
 
-PLACES_KEY = "crucible_lineage_places"  # in the scientific metadata
 CURRENT, SUPERSEDED, INCOMPLETE, RAW = "current", "superseded", "incomplete", "raw"
 MOST_CHARACTERS = 200  # of a scope; a longer one is told by its hash
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from crucible_lineage.core.sql import LocalDatabase
+from crucible_lineage.core.store import Store
 from crucible_lineage.errors import StorageError
-from crucible_lineage.local.sqlite import LocalDatabase
-from crucible_lineage.local.store import Store
 from crucible_lineage.refs import DatasetRef, FileRef
 
 NOTES = ("CREATE TABLE note (name TEXT PRIMARY KEY, text TEXT NOT NULL)",)

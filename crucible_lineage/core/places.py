@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from crucible_lineage.local.store import Store
+from crucible_lineage.core.store import Store
 
 __all__ = ["SEVERAL", "KnownPlaces", "Seen"]
 

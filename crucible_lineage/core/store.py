@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.checksums import FileChecksums, scan_file, stamp
+from crucible_lineage.core.sql import LocalDatabase
+from crucible_lineage.core.tables import MIGRATIONS
 from crucible_lineage.errors import FileChangedError
 from crucible_lineage.local.sealed import SEAL, sealed, unsealed
-from crucible_lineage.local.sqlite import LocalDatabase
-from crucible_lineage.local.tables import MIGRATIONS
 from crucible_lineage.refs import DatasetRef
 
 if TYPE_CHECKING:
