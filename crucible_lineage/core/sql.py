@@ -1,23 +1,26 @@
-"""SQLite in the data folder: one way to open a file, to bring it to its newest tables, and to begin it anew if damaged.
+"""SQLite in the data folder: one way to open a file, and to replace one that cannot be used.
 
-Everything that is kept in this way can be asked for again. So a file that is damaged, of another program or of a newer
-version is set aside, which is said in one line, and an empty one takes its place.
+Everything that is kept in this way can be asked for again. So there are no migrations: a file that is damaged, belongs
+to another program or has another schema is set aside, which is logged in one line, and an empty one takes its place.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from crucible_lineage.disk import private_file, private_folder
 from crucible_lineage.errors import StorageError
 
-__all__ = ["LocalDatabase"]
+__all__ = ["LocalDatabase", "lies_on_network"]
 
 T = TypeVar("T")
 
@@ -35,32 +38,42 @@ _REFUSED = {
 }
 
 
+# Several hosts may open a file there, and the shared memory of SQLite's write-ahead log reaches one host only.
+_NETWORK = frozenset(
+    (
+        *("9p", "afs", "afpfs", "beegfs", "ceph", "cifs", "coda", "davfs", "fuse.ceph", "fuse.davfs", "fuse.glusterfs"),
+        *("fuse.rclone", "fuse.s3fs", "fuse.sshfs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2"),
+        *("orangefs", "panfs", "pvfs2", "smb3", "smbfs", "wekafs"),
+    )
+)
+
+
 class _UnusableError(Exception):
-    """The file is no database of ours, or of tables that this version does not know."""
+    """The file is no database of ours, or has another schema."""
 
 
 class LocalDatabase:
     """One SQLite file, shared by threads and processes.
 
-    `migrations` are scripts of statements, each applied once and in order, together with the note that it was. What
-    callers read is repeated after a repair, so that they see an empty file, never a damaged one. StorageError if the
-    disk refuses.
+    `schema` is a script of statements; a file of another one is set aside. What callers read is repeated after a
+    repair, so that they see an empty file, never a damaged one. Raises StorageError if the disk refuses.
     """
 
-    def __init__(self, path: Path, migrations: Sequence[str]) -> None:
+    def __init__(self, path: Path, schema: str) -> None:
         self.path = path
-        self.migrations = migrations
+        self.schema = schema
+        self._version = zlib.crc32(schema.encode()) & 0x7FFFFFFF
         self._lock = threading.RLock()
         self._inode = 0
         self._connection = self._opened()
 
     def close(self) -> None:
-        """Nothing can be asked afterwards."""
+        """Close the connection."""
         with self._lock:
             self._connection.close()
 
     def row(self, sql: str, *values: object) -> Any:
-        """The first row that the query finds, None if there is none."""
+        """Return the first row that the query finds, None if there is none."""
         with self._lock:
             try:
                 return self._connection.execute(sql, values).fetchone()
@@ -68,20 +81,20 @@ class LocalDatabase:
                 return self._done(lambda connection: connection.execute(sql, values).fetchone())
 
     def rows(self, sql: str, *values: object) -> list[Any]:
-        """All rows that the query finds."""
+        """Return all rows that the query finds."""
         return self._done(lambda connection: connection.execute(sql, values).fetchall())
 
     def write(self, sql: str, *values: object) -> None:
-        """The statement has been carried out, and is kept."""
+        """Carry out a statement, in a transaction of its own."""
         self.transaction(lambda connection: connection.execute(sql, values))
 
     def write_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
-        """The statement has been carried out for each of the rows, all together or not at all."""
+        """Carry out a statement for each of the rows, in one transaction."""
         listed = list(rows)
         self.transaction(lambda connection: connection.executemany(sql, listed))
 
     def transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """What `work` gives for the connection, whose changes are kept all together; none if it raises."""
+        """Return what `work` gives for the connection; keep all of its changes, or none if it raises."""
 
         def within(connection: sqlite3.Connection) -> T:
             with _transaction(connection):
@@ -102,12 +115,12 @@ class LocalDatabase:
             return work(self._connection)
 
     def _is_ours(self) -> bool:
-        """False if what stands in the file by now are no tables of ours."""
+        """Return whether the file still holds our tables: another program may have written to it meanwhile."""
         try:
-            self._version(self._connection)
+            self._require_own(self._connection)
+            return _tables(self._connection) == _expected(self.schema)
         except (_UnusableError, *_ERRORS):
             return False
-        return True
 
     def _tell(self, error: Exception) -> None:
         """StorageError, in one line, if the disk refused."""
@@ -125,39 +138,36 @@ class LocalDatabase:
             return self._repaired(_reason(error))
 
     def _connected(self) -> sqlite3.Connection:
-        """A connection to a file whose tables are the newest. _UnusableError, or what SQLite says, if it is damaged."""
+        """Connect to the file, and make the tables if it is new. Raises _UnusableError, or what SQLite raises."""
         self._inode = private_file(self.path).stat().st_ino  # SQLite would make it as open as the umask lets it
         connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
+            on_network = lies_on_network(self.path.parent)
+            connection.execute(f"PRAGMA journal_mode={'TRUNCATE' if on_network else 'WAL'}")
+            connection.execute(f"PRAGMA synchronous={'FULL' if on_network else 'NORMAL'}")
             connection.execute("PRAGMA foreign_keys=ON")
-            if self._version(connection) < len(self.migrations):
+            if self._require_own(connection):
                 with _transaction(connection):
-                    self._migrate(connection)
+                    if self._require_own(connection):  # another process may have been faster
+                        for statement in self.schema.split(";"):
+                            connection.execute(statement)
+                        connection.execute(f"PRAGMA user_version = {self._version}")
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _version(self, connection: sqlite3.Connection) -> int:
-        """How many of the migrations were applied. _UnusableError if the tables are not those that this gives."""
-        (done,) = connection.execute("PRAGMA user_version").fetchone()
-        if done > len(self.migrations):
-            raise _UnusableError("it was written by a newer crucible-lineage")
-        if _tables(connection) != _expected(tuple(self.migrations[:done])):
-            raise _UnusableError("its tables are not ours")
-        return int(done)
-
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        done = self._version(connection)  # another process may have been faster
-        for script in self.migrations[done:]:
-            for statement in script.split(";"):
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(self.migrations)}")
+    def _require_own(self, connection: sqlite3.Connection) -> bool:
+        """Return whether the file is new. Raises _UnusableError if its schema is not ours."""
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == self._version:
+            return False
+        if version or _tables(connection):
+            raise _UnusableError("it is of another version or program")
+        return True
 
     def _repaired(self, reason: str) -> sqlite3.Connection:
-        """A connection to a new file; the old one is set aside, unless another process did that meanwhile."""
+        """Connect to a new file; set the old one aside, unless another process did that meanwhile."""
         damaged = self._inode
         # Only a repair pays for these imports.
         import logging
@@ -213,15 +223,40 @@ def _tables(connection: sqlite3.Connection) -> list[tuple[str, str]]:
     return [(name, sql) for name, sql in found]
 
 
-_known: dict[tuple[str, ...], list[tuple[str, str]]] = {}
-
-
-def _expected(migrations: tuple[str, ...]) -> list[tuple[str, str]]:
-    """The tables that these migrations give: SQLite is asked, since it rewrites what is altered."""
-    if migrations not in _known:
-        connection = sqlite3.connect(":memory:")
-        for script in migrations:
-            connection.executescript(script)
-        _known[migrations] = _tables(connection)
+@lru_cache
+def _expected(schema: str) -> list[tuple[str, str]]:
+    """Return the tables that this schema gives, as SQLite words them."""
+    connection = sqlite3.connect(":memory:")
+    try:
+        connection.executescript(schema)
+        return _tables(connection)
+    finally:
         connection.close()
-    return _known[migrations]
+
+
+def lies_on_network(folder: Path, mounts: str | None = None) -> bool:
+    """Return whether a folder lies on a file system that several hosts may share.
+
+    `mounts` is the text of /proc/mounts, by default that of this machine; without one only Windows' names of shares
+    tell.
+    """
+    path = folder.absolute().resolve()
+    if sys.platform == "win32":
+        return path.drive.startswith("\\\\")
+    found, kind = -1, ""
+    for line in (_mounts() if mounts is None else mounts).splitlines():
+        fields = line.split()
+        if len(fields) < 3:
+            continue
+        point = Path(fields[1].encode().decode("unicode_escape"))  # a space is written \\040
+        if len(point.parts) >= found and path.is_relative_to(point):  # a later mount covers an earlier one
+            found, kind = len(point.parts), fields[2]
+    return kind in _NETWORK
+
+
+@lru_cache(1)
+def _mounts() -> str:
+    try:
+        return Path("/proc/mounts").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""

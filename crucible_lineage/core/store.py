@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.checksums import FileChecksums, scan_file, stamp
 from crucible_lineage.core.sql import LocalDatabase
-from crucible_lineage.core.tables import MIGRATIONS
 from crucible_lineage.errors import FileChangedError
 from crucible_lineage.local.sealed import SEAL, sealed, unsealed
 from crucible_lineage.refs import DatasetRef
@@ -23,6 +22,66 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
 __all__ = ["Brought", "Ingestion", "Store"]
+
+SCHEMA = """
+CREATE TABLE file_checksums (
+    path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
+    checksums TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE remote_checksums (
+    url TEXT NOT NULL, generation TEXT NOT NULL, checksums TEXT NOT NULL, PRIMARY KEY (url, generation)
+) WITHOUT ROWID;
+CREATE TABLE inspected (
+    asked TEXT PRIMARY KEY, rules TEXT NOT NULL, files TEXT NOT NULL, found TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE complete (
+    instance TEXT NOT NULL, mfid TEXT NOT NULL, dataset TEXT NOT NULL, PRIMARY KEY (instance, mfid)
+) WITHOUT ROWID;
+CREATE TABLE attempt (
+    instance TEXT NOT NULL, first_mfid TEXT NOT NULL, attempt INTEGER NOT NULL, PRIMARY KEY (instance, first_mfid)
+) WITHOUT ROWID;
+CREATE TABLE place (
+    instance TEXT NOT NULL, project TEXT NOT NULL, pipeline TEXT NOT NULL, place TEXT NOT NULL, mfid TEXT NOT NULL,
+    PRIMARY KEY (instance, project, pipeline, place)
+) WITHOUT ROWID;
+CREATE TABLE look (
+    instance TEXT NOT NULL, project TEXT NOT NULL, pipeline TEXT NOT NULL, revision TEXT NOT NULL, latest TEXT,
+    written TEXT NOT NULL, PRIMARY KEY (instance, project, pipeline)
+) WITHOUT ROWID;
+CREATE TABLE described (
+    instance TEXT NOT NULL, project TEXT NOT NULL, pipeline TEXT NOT NULL, step TEXT NOT NULL, digest TEXT NOT NULL,
+    PRIMARY KEY (instance, project, pipeline, step)
+) WITHOUT ROWID;
+CREATE TABLE mark (
+    instance TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (instance, name)
+) WITHOUT ROWID;
+CREATE TABLE published (
+    instance TEXT NOT NULL, mfid TEXT NOT NULL, place TEXT NOT NULL, PRIMARY KEY (instance, mfid, place)
+) WITHOUT ROWID;
+CREATE TABLE brought (
+    instance TEXT NOT NULL, source TEXT NOT NULL, mfid TEXT NOT NULL, there TEXT NOT NULL, here TEXT NOT NULL,
+    modified TEXT NOT NULL, PRIMARY KEY (instance, source, mfid)
+) WITHOUT ROWID;
+CREATE TABLE ingestion (
+    instance TEXT NOT NULL, request INTEGER NOT NULL, mfid TEXT NOT NULL, dataset TEXT NOT NULL,
+    file TEXT NOT NULL, status TEXT NOT NULL, ingestor TEXT, error TEXT, asked TEXT NOT NULL,
+    PRIMARY KEY (instance, request)
+) WITHOUT ROWID;
+CREATE TABLE failure (
+    instance TEXT NOT NULL, mfid TEXT NOT NULL, project TEXT NOT NULL, pipeline TEXT NOT NULL, step TEXT NOT NULL,
+    subject TEXT NOT NULL, failures INTEGER NOT NULL, parked INTEGER NOT NULL, error TEXT NOT NULL,
+    last TEXT NOT NULL, PRIMARY KEY (instance, mfid)
+) WITHOUT ROWID;
+CREATE TABLE run (
+    run_id TEXT PRIMARY KEY, pipeline TEXT NOT NULL, project TEXT NOT NULL, started TEXT NOT NULL, ended TEXT,
+    outcome TEXT, declaration TEXT
+) WITHOUT ROWID;
+CREATE TABLE run_step (
+    run_id TEXT NOT NULL REFERENCES run ON DELETE CASCADE, step TEXT NOT NULL, outcome TEXT NOT NULL,
+    datasets TEXT NOT NULL, seconds REAL, error TEXT, bytes INTEGER, log TEXT, PRIMARY KEY (run_id, step)
+) WITHOUT ROWID;
+CREATE INDEX run_by_pipeline ON run (pipeline, started)
+"""
 
 # A store that was begun anew in mid run does not know the run any more.
 RECORD_STEP = "INSERT OR REPLACE INTO run_step SELECT ?, ?, ?, ?"
@@ -64,7 +123,7 @@ class Store:
     def __init__(self, path: Path, instance: str) -> None:
         self.path = path
         self.instance = instance
-        self.database = LocalDatabase(path, MIGRATIONS)
+        self.database = LocalDatabase(path, SCHEMA)
 
     def close(self) -> None:
         """Nothing can be asked afterwards."""

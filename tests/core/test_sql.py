@@ -1,4 +1,4 @@
-"""A file of SQLite in the data folder is opened, migrated, or set aside and begun anew; nothing is believed blindly."""
+"""A file of SQLite in the data folder is opened, or set aside and begun anew; nothing is believed blindly."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from crucible_lineage.core.sql import LocalDatabase
+from crucible_lineage.core.sql import LocalDatabase, lies_on_network
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import StorageError
 from crucible_lineage.refs import DatasetRef, FileRef
 
-NOTES = ("CREATE TABLE note (name TEXT PRIMARY KEY, text TEXT NOT NULL)",)
-DATED = (*NOTES, "ALTER TABLE note ADD COLUMN dated TEXT")
+NOTES = "CREATE TABLE note (name TEXT PRIMARY KEY, text TEXT NOT NULL)"
+DATED = "CREATE TABLE note (name TEXT PRIMARY KEY, text TEXT NOT NULL, dated TEXT)"
 CALIBRATED = DatasetRef("0tr5k2ndm5zvd000nr21qakeh4", "calibrated", (FileRef("a.txt", "0" * 64, 1),))
 
 
@@ -31,8 +31,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "notes.sqlite"
 
 
-def opened(path: Path, migrations: tuple[str, ...] = NOTES) -> closing[LocalDatabase]:
-    return closing(LocalDatabase(path, migrations))
+def opened(path: Path, schema: str = NOTES) -> closing[LocalDatabase]:
+    return closing(LocalDatabase(path, schema))
 
 
 def filled(path: Path, rows: int = 1) -> None:
@@ -75,12 +75,13 @@ def of_another_program(path: Path) -> None:
         other.execute("CREATE TABLE bookmark (url TEXT)")
 
 
-def newer(path: Path) -> None:
+def of_another_version(path: Path) -> None:
+    path.unlink()
     with opened(path, DATED):
         pass
 
 
-@pytest.mark.parametrize("damage", [garbage, truncated, overwritten, of_another_program, newer])
+@pytest.mark.parametrize("damage", [garbage, truncated, overwritten, of_another_program, of_another_version])
 def test_what_cannot_be_used_is_set_aside_in_one_line_and_begun_anew(
     path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -144,11 +145,56 @@ def test_several_that_meet_the_same_damage_set_it_aside_once(path: Path) -> None
     assert (count(path), len(aside(path))) == (4, 1)
 
 
-def test_an_older_one_is_migrated_with_what_is_in_it(path: Path) -> None:
+def test_one_that_another_program_has_written_to_in_mid_work_is_set_aside(path: Path) -> None:
     filled(path)
-    with opened(path, DATED) as notes:
-        assert notes.rows("SELECT name, dated FROM note") == [("0", None)]
-    assert aside(path) == []
+    with opened(path) as notes:
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("DROP TABLE note")
+            other.execute("CREATE TABLE bookmark (url TEXT)")
+        assert notes.rows("SELECT * FROM note") == []
+    assert len(aside(path)) == 1
+
+
+def test_a_fault_of_the_statement_is_no_damage(path: Path) -> None:
+    filled(path)
+    with opened(path) as notes, pytest.raises(sqlite3.OperationalError, match="no such table: heap"):
+        notes.rows("SELECT * FROM heap")
+    assert (count(path), aside(path)) == (1, [])
+
+
+MOUNTS = """\
+/dev/sda1 / ext4 rw,relatime 0 0
+server:/export/home /home nfs4 rw,vers=4.2 0 0
+/dev/sdb1 /home/local xfs rw 0 0
+scratch@tcp:/lustre /global/my\\040scratch lustre rw,flock 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "shared"),
+    [
+        ("/var/data", False),
+        ("/home/ada/.local/share/crucible-lineage", True),
+        ("/home/local/ada", False),
+        ("/homes/ada", False),
+        ("/global/my scratch/ada", True),
+    ],
+)
+def test_a_network_file_system_is_told_by_the_mounts(folder: str, shared: bool) -> None:
+    assert lies_on_network(Path(folder), MOUNTS) is shared
+
+
+def test_there_no_log_is_used_that_only_one_host_can_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(path)
+    with opened(path) as notes:
+        assert notes.row("PRAGMA journal_mode") == ("wal",)
+    mounts = f"server:/export {path.parent} nfs rw 0 0\n"
+    monkeypatch.setattr("crucible_lineage.core.sql._mounts", lambda: mounts)
+    with opened(path) as notes:
+        assert notes.row("PRAGMA journal_mode") == ("truncate",)
+        assert notes.row("PRAGMA synchronous") == (2,)
+        notes.write("INSERT INTO note VALUES ('new', 'x')")
+    assert count(path) == 2
 
 
 def test_a_transaction_is_kept_whole_or_not_at_all(path: Path) -> None:

@@ -160,7 +160,7 @@ def test_a_slow_process_does_not_put_an_older_record_over_a_later_one(records: A
     records.client.datasets.update(one, measurement="later")
     late = copied(records)[one]
     (path,) = (data / "projects").glob("*.sqlite")
-    with closing(LocalDatabase(path, graph_cache.MIGRATIONS)) as database:
+    with closing(LocalDatabase(path, graph_cache.SCHEMA)) as database:
         stored = database.transaction(
             lambda db: graph_cache._store(db, "demo", [graph_cache._row(dict(early))], everything=False)
         )

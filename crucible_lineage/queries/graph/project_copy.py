@@ -42,36 +42,15 @@ RENEWED = "UPDATE project SET token = hex(randomblob(8)) WHERE project = ?"
 MOST_HELD = 4  # copies that a process keeps in memory, beside their files
 READY = 256  # records that stay unpacked: more than those that all checks look at in one turn
 
-MIGRATIONS = (
-    """
-    CREATE TABLE project (project TEXT PRIMARY KEY, since TEXT, listed REAL NOT NULL);
-    CREATE TABLE dataset (
-        project TEXT NOT NULL, mfid TEXT NOT NULL, modified TEXT NOT NULL, record BLOB NOT NULL,
-        PRIMARY KEY (project, mfid)
-    )
-    """,
-    # Copies are downloaded anew: what is drawn from each record now stands beside it.
-    """
-    DROP TABLE dataset;
-    DELETE FROM project;
-    CREATE TABLE dataset (
-        project TEXT NOT NULL, mfid TEXT NOT NULL, modified TEXT NOT NULL, record BLOB NOT NULL, summary TEXT NOT NULL,
-        PRIMARY KEY (project, mfid)
-    )
-    """,
-    # Copies are downloaded anew: summaries hold more.
-    """
-    DELETE FROM dataset;
-    DELETE FROM project
-    """,
-    # And once more: how a dataset stands is said with its project.
-    """
-    DELETE FROM dataset;
-    DELETE FROM project
-    """,
-    # Another token says that the copy holds something else, and is read again.
-    "ALTER TABLE project ADD COLUMN token TEXT NOT NULL DEFAULT ''",
+SCHEMA = """
+CREATE TABLE project (
+    project TEXT PRIMARY KEY, since TEXT, listed REAL NOT NULL, token TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE dataset (
+    project TEXT NOT NULL, mfid TEXT NOT NULL, modified TEXT NOT NULL, record BLOB NOT NULL, summary TEXT NOT NULL,
+    PRIMARY KEY (project, mfid)
 )
+"""
 
 
 class StoredRecord(Mapping[str, Any]):
@@ -127,7 +106,7 @@ def project_copy(session: Session, project: str, *, refresh: bool = False) -> Pr
     """
     key = project.casefold()
     path = _path(session)
-    with closing(LocalDatabase(path, MIGRATIONS)) as database:
+    with closing(LocalDatabase(path, SCHEMA)) as database:
         since = None if refresh else _since(database, key)
         changed = _changed_since(session, database, project, since) if since else _modified_since(session, project)
         total = session.client.datasets.count(**_within(project))

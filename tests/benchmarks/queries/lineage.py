@@ -126,7 +126,7 @@ def copy(nodes: int, parents: int) -> dict[str, tuple[float, float]]:
         writing = multiprocessing.get_context("spawn").Process(target=write_copy, args=(path, nodes, parents))
         writing.start()
         writing.join()
-        with closing(project_copy.LocalDatabase(path, project_copy.MIGRATIONS)) as database:
+        with closing(project_copy.LocalDatabase(path, project_copy.SCHEMA)) as database:
             read = watch.run(
                 "the local copy, read", lambda: database.transaction(lambda db: project_copy._read(db, "demo"))
             )
@@ -142,7 +142,7 @@ def write_copy(path: Path, nodes: int, parents: int) -> None:
     from crucible_lineage.queries.graph import project_copy
 
     rows = list(map(project_copy._row, records(nodes, parents)))
-    with closing(project_copy.LocalDatabase(path, project_copy.MIGRATIONS)) as database:
+    with closing(project_copy.LocalDatabase(path, project_copy.SCHEMA)) as database:
         database.transaction(lambda db: project_copy._store(db, "demo", rows, everything=True))
 
 
