@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from crucible_lineage.errors import InputError
+from crucible_lineage.times import taken
 
 __all__ = ["DatasetFacts", "Facts"]
+
+_REPEATED = ("instrument_name", "measurement", "data_type", "session_name")  # which workers add as keywords
+_OWN_KEYWORDS = ("pipeline:", "recipe:")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,27 @@ class DatasetFacts:
             "metadata": dict(self.metadata),
             "files": list(self.files),
         }
+
+    @classmethod
+    def of_fields(
+        cls, fields: Mapping[str, Any], keywords: Collection[str], metadata: Mapping[str, Any]
+    ) -> DatasetFacts:
+        """Take the facts from the fields of Crucible's dataset record."""
+        measured = taken(fields)
+        repeated = {fields.get(name) for name in _REPEATED}
+        words = (word for word in keywords if word not in repeated and not word.startswith(_OWN_KEYWORDS))
+        return cls(
+            name=fields.get("dataset_name") or fields["unique_id"],
+            instrument=fields.get("instrument_name") or None,
+            measurement=fields.get("measurement") or None,
+            timestamp=measured.astimezone(UTC) if measured else None,
+            keywords=tuple(sorted(words)),
+            metadata=metadata,
+        )
+
+    def said(self) -> dict[str, Any]:
+        """Return what somebody has said, without the files."""
+        return {name: value for name, value in self.to_json().items() if name == "name" or (value and name != "files")}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> DatasetFacts:

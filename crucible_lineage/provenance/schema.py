@@ -35,6 +35,7 @@ from crucible_lineage.provenance.parts import (
     Moment,
     Part,
     Pipeline,
+    RecipeFacts,
     Result,
     RunActivity,
     Software,
@@ -71,6 +72,9 @@ class ProvenanceRecord(Part):
         None, description="registrations that came to their end; complete is a record whose registrar is among them"
     )
     result: Result | None = None
+    facts: RecipeFacts | None = Field(
+        None, description="what a step is told of this result: as its registration gave it, whatever is filled in later"
+    )
 
     @model_validator(mode="after")
     def _has_its_parts(self) -> ProvenanceRecord:
@@ -132,9 +136,10 @@ class ProvenanceRecord(Part):
             raise InputError("the list of its files is in an attached file; ask for the whole record")
         return tuple(FileRef(file.name, file.sha256, file.size, file.preview, file.log) for file in self.generated)
 
-    def with_result(self, result: Mapping[str, object]) -> Self:
-        """The record with the hashes of what was registered."""
-        return self.model_copy(update={"result": Result.model_validate(result)})
+    def with_result(self, result: Mapping[str, object], facts: Mapping[str, object]) -> Self:
+        """Return the record with the hashes of what is registered and, if it was made of others, its facts."""
+        told = {"facts": RecipeFacts.model_validate(facts)} if self.is_derived else {}
+        return self.model_copy(update={"result": Result.model_validate(result), **told})
 
     @property
     def parents(self) -> tuple[str, ...]:

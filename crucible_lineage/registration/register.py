@@ -20,6 +20,7 @@ from crucible_lineage.errors import (
     PreconditionError,
     RefusedError,
 )
+from crucible_lineage.facts import DatasetFacts
 from crucible_lineage.provenance.attachment import compact
 from crucible_lineage.provenance.digest import result_of
 from crucible_lineage.provenance.recipe import origin_of
@@ -158,7 +159,8 @@ def _with_result(new: NewDataset) -> StepRecord | FilesRecord:
     """The record with the hashes of what is registered; one that was registered elsewhere before has them."""
     if new.record.result is not None:
         return new.record
-    return new.record.with_result(result_of(new.metadata, (file.to_json() for file in new.record.files)))
+    result = result_of(new.metadata, (file.to_json() for file in new.record.files))
+    return new.record.with_result(result, DatasetFacts.of_fields(new.fields, new.keywords, {}).said())
 
 
 def _not_ours_to_finish(new: NewDataset, held: Claim, refusal: ForbiddenError) -> ForbiddenError:

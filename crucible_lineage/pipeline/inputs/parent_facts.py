@@ -1,14 +1,13 @@
 """The facts that a step is given about its parents: read from their records, and the form in which recipes hold them.
 
-Of a result they are what does not change behind the back of who made it: what its step returned and was declared, and
-none of what an ingestor adds later. Of measured data they are all there is.
+Of a result they are what its registration gave, which its record keeps: a service that fills in fields or keywords
+later changes no id. Of measured data they are all there is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
@@ -18,7 +17,6 @@ from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.spec.ingestion import Ingest
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.session import Session
-from crucible_lineage.times import taken
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client.models import Dataset
@@ -28,8 +26,6 @@ __all__ = ["ParentFacts", "facts_in", "read_first"]
 
 FEW = 12  # chosen: datasets that are asked for one by one; a listing of all of them costs more, and then tells all
 AT_ONCE = 8  # what one client should ask of a shared service at a time
-_REPEATED = ("instrument_name", "measurement", "data_type", "session_name")  # which workers add as keywords
-_OWN_KEYWORDS = ("pipeline:", "recipe:")
 
 
 class ParentFacts:
@@ -69,17 +65,18 @@ class ParentFacts:
                     f"input {part.role!r}: the facts about dataset {part.dataset.mfid} ({part.dataset.name!r}) "
                     "cannot be read: there is none here that this key may see"
                 )
-            found.setdefault(part.role, []).append(_in_recipe(facts))
+            found.setdefault(part.role, []).append(facts.said())
         return found
 
     def _ask(self, mfid: str, known: Dataset | None) -> DatasetFacts | None:
         datasets = self._session.client.datasets
         try:
-            dataset = known or datasets.get(mfid, include_metadata=True)
-            keywords = [word.keyword for word in datasets.get_keywords(mfid)]
+            record = (known or datasets.get(mfid, include_metadata=True)).model_dump()
+            if facts := _as_registered(record):
+                return facts
+            return _as_it_stands(record, [word.keyword for word in datasets.get_keywords(mfid)])
         except (ForbiddenError, NotFoundError):
             return None
-        return _of_record(dataset.model_dump(), keywords)
 
 
 def facts_in(recipe: Mapping[str, Any]) -> Facts | None:
@@ -121,36 +118,30 @@ def _of_waiting(new: NewDataset) -> DatasetFacts:
     from crucible_lineage.provenance.digest import result_of
 
     told = {"result": result_of(new.metadata, ())}  # as the record will have it, so that the facts stay the same
-    record = {**new.fields, "unique_id": new.mfid, "scientific_metadata": {**new.metadata, PROVENANCE_KEY: told}}
-    return _facts(record, returned_values(record), new.keywords)
+    returned = returned_values({"scientific_metadata": {**new.metadata, PROVENANCE_KEY: told}})
+    return DatasetFacts.of_fields({**new.fields, "unique_id": new.mfid}, new.keywords, returned)
 
 
-def _of_record(record: Mapping[str, Any], keywords: Collection[str]) -> DatasetFacts:
+def _as_registered(record: Mapping[str, Any]) -> DatasetFacts | None:
+    """The facts that the registration of a result gave; None for measured data and results of older versions.
+
+    A service may fill in fields and keywords of a result later; its children keep their ids.
+    """
+    from crucible_lineage.lineage.records import provenance, returned_values  # most steps ask for no facts
+
+    given = provenance(record).get("facts")
+    if not isinstance(given, Mapping):
+        return None
+    return replace(DatasetFacts.from_json(given), metadata=returned_values(record))
+
+
+def _as_it_stands(record: Mapping[str, Any], keywords: Collection[str]) -> DatasetFacts:
     from crucible_lineage.lineage.records import OWN_KEYS, provenance, returned_values  # most steps ask for no facts
 
     written = provenance(record)
     derived = bool(written.get("used") or (written.get("attached") or {}).get("used"))
     everything = {k: v for k, v in (record.get("scientific_metadata") or {}).items() if k not in OWN_KEYS}
-    return _facts(record, returned_values(record) if derived else everything, keywords)
-
-
-def _facts(fields: Mapping[str, Any], metadata: Mapping[str, Any], keywords: Collection[str]) -> DatasetFacts:
-    measured = taken(fields)
-    repeated = {fields.get(name) for name in _REPEATED}
-    words = (word for word in keywords if word not in repeated and not word.startswith(_OWN_KEYWORDS))
-    return DatasetFacts(
-        name=fields.get("dataset_name") or fields["unique_id"],
-        instrument=fields.get("instrument_name") or None,
-        measurement=fields.get("measurement") or None,
-        timestamp=measured.astimezone(UTC) if measured else None,
-        keywords=tuple(sorted(words)),
-        metadata=metadata,
-    )
-
-
-def _in_recipe(facts: DatasetFacts) -> dict[str, object]:
-    """What somebody has said. The files stand in the recipe anyway."""
-    return {name: value for name, value in facts.to_json().items() if name == "name" or (value and name != "files")}
+    return DatasetFacts.of_fields(record, keywords, returned_values(record) if derived else everything)
 
 
 def _in_threads(

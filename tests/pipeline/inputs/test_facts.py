@@ -218,3 +218,17 @@ def test_nobody_else_gives_them(power: Path, lab: Any, faults: Any) -> None:
 
 
 def _positional(spectrum: Path, facts: Facts, *, out: Path) -> None: ...
+
+
+def test_fields_that_the_service_fills_in_later_change_no_id(
+    power: Path, lab: Any, run: Run, session: Session, planned: Any
+) -> None:
+    lab.file(f"{lab.module}.py", STEPS.replace('@step(measurement="Raman", data_type="mean")', "@step"))
+    first = run(power)
+    mean = first.datasets["mean"]["out"]
+    session.client.datasets.update(mean, measurement="Image", data_type="array")
+    session.client.datasets.add_keyword(mean, "Image")
+    session.client.datasets.add_keyword(mean, "found by a worker")
+    assert {name: step.state for name, step in planned(power).items()} == {"mean": "fresh", "note": "fresh"}
+    again = run(power)
+    assert (again.executed, again.datasets["note"]) == ([], first.datasets["note"])
