@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,8 +17,14 @@ PROJECT = "raman-lab"
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with start_server(tmp_path_factory.mktemp("crucible")) as running:
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the running server keeps what it has."""
+    return tmp_path_factory.mktemp("crucible")
+
+
+@pytest.fixture(scope="session")
+def server(data_folder: Path) -> Iterator[RunningServer]:
+    with start_server(data_folder) as running:
         CrucibleClient(running.url, running.api_key).projects.create(
             {"project_id": PROJECT, "organization": "Molecular Foundry", "project_lead": "local"}
         )

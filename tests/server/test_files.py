@@ -47,6 +47,69 @@ def test_second_upload_of_the_same_bytes_sends_nothing(client, dataset, spectrum
     assert len(client.datasets.list_files(mfid)) == 1
 
 
+@pytest.mark.parametrize("damage", ["flipped", "cut", "lost"])
+@pytest.mark.parametrize("way", ["again", "elsewhere", "replaced", "resumable"])
+def test_damaged_bytes_are_healed_by_a_good_upload(client, api, dataset, tmp_path, data_folder, storage, damage, way):
+    spectrum = tmp_path / "spectrum.txt"
+    spectrum.write_text(f"{damage} {way}\n" * 50)
+    mfid = dataset()
+    file = client.datasets.add_file(mfid, str(spectrum))["associated_file"]
+    content = _content(data_folder, file["sha256_hash"])
+    _damage(content, damage)
+    if way == "resumable":
+        _send_resumable(api, storage, mfid, spectrum)
+    else:
+        target = dataset() if way == "elsewhere" else mfid
+        client.datasets.add_file(target, str(spectrum), replace=way == "replaced")
+    assert content.read_bytes() == spectrum.read_bytes()
+    (there,) = client.datasets.list_files(mfid)
+    assert (there["mfid"], there["etag"]) == (file["mfid"], file["etag"])
+    assert storage.get(client.files.get_download_link(file["mfid"])).content == spectrum.read_bytes()
+
+
+def test_a_damaged_empty_file_is_healed_too(client, dataset, tmp_path, data_folder):
+    empty = tmp_path / "empty.txt"
+    empty.touch()
+    client.datasets.add_file(dataset(), str(empty))
+    content = _content(data_folder, hashlib.sha256(b"").hexdigest())
+    content.write_bytes(b"no longer")
+    client.datasets.add_file(dataset(), str(empty))
+    assert content.read_bytes() == b""
+
+
+def test_a_part_that_is_lost_before_it_is_complete_is_sent_again(api, upload, storage, data_folder):
+    mfid, part, complete = upload(b"frame that is lost")
+    storage.put(part["url"], headers=part["headers"], content=b"frame that is lost").raise_for_status()
+    (data_folder / "uploads" / complete["upload_id"] / "1.part").unlink()
+    refused = api.post(f"/datasets/{mfid}/upload/multipart/complete", json=complete)
+    assert (refused.status_code, "upload the parts again" in refused.text) == (422, True)
+    storage.put(part["url"], headers=part["headers"], content=b"frame that is lost").raise_for_status()
+    assert api.post(f"/datasets/{mfid}/upload/multipart/complete", json=complete).status_code == 200
+
+
+def _content(data_folder: Path, sha256: str) -> Path:
+    return data_folder / "contents" / sha256[:2] / sha256[2:]
+
+
+def _damage(content: Path, how: str) -> None:
+    if how == "flipped":
+        with content.open("r+b") as file:
+            file.write(b"X")
+    elif how == "cut":
+        os.truncate(content, 10)
+    else:
+        content.unlink()
+
+
+def _send_resumable(api, storage, mfid: str, path: Path) -> None:
+    content = path.read_bytes()
+    announced = {"filename": path.name, "size": len(content), "sha256_hash": hashlib.sha256(content).hexdigest()}
+    begun = api.post(f"/datasets/{mfid}/upload/initiate", json=announced).json()
+    storage.put(begun["resumable_uri"], content=content).raise_for_status()
+    done = {"upload_id": begun["upload_id"], "sha256_hash": announced["sha256_hash"]}
+    api.post(f"/datasets/{mfid}/upload/complete", json=done).raise_for_status()
+
+
 def test_same_name_with_other_bytes_is_refused_until_replaced(client, dataset, spectrum, storage):
     mfid = dataset()
     before = client.datasets.add_file(mfid, str(spectrum))["associated_file"]

@@ -58,19 +58,29 @@ class Storage:
         """Where the bytes with this checksum lie, or would lie."""
         return self.folder.contents / sha256[:2] / sha256[2:]
 
-    def has_content(self, sha256: str, size: int) -> bool:
+    def holds(self, sha256: str, size: int) -> bool:
+        """Whether the bytes with this checksum are here, whole: they are read and hashed."""
+        digest, path = hashlib.sha256(), self.content(sha256)
         try:
-            return self.content(sha256).stat().st_size == size
+            if path.stat().st_size != size:
+                return False
+            with path.open("rb") as file:
+                while block := file.read(BLOCK_BYTES):
+                    digest.update(block)
         except FileNotFoundError:
             return False
+        return digest.hexdigest() == sha256
 
     def keep(self, draft: Path, sha256: str) -> None:
-        """A flushed, verified draft becomes the content of that checksum."""
+        """Make a flushed, verified draft the content of that checksum, in place of whatever lay there."""
         target = self.content(sha256)
-        if not target.exists():  # and if it does, it is whole, and may be open for a download
-            target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(exist_ok=True)
+        try:
             draft.replace(target)
-            _flush_folder(target.parent)
+        except PermissionError:  # Windows: open for a download
+            if not self.holds(sha256, draft.stat().st_size):
+                raise
+        _flush_folder(target.parent)
 
     def discard_draft(self, draft: Path) -> None:
         """The draft is gone, unless it is a part that a later attempt can use again."""
@@ -78,10 +88,10 @@ class Storage:
             draft.unlink(missing_ok=True)
 
     def keep_empty(self, sha256: str) -> None:
-        """The content of no bytes at all exists."""
+        """Keep the content of no bytes at all."""
         path = self.content(sha256)
         path.parent.mkdir(exist_ok=True)
-        path.touch()
+        path.write_bytes(b"")
 
     def part(self, upload_id: str, number: int) -> Path:
         return self.folder.uploads / upload_id / f"{number}.part"

@@ -54,10 +54,10 @@ class Completion(Form):
 def initiate_signed(
     call: Call, mfid: str, body: NewUpload, idempotency_key: Annotated[str | None, Header(max_length=200)] = None
 ) -> Json:
+    if (known := _whole(call, mfid, body)) is not None:
+        return _deduplicated(known)
     with call.write() as db:
-        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
-        if (known := existing(db, dataset["id"], body.filename, body)) is not None:
-            return _deduplicated(known)
+        dataset = _checked(db, call, mfid, body)
         if body.size == 0:
             return _deduplicated(_empty_file(db, call, dataset["id"], body))
         upload = begin(
@@ -82,7 +82,8 @@ def initiate_replacement(
             raise refuse(412, {"code": "etag_mismatch", "message": "The file has changed", "etag": etag(file)})
         if file["backend"] != "gcs":
             raise refuse(422, "Only files kept by the service can be replaced")
-        if same_content(file, body.size, body.sha256_hash):
+        is_same = same_content(file, body.size, body.sha256_hash)
+        if is_same and call.service.storage.holds(body.sha256_hash, body.size):
             return _deduplicated(file)
         if body.size == 0:
             raise refuse(422, "A file cannot be replaced by an empty one")
@@ -95,7 +96,7 @@ def initiate_replacement(
             raise refuse(409, {"code": "replace_in_progress", "message": "Another replacement is under way"})
         upload = begin(
             db, call.caller.id, "signed", file["dataset_id"], file["filename"], body,
-            idempotency_key=idempotency_key, replaces_id=file["id"],
+            idempotency_key=idempotency_key, replaces_id=None if is_same else file["id"],
         )  # fmt: skip
         return state_of(db, upload)
 
@@ -150,10 +151,10 @@ def abort_signed(call: Call, mfid: str, upload_id: str) -> Response:
 
 @router.post("/datasets/{mfid}/upload/initiate", status_code=201)
 def initiate_resumable(call: Call, mfid: str, body: NewUpload) -> Json:
+    if (known := _whole(call, mfid, body)) is not None:
+        return _deduplicated(known)
     with call.write() as db:
-        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
-        if (known := existing(db, dataset["id"], body.filename, body)) is not None:
-            return _deduplicated(known)
+        dataset = _checked(db, call, mfid, body)
         if body.size == 0:
             return _deduplicated(_empty_file(db, call, dataset["id"], body))
         upload = begin(db, call.caller.id, "resumable", dataset["id"], body.filename, body)
@@ -172,9 +173,7 @@ def initiate_resumable(call: Call, mfid: str, body: NewUpload) -> Json:
 def initiate_with_token(call: Call, mfid: str, body: NewUpload) -> Json:
     """Only for empty files, which the official client sends here; they are registered at once."""
     with call.write() as db:
-        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
-        if (known := existing(db, dataset["id"], body.filename, body)) is not None:
-            return _deduplicated(known)
+        dataset = _checked(db, call, mfid, body)
         if body.size:
             raise refuse(422, "Uploads with storage tokens are not offered here; use the signed multipart upload")
         return _deduplicated(_empty_file(db, call, dataset["id"], body))
@@ -196,10 +195,26 @@ def complete_resumable(call: Call, mfid: str, body: Completion) -> Json:
     return finish(call.service.database, call.service.storage, upload, received)
 
 
+def _whole(call: AuthenticatedCall, mfid: str, body: NewUpload) -> sqlite3.Row | None:
+    """The dataset's file of this name and content, if its bytes are whole: a damaged one is to be sent again."""
+    with call.read() as db:
+        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+        known = existing(db, dataset["id"], body.filename, body)
+    is_whole = known is not None and call.service.storage.holds(known["sha256"], known["size"])
+    return known if is_whole else None
+
+
+def _checked(db: sqlite3.Connection, call: AuthenticatedCall, mfid: str, body: NewUpload) -> sqlite3.Row:
+    """The dataset's row; refused if the caller may not add to it, or the name is taken by other content."""
+    dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+    existing(db, dataset["id"], body.filename, body)
+    return dataset
+
+
 def _verified(
     call: AuthenticatedCall, upload: sqlite3.Row, parts: list[sqlite3.Row], crc32c: str | None
 ) -> Received | None:
-    """The bytes of all parts in one draft, after comparing checksums; None if the store has them by now."""
+    """The bytes of all parts in one draft, after comparing checksums; None if the store has got them already."""
     storage = call.service.storage
     if len(parts) == 1:
         if parts[0]["sha256"] != upload["sha256"]:
@@ -215,8 +230,10 @@ def _verified(
 def _single_part(call: AuthenticatedCall, upload: sqlite3.Row) -> Received | None:
     """The only part as it lies there: it was verified and flushed as it came, and need not be copied."""
     part = call.service.storage.part(upload["id"], 1)
-    if not part.exists() and call.service.storage.has_content(upload["sha256"], upload["size"]):
-        return None  # an earlier attempt got as far as giving it its final name
+    if not part.exists():
+        if call.service.storage.holds(upload["sha256"], upload["size"]):
+            return None  # an earlier attempt got as far as giving it its final name
+        raise _other_bytes(call, upload)
     return Received(part, upload["size"], upload["sha256"], "")
 
 
