@@ -6,6 +6,7 @@ that the local store can answer costs neither.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import threading
 from collections.abc import Callable, Iterable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
     from crucible_lineage.client import CrucibleClient
+    from crucible_lineage.core.mirror import Mirror
     from crucible_lineage.server import RunningServer
     from crucible_lineage.server.shared import SharedServer
 
@@ -54,6 +56,7 @@ class Session:
         self._machine: str | None = None
         self._projects: set[str] = set()
         self._outbox: Outbox | None = None
+        self._mirror: Mirror | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +68,7 @@ class Session:
         """The client, the embedded server and the store are closed."""
         with self._lock:
             self._stack.close()
-            self._client = self._store = self._outbox = None
+            self._client = self._store = self._outbox = self._mirror = None
 
     @property
     def client(self) -> CrucibleClient:
@@ -96,6 +99,20 @@ class Session:
                 self._store = Store(self.settings.data / "store.sqlite", self._instance())
                 self._stack.callback(self._store.close)
             return self._store
+
+    @property
+    def mirror(self) -> Mirror:
+        """What this account sees of this Crucible, as far as it was read."""
+        with self._lock:
+            if self._mirror is None:
+                from crucible_lineage.core.mirror import Mirror  # a question to the local store does not need it
+
+                who = f"{self.store.instance}\n{self.settings.api_key or ''}"  # what one may see, another one may not
+                name = hashlib.sha256(who.encode()).hexdigest()[:16]
+                path = self.settings.data / "mirror" / f"{name}.sqlite"
+                self._mirror = Mirror(path, lambda: self.client, self.settings.describe())
+                self._stack.callback(self._mirror.close)
+            return self._mirror
 
     @property
     def outbox(self) -> Outbox:

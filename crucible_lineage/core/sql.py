@@ -6,6 +6,7 @@ to another program or has another schema is set aside, which is logged in one li
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import sys
 import threading
@@ -248,7 +249,7 @@ def lies_on_network(folder: Path, mounts: str | None = None) -> bool:
         fields = line.split()
         if len(fields) < 3:
             continue
-        point = Path(fields[1].encode().decode("unicode_escape"))  # a space is written \\040
+        point = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[1]))  # a space is \040
         if len(point.parts) >= found and path.is_relative_to(point):  # a later mount covers an earlier one
             found, kind = len(point.parts), fields[2]
     return kind in _NETWORK

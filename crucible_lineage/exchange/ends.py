@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from crucible_lineage.client import CrucibleClient
+from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import NotFoundError
 from crucible_lineage.exchange.model import Held, linked
-from crucible_lineage.queries.graph.datasets import in_threads
 from crucible_lineage.session import Session
 
 __all__ = ["read_held", "read_samples"]

@@ -6,14 +6,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from crucible_lineage.core.datasets import fetch_datasets, in_threads
 from crucible_lineage.core.store import Brought
 from crucible_lineage.errors import InputError
 from crucible_lineage.exchange.compare import compare, compare_sample
 from crucible_lineage.exchange.ends import read_held, read_samples
 from crucible_lineage.exchange.model import Comparison, Conflict, Held, Lacking, derived_parents, linked
 from crucible_lineage.provenance.record import read_record
-from crucible_lineage.queries.graph.datasets import fetch_datasets, in_threads
-from crucible_lineage.queries.graph.project_copy import project_copy
 from crucible_lineage.registration.read import recipe_keyword
 from crucible_lineage.registration.trust import lies_elsewhere
 from crucible_lineage.session import Session
@@ -87,11 +86,11 @@ class Plan:
 def plan_project(source: Session, target: Session, project: str, tell: Tell) -> Plan:
     """What of a project is to be brought. InputError if there is no such project at either end."""
     tell(f"reading what is in project {project} here", 0)
-    here = project_copy(source, project).records
+    here = source.mirror.snapshot(project).records
     project_id = next((str(one["project_id"]) for one in here.values()), project)
     target.ensure_project(project_id)
     tell(f"reading what is in project {project} there", 0)
-    there = dict(project_copy(target, project_id).records)
+    there = dict(target.mirror.snapshot(project_id).records)
     samples = [sample.unique_id for sample in source.client.samples.iter(project_id=project_id)]
     return _plan(source, target, here, there, samples, tell, absent_parents=False)
 
@@ -102,7 +101,7 @@ def plan_named(source: Session, target: Session, mfids: Iterable[str], tell: Tel
     InputError if one of them is not to be had.
     """
     wanted = list(dict.fromkeys(mfids))
-    fetched = fetch_datasets(source, wanted, include_links=True)
+    fetched = fetch_datasets(source.client, wanted, include_links=True)
     if missing := [mfid for mfid in wanted if mfid not in fetched.found]:
         where = source.settings.describe()
         raise InputError(f"there is no dataset {', '.join(missing)} that this key may read ({where})")
@@ -195,7 +194,7 @@ def _is_complete(dataset: Record | None) -> bool:
 
 def _elsewhere(target: Session, mfids: set[str]) -> dict[str, Record]:
     """Those that are there and were not listed: of other projects, or to be deleted."""
-    return fetch_datasets(target, mfids, include_links=True).found
+    return fetch_datasets(target.client, mfids, include_links=True).found
 
 
 def _assigned(
@@ -229,7 +228,7 @@ def _samples(
 
 def fetch_absent(target: Session, mfids: Mapping[str, str]) -> set[str]:
     """The values of those keys that are no dataset there."""
-    fetched = fetch_datasets(target, mfids)
+    fetched = fetch_datasets(target.client, mfids)
     return {mfids[mfid] for mfid in fetched.absent | fetched.hidden}
 
 

@@ -86,8 +86,8 @@ def leftovers(data: Path, *, copies: bool = False) -> list[Leftover]:
     found += [Leftover(path, "the mark of a run that was cut short", 0) for path in marks]
     idle = len(work) == len(list(_folders(data / "work"))) and len(marks) == len(runs_here)
     found += [
-        Leftover(path, "a copy of projects' records", _size(path))
-        for path in sorted((data / "projects").glob("*.sqlite"))
+        Leftover(path, "what was read of a Crucible", _size(path))
+        for path in sorted((data / "mirror").glob("*.sqlite"))
     ]
     if copies and idle:
         found += [Leftover(path, "copies of files", _size(path)) for path in _folders(data / "cache")]

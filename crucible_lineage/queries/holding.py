@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from crucible_lineage.core.slots import CURRENT, SUPERSEDED, Currency
+from crucible_lineage.core.summary import Summary, summary_of
 from crucible_lineage.errors import ForbiddenError, NotFoundError, RefusedError
 from crucible_lineage.lineage import Finding, LineageGraph
 from crucible_lineage.lineage.model import PART
 from crucible_lineage.lineage.records import equal_parents, provenance, used_mfids
-from crucible_lineage.queries.graph.summary import Summary, summary_of
 from crucible_lineage.session import Session
 
 __all__ = ["HOLDING_CHECKS", "held_wrongly", "made_of_superseded", "withdrawn"]

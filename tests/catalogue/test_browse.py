@@ -19,10 +19,10 @@ from typing import Any
 import httpx
 import pytest
 
+from crucible_lineage.core.mirror import EVERYTHING
 from crucible_lineage.errors import InputError
 from crucible_lineage.queries.catalogue.browse import COLUMNS, FACETS, PER_PAGE, Wanted, browse
 from crucible_lineage.queries.catalogue.shown import show_dataset
-from crucible_lineage.queries.graph.project_copy import EVERYTHING
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 

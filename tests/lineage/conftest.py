@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 
 from crucible_lineage.ids import derive_mfid
 from crucible_lineage.lineage import LineageGraph
-from crucible_lineage.session import Session
 
 START = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 Record = dict[str, Any]
@@ -155,61 +153,3 @@ def tomography() -> Callable[[int], tuple[Lab, str]]:
         return lab, lab.tomography(batches)
 
     return made
-
-
-class Records:
-    """Makes datasets in a project, and notes every call that is sent meanwhile."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.client = session.client
-        session.ensure_project("demo")
-
-    def dataset(self, name: str, *parents: str, **fields: object) -> str:
-        made = self.client.datasets.create({"dataset_name": name, "project_id": "demo", **fields}).dsid
-        for parent in parents:
-            self.client.datasets.link_parent_child(parent, made, "is_derived_from")
-        return made
-
-    def chain(self, length: int) -> list[str]:
-        """Datasets that come from one another."""
-        made: list[str] = []
-        for number in range(length):
-            made.append(self.dataset(f"frame {number}", *made[-1:]))
-        return made
-
-    def hold(self, lab: Lab) -> LineageGraph:
-        """All that a laboratory has made is in Crucible, too; gives its graph."""
-        for mfid, record in lab.records.items():
-            if record["resource_type"] == "sample":
-                self.client.samples.create(unique_id=mfid, sample_name=record["sample_name"], project_id="demo")
-                continue
-            names = ("dataset_name", "measurement", "data_type", "timestamp", "session_name", "instrument_name")
-            fields = {name: record[name] for name in names if name in record}
-            metadata = record["scientific_metadata"] or None
-            self.client.datasets.create(
-                {"unique_id": mfid, "project_id": "demo", **fields}, scientific_metadata=metadata
-            )
-        for edge in lab.graph.edges.values():
-            if edge.relationship == "measured-from":
-                self.client.datasets.add_sample(edge.target, edge.source)
-            else:
-                self.client.datasets.link_parent_child(edge.source, edge.target, edge.relationship or None)
-        return lab.graph
-
-    def delete(self, mfid: str) -> None:
-        self.client.deletions.delete(mfid, force=True, elevated=True)
-
-    @contextmanager
-    def counted(self) -> Iterator[list[str]]:
-        """The calls sent within, each with its path and query."""
-        calls: list[str] = []
-        self.client._api.event_hooks = {"request": [lambda request: calls.append(str(request.url.raw_path, "ascii"))]}
-        yield calls
-        self.client._api.event_hooks = {}
-
-
-@pytest.fixture
-def records(session: Session) -> Records:
-    """An empty project `demo` in an embedded Crucible."""
-    return Records(session)

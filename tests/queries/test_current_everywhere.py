@@ -20,7 +20,6 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.scheduler import plan_and_run
-from crucible_lineage.queries.graph.project_copy import project_copy
 from crucible_lineage.registration.read import registered
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -104,7 +103,7 @@ def test_going_back_is_seen_at_once(changed: Changed, lab: Any) -> None:
 
 
 def test_summaries_of_a_copy_tell_what_records_tell(changed: Changed) -> None:
-    copy = project_copy(changed.session, "lab")
+    copy = changed.session.mirror.snapshot("lab")
     listed = changed.session.client.datasets.list(project_id="lab", include_metadata=True, include_links=True)
     standings = [registered(changed.session.client, dataset).standing for dataset in listed]
     assert {one.mfid: one for one in standings} == {mfid: one.standing for mfid, one in copy.summaries.items()}

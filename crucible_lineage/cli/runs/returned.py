@@ -43,11 +43,11 @@ def _asked(session: Session, mfids: set[str]) -> dict[str, Mapping[str, object]]
     if not mfids:
         return {}
     # A run that knows it itself needs none of it.
+    from crucible_lineage.core.datasets import fetch_datasets
     from crucible_lineage.lineage.records import returned_values
-    from crucible_lineage.queries.graph.datasets import fetch_datasets
 
     try:
-        return {mfid: returned_values(record) for mfid, record in fetch_datasets(session, mfids).found.items()}
+        return {mfid: returned_values(record) for mfid, record in fetch_datasets(session.client, mfids).found.items()}
     except LineageError:  # the run is over and well; that it cannot be told about is no fault of it
         return {}
 

@@ -9,8 +9,8 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+from crucible_lineage.core.mirror import EVERYTHING
 from crucible_lineage.errors import InputError, nearest
-from crucible_lineage.queries.graph.project_copy import EVERYTHING, project_copy
 from crucible_lineage.queries.graph.standing import Entry, entries_of_copy
 from crucible_lineage.session import Session
 
@@ -89,7 +89,7 @@ def browse(session: Session, project: str, wanted: Wanted) -> Browsed:
     for name in wanted.facets:
         if name not in FACETS:
             raise InputError(f"there is no facet {name!r}; {nearest(name, FACETS)}")
-    entries: Iterable[Entry] = entries_of_copy(project_copy(session, project)).values()
+    entries: Iterable[Entry] = entries_of_copy(session.mirror.snapshot(project)).values()
     if wanted.since or wanted.until or wanted.words:
         entries = [entry for entry in entries if _fits(entry, wanted)]
     if wanted.service:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.client.transfer.download import local_path
+from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.records import text
 from crucible_lineage.pipeline.files.fetch import fetch_reference, is_reference
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
-from crucible_lineage.queries.graph.datasets import in_threads
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from crucible_lineage.core.mirror import Snapshot
 from crucible_lineage.core.slots import CURRENT, RAW
+from crucible_lineage.core.summary import Summary
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.queries.catalogue.reference import find_run
 from crucible_lineage.queries.catalogue.runs import datasets_of_run, list_runs
-from crucible_lineage.queries.graph.project_copy import ProjectCopy, project_copy
 from crucible_lineage.queries.graph.standing import Entry, entries_of
-from crucible_lineage.queries.graph.summary import Summary
 from crucible_lineage.session import Session
 
 __all__ = ["SORTABLE", "Catalogue", "list_datasets"]
@@ -60,7 +60,7 @@ def list_datasets(
     run or the beginning of it, `sort` one of SORTABLE, behind a minus the other way round. InputError if there is no
     such project, nothing in it is of that step, pipeline or run, or a filter is unknown.
     """
-    copy = project_copy(session, project, refresh=refresh)
+    copy = session.mirror.snapshot(project, refresh=refresh)
     summaries = [one for one in copy.summaries.values() if not one.tells_of_run or every]
     _require_known(project, summaries, pipeline, step)
     fitting = [one for one in summaries if step in (None, one.step) and pipeline in (None, one.pipeline)]
@@ -90,7 +90,7 @@ def _require_known(project: str, summaries: list[Summary], pipeline: str | None,
             raise InputError(f"list the datasets of project {project!r}: none is of a {what} {name!r}; {instead}")
 
 
-def _of_run(session: Session, project: str, run: str, copy: ProjectCopy) -> set[str]:
+def _of_run(session: Session, project: str, run: str, copy: Snapshot) -> set[str]:
     found = datasets_of_run(session, run, [copy])
     return found or datasets_of_run(
         session, find_run(run, (one.run_id for one in list_runs(session, [project]))), [copy]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-from crucible_lineage.queries.graph.project_copy import ProjectCopy, project_copy
+from crucible_lineage.core.mirror import Snapshot
 from crucible_lineage.queries.graph.standing import Entry, entries_of_copy
 from crucible_lineage.session import Session
 
@@ -47,14 +47,14 @@ def pipelines_of(session: Session, project: str) -> tuple[Pipeline, ...]:
 
     A result that several pipelines rely on counts in each of them.
     """
-    copy = project_copy(session, project)
+    copy = session.mirror.snapshot(project)
     found = _pipelines.get(copy)
     if found is None:
         found = _pipelines[copy] = _told_by(entries_of_copy(copy).values())
     return found
 
 
-_pipelines: WeakKeyDictionary[ProjectCopy, tuple[Pipeline, ...]] = WeakKeyDictionary()
+_pipelines: WeakKeyDictionary[Snapshot, tuple[Pipeline, ...]] = WeakKeyDictionary()
 
 
 def _told_by(entries: Iterable[Entry]) -> tuple[Pipeline, ...]:

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from crucible_lineage.core.slots import CURRENT, INCOMPLETE, RAW
+from crucible_lineage.core.summary import Summary
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.queries.graph.project_copy import project_copy
 from crucible_lineage.queries.graph.standing import entries_of
-from crucible_lineage.queries.graph.summary import Summary
 from crucible_lineage.session import Session
 
 __all__ = ["find_mfid", "find_project", "find_run", "visible_projects"]
@@ -85,7 +84,7 @@ def _summaries(session: Session, projects: Sequence[str], text: str) -> Mapping[
     found: dict[str, Summary] = {}
     for project in projects:
         with suppress(ForbiddenError, NotFoundError):
-            found |= project_copy(session, project).summaries
+            found |= session.mirror.snapshot(project).summaries
     return found
 
 

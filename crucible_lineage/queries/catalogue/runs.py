@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from crucible_lineage.core.mirror import Snapshot
 from crucible_lineage.lineage.records import provenance, recorded_run, text
 from crucible_lineage.local.usage import is_in_use
 from crucible_lineage.local.usage import runs as running
-from crucible_lineage.queries.graph.project_copy import ProjectCopy, project_copy
 from crucible_lineage.session import Session
 
 __all__ = ["Run", "datasets_of_run", "list_runs"]
@@ -52,7 +52,7 @@ def list_runs(
     session: Session, projects: Sequence[str], *, pipeline: str | None = None, limit: int | None = None
 ) -> list[Run]:
     """The runs of these projects, newest first: those of this data folder, and those that the records tell of."""
-    told = {run.run_id: run for project in projects for run in _told(project, project_copy(session, project))}
+    told = {run.run_id: run for project in projects for run in _told(project, session.mirror.snapshot(project))}
     for project in projects:
         for known in session.store.recent_runs(project, -1):
             if known["run_id"] in told or known["steps"]:
@@ -61,7 +61,7 @@ def list_runs(
     return [run for run in found if pipeline in (None, run.pipeline)][:limit]
 
 
-def datasets_of_run(session: Session, run_id: str, copies: Iterable[ProjectCopy]) -> set[str]:
+def datasets_of_run(session: Session, run_id: str, copies: Iterable[Snapshot]) -> set[str]:
     """What a run made, or relied on as its record or this data folder says."""
     found = {mfid for _, _, datasets in session.store.run_steps(run_id) for mfid in datasets.values()}
     there: set[str] = set()
@@ -75,7 +75,7 @@ def datasets_of_run(session: Session, run_id: str, copies: Iterable[ProjectCopy]
     return found & there
 
 
-def _told(project: str, copy: ProjectCopy) -> Iterator[Run]:
+def _told(project: str, copy: Snapshot) -> Iterator[Run]:
     """The runs that the records of a project name, by when their first step began and their last one ended."""
     found: dict[str, Run] = {}
     for mfid, record in copy.records.items():

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
+from crucible_lineage.core.mirror import Snapshot
 from crucible_lineage.core.slots import Currency
+from crucible_lineage.core.summary import Summary, summary_of
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage import LineageGraph, Node
 from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, text, used_mfids
 from crucible_lineage.provenance.record import read_record
-from crucible_lineage.queries.graph.datasets import ONE_BY_ONE, fetch_datasets
-from crucible_lineage.queries.graph.project_copy import ProjectCopy, project_copy
-from crucible_lineage.queries.graph.summary import Summary, summary_of
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 
@@ -70,10 +70,10 @@ def fetch_projects(session: Session, projects: Iterable[str], *, refresh: bool =
     Only what changed since the last time is downloaded; with `refresh`, everything. InputError if there is no such
     project.
     """
-    return lineage_of_copies([project_copy(session, one, refresh=refresh) for one in dict.fromkeys(projects)])
+    return lineage_of_copies([session.mirror.snapshot(one, refresh=refresh) for one in dict.fromkeys(projects)])
 
 
-def lineage_of_copies(copies: Sequence[ProjectCopy]) -> ProjectLineage:
+def lineage_of_copies(copies: Sequence[Snapshot]) -> ProjectLineage:
     """The lineage that local copies show."""
     records = {mfid: record for copy in copies for mfid, record in copy.records.items()}
     summaries = _summaries(copies)
@@ -87,7 +87,7 @@ def with_named_parents(session: Session, graph: LineageGraph) -> LineageGraph:
     unknown = sorted(named - graph.nodes.keys())
     if not unknown:
         return graph
-    records = fetch_datasets(session, unknown).found
+    records = fetch_datasets(session.client, unknown).found
     nodes = [*graph.nodes.values(), *(Node(mfid, "dataset" if mfid in records else "hidden") for mfid in unknown)]
     return LineageGraph(nodes, graph.edges.values()).with_records(records)
 
@@ -107,20 +107,18 @@ def with_whole_records(session: Session, graph: LineageGraph) -> LineageGraph:
     return graph.with_records(whole) if whole else graph
 
 
-def _records(
-    session: Session, wanted: set[str], projects: Iterable[str]
-) -> tuple[dict[str, Record], list[ProjectCopy]]:
+def _records(session: Session, wanted: set[str], projects: Iterable[str]) -> tuple[dict[str, Record], list[Snapshot]]:
     """Records by id, and copies of the projects that were looked at: single ones for a few datasets, else projects.
 
     What supersedes a result need not be linked to it: where there are results, their projects are looked at.
     """
-    found = dict(fetch_datasets(session, wanted).found) if len(wanted) <= ONE_BY_ONE else {}
+    found = dict(fetch_datasets(session.client, wanted).found) if len(wanted) <= ONE_BY_ONE else {}
     if found and not _any_result(found.values()):
         return found, []
     copies = _copies(session, projects, found.values())
     for copy in copies:
         found |= {mfid: copy.records[mfid] for mfid in (wanted & copy.records.keys()) - found.keys()}
-    return found | fetch_datasets(session, wanted - found.keys()).found, copies
+    return found | fetch_datasets(session.client, wanted - found.keys()).found, copies
 
 
 def with_states(session: Session, graph: LineageGraph) -> LineageGraph:
@@ -134,21 +132,21 @@ def _any_result(records: Iterable[Record]) -> bool:
     return any(summary_of(record).standing.derived for record in records)
 
 
-def _copies(session: Session, projects: Iterable[str], records: Iterable[Record]) -> list[ProjectCopy]:
+def _copies(session: Session, projects: Iterable[str], records: Iterable[Record]) -> list[Snapshot]:
     """Copies of these projects and of those of the records, as far as this key may see them."""
     wanted = {*projects, *(text(record.get("project_id")) for record in records)}
     return [copy for project in sorted(wanted) if project and (copy := _visible_project(session, project))]
 
 
-def _visible_project(session: Session, project: str) -> ProjectCopy | None:
+def _visible_project(session: Session, project: str) -> Snapshot | None:
     """A copy of the project; None if only single datasets of it are this key's to see."""
     try:
-        return project_copy(session, project)
+        return session.mirror.snapshot(project)
     except (ForbiddenError, InputError, NotFoundError):
         return None
 
 
-def _summaries(copies: Iterable[ProjectCopy]) -> dict[str, Summary]:
+def _summaries(copies: Iterable[Snapshot]) -> dict[str, Summary]:
     return {mfid: summary for copy in copies for mfid, summary in copy.summaries.items()}
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from crucible_lineage.core.mirror import Snapshot
 from crucible_lineage.core.slots import Currency
+from crucible_lineage.core.summary import Summary, summary_of
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
-from crucible_lineage.queries.graph.project_copy import ProjectCopy, project_copy
-from crucible_lineage.queries.graph.summary import Summary, summary_of
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
@@ -56,10 +56,10 @@ def entries_of(wanted: Iterable[Summary], everything: Iterable[Summary]) -> list
     return [_entry(summary, currency) for summary in wanted]
 
 
-_entries: WeakKeyDictionary[ProjectCopy, dict[str, Entry]] = WeakKeyDictionary()
+_entries: WeakKeyDictionary[Snapshot, dict[str, Entry]] = WeakKeyDictionary()
 
 
-def entries_of_copy(copy: ProjectCopy) -> Mapping[str, Entry]:
+def entries_of_copy(copy: Snapshot) -> Mapping[str, Entry]:
     """How all datasets of a copy stand, by id and in its order; worked out once, as long as the copy is the same."""
     found = _entries.get(copy)
     if found is None:
@@ -76,12 +76,12 @@ def entry_of(session: Session, found: Dataset) -> Entry:
 def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[Entry]:
     """How datasets stand, read with their metadata. What holds in the stead of one may be any other of its project."""
     wanted = {dataset.unique_id: summary_of(dataset.model_dump()) for dataset in found}
-    copies: list[ProjectCopy] = []
+    copies: list[Snapshot] = []
     derived = (dataset.project_id for dataset in found if wanted[dataset.unique_id].standing.derived)
     for project in dict.fromkeys(filter(None, derived)):
         # It may be that the dataset is this key's to see, and its project is not.
         with suppress(ForbiddenError, InputError, NotFoundError):
-            copies.append(project_copy(session, project))
+            copies.append(session.mirror.snapshot(project))
     known = {mfid: entry for copy in copies for mfid in wanted if (entry := entries_of_copy(copy).get(mfid))}
     if all(mfid in known and known[mfid].summary.standing == one.standing for mfid, one in wanted.items()):
         return [replace(known[mfid], summary=one) for mfid, one in wanted.items()]

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from crucible_lineage.core.datasets import fetch_datasets
+from crucible_lineage.core.summary import summary_of
 from crucible_lineage.lineage.records import (
     OWN_KEYS,
     PROVENANCE_KEY,
@@ -15,10 +17,7 @@ from crucible_lineage.lineage.records import (
     used_roles,
 )
 from crucible_lineage.provenance.record import read_record
-from crucible_lineage.queries.graph.datasets import fetch_datasets
-from crucible_lineage.queries.graph.project_copy import project_copy
 from crucible_lineage.queries.graph.standing import entries_of_copy
-from crucible_lineage.queries.graph.summary import summary_of
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 from crucible_lineage.times import as_known
@@ -49,7 +48,7 @@ class ProjectFacts:
 
     def __init__(self, session: Session, project: str, *, refresh: bool = False) -> None:
         self.session = session
-        self.copy = project_copy(session, project, refresh=refresh)
+        self.copy = session.mirror.snapshot(project, refresh=refresh)
         self.entries = entries_of_copy(self.copy)
         self._facts: dict[str, Facts] = {}
         self._named: dict[str, dict[str, tuple[str, ...]]] = {}
@@ -130,7 +129,7 @@ class ProjectFacts:
     def _read(self, mfid: str) -> Facts:
         record = self.copy.records.get(mfid)
         if record is None:
-            record = fetch_datasets(self.session, [mfid], include_links=True).found.get(mfid)
+            record = fetch_datasets(self.session.client, [mfid], include_links=True).found.get(mfid)
         if record is None:
             return Facts(mfid, "", {"mfid": mfid, "state": "not visible"})
         written = provenance(record)

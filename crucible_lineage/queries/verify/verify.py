@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from crucible_lineage.client.models import FileRecord
+from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_threads
 from crucible_lineage.errors import (
     ChecksumError,
     InputError,
@@ -30,7 +31,6 @@ from crucible_lineage.pipeline.files.remote import source_fault
 from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.provenance.record import KEY, read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
-from crucible_lineage.queries.graph.datasets import ONE_BY_ONE, fetch_datasets, in_threads
 from crucible_lineage.queries.verify.missing import certainly_gone, gone_datasets
 from crucible_lineage.queries.verify.rules import Evidence, findings_of, label, used_mfids
 from crucible_lineage.registration.read import recipe_keyword, whole_record
@@ -85,7 +85,7 @@ def verify_dataset(session: Session, mfid: str, *, read_bytes: bool = False, tel
     """What is wrong with a dataset and with everything that it was made from. InputError if there is none."""
     if not is_mfid(mfid):
         raise InputError(f"{mfid!r} is no MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
-    asked = fetch_datasets(session, [mfid], include_links=True)
+    asked = fetch_datasets(session.client, [mfid], include_links=True)
     datasets, absent = asked.found, asked.absent
     if mfid not in datasets:
         state = "there is none here" if absent else "this key may not read it"
@@ -101,7 +101,7 @@ def _verify(session: Session, datasets: Mapping[str, Document], read_bytes: bool
     tell(f"comparing {len(datasets)} datasets with their records", 0)
     records, damaged = _whole_records(session, datasets)
     named = {parent for record in records.values() for parent in used_mfids(record)}
-    asked = fetch_datasets(session, named - datasets.keys())
+    asked = fetch_datasets(session.client, named - datasets.keys())
     parents, absent, hidden = asked.found, asked.absent, asked.hidden
     missing = certainly_gone(session, absent)
     hidden |= absent - missing
@@ -160,7 +160,7 @@ def _with_ancestors(session: Session, datasets: Mapping[str, Document]) -> dict[
                 for mfid, dataset in _project_datasets(session, project).items()
             }
         newest = {mfid: listed[mfid] for mfid in wanted & listed.keys()}
-        newest |= fetch_datasets(session, wanted - listed.keys(), include_links=True).found
+        newest |= fetch_datasets(session.client, wanted - listed.keys(), include_links=True).found
         found |= newest
     return found
 

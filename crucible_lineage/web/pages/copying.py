@@ -7,7 +7,7 @@ from functools import partial
 from starlette.responses import Response
 
 from crucible_lineage.client.models import Project
-from crucible_lineage.queries.graph.project_copy import EVERYTHING, project_copy
+from crucible_lineage.core.mirror import EVERYTHING
 from crucible_lineage.web.reader import Reader, SignIn
 from crucible_lineage.web.rendering import rendered
 
@@ -33,4 +33,4 @@ def still_reading(reader: Reader, project: Project | None, here: str = "Datasets
 
 def _copied(sign_in: SignIn, project: str) -> None:
     with sign_in.session() as session:
-        project_copy(session, project)
+        session.mirror.snapshot(project)

@@ -116,8 +116,8 @@ def ours(nodes: int, parents: int, *, with_records: bool = True) -> dict[str, tu
 
 def copy(nodes: int, parents: int) -> dict[str, tuple[float, float]]:
     """The local copy of a project, which another process has written, read for a question."""
+    from crucible_lineage.core import mirror
     from crucible_lineage.lineage import check
-    from crucible_lineage.queries.graph import project_copy
     from crucible_lineage.queries.graph.fetch import lineage_of_copies
 
     watch = Stopwatch()
@@ -126,9 +126,9 @@ def copy(nodes: int, parents: int) -> dict[str, tuple[float, float]]:
         writing = multiprocessing.get_context("spawn").Process(target=write_copy, args=(path, nodes, parents))
         writing.start()
         writing.join()
-        with closing(project_copy.LocalDatabase(path, project_copy.SCHEMA)) as database:
+        with closing(mirror.LocalDatabase(path, mirror.SCHEMA)) as database:
             read = watch.run(
-                "the local copy, read", lambda: database.transaction(lambda db: project_copy._read(db, "demo"))
+                "the mirror, read", lambda: database.transaction(lambda db: mirror._snapshot_of(db, "demo"))
             )
         copies = [read[1]]
         del read
@@ -139,11 +139,11 @@ def copy(nodes: int, parents: int) -> dict[str, tuple[float, float]]:
 
 
 def write_copy(path: Path, nodes: int, parents: int) -> None:
-    from crucible_lineage.queries.graph import project_copy
+    from crucible_lineage.core import mirror
 
-    rows = list(map(project_copy._row, records(nodes, parents)))
-    with closing(project_copy.LocalDatabase(path, project_copy.SCHEMA)) as database:
-        database.transaction(lambda db: project_copy._store(db, "demo", rows, everything=True))
+    rows = list(map(mirror._Row.of, records(nodes, parents)))
+    with closing(mirror.LocalDatabase(path, mirror.SCHEMA)) as database:
+        database.transaction(lambda db: mirror._store(db, "demo", rows, everything=True))
 
 
 def plain_networkx(nodes: int, parents: int) -> dict[str, tuple[float, float]]:

@@ -1,4 +1,4 @@
-"""A project's local copy: a second question downloads what changed, and sees all that changed."""
+"""The mirror of a project: a second question downloads what changed, and sees all that changed."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from typing import Any
 import pytest
 from crucible import CrucibleClient as OfficialClient
 
+from crucible_lineage.core import mirror
+from crucible_lineage.core.mirror import EVERYTHING
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import LineageGraph, check
-from crucible_lineage.queries.graph import project_copy as graph_cache
 from crucible_lineage.queries.graph.fetch import fetch_projects
-from crucible_lineage.queries.graph.project_copy import EVERYTHING, project_copy
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
 
 def copied(records: Any, **options: Any) -> dict[str, Any]:
-    return dict(project_copy(records.session, "demo", **options).records)
+    return dict(records.session.mirror.snapshot("demo", **options).records)
 
 
 def truth(records: Any) -> dict[str, Any]:
@@ -69,16 +69,15 @@ def multiply(database: sqlite3.Connection, mfid: str, times: int) -> None:
 
 def test_what_has_not_changed_is_not_read_again_whoever_changes_it(records: Any, data: Path) -> None:
     (one,) = records.chain(1)
-    project_copy(records.session, "demo")
-    first = project_copy(records.session, "demo")
-    assert project_copy(records.session, "demo") is first
-    assert project_copy(records.session, EVERYTHING).records.keys() == first.records.keys()
+    records.session.mirror.snapshot("demo")
+    first = records.session.mirror.snapshot("demo")
+    assert records.session.mirror.snapshot("demo") is first
+    assert records.session.mirror.snapshot(EVERYTHING).records.keys() == first.records.keys()
     records.client.datasets.update(one, measurement="other")
     code = (
         "import sys; from pathlib import Path; from crucible_lineage.session import Session;"
         "from crucible_lineage.settings import Settings;"
-        "from crucible_lineage.queries.graph.project_copy import project_copy;"
-        "print(project_copy(Session(Settings(Path(sys.argv[1]))), 'demo').downloaded)"
+        "print(Session(Settings(Path(sys.argv[1]))).mirror.snapshot('demo').downloaded)"
     )
     elsewhere = subprocess.run([sys.executable, "-c", code, data], capture_output=True, text=True, timeout=120)
     assert elsewhere.stdout.strip() == "1", elsewhere.stderr
@@ -146,8 +145,25 @@ def test_a_change_that_the_service_does_not_date_is_seen_when_asked_for_and_afte
     assert relationship(copied(records, refresh=True)[two]) == "is_part_of"
 
     undated("UPDATE link SET relationship_type = 'is_derived_from'")
-    monkeypatch.setattr(graph_cache, "MAX_AGE_S", 0)
+    monkeypatch.setattr(mirror, "MAX_AGE_S", 0)
     assert relationship(copied(records)[two]) == "is_derived_from"
+
+
+def test_where_a_service_does_not_date_metadata_the_project_is_listed_each_time(records: Any, data: Path) -> None:
+    record = {"step": "scaled", "status": "complete"}
+    one = records.client.datasets.create(
+        {"dataset_name": "scaled", "project_id": "demo"}, scientific_metadata={"crucible_lineage": record, "n": 1}
+    ).dsid
+
+    def undate() -> None:
+        with closing(sqlite3.connect(data / "crucible" / "crucible.db", timeout=30)) as database, database:
+            database.execute("UPDATE resource SET modified = created")
+
+    undate()
+    copied(records)
+    records.client.metadata.merge(one, {"n": 2})
+    undate()
+    assert copied(records)[one]["scientific_metadata"]["n"] == 2
 
 
 def relationship(record: Any) -> str:
@@ -159,13 +175,13 @@ def test_a_slow_process_does_not_put_an_older_record_over_a_later_one(records: A
     early = copied(records)[one]
     records.client.datasets.update(one, measurement="later")
     late = copied(records)[one]
-    (path,) = (data / "projects").glob("*.sqlite")
-    with closing(LocalDatabase(path, graph_cache.SCHEMA)) as database:
+    (path,) = (data / "mirror").glob("*.sqlite")
+    with closing(LocalDatabase(path, mirror.SCHEMA)) as database:
         stored = database.transaction(
-            lambda db: graph_cache._store(db, "demo", [graph_cache._row(dict(early))], everything=False)
+            lambda db: mirror._store(db, "demo", [mirror._Row.of(dict(early))], everything=False)
         )
         assert stored == 0
-        assert database.transaction(lambda db: graph_cache._read(db, "demo"))[1].records == {one: late}
+        assert database.transaction(lambda db: mirror._snapshot_of(db, "demo"))[1].records == {one: late}
 
 
 def test_processes_and_threads_share_a_copy(records: Any, data: Path) -> None:
@@ -178,7 +194,7 @@ def test_processes_and_threads_share_a_copy(records: Any, data: Path) -> None:
             go.wait(30)
             seen: set[str] = set()
             for _ in range(5):
-                seen |= project_copy(session, "demo").records.keys()
+                seen |= session.mirror.snapshot("demo").records.keys()
                 if number == 0:
                     session.client.datasets.update(made[0], measurement="other")
             return seen
@@ -191,15 +207,45 @@ def test_processes_and_threads_share_a_copy(records: Any, data: Path) -> None:
 def test_a_damaged_copy_and_one_of_another_version_are_begun_anew(records: Any, data: Path) -> None:
     made = records.chain(2)
     copied(records)
-    (path,) = (data / "projects").glob("*.sqlite")
+    (path,) = (data / "mirror").glob("*.sqlite")
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA user_version = 99")
     assert copied(records).keys() == set(made)
 
-    for part in (data / "projects").glob("*"):
+    for part in (data / "mirror").glob("*"):
         part.unlink()
     path.write_bytes(b"no database at all" * 100)
-    assert copied(records).keys() == set(made)
+    with Session(Settings(data)) as another:
+        assert another.mirror.snapshot("demo").records.keys() == set(made)
+
+
+@pytest.mark.parametrize("column", ["name", "project", "state", "record", "mfid"])
+def test_a_row_with_one_bit_changed_is_read_again_and_never_shown(records: Any, data: Path, column: str) -> None:
+    records.chain(3)
+    whole = copied(records)
+    shown = {mfid: one.name for mfid, one in records.session.mirror.snapshot("demo").summaries.items()}
+    (path,) = (data / "mirror").glob("*.sqlite")
+    column = "complete" if column == "state" else column
+    with closing(sqlite3.connect(path)) as database, database:
+        mfid, value = database.execute(f"SELECT mfid, {column} FROM dataset ORDER BY mfid LIMIT 1").fetchone()
+        database.execute(f"UPDATE dataset SET {column} = ? WHERE mfid = ?", (flipped(value), mfid))
+        database.execute("UPDATE feed SET token = 'other'")
+    assert without_relation(copied(records)) == without_relation(whole) == without_relation(truth(records))
+    assert {mfid: one.name for mfid, one in records.session.mirror.snapshot("demo").summaries.items()} == shown
+
+
+def without_relation(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The records without what only a listing says."""
+    return {mfid: {**record, "project_relation": None} for mfid, record in found.items()}
+
+
+def flipped(value: Any) -> Any:
+    """The value with its lowest bit changed."""
+    if isinstance(value, int):
+        return value ^ 1
+    content = bytearray(value if isinstance(value, bytes) else value.encode())
+    content[-1] ^= 1
+    return bytes(content) if isinstance(value, bytes) else content.decode()
 
 
 def test_what_one_account_saw_another_does_not_find_in_the_copy(data: Path, tmp_path: Path) -> None:
@@ -208,18 +254,18 @@ def test_what_one_account_saw_another_does_not_find_in_the_copy(data: Path, tmp_
             owner.client.projects.create(project_id="demo", organization="lab", project_lead="local")
             private = owner.client.datasets.create({"dataset_name": "private", "project_id": "demo"}).dsid
             public = owner.client.datasets.create({"dataset_name": "x", "project_id": "demo", "public": True}).dsid
-            assert project_copy(owner, "demo").records.keys() == {private, public}
+            assert owner.mirror.snapshot("demo").records.keys() == {private, public}
         key = OfficialClient(server.url, server.api_key).service_accounts.create("guest")["api_key"]
         with Session(Settings(tmp_path / "shared", server.url, key)) as guest:
-            assert project_copy(guest, "demo").records.keys() == {public}
-    assert len(list((tmp_path / "shared" / "projects").glob("*.sqlite"))) == 2
-    names = [path.name for path in (tmp_path / "shared" / "projects").iterdir()]
+            assert guest.mirror.snapshot("demo").records.keys() == {public}
+    assert len(list((tmp_path / "shared" / "mirror").glob("*.sqlite"))) == 2
+    names = [path.name for path in (tmp_path / "shared" / "mirror").iterdir()]
     assert not any(secret in name for name in names for secret in (server.api_key, key))
 
 
 def test_a_project_that_is_not_there_is_named(records: Any) -> None:
     with pytest.raises(InputError, match="project 'nowhere'"):
-        project_copy(records.session, "nowhere")
+        records.session.mirror.snapshot("nowhere")
 
 
 def test_a_graph_of_stored_records_takes_less_memory_than_their_text() -> None:
@@ -236,10 +282,10 @@ def test_a_graph_of_stored_records_takes_less_memory_than_their_text() -> None:
             "links": links,
         }
         records.append(record)
-    stored = [graph_cache._packed(record) for record in records]
+    stored = [mirror.packed(record) for record in records]
 
     tracemalloc.start()
-    graph = LineageGraph.from_records(map(graph_cache.StoredRecord, stored))
+    graph = LineageGraph.from_records(map(mirror.StoredRecord, stored))
     findings = check(graph)
     taken = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from crucible_lineage.errors import CrucibleError, ForbiddenError, NotFoundError
-from crucible_lineage.session import Session
+
+if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
+    from crucible_lineage.client import CrucibleClient
 
 __all__ = ["ONE_BY_ONE", "Fetched", "fetch_datasets", "in_threads"]
 
@@ -27,13 +29,13 @@ class Fetched:
     hidden: set[str] = field(default_factory=set)
 
 
-def fetch_datasets(session: Session, mfids: Iterable[str], *, include_links: bool = False) -> Fetched:
-    """These datasets with their metadata, as far as there are such and this key may read them."""
+def fetch_datasets(client: CrucibleClient, mfids: Iterable[str], *, include_links: bool = False) -> Fetched:
+    """Read these datasets with their metadata, as far as there are such and this key may read them."""
     fetched = Fetched()
 
     def ask(mfid: str) -> tuple[str, Mapping[str, Any] | CrucibleError]:
         try:
-            dataset = session.client.datasets.get(mfid, include_metadata=True, include_links=include_links)
+            dataset = client.datasets.get(mfid, include_metadata=True, include_links=include_links)
         except (ForbiddenError, NotFoundError) as error:
             return mfid, error
         return mfid, dataset.model_dump()
@@ -47,7 +49,7 @@ def fetch_datasets(session: Session, mfids: Iterable[str], *, include_links: boo
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """The results, in order; several calls at a time."""
+    """Return the results, in order; several calls at a time."""
     if len(items) < 2:
         return map(work, items)
     with ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="ask") as pool:

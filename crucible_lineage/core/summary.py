@@ -1,10 +1,10 @@
-"""What lists show of a dataset, drawn from its record: kept beside local copies, so that no record is unpacked."""
+"""What lists show of a dataset, drawn from its record: kept beside it in the mirror, so that no record is unpacked."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +12,16 @@ from crucible_lineage.core.slots import Filled, Standing, places_of, places_to_j
 from crucible_lineage.lineage.records import provenance, recorded_run, returned_values, state, text, used_mfids
 from crucible_lineage.times import as_known
 
-__all__ = ["Summary", "summary_of"]
+__all__ = ["COLUMNS", "Summary", "summary_of"]
 
 Record = Mapping[str, Any]
 MOST_NUMBERS = 6  # of what a step returned, that lists show
+COLUMNS = (
+    *("mfid", "project", "name", "measurement", "step", "pipeline", "created", "tells_of_run", "data_type"),
+    *("data_format", "session", "instrument", "timestamp", "size", "numbers", "samples", "complete", "derived"),
+    *("replaces", "places"),
+)
+"""The columns in which the mirror keeps a summary."""
 
 
 @dataclass(frozen=True)
@@ -46,23 +52,27 @@ class Summary:
         """Its id."""
         return self.standing.mfid
 
-    def packed(self) -> str:
-        """The same as text, for `unpacked`."""
+    def columns(self) -> tuple[object, ...]:
+        """Return the same as values of the columns COLUMNS."""
         one = self.standing
-        standing = {"mfid": one.mfid, "project": one.project, "complete": one.complete, "derived": one.derived}
-        standing |= {"replaces": one.replaces, **places_to_json(one.places)}
-        own = (self.name, self.measurement, self.step, self.pipeline, self.created, self.tells_of_run)
+        numbers = json.dumps(dict(self.numbers)) if self.numbers else ""
+        places = json.dumps(places_to_json(one.places)) if one.places else ""
+        own = (self.name, self.measurement, self.step, self.pipeline, self.created, int(self.tells_of_run))
         about = (self.data_type, self.data_format, self.session, self.instrument, self.timestamp, self.size)
-        return json.dumps([*own, standing, *about, dict(self.numbers), self.samples], ensure_ascii=False)
+        holds = (int(one.complete), int(one.derived), one.replaces or "", places)
+        return one.mfid, one.project, *own, *about, numbers, self.samples, *holds
 
     @classmethod
-    def unpacked(cls, packed: str) -> Summary:
-        """What was packed."""
-        name, measurement, step, pipeline, created, tells_of_run, standing, *about = json.loads(packed)
-        places = places_of(standing)
-        own_part = {name: standing[name] for name in ("mfid", "project", "complete", "derived", "replaces")}
-        one = Standing(**own_part, places=places)
-        return cls(name, measurement, step, pipeline, created, tells_of_run, one, *about)
+    def from_columns(cls, columns: Sequence[Any]) -> Summary:
+        """Return the summary of which these are the columns."""
+        mfid, project, name, measurement, step, pipeline, created, tells_of_run, *columns = columns
+        data_type, data_format, session, instrument, timestamp, size, *columns = columns
+        numbers, samples, complete, derived, replaces, places = columns
+        filled = places_of(json.loads(places)) if places else {}
+        standing = Standing(mfid, project, bool(complete), bool(derived), filled, replaces or None)
+        figures = json.loads(numbers) if numbers else {}
+        own = (name, measurement, step, pipeline, created, bool(tells_of_run), standing)
+        return cls(*own, data_type, data_format, session, instrument, timestamp, size, figures, samples)
 
 
 def summary_of(record: Record) -> Summary:
