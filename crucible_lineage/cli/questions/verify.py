@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -17,7 +18,9 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.errors import InputError
-from crucible_lineage.queries.verify.verify import Verification, verify_dataset, verify_project
+from crucible_lineage.pipeline.remake import remade_files
+from crucible_lineage.queries.verify.repair import Repair
+from crucible_lineage.queries.verify.verify import Verification, repaired, verify_dataset, verify_project
 
 __all__ = ["verify_command"]
 
@@ -27,33 +30,54 @@ __all__ = ["verify_command"]
 @crucible_options
 @click.option("--project", help="Verify all datasets of this project.")
 @click.option("--bytes", "read_bytes", is_flag=True, help="Download every file and hash it, too.")
+@click.option("--repair", "is_repair", is_flag=True, help="Send damaged and lost files again; reads every file first.")
+@click.option(
+    "--from",
+    "folders",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Another data folder in which --repair looks for good bytes; may be given several times.",
+)
 @ALL
 @json_option
 def verify_command(
     mfid: str | None,
     project: str | None,
     read_bytes: bool,
+    is_repair: bool,
+    folders: tuple[Path, ...],
     every: bool,
     as_json: bool,
 ) -> None:
     """Compare the dataset MFID and all that it was made from, or a project, with the provenance records.
 
     Ids are derived again, links and files compared with what was recorded. Exit code 1 if there is an
-    error among the findings, 2 if the input is wrong. Changes nothing.
+    error among the findings, 2 if the input is wrong. Changes nothing, except that --repair sends good bytes
+    from this data folder, other ones, or other datasets, or makes a result again, where Crucible has lost them.
     """
     if (mfid is None) == (project is None):
         raise InputError("give either the MFID of a dataset or --project")
+    if folders and not is_repair:
+        raise InputError("--from says where --repair looks for good bytes; give --repair too")
     with open_session() as session:
         mfid = mfid and dataset_id(session, mfid)
         with showing_work(silent=as_json) as tell:
-            if project is not None:
-                found = verify_project(session, project, read_bytes=read_bytes, tell=tell)
-            else:
-                found = verify_dataset(session, str(mfid), read_bytes=read_bytes, tell=tell)
+
+            def verify(*, read_bytes: bool = False) -> Verification:
+                if project is not None:
+                    return verify_project(session, project, read_bytes=read_bytes, tell=tell)
+                return verify_dataset(session, str(mfid), read_bytes=read_bytes, tell=tell)
+
+            found, repairs = verify(read_bytes=read_bytes or is_repair), list[Repair]()
+            if is_repair and (found.damaged or found.damaged_copies):
+                found, repairs = repaired(session, found, verify, folders, remade_files)
         announce(session)
     if as_json:
-        print_json(found.to_json())
+        print_json({**found.to_json(), **({"repairs": [one.to_json() for one in repairs]} if is_repair else {})})
     else:
+        for one in repairs:
+            if one.source:
+                click.echo(f"repaired {one.file.filename} of {one.file.mfid}, from {one.source}")
         print_findings(project or str(mfid), found.findings, _looked_at(found), every=every)
     sys.exit(exit_code(found.findings))
 

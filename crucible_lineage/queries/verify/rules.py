@@ -17,7 +17,7 @@ from crucible_lineage.provenance.recipe import VERSION, gives_id, recipe_inputs
 from crucible_lineage.provenance.record import unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-__all__ = ["Evidence", "findings_of", "label", "used_mfids"]
+__all__ = ["Evidence", "expected_files", "findings_of", "label", "repair_command", "used_mfids"]
 
 Document = Mapping[str, Any]  # a dataset as Crucible gave it
 Record = StepRecord | FilesRecord
@@ -155,14 +155,12 @@ def _of_parents(evidence: Evidence, mfid: str, record: Record) -> Iterator[Findi
 def _of_files(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
     """The files that Crucible lists are those that the record says were generated."""
     name = label(evidence.datasets[mfid])
-    expected = {file.name: file.sha256 for file in record.files}
-    if record.attached:
-        expected[record.attached.name] = record.attached.sha256
+    expected = expected_files(record)
     present = {file.filename: file for file in evidence.files.get(mfid, ())}
     for filename, sha256 in expected.items():
         if filename not in present:
-            message = f"{name} has lost its file {filename}; make the dataset anew, or upload the original file again"
-            yield Finding("file-missing", "error", (mfid,), message, _anew(record))
+            message = f"{name} has lost its file {filename}"
+            yield Finding("file-missing", "error", (mfid,), message, repair_command(mfid))
         elif present[filename].sha256_hash not in (None, sha256):
             message = f"{name} holds other content under the name {filename} than was registered; make it anew"
             yield Finding("file-changed", "error", (mfid,), message, _anew(record))
@@ -170,6 +168,12 @@ def _of_files(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding
         if filename not in expected:
             message = f"{name} has a file {filename} that was not registered with it; take it away, or leave it be"
             yield Finding("file-added", "error", (mfid,), message, f"crucible get {file.mfid}")
+
+
+def expected_files(record: Record) -> dict[str, str]:
+    """The SHA-256 of each file that a dataset has according to its record."""
+    attached = {record.attached.name: record.attached.sha256} if record.attached else {}
+    return {file.name: file.sha256 for file in record.files} | attached
 
 
 def _of_metadata(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
@@ -239,6 +243,11 @@ def _sources(inputs: Iterable[tuple[str, str, Mapping[str, str]]], recipe: Docum
 
 _MAKE_AGAIN = "crucible-lineage run PIPELINE --refresh"
 _MAKE_ANEW = "crucible-lineage run PIPELINE --force STEP"
+
+
+def repair_command(mfid: str) -> str:
+    """What sends good bytes of a dataset's files to Crucible again."""
+    return f"crucible-lineage verify {mfid} --repair"
 
 
 def _anew(record: Record) -> str:

@@ -1,4 +1,4 @@
-"""Verification: is everything still as its provenance says? Reads, compares, and changes nothing.
+"""Verification: is everything still as its provenance says? Reads and compares; only `repaired` changes anything.
 
 A project is read in pages: its datasets with metadata and links, and its files where that takes fewer calls than asking
 dataset by dataset. Nothing is said of a dataset's files before they were read for that dataset alone, since a list that
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from crucible_lineage.client.models import FileRecord
@@ -32,31 +33,50 @@ from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.provenance.record import KEY, read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.queries.verify.missing import certainly_gone, gone_datasets
-from crucible_lineage.queries.verify.rules import Evidence, findings_of, label, used_mfids
+from crucible_lineage.queries.verify.repair import DamagedFile, Remade, Repair, repair
+from crucible_lineage.queries.verify.rules import (
+    Evidence,
+    expected_files,
+    findings_of,
+    label,
+    repair_command,
+    used_mfids,
+)
 from crucible_lineage.registration.read import recipe_keyword, whole_record
 from crucible_lineage.registration.trust import files_of, files_one_by_one
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
 
-__all__ = ["Verification", "verify_dataset", "verify_project"]
+__all__ = ["Verification", "repaired", "verify_dataset", "verify_project"]
 
 Document = Mapping[str, Any]  # a dataset as Crucible gave it
 Record = StepRecord | FilesRecord
 T = TypeVar("T")
 R = TypeVar("R")
 
+LOST_BYTES, SOURCE_FAULTS = {"file-missing", "file-damaged"}, {"source-changed", "source-unreadable"}
 FILE_FAULTS = {"file-missing", "file-changed", "file-added", "input-changed"}
 
 
 @dataclass(frozen=True)
 class Verification(Found):
-    """What was looked at and what was found. `hidden` are parents that this key cannot see, if they are there."""
+    """What was looked at and what was found. `hidden` are parents that this key cannot see, if they are there.
+
+    `damaged` are the files whose right bytes Crucible lacks, parents first; `damaged_copies` the SHA-256 of those that
+    are wrong in this data folder's cache.
+    """
 
     datasets: int
     records: int
     files: int
     bytes_read: int
     hidden: tuple[str, ...]
+    damaged: tuple[DamagedFile, ...] = ()
+    damaged_copies: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What `--json` prints of it."""
+        return {**super().to_json(), "damaged": [file.to_json() for file in self.damaged]}
 
 
 def verify_project(
@@ -120,11 +140,15 @@ def _verify(session: Session, datasets: Mapping[str, Document], read_bytes: bool
         assigned=_assigned(session, records),
     )
     findings = _confirmed(session, evidence)
-    bytes_read = 0
+    lost = list(_lost(records, files, findings))
+    bytes_read, wrong_copies = 0, list[tuple[Finding, str]]()
     if read_bytes:
         known = {**datasets, **parents}
         wrong, bytes_read = _read_bytes(session, known, records, files, tell)
-        findings += [*wrong, *_damaged_copies(session, known, files)]
+        findings += [finding for finding, _ in wrong]
+        lost += [file for _, file in wrong if file]
+        wrong_copies = list(_damaged_copies(session, known, files))
+        findings += [finding for finding, _ in wrong_copies]
     return Verification(
         findings=tuple(worst_first(findings)),
         datasets=len(datasets),
@@ -132,7 +156,43 @@ def _verify(session: Session, datasets: Mapping[str, Document], read_bytes: bool
         files=sum(map(len, files.values())),
         bytes_read=bytes_read,
         hidden=tuple(sorted(hidden)),
+        damaged=_parents_first(lost, evidence.graph),
+        damaged_copies=tuple(sha256 for _, sha256 in wrong_copies),
     )
+
+
+def repaired(
+    session: Session,
+    found: Verification,
+    verify_again: Callable[[], Verification],
+    folders: Sequence[Path],
+    remade: Remade,
+) -> tuple[Verification, list[Repair]]:
+    """What is still wrong after good bytes were sent for what was found damaged, and what became of each file.
+
+    `folders` are other data folders that may have good bytes, `verify_again` verifies the same without reading bytes.
+    """
+    for sha256 in found.damaged_copies:
+        session.cache.evict(sha256)
+    repairs = repair(session, found.damaged, folders, remade)
+    again = verify_again()
+    left = {(one.file.mfid, one.file.filename): one for one in repairs if one.error}
+    findings = [finding for finding in found.findings if finding.check in SOURCE_FAULTS]
+    findings += [one.file.finding for one in left.values() if one.file.finding]
+    findings = [_unrepaired(finding, left.values()) for finding in [*again.findings, *findings]]
+    damaged = tuple(one.file for one in left.values())
+    return replace(again, findings=tuple(worst_first(findings)), bytes_read=found.bytes_read, damaged=damaged), repairs
+
+
+def _unrepaired(finding: Finding, left: Collection[Repair]) -> Finding:
+    """The finding about a file that could not be repaired, with the reason and a way out that was not tried yet."""
+    if finding.check not in LOST_BYTES:
+        return finding
+    errors = [
+        one.error for one in left if one.file.mfid == finding.ids[0] and f" {one.file.filename}" in finding.message
+    ]
+    command = f"{repair_command(finding.ids[0])} --from FOLDER"
+    return replace(finding, message=f"{finding.message}; not repaired: {'; '.join(errors)}", command=command)
 
 
 def _project_datasets(session: Session, project: str) -> dict[str, Document]:
@@ -223,23 +283,29 @@ def _read_bytes(
     records: Mapping[str, Record],
     files: Mapping[str, Sequence[FileRecord]],
     tell: Tell,
-) -> tuple[list[Finding], int]:
-    """Findings about files whose bytes are not those of their hash, and how many bytes were read."""
+) -> tuple[list[tuple[Finding, DamagedFile | None]], int]:
+    """Findings about files whose bytes are not those of their hash, and how many bytes were read.
+
+    With each the file, if its right bytes can be sent again.
+    """
     read_files = itertools.count(1)
 
-    def read(task: tuple[str, FileRecord]) -> tuple[Finding | None, int]:
+    def read(task: tuple[str, FileRecord]) -> tuple[tuple[Finding, DamagedFile | None] | None, int]:
         found = read_one(*task)
         tell(f"reading bytes: {next(read_files)} of {len(tasks)} files", total)
         return found
 
-    def read_one(mfid: str, file: FileRecord) -> tuple[Finding | None, int]:
+    def read_one(mfid: str, file: FileRecord) -> tuple[tuple[Finding, DamagedFile | None] | None, int]:
         if is_reference(file):
-            return _read_reference(session, datasets[mfid], file)
+            unreadable, size = _read_reference(session, datasets[mfid], file)
+            return (unreadable, None) if unreadable else None, size
         with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
             try:
                 size = session.client.files.download(file, folder).stat().st_size
             except (ChecksumError, InputError, NotFoundError, RefusedError) as error:
-                return _unreadable_file(datasets[mfid], file, error), file.size or 0
+                finding = _unreadable_file(datasets[mfid], file, error)
+                damaged = file.sha256_hash and DamagedFile(mfid, file.filename, file.sha256_hash, finding)
+                return (finding, damaged or None), file.size or 0
         return None, size
 
     tasks = [(mfid, file) for mfid in files if mfid in datasets for file in files[mfid] if _is_readable(file)]
@@ -251,8 +317,8 @@ def _read_bytes(
 
 def _damaged_copies(
     session: Session, datasets: Mapping[str, Document], files: Mapping[str, Sequence[FileRecord]]
-) -> Iterator[Finding]:
-    """Findings about files that lie in this data folder's cache with other bytes than Crucible has."""
+) -> Iterator[tuple[Finding, str]]:
+    """Findings about files that this data folder's cache has with other bytes than Crucible, and their hashes."""
     copies = {str(file.sha256_hash): (mfid, file) for mfid in files if mfid in datasets for file in files[mfid]}
     for sha256, (mfid, file) in copies.items():
         if session.cache.is_damaged(sha256):
@@ -261,7 +327,7 @@ def _damaged_copies(
                 f"than its hash says ({session.cache.path(sha256)}); a step that needs it gets it anew, but look at "
                 "the disk, and at what else writes there"
             )
-            yield Finding("cache-damaged", "error", (mfid,), message)
+            yield Finding("cache-damaged", "error", (mfid,), message), sha256
 
 
 def _is_readable(file: FileRecord) -> bool:
@@ -292,5 +358,21 @@ def _with_hash(file: FileRecord, record: Record | None) -> FileRecord:
 def _unreadable_file(dataset: Document, file: FileRecord, error: LineageError) -> Finding:
     mfid = str(dataset["unique_id"])
     what = "holds other bytes than its hash says" if isinstance(error, ChecksumError) else f"cannot be read: {error}"
-    message = f"{label(dataset)}: the file {file.filename} {what}; the storage is damaged, have it restored"
-    return Finding("file-damaged", "error", (mfid,), message, f"crucible get {file.mfid}")
+    message = f"{label(dataset)}: the file {file.filename} {what}; its storage is damaged"
+    return Finding("file-damaged", "error", (mfid,), message, repair_command(mfid) if file.sha256_hash else "")
+
+
+def _lost(
+    records: Mapping[str, Record], files: Mapping[str, Sequence[FileRecord]], findings: Sequence[Finding]
+) -> Iterator[DamagedFile]:
+    """The files that findings say datasets have lost."""
+    for mfid in dict.fromkeys(finding.ids[0] for finding in findings if finding.check == "file-missing"):
+        present = {file.filename for file in files.get(mfid, ())}
+        for filename, sha256 in expected_files(records[mfid]).items():
+            if filename not in present:
+                yield DamagedFile(mfid, filename, sha256)
+
+
+def _parents_first(damaged: Sequence[DamagedFile], graph: LineageGraph) -> tuple[DamagedFile, ...]:
+    place = {mfid: number for number, generation in enumerate(graph.generations()) for mfid in generation}
+    return tuple(sorted(damaged, key=lambda file: place.get(file.mfid, len(place))))

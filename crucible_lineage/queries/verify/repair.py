@@ -1,0 +1,136 @@
+"""Repair of files at Crucible whose bytes are damaged or lost: good bytes of the same SHA-256 are sent again.
+
+They come from this data folder (its cache, its embedded Crucible), from other data folders, from another dataset that
+has them, or from making a result again. What arrived is read back before a file counts as repaired.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crucible_lineage.checksums import file_sha256
+from crucible_lineage.errors import InputError, LineageError
+from crucible_lineage.lineage import Finding
+from crucible_lineage.session import Session
+
+__all__ = ["DamagedFile", "Remade", "Repair", "repair"]
+
+Remade = Callable[[str, Session], AbstractContextManager[Mapping[str, Path]]]
+"""The files of a result made again, by SHA-256. LineageError if that cannot be."""
+
+
+@dataclass(frozen=True)
+class DamagedFile:
+    """A file of a dataset that Crucible should have with this hash, and has not."""
+
+    mfid: str
+    filename: str
+    sha256: str
+    finding: Finding | None = field(default=None, compare=False)
+
+    def to_json(self) -> dict[str, str]:
+        """The entry in `verify --json`."""
+        return {"mfid": self.mfid, "filename": self.filename, "sha256": self.sha256}
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What became of a damaged file: where good bytes came from, or why it is as it was."""
+
+    file: DamagedFile
+    source: str = ""
+    error: str = ""
+
+    def to_json(self) -> dict[str, str | None]:
+        """The entry in `verify --repair --json`."""
+        return {**self.file.to_json(), "source": self.source or None, "error": self.error or None}
+
+
+def repair(session: Session, damaged: Sequence[DamagedFile], folders: Sequence[Path], remade: Remade) -> list[Repair]:
+    """Send good bytes for each damaged file, in this order: parents come before what was made from them."""
+    done = {file: _from_copies(session, file, folders) for file in damaged}
+    for mfid in dict.fromkeys(file.mfid for file, one in done.items() if one.error):
+        files = [file for file, one in done.items() if file.mfid == mfid and one.error]
+        done |= _by_making(session, mfid, files, remade)
+    return [done[file] for file in damaged]
+
+
+def _from_copies(session: Session, file: DamagedFile, folders: Sequence[Path]) -> Repair:
+    errors = []
+    with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
+        for source, path in _copies(session, file, folders, Path(folder)):
+            try:
+                _send(session, file, path)
+            except LineageError as error:
+                errors.append(f"{error} (good bytes are in {source})")
+            else:
+                return Repair(file, source)
+    return Repair(file, error="; ".join(errors) or "no copy is here")
+
+
+def _copies(session: Session, file: DamagedFile, folders: Sequence[Path], scratch: Path) -> Iterator[tuple[str, Path]]:
+    """Copies with the right bytes, and what to call each: the nearest first."""
+    if session.cache.holds(file.sha256):
+        yield "this data folder's cache", session.cache.path(file.sha256)
+    head, tail = file.sha256[:2], file.sha256[2:]
+    for folder in (session.settings.data, *folders):
+        for path in (
+            folder / "cache" / head / file.sha256,
+            folder / "crucible" / "contents" / head / tail,
+            folder / "contents" / head / tail,
+            *folder.glob(f"outbox/*/*/{file.sha256}"),
+        ):
+            if path.is_file() and file_sha256(path) == file.sha256:
+                yield str(path), path
+    try:
+        others = session.client.files.list(sha256_hash=file.sha256)
+    except LineageError:  # a service that looks up no files by their hash
+        return
+    for other in others:
+        if (other.dataset_mfid, other.filename) != (file.mfid, file.filename):
+            with suppress(LineageError):
+                yield f"dataset {other.dataset_mfid}", session.client.files.download(other, scratch / other.mfid)
+
+
+def _by_making(session: Session, mfid: str, files: Sequence[DamagedFile], remade: Remade) -> dict[DamagedFile, Repair]:
+    """Send what the step of a dataset writes when it is called once more, where that is the same again."""
+    done: dict[DamagedFile, Repair] = {}
+    try:
+        with remade(mfid, session) as made:
+            for file in files:
+                if file.sha256 in made:
+                    _send(session, file, made[file.sha256])
+                    done[file] = Repair(file, "making it again")
+                else:
+                    done[file] = Repair(file, error="no copy is here, and made again it has other bytes")
+    except LineageError as error:
+        reason = f"no copy is here, and making it again failed: {error}"
+        done |= {file: Repair(file, error=reason) for file in files if file not in done}
+    return done
+
+
+def _send(session: Session, file: DamagedFile, path: Path) -> None:
+    """Upload the bytes and read them back. A service that trusts its own list is made to take them as a new file."""
+    client = session.client
+    uploaded = client.files.upload(file.mfid, path, filename=file.filename)
+    if _arrived(session, file):
+        return
+    client.files.delete(uploaded.file.mfid)
+    client.files.upload(file.mfid, path, filename=file.filename)
+    if not _arrived(session, file):
+        raise InputError(f"what Crucible gives back of {file.filename} still has other bytes than were sent")
+
+
+def _arrived(session: Session, file: DamagedFile) -> bool:
+    with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
+        for stored in session.client.files.list(file.mfid):
+            if stored.filename == file.filename:
+                try:
+                    return file_sha256(session.client.files.download(stored, folder)) == file.sha256
+                except LineageError:
+                    return False
+    return False

@@ -1,0 +1,129 @@
+"""Files that Crucible has damaged or lost are repaired from whatever has good bytes; what cannot be says why."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.pipeline.remake import remade_files
+from crucible_lineage.queries.verify.verify import repaired, verify_project
+
+
+def damage(made: Any, mfid: str, name: str) -> bytes:
+    """Change a stored file behind the server's back; gives what it was."""
+    stored: Path = made.stored(mfid, name)
+    before = stored.read_bytes()
+    stored.chmod(0o644)
+    stored.write_bytes(b"#" * len(before))
+    return before
+
+
+def repair_all(made: Any, *folders: Path) -> tuple[set[tuple[str, tuple[str, ...]]], list[tuple[str, str, str]]]:
+    """Findings that are left, and (file, source, error) of each repair."""
+    session = made.session
+    found = verify_project(session, "lab", read_bytes=True)
+    left, repairs = repaired(session, found, lambda: verify_project(session, "lab"), folders, remade_files)
+    findings = {(finding.check, finding.ids) for finding in left.findings}
+    return findings, [(one.file.filename, one.source, one.error) for one in repairs]
+
+
+@pytest.mark.parametrize("how", ["changed", "gone", "not listed"])
+def test_bytes_are_taken_from_the_cache(made: Any, how: str) -> None:
+    stored: Path = made.stored(made.scaled, "scaled.txt")
+    good = stored.read_bytes()
+    if how == "changed":
+        damage(made, made.scaled, "scaled.txt")
+    elif how == "gone":
+        stored.unlink()
+    else:
+        made.session.client.files.delete(made.file_mfid(made.scaled, "scaled.txt"))
+    assert made.findings(read_bytes=True)
+    assert repair_all(made) == (set(), [("scaled.txt", "this data folder's cache", "")])
+    assert made.stored(made.scaled, "scaled.txt").read_bytes() == good
+    assert made.findings(read_bytes=True) == set()
+
+
+def test_bytes_are_taken_from_another_data_folder(made: Any, tmp_path: Path) -> None:
+    shutil.copytree(made.session.settings.data, tmp_path / "other")
+    shutil.rmtree(tmp_path / "other" / "cache")
+    shutil.rmtree(made.session.settings.data / "cache")
+    good = damage(made, made.first, "first.txt")
+    (_, [(name, source, error)]) = repair_all(made)
+    assert (name, source) == ("first.txt", "")
+    assert "no copy is here" in error
+    findings, [(name, source, error)] = repair_all(made, tmp_path / "other")
+    assert (findings, name, error) == (set(), "first.txt", "")
+    assert source.startswith(str(tmp_path / "other" / "crucible"))
+    assert made.stored(made.first, "first.txt").read_bytes() == good
+
+
+def test_results_are_made_again_after_what_they_are_made_from(made: Any) -> None:
+    shutil.rmtree(made.session.settings.data / "cache")
+    good = [damage(made, mfid, f"{name}.txt") for mfid, name in ((made.total, "total"), (made.scaled, "scaled"))]
+    findings, repairs = repair_all(made)
+    assert findings == set()
+    again = "making it again"
+    assert sorted(repairs) == [("scaled.txt", again, ""), ("total.txt", again, "")]
+    assert good == [
+        made.stored(mfid, f"{n}.txt").read_bytes() for mfid, n in ((made.total, "total"), (made.scaled, "scaled"))
+    ]
+    assert not list((made.session.settings.data / "work").iterdir())
+
+
+def test_a_result_whose_parents_bytes_are_lost_is_left_with_the_reason(made: Any) -> None:
+    shutil.rmtree(made.session.settings.data / "cache")
+    damage(made, made.first, "first.txt")
+    damage(made, made.scaled, "scaled.txt")
+    findings, repairs = repair_all(made)
+    assert findings == {("file-damaged", (made.first,)), ("file-damaged", (made.scaled,))}
+    assert all("no copy is here, and making it again failed" in error for _, _, error in repairs)
+
+
+def test_other_bytes_of_the_same_step_are_never_sent(made: Any, lab: Any) -> None:
+    """The step writes something else by now, though its code is the same: it depends on more than its inputs."""
+    shutil.rmtree(made.session.settings.data / "cache")
+    damage(made, made.scaled, "scaled.txt")
+    from contextlib import contextmanager
+
+    @contextmanager
+    def other(mfid: str, session: Any) -> Any:
+        yield {"0" * 64: Path(__file__)}
+
+    found = verify_project(made.session, "lab", read_bytes=True)
+    left, (one,) = repaired(made.session, found, lambda: verify_project(made.session, "lab"), (), other)
+    assert one.error == "no copy is here, and made again it has other bytes"
+    (finding,) = left.findings
+    assert one.error in finding.message
+    assert finding.command == f"crucible-lineage verify {made.scaled} --repair --from FOLDER"
+
+
+def test_a_damaged_copy_in_the_cache_is_dropped(made: Any) -> None:
+    stored: Path = made.stored(made.first, "first.txt")
+    copy = made.session.cache.path(stored.parent.name + stored.name)
+    copy.chmod(0o644)
+    copy.write_bytes(b"#")
+    assert made.findings(read_bytes=True) == {("cache-damaged", (made.first,))}
+    assert repair_all(made) == (set(), [])
+    assert not copy.exists()
+
+
+def test_the_way_out_of_a_finding_works_on_the_command_line(made: Any, command: Any) -> None:
+    damage(made, made.scaled, "scaled.txt")
+    data = ["--data", made.session.settings.data]
+    found = command("verify", made.scaled, "--bytes", *data)
+    assert found.returncode == 1
+    (way_out,) = [line for line in found.stdout.splitlines() if "way out" in line]
+    asked = way_out.partition("crucible-lineage ")[2].split()
+    mended = command(*asked, *data)
+    assert (mended.returncode, "repaired scaled.txt" in mended.stdout) == (0, True), mended.stdout + mended.stderr
+    clean = json.loads(command(*asked, "--json", *data).stdout)
+    assert (clean["ok"], clean["damaged"], clean["repairs"]) == (True, [], [])
+
+
+def test_a_folder_without_repair_is_bad_input(data: Path, tmp_path: Path, command: Any) -> None:
+    refused = command("verify", "--project", "lab", "--from", tmp_path, "--data", data)
+    assert (refused.returncode, "give --repair too" in refused.stderr) == (2, True), refused.stderr
