@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-__all__ = ["as_known", "taken", "utc"]
+__all__ = ["as_known", "moment_text", "span_text", "taken", "utc"]
 
 DEFAULTED = timedelta(seconds=1)  # between the two times that Crucible gives to a dataset of which nobody says when
 
@@ -39,3 +39,21 @@ def taken(record: Mapping[str, object]) -> datetime | None:
 def as_known(record: Mapping[str, object]) -> Mapping[str, Any]:
     """The record without a `timestamp` that nobody has said."""
     return record if taken(record) else {name: value for name, value in record.items() if name != "timestamp"}
+
+
+def moment_text(moment: datetime) -> str:
+    """A moment as messages give it."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def span_text(seconds: float) -> str:
+    """A length of time in its two greatest units: `2 d 4 h`."""
+    left = round(seconds)
+    if left < 60:
+        return f"{seconds:.3g} s"
+    parts: list[tuple[int, str]] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        amount, left = divmod(left, size)
+        if amount or parts:
+            parts.append((amount, unit))
+    return " ".join(f"{amount} {unit}" for amount, unit in parts[:2] if amount)

@@ -43,8 +43,12 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A link from a parent (`source`) to its child (`target`); `relationship` is empty where Crucible stores none."""
+    """A link from a parent (`source`) to its child (`target`); `relationship` is empty where Crucible stores none.
+
+    `note` is what a picture says beside it.
+    """
 
     source: str
     target: str
     relationship: str = DERIVED
+    note: str = field(default="", compare=False)

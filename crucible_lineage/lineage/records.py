@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.times import taken
+from crucible_lineage.times import span_text, taken
 
 __all__ = [
     "OWN_KEYS",
     "PLACES_KEY",
     "PROVENANCE_KEY",
     "activity_code",
+    "chosen_in_time",
     "equal_parents",
     "generated_files",
     "instruments",
@@ -103,6 +104,16 @@ def used_roles(record: Record | None) -> dict[str, tuple[str, ...]]:
             role = text(entry.get("role"))
             found[role] = (*found.get(role, ()), mfid)
     return found
+
+
+def chosen_in_time(record: Record | None, mfid: str) -> str:
+    """How far in time a parent is from what it was chosen for (`2 h before`); empty if it was not chosen in time."""
+    for entry in mappings(provenance(record).get("used")):
+        chosen = mapping(entry.get("chosen"))
+        if entry.get("mfid") == mfid and (side := text(chosen.get("side"))):
+            seconds = chosen.get("seconds")
+            return f"{span_text(seconds)} {side}" if isinstance(seconds, int | float) and seconds else side
+    return ""
 
 
 def generated_files(record: Record | None) -> dict[str, str]:

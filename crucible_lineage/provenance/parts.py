@@ -76,6 +76,17 @@ class File(Part):
     log: bool = False
 
 
+class Chosen(Part):
+    """How a dataset was chosen in time: by which rule, on which side of what the step is about, how far away."""
+
+    rule: Text
+    side: Literal["", "before", "after", "around"] = Field(description="empty where a time is not known")
+    seconds: float
+    same: dict[str, str] = Field(description="fields that are equal in both, with their values")
+    members: Annotated[int, Field(ge=2)] | None = Field(None, description="of a group: how many it has")
+    of_members: Annotated[int, Field(ge=2)] | None = Field(None, description="the same of what the step is about")
+
+
 class Used(Part):
     """A dataset that was used (prov:used), in its role, and those of its files that were given to the step."""
 
@@ -83,6 +94,7 @@ class Used(Part):
     mfid: Mfid
     origin: Mfid | None = Field(None, description="what the dataset comes from; absent if that is the dataset itself")
     files: list[File] | None = Field(None, description="absent where the lists are in the attached file")
+    chosen: Chosen | None = Field(None, description="given where it was chosen in time")
 
 
 class RecipeInput(Part):

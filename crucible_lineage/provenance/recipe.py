@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -35,11 +35,15 @@ VERSION = 2  # of the recipes of what was made of other datasets; they name thes
 
 @dataclass(frozen=True)
 class UsedDataset:
-    """A parent in its role: the dataset, and those of its files that the step is given."""
+    """A parent in its role: the dataset, and those of its files that the step is given.
+
+    `chosen` is how it was chosen in time, as the record holds it; None where it was named.
+    """
 
     role: str
     dataset: DatasetRef
     files: tuple[FileRef, ...]
+    chosen: Mapping[str, Any] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ def step_record(
                     "mfid": part.dataset.mfid,
                     **({"origin": part.dataset.origin} if part.dataset.origin else {}),
                     "files": [file.to_json() for file in part.files],
+                    **({"chosen": dict(part.chosen)} if part.chosen else {}),
                 }
                 for part in used
             ],

@@ -13,6 +13,7 @@ from crucible_lineage.errors import InputError, NotFoundError
 from crucible_lineage.pipeline.inputs.parent_facts import facts_in
 from crucible_lineage.pipeline.plan.differences import code_diff, differences
 from crucible_lineage.pipeline.plan.known import earlier_result
+from crucible_lineage.pipeline.plan.relation import chosen_text
 from crucible_lineage.provenance.parts import HandActivity
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
@@ -124,6 +125,8 @@ def _parents(record: StepRecord | FilesRecord, names: Mapping[str, str]) -> Iter
     for used in record.used:
         files = ", ".join(file.name for file in used.files or ())
         yield f"  {used.role}: {names[used.mfid]} ({used.mfid})" + (f", {files}" if files else "")
+        if used.chosen:
+            yield f"    chosen in time: {chosen_text(used.chosen.model_dump())}"
 
 
 def _params(record: StepRecord | FilesRecord) -> Iterator[str]:

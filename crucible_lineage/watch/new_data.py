@@ -100,8 +100,10 @@ class Newest:
         pipeline = narrowed(self.pipeline, self.name, since)
         declared = pipeline.spec.inputs[self.name]
         assert isinstance(declared, SelectInput)
-        filters = {"project_id": pipeline.spec.project, **declared.select}
+        filters = {"project_id": pipeline.spec.project, **declared.filters}
         for dataset in self.session.client.datasets.iter(**filters, include_metadata=True):
+            if not declared.fits(dataset.scientific_metadata or {}):
+                continue
             record = read_record(dataset.scientific_metadata)
             self._seen[dataset.unique_id] = _Seen(
                 changed=utc(dataset.modification_time or dataset.creation_time or self.started),

@@ -11,6 +11,7 @@ from crucible_lineage.cli.amounts import size_text, time_text
 from crucible_lineage.cli.colour import coloured
 from crucible_lineage.cli.options import print_json
 from crucible_lineage.pipeline.plan.plan import FRESH, STALE, PipelinePlan, StepPlan
+from crucible_lineage.pipeline.plan.relation import chosen_text
 
 __all__ = ["print_plan", "undeclared_text"]
 
@@ -92,6 +93,10 @@ def _print_step(step: StepPlan, width: int, shown: Sequence[str]) -> None:
     line = f"{MARKS[step.state]} {step.name:{width}}  {step.state:10}"
     click.echo(_in_colour(step.state, line if ids else line.rstrip()) + (f"  {ids}" if ids else ""))
     _print_causes(step.causes, () if step.code_diff == shown else step.code_diff, width)
+    for note in step.notes[:MOST_CAUSES]:
+        click.echo(f"  {'':{width}}  {note}")
+    if len(step.notes) > MOST_CAUSES:
+        click.echo(f"  {'':{width}}  and {len(step.notes) - MOST_CAUSES} more, in plan --json")
 
 
 def _in_colour(state: str, text: str) -> str:
@@ -110,6 +115,17 @@ def _print_folded(instances: Sequence[StepPlan], width: int) -> None:
             causes = dict.fromkeys(cause.partition(" (since ")[0] for step in those for cause in step.causes)
             diff = next((step.code_diff for step in those if step.code_diff), ())
             _print_causes(tuple(causes), diff, width)
+    for note in _together_in_time(instances):
+        click.echo(f"  {'':{width}}  {note}")
+
+
+def _together_in_time(instances: Sequence[StepPlan]) -> Iterator[str]:
+    """What was chosen in time for several instances: for how many, and which is farthest."""
+    roles = dict.fromkeys(role for step in instances for role in step.choices)
+    for role in roles:
+        chosen = [(one, step.name) for step in instances for one in step.choices.get(role, ())]
+        far, name = max(chosen, key=lambda found: found[0]["seconds"])
+        yield f"{role}: {len(chosen)} chosen in time, the farthest {far['name']} for {name}, {chosen_text(far)}"
 
 
 def _print_causes(causes: Sequence[str], diff: Sequence[str], width: int) -> None:

@@ -86,6 +86,8 @@ def render_dot(
         lines.append(f'  n{number} [label="{label}", shape={shape}, style="{style}", color="{colour}"{faint}];')
     for (source, target), relationship in drawn.edges.items():
         said = "" if relationship == DERIVED else f' [label="{_dot_escaped(relationship or "untyped")}", style=dashed]'
+        if note := drawn.notes.get((source, target)):
+            said = said or f' [label="{_dot_escaped(note)}"]'
         lines.append(f"  n{source} -> n{target}{said};")
     if drawn.left_out:
         lines.append(f'  label="{left_out_note(drawn.left_out)}";')

@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 from crucible_lineage.lineage.draw.appearance import OTHER_COLOUR, STATE_COLOURS, colours, kind_of_data
 from crucible_lineage.lineage.draw.layout import Layout, Point, layout
 from crucible_lineage.lineage.draw.superseded import left_out_note
-from crucible_lineage.lineage.draw.view import FOLD_BEYOND, Item, view
+from crucible_lineage.lineage.draw.view import FOLD_BEYOND, Item, View, view
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import (
     detail,
@@ -63,7 +63,7 @@ def render_svg(
     note = left_out_note(drawn.left_out)
     focused = drawn.number_of[focus] if focus else None
     body = [
-        *_edges(drawn.edges, placed),
+        *_edges(drawn, placed),
         *(
             _drawn(item, boxes[number], placed.centres[number], colour_of, number == focused)
             for number, item in enumerate(drawn.items)
@@ -130,22 +130,24 @@ def _words(box: _Box, x: float, y: float, bad: str | None, superseded: bool) -> 
         baseline += 13.5
 
 
-def _edges(edges: dict[tuple[int, int], str], placed: Layout) -> Iterator[str]:
-    """The lines, and what each says unless it is a derivation."""
-    for ends, relationship in edges.items():
+def _edges(drawn: View, placed: Layout) -> Iterator[str]:
+    """The lines, and what each says: its note, and its relationship unless it is a derivation."""
+    for ends, relationship in drawn.edges.items():
         if course := placed.courses.get(ends):
             backward = placed.centres[ends[0]][0] > placed.centres[ends[1]][0]
             arrow = "marker-start" if backward else "marker-end"
             dash = "" if relationship == DERIVED else ' stroke-dasharray="5 3"'
             line = f'fill="none" stroke="#7A7A7A" stroke-width="1.2" {arrow}="url(#arrow)"{dash}'
             yield f'<path d="{_curve(course)}" {line}/>'
-    for ends, relationship in edges.items():
-        if relationship != DERIVED and (course := placed.courses.get(ends)):
+    for ends, relationship in drawn.edges.items():
+        told = drawn.notes.get(ends) or ("" if relationship == DERIVED else relationship or "untyped")
+        if told and (course := placed.courses.get(ends)):
             (x1, _), (x2, y2) = course[-2:]
-            words = _escaped(ellipsised(plain(relationship or "untyped"), 66, 8))
+            words = _escaped(ellipsised(plain(told), 66, 8))
             yield (
                 f'<text x="{(x1 + x2) / 2:.1f}" y="{y2 - 4:.1f}" text-anchor="middle" font-size="8" '
-                f'fill="#5A5A5A" stroke="#FFFFFF" stroke-width="2.5" paint-order="stroke">{words}</text>'
+                f'fill="#5A5A5A" stroke="#FFFFFF" stroke-width="2.5" paint-order="stroke">'
+                f"<title>{_escaped(plain(told))}</title>{words}</text>"
             )
 
 

@@ -112,7 +112,8 @@ def _lines(
             again = number in printed
             printed.add(number)
             relationship = DERIVED if parent is None else drawn.edges[parent, number]
-            mark = _mark(relationship, again, number == focused)
+            note = "" if parent is None else drawn.notes.get((parent, number), "")
+            mark = _mark(relationship, note, again, number == focused)
             yield _line(drawn.items[number], branch, mark, number == focused)
             below = [] if again else children[number]
             for child in reversed(below):
@@ -151,7 +152,8 @@ def _line(item: Item, branch: str, mark: str, is_focus: bool) -> _Line:
     return _Line(branch, mfid, name, detail(node), item.state, plain(said), mark, is_focus)
 
 
-def _mark(relationship: str, again: bool, is_focus: bool) -> str:
+def _mark(relationship: str, note: str, again: bool, is_focus: bool) -> str:
     said = {DERIVED: "", "": "untyped link"}.get(relationship, plain(relationship))
+    noted = f"({plain(note)})" if note else ""
     seen = "(see above)" if again else ""
-    return " ".join(part for part in (f"<{said}>" if said else "", seen, "<--" if is_focus else "") if part)
+    return " ".join(part for part in (f"<{said}>" if said else "", noted, seen, "<--" if is_focus else "") if part)

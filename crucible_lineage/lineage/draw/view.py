@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from crucible_lineage.lineage.draw.superseded import dispensable
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import CURRENT, MEASURED, RAW, SUPERSEDED, Edge, Node
+from crucible_lineage.lineage.records import chosen_in_time
 
 __all__ = ["FOLD_BEYOND", "Item", "View", "view"]
 
@@ -52,13 +53,14 @@ class Item:
 class View:
     """Items by number, in the graph's order, and the relationship of each edge by the numbers of its ends.
 
-    `left_out` superseded results are not among them.
+    `notes` are what is said beside edges; `left_out` superseded results are not among the items.
     """
 
     items: tuple[Item, ...]
     edges: dict[tuple[int, int], str]
     number_of: dict[str, int]
     left_out: int = 0
+    notes: dict[tuple[int, int], str] = field(default_factory=dict)
 
 
 def view(
@@ -88,10 +90,14 @@ def view(
     number_of_group = {group: number for number, group in enumerate(members)}
     number_of = {mfid: number_of_group[groups[mfid]] for mfid in graph.nodes}
     drawn: dict[tuple[int, int], str] = {}
+    notes: dict[tuple[int, int], str] = {}
     for edge in edges:
         ends = number_of[edge.source], number_of[edge.target]
         drawn[ends] = edge.relationship if drawn.get(ends, edge.relationship) == edge.relationship else ""
-    return View(tuple(Item(tuple(nodes)) for nodes in members.values()), drawn, number_of, len(gone))
+        note = edge.note or chosen_in_time(graph.nodes[edge.target].record, edge.source)
+        notes[ends] = note if notes.get(ends, note) == note else ""
+    said = {ends: note for ends, note in notes.items() if note}
+    return View(tuple(Item(tuple(nodes)) for nodes in members.values()), drawn, number_of, len(gone), said)
 
 
 def _telling(graph: LineageGraph) -> Iterator[Edge]:

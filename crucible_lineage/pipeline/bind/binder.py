@@ -11,7 +11,7 @@ from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.pipeline.bind.dimensions import dimensions_of
 from crucible_lineage.pipeline.bind.from_parents import from_parents, parent_fault
 from crucible_lineage.pipeline.bind.input_faults import input_faults
-from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant, declared_step, sources_of
+from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant, declared_step
 from crucible_lineage.pipeline.bind.order import ordered
 from crucible_lineage.pipeline.bind.step_faults import (
     collects,
@@ -106,7 +106,7 @@ class _Binder:
                 self._find(("steps", name), f"{name!r} is the name of an input too; give the step another one")
 
     def _bind_step(self, name: str, step: StepSpec) -> BoundStep | None:
-        sources = sources_of(step)
+        sources = step.sources
         for role, given in sources.items():
             for source in given:
                 self._check_source(name, role, source)
@@ -216,6 +216,14 @@ class _Binder:
             self._find(location, f"step {step!r}: there is no input or step {source.source!r}; {hint}")
         elif source.source == step:
             self._find(location, f"step {step!r} takes its own result as input {role!r}")
+        if not source.is_partner:
+            return
+        declared = self.spec.inputs.get(source.source)
+        if declared is not None and declared.partner:
+            told = f"{source.source} is matched with {declared.partner} already"
+            self._find(location, f"step {step!r}: {told}; leave `match` there or `nearest` here out")
+        if all(one.is_partner for given in self.spec.steps[step].sources.values() for one in given):
+            self._find(location, f"step {step!r} has no input beside its partners in time, for which they are chosen")
 
     def _check_roles(
         self,
@@ -249,7 +257,7 @@ class _Binder:
     def _check_outputs(self) -> None:
         """What is taken from a step is one of its outputs, and said where it has several."""
         for name, step in self.spec.steps.items():
-            for role, given in sources_of(step).items():
+            for role, given in step.sources.items():
                 for source in given:
                     taken = self.signatures.get(source.source)
                     fault = output_fault(
@@ -259,7 +267,9 @@ class _Binder:
                         self._find(("steps", name, "inputs", role), f"step {name!r}: {fault}")
 
     def _is_list(self, source: Source) -> bool:
-        """True for an input that is several datasets at once."""
+        """True for an input that is several datasets at once, and for partners on both sides."""
+        if source.is_partner:
+            return len(source.sides) > 1
         declared = self.spec.inputs.get(source.source)
         if declared is None or self._is_each(source) or isinstance(declared, (FileInput, ResultInput)):
             return False  # how many results the other pipeline has is known when both are planned
@@ -267,14 +277,14 @@ class _Binder:
 
     def _is_each(self, source: Source) -> bool:
         declared = self.spec.inputs.get(source.source)
-        return declared is not None and bool(declared.each or declared.match)
+        return declared is not None and not source.is_partner and bool(declared.each or declared.match)
 
     def _collected(self, name: str, step: StepSpec) -> frozenset[str]:
         """The roles of a step that are given all instances of their sources, or a group of them, as one list."""
         known = self.signatures.get(name)
         return frozenset(
             role
-            for role, given in sources_of(step).items()
+            for role, given in step.sources.items()
             if any(collects(source, known.roles.get(role) if known else None) for source in given)
         )
 
@@ -282,10 +292,7 @@ class _Binder:
         """Every input is used by a step; a name that is nearly that of an input means it."""
         steps = _mapping(self.document.data, "steps")
         used = {
-            source.source
-            for step in self.spec.steps.values()
-            for given in sources_of(step).values()
-            for source in given
+            source.source for step in self.spec.steps.values() for given in step.sources.values() for source in given
         }
         used |= {declared.partner for declared in self.spec.inputs.values() if declared.partner}
         used |= {near for name in used - {*self.inputs, *self.steps} if (near := nearest_word(name, self.inputs))}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.store import Store
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant, declared_step, sources_of
+from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant, declared_step
 from crucible_lineage.pipeline.functions.inspection import RULES, Inspection
 from crucible_lineage.pipeline.spec.inputs import EachInput, FileInput, ResultInput
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec
@@ -111,7 +111,7 @@ def _read(written: Any) -> BoundPipeline | None:
                     Variant(label, given, Inspection(**{**functions[number], "params": params}))
                     for label, number, given, params in variants
                 ),
-                sources=sources_of(spec.steps[name]),
+                sources=spec.steps[name].sources,
                 needs=tuple(needs),
                 collected=frozenset(collected),
                 dimensions=tuple(dimensions),

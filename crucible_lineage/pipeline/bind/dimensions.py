@@ -1,7 +1,8 @@
 """What a step has one instance each for: datasets of an input, groups of them by fields, combinations of a matrix.
 
 A dimension is the name of an input with `each`, the name of a step with a matrix, or a grouping of the datasets of an
-input: `spectra by instrument_name, metadata.power_mW`. Of one input a step has the finest dimension that it takes: who
+input (`spectra by instrument_name, metadata.power_mW`) or of the combinations of a matrix (`scaled by params.factor`).
+Of one input a step has the finest dimension that it takes: who
 takes each dataset together with what was made of its group stands for a dataset.
 """
 
@@ -11,11 +12,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crucible_lineage.errors import nearest
-from crucible_lineage.pipeline.bind.model import sources_of
-from crucible_lineage.pipeline.spec.inputs import MATCHED, FileInput
+from crucible_lineage.pipeline.spec.inputs import MATCHED, NIGHT, FileInput
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Source
 
-__all__ = ["Dimensions", "dimensions_of", "fields_of", "grouping", "is_field", "root_of"]
+__all__ = [
+    "OF_PARAMS",
+    "Dimensions",
+    "dimensions_of",
+    "fields_of",
+    "grouping",
+    "is_field",
+    "of_records",
+    "root_of",
+    "unknown_field",
+]
+
+OF_PARAMS = "params."
 
 _BY = " by "  # no name holds a space
 
@@ -38,7 +50,17 @@ def fields_of(dimension: str) -> tuple[str, ...]:
 
 def is_field(name: str) -> bool:
     """True if records can be compared by it."""
-    return name in MATCHED or (name.startswith("metadata.") and name != "metadata.")
+    return name in (*MATCHED, "timestamp", NIGHT) or (name.startswith("metadata.") and name != "metadata.")
+
+
+def unknown_field(name: str) -> str:
+    """That records have no such field, with the nearest that they have."""
+    return f"a record has no field {name!r}; {nearest(name, [*MATCHED, NIGHT, 'metadata.NAME'])}"
+
+
+def of_records(fields: Iterable[str]) -> tuple[str, ...]:
+    """Those of the fields that stand in records; the others are parameters of steps."""
+    return tuple(name for name in fields if not name.startswith(OF_PARAMS))
 
 
 @dataclass
@@ -71,10 +93,12 @@ class _Search:
     def add(self, name: str, collected: frozenset[str]) -> None:
         taken: dict[str, str] = {}  # dimension -> the role that asks for it
         matched: dict[str, str] = {}  # the same of inputs that are matched with another one
-        for role, sources in sources_of(self.spec.steps[name]).items():
+        for role, sources in self.spec.steps[name].sources.items():
             for source in sources:
-                if source.group_by:
-                    if dimension := self._grouped(name, role, source):
+                if source.is_partner:
+                    self._check_fields(name, role, source.same)
+                elif source.group_by:
+                    for dimension in self._grouped(name, role, source):
                         taken.setdefault(dimension, role)
                 elif role not in collected:
                     declared = self.spec.inputs.get(source.source)
@@ -104,30 +128,56 @@ class _Search:
         }
         return any(root_of(one) == partner and fields_of(one) and by <= set(fields_of(one)) for one in taken)
 
-    def _grouped(self, step: str, role: str, source: Source) -> str | None:
-        """The dimension that `group_by` asks for; None if it cannot be, which is told."""
+    def _check_fields(self, step: str, role: str, fields: Iterable[str]) -> bool:
+        """True if all are fields of records or parameters; what is none is a fault."""
+        wrong = next((name for name in of_records(fields) if not is_field(name)), None)
+        if wrong is not None:
+            self._fault(step, role, unknown_field(wrong))
+        return wrong is None
+
+    def _grouped(self, step: str, role: str, source: Source) -> tuple[str, ...]:
+        """The dimensions that `group_by` asks for; none if it cannot be, which is told."""
         fields = source.group_by or ()
-        for name in fields:
-            if not is_field(name):
-                hint = nearest(name, [*MATCHED, "metadata.NAME"])
-                self._fault(step, role, f"a record has no field {name!r}; {hint}")
-                return None
+        if not self._check_fields(step, role, fields):
+            return ()
+        swept = self._swept_above(step, role, source)
+        if not (by_record := of_records(fields)):
+            return swept
         roots = self._roots(source.source)
         if len(roots) != 1:
             told = f"it is made once for each of {', '.join(roots)} together" if roots else "there is just one of it"
             self._fault(step, role, f"{source.source} cannot be grouped, since {told}")
-            return None
+            return ()
         (dimension,) = roots
         root, given = root_of(dimension), self.spec.inputs[root_of(dimension)]
         if given.partner or (isinstance(given, FileInput) and not given.each):
             way_out = f"group {given.partner}, which it is matched with" if given.partner else "give it `each: true`"
             self._fault(step, role, f"the datasets of {root} cannot be grouped; {way_out}")
-            return None
-        if left := set(fields) - set(fields_of(dimension)) if fields_of(dimension) else set():
+            return ()
+        if left := set(by_record) - set(fields_of(dimension)) if fields_of(dimension) else set():
             told = f"{source.source} is grouped by {', '.join(fields_of(dimension))} already, and not by {min(left)}"
             self._fault(step, role, f"{told}; group by fields that it is grouped by")
-            return None
-        return grouping(root, fields)
+            return ()
+        return grouping(root, by_record), *swept
+
+    def _swept_above(self, step: str, role: str, source: Source) -> tuple[str, ...]:
+        """The dimensions of swept parameters that a source has, without those that are joined."""
+        joined, found, known = set(source.across or ()), [], set[str]()
+        for dimension in self.done.of.get(source.source, ()):
+            if (root := root_of(dimension)) not in self.spec.steps:
+                continue
+            swept = {name for combination in self.spec.steps[root].combinations for name in combination}
+            params = [name.removeprefix(OF_PARAMS) for name in fields_of(dimension)] or sorted(swept)
+            known.update(params)
+            if left := [f"{OF_PARAMS}{name}" for name in params if name not in joined]:
+                found.append(dimension if len(left) == len(params) else grouping(root, left))
+        asked = {name.removeprefix(OF_PARAMS) for name in source.group_by or () if name.startswith(OF_PARAMS)}
+        for name in sorted((joined | asked) - known):
+            hint = nearest(name, sorted(known)) if known else "nothing is swept there"
+            self._fault(step, role, f"no matrix above {source.source} sweeps {name!r}; {hint}")
+        for name in sorted(joined & asked):
+            self._fault(step, role, f"{name!r} is in group_by and in across; leave it out of one of them")
+        return tuple(found)
 
     def _roots(self, source: str) -> list[str]:
         """The dimensions of a source that are about datasets."""

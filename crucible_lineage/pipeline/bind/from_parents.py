@@ -6,8 +6,7 @@ import re
 from dataclasses import dataclass
 
 from crucible_lineage.errors import nearest
-from crucible_lineage.pipeline.bind.dimensions import is_field
-from crucible_lineage.pipeline.spec.inputs import MATCHED
+from crucible_lineage.pipeline.bind.dimensions import is_field, unknown_field
 from crucible_lineage.pipeline.spec.pipeline import StepSpec
 
 __all__ = ["ParentField", "from_parents", "parent_fault"]
@@ -36,11 +35,7 @@ def parent_fault(step: StepSpec, value: object) -> str | None:
         return None
     if found.role not in step.inputs:
         return f"the step has no input {found.role!r}; {nearest(found.role, step.inputs, 'it has')}"
-    return None if is_field(found.name) else f"a record has no field {found.name!r}; {_known(found.name)}"
-
-
-def _known(name: str) -> str:
-    return nearest(name, [*MATCHED, "metadata.NAME"])
+    return None if is_field(found.name) else unknown_field(found.name)
 
 
 def _read(value: object) -> ParentField | None:

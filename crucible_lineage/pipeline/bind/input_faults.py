@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.pipeline.bind.dimensions import is_field, unknown_field
 from crucible_lineage.pipeline.declare.yaml import Location
 from crucible_lineage.pipeline.files.remote import source_fault
 from crucible_lineage.pipeline.functions.header import header_function
 from crucible_lineage.pipeline.spec.inputs import (
-    MATCHED,
     EachInput,
     FileInput,
     PipelineInput,
@@ -50,7 +50,7 @@ def _filter_faults(place: Location, declared: SelectInput) -> Faults:
     # The client costs a third of a second; who selects nothing does not wait for it.
     from crucible_lineage.client.filters import DatasetFilters, sent_filters
 
-    for key, value in declared.select.items():
+    for key, value in declared.filters.items():
         try:
             sent_filters({key: value}, DatasetFilters)
         except InputError as error:
@@ -86,6 +86,5 @@ def _partner_faults(
     if partner not in each and not is_unread(partner):
         yield f"it is matched with {partner!r}, which is no input with `each`; {nearest(partner, each)}"
     for field in (declared.match or {}).get(partner, ()):
-        if field not in MATCHED and not field.startswith("metadata."):
-            hint = nearest(field, [*MATCHED, "metadata.NAME"])
-            yield f"a record has no field {field!r}; {hint}"
+        if not is_field(field):
+            yield unknown_field(field)

@@ -10,7 +10,7 @@ from crucible_lineage.errors import Fault
 from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Source, StepSpec
 
-__all__ = ["BoundPipeline", "BoundStep", "Variant", "declared_step", "sources_of"]
+__all__ = ["BoundPipeline", "BoundStep", "Variant", "declared_step"]
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,6 @@ class BoundPipeline:
     def faults(self) -> tuple[Fault, ...]:
         """Why some of its steps cannot be made, though the others can."""
         return tuple(step.blocked for step in self.steps.values() if step.blocked)
-
-
-def sources_of(step: StepSpec) -> dict[str, tuple[Source, ...]]:
-    """Where the files of each role come from."""
-    return {role: given if isinstance(given, tuple) else (given,) for role, given in step.inputs.items()}
 
 
 def declared_step(spec: PipelineSpec, name: str) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from crucible_lineage.pipeline.bind.model import sources_of
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, StepSpec
 
 __all__ = ["ordered", "source_names"]
@@ -26,7 +25,7 @@ def ordered(spec: PipelineSpec) -> tuple[list[str], list[str]]:
 
 def source_names(step: StepSpec) -> set[str]:
     """The inputs and steps that a step takes files from."""
-    return {source.source for given in sources_of(step).values() for source in given}
+    return {source.source for given in step.sources.values() for source in given}
 
 
 def _cycle(waiting: Mapping[str, set[str]]) -> list[str]:

@@ -73,6 +73,6 @@ def output_fault(source: Source, outputs: tuple[str, ...] | None, *, is_input: b
 
 def collects(source: Source, shape: str | None) -> bool:
     """True if all instances of the source are given as one list."""
-    if source.group_by:
-        return True
+    if source.group_by or source.is_partner:
+        return not source.is_partner
     return source.collect if source.collect is not None else shape == "files"

@@ -13,8 +13,11 @@ from crucible_lineage.provenance.recipe import Code
 
 __all__ = ["RULES", "Inspection", "unknown_inspection"]
 
+BOUND = "bound/2"  # counts changes of how declarations are bound
 # By which rules code is looked at. What was found out by others is never taken: it would be told under another id.
-RULES = " ".join((__version__, CODE_TAG.decode().strip(), RECIPE_TAGS[2].decode().strip(), sys.version.split()[0]))
+RULES = " ".join(
+    (__version__, BOUND, CODE_TAG.decode().strip(), RECIPE_TAGS[2].decode().strip(), sys.version.split()[0])
+)
 _TUPLES = ("required", "outputs", "not_covered", "reached_packages", "keywords", "files")
 
 

@@ -1,19 +1,22 @@
-"""Datasets of an input that belong together: those whose records say the same in some fields."""
+"""Data that belong together because their records say the same in some fields; combinations of swept parameters too."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crucible_lineage.pipeline.inputs.inputs import InputItem, value_of
+from crucible_lineage.pipeline.inputs.inputs import InputItem
+from crucible_lineage.pipeline.spec.inputs import value_of
 
-__all__ = ["Group", "groups_of"]
+__all__ = ["Group", "groups_of", "groups_of_variants", "value_text"]
+
+EXACT = 1e15  # beyond it, not every whole number is a float
 
 
 @dataclass(frozen=True)
 class Group:
-    """The datasets of an input, by their number in it, that a label stands for; `fault` says why they are no group."""
+    """The members, by their numbers, that a label stands for; `fault` says why they are no group."""
 
     label: str
     indices: tuple[int, ...]
@@ -21,7 +24,7 @@ class Group:
 
 
 def groups_of(items: Sequence[InputItem], fields: Sequence[str]) -> tuple[Group, ...]:
-    """The groups, in the order of their values. Whoever lacks a field is in a group that is told as faulty."""
+    """The groups, in the order of their values. Those that lack a field are in a group with a fault."""
     found: dict[tuple[Any, ...], list[int]] = {}
     lacking: dict[str, list[int]] = {}
     for index, item in enumerate(items):
@@ -31,7 +34,7 @@ def groups_of(items: Sequence[InputItem], fields: Sequence[str]) -> tuple[Group,
             lacking.setdefault(missing, []).append(index)
         else:
             found.setdefault(tuple(_comparable(value) for value in values), []).append(index)
-    groups = [Group(", ".join(map(_text, key)), tuple(found[key])) for key in sorted(found, key=_order)]
+    groups = [Group(", ".join(map(value_text, key)), tuple(found[key])) for key in sorted(found, key=_order)]
     for name, indices in lacking.items():
         first = items[indices[0]]
         more = f" and {len(indices) - 1} more" if len(indices) > 1 else ""
@@ -40,13 +43,30 @@ def groups_of(items: Sequence[InputItem], fields: Sequence[str]) -> tuple[Group,
     return tuple(groups)
 
 
+def groups_of_variants(
+    combinations: Iterable[Mapping[str, object]], names: Sequence[str], label_of: Any
+) -> tuple[Group, ...]:
+    """The combinations of swept parameters that agree in these, in their own order."""
+    found: dict[str, list[int]] = {}
+    for index, combination in enumerate(combinations):
+        label = label_of({name: combination[name] for name in names if name in combination})
+        found.setdefault(label, []).append(index)
+    return tuple(Group(label, tuple(indices)) for label, indices in found.items())
+
+
+def value_text(value: object) -> str:
+    """A value as labels give it, and as values are compared: 5 and 5.0 are one."""
+    if not isinstance(value, float):
+        return str(value)
+    if value.is_integer() and abs(value) < EXACT:
+        return str(int(value))
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
 def _comparable(value: object) -> object:
     """5 and 5.0 are one value; lists and mappings stand for their text."""
     return value if isinstance(value, str | int | float) else str(value)
-
-
-def _text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _order(key: tuple[object, ...]) -> tuple[tuple[bool, object], ...]:

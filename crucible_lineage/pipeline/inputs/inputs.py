@@ -6,38 +6,44 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from crucible_lineage.core.slots import SUPERSEDED, Currency
 from crucible_lineage.errors import IdTakenError, InputError
+from crucible_lineage.ids import mfid_time
 from crucible_lineage.pipeline.bind.from_parents import from_parents
-from crucible_lineage.pipeline.bind.model import sources_of
 from crucible_lineage.pipeline.inputs.existing import existing_dataset, find_raw
 from crucible_lineage.pipeline.inputs.raw import RawFiles, hash_files
 from crucible_lineage.pipeline.inputs.register import described, register_raw
 from crucible_lineage.pipeline.spec.from_name import is_from_name, read_from_names
 from crucible_lineage.pipeline.spec.inputs import (
     MATCHED,
+    NIGHT,
     DatasetFields,
     DatasetInput,
     EachInput,
     FileInput,
     ResultInput,
     SelectInput,
+    value_of,
 )
-from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, StepSpec
+from crucible_lineage.pipeline.spec.pipeline import PipelineSpec
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import Registered, knows, refusals, registered
 from crucible_lineage.session import Session
+from crucible_lineage.times import taken, utc
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client.models import Dataset
     from crucible_lineage.pipeline.files.remote import RemoteFile
 
-__all__ = ["InputItem", "Inputs", "ResultsOf", "currency_among", "known_inputs", "register_inputs", "value_of"]
+__all__ = ["InputItem", "Inputs", "ResultsOf", "asked_fields", "currency_among", "known_inputs", "register_inputs"]
 
+NOON = timedelta(hours=12)  # when one night ends and the next one begins
 _FIELD = re.compile(r"\{([\w.-]+)\}")
 
 
@@ -46,7 +52,8 @@ class InputItem:
     """One dataset of an input. `dataset` is None for files that are not registered yet, and if it is `blocked`.
 
     `shown` is what its instances are called by, if not by its label. `fields` are what `match` and `group_by` compare;
-    `new` and `raw` are what registers it. `about` is the place of what is itself a
+    `new` and `raw` are what registers it; `span` is when its data were measured, from the first to the last.
+    `about` is the place of what is itself a
     result, so that what is made of it keeps its own place when the result is made again.
     """
 
@@ -58,6 +65,7 @@ class InputItem:
     blocked: str = ""
     about: str = ""
     shown: str = ""
+    span: tuple[datetime, datetime] | None = None
 
     @property
     def scope(self) -> str:
@@ -71,6 +79,12 @@ class InputItem:
         return f"{paths[0].parent.name}/{self.scope}" if len(paths) == 1 else self.scope
 
     @property
+    def registered(self) -> tuple[datetime, datetime] | None:
+        """The moment in its id, as far as that is known."""
+        moment = mfid_time(self.mfid) if self.mfid else None
+        return (moment, moment) if moment else None
+
+    @property
     def mfid(self) -> str | None:
         """Its id, as far as it is known before it is registered."""
         return self.dataset.mfid if self.dataset else self.raw.mfid if self.raw else None
@@ -82,8 +96,9 @@ ResultsOf = Callable[[ResultInput], Iterator[InputItem]]  # what a step of anoth
 
 def known_inputs(spec: PipelineSpec, session: Session, results_of: ResultsOf) -> dict[str, tuple[InputItem, ...]]:
     """The datasets of each input, those included that are still to be registered. Changes nothing."""
+    zone = ZoneInfo(spec.timezone)
     return {
-        name: tuple(_shown(item, declared.label) for item in _known(spec, name, session, results_of))
+        name: tuple(_shown(_dated(item, zone), declared.label) for item in _known(spec, name, session, results_of))
         for name, declared in spec.inputs.items()
     }
 
@@ -119,8 +134,7 @@ def register_inputs(
 
 def _known(spec: PipelineSpec, name: str, session: Session, results_of: ResultsOf) -> Iterator[InputItem]:
     declared = spec.inputs[name]
-    matched = bool(declared.match) or any(name == other.partner for other in spec.inputs.values())
-    matched = matched or bool(declared.label) or any(map(_asks_records, spec.steps.values()))
+    matched = bool(asked_fields(spec))
     if isinstance(declared, SelectInput):
         yield from _selected(spec.project, declared, session)
         return
@@ -136,9 +150,31 @@ def _known(spec: PipelineSpec, name: str, session: Session, results_of: ResultsO
             yield from _looked_up(hashed, session)
 
 
-def _asks_records(step: StepSpec) -> bool:
-    sources = (source for given in sources_of(step).values() for source in given)
-    return any(source.group_by for source in sources) or bool(from_parents(step))
+def _dated(item: InputItem, zone: ZoneInfo) -> InputItem:
+    """The item with its time of measurement and its night, as far as somebody said when it was measured.
+
+    What Crucible says counts; a time under which files are registered, until then.
+    """
+    at_crucible, said = item.dataset.taken if item.dataset else "", item.fields.get("timestamp")
+    said = (at_crucible or said) if item.new else (said or at_crucible)  # the fields of what is new are declared
+    if not said:
+        since = item.new.known_since if item.new else None
+        return replace(item, span=(since, since)) if since else item
+    moment = utc(str(said))
+    night = (moment.astimezone(zone) - NOON).date().isoformat()
+    fields = {**item.fields, "timestamp": moment.astimezone(UTC).isoformat(), NIGHT: night}
+    return replace(item, fields=fields, span=item.span or (moment, moment))
+
+
+def asked_fields(spec: PipelineSpec) -> set[str]:
+    """The fields of records that a declaration goes by: to match, group and label data, and as parameters."""
+    asked = {name for declared in spec.inputs.values() for name in _FIELD.findall(declared.label or "")}
+    asked |= {name for declared in spec.inputs.values() for same in (declared.match or {}).values() for name in same}
+    for step in spec.steps.values():
+        sources = [source for given in step.sources.values() for source in given]
+        asked |= {name for source in sources for name in (*(source.group_by or ()), *source.same)}
+        asked |= {field.name for field in from_parents(step).values()}
+    return asked
 
 
 def _shown(item: InputItem, label: str | None) -> InputItem:
@@ -208,6 +244,7 @@ def _hashed(project: str, declared: FileInput, label: str, session: Session) -> 
     moment = declared.timestamp or declared.known_since
     raw = hash_files(project, declared.paths, moment, session, remote=_elsewhere(declared, session), salt=declared.salt)
     fields = {**described(declared), "dataset_name": declared.dataset_name, "metadata": declared.metadata}
+    fields |= {"timestamp": declared.timestamp.isoformat()} if declared.timestamp else {}
     first = raw.files[0].ref.name
     about = first if len(raw.files) == 1 else ""
     return InputItem(label or first, None, fields, declared, raw, about=about)
@@ -246,18 +283,25 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _selected(project: str, declared: SelectInput, session: Session) -> Iterator[InputItem]:
-    """What matches, oldest first; not what is incomplete, and not what another one of them supersedes."""
-    filters = {"project_id": project, **declared.select}
+    """What matches, as it was measured; not what is incomplete, and not what another one of them supersedes."""
+    filters = {"project_id": project, **declared.filters}
     listed = session.client.datasets.list(limit=None, include_metadata=True, include_links=True, **filters)
-    found = [registered(session.client, dataset) for dataset in sorted(listed, key=lambda dataset: dataset.unique_id)]
+    fitting = (dataset for dataset in listed if declared.fits(dataset.scientific_metadata or {}))
+    found = [registered(session.client, dataset) for dataset in sorted(fitting, key=_measured)]
     usable = [one for one in found if not one.is_begun]
     if not declared.superseded:
         currency = currency_among(project, found, session)
         usable = [one for one in usable if currency.state(one.mfid) != SUPERSEDED]
     if not usable and not declared.each and not declared.match:
-        raise InputError(f"no complete dataset matches the selection {filters}")
+        raise InputError(f"no complete dataset matches the selection { {'project_id': project, **declared.select} }")
     wrong = refusals(session.client, [one for one in usable if not knows(session.store, one)])
     yield from (_selected_item(one, session, wrong.get(one.mfid, "")) for one in usable)
+
+
+def _measured(dataset: Dataset) -> tuple[datetime, str]:
+    """When it was measured, as an order: where nobody says so, it counts from the moment in its id."""
+    said = taken({"timestamp": dataset.timestamp, "creation_time": dataset.creation_time})
+    return said or mfid_time(dataset.unique_id), dataset.unique_id
 
 
 def currency_among(project: str, found: Sequence[Registered], session: Session) -> Currency:
@@ -285,14 +329,8 @@ def _selected_item(found: Registered, session: Session, refusal: str) -> InputIt
         return InputItem(mfid, None, fields, blocked=str(error))
 
 
-def value_of(fields: Mapping[str, object], name: str) -> object:
-    """The value of `instrument_name` or `metadata.laser_nm`; None if there is none."""
-    value: Any = fields
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
 def _fields(dataset: Dataset) -> dict[str, object]:
     record = {name: getattr(dataset, name, None) for name in MATCHED}
+    moment = taken({"timestamp": dataset.timestamp, "creation_time": dataset.creation_time})
+    record |= {"timestamp": moment.isoformat()} if moment else {}
     return {**record, "metadata": dataset.scientific_metadata or {}}

@@ -22,6 +22,8 @@ from crucible_lineage.session import Session
 
 __all__ = ["job_from_json", "job_to_json", "made_from_json", "made_to_json"]
 
+_IN_PLAN = ("params", "matrix", "inputs", "group_by", "across")  # what the plan has made values of
+
 
 def job_to_json(job: Job) -> dict[str, Any]:
     """The job as names, ids and declared values."""
@@ -31,14 +33,19 @@ def job_to_json(job: Job) -> dict[str, Any]:
         "project": job.project,
         "pipeline": job.pipeline,
         "spec": {
-            **job.spec.model_dump(mode="json", exclude={"params", "matrix", "inputs", "folder"}, exclude_defaults=True),
+            **job.spec.model_dump(mode="json", exclude={*_IN_PLAN, "folder"}, exclude_defaults=True),
             "folder": str(job.spec.folder),
         },
         "params": {name: value for name, value in job.given.items() if name not in job.spec.references},
         "variables": list(job.variables),
         "roles": dict(job.inspection.roles),
         "used": [
-            {"role": part.role, "mfid": part.dataset.mfid, "files": [file.name for file in part.files]}
+            {
+                "role": part.role,
+                "mfid": part.dataset.mfid,
+                "files": [file.name for file in part.files],
+                "chosen": part.chosen and dict(part.chosen),
+            }
             for part in job.used
         ],
         "run": dict(job.run),
@@ -100,4 +107,5 @@ def made_from_json(told: Mapping[str, Any], session: Session) -> Materialized:
 
 def _used(entry: Mapping[str, Any], session: Session) -> UsedDataset:
     dataset = existing_dataset(entry["mfid"], session)
-    return UsedDataset(entry["role"], dataset, tuple(file for file in dataset.files if file.name in entry["files"]))
+    files = tuple(file for file in dataset.files if file.name in entry["files"])
+    return UsedDataset(entry["role"], dataset, files, entry["chosen"])

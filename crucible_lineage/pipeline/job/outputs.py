@@ -59,7 +59,7 @@ def new_dataset(
         fields={
             "project_id": job.project,
             "dataset_name": dataset_name(job, planned.output, made.metadata, fields_of),
-            **({"timestamp": taken} if (taken := last_taken(part.dataset for part in job.used)) else {}),
+            **({"timestamp": taken} if (taken := _taken(job)) else {}),
             "public": declared.public,
             **{name: value for name, value in declared_by_step.items() if value is not None},
             **described(declared),
@@ -130,3 +130,9 @@ def output_files(
 def _log_file(path: Path) -> LocalFile:
     checksums = scan_file(path)
     return LocalFile(path, FileRef(path.name, checksums.sha256, checksums.size, log=True), checksums)
+
+
+def _taken(job: Job) -> str:
+    """When the data were measured that a result is about; what was chosen for them in time does not count."""
+    own = [part.dataset for part in job.used if part.chosen is None]
+    return last_taken(own or [part.dataset for part in job.used])

@@ -19,13 +19,14 @@ def planned_graph(
     """The graph. What is there goes by its id, what is still to be made or registered by its name."""
     nodes = [_of_input(project, name, item) for name, items in inputs.items() for item in items]
     nodes += [_of_step(project, instance, steps[instance.name]) for instance in instances.values()]
-    ends = ((_parent(feed, steps, inputs), instance) for instance in instances.values() for feed in instance.feeds)
-    return LineageGraph(nodes, _edges(ends, steps))
+    return LineageGraph(nodes, _edges(steps, instances, inputs))
 
 
-def _edges(ends: Iterator[tuple[str, Instance]], steps: Mapping[str, StepPlan]) -> Iterator[Edge]:
-    for parent, instance in ends:
-        yield Edge(parent, _id(steps[instance.name]))
+def _edges(steps: Mapping[str, StepPlan], instances: Mapping[str, Instance], inputs: Inputs) -> Iterator[Edge]:
+    for instance in instances.values():
+        for feed in instance.feeds:
+            note = feed.chosen.note if feed.chosen else ""
+            yield Edge(_parent(feed, steps, inputs), _id(steps[instance.name]), note=note)
 
 
 def _parent(feed: Feed, steps: Mapping[str, StepPlan], inputs: Inputs) -> str:

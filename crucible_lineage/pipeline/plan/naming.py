@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from crucible_lineage.core.slots import place
+from crucible_lineage.pipeline.bind.dimensions import root_of
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.inputs.groups import Group
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
@@ -50,9 +51,14 @@ class Naming:
         ]
         return ", ".join((*(items or [self._first_input(step)]), *self._variants(step, point)))
 
+    def of(self, root: str, point: Point) -> str:
+        """What the datasets of an input are called that stand at a point: their group."""
+        return next((self.label(one, index) for one, index in point.items() if root_of(one) == root), root)
+
     def _variants(self, step: BoundStep, point: Point) -> list[str]:
         """The combinations of swept parameters that it is made with, also where only one is left of several."""
         swept = dict.fromkeys(self._swept(step))
+        swept |= dict.fromkeys(name for name in point if name in self.pipeline.steps)  # those above a group, too
         return [self.pipeline.steps[name].variants[point.get(name, 0)].label for name in swept]
 
     def _swept(self, step: BoundStep) -> Iterator[str]:

@@ -70,7 +70,8 @@ class StepPlan:
 
     `results` are the datasets of a fresh step, and `used` its parents; `outputs` are those that a step would give whose
     parents are there, with what they would replace. `roots`
-    are the causes from which it follows that it is not fresh, each with the step that it is a cause of.
+    are the causes from which it follows that it is not fresh, each with the step that it is a cause of. `notes` are
+    said of its parents, `choices` are those that were chosen in time, by role.
     """
 
     name: str
@@ -84,6 +85,8 @@ class StepPlan:
     estimate: Estimate = Estimate()
     roots: tuple[str, ...] = ()
     used: tuple[UsedDataset, ...] = ()
+    notes: tuple[str, ...] = ()
+    choices: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def supersedes(self) -> dict[str, str]:
@@ -101,6 +104,8 @@ class StepPlan:
             "supersedes": self.supersedes,
             "code_diff": list(self.code_diff),
             "roots": list(self.roots),
+            "notes": list(self.notes),
+            "choices": {role: list(chosen) for role, chosen in self.choices.items()},
             "estimate": {"seconds": self.estimate.seconds, "bytes": self.estimate.bytes},
         }
 
@@ -135,20 +140,31 @@ def plan(
     """The plan. Steps (or instances) in `forced` are made again though their results are there."""
     done: dict[str, StepPlan] = {}
     for instance in instances.values():
-        unready = _unready(instance, inputs, done, knowledge)
-        if unready is not None:
-            done[instance.name] = unready
-            continue
-        _look_ahead(instance, instances, inputs, done, knowledge)
-        results = {need: done[need].results for need in instance.needs}
-        try:
-            used = used_datasets(instance, inputs, results)
-        except InputError as error:  # it is this step's fault, and does not stop the others
-            done[instance.name] = _blocked(instance, [str(error)])
-            continue
-        force = instance.name in forced or instance.step.name in forced
-        done[instance.name] = plan_instance(project, instance, used, knowledge, forced=force)
+        planned = _planned(project, instance, instances, inputs, done, knowledge, forced)
+        done[instance.name] = replace(planned, notes=instance.notes, choices=instance.choices)
     return PipelinePlan(tuple(done[name] for name in instances))
+
+
+def _planned(
+    project: str,
+    instance: Instance,
+    instances: Mapping[str, Instance],
+    inputs: Inputs,
+    done: Mapping[str, StepPlan],
+    knowledge: Knowledge,
+    forced: Collection[str],
+) -> StepPlan:
+    unready = _unready(instance, inputs, done, knowledge)
+    if unready is not None:
+        return unready
+    _look_ahead(instance, instances, inputs, done, knowledge)
+    results = {need: done[need].results for need in instance.needs}
+    try:
+        used = used_datasets(instance, inputs, results)
+    except InputError as error:  # it is this step's fault, and does not stop the others
+        return _blocked(instance, [str(error)])
+    force = instance.name in forced or instance.step.name in forced
+    return plan_instance(project, instance, used, knowledge, forced=force)
 
 
 def plan_instance(

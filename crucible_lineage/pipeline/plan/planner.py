@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.places import KnownPlaces
 from crucible_lineage.core.store import Store
@@ -16,13 +17,14 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.bind.names import require_names
 from crucible_lineage.pipeline.functions.inspection import Inspection
-from crucible_lineage.pipeline.inputs.inputs import InputItem, known_inputs
+from crucible_lineage.pipeline.inputs.inputs import InputItem, asked_fields, known_inputs
 from crucible_lineage.pipeline.inputs.parent_facts import read_first
+from crucible_lineage.pipeline.inputs.register import described
 from crucible_lineage.pipeline.plan.expand import Instance, expand
 from crucible_lineage.pipeline.plan.known import ProjectKnowledge
 from crucible_lineage.pipeline.plan.plan import FRESH, Estimate, PipelinePlan, plan
 from crucible_lineage.pipeline.plan.undeclared import undeclared
-from crucible_lineage.pipeline.spec.inputs import ResultInput
+from crucible_lineage.pipeline.spec.inputs import OF_METADATA, ResultInput
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
@@ -71,8 +73,10 @@ def plan_pipeline(
     knowledge = ProjectKnowledge(session, spec.project, pipeline.name)
     knowledge.sync()
 
+    asks_metadata = any(name.startswith(OF_METADATA) for name in asked_fields(spec))
+
     def results_of(declared: ResultInput) -> Iterator[InputItem]:
-        return _results_of(declared, session, (*within, spec.path.resolve()))
+        return _results_of(declared, session, (*within, spec.path.resolve()), asks_metadata=asks_metadata)
 
     inputs = read_first(pipeline, known_inputs(spec, session, results_of))
     instances = expand(pipeline, inputs, partial(_inspected, session.store, {}))
@@ -102,7 +106,9 @@ def _inspected(store: Store, seen: dict[bytes, Inspection], step: BoundStep, giv
     return seen[key]
 
 
-def _results_of(declared: ResultInput, session: Session, within: tuple[Path, ...]) -> Iterator[InputItem]:
+def _results_of(
+    declared: ResultInput, session: Session, within: tuple[Path, ...], *, asks_metadata: bool
+) -> Iterator[InputItem]:
     """The current results of a step of another pipeline, one for each of its instances."""
     path = declared.path
     if path.resolve() in within:
@@ -119,9 +125,39 @@ def _results_of(declared: ResultInput, session: Session, within: tuple[Path, ...
     for step in planned.plan.steps:
         if step.step != declared.step:
             continue
+        instance = planned.instances[step.name]
+        fields, span = _described(instance, planned.inputs)
         if step.state == FRESH:
             dataset = step.results[output]
-            about = planned.instances[step.name].places[output][0]
-            yield InputItem(dataset.mfid, dataset, {"dataset_name": dataset.name}, about=about)
+            own = planned.knowledge.registered_as(dataset.mfid) if asks_metadata else None
+            metadata = {**fields["metadata"], **((own and own.dataset.scientific_metadata) or {})}
+            fields = {**fields, "dataset_name": dataset.name, "metadata": metadata}
+            yield InputItem(dataset.mfid, dataset, fields, about=instance.places[output][0], span=span)
         else:
-            yield InputItem(step.name, None, blocked=f"{step.name} of {path} is {step.state}; run that pipeline first")
+            blocked = f"{step.name} of {path} is {step.state}; run that pipeline first"
+            yield InputItem(step.name, None, fields, blocked=blocked, span=span)
+
+
+def _described(
+    instance: Instance, inputs: Mapping[str, Sequence[InputItem]]
+) -> tuple[dict[str, Any], tuple[datetime, datetime] | None]:
+    """What is said of a result before it is read: what the data share that it is about, and what was declared of it.
+
+    And when these data were measured, the first and the last.
+    """
+    items = [inputs[root][index] for root, index in instance.about]
+    names = dict.fromkeys(name for item in items for name in item.fields if name not in ("metadata", "dataset_name"))
+    keys = dict.fromkeys(key for item in items for key in item.fields.get("metadata") or {})
+    fields = {name: _common([item.fields.get(name) for item in items]) for name in names}
+    metadata = {key: _common([(item.fields.get("metadata") or {}).get(key) for item in items]) for key in keys}
+    own = {"measurement": instance.inspection.measurement, "data_type": instance.inspection.data_type}
+    fields |= {name: value for name, value in own.items() if value} | described(instance.step.spec.output)
+    fields["metadata"] = {**metadata, **instance.step.spec.output.metadata}
+    spans = [item.span for item in items if item.span]
+    whole = spans and len(spans) == len(items)
+    return fields, (min(first for first, _ in spans), max(last for _, last in spans)) if whole else None
+
+
+def _common(values: Sequence[object]) -> object:
+    """The value that all have; None if they differ."""
+    return values[0] if all(value == values[0] for value in values) else None

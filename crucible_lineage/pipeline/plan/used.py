@@ -27,7 +27,7 @@ def used_datasets(instance: Instance, inputs: Inputs, results: Results) -> tuple
         except InputError as error:
             message = f"step {instance.name!r}: {error}"
             raise InputError(message, [Fault(message, places.get(feed.role))]) from error
-        used.append(UsedDataset(feed.role, dataset, files))
+        used.append(UsedDataset(feed.role, dataset, files, feed.chosen.to_json() if feed.chosen else None))
     return tuple(used)
 
 

@@ -14,20 +14,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.pipeline.spec.declared import Declared
 from crucible_lineage.pipeline.spec.from_name import from_name_fault
 from crucible_lineage.pipeline.spec.ingestion import Ingested
+from crucible_lineage.pipeline.spec.relation import InTime
 from crucible_lineage.provenance.record import KEPT_KEYS
 
 __all__ = [
     "INPUT_KINDS",
     "MATCHED",
+    "NIGHT",
+    "OF_METADATA",
     "DatasetFields",
     "DatasetInput",
-    "Declared",
     "EachInput",
     "FileInput",
     "PipelineInput",
@@ -36,11 +39,17 @@ __all__ = [
     "SelectInput",
     "is_remote",
     "located",
+    "value_of",
 ]
 
 PACKAGE = "package:"
-# Fields of a record that inputs may be matched by, beside `metadata.NAME`.
+# Fields of a record that data are compared by, beside `metadata.NAME`.
 MATCHED = ("dataset_name", "measurement", "data_type", "session_name", "instrument_name", "instrument_id")
+OF_METADATA = "metadata."
+NIGHT = "night"  # the day on which the night of the measurement began, from noon to noon
+_FIELD = {"else": "otherwise"}  # keys that are words of Python
+_IN_TIME = ("nearest", "take", "within", "else", "undated")
+_OF_ALL = ("match", "label", *_IN_TIME)  # keys that stand beside a list of datasets
 _WILD = frozenset("*?[")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://[^/]+")
 
@@ -53,12 +62,6 @@ def _require_mfid(value: str) -> str:
 
 Mfid = Annotated[str, AfterValidator(_require_mfid)]
 Salt = Annotated[str, Field(min_length=1, max_length=200)]
-
-
-class Declared(BaseModel):
-    """What is declared has just the keys that are known, and does not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class DatasetFields(Declared):
@@ -83,10 +86,11 @@ class DatasetFields(Declared):
         return value
 
 
-class _Paired(Declared):
+class _Paired(InTime):
     """`match: {spectrum: [instrument_name]}`: for each dataset of `spectrum`, the one with the same instrument.
 
-    `label` is what instances of steps are called by for each dataset, as in "{metadata.power_mW} mW".
+    Of several it is the nearest before, unless `nearest` says another side. `label` is what instances of steps are
+    called by for each dataset, as in "{metadata.power_mW} mW".
     """
 
     match: dict[str, tuple[str, ...]] | None = None
@@ -100,6 +104,13 @@ class _Paired(Declared):
                 raise ValueError("an input is matched with one other input, as in {spectrum: [instrument_name]}")
             return {name: [fields] if isinstance(fields, str) else fields for name, fields in value.items()}
         return value
+
+    @model_validator(mode="after")
+    def _matched(self) -> Self:
+        said = [name for name in _IN_TIME if getattr(self, _FIELD.get(name, name)) is not None]
+        if said and not self.match:
+            raise ValueError(f"`{said[0]}` is said beside `match`, or where a step takes the input")
+        return self
 
     @property
     def partner(self) -> str | None:
@@ -222,12 +233,23 @@ class DatasetInput(_Paired):
 class SelectInput(_Paired):
     """All complete datasets of the project that match these filters, oldest first.
 
-    Of results only those that hold now, unless `superseded` asks for the others too.
+    Of results only those that hold now, unless `superseded` asks for the others too. `metadata.NAME` is a filter as
+    well: its value, or one of a list.
     """
 
     select: dict[str, Any]
     each: bool = False
     superseded: bool = False
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """The filters that Crucible knows."""
+        return {name: value for name, value in self.select.items() if not name.startswith(OF_METADATA)}
+
+    def fits(self, metadata: Mapping[str, Any]) -> bool:
+        """True if a dataset with these scientific metadata passes the filters that Crucible does not know."""
+        asked = {name: value for name, value in self.select.items() if name.startswith(OF_METADATA)}
+        return all(_is_among(value_of({"metadata": metadata}, name), value) for name, value in asked.items())
 
 
 class ResultInput(_Paired):
@@ -265,9 +287,9 @@ class EachInput(_Paired):
     def _spread(cls, value: Any) -> Any:
         if not isinstance(value, Mapping) or not isinstance(value.get("each"), (list, tuple)):
             return value
-        shared = {name: part for name, part in value.items() if name not in ("each", "match", "label")}
+        shared = {name: part for name, part in value.items() if name not in ("each", *_OF_ALL)}
         entries = [_over(shared, entry) if isinstance(entry, Mapping) else entry for entry in value["each"]]
-        return {"each": entries, "match": value.get("match"), "label": value.get("label")}
+        return {"each": entries, **{name: value[name] for name in _OF_ALL if name in value}}
 
     @model_validator(mode="after")
     def _flat(self) -> Self:
@@ -276,6 +298,19 @@ class EachInput(_Paired):
         if any(entry.each and not isinstance(entry, FileInput) for entry in self.each):
             raise ValueError("in the list, `each` is for patterns of files: each file that fits is one dataset")
         return self
+
+
+def value_of(fields: Mapping[str, object], name: str) -> object:
+    """The value of `instrument_name` or `metadata.laser_nm`; None if there is none."""
+    value: Any = fields
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _is_among(value: object, wanted: object) -> bool:
+    values = wanted if isinstance(wanted, list | tuple) else [wanted]
+    return any(value == one or (value is not None and str(value) == str(one)) for one in values)
 
 
 def _over(shared: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:

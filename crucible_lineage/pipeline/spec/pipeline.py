@@ -11,12 +11,14 @@ from types import SimpleNamespace
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from crucible_lineage.errors import nearest
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.pipeline.spec.declared import Declared
 from crucible_lineage.pipeline.spec.ingestion import Ingested
-from crucible_lineage.pipeline.spec.inputs import DatasetFields, Declared, PipelineInput, Salt, is_remote
+from crucible_lineage.pipeline.spec.inputs import DatasetFields, PipelineInput, Salt, is_remote
+from crucible_lineage.pipeline.spec.relation import InTime
 
 __all__ = [
     "UNKNOWN_FUNCTION",
@@ -56,31 +58,68 @@ def _named(value: str, info: ValidationInfo) -> str:
 Name = Annotated[str, AfterValidator(_named), Field(json_schema_extra={"pattern": NAME})]
 
 
-class Source(Declared):
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Fields = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError("there is no such time zone; write one as in America/Los_Angeles") from error
+    return value
+
+
+Zone = Annotated[str, AfterValidator(_zone)]
+
+
+class Source(InTime):
     """What a step's input is taken from: an input of the pipeline or a step, and which of its files.
 
     `collect` says whether all instances of the source are given as one list; without it, a role that takes a list of
     files collects and any other does not. With `group_by`, fields of the records of measured or selected data, there is
-    a list for each group, and the step has one instance for each. `expect` is how many datasets there have to be.
+    a list for each group, and for each combination of swept parameters above, except those named in `across`; the step
+    has one instance for each. `expect` is how many datasets there have to be; with `gaps: allow`, what is blocked is
+    left out of the list.
+
+    With `nearest` or `take`, the partner in time of what the step is about, of those with equal fields `same`.
     """
 
     source: str = Field(alias="from")
     output: str | None = None
     files: str | None = None
     collect: bool | None = None
-    group_by: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    group_by: Fields | None = None
+    across: Fields | None = None
     expect: Annotated[int, Field(ge=1)] | None = None
-
-    @field_validator("group_by", mode="before")
-    @classmethod
-    def _fields(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+    gaps: Literal["allow"] | None = None
+    same: Fields = ()
 
     @model_validator(mode="after")
     def _one_list(self) -> Self:
         if self.group_by and self.collect is False:
             raise ValueError("group_by gives a list for each group; leave `collect: false` out")
+        if self.across and not self.group_by:
+            raise ValueError("across joins swept parameters within groups; add group_by")
         return self
+
+    @model_validator(mode="after")
+    def _in_time(self) -> Self:
+        if self.is_partner and (self.group_by or self.collect):
+            raise ValueError("a partner in time is one dataset; leave group_by and collect out")
+        said = [name for name in ("same", "within", "otherwise", "undated") if getattr(self, name)]
+        if said and not self.is_partner:
+            name = "else" if said[0] == "otherwise" else said[0]
+            raise ValueError(f"`{name}` is about a partner in time; add `nearest: before` (or after, either)")
+        return self
+
+    @property
+    def is_partner(self) -> bool:
+        """True if it is chosen in time for what the step is about."""
+        return self.nearest is not None or self.take is not None
 
 
 class Publish(Declared):
@@ -112,7 +151,8 @@ class OutputFields(Ingested, DatasetFields):
 class StepSpec(Declared):
     """One step: the function or command, where its inputs come from, and its parameters.
 
-    `matrix` sweeps parameters: a list of values each (every combination is made), or a list of combinations. With
+    `matrix` sweeps parameters: a list of values each (every combination is made), or a list of combinations. `group_by`
+    and `across` are those of its first input that is no partner in time. With
     `shell` the command is a line for `sh`, into which values are filled in quoted. `env` are variables that it is
     given beside the few that every command gets; what they take from the environment is left as it was written.
     A `salt` gives the results other ids, where those without it were taken by something else.
@@ -126,6 +166,8 @@ class StepSpec(Declared):
     inputs: dict[str, Source | Annotated[tuple[Source, ...], Field(min_length=1)]] = Field(default_factory=dict)
     params: dict[str, Any] = Field(default_factory=dict)
     matrix: dict[str, tuple[Any, ...]] | tuple[dict[str, Any], ...] | None = Field(default=None)
+    group_by: Fields | None = None
+    across: Fields | None = None
     output: OutputFields = OutputFields()
     env: dict[str, str] = Field(default_factory=dict)
     retries: int = Field(default=0, ge=0, le=100)
@@ -154,6 +196,30 @@ class StepSpec(Declared):
         if not isinstance(value, dict):
             return value
         return {role: _source(given) for role, given in value.items()}
+
+    @model_validator(mode="after")
+    def _grouped(self) -> Self:
+        if self.across and not self.group_by:
+            raise ValueError("across joins swept parameters within groups; add group_by")
+        if self.group_by and self._first is None:
+            raise ValueError("group_by is about the step's first input, which is one source here; say it there instead")
+        return self
+
+    @property
+    def sources(self) -> dict[str, tuple[Source, ...]]:
+        """Where the files of each role come from."""
+        found = {role: given if isinstance(given, tuple) else (given,) for role, given in self.inputs.items()}
+        if self.group_by and (first := self._first):
+            (source,) = found[first]
+            said = {"group_by": self.group_by, "across": self.across or source.across}
+            found[first] = (source.model_copy(update=said),)
+        return found
+
+    @property
+    def _first(self) -> str | None:
+        """The role that `group_by` of the step is about."""
+        alone = [role for role, given in self.inputs.items() if not (isinstance(given, Source) and given.is_partner)]
+        return alone[0] if alone and isinstance(self.inputs[alone[0]], Source) else None
 
     @field_validator("resources")
     @classmethod
@@ -241,7 +307,7 @@ class Schedule(Declared):
     cron: str | None = None
     interval: float | None = Field(default=None, gt=0)
     rrule: str | None = None
-    timezone: str = "UTC"
+    timezone: Zone = "UTC"
 
     @model_validator(mode="after")
     def _just_one(self) -> Self:
@@ -255,15 +321,6 @@ class Schedule(Declared):
         """Prefect has the last word about them, when the pipeline is deployed."""
         if value is not None and not value.startswith("@") and len(value.split()) != 5:
             raise ValueError("write five fields: minute, hour, day of the month, month, day of the week")
-        return value
-
-    @field_validator("timezone")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (KeyError, ValueError, OSError) as error:
-            raise ValueError("there is no such time zone; write one as in America/Los_Angeles") from error
         return value
 
 
@@ -285,6 +342,7 @@ class PipelineSpec(Declared):
     description: str | None = None
     project: str
     project_title: str | None = None
+    timezone: Zone = "UTC"
     env: tuple[str, ...] = ()
     inputs: dict[Name, PipelineInput]
     steps: dict[Name, StepSpec] = Field(min_length=1)

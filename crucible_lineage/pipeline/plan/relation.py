@@ -1,0 +1,250 @@
+"""Partners in time: of rows with equal values, the one measured nearest before, after, or either side. Pure.
+
+A row is a dataset or a group of them. As "before" a group counts from its last member, as "after" from its first; a
+group whose members were measured before and after another row counts as at no distance for "either".
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import accumulate
+from typing import Any
+
+from crucible_lineage.pipeline.spec.relation import AFTER, BEFORE, EARLIEST, EITHER, NEAREST, NONE, SKIP, InTime
+from crucible_lineage.times import moment_text, span_text
+
+__all__ = ["NO_ID", "Candidates", "Chosen", "Partners", "Row", "chosen_text"]
+
+AROUND = "around"  # the side of a group whose members were measured before and after
+NO_ID = "~"  # sorts after every MFID
+MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """A dataset or a group: its values of the compared fields, and when its first and its last member were measured.
+
+    `tie` orders rows of one time. `lacking` says which value is missing, or that members differ in it; `undated` names
+    a member without a time of measurement, and then there is no `span`. `size` is the number of members.
+    """
+
+    key: int
+    label: str
+    values: tuple[str, ...] = ()
+    span: tuple[datetime, datetime] | None = None
+    tie: str = NO_ID
+    lacking: str = ""
+    undated: str = ""
+    size: int = 1
+
+    @property
+    def first(self) -> datetime:
+        """When its first member was measured."""
+        assert self.span is not None
+        return self.span[0]
+
+    @property
+    def last(self) -> datetime:
+        """When its last member was measured."""
+        assert self.span is not None
+        return self.span[1]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A partner, the side in time it is on, and how far away; by which rule it was chosen."""
+
+    key: int
+    label: str
+    side: str
+    seconds: float
+    rule: str
+    same: Mapping[str, str] = field(default_factory=dict)
+    size: int = 1
+    of_size: int = 1
+
+    def __str__(self) -> str:
+        return chosen_text(self.to_json())
+
+    @property
+    def note(self) -> str:
+        """Its distance, as pictures say it: `2 h before`."""
+        return f"{span_text(self.seconds)} {self.side}" if self.seconds else self.side
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry in plans and records."""
+        entry: dict[str, Any] = {"rule": self.rule, "side": self.side, "seconds": self.seconds}
+        entry |= {"members": self.size} if self.size > 1 else {}
+        return {**entry, "same": dict(self.same), **({"of_members": self.of_size} if self.of_size > 1 else {})}
+
+
+@dataclass(frozen=True)
+class Partners:
+    """The partners of a row, in the order asked for; or why there are none.
+
+    `absent` is true where the role may stay without: no candidate has equal values, or the declaration says so.
+    """
+
+    chosen: tuple[Chosen, ...] = ()
+    fault: str = ""
+    absent: bool = False
+
+
+class _Timeline:
+    """Dated rows of equal values, sorted for both sides."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        dated = list(rows)
+        self.by_last = sorted(dated, key=lambda row: (row.last, row.tie))
+        self.by_first = sorted(dated, key=lambda row: (row.first, row.tie))
+        self._lasts = [row.last for row in self.by_last]
+        self._firsts = [row.first for row in self.by_first]
+        self._latest = list(accumulate((row.last for row in self.by_first), max))
+
+    def on(self, side: str, row: Row, but: int | None = None) -> Row | None:
+        """The nearest on that side; after the row, not the one called `but`."""
+        if side == BEFORE:
+            index = bisect_right(self._lasts, row.last)
+            return self.by_last[index - 1] if index else None
+        if side == AFTER:
+            index = bisect_left(self._firsts, row.first)
+            return next((one for one in self.by_first[index : index + 2] if one.key != but), None)
+        found = (self.on(BEFORE, row), self._around(row), self.on(AFTER, row))
+        return min((one for one in found if one), key=lambda one: _distance(row, one)[1], default=None)
+
+    def _around(self, row: Row) -> Row | None:
+        """Of those with members before and after the row the one that began last."""
+        index = bisect_left(self._firsts, row.first) - 1
+        while index >= 0 and self._latest[index] > row.last:
+            if self.by_first[index].last > row.last:
+                return self.by_first[index]
+            index -= 1
+        return None
+
+
+class Candidates:
+    """The rows that partners are chosen from: those with equal values in the fields `same`. Messages say `name`."""
+
+    def __init__(self, name: str, rows: Iterable[Row], same: Sequence[str], rule: InTime) -> None:
+        self.name = name
+        self._same = same
+        self._rule = rule
+        self._equal: dict[tuple[str, ...], list[Row]] = {}
+        self._timelines: dict[tuple[str, ...], _Timeline] = {}
+        for row in rows:
+            if not row.lacking:
+                self._equal.setdefault(row.values, []).append(row)
+
+    def equal(self, row: Row) -> tuple[Sequence[Row], Partners]:
+        """The candidates with the values of the row, whenever they were measured; or why there are none."""
+        if row.lacking:
+            return (), Partners(fault=f"{row.label} cannot be matched with {self.name}: {row.lacking}")
+        found = self._equal.get(row.values, [])
+        said = f" with {_told(self._values(row))}, as {row.label} has" if self._same else ""
+        return found, Partners(fault="" if found else f"{self.name} has no dataset{said}", absent=not found)
+
+    def choose(self, row: Row) -> Partners:
+        """The partners of a row."""
+        equal, none = self.equal(row)
+        if not equal:
+            return none
+        undated = [one.undated for one in equal if one.undated]
+        if undated and self._rule.undated != SKIP:
+            return Partners(fault=self._undated_fault(row, undated))
+        if row.values not in self._timelines:
+            self._timelines[row.values] = _Timeline(one for one in equal if not one.undated)
+        timeline = self._timelines[row.values]
+        if row.undated:
+            fault = f"{row.undated} has no time of measurement (timestamp), by which {self.name} is chosen; set it"
+            return self._otherwise(row, timeline, fault)
+        return self._in_time(row, timeline)
+
+    def _in_time(self, row: Row, timeline: _Timeline) -> Partners:
+        found: list[tuple[str, Row]] = []
+        for side in self._rule.sides:
+            one = timeline.on(side, row, found[0][1].key if found else None)
+            if one is None or self._is_far(row, one, side):
+                return self._otherwise(row, timeline, self._not_found(row, timeline, side))
+            found.append((side, one))
+        return Partners(tuple(self._chosen(row, one, side) for side, one in found))
+
+    def _otherwise(self, row: Row, timeline: _Timeline, fault: str) -> Partners:
+        """What the declaration says for a row that nothing fits."""
+        otherwise, instead = self._rule.otherwise, None
+        if otherwise == EARLIEST:
+            instead = next(iter(timeline.by_first), None)
+        elif otherwise == NEAREST and not row.undated:
+            instead = timeline.on(EITHER, row)
+        if instead is None or (not row.undated and self._is_far(row, instead, EITHER)):
+            return Partners(fault=fault, absent=otherwise == NONE)
+        return Partners((self._chosen(row, instead, EITHER, f"else {otherwise}"),))
+
+    def _chosen(self, row: Row, one: Row, side: str, rule: str = "") -> Chosen:
+        there, seconds = ("", 0.0) if row.undated else _distance(row, one, side)
+        told = rule or (f"nearest {side}" if side != EITHER else "nearest on either side")
+        return Chosen(one.key, one.label, there, seconds, told, self._values(row), one.size, row.size)
+
+    def _values(self, row: Row) -> dict[str, str]:
+        return dict(zip(self._same, row.values, strict=True))
+
+    def _is_far(self, row: Row, one: Row, side: str) -> bool:
+        return self._rule.within is not None and _distance(row, one, side)[1] > self._rule.within
+
+    def _not_found(self, row: Row, timeline: _Timeline, side: str) -> str:
+        """That nothing fits on that side, with the nearest of both."""
+        where = "before or after" if side == EITHER else side
+        within = f" within {span_text(self._rule.within)}" if self._rule.within is not None else ""
+        same = f" with {_told(self._values(row))}" if self._same else ""
+        moment = row.first if side == AFTER else row.last
+        said = f"{self.name} has nothing {where} {row.label} ({moment_text(moment)}){within}{same}"
+        near = (_near(row, timeline.on(there, row), there) for there in (BEFORE, AFTER))
+        return f"{said}: {', '.join(near)}; if another one will do, say so with `else: nearest`, `earliest` or `none`"
+
+    def _undated_fault(self, row: Row, undated: Sequence[str]) -> str:
+        named = ", ".join(undated[:MOST_NAMED])
+        more = f" and {len(undated) - MOST_NAMED} more" if len(undated) > MOST_NAMED else ""
+        verb = "has" if len(undated) == 1 else "have"
+        return (
+            f"{self.name} is chosen by time for {row.label}, and {named}{more} {verb} no time of measurement "
+            "(timestamp); set it, or say `undated: skip` or `undated: registered`"
+        )
+
+
+def chosen_text(chosen: Mapping[str, Any]) -> str:
+    """A choice as plans and stories give it: `2 h 5 min before (nearest before, same instrument_name=A)`."""
+    side, members, of_members = chosen["side"], chosen.get("members") or 1, chosen.get("of_members") or 1
+    same = f", same {_told(chosen['same'])}" if chosen["same"] else ""
+    if side not in _END:
+        return f"{'measured before and after it' if side else 'at a time not known'} ({chosen['rule']}{same})"
+    counted = f", counted from the {_END[side]} of its {members}" if members > 1 else ""
+    counted += f" to the {_END[side]} of these {of_members}" if of_members > 1 else ""
+    return f"{span_text(chosen['seconds'])} {side}{counted} ({chosen['rule']}{same})"
+
+
+_END = {BEFORE: "last", AFTER: "first"}  # of the members of a group
+
+
+def _near(row: Row, one: Row | None, side: str) -> str:
+    if one is None:
+        return f"there is none {side}"
+    when = one.last if side == BEFORE else one.first
+    return f"the nearest {side} is {one.label} ({moment_text(when)}, {span_text(_distance(row, one, side)[1])} {side})"
+
+
+def _distance(row: Row, one: Row, side: str = EITHER) -> tuple[str, float]:
+    """On which side of the row it was measured, and how many seconds away."""
+    before, after = (row.last - one.last).total_seconds(), (one.first - row.first).total_seconds()
+    if side != EITHER:
+        return side, before if side == BEFORE else after
+    if before < 0 and after < 0:
+        return AROUND, 0.0
+    if after < 0 or 0 <= before <= after:
+        return BEFORE, before
+    return AFTER, after
+
+
+def _told(same: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in same.items())

@@ -1,0 +1,162 @@
+"""Partners in time against every candidate looked at one by one; and ten thousand of them are quick."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crucible_lineage.pipeline.plan.relation import Candidates, Partners, Row
+from crucible_lineage.pipeline.spec.relation import InTime
+
+START = datetime(2024, 5, 10, tzinfo=UTC)
+
+
+def at(minutes: int) -> datetime:
+    return START + timedelta(minutes=minutes)
+
+
+spans = st.tuples(st.integers(0, 60), st.integers(0, 12)).map(lambda pair: (at(pair[0]), at(sum(pair))))
+values = st.sampled_from([("A",), ("B",)])
+numbered = st.lists(st.tuples(values, spans, st.sampled_from("abcd")), max_size=12)
+rules = st.builds(
+    lambda nearest, within, otherwise: InTime(nearest=nearest, within=within, **{"else": otherwise}),
+    st.sampled_from(["before", "after", "either"]),
+    st.sampled_from([None, 0, 300, 1800]),
+    st.sampled_from([None, "nearest", "earliest", "none"]),
+)
+
+
+def rows_of(drawn: Sequence[tuple[tuple[str], tuple[datetime, datetime], str]]) -> list[Row]:
+    return [Row(key, str(key), said, span, f"{tie}{key:02}") for key, (said, span, tie) in enumerate(drawn)]
+
+
+def side_and_distance(row: Row, one: Row, side: str) -> float | None:
+    """How far a candidate is on a side of the row; None if it is not there."""
+    before, after = (row.last - one.last).total_seconds(), (one.first - row.first).total_seconds()
+    if side == "before":
+        return before if before >= 0 else None
+    if side == "after":
+        return after if after >= 0 else None
+    there = [distance for distance in (before, after) if distance >= 0]
+    return min(there, default=0.0)
+
+
+def brute(row: Row, rows: Sequence[Row], rule: InTime) -> set[int] | None:
+    """The keys of all that may be chosen: those that no other is nearer than. None if none is."""
+    equal = [one for one in rows if one.values == row.values]
+
+    def nearest(side: str) -> set[int] | None:
+        found = {one.key: distance for one in equal if (distance := side_and_distance(row, one, side)) is not None}
+        within = {key: far for key, far in found.items() if far == min(found.values())}
+        near = {key for key, far in within.items() if rule.within is None or far <= rule.within}
+        return near or None
+
+    found = nearest(rule.sides[0])
+    if found is None and equal and rule.otherwise == "nearest":
+        found = nearest("either")
+    if found is None and equal and rule.otherwise == "earliest":
+        first = min(equal, key=lambda one: (one.first, one.tie))
+        far = side_and_distance(row, first, "either")
+        found = {first.key} if rule.within is None or (far or 0) <= rule.within else None
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(drawn=numbered, subject=st.tuples(values, spans), rule=rules)
+def test_what_is_chosen_is_what_looking_at_each_would_choose(drawn, subject, rule) -> None:
+    rows, row = rows_of(drawn), Row(0, "subject", subject[0], subject[1], "subject")
+    partners = Candidates("dark", rows, ["instrument_name"], rule).choose(row)
+    expected = brute(row, rows, rule)
+    assert (partners.chosen[0].key in expected) if expected else not partners.chosen
+    assert bool(partners.fault) == (not partners.chosen)
+    if not partners.chosen:
+        nothing_equal = not any(one.values == row.values for one in rows)
+        assert partners.absent == (nothing_equal or rule.otherwise == "none")
+
+
+@settings(max_examples=80, deadline=None)
+@given(drawn=numbered, subject=spans, shuffled=st.randoms())
+def test_the_order_of_candidates_does_not_matter_and_ids_decide_between_equal_times(drawn, subject, shuffled) -> None:
+    rows = rows_of([(("A",), span, tie) for _, span, tie in drawn])
+    row, rule = Row(0, "subject", ("A",), subject), InTime(nearest="before")
+    chosen = Candidates("dark", rows, ["x"], rule).choose(row).chosen
+    mixed = list(rows)
+    shuffled.shuffle(mixed)
+    assert Candidates("dark", mixed, ["x"], rule).choose(row).chosen == chosen
+    if chosen:
+        latest = max((one for one in rows if one.last <= row.last), key=lambda one: (one.last, one.tie))
+        assert chosen[0].key == latest.key
+
+
+def choose(rule: InTime, *minutes: int, subject: int = 30) -> Partners:
+    rows = [Row(key, f"dark-{key}", (), (at(one), at(one)), str(key)) for key, one in enumerate(minutes)]
+    return Candidates("dark", rows, [], rule).choose(Row(0, "scan", (), (at(subject), at(subject))))
+
+
+def test_both_sides_are_given_for_interpolation_in_the_order_asked_for() -> None:
+    both = choose(InTime(take=["before", "after"]), 10, 20, 45, 60)
+    assert [(one.label, one.side, one.seconds) for one in both.chosen] == [
+        ("dark-1", "before", 600.0),
+        ("dark-2", "after", 900.0),
+    ]
+    assert "has nothing after scan" in choose(InTime(take=["before", "after"]), 10, 20).fault
+    at_the_moment = choose(InTime(take=["before", "after"]), 30, 45)
+    assert [one.label for one in at_the_moment.chosen] == ["dark-0", "dark-1"], "not the same one twice"
+
+
+def test_what_nothing_fits_is_blocked_and_names_the_nearest_of_both_sides() -> None:
+    late = choose(InTime(nearest="before"), 50, 90)
+    assert late.fault == (
+        "dark has nothing before scan (2024-05-10 00:30:00 UTC): there is none before, the nearest after is dark-0 "
+        "(2024-05-10 00:50:00 UTC, 20 min after); if another one will do, say so with `else: nearest`, `earliest` or "
+        "`none`"
+    )
+    assert not late.absent
+    far = choose(InTime(nearest="before", within="5min"), 10, 40)
+    assert "has nothing before scan (2024-05-10 00:30:00 UTC) within 5 min" in far.fault
+    assert "the nearest before is dark-0 (2024-05-10 00:10:00 UTC, 20 min before)" in far.fault
+    assert "the nearest after is dark-1 (2024-05-10 00:40:00 UTC, 10 min after)" in far.fault
+
+
+def test_without_a_time_nothing_is_chosen_and_what_has_none_is_named() -> None:
+    dated, undated = Row(0, "dark-0", (), (at(10), at(10))), Row(1, "dark-1", (), None, undated="dark-1")
+    scan = Row(0, "scan", (), (at(30), at(30)))
+    blocked = Candidates("dark", [dated, undated], [], InTime(nearest="before")).choose(scan)
+    assert "dark-1 has no time of measurement (timestamp); set it" in blocked.fault
+    skipping = Candidates("dark", [dated, undated], [], InTime(nearest="before", undated="skip"))
+    assert [one.label for one in skipping.choose(scan).chosen] == ["dark-0"]
+    without = Row(0, "scan", (), None, undated="scan")
+    assert (
+        "scan has no time of measurement"
+        in Candidates("d", [dated], [], InTime(nearest="either")).choose(without).fault
+    )
+    earliest = Candidates("d", [dated], [], InTime(nearest="either", **{"else": "earliest"})).choose(without)
+    assert str(earliest.chosen[0]) == "at a time not known (else earliest)"
+
+
+def test_a_group_counts_from_its_last_before_and_from_its_first_after() -> None:
+    group = Row(0, "master", (), (at(0), at(25)), size=5)
+    for subject, side, seconds in ((30, "before", 300.0), (20, "around", 0.0), (-10, "after", 600.0)):
+        scan = Row(0, "scan", (), (at(subject), at(subject)))
+        (one,) = Candidates("master", [group], [], InTime(nearest="either")).choose(scan).chosen
+        assert (one.side, one.seconds) == (side, seconds)
+    assert "counted from the last of its 5" in str(
+        Candidates("master", [group], [], InTime(nearest="before")).choose(Row(0, "s", (), (at(30), at(30)))).chosen[0]
+    )
+    during = Candidates("master", [group], [], InTime(nearest="before")).choose(Row(0, "s", (), (at(20), at(20))))
+    assert during.fault, "a group that is not over is not before"
+
+
+@pytest.mark.parametrize("nearest", ["before", "after", "either"])
+def test_ten_thousand_for_ten_thousand_take_less_than_a_second(nearest: str) -> None:
+    rows = [Row(key, str(key), (str(key % 7),), (at(key), at(key + key % 90))) for key in range(10_000)]
+    started = time.process_time()
+    candidates = Candidates("dark", rows, ["x"], InTime(nearest=nearest))
+    for row in rows:
+        candidates.choose(row)
+    assert time.process_time() - started < 1.0
