@@ -212,6 +212,7 @@ class StepActivity(Part):
     ended: Moment = Field(description="prov:endedAtTime")
     run: Run | None
     declared: Declared | None = None
+    gaps: list[Text] | None = Field(None, description="what was blocked and left out of its lists, with the reason")
 
 
 class HandActivity(Part):

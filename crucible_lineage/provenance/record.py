@@ -53,6 +53,7 @@ class Activity:
     git: Mapping[str, Any] | None = None
     run: Mapping[str, Any] | None = None
     declared: Mapping[str, Any] | None = None
+    gaps: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The `activity` part of the record."""
@@ -67,6 +68,7 @@ class Activity:
             "ended": self.ended,
             "run": dict(self.run) if self.run else None,
             **({"declared": dict(self.declared)} if self.declared else {}),
+            **({"gaps": list(self.gaps)} if self.gaps else {}),
         }
 
 

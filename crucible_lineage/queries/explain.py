@@ -115,6 +115,8 @@ def _of_step(record: StepRecord) -> Iterator[str]:
     yield f"is {output}step {record.declared_step!r}{within}{attempt}, made by {record.activity.function}"
     commit = f", git {git.commit[:12]}{' with uncommitted changes' if git.dirty else ''}" if git else ""
     yield f"with code {code.fingerprint[:12]}{commit}"
+    for gap in record.activity.gaps or ():
+        yield f"made without {gap}"
     if code.not_covered:
         yield f"not covered by that fingerprint: {', '.join(code.not_covered)}"
 

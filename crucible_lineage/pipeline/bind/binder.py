@@ -32,7 +32,15 @@ from crucible_lineage.pipeline.spec.inputs import (
     FileInput,
     ResultInput,
 )
-from crucible_lineage.pipeline.spec.pipeline import UNKNOWN_FUNCTION, PipelineSpec, Source, StepSpec, template_fault
+from crucible_lineage.pipeline.spec.pipeline import (
+    TEMPLATED,
+    UNKNOWN_FUNCTION,
+    PipelineSpec,
+    Source,
+    StepSpec,
+    is_template,
+    template_fault,
+)
 
 __all__ = ["bind"]
 
@@ -194,10 +202,16 @@ class _Binder:
     def _check_template(
         self, name: str, step: StepSpec, roles: Collection[str], params: Collection[str] | None
     ) -> None:
-        """The name of the child can be filled in; of a function that is not known, as far as that can be said."""
-        template = step.output.dataset_name
-        if template and (fault := template_fault(template, roles, params)):
+        """What describes the child can be filled in; of a function that is not known, as far as that can be said."""
+        output = step.output
+        if output.dataset_name and (fault := template_fault(output.dataset_name, roles, params)):
             self._find(("steps", name, "output", "dataset_name"), f"step {name!r}: {fault}")
+        texts: dict[tuple[str, ...], object] = {(field,): getattr(output, field) for field in TEMPLATED}
+        texts |= {("metadata", key): value for key, value in output.metadata.items()}
+        for place, value in texts.items():
+            what = f"output {' '.join(place)}"
+            if is_template(value) and (fault := template_fault(str(value), roles, params, what, late=False)):
+                self._find(("steps", name, "output", *place), f"step {name!r}: {fault}")
 
     def _is_step(self, name: str) -> bool:
         return name in self.spec.steps

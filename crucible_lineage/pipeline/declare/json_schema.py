@@ -26,7 +26,9 @@ def pipeline_schema() -> dict[str, object]:
     step["properties"]["inputs"] = {"type": "object", "additionalProperties": _source_forms()}
     step["oneOf"] = [{"required": ["uses"]}, {"required": ["run"]}]
     definitions["DatasetInput"]["properties"]["dataset"] = _one_or_more()
-    definitions["Source"]["properties"]["group_by"] = _one_or_more()
+    for fields in ("group_by", "across", "same"):
+        definitions["Source"]["properties"][fields] = _one_or_more()
+    step["properties"] |= {"group_by": _one_or_more(), "across": _one_or_more()}
     for name in ("EachInput", "FileInput", "DatasetInput", "SelectInput", "ResultInput"):
         if "match" in definitions[name]["properties"]:
             definitions[name]["properties"]["match"] = _match()

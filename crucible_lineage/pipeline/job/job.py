@@ -27,8 +27,8 @@ class Job:
     `name` is its name in the run, `label` tells the combination of swept parameters, `subject` the `each` datasets that
     it is about. `given` are the parameters as they were given; the function gets them validated. `outputs` are the
     datasets that it will give, each with the id that the plan computed, and `places` those that each will hold.
-    `variables` are those of the environment that
-    the declaration may read. `step` is the function, where it is at hand; else `spec` names it, or is a command.
+    `variables` are those of the environment that the declaration may read, `gaps` what was left out of lists. `step` is
+    the function, where it is at hand; else `spec` names it, or is a command.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Job:
     pipeline: Mapping[str, str] | None = None
     variables: tuple[str, ...] = ()
     step: Step[..., Any] | None = None
+    gaps: tuple[str, ...] = ()
 
     @property
     def run_id(self) -> str:
@@ -105,4 +106,5 @@ def job_of(
         subject=instance.subject,
         pipeline=instance.step.declared,
         variables=tuple(pipeline.spec.env),
+        gaps=instance.gaps,
     )

@@ -38,6 +38,7 @@ def job_to_json(job: Job) -> dict[str, Any]:
         },
         "params": {name: value for name, value in job.given.items() if name not in job.spec.references},
         "variables": list(job.variables),
+        "gaps": list(job.gaps),
         "roles": dict(job.inspection.roles),
         "used": [
             {
@@ -90,6 +91,7 @@ def job_from_json(sent: Mapping[str, Any], run: Mapping[str, Any], session: Sess
         label=sent["label"],
         pipeline=sent["pipeline"],
         variables=tuple(sent["variables"]),
+        gaps=tuple(sent["gaps"]),
     )
 
 

@@ -18,6 +18,7 @@ from crucible_lineage.pipeline.job.calling import call_step
 from crucible_lineage.pipeline.job.desk import desk_of
 from crucible_lineage.pipeline.job.inputs import place_inputs, require_unchanged, telling_of_changes
 from crucible_lineage.pipeline.job.job import Job
+from crucible_lineage.pipeline.job.naming import dataset_name
 from crucible_lineage.pipeline.job.news import tell_line, tell_phase
 from crucible_lineage.pipeline.job.outputs import MadeOutput, metadata_of, new_dataset, output_files
 from crucible_lineage.pipeline.job.phases import MADE, STARTED
@@ -163,6 +164,7 @@ def _execute(job: Job, folder: Path, session: Session, hear: Hear | None) -> tup
         git=_git_of(called.code),
         run=job.run,
         declared=job.declared,
+        gaps=job.gaps,
     )
     note, pictures = called.note(), called.pictures
     files = {output: output_files(job, output, path, note, pictures) for output, path in outputs.items()}
@@ -175,11 +177,17 @@ def _execute(job: Job, folder: Path, session: Session, hear: Hear | None) -> tup
             return {**waiting.fields, "unique_id": mfid, "scientific_metadata": dict(waiting.metadata)}
         return session.client.datasets.get(mfid, include_metadata=True).model_dump()
 
-    new = [new_dataset(job, output, activity, session.agent, fields_of) for output in made]
+    names = [dataset_name(job, output.planned.output, output.metadata, fields_of) for output in made]
+    new = [
+        new_dataset(job, output, activity, session.agent, name) for output, (name, _) in zip(made, names, strict=True)
+    ]
     kept = {  # what comes next reads them from there
         file.ref.sha256: session.cache.take(file.path, file.checksums) for output in made for file in output.files
     }
-    return session.outbox.put(job.name, job.project, new, kept), "; ".join(filter(None, (placed.note, note)))
+    notes = dict.fromkeys(
+        (placed.note, note, *(told for _, told in names), *(f"made without {gap}" for gap in job.gaps))
+    )
+    return session.outbox.put(job.name, job.project, new, kept), "; ".join(filter(None, notes))
 
 
 def _tell(job: Job, data: Path, hear: Hear | None, line: str) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.times import taken
@@ -18,30 +17,32 @@ FieldsOf = Callable[[str], Mapping[str, Any]]  # the fields of a dataset's recor
 _COUNT = re.compile(r" and \d+ more$")  # what a default name says of a list
 
 
-def dataset_name(job: Job, output: str, results: Mapping[str, object], fields_of: FieldsOf) -> str:
+def dataset_name(job: Job, output: str, results: Mapping[str, object], fields_of: FieldsOf) -> tuple[str, str]:
     """The child's name: the declared template, or the name of what it is about with the step's and what was swept.
 
-    `results` is what the step returned for the output. `fields_of` is asked only if the template names a field of a
-    parent's record. InputError if the template asks for what is not there.
+    Beside it a note, where the template asks for what is not there and the default name stands for it. `results` is
+    what the step returned for the output. `fields_of` is asked only if the template names a field of a parent's record.
     """
     template = job.spec.output.dataset_name
     step = job.name.partition("[")[0]
+    suffix = step if len(job.inspection.outputs) == 1 else f"{step}.{output}"
+    default = f"{_subject(job)} ({', '.join(filter(None, (suffix, job.label)))})"
     if template is None:
-        suffix = step if len(job.inspection.outputs) == 1 else f"{step}.{output}"
-        return f"{_subject(job)} ({', '.join(filter(None, (suffix, job.label)))})"
+        return default, ""
     parents: dict[str, list[UsedDataset]] = {}
     for part in job.used:
         parents.setdefault(part.role, []).append(part)
     try:
-        return template.format(
+        filled = template.format(
             **{role: _Parent(parts, fields_of) for role, parts in parents.items()},
             output=output,
             step=step,
             params=SimpleNamespace(**job.inspection.params),
             results=_Values(results),
         )
-    except (KeyError, AttributeError, IndexError, ValueError) as error:
-        raise InputError(f"step {job.name!r}: the name {template!r} cannot be filled in: {error}") from error
+    except (KeyError, AttributeError, IndexError, ValueError, TypeError) as error:
+        return default, f"it is called {default!r}, since the name {template!r} cannot be filled in: {error}"
+    return filled, ""
 
 
 def without_step(name: str) -> str:

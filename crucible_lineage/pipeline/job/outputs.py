@@ -13,7 +13,6 @@ from crucible_lineage.checksums import scan_file
 from crucible_lineage.errors import StepError
 from crucible_lineage.pipeline.inputs.register import described
 from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.job.naming import FieldsOf, dataset_name
 from crucible_lineage.pipeline.job.written import written_files
 from crucible_lineage.pipeline.logs.step_log import STEP_LOG
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
@@ -37,10 +36,8 @@ class MadeOutput:
     files: tuple[LocalFile, ...]
 
 
-def new_dataset(
-    job: Job, made: MadeOutput, activity: Activity, agent: Mapping[str, object], fields_of: FieldsOf
-) -> NewDataset:
-    """The dataset to be registered for an output."""
+def new_dataset(job: Job, made: MadeOutput, activity: Activity, agent: Mapping[str, object], name: str) -> NewDataset:
+    """The dataset to be registered for an output, under that name."""
     inspection, declared, planned = job.inspection, job.spec.output, made.planned
     record = step_record(
         recipe=planned.recipe,
@@ -58,7 +55,7 @@ def new_dataset(
         mfid=planned.mfid,
         fields={
             "project_id": job.project,
-            "dataset_name": dataset_name(job, planned.output, made.metadata, fields_of),
+            "dataset_name": name,
             **({"timestamp": taken} if (taken := _taken(job)) else {}),
             "public": declared.public,
             **{name: value for name, value in declared_by_step.items() if value is not None},

@@ -10,7 +10,7 @@ from typing import Any
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.dimensions import OF_PARAMS, fields_of, grouping, of_records, root_of
-from crucible_lineage.pipeline.bind.from_parents import ParentField, from_parents
+from crucible_lineage.pipeline.bind.from_parents import from_parents
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
 from crucible_lineage.pipeline.bind.step_faults import label_of
 from crucible_lineage.pipeline.functions.inspection import Inspection
@@ -18,8 +18,9 @@ from crucible_lineage.pipeline.inputs.groups import Group, groups_of, groups_of_
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.plan.naming import Naming, Point
 from crucible_lineage.pipeline.plan.relation import NO_ID, Candidates, Chosen, Partners, Row
+from crucible_lineage.pipeline.plan.scope import Scope
 from crucible_lineage.pipeline.spec.inputs import value_of
-from crucible_lineage.pipeline.spec.pipeline import Source
+from crucible_lineage.pipeline.spec.pipeline import TEMPLATED, Source, StepSpec, is_template
 from crucible_lineage.pipeline.spec.relation import REGISTERED, InTime
 
 __all__ = ["Feed", "Instance", "expand"]
@@ -97,6 +98,7 @@ class _Expansion:
         self.naming = Naming(pipeline, inputs, self.groups)
         self.group_at: dict[str, dict[int, int]] = {}  # dimension -> member -> its group
         self.params: dict[str, Mapping[str, Any]] = {}  # instance -> its parameters, and those above it
+        self.templated = {name: _is_templated(step.spec) for name, step in pipeline.steps.items()}
         self.candidates: dict[object, Candidates] = {}  # of a matched input, or of a source that is chosen in time
 
     def expand(self) -> dict[str, Instance]:
@@ -148,27 +150,27 @@ class _Expansion:
             if found.feeds or found.blocks or role in step.inspection.required:  # else it may be missing
                 faults.append(found.fault)
             faults.append(self._unexpected(role, step.sources[role][number], found.feeds))
-        feeds, params, inspection = given.feeds, variant.given, variant.inspection
-        if (asked := from_parents(step.spec)) and not any(faults):
-            params, inspection, fault = self._given(step, variant, asked, feeds)
-            faults.append(fault)
+        feeds, filled = given.feeds, _Filled(step, variant.given, variant.inspection)
+        if self.templated[step.name] and not any(faults):
+            filled = self._in_scope(step, variant, feeds)
+            faults.append(filled.fault)
         blocked = next(filter(None, faults), "")
         if not feeds and not any(faults):
             blocked = "none of its inputs is there; a derived dataset needs a parent"
         about = self._all_about(point)
         self.instances[name] = Instance(
             name=name,
-            step=step,
+            step=filled.step,
             label=self.naming.told_apart(step, point),
-            given=params,
-            inspection=inspection,
+            given=filled.given,
+            inspection=filled.inspection,
             feeds=feeds,
             needs=tuple(dict.fromkeys(feed.instance for feed in feeds if feed.instance)),
             subject=tuple(mfid for root, index in about if (mfid := self.inputs[root][index].mfid)),
             blocked=blocked,
             places=self.naming.places(step, point),
             about=about or tuple(dict.fromkeys(self._behind(feed for feed in feeds if feed.chosen is None))),
-            notes=tuple(_notes(step, feeds)),
+            notes=tuple(filter(None, (*_notes(step, feeds), filled.note))),
             gaps=tuple(gap for found in given.found.values() for gap in found.gaps),
         )
         self.points[step.name].append((point, name))
@@ -209,27 +211,27 @@ class _Expansion:
             elif feed.input is not None:
                 yield feed.input, feed.index
 
-    def _given(
-        self, step: BoundStep, variant: Variant, asked: Mapping[str, ParentField], feeds: Sequence[Feed]
-    ) -> tuple[Mapping[str, object], Inspection, str]:
-        """The parameters with what is taken from records, the step with them, and what is wrong if it is so."""
-        given = dict(variant.given)
-        for param, field_of in asked.items():
-            behind = dict.fromkeys(self._behind([feed for feed in feeds if feed.role == field_of.role]))
-            items = [self.inputs[root][index] for root, index in behind]
-            values = {
-                str(value): value for item in items if (value := value_of(item.fields, field_of.name)) is not None
-            }
-            lacking = next((item for item in items if value_of(item.fields, field_of.name) is None), None)
-            if lacking or len(values) != 1:
-                told = f"{lacking.label} has none" if lacking else f"they differ: {', '.join(values)}"
-                fault = f"parameter {param!r} is {{{field_of.role}.{field_of.name}}}, and {told}"
-                return given, variant.inspection, f"{fault}; group by {field_of.name}" if len(values) > 1 else fault
-            (given[param],) = values.values()
+    def _in_scope(self, step: BoundStep, variant: Variant, feeds: Sequence[Feed]) -> _Filled:
+        """The step with parameters and descriptions filled in with what the data behind its roles say."""
+        behind: dict[str, list[InputItem]] = {}
+        for role in step.sources:
+            places = dict.fromkeys(self._behind(feed for feed in feeds if feed.role == role))
+            behind[role] = [self.inputs[root][index] for root, index in places]
+        direct = {feed.role for feed in feeds if feed.input is not None}
+        given, inspection = dict(variant.given), variant.inspection
+        scope = Scope(step.name, behind, frozenset(direct), inspection.params)
+        for param, field_of in from_parents(step.spec).items():
+            given[param], fault = scope.value(field_of.role, field_of.name)
+            if fault:
+                told = f"parameter {param!r} is {{{field_of.role}.{field_of.name}}}, and {fault}"
+                return _Filled(step, variant.given, inspection, told)
         try:
-            return given, self.inspect(step, given), ""
+            inspection = self.inspect(step, given) if from_parents(step.spec) else inspection
         except InputError as error:
-            return given, variant.inspection, "; ".join(fault.message for fault in error.faults) or str(error)
+            told = "; ".join(fault.message for fault in error.faults) or str(error)
+            return _Filled(step, given, inspection, told)
+        described, fault, note = replace(scope, params=inspection.params).output(step)
+        return _Filled(described, given, inspection, fault, note)
 
     def _unexpected(self, role: str, source: Source, feeds: Sequence[Feed]) -> str:
         if source.expect is None or len(feeds) == source.expect:
@@ -362,6 +364,23 @@ class _Expansion:
         for there, instance in self.points[name]:
             if all(members.intersection(self._about(root, there) or ()) for root, members in wanted.items()):
                 yield instance
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """A step with what the data behind its roles say filled in; or what is wrong with that."""
+
+    step: BoundStep
+    given: Mapping[str, Any]
+    inspection: Inspection
+    fault: str = ""
+    note: str = ""
+
+
+def _is_templated(spec: StepSpec) -> bool:
+    """True if the step takes a field of the data behind a role as a parameter, or is described by one."""
+    texts = (*(getattr(spec.output, field) for field in TEMPLATED), *spec.output.metadata.values())
+    return bool(from_parents(spec)) or any(map(is_template, (spec.output.dataset_name, *texts)))
 
 
 @dataclass(frozen=True)

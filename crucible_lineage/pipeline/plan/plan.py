@@ -114,11 +114,13 @@ class StepPlan:
 class PipelinePlan:
     """The plan of all instances, in an order in which they can run.
 
-    `undeclared` are places of results that still hold although the pipeline declares them no more.
+    `undeclared` are places of results that still hold although the pipeline declares them no more. `instances` are
+    those that are planned, without what is blocked where a list may have gaps.
     """
 
     steps: tuple[StepPlan, ...]
     undeclared: tuple[str, ...] = ()
+    instances: Mapping[str, Instance] = field(default_factory=dict, compare=False)
 
     @property
     def is_fresh(self) -> bool:
@@ -139,10 +141,33 @@ def plan(
 ) -> PipelinePlan:
     """The plan. Steps (or instances) in `forced` are made again though their results are there."""
     done: dict[str, StepPlan] = {}
-    for instance in instances.values():
+    left = dict(instances)
+    for name in instances:
+        instance = left[name] = _without_gaps(instances[name], done)
         planned = _planned(project, instance, instances, inputs, done, knowledge, forced)
-        done[instance.name] = replace(planned, notes=instance.notes, choices=instance.choices)
-    return PipelinePlan(tuple(done[name] for name in instances))
+        notes = (*instance.notes, *(f"without {gap}" for gap in instance.gaps))
+        done[name] = replace(planned, notes=notes, choices=instance.choices)
+    return PipelinePlan(tuple(done[name] for name in instances), instances=left)
+
+
+def _without_gaps(instance: Instance, done: Mapping[str, StepPlan]) -> Instance:
+    """The instance without parents that are blocked, in the lists that may have gaps."""
+    sources = instance.step.sources
+    roles = {role for role, given in sources.items() if any(source.gaps for source in given)}
+    gone = [feed for feed in instance.feeds if feed.role in roles and feed.instance
+            and done[feed.instance].state == BLOCKED]  # fmt: skip
+    if not gone:
+        return instance
+    feeds = tuple(feed for feed in instance.feeds if feed not in gone)
+    empty = next((role for role in roles if all(feed.role != role for feed in feeds)), "")
+    gaps = tuple(f"{feed.instance}: {', '.join(done[feed.instance or ''].causes)}" for feed in gone)
+    return replace(
+        instance,
+        feeds=feeds,
+        needs=tuple(dict.fromkeys(feed.instance for feed in feeds if feed.instance)),
+        blocked=instance.blocked or (f"all that {empty} would be given is blocked" if empty else ""),
+        gaps=(*instance.gaps, *gaps),
+    )
 
 
 def _planned(

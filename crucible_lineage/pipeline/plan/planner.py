@@ -84,7 +84,7 @@ def plan_pipeline(
     planned = plan(spec.project, instances, inputs, knowledge, forced)
     relied_on = KnownPlaces(session.store, spec.project, pipeline.name).relied_on()
     left = undeclared(relied_on, instances.values(), pipeline.name)
-    return Planned(replace(planned, undeclared=left), instances, inputs, knowledge)
+    return Planned(replace(planned, undeclared=left), planned.instances, inputs, knowledge)
 
 
 def _inspected(store: Store, seen: dict[bytes, Inspection], step: BoundStep, given: Mapping[str, object]) -> Inspection:

@@ -118,7 +118,7 @@ def _not_applied(job: Job, output: str, present: Mapping[str, object]) -> list[s
 
 def _wanted(job: Job, output: str, metadata: Mapping[str, object], session: Session) -> dict[str, object]:
     declared, inspection = job.spec.output, job.inspection
-    name = dataset_name(job, output, metadata, lambda mfid: _fields(mfid, session))
+    name, _ = dataset_name(job, output, metadata, lambda mfid: _fields(mfid, session))
     by_step = {"measurement": inspection.measurement, "data_type": inspection.data_type}
     described = {field: getattr(declared, field) or by_step.get(field) for field in FIELDS}
     return {"dataset_name": name, **described}

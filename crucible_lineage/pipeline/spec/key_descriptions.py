@@ -8,6 +8,13 @@ _MATCH = "pairs this input with another: its name, and the fields of both record
 _LABEL = "what instances of steps are called by for each dataset, as in {metadata.power_mW} mW"
 _EACH = "true: one run of the steps for each dataset, instead of one with all of them"
 
+_IN_TIME = {
+    "nearest": "the partner in time of what the step is about: the nearest before it, after it, or on either side",
+    "take": "partners on both sides, as in [before, after]: for interpolation",
+    "within": "the greatest distance of a partner, as in 90s, 10min, 2h, 3d, 1w; nothing farther is taken",
+    "else": "what where nothing fits: nearest, earliest, or none (the role stays without); else that one is blocked",
+    "undated": "of data without a time of measurement: skip leaves them out, registered goes by their ids",
+}
 _RECORD = {
     "dataset_name": "the dataset's name; of a step's output a template: {ROLE.dataset_name}, {params.NAME}, {step}",
     "measurement": "what was measured, as Crucible names it",
@@ -34,6 +41,7 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "steps": "what is made, by name, in any order: the order of work follows from the inputs",
         "params": "values that stand for ${params.NAME}, and that --set changes",
         "defaults": "what all steps share, unless they say otherwise",
+        "timezone": "where nights are counted from noon to noon (group_by: night), as in America/Los_Angeles; else UTC",
         "include": "files whose inputs, steps, params and defaults are taken over",
         "runner": "what steps run on under Prefect: threads, processes, dask, ray, slurm or dask=ADDRESS",
         "schedule": "when it runs by itself, once it is deployed",
@@ -41,6 +49,7 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
     },
     "FileInput": {
         **_RECORD,
+        **_IN_TIME,
         "file": "a name, a pattern (*, ?, [...], **), an address (gs://bucket/name) or a list of them",
         "each": "true: every file is a dataset of its own, with one run of the steps for each",
         "match": _MATCH,
@@ -58,8 +67,15 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "wait": "true: the dataset is complete only when its files are read, however that ended",
         "timeout": "for how long that is waited for at most: seconds, or as in 90s, 10m, 2h",
     },
-    "DatasetInput": {"dataset": "MFID of a dataset, or several", "each": _EACH, "match": _MATCH, "label": _LABEL},
+    "DatasetInput": {
+        **_IN_TIME,
+        "dataset": "MFID of a dataset, or several",
+        "each": _EACH,
+        "match": _MATCH,
+        "label": _LABEL,
+    },
     "SelectInput": {
+        **_IN_TIME,
         "select": "filters that datasets of the project have to fit, or a list of such filters",
         "superseded": "whether results that another one has superseded are taken too",
         "each": _EACH,
@@ -67,6 +83,7 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "label": _LABEL,
     },
     "ResultInput": {
+        **_IN_TIME,
         "pipeline": "the pipeline whose results are taken",
         "step": "the step that made them",
         "output": "which of its outputs, where it has several",
@@ -75,6 +92,7 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "label": _LABEL,
     },
     "EachInput": {
+        **_IN_TIME,
         "each": "the datasets, one by one, each as an input; one run of the steps for each",
         "match": _MATCH,
         "label": _LABEL,
@@ -87,6 +105,8 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "params": "values of the function's keyword-only arguments",
         "matrix": "sweeps parameters: a list of values each (every combination is made), or a list of combinations",
         "output": "how the child dataset is described",
+        "group_by": "the same of its first input: one list, and one instance, for each group",
+        "across": "the same of its first input: swept parameters that are joined in one group",
         "env": "environment variables of a command, beside the few that every command gets",
         "salt": "any text: gives the results other ids, where somebody else has taken those without it",
         "retries": "how often it is tried again when it fails",
@@ -101,6 +121,10 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
     },
     "Publish": {"to": "an address, as in gs://bucket/prefix/", "block": "the Prefect block that gives access to it"},
     "Source": {
+        **_IN_TIME,
+        "same": "fields that partners in time have in common: of records, metadata.NAME, or params.NAME",
+        "across": "swept parameters above that are joined in one group; else there is a group for each combination",
+        "gaps": "allow: what is blocked is left out of the list, and the result says so",
         "from": "an input of the pipeline, or a step",
         "output": "which output of the step, where it has several",
         "files": "which of its files: a name or a pattern",

@@ -17,10 +17,11 @@ from crucible_lineage.errors import nearest
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.spec.declared import Declared
 from crucible_lineage.pipeline.spec.ingestion import Ingested
-from crucible_lineage.pipeline.spec.inputs import DatasetFields, PipelineInput, Salt, is_remote
+from crucible_lineage.pipeline.spec.inputs import NIGHT, DatasetFields, PipelineInput, Salt, is_remote
 from crucible_lineage.pipeline.spec.relation import InTime
 
 __all__ = [
+    "TEMPLATED",
     "UNKNOWN_FUNCTION",
     "OutputFields",
     "PipelineSpec",
@@ -30,6 +31,7 @@ __all__ = [
     "Source",
     "StepSpec",
     "Trigger",
+    "is_template",
     "template_fault",
 ]
 
@@ -42,8 +44,13 @@ PARENT_FIELDS = (
     "data_type",
     "session_name",
     "instrument_name",
+    "instrument_id",
     "timestamp",
+    NIGHT,
 )
+# Fields of `output` that may be templates, beside the name and texts in `metadata`.
+TEMPLATED = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")
+_TEMPLATE = re.compile(r"\{([A-Za-z][\w-]*\.[\w.-]+|step)(![rsa])?(:[^{}]*)?\}")
 UNKNOWN_FUNCTION = "?"  # stands for what a step calls where that cannot be read; no declaration can say it
 NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 ANY_NAME = {"any_name": True}  # the context in which what is wrong with names has been told already
@@ -366,27 +373,35 @@ def _source(given: object) -> object:
     return [_source(item) for item in given] if isinstance(given, list) else given
 
 
-def template_fault(template: str, roles: Collection[str], params: Collection[str] | None) -> str | None:
+def is_template(value: object) -> bool:
+    """True for a text that names a field of a role, or a parameter, in braces."""
+    return isinstance(value, str) and _TEMPLATE.search(value) is not None
+
+
+def template_fault(
+    template: str, roles: Collection[str], params: Collection[str] | None, what: str = "the name", *, late: bool = True
+) -> str | None:
     """What is wrong with a template, so that it is known before a step runs; None if nothing is.
 
-    Only parents, parameters and returned values may be asked for: whatever else a template could reach stays where it
-    is. What a step will return is not known yet. The parameters come with their values, or only by name, or are not
-    known (None).
+    `what` says what it is for; with `late`, it may name what the step returns, and the output. Only parents, parameters
+    and returned values may be asked for: whatever else a template could reach stays where it is. What a step will
+    return is not known yet. The parameters come with their values, or only by name, or are not known (None).
     """
     of_parents = [f"{role}.{field}" for role in roles for field in PARENT_FIELDS]
-    allowed = [*of_parents, *(f"params.{name}" for name in params or ()), "output", "step", "results.NAME"]
+    allowed = [*of_parents, *(f"params.{name}" for name in params or ()), "step"]
+    allowed += ["output", "results.NAME"] if late else []
     try:
         fields = [(name, spec or "") for _, name, spec, _ in Formatter().parse(template) if name is not None]
     except ValueError as error:
-        return f"the name {template!r} cannot be filled in: {error}"
+        return f"{what} {template!r} cannot be filled in: {error}"
     for name, spec in fields:
         unknown = params is None and re.fullmatch(r"params\.\w+", name)
         unknown = unknown or re.fullmatch(
-            rf"(results|({'|'.join(map(re.escape, roles)) or '-'})\.metadata)(\.\w+)+", name
+            rf"({'results|' if late else ''}({'|'.join(map(re.escape, roles)) or '-'})\.metadata)(\.[\w-]+)+", name
         )
         if (name not in allowed and not unknown) or "{" in spec:
             hint = nearest(name, allowed, "possible here")
-            return f"the name {template!r} has {{{name}}}; {hint}"
+            return f"{what} {template!r} has {{{name}}}; {hint}"
     if not isinstance(params, Mapping):
         return None
     if any(name.startswith("results.") or ".metadata." in name for name, _ in fields):
@@ -395,5 +410,5 @@ def template_fault(template: str, roles: Collection[str], params: Collection[str
     try:
         template.format(**parents, params=SimpleNamespace(**params), output="", step="")
     except (ValueError, TypeError) as error:
-        return f"the name {template!r} cannot be filled in: {error}"
+        return f"{what} {template!r} cannot be filled in: {error}"
     return None

@@ -8,6 +8,7 @@ from typing import Any
 
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.core.summary import summary_of
+from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.records import (
     OWN_KEYS,
     PROVENANCE_KEY,
@@ -52,6 +53,7 @@ class ProjectFacts:
         self.entries = entries_of_copy(self.copy)
         self._facts: dict[str, Facts] = {}
         self._named: dict[str, dict[str, tuple[str, ...]]] = {}
+        self._two_raws: set[str] = set()  # where a role or a step is called `raw` too, and gave others
 
     def of(self, mfid: str) -> Facts:
         """The facts of a dataset; of one that this key may not see, its id."""
@@ -63,7 +65,8 @@ class ProjectFacts:
     def value(self, mfid: str, column: str) -> Any:
         """What stands in a column for a dataset: its own, or an ancestor's where the column begins with one's name.
 
-        Of several ancestors of that name it is a list, unless all say the same. None where there is nothing.
+        Metadata that a result does not have are those of the measured data it comes from. Of several ancestors of that
+        name it is a list, unless all say the same. None where there is nothing; InputError where `raw` is ambiguous.
         """
         own = self.of(mfid).values
         if column in own:
@@ -72,8 +75,14 @@ class ProjectFacts:
         if not rest:
             return self._inherited(mfid, column) if column in ("instrument", "sample") else None
         if head in PARTS:
-            return None
-        return _one_or_all(self.value(one, rest) for one in self.ancestors(mfid).get(head, ()))
+            return self._of_measured(mfid, column) if head == "metadata" else None
+        ancestors = self.ancestors(mfid).get(head, ())
+        if head == RAW and mfid in self._two_raws:
+            raise InputError(
+                f"column {column!r}: `raw` stands for the measured data that {mfid} comes from, and a role or a step "
+                "of its lineage is called raw too and gave others; name the step that made these, or the role above"
+            )
+        return _one_or_all(self.value(one, rest) for one in ancestors)
 
     def ancestors(self, mfid: str) -> Mapping[str, tuple[str, ...]]:
         """The ancestors of a dataset by what they are called: their step, or the role in which they were used.
@@ -105,7 +114,13 @@ class ProjectFacts:
             named |= {name: tuple(mfids) for name, mfids in here.items() if name not in named}
             seen |= following.keys()
             level = list(following)
+        if (called := named.get(RAW)) and set(called) != set(raw):
+            self._two_raws.add(mfid)
         return {**named, RAW: tuple(raw)}
+
+    def _of_measured(self, mfid: str, column: str) -> object:
+        """What the measured data say that a result comes from, where it says nothing itself."""
+        return _one_or_all(self.of(one).values.get(column) for one in self.ancestors(mfid)[RAW])
 
     def _inherited(self, mfid: str, column: str) -> object:
         return _one_or_all(self._about(one, column) or None for one in self.ancestors(mfid)[RAW])

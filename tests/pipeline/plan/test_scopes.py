@@ -1,0 +1,259 @@
+"""Groups below a sweep keep its variants apart; a name means the same wherever it stands."""
+
+# ruff: noqa: E501 (declarations stand as a person writes them)
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.queries.explain import explain
+from crucible_lineage.queries.table.table import make_table
+from crucible_lineage.session import Session
+
+STEPS = """
+from pathlib import Path
+
+from crucible_lineage import step
+
+
+@step
+def smooth(spectrum: Path, *, window_nm: int = 1, order: int = 1, out: Path) -> dict:
+    (out / "smooth.txt").write_text(str(float(spectrum.read_text()) * window_nm))
+    return {}
+
+
+@step
+def mean(spectra: list[Path], *, sample: str = "", out: Path) -> dict:
+    values = [float(path.read_text()) for path in spectra]
+    (out / "mean.txt").write_text(str(sum(values) / len(values)))
+    return {"mean": sum(values) / len(values), "spectra": len(values)}
+
+
+@step
+def show(spectrum: Path, *, out: Path) -> dict:
+    (out / "shown.txt").write_text(spectrum.read_text())
+    return {}
+"""
+SWEPT = """
+pipeline: swept
+project: lab
+inputs:
+  raw:
+    each:
+      - {file: s1.txt, metadata: {sample: gold}}
+      - {file: s2.txt, metadata: {sample: gold}}
+      - {file: s3.txt, metadata: {sample: iron}}
+    timestamp: "2024-05-01T12:00:00Z"
+    instrument_name: counter A
+steps:
+  smooth: {uses: "LABMODULE:smooth", inputs: {spectrum: raw}, matrix: {window_nm: [1, 10]}}
+  mean: {uses: "LABMODULE:mean", inputs: {spectra: smooth}, group_by: metadata.sample}
+"""
+
+
+@pytest.fixture
+def swept(lab: Any) -> Any:
+    lab.file(f"{lab.module}.py", STEPS)
+    for number in (1, 2, 3):
+        lab.file(f"s{number}.txt", str(number))
+    return lab
+
+
+def test_a_group_below_a_matrix_has_one_instance_for_each_variant(
+    swept: Any, run: Any, text_of: Any, session: Session, planned: Any
+) -> None:
+    result = run(swept.declare(SWEPT))
+    means = {name: text_of(outputs["out"]) for name, outputs in result.datasets.items() if name.startswith("mean")}
+    assert means == {
+        "mean[gold, window_nm=1]": "1.5",
+        "mean[gold, window_nm=10]": "15.0",
+        "mean[iron, window_nm=1]": "3.0",
+        "mean[iron, window_nm=10]": "30.0",
+    }
+    assert {step.state for step in planned(swept.pipeline).values()} == {"fresh"}, "each has a place of its own"
+    table = make_table(session, "lab", "mean", fields=["smooth.params.window_nm", "metadata.sample"])
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert {(row["metadata.sample"], row["smooth.params.window_nm"], row["mean"]) for row in map(_short, rows)} == {
+        ("gold", 1, 1.5), ("gold", 10, 15.0), ("iron", 1, 3.0), ("iron", 10, 30.0)
+    }  # fmt: skip
+
+
+def _short(row: dict[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix("results."): value for name, value in row.items()}
+
+
+def test_variants_are_joined_where_that_is_asked_for_and_the_plan_says_so(
+    swept: Any, run: Any, text_of: Any, planned: Any
+) -> None:
+    joined = SWEPT.replace("group_by: metadata.sample", "group_by: metadata.sample, across: window_nm")
+    plan = planned(swept.declare(joined))
+    assert plan["mean[gold]"].notes == ("spectra: joined across window_nm",)
+    result = run(swept.pipeline)
+    assert text_of(result.datasets["mean[gold]"]["out"]) == "8.25"
+    two = joined.replace("window_nm: [1, 10]}", "window_nm: [1, 10], order: [1, 2]}")
+    assert {name for name in planned(swept.declare(two)) if "iron" in name} == {
+        "mean[iron, order=1]", "mean[iron, order=2]"
+    }  # fmt: skip
+
+
+def test_results_are_grouped_by_a_swept_parameter_alone(swept: Any, run: Any, text_of: Any) -> None:
+    result = run(swept.declare(SWEPT.replace("group_by: metadata.sample", "group_by: params.window_nm")))
+    assert text_of(result.datasets["mean[window_nm=1]"]["out"]) == "2.0"
+    assert text_of(result.datasets["mean[window_nm=10]"]["out"]) == "20.0"
+
+
+def test_what_follows_a_group_of_a_variant_stands_where_it_stands(swept: Any, run: Any, text_of: Any) -> None:
+    text = SWEPT + '  show: {uses: "LABMODULE:show", inputs: {spectrum: mean}}\n'
+    text += '  all: {uses: "LABMODULE:mean", inputs: {spectra: {from: mean, group_by: metadata.sample, across: window_nm}}}\n'
+    result = run(swept.declare(text))
+    assert result.ok, result.errors
+    assert text_of(result.datasets["show[gold, window_nm=10]"]["out"]) == "15.0"
+    assert text_of(result.datasets["all[iron]"]["out"]) == "16.5"
+
+
+@pytest.mark.parametrize(
+    ("new", "words"),
+    [
+        ("group_by: params.width", "no matrix above smooth sweeps 'width'; there are: window_nm"),
+        ("group_by: metadata.sample, across: width", "no matrix above smooth sweeps 'width'"),
+        ("group_by: params.window_nm, across: window_nm", "is in group_by and in across"),
+        ("across: window_nm", "across joins swept parameters within groups; add group_by"),
+    ],
+)
+def test_faults_of_groups_of_variants_are_found_by_check(swept: Any, new: str, words: str) -> None:
+    with pytest.raises(InputError) as raised:
+        bind_file(swept.declare(SWEPT.replace("group_by: metadata.sample", new)))
+    assert any(words in fault.message for fault in raised.value.faults), raised.value.faults
+
+
+NAMED = """
+pipeline: named
+project: lab
+inputs:
+  raw:
+    each:
+      - {file: s1.txt, metadata: {sample: gold, power_mW: 5}}
+    timestamp: "2024-05-01T12:00:00Z"
+    instrument_name: counter A
+steps:
+  smooth: {uses: "LABMODULE:smooth", inputs: {spectrum: raw}}
+  mean:
+    uses: LABMODULE:mean
+    inputs: {spectra: smooth}
+    params: {sample: "{spectra.metadata.sample}"}
+    output:
+      dataset_name: "{spectra.metadata.sample} at {spectra.metadata.power_mW:.1f} mW on {spectra.instrument_name}"
+      instrument_name: "{spectra.instrument_name}"
+      metadata: {power_mW: "{spectra.metadata.power_mW}", of: "sample {spectra.metadata.sample}", set: "{1, 2}"}
+"""
+
+
+def test_a_name_means_the_same_in_parameters_names_and_descriptions(swept: Any, run: Any, session: Session) -> None:
+    result = run(swept.declare(NAMED))
+    assert result.ok, result.errors
+    made = session.client.datasets.get(result.datasets["mean"]["out"], include_metadata=True)
+    assert made.dataset_name == "gold at 5.0 mW on counter A"
+    assert made.instrument_name == "counter A"
+    metadata = made.scientific_metadata
+    assert (metadata["power_mW"], metadata["of"], metadata["set"]) == (5, "sample gold", "{1, 2}")
+    assert metadata["crucible_lineage"]["recipe"]["params"]["sample"] == "gold"
+
+
+def test_a_name_that_cannot_be_filled_in_is_told_by_the_plan_and_the_result_gets_its_default_name(
+    swept: Any, run: Any, session: Session, planned: Any
+) -> None:
+    text = NAMED.replace(
+        "steps:\n  smooth: {", 'steps:\n  smooth: {output: {dataset_name: "{spectrum.metadata.lamp} result"}, '
+    )
+    told = "default name, since '{spectrum.metadata.lamp} result' cannot be filled in: {spectrum.metadata.lamp}: s1.txt has none"
+    assert planned(swept.declare(text))["smooth[s1.txt]"].notes == (told,)
+    result = run(swept.pipeline)
+    assert result.ok, result.errors
+    name = session.client.datasets.get(result.datasets["smooth[s1.txt]"]["out"]).dataset_name
+    assert name == "s1.txt (smooth)"
+    assert "it is called 's1.txt (smooth)', since the name" in str(result.notes)
+    assert run(swept.pipeline).executed == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('instrument_name: "{spectra.', 'instrument_name: "{spectrum.', "did you mean 'spectra.instrument_name'"),
+        ('of: "sample {spectra.metadata.sample}', 'of: "sample {results.mean}', "output metadata of"),
+    ],
+)
+def test_check_knows_the_names_in_descriptions(swept: Any, old: str, new: str, words: str) -> None:
+    assert old in NAMED
+    with pytest.raises(InputError) as raised:
+        bind_file(swept.declare(NAMED.replace(old, new)))
+    assert any(words in fault.message for fault in raised.value.faults), raised.value.faults
+
+
+def test_a_description_that_the_data_do_not_give_blocks_before_anything_runs(swept: Any, planned: Any) -> None:
+    text = NAMED.replace('instrument_name: "{spectra.instrument_name}"', 'session_name: "{spectra.session_name}"')
+    step = planned(swept.declare(text))["mean"]
+    assert step.state == "blocked"
+    assert "output session_name is '{spectra.session_name}', and {spectra.session_name}: s1.txt has none" in step.causes
+
+
+def test_raw_in_a_table_is_refused_where_a_role_of_that_name_gave_something_else(
+    swept: Any, run: Any, session: Session
+) -> None:
+    text = (
+        NAMED.replace("{spectra: smooth}", "{raw: smooth}").replace("{spectra.", "{raw.").replace(":mean\n", ":take\n")
+    )
+    swept.file(
+        f"{swept.module}.py", STEPS.replace("def mean(spectra:", "def take(raw:").replace("in spectra]", "in raw]")
+    )
+    result = run(swept.declare(text))
+    assert result.ok, result.errors
+    assert make_table(session, "lab", "smooth", fields=["raw.metadata.sample"]).rows
+    with pytest.raises(InputError, match="`raw` stands for the measured data"):
+        make_table(session, "lab", "mean", fields=["raw.metadata.sample"])
+    assert make_table(session, "lab", "mean", fields=["metadata.sample"]).rows
+
+
+GAPS = """
+pipeline: gaps
+project: lab
+inputs:
+  raw:
+    each:
+      - {file: s1.txt, metadata: {sample: gold}}
+      - {file: s2.txt, metadata: {power_mW: 3}}
+      - {file: s3.txt, metadata: {sample: gold}}
+    timestamp: "2024-05-01T12:00:00Z"
+steps:
+  labelled: {uses: "LABMODULE:label", inputs: {spectrum: raw}, params: {sample: "{spectrum.metadata.sample}"}}
+  mean: {uses: "LABMODULE:mean", inputs: {spectra: {from: labelled, gaps: allow}}}
+"""
+LABEL = """
+
+@step
+def label(spectrum: Path, *, sample: str, out: Path) -> dict:
+    (out / "label.txt").write_text(spectrum.read_text())
+    return {}
+"""
+
+
+def test_a_summary_with_gaps_is_made_of_what_there_is_and_says_what_was_missing(
+    swept: Any, run: Any, text_of: Any, planned: Any, record_of: Any, session: Session
+) -> None:
+    swept.file(f"{swept.module}.py", STEPS + LABEL)
+    without = GAPS.replace("{from: labelled, gaps: allow}", "labelled")
+    assert planned(swept.declare(without))["mean"].state == "blocked"
+    plan = planned(swept.declare(GAPS))["mean"]
+    gap = "labelled[s2.txt]: parameter 'sample' is {spectrum.metadata.sample}, and s2.txt has none"
+    assert plan.notes == (f"without {gap}",)
+    result = run(swept.pipeline)
+    made = result.datasets["mean"]["out"]
+    assert text_of(made) == "2.0"
+    assert record_of(made)["activity"]["gaps"] == [gap]
+    assert f"made without {gap}" in str(explain(session, made))
+    assert f"made without {gap}" in str(result.notes)
+    swept.declare(GAPS.replace("power_mW: 3", "sample: iron"))
+    assert planned(swept.pipeline)["mean"].state == "stale"
+    assert text_of(run(swept.pipeline).datasets["mean"]["out"]) == "2.0"
