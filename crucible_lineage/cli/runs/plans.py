@@ -43,7 +43,17 @@ def print_plan(planned: PipelinePlan, *, as_json: bool, above: Iterable[StepPlan
     _print_roots(planned, {step.name: step.code_diff for step in above if step.name not in printed})
     if told := undeclared_text(planned.undeclared):
         click.echo(told)
+    for line in differences_text(planned):
+        click.echo(line)
     _print_estimate(planned)
+
+
+def differences_text(planned: PipelinePlan) -> list[str]:
+    """In what declared files differ from what Crucible says of them."""
+    lines = [str(one) for one in planned.differences[:MOST_CAUSES]]
+    if len(planned.differences) > MOST_CAUSES:
+        lines.append(f"and {len(planned.differences) - MOST_CAUSES} differences more, in plan --json")
+    return lines
 
 
 def undeclared_text(places: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from crucible_lineage.core.slots import SUPERSEDED, Currency
 from crucible_lineage.errors import IdTakenError, InputError
 from crucible_lineage.ids import mfid_time
 from crucible_lineage.pipeline.bind.from_parents import from_parents
+from crucible_lineage.pipeline.inputs.current import Difference, as_at_crucible, note_agreeing
 from crucible_lineage.pipeline.inputs.existing import existing_dataset, find_raw
 from crucible_lineage.pipeline.inputs.raw import RawFiles, hash_files
 from crucible_lineage.pipeline.inputs.register import described, register_raw
@@ -31,7 +32,7 @@ from crucible_lineage.pipeline.spec.inputs import (
     SelectInput,
     value_of,
 )
-from crucible_lineage.pipeline.spec.pipeline import PipelineSpec
+from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, named_fields
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import Registered, knows, refusals, registered
 from crucible_lineage.session import Session
@@ -52,9 +53,9 @@ class InputItem:
     """One dataset of an input. `dataset` is None for files that are not registered yet, and if it is `blocked`.
 
     `shown` is what its instances are called by, if not by its label. `fields` are what `match` and `group_by` compare;
-    `new` and `raw` are what registers it; `span` is when its data were measured, from the first to the last.
-    `about` is the place of what is itself a
-    result, so that what is made of it keeps its own place when the result is made again.
+    `new` and `raw` are what registers it, `differs` in what its declaration differs from what Crucible says. `span` is
+    when its data were measured, from the first to the last. `about` is the place of what is itself a result, so that
+    what is made of it keeps its own place when the result is made again.
     """
 
     label: str
@@ -66,6 +67,7 @@ class InputItem:
     about: str = ""
     shown: str = ""
     span: tuple[datetime, datetime] | None = None
+    differs: tuple[Difference, ...] = ()
 
     @property
     def scope(self) -> str:
@@ -96,11 +98,12 @@ ResultsOf = Callable[[ResultInput], Iterator[InputItem]]  # what a step of anoth
 
 def known_inputs(spec: PipelineSpec, session: Session, results_of: ResultsOf) -> dict[str, tuple[InputItem, ...]]:
     """The datasets of each input, those included that are still to be registered. Changes nothing."""
-    zone = ZoneInfo(spec.timezone)
-    return {
-        name: tuple(_shown(_dated(item, zone), declared.label) for item in _known(spec, name, session, results_of))
-        for name, declared in spec.inputs.items()
-    }
+    zone, asked, found = ZoneInfo(spec.timezone), bool(asked_fields(spec)), {}
+    for name, declared in spec.inputs.items():
+        known = tuple(_known(spec, name, session, results_of))
+        current = as_at_crucible(name, known, spec.project, spec.metadata, session, asked=asked)
+        found[name] = tuple(_shown(_dated(item, zone), declared.label) for item in current)
+    return found
 
 
 def register_inputs(
@@ -126,6 +129,9 @@ def register_inputs(
 
     found = session.at_once(partial(registered, item) for item in new)
     datasets = {id(item): dataset for item, dataset in zip(new, found, strict=True)}
+    for items in inputs.values():
+        if items and all(id(item) in datasets for item in items):
+            note_agreeing([replace(item, dataset=datasets[id(item)]) for item in items], session)
     return {
         name: tuple(replace(item, dataset=datasets[id(item)]) if id(item) in datasets else item for item in items)
         for name, items in inputs.items()
@@ -169,10 +175,12 @@ def _dated(item: InputItem, zone: ZoneInfo) -> InputItem:
 def asked_fields(spec: PipelineSpec) -> set[str]:
     """The fields of records that a declaration goes by: to match, group and label data, and as parameters."""
     asked = {name for declared in spec.inputs.values() for name in _FIELD.findall(declared.label or "")}
+    asked |= {"timestamp" for declared in spec.inputs.values() if declared.match}
     asked |= {name for declared in spec.inputs.values() for same in (declared.match or {}).values() for name in same}
     for step in spec.steps.values():
         sources = [source for given in step.sources.values() for source in given]
         asked |= {name for source in sources for name in (*(source.group_by or ()), *source.same)}
+        asked |= {"timestamp" for source in sources if source.is_partner} | named_fields(step)
         asked |= {field.name for field in from_parents(step).values()}
     return asked
 

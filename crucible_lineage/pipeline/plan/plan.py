@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.inputs.current import Difference
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.plan.differences import Made, UsedFiles, code_diff, differences, file_changes
 from crucible_lineage.pipeline.plan.expand import Feed, Instance
@@ -115,12 +116,14 @@ class PipelinePlan:
     """The plan of all instances, in an order in which they can run.
 
     `undeclared` are places of results that still hold although the pipeline declares them no more. `instances` are
-    those that are planned, without what is blocked where a list may have gaps.
+    those that are planned, without what is blocked where a list may have gaps; `differences` are those between what is
+    declared of files and what Crucible says of them.
     """
 
     steps: tuple[StepPlan, ...]
     undeclared: tuple[str, ...] = ()
     instances: Mapping[str, Instance] = field(default_factory=dict, compare=False)
+    differences: tuple[Difference, ...] = ()
 
     @property
     def is_fresh(self) -> bool:
@@ -129,7 +132,9 @@ class PipelinePlan:
 
     def to_json(self) -> dict[str, Any]:
         """What `plan --json` prints."""
-        return {"steps": [step.to_json() for step in self.steps], "undeclared": list(self.undeclared)}
+        steps = [step.to_json() for step in self.steps]
+        differences = [one.to_json() for one in self.differences]
+        return {"steps": steps, "undeclared": list(self.undeclared), "differences": differences}
 
 
 def plan(

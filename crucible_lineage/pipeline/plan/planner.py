@@ -84,7 +84,9 @@ def plan_pipeline(
     planned = plan(spec.project, instances, inputs, knowledge, forced)
     relied_on = KnownPlaces(session.store, spec.project, pipeline.name).relied_on()
     left = undeclared(relied_on, instances.values(), pipeline.name)
-    return Planned(replace(planned, undeclared=left), planned.instances, inputs, knowledge)
+    differences = tuple(one for items in inputs.values() for item in items for one in item.differs)
+    planned = replace(planned, undeclared=left, differences=differences)
+    return Planned(planned, planned.instances, inputs, knowledge)
 
 
 def _inspected(store: Store, seen: dict[bytes, Inspection], step: BoundStep, given: Mapping[str, object]) -> Inspection:

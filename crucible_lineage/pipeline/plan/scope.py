@@ -17,11 +17,10 @@ from crucible_lineage.pipeline.bind.dimensions import is_field
 from crucible_lineage.pipeline.bind.model import BoundStep
 from crucible_lineage.pipeline.inputs.inputs import InputItem
 from crucible_lineage.pipeline.spec.inputs import value_of
-from crucible_lineage.pipeline.spec.pipeline import TEMPLATED, is_template
+from crucible_lineage.pipeline.spec.pipeline import OF_PARENT, TEMPLATED, is_template
 
 __all__ = ["Scope"]
 
-OF_PARENT = ("dataset_name", "mfid", "count", "timestamp")  # said of the parent itself, not of the data behind it
 _WHOLE = re.compile(r"\{([^{}!:]+)\}")
 
 

@@ -42,6 +42,7 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "params": "values that stand for ${params.NAME}, and that --set changes",
         "defaults": "what all steps share, unless they say otherwise",
         "timezone": "where nights are counted from noon to noon (group_by: night), as in America/Los_Angeles; else UTC",
+        "metadata": "declared: what is declared of files holds, also where Crucible says something else by now",
         "include": "files whose inputs, steps, params and defaults are taken over",
         "runner": "what steps run on under Prefect: threads, processes, dask, ray, slurm or dask=ADDRESS",
         "schedule": "when it runs by itself, once it is deployed",

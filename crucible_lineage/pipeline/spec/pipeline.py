@@ -21,6 +21,7 @@ from crucible_lineage.pipeline.spec.inputs import NIGHT, DatasetFields, Pipeline
 from crucible_lineage.pipeline.spec.relation import InTime
 
 __all__ = [
+    "OF_PARENT",
     "TEMPLATED",
     "UNKNOWN_FUNCTION",
     "OutputFields",
@@ -32,6 +33,7 @@ __all__ = [
     "StepSpec",
     "Trigger",
     "is_template",
+    "named_fields",
     "template_fault",
 ]
 
@@ -48,6 +50,7 @@ PARENT_FIELDS = (
     "timestamp",
     NIGHT,
 )
+OF_PARENT = ("dataset_name", "mfid", "count", "timestamp")  # said of the parent itself, not of the data behind it
 # Fields of `output` that may be templates, beside the name and texts in `metadata`.
 TEMPLATED = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")
 _TEMPLATE = re.compile(r"\{([A-Za-z][\w-]*\.[\w.-]+|step)(![rsa])?(:[^{}]*)?\}")
@@ -350,6 +353,7 @@ class PipelineSpec(Declared):
     project: str
     project_title: str | None = None
     timezone: Zone = "UTC"
+    metadata: Literal["crucible", "declared"] = "crucible"
     env: tuple[str, ...] = ()
     inputs: dict[Name, PipelineInput]
     steps: dict[Name, StepSpec] = Field(min_length=1)
@@ -376,6 +380,14 @@ def _source(given: object) -> object:
 def is_template(value: object) -> bool:
     """True for a text that names a field of a role, or a parameter, in braces."""
     return isinstance(value, str) and _TEMPLATE.search(value) is not None
+
+
+def named_fields(step: StepSpec) -> set[str]:
+    """The fields of roles that descriptions of the step's output name."""
+    output = step.output
+    texts = (output.dataset_name, *(getattr(output, field) for field in TEMPLATED), *output.metadata.values())
+    found = (match[1].partition(".") for text in texts if is_template(text) for match in _TEMPLATE.finditer(str(text)))
+    return {field for role, _, field in found if role in step.inputs and field not in OF_PARENT}
 
 
 def template_fault(
