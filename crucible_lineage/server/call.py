@@ -16,6 +16,7 @@ from crucible_lineage.server.files.links import Links
 from crucible_lineage.server.files.storage import Storage
 from crucible_lineage.server.http import PREFIX, invalid, refuse
 from crucible_lineage.server.instance import REVISION
+from crucible_lineage.server.seals import REMEDY
 
 __all__ = ["AuthenticatedCall", "Call", "Service"]
 
@@ -60,6 +61,8 @@ class AuthenticatedCall:
 async def _authenticate(request: Request, response: Response) -> AuthenticatedCall:
     """Who calls. Runs in the event loop: one indexed read of 20 us, where a thread hop would cost more."""
     service: Service = request.app.state.service
+    if service.database.damage:
+        raise refuse(500, f"This Crucible's database is damaged ({service.database.damage}); {REMEDY}")
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     key = key.strip()
     if scheme.lower() != "bearer" or not key:

@@ -8,16 +8,29 @@ import secrets
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from crucible_lineage.server.schema import MIGRATIONS
+from crucible_lineage.server.seals import REMEDY, add_checksum, checksum, damage
 
-__all__ = ["Database", "Row", "hash_key", "now", "open_database", "placeholders", "register_key", "setting"]
+__all__ = [
+    "Database",
+    "Row",
+    "check",
+    "connect",
+    "hash_key",
+    "now",
+    "open_database",
+    "placeholders",
+    "register_key",
+    "setting",
+]
 
 Row = sqlite3.Row
+CHECKED_EVERY = timedelta(days=1)  # chosen: 100,000 datasets are read in some seconds
 BUSY_TIMEOUT_S = 30.0  # chosen: other processes write to the same folder, each for a few milliseconds
 
 LOCAL_USER = {"unique_id": "0000-0000-0000-0001", "username": "local", "first_name": "Local", "last_name": "User"}
@@ -31,6 +44,7 @@ class Database:
         self._idle: deque[sqlite3.Connection] = deque()
         self._writing = threading.Lock()  # SQLite's own wait between writers sleeps up to 100 ms and is not fair
         self._closed = False
+        self.damage = ""  # what a look at the whole of it has found
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -64,7 +78,7 @@ class Database:
         try:
             connection = self._idle.pop()
         except IndexError:
-            connection = _connect(self.path)
+            connection = connect(self.path)
         try:
             yield connection
         finally:
@@ -87,13 +101,38 @@ def open_database(path: Path) -> Database:
         if len(known) < len(MIGRATIONS):
             with database.write() as db:
                 _migrate(db)
-    except sqlite3.DatabaseError as error:
+        with database.read() as db:
+            if find_setting(db, "schema_seal") != _schema_seal(db):
+                raise sqlite3.DatabaseError("its schema is not what was written")
+    except (sqlite3.DatabaseError, UnicodeDecodeError, TypeError) as error:
         database.close()
         raise RuntimeError(
-            f"{path} cannot be used: {error}; nothing was changed. If it is damaged, put a copy of it back; "
+            f"{path} cannot be used: {error}; nothing was changed. If it is damaged, {REMEDY}; "
             "if it cannot be written, make room or have that allowed, or name another data folder"
         ) from error
     return database
+
+
+def check(database: Database, is_over: Callable[[], bool] = lambda: False) -> None:
+    """Read the whole database once a day and note in `database.damage` what is wrong with it; stop if it `is_over`."""
+    yesterday = (datetime.now(UTC) - CHECKED_EVERY).isoformat(timespec="microseconds")
+    with database.read() as db:
+        if (find_setting(db, "checked") or "") > yesterday:
+            return
+        db.set_progress_handler(is_over, 1000)
+        try:
+            database.damage = "; ".join(damage(db))
+        except sqlite3.OperationalError:
+            if is_over():
+                return
+            raise
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            database.damage = str(error)
+        finally:
+            db.set_progress_handler(None, 0)
+    if not database.damage:
+        with database.write() as db:
+            db.execute("INSERT OR REPLACE INTO setting VALUES ('checked', ?)", (now(),))
 
 
 def register_key(db: sqlite3.Connection, key: str, user_id: int) -> None:
@@ -106,7 +145,14 @@ def hash_key(key: str) -> str:
 
 
 def setting(db: sqlite3.Connection, name: str) -> str:
-    return str(db.execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()[0])
+    value = find_setting(db, name)
+    assert value is not None
+    return value
+
+
+def find_setting(db: sqlite3.Connection, name: str) -> str | None:
+    row = db.execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row[0])
 
 
 def now() -> str:
@@ -118,12 +164,14 @@ def placeholders(values: Sequence[object]) -> str:
     return ",".join("?" * len(values))
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection to a database of this server, with what its tables need for writing."""
     # A connection serves one thread at a time, but not always the same one.
     connection = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=512
     )
     connection.row_factory = sqlite3.Row
+    add_checksum(connection)
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = NORMAL")
     return connection
@@ -134,7 +182,7 @@ def _applied(path: Path) -> set[str]:
     if not path.exists():
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    with closing(_connect(path)) as connection:
+    with closing(connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("CREATE TABLE IF NOT EXISTS migration (name TEXT PRIMARY KEY, applied TEXT NOT NULL)")
         return {name for (name,) in connection.execute("SELECT name FROM migration")}
@@ -147,6 +195,7 @@ def _migrate(db: sqlite3.Connection) -> None:
             for statement in _statements(script):
                 db.execute(statement)
             db.execute("INSERT INTO migration VALUES (?, ?)", (name, now()))
+    db.execute("INSERT OR REPLACE INTO setting VALUES ('schema_seal', ?)", (_schema_seal(db),))
     db.execute("INSERT OR IGNORE INTO setting VALUES ('instance_id', ?)", (secrets.token_hex(16),))
     if not known:
         db.execute("INSERT INTO setting VALUES ('link_secret', ?)", (secrets.token_hex(32),))
@@ -155,6 +204,10 @@ def _migrate(db: sqlite3.Connection) -> None:
             " VALUES (1, :unique_id, :username, :first_name, :last_name, 'admin')",
             LOCAL_USER,
         )
+
+
+def _schema_seal(db: sqlite3.Connection) -> str:
+    return str(checksum(*(sql for (sql,) in db.execute("SELECT sql FROM sqlite_schema ORDER BY name"))))
 
 
 def _statements(script: str) -> Iterator[str]:

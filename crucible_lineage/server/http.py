@@ -18,6 +18,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from crucible_lineage.server.seals import REMEDY, DamagedError
+
 __all__ = [
     "PREFIX", "BodyLimit", "Direction", "Form", "Json", "Limit", "Loose", "Offset", "add_error_handlers", "invalid",
     "page", "refuse", "router",
@@ -108,6 +110,8 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(sqlite3.DatabaseError, _database_answer)
     app.add_exception_handler(OSError, _disk_answer)
     app.add_exception_handler(UnicodeEncodeError, _unicode_answer)
+    app.add_exception_handler(DamagedError, _damage_answer)
+    app.add_exception_handler(UnicodeDecodeError, _damage_answer)
 
 
 class BodyLimit:
@@ -186,9 +190,19 @@ def _database_answer(_request: Request, error: Exception) -> Response:
         return JSONResponse({"detail": "The database is busy; try again"}, 503, {"Retry-After": "1"})
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
         return JSONResponse({"detail": f"{NO_ROOM} ({error})"}, 507)
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return JSONResponse({"detail": f"This Crucible's database is damaged ({error}); put a copy of it back"}, 500)
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or _is_of_damage(error):
+        return _damage_answer(_request, error)
     raise error
+
+
+def _is_of_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether SQLite's Python module met text that is none, itself or on the way to a checksum."""
+    return "Could not decode to UTF-8" in str(error) or "user-defined function raised exception" in str(error)
+
+
+def _damage_answer(_request: Request, error: Exception) -> Response:
+    words = "text that is none" if isinstance(error, UnicodeDecodeError) else str(error)
+    return JSONResponse({"detail": f"This Crucible's database is damaged ({words}); {REMEDY}"}, 500)
 
 
 def _disk_answer(_request: Request, error: Exception) -> Response:

@@ -85,7 +85,7 @@ def _read(data_dir: Path | str, query: str, *values: str) -> tuple[Any, ...] | N
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
             row: tuple[Any, ...] | None = db.execute(query, values).fetchone()
             return row
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):
         return None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from crucible_lineage.server.seals import SEALING
+
 __all__ = ["MIGRATIONS"]
 
 _FIRST = """
@@ -329,4 +331,9 @@ CREATE TABLE parsed (                             -- what ingestion found in a f
 """
 
 # Each runs once per data folder, in one transaction with the note that it ran; append, never edit.
-MIGRATIONS: tuple[tuple[str, str], ...] = (("0001-first", _FIRST), ("0002-revisions", _SECOND), ("0003-parsed", _THIRD))
+MIGRATIONS: tuple[tuple[str, str], ...] = (
+    ("0001-first", _FIRST),
+    ("0002-revisions", _SECOND),
+    ("0003-parsed", _THIRD),
+    ("0004-seals", SEALING),
+)

@@ -23,6 +23,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import LineageGraph, check
 from crucible_lineage.queries.graph.fetch import fetch_projects
 from crucible_lineage.server import start_server
+from crucible_lineage.server.database import connect
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -39,7 +40,7 @@ def truth(records: Any) -> dict[str, Any]:
 
 def test_a_second_question_over_a_thousand_datasets_costs_two_small_calls(records: Any, data: Path) -> None:
     first = records.dataset("frame 0")
-    with closing(sqlite3.connect(data / "crucible" / "crucible.db", timeout=30)) as database, database:
+    with closing(connect(data / "crucible" / "crucible.db")) as database, database:
         multiply(database, first, 999)
     assert len(fetch_projects(records.session, ["demo"]).graph) == 1000
 
@@ -134,7 +135,7 @@ def test_a_change_that_the_service_does_not_date_is_seen_when_asked_for_and_afte
     one, two = records.chain(2)
 
     def undated(statement: str) -> None:
-        with closing(sqlite3.connect(data / "crucible" / "crucible.db", timeout=30)) as database, database:
+        with closing(connect(data / "crucible" / "crucible.db")) as database, database:
             database.execute(statement)
 
     undated("UPDATE resource SET modified = '2025-01-01T00:00:00.000000+00:00'")
@@ -156,7 +157,7 @@ def test_where_a_service_does_not_date_metadata_the_project_is_listed_each_time(
     ).dsid
 
     def undate() -> None:
-        with closing(sqlite3.connect(data / "crucible" / "crucible.db", timeout=30)) as database, database:
+        with closing(connect(data / "crucible" / "crucible.db")) as database, database:
             database.execute("UPDATE resource SET modified = created")
 
     undate()

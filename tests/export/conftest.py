@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +16,7 @@ from click.testing import CliRunner, Result
 from crucible_lineage.cli import main
 from crucible_lineage.lineage import LineageGraph
 from crucible_lineage.queries.bundle import lineage_to_share
+from crucible_lineage.server.database import connect
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -48,7 +48,7 @@ class Made:
 
     def sql(self, statement: str, *values: object) -> None:
         """A change behind the server's back."""
-        with closing(sqlite3.connect(self.data / "crucible" / "crucible.db", timeout=30)) as database, database:
+        with closing(connect(self.data / "crucible" / "crucible.db")) as database, database:
             assert database.execute(statement, values).rowcount > 0
 
 

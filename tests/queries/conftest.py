@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +18,7 @@ from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.scheduler import plan_and_run
 from crucible_lineage.provenance.record import KEY
 from crucible_lineage.queries.verify.verify import verify_project
+from crucible_lineage.server.database import connect
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -65,7 +65,7 @@ class Made:
 
     def sql(self, statement: str, *values: object) -> None:
         """A change behind the server's back."""
-        with closing(sqlite3.connect(self.folder / "crucible.db", timeout=30)) as database, database:
+        with closing(connect(self.folder / "crucible.db")) as database, database:
             database.execute("PRAGMA foreign_keys=ON")
             assert database.execute(statement, values).rowcount > 0
 

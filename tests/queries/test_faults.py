@@ -202,7 +202,8 @@ def test_a_link_that_says_something_else_is_found(made: Any) -> None:
 
 def test_a_cycle_is_found_as_a_path(made: Any) -> None:
     made.sql(
-        "INSERT INTO link SELECT child.id, parent.id, 'is_derived_from' FROM resource AS child, resource AS parent"
+        "INSERT INTO link (parent_id, child_id, relationship_type)"
+        " SELECT child.id, parent.id, 'is_derived_from' FROM resource AS child, resource AS parent"
         " WHERE child.mfid = ? AND parent.mfid = ?",
         made.total,
         made.first,

@@ -280,14 +280,14 @@ def ended(server: RunningServer, sent: bytes) -> bool:
 
 
 def test_full_disk_is_told_and_nothing_is_half_there(tmp_path, monkeypatch):
-    connect = database._connect
+    connect = database.connect
 
     def small(path):
         connection = connect(path)
         connection.execute("PRAGMA max_page_count = 120")
         return connection
 
-    monkeypatch.setattr(database, "_connect", small)
+    monkeypatch.setattr(database, "connect", small)
     with start_server(tmp_path) as server:
         with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}) as http:
             body = {"dataset_name": "large", "scientific_metadata": {"long": "x" * 20_000}}

@@ -19,6 +19,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.server.seals import require_rows
 
 __all__ = [
     "ADMIN",
@@ -108,6 +109,7 @@ def find(db: sqlite3.Connection, mfid: str, kind: str | tuple[str, ...] | None =
     kinds = (kind,) if isinstance(kind, str) else kind
     if row is None or (kinds and row["type"] not in kinds):
         raise _not_found_as(kind)
+    require_rows("resource", [row])
     return row
 
 

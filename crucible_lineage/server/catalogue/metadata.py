@@ -11,6 +11,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from crucible_lineage.server.database import now
+from crucible_lineage.server.seals import require_rows
 
 __all__ = ["given_metadata", "merged", "read_metadata", "renew_metadata", "write_metadata"]
 
@@ -32,14 +33,20 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 def read_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, Any] | None:
     """A resource's metadata, None where none was ever written."""
-    row = db.execute("SELECT document FROM metadata WHERE id = ?", (resource_id,)).fetchone()
-    return None if row is None else json.loads(row[0])
+    row = db.execute("SELECT * FROM metadata WHERE id = ?", (resource_id,)).fetchone()
+    if row is None:
+        return None
+    require_rows("metadata", [row])
+    return dict(json.loads(row["document"]))
 
 
 def given_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, Any]:
     """What people wrote of a resource's metadata, without what ingestion found in its files."""
-    row = db.execute("SELECT COALESCE(given, document) FROM metadata WHERE id = ?", (resource_id,)).fetchone()
-    return {} if row is None else json.loads(row[0])
+    row = db.execute("SELECT * FROM metadata WHERE id = ?", (resource_id,)).fetchone()
+    if row is None:
+        return {}
+    require_rows("metadata", [row])
+    return dict(json.loads(row["document"] if row["given"] is None else row["given"]))
 
 
 def write_metadata(db: sqlite3.Connection, resource_id: int, given: dict[str, Any]) -> dict[str, Any]:
@@ -80,11 +87,12 @@ def renew_metadata(db: sqlite3.Connection, dataset_id: int) -> None:
 def _parsed(db: sqlite3.Connection, dataset_id: int) -> list[tuple[str, dict[str, Any]]]:
     """What ingestion found in each of the dataset's files, by name, in the order in which the files came."""
     found = db.execute(
-        "SELECT filename, document FROM parsed JOIN file ON file.id = file_id"
+        "SELECT filename, parsed.* FROM parsed JOIN file ON file.id = file_id"
         " WHERE dataset_id = ? AND document <> '{}' ORDER BY file.id",
         (dataset_id,),
-    )
-    return [(name, json.loads(document)) for name, document in found]
+    ).fetchall()
+    require_rows("parsed", found)
+    return [(row["filename"], json.loads(row["document"])) for row in found]
 
 
 def _together(given: dict[str, Any], parsed: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from crucible_lineage.server.catalogue.access import (
 )
 from crucible_lineage.server.catalogue.people import grants, members
 from crucible_lineage.server.database import placeholders
+from crucible_lineage.server.seals import DamagedError, require_rows, require_whole, whole
 
 __all__ = [
     "DATASETS", "INSTRUMENTS", "PROJECTS", "SAMPLES", "SELECTS", "Embed", "etag", "file_record", "link_records", "load",
@@ -75,6 +76,7 @@ def records(
 ) -> list[Record]:
     """The records of rows of the kind's select, with a fixed number of further queries however many they are."""
     ids = [row["id"] for row in rows]
+    _require_whole(db, kind, rows)
     held = roles(db, caller, ids)
     documents = _documents(db, ids) if embed.metadata else {}
     links = link_records(db, caller, ids) if embed.links else {}
@@ -104,8 +106,18 @@ def records(
     return found
 
 
+def _require_whole(db: sqlite3.Connection, kind: str, rows: Sequence[sqlite3.Row]) -> None:
+    """Refuse to answer with rows, or with what they name, that are not what was written."""
+    ids = {row["id"] for row in rows}
+    instruments = {row["instrument_id"] for row in rows} if kind == "dataset" else set[int | None]()
+    homes = {row["home_id"] for row in rows}
+    named = {"project": homes, "instrument": instruments, "user": {row["owner_id"] for row in rows}}
+    require_whole(db, resource=ids | homes | instruments, **{**named, kind: ids | set(named.get(kind, ()))})
+
+
 def file_record(row: sqlite3.Row) -> Record:
     """The record of a row of `file` joined with its dataset's MFID as `dataset_mfid`."""
+    require_rows("file", [row])
     return {
         "mfid": row["mfid"],
         "dataset_mfid": row["dataset_mfid"],
@@ -215,21 +227,31 @@ def within_bounds(db: sqlite3.Connection, ids: Sequence[int]) -> int:
 
 
 def _documents(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Any]:
-    found = db.execute(f"SELECT id, document FROM metadata WHERE id IN ({placeholders(ids)})", ids)
-    return {number: json.loads(document) for number, document in found}
+    found = db.execute(f"SELECT id, document, {whole('metadata')} FROM metadata WHERE id IN ({placeholders(ids)})", ids)
+    documents = {}
+    for number, document, is_whole in found:
+        if not is_whole:
+            raise DamagedError("metadata", number)
+        documents[number] = json.loads(document)
+    return documents
 
 
 def link_records(db: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> dict[int, list[Record]]:
     """The links of each resource, as seen from it, to other ends that the caller may read."""
     marks = placeholders(ids)
     rows = db.execute(
-        f"""SELECT child_id AS here, parent_id AS there, 'source' AS direction, relationship_type AS type
-            FROM link WHERE child_id IN ({marks})
-            UNION ALL SELECT parent_id, child_id, 'target', relationship_type FROM link WHERE parent_id IN ({marks})
-            UNION ALL SELECT dataset_id, sample_id, 'undirected', NULL FROM association WHERE dataset_id IN ({marks})
-            UNION ALL SELECT sample_id, dataset_id, 'undirected', NULL FROM association WHERE sample_id IN ({marks})""",
+        f"""SELECT child_id AS here, parent_id AS there, 'source' AS direction, relationship_type AS type,
+            {whole("link")} AS is_whole FROM link WHERE child_id IN ({marks})
+            UNION ALL SELECT parent_id, child_id, 'target', relationship_type, {whole("link")} FROM link
+            WHERE parent_id IN ({marks})
+            UNION ALL SELECT dataset_id, sample_id, 'undirected', NULL, {whole("association")} FROM association
+            WHERE dataset_id IN ({marks})
+            UNION ALL SELECT sample_id, dataset_id, 'undirected', NULL, {whole("association")} FROM association
+            WHERE sample_id IN ({marks})""",
         [*ids, *ids, *ids, *ids],
     ).fetchall()
+    if changed := next((row for row in rows if not row["is_whole"]), None):
+        raise DamagedError("link", changed["here"])
     ends = names(db, {row["there"] for row in rows})
     held = roles(db, caller, ends)
     found: dict[int, list[Record]] = defaultdict(list)
@@ -252,6 +274,8 @@ def link_records(db: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> 
 
 def names(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, sqlite3.Row]:
     """For each id a row with `mfid`, `type`, `name` and the project's `slug`."""
+    ids = set(ids)
+    require_whole(db, **dict.fromkeys(("resource", "dataset", "sample", "project", "instrument"), ids))
     rows = db.execute(
         """SELECT resource.id, mfid, type, home.slug AS slug,
                 COALESCE(dataset_name, sample_name, project.title, project.slug, instrument.instrument_name) AS name
@@ -290,7 +314,9 @@ def _embed_datasets(db: sqlite3.Connection, caller: Caller, rows: Sequence[sqlit
             WHERE NOT hidden AND sample_id IN ({placeholders(ids)}) ORDER BY mfid""",
         ids,
     ).fetchall()
-    held = roles(db, caller, {pair["id"] for pair in pairs})
+    named = {pair["id"] for pair in pairs}
+    require_whole(db, resource=named, dataset=named)
+    held = roles(db, caller, named)
     grouped: dict[int, list[Record]] = defaultdict(list)
     for pair in pairs:
         if held[pair["id"]] >= VIEWER:

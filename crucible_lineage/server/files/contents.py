@@ -19,6 +19,7 @@ from crucible_lineage.server.catalogue.resources import touch
 from crucible_lineage.server.database import Database, now
 from crucible_lineage.server.files.storage import Storage, is_sha256
 from crucible_lineage.server.http import Form, refuse
+from crucible_lineage.server.seals import require_rows
 
 __all__ = [
     "FileName", "NewContent", "NewUpload", "Sha256", "file_of", "insert_file", "refuse_other_content", "register",
@@ -68,6 +69,7 @@ def file_of(db: sqlite3.Connection, caller: Caller, mfid: str, role: int) -> sql
         row = db.execute(f"{FILES} WHERE file.mfid = ?", (mfid,)).fetchone()
     if row is None or roles(db, caller, [row["dataset_id"]])[row["dataset_id"]] < VIEWER:
         raise not_found("file")
+    require_rows("file", [row])
     require(db, caller, row["dataset_mfid"], role, "dataset")
     return row
 

@@ -29,7 +29,7 @@ def keep(db: sqlite3.Connection, file: sqlite3.Row, found: Found) -> None:
     before = db.execute("SELECT filled FROM parsed WHERE file_id = ?", (file["file_id"],)).fetchone()
     filled = _fill(db, file, found.attributes, json.loads(before["filled"]) if before else {})
     db.execute(
-        "INSERT OR REPLACE INTO parsed VALUES (?, ?, ?)",
+        "INSERT OR REPLACE INTO parsed (file_id, document, filled) VALUES (?, ?, ?)",
         (file["file_id"], json.dumps(document, ensure_ascii=False), json.dumps(filled, ensure_ascii=False)),
     )
     renew_metadata(db, dataset_id)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from crucible_lineage.server.database import Database, now
+from crucible_lineage.server.database import Database, check, now
 from crucible_lineage.server.files.contents import STORE, sweep
 from crucible_lineage.server.files.storage import Storage
 from crucible_lineage.server.ingest.ingestors import INGESTOR_NAMES
@@ -65,6 +65,8 @@ class Worker:
                     self._work_off(request)
                 if polls % SWEEP_EVERY_POLLS == 0:
                     sweep(self._database, self._storage)
+                else:  # not at the start, when somebody waits for answers
+                    check(self._database, lambda: self._closing)
             except Exception:
                 log.exception("Ingestion stumbled; it goes on in %s s", POLL_S)
             polls += 1

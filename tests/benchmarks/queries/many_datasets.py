@@ -134,7 +134,10 @@ def _put(db: sqlite3.Connection, owner: int, project: int, new: _New) -> None:
         attach_keyword(db, number, word)
     if new.parent:
         (parent,) = db.execute("SELECT id FROM resource WHERE mfid = ?", (new.parent,)).fetchone()
-        db.execute("INSERT INTO link VALUES (?, ?, 'is_derived_from')", (parent, number))
+        db.execute(
+            "INSERT INTO link (parent_id, child_id, relationship_type) VALUES (?, ?, 'is_derived_from')",
+            (parent, number),
+        )
 
 
 if __name__ == "__main__":

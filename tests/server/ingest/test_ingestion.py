@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 
 import pytest
@@ -11,6 +10,7 @@ from crucible.models import Dataset
 from PIL import Image
 
 from crucible_lineage.server import start_server
+from crucible_lineage.server.database import connect
 from crucible_lineage.server.ingest.ingestors import ingest
 
 
@@ -96,7 +96,7 @@ def test_request_of_a_killed_worker_is_taken_up_again(tmp_path, spectrum):
         mfid = client.datasets.create(Dataset(dataset_name="x"))["dsid"]
         number = client.datasets.add_file(mfid, str(spectrum))["ingestion_request"]["id"]
         client.ingestions.wait(number, sleep_interval=0.05)
-    with closing(sqlite3.connect(tmp_path / "data" / "crucible.db")) as db, db:
+    with closing(connect(tmp_path / "data" / "crucible.db")) as db, db:
         db.execute("UPDATE ingestion_request SET status = 'started', worker = 'dead', ingestion_class = NULL")
     with start_server(tmp_path / "data") as server:
         request = CrucibleClient(server.url, server.api_key).ingestions.wait(number, sleep_interval=0.05)

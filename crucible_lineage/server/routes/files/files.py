@@ -29,6 +29,7 @@ from crucible_lineage.server.files.contents import (
 from crucible_lineage.server.files.links import LIFETIME_S
 from crucible_lineage.server.http import Form, Json, Limit, Loose, Offset, page, refuse
 from crucible_lineage.server.http import router as new_router
+from crucible_lineage.server.seals import require_rows
 
 router = new_router()
 
@@ -90,6 +91,7 @@ def dataset_download_links(call: Call, mfid: str, disposition: Disposition = "at
         found = db.execute(f"{FILES} WHERE dataset_id = ? ORDER BY file.id", (row["id"],)).fetchall()
     if not found:
         raise refuse(404, "The dataset has no files")
+    require_rows("file", found)
     return {file["mfid"]: _link(call, file, disposition) if file["backend"] == STORE else None for file in found}
 
 

@@ -13,6 +13,7 @@ from crucible_lineage.server.call import Call
 from crucible_lineage.server.catalogue.access import CONTRIBUTOR, EDITOR, VIEWER, not_found, require
 from crucible_lineage.server.http import MAX_ROW_ID, Form, Json, invalid, refuse
 from crucible_lineage.server.http import router as new_router
+from crucible_lineage.server.seals import require_rows
 
 router = new_router()
 
@@ -42,7 +43,8 @@ class ThumbnailPatch(Form):
 def list_thumbnails(call: Call, mfid: str) -> Json:
     with call.read() as db:
         row = require(db, call.caller, mfid, VIEWER, "dataset")
-        found = db.execute("SELECT * FROM thumbnail WHERE dataset_id = ? ORDER BY id", (row["id"],))
+        found = db.execute("SELECT * FROM thumbnail WHERE dataset_id = ? ORDER BY id", (row["id"],)).fetchall()
+        require_rows("thumbnail", found)
         return [_record(thumbnail) for thumbnail in found]
 
 
@@ -88,6 +90,7 @@ def _find(db: sqlite3.Connection, dataset_id: int, number: int) -> sqlite3.Row:
         row = db.execute("SELECT * FROM thumbnail WHERE id = ? AND dataset_id = ?", (number, dataset_id)).fetchone()
     if row is None:
         raise not_found("thumbnail")
+    require_rows("thumbnail", [row])
     return row
 
 

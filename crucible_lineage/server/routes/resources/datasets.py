@@ -20,6 +20,7 @@ from crucible_lineage.server.catalogue.resources import change, choose_owner, ho
 from crucible_lineage.server.database import now
 from crucible_lineage.server.http import Form, Json, invalid, refuse
 from crucible_lineage.server.http import router as new_router
+from crucible_lineage.server.seals import require_rows
 
 router = new_router()
 
@@ -105,6 +106,7 @@ def list_keywords(call: Call, mfid: str) -> Json:
             " WHERE dataset_id = ? ORDER BY folded",
             (row["id"],),
         ).fetchall()
+        require_rows("attached_keyword", found)
         return [_keyword_record(db, call.caller, keyword) for keyword in found]
 
 

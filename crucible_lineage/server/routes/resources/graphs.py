@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from crucible_lineage.server.call import AuthenticatedCall, Call
 from crucible_lineage.server.catalogue.access import VIEWER, require, roles
@@ -12,6 +12,7 @@ from crucible_lineage.server.catalogue.records import names
 from crucible_lineage.server.catalogue.references import project_row
 from crucible_lineage.server.http import Json
 from crucible_lineage.server.http import router as new_router
+from crucible_lineage.server.seals import DamagedError, whole
 
 router = new_router()
 
@@ -75,11 +76,15 @@ def _graph(db: sqlite3.Connection, call: AuthenticatedCall, ids: Iterable[int]) 
     return {"directed": True, "multigraph": False, "graph": {}, "nodes": nodes, "edges": edges, "links": edges}
 
 
-def _edges(db: sqlite3.Connection, ids: set[int]) -> Iterable[sqlite3.Row]:
-    return db.execute(
-        """SELECT parent_id, child_id, relationship_type FROM link
+def _edges(db: sqlite3.Connection, ids: set[int]) -> Iterator[tuple[int, int, str | None]]:
+    found = db.execute(
+        f"""SELECT parent_id, child_id, relationship_type, {whole("link")} FROM link
             WHERE parent_id IN (SELECT value FROM json_each(:ids))
-            UNION ALL SELECT sample_id, dataset_id, NULL FROM association
-            WHERE dataset_id IN (SELECT value FROM json_each(:ids))""",
+            UNION ALL SELECT sample_id, dataset_id, NULL, {whole("association")} FROM association
+            WHERE dataset_id IN (SELECT value FROM json_each(:ids))""",  # noqa: S608 (words of this package)
         {"ids": json.dumps(list(ids))},
     )
+    for parent, child, relationship, is_whole in found:
+        if not is_whole:
+            raise DamagedError("link", parent)
+        yield parent, child, relationship

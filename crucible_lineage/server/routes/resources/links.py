@@ -25,7 +25,9 @@ def associate(call: Call, dataset: str, sample: str) -> Json:
     with call.write() as db:
         dataset_id = require(db, call.caller, dataset, EDITOR, "dataset")["id"]
         sample_id = require(db, call.caller, sample, VIEWER, "sample")["id"]
-        new = db.execute("INSERT OR IGNORE INTO association VALUES (?, ?)", (dataset_id, sample_id)).rowcount
+        new = db.execute(
+            "INSERT OR IGNORE INTO association (dataset_id, sample_id) VALUES (?, ?)", (dataset_id, sample_id)
+        ).rowcount
         if new:
             touch(db, dataset_id)
         return {"dataset_id": dataset, "sample_id": sample}
@@ -54,7 +56,7 @@ def _add_family_routes(router: APIRouter, kind: Literal["dataset", "sample"]) ->
             parent_id, child_id = _ends(db, call, kind, parent, child)
             _refuse_cycle(db, parent_id, child_id, parent, child)
             stored = db.execute(
-                "INSERT INTO link VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
+                "INSERT INTO link (parent_id, child_id, relationship_type) VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
                 " SET relationship_type = COALESCE(excluded.relationship_type, relationship_type)"
                 " RETURNING relationship_type",
                 (parent_id, child_id, relationship_type),

@@ -17,6 +17,7 @@ from crucible_lineage.server.catalogue.references import project_row
 from crucible_lineage.server.catalogue.resources import similarity
 from crucible_lineage.server.http import Json
 from crucible_lineage.server.http import router as new_router
+from crucible_lineage.server.seals import DamagedError, whole
 
 router = new_router()
 
@@ -72,7 +73,7 @@ def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit:
         found.add(READABLE)
     with call.read() as db:
         rows = db.execute(
-            f"""SELECT resource.*, user.unique_id AS owner, document
+            f"""SELECT resource.*, user.unique_id AS owner, document, {whole("metadata")} AS is_whole
                 FROM metadata_words JOIN resource ON resource.id = metadata_words.rowid
                 JOIN metadata ON metadata.id = resource.id LEFT JOIN user ON user.id = resource.owner_id
                 WHERE {found} ORDER BY metadata_words.rank, resource.id DESC LIMIT {limit}""",
@@ -80,6 +81,8 @@ def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit:
         ).fetchall()
         rows = rows[: within_bounds(db, [row["id"] for row in rows])]
         named = names(db, [row["id"] for row in rows])
+    if changed := next((row for row in rows if not row["is_whole"]), None):
+        raise DamagedError("metadata", changed["id"])
     return {
         "items": [
             {

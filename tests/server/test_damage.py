@@ -1,0 +1,217 @@
+"""What a failing disk changed in the database is refused in one line, never answered as if it were so."""
+
+from __future__ import annotations
+
+import base64
+import random
+import shutil
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.server import start_server
+from crucible_lineage.server.database import check, connect, open_database
+
+Answers = dict[str, tuple[int, Any]]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with some of everything in it, closed."""
+    folder = tmp_path_factory.mktemp("whole")
+    with start_server(folder / "crucible") as server, CrucibleClient(server.url, server.api_key) as client:
+        lead = client.account.whoami().user_unique_id
+        client.projects.create(project_id="raman", organization="lab", title="Raman laboratory", project_lead=lead)
+        sample = client.samples.create({"sample_name": "silicon wafer", "project_id": "raman"}).unique_id
+        parent = ""
+        for number in range(12):
+            metadata = {"laser": {"name": f"helium-neon-{number}", "power_mW": number}}
+            new = {"dataset_name": f"spectrum-{number}", "project_id": "raman", "measurement": "raman-shift"}
+            mfid = client.datasets.create(new, scientific_metadata=metadata).dsid
+            client.datasets.add_keyword(mfid, f"Crystalline-{number % 3}")
+            client.datasets.add_sample(mfid, sample)
+            if parent:
+                client.datasets.link_parent_child(parent, mfid, "is_derived_from")
+            path = folder / f"counts-{number}.txt"
+            path.write_text(f"{number}\n")
+            client.files.upload(mfid, path)
+            client.datasets.add_thumbnail(mfid, base64.b64decode(_PIXEL), name=f"picture-{number}")
+            parent = mfid
+    with closing(connect(folder / "crucible" / "crucible.db")) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return folder / "crucible"
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "crucible"))
+
+
+_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def answers(folder: Path) -> Answers:
+    """What the server says to reading nearly everything."""
+    found: Answers = {}
+    with start_server(folder) as server:
+        key = (folder / "api_key").read_text().strip()
+        with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {key}"}) as http:
+
+            def get(path: str) -> Any:
+                answer = http.get(path)
+                found[path] = answer.status_code, answer.json()
+                return answer.json()
+
+            listed = get("/datasets?project_id=raman&include_metadata=true&include_links=true&include_owner=true")
+            for path in ("/projects", "/samples", "/files", "/project_graph/raman", "/datasets?keyword=crystalline-1"):
+                get(path)
+            for mfid in [item["unique_id"] for item in listed.get("items", [])]:
+                for more in ("?include_metadata=true", "/keywords", "/files", "/parents", "/thumbnails"):
+                    get(f"/datasets/{mfid}{more}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def truth(whole: Path) -> Answers:
+    return answers(whole)
+
+
+def flip(folder: Path, position: int, bit: int) -> None:
+    with (folder / "crucible.db").open("r+b") as file:
+        file.seek(position)
+        byte = file.read(1)[0]
+        file.seek(position)
+        file.write(bytes([byte ^ 1 << bit]))
+
+
+def is_told(answer: tuple[int, Any]) -> bool:
+    return answer[0] == 500 and "damaged" in answer[1]["detail"] and "crucible-lineage restore" in answer[1]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("text", "bit"),
+    [
+        *(
+            (text, bit)
+            for text in (b"spectrum-7", b"helium-neon-7", b"Crystalline-1", b"counts-7.txt")
+            for bit in (0, 7)
+        ),
+        *((text, 0) for text in (b"picture-7", b"silicon wafer", b"Raman laboratory", b"raman-shift")),
+    ],
+)
+def test_altered_text_is_refused_wherever_it_is_read(truth: Answers, copy: Path, text: bytes, bit: int) -> None:
+    stored = (copy / "crucible.db").read_bytes()
+    for position in [at for at in range(len(stored)) if stored.startswith(text, at)]:
+        flip(copy, position + 2, bit)
+    found = answers(copy)
+    altered = [path for path, answer in found.items() if answer != truth[path]]
+    assert altered
+    assert all(is_told(found[path]) for path in altered), [found[path] for path in altered]
+
+
+def test_no_flip_of_a_bit_is_answered_as_altered_text(whole: Path, truth: Answers, tmp_path: Path) -> None:
+    """Rows may be missing where an index was hit, which the daily check finds; none says what it never said."""
+    chance = random.Random(11)
+    known = {repr(item) for _, answer in truth.values() for item in _items(answer)}
+    noticed = 0
+    for number in range(25):
+        folder = Path(shutil.copytree(whole, tmp_path / str(number)))
+        flip(folder, chance.randrange((folder / "crucible.db").stat().st_size), chance.randrange(8))
+        found: Answers = {}
+        with suppress(RuntimeError):  # it does not even start
+            found = answers(folder)
+        for path, answer in found.items():
+            assert is_told(answer) or answer[0] in (200, 404), (path, answer)
+            assert is_told(answer) or {repr(item) for item in _items(answer[1])} <= known, (path, answer)
+        noticed += not found or any(map(is_told, found.values()))
+    assert noticed
+
+
+def _items(answer: Any) -> list[Any]:
+    if isinstance(answer, dict) and "items" in answer:
+        return list(answer["items"])
+    return list(answer) if isinstance(answer, list) else []
+
+
+def test_damage_of_an_index_is_found_by_the_daily_check(copy: Path) -> None:
+    """A hash stands in its row and in the index that files are looked up by; where that is hit, rows are not found."""
+    with closing(connect(copy / "crucible.db")) as db:
+        (sha256,) = db.execute("SELECT sha256 FROM file LIMIT 1").fetchone()
+    stored = (copy / "crucible.db").read_bytes()
+    found = []
+    for position in [at for at in range(len(stored)) if stored.startswith(sha256.encode(), at)]:
+        flip(copy, position + 5, 0)
+        database = open_database(copy / "crucible.db")
+        with closing(database):
+            check(database)
+        found.append(database.damage)
+        flip(copy, position + 5, 0)
+    assert any("rows of table 'file' are not what was written" in damage for damage in found)
+    assert any("file_sha256" in damage for damage in found)
+
+
+def test_the_check_is_made_once_a_day_and_stops_when_it_is_told_to(copy: Path) -> None:
+    database = open_database(copy / "crucible.db")
+    with closing(database):
+        check(database, lambda: True)
+        assert _checked(database) is None, "stopped, it has seen nothing"
+        check(database)
+        first = _checked(database)
+        check(database)
+        assert (first is not None, _checked(database) == first, database.damage) == (True, True, "")
+        with database.write() as db:
+            db.execute("UPDATE setting SET value = '2020-01-01T00:00:00.000000+00:00' WHERE name = 'checked'")
+            db.execute("UPDATE keyword SET seal = seal + 1 WHERE id = 1")
+        check(database)
+        assert database.damage == "1 rows of table 'keyword' are not what was written"
+
+
+def _checked(database: Any) -> str | None:
+    with database.read() as db:
+        row = db.execute("SELECT value FROM setting WHERE name = 'checked'").fetchone()
+    return row and row[0]
+
+
+def test_a_server_that_knows_of_damage_answers_nothing_else(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even what is still whole: what is missing in it, nobody can tell."""
+    monkeypatch.setattr("crucible_lineage.server.ingest.worker.POLL_S", 0.01)
+    with closing(connect(copy / "crucible.db")) as db:
+        db.execute("UPDATE association SET seal = 1")
+    key = (copy / "api_key").read_text().strip()
+    with start_server(copy) as server, httpx.Client(headers={"Authorization": f"Bearer {key}"}) as http:
+        end = time.monotonic() + 30
+        while (answer := http.get(f"{server.url}/projects")).status_code == 200:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+    assert is_told((answer.status_code, answer.json()))
+    assert "12 rows of table 'association'" in answer.text
+
+
+def test_a_schema_that_was_altered_is_refused_at_the_start(copy: Path) -> None:
+    stored = (copy / "crucible.db").read_bytes()
+    flip(copy, stored.index(b"measurement TEXT") + 3, 1)
+    with pytest.raises(RuntimeError, match="its schema is not what was written"):
+        start_server(copy)
+
+
+def test_a_folder_of_before_gets_its_seals(tmp_path: Path) -> None:
+    from crucible_lineage.server import database as module
+    from crucible_lineage.server.schema import MIGRATIONS
+
+    with pytest.MonkeyPatch.context() as before:
+        before.setattr(module, "MIGRATIONS", MIGRATIONS[:3])
+        database = open_database(tmp_path / "old.db")
+        with database.write() as db:
+            db.execute("INSERT INTO keyword (folded) VALUES ('silicon')")
+        database.close()
+    database = open_database(tmp_path / "old.db")
+    with closing(database):
+        check(database)
+        with database.read() as db:
+            assert db.execute("SELECT seal FROM keyword").fetchone()[0] is not None
+    assert database.damage == ""
