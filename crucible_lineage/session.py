@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.store import Store
 from crucible_lineage.disk import private_folder, storage_error
 from crucible_lineage.errors import ConflictError, InputError, StorageError
@@ -55,6 +56,7 @@ class Session:
         self._agent: dict[str, Any] | None = None
         self._machine: str | None = None
         self._projects: set[str] = set()
+        self._journal: Journal | None = None
         self._outbox: Outbox | None = None
         self._mirror: Mirror | None = None
 
@@ -68,7 +70,7 @@ class Session:
         """The client, the embedded server and the store are closed."""
         with self._lock:
             self._stack.close()
-            self._client = self._store = self._outbox = self._mirror = None
+            self._client = self._store = self._journal = self._outbox = self._mirror = None
 
     @property
     def client(self) -> CrucibleClient:
@@ -115,13 +117,38 @@ class Session:
             return self._mirror
 
     @property
+    def journal(self) -> Journal:
+        """The journal, as far as it concerns this Crucible and this account."""
+        with self._lock:
+            if self._journal is None:
+                path = self.settings.data / "journal.sqlite"
+                self._journal = Journal(path, self.store.instance, lambda: self.account)
+                self._stack.callback(self._journal.close)
+            return self._journal
+
+    @property
     def outbox(self) -> Outbox:
         """What is made here and not yet at this Crucible."""
         with self._lock:
             if self._outbox is None:
                 # A power cut takes from the embedded Crucible what it took last, too.
-                self._outbox = Outbox(self.settings.data, self.store.instance, durable=not self.settings.embedded)
+                self._outbox = Outbox(self.settings.data, self.journal, durable=not self.settings.embedded)
             return self._outbox
+
+    @property
+    def account(self) -> str:
+        """The id of the account in use. The service is asked once for each key; the embedded Crucible has one account.
+
+        Raises UnreachableError if the service is away and was never asked.
+        """
+        if self.settings.embedded:
+            return ""
+        key = hashlib.sha256((self.settings.api_key or "").encode()).hexdigest()[:16]
+        known = self.journal.account_of(key)
+        if known is None:
+            known = str(self.agent["unique_id"])
+            self.journal.note_account(key, known)
+        return known
 
     def known(self, mfid: str) -> DatasetRef | None:
         """The dataset, if it is known to be complete at Crucible, or waits here to be."""

@@ -22,7 +22,7 @@ from crucible_lineage.pipeline.engines.engine import Engine, Running
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.materialize import Materialized
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.registration.delivery.deliveries import Deliveries
+from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.watch.state import Failure, Logbook
 
 __all__ = ["Parking"]
@@ -49,14 +49,14 @@ class Parking:
         self._lock = threading.Lock()
 
     @property
-    def deliveries(self) -> Deliveries | None:
+    def deliverer(self) -> Deliverer | None:
         """Whoever delivers what the engine hands on before it is delivered."""
-        return getattr(self.engine, "deliveries", None)
+        return getattr(self.engine, "deliverer", None)
 
-    @deliveries.setter
-    def deliveries(self, deliveries: Deliveries) -> None:
-        if hasattr(self.engine, "deliveries"):
-            self.engine.deliveries = deliveries
+    @deliverer.setter
+    def deliverer(self, deliverer: Deliverer) -> None:
+        if hasattr(self.engine, "deliverer"):
+            self.engine.deliverer = deliverer
 
     def start(self, job: Job) -> Running:
         """The step has been started, unless it is parked: then it has ended at once."""

@@ -31,12 +31,12 @@ from crucible_lineage.pipeline.job.job_json import job_to_json, made_from_json
 from crucible_lineage.pipeline.job.materialize import Materialized
 from crucible_lineage.pipeline.job.news import Reader, hearing_news
 from crucible_lineage.pipeline.processes.supervised import stop_run
-from crucible_lineage.pipeline.run.result import PASSING, Listener, RunResult, StepEvent
-from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
+from crucible_lineage.pipeline.run.result import PASSING, Choice, Listener, RunResult, StepEvent
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.pipeline.run.stopping import Stop
 from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.pipeline.spec.pipeline import Runner
-from crucible_lineage.registration.delivery.deliveries import Deliveries
+from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.delivering import Driver, delivered_here
 from crucible_lineage.tasks.events import tell_failed, tell_reused, telling_arrived
@@ -168,7 +168,7 @@ class PrefectEngine:
         self._stack = ExitStack()
         self._runner: TaskRunner[Any] | None = None
         self._news: Reader | None = None
-        self.deliveries: Deliveries | None = None
+        self.deliverer: Deliverer | None = None
         self._delivers = False
         self._made: dict[str, Any] = {}  # the task runs that gave these datasets, for the arrows in Prefect's picture
 
@@ -180,8 +180,8 @@ class PrefectEngine:
 
     def start(self, job: Job) -> Running:
         """The step has been submitted, with the tags and resources that it declares."""
-        if self.deliveries and not self._delivers:
-            self._stack.enter_context(delivered_here(job.run_id, self.deliveries))
+        if self.deliverer and not self._delivers:
+            self._stack.enter_context(delivered_here(job.run_id, self.deliverer))
             self._delivers = True
         if self._declared and self._runner is None:  # a run in which all is fresh starts none
             self._runner = self._stack.enter_context(task_runner(self._declared))
@@ -194,8 +194,8 @@ class PrefectEngine:
         parameters: dict[str, Any] = {"step": job.name, "job": sent, "crucible": self.connection}
         if self._declared and self._declared.type == "slurm":
             parameters["slurm"] = dict(self._declared.options)
-        elif self._news and self.deliveries and self.session.hands_on_made:
-            parameters["driver"] = Driver.of(job, self.session, self.deliveries)
+        elif self._news and self.deliverer and self.session.hands_on_made:
+            parameters["driver"] = Driver.of(job, self.session, self.deliverer)
         parents = list({id(one): one for part in job.used if (one := self._made.get(part.dataset.mfid))}.values())
         with requesting(self._runner, spec.amounts):
             made: Any = (
@@ -224,8 +224,8 @@ class PrefectEngine:
             self._news.look()
         told = running.result()
         self._made |= dict.fromkeys(told["outputs"].values(), running)
-        if self._news and self.deliveries:  # made in another process, which may have left it to this one
+        if self._news and self.deliverer:  # made in another process, which may have left it to this one
             if left := self.session.outbox.look(min(told["outputs"].values())):
-                self.deliveries.add(left)
-            self.deliveries.took(told["seconds"] or 0.0)
+                self.deliverer.add(left)
+            self.deliverer.took(told["seconds"] or 0.0)
         return made_from_json(told, self.session)

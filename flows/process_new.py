@@ -29,7 +29,7 @@ from crucible_lineage.flows.runners import THREADS
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, PASSING, REUSED, RunResult, StepEvent
-from crucible_lineage.pipeline.run.scheduler import plan_and_run
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.events import tell_failed, tell_reused, telling_arrived

@@ -19,7 +19,7 @@ from crucible_lineage.flows.runners import THREADS
 from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.result import PASSING, StepEvent
-from crucible_lineage.pipeline.run.scheduler import run_planned
+from crucible_lineage.pipeline.run.run import run_planned
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.events import telling_arrived
@@ -81,7 +81,7 @@ def _rerun(
 
 def _declared_runner(pipeline: str, session: Session) -> Runner | None:
     """What the pipeline runs on, as it was declared where it last ran; records do not say that."""
-    declaration = session.store.declaration(pipeline)
+    declaration = session.journal.declaration(pipeline)
     if declaration is None or not declaration.is_file():
         return None
     try:

@@ -11,16 +11,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from crucible_lineage.pipeline.job.desk import ONE_CALL_S
+from crucible_lineage.pipeline.job.delivering import ONE_CALL_S
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.news import is_run_here
-from crucible_lineage.registration.delivery.deliveries import Deliveries
-from crucible_lineage.registration.delivery.later import DeliveredByRun, DeliversLater
+from crucible_lineage.registration.deliver import DeliveredByRun, Deliverer, DeliversLater
 from crucible_lineage.session import Session
 
 __all__ = ["Driver", "delivered_here", "deliverers_of"]
 
-_here: dict[str, tuple[int, Deliveries]] = {}  # by run, with the process that they are of
+_here: dict[str, tuple[int, Deliverer]] = {}  # by run, with the process that they are of
 
 
 class Driver(BaseModel):
@@ -34,7 +33,7 @@ class Driver(BaseModel):
     parents: list[str]  # those that wait in the outbox
 
     @classmethod
-    def of(cls, job: Job, session: Session, deliveries: Deliveries) -> Driver:
+    def of(cls, job: Job, session: Session, deliveries: Deliverer) -> Driver:
         """This process, for a step that is about to be made."""
         may = any(deliveries.is_worth_a_look(planned.mfid) for planned in job.outputs)
         parents = session.outbox.names_of(part.dataset.mfid for part in job.used)
@@ -42,7 +41,7 @@ class Driver(BaseModel):
 
 
 @contextmanager
-def delivered_here(run_id: str, deliveries: Deliveries) -> Iterator[None]:
+def delivered_here(run_id: str, deliveries: Deliverer) -> Iterator[None]:
     """Tasks of the run that are in this process in this block hand their results to these."""
     _here[run_id] = (os.getpid(), deliveries)
     try:

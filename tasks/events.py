@@ -17,8 +17,8 @@ from prefect.events import emit_event
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.run.result import FAILED, REUSED, RunResult, StepEvent
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.made import Made
 from crucible_lineage.registration.new_dataset import NewDataset
+from crucible_lineage.registration.payload import Payload
 
 __all__ = ["dataset_resource_id", "tell_asset", "tell_failed", "tell_materialized", "tell_reused", "telling_arrived"]
 
@@ -36,13 +36,13 @@ def tell_materialized(job: Job, outputs: Mapping[str, DatasetRef]) -> None:
     _tell_made(pipeline, job.project, job.name, [part.dataset.mfid for part in job.used], outputs)
 
 
-def telling_arrived() -> Callable[[Made], None]:
+def telling_arrived() -> Callable[[Payload], None]:
     """Tells the same, for the flow run that calls this, of what comes to Crucible after its task has ended."""
     context = copy_context()
     return lambda made: context.copy().run(_tell_arrived, made)
 
 
-def _tell_arrived(made: Made) -> None:
+def _tell_arrived(made: Payload) -> None:
     records = {new.mfid: record for new in made.datasets if (record := new.record.as_step)}
     outputs = {records[new.mfid].output: new for new in made.datasets if new.mfid in records}
     for record in list(records.values())[:1]:  # all outputs of a step have these in common

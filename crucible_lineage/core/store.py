@@ -5,10 +5,8 @@ It is a cache, never the truth: Crucible has the truth, and deleting the store c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,21 +69,8 @@ CREATE TABLE failure (
     instance TEXT NOT NULL, mfid TEXT NOT NULL, project TEXT NOT NULL, pipeline TEXT NOT NULL, step TEXT NOT NULL,
     subject TEXT NOT NULL, failures INTEGER NOT NULL, parked INTEGER NOT NULL, error TEXT NOT NULL,
     last TEXT NOT NULL, PRIMARY KEY (instance, mfid)
-) WITHOUT ROWID;
-CREATE TABLE run (
-    run_id TEXT PRIMARY KEY, pipeline TEXT NOT NULL, project TEXT NOT NULL, started TEXT NOT NULL, ended TEXT,
-    outcome TEXT, declaration TEXT
-) WITHOUT ROWID;
-CREATE TABLE run_step (
-    run_id TEXT NOT NULL REFERENCES run ON DELETE CASCADE, step TEXT NOT NULL, outcome TEXT NOT NULL,
-    datasets TEXT NOT NULL, seconds REAL, error TEXT, bytes INTEGER, log TEXT, PRIMARY KEY (run_id, step)
-) WITHOUT ROWID;
-CREATE INDEX run_by_pipeline ON run (pipeline, started)
+) WITHOUT ROWID
 """
-
-# A store that was begun anew in mid run does not know the run any more.
-RECORD_STEP = "INSERT OR REPLACE INTO run_step SELECT ?, ?, ?, ?"
-OF_THE_RUN = "WHERE EXISTS (SELECT 1 FROM run WHERE run_id = ?)"
 
 INGESTIONS = "SELECT request, mfid, dataset, file, status, ingestor, error, asked FROM ingestion"
 
@@ -277,121 +262,6 @@ class Store:
             connection.executemany("INSERT OR REPLACE INTO inspected VALUES (?, ?, ?, ?)", rows)
 
         self.database.transaction(keep)
-
-    def begin_run(self, run_id: str, pipeline: str, project: str, declaration: Path) -> None:
-        """A run of the pipeline that this file declares has begun."""
-        now = datetime.now(UTC).isoformat()
-        self.database.write(
-            "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, NULL, NULL, ?)",
-            *(run_id, pipeline, project, now, str(declaration)),
-        )
-
-    def record_step(
-        self,
-        run_id: str,
-        step: str,
-        outcome: str,
-        datasets: Mapping[str, str],
-        seconds: float | None = None,
-        error: str | None = None,
-        size: int | None = None,
-        log: str | None = None,
-    ) -> None:
-        """A step of a run has ended: executed, reused, failed or skipped.
-
-        `size` is how many bytes it made, `log` the file in which is what it printed, if it has no dataset.
-        """
-        self.database.write(
-            f"{RECORD_STEP}, ?, ?, ?, ? {OF_THE_RUN}",
-            *(run_id, step, outcome, sealed(datasets), seconds, error, size, log, run_id),
-        )
-
-    def last_attempts(self, pipeline: str, step: str) -> list[dict[str, Any]]:
-        """Of each instance of a step that ran here, its last attempt: outcome, datasets, error, log, and when."""
-        rows = self.database.rows(
-            "SELECT step, run_step.outcome, datasets, error, log, max(started) FROM run_step JOIN run USING (run_id)"
-            " WHERE pipeline = ? AND (step = ? OR step LIKE ? ESCAPE '!') AND run_step.outcome IN"
-            " ('executed', 'reused', 'failed', 'stopped') GROUP BY step ORDER BY step",
-            *(pipeline, step, step.replace("!", "!!").replace("_", "!_").replace("%", "!%") + "[%"),
-        )
-        names = ("step", "outcome", "datasets", "error", "log", "started")
-        found = [dict(zip(names, row, strict=True)) for row in rows]
-        return [{**attempt, "datasets": unsealed(attempt["datasets"]) or {}} for attempt in found]
-
-    def record_reused(self, run_id: str, datasets: Mapping[str, Mapping[str, str]]) -> None:
-        """These steps of a run were there already, with these datasets."""
-        rows = [(run_id, step, "reused", sealed(outputs), run_id) for step, outputs in datasets.items()]
-        self.database.write_many(f"{RECORD_STEP}, NULL, NULL, NULL, NULL {OF_THE_RUN}", rows)
-
-    def took(self, pipeline: str) -> dict[str, tuple[float, int]]:
-        """What a declared step took when it was executed: mean seconds and bytes of an instance, over the last runs."""
-        rows = self.database.rows(
-            "SELECT CASE instr(step, '[') WHEN 0 THEN step ELSE substr(step, 1, instr(step, '[') - 1) END AS name,"
-            " avg(seconds), avg(bytes) FROM run_step JOIN"
-            " (SELECT run_id FROM run WHERE pipeline = ? ORDER BY started DESC LIMIT 20) USING (run_id)"
-            " WHERE run_step.outcome = 'executed' GROUP BY name",
-            pipeline,
-        )
-        return {name: (seconds, int(size or 0)) for name, seconds, size in rows}
-
-    def declaration(self, pipeline: str) -> Path | None:
-        """The file that declared the pipeline when it last ran here."""
-        row = self.database.row(
-            "SELECT declaration FROM run WHERE pipeline = ? AND declaration IS NOT NULL ORDER BY started DESC LIMIT 1",
-            pipeline,
-        )
-        return Path(row[0]) if row else None
-
-    def end_run(self, run_id: str, outcome: str) -> None:
-        """A run has ended."""
-        now = datetime.now(UTC).isoformat()
-        self.database.write("UPDATE run SET ended = ?, outcome = ? WHERE run_id = ?", now, outcome, run_id)
-
-    def recent_runs(self, project: str | None, limit: int) -> list[dict[str, Any]]:
-        """The last runs, newest first: what ran when, with what outcome, and how many steps ended how."""
-        rows = self.database.rows(
-            "SELECT run_id, pipeline, project, declaration, started, ended, run.outcome, (SELECT json_group_object("
-            "outcome, number) FROM (SELECT outcome, count(*) AS number FROM run_step WHERE run_step.run_id ="
-            " run.run_id GROUP BY outcome)) FROM run WHERE ? IS NULL OR project = ? COLLATE NOCASE"
-            " ORDER BY started DESC LIMIT ?",
-            *(project, project, limit),
-        )
-        names = ("run_id", "pipeline", "project", "declaration", "started", "ended", "outcome", "steps")
-        return [dict(zip(names, (*row[:-1], json.loads(row[-1])), strict=True)) for row in rows]
-
-    def pipelines(self, project: str | None = None) -> list[dict[str, Any]]:
-        """The pipelines that ran here, each with its project and the file that declared it last.
-
-        `declarations` are all files that declared it and still exist; several mean that two pipelines have one name.
-        """
-        rows = self.database.rows(
-            "SELECT pipeline, project, declaration, max(started), json_group_array(DISTINCT declaration) FROM run"
-            " WHERE ? IS NULL OR project = ? COLLATE NOCASE GROUP BY pipeline, project ORDER BY pipeline, project",
-            *(project, project),
-        )
-        return [
-            {
-                "pipeline": name,
-                "project": of_project,
-                "declaration": last,
-                "declarations": sorted(one for one in json.loads(every) if one and Path(one).is_file()),
-                "last_run": started,
-            }
-            for name, of_project, last, started, every in rows
-        ]
-
-    def run_steps(self, run_id: str) -> list[tuple[str, str, dict[str, str]]]:
-        """Step, outcome and datasets of each step of a run."""
-        rows = self.database.rows("SELECT step, outcome, datasets FROM run_step WHERE run_id = ? ORDER BY step", run_id)
-        return [(step, outcome, unsealed(datasets) or {}) for step, outcome, datasets in rows]
-
-    def made(self, project: str) -> list[DatasetRef]:
-        """The complete datasets of a project that runs from this data folder made or used, as far as known."""
-        rows = self.database.rows(
-            "SELECT datasets FROM run_step JOIN run USING (run_id) WHERE project = ? COLLATE NOCASE", project
-        )
-        mfids = sorted({mfid for (datasets,) in rows for mfid in (unsealed(datasets) or {}).values()})
-        return [known for mfid in mfids if (known := self.known(mfid))]
 
 
 def _stamp(path: str) -> list[int] | None:

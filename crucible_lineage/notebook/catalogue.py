@@ -17,8 +17,8 @@ from crucible_lineage.notebook.views import Lineage, Plan, Rows, Run
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.result import StepEvent
-from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
+from crucible_lineage.pipeline.run.result import Choice, StepEvent
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
 from crucible_lineage.queries.diff import Compared, compare_datasets

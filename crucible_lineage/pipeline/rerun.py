@@ -25,7 +25,7 @@ from crucible_lineage.pipeline.plan.expand import Feed, Instance
 from crucible_lineage.pipeline.plan.known import ProjectKnowledge, earlier_result, pipeline_keyword, step_records
 from crucible_lineage.pipeline.plan.plan import Earlier, plan
 from crucible_lineage.pipeline.plan.planner import Planned
-from crucible_lineage.pipeline.run.scheduler import Choice
+from crucible_lineage.pipeline.run.result import Choice
 from crucible_lineage.pipeline.spec.pipeline import OutputFields, PipelineSpec, StepSpec
 from crucible_lineage.registration.read import samples_of, whole_record
 from crucible_lineage.session import Session
@@ -185,7 +185,7 @@ class _Builder:
             env=tuple(name for step in steps.values() for text in step.spec.env.values() for name in referenced(text)),
             inputs={},
             steps={name: step.spec for name, step in steps.items()},
-            path=(self.folder / "rerun" if self.folder else self.session.store.declaration(name))
+            path=(self.folder / "rerun" if self.folder else self.session.journal.declaration(name))
             or Path.cwd() / "rerun",
             digest="",
         )
@@ -256,7 +256,7 @@ class _Builder:
     def _step_spec(self, record: StepRecord, mfid: str, overrides: Mapping[str, object]) -> StepSpec:
         uses = record.activity.function
         dataset = self.history.knowledge.registered()[mfid].dataset
-        declaration = self.session.store.declaration(record.pipeline.name if record.pipeline else "")
+        declaration = self.session.journal.declaration(record.pipeline.name if record.pipeline else "")
         folder = self.folder or (declaration.parent if declaration else Path.cwd())
         params = {**record.recipe["params"], **overrides}
         name = (dataset.dataset_name or mfid).replace("{", "{{").replace("}", "}}")

@@ -52,7 +52,7 @@ def _of_run(session: Session, graph: LineageGraph, run: str, projects: Sequence[
     for node in graph.nodes.values():
         if recorded_run(node.record) == run:
             made |= set(graph.children(node.id))
-    remembered = (mfid for _, _, datasets in session.store.run_steps(run) for mfid in datasets.values())
+    remembered = (mfid for _, _, datasets in session.journal.run_steps(run) for mfid in datasets.values())
     made |= {mfid for mfid in remembered if mfid in graph}
     if not made:
         raise InputError(

@@ -50,7 +50,7 @@ def last_attempts(session: Session, pipeline: Path, step: str) -> Iterator[Attem
     """
     declaration = read_declaration(pipeline)
     spec = declaration.spec
-    found = session.store.last_attempts(spec.pipeline, step) if spec else []
+    found = session.journal.last_attempts(spec.pipeline, step) if spec else []
     if not found:
         if spec is None or declaration.faults:
             raise InputError("", declaration.faults)

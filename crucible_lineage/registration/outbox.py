@@ -1,19 +1,16 @@
-"""The outbox: results that are made and not yet at Crucible, each a folder that is there whole or not at all.
+"""The outbox: results that are made and not yet at Crucible, each a row of the journal and a payload in a folder.
 
-    outbox/CRUCIBLE/STEP/result.json     what is to be registered, of all outputs of one step; the last error beside it
-    outbox/CRUCIBLE/STEP/SHA256          the files, so that no tidying of the cache takes them away: small ones copied,
-                                         large ones linked
+    outbox/WHOSE/STEP/               a payload; WHOSE is a hash of service and account, STEP the least of its MFIDs
+    outbox/WHOSE/.aside-STEP-TOKEN/  one that was damaged while it waited, until somebody frees it by name
 
-`CRUCIBLE` is a hash of which service they are for, `STEP` the least id among the outputs. From the moment on that the
-folder stands under its name, no crash and no outage costs the work. It is no part of the local store: what that
-remembers can be asked for again, and this cannot.
+From the moment on that the folder stands under its name, no crash and no outage costs the work. The folders are the
+truth: rows that are missing are made from them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import shutil
 import threading
@@ -24,21 +21,34 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.core.journal import (
+    DELIVERED,
+    FAILED,
+    LACKING,
+    MADE,
+    REFUSED,
+    SENDING,
+    Journal,
+    ResultRow,
+)
 from crucible_lineage.disk import private_folder
 from crucible_lineage.provenance.recipe import origin_of
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.made import RESULT, Made, placed, read_back, to_json
 from crucible_lineage.registration.new_dataset import NewDataset
+from crucible_lineage.registration.payload import DamageError, Payload, damaged_files, read_payload, write_payload
 
-__all__ = ["Outbox", "Waiting"]
+__all__ = ["Outbox", "SetAside", "Waiting"]
 
-TROUBLE = "error.json"
-COPIED_BYTES = 1 << 20  # chosen: copying so few costs what linking does, and nobody else has the copy to write to
+RESULT = "result.json"
+ASIDE, WHY = ".aside-", "why.json"
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """What `status` tells of a result that waits: since when, how often it was tried, and the last error."""
+    """A result that waits: since when, how often it was sent, and the last error.
+
+    `account` is the only one that delivers it, `run` the run that made it.
+    """
 
     mfids: tuple[str, ...]
     step: str
@@ -47,6 +57,14 @@ class Waiting:
     tries: int = 0
     error: str = ""
     refused: bool = False
+    account: str = ""
+    run: str = ""
+
+    @classmethod
+    def of(cls, row: ResultRow) -> Waiting:
+        """The result that a row of the journal describes."""
+        mfids = tuple(row.outputs.values())
+        return cls(mfids, row.step, row.project, row.made, row.tries, row.error, row.refused, row.account, row.run)
 
     def to_json(self) -> dict[str, Any]:
         """The form that is printed."""
@@ -58,45 +76,61 @@ class Waiting:
             "tries": self.tries,
             "error": self.error or None,
             "refused": self.refused,
+            "account": self.account or None,
+            "run_id": self.run or None,
         }
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A payload that was damaged while it waited: where it lies, what is wrong with it, and what it is of."""
+
+    name: str
+    folder: Path
+    error: str
+    step: str = ""
+    project: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that is printed."""
+        told = {"name": self.name, "folder": str(self.folder), "error": self.error}
+        return {**told, "step": self.step or None, "project": self.project or None}
 
 
 class Outbox:
     """The outbox for one Crucible in a data folder. Thread-safe; other processes may put and take as well.
 
-    With `durable` what is put has reached the disk when `put` returns, so that it outlasts a power cut, too. Without,
-    it outlasts the death of any process; what a power cut leaves half there is not taken for whole.
+    With `durable` a payload has reached the disk when `put` returns, so that it outlasts a power cut, too. Without, it
+    outlasts the death of any process; its seal shows what a power cut left half written.
     """
 
-    def __init__(self, data: Path, instance: str, *, durable: bool) -> None:
-        self.folder = data / "outbox" / hashlib.sha256(instance.encode()).hexdigest()[:16]
+    def __init__(self, data: Path, journal: Journal, *, durable: bool) -> None:
+        self.journal = journal
         self.durable = durable
+        self._root = data / "outbox"
         self._lock = threading.Lock()
-        self._known: dict[str, Made] = {}
+        self._known: dict[str, Payload] = {}
         self._refs: dict[str, tuple[str, DatasetRef]] = {}
         self._is_read = False
 
-    def put(self, step: str, project: str, datasets: Sequence[NewDataset], kept: Mapping[str, Path]) -> Made:
-        """The outputs of a step, to be delivered. `kept` are their files by SHA-256, which are linked, or copied."""
+    @property
+    def folder(self) -> Path:
+        """The folder of this account's payloads for this service."""
+        service, account = self.journal.service, self.journal.account
+        return self._root / _digest(f"{service}\n{account}" if account else service)
+
+    def put(
+        self, step: str, project: str, datasets: Sequence[NewDataset], kept: Mapping[str, Path], run: str = ""
+    ) -> Payload:
+        """Keep the outputs of a step until they are delivered. `kept` are their files by SHA-256."""
+        private_folder(self._root)
         name = min(new.mfid for new in datasets)
-        private_folder(self.folder.parent)
-        draft = private_folder(self.folder) / f".{name}-{secrets.token_hex(4)}"
-        draft.mkdir(mode=0o700)
-        made = Made(self.folder / name, step, project, datetime.now(UTC).isoformat(), tuple(datasets))
-        files = {file.ref.sha256: file for new in datasets for file in new.files if file.elsewhere is None}
-        for sha256, file in files.items():
-            _linked(kept[sha256], draft / sha256, file.checksums.mtime_ns)
-            self._flush(draft / sha256)
-        (draft / RESULT).write_bytes(json.dumps(to_json(made), ensure_ascii=False).encode())
-        self._flush(draft / RESULT)
-        try:
-            draft.replace(made.folder)
-        except OSError:  # what an earlier attempt left there, and nobody has delivered
-            shutil.rmtree(made.folder, ignore_errors=True)
-            draft.replace(made.folder)
-        self._flush(self.folder)
+        now = datetime.now(UTC).isoformat()
+        payload = Payload(private_folder(self.folder) / name, step, project, now, tuple(datasets), run)
+        payload = write_payload(payload, kept, durable=self.durable)
+        self._note_made(payload)
         with self._lock:
-            return self._take_in(placed(made))
+            return self._take_in(payload)
 
     def find(self, mfid: str) -> DatasetRef | None:
         """The dataset that waits here under this id, as steps may use it."""
@@ -105,127 +139,201 @@ class Outbox:
             found = self._refs.get(mfid)
         return found[1] if found else None
 
-    def look(self, name: str) -> Made | None:
-        """What waits under this least id of its outputs; what another process has put there is found from now on."""
+    def look(self, name: str) -> Payload | None:
+        """The payload whose least id is this one, also if another process has just put it there."""
         with self._lock:
-            is_new = name not in self._known and (self.folder / name / RESULT).exists()
-            if is_new and (made := read_back(self.folder / name)) is not None:
-                self._take_in(made)
-            return self._known.get(name)
+            known = self._known.get(name)
+        folder = self.folder / name
+        if known is None and (folder / RESULT).exists() and (found := self._read_back(folder)):
+            with self._lock:
+                known = self._take_in(found)
+        return known
 
     def names_of(self, mfids: Iterable[str]) -> list[str]:
-        """Of those among these datasets that wait here, the least ids among the outputs that they are of."""
+        """The names of the payloads in which these datasets wait, as far as they do."""
         with self._lock:
             return sorted({found[0] for mfid in mfids if (found := self._refs.get(mfid))})
 
     def dataset(self, mfid: str) -> NewDataset | None:
-        """What is to be registered under this id."""
+        """The dataset that is to be registered under this id."""
         self._read()
         with self._lock:
             found = self._refs.get(mfid)
-            made = self._known.get(found[0]) if found else None
-        return next((new for new in made.datasets if new.mfid == mfid), None) if made else None
+            payload = self._known.get(found[0]) if found else None
+        return next((new for new in payload.datasets if new.mfid == mfid), None) if payload else None
 
     def file(self, mfid: str, sha256: str) -> Path | None:
         """A file of a dataset that waits here."""
         with self._lock:
             found = self._refs.get(mfid)
-        path = self.folder / found[0] / sha256 if found else None
+            folder = self._known[found[0]].folder if found else None
+        path = folder / sha256 if folder else None
         return path if path is not None and path.exists() else None
 
-    def all(self, *, again: bool = False) -> list[Made]:
-        """What waits, the oldest first; with `again`, what other processes have put and taken meanwhile is seen."""
+    def all(self, *, again: bool = False) -> list[Payload]:
+        """The payloads that wait, oldest first; with `again`, as other processes have put and taken them meanwhile."""
         self._read(again=again)
         with self._lock:
-            return sorted(self._known.values(), key=lambda made: (made.made, made.name))
+            return sorted(self._known.values(), key=lambda payload: (payload.made, payload.name))
 
-    def waits(self, made: Made) -> bool:
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing waits, as far as this process has seen."""
+        self._read()
+        return not self._known
+
+    def waits(self, payload: Payload) -> bool:
         """True if it is still there; another process may have delivered it."""
-        return (made.folder / RESULT).exists()
-
-    def delivered(self, made: Made) -> None:
-        """It is at Crucible, and waits no more."""
-        gone = made.folder.with_name(f".gone-{made.name}-{secrets.token_hex(4)}")
-        with suppress(FileNotFoundError):
-            made.folder.replace(gone)
-        with self._lock:
-            self._forget(made.name)
-        shutil.rmtree(gone, ignore_errors=True)
-
-    def failed(self, made: Made, error: str, *, refused: bool = False) -> None:
-        """It could not be delivered, for this reason; `refused` if trying again does not help."""
-        before = _trouble(made.folder)
-        told = {"tries": before.get("tries", 0) + 1, "error": error, "refused": refused}
-        draft = made.folder / f".{TROUBLE}-{secrets.token_hex(4)}"
-        with suppress(FileNotFoundError):  # it was delivered by another process meanwhile
-            draft.write_text(json.dumps(told), encoding="utf-8")
-            draft.replace(made.folder / TROUBLE)
+        return (payload.folder / RESULT).exists()
 
     def waiting(self) -> list[Waiting]:
-        """What to tell of all that waits."""
-        return [
-            Waiting(made.mfids, made.step, made.project, made.made, **_trouble(made.folder))
-            for made in self.all(again=True)
-        ]
+        """The results that wait here, of all accounts, oldest first."""
+        self._read(again=True)
+        return [Waiting.of(row) for row in self.journal.waiting()]
+
+    def checked(self, payload: Payload) -> Payload | None:
+        """The payload, if each of its files still has the bytes of its hash; None if not, and then it is set aside."""
+        payload, wrong = damaged_files(payload)
+        if wrong:
+            self._set_aside(payload.folder, f"the bytes of {', '.join(wrong)} are not those that the step wrote")
+            return None
+        return payload
+
+    def sending(self, payload: Payload) -> None:
+        """Note that the payload is being sent."""
+        self.journal.move_waiting(payload.name, SENDING)
+
+    def delivered(self, payload: Payload) -> None:
+        """Note that its datasets are at Crucible, and remove the payload."""
+        self.journal.move_waiting(payload.name, DELIVERED, error=None)
+        self._remove(payload)
+
+    def dropped(self, payload: Payload, state: str, why: str) -> None:
+        """Note that the payload is no result (OVERTAKEN, or FAILED), and remove it."""
+        self.journal.move_waiting(payload.name, state, error=why)
+        self._remove(payload)
+
+    def failed(self, payload: Payload, error: str, *, refused: bool = False, not_before: float = 0.0) -> None:
+        """Note why the payload could not be delivered; `refused` if sending the same again does not help."""
+        self.journal.note_failure(payload.name, REFUSED if refused else MADE, error, not_before)
+
+    def lacks(self, payload: Payload, error: str) -> None:
+        """Note that Crucible does not have what the payload was made of."""
+        self.journal.move_waiting(payload.name, LACKING, error=error)
+
+    def set_aside(self) -> list[SetAside]:
+        """The payloads of all accounts and services that were found damaged, and that nobody has freed yet."""
+        return [_set_aside(folder) for folder in sorted(self._root.glob(f"*/{ASIDE}*"))]
+
+    def free(self, name: str) -> bool:
+        """Remove what was set aside under this name (an MFID). False if there is nothing."""
+        found = [one for one in self.set_aside() if one.name == name]
+        for one in found:
+            shutil.rmtree(one.folder)
+        return bool(found)
+
+    def _note_made(self, payload: Payload) -> None:
+        self.journal.note_made(payload.run, payload.project, payload.step, payload.outputs, payload.made)
+
+    def _remove(self, payload: Payload) -> None:
+        gone = payload.folder.with_name(f".gone-{payload.name}-{secrets.token_hex(4)}")
+        with suppress(FileNotFoundError):
+            payload.folder.replace(gone)
+        with self._lock:
+            self._forget(payload.name)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def _read(self, *, again: bool = False) -> None:
+        """Bring memory, rows and folders together."""
         with self._lock:
             if self._is_read and not again:
                 return
             self._is_read = True
-            there = set(_names(self.folder))
-            for name in self._known.keys() - there:
+            there = self._folders()
+            for name in self._known.keys() - there.keys():
                 self._forget(name)
-            for name in there - self._known.keys():
-                if (made := read_back(self.folder / name)) is not None:
-                    self._take_in(made)
+            new = [there[name] for name in sorted(there.keys() - self._known.keys())]
+        found = [payload for folder in new if (payload := self._read_back(folder)) is not None]
+        rows = {row.name for row in self.journal.waiting()} if there or (again and self._root.exists()) else set()
+        for payload in found:
+            if payload.name not in rows:
+                self._note_made(payload)
+        for name in rows - there.keys():
+            if not (self.folder / name).exists():  # nor was it put there since
+                self.journal.move_waiting(name, FAILED, error="its payload was removed from the outbox by hand")
+        with self._lock:
+            for payload in found:
+                self._take_in(payload)
 
-    def _take_in(self, made: Made) -> Made:
-        self._known[made.name] = made
-        for new in made.datasets:
+    def _folders(self) -> dict[str, Path]:
+        """{name: folder} of what waits for this account."""
+        if not self._root.is_dir():  # most runs: nobody need be asked which account this is
+            return {}
+        found = {folder.name: folder for folder in _whole(self.folder)}
+        shared = self._root / _digest(self.journal.service)  # where revision afca017 kept those of all accounts
+        if shared != self.folder:
+            for folder in _whole(shared):
+                with suppress(OSError, DamageError):  # whoever it is of sets it aside
+                    if read_payload(folder).account in ("", self.journal.account):
+                        found[folder.name] = folder
+        return found
+
+    def _read_back(self, folder: Path) -> Payload | None:
+        """A payload as it lies there; None if it was delivered just now, or is damaged, and then it is set aside."""
+        try:
+            return read_payload(folder)
+        except FileNotFoundError:
+            if folder.exists():
+                self._set_aside(folder, f"it has no {RESULT}")
+            return None
+        except (DamageError, OSError) as error:
+            self._set_aside(folder, str(error))
+            return None
+
+    def _set_aside(self, folder: Path, error: str) -> None:
+        name = folder.name
+        row = next((one for one in self.journal.waiting() if one.name == name), None)
+        aside = folder.with_name(f"{ASIDE}{name}-{secrets.token_hex(4)}")
+        with suppress(OSError):
+            folder.replace(aside)
+            told = {"error": error, "step": row.step if row else "", "project": row.project if row else ""}
+            (aside / WHY).write_text(json.dumps(told), encoding="utf-8")
+        said = f"its payload was damaged while it waited: {error}; the next run makes it again"
+        self.journal.move_waiting(name, FAILED, error=said)
+        with self._lock:
+            self._forget(name)
+
+    def _take_in(self, payload: Payload) -> Payload:
+        self._known[payload.name] = payload
+        for new in payload.datasets:
             files = tuple(file.ref for file in new.files)
             samples = tuple(sorted(set(new.samples)))
             origin = origin_of(new.record.recipe)
             ref = DatasetRef(new.mfid, new.name, files, samples, origin, new.parents, taken=new.taken)
-            self._refs[new.mfid] = (made.name, ref)
-        return made
+            self._refs[new.mfid] = (payload.name, ref)
+        return payload
 
     def _forget(self, name: str) -> None:
-        if (made := self._known.pop(name, None)) is not None:
-            for new in made.datasets:
+        if (payload := self._known.pop(name, None)) is not None:
+            for new in payload.datasets:
                 self._refs.pop(new.mfid, None)
 
-    def _flush(self, path: Path) -> None:
-        if not self.durable or (os.name == "nt" and path.is_dir()):
-            return
-        handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
-
-def _names(folder: Path) -> Iterator[str]:
+def _whole(folder: Path) -> Iterator[Path]:
     try:
-        yield from (path.name for path in folder.iterdir() if not path.name.startswith("."))
+        yield from (path for path in folder.iterdir() if not path.name.startswith("."))
     except FileNotFoundError:
         return
 
 
-def _linked(source: Path, target: Path, mtime_ns: int) -> None:
-    """The file under another name, or a copy of it; its time is that of the bytes that were hashed."""
-    found = source.stat()
-    if found.st_size > COPIED_BYTES and found.st_mtime_ns == mtime_ns:
-        with suppress(OSError):  # a file system without links, or another one
-            target.hardlink_to(source)
-            return
-    shutil.copyfile(source, target)
-    os.utime(target, ns=(found.st_atime_ns, mtime_ns))
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _trouble(folder: Path) -> dict[str, Any]:
+def _set_aside(folder: Path) -> SetAside:
+    name = folder.name.removeprefix(ASIDE).rpartition("-")[0]
     try:
-        told = json.loads((folder / TROUBLE).read_text(encoding="utf-8"))
-        return {"tries": int(told["tries"]), "error": str(told["error"]), "refused": bool(told["refused"])}
+        told = json.loads((folder / WHY).read_text(encoding="utf-8"))
+        return SetAside(name, folder, str(told["error"]), str(told["step"]), str(told["project"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        return SetAside(name, folder, "it was not whole")

@@ -18,7 +18,7 @@ from crucible_lineage.assistant.answers import MOST_CHARACTERS, bounded
 from crucible_lineage.assistant.tools import TOOLS
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.run.scheduler import plan_and_run
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 

@@ -15,8 +15,8 @@ from crucible_lineage.errors import InputError, UnreachableError
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.rerun import plan_rerun
-from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run, run_planned
+from crucible_lineage.pipeline.run.result import Choice, RunResult
+from crucible_lineage.pipeline.run.run import plan_and_run, run_planned
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.registration import contents as filling
 from crucible_lineage.session import Session

@@ -55,7 +55,7 @@ steps:
 RUN = """
 import json, os, sys
 from crucible_lineage.flows import run_pipeline
-from crucible_lineage.pipeline.run.scheduler import Choice
+from crucible_lineage.pipeline.run.result import Choice
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.tasks import CrucibleConnection
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import pytest
 from crucible_lineage.core.store import Store
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.run.scheduler import plan_and_run
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session

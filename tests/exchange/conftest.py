@@ -16,7 +16,7 @@ from crucible_lineage.exchange.plan import Plan, plan_project
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.scheduler import plan_and_run
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.provenance.record import KEY
 from crucible_lineage.registration.ingestion import follow_ingestions
 from crucible_lineage.server import RunningServer, start_server

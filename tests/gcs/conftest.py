@@ -22,7 +22,7 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.files.remote import open_source
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.scheduler import plan_and_run
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 
 # Google's libraries read these when they are imported. Without them they look for a metadata server, for seconds.

@@ -14,7 +14,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.rerun import Recorded, plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.scheduler import run_planned
+from crucible_lineage.pipeline.run.run import run_planned
 from crucible_lineage.session import Session
 
 Run = Callable[..., RunResult]

@@ -11,8 +11,8 @@ import pytest
 from crucible_lineage.core.slots import Filled, places_of, places_to_json
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
+from crucible_lineage.pipeline.run.result import Choice, RunResult
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.check import check_dataset, check_projects
 from crucible_lineage.registration.standing import make_current

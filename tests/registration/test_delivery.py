@@ -16,6 +16,7 @@ import pytest
 
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.client import CrucibleClient, RetryPolicy
+from crucible_lineage.core.journal import Journal
 from crucible_lineage.errors import CrucibleError
 from crucible_lineage.ids import derive_mfid
 from crucible_lineage.local.machine import machine_id
@@ -23,8 +24,15 @@ from crucible_lineage.provenance.circumstances import agent
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import KEY, Activity, step_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.delivery.deliveries import Deliveries
-from crucible_lineage.registration.delivery.desk import Delivered, Desk, Trouble, deliver_now
+from crucible_lineage.registration.deliver import (
+    ADOPTED,
+    DELIVERED,
+    DROPPED,
+    Deliverer,
+    Delivery,
+    DeliveryContext,
+    deliver_now,
+)
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.register import register_output
@@ -82,27 +90,32 @@ class Machine:
     def __init__(self, server: RunningServer, data: Path) -> None:
         self.data = data
         self.session = Session(Settings(data, server.url, server.api_key))
-        self.outbox = Outbox(data, server.url, durable=False)
+        self.journal = Journal(data / "journal.sqlite", server.url, lambda: str(AGENT["unique_id"]))
+        self.outbox = Outbox(data, self.journal, durable=False)
         self.wire = Wire()
         quick = RetryPolicy(attempts=2, first_wait_s=0.001, total_s=0.01)
         self.client = CrucibleClient(server.url, server.api_key, transport=self.wire, retry=quick)
-        self.arrived: list[Delivered] = []
-        self.troubles: list[Trouble] = []
+        self.heard: list[Delivery] = []
 
-    def desk(self) -> Desk:
-        return Desk(
-            self.outbox, self.client, machine_id(self.data), self.session.turn, self.arrived.extend,
-            troubled=self.troubles.append,
-        )  # fmt: skip
+    def context(self) -> DeliveryContext:
+        return DeliveryContext(self.outbox, self.client, machine_id(self.data), self.session.turn)
+
+    def ended(self, *outcomes: str) -> set[str]:
+        """The datasets of the payloads that ended so."""
+        return {mfid for one in self.heard if one.outcome in outcomes for mfid in one.payload.mfids}
+
+    @property
+    def errors(self) -> list[str]:
+        return [one.error for one in self.heard if one.error]
 
     @contextmanager
-    def delivering(self) -> Iterator[Deliveries]:
-        deliveries = Deliveries(self.desk())
-        deliveries.take_up()
+    def delivering(self) -> Iterator[Deliverer]:
+        deliverer = Deliverer(self.context(), self.heard.append)
+        deliverer.take_up()
         try:
-            yield deliveries
+            yield deliverer
         finally:
-            deliveries.stop()
+            deliverer.stop()
 
     def put(self, name: str, content: str, *parents: NewDataset) -> NewDataset:
         new = dataset(self.data, name, content, *parents)
@@ -111,6 +124,7 @@ class Machine:
 
     def close(self) -> None:
         self.client.close()
+        self.journal.close()
         self.session.close()
 
 
@@ -174,15 +188,16 @@ def test_children_are_linked_when_their_parents_are_there_whatever_their_order(m
     two = machine.put("two", "2", one)
     three = machine.put("three", "3", two)
     one = machine.put("one", "1")
-    with machine.delivering() as deliveries:
-        assert deliveries.drain(30.0)
+    with machine.delivering() as deliverer:
+        assert deliverer.drain(30.0)
     assert [status_of(machine, new) for new in (one, two, three)] == ["complete"] * 3
     created = [index for index, asked in enumerate(machine.wire.asked) if asked == "POST /datasets"]
     linked = [index for index, asked in enumerate(machine.wire.asked) if "/children/" in asked]
     assert created[0] < linked[0]
     assert len(created) == 3
     assert machine.outbox.all(again=True) == []
-    assert {one.mfid for one in machine.arrived} == {one.mfid, two.mfid, three.mfid}
+    assert machine.ended(DELIVERED) == {one.mfid, two.mfid, three.mfid}
+    assert all(delivery.is_ours for delivery in machine.heard)
 
 
 def test_as_many_deliver_at_once_as_the_latency_asks_for(machines: Any) -> None:
@@ -192,8 +207,8 @@ def test_as_many_deliver_at_once_as_the_latency_asks_for(machines: Any) -> None:
     for machine in (near, far):
         for number in range(12):
             machine.put(f"{machine.data.name}-{number}", str(number))
-        with machine.delivering() as deliveries:
-            assert deliveries.drain(30.0)
+        with machine.delivering() as deliverer:
+            assert deliverer.drain(30.0)
     assert far.wire.most >= 6
     assert near.wire.most <= 2
 
@@ -205,10 +220,12 @@ def test_what_was_made_from_bytes_that_another_machine_has_registered_otherwise_
     ours = second.put("one", "ours")
     child = second.put("two", "made of ours", ours)
     grandchild = second.put("three", "made of that", child)
-    with second.delivering() as deliveries:
-        assert deliveries.drain(30.0)
-        assert set(deliveries.under_way.dropped) == {child.mfid, grandchild.mfid}
-        assert deliveries.under_way.adopted[ours.mfid].files[0].sha256 == theirs.files[0].ref.sha256
+    with second.delivering() as deliverer:
+        assert deliverer.drain(30.0)
+    assert second.ended(DROPPED) == {child.mfid, grandchild.mfid}
+    (adopted,) = [one for one in second.heard if one.outcome == ADOPTED]
+    assert adopted.refs[ours.mfid].files[0].sha256 == theirs.files[0].ref.sha256
+    assert not adopted.is_ours
     assert second.outbox.all(again=True) == []
     assert "POST /datasets" not in second.wire.asked[second.wire.asked.index("POST /datasets") + 1 :]
 
@@ -222,12 +239,11 @@ def test_what_waited_while_its_parent_was_made_anew_with_other_bytes_is_dropped_
     assert anew.mfid == old.mfid
     for there in (anew, dataset(other.data, "kept", "3")):
         register_output(other.client, there, "another machine")
-    with machine.delivering() as deliveries:
-        assert deliveries.drain(30.0)
-        assert set(deliveries.under_way.dropped) == {child.mfid, grandchild.mfid}
-    assert [one.mfid for one in machine.arrived] == [of_same.mfid]
-    (told,) = machine.troubles
-    assert f"out.txt of {old.mfid}" in told.error
+    with machine.delivering() as deliverer:
+        assert deliverer.drain(30.0)
+    assert machine.ended(DROPPED) == {child.mfid, grandchild.mfid}
+    assert machine.ended(DELIVERED) == {of_same.mfid}
+    assert f"out.txt of {old.mfid}" in machine.errors[0]
     links = machine.session.client.datasets.get(old.mfid, include_links=True).links or ()
     assert list(links) == [], "nothing was hung below bytes that it does not come from"
     assert machine.outbox.all(again=True) == []
@@ -239,16 +255,16 @@ def test_one_that_is_refused_holds_up_only_what_was_made_from_it(machines: Any) 
     child = machine.put("child", "2", bad)
     good = machine.put("good", "3")
     machine.wire.fail = lambda request: 422 if b'"bad"' in request.read() else None
-    with machine.delivering() as deliveries:
-        assert not deliveries.drain(600.0)
+    with machine.delivering() as deliverer:
+        assert not deliverer.drain(600.0)
     assert status_of(machine, good) == "complete"
     waiting = {one.step: one for one in machine.outbox.waiting()}
     assert set(waiting) == {"bad", "child"}
     assert (waiting["bad"].refused, waiting["child"].refused) == (True, False)
     assert "422" in waiting["bad"].error
     machine.wire.fail = lambda request: None
-    with machine.delivering() as deliveries:
-        assert deliveries.drain(30.0)
+    with machine.delivering() as deliverer:
+        assert deliverer.drain(30.0)
     assert [status_of(machine, new) for new in (bad, child)] == ["complete"] * 2
 
 
@@ -256,15 +272,15 @@ def test_one_that_is_refused_holds_up_only_what_was_made_from_it(machines: Any) 
 def test_what_is_delivered_without_deliverers_and_waits_says_why(machines: Any, status: int, refused: bool) -> None:
     machine = machines()
     new = machine.put("a", "a")
-    made = machine.outbox.look(new.mfid)
+    payload = machine.outbox.look(new.mfid)
     machine.wire.fail = lambda request: status
     with pytest.raises(CrucibleError):
-        deliver_now(machine.desk(), made)
+        deliver_now(machine.context(), payload)
     (waiting,) = machine.outbox.waiting()
     assert (waiting.tries, waiting.refused) == (1, refused)
     assert f"Crucible answered {status}" in waiting.error
     machine.wire.fail = lambda request: None
-    assert [one.mfid for one in deliver_now(machine.desk(), made)] == [new.mfid]
+    assert list(deliver_now(machine.context(), payload)) == [new.mfid]
 
 
 def test_while_it_is_away_it_is_asked_ever_more_rarely_and_by_one(machines: Any) -> None:
@@ -272,12 +288,12 @@ def test_while_it_is_away_it_is_asked_ever_more_rarely_and_by_one(machines: Any)
     for number in range(6):
         machine.put(f"s{number}", str(number))
     machine.wire.fail = lambda request: 0
-    with machine.delivering() as deliveries:
-        assert not deliveries.drain(2.0)
+    with machine.delivering() as deliverer:
+        assert not deliverer.drain(2.0)
         assert len(machine.wire.asked) <= 2 * 6
         machine.wire.fail = lambda request: None
-        assert deliveries.drain(60.0)
-    assert "nothing was sent" in machine.troubles[0].error
+        assert deliverer.drain(60.0)
+    assert "nothing was sent" in machine.errors[0]
     assert machine.outbox.all(again=True) == []
 
 
@@ -288,4 +304,5 @@ def test_two_processes_that_deliver_the_same_do_it_once(machines: Any) -> None:
         assert one.drain(30.0)
         assert other.drain(30.0)
     assert machine.wire.asked.count("POST /datasets") == len(new)
-    assert sorted(one.mfid for one in machine.arrived) == sorted(one.mfid for one in new)
+    assert machine.ended(DELIVERED) == {one.mfid for one in new}
+    assert sum(one.is_ours for one in machine.heard) == len(new)

@@ -8,8 +8,8 @@ import pytest
 
 from crucible_lineage.errors import NotFoundError, UnreachableError
 from crucible_lineage.refs import ProjectChanges
-from crucible_lineage.registration.delivery import others
-from crucible_lineage.registration.delivery.others import AWAY_S, EVERY_S, LATE_S, Others
+from crucible_lineage.registration import others
+from crucible_lineage.registration.others import AWAY_S, EVERY_S, LATE_S, Others
 
 NOON, LATER = "2024-05-01T12:00:00Z", "2024-05-01T12:00:05Z"
 

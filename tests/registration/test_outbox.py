@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from crucible_lineage.checksums import require_unchanged, scan_file
+from crucible_lineage.core.journal import Journal
 from crucible_lineage.provenance.circumstances import agent
 from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe
 from crucible_lineage.provenance.record import raw_record
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
-from crucible_lineage.registration.outbox import COPIED_BYTES, Outbox
+from crucible_lineage.registration.outbox import Outbox
+from crucible_lineage.registration.payload import COPIED_BYTES
 from crucible_lineage.times import utc
 
 AGENT = agent({"unique_id": "0000-0000-0000-0001", "username": "local", "is_service_account": False})
@@ -43,10 +45,15 @@ def kept(*new: NewDataset) -> dict[str, Path]:
     return {file.ref.sha256: file.path for one in new for file in one.files}
 
 
+def outbox_of(data: Path, service: str = "https://x.test", account: str = "a", *, durable: bool = False) -> Outbox:
+    """The outbox as another process opens it."""
+    return Outbox(data, Journal(data / "journal.sqlite", service, lambda: account), durable=durable)
+
+
 @pytest.fixture
 def outbox(data: Path) -> Outbox:
     data.mkdir()
-    return Outbox(data, "https://x.test", durable=True)
+    return outbox_of(data, durable=True)
 
 
 @pytest.mark.parametrize("size", [2, COPIED_BYTES + 1])
@@ -56,21 +63,22 @@ def test_what_is_put_is_found_by_every_process_with_its_bytes(
     new = dataset(tmp_path, content=b"x" * size)
     outbox.put("s", "lab", [new], kept(new))
     (tmp_path / "a.txt").unlink()
-    (found,) = Outbox(data, "https://x.test", durable=False).all()
+    (found,) = outbox_of(data).all()
     (again,) = found.datasets
     (file,) = again.files
     assert file.path.read_bytes() == b"x" * size
     assert scan_file(file.path) == file.checksums == new.files[0].checksums
     assert (again.mfid, again.fields, again.metadata, again.keywords) == (new.mfid, new.fields, new.metadata, ("k",))
     assert again.record.document() == new.record.document()
-    assert Outbox(data, "https://y.test", durable=False).all() == [], "it is for another service"
+    assert outbox_of(data, "https://y.test").all() == [], "it is for another service"
 
 
 def test_what_is_delivered_is_gone_for_every_process(outbox: Outbox, data: Path, tmp_path: Path) -> None:
     new = dataset(tmp_path)
-    other = Outbox(data, "https://x.test", durable=False)
+    other = outbox_of(data)
     made = outbox.put("s", "lab", [new], kept(new))
     assert other.find(new.mfid) is not None
+    outbox.sending(made)
     outbox.delivered(made)
     outbox.delivered(made)
     assert not other.waits(made)
@@ -96,7 +104,7 @@ def test_what_is_not_whole_is_set_aside(outbox: Outbox, data: Path, tmp_path: Pa
         path.unlink()
     else:
         path.write_text({"cut": "1", "emptied": "", "no json": "{"}[damage])
-    fresh = Outbox(data, "https://x.test", durable=False)
+    fresh = outbox_of(data)
     assert fresh.all() == []
     assert fresh.find(new.mfid) is None
     assert [path.name[:7] for path in outbox.folder.iterdir()] == [".aside-"]
@@ -106,7 +114,7 @@ def test_a_draft_that_a_dead_process_left_is_nothing(outbox: Outbox, data: Path,
     new = dataset(tmp_path)
     made = outbox.put("s", "lab", [new], kept(new))
     made.folder.rename(made.folder.with_name(f".{made.name}-0123"))
-    assert Outbox(data, "https://x.test", durable=False).all() == []
+    assert outbox_of(data).all() == []
 
 
 def test_since_when_it_waits_and_why_is_told(outbox: Outbox, tmp_path: Path) -> None:
@@ -133,6 +141,6 @@ def test_files_with_the_same_bytes_stand_as_they_lie_there_however_old_each_was(
         news.append(replace(new, files=(replace(new.files[0], checksums=checksums),)))
     one = replace(news[0], files=tuple(file for new in news for file in new.files))
     put = outbox.put("s", "lab", [one], {one.files[0].ref.sha256: tmp_path / "a.txt"})
-    (made,) = Outbox(data, "https://x.test", durable=False).all() if again else [put]
+    (made,) = outbox_of(data).all() if again else [put]
     for file in made.datasets[0].files:
         require_unchanged(file.path, file.checksums)

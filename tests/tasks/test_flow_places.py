@@ -14,7 +14,7 @@ import pytest
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.run.scheduler import plan_and_run
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.graph.standing import Entry
 from crucible_lineage.registration.read import read

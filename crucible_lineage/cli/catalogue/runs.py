@@ -10,6 +10,7 @@ import click
 from crucible_lineage.cli.amounts import time_text
 from crucible_lineage.cli.catalogue.printing import in_columns
 from crucible_lineage.cli.options import announce, crucible_options, json_option, next_command, open_session, print_json
+from crucible_lineage.cli.runs.waiting import print_set_aside
 from crucible_lineage.times import utc
 
 if TYPE_CHECKING:
@@ -42,10 +43,12 @@ def runs_command(
     with open_session() as session:
         announce(session)
         found = list_runs(session, projects or visible_projects(session), pipeline=pipeline, limit=number)
+        damaged = session.outbox.set_aside()
     if as_json:
-        print_json({"runs": [run.to_json() for run in found]})
+        print_json({"runs": [run.to_json() for run in found], "damaged": [one.to_json() for one in damaged]})
         return
     click.echo("\n".join(_listed(found)) if found else "no run is known")
+    print_set_aside(damaged)
 
 
 @runs_command.command("diff")

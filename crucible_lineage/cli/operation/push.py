@@ -11,10 +11,10 @@ import click
 
 from crucible_lineage.cli.ending import FAILURE
 from crucible_lineage.cli.options import announce, crucible_options, given, json_option, open_session, print_json
-from crucible_lineage.cli.runs.waiting import PATIENCE, print_waiting
+from crucible_lineage.cli.runs.waiting import PATIENCE, print_set_aside, print_waiting
 from crucible_lineage.cli.working import Work, showing_work
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.job.desk import deliver_all
+from crucible_lineage.pipeline.job.delivering import deliver_all
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, default_data_folder, resolve_settings
 
@@ -55,7 +55,8 @@ def push_command(
     same ids: what is there is compared first, conflicts are listed, and then only what is lacking is sent. Stopped at
     any point, the same command goes on.
 
-    Exit code 0 if all is at Crucible, 1 if something waits still, or contradicts: it is named, with the reason.
+    Exit code 0 if all is at Crucible, 1 if something waits still, was damaged while it waited, or contradicts: it is
+    named, with the reason.
     """
     if to_url is None:
         others = {"--project": project, "--api-key-file": api_key_file, "--dry-run": dry_run,
@@ -90,12 +91,15 @@ def _deliver(patience: float, as_json: bool) -> None:
         announce(session)
         with showing_work(silent=as_json) as work:
             delivered, waiting = _deliver_all(session, patience, work)
+        damaged = session.outbox.set_aside()
     if as_json:
-        print_json({"mfids": list(delivered), "waiting": [one.to_json() for one in waiting]})
+        told = {"waiting": [one.to_json() for one in waiting], "damaged": [one.to_json() for one in damaged]}
+        print_json({"mfids": list(delivered), **told})
     else:
         click.echo(f"{len(delivered)} delivered" if delivered or waiting else "nothing waits here")
         print_waiting(waiting)
-    sys.exit(FAILURE if waiting else 0)
+        print_set_aside(damaged)
+    sys.exit(FAILURE if waiting or damaged else 0)
 
 
 def _deliver_all(session: Session, patience: float, work: Work) -> tuple[tuple[str, ...], tuple[Waiting, ...]]:

@@ -17,7 +17,7 @@ from crucible_lineage.cli.options import (
     open_session,
     print_json,
 )
-from crucible_lineage.cli.runs.waiting import print_not_ingested, print_waiting
+from crucible_lineage.cli.runs.waiting import print_not_ingested, print_others, print_set_aside, print_waiting
 from crucible_lineage.errors import InputError
 from crucible_lineage.local.usage import disk_usage, is_in_use
 from crucible_lineage.local.usage import runs as running
@@ -55,10 +55,12 @@ def status_command(
         logbook = Logbook.of(session)
         if unpark is not None:
             _unpark(logbook, unpark)
-        recent = [_with_state(run, session.settings.data) for run in session.store.recent_runs(project, runs)]
-        pipelines = session.store.pipelines(project)
+        recent = [_with_state(run, session.settings.data) for run in session.journal.recent_runs(project, runs)]
+        pipelines = session.journal.pipelines(project)
         failures = list(logbook.failures(project).values())
         waiting = [one for one in session.outbox.waiting() if project is None or one.project == project]
+        others = session.journal.waiting_of_others()
+        damaged = session.outbox.set_aside()
         unread = [in_words(one) for one in session.store.ended_ingestions(MOST_UNREAD)]
         used = disk_usage(session.settings.data)
         jobs = _batch_jobs(session.settings.data)
@@ -70,6 +72,8 @@ def status_command(
                 "pipelines": pipelines,
                 "failures": [one.to_json() for one in failures],
                 "waiting": [one.to_json() for one in waiting],
+                "waiting_of_others": len(others),
+                "damaged": [one.to_json() for one in damaged],
                 "not_ingested": unread,
                 "disk": used,
                 "slurm": jobs,
@@ -82,6 +86,8 @@ def status_command(
     _print_pipelines(pipelines)
     _print_failures(failures)
     print_waiting(waiting)
+    print_others(others)
+    print_set_aside(damaged)
     print_not_ingested(unread)
     _print_disk(used)
 

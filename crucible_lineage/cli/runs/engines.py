@@ -15,8 +15,8 @@ from crucible_lineage.errors import InputError, LineageError, RunError
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.engines.engine import Engine
 from crucible_lineage.pipeline.plan.planner import plan_pipeline
-from crucible_lineage.pipeline.run.result import Listener, RunResult
-from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
+from crucible_lineage.pipeline.run.result import Choice, Listener, RunResult
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.pipeline.run.stopping import Stop
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session

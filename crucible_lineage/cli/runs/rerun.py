@@ -23,7 +23,7 @@ from crucible_lineage.cli.runs.run import SET, exit_code, parse_overrides, print
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
-from crucible_lineage.pipeline.run.scheduler import run_planned
+from crucible_lineage.pipeline.run.run import run_planned
 
 __all__ = ["rerun_command"]
 

@@ -31,8 +31,7 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.plan.plan import PipelinePlan
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, LEFT_OUT, REUSED, SKIPPED, STOPPED, RunResult
-from crucible_lineage.pipeline.run.scheduler import Choice
+from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, LEFT_OUT, REUSED, SKIPPED, STOPPED, Choice, RunResult
 from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
@@ -159,7 +158,7 @@ def plan_command(
 
 def tell_same_name(bound: BoundPipeline, session: Session) -> None:
     """A note if another file that is still there declared a pipeline of this name when it last ran here."""
-    last = session.store.declaration(bound.name)
+    last = session.journal.declaration(bound.name)
     if last and last.is_file() and last.resolve() != bound.spec.path.resolve():
         same = f"pipeline {bound.name!r} was last run from {last}: its results and those of this file hold side by side"
         click.echo(f"note: {same}; if they are two pipelines, rename one", err=True)

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import click
 
 from crucible_lineage.cli.options import next_command
-from crucible_lineage.registration.outbox import Waiting
+from crucible_lineage.core.journal import ResultRow
+from crucible_lineage.registration.outbox import SetAside, Waiting
 
-__all__ = ["PATIENCE", "print_not_ingested", "print_waiting"]
+__all__ = ["PATIENCE", "print_not_ingested", "print_others", "print_set_aside", "print_waiting"]
 
 MOST_LINES = 20
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -55,6 +56,28 @@ def print_waiting(waiting: Sequence[Waiting]) -> None:
     if len(waiting) > MOST_LINES:
         click.echo(f"  ... and {len(waiting) - MOST_LINES} steps more", err=True)
     click.echo(f"deliver them: {next_command('push')}, or run the same again; nothing is made twice", err=True)
+
+
+def print_others(rows: Sequence[ResultRow]) -> None:
+    """Print how many results of other accounts wait in this data folder; only they deliver them."""
+    by_account: dict[str, int] = {}
+    for row in rows:
+        by_account[row.account] = by_account.get(row.account, 0) + 1
+    for account, number in sorted(by_account.items()):
+        results = "1 result waits" if number == 1 else f"{number} results wait"
+        click.echo(f"not at Crucible yet: {results} for account {account}, which alone delivers them", err=True)
+
+
+def print_set_aside(damaged: Sequence[SetAside]) -> None:
+    """Print which payloads were damaged while they waited, and what to do about each."""
+    for one in damaged:
+        what = f"{one.step} ({one.project})" if one.step else "a result"
+        click.echo(f"damaged while it waited: {one.name}  {what}: {one.error}; kept in {one.folder}", err=True)
+    if damaged:
+        click.echo(
+            f"run the pipeline again, which makes it again; then free it: {next_command('clean', '--damaged', 'MFID')}",
+            err=True,
+        )
 
 
 def print_not_ingested(told: Sequence[str]) -> None:

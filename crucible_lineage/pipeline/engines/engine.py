@@ -22,7 +22,7 @@ class Running(Protocol):
 class Engine(Protocol):
     """What runs steps: threads of this process, or Prefect.
 
-    One that hands on what is made before it is delivered has an attribute `deliveries`, which is set before the first
+    One that hands on what is made before it is delivered has an attribute `deliverer`, which is set before the first
     step is started. One that can get ready has a method `start_ahead`, which is told how many functions can be called
     to begin with.
     """

@@ -12,7 +12,7 @@ from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.materialize import Materialized, materialize_step
 from crucible_lineage.pipeline.processes.supervised import stop_run
 from crucible_lineage.pipeline.processes.worker import start_ahead
-from crucible_lineage.registration.delivery.deliveries import Deliveries
+from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
 
 __all__ = ["LocalEngine"]
@@ -23,7 +23,7 @@ class LocalEngine:
 
     def __init__(self, session: Session, jobs: int) -> None:
         self.session = session
-        self.deliveries: Deliveries | None = None
+        self.deliverer: Deliverer | None = None
         self.jobs = jobs
         self.pool = ThreadPoolExecutor(jobs, thread_name_prefix="step")
 
@@ -53,7 +53,7 @@ class LocalEngine:
         retries = job.spec.retries
         for attempt in range(retries + 1):
             try:
-                return materialize_step(job, self.session, deliveries=self.deliveries)
+                return materialize_step(job, self.session, deliveries=self.deliverer)
             except (InputError, StoppedError):
                 raise
             except LineageError:

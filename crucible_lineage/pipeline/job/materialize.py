@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.disk import private_folder
 from crucible_lineage.local.usage import in_use, remove_folder, remove_old_work
 from crucible_lineage.pipeline.job.calling import call_step
-from crucible_lineage.pipeline.job.desk import desk_of
+from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.inputs import place_inputs, require_unchanged, telling_of_changes
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.naming import dataset_name
@@ -28,9 +28,8 @@ from crucible_lineage.provenance.circumstances import git_state
 from crucible_lineage.provenance.recipe import PlannedOutput, first_attempt, recipe_sha256
 from crucible_lineage.provenance.record import Activity
 from crucible_lineage.refs import DatasetRef, file_stem
-from crucible_lineage.registration.delivery.desk import deliver_now
-from crucible_lineage.registration.delivery.later import DeliversLater
-from crucible_lineage.registration.made import Made
+from crucible_lineage.registration.deliver import DeliversLater, deliver_now
+from crucible_lineage.registration.payload import Payload
 from crucible_lineage.registration.read import find_by_recipe, read_own, require_not_withdrawn
 from crucible_lineage.session import Session
 
@@ -104,12 +103,12 @@ def _handed_on(
         return outputs
     ids = {planned.output: planned.mfid for planned in job.outputs}
     for made in _waiting(job, session):
-        found = {one.mfid: one.ref for one in deliver_now(desk_of(session), made)}
+        found = deliver_now(delivery_context(session), made)
         outputs = {output: found.get(ids[output], dataset) for output, dataset in outputs.items()}
     return outputs
 
 
-def _waiting(job: Job, session: Session) -> list[Made]:
+def _waiting(job: Job, session: Session) -> list[Payload]:
     """What was made of the job and is not at Crucible yet."""
     ids = {planned.mfid for planned in job.outputs}
     return [made for made in session.outbox.all() if ids & set(made.mfids)]
@@ -136,7 +135,7 @@ def _at_service(planned: PlannedOutput, job: Job, session: Session, client: Cruc
     return find_by_recipe(client, planned.mfid, job.project, lambda recipe: recipe_sha256(recipe) == sha256)
 
 
-def _execute(job: Job, folder: Path, session: Session, hear: Hear | None) -> tuple[Made, str]:
+def _execute(job: Job, folder: Path, session: Session, hear: Hear | None) -> tuple[Payload, str]:
     """What the step made, in the outbox, and what to tell whoever ran the step."""
     placed = place_inputs(job, folder, session)
     outputs = {planned.output: folder / planned.output for planned in job.outputs}
@@ -187,7 +186,7 @@ def _execute(job: Job, folder: Path, session: Session, hear: Hear | None) -> tup
     notes = dict.fromkeys(
         (placed.note, note, *(told for _, told in names), *(f"made without {gap}" for gap in job.gaps))
     )
-    return session.outbox.put(job.name, job.project, new, kept), "; ".join(filter(None, notes))
+    return session.outbox.put(job.name, job.project, new, kept, job.run_id), "; ".join(filter(None, notes))
 
 
 def _tell(job: Job, data: Path, hear: Hear | None, line: str) -> None:

@@ -16,7 +16,7 @@ from crucible_lineage.pipeline.plan.differences import Made, UsedFiles
 from crucible_lineage.pipeline.plan.plan import Earlier
 from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid, first_attempt, gives_id
 from crucible_lineage.refs import DatasetRef, ProjectChanges
-from crucible_lineage.registration.delivery.others import Others
+from crucible_lineage.registration.others import Others
 from crucible_lineage.registration.read import Registered, knows, read, refusals, registered
 from crucible_lineage.registration.trust import lies_elsewhere, told_elsewhere, told_other_recipe
 from crucible_lineage.server import project_changes, project_revision

@@ -46,7 +46,7 @@ class Planned:
 def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str] = ()) -> PipelinePlan:
     """The plan as things stand, with what each step took before. Changes nothing."""
     planned = plan_pipeline(pipeline, session, forced).plan
-    took = {step: Estimate(*figures) for step, figures in session.store.took(pipeline.name).items()}
+    took = {step: Estimate(*figures) for step, figures in session.journal.took(pipeline.name).items()}
     return replace(
         planned,
         steps=tuple(

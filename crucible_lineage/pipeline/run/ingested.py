@@ -23,7 +23,7 @@ def not_ingested(
     datasets whose ingestion is to be waited for: it is told, too, that these are still open.
     """
     found = [one for one in session.store.ended_ingestions(MOST_TOLD) if one.request not in before]
-    if session.store.open_ingestions() and not session.outbox.all():
+    if session.store.open_ingestions() and session.outbox.is_empty:
         from crucible_lineage.registration.ingestion import follow_ingestions  # few runs have any
 
         at_most_s = _INGESTED_HERE_S if session.settings.embedded and asked else 0.0

@@ -49,13 +49,13 @@ class Relying:
 
     def _ready(self, relied: list[Relied]) -> list[Relied]:
         """What is at Crucible of these; the rest is kept for later."""
-        later = [one for one in relied if self._is_on_its_way(one)] if self._outbox.all() else []
+        later = [one for one in relied if self._is_on_its_way(one)] if not self._outbox.is_empty else []
         self._later += later
         return [one for one in relied if one not in later] if later else relied
 
     def waits(self, datasets: Iterable[DatasetRef]) -> bool:
         """True if one of them is not at Crucible yet."""
-        return bool(self._outbox.all()) and any(self._outbox.find(dataset.mfid) for dataset in datasets)
+        return not self._outbox.is_empty and any(self._outbox.find(dataset.mfid) for dataset in datasets)
 
     def _is_on_its_way(self, relied: Relied) -> bool:
         return self.waits((*relied.results.values(), *(part.dataset for part in relied.used)))

@@ -1,11 +1,13 @@
-"""What a run says of itself: events while it goes on, and its result."""
+"""What a run is asked for and says of itself: which steps, events while it goes on, its result."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.bind.names import descendants, require_names
 from crucible_lineage.pipeline.job.phases import MADE, STARTED
 from crucible_lineage.registration.outbox import Waiting
 
@@ -25,12 +27,16 @@ __all__ = [
     "STOPPED",
     "STOPPING",
     "WAITING",
+    "Choice",
     "Listener",
     "RunResult",
     "StepEvent",
 ]
 
-EXECUTED, REUSED, FAILED, SKIPPED = "executed", "reused", "failed", "skipped"
+EXECUTED = "executed"
+REUSED = "reused"
+FAILED = "failed"
+SKIPPED = "skipped"
 # On its way a step is handed to the engine, begun, and made; registered, it is executed.
 QUEUED = "queued"
 LEFT_OUT = "left out"  # by --only or --from
@@ -43,6 +49,29 @@ PASSING = (QUEUED, STARTED, MADE, PLANNED, REGISTERING, DELIVERING)
 
 
 MOST_RETURNED = 12  # chosen: datasets of which a run tells what their steps returned
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which steps a run makes: all that are not fresh, unless said otherwise.
+
+    `forced` ones are made again; with `only`, just these; with `from_`, these and all that depend on them. Without
+    `keep_going` nothing more is started once a step has failed. At the end a Crucible that is away is waited for, for
+    `patience_s` in which it does not come back.
+    """
+
+    forced: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    from_: tuple[str, ...] = ()
+    keep_going: bool = True
+    patience_s: float = 180.0
+
+    def steps(self, pipeline: BoundPipeline) -> Collection[str]:
+        """The declared steps that may be made. InputError if a name is none."""
+        require_names(pipeline, (*self.only, *self.from_))
+        if not self.only and not self.from_:
+            return pipeline.steps
+        return set(self.only) | descendants(pipeline, self.from_)
 
 
 @dataclass(frozen=True)
@@ -65,8 +94,8 @@ class RunResult:
 
     `logs` are what failed steps printed, in files; `tracebacks` theirs, from their functions on; `notes` is what
     one should know of steps that did not fail. `stopped` is True if it was told to end before it was done.
-    `waiting` are results that are made and not yet at Crucible, `delivered` are datasets that an earlier run had left
-    so and that are there now, `not_ingested` says which files it could not read.
+    `waiting` are results of this run that are made and not yet at Crucible, `delivered` are datasets that an earlier
+    run had left so and that are there now, `not_ingested` says which files it could not read.
     `stayed` are steps after one that was made again, which stay since it gave the same bytes; `current_again` those
     whose earlier result holds again; `undeclared` are places of results that hold and are declared no more.
     `returned` is what the last steps returned, by step and output, as far as the run knows it itself.

@@ -73,7 +73,7 @@ def visible_projects(session: Session) -> list[str]:
 
 def _summaries(session: Session, projects: Sequence[str], text: str) -> Mapping[str, Summary]:
     if len(projects) > MOST_PROJECTS:
-        known = {pipeline["project"] for pipeline in session.store.pipelines()}
+        known = {pipeline["project"] for pipeline in session.journal.pipelines()}
         worked_on = [project for project in projects if project in known]
         if not worked_on:
             raise InputError(

@@ -54,7 +54,7 @@ def list_runs(
     """The runs of these projects, newest first: those of this data folder, and those that the records tell of."""
     told = {run.run_id: run for project in projects for run in _told(project, session.mirror.snapshot(project))}
     for project in projects:
-        for known in session.store.recent_runs(project, -1):
+        for known in session.journal.recent_runs(project, -1):
             if known["run_id"] in told or known["steps"]:
                 told[known["run_id"]] = _with_memory(session, told.get(known["run_id"]), known)
     found = sorted(told.values(), key=lambda run: (run.started, run.run_id), reverse=True)
@@ -63,7 +63,7 @@ def list_runs(
 
 def datasets_of_run(session: Session, run_id: str, copies: Iterable[Snapshot]) -> set[str]:
     """What a run made, or relied on as its record or this data folder says."""
-    found = {mfid for _, _, datasets in session.store.run_steps(run_id) for mfid in datasets.values()}
+    found = {mfid for _, _, datasets in session.journal.run_steps(run_id) for mfid in datasets.values()}
     there: set[str] = set()
     for copy in copies:
         there |= copy.records.keys()

@@ -28,7 +28,8 @@ def gone_datasets(session: Session, project: str, present: Collection[str]) -> I
     """Findings about what Crucible's list of deletions, and the runs from this data folder, know and Crucible lacks."""
     deleted = _deleted(session, project)
     suspects = {mfid: entry.resource_name for mfid, entry in deleted.items() if has_derived_id(mfid)}
-    suspects |= {dataset.mfid: dataset.name for dataset in session.store.made(project)}
+    known = (session.store.known(mfid) for mfid in sorted(session.journal.datasets(project)))
+    suspects |= {dataset.mfid: dataset.name for dataset in known if dataset}
     for mfid, name in sorted(suspects.items()):
         if mfid in present or (mfid in deleted and _was_reviewed(deleted[mfid])) or _exists(session, mfid):
             continue

@@ -24,7 +24,8 @@ from prefect.cache_policies import NO_CACHE
 from crucible_lineage.flows import run_pipeline
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
+from crucible_lineage.pipeline.run.result import Choice
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.tasks.sessions import CrucibleConnection

@@ -74,7 +74,7 @@ def made(selected: Path, session: Any, registered: Any) -> Any:
     from datetime import timedelta
 
     from crucible_lineage.pipeline.engines.local import LocalEngine
-    from crucible_lineage.pipeline.run.scheduler import plan_and_run
+    from crucible_lineage.pipeline.run.run import plan_and_run
 
     def run(hours: float = 24) -> tuple[bool, set[str], Any]:
         bound = bind_file(selected, session.store)

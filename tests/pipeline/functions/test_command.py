@@ -14,7 +14,7 @@ from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.functions.command import split_command
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.rerun import plan_rerun
-from crucible_lineage.pipeline.run.scheduler import run_planned
+from crucible_lineage.pipeline.run.run import run_planned
 from crucible_lineage.session import Session
 
 SCRIPT = """

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import UnreachableError
-from crucible_lineage.pipeline.run.scheduler import Choice
+from crucible_lineage.pipeline.run.result import Choice
 from crucible_lineage.registration import contents
 from crucible_lineage.registration.read import read
 from crucible_lineage.session import Session

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.scheduler import Choice
+from crucible_lineage.pipeline.run.result import Choice, RunResult
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session
 

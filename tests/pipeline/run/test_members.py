@@ -12,7 +12,7 @@ from crucible_lineage.client import CrucibleClient
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.scheduler import plan_and_run
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.provenance.record import INCOMPLETE, KEY
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session

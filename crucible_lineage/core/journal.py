@@ -1,0 +1,457 @@
+r"""The journal: what was made from this data folder and is not delivered yet, and what happened.
+
+    planned -> running -> made -> sending -> delivered -> ingested
+       |          |        ^ |       | | \-> overtaken   another registration is complete, and used
+       v          v        | v       | \---> refused --(sent again)--> made
+    skipped   failed,      | lacking (a parent is not to be had)
+              stopped      \---------/ backoff: tries + 1, not_before
+
+Each move is one transaction, which changes the row of the result and appends an event. A row exists before the payload
+of its result is sent anywhere; the payloads themselves lie in folders (registration/outbox.py), from which the rows of
+what waits can be made again. So losing this file costs the list of runs, never a result.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.core.sql import LocalDatabase
+
+__all__ = [
+    *("DELIVERED", "FAILED", "INGESTED", "LACKING", "MADE", "NEXT", "OUTBOX", "OVERTAKEN", "PLANNED", "REFUSED"),
+    *("RUNNING", "SENDING", "SKIPPED", "STOPPED", "Journal", "ResultRow", "StateError"),
+]
+
+PLANNED, RUNNING, MADE, SENDING, DELIVERED, INGESTED = (
+    *("planned", "running", "made", "sending", "delivered", "ingested"),
+)
+REFUSED, LACKING, OVERTAKEN, FAILED, SKIPPED, STOPPED = (
+    *("refused", "lacking", "overtaken", "failed", "skipped", "stopped"),
+)
+NEXT: Mapping[str, frozenset[str]] = {
+    PLANNED: frozenset((RUNNING, MADE, OVERTAKEN, FAILED, SKIPPED, STOPPED)),
+    RUNNING: frozenset((MADE, OVERTAKEN, FAILED, SKIPPED, STOPPED)),
+    MADE: frozenset((SENDING, LACKING, OVERTAKEN, FAILED)),
+    SENDING: frozenset((SENDING, MADE, DELIVERED, REFUSED, LACKING, OVERTAKEN, FAILED)),
+    REFUSED: frozenset((MADE, SENDING, OVERTAKEN, FAILED)),
+    LACKING: frozenset((MADE, SENDING, OVERTAKEN, FAILED)),
+    DELIVERED: frozenset((INGESTED, FAILED)),  # it failed after all: not seen there, or not to be published
+    INGESTED: frozenset((FAILED,)),
+    OVERTAKEN: frozenset((FAILED,)),
+}
+"""Which state may follow which."""
+
+OUTBOX = (MADE, SENDING, REFUSED, LACKING)
+"""The states of a result that waits here."""
+
+# What commands call a step that ended in this state. A result that waits was executed as well.
+_OUTCOMES = {
+    **dict.fromkeys((MADE, SENDING, DELIVERED, INGESTED), "executed"),
+    **{
+        OVERTAKEN: "reused",
+        REFUSED: "failed",
+        LACKING: "failed",
+        FAILED: "failed",
+        SKIPPED: "skipped",
+        STOPPED: "stopped",
+    },
+}
+_OUTCOME = "CASE state " + " ".join(f"WHEN '{state}' THEN '{word}'" for state, word in _OUTCOMES.items()) + " END"
+_WAITS = f"state IN ({', '.join(repr(state) for state in OUTBOX)})"
+
+SCHEMA = f"""
+CREATE TABLE run (
+    id TEXT PRIMARY KEY, service TEXT NOT NULL, account TEXT NOT NULL, project TEXT NOT NULL,
+    pipeline TEXT NOT NULL, declaration TEXT, started TEXT NOT NULL, ended TEXT, outcome TEXT
+) WITHOUT ROWID;
+CREATE INDEX run_by_pipeline ON run (pipeline, started);
+CREATE TABLE result (
+    id INTEGER PRIMARY KEY, run TEXT NOT NULL, service TEXT NOT NULL, account TEXT NOT NULL, project TEXT NOT NULL,
+    step TEXT NOT NULL, name TEXT NOT NULL, outputs TEXT NOT NULL, state TEXT NOT NULL, made TEXT,
+    tries INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0, error TEXT, log TEXT, seconds REAL,
+    bytes INTEGER
+);
+CREATE UNIQUE INDEX result_waits ON result (service, account, name) WHERE {_WAITS};
+CREATE INDEX result_by_run ON result (run, step);
+CREATE TABLE event (
+    id INTEGER PRIMARY KEY, at TEXT NOT NULL, run TEXT NOT NULL, result INTEGER, state TEXT NOT NULL,
+    data TEXT NOT NULL
+);
+CREATE INDEX event_by_run ON event (run);
+CREATE TABLE present (digest TEXT PRIMARY KEY, steps TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE account (
+    service TEXT NOT NULL, key TEXT NOT NULL, account TEXT NOT NULL, PRIMARY KEY (service, key)
+) WITHOUT ROWID
+"""
+
+_COLUMNS = "id, run, account, project, step, name, outputs, state, made, tries, not_before, error"
+
+
+class StateError(Exception):
+    """A move that the states do not allow: a fault of this library."""
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """The outputs of one step as the journal has them. `name` is the least MFID among them, `outputs` {output: MFID}.
+
+    `made` says since when the result waits; `tries` how often it was sent in vain, `not_before` (seconds since the
+    epoch) when it is sent again.
+    """
+
+    id: int
+    run: str
+    account: str
+    project: str
+    step: str
+    name: str
+    outputs: Mapping[str, str]
+    state: str
+    made: str = ""
+    tries: int = 0
+    not_before: float = 0.0
+    error: str = ""
+
+    @property
+    def refused(self) -> bool:
+        """True if sending the same again does not help."""
+        return self.state == REFUSED
+
+
+class Journal:
+    """The journal of a data folder, as far as it concerns one service and one account there.
+
+    Threads and processes share the file; other hosts never open it. `who` says which account this is; it is asked once,
+    and not before something is written or what waits is read.
+    """
+
+    def __init__(self, path: Path, service: str, who: Callable[[], str]) -> None:
+        self.service = service
+        self.database = LocalDatabase(path, SCHEMA)
+        self._who = functools.cache(who)
+
+    @property
+    def account(self) -> str:
+        """The account whose results these are."""
+        return self._who()
+
+    def close(self) -> None:
+        """Close the database."""
+        self.database.close()
+
+    # Results
+
+    def plan(self, run: str, project: str, steps: Iterable[str]) -> None:
+        """Add the steps that a run is about to make."""
+        rows = [(run, self.service, self.account, project, step, "", "{}", PLANNED) for step in steps]
+        self.database.write_many(
+            "INSERT INTO result (run, service, account, project, step, name, outputs, state)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+
+    def note_running(self, run: str, step: str) -> None:
+        """Note that a planned step of a run has begun; one that is made already is left alone."""
+
+        def within(db: sqlite3.Connection) -> None:
+            row = self._last(db, run, step)
+            if row is not None and row[1] == PLANNED:
+                self._move(db, row[0], run, PLANNED, RUNNING, {})
+
+        self.database.transaction(within)
+
+    def end_step(
+        self, run: str, project: str, step: str, state: str, outputs: Mapping[str, str], **facts: object
+    ) -> None:
+        """Note how a step of a run has ended without a payload of its own: failed, skipped, stopped, overtaken.
+
+        The state of a result that waits is that of its payload, and stays. `facts` are error, log and seconds.
+        """
+
+        def within(db: sqlite3.Connection) -> None:
+            found = self._last(db, run, step)
+            if found is None:
+                added = db.execute(
+                    "INSERT INTO result (run, service, account, project, step, name, outputs, state)"
+                    " VALUES (?, ?, ?, ?, ?, '', '{}', ?)",
+                    (run, self.service, self.account, project, step, PLANNED),
+                )
+                found = (added.lastrowid or 0, PLANNED)
+            known = {"name": min(outputs.values()), "outputs": json.dumps(dict(outputs))} if outputs else {}
+            row, before = found
+            if before in OUTBOX:
+                db.execute("UPDATE result SET log = ?, error = ? WHERE id = ?", (facts["log"], facts["error"], row))
+            elif before != state:
+                self._move(db, row, run, before, state, {**known, **facts})
+
+        self.database.transaction(within)
+
+    def measure(self, run: str, step: str, seconds: float | None, size: int | None) -> None:
+        """Note how long the last attempt at a step took, and how many bytes it made."""
+        self.database.write(
+            "UPDATE result SET seconds = ?, bytes = ?"
+            " WHERE id = (SELECT max(id) FROM result WHERE run = ? AND step = ?)",
+            *(seconds, size, run, step),
+        )
+
+    def _last(self, db: sqlite3.Connection, run: str, step: str) -> tuple[int, str] | None:
+        sql = "SELECT id, state FROM result WHERE run = ? AND step = ? ORDER BY id DESC LIMIT 1"
+        row = db.execute(sql, (run, step)).fetchone()
+        return (int(row[0]), str(row[1])) if row else None
+
+    def move_waiting(self, name: str, state: str, **facts: object) -> None:
+        """Bring a result that waits into its next state. One that another process has delivered is left alone."""
+
+        def within(db: sqlite3.Connection) -> None:
+            row = db.execute(
+                f"SELECT id, run, state FROM result WHERE service = ? AND account = ? AND name = ? AND {_WAITS}",  # noqa: S608  ours
+                (self.service, self.account, name),
+            ).fetchone()
+            if row is not None:
+                self._move(db, row[0], row[1], row[2], state, facts)
+
+        self.database.transaction(within)
+
+    def note_failure(self, name: str, state: str, error: str, not_before: float = 0.0) -> None:
+        """Note that sending a result that waits has failed; `state` is MADE if it is sent again, or REFUSED."""
+
+        def within(db: sqlite3.Connection) -> None:
+            row = db.execute(
+                f"SELECT id, run, state, tries FROM result WHERE service = ? AND account = ? AND name = ? AND {_WAITS}",  # noqa: S608
+                (self.service, self.account, name),
+            ).fetchone()
+            if row is not None:
+                before = SENDING if row[2] in (MADE, REFUSED, LACKING) else row[2]  # it was sent, whoever noted that
+                facts = {"error": error, "tries": row[3] + 1, "not_before": not_before}
+                self._move(db, row[0], row[1], before, state, facts)
+
+        self.database.transaction(within)
+
+    def note_made(self, run: str, project: str, step: str, outputs: Mapping[str, str], made: str) -> None:
+        """Note that the payload of a step's outputs waits, whoever made it: a run, a flow, a process that is gone."""
+        name = min(outputs.values())
+
+        def within(db: sqlite3.Connection) -> None:
+            waits = f"SELECT id, run, state FROM result WHERE service = ? AND account = ? AND name = ? AND {_WAITS}"  # noqa: S608  ours
+            before = db.execute(waits, (self.service, self.account, name)).fetchone()
+            planned = db.execute(
+                "SELECT id, state FROM result WHERE run = ? AND step = ? AND state IN (?, ?) ORDER BY id DESC LIMIT 1",
+                (run, step, PLANNED, RUNNING),
+            ).fetchone()
+            if before is not None and planned is None:
+                if before[2] != MADE:
+                    self._move(db, before[0], before[1], before[2], MADE, {})
+                return
+            if before is not None:  # an earlier attempt left it; the new payload has replaced that one
+                self._move(db, before[0], before[1], before[2], OVERTAKEN, {"error": "made again"})
+            if planned is not None:
+                facts = {"name": name, "outputs": json.dumps(dict(outputs)), "made": made}
+                self._move(db, planned[0], run, planned[1], MADE, facts)
+                return
+            row = (run, self.service, self.account, project, step, name, json.dumps(dict(outputs)), MADE, made)
+            added = db.execute(
+                "INSERT INTO result (run, service, account, project, step, name, outputs, state, made)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+            self._event(db, run, added.lastrowid, MADE, {})
+
+        self.database.transaction(within)
+
+    def waiting(self) -> list[ResultRow]:
+        """The results of this account that wait here for this service, oldest first."""
+        sql = f"SELECT {_COLUMNS} FROM result WHERE service = ? AND account = ? AND {_WAITS} ORDER BY made, name"  # noqa: S608
+        return [_row(row) for row in self.database.rows(sql, self.service, self.account)]
+
+    def waiting_of_others(self) -> list[ResultRow]:
+        """The results of other accounts that wait here for this service; only they deliver them."""
+        sql = f"SELECT {_COLUMNS} FROM result WHERE service = ? AND account <> ? AND {_WAITS} ORDER BY made, name"  # noqa: S608
+        return [_row(row) for row in self.database.rows(sql, self.service, self.account)]
+
+    def _move(
+        self,
+        db: sqlite3.Connection,
+        result: int,
+        run: str,
+        before: str,
+        state: str,
+        facts: Mapping[str, object],
+    ) -> None:
+        if state not in NEXT.get(before, ()):
+            raise StateError(f"result {result} of run {run} cannot go from {before} to {state}")
+        names = "".join(f", {name} = ?" for name in facts)
+        db.execute(f"UPDATE result SET state = ?{names} WHERE id = ?", (state, *facts.values(), result))  # noqa: S608
+        told = {name: value for name, value in facts.items() if name in ("error", "tries", "seconds") and value}
+        self._event(db, run, result, state, told)
+
+    def _event(
+        self, db: sqlite3.Connection, run: str, result: int | None, state: str, data: Mapping[str, object]
+    ) -> None:
+        now = datetime.now(UTC).isoformat()
+        text = json.dumps(data) if data else ""
+        db.execute(
+            "INSERT INTO event (at, run, result, state, data) VALUES (?, ?, ?, ?, ?)", (now, run, result, state, text)
+        )
+
+    # Runs
+
+    def begin_run(self, run: str, pipeline: str, project: str, declaration: Path) -> None:
+        """Note that a run of the pipeline that this file declares has begun."""
+        now = datetime.now(UTC).isoformat()
+        self.database.write(
+            "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
+            *(run, self.service, self.account, project, pipeline, str(declaration), now),
+        )
+
+    def end_run(self, run: str, outcome: str) -> None:
+        """Note how a run has ended."""
+        now = datetime.now(UTC).isoformat()
+        self.database.write("UPDATE run SET ended = ?, outcome = ? WHERE id = ?", now, outcome, run)
+
+    def note_present(self, run: str, outcome: str, steps: Mapping[str, Mapping[str, str]]) -> None:
+        """Note steps of a run that needed no making (reused, left out), with their datasets by output.
+
+        The list is kept once for all runs that had the same one, so that nights in which nothing changed take no room.
+        """
+        if not steps:
+            return
+        text = json.dumps({step: dict(outputs) for step, outputs in steps.items()})
+        digest, now = hashlib.sha256(text.encode()).hexdigest(), datetime.now(UTC).isoformat()
+
+        def within(db: sqlite3.Connection) -> None:
+            db.execute("INSERT OR IGNORE INTO present VALUES (?, ?)", (digest, text))
+            db.execute("INSERT INTO event (at, run, state, data) VALUES (?, ?, ?, ?)", (now, run, outcome, digest))
+
+        self.database.transaction(within)
+
+    def run_steps(self, run: str) -> list[tuple[str, str, dict[str, str]]]:
+        """Step, outcome and datasets by output of each step of a run, by name. The last attempt of each counts."""
+        found: dict[str, tuple[str, dict[str, str]]] = {}
+        present = "SELECT event.state, steps FROM event JOIN present ON digest = data WHERE run = ? ORDER BY id"
+        for outcome, steps in self.database.rows(present, run):
+            found |= {step: (outcome, outputs) for step, outputs in json.loads(steps).items()}
+        rows = self.database.rows(
+            f"SELECT step, {_OUTCOME}, outputs FROM result WHERE run = ? ORDER BY id",  # noqa: S608  a text of ours
+            run,
+        )
+        for step, outcome, outputs in rows:
+            if outcome is not None:
+                found[step] = (outcome, json.loads(outputs))
+        return [(step, outcome, outputs) for step, (outcome, outputs) in sorted(found.items())]
+
+    def recent_runs(self, project: str | None, limit: int) -> list[dict[str, Any]]:
+        """The last runs, newest first: what ran when, with what outcome, and how many steps ended how."""
+        rows = self.database.rows(
+            "SELECT id, pipeline, project, declaration, started, ended, outcome FROM run"
+            " WHERE ? IS NULL OR project = ? COLLATE NOCASE ORDER BY started DESC LIMIT ?",
+            *(project, project, limit),
+        )
+        names = ("run_id", "pipeline", "project", "declaration", "started", "ended", "outcome")
+        return [{**dict(zip(names, row, strict=True)), "steps": self._counts(row[0])} for row in rows]
+
+    def _counts(self, run: str) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for _, outcome, _ in self.run_steps(run):
+            counts[outcome] = counts.get(outcome, 0) + 1
+        return counts
+
+    def pipelines(self, project: str | None = None) -> list[dict[str, Any]]:
+        """The pipelines that ran here, each with its project and the file that declared it last.
+
+        `declarations` are all files that declared it and still exist; several mean that two pipelines share a name.
+        """
+        rows = self.database.rows(
+            "SELECT pipeline, project, declaration, max(started), json_group_array(DISTINCT declaration) FROM run"
+            " WHERE ? IS NULL OR project = ? COLLATE NOCASE GROUP BY pipeline, project ORDER BY pipeline, project",
+            *(project, project),
+        )
+        return [
+            {
+                "pipeline": name,
+                "project": of_project,
+                "declaration": last,
+                "declarations": sorted(one for one in json.loads(every) if one and Path(one).is_file()),
+                "last_run": started,
+            }
+            for name, of_project, last, started, every in rows
+        ]
+
+    def declaration(self, pipeline: str) -> Path | None:
+        """The file that declared the pipeline when it last ran here."""
+        row = self.database.row(
+            "SELECT declaration FROM run WHERE pipeline = ? AND declaration IS NOT NULL ORDER BY started DESC LIMIT 1",
+            pipeline,
+        )
+        return Path(row[0]) if row else None
+
+    def last_attempts(self, pipeline: str, step: str) -> list[dict[str, Any]]:
+        """The last attempt of each instance of a step that ran here: outcome, datasets, error, log, and when."""
+        like = step.replace("!", "!!").replace("_", "!_").replace("%", "!%") + "[%"
+        rows = self.database.rows(
+            "SELECT step, outcome, datasets, error, log, started, max(started || printf('%012d', n)) FROM ("  # noqa: S608
+            f"SELECT step, {_OUTCOME} AS outcome, outputs AS datasets, error, log, started, result.id AS n"
+            " FROM result JOIN run ON run.id = run WHERE pipeline = ?"
+            " UNION ALL SELECT one.key, event.state, one.value, NULL, NULL, started, 0"
+            " FROM event JOIN run ON run.id = run JOIN present ON digest = data, json_each(steps) AS one"
+            " WHERE pipeline = ?) WHERE (step = ? OR step LIKE ? ESCAPE '!')"
+            " AND outcome IN ('executed', 'reused', 'failed', 'stopped') GROUP BY step ORDER BY step",
+            *(pipeline, pipeline, step, like),
+        )
+        names = ("step", "outcome", "datasets", "error", "log", "started")
+        found = [dict(zip(names, row[:-1], strict=True)) for row in rows]
+        return [{**one, "datasets": json.loads(one["datasets"]), "error": one["error"] or None} for one in found]
+
+    def took(self, pipeline: str) -> dict[str, tuple[float, int]]:
+        """Mean seconds and bytes of an instance of each declared step, where it was executed in the last runs."""
+        rows = self.database.rows(
+            "SELECT CASE instr(step, '[') WHEN 0 THEN step ELSE substr(step, 1, instr(step, '[') - 1) END AS declared,"
+            " avg(seconds), avg(bytes) FROM result"
+            " WHERE run IN (SELECT id FROM run WHERE pipeline = ? ORDER BY started DESC LIMIT 20)"
+            " AND seconds IS NOT NULL AND state IN (?, ?, ?, ?) GROUP BY declared",
+            *(pipeline, MADE, SENDING, DELIVERED, INGESTED),
+        )
+        return {name: (seconds, int(size or 0)) for name, seconds, size in rows}
+
+    def datasets(self, project: str) -> set[str]:
+        """The MFIDs of all results of a project that runs from this data folder made or used."""
+        runs = self.database.rows("SELECT id FROM run WHERE project = ? COLLATE NOCASE", project)
+        return {mfid for (run,) in runs for _, _, outputs in self.run_steps(run) for mfid in outputs.values()}
+
+    # Accounts
+
+    def account_of(self, key: str) -> str | None:
+        """The account that a key (its digest) belongs to, as the service once said; None if it was never asked."""
+        row = self.database.row("SELECT account FROM account WHERE service = ? AND key = ?", self.service, key)
+        return str(row[0]) if row else None
+
+    def note_account(self, key: str, account: str) -> None:
+        """Note which account a key belongs to, so that this is known while the service is away."""
+        self.database.write("INSERT OR REPLACE INTO account VALUES (?, ?, ?)", self.service, key, account)
+
+
+def _row(row: Sequence[Any]) -> ResultRow:
+    id_, run, account, project, step, name, outputs, state, made, tries, not_before, error = row
+    return ResultRow(
+        *(
+            id_,
+            run,
+            account,
+            project,
+            step,
+            name,
+            json.loads(outputs),
+            state,
+            made or "",
+            tries,
+            not_before,
+            error or "",
+        )
+    )

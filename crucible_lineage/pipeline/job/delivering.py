@@ -1,0 +1,86 @@
+"""Delivering for a session: beside a run, by itself (`push`), or before a result is handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from crucible_lineage.pipeline.logs.fault import told_fault
+from crucible_lineage.refs import DatasetRef
+from crucible_lineage.registration.deliver import DELIVERED, Deliverer, Delivery, DeliveryContext
+from crucible_lineage.registration.ingestion import note_ingestions
+from crucible_lineage.registration.outbox import Waiting
+from crucible_lineage.session import Session
+from crucible_lineage.traffic import Tell
+
+if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
+    from crucible_lineage.client import CrucibleClient
+
+__all__ = ["ONE_CALL_S", "deliver_all", "delivering", "delivery_context"]
+
+ONE_CALL_S = 5.0  # chosen: after that it is known, and reported, that the service is away
+
+
+def delivery_context(session: Session, client: CrucibleClient | None = None) -> DeliveryContext:
+    """What a delivery of this session works with."""
+    return DeliveryContext(
+        outbox=session.outbox,
+        client=client or session.client,
+        machine=session.machine,
+        turn=session.turn,
+        note=partial(_note, session),
+        ingesting=partial(note_ingestions, session.store),
+        describe_fault=partial(_describe_fault, session),
+    )
+
+
+@contextmanager
+def delivering(session: Session, heard: Callable[[Delivery], None]) -> Iterator[Deliverer]:
+    """Deliver what waits until the block ends; what is not delivered then waits in the outbox."""
+    with session.connect(at_most_s=ONE_CALL_S) as client:
+        deliverer = Deliverer(delivery_context(session, client), heard)
+        try:
+            deliverer.take_up()
+            yield deliverer
+        finally:
+            deliverer.stop()
+
+
+def deliver_all(
+    session: Session, patience_s: float, report: Callable[[str], None], tell: Tell
+) -> tuple[tuple[str, ...], tuple[Waiting, ...]]:
+    """Deliver what waits here; returns the datasets that are at Crucible now, and what still waits.
+
+    `report` is given each reason once, `tell` how far it is.
+    """
+    if not session.outbox.all(again=True):
+        return (), ()
+    reasons: dict[str, None] = {}
+    arrived: list[str] = []
+
+    def heard(delivery: Delivery) -> None:
+        if delivery.outcome == DELIVERED:
+            arrived.extend(delivery.payload.mfids)
+        elif delivery.error and delivery.error not in reasons:
+            reasons[delivery.error] = None
+            report(f"{delivery.payload.step}: {delivery.error}")
+
+    with delivering(session, heard) as deliverer:
+        total = deliverer.waiting()
+        tell(f"delivering {total} results", 0)
+        deliverer.drain(patience_s, lambda left: tell(f"delivered: {total - left} of {total} results", 0))
+    return tuple(arrived), tuple(session.outbox.waiting())
+
+
+def _describe_fault(session: Session, error: BaseException) -> tuple[str, str]:
+    fault = told_fault(error, session.settings.data, session.settings.api_key)
+    return fault.message, str(fault.log or "")
+
+
+def _note(session: Session, refs: Mapping[str, DatasetRef]) -> None:
+    """Remember what has arrived as complete, under the id made here and the one that the service gave."""
+    session.store.remember_as({mfid: ref for made, ref in refs.items() for mfid in (made, ref.mfid)})
+    if all(ref.mfid == made for made, ref in refs.items()) and not session.settings.embedded:
+        session.store.note_keeps_ids()

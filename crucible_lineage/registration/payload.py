@@ -1,0 +1,258 @@
+"""A payload: the outputs of one step, made and not yet delivered, sealed in a folder of the outbox.
+
+    STEP/result.json     what is to be registered, of all outputs of the step, behind the SHA-256 of it: the seal
+    STEP/SHA256          the files, named by their hashes
+
+Nothing in it can be asked for again. So what is read back is judged by hashes, the seal and those of the files, and
+never by size or time: a copied folder is as good as the first one, a folder with one changed bit is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.checksums import FileChecksums, scan_file
+from crucible_lineage.core.slots import Filled
+from crucible_lineage.refs import FileRef
+from crucible_lineage.registration.new_dataset import Elsewhere, LocalFile, NewDataset
+
+__all__ = ["DamageError", "Payload", "damaged_files", "read_payload", "write_payload"]
+
+RESULT = "result.json"
+COPIED_BYTES = 1 << 20  # chosen: copying so few costs what linking does, and nobody else has the copy to write to
+_SEAL, _CONTENT = b'{"sha256": "', b'", "result": '
+_START = len(_SEAL) + 64 + len(_CONTENT)
+
+
+class DamageError(Exception):
+    """A payload is not what was written; the message says in what."""
+
+
+@dataclass(frozen=True)
+class Payload:
+    """The outputs of one step, made and not yet delivered. `datasets` have their files in `folder`.
+
+    `run` is the run that made it; empty where that is not known.
+    """
+
+    folder: Path
+    step: str
+    project: str
+    made: str
+    datasets: tuple[NewDataset, ...]
+    run: str = ""
+
+    @property
+    def name(self) -> str:
+        """The least id among its outputs."""
+        return min(self.mfids)
+
+    @property
+    def mfids(self) -> tuple[str, ...]:
+        """The ids of its outputs."""
+        return tuple(new.mfid for new in self.datasets)
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """{output: id}; a dataset that no step made is called by its id."""
+        records = ((new.mfid, new.record.as_step) for new in self.datasets)
+        return {record.output if record else mfid: mfid for mfid, record in records}
+
+    @property
+    def parents(self) -> frozenset[str]:
+        """The datasets that have to be at Crucible before it."""
+        return frozenset(parent for new in self.datasets for parent in new.parents)
+
+    @property
+    def account(self) -> str:
+        """The account that made it, the only one that delivers it; empty where its record does not say."""
+        return str((self.datasets[0].record.document().get("agent") or {}).get("unique_id") or "")
+
+    @property
+    def bytes(self) -> int:
+        """How much its files take."""
+        return sum(file.ref.size for new in self.datasets for file in new.files)
+
+
+def write_payload(payload: Payload, kept: Mapping[str, Path], *, durable: bool) -> Payload:
+    """Write a payload into its folder, whole or not at all, and return it with its files there.
+
+    `kept` are the files by SHA-256, which are linked or copied. With `durable` all has reached the disk on return.
+    """
+    draft = payload.folder.with_name(f".{payload.folder.name}-{secrets.token_hex(4)}")
+    draft.mkdir(mode=0o700)
+    files = {file.ref.sha256: file for new in payload.datasets for file in new.files if file.elsewhere is None}
+    for sha256, file in files.items():
+        _linked(kept[sha256], draft / sha256, file.checksums.mtime_ns)
+        _flush(draft / sha256, durable)
+    content = json.dumps(_to_json(payload), ensure_ascii=False).encode()
+    seal = hashlib.sha256(content).hexdigest().encode()
+    (draft / RESULT).write_bytes(_SEAL + seal + _CONTENT + content + b"}")
+    _flush(draft / RESULT, durable)
+    try:
+        draft.replace(payload.folder)
+    except OSError:  # an earlier attempt left a folder there, and nobody has delivered it
+        shutil.rmtree(payload.folder, ignore_errors=True)
+        draft.replace(payload.folder)
+    _flush(payload.folder.parent, durable)
+    return _placed(payload)
+
+
+def read_payload(folder: Path) -> Payload:
+    """Read a payload back. FileNotFoundError if there is none; DamageError if its seal or a file is wrong.
+
+    A payload without a seal was written by revision afca017 or before, and stands as it is.
+    """
+    written = (folder / RESULT).read_bytes()
+    content = written
+    if written.startswith(_SEAL):
+        content = written[_START:-1]
+        if hashlib.sha256(content).hexdigest().encode() != written[len(_SEAL) : len(_SEAL) + 64]:
+            raise DamageError(f"{RESULT} does not match its seal")
+    try:
+        payload = _placed(_from_json(folder, json.loads(content)))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamageError(f"{RESULT} cannot be read: {type(error).__name__}") from error
+    for file in (file for new in payload.datasets for file in new.files if file.elsewhere is None):
+        size = file.path.stat().st_size if file.path.exists() else None
+        if size != file.ref.size:
+            found = "is not there" if size is None else f"has {size} bytes"
+            raise DamageError(f"the file {file.ref.name}, of {file.ref.size} bytes, {found}")
+    return payload
+
+
+def damaged_files(payload: Payload) -> tuple[Payload, list[str]]:
+    """Read all files of a payload again: the payload with their times as they are now, and the names of wrong ones."""
+    scanned: dict[str, FileChecksums] = {}
+    wrong = []
+    for file in (file for new in payload.datasets for file in new.files if file.elsewhere is None):
+        if file.ref.sha256 not in scanned:
+            try:
+                found = scan_file(file.path)
+            except OSError:
+                found = None
+            if found is None or found.sha256 != file.ref.sha256:
+                wrong.append(file.ref.name)
+                continue
+            scanned[file.ref.sha256] = found
+    if wrong:
+        return payload, wrong
+    datasets = tuple(
+        replace(new, files=tuple(
+            file if file.elsewhere else replace(file, checksums=scanned[file.ref.sha256]) for file in new.files
+        ))
+        for new in payload.datasets
+    )  # fmt: skip
+    return replace(payload, datasets=datasets), []
+
+
+def _placed(payload: Payload) -> Payload:
+    """The payload with its files where they lie in its folder: of several with the same bytes one does, the last."""
+    files = [file for new in payload.datasets for file in new.files if file.elsewhere is None]
+    lying = {file.ref.sha256: file.checksums for file in files}
+
+    def placed(new: NewDataset) -> NewDataset:
+        return replace(new, files=tuple(
+            file if file.elsewhere
+            else replace(file, path=payload.folder / file.ref.sha256, checksums=lying[file.ref.sha256])
+            for file in new.files
+        ))  # fmt: skip
+
+    return replace(payload, datasets=tuple(map(placed, payload.datasets)))
+
+
+def _linked(source: Path, target: Path, mtime_ns: int) -> None:
+    """Give the file another name, or copy it; its time is that of the bytes that were hashed."""
+    found = source.stat()
+    if found.st_size > COPIED_BYTES and found.st_mtime_ns == mtime_ns:
+        with suppress(OSError):  # a file system without links, or another one
+            target.hardlink_to(source)
+            return
+    shutil.copyfile(source, target)
+    os.utime(target, ns=(found.st_atime_ns, mtime_ns))
+
+
+def _flush(path: Path, durable: bool) -> None:
+    if not durable or (os.name == "nt" and path.is_dir()):
+        return
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _to_json(payload: Payload) -> dict[str, object]:
+    return {
+        "step": payload.step,
+        "project": payload.project,
+        "made": payload.made,
+        "run": payload.run,
+        "datasets": [_dataset_to_json(new) for new in payload.datasets],
+    }
+
+
+def _from_json(folder: Path, stored: Mapping[str, Any]) -> Payload:
+    datasets = tuple(_dataset_from_json(new) for new in stored["datasets"])
+    return Payload(folder, stored["step"], stored["project"], stored["made"], datasets, stored.get("run", ""))
+
+
+def _dataset_to_json(new: NewDataset) -> dict[str, object]:
+    return {
+        "mfid": new.mfid,
+        "fields": dict(new.fields),
+        "record": new.record.document(),
+        "metadata": dict(new.metadata),
+        "files": [_file_to_json(file) for file in new.files],
+        "keywords": list(new.keywords),
+        "places": {key: asdict(filled) for key, filled in new.places.items()},
+        "parents": list(new.parents),
+        "samples": list(new.samples),
+        "ingest": new.ingest,
+        "ingestor": new.ingestor,
+        "ingestion_timeout_s": new.ingestion_timeout_s,
+        "waits_for_ingestion": new.waits_for_ingestion,
+    }
+
+
+def _dataset_from_json(stored: Mapping[str, Any]) -> NewDataset:
+    from crucible_lineage.provenance.schema import new_record  # pydantic, which planning should not pay
+
+    return NewDataset(
+        **{
+            **stored,
+            "record": new_record(stored["record"]),
+            "files": tuple(map(_file_from_json, stored["files"])),
+            "places": {key: Filled(**filled) for key, filled in stored["places"].items()},
+            **{name: tuple(stored[name]) for name in ("keywords", "parents", "samples")},
+        }
+    )
+
+
+def _file_to_json(file: LocalFile) -> dict[str, object]:
+    place = file.elsewhere
+    return {
+        "ref": file.ref.to_json(),
+        "checksums": file.checksums.to_json(),
+        "path": str(file.path),
+        "elsewhere": [place.storage, place.address] if place else None,
+    }
+
+
+def _file_from_json(stored: Mapping[str, Any]) -> LocalFile:
+    place = stored["elsewhere"]
+    return LocalFile(
+        Path(stored["path"]),
+        FileRef.from_json(stored["ref"]),
+        FileChecksums.from_json(stored["checksums"]),
+        Elsewhere(*place) if place else None,
+    )

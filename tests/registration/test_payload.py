@@ -1,0 +1,114 @@
+"""A payload is judged by its hashes: a copy is as good as the first one, one changed bit makes it none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from crucible_lineage.core.journal import FAILED, MADE, Journal
+from crucible_lineage.registration.outbox import Outbox
+from crucible_lineage.registration.payload import Payload
+from tests.registration.test_outbox import dataset, kept, outbox_of
+
+
+@pytest.fixture
+def payload(data: Path, tmp_path: Path) -> Payload:
+    data.mkdir()
+    new = dataset(tmp_path)
+    return outbox_of(data).put("fit", "lab", [new], kept(new), "run-1")
+
+
+def states(outbox: Outbox) -> list[tuple[str, str]]:
+    rows = outbox.journal.database.rows("SELECT step, state FROM result ORDER BY id")
+    return [(step, state) for step, state in rows]
+
+
+def test_a_copied_folder_without_its_times_is_as_good_as_the_first_one(
+    data: Path, payload: Payload, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy, copy_function=shutil.copy)
+    for path in copy.rglob("*"):
+        os.utime(path, ns=(1, 1))
+    outbox = outbox_of(copy)
+    (found,) = outbox.all()
+    whole = outbox.checked(found)
+    assert whole is not None
+    assert whole.datasets[0].files[0].checksums.mtime_ns == 1
+    assert outbox.set_aside() == []
+
+
+@pytest.mark.parametrize("where", ["metadata", "seal", "file"])
+def test_one_changed_byte_sets_it_aside_until_somebody_frees_it(data: Path, payload: Payload, where: str) -> None:
+    if where == "file":
+        path = payload.datasets[0].files[0].path
+        state = path.stat()
+        path.write_bytes(b"2\n")
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    else:
+        path = payload.folder / "result.json"
+        before, after = (b'"n": 1', b'"n": 3') if where == "metadata" else (b'{"sha256": "', b'{"sha256": "0')
+        content = path.read_bytes()
+        changed = content.replace(before, after, 1)
+        path.write_bytes(changed if where == "metadata" else changed[:77] + changed[78:])
+        assert path.read_bytes() != content
+    outbox = outbox_of(data)
+    found = outbox.all()
+    assert [outbox.checked(one) for one in found] == ([None] if where == "file" else [])
+    assert outbox.all(again=True) == []
+    (aside,) = outbox.set_aside()
+    assert (aside.name, aside.step, aside.project) == (payload.name, "fit", "lab")
+    assert aside.folder.is_dir()
+    assert states(outbox) == [("fit", FAILED)]
+    assert not outbox.free("0" * 26)
+    assert outbox.free(payload.name)
+    assert outbox.set_aside() == []
+
+
+def test_a_payload_of_revision_afca017_has_no_seal_and_is_delivered_by_its_account(data: Path, tmp_path: Path) -> None:
+    data.mkdir()
+    new = dataset(tmp_path)
+    written = outbox_of(data, account="").put("old", "lab", [new], kept(new))
+    content = (written.folder / "result.json").read_bytes()
+    (written.folder / "result.json").write_bytes(content.partition(b'"result": ')[2][:-1])
+    (data / "journal.sqlite").unlink()
+    assert outbox_of(data, account="somebody else").all() == []
+    (found,) = outbox_of(data, account="0000-0000-0000-0001").all()
+    assert (found.step, found.mfids, found.folder) == ("old", (new.mfid,), written.folder)
+
+
+def test_results_of_another_account_are_neither_seen_nor_delivered(data: Path, payload: Payload) -> None:
+    other = outbox_of(data, account="b")
+    assert (other.all(), other.find(payload.name), other.waiting()) == ([], None, [])
+    (row,) = other.journal.waiting_of_others()
+    assert (row.name, row.account) == (payload.name, "a")
+    assert [one.name for one in outbox_of(data, account="a").all()] == [payload.name]
+
+
+def test_rows_that_were_lost_are_made_again_from_the_folders(data: Path, payload: Payload) -> None:
+    for path in data.glob("journal.sqlite*"):
+        path.unlink()
+    outbox = outbox_of(data)
+    (waiting,) = outbox.waiting()
+    assert (waiting.mfids, waiting.step, waiting.project, waiting.run) == (payload.mfids, "fit", "lab", "run-1")
+    assert waiting.since == payload.made
+
+
+def test_a_row_whose_payload_somebody_removed_says_so(data: Path, payload: Payload) -> None:
+    shutil.rmtree(payload.folder)
+    outbox = outbox_of(data)
+    assert outbox.waiting() == []
+    (row,) = outbox.journal.database.rows("SELECT state, error FROM result")
+    assert row[0] == FAILED
+    assert "removed from the outbox" in row[1]
+
+
+def test_what_is_made_twice_waits_once(data: Path, payload: Payload, tmp_path: Path) -> None:
+    new = dataset(tmp_path)
+    outbox = outbox_of(data)
+    outbox.put("fit", "lab", [new], kept(new), "run-2")
+    assert [one.run for one in outbox.all(again=True)] == ["run-2"]
+    assert [one.state for one in Journal(data / "journal.sqlite", "https://x.test", lambda: "a").waiting()] == [MADE]
