@@ -9,7 +9,7 @@ import click
 
 from crucible_lineage.cli.amounts import size_text
 from crucible_lineage.cli.ending import FAILURE
-from crucible_lineage.cli.options import crucible_options, given, json_option, print_json
+from crucible_lineage.cli.options import crucible_options, given, json_option, open_session, print_json
 from crucible_lineage.errors import InputError
 from crucible_lineage.local.usage import disk_usage, leftovers, remove
 from crucible_lineage.settings import resolve_settings
@@ -20,15 +20,24 @@ __all__ = ["clean_command"]
 @click.command("clean")
 @crucible_options
 @click.option("--cache", is_flag=True, help="Also the copies of files that Crucible has; they are fetched again.")
+@click.option(
+    "--damaged",
+    "mfid",
+    metavar="MFID",
+    help="Only this result, which was damaged while it waited to be delivered; `status` names it.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
-def clean_command(cache: bool, yes: bool, as_json: bool) -> None:
+def clean_command(cache: bool, mfid: str | None, yes: bool, as_json: bool) -> None:
     """Take away what nothing needs from the data folder: what failed and killed steps left, and copies that are made
     anew where they are missed.
 
     What a step works in stays, so does the embedded Crucible, what is not delivered yet, and the list of runs.
     """
     settings = resolve_settings(data=given("data"), api_url=given("url"), api_key=given("api_key"))
+    if mfid is not None:
+        _free(mfid, as_json)
+        return
     found = leftovers(settings.data, copies=cache)
     sizes: Counter[str] = Counter()
     for one in found:
@@ -62,3 +71,13 @@ def clean_command(cache: bool, yes: bool, as_json: bool) -> None:
     for line in failed:
         click.echo(f"error: it stays: {line}", err=True)
     sys.exit(FAILURE if failed else 0)
+
+
+def _free(mfid: str, as_json: bool) -> None:
+    with open_session() as session:
+        if not session.outbox.free(mfid):
+            raise InputError(f"no damaged result {mfid} is kept here; `status` lists what there is")
+    if as_json:
+        print_json({"removed": [mfid]})
+    else:
+        click.echo(f"removed what was left of {mfid}")

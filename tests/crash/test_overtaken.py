@@ -1,0 +1,129 @@
+"""Two machines make the same with steps that give other bytes each time: a run that says done lacks nothing."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.run.result import EXECUTED, Choice, Listener, RunResult
+from crucible_lineage.pipeline.run.run import plan_and_run
+from crucible_lineage.queries.verify.verify import verify_project
+from crucible_lineage.server import RunningServer
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+PAIRS = """
+pipeline: pairs
+project: lab
+inputs:
+  first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}
+steps:
+  noisy: {uses: "MODULE:noisy", inputs: {counts: first}, matrix: {number: [1, 2, 3]}}
+  after: {uses: "MODULE:after", inputs: {counts: noisy}}
+  last: {uses: "MODULE:after", inputs: {counts: after}}
+"""
+STEPS = """
+import secrets
+from pathlib import Path
+
+from crucible_lineage import step
+
+
+@step
+def noisy(counts: Path, *, number: int, out: Path) -> dict:
+    (out / "out.txt").write_text(secrets.token_hex(8))
+    return {"number": number}
+
+
+@step
+def after(counts: Path, *, out: Path) -> dict:
+    (out / "out.txt").write_text(counts.read_text() + "+")
+    return {}
+"""
+RACES = int(os.environ.get("RACES", "2"))
+
+
+@pytest.fixture
+def pairs(lab: Any) -> Path:
+    module = f"{lab.module}_pairs"
+    lab.file(f"{module}.py", STEPS)
+    path: Path = lab.declare(PAIRS.replace("MODULE", module))
+    return path
+
+
+@pytest.fixture
+def machine(tmp_path: Path, service: RunningServer) -> Callable[..., Session]:
+    def open_session(name: str, url: str | None = None) -> Session:
+        return Session(Settings(tmp_path / name, url or service.url, service.api_key))
+
+    return open_session
+
+
+def run(path: Path, session: Session, listener: Listener = lambda event: None, patience_s: float = 60.0) -> RunResult:
+    bound = bind_file(path, session.store)
+    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), listener, Choice(patience_s=patience_s))
+
+
+def require_all_there(result: RunResult, session: Session) -> None:
+    """Each dataset that the run names is there, complete, made of what is there."""
+    assert result.ok, result.errors
+    assert len(result.datasets) == 9
+    for mfid in (mfid for outputs in result.datasets.values() for mfid in outputs.values()):
+        dataset = session.client.datasets.get(mfid, include_metadata=True)
+        record: Any = (dataset.scientific_metadata or {})["crucible_lineage"]
+        assert record["status"] == "complete"
+        for used in record["used"]:
+            there = {file.filename: file.sha256_hash for file in session.client.files.list(used["mfid"])}
+            assert {file["name"]: file["sha256"] for file in used["files"]}.items() <= there.items()
+    assert session.outbox.all(again=True) == []
+    findings = verify_project(session, "lab")
+    assert [one for one in findings.findings if one.severity == "error"] == []
+
+
+def test_parents_that_another_machine_registers_while_ours_wait_are_used_and_all_is_made_from_them(
+    pairs: Path, machine: Callable[..., Session], service: RunningServer, misbehaving: Any
+) -> None:
+    proxy = misbehaving(service.url, 1, 0.0)
+    made = threading.Event()
+    executed: set[str] = set()
+
+    def hear(event: Any) -> None:
+        executed.update({event.step} if event.outcome == EXECUTED else ())
+        if len(executed) == 9:
+            made.set()
+
+    with machine("ours", proxy.url) as ours, machine("theirs") as theirs:
+        proxy.away_after("POST", "/metadata")
+        results: list[RunResult] = []
+        thread = threading.Thread(target=lambda: results.append(run(pairs, ours, hear)))
+        thread.start()
+        made.wait(60)
+        require_all_there(run(pairs, theirs), theirs)
+        proxy.back()
+        thread.join(120)
+        (result,) = results
+        require_all_there(result, ours)
+
+
+@pytest.mark.parametrize("race", range(RACES))
+def test_two_machines_that_race_end_with_all_there(pairs: Path, machine: Callable[..., Session], race: int) -> None:
+    with machine(f"one-{race}") as one, machine(f"two-{race}") as two:
+        results: dict[str, RunResult] = {}
+        threads = [
+            threading.Thread(target=lambda name=name, session=session: results.update({name: run(pairs, session)}))
+            for name, session in (("one", one), ("two", two))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(180)
+        require_all_there(results["one"], one)
+        require_all_there(results["two"], two)
+        assert results["one"].datasets == results["two"].datasets
