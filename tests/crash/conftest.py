@@ -76,6 +76,9 @@ def state_of() -> Callable[[Session], dict[str, Any]]:
     return project_state
 
 
+HANGS = -1
+
+
 class Misbehaving(ThreadingHTTPServer):
     """A proxy that loses answers after the server acted, delays, duplicates, and answers 500, 503 and 429 itself."""
 
@@ -91,6 +94,7 @@ class Misbehaving(ThreadingHTTPServer):
         self._trigger: tuple[str, str] | None = None
         self._instead: int | None = None  # None while it passes on; 0 gives no answer, else the status
         self._then = 0
+        self._back = threading.Event()
         self._left = -1
         self.thread = threading.Thread(target=self.serve_forever, daemon=True)
         self.thread.start()
@@ -114,9 +118,15 @@ class Misbehaving(ThreadingHTTPServer):
         """From the first call with this method and part of the path on all calls are answered with this status."""
         self._trigger, self._then, self._left = (method, part), status, -1
 
+    def hang_after(self, method: str, part: str) -> None:
+        """From the first such call on no call is answered until `back`."""
+        self._back.clear()
+        self._trigger, self._then, self._left = (method, part), HANGS, -1
+
     def back(self) -> None:
         """All is passed on again."""
         self._trigger = self._instead = None
+        self._back.set()
 
     def instead(self, method: str, path: str) -> int | None:
         """What becomes of the call: 0 for no answer, a status, or None if it is passed on."""
@@ -129,7 +139,12 @@ class Misbehaving(ThreadingHTTPServer):
                 self._left -= 1
             return self._instead
 
+    def wait_until_back(self) -> None:
+        """Keep a call waiting."""
+        self._back.wait()
+
     def close(self) -> None:
+        self._back.set()
         self.shutdown()
         self.server_close()
         self.thread.join()
@@ -145,6 +160,9 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         instead = self.server.instead(self.command, self.path)
+        if instead == HANGS:
+            self.server.wait_until_back()
+            instead = 0
         if instead == 0:
             self.close_connection = True
             self.connection.close()

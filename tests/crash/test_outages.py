@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.run.result import Choice, RunResult
+from crucible_lineage.pipeline.run.result import EXECUTED, MADE, STARTED, Choice, RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
@@ -293,3 +294,30 @@ def test_away_when_a_result_that_stays_is_to_be_noted_it_is_noted_at_the_end(
     with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
         record = (session.client.metadata.get(two) or {})["crucible_lineage"]
     assert again.datasets["one"]["out"] in record["equal_parents"]
+
+
+def test_a_service_that_stops_answering_in_mid_run_keeps_no_step_from_beginning(
+    lab: Any, service: RunningServer, tmp_path: Path, misbehaving: Any
+) -> None:
+    module = f"{lab.module}_slow"
+    slow = COUNT.format(calls=str(tmp_path / "calls")).replace(
+        "    (out /", "    __import__('time').sleep(1)\n    (out /"
+    )
+    lab.file(f"{module}.py", slow)
+    path = lab.declare(CHAIN.replace("MODULE", module))
+    proxy = misbehaving(service.url, 1, 0.0)
+    seen: dict[tuple[str, str], float] = {}
+
+    def hear(event: Any) -> None:
+        seen.setdefault((event.step, event.outcome), time.monotonic())
+        if (event.step, event.outcome) == ("three", EXECUTED):
+            proxy.back()
+
+    with Session(Settings(tmp_path / "machine", proxy.url, service.api_key)) as session:
+        assert run(lab.declare(CHAIN.partition("  two:")[0].replace("MODULE", module)), session).ok  # ids are kept
+        proxy.hang_after("POST", "/datasets")
+        bound = bind_file(path, session.store)
+        result = plan_and_run(bound, session, lambda: LocalEngine(session, 2), hear, Choice(patience_s=60.0))
+        assert result.ok, result.errors
+    waited = [seen[after, STARTED] - seen[before, MADE] for before, after in (("two", "three"),)]
+    assert max(waited) < 3.0, "the second step waited for an answer"

@@ -1,0 +1,326 @@
+"""Delivery against a model: two machines, steps that give other bytes each time, lost answers, kills between any calls.
+
+Each machine makes a small pipeline and delivers it with the real outbox, journal and deliverer. The service is a table
+without locks that takes each id once. What must hold afterwards is checked from outside: nothing lost, nothing twice,
+no child before its parent or of other bytes than its parent has, nothing called done that is not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from crucible_lineage.core.journal import NEXT, OUTBOX, Journal
+from crucible_lineage.errors import ConflictError, NotFoundError, UnreachableError
+from crucible_lineage.refs import DatasetRef
+from crucible_lineage.registration import deliver
+from crucible_lineage.registration.deliver import ADOPTED, DELIVERED, DROPPED, Deliverer, Delivery, DeliveryContext
+from crucible_lineage.registration.new_dataset import NewDataset
+from crucible_lineage.registration.outbox import Outbox
+from crucible_lineage.registration.payload import Payload
+from crucible_lineage.registration.register import Stages
+from tests.registration.test_delivery import dataset
+
+SEEDS = int(os.environ.get("MODEL_SEEDS", "24"))
+# name of a result -> those that it is made of
+TREE: Mapping[str, tuple[str, ...]] = {"a": (), "b": (), "c": ("a",), "d": ("a", "b"), "e": ("c", "d")}
+
+
+class KilledError(BaseException):
+    """The process died here."""
+
+
+@dataclass
+class Stored:
+    """A dataset at the service."""
+
+    sha256: str
+    used: Mapping[str, str]  # parent -> the SHA-256 that this was made of
+    complete: bool = False
+
+
+@dataclass
+class Service:
+    """A Crucible: each id once, requests and answers that get lost."""
+
+    dice: random.Random
+    sets: dict[str, Stored] = field(default_factory=dict)
+    faults: float = 0.08
+
+    def shake(self) -> None:
+        if self.dice.random() < self.faults:
+            raise UnreachableError("no answer")
+
+    def listed(self, mfid: str) -> list[Any]:
+        self.shake()
+        found = self.sets.get(mfid)
+        return [SimpleNamespace(filename="out.txt", sha256_hash=found.sha256)] if found else []
+
+    def delete(self, mfid: str, reason: str) -> None:
+        self.shake()
+        if mfid in self.sets and not self.sets[mfid].complete:
+            del self.sets[mfid]
+
+
+class Context(DeliveryContext):
+    """Registers at the simulated service, and dies now and then."""
+
+    service: Service
+    die: Callable[[], None]
+
+    def register(self, new: NewDataset, stages: Stages) -> DatasetRef:
+        service, ours = self.service, new.files[0].ref.sha256
+        service.shake()
+        self.die()
+        there = service.sets.get(new.mfid)
+        if there is None:
+            used = {one.mfid: one.files[0].sha256 for one in new.record.used}
+            for parent in used:
+                if parent not in service.sets:
+                    raise NotFoundError("no parent")
+            service.sets[new.mfid] = there = Stored(ours, used)
+            self.die()
+            service.shake()
+            stages.begun()
+        elif not there.complete and there.sha256 != ours:
+            if service.dice.random() < 0.7:
+                raise ConflictError("another machine is at it")
+            there.sha256, there.used = ours, {one.mfid: one.files[0].sha256 for one in new.record.used}
+        if there.complete and there.sha256 != ours:
+            stages.adopted()
+            ref = new.files[0].ref
+            return DatasetRef(new.mfid, new.name, (replace(ref, sha256=there.sha256),))
+        self.die()
+        stages.before_complete()
+        service.shake()
+        if there.sha256 == ours:
+            assert all(service.sets[parent].complete for parent in there.used), "a child came before its parent"
+            there.complete = True
+        self.die()
+        service.shake()
+        return DatasetRef(new.mfid, new.name, tuple(file.ref for file in new.files))
+
+
+class Mortal(Outbox):
+    """Dies before or after it notes what became of a payload."""
+
+    die: Callable[[], None]
+
+    def delivered(self, payload: Payload) -> None:
+        self.die()
+        super().delivered(payload)
+        self.die()
+
+    def dropped(self, payload: Payload, state: str, why: str) -> None:
+        self.die()
+        super().dropped(payload, state, why)
+        self.die()
+
+
+class Slow(Deliverer):
+    """Sends in the thread that asks, one payload at a time, in any order that is allowed."""
+
+    dice: random.Random
+
+    def _staff(self) -> None:
+        return
+
+    def step(self) -> bool:
+        """Send the next payload that may be sent. False if there is none."""
+        with self._changed:
+            while self._later:
+                _, number, name = self._later.pop(0)
+                self._ready.append((number, name))
+            found = [one for ready in self._ready if (one := self._sendable(*ready))]
+            if not found:
+                return False
+            entry = self.dice.choice(found)
+            self._ready.remove((entry.number, entry.payload.name))
+            entry.is_running = True
+            self._running += 1
+        self._send(entry)
+        return True
+
+
+class Machine:
+    """A data folder whose process makes the tree and delivers it. It may die, and is then begun again."""
+
+    def __init__(
+        self, name: str, folder: Path, service: Service, dice: random.Random, tree: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        self.name, self.folder, self.service, self.dice, self.tree = name, folder, service, dice, tree
+        self.deadly = dice.choice((0.0, 0.04))
+        self.kills = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """A new process: it knows what lies in its folder."""
+        self.journal = Journal(self.folder / "journal.sqlite", "service", lambda: "")
+        self.outbox = Mortal(self.folder, self.journal, durable=False)
+        self.outbox.die = self.die
+        client = SimpleNamespace(
+            latency_s=0.0,
+            files=SimpleNamespace(list=self.service.listed),
+            datasets=SimpleNamespace(delete=self.service.delete),
+        )
+        context = Context(self.outbox, client, self.name, lambda name: _NoLock())  # type: ignore[arg-type]
+        object.__setattr__(context, "service", self.service)
+        object.__setattr__(context, "die", self.die)
+        self.deliverer = Slow(context, self.hear)
+        self.deliverer.dice = self.dice
+        self.done: dict[str, NewDataset] = {}
+        self.theirs: dict[str, str] = {}
+        for payload in self.outbox.all(again=True):
+            self.done[payload.step] = payload.datasets[0]
+        self.deliverer.take_up()
+
+    def die(self) -> None:
+        if self.dice.random() < self.deadly:
+            raise KilledError
+
+    def hear(self, delivery: Delivery) -> None:
+        step = delivery.payload.step
+        if delivery.outcome == DROPPED and self.done.get(step) is delivery.payload.datasets[0]:
+            del self.done[step]
+        elif delivery.outcome == DROPPED:
+            self.done.pop(step, None)
+        elif delivery.outcome in (ADOPTED, DELIVERED) and delivery.refs:
+            (ref,) = delivery.refs.values()
+            self.theirs[step] = ref.files[0].sha256
+
+    def work(self) -> bool:
+        """Do one thing: make what can be made, or send something. False if nothing is left to do."""
+        for step, parents in self.tree.items():
+            if step in self.done or any(parent not in self.done for parent in parents):
+                continue
+            made_of = [self.as_it_is(parent) for parent in parents]
+            new = dataset(self.folder, step, self.dice.choice("xyz"), *made_of)
+            there = self.service.sets.get(new.mfid)
+            if there is not None and there.complete:
+                self.done[step], self.theirs[step] = new, there.sha256
+                return True
+            self.die()
+            payload = self.outbox.put(step, "lab", [new], {file.ref.sha256: file.path for file in new.files}, "run")
+            self.die()
+            self.done[step] = payload.datasets[0]
+            self.theirs.pop(step, None)
+            self.deliverer.add(payload)
+            return True
+        return self.deliverer.step()
+
+    def as_it_is(self, step: str) -> NewDataset:
+        """A result with the bytes that the service has, if they are others than ours."""
+        new, sha256 = self.done[step], self.theirs.get(step)
+        if sha256 is None:
+            return new
+        (file,) = new.files
+        return replace(new, files=(replace(file, ref=replace(file.ref, sha256=sha256)),))
+
+    def close(self) -> None:
+        self.journal.close()
+
+
+class _NoLock:
+    def acquire(self, timeout: float = 0) -> Any:
+        return nullcontext()
+
+
+def history(seed: int, folder: Path) -> int:
+    """One history, checked; returns how often a machine was killed."""
+    dice = random.Random(seed)
+    service = Service(dice)
+    part = TREE if dice.random() < 0.5 else {step: TREE[step] for step in ("a", "b")}
+    machines = []
+    for name, tree in (("one", TREE), ("two", part)):
+        (folder / name).mkdir()
+        machines.append(Machine(name, folder / name, service, dice, tree))
+    for _ in range(2000):
+        machine = dice.choice(machines)
+        try:
+            machine.work()
+        except KilledError:
+            machine.kills += 1
+            machine.close()
+            machine.begin()
+        if all(len(one.done) == len(one.tree) and one.outbox.is_empty for one in machines):
+            break
+    service.faults = 0.0
+    for machine in machines:
+        machine.deadly = 0.0
+        assert any(not machine.work() for _ in range(500)), f"{machine.name} never comes to an end"
+        check(machine, service)
+        machine.close()
+    return sum(machine.kills for machine in machines)
+
+
+def check(machine: Machine, service: Service) -> None:
+    assert set(machine.done) == set(machine.tree), f"{machine.name} lost {machine.tree.keys() - machine.done.keys()}"
+    assert machine.outbox.all(again=True) == []
+    for step, new in machine.done.items():
+        there = service.sets.get(new.mfid)
+        assert there is not None, f"{machine.name} says {step} is done, and it is nowhere"
+        assert there.complete
+        assert there.sha256 == machine.as_it_is(step).files[0].ref.sha256
+    for stored in service.sets.values():
+        for parent, sha256 in stored.used.items() if stored.complete else ():
+            assert service.sets[parent].complete, "a child was complete before its parent"
+            assert service.sets[parent].sha256 == sha256, "a child was made of other bytes than its parent has"
+    stories: dict[int, list[str]] = {}
+    for result, state in machine.journal.database.rows("SELECT result, state FROM event ORDER BY id"):
+        stories.setdefault(result, []).append(state)
+    for story in stories.values():
+        assert all(after in NEXT[before] for before, after in itertools.pairwise(story)), story
+        assert story[-1] not in OUTBOX
+
+
+def test_histories_of_two_machines_lose_nothing_and_say_done_of_nothing_that_is_not(tmp_path: Path) -> None:
+    kills = 0
+    for seed in range(SEEDS):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        kills += history(seed, folder)
+        shutil.rmtree(folder)
+    assert kills > SEEDS / 8, "the histories are too tame"
+
+
+def broken_by_id(deliverer: Deliverer, payload: Any) -> str:
+    """The rule of revision afca017: an overtaken parent is known by its id."""
+    return "overtaken" if payload.parents & (deliverer._theirs.keys() | deliverer._void) else ""
+
+
+def broken_order(deliverer: Deliverer, payload: Any) -> set[str]:
+    """Children do not wait for their parents."""
+    return set()
+
+
+def broken_parents(deliverer: Deliverer, entry: Any) -> None:
+    """Nobody looks whether a parent has other bytes."""
+
+
+@pytest.mark.parametrize(
+    ("rule", "broken"),
+    [("_why_overtaken", broken_by_id), ("_blocking", broken_order), ("_require_same_parents", broken_parents)],
+)
+def test_the_model_notices_a_broken_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str, broken: Callable[..., object]
+) -> None:
+    monkeypatch.setattr(deliver.Deliverer, rule, broken)
+    for seed in range(60):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        try:
+            history(seed, folder)
+        except AssertionError:
+            return
+        shutil.rmtree(folder)
+    pytest.fail(f"60 histories did not notice that {rule} is broken")
