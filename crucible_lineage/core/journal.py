@@ -18,12 +18,14 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from crucible_lineage.core.sql import LocalDatabase
+from crucible_lineage.local.sealed import SEAL, sealed, unsealed
 
 __all__ = [
     *("DELIVERED", "FAILED", "INGESTED", "LACKING", "MADE", "NEXT", "OUTBOX", "OVERTAKEN", "PLANNED", "REFUSED"),
@@ -151,7 +153,7 @@ class Journal:
 
     def plan(self, run: str, project: str, steps: Iterable[str]) -> None:
         """Add the steps that a run is about to make."""
-        rows = [(run, self.service, self.account, project, step, "", "{}", PLANNED) for step in steps]
+        rows = [(run, self.service, self.account, project, step, "", "", PLANNED) for step in steps]
         self.database.write_many(
             "INSERT INTO result (run, service, account, project, step, name, outputs, state)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -181,11 +183,11 @@ class Journal:
             if found is None:
                 added = db.execute(
                     "INSERT INTO result (run, service, account, project, step, name, outputs, state)"
-                    " VALUES (?, ?, ?, ?, ?, '', '{}', ?)",
+                    " VALUES (?, ?, ?, ?, ?, '', '', ?)",
                     (run, self.service, self.account, project, step, PLANNED),
                 )
                 found = (added.lastrowid or 0, PLANNED)
-            known = {"name": min(outputs.values()), "outputs": json.dumps(dict(outputs))} if outputs else {}
+            known = {"name": min(outputs.values()), "outputs": sealed(dict(outputs))} if outputs else {}
             row, before = found
             if before in OUTBOX:
                 db.execute("UPDATE result SET log = ?, error = ? WHERE id = ?", (facts["log"], facts["error"], row))
@@ -253,10 +255,10 @@ class Journal:
             if before is not None:  # an earlier attempt left it; the new payload has replaced that one
                 self._move(db, before[0], before[1], before[2], OVERTAKEN, {"error": "made again"})
             if planned is not None:
-                facts = {"name": name, "outputs": json.dumps(dict(outputs)), "made": made}
+                facts = {"name": name, "outputs": sealed(dict(outputs)), "made": made}
                 self._move(db, planned[0], run, planned[1], MADE, facts)
                 return
-            row = (run, self.service, self.account, project, step, name, json.dumps(dict(outputs)), MADE, made)
+            row = (run, self.service, self.account, project, step, name, sealed(dict(outputs)), MADE, made)
             added = db.execute(
                 "INSERT INTO result (run, service, account, project, step, name, outputs, state, made)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -335,16 +337,17 @@ class Journal:
     def run_steps(self, run: str) -> list[tuple[str, str, dict[str, str]]]:
         """Step, outcome and datasets by output of each step of a run, by name. The last attempt of each counts."""
         found: dict[str, tuple[str, dict[str, str]]] = {}
-        present = "SELECT event.state, steps FROM event JOIN present ON digest = data WHERE run = ? ORDER BY id"
-        for outcome, steps in self.database.rows(present, run):
-            found |= {step: (outcome, outputs) for step, outputs in json.loads(steps).items()}
+        present = "SELECT event.state, digest, steps FROM event JOIN present ON digest = data WHERE run = ? ORDER BY id"
+        for outcome, digest, steps in self.database.rows(present, run):
+            if hashlib.sha256(steps.encode()).hexdigest() == digest:  # else it was damaged
+                found |= {step: (outcome, outputs) for step, outputs in json.loads(steps).items()}
         rows = self.database.rows(
             f"SELECT step, {_OUTCOME}, outputs FROM result WHERE run = ? ORDER BY id",  # noqa: S608  a text of ours
             run,
         )
         for step, outcome, outputs in rows:
             if outcome is not None:
-                found[step] = (outcome, json.loads(outputs))
+                found[step] = (outcome, unsealed(outputs) or {})
         return [(step, outcome, outputs) for step, (outcome, outputs) in sorted(found.items())]
 
     def recent_runs(self, project: str | None, limit: int) -> list[dict[str, Any]]:
@@ -397,17 +400,17 @@ class Journal:
         like = step.replace("!", "!!").replace("_", "!_").replace("%", "!%") + "[%"
         rows = self.database.rows(
             "SELECT step, outcome, datasets, error, log, started, max(started || printf('%012d', n)) FROM ("  # noqa: S608
-            f"SELECT step, {_OUTCOME} AS outcome, outputs AS datasets, error, log, started, result.id AS n"
-            " FROM result JOIN run ON run.id = run WHERE pipeline = ?"
+            f"SELECT step, {_OUTCOME} AS outcome, substr(outputs, {SEAL + 1}) AS datasets, error, log, started,"
+            " result.id AS n FROM result JOIN run ON run.id = run WHERE pipeline = ?"
             " UNION ALL SELECT one.key, event.state, one.value, NULL, NULL, started, 0"
             " FROM event JOIN run ON run.id = run JOIN present ON digest = data, json_each(steps) AS one"
-            " WHERE pipeline = ?) WHERE (step = ? OR step LIKE ? ESCAPE '!')"
+            " WHERE pipeline = ? AND json_valid(steps)) WHERE (step = ? OR step LIKE ? ESCAPE '!')"
             " AND outcome IN ('executed', 'reused', 'failed', 'stopped') GROUP BY step ORDER BY step",
             *(pipeline, pipeline, step, like),
         )
         names = ("step", "outcome", "datasets", "error", "log", "started")
         found = [dict(zip(names, row[:-1], strict=True)) for row in rows]
-        return [{**one, "datasets": json.loads(one["datasets"]), "error": one["error"] or None} for one in found]
+        return [{**one, "datasets": _loaded(one["datasets"]), "error": one["error"] or None} for one in found]
 
     def took(self, pipeline: str) -> dict[str, tuple[float, int]]:
         """Mean seconds and bytes of an instance of each declared step, where it was executed in the last runs."""
@@ -438,20 +441,12 @@ class Journal:
 
 
 def _row(row: Sequence[Any]) -> ResultRow:
-    id_, run, account, project, step, name, outputs, state, made, tries, not_before, error = row
-    return ResultRow(
-        *(
-            id_,
-            run,
-            account,
-            project,
-            step,
-            name,
-            json.loads(outputs),
-            state,
-            made or "",
-            tries,
-            not_before,
-            error or "",
-        )
-    )
+    known = dict(zip(_COLUMNS.split(", "), row, strict=True))
+    texts = {name: known[name] or "" for name in ("made", "error")}
+    return ResultRow(**{**known, **texts, "outputs": unsealed(known["outputs"]) or {}})
+
+
+def _loaded(text: str) -> dict[str, str]:
+    with suppress(ValueError):  # a damaged row
+        return dict(json.loads(text or "{}"))
+    return {}

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.core.store import Store
+from crucible_lineage.core.journal import Journal
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.run import plan_and_run
@@ -233,7 +233,7 @@ def client_of(settings: Settings) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("lost", ["store.sqlite", "cache", "locks", "registrar", "work", "uploads"])
+@pytest.mark.parametrize("lost", ["store.sqlite", "journal.sqlite", "cache", "locks", "registrar", "work", "uploads"])
 def test_whatever_is_lost_of_a_data_folder_but_crucible_itself_comes_again(
     lab: Any, tmp_path: Path, calm: dict[str, Any], state_of: Any, lost: str
 ) -> None:
@@ -243,5 +243,5 @@ def test_whatever_is_lost_of_a_data_folder_but_crucible_itself_comes_again(
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     run_again(lab, Settings(data))
     assert state(Settings(data), state_of) == calm
-    with closing(Store(data / "store.sqlite", "any")) as store:
-        assert store.recent_runs("lab", 5)
+    with closing(Journal(data / "journal.sqlite", "any", str)) as journal:
+        assert journal.recent_runs("lab", 5)

@@ -190,8 +190,8 @@ def test_a_run_that_reused_a_result_is_known_to_have_relied_on_it(lab, records):
     fixed = lab.derived("corrected", "correct", lab.raw("scan"))
     provenance_of(lab, fixed)["activity"]["run"] = {"engine": "local", "run_id": "first"}
     records.hold(lab)
-    records.session.store.begin_run("second", "pipeline", "demo", Path("pipeline.yaml"))
-    records.session.store.record_step("second", "correct", "reused", {"out": fixed})
+    records.session.journal.begin_run("second", "pipeline", "demo", Path("pipeline.yaml"))
+    records.session.journal.note_present("second", "reused", {"correct": {"out": fixed}})
 
     assert not compare_runs(records.session, "first", "second", ["demo"]).difference
 

@@ -209,4 +209,4 @@ def test_what_is_kept_is_its_owners_only_whatever_the_umask(declare: Any, lab: A
     assert [path.name for path in data.iterdir() if path.stat().st_mode & others] == []
     assert [str(path) for path in (data / "crucible").rglob("*") if path.stat().st_mode & others] == []
     names = {part.name for part in data.iterdir()}
-    assert {"cache", "crucible", "locks", "projects", "registrar", "store.sqlite", "work"} <= names
+    assert {"cache", "crucible", "journal.sqlite", "locks", "registrar", "store.sqlite", "work"} <= names

@@ -20,7 +20,7 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.registration.delivery import deliveries
+from crucible_lineage.registration import deliver
 from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -75,8 +75,8 @@ def service(tmp_path: Path) -> Iterator[RunningServer]:
 @pytest.fixture
 def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
     monkeypatch.setattr(Connection, "latency_s", 0.05)  # whatever this machine is busy with
-    monkeypatch.setattr(deliveries, "LOOKS_A_STEP", 1e9)  # likewise: no step takes long
-    monkeypatch.setattr(deliveries, "FRESH_S", 1e9)
+    monkeypatch.setattr(deliver, "LOOKS_A_STEP", 1e9)  # likewise: no step takes long
+    monkeypatch.setattr(deliver, "FRESH_S", 1e9)
     return Wire()
 
 

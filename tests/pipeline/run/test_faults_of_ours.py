@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.cli.runs.run import print_summary
-from crucible_lineage.registration.delivery import desk
+from crucible_lineage.registration import deliver
 from crucible_lineage.session import Session
 
 
@@ -17,14 +17,14 @@ def test_a_fault_while_a_result_is_registered_names_the_file_with_its_traceback(
     lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setenv("CRUCIBLE_API_KEY", "hush-hush")
-    register = desk.register_output
+    register = deliver.register_output
 
     def faulty(client: Any, new: Any, *rest: Any, **more: Any) -> Any:
         if "scaled" in new.name:
             raise KeyError("nobody thought of this, nor of hush-hush")
         return register(client, new, *rest, **more)
 
-    monkeypatch.setattr(desk, "register_output", faulty)
+    monkeypatch.setattr(deliver, "register_output", faulty)
     other = f"  other: {{uses: '{lab.module}:scale', inputs: {{counts: second}}, params: {{factor: 2}}}}\n"
     result = run(lab.declare(lab.pipeline.read_text() + other))
     assert (result.outcomes["scaled"], result.outcomes["other"]) == ("failed", "executed")
@@ -50,9 +50,9 @@ def test_a_fault_while_a_result_is_registered_names_the_file_with_its_traceback(
 def test_a_command_that_meets_one_says_so_in_a_line(data: Path, command: Any, tmp_path: Path) -> None:
     broken = tmp_path / "sitecustomize.py"
     broken.write_text(
-        "import crucible_lineage.core.store as store\n"
+        "import crucible_lineage.core.journal as journal\n"
         "def fault(*_): raise RuntimeError('nobody thought of this')\n"
-        "store.Store.recent_runs = fault\n"
+        "journal.Journal.recent_runs = fault\n"
     )
     ran = command("status", "--data", data, PYTHONPATH=str(tmp_path))
     assert ran.returncode == 1, ran.stderr

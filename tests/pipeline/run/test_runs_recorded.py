@@ -36,5 +36,5 @@ def test_a_run_that_ends_by_an_error_is_not_under_way(
 
     with pytest.raises(type(error)):
         plan_and_run(bind_file(lab.pipeline, session.store), session, engine, lambda event: None)
-    (run,) = session.store.recent_runs("lab", 5)
+    (run,) = session.journal.recent_runs("lab", 5)
     assert (run["outcome"], run["ended"] is not None) == (outcome, True)

@@ -1,0 +1,148 @@
+"""The journal: moves that the states allow, runs as they happened, and no wrong answer from a damaged file."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from crucible_lineage.core.journal import (
+    DELIVERED,
+    FAILED,
+    INGESTED,
+    MADE,
+    NEXT,
+    OVERTAKEN,
+    REFUSED,
+    SENDING,
+    SKIPPED,
+    Journal,
+    StateError,
+)
+
+ONE, TWO = "0tr5k2ndm5zvd000nr21qakeh4", "0tr5k2ndm5zvd000nr21qakeh5"
+AT = "2026-11-27T12:00:00+00:00"
+NO_FACTS = {"error": None, "log": None, "seconds": None}
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with closing(Journal(tmp_path / "journal.sqlite", "https://x.test", lambda: "a")) as opened:
+        yield opened
+
+
+def states(journal: Journal) -> list[str]:
+    return [state for (state,) in journal.database.rows("SELECT state FROM result ORDER BY id")]
+
+
+def test_a_result_passes_through_its_states_and_each_move_is_an_event(journal: Journal) -> None:
+    journal.begin_run("r", "p", "lab", Path("p.yaml"))
+    journal.plan("r", "lab", ["fit"])
+    journal.note_running("r", "fit")
+    journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
+    journal.move_waiting(ONE, SENDING)
+    journal.note_failure(ONE, MADE, "no answer", 5.0)
+    (row,) = journal.waiting()
+    assert (row.step, row.outputs, row.tries, row.not_before, row.error) == ("fit", {"out": ONE}, 1, 5.0, "no answer")
+    journal.move_waiting(ONE, SENDING)
+    journal.move_waiting(ONE, DELIVERED, error=None)
+    assert journal.waiting() == []
+    events = [state for (state,) in journal.database.rows("SELECT state FROM event ORDER BY id")]
+    assert events == ["running", "made", "sending", "made", "sending", "delivered"]
+    assert all(after in NEXT[before] for before, after in itertools.pairwise(["planned", *events]))
+
+
+def test_a_move_that_no_state_allows_is_refused_and_changes_nothing(journal: Journal) -> None:
+    journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
+    with pytest.raises(StateError, match="from made to ingested"):
+        journal.move_waiting(ONE, INGESTED)
+    assert states(journal) == [MADE]
+    assert len(journal.database.rows("SELECT 1 FROM event")) == 1
+
+
+def test_a_begin_that_is_noted_late_changes_nothing_that_is_made(journal: Journal) -> None:
+    journal.plan("r", "lab", ["fit"])
+    journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
+    journal.note_running("r", "fit")
+    assert states(journal) == [MADE]
+
+
+def test_what_a_run_says_of_a_step_leaves_its_waiting_payload_as_it_is(journal: Journal) -> None:
+    journal.plan("r", "lab", ["fit"])
+    journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
+    journal.note_failure(ONE, REFUSED, "refused: no")
+    journal.end_step("r", "lab", "fit", FAILED, {}, **{**NO_FACTS, "error": "made, and not registered"})
+    (row,) = journal.waiting()
+    assert row.refused
+    assert journal.run_steps("r") == [("fit", "failed", {"out": ONE})]
+
+
+def test_a_result_that_is_delivered_and_fails_after_all_has_failed(journal: Journal) -> None:
+    journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
+    journal.move_waiting(ONE, SENDING)
+    journal.move_waiting(ONE, DELIVERED)
+    journal.end_step("r", "lab", "fit", FAILED, {"out": ONE}, **NO_FACTS)
+    assert states(journal) == [FAILED]
+
+
+def test_the_last_attempt_at_a_step_counts_and_steps_that_were_there_are_known(journal: Journal) -> None:
+    journal.begin_run("r", "p", "lab", Path("p.yaml"))
+    journal.note_present("r", "reused", {"raw": {"out": TWO}})
+    journal.plan("r", "lab", ["fit", "plot"])
+    journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
+    journal.move_waiting(ONE, OVERTAKEN, error="made of other bytes")
+    journal.plan("r", "lab", ["fit"])
+    journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
+    journal.measure("r", "fit", 2.5, 100)
+    journal.end_step("r", "lab", "plot", SKIPPED, {}, **NO_FACTS)
+    journal.end_run("r", "failed")
+    assert journal.run_steps("r") == [
+        ("fit", "executed", {"out": ONE}),
+        ("plot", "skipped", {}),
+        ("raw", "reused", {"out": TWO}),
+    ]
+    (run,) = journal.recent_runs("LAB", 5)
+    assert (run["outcome"], run["steps"]) == ("failed", {"executed": 1, "skipped": 1, "reused": 1})
+    assert journal.took("p") == {"fit": (2.5, 100)}
+    assert [(one["step"], one["outcome"]) for one in journal.last_attempts("p", "raw")] == [("raw", "reused")]
+    assert [one["datasets"] for one in journal.last_attempts("p", "fit")] == [{"out": ONE}]
+    assert journal.datasets("lab") == {ONE, TWO}
+
+
+def test_nights_in_which_nothing_changed_keep_their_list_once(journal: Journal) -> None:
+    steps = {f"s{number}": {"out": ONE} for number in range(100)}
+    for run in ("one", "two", "three"):
+        journal.begin_run(run, "p", "lab", Path("p.yaml"))
+        journal.note_present(run, "reused", steps)
+    assert journal.database.rows("SELECT count(*) FROM present") == [(1,)]
+    assert len(journal.run_steps("three")) == 100
+
+
+def test_the_account_of_a_key_is_remembered_for_each_service(journal: Journal, tmp_path: Path) -> None:
+    journal.note_account("key", "somebody")
+    other = Journal(tmp_path / "journal.sqlite", "https://y.test", lambda: "a")
+    assert (journal.account_of("key"), journal.account_of("other"), other.account_of("key")) == ("somebody", None, None)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_journal_with_bytes_overwritten_anywhere_names_no_wrong_dataset(tmp_path: Path, seed: int) -> None:
+    path, dice = tmp_path / "journal.sqlite", random.Random(seed)
+    names = [f"{number:026d}" for number in range(120)]
+    with closing(Journal(path, "here", lambda: "")) as journal:
+        journal.begin_run("r", "p", "lab", Path("p.yaml"))
+        journal.note_present("r", "reused", {f"s{name}": {"out": name} for name in names[:60]})
+        for name in names[60:]:
+            journal.note_made("r", "lab", f"s{name}", {"out": name}, AT)
+    content = bytearray(path.read_bytes())
+    for _ in range(dice.choice((1, 3, 40))):
+        place = dice.randrange(len(content) - 3)
+        content[place : place + 3] = dice.randbytes(3)
+    path.write_bytes(content)
+    with closing(Journal(path, "here", lambda: "")) as journal:
+        assert journal.datasets("lab") <= set(names)
+        assert {mfid for row in journal.waiting() for mfid in row.outputs.values()} <= set(names)
+        journal.recent_runs("lab", 5), journal.took("p"), journal.pipelines(), journal.last_attempts("p", "s")
