@@ -102,7 +102,8 @@ def test_a_run_sends_what_is_new_and_asks_for_nothing_that_it_knows(lab: Any, fa
     sent = Counter(wire.sent)
     asked = {call: sent.pop(call) for call in list(sent) if call.startswith("GET")}
     assert asked == {
-        "GET /datasets": 3,  # what there is of the pipeline; for each file, whether it was registered under another id
+        # What there is of the pipeline, and in the end what of it is new; for each file, whether it has another id.
+        "GET /datasets": 4,
         "GET /datasets/ID": 2,  # whether each file is registered
         "GET /files": 2,
         "GET /projects": 1,
