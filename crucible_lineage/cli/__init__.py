@@ -48,6 +48,8 @@ COMMANDS = {
     "watch": ("operation.watch", "Tell Prefect of new datasets, and register files that arrive in a folder."),
     "status": ("operation.status", "Say what ran here and how it ended, what is parked, and how much room it takes."),
     "clean": ("operation.clean", "Free room on the disk: what failed steps left, and copies that can be made again."),
+    "backup": ("operation.backup", "Copy the embedded Crucible into a folder, also while it runs."),
+    "restore": ("operation.backup", "Bring a backup back, and say what is younger than the copy."),
     "mcp": ("operation.mcp", "Answer the questions of an assistant (Model Context Protocol); changes nothing."),
     "serve": ("operation.serve", "Run the embedded Crucible for other programs."),
 }

@@ -1,0 +1,113 @@
+"""`backup` and `restore`: copies of the embedded Crucible, made while it runs, and brought back."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from crucible_lineage.cli.amounts import size_text
+from crucible_lineage.cli.ending import FAILURE
+from crucible_lineage.cli.options import DataFolder, crucible_options, given, json_option, print_json
+from crucible_lineage.errors import InputError
+from crucible_lineage.server.backup import Backup, BackupError, back_up, restore
+from crucible_lineage.settings import resolve_settings
+
+__all__ = ["backup_command", "restore_command"]
+
+MOST_NAMED = 20
+
+_FOLDER = click.argument("folder", type=DataFolder(file_okay=False, path_type=Path))
+
+
+@click.command("backup")
+@_FOLDER
+@crucible_options
+@json_option
+def backup_command(folder: Path, as_json: bool) -> None:
+    """Copy the embedded Crucible into FOLDER, new or an earlier backup, also while others work with it.
+
+    The copy is consistent and checked; of an earlier backup only what is new is copied. What waits in the outbox is
+    not part of it: `push` first. Exit code 1 if files are damaged here and have no good copy.
+    """
+    crucible = _embedded("backup")
+    try:
+        made = back_up(crucible, folder.absolute())
+    except BackupError as error:
+        raise InputError(str(error)) from error
+    if as_json:
+        print_json(_document(made))
+    else:
+        click.echo(f"{crucible} is copied to {made.folder}: {_amount(made)}")
+        _tell_damaged(made, "crucible-lineage verify --project PROJECT --repair")
+    sys.exit(FAILURE if made.damaged else 0)
+
+
+@click.command("restore")
+@_FOLDER
+@crucible_options
+@json_option
+def restore_command(folder: Path, as_json: bool) -> None:
+    """Put the backup in FOLDER in the place of the embedded Crucible, and say what is younger than the copy.
+
+    What is there is set aside beside it, not deleted. Exit code 1 if files of the backup are damaged.
+    """
+    crucible = _embedded("restore")
+    try:
+        found = restore(folder.absolute(), crucible)
+    except BackupError as error:
+        raise InputError(str(error)) from error
+    younger, changed = found.younger, found.changed
+    if as_json:
+        named = {"younger": younger, "changed": changed}
+        lists = {
+            key: None if some is None else [{"mfid": m, "name": n} for m, n in some] for key, some in named.items()
+        }
+        aside = None if found.set_aside is None else str(found.set_aside)
+        print_json({**_document(found.backup), "set_aside": aside, **lists})
+        sys.exit(FAILURE if found.backup.damaged else 0)
+    click.echo(f"{crucible} is what the backup in {folder} was: {_amount(found.backup)}")
+    if found.set_aside is not None:
+        click.echo(f"what was there is set aside: {found.set_aside}")
+    if younger is None or changed is None:
+        click.echo("what was there cannot be read, so what is younger than the backup is not known")
+    for some, words in ((younger, "are younger than the backup and not in it"), (changed, "were changed after it")):
+        if some:
+            click.echo(f"{len(some)} datasets {words}; `run`, `push` and `register` make and deliver them again:")
+            for mfid, name in some[:MOST_NAMED]:
+                click.echo(f"  {mfid}  {name}")
+            if len(some) > MOST_NAMED:
+                click.echo(f"  and {len(some) - MOST_NAMED} more; --json names them")
+    _tell_damaged(found.backup, "crucible-lineage verify --project PROJECT --repair --from FOLDER")
+    sys.exit(FAILURE if found.backup.damaged else 0)
+
+
+def _embedded(command: str) -> Path:
+    settings = resolve_settings(data=given("data"), api_url=given("url"), api_key=given("api_key"))
+    if not settings.embedded:
+        raise InputError(
+            f"{command} is for the embedded Crucible in a data folder (--data), not for {settings.api_url}"
+        )
+    return settings.data / "crucible"
+
+
+def _amount(backup: Backup) -> str:
+    return f"{backup.datasets} datasets, {backup.files} files, {size_text(backup.bytes)}"
+
+
+def _tell_damaged(backup: Backup, way_out: str) -> None:
+    for sha256 in backup.damaged:
+        click.echo(f"error: no good copy of the file with SHA-256 {sha256}", err=True)
+    if backup.damaged:
+        click.echo(f"way out: {way_out}", err=True)
+
+
+def _document(backup: Backup) -> dict[str, object]:
+    return {
+        "folder": str(backup.folder),
+        "datasets": backup.datasets,
+        "files": backup.files,
+        "bytes": backup.bytes,
+        "damaged": list(backup.damaged),
+    }
