@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -202,6 +203,7 @@ class Run:
         self.stayed: list[str] = []
         self.delivered: list[str] = []
         self.stopped = False
+        self._began = datetime.now(UTC)
         self._events: queue.SimpleQueue[_Phase | _Ended | _StopAsked | Delivery] = queue.SimpleQueue()
         self._children: dict[str, list[str]] = {}
         self._ready: list[str] = []
@@ -537,7 +539,7 @@ class Run:
         from crucible_lineage.registration.deliver import unconfirmed
 
         keyword = pipeline_keyword(self.pipeline.name)
-        lacking = unconfirmed(self.session.client, self.pipeline.spec.project, keyword, wanted)
+        lacking = unconfirmed(self.session.client, self.pipeline.spec.project, keyword, self._began, wanted)
         for name in executed:
             reasons = [f"{ref.mfid} {lacking[ref.mfid]}" for ref in refs[name] if ref.mfid in lacking]
             if reasons:
