@@ -17,7 +17,7 @@ import functools
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ from crucible_lineage.local.sealed import SEAL, sealed, unsealed
 
 __all__ = [
     *("DELIVERED", "FAILED", "INGESTED", "LACKING", "MADE", "NEXT", "OUTBOX", "OVERTAKEN", "PLANNED", "REFUSED"),
-    *("RUNNING", "SENDING", "SKIPPED", "STOPPED", "Journal", "ResultRow", "StateError"),
+    *("RUNNING", "SENDING", "SKIPPED", "STOPPED", "Journal", "RemoteJournal", "ResultRow", "StateError"),
 ]
 
 PLANNED, RUNNING, MADE, SENDING, DELIVERED, INGESTED = (
@@ -268,6 +268,17 @@ class Journal:
 
         self.database.transaction(within)
 
+    def note_ingested(self, run: str, mfids: Collection[str]) -> None:
+        """Note that the files of these datasets were read; a result of the run whose datasets all were is ingested."""
+
+        def within(db: sqlite3.Connection) -> None:
+            delivered = "SELECT id, outputs FROM result WHERE run = ? AND state = ?"
+            for row, outputs in db.execute(delivered, (run, DELIVERED)).fetchall():
+                if (found := set((unsealed(outputs) or {}).values())) and found <= set(mfids):
+                    self._move(db, row, run, DELIVERED, INGESTED, {})
+
+        self.database.transaction(within)
+
     def waiting(self) -> list[ResultRow]:
         """The results of this account that wait here for this service, oldest first."""
         sql = f"SELECT {_COLUMNS} FROM result WHERE service = ? AND account = ? AND {_WAITS} ORDER BY made, name"  # noqa: S608
@@ -438,6 +449,40 @@ class Journal:
     def note_account(self, key: str, account: str) -> None:
         """Note which account a key belongs to, so that this is known while the service is away."""
         self.database.write("INSERT OR REPLACE INTO account VALUES (?, ?, ?)", self.service, key, account)
+
+
+class RemoteJournal(Journal):
+    """The journal as a host other than the run's sees it: never opened, since SQLite files are not for several hosts.
+
+    The run adds the rows of payloads that it finds in the outbox.
+    """
+
+    def __init__(self, service: str, who: Callable[[], str]) -> None:
+        self.service = service
+        self._who = functools.cache(who)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def note_made(self, run: str, project: str, step: str, outputs: Mapping[str, str], made: str) -> None:
+        """Do nothing."""
+
+    def move_waiting(self, name: str, state: str, **facts: object) -> None:
+        """Do nothing."""
+
+    def note_failure(self, name: str, state: str, error: str, not_before: float = 0.0) -> None:
+        """Do nothing."""
+
+    def waiting(self) -> list[ResultRow]:
+        """No rows: the folders of the outbox say what waits."""
+        return []
+
+    def account_of(self, key: str) -> str | None:  # noqa: ARG002 (the method's signature)
+        """None: the service is asked."""
+        return None
+
+    def note_account(self, key: str, account: str) -> None:
+        """Do nothing."""
 
 
 def _row(row: Sequence[Any]) -> ResultRow:

@@ -21,8 +21,11 @@ from crucible_lineage.core.journal import (
     SENDING,
     SKIPPED,
     Journal,
+    RemoteJournal,
     StateError,
 )
+from crucible_lineage.registration.outbox import Outbox
+from tests.registration.test_outbox import dataset, kept
 
 ONE, TWO = "0tr5k2ndm5zvd000nr21qakeh4", "0tr5k2ndm5zvd000nr21qakeh5"
 AT = "2026-11-27T12:00:00+00:00"
@@ -89,6 +92,15 @@ def test_a_result_that_is_delivered_and_fails_after_all_has_failed(journal: Jour
     assert states(journal) == [FAILED]
 
 
+def test_a_result_whose_files_were_all_read_is_ingested(journal: Journal) -> None:
+    for step, outputs in (("fit", {"out": ONE}), ("plot", {"out": TWO, "log": ONE.replace("0tr", "0ts")})):
+        journal.note_made("r", "lab", step, outputs, AT)
+        journal.move_waiting(min(outputs.values()), SENDING)
+        journal.move_waiting(min(outputs.values()), DELIVERED)
+    journal.note_ingested("r", {ONE, TWO})
+    assert states(journal) == [INGESTED, DELIVERED]
+
+
 def test_the_last_attempt_at_a_step_counts_and_steps_that_were_there_are_known(journal: Journal) -> None:
     journal.begin_run("r", "p", "lab", Path("p.yaml"))
     journal.note_present("r", "reused", {"raw": {"out": TWO}})
@@ -146,3 +158,15 @@ def test_a_journal_with_bytes_overwritten_anywhere_names_no_wrong_dataset(tmp_pa
         assert journal.datasets("lab") <= set(names)
         assert {mfid for row in journal.waiting() for mfid in row.outputs.values()} <= set(names)
         journal.recent_runs("lab", 5), journal.took("p"), journal.pipelines(), journal.last_attempts("p", "s")
+
+
+def test_a_payload_of_another_host_opens_no_journal_and_is_found_by_the_run(tmp_path: Path) -> None:
+    new = dataset(tmp_path)
+    there = Outbox(tmp_path, RemoteJournal("https://x.test", lambda: "a"), durable=False)
+    payload = there.put("fit", "lab", [new], kept(new), "r")
+    there.failed(payload, "no answer")
+    assert not list(tmp_path.glob("journal*"))
+    with closing(Journal(tmp_path / "journal.sqlite", "https://x.test", lambda: "a")) as journal:
+        (found,) = Outbox(tmp_path, journal, durable=False).all()
+        assert (found.mfids, found.run) == (payload.mfids, "r")
+        assert [(row.step, row.state) for row in journal.waiting()] == [("fit", MADE)]

@@ -1,4 +1,4 @@
-"""How the ingestions ended that a run has asked for, told when it ends."""
+"""How the ingestions that a run asked for have ended, when the run does."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _INGESTED_HERE_S = 10.0  # chosen: this machine reads the files itself, and most
 
 
 def not_ingested(
-    session: Session, before: Collection[int], waited: Callable[[], Collection[str]], *, asked: bool
+    session: Session, run_id: str, before: Collection[int], waited: Callable[[], Collection[str]], *, asked: bool
 ) -> tuple[str, ...]:
-    """What to tell of files that were not read; of none that was told `before`.
+    """Follow ingestions, and describe the files that were not read, apart from those described `before`.
 
     Those of the embedded Crucible are given some seconds to end, if the run has `asked` for any. `waited` gives the
-    datasets whose ingestion is to be waited for: it is told, too, that these are still open.
+    datasets whose ingestion is to be waited for: where that is still open, it is described as well.
     """
     found = [one for one in session.store.ended_ingestions(MOST_TOLD) if one.request not in before]
     if session.store.open_ingestions() and session.outbox.is_empty:
@@ -29,6 +29,8 @@ def not_ingested(
         at_most_s = _INGESTED_HERE_S if session.settings.embedded and asked else 0.0
         with suppress(CrucibleError), session.connect(at_most_s=0.0) as client:  # else whoever comes next asks
             found += follow_ingestions(client, session.store, at_most_s=at_most_s)
+        still_open = {one.mfid for one in session.store.open_ingestions()}
+        session.journal.note_ingested(run_id, {one.mfid for one in found if one.status == "complete"} - still_open)
         mfids = waited()
         found += [one for one in session.store.open_ingestions() if one.mfid in mfids]
     if not found:

@@ -130,7 +130,7 @@ def run_planned(
             run.confirm()
             run.publish()
             asked = new or any(state.outcome == EXECUTED for state in run.steps.values())
-            unread = not_ingested(session, before, run.to_be_ingested, asked=asked)
+            unread = not_ingested(session, run_id, before, run.to_be_ingested, asked=asked)
         result = run.result(unread)
         session.journal.end_run(run_id, "complete" if result.ok else "stopped" if result.stopped else "failed")
     return result
