@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
@@ -26,7 +27,7 @@ from crucible_lineage.tasks.dropin.recording import Recording, data_folder
 from crucible_lineage.tasks.dropin.values.kinds import is_plain, kind_of
 from crucible_lineage.tasks.dropin.values.storing import Stored, UnstorableError, store_value
 
-__all__ = ["GIVEN", "Arguments", "Input", "registered_file", "traced"]
+__all__ = ["GIVEN", "Arguments", "Input", "given_file", "traced"]
 
 MOST_FILES = 200  # of a folder that is looked at
 LONG_PARAMETER = 4000  # characters of JSON: more is data, and an input of its own
@@ -242,17 +243,32 @@ class _Tracer:
         return origin
 
 
-def registered_file(path: Path, recording: Recording) -> Origin:
-    """The dataset of a file that no task made."""
-    session, project = recording.session, recording.destination.project
+def given_file(path: Path, recording: Recording, logger: Any) -> Origin:
+    """The dataset of a file that the flow was given, with the bytes that it has now; being registered beside the flow."""
+    session = recording.session
     checksums = session.store.checksums(path)
     if (known := recording.origins.of_path(path, checksums.sha256)) is not None:
         return known
-    raw = hash_files(project, [path], None, session, salt=recording.destination.salt)
-    dataset = find_raw(raw, session) or register_raw(raw, FileInput(file=str(path)), path.name, session)
-    origin = Origin(settled(dataset), tuple(file.name for file in dataset.data_files), about=about_file(path))
+    session.cache.add(path, checksums.sha256)  # before the flow does anything with the file
+
+    def register() -> DatasetRef:
+        if session.store.checksums(path).sha256 == checksums.sha256:
+            return _registered_file(path, recording)
+        with tempfile.TemporaryDirectory(dir=data_folder(recording)) as folder:
+            was = Path(folder) / path.name
+            shutil.copyfile(session.cache.path(checksums.sha256), was)
+            return _registered_file(was, recording)
+
+    made = recording.aside(register, logger, f"the file {path.name}")
+    origin = Origin(made, (path.name,), about=about_file(path))
     recording.origins.note_path(path, checksums.sha256, origin)
     return origin
+
+
+def _registered_file(path: Path, recording: Recording) -> DatasetRef:
+    session, destination = recording.session, recording.destination
+    raw = hash_files(destination.project, [path], None, session, salt=destination.salt)
+    return find_raw(raw, session) or register_raw(raw, FileInput(file=str(path)), path.name, session)
 
 
 class _Input:

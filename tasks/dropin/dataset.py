@@ -28,6 +28,7 @@ from crucible_lineage.registration.register import Stages, register_output
 from crucible_lineage.registration.standing import add_equal_parents
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.dropin.arguments import Input
+from crucible_lineage.tasks.dropin.cached import cache_keyword
 from crucible_lineage.tasks.dropin.origins import LEAST_BYTES
 from crucible_lineage.tasks.dropin.result import Result, about_of, fingerprint, places_of, recipe_of, used_datasets
 from crucible_lineage.tasks.dropin.values.kinds import is_plain
@@ -50,8 +51,10 @@ def registered(
     """The dataset of a result, registered: as a child of its inputs, or, if it has none, as files of the flow's own."""
     session = result.recording.session
     try:
-        used = used_datasets(inputs, result.recording)
+        used = used_datasets(inputs)
         dataset = _child(result, stored, inputs, used, places, ended) if used else _root(result, stored)
+        if result.key:
+            session.client.datasets.add_keyword(dataset.mfid, cache_keyword(result.key))
         for file in stored.files:
             with suppress(FileChangedError):
                 session.cache.take(file.path, file.checksums)

@@ -10,16 +10,16 @@ from copy import copy
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from prefect import Task
-from prefect.cache_policies import DEFAULT, NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.context import FlowRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
-from prefect.utilities.annotations import NotSet, allow_failure, opaque, quote, unmapped
+from prefect.utilities.annotations import allow_failure, opaque, quote, unmapped
 from prefect.utilities.callables import get_call_parameters
 
+from crucible_lineage.tasks.dropin.cached import asked_first
 from crucible_lineage.tasks.dropin.recording import Recording, current
-from crucible_lineage.tasks.dropin.running import Call, Described, by_name
+from crucible_lineage.tasks.dropin.running import Call, Described, Hit, by_name
 from crucible_lineage.tasks.dropin.task_code import TaskCode, task_code
 
 __all__ = ["LineageTask", "task"]
@@ -93,20 +93,35 @@ class LineageTask(Task[P, R]):
         `mapped` are the task runs whose results its arguments are items of.
         """
         futures = _runs_in(by_name(inspect.signature(self.fn), parameters))
-        wish = self.described.reuse
-        if wish is None and self._asks_for_a_cache():
-            wish = True
-        described = Described(**{**vars(self.described), "reuse": wish})
+        function = _function_of(self.fn)
+        is_timed = self.timeout_seconds is not None and not self.isgenerator
+        limit = self.timeout_seconds if is_timed else None
+        call = Call(self.described, recording.destination, futures, code, mapped or {}, limit)
         made = copy(self)
-        call = Call(described, recording.destination, futures, code, mapped or {})
-        made.fn = _wrapped(_function_of(self.fn), self.fn, call)
-        made.cache_policy = NO_CACHE  # a hit in Prefect's cache would leave a hole
-        made.cache_key_fn = None
+        made.__class__ = _TimedTask if is_timed else LineageTask
+        made.fn = _wrapped(function, self.fn, call)
+        made.cache_policy = asked_first(self, Hit(function, call))
         return made
 
-    def _asks_for_a_cache(self) -> bool:
-        policy = self._user_cache_policy
-        return self.cache_key_fn is not None or policy not in (NotSet, NO_CACHE, DEFAULT, None)
+
+class _TimedTask(LineageTask[P, R]):
+    """The copy of a task for one call. Its limit is kept by the call, so that tracing and storing do not count.
+
+    Prefect reads the limit where it sets its own timer, and for the message of the attempt that exceeded it.
+    """
+
+    @property  # type: ignore[override]
+    def timeout_seconds(self) -> float | None:
+        running = TaskRunContext.get()
+        exceeded = self.__dict__.get("exceeded")
+        if running is None or exceeded is None or running.task_run.state is None:
+            return None
+        limit: float | None = self.__dict__["timeout_seconds"]
+        return limit if exceeded == running.task_run.state.id else None
+
+    @timeout_seconds.setter
+    def timeout_seconds(self, value: float | None) -> None:
+        self.__dict__["timeout_seconds"] = value
 
 
 class _Delegating(TaskRunner[Any]):
@@ -207,6 +222,7 @@ def _wrapped(function: Callable[..., object], like: object, call: Call) -> Any:
     made.__dict__.update({name: value for name, value in vars(like).items() if name.startswith("__prefect_")})
     made.__prefect_task_source__ = function
     made.__crucible_function__ = function
+    made.__crucible_call__ = call
     return made
 
 

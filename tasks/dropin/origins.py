@@ -86,6 +86,7 @@ class Origins:
         self._runs: dict[str, Origin] = {}
         self._paths: dict[str, tuple[str, Origin]] = {}
         self._contents: dict[str, Origin] = {}
+        self._keys: dict[str, Origin] = {}
 
     def note_object(self, value: object, origin: Origin) -> None:
         """This object is that dataset. It is kept alive only where it cannot be watched: lists, dicts, tuples."""
@@ -111,6 +112,15 @@ class Origins:
         """Values with these bytes are that dataset, unless they are so small that others may have them too."""
         if size >= LEAST_BYTES:
             self._contents.setdefault(digest, origin)
+
+    def note_key(self, key: str, origin: Origin) -> None:
+        """Prefect's cache has that dataset under this key."""
+        self._keys[key] = origin
+
+    def of_key(self, key: str, digest: str) -> Origin | None:
+        """The dataset that Prefect's cache has under this key, if it has this content."""
+        found = self._keys.get(key)
+        return found if found is not None and found.digest == digest else None
 
     def share(self) -> None:
         """Other processes find what is known of contents and task runs, as far as it is registered."""

@@ -70,14 +70,22 @@ class Recording:
         self.made: list[Made] = []
         self._elsewhere: list[DatasetRef] = []
         self.reused = 0
+        self.within: Recording | None = None
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix=THREADS) if owner else None
 
     def later(self, work: Callable[[], DatasetRef], logger: Any, what: str) -> Made:
         """The dataset that `work` registers; in the flow's process, it is being registered when this returns.
 
-        That it fails is a warning; whoever needs it finds the error in it.
+        A failure is a warning; whoever needs the dataset finds the error in it.
         """
+        made = self.aside(work, logger, what)
+        with self._lock:
+            self.made.append(made)
+        return made
+
+    def aside(self, work: Callable[[], DatasetRef], logger: Any, what: str) -> Made:
+        """The same, of a dataset that is no result: a file that the flow was given."""
 
         def guarded() -> DatasetRef:
             try:
@@ -94,8 +102,6 @@ class Recording:
                 made.set_exception(error)
         else:
             made = self._pool.submit(copy_context().run, guarded)  # events tell of the run that it is for
-        with self._lock:
-            self.made.append(made)
         return made
 
     def close(self, *, failed: bool = False) -> None:
@@ -168,6 +174,7 @@ def opened(project: str, crucible: Crucible | None, reuse: bool, salt: str | Non
     notes = (above.destination.notes if above else "") or run_id
     destination = Destination(project, settled, reuse, run_id, name, file, begun, salt, notes)
     recording = Recording(destination, session, owner=True, origins=above.origins if above else None)
+    recording.within = _open.get()
     _here[destination.run_id] = recording
     token = _open.set(recording)
     try:
@@ -190,11 +197,25 @@ def current(destination: Destination | None = None) -> Recording | None:
         return _attached(wish)
     if FlowRunContext.get() is not None:  # of a flow that registers nothing
         return None
-    if len(_here) == 1:  # a plain thread of the flow's process has no context
-        return next(iter(_here.values()))
-    if len(_elsewhere) == 1:
+    innermost = _innermost()  # a plain thread of the flow's process has no context
+    if len(innermost) == 1:
+        return innermost[0]
+    if len(innermost) > 1:
+        warn(
+            "a task called in a plain thread is not registered: %d flows register in this process, and the thread does "
+            "not say which one it belongs to; start it with contextvars.copy_context().run, or call task.submit",
+            len(innermost),
+        )
+    elif len(_elsewhere) == 1:
         return _attached(next(iter(_elsewhere.values())))
     return None
+
+
+def _innermost() -> list[Recording]:
+    """The recordings that are open in this process, without those that hold another one."""
+    found = list(_here.values())
+    holding = {id(one.within) for one in found}
+    return [one for one in found if id(one) not in holding]
 
 
 def wanted() -> Destination | None:

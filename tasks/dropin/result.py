@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.slots import Filled
-from crucible_lineage.pipeline.called.flow_places import About, about_file, about_inputs
+from crucible_lineage.pipeline.called.flow_places import About, about_inputs
 from crucible_lineage.provenance.recipe import Code, UsedDataset, step_recipe
-from crucible_lineage.tasks.dropin.arguments import GIVEN, Arguments, Input, registered_file
+from crucible_lineage.tasks.dropin.arguments import GIVEN, Arguments, Input, given_file
 from crucible_lineage.tasks.dropin.recording import Recording
 from crucible_lineage.tasks.dropin.task_code import TaskCode
 
@@ -35,6 +35,7 @@ class Result:
     flow_run_id: str
     task_run_id: str
     output: str
+    key: str = ""  # of Prefect's cache, where that stores it
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
@@ -47,11 +48,12 @@ class Result:
         return self.recording.destination.reuse if wish is None else wish
 
 
-def inputs_of(arguments: Arguments, written: Mapping[str, object]) -> list[Input]:
-    """The inputs without the files that stood where the task writes."""
+def inputs_of(result: Result, written: Mapping[str, object]) -> list[Input]:
+    """The inputs without the files that stood where the task writes. Files that the flow was given are registered."""
+    arguments = result.arguments
     places = {arguments.places[role] for role in written if role in arguments.places}
     return [
-        one
+        one if one.given is None else replace(one, origin=given_file(one.given, result.recording, result.logger))
         for one in arguments.inputs
         if not (one.known_by == GIVEN and one.given is not None and _is_under(one.given, places))
     ]
@@ -65,8 +67,7 @@ def about_of(inputs: list[Input]) -> About:
     """The data that a result of these is about; what is not of this run stands for itself."""
 
     def about(one: Input) -> About:
-        if one.origin is None:
-            return about_file(one.given or Path())
+        assert one.origin is not None  # each has one by now
         return one.origin.about or (one.origin.made.result().mfid,)
 
     return about_inputs((one.role, one.in_list, about(one)) for one in inputs)
@@ -76,13 +77,13 @@ def places_of(result: Result, about: About) -> dict[str, Filled]:
     return result.recording.places.filled(result.project, result.described.name, result.output, about)
 
 
-def used_datasets(inputs: list[Input], recording: Recording) -> list[UsedDataset]:
+def used_datasets(inputs: list[Input]) -> list[UsedDataset]:
     """The parents, once they are registered."""
     used: dict[tuple[str, str], UsedDataset] = {}
     for one in inputs:
-        origin = one.origin or registered_file(one.given or Path(), recording)
-        dataset = origin.made.result()
-        files = [file for file in dataset.files if file.name in origin.files]
+        assert one.origin is not None  # each has one by now
+        dataset = one.origin.made.result()
+        files = [file for file in dataset.files if file.name in one.origin.files]
         known = used.get((one.role, dataset.mfid))
         if known is not None:
             files = [file for file in dataset.files if file in known.files or file in files]

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.pipeline.files.fetch import place_file
+from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.provenance.recipe import derived_mfid, recipe_sha256
-from crucible_lineage.refs import file_stem
+from crucible_lineage.refs import DatasetRef, file_stem
 from crucible_lineage.registration.read import find_by_recipe
+from crucible_lineage.tasks.dropin.arguments import Arguments
+from crucible_lineage.tasks.dropin.cached import cache_keyword
 from crucible_lineage.tasks.dropin.dataset import METADATA, linked, registered
 from crucible_lineage.tasks.dropin.origins import Made, Origin, settled
 from crucible_lineage.tasks.dropin.recording import data_folder
@@ -43,7 +46,7 @@ from crucible_lineage.tasks.dropin.values.storing import (
 )
 from crucible_lineage.tasks.dropin.written import learned, paths_of, placed, related
 
-__all__ = ["reused", "take"]
+__all__ = ["found_in_cache", "reused", "take"]
 
 
 def take(result: Result, value: object) -> None:
@@ -55,10 +58,7 @@ def take(result: Result, value: object) -> None:
     if stored is None:
         shutil.rmtree(folder)
         return
-    inputs = inputs_of(result.arguments, written)
-    for given in inputs:  # before the flow does anything with the file
-        if given.given is not None and given.origin is None:
-            recording.session.cache.add(given.given, recording.session.store.checksums(given.given).sha256)
+    inputs = inputs_of(result, written)
     ended = datetime.now(UTC)
     made = recording.later(
         lambda: registered(result, stored, inputs, folder, set(written), ended),
@@ -69,6 +69,8 @@ def take(result: Result, value: object) -> None:
     origin = Origin(made, tuple(file.ref.name for file in stored.files), stored.digest, about, bool(stored.described))
     if result.output == "out":
         origins.note_run(result.task_run_id, origin)
+        if result.key:
+            origins.note_key(result.key, origin)
     if not stored.described:
         origins.note_content(stored.digest, sum(file.ref.size for file in stored.files), origin)
     by_name = {file.ref.name: file for file in stored.files}
@@ -91,11 +93,11 @@ def reused(result: Result) -> tuple[Any] | None:
     arguments, recording = result.arguments, result.recording
     if arguments.opaque or not arguments.inputs:
         return None
-    inputs = inputs_of(arguments, dict.fromkeys(learned(result), ()))
+    inputs = inputs_of(result, dict.fromkeys(learned(result), ()))
     if not inputs:
         return None
     session = recording.session
-    used = used_datasets(inputs, recording)
+    used = used_datasets(inputs)
     recipe = recipe_of(result, used, set(learned(result)), None)
     key = derived_mfid(recipe)
 
@@ -137,6 +139,48 @@ def reused(result: Result) -> tuple[Any] | None:
     return (value,)
 
 
+def found_in_cache(result: Result, value: object, key: str) -> None:
+    """Link what Prefect's cache gave back, as the result that was stored under the key."""
+    recording, origins = result.recording, result.recording.origins
+    with tempfile.TemporaryDirectory(dir=data_folder(recording)) as folder:
+        digest = _stored_or_described(value, Path(folder)).digest
+    origin = origins.of_object(value) or origins.of_key(key, digest)
+    if origin is None and (dataset := _of_key(result, key, digest)) is not None:
+        about = recording.places.about(dataset.mfid)
+        origin = Origin(settled(dataset), tuple(file.name for file in dataset.data_files), digest, about)
+    if origin is None:
+        result.logger.warning(
+            "no parent known for the result of %s: Prefect's cache has it from a run that registered nothing; "
+            "run it once with refresh_cache=True",
+            result.described.name,
+        )
+        take(replace(result, arguments=Arguments(params=result.arguments.params)), value)
+        return
+    origins.note_run(result.task_run_id, origin)
+    origins.note_object(value, origin)
+    origins.note_key(key, origin)
+    about = about_of(inputs_of(result, {}))
+    recording.places.rely(result.project, places_of(result, about), origin.made.result(), made=False)
+    recording.made.append(origin.made)
+
+
+def _of_key(result: Result, key: str, digest: str) -> DatasetRef | None:
+    """The dataset that Prefect's cache has under this key, if it has this content."""
+    session = result.recording.session
+    listed = session.client.datasets.list(
+        project_id=result.project, keyword=cache_keyword(key), include_metadata=True, limit=None
+    )
+    same = [one for one in listed if (one.scientific_metadata or {}).get(METADATA, {}).get("digest") == digest]
+    return existing_dataset(same[-1].unique_id, session) if same else None
+
+
+def _stored_or_described(value: object, folder: Path) -> Stored:
+    try:
+        return store_value(value, folder)
+    except UnstorableError as error:
+        return described_only(value, folder, str(error))
+
+
 def _stored(result: Result, value: object, folder: Path, written: Mapping[str, list[Path]]) -> Stored | None:
     """The value and the files that were written, as files; None if there is neither."""
     if value is None and not written:
@@ -144,10 +188,7 @@ def _stored(result: Result, value: object, folder: Path, written: Mapping[str, l
     if value is None:
         stored = Stored({}, ())
     else:
-        try:
-            stored = store_value(value, folder)
-        except UnstorableError as error:
-            stored = described_only(value, folder, str(error))
+        stored = _stored_or_described(value, folder)
         if stored.described:
             result.logger.warning(
                 "the result of %s is%s %s, which is described and not stored; crucible_lineage.tasks.add_kind says how "

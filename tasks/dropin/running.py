@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
+from prefect.task_engine import TaskRunTimeoutError
 from prefect.transactions import TransactionState, get_transaction
+from prefect.utilities.timeout import timeout, timeout_async
 
 from crucible_lineage.tasks.dropin.arguments import Arguments, traced
 from crucible_lineage.tasks.dropin.recording import Destination, Recording, current, run_logger, warn
 from crucible_lineage.tasks.dropin.result import Result
-from crucible_lineage.tasks.dropin.results import reused, take
+from crucible_lineage.tasks.dropin.results import found_in_cache, reused, take
 from crucible_lineage.tasks.dropin.task_code import TaskCode, task_code
 
-__all__ = ["Call", "Described", "by_name", "run_async", "run_async_generator", "run_generator", "run_sync"]
+__all__ = ["Call", "Described", "Hit", "by_name", "run_async", "run_async_generator", "run_generator", "run_sync"]
 
 
 @dataclass(frozen=True)
@@ -53,29 +57,49 @@ class Call:
     futures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     code: TaskCode | None = None
     mapped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    limit_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Hit:
+    """What is done where Prefect's cache has the result of a call."""
+
+    function: Callable[..., Any]
+    call: Call
+
+    def __call__(self, context: TaskRunContext, key: str) -> None:
+        """Link what the cache gives back. Never raises: Prefect would take no key."""
+        try:
+            value = context.result_store.read(key).result
+            run = _begun(self.function, self.call, current(self.call.destination), context.parameters)
+            if run is not None:
+                found_in_cache(run.result(), value, key)
+        except Exception as error:
+            name = self.call.described.name
+            warn("what Prefect's cache gives back for %s is not linked: %s: %s", name, type(error).__name__, error)
 
 
 def run_sync(function: Callable[..., Any], call: Call, args: Any, kwargs: Any) -> Any:
     """What the function returns."""
     run = _begin(function, call, args, kwargs)
-    if run is None:
-        return function(*args, **kwargs)
-    if run.found is not None:
+    if run is not None and run.found is not None:
         return run.found[0]
-    result = function(*args, **kwargs)
-    run.end(result)
+    with _limited(call):
+        result = function(*args, **kwargs)
+    if run is not None:
+        run.end(result)
     return result
 
 
 async def run_async(function: Callable[..., Any], call: Call, args: Any, kwargs: Any) -> Any:
     """What the function returns, once it is awaited; the event loop goes on while we hash and ask."""
     run = await asyncio.to_thread(_begin, function, call, args, kwargs)
-    if run is None:
-        return await function(*args, **kwargs)
-    if run.found is not None:
+    if run is not None and run.found is not None:
         return run.found[0]
-    result = await function(*args, **kwargs)
-    await asyncio.to_thread(run.end, result)
+    with _limited_async(call):
+        result = await function(*args, **kwargs)
+    if run is not None:
+        await asyncio.to_thread(run.end, result)
     return result
 
 
@@ -134,6 +158,7 @@ class _Run:
             flow_run_id=self.flow_run_id,
             task_run_id=self.task_run_id,
             output="out" if number is None else f"item {number}",
+            key=_key(),
         )
 
     def reuse(self) -> None:
@@ -158,23 +183,80 @@ class _Run:
             warn("the result of %s is not recorded: %s: %s", self.call.described.name, type(error).__name__, error)
 
 
+def _key() -> str:
+    """The key under which Prefect stores the result of this run, if it does."""
+    transaction, running = get_transaction(), TaskRunContext.get()
+    is_stored = transaction is not None and running is not None and running.persist_result
+    return (transaction.key or "") if transaction is not None and is_stored else ""
+
+
 def _begin(function: Callable[..., Any], call: Call, args: Any, kwargs: Any, *, many: bool = False) -> _Run | None:
     """The call, to be recorded; None where nothing registers, or if it cannot be recorded, of which is warned."""
+    if call.destination is None and not _is_called_by_prefect(call):
+        return None
     try:
-        recording = current(call.destination)
-        if recording is None:
-            return None
         bound = inspect.signature(function).bind(*args, **kwargs)
         bound.apply_defaults()
-        name = call.described.name
-        arguments = traced(by_name(bound.signature, bound.arguments), call.futures, call.mapped, recording, name)
-        run = _Run(function, call, recording, arguments)
-        if not many:
+        run = _begun(function, call, current(call.destination), bound.arguments)
+        if run is not None and not many:
             run.reuse()
         return run
     except Exception as error:
         warn("the run of %s is not recorded: %s: %s", call.described.name, type(error).__name__, error)
         return None
+
+
+def _begun(
+    function: Callable[..., Any], call: Call, recording: Recording | None, arguments: Mapping[str, Any]
+) -> _Run | None:
+    """The call with its arguments traced; None where nothing registers."""
+    if recording is None:
+        return None
+    named = by_name(inspect.signature(function), arguments)
+    return _Run(function, call, recording, traced(named, call.futures, call.mapped, recording, call.described.name))
+
+
+def _is_called_by_prefect(call: Call) -> bool:
+    """True in a run of the task itself, as a worker of delayed tasks has it; not where `fn` is called by hand."""
+    running = TaskRunContext.get()
+    return running is not None and getattr(running.task.fn, "__crucible_call__", None) is call
+
+
+@contextmanager
+def _limited(call: Call) -> Iterator[None]:
+    """The time limit of the task, which its function has for itself alone."""
+    if call.limit_s is None:
+        yield
+        return
+    if threading.current_thread() is not threading.main_thread():
+        run_logger().warning(
+            "the limit of %s s does not interrupt what blocks in a worker thread (sleep, network, files); it takes "
+            "effect after that",
+            call.limit_s,
+        )
+    try:
+        with timeout(call.limit_s, TaskRunTimeoutError):
+            yield
+    except TaskRunTimeoutError:
+        _note_exceeded()
+        raise
+
+
+@contextmanager
+def _limited_async(call: Call) -> Iterator[None]:
+    """The same, of an async function."""
+    try:
+        with timeout_async(call.limit_s, TaskRunTimeoutError):
+            yield
+    except TaskRunTimeoutError:
+        _note_exceeded()
+        raise
+
+
+def _note_exceeded() -> None:
+    running = TaskRunContext.get()
+    if running is not None and running.task_run.state is not None:
+        vars(running.task)["exceeded"] = running.task_run.state.id
 
 
 def by_name(signature: inspect.Signature, arguments: Mapping[str, Any]) -> dict[str, Any]:

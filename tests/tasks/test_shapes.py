@@ -1,0 +1,114 @@
+"""A flow stays the flow it was: shapes that people publish, each run plain and converted, and compared.
+
+Calls in their order for each task, arguments (the very objects that tasks gave), values, states, errors, attempts, and
+the parents that a person wrote down. A fifth of the shapes runs every time; all do with CRUCIBLE_NIGHTLY=1.
+To add one, write a function in shapes/shapes_*.py.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Timer
+from typing import Any
+
+import pytest
+
+RUN = Path(__file__).with_name("shapes") / "run.py"
+LIMIT_S = 60  # for one shape; most take two
+
+
+def _shapes() -> dict[str, Any]:
+    spec = importlib.util.spec_from_file_location("shapes_run", RUN)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = module.load_all()
+    return {name: one for name, one in found.items() if one.fast or os.environ.get("CRUCIBLE_NIGHTLY")}
+
+
+SHAPES = _shapes()
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, prefect_server: Any) -> dict[str, Any]:
+    return _all("plain", tmp_path_factory.mktemp("plain"), prefect_server)
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory, prefect_server: Any) -> dict[str, Any]:
+    return _all("converted", tmp_path_factory.mktemp("converted"), prefect_server)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_flow_stays_the_flow_it_was(name: str, plain: dict[str, Any], converted: dict[str, Any]) -> None:
+    shape, was, now = SHAPES[name], plain[name], converted[name]
+    assert "hung" not in now, now
+    for what in ("returned", "raised", "states"):
+        assert now.get(what) == was.get(what), what
+    assert _calls(shape, now) == _calls(shape, was)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_its_parents_are_those_that_a_person_wrote_down(name: str, converted: dict[str, Any]) -> None:
+    now = converted[name]
+    assert now.get("edges") == SHAPES[name].edges
+    assert now["findings"] == []
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_it_says_what_it_has_to_and_no_more(name: str, plain: dict[str, Any], converted: dict[str, Any]) -> None:
+    lines = [line for line in converted[name]["heard"] if line not in plain[name]["heard"]]
+    says = SHAPES[name].says
+    assert [line for line in lines if not any(words in line for words in says)] == []
+    assert [words for words in says if not any(words in line for line in lines)] == []
+
+
+def _calls(shape: Any, told: dict[str, Any]) -> dict[str, list[str]]:
+    """By task; where tasks run at once, in no order."""
+    return {task: calls if shape.in_order else sorted(calls) for task, calls in told["calls"].items()}
+
+
+def _all(mode: str, folder: Path, server: Any) -> dict[str, Any]:
+    """What became of each shape. After one that hangs, the others are run by a new process."""
+    found: dict[str, Any] = {}
+    left = list(SHAPES)
+    while left:
+        last, lines = _some(mode, left, folder, server)
+        found |= lines
+        if last is None:
+            break
+        found[last] = {"hung": last, "heard": [], "findings": []}
+        left = left[left.index(last) + 1 :]
+    return found
+
+
+def _some(mode: str, names: Sequence[str], folder: Path, server: Any) -> tuple[str | None, dict[str, Any]]:
+    """What became of these, and the one that did not end in its time."""
+    command = [sys.executable, str(RUN), mode, str(folder / "data"), str(folder / "files"), *names]
+    found: dict[str, Any] = {}
+    running: str | None = None
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(command, env=server.environment, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert process.stdout is not None
+        timer = Timer(LIMIT_S, process.kill)
+        timer.start()
+        for line in process.stdout:
+            timer.cancel()
+            timer = Timer(LIMIT_S, process.kill)
+            timer.start()
+            if line.startswith("START "):
+                running = line.split()[1]
+            elif line.startswith("{"):
+                told = json.loads(line)
+                found[told["name"]], running = told, None
+        timer.cancel()
+        code = process.wait()
+    assert running is not None or code == 0, (folder / "log").read_text()[-4000:]
+    return running, found
