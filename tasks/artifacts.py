@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
@@ -20,13 +20,16 @@ __all__ = ["lineage_artifact", "linked", "markdown_table"]
 MOST_ROWS = 200
 
 
-def lineage_artifact(graph: LineageGraph, focus: str | None, session: Session, *, key: str = "lineage") -> None:
+def lineage_artifact(
+    graph: LineageGraph, focus: str | None, session: Session, *, key: str = "lineage", notes: Sequence[str] = ()
+) -> None:
     """The run that goes on here has this artifact. Without a run there is nothing to hang it on, and none is made."""
     if FlowRunContext.get() is None and TaskRunContext.get() is None:
         return
     picture = base64.b64encode(render_svg(graph, focus).encode()).decode()
     named = focus or f"{len(graph)} datasets"
     text = f"![Lineage of {named}](data:image/svg+xml;base64,{picture})\n\n{markdown_table(_rows(graph, session))}"
+    text += "".join(f"\n\n**{plain(note)}**" for note in notes)
     create: Any = create_markdown_artifact
     create(markdown=text, key=key, description=f"Lineage of {named}", _sync=True)
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crucible_lineage.errors import FileChangedError
 from crucible_lineage.ids import canonical_json
@@ -29,15 +29,22 @@ from crucible_lineage.registration.standing import add_equal_parents
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.dropin.arguments import Input
 from crucible_lineage.tasks.dropin.cached import cache_keyword
-from crucible_lineage.tasks.dropin.origins import LEAST_BYTES
-from crucible_lineage.tasks.dropin.result import Result, about_of, fingerprint, places_of, recipe_of, used_datasets
+from crucible_lineage.tasks.dropin.described import Described
+from crucible_lineage.tasks.dropin.origins import CALL
+from crucible_lineage.tasks.dropin.result import (
+    Result,
+    about_of,
+    call_label,
+    fingerprint,
+    places_of,
+    recipe_of,
+    used_datasets,
+)
+from crucible_lineage.tasks.dropin.secret import hidden, hidden_text
 from crucible_lineage.tasks.dropin.values.kinds import is_plain
 from crucible_lineage.tasks.dropin.values.storing import Stored
 from crucible_lineage.tasks.dropin.written import learn
 from crucible_lineage.tasks.events import tell_asset
-
-if TYPE_CHECKING:
-    from crucible_lineage.tasks.dropin.running import Described
 
 __all__ = ["LONG_METADATA", "METADATA", "linked", "registered"]
 
@@ -152,7 +159,9 @@ def _new_dataset(
             **_descriptive(described),
         },
         record=record,
-        metadata={**_metadata(result, stored), METADATA: {**_told(result, stored), "inputs": _known_by(inputs)}},
+        metadata=_safe(
+            {**_metadata(result, stored), METADATA: {**_told(result, stored), "inputs": _known_by(inputs)}}, result
+        ),
         files=stored.files,
         keywords=described.keywords,
         parents=tuple(part.dataset.mfid for part in used),
@@ -165,7 +174,7 @@ def _root(result: Result, stored: Stored) -> DatasetRef:
     """A result that comes from no dataset, as measured files are: found again by its bytes."""
     session, described = result.recording.session, result.described
     salt = result.recording.destination.salt
-    paths = [*(file.path for file in stored.files), *_call(result, stored)]
+    paths = [*(file.path for file in stored.files), _call(result, stored)]
     raw = hash_files(result.project, paths, None, session, salt=salt)
     declared = FileInput(
         file=str(stored.files[0].path),
@@ -173,24 +182,25 @@ def _root(result: Result, stored: Stored) -> DatasetRef:
         measurement=described.measurement,
         data_type=described.data_type,
         keywords=described.keywords,
-        metadata={
-            **_metadata(result, stored),
-            METADATA: {**_told(result, stored), "arguments": result.arguments.params},
-        },
+        metadata=_safe(
+            {
+                **_metadata(result, stored),
+                METADATA: {**_told(result, stored), "arguments": result.arguments.params},
+            },
+            result,
+        ),
         ingest=described.ingest,
     )
     note = f"returned by the task {result.code.name}"
     return find_raw(raw, session) or register_raw(raw, declared, described.name, session, note)
 
 
-def _call(result: Result, stored: Stored) -> list[Path]:
-    """A file that tells the call of a value so small that another task may give the same: it is not that one's."""
-    if sum(file.ref.size for file in stored.files) >= LEAST_BYTES:
-        return []
-    path = stored.files[0].path.with_name("call.json")
+def _call(result: Result, stored: Stored) -> Path:
+    """A file that tells the call: equal bytes of another call are another result."""
+    path = stored.files[0].path.with_name(CALL)
     told = {"task": result.described.name, "output": result.output, "arguments": result.arguments.params}
     path.write_bytes(canonical_json(told))
-    return [path]
+    return path
 
 
 def _dataset_name(result: Result, used: list[UsedDataset]) -> str:
@@ -198,11 +208,11 @@ def _dataset_name(result: Result, used: list[UsedDataset]) -> str:
     told = result.described.dataset_name
     if told is not None:
         with suppress(KeyError, IndexError, ValueError, AttributeError):
-            return told.format(**{**result.arguments.params, **names})
+            return hidden_text(told.format(**{**result.arguments.params, **names}))[:250]
         return told
+    suffix = call_label(result)
     if not used:
-        return result.described.name
-    suffix = result.described.name if result.output == "out" else f"{result.described.name}, {result.output}"
+        return suffix
     first = used[0].dataset
     about = without_step(first.name) if first.parents else first.name
     return f"{about} ({suffix})"[:250]
@@ -222,6 +232,12 @@ def _metadata(result: Result, stored: Stored) -> dict[str, Any]:
     return {**shown, **result.described.metadata}
 
 
+def _safe(metadata: dict[str, Any], result: Result) -> dict[str, Any]:
+    """Metadata without secrets."""
+    safe: dict[str, Any] = hidden(metadata, "metadata", result.described.name)
+    return safe
+
+
 def _told(result: Result, stored: Stored) -> dict[str, Any]:
     flow = result.recording.destination.flow
     return {
@@ -229,7 +245,16 @@ def _told(result: Result, stored: Stored) -> dict[str, Any]:
         **({"flow": flow} if flow else {}),
         **stored.document,
         "digest": stored.digest,
+        **({"addresses": list(result.addresses)} if result.addresses else {}),
+        **{name: list(told) for name, told in _notes(result).items() if told},
     }
+
+
+def _notes(result: Result) -> dict[str, Any]:
+    """What is not certain, or not taken."""
+    found = result.arguments
+    unconfirmed = [f"{role}: {name}" for role, names in found.unconfirmed.items() for name in names]
+    return {"possible_parents": found.possible, "left_out": found.left_out, "named_by_prefect_only": unconfirmed}
 
 
 def _known_by(inputs: list[Input]) -> dict[str, list[str]]:

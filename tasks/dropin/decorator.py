@@ -7,19 +7,22 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from typing import Any, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from prefect import Task
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from prefect.transactions import get_transaction
 from prefect.utilities.annotations import allow_failure, opaque, quote, unmapped
 from prefect.utilities.callables import get_call_parameters
 
 from crucible_lineage.tasks.dropin.cached import asked_first
-from crucible_lineage.tasks.dropin.recording import Recording, current
-from crucible_lineage.tasks.dropin.running import Call, Described, Hit, by_name
+from crucible_lineage.tasks.dropin.described import OURS, Described, Named
+from crucible_lineage.tasks.dropin.described import described as describe
+from crucible_lineage.tasks.dropin.recording import Held, Recording, current
+from crucible_lineage.tasks.dropin.running import Call, Hit, by_name
 from crucible_lineage.tasks.dropin.task_code import TaskCode, task_code
 
 __all__ = ["LineageTask", "task"]
@@ -27,9 +30,6 @@ __all__ = ["LineageTask", "task"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-OURS = frozenset(
-    {"measurement", "data_type", "project", "dataset_name", "keywords", "metadata", "code_version", "reuse", "ingest"}
-)
 MOST_FUTURES = 10_000  # in one argument
 
 
@@ -56,30 +56,32 @@ class LineageTask(Task[P, R]):
         made = super().with_options(**options)
         made.__class__ = type(self)
         assert isinstance(made, LineageTask)
-        made.described = _described(made.name, ours, self.described)
+        made.described = describe(made.name, ours, self.described)
         made.fn = _wrapped(_function_of(self.fn), self.fn, Call(made.described))
         return made
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As Prefect's."""
-        recording = _recording()
-        if recording is None:
-            return super().__call__(*args, **kwargs)
-        given = {name: value for name, value in kwargs.items() if name not in ("return_state", "wait_for")}
-        parameters = get_call_parameters(self.fn, args, given)
-        return Task.__call__(self.recorded(recording, parameters), *args, **kwargs)
+    if not TYPE_CHECKING:  # calls are typed as Prefect's
 
-    def submit(self, *args: Any, **kwargs: Any) -> Any:
-        """As Prefect's."""
-        recording = _recording()
-        with _delegating(recording):
-            return super().submit(*args, **kwargs)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            """As Prefect's."""
+            recording = _recording()
+            if recording is None:
+                return super().__call__(*args, **kwargs)
+            given = {name: value for name, value in kwargs.items() if name not in ("return_state", "wait_for")}
+            parameters = get_call_parameters(self.fn, args, given)
+            return Task.__call__(self.recorded(recording, parameters), *args, **kwargs)
 
-    def map(self, *args: Any, **kwargs: Any) -> Any:
-        """As Prefect's."""
-        recording = _recording()
-        with _delegating(recording):
-            return super().map(*args, **kwargs)
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            """As Prefect's."""
+            recording = _recording()
+            with _delegating(recording):
+                return super().submit(*args, **kwargs)
+
+        def map(self, *args: Any, **kwargs: Any) -> Any:
+            """As Prefect's."""
+            recording = _recording()
+            with _delegating(recording):
+                return super().map(*args, **kwargs)
 
     def recorded(
         self,
@@ -96,11 +98,16 @@ class LineageTask(Task[P, R]):
         function = _function_of(self.fn)
         is_timed = self.timeout_seconds is not None and not self.isgenerator
         limit = self.timeout_seconds if is_timed else None
-        call = Call(self.described, recording.destination, futures, code, mapped or {}, limit)
+        held = Held() if get_transaction() is not None and TaskRunContext.get() is None else None
+        call = Call(self.described, recording.destination, futures, code, mapped or {}, limit, held)
         made = copy(self)
+        if held is not None:
+            made.on_commit_hooks = [*self.on_commit_hooks, held.commit]
+            made.on_rollback_hooks = [*self.on_rollback_hooks, held.roll_back]
         made.__class__ = _TimedTask if is_timed else LineageTask
         made.fn = _wrapped(function, self.fn, call)
-        made.cache_policy = asked_first(self, Hit(function, call))
+        policy: Any = asked_first(self, Hit(function, call))
+        made.cache_policy = policy
         return made
 
 
@@ -110,7 +117,7 @@ class _TimedTask(LineageTask[P, R]):
     Prefect reads the limit where it sets its own timer, and for the message of the attempt that exceeded it.
     """
 
-    @property  # type: ignore[override]
+    @property
     def timeout_seconds(self) -> float | None:
         running = TaskRunContext.get()
         exceeded = self.__dict__.get("exceeded")
@@ -244,16 +251,6 @@ def _task_runs(value: object, depth: int = 4) -> Iterator[str]:
             yield from _task_runs(item, depth - 1)
 
 
-def _described(name: str, ours: Mapping[str, Any], before: Described | None = None) -> Described:
-    given = dict(ours)
-    if "code_version" in given:
-        given["version"] = given.pop("code_version")
-    if "keywords" in given:
-        words = given["keywords"]
-        given["keywords"] = (words,) if isinstance(words, str) else tuple(words)
-    return Described(**{**(vars(before) if before else {}), **given, "name": name})
-
-
 @overload
 def task(function: Callable[P, R], /, **options: Any) -> LineageTask[P, R]: ...
 @overload
@@ -271,6 +268,10 @@ def task(
     code_version: str | None = None,
     reuse: bool | None = None,
     ingest: bool = False,
+    reads: Named | None = None,
+    writes: Named | None = None,
+    parents: Named | None = None,
+    ignore: Sequence[str] = (),
     **options: Any,
 ) -> Callable[[Callable[P, R]], LineageTask[P, R]]: ...
 def task(function: Callable[P, R] | None = None, /, **given: object) -> Any:
@@ -280,12 +281,16 @@ def task(function: Callable[P, R] | None = None, /, **given: object) -> Any:
     is a template of its arguments' names, `project` another project than the flow's. `reuse` says that a result of the
     same arguments and code, if there is one, is taken instead of running (by default what `registering` says);
     `code_version` replaces the fingerprint of the code; with `ingest` Crucible reads the files.
+
+    Effects: `reads` and `writes` name the arguments that files are read from and written to (`reads` patterns of file
+    names too), or are functions of the arguments that give paths, ids or addresses; `parents` are ids, paths or
+    addresses, or such a function; arguments in `ignore` are not recorded.
     """
     ours = {name: value for name, value in given.items() if name in OURS and value is not None}
     options: dict[str, Any] = {"log_prints": None, **{k: v for k, v in given.items() if k not in OURS}}
 
     def decorate(wrapped: Callable[P, R]) -> LineageTask[P, R]:
         name = str(options.get("name") or getattr(wrapped, "__name__", type(wrapped).__name__))
-        return LineageTask(wrapped, described=_described(name, ours), **options)
+        return LineageTask(wrapped, described=describe(name, ours), **options)
 
     return decorate if function is None else decorate(function)

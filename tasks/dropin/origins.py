@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import threading
 import weakref
-from collections.abc import Container
+from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass, replace
+from enum import Enum
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from crucible_lineage.refs import DatasetRef
 
-__all__ = ["LEAST_BYTES", "Made", "Notes", "Origin", "Origins", "settled"]
+__all__ = [
+    "CALL",
+    "LEAST_BYTES",
+    "MOST_ITEMS",
+    "Made",
+    "Notes",
+    "Origin",
+    "Origins",
+    "items_of",
+    "plain_digest",
+    "settled",
+]
 
+CALL = "call.json"  # a file that tells the call of a result without an input
 LEAST_BYTES = 256  # a value whose files are smaller may equal another one by chance (a parquet file never is)
-SINGLETONS = (type(None), bool, int, float, complex, str, bytes)  # equal ones may be one object
+MOST_ITEMS = 10_000  # of one value that are known one by one
+MOST_CANDIDATES = 5  # results that are named where no parent is known
+NEVER = (type(None), bool, type, Enum, FunctionType, BuiltinFunctionType, ModuleType)  # one object for all who use it
 
 Made = Future[DatasetRef]
 """A dataset that is being registered."""
@@ -25,7 +43,8 @@ Made = Future[DatasetRef]
 @dataclass(frozen=True)
 class Origin:
     """The dataset that a value is, or is in; the names of its files in it, the digest of their content, and the data
-    that it is about (nothing if it is no result of this run). `described` says that its files do not hold it.
+    that it is about (nothing if it is no result of this run). `described` says that its files do not hold it, `label`
+    is what it is called before it has a name. A `part` is an item of a value that lies in these files as a whole.
     """
 
     made: Made
@@ -33,6 +52,8 @@ class Origin:
     digest: str = ""
     about: tuple[str, ...] = ()
     described: bool = False
+    label: str = ""
+    part: bool = False
 
 
 def settled(dataset: DatasetRef) -> Made:
@@ -52,7 +73,8 @@ class Notes:
         """Other processes find what is registered under this name."""
         self.folder.mkdir(parents=True, exist_ok=True)
         told = {"files": list(origin.files), "digest": origin.digest, "about": list(origin.about)}
-        text = json.dumps({"dataset": origin.made.result().to_json(), **told, "described": origin.described})
+        more = {"described": origin.described, "label": origin.label}
+        text = json.dumps({"dataset": origin.made.result().to_json(), **told, **more})
         part = self.folder / f".{name}-{threading.get_ident()}"
         part.write_text(text, encoding="utf-8")
         part.replace(self.folder / name)
@@ -64,7 +86,8 @@ class Notes:
         except FileNotFoundError:
             return None
         made = settled(DatasetRef.from_json(found["dataset"]))
-        return Origin(made, tuple(found["files"]), found["digest"], tuple(found["about"]), found["described"])
+        about, label = tuple(found["about"]), found["label"]
+        return Origin(made, tuple(found["files"]), found["digest"], about, found["described"], label)
 
     def names(self) -> list[str]:
         """What task runs have noted."""
@@ -83,22 +106,35 @@ class Origins:
         self.notes = notes
         self._lock = threading.Lock()
         self._objects: dict[int, tuple[Any, Origin]] = {}
+        self._derived: dict[int, tuple[Any, tuple[Origin, ...]]] = {}
         self._runs: dict[str, Origin] = {}
         self._paths: dict[str, tuple[str, Origin]] = {}
-        self._contents: dict[str, Origin] = {}
+        self._contents: dict[str, list[Origin]] = {}
         self._keys: dict[str, Origin] = {}
 
+    # ------------------------------------------------------------ what is noted
+
     def note_object(self, value: object, origin: Origin) -> None:
-        """This object is that dataset. It is kept alive only where it cannot be watched: lists, dicts, tuples."""
-        if isinstance(value, SINGLETONS) or not isinstance(value, object):
+        """This object is that dataset. It is kept alive only where it cannot be watched: lists, dicts, numbers."""
+        if _is_one_object(value):
             return
         key = id(value)
-        try:
-            held: Any = weakref.ref(value, lambda _: self._objects.pop(key, None))
-        except TypeError:
-            held = _Strong(value)
+        held = _held(value, lambda: self._objects.pop(key, None))
         with self._lock:
             self._objects[key] = (held, origin)
+
+    def note_items(self, value: object, origin: Origin, but: Container[int] = ()) -> None:
+        """What is in a list, tuple or dict is part of that dataset. `but` are the ids of what came from elsewhere."""
+        for item in items_of(value):
+            if id(item) not in but:
+                self.note_object(item, replace(origin, digest=plain_digest(item), described=False, part=True))
+
+    def note_derived(self, value: object, parents: tuple[Origin, ...]) -> None:
+        """The flow's own code has made this object of those."""
+        key = id(value)
+        held = _held(value, lambda: self._derived.pop(key, None))
+        with self._lock:
+            self._derived[key] = (held, parents)
 
     def note_run(self, task_run_id: str, origin: Origin) -> None:
         """This is what a task run gave."""
@@ -110,32 +146,48 @@ class Origins:
 
     def note_content(self, digest: str, size: int, origin: Origin) -> None:
         """Values with these bytes are that dataset, unless they are so small that others may have them too."""
-        if size >= LEAST_BYTES:
-            self._contents.setdefault(digest, origin)
+        with self._lock:
+            known = self._contents.setdefault(digest, [])
+            if size >= LEAST_BYTES and all(one.made is not origin.made for one in known):
+                known.append(origin)
 
     def note_key(self, key: str, origin: Origin) -> None:
         """Prefect's cache has that dataset under this key."""
         self._keys[key] = origin
 
-    def of_key(self, key: str, digest: str) -> Origin | None:
-        """The dataset that Prefect's cache has under this key, if it has this content."""
-        found = self._keys.get(key)
-        return found if found is not None and found.digest == digest else None
-
     def share(self) -> None:
         """Other processes find what is known of contents and task runs, as far as it is registered."""
         named = {f"run-{run}": origin for run, origin in self._runs.items()}
-        named |= {f"content-{digest}": origin for digest, origin in self._contents.items()}
+        named |= {f"content-{digest}": found[0] for digest, found in self._contents.items() if len(found) == 1}
         for name, origin in named.items():
             if origin.made.done() and origin.made.exception() is None:
                 self.notes.write(name, origin)
 
+    # ------------------------------------------------------------ what is known
+
     def of_object(self, value: object) -> Origin | None:
         """The dataset that this very object is."""
-        if isinstance(value, SINGLETONS):
+        if _is_one_object(value):
             return None
         held, origin = self._objects.get(id(value), (None, None))
         return origin if held is not None and held() is value else None
+
+    def of_derived(self, value: object) -> tuple[Origin, ...]:
+        """What the flow's own code has made this object of, as it has said."""
+        held, parents = self._derived.get(id(value), (None, ()))
+        return parents if held is not None and held() is value else ()
+
+    def parents_of(self, value: object, depth: int = 3) -> list[Origin]:
+        """What is known of a value of the flow's code, or of what is in it."""
+        known = self.of_object(value)
+        found = [known] if known is not None else list(self.of_derived(value))
+        if not found and isinstance(value, Path):
+            at_path = self.of_path(value)
+            found = [at_path] if at_path is not None else []
+        if not found and depth and isinstance(value, (list, tuple, dict)):
+            inside = list(value.values()) if isinstance(value, dict) else value[:MOST_ITEMS]
+            found = [parent for item in inside for parent in self.parents_of(item, depth - 1)]
+        return found
 
     def of_run(self, task_run_id: str) -> Origin | None:
         """What a task run gave, in this process or in another one."""
@@ -147,8 +199,81 @@ class Origins:
         return origin if sha256 in (None, known) else None
 
     def of_content(self, digest: str) -> Origin | None:
-        """The dataset with these bytes."""
-        return self._contents.get(digest) or self.notes.read(f"content-{digest}")
+        """The dataset with these bytes; None too if several calls gave them."""
+        found = self._contents.get(digest, [])
+        if len(found) > 1:
+            return None
+        return found[0] if found else self.notes.read(f"content-{digest}")
+
+    def of_key(self, key: str, digest: str) -> Origin | None:
+        """The dataset that Prefect's cache has under this key, if it has this content."""
+        found = self._keys.get(key)
+        return found if found is not None and found.digest == digest else None
+
+    def objects(self, kind: type | tuple[type, ...]) -> Iterator[tuple[Any, Origin]]:
+        """The known objects of a class, newest first."""
+        for held, origin in reversed(list(self._objects.values())):
+            value = held()
+            if isinstance(value, kind):
+                yield value, origin
+
+    def in_hand(self) -> list[str]:
+        """The results that the flow's own code has been given, newest first, as far as they are named."""
+        labels = dict.fromkeys(origin.label for origin in reversed(list(self._runs.values())) if origin.label)
+        return list(labels)[:MOST_CANDIDATES]
+
+
+def _is_one_object(value: object) -> bool:
+    """True of a value that everybody has as the same object, so that its identity says nothing."""
+    if isinstance(value, NEVER) or not isinstance(value, object):
+        return True
+    if isinstance(value, int):
+        return -5 <= value <= 256
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, str):
+        return len(value) < 4 or value.replace("-", "_").isidentifier()
+    return isinstance(value, (bytes, tuple, frozenset)) and len(value) < 2
+
+
+def items_of(value: object, depth: int = 4) -> Iterator[Any]:
+    """What is in a list, tuple, dict, dataclass or model, and in those in it; of large ones the first."""
+    for index, item in enumerate(_inside(value, depth)):
+        if index >= MOST_ITEMS:
+            return
+        yield item
+
+
+def _inside(value: object, depth: int) -> Iterator[Any]:
+    inside: Iterable[object] = ()
+    if isinstance(value, dict):
+        inside = value.values()
+    elif isinstance(value, (list, tuple)):
+        inside = value
+    elif is_dataclass(value) or hasattr(type(value), "model_fields"):
+        inside = vars(value).values() if hasattr(value, "__dict__") else ()
+    for item in inside:
+        yield item
+        if depth:
+            yield from _inside(item, depth - 1)
+
+
+def plain_digest(value: object) -> str:
+    """The digest of a plain list or dict, as it is when it is stored alone; nothing for what cannot change."""
+    if not isinstance(value, (list, dict)):
+        return ""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError):
+        return ""
+    return hashlib.sha256(hashlib.sha256(text.encode()).hexdigest().encode()).hexdigest()
+
+
+def _held(value: object, gone: Any) -> Any:
+    try:
+        return weakref.ref(value, lambda _: gone())
+    except TypeError:
+        return _Strong(value)
 
 
 class _Strong:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,12 @@ from crucible_lineage.errors import LineageError
 from crucible_lineage.pipeline.called.flow_places import FlowPlaces, FlowRun, file_of
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
+from crucible_lineage.tasks.dropin.opened import watch_files
 from crucible_lineage.tasks.dropin.origins import Made, Notes, Origins
+from crucible_lineage.tasks.dropin.secret import hidden_text, watch_secrets
 from crucible_lineage.tasks.sessions import Crucible, CrucibleConnection, session_for
 
-__all__ = ["Destination", "Recording", "current", "opened", "wanted", "warn"]
+__all__ = ["Destination", "Held", "Recording", "current", "opened", "wanted", "warn"]
 
 WORKERS = 4  # registrations at a time; each waits for the network most of its time
 THREADS = "register"
@@ -48,6 +50,7 @@ class Destination:
     file: str = ""
     begun: str = ""
     salt: str | None = None
+    strict: bool = False
     notes: str = ""  # the run whose notes it shares: the one that it is within, else its own
 
 
@@ -69,44 +72,59 @@ class Recording:
         self.shared = not owner  # whether other processes have to know what is made here
         self.made: list[Made] = []
         self._elsewhere: list[DatasetRef] = []
+        self.said: list[str] = []  # what is not certain
         self.reused = 0
         self.within: Recording | None = None
+        self._held: list[Held] = []
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix=THREADS) if owner else None
 
-    def later(self, work: Callable[[], DatasetRef], logger: Any, what: str) -> Made:
+    def later(self, work: Callable[[], DatasetRef], logger: Any, what: str, held: Held | None = None) -> Made:
         """The dataset that `work` registers; in the flow's process, it is being registered when this returns.
 
-        A failure is a warning; whoever needs the dataset finds the error in it.
+        A failure is a warning; whoever needs the dataset finds the error in it. A result that is `held` waits for the
+        end of its transaction.
         """
-        made = self.aside(work, logger, what)
+        made = Made()
         with self._lock:
             self.made.append(made)
+        if held is None:
+            self._start(made, work, logger, what)
+        else:
+            held.add(made, copy_context().run, lambda: self._start(made, work, logger, what), logger, what)
+            self._held.append(held)
         return made
 
     def aside(self, work: Callable[[], DatasetRef], logger: Any, what: str) -> Made:
         """The same, of a dataset that is no result: a file that the flow was given."""
+        made = Made()
+        self._start(made, work, logger, what)
+        return made
 
-        def guarded() -> DatasetRef:
+    def _start(self, made: Made, work: Callable[[], DatasetRef], logger: Any, what: str) -> None:
+        def registered() -> None:
             try:
-                return work()
+                made.set_result(work())
             except Exception as error:
-                logger.warning("%s is not registered: %s", what, error)
-                raise
+                logger.warning("%s is not registered: %s", what, hidden_text(str(error)))
+                made.set_exception(error)
 
         if self._pool is None:
-            made = Made()
-            try:
-                made.set_result(guarded())
-            except Exception as error:
-                made.set_exception(error)
+            registered()
         else:
-            made = self._pool.submit(copy_context().run, guarded)  # events tell of the run that it is for
-        return made
+            self._pool.submit(copy_context().run, registered)  # events tell of the run that it is for
+
+    def dataset(self, made: Made) -> DatasetRef:
+        """The dataset, registered by now: also one whose transaction has not ended, since something is made of it."""
+        for held in self._held:
+            held.start(made)
+        return made.result()
 
     def close(self, *, failed: bool = False) -> None:
         """Everything is registered, or was warned of; what the run relied on holds."""
         if self._pool is not None:
+            for held in self._held:
+                held.drop("the flow ended before its transaction")
             self._pool.shutdown(wait=True)
             try:
                 self.places.settle(failed=failed)
@@ -114,6 +132,10 @@ class Recording:
                 warn("results are there, but could not be noted as those that hold: %s", error)
             self._elsewhere = [*self._elsewhere, *self.origins.notes.datasets(self._noted_before)]
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def under_way(self) -> list[Made]:
+        """What is being registered, and does not wait for the end of a transaction."""
+        return [made for made in self.made if not any(held.holds(made) for held in self._held)]
 
     def share(self) -> None:
         """Other processes find what is known here, and what will be."""
@@ -124,6 +146,42 @@ class Recording:
         """What has been registered, each once, in the order in which it was made."""
         done = (made.result() for made in self.made if made.done() and made.exception() is None)
         return list({dataset.mfid: dataset for dataset in (*done, *self._elsewhere)}.values())
+
+
+class Held:
+    """The results of one call in a transaction: registered when that is committed, dropped when it is rolled back."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Made, tuple[Callable[[], None], Any, str]] = {}
+
+    def add(self, made: Made, run: Callable[..., Any], start: Callable[[], None], logger: Any, what: str) -> None:
+        """Keep a result until the end of the transaction."""
+        self._waiting[made] = (lambda: run(start), logger, what)
+
+    def holds(self, made: Made) -> bool:
+        """Whether the result waits."""
+        return made in self._waiting
+
+    def start(self, made: Made) -> None:
+        """Register the result now, if it waits."""
+        if (found := self._waiting.pop(made, None)) is not None:
+            found[0]()
+
+    def commit(self, _: object) -> None:
+        """Register the results, as a hook of the task's transaction."""
+        for made in list(self._waiting):
+            self.start(made)
+
+    def roll_back(self, _: object) -> None:
+        """Drop the results, as a hook of the task's transaction."""
+        self.drop("its transaction was rolled back")
+
+    def drop(self, why: str) -> None:
+        """Say that the results that wait are not registered, and why."""
+        while self._waiting:
+            made, (_, logger, what) = self._waiting.popitem()
+            logger.warning("%s is not registered: %s", what, why)
+            made.set_exception(LineageError(f"{what} is not registered: {why}"))
 
 
 _open: ContextVar[Recording | None] = ContextVar("recording", default=None)
@@ -141,7 +199,7 @@ def _before_fork() -> None:
     if threading.current_thread().name.startswith(THREADS):
         return
     for recording in list(_here.values()):
-        wait(recording.made, timeout=FORK_WAIT_S)
+        wait(recording.under_way(), timeout=FORK_WAIT_S)
         recording.share()
 
 
@@ -154,12 +212,18 @@ def _after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):
+    # What is called before a fork is called in the reverse order: filelock holds its locks then, which we wait for.
+    import filelock  # noqa: F401
+
     os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
 @contextmanager
-def opened(project: str, crucible: Crucible | None, reuse: bool, salt: str | None) -> Iterator[Recording]:
-    """Steps called in this block are recorded."""
+def opened(wish: Destination) -> Iterator[Recording]:
+    """Tasks and steps called in this block are recorded."""
+    watch_secrets()
+    watch_files()
+    project, crucible = wish.project, wish.crucible
     session = session_for(crucible)
     session.ensure_project(project)
     settled = crucible if _holds_key(crucible) else _connection(crucible).settled(session.settings)
@@ -172,7 +236,7 @@ def opened(project: str, crucible: Crucible | None, reuse: bool, salt: str | Non
         above = None
     run_id = uuid.uuid4().hex
     notes = (above.destination.notes if above else "") or run_id
-    destination = Destination(project, settled, reuse, run_id, name, file, begun, salt, notes)
+    destination = replace(wish, crucible=settled, run_id=run_id, flow=name, file=file, begun=begun, notes=notes)
     recording = Recording(destination, session, owner=True, origins=above.origins if above else None)
     recording.within = _open.get()
     _here[destination.run_id] = recording
@@ -231,12 +295,12 @@ def wanted() -> Destination | None:
     begun = (flow_run.start_time if flow_run else None) or datetime.now(UTC)
     flow = running.flow
     file, moment = file_of(flow.fn), begun.isoformat()
-    return Destination(wish.project, wish.crucible, wish.reuse, run, flow.name, file, moment, wish.salt)
+    return replace(wish, run_id=run, flow=flow.name, file=file, begun=moment)
 
 
 def warn(message: str, *arguments: object) -> None:
     """A warning in the log of the run, or where there is none."""
-    run_logger().warning(message, *arguments)
+    run_logger().warning("%s", hidden_text(message % arguments if arguments else message))
 
 
 def run_logger() -> logging.Logger | Any:
@@ -252,6 +316,8 @@ def _attached(destination: Destination) -> Recording | None:
     with _lock:
         found = _here.get(destination.run_id)
         if found is None:
+            watch_secrets()
+            watch_files()
             session = session_for(destination.crucible)
             found = _here[destination.run_id] = Recording(destination, session, owner=False)
         return found

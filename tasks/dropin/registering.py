@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from prefect import Flow
 from prefect.context import FlowRunContext
 
+from crucible_lineage.lineage import Edge, LineageGraph, Node
 from crucible_lineage.queries.graph.fetch import fetch_lineage
+from crucible_lineage.refs import DatasetRef
+from crucible_lineage.session import Session
 from crucible_lineage.step import open_runners, step_runner
 from crucible_lineage.tasks.artifacts import lineage_artifact
 from crucible_lineage.tasks.dropin.recording import ATTRIBUTE, Destination, Recording, opened, run_logger, warn
@@ -30,16 +34,20 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
 
     A decorator for the function of a flow, sync or async, below `@flow`; or a context manager inside of one. With
     `reuse`, a task whose result is there for the same arguments and code is not run again. A `salt`, any text, gives
-    results other ids, where somebody else has taken those without it.
+    results other ids, where somebody else has taken those without it. `strict`, what is not certain fails the task: an
+    argument without a known parent, a result that cannot be recorded.
     """
 
     def __init__(
-        self, project: str, *, crucible: Crucible | None = None, reuse: bool = False, salt: str | None = None
+        self,
+        project: str,
+        *,
+        crucible: Crucible | None = None,
+        reuse: bool = False,
+        salt: str | None = None,
+        strict: bool = False,
     ) -> None:
-        self.project = project
-        self.crucible = crucible
-        self.reuse = reuse
-        self.salt = salt
+        self._wish = Destination(project, crucible, reuse, salt=salt, strict=strict)
         self._open: list[Any] = []
 
     def __call__(self, function: Function) -> Function:
@@ -82,13 +90,13 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
 
             wrapped = called
         _resolve_annotations(wrapped, function)
-        connection = self.crucible if self.crucible is not None else CrucibleConnection()
-        setattr(wrapped, ATTRIBUTE, Destination(self.project, connection, self.reuse, salt=self.salt))
+        connection = CrucibleConnection() if self._wish.crucible is None else self._wish.crucible
+        setattr(wrapped, ATTRIBUTE, replace(self._wish, crucible=connection))
         return wrapped  # type: ignore[no-any-return]
 
     def __enter__(self) -> Recording:
         """What is recorded; its `datasets()` are those that have been registered by now."""
-        within = _within(self.project, self.crucible, self.reuse, self.salt)
+        within = _within(self._wish)
         recording = within.__enter__()
         self._open.append(within)
         return recording
@@ -107,7 +115,8 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
 
     def _again(self) -> registering:
         """One for each run: a flow may run several times at once."""
-        return registering(self.project, crucible=self.crucible, reuse=self.reuse, salt=self.salt)
+        wish = self._wish
+        return registering(wish.project, crucible=wish.crucible, reuse=wish.reuse, salt=wish.salt, strict=wish.strict)
 
 
 def _resolve_annotations(wrapped: Any, function: Callable[..., Any]) -> None:
@@ -122,8 +131,8 @@ def _resolve_annotations(wrapped: Any, function: Callable[..., Any]) -> None:
 class _within:  # noqa: N801
     """A recording that is open, and the way in which it is left."""
 
-    def __init__(self, project: str, crucible: Crucible | None, reuse: bool, salt: str | None) -> None:
-        self._opened = opened(project, crucible, reuse, salt)
+    def __init__(self, wish: Destination) -> None:
+        self._opened = opened(wish)
 
     def __enter__(self) -> Recording:
         self.recording = self._opened.__enter__()
@@ -137,21 +146,36 @@ class _within:  # noqa: N801
         open_runners.remove(self._runner)
         try:
             self.recording.close(failed=failure[0] is not None)
-            if failure[0] is None:
-                _leave_behind(self.recording)
+            _leave_behind(self.recording)
         finally:
             self._opened.__exit__(*failure)
 
 
 def _leave_behind(recording: Recording) -> None:
-    """The flow run says what it registered, and has the artifact `lineage`. That it cannot is a warning."""
+    """Say in the flow run's log what it registered, and leave the artifact `lineage`, also where the flow has failed.
+
+    A failure to do so is a warning.
+    """
     datasets = recording.datasets()
     if not datasets or FlowRunContext.get() is None:
         return
     project = recording.destination.project
     run_logger().info("registered in %s: %d datasets, %d of them reused", project, len(datasets), recording.reused)
     try:
-        last = datasets[-1].mfid
-        lineage_artifact(fetch_lineage(recording.session, last), last, recording.session)
+        graph = _lineage_of(datasets, recording.session)
+        last = datasets[-1].mfid if len(datasets) == 1 else None
+        lineage_artifact(graph, last, recording.session, notes=recording.said)
     except Exception as error:
         warn("the lineage cannot be shown: %s", error)
+
+
+def _lineage_of(datasets: Sequence[DatasetRef], session: Session) -> LineageGraph:
+    """The lineages of all of them, also where they are not connected."""
+    nodes: dict[str, Node] = {}
+    edges: dict[tuple[str, str], Edge] = {}
+    for dataset in reversed(datasets):
+        if dataset.mfid not in nodes:
+            graph = fetch_lineage(session, dataset.mfid)
+            nodes |= graph.nodes
+            edges |= graph.edges
+    return LineageGraph(nodes.values(), edges.values())

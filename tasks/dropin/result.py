@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crucible_lineage.core.slots import Filled
 from crucible_lineage.pipeline.called.flow_places import About, about_inputs
 from crucible_lineage.provenance.recipe import Code, UsedDataset, step_recipe
-from crucible_lineage.tasks.dropin.arguments import GIVEN, Arguments, Input, given_file
-from crucible_lineage.tasks.dropin.recording import Recording
+from crucible_lineage.tasks.dropin.arguments import Arguments, Input, given_file
+from crucible_lineage.tasks.dropin.described import Described
+from crucible_lineage.tasks.dropin.opened import Opened
+from crucible_lineage.tasks.dropin.recording import Held, Recording
+from crucible_lineage.tasks.dropin.secret import hidden_text
 from crucible_lineage.tasks.dropin.task_code import TaskCode
 
-if TYPE_CHECKING:
-    from crucible_lineage.tasks.dropin.running import Described
+__all__ = [
+    "RESULT",
+    "Result",
+    "about_of",
+    "call_label",
+    "fingerprint",
+    "inputs_of",
+    "places_of",
+    "recipe_of",
+    "used_datasets",
+]
 
-__all__ = ["RESULT", "Result", "about_of", "fingerprint", "inputs_of", "places_of", "recipe_of", "used_datasets"]
-
+LONGEST_LABEL = 60  # letters of the arguments in a name
 RESULT = "result_sha256"  # in the recipe: a task may give something else from the same arguments
 
 
@@ -35,7 +46,10 @@ class Result:
     flow_run_id: str
     task_run_id: str
     output: str
+    opened: Opened | None = None  # the files that the call opened
+    held: Held | None = None  # until its transaction ends
     key: str = ""  # of Prefect's cache, where that stores it
+    addresses: tuple[str, ...] = ()  # what the task says it has written elsewhere
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
@@ -48,19 +62,44 @@ class Result:
         return self.recording.destination.reuse if wish is None else wish
 
 
-def inputs_of(result: Result, written: Mapping[str, object]) -> list[Input]:
-    """The inputs without the files that stood where the task writes. Files that the flow was given are registered."""
-    arguments = result.arguments
-    places = {arguments.places[role] for role in written if role in arguments.places}
+def inputs_of(result: Result, written: Mapping[str, Sequence[Path]]) -> list[Input]:
+    """The inputs without files that the task has written over, and without those in a folder that it writes to, unless
+    it has read them. Files that the flow was given are registered.
+    """
+    places = {result.arguments.places[role] for role in written if role in result.arguments.places}
+    changed = {path for paths in written.values() for path in paths}
     return [
         one if one.given is None else replace(one, origin=given_file(one.given, result.recording, result.logger))
-        for one in arguments.inputs
-        if not (one.known_by == GIVEN and one.given is not None and _is_under(one.given, places))
+        for one in result.arguments.inputs
+        if one.path is None or _is_used(one, one.path, result.opened, places, changed)
     ]
+
+
+def _is_used(one: Input, path: Path, opened: Opened | None, places: set[Path], changed: set[Path]) -> bool:
+    """Whether a file is an input of the call, as it stood when the call began."""
+    if path in changed or path in places:
+        if opened is None or one.origin is None:  # what it was has to be known
+            return False
+        return opened.has_read(path) or not opened.is_seen(path)  # opened by a library in C
+    if one.in_folder and _is_under(path, places):
+        return opened is not None and opened.has_read(path)
+    return True
 
 
 def _is_under(path: Path, places: set[Path]) -> bool:
     return any(path == place or place in path.parents for place in places)
+
+
+def call_label(result: Result) -> str:
+    """What a call is named by: its task, and the arguments that somebody gave, as far as they are short."""
+    told = [
+        str(value)
+        for name, value in result.arguments.params.items()
+        if name not in result.arguments.defaults and isinstance(value, (str, int, float)) and str(value)
+    ]
+    shown = hidden_text(", ".join(told))
+    name = result.described.name if result.output == "out" else f"{result.described.name}, {result.output}"
+    return f"{name} [{shown if len(shown) <= LONGEST_LABEL else shown[:LONGEST_LABEL] + '...'}]" if shown else name
 
 
 def about_of(inputs: list[Input]) -> About:

@@ -13,7 +13,7 @@ from typing import Any
 from crucible_lineage.pipeline.files.fetch import place_file
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.provenance.recipe import derived_mfid, recipe_sha256
-from crucible_lineage.refs import DatasetRef, file_stem
+from crucible_lineage.refs import file_stem
 from crucible_lineage.registration.read import find_by_recipe
 from crucible_lineage.tasks.dropin.arguments import Arguments
 from crucible_lineage.tasks.dropin.cached import cache_keyword
@@ -24,11 +24,13 @@ from crucible_lineage.tasks.dropin.result import (
     RESULT,
     Result,
     about_of,
+    call_label,
     inputs_of,
     places_of,
     recipe_of,
     used_datasets,
 )
+from crucible_lineage.tasks.dropin.secret import hidden_text, holds_secret
 from crucible_lineage.tasks.dropin.values.storing import (
     Document,
     Stored,
@@ -42,31 +44,40 @@ from crucible_lineage.tasks.dropin.values.storing import (
     loaded,
     parts_of,
     put_back,
+    returned_paths,
     store_value,
 )
-from crucible_lineage.tasks.dropin.written import learned, paths_of, placed, related
+from crucible_lineage.tasks.dropin.written import files_written, learned, paths_of, placed, related
 
 __all__ = ["found_in_cache", "reused", "take"]
 
 
-def take(result: Result, value: object) -> None:
-    """The result is stored, and is being registered; whatever takes it as an argument is made of it."""
+def take(result: Result, value: object) -> bool:
+    """Store the result, and register it beside the flow; whatever takes it as an argument is made of it.
+
+    False if there is none: no value, and nothing written.
+    """
     recording, origins = result.recording, result.recording.origins
-    written = result.arguments.written()
+    written = files_written(result, returned_paths(value))
+    if value is None and not written and result.addresses:
+        value = {"addresses": [hidden_text(address) for address in result.addresses]}
     folder = Path(tempfile.mkdtemp(prefix=file_stem(result.described.name), dir=data_folder(recording)))
     stored = _stored(result, value, folder, written)
     if stored is None:
         shutil.rmtree(folder)
-        return
+        return False
     inputs = inputs_of(result, written)
     ended = datetime.now(UTC)
     made = recording.later(
         lambda: registered(result, stored, inputs, folder, set(written), ended),
         result.logger,
         f"the result of {result.described.name}",
+        result.held,
     )
     about = about_of(inputs) or (f"{result.described.name} {stored.digest[:16]}",)
-    origin = Origin(made, tuple(file.ref.name for file in stored.files), stored.digest, about, bool(stored.described))
+    label = call_label(result)
+    names = tuple(file.ref.name for file in stored.files)
+    origin = Origin(made, names, stored.digest, about, bool(stored.described), label)
     if result.output == "out":
         origins.note_run(result.task_run_id, origin)
         if result.key:
@@ -77,15 +88,19 @@ def take(result: Result, value: object) -> None:
     for part, names in stored.parts:
         files = tuple(by_name[name] for name in names) or stored.files
         described = any(file.ref.name in stored.described for file in files)
-        part_origin = Origin(made, tuple(file.ref.name for file in files), digest_of(files), about, described)
-        origins.note_object(part, part_origin)
+        names = tuple(file.ref.name for file in files)
+        part_origin = Origin(made, names, digest_of(files), about, described, label)
+        if not (id(part) in result.arguments.given and isinstance(part, (str, bytes, int, float))):
+            origins.note_object(part, part_origin)
+        origins.note_items(part, part_origin, result.arguments.given)
         if not described and len(files) < len(stored.files):
             origins.note_content(part_origin.digest, sum(file.ref.size for file in files), part_origin)
     for path in (*stored.outside, *(one for paths in written.values() for one in paths)):
         name = next(file for file in stored.files if file.ref.sha256 == recording.session.store.checksums(path).sha256)
-        origins.note_path(path, name.ref.sha256, Origin(made, (name.ref.name,), about=about))
+        origins.note_path(path, name.ref.sha256, Origin(made, (name.ref.name,), about=about, label=label))
     if recording.shared:
         _note_for_others(result, origin, made)
+    return True
 
 
 def reused(result: Result) -> tuple[Any] | None:
@@ -142,12 +157,11 @@ def reused(result: Result) -> tuple[Any] | None:
 def found_in_cache(result: Result, value: object, key: str) -> None:
     """Link what Prefect's cache gave back, as the result that was stored under the key."""
     recording, origins = result.recording, result.recording.origins
-    with tempfile.TemporaryDirectory(dir=data_folder(recording)) as folder:
-        digest = _stored_or_described(value, Path(folder)).digest
-    origin = origins.of_object(value) or origins.of_key(key, digest)
-    if origin is None and (dataset := _of_key(result, key, digest)) is not None:
-        about = recording.places.about(dataset.mfid)
-        origin = Origin(settled(dataset), tuple(file.name for file in dataset.data_files), digest, about)
+    origin = origins.of_object(value)
+    if origin is None:
+        with tempfile.TemporaryDirectory(dir=data_folder(recording)) as folder:
+            digest = _stored_or_described(value, Path(folder)).digest
+        origin = origins.of_key(key, digest) or _of_key(result, key, digest)
     if origin is None:
         result.logger.warning(
             "no parent known for the result of %s: Prefect's cache has it from a run that registered nothing; "
@@ -156,22 +170,28 @@ def found_in_cache(result: Result, value: object, key: str) -> None:
         )
         take(replace(result, arguments=Arguments(params=result.arguments.params)), value)
         return
+    recording.reused += 1
     origins.note_run(result.task_run_id, origin)
     origins.note_object(value, origin)
     origins.note_key(key, origin)
     about = about_of(inputs_of(result, {}))
-    recording.places.rely(result.project, places_of(result, about), origin.made.result(), made=False)
+    recording.places.rely(result.project, places_of(result, about), recording.dataset(origin.made), made=False)
     recording.made.append(origin.made)
 
 
-def _of_key(result: Result, key: str, digest: str) -> DatasetRef | None:
-    """The dataset that Prefect's cache has under this key, if it has this content."""
+def _of_key(result: Result, key: str, digest: str) -> Origin | None:
+    """The dataset that Prefect's cache has under this key, if it has this content, as an earlier run registered it."""
     session = result.recording.session
     listed = session.client.datasets.list(
         project_id=result.project, keyword=cache_keyword(key), include_metadata=True, limit=None
     )
     same = [one for one in listed if (one.scientific_metadata or {}).get(METADATA, {}).get("digest") == digest]
-    return existing_dataset(same[-1].unique_id, session) if same else None
+    if not same:
+        return None
+    dataset = existing_dataset(same[-1].unique_id, session)
+    about = result.recording.places.about(dataset.mfid)
+    names = tuple(file.name for file in dataset.data_files)
+    return Origin(settled(dataset), names, digest, about, label=call_label(result))
 
 
 def _stored_or_described(value: object, folder: Path) -> Stored:
@@ -189,7 +209,12 @@ def _stored(result: Result, value: object, folder: Path, written: Mapping[str, l
         stored = Stored({}, ())
     else:
         stored = _stored_or_described(value, folder)
-        if stored.described:
+        if any(holds_secret(file.path) for file in stored.files):
+            for file in stored.files:
+                file.path.unlink()
+            stored = described_only("", folder, "a value that holds a secret")
+            result.logger.warning("the result of %s holds a secret; it is described, not stored", result.described.name)
+        elif stored.described:
             result.logger.warning(
                 "the result of %s is%s %s, which is described and not stored; crucible_lineage.tasks.add_kind says how "
                 "to store it",

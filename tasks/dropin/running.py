@@ -7,41 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, TaskRunResult
 from prefect.context import TaskRunContext
 from prefect.task_engine import TaskRunTimeoutError
 from prefect.transactions import TransactionState, get_transaction
 from prefect.utilities.timeout import timeout, timeout_async
 
-from crucible_lineage.tasks.dropin.arguments import Arguments, traced
-from crucible_lineage.tasks.dropin.recording import Destination, Recording, current, run_logger, warn
+from crucible_lineage.tasks.dropin.arguments import Arguments, Traced, said_to_be_used, traced
+from crucible_lineage.tasks.dropin.described import Described
+from crucible_lineage.tasks.dropin.effects import Effects, saying
+from crucible_lineage.tasks.dropin.folders import files_at
+from crucible_lineage.tasks.dropin.opened import Opened, watched
+from crucible_lineage.tasks.dropin.recording import Destination, Held, Recording, current, run_logger, warn
 from crucible_lineage.tasks.dropin.result import Result
 from crucible_lineage.tasks.dropin.results import found_in_cache, reused, take
 from crucible_lineage.tasks.dropin.task_code import TaskCode, task_code
 
-__all__ = ["Call", "Described", "Hit", "by_name", "run_async", "run_async_generator", "run_generator", "run_sync"]
-
-
-@dataclass(frozen=True)
-class Described:
-    """How the results of a task are described as datasets."""
-
-    name: str
-    measurement: str | None = None
-    data_type: str | None = None
-    project: str | None = None
-    dataset_name: str | None = None
-    keywords: tuple[str, ...] = ()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    version: str | None = None
-    reuse: bool | None = None
-    ingest: bool = False
+__all__ = ["Call", "Hit", "by_name", "run_async", "run_async_generator", "run_generator", "run_sync"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +47,7 @@ class Call:
     code: TaskCode | None = None
     mapped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     limit_s: float | None = None
+    held: Held | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +74,7 @@ def run_sync(function: Callable[..., Any], call: Call, args: Any, kwargs: Any) -
     run = _begin(function, call, args, kwargs)
     if run is not None and run.found is not None:
         return run.found[0]
-    with _limited(call):
+    with _limited(call), _watched(run):
         result = function(*args, **kwargs)
     if run is not None:
         run.end(result)
@@ -96,7 +86,7 @@ async def run_async(function: Callable[..., Any], call: Call, args: Any, kwargs:
     run = await asyncio.to_thread(_begin, function, call, args, kwargs)
     if run is not None and run.found is not None:
         return run.found[0]
-    with _limited_async(call):
+    with _limited_async(call), _watched(run):
         result = await function(*args, **kwargs)
     if run is not None:
         await asyncio.to_thread(run.end, result)
@@ -110,7 +100,8 @@ def run_generator(function: Callable[..., Any], call: Call, args: Any, kwargs: A
     number = 0
     while True:
         try:
-            item = next(generator)
+            with _watched(run):
+                item = next(generator)
         except StopIteration as end:
             return end.value
         if run is not None:
@@ -126,8 +117,13 @@ def run_generator(function: Callable[..., Any], call: Call, args: Any, kwargs: A
 async def run_async_generator(function: Callable[..., Any], call: Call, args: Any, kwargs: Any) -> AsyncIterator[Any]:
     """What the function yields; each is a result of its own."""
     run = await asyncio.to_thread(_begin, function, call, args, kwargs, many=True)
-    number = 0
-    async for item in function(*args, **kwargs):
+    items, number = aiter(function(*args, **kwargs)), 0
+    while True:
+        try:
+            with _watched(run):
+                item = await anext(items)
+        except StopAsyncIteration:
+            return
         if run is not None:
             await asyncio.to_thread(run.end, item, number)
         number += 1
@@ -143,6 +139,8 @@ class _Run:
         self.recording = recording
         self.arguments = arguments
         self.logger = run_logger()
+        self.opened = Opened(tuple(arguments.places.values()), is_here=recording.owner)
+        self.effects = Effects()
         running = TaskRunContext.get()
         self.task_run_id = str(running.task_run.id) if running else ""
         self.flow_run_id = str(running.task_run.flow_run_id or "") if running else ""
@@ -151,15 +149,22 @@ class _Run:
     def result(self, number: int | None = None) -> Result:
         return Result(
             code=self.call.code or task_code(self.function),
-            described=self.call.described,
+            described=self.described(),
             recording=self.recording,
             arguments=self.arguments,
             logger=self.logger,
             flow_run_id=self.flow_run_id,
             task_run_id=self.task_run_id,
             output="out" if number is None else f"item {number}",
+            opened=self.opened,
+            held=self.call.held,
             key=_key(),
+            addresses=tuple(self.effects.addresses),
         )
+
+    def described(self) -> Described:
+        """The task as it is declared, with what the call has said."""
+        return Described(**self.effects.described(vars(self.call.described)))
 
     def reuse(self) -> None:
         """If a result of the same call is there and is wanted, it is this run's."""
@@ -178,9 +183,24 @@ class _Run:
         if isinstance(result, State) and not result.is_completed():
             return
         try:
-            take(self.result(number), value)
+            self.hear()
+            taken = take(self.result(number), value)
+            if not taken and value is None and (changed := self.arguments.changed_objects(self.recording)):
+                take(self.result(number), next(iter(changed.values())) if len(changed) == 1 else changed)
         except Exception as error:
+            if self.recording.destination.strict:
+                raise
             warn("the result of %s is not recorded: %s: %s", self.call.described.name, type(error).__name__, error)
+
+    def hear(self) -> None:
+        """Take in what the call has said of its effects."""
+        if self.effects.used:
+            self.arguments.inputs += said_to_be_used(self.effects.used, self.recording, self.call.described)
+            self.effects.used.clear()
+        for index, path in enumerate(self.effects.paths):
+            self.arguments.places[f"wrote-{index}"] = path
+            self.opened.wrote.update(map(os.path.abspath, files_at(path).paths))
+            self.arguments.before |= dict.fromkeys(files_at(path).paths)
 
 
 def _key() -> str:
@@ -202,6 +222,8 @@ def _begin(function: Callable[..., Any], call: Call, args: Any, kwargs: Any, *, 
             run.reuse()
         return run
     except Exception as error:
+        if _is_strict(call):
+            raise
         warn("the run of %s is not recorded: %s: %s", call.described.name, type(error).__name__, error)
         return None
 
@@ -212,14 +234,39 @@ def _begun(
     """The call with its arguments traced; None where nothing registers."""
     if recording is None:
         return None
-    named = by_name(inspect.signature(function), arguments)
-    return _Run(function, call, recording, traced(named, call.futures, call.mapped, recording, call.described.name))
+    signature = inspect.signature(function)
+    named = by_name(signature, arguments)
+    found = traced(named, Traced(call.futures, call.mapped, _recorded_runs()), recording, call.described)
+    defaults = ((name, one.default) for name, one in signature.parameters.items() if one.default is not one.empty)
+    found.defaults = frozenset(name for name, default in defaults if named.get(name) is default)
+    return _Run(function, call, recording, found)
+
+
+def _is_strict(call: Call) -> bool:
+    recording = current(call.destination)
+    return recording is not None and recording.destination.strict
+
+
+def _recorded_runs() -> dict[str, tuple[str, ...]]:
+    """The task runs that Prefect's record of this run names as inputs, by argument."""
+    running = TaskRunContext.get()
+    inputs = running.task_run.task_inputs if running is not None else {}
+    return {
+        name: tuple(str(one.id) for one in found if isinstance(one, TaskRunResult)) for name, found in inputs.items()
+    }
 
 
 def _is_called_by_prefect(call: Call) -> bool:
     """True in a run of the task itself, as a worker of delayed tasks has it; not where `fn` is called by hand."""
     running = TaskRunContext.get()
     return running is not None and getattr(running.task.fn, "__crucible_call__", None) is call
+
+
+@contextmanager
+def _watched(run: _Run | None) -> Iterator[None]:
+    """Files that are opened in this block, and what is said in it, are those of the call."""
+    with watched(run.opened if run else None), saying(run.effects if run else None):
+        yield
 
 
 @contextmanager

@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from crucible_lineage.refs import file_stem
 from crucible_lineage.tasks.dropin.result import Result, fingerprint
+from crucible_lineage.tasks.dropin.secret import holds_secret, is_key_file
 from crucible_lineage.tasks.dropin.values.storing import Document
 
-__all__ = ["learn", "learned", "paths_of", "placed", "related"]
+__all__ = ["files_written", "learn", "learned", "paths_of", "placed", "related"]
+
+
+def files_written(result: Result, returned: Collection[Path]) -> dict[str, list[Path]]:
+    """The files that the call has written at places that its arguments name, by argument; never those of other calls.
+
+    Where several calls wrote to one folder at once, a file that nobody was seen to open belongs to the call that
+    returns it; of others is warned.
+    """
+    found: dict[str, list[Path]] = {}
+    unsure: list[Path] = []
+    for role, paths in result.arguments.changed_files().items():
+        if not result.described.may_write(role.partition("-")[0]):
+            continue
+        for path in paths:
+            is_own = True if path in returned or result.opened is None else result.opened.is_own(path)
+            if is_own is None:
+                unsure.append(path)
+            elif is_key_file(path) or holds_secret(path):
+                result.logger.warning(
+                    "%s is left out of the result of %s: it holds keys or a secret", path.name, result.described.name
+                )
+            elif is_own:
+                found.setdefault(role, []).append(path)
+    if unsure:
+        names = ", ".join(path.name for path in unsure[:5])
+        result.logger.warning(
+            "cannot tell which call wrote %s: several wrote there at once, by a library that opens files by itself; "
+            "return the paths, or say lineage.wrote(path)",
+            names,
+        )
+    return found
 
 
 def related(document: Document, places: Mapping[str, Path]) -> Document:

@@ -29,7 +29,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory, prefect_server: Any) -> dict[s
     folder = tmp_path_factory.mktemp("corpus")
 
     def run(mode: str, data: str) -> dict[str, Any]:
-        environment = {**prefect_server.environment, "CRUCIBLE_LINEAGE_DATA": str(folder / data)}
+        places = {"CRUCIBLE_LINEAGE_DATA": folder / data, "PREFECT_LOCAL_STORAGE_PATH": folder / data / "cached"}
+        environment = {**prefect_server.environment, **{name: str(place) for name, place in places.items()}}
         ran = subprocess.run(
             [sys.executable, str(PROGRAM), mode, "x", str(folder / data / "files")],
             env=environment,

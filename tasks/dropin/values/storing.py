@@ -31,6 +31,7 @@ __all__ = [
     "loaded",
     "parts_of",
     "put_back",
+    "returned_paths",
     "store_value",
 ]
 
@@ -82,6 +83,21 @@ def store_value(value: object, folder: Path, prefix: str = "") -> Stored:
     if isinstance(value, (list, tuple, Mapping)):
         return _container(value, folder, prefix)
     raise UnstorableError(_named(value))
+
+
+def returned_paths(value: object, depth: int = 4) -> set[Path]:
+    """The files that a value names by their paths."""
+    if isinstance(value, (str, Path)):
+        if isinstance(value, str) and not _names_file(value):
+            return set()
+        path = Path(value)
+        return {path, *(one for one in path.rglob("*") if one.is_file())} if path.exists() else set()
+    items: Iterable[object] = ()
+    if isinstance(value, Mapping):
+        items = value.values()
+    elif isinstance(value, (list, tuple)) and len(value) <= MOST_PARTS:
+        items = value
+    return {path for item in items for path in returned_paths(item, depth - 1)} if depth else set()
 
 
 def described_only(value: object, folder: Path, why: str, prefix: str = "") -> Stored:

@@ -1,0 +1,137 @@
+"""Secrets in a flow: what is called one, and what a block of secrets revealed in this process. Only digests are kept.
+
+Prefect's blocks hold secrets in pydantic's types, whose one method gives them out. What that method gives is kept in
+memory from the first flow that registers on, so that it is found wherever the flow's code puts it.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Secret, SecretBytes, SecretStr
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.fingerprint.params import secret_digest
+from crucible_lineage.pipeline.logs.secrets import BLOT, Blotter
+
+__all__ = ["hidden", "hidden_text", "holds_secret", "is_key_file", "is_secret_name", "shown_secret", "watch_secrets"]
+
+LEAST_LETTERS = 6  # of a secret that is looked for: shorter ones are in everything
+LARGEST_SCANNED = 4 << 20  # bytes of a file that is looked through
+LARGEST_TEXT = 1 << 20  # bytes of a file that is looked through for addresses
+_NAME = re.compile(
+    r"(^|_)(password|passwd|passphrase|pwd|secret|token|api_?key|access_?key|private_?key|credentials?)s?($|_)", re.I
+)
+_IN_ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://[^\s/:@]{0,100}):(?P<secret>[^\s/@]{1,200})@", re.I)
+_KEY_FILES = re.compile(
+    r"(^\.env(\..*)?$|^id_(rsa|dsa|ecdsa|ed25519)|^\.?(netrc|pgpass|htpasswd)$|\.(pem|key|p12|pfx|jks|kdbx)$)", re.I
+)
+
+_revealed: set[str] = set()
+_blotter = Blotter()
+_lock = threading.Lock()
+_is_watching = False
+
+
+def watch_secrets() -> None:
+    """Remember from now on what blocks of secrets give out in this process."""
+    global _is_watching
+    with _lock:
+        if _is_watching:
+            return
+        _is_watching = True
+    for kind in (SecretStr, SecretBytes, Secret):
+        _watch(kind)
+
+
+def _watch(kind: Any) -> None:
+    original = kind.get_secret_value
+
+    @functools.wraps(original)
+    def get_secret_value(self: Any) -> Any:
+        value = original(self)
+        _note(value)
+        return value
+
+    kind.get_secret_value = get_secret_value
+
+
+def _note(value: object) -> None:
+    global _blotter
+    found = {text for text in _texts(value) if len(text) >= LEAST_LETTERS} - _revealed
+    if found:
+        with _lock:
+            _revealed.update(found)
+            _blotter = Blotter(_revealed)
+
+
+def _texts(value: object) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, bytes):
+        yield value.decode(errors="replace")
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)
+
+
+def is_secret_name(name: str) -> bool:
+    """True of the name of an argument or a key that holds a secret: password, token, api_key and their like."""
+    return _NAME.search(name) is not None
+
+
+def is_key_file(path: Path) -> bool:
+    """True of a file that holds keys or passwords, by its name or its folder."""
+    return _KEY_FILES.search(path.name) is not None or any(part in (".ssh", ".aws", ".gnupg") for part in path.parts)
+
+
+def shown_secret(value: object, name: str, task: str) -> Any:
+    """What stands for a secret among the parameters: a slow digest."""
+    try:
+        return secret_digest(value, name, task)
+    except InputError:  # an object without a stable spelling
+        return {"secret": type(value).__qualname__}
+
+
+def hidden_text(text: str) -> str:
+    """The text without secrets: those that were revealed, and passwords in addresses."""
+    if "://" in text:
+        text = _IN_ADDRESS.sub(rf"\g<scheme>:{BLOT}@", text)
+    return _blotter.text(text)
+
+
+def hidden(value: Any, name: str, task: str) -> Any:
+    """A parameter without secrets: texts that are one by their digest, in longer texts blotted out."""
+    if isinstance(value, str):
+        return shown_secret(value, name, task) if value in _revealed else hidden_text(value)
+    if isinstance(value, dict):
+        return {
+            hidden_text(str(key)): shown_secret(item, str(key), task)
+            if is_secret_name(str(key)) and isinstance(item, str)
+            else hidden(item, str(key), task)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [hidden(item, name, task) for item in value]
+    return value
+
+
+def holds_secret(path: Path) -> bool:
+    """True if a secret that was revealed stands in the file, or a password in an address of a text."""
+    size = path.stat().st_size
+    if size > LARGEST_SCANNED or not (_blotter or size <= LARGEST_TEXT):
+        return False
+    content = path.read_bytes()
+    if _blotter and _blotter.data(content)[0] != content:
+        return True
+    if size > LARGEST_TEXT or b"://" not in content:
+        return False
+    return _IN_ADDRESS.search(content.decode(errors="replace")) is not None

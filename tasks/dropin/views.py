@@ -1,0 +1,91 @@
+"""What a value of the flow's own code was taken from, where that is certain: views, rows, columns, copies."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from crucible_lineage.tasks.dropin.origins import Origin, Origins
+
+__all__ = ["is_constant", "taken_from"]
+
+MOST_COMPARED = 50  # known tables or arrays that one value is compared with
+
+
+def taken_from(value: object, origins: Origins) -> Origin | None:
+    """The known value that this one is a view of, or a part of by index and content; None if that is not certain."""
+    numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas")
+    if numpy is not None and isinstance(value, numpy.ndarray):
+        return _of_array(value, origins, numpy)
+    if pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series)):
+        return _of_table(value, origins, pandas)
+    return None
+
+
+def is_constant(value: Any) -> bool:
+    """True of an array or table of one value, as of zeros: nothing of a result is in it."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not hasattr(value, "shape") or not hasattr(value, "size"):
+        return False
+    array = numpy.asarray(value)
+    return bool(array.size == 0 or (array == array.flat[0]).all())
+
+
+def _of_array(value: Any, origins: Origins, numpy: Any) -> Origin | None:
+    known = _first(origins.objects(numpy.ndarray))
+    sharing = [(one, origin) for one, origin in known if numpy.may_share_memory(value, one)]
+    if sharing:  # the smallest that holds all of it
+        return min(sharing, key=lambda one: (not _contains(one[0], value, numpy), one[0].nbytes))[1]
+    if is_constant(value):
+        return None
+    return _only(origin for one, origin in known if _is_copy(value, one, numpy))
+
+
+def _contains(known: Any, value: Any, numpy: Any) -> bool:
+    low, high = numpy.lib.array_utils.byte_bounds(known)
+    first, last = numpy.lib.array_utils.byte_bounds(value)
+    return bool(low <= first and last <= high)
+
+
+def _is_copy(value: Any, known: Any, numpy: Any) -> bool:
+    """The same values in another type of number."""
+    if value.shape != known.shape or value.dtype.kind not in "iuf" or known.dtype.kind not in "iufb":
+        return False
+    return bool(numpy.array_equal(known.astype(value.dtype), value))
+
+
+def _of_table(value: Any, origins: Origins, pandas: Any) -> Origin | None:
+    """Rows and columns of one known table, found by their names. Values that many rows share are not certain."""
+    if value.size < 2 or is_constant(value):
+        return None
+    known = _first(origins.objects((pandas.DataFrame, pandas.Series)))
+    return _only(origin for one, origin in known if _holds(one, value, pandas))
+
+
+def _holds(known: Any, value: Any, pandas: Any) -> bool:
+    try:
+        if not known.index.is_unique or not value.index.isin(known.index).all():
+            return False
+        rows = known.loc[value.index]
+        if isinstance(known, pandas.Series):
+            return isinstance(value, pandas.Series) and bool((rows.to_numpy() == value.to_numpy()).all())
+        if isinstance(value, pandas.Series):
+            return value.name in known.columns and _same(rows[value.name], value)
+        shared = [name for name in value.columns if name in known.columns]
+        return len(shared) == len(value.columns) and all(_same(rows[name], value[name]) for name in shared)
+    except Exception:  # labels of a kind that does not compare
+        return False
+
+
+def _same(left: Any, right: Any) -> bool:
+    return bool(left.reset_index(drop=True).equals(right.reset_index(drop=True)))
+
+
+def _first(found: Any) -> list[tuple[Any, Origin]]:
+    return [one for _, one in zip(range(MOST_COMPARED), found, strict=False)]
+
+
+def _only(found: Any) -> Origin | None:
+    """The one origin among these; None if there are several."""
+    origins = {id(one.made): one for one in found}
+    return next(iter(origins.values())) if len(origins) == 1 else None

@@ -1,0 +1,163 @@
+"""What a registering flow says and leaves behind: `contract_cases.py DATA FOLDER`; prints JSON by case."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prefect import flow
+from prefect.client.orchestration import get_client
+
+from crucible_lineage.tasks import CrucibleConnection, lineage, registering, session_for, task
+
+HERE = CrucibleConnection(data=sys.argv[1])
+FOLDER = Path(sys.argv[2])
+
+
+@task
+def acquire(seconds: float, what: str = "open", gain: int = 2) -> np.ndarray[Any, Any]:
+    return np.full((8, 8), seconds * gain)
+
+
+@task
+def total(image: np.ndarray[Any, Any]) -> float:
+    return float(image.sum())
+
+
+@task
+def fail(image: np.ndarray[Any, Any]) -> float:
+    raise ValueError("no beam")
+
+
+def names() -> Any:
+    @flow
+    @registering("names-of-results", crucible=HERE)
+    def process() -> float:
+        acquire(5.0, "dark")
+        return total(acquire(2.5))
+
+    process()
+    found = session_for(HERE).client.datasets.list(project_id="names-of-results", limit=None)
+    return sorted(str(one.dataset_name) for one in found)
+
+
+def failed() -> Any:
+    """A run that fails has its artifact, with all results, also those that are not connected."""
+
+    @flow(name="fails")
+    @registering("failed-run", crucible=HERE)
+    def process() -> None:
+        acquire(1.0)
+        total(acquire(2.0))
+        fail(acquire(3.0))
+
+    state = process(return_state=True)
+    with get_client(sync_client=True) as client:
+        (one,) = [
+            found
+            for found in _artifacts(client)
+            if str(found["flow_run_id"]) == str(state.state_details.flow_run_id) and found["key"] == "lineage"
+        ]
+    return [state.name, [name in one["data"] for name in ("acquire [1.0]", "acquire [2.0]", "acquire [3.0]", "total")]]
+
+
+def _artifacts(client: Any) -> Any:
+    return client._client.post("/artifacts/filter", json={}).json()
+
+
+def strict() -> Any:
+    @flow
+    @registering("strict-run", crucible=HERE, strict=True)
+    def process(derived: bool) -> float:
+        image = acquire(4.0) + np.arange(8.0)
+        return total(lineage.derived(image * 2, acquire(4.0)) if derived else image * 2)
+
+    try:
+        process(False)
+    except Exception as error:
+        return [type(error).__name__, str(error).partition(". ")[0], process(True)]
+    return None
+
+
+def possible() -> Any:
+    """What is not certain is in the metadata and in the artifact."""
+
+    @flow
+    @registering("possible-parents", crucible=HERE)
+    def process() -> float:
+        return total(acquire(4.0) + np.arange(8.0))
+
+    process()
+    found = session_for(HERE).client.datasets.list(
+        project_id="possible-parents", keyword=None, include_metadata=True, limit=None
+    )
+    return [
+        (one.scientific_metadata or {})["flow"].get("possible_parents")
+        for one in found
+        if (one.scientific_metadata or {}).get("flow", {}).get("task") == "total"
+    ]
+
+
+def described() -> Any:
+    """What a task says of its result while it runs, and a dataset and an address that it has used."""
+
+    @task(ignore=["password"])
+    def reduce(uid: str, password: str) -> list[float]:
+        lineage.used(f"tiled://raw/{uid}")
+        lineage.describe(measurement="SAXS", sample="gold", dataset_name="reduced {uid}")
+        return [1.5, 2.5]
+
+    @flow
+    @registering("described-run", crucible=HERE)
+    def process() -> Any:
+        return reduce("5f", "hunter2")
+
+    process()
+    process()
+    session = session_for(HERE)
+    found = session.client.datasets.list(project_id="described-run", include_metadata=True, limit=None)
+    (made,) = [one for one in found if one.measurement == "SAXS"]
+    (parent,) = session.client.datasets.list_parents(made.unique_id)
+    told = made.scientific_metadata or {}
+    return [
+        len(found),
+        made.dataset_name,
+        told["sample"],
+        parent.dataset_name,
+        "hunter2" in json.dumps(told),
+    ]
+
+
+def outside() -> Any:
+    """Outside of `registering` nothing is said; in a flow's own code `used` has no task to be said of."""
+
+    @task
+    def plain(n: int) -> int:
+        lineage.used("tiled://raw/1")
+        lineage.wrote(FOLDER / "x")
+        lineage.describe(sample="gold")
+        return int(lineage.derived(n, n))
+
+    @flow
+    @registering("said-outside", crucible=HERE)
+    def process() -> str:
+        try:
+            lineage.used("tiled://raw/1")
+        except Exception as error:
+            return str(error)
+        return ""
+
+    return [plain.fn(3), process()]
+
+
+def main() -> None:
+    cases: list[Callable[[], Any]] = [names, failed, strict, possible, described, outside]
+    print(json.dumps({case.__name__: case() for case in cases}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,599 @@
+"""Shapes of collections of examples: extracts, quality checks, reports, models, backups, notifications."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import sqlite3
+import threading
+import zipfile
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from bench import Lab, shape
+from prefect import unmapped
+from pydantic import BaseModel
+
+
+@shape("orders.csv -> extract", "extract -> clean", "clean -> aggregate", "aggregate -> write_report", fast=True)
+def orders_by_day(lab: Lab) -> Any:
+    @lab.task
+    def extract(path: str) -> pd.DataFrame:
+        return pd.read_csv(path)
+
+    @lab.task
+    def clean(table: pd.DataFrame) -> pd.DataFrame:
+        return table.dropna().reset_index(drop=True)
+
+    @lab.task
+    def aggregate(table: pd.DataFrame) -> pd.DataFrame:
+        return table.groupby("day", as_index=False)["amount"].sum()
+
+    @lab.task
+    def write_report(table: pd.DataFrame, path: str) -> str:
+        table.to_csv(path, index=False)
+        return path
+
+    @lab.flow
+    def orders(source: str, target: str) -> str:
+        return Path(write_report(aggregate(clean(extract(source))), target)).read_text()
+
+    source = lab.file("orders.csv", "day,amount\nmon,3\nmon,4\ntue,\ntue,5\n")
+    return orders(str(source), str(lab.folder / "report.csv"))
+
+
+@shape("a.csv -> read", "b.csv -> read", "read -> join", "read -> join")
+def two_tables_joined(lab: Lab) -> Any:
+    @lab.task
+    def read(path: Path) -> pd.DataFrame:
+        return pd.read_csv(path)
+
+    @lab.task
+    def join(left: pd.DataFrame, right: pd.DataFrame, on: str) -> pd.DataFrame:
+        return left.merge(right, on=on)
+
+    @lab.flow
+    def joining(left: Path, right: Path) -> int:
+        return int(join(read(left), read(right), on="id")["y"].sum())
+
+    return joining(lab.file("a.csv", "id,x\n1,2\n2,3\n"), lab.file("b.csv", "id,y\n1,20\n2,30\n"))
+
+
+@shape("rows -> check", "rows -> load", "check -> load")
+def a_quality_gate(lab: Lab) -> Any:
+    @lab.task
+    def rows() -> list[dict[str, int]]:
+        return [{"n": 1}, {"n": 2}]
+
+    @lab.task
+    def check(found: list[dict[str, int]]) -> dict[str, bool]:
+        return {"ok": all(row["n"] > 0 for row in found)}
+
+    @lab.task
+    def load(found: list[dict[str, int]], checked: dict[str, bool]) -> int:
+        return len(found) if checked["ok"] else 0
+
+    @lab.flow
+    def gated() -> int:
+        found = rows()
+        return load(found, check(found))
+
+    return gated()
+
+
+@shape("-> parameters_of_the_run")
+def dates_and_decimals(lab: Lab) -> Any:
+    @lab.task
+    def parameters_of_the_run(day: date, price: Decimal, window: timedelta) -> dict[str, str]:
+        return {"day": day.isoformat(), "price": str(price), "window": str(window)}
+
+    @lab.flow
+    def dated() -> Any:
+        return parameters_of_the_run(date(2026, 1, 2), Decimal("1.50"), timedelta(hours=3))
+
+    return dated()
+
+
+@shape("train -> evaluate", "split -> train", "split -> evaluate", "dataset -> split")
+def a_model_is_trained(lab: Lab) -> Any:
+    @lab.task
+    def dataset() -> pd.DataFrame:
+        return pd.DataFrame({"x": np.arange(40.0), "y": np.arange(40.0) * 2 + 1})
+
+    @lab.task
+    def split(table: pd.DataFrame, share: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+        at = int(len(table) * share)
+        return table.iloc[:at], table.iloc[at:]
+
+    @lab.task
+    def train(table: pd.DataFrame) -> dict[str, float]:
+        slope, offset = np.polyfit(table["x"], table["y"], 1)
+        return {"slope": round(float(slope), 6), "offset": round(float(offset), 6)}
+
+    @lab.task
+    def evaluate(model: dict[str, float], table: pd.DataFrame) -> float:
+        return round(float(abs(table["y"] - model["slope"] * table["x"] - model["offset"]).max()), 6)
+
+    @lab.flow
+    def training() -> float:
+        first, second = split(dataset(), 0.7)
+        return evaluate(train(first), second)
+
+    return training()
+
+
+@shape(*["grid -> run_one"] * 0, "-> run_one", "-> run_one", "-> run_one", "-> run_one", in_order=False)
+def a_grid_of_parameters(lab: Lab) -> Any:
+    @lab.task
+    def run_one(rate: float, depth: int) -> float:
+        return rate * depth
+
+    @lab.flow
+    def grid() -> list[float]:
+        return run_one.map([0.1, 0.1, 0.2, 0.2], [1, 2, 1, 2]).result()
+
+    return grid()
+
+
+@shape("create -> insert", "insert -> query")
+def a_small_database(lab: Lab) -> Any:
+    @lab.task
+    def create(path: Path) -> Path:
+        with sqlite3.connect(path) as connection:
+            connection.execute("create table found (n integer)")
+        connection.close()
+        return path
+
+    @lab.task
+    def insert(path: Path, numbers: list[int]) -> Path:
+        with sqlite3.connect(path) as connection:
+            connection.executemany("insert into found values (?)", [(n,) for n in numbers])
+        connection.close()
+        return path
+
+    @lab.task
+    def query(path: Path) -> int:
+        connection = sqlite3.connect(path)
+        found = connection.execute("select sum(n) from found").fetchone()[0]
+        connection.close()
+        return int(found)
+
+    @lab.flow
+    def database(path: Path) -> int:
+        return query(insert(create(path), [1, 2, 3]))
+
+    return database(lab.folder / "found.sqlite")
+
+
+@shape("a.txt -> pack", "b.txt -> pack", "pack -> names")
+def an_archive_of_files(lab: Lab) -> Any:
+    @lab.task
+    def pack(paths: list[Path], target: Path) -> Path:
+        with zipfile.ZipFile(target, "w") as archive:
+            for path in paths:
+                archive.write(path, path.name)
+        return target
+
+    @lab.task
+    def names(path: Path) -> list[str]:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+
+    @lab.flow
+    def packing(paths: list[Path], target: Path) -> list[str]:
+        return names(pack(paths, target))
+
+    return packing([lab.file("a.txt", "1"), lab.file("b.txt", "2")], lab.folder / "all.zip")
+
+
+@shape("fetch -> parse", "parse -> summarise")
+def bytes_from_a_service(lab: Lab) -> Any:
+    @lab.task(retries=2)
+    def fetch(url: str) -> bytes:
+        return b"id,value\n1,10\n2,20\n"
+
+    @lab.task
+    def parse(content: bytes) -> list[dict[str, str]]:
+        return list(csv.DictReader(io.StringIO(content.decode())))
+
+    @lab.task
+    def summarise(rows: list[dict[str, str]]) -> dict[str, int]:
+        return {"rows": len(rows), "total": sum(int(row["value"]) for row in rows)}
+
+    @lab.flow
+    def calling(url: str) -> Any:
+        return summarise(parse(fetch(url)))
+
+    return calling("https://user:secret-word@example.org/data.csv")
+
+
+class Article(BaseModel):
+    """An article, as a service gives it."""
+
+    title: str
+    words: int = 0
+
+
+@shape("articles -> longest")
+def models_in_a_list(lab: Lab) -> Any:
+    @lab.task
+    def articles() -> list[Article]:
+        return [Article(title="one", words=120), Article(title="two", words=80)]
+
+    @lab.task
+    def longest(found: list[Article]) -> str:
+        return max(found, key=lambda one: one.words).title
+
+    @lab.flow
+    def reading() -> str:
+        return longest(articles())
+
+    return reading()
+
+
+@shape("articles -> title", "articles -> title")
+def models_one_by_one(lab: Lab) -> Any:
+    @lab.task
+    def articles() -> list[Article]:
+        return [Article(title="three", words=3), Article(title="four", words=4)]
+
+    @lab.task
+    def title(found: Article) -> str:
+        return found.title.upper()
+
+    @lab.flow
+    def reading() -> list[str]:
+        return [title(one) for one in articles()]
+
+    return reading()
+
+
+@shape("words -> count", "count -> top")
+def counters_and_default_dicts(lab: Lab) -> Any:
+    @lab.task
+    def words() -> list[str]:
+        return ["a b", "c d", "a b"]
+
+    @lab.task
+    def count(found: list[str]) -> dict[str, int]:
+        return dict(Counter(found))
+
+    @lab.task
+    def top(found: dict[str, int]) -> str:
+        return max(found, key=lambda key: found[key])
+
+    @lab.flow
+    def counting() -> str:
+        return top(count(words()))
+
+    return counting()
+
+
+@shape("backup -> verify", "source.txt -> backup", "source.txt -> verify")
+def a_backup_is_verified(lab: Lab) -> Any:
+    @lab.task
+    def backup(source: Path, target: Path) -> Path:
+        target.write_bytes(source.read_bytes() + b"\n")
+        return target
+
+    @lab.task
+    def verify(source: Path, copy: Path) -> bool:
+        return hashlib.sha256(source.read_bytes()).digest() != hashlib.sha256(copy.read_bytes()).digest()
+
+    @lab.flow
+    def backing(source: Path, target: Path) -> bool:
+        return verify(source, backup(source, target))
+
+    return backing(lab.file("source.txt", "data"), lab.folder / "backup.txt")
+
+
+@shape("-> notify", "work -> notify")
+def a_message_at_the_end(lab: Lab) -> Any:
+    sent = []
+
+    @lab.task
+    def work() -> dict[str, int]:
+        return {"done": 3}
+
+    @lab.task
+    def notify(found: Any, channel: str) -> str:
+        sent.append(channel)
+        return f"{channel}: {found}"
+
+    @lab.flow
+    def notifying() -> Any:
+        return [notify(work(), "mail"), notify(None, "chat"), sent]
+
+    return notifying()
+
+
+@shape("-> clean_up", "make -> use")
+def a_task_that_gives_nothing(lab: Lab) -> Any:
+    cleaned = []
+
+    @lab.task
+    def make() -> list[int]:
+        return [1, 2, 3]
+
+    @lab.task
+    def use(found: list[int]) -> int:
+        return len(found)
+
+    @lab.task
+    def clean_up(name: str) -> bool:
+        cleaned.append(name)
+        return True
+
+    @lab.flow
+    def cleaning() -> Any:
+        number = use(make())
+        clean_up("scratch")
+        return [number, cleaned]
+
+    return cleaning()
+
+
+@shape()
+def nothing_is_given_at_all(lab: Lab) -> Any:
+    sent = []
+
+    @lab.task
+    def log_it(text: str) -> None:
+        sent.append(text)
+
+    @lab.flow
+    def logging() -> Any:
+        log_it("one")
+        log_it("two")
+        return sent
+
+    return logging()
+
+
+@shape(*["page -> flatten"] * 3, in_order=False)
+def pages_flattened(lab: Lab) -> Any:
+    @lab.task
+    def page(number: int, size: int) -> list[dict[str, int]]:
+        return [{"page": number, "item": i} for i in range(size)]
+
+    @lab.task
+    def flatten(pages: list[list[dict[str, int]]]) -> int:
+        return sum(len(one) for one in pages)
+
+    @lab.flow
+    def paging() -> int:
+        return flatten(page.map([1, 2, 3], size=unmapped(2)))
+
+    return paging()
+
+
+@shape("array (from the flow) -> settings", "settings -> connect_and_read", fast=True)
+def values_with_odd_identity(lab: Lab) -> Any:
+    class Mode(Enum):
+        FAST = 1
+
+    nan = float("nan")
+
+    class Names(list):  # type: ignore[type-arg]
+        pass
+
+    names = Names(["a"])
+    fixed = np.arange(5.0)
+    fixed.flags.writeable = False
+
+    @lab.task
+    def settings(mode: Mode, missing: float, given: list[str], array: np.ndarray) -> dict[str, int]:
+        same = [mode is Mode.FAST, missing != missing, type(given) is Names, not array.flags.writeable]
+        return {"same": sum(same)}
+
+    @lab.task
+    def connect_and_read(found: dict[str, int], lock: Any) -> list[Any]:
+        return [found["same"], type(lock).__name__]
+
+    @lab.flow
+    def odd() -> Any:
+        return connect_and_read(settings(Mode.FAST, nan, names, fixed), threading.Lock())
+
+    return odd()
+
+
+@shape("-> opened", says=("which is described and not stored",), fast=True)
+def an_open_file_is_given_back(lab: Lab) -> Any:
+    path = lab.file("a.txt", "one\ntwo\n")
+
+    @lab.task
+    def opened(name: str) -> Any:
+        return path.open()
+
+    @lab.flow
+    def opening() -> Any:
+        with opened("a") as stream:
+            return stream.readline()
+
+    return opening()
+
+
+@shape("-> numbers", says=("which is described and not stored",), fast=True)
+def a_generator_is_given_back(lab: Lab) -> Any:
+    @lab.task
+    def numbers(n: int) -> Any:
+        return (i * i for i in range(n))
+
+    @lab.flow
+    def generating() -> Any:
+        return sum(numbers(4))
+
+    return generating()
+
+
+@shape("ages -> summary")
+def a_set_and_a_tuple(lab: Lab) -> Any:
+    @lab.task
+    def ages() -> tuple[set[int], tuple[str, str]]:
+        return {1, 2, 3}, ("x y", "z w")
+
+    @lab.task
+    def summary(found: set[int], names: tuple[str, str]) -> str:
+        return f"{len(found)} {names[0]}"
+
+    @lab.flow
+    def summing() -> str:
+        found, names = ages()
+        return summary(found, names)
+
+    return summing()
+
+
+@shape("start -> finish")
+def times_are_handed_on(lab: Lab) -> Any:
+    @lab.task
+    def start() -> datetime:
+        return datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+
+    @lab.task
+    def finish(begun: datetime) -> str:
+        return (begun + timedelta(hours=1)).isoformat()
+
+    @lab.flow
+    def timing() -> str:
+        return finish(start())
+
+    return timing()
+
+
+@shape("index -> fetch_one", "index -> fetch_one", "fetch_one -> collect", "fetch_one -> collect")
+def ids_then_details(lab: Lab) -> Any:
+    @lab.task
+    def index() -> list[dict[str, str]]:
+        return [{"id": "x-1"}, {"id": "x-2"}]
+
+    @lab.task
+    def fetch_one(entry: dict[str, str]) -> dict[str, int]:
+        return {"length": len(entry["id"])}
+
+    @lab.task
+    def collect(found: list[dict[str, int]]) -> int:
+        return sum(one["length"] for one in found)
+
+    @lab.flow
+    def details() -> int:
+        return collect([fetch_one(entry) for entry in index()])
+
+    return details()
+
+
+@shape("load -> by_group", "by_group -> write", "by_group -> write", in_order=False)
+def groups_written_apart(lab: Lab) -> Any:
+    @lab.task
+    def load() -> pd.DataFrame:
+        return pd.DataFrame({"g": ["a", "b", "a"], "n": [1, 2, 3]})
+
+    @lab.task
+    def by_group(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+        return {str(name): part for name, part in table.groupby("g")}
+
+    @lab.task
+    def write(name: str, part: pd.DataFrame, folder: Path) -> Path:
+        target = folder / f"{name}.json"
+        target.write_text(part.to_json())
+        return target
+
+    @lab.flow
+    def grouping(folder: Path) -> list[str]:
+        parts = by_group(load())
+        futures = [write.submit(name, part, folder) for name, part in parts.items()]
+        return sorted(future.result().name for future in futures)
+
+    return grouping(lab.out())
+
+
+@shape("conf -> read_json", "read_json -> nested")
+def nested_settings(lab: Lab) -> Any:
+    @lab.task
+    def read_json(path: Path) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+    @lab.task
+    def nested(limits: dict[str, float]) -> float:
+        return limits["high"] - limits["low"]
+
+    @lab.flow
+    def reading(path: Path) -> float:
+        return nested(read_json(path)["detector"]["limits"])
+
+    return reading(lab.file("conf", '{"detector": {"limits": {"low": 0.5, "high": 4.5}}}'))
+
+
+@shape("inventory -> group", "group -> total", "group -> total")
+def a_dict_that_is_walked(lab: Lab) -> Any:
+    @lab.task
+    def inventory() -> list[dict[str, Any]]:
+        return [{"kind": "lens", "n": 2}, {"kind": "mirror", "n": 5}, {"kind": "lens", "n": 1}]
+
+    @lab.task
+    def group(rows: list[dict[str, Any]]) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = defaultdict(list)
+        for row in rows:
+            found[row["kind"]].append(row["n"])
+        return dict(found)
+
+    @lab.task
+    def total(kind: str, numbers: list[int]) -> str:
+        return f"{kind}: {sum(numbers)}"
+
+    @lab.flow
+    def walking() -> list[str]:
+        return [total(kind, numbers) for kind, numbers in group(inventory()).items()]
+
+    return walking()
+
+
+@dataclass
+class Ticket:
+    """A ticket of a queue."""
+
+    id: int
+    text: str
+
+
+@shape("tickets -> answer", "tickets -> answer", in_order=False)
+def tickets_mapped(lab: Lab) -> Any:
+    @lab.task
+    def tickets() -> list[Ticket]:
+        return [Ticket(1, "lamp is off"), Ticket(2, "stage is stuck")]
+
+    @lab.task
+    def answer(ticket: Ticket) -> str:
+        return f"{ticket.id}: {ticket.text}?"
+
+    @lab.flow
+    def answering() -> list[str]:
+        return answer.map(tickets()).result()
+
+    return answering()
+
+
+@shape("fetch_page -> fetch_page", "fetch_page -> fetch_page")
+def pages_by_cursor(lab: Lab) -> Any:
+    @lab.task
+    def fetch_page(after: dict[str, int] | None) -> dict[str, int]:
+        return {"cursor": 0 if after is None else after["cursor"] + 1}
+
+    @lab.flow
+    def cursors() -> int:
+        found = None
+        for _ in range(3):
+            found = fetch_page(found)
+        return found["cursor"] if found else -1
+
+    return cursors()

@@ -1,0 +1,58 @@
+"""What a registering flow says and leaves behind, whether it ends well or not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory, prefect_server: Any) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("contract")
+    ran = subprocess.run(
+        [sys.executable, str(HERE / "contract_cases.py"), str(folder / "data"), str(folder)],
+        env=prefect_server.environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return found
+
+
+def test_results_are_named_by_the_arguments_that_were_given(told: dict[str, Any]) -> None:
+    assert told["names"] == ["acquire [2.5]", "acquire [2.5] (total)", "acquire [5.0, dark]"]
+
+
+def test_a_failed_run_has_its_artifact_with_all_results(told: dict[str, Any]) -> None:
+    assert told["failed"] == ["Failed", [True, True, True, True]]
+
+
+def test_a_strict_flow_fails_where_no_parent_is_known(told: dict[str, Any]) -> None:
+    assert told["strict"] == [
+        "LineageError",
+        "no parent known for image of total; the flow's code had acquire [4.0] in hand",
+        1472.0,
+    ]
+
+
+def test_possible_parents_are_in_the_metadata(told: dict[str, Any]) -> None:
+    assert told["possible"] == [["acquire [4.0]"]]
+
+
+def test_a_task_describes_its_result_and_names_what_it_used(told: dict[str, Any]) -> None:
+    assert told["described"] == [2, "reduced 5f", "gold", "tiled://raw/5f", False]
+
+
+def test_outside_of_registering_nothing_is_said(told: dict[str, Any]) -> None:
+    number, refused = told["outside"]
+    assert number == 3
+    assert refused.startswith("lineage.used is for the body of a task")

@@ -1,0 +1,88 @@
+"""Secrets of a flow stand nowhere in what it registers: not in records, metadata, names, files, artifacts, our log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+SECRETS = ("s3cr3t-of-the-lab", "pw-in-address", "pw-given", "tok-given", "key-in-a-file")
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from prefect import flow
+from prefect.blocks.system import Secret
+from crucible_lineage.tasks import CrucibleConnection, registering, task
+
+folder = Path(sys.argv[1])
+Secret(value="s3cr3t-of-the-lab").save("lab", overwrite=True)
+
+@task(dataset_name="rows for {user}")
+def fetch(url: str, password: str, options: dict, user: str) -> dict:
+    return {"rows": 3, "from": url}
+
+@task
+def use(text: str) -> list:
+    return [len(text)]
+
+@task
+def ask() -> str:
+    return Secret.load("lab").get()
+
+@task
+def wrap(n: int) -> dict:
+    return {"header": {"authorization": "Bearer " + Secret.load("lab").get()}, "n": n}
+
+@task
+def configure(out: Path) -> None:
+    (out / "config.ini").write_text("password = " + Secret.load("lab").get())
+    (out / "plain.ini").write_text("n = 3")
+
+@task
+def sign(key_file: Path, table: list) -> int:
+    return len(key_file.read_text()) + len(table)
+
+@flow
+@registering("lab", crucible=CrucibleConnection(data=sys.argv[2]))
+def process() -> list:
+    text = Secret.load("lab").get()
+    fetch("https://ada:pw-in-address@example.org/x", "pw-given", {"token": "tok-given", "n": 1}, text)
+    found = use(text)
+    ask()
+    wrap(3)
+    (folder / "out").mkdir()
+    configure(folder / "out")
+    (folder / "server.key").write_text("key-in-a-file")
+    return [sign(folder / "server.key", found), ask.fn() == text]
+
+print(json.dumps(process()))
+"""
+
+
+def test_no_secret_is_kept(tmp_path: Path, data: Path, prefect: Any) -> None:
+    ran = prefect.start(PROGRAM, tmp_path, data)
+    out, err = ran.communicate(timeout=240)
+    assert ran.returncode == 0, err
+    assert out.splitlines()[-1] == "[14, true]"
+    kept = [path for path in data.rglob("*") if path.is_file()]
+    found = [
+        (path.relative_to(data).as_posix(), secret)
+        for path in kept
+        for secret in SECRETS
+        if secret.encode() in path.read_bytes()
+    ]
+    assert found == []
+    assert [secret for secret in SECRETS if secret in err] == []
+    artifacts = prefect.post("artifacts/filter", {"artifacts": {"key": {"any_": ["lineage"]}}})
+    assert [secret for one in artifacts for secret in SECRETS if secret in str(one["data"])] == []
+    with Session(Settings(data)) as session:
+        listed = session.client.datasets.list(project_id="lab", include_metadata=True, limit=None)
+    names = {one.dataset_name for one in listed}
+    assert "rows for ***" in names or any("rows for" in str(name) for name in names)
+    files = {one.dataset_name: one.scientific_metadata for one in listed}
+    assert any("plain.ini" in str(told) for told in files.values())
+    assert "config.ini is left out" in err
+    assert err.count("holds a secret; it is described, not stored") == 3
