@@ -9,15 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crucible_lineage.tasks.api.chains import aregister_child, register_child
+    from crucible_lineage.tasks.api.calls import asynchronous
+    from crucible_lineage.tasks.api.chains import register_child
     from crucible_lineage.tasks.api.datasets import (
-        acount_datasets,
-        acreate_dataset,
-        adelete_dataset,
-        aget_dataset,
-        alist_datasets,
-        asearch_datasets,
-        aupdate_dataset,
         count_datasets,
         create_dataset,
         delete_dataset,
@@ -27,60 +21,26 @@ if TYPE_CHECKING:
         update_dataset,
     )
     from crucible_lineage.tasks.api.files import (
-        aadd_files,
         add_files,
-        adownload_dataset,
-        aget_download_links,
-        alist_files,
-        aupload_file,
         download_dataset,
         get_download_links,
         list_files,
         upload_file,
     )
-    from crucible_lineage.tasks.api.ingestion import (
-        arequest_ingestion,
-        await_for_ingestion,
-        request_ingestion,
-        wait_for_ingestion,
-    )
-    from crucible_lineage.tasks.api.lineage import acheck_lineage, arender_lineage, check_lineage, render_lineage
-    from crucible_lineage.tasks.api.links import (
-        alink_parent_child,
-        alist_children,
-        alist_parents,
-        aunlink,
-        link_parent_child,
-        list_children,
-        list_parents,
-        unlink,
-    )
+    from crucible_lineage.tasks.api.ingestion import request_ingestion, wait_for_ingestion
+    from crucible_lineage.tasks.api.lineage import check_lineage, render_lineage
+    from crucible_lineage.tasks.api.links import link_parent_child, list_children, list_parents, unlink
     from crucible_lineage.tasks.api.metadata import (
-        aadd_keywords,
         add_keywords,
-        aget_keywords,
-        aget_metadata,
-        areplace_metadata,
-        asearch_metadata,
-        aupdate_metadata,
         get_keywords,
         get_metadata,
         replace_metadata,
         search_metadata,
         update_metadata,
     )
-    from crucible_lineage.tasks.api.projects import aensure_project, alist_projects, ensure_project, list_projects
-    from crucible_lineage.tasks.api.samples import (
-        acreate_sample,
-        alink_sample,
-        alist_samples,
-        aunlink_sample,
-        create_sample,
-        link_sample,
-        list_samples,
-        unlink_sample,
-    )
-    from crucible_lineage.tasks.api.thumbnails import aadd_thumbnail, add_thumbnail, aget_thumbnails, get_thumbnails
+    from crucible_lineage.tasks.api.projects import ensure_project, list_projects
+    from crucible_lineage.tasks.api.samples import create_sample, link_sample, list_samples, unlink_sample
+    from crucible_lineage.tasks.api.thumbnails import add_thumbnail, get_thumbnails
     from crucible_lineage.tasks.credentials import CrucibleCredentials
     from crucible_lineage.tasks.dropin.decorator import task
     from crucible_lineage.tasks.dropin.registering import registering
@@ -88,6 +48,42 @@ if TYPE_CHECKING:
     from crucible_lineage.tasks.materialization import materialize
     from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
     from crucible_lineage.tasks.steps import step
+
+    aadd_files = asynchronous(add_files)
+    aadd_keywords = asynchronous(add_keywords)
+    aadd_thumbnail = asynchronous(add_thumbnail)
+    acheck_lineage = asynchronous(check_lineage)
+    acount_datasets = asynchronous(count_datasets)
+    acreate_dataset = asynchronous(create_dataset)
+    acreate_sample = asynchronous(create_sample)
+    adelete_dataset = asynchronous(delete_dataset)
+    adownload_dataset = asynchronous(download_dataset)
+    aensure_project = asynchronous(ensure_project)
+    aget_dataset = asynchronous(get_dataset)
+    aget_download_links = asynchronous(get_download_links)
+    aget_keywords = asynchronous(get_keywords)
+    aget_metadata = asynchronous(get_metadata)
+    aget_thumbnails = asynchronous(get_thumbnails)
+    alink_parent_child = asynchronous(link_parent_child)
+    alink_sample = asynchronous(link_sample)
+    alist_children = asynchronous(list_children)
+    alist_datasets = asynchronous(list_datasets)
+    alist_files = asynchronous(list_files)
+    alist_parents = asynchronous(list_parents)
+    alist_projects = asynchronous(list_projects)
+    alist_samples = asynchronous(list_samples)
+    aregister_child = asynchronous(register_child)
+    arender_lineage = asynchronous(render_lineage)
+    areplace_metadata = asynchronous(replace_metadata)
+    arequest_ingestion = asynchronous(request_ingestion)
+    asearch_datasets = asynchronous(search_datasets)
+    asearch_metadata = asynchronous(search_metadata)
+    aunlink = asynchronous(unlink)
+    aunlink_sample = asynchronous(unlink_sample)
+    aupdate_dataset = asynchronous(update_dataset)
+    aupdate_metadata = asynchronous(update_metadata)
+    aupload_file = asynchronous(upload_file)
+    await_for_ingestion = asynchronous(wait_for_ingestion)
 
 # Module -> the tasks in it; each has an asynchronous twin, whose name has an `a` before it.
 _API = {
@@ -128,7 +124,7 @@ _PLACES = {
     "task": "dropin.decorator",
     "session_for": "sessions",
     "step": "steps",
-    **{f"{prefix}{name}": f"api.{module}" for module, names in _API.items() for name in names for prefix in ("", "a")},
+    **{name: f"api.{module}" for module, names in _API.items() for name in names},
 }
 
 __all__ = [
@@ -136,92 +132,27 @@ __all__ = [
     "CrucibleConnection",
     "CrucibleCredentials",
     "Kind",
-    "aadd_files",
-    "aadd_keywords",
-    "aadd_thumbnail",
-    "acheck_lineage",
-    "acount_datasets",
-    "acreate_dataset",
-    "acreate_sample",
-    "add_files",
-    "add_keywords",
     "add_kind",
-    "add_thumbnail",
-    "adelete_dataset",
-    "adownload_dataset",
-    "aensure_project",
-    "aget_dataset",
-    "aget_download_links",
-    "aget_keywords",
-    "aget_metadata",
-    "aget_thumbnails",
-    "alink_parent_child",
-    "alink_sample",
-    "alist_children",
-    "alist_datasets",
-    "alist_files",
-    "alist_parents",
-    "alist_projects",
-    "alist_samples",
-    "aregister_child",
-    "arender_lineage",
-    "areplace_metadata",
-    "arequest_ingestion",
-    "asearch_datasets",
-    "asearch_metadata",
-    "aunlink",
-    "aunlink_sample",
-    "aupdate_dataset",
-    "aupdate_metadata",
-    "aupload_file",
-    "await_for_ingestion",
-    "check_lineage",
-    "count_datasets",
-    "create_dataset",
-    "create_sample",
-    "delete_dataset",
-    "download_dataset",
-    "ensure_project",
-    "get_dataset",
-    "get_download_links",
-    "get_keywords",
-    "get_metadata",
-    "get_thumbnails",
-    "link_parent_child",
-    "link_sample",
-    "list_children",
-    "list_datasets",
-    "list_files",
-    "list_parents",
-    "list_projects",
-    "list_samples",
     "materialize",
-    "register_child",
     "registering",
-    "render_lineage",
-    "replace_metadata",
-    "request_ingestion",
-    "search_datasets",
-    "search_metadata",
     "session_for",
     "step",
     "task",
-    "unlink",
-    "unlink_sample",
-    "update_dataset",
-    "update_metadata",
-    "upload_file",
-    "wait_for_ingestion",
+    *API_TASKS,
+    *(f"a{name}" for name in API_TASKS),
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name in _PLACES:
+        found = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    elif name.startswith("a") and name[1:] in API_TASKS:
+        found = import_module(f"{__name__}.api.calls").asynchronous(__getattr__(name[1:]))
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
     globals()[name] = found
     return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PLACES})
+    return sorted({*globals(), *__all__})

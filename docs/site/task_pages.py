@@ -19,7 +19,6 @@ def api_tasks() -> str:
     for name in modules:
         module = import_module(name)
         public = [item for item in module.__all__ if not inspect.isfunction(getattr(module, item))]
-        shown = [item for item in public if not (item[0] == "a" and item[1:] in public)]
         options = "    options: {show_root_heading: false, show_root_toc_entry: false, heading_level: 4, members: "
-        parts.append(f"### {name.rpartition('.')[2].capitalize()}\n\n::: {name}\n{options}[{', '.join(shown)}]}}")
+        parts.append(f"### {name.rpartition('.')[2].capitalize()}\n\n::: {name}\n{options}[{', '.join(public)}]}}")
     return "\n\n".join(parts)

@@ -12,11 +12,11 @@ from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.pipeline.inputs.raw import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.spec.inputs import FileInput
-from crucible_lineage.tasks.api.calls import api_task, asynchronous, words
+from crucible_lineage.tasks.api.calls import api_task, words
 from crucible_lineage.tasks.api.files import checked_files
 from crucible_lineage.tasks.sessions import Crucible, session_for
 
-__all__ = ["aregister_child", "register_child"]
+__all__ = ["register_child"]
 
 
 @api_task("register {files} of {parents}")
@@ -74,6 +74,3 @@ def register_child(
     raw = hash_files(project, paths, None, session, parents=found)
     name = dataset_name or f"{found[0].name} ({paths[0].stem})"
     return register_raw(raw, declared, name, session, note=note).mfid
-
-
-aregister_child = asynchronous(register_child)

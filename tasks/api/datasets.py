@@ -11,7 +11,7 @@ from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.filters import DatasetFilters
 from crucible_lineage.client.models import Dataset
 from crucible_lineage.errors import ConflictError
-from crucible_lineage.tasks.api.calls import api_task, asynchronous, words
+from crucible_lineage.tasks.api.calls import api_task, words
 from crucible_lineage.tasks.api.files import add_all, checked_files
 from crucible_lineage.tasks.api.ingestion import OnFailure
 from crucible_lineage.tasks.api.repeatable import chosen_mfid
@@ -19,13 +19,6 @@ from crucible_lineage.tasks.sessions import Crucible, session_for
 
 __all__ = [
     "DatasetChanges",
-    "acount_datasets",
-    "acreate_dataset",
-    "adelete_dataset",
-    "aget_dataset",
-    "alist_datasets",
-    "asearch_datasets",
-    "aupdate_dataset",
     "count_datasets",
     "create_dataset",
     "delete_dataset",
@@ -179,12 +172,3 @@ def _created(client: CrucibleClient, fields: Mapping[str, object]) -> str:
         if not same:
             raise
         return mfid
-
-
-acreate_dataset = asynchronous(create_dataset)
-aget_dataset = asynchronous(get_dataset)
-alist_datasets = asynchronous(list_datasets)
-asearch_datasets = asynchronous(search_datasets)
-acount_datasets = asynchronous(count_datasets)
-aupdate_dataset = asynchronous(update_dataset)
-adelete_dataset = asynchronous(delete_dataset)

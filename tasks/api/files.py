@@ -9,18 +9,13 @@ from pathlib import Path
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.errors import InputError
-from crucible_lineage.tasks.api.calls import api_task, asynchronous
+from crucible_lineage.tasks.api.calls import api_task
 from crucible_lineage.tasks.api.ingestion import OnFailure, asked_once, ended
 from crucible_lineage.tasks.sessions import Crucible, session_for
 
 __all__ = [
-    "aadd_files",
     "add_all",
     "add_files",
-    "adownload_dataset",
-    "aget_download_links",
-    "alist_files",
-    "aupload_file",
     "checked_files",
     "download_dataset",
     "get_download_links",
@@ -131,10 +126,3 @@ def add_all(
         for request in requests:
             ended(client.ingestions.wait(request.id, timeout_s=600), on_failed_ingestion)
     return records
-
-
-aupload_file = asynchronous(upload_file)
-aadd_files = asynchronous(add_files)
-alist_files = asynchronous(list_files)
-adownload_dataset = asynchronous(download_dataset)
-aget_download_links = asynchronous(get_download_links)

@@ -10,14 +10,12 @@ from prefect.logging import get_logger, get_run_logger
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import IngestionRequest
 from crucible_lineage.errors import RunError
-from crucible_lineage.tasks.api.calls import api_task, asynchronous
+from crucible_lineage.tasks.api.calls import api_task
 from crucible_lineage.tasks.sessions import Crucible, session_for
 
 __all__ = [
     "OnFailure",
-    "arequest_ingestion",
     "asked_once",
-    "await_for_ingestion",
     "ended",
     "request_ingestion",
     "wait_for_ingestion",
@@ -80,7 +78,3 @@ def ended(request: IngestionRequest, on_failure: OnFailure) -> None:
         get_run_logger().warning(told)
     except MissingContextError:  # called as a plain function
         get_logger(__name__).warning(told)
-
-
-arequest_ingestion = asynchronous(request_ingestion)
-await_for_ingestion = asynchronous(wait_for_ingestion)

@@ -9,11 +9,11 @@ from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.graph import Direction
 from crucible_lineage.queries.check import Checked, check_dataset
 from crucible_lineage.queries.graph.fetch import fetch_lineage
-from crucible_lineage.tasks.api.calls import api_task, asynchronous
+from crucible_lineage.tasks.api.calls import api_task
 from crucible_lineage.tasks.artifacts import lineage_artifact
 from crucible_lineage.tasks.sessions import Crucible, session_for
 
-__all__ = ["acheck_lineage", "arender_lineage", "check_lineage", "render_lineage"]
+__all__ = ["check_lineage", "render_lineage"]
 
 
 @api_task("check lineage of {dsid}")
@@ -53,7 +53,3 @@ def render_lineage(
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(picture, encoding="utf-8")
     return picture
-
-
-acheck_lineage = asynchronous(check_lineage)
-arender_lineage = asynchronous(render_lineage)

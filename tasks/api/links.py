@@ -6,15 +6,11 @@ from typing import Literal
 
 from crucible_lineage.client.models import Dataset
 from crucible_lineage.errors import NotFoundError
-from crucible_lineage.tasks.api.calls import api_task, asynchronous
+from crucible_lineage.tasks.api.calls import api_task
 from crucible_lineage.tasks.sessions import Crucible, session_for
 
 __all__ = [
     "Relationship",
-    "alink_parent_child",
-    "alist_children",
-    "alist_parents",
-    "aunlink",
     "link_parent_child",
     "list_children",
     "list_parents",
@@ -62,9 +58,3 @@ def list_children(
 ) -> list[Dataset]:
     """The datasets that were made from this one."""
     return list(session_for(crucible).client.datasets.list_children(dsid, relationship_type=relationship_type))
-
-
-alink_parent_child = asynchronous(link_parent_child)
-aunlink = asynchronous(unlink)
-alist_parents = asynchronous(list_parents)
-alist_children = asynchronous(list_children)

@@ -6,17 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crucible_lineage.client.models import SearchHit
-from crucible_lineage.tasks.api.calls import api_task, asynchronous, words
+from crucible_lineage.tasks.api.calls import api_task, words
 from crucible_lineage.tasks.sessions import Crucible, session_for
 
 __all__ = [
-    "aadd_keywords",
     "add_keywords",
-    "aget_keywords",
-    "aget_metadata",
-    "areplace_metadata",
-    "asearch_metadata",
-    "aupdate_metadata",
     "get_keywords",
     "get_metadata",
     "replace_metadata",
@@ -60,11 +54,3 @@ def add_keywords(dsid: str, keywords: str | Sequence[str], *, crucible: Crucible
 def get_keywords(dsid: str, *, crucible: Crucible | None = None) -> list[str]:
     """The keywords of the dataset."""
     return [found.keyword for found in session_for(crucible).client.datasets.get_keywords(dsid)]
-
-
-aget_metadata = asynchronous(get_metadata)
-aupdate_metadata = asynchronous(update_metadata)
-areplace_metadata = asynchronous(replace_metadata)
-asearch_metadata = asynchronous(search_metadata)
-aadd_keywords = asynchronous(add_keywords)
-aget_keywords = asynchronous(get_keywords)

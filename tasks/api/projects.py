@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from crucible_lineage.client.models import Project
-from crucible_lineage.tasks.api.calls import api_task, asynchronous
+from crucible_lineage.tasks.api.calls import api_task
 from crucible_lineage.tasks.sessions import Crucible, session_for
 
-__all__ = ["aensure_project", "alist_projects", "ensure_project", "list_projects"]
+__all__ = ["ensure_project", "list_projects"]
 
 
 @api_task("project {project_id}")
@@ -20,7 +20,3 @@ def ensure_project(project_id: str, title: str | None = None, *, crucible: Cruci
 def list_projects(*, limit: int | None = None, crucible: Crucible | None = None) -> list[Project]:
     """The projects that the key may see."""
     return session_for(crucible).client.projects.list(limit=limit)
-
-
-aensure_project = asynchronous(ensure_project)
-alist_projects = asynchronous(list_projects)

@@ -7,15 +7,11 @@ from typing import Any
 
 from crucible_lineage.client.models import Sample
 from crucible_lineage.errors import ConflictError, NotFoundError
-from crucible_lineage.tasks.api.calls import api_task, asynchronous
+from crucible_lineage.tasks.api.calls import api_task
 from crucible_lineage.tasks.api.repeatable import chosen_mfid
 from crucible_lineage.tasks.sessions import Crucible, session_for
 
 __all__ = [
-    "acreate_sample",
-    "alink_sample",
-    "alist_samples",
-    "aunlink_sample",
     "create_sample",
     "link_sample",
     "list_samples",
@@ -65,9 +61,3 @@ def unlink_sample(dsid: str, sample_id: str, *, crucible: Crucible | None = None
 def list_samples(dsid: str, *, crucible: Crucible | None = None) -> list[Sample]:
     """The samples that the dataset is associated with."""
     return session_for(crucible).client.samples.list(dataset_mfid=dsid)
-
-
-acreate_sample = asynchronous(create_sample)
-alink_sample = asynchronous(link_sample)
-aunlink_sample = asynchronous(unlink_sample)
-alist_samples = asynchronous(list_samples)

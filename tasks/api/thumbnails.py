@@ -6,10 +6,10 @@ from pathlib import Path
 
 from crucible_lineage.client.dataset.thumbnails import Picture, picture_body
 from crucible_lineage.client.models import Thumbnail
-from crucible_lineage.tasks.api.calls import api_task, asynchronous
+from crucible_lineage.tasks.api.calls import api_task
 from crucible_lineage.tasks.sessions import Crucible, session_for
 
-__all__ = ["aadd_thumbnail", "add_thumbnail", "aget_thumbnails", "get_thumbnails"]
+__all__ = ["add_thumbnail", "get_thumbnails"]
 
 
 @api_task("thumbnail {thumbnail_name} of {dsid}")
@@ -35,7 +35,3 @@ def add_thumbnail(
 def get_thumbnails(dsid: str, *, crucible: Crucible | None = None) -> list[Thumbnail]:
     """The thumbnails of the dataset, with their pictures in base64."""
     return session_for(crucible).client.datasets.get_thumbnails(dsid)
-
-
-aadd_thumbnail = asynchronous(add_thumbnail)
-aget_thumbnails = asynchronous(get_thumbnails)

@@ -47,7 +47,9 @@ def shown(page: Path) -> dict[str, Any]:
 def test_every_public_name_of_a_room_is_in_the_reference(room: str, assembled: Path) -> None:
     module = importlib.import_module(f"crucible_lineage.{room}")
     things = {id(value) for page in (room, "step") for value in shown(assembled / "reference" / f"{page}.md").values()}
-    assert not [name for name in module.__all__ if name != "API_TASKS" and id(getattr(module, name)) not in things]
+    twins = {f"a{name}" for name in getattr(module, "API_TASKS", ())}  # said once, for all of them
+    left = [name for name in module.__all__ if name not in {"API_TASKS", *twins}]
+    assert not [name for name in left if id(getattr(module, name)) not in things]
 
 
 def test_what_the_package_gives_is_in_the_reference(assembled: Path) -> None:
