@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from crucible_lineage.pipeline.job.delivering import ONE_CALL_S
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.news import is_run_here
-from crucible_lineage.registration.deliver import DeliveredByRun, Deliverer, DeliversLater
+from crucible_lineage.registration.deliver import Deliverer
+from crucible_lineage.registration.delivery import DeliveredByRun, DeliversLater
 from crucible_lineage.session import Session
 
 __all__ = ["Driver", "delivered_here", "deliverers_of"]

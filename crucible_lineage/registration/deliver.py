@@ -16,10 +16,9 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from crucible_lineage.core.journal import FAILED, LACKING, MADE, OVERTAKEN
 from crucible_lineage.core.journal import REFUSED as ROW_REFUSED
@@ -28,39 +27,30 @@ from crucible_lineage.errors import (
     ConflictError,
     CrucibleError,
     FileChangedError,
-    ForbiddenError,
     IdTakenError,
     LineageError,
     NotFoundError,
     UnauthorizedError,
     WithdrawnError,
 )
-from crucible_lineage.provenance.digest import generated_sha256
-from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.new_dataset import NewDataset
+from crucible_lineage.registration.delivery import (
+    ADOPTED,
+    DELIVERED,
+    DROPPED,
+    REFUSED,
+    WAITS,
+    Delivery,
+    DeliveryContext,
+)
 from crucible_lineage.registration.others import Others
-from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import Payload
-from crucible_lineage.registration.register import Stages, nothing, register_output
+from crucible_lineage.registration.register import Stages, nothing
 
 if TYPE_CHECKING:  # importing either costs time that planning should not pay
-    from filelock import FileLock
-
     from crucible_lineage.client import CrucibleClient
-    from crucible_lineage.client.models import IngestionRequest
-    from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-__all__ = [
-    *("ADOPTED", "DELIVERED", "DROPPED", "REFUSED", "WAITS"),
-    *("DeliveredByRun", "Deliverer", "Delivery", "DeliveryContext", "DeliversLater", "deliver_now", "unconfirmed"),
-]
-
-DELIVERED = "delivered"  # at Crucible, with the bytes that were made here
-ADOPTED = "adopted"  # at Crucible as another registration completed it, with other bytes or another id
-DROPPED = "dropped"  # no result: made from bytes that are not those at Crucible, or damaged; to be made again
-REFUSED = "refused"  # sending the same again does not help
-WAITS = "waits"  # could not be sent now
+__all__ = ["Deliverer"]
 
 MOST_AT_ONCE = 24
 ONE_PER_S = 0.003  # measured: what a call costs this process; more threads than answers take of that only queue
@@ -69,115 +59,6 @@ STUCK_S = 30.0  # chosen: how long another process that holds a result is given 
 LOOKS_A_STEP = 8.0  # chosen: a look adds at most an eighth to what a step takes
 LOOK_S = 1.0  # chosen: no step waits longer for an answer that it can do without
 FRESH_S = 30.0  # chosen: in so short a time another machine does not make much of the same
-CLOCKS_DIFFER = timedelta(minutes=10)  # chosen: this machine's clock is as far from the service's at most
-Found = TypeVar("Found")
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """What became of a payload: the outcome, its datasets as they are at Crucible by the id made here, or the error.
-
-    `is_ours` is False where another process or machine was faster; `stops` says that the service refuses whatever is
-    sent; `log` is a file with more about the error.
-    """
-
-    payload: Payload
-    outcome: str
-    refs: Mapping[str, DatasetRef] = field(default_factory=dict)
-    error: str = ""
-    log: str = ""
-    is_ours: bool = True
-    stops: bool = False
-
-
-@dataclass(frozen=True)
-class DeliveryContext:
-    """What a delivery works with: the outbox, the service, the lock of a result.
-
-    `note` is given what is at Crucible, by the id made here; `ingesting` what was asked to be ingested;
-    `describe_fault` gives the message and the log file of an error that nobody has foreseen.
-    """
-
-    outbox: Outbox
-    client: CrucibleClient
-    machine: str
-    turn: Callable[[str], FileLock]
-    note: Callable[[Mapping[str, DatasetRef]], None] = nothing
-    ingesting: Callable[[DatasetRef, Mapping[str, IngestionRequest]], None] = nothing
-    describe_fault: Callable[[BaseException], tuple[str, str]] = lambda error: (repr(error), "")
-
-    def register(self, new: NewDataset, stages: Stages) -> DatasetRef:
-        """Register one dataset of a payload."""
-        stages = replace(stages, ingesting=self.ingesting)
-        return register_output(self.client, new, self.machine, stages=stages)
-
-
-class DeliversLater(Protocol):
-    """Whoever delivers what a step made, while what comes next starts from it."""
-
-    def is_worth_a_look(self, mfid: str, /) -> bool:
-        """Whether the service may have this result by now, though the plan did not find it there."""
-
-    def look(self, ask: Callable[[CrucibleClient], Found | None], /) -> Found | None:
-        """Ask the service; None if it is away, which keeps no step from being made."""
-
-    def add(self, payload: Payload, /) -> None:
-        """Deliver a payload as soon as may be."""
-
-    def took(self, seconds: float, /) -> None:
-        """Record how long a step took."""
-
-
-def deliver_now(context: DeliveryContext, payload: Payload) -> dict[str, DatasetRef]:
-    """Register the outputs of one step, one after the other; raises what keeps one from being registered.
-
-    For who hands on to other machines, and has delivered all parents before.
-    """
-    context.outbox.sending(payload)
-    try:
-        refs = {new.mfid: context.register(new, Stages()) for new in payload.datasets}
-    except CrucibleError as error:
-        with suppress(OSError):
-            context.outbox.failed(payload, str(error), refused=not isinstance(error, TRANSIENT))
-        raise
-    context.note(refs)
-    context.outbox.delivered(payload)
-    return refs
-
-
-def unconfirmed(
-    client: CrucibleClient, project: str, keyword: str, since: datetime, wanted: Collection[DatasetRef]
-) -> dict[str, str]:
-    """Look whether datasets are at Crucible, complete, with the files that they were made with; why not, by id.
-
-    One listing of what was modified `since` then; what it does not show is asked for by its id.
-    """
-    try:
-        filters: Any = {"project_id": project, "keyword": keyword, "modification_time_gte": since - CLOCKS_DIFFER}
-        there = {one.unique_id: one for one in client.datasets.iter(**filters, include_metadata=True)}
-        found = {}
-        for ref in wanted:
-            try:
-                dataset = there.get(ref.mfid) or client.datasets.get(ref.mfid, include_metadata=True)
-            except (ForbiddenError, NotFoundError):
-                found[ref.mfid] = "is not there"
-                continue
-            if reason := _why_not_as_made(read_record(dataset.scientific_metadata), ref):
-                found[ref.mfid] = reason
-    except TRANSIENT as error:
-        return {ref.mfid: f"could not be looked at: {error}" for ref in wanted}
-    return found
-
-
-def _why_not_as_made(record: StepRecord | FilesRecord | None, ref: DatasetRef) -> str:
-    if record is None:
-        return "has no provenance record"
-    if not record.is_complete:
-        return "is incomplete"
-    files = generated_sha256(file.to_json() for file in ref.files)
-    if record.result is not None and record.result.generated_sha256 != files:
-        return "has other files"
-    return ""
 
 
 @dataclass
@@ -196,6 +77,9 @@ class _Entry:
     failures: int = 0
     is_running: bool = False
     is_adopted: bool = False  # another registration completed it
+
+
+Found = TypeVar("Found")
 
 
 class _ParentWaitsError(LineageError):
@@ -653,35 +537,6 @@ class Deliverer:
         with self._changed:
             self._away_since, self._away_until, self._away_tries = None, 0.0, 0
             self._staff()
-
-
-class DeliveredByRun:
-    """For a step in another process than its run, on the same machine and data folder: the run delivers.
-
-    `may_be_there` says whether the service is to be asked first; `connect` gives a client that gives up soon.
-    """
-
-    def __init__(self, may_be_there: bool, connect: Callable[[], CrucibleClient]) -> None:
-        self._may_be_there = may_be_there
-        self._connect = connect
-
-    def is_worth_a_look(self, mfid: str, /) -> bool:  # noqa: ARG002 (the run has looked)
-        """As the run says."""
-        return self._may_be_there
-
-    def look(self, ask: Callable[[CrucibleClient], Found | None], /) -> Found | None:
-        """Ask the service; None if it is away."""
-        try:
-            with self._connect() as client:
-                return ask(client)
-        except TRANSIENT:
-            return None
-
-    def add(self, payload: Payload, /) -> None:
-        """Do nothing: the run finds it in the outbox."""
-
-    def took(self, seconds: float, /) -> None:
-        """Do nothing: the outcome says it."""
 
 
 def _data(files: Iterable[Any]) -> set[tuple[str, str]]:

@@ -24,15 +24,8 @@ from crucible_lineage.provenance.circumstances import agent
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import KEY, Activity, step_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.deliver import (
-    ADOPTED,
-    DELIVERED,
-    DROPPED,
-    Deliverer,
-    Delivery,
-    DeliveryContext,
-    deliver_now,
-)
+from crucible_lineage.registration.deliver import Deliverer
+from crucible_lineage.registration.delivery import ADOPTED, DELIVERED, DROPPED, Delivery, DeliveryContext, deliver_now
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.register import register_output

@@ -24,7 +24,8 @@ from crucible_lineage.core.journal import NEXT, OUTBOX, Journal
 from crucible_lineage.errors import ConflictError, NotFoundError, UnreachableError
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration import deliver
-from crucible_lineage.registration.deliver import ADOPTED, DELIVERED, DROPPED, Deliverer, Delivery, DeliveryContext
+from crucible_lineage.registration.deliver import Deliverer
+from crucible_lineage.registration.delivery import ADOPTED, DELIVERED, DROPPED, Delivery, DeliveryContext
 from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import Payload

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from crucible_lineage.pipeline.logs.fault import told_fault
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.deliver import DELIVERED, Deliverer, Delivery, DeliveryContext
+from crucible_lineage.registration.deliver import Deliverer
+from crucible_lineage.registration.delivery import DELIVERED, Delivery, DeliveryContext
 from crucible_lineage.registration.ingestion import note_ingestions
 from crucible_lineage.registration.outbox import Waiting
 from crucible_lineage.session import Session

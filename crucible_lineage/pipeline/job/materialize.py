@@ -28,7 +28,7 @@ from crucible_lineage.provenance.circumstances import git_state
 from crucible_lineage.provenance.recipe import PlannedOutput, first_attempt, recipe_sha256
 from crucible_lineage.provenance.record import Activity
 from crucible_lineage.refs import DatasetRef, file_stem
-from crucible_lineage.registration.deliver import DeliversLater, deliver_now
+from crucible_lineage.registration.delivery import DeliversLater, deliver_now
 from crucible_lineage.registration.payload import Payload
 from crucible_lineage.registration.read import find_by_recipe, read_own, require_not_withdrawn
 from crucible_lineage.session import Session

@@ -1,76 +1,35 @@
-"""A run: what is not fresh is made as soon as its parents are done, delivered, and seen at Crucible before it counts.
-
-One thread changes the state of a run, the one of `Run.loop`. Engine, deliverer and signals put events on its queue. A
-failed step stops only its descendants; what another machine has overtaken is made again from what is there.
-"""
+"""A pipeline planned and run: what is not fresh is made, delivered, confirmed, published, and reported."""
 
 from __future__ import annotations
 
-import queue
-import random
-import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.core import journal as rows
-from crucible_lineage.disk import storage_error
-from crucible_lineage.errors import TRANSIENT, InputError, LineageError, StoppedError, StorageError
+from crucible_lineage.errors import CrucibleError, StorageError
 from crucible_lineage.local.usage import in_use, runs
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.engines.engine import Engine
-from crucible_lineage.pipeline.inputs.inputs import InputItem, register_inputs
-from crucible_lineage.pipeline.job.job import Job, job_of
-from crucible_lineage.pipeline.job.phases import hearing_phases
-from crucible_lineage.pipeline.plan.known import pipeline_keyword
-from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance
+from crucible_lineage.pipeline.inputs.inputs import register_inputs
+from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH
 from crucible_lineage.pipeline.plan.planner import Planned, plan_pipeline
-from crucible_lineage.pipeline.plan.used import used_datasets
-from crucible_lineage.pipeline.run.currency import Reliance, Relied
-from crucible_lineage.pipeline.run.ingested import MOST_TOLD, not_ingested
-from crucible_lineage.pipeline.run.redescribed import described_anew
-from crucible_lineage.pipeline.run.relying import Relying
+from crucible_lineage.pipeline.run.loop import Arrived, Run
 from crucible_lineage.pipeline.run.result import (
-    DELIVERING,
     EXECUTED,
-    FAILED,
-    LEFT_OUT,
-    MOST_RETURNED,
-    PLANNED,
-    QUEUED,
     REGISTERING,
-    REUSED,
-    SKIPPED,
-    STARTED,
-    STOPPED,
-    STOPPING,
-    WAITING,
     Choice,
     Listener,
     RunResult,
     StepEvent,
 )
 from crucible_lineage.pipeline.run.stopping import Stop
-from crucible_lineage.provenance.recipe import UsedDataset
-from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.payload import Payload
 from crucible_lineage.session import Session
-
-if TYPE_CHECKING:  # a run in which all is fresh delivers nothing
-    from crucible_lineage.registration.deliver import Deliverer, Delivery
 
 __all__ = ["plan_and_run", "run_planned"]
 
-_PATIENCE_S = 1.0  # before a run that was stopped says what it still waits for
-_POLL_S = 0.25  # while only deliveries are waited for
-_MOST_REMADE = 5  # chosen: how often a step is made again in one run since others registered its parents otherwise
-_ROW: Mapping[str, str] = {FAILED: rows.FAILED, SKIPPED: rows.SKIPPED, STOPPED: rows.STOPPED, REUSED: rows.OVERTAKEN}
-Arrived = Callable[[Payload], None]
+_MOST_UNREAD = 1000  # files that could not be read, in one run
+_INGESTED_HERE_S = 10.0  # chosen: this machine reads the files itself, and mostly within a second
 
 
 def plan_and_run(
@@ -111,7 +70,7 @@ def run_planned(
     with _recorded(pipeline, session) as run_id:  # one that was refused until here has not begun
         # A run that has nothing to do is over before anybody could ask whether it is under way.
         with nullcontext() if planned.plan.is_fresh and not new else in_use(runs(session.settings.data) / run_id):
-            before = {one.request for one in session.store.ended_ingestions(MOST_TOLD)}
+            before = {one.request for one in session.store.ended_ingestions(_MOST_UNREAD)}
             inputs = register_inputs(planned.inputs, session, lambda text: listener(StepEvent("", REGISTERING, text)))
             planned.knowledge.begin(_places_to_be_filled(planned))
             run = Run(pipeline, session, run_id, planned, inputs, listener, choice)
@@ -130,553 +89,10 @@ def run_planned(
             run.confirm()
             run.publish()
             asked = new or any(state.outcome == EXECUTED for state in run.steps.values())
-            unread = not_ingested(session, run_id, before, run.to_be_ingested, asked=asked)
+            unread = _not_ingested(session, run_id, before, run.to_be_ingested, asked=asked)
         result = run.result(unread)
         session.journal.end_run(run_id, "complete" if result.ok else "stopped" if result.stopped else "failed")
     return result
-
-
-@dataclass
-class StepState:
-    """How a step of a run stands: its outcome once it has ended, its results, and what is to be said of it."""
-
-    outcome: str = ""
-    results: Mapping[str, DatasetRef] | None = None
-    error: str = ""
-    log: str = ""
-    trace: str = ""
-    note: str = ""
-    began: float | None = None
-    took: float | None = None
-    remade: int = 0
-    needs: set[str] = field(default_factory=set)  # parents without a result yet
-
-
-@dataclass(frozen=True)
-class _Phase:
-    """A step has reached a phase."""
-
-    step: str
-    phase: str
-    at: float
-
-
-@dataclass(frozen=True)
-class _Ended:
-    """The engine has ended a step."""
-
-    step: str
-    running: object
-
-
-class _StopAsked:
-    """Somebody asked for the run to stop."""
-
-
-class Run:
-    """One run of a pipeline: what is done, what is under way, what waits for which parents."""
-
-    def __init__(
-        self,
-        pipeline: BoundPipeline,
-        session: Session,
-        run_id: str,
-        planned: Planned,
-        inputs: Mapping[str, tuple[InputItem, ...]],
-        listener: Listener,
-        choice: Choice,
-    ) -> None:
-        self.pipeline = pipeline
-        self.session = session
-        self.run_id = run_id
-        self.instances = planned.instances
-        self.knowledge = planned.knowledge
-        self.undeclared = planned.plan.undeclared
-        self.new_inputs = {id(item) for items in planned.inputs.values() for item in items if item.dataset is None}
-        self.inputs = inputs
-        self.listener = listener
-        self.choice = choice
-        self.chosen = choice.steps(pipeline)
-        self.steps = {name: StepState() for name in self.instances}
-        self.reliance = Reliance(session, planned.knowledge, pipeline.name, run_id, _declared_in(pipeline))
-        self.relying = Relying(self.reliance, session.outbox)
-        self.stayed: list[str] = []
-        self.delivered: list[str] = []
-        self.stopped = False
-        self._began = datetime.now(UTC)
-        self._events: queue.SimpleQueue[_Phase | _Ended | _StopAsked | Delivery] = queue.SimpleQueue()
-        self._children: dict[str, list[str]] = {}
-        self._ready: list[str] = []
-        self._jobs: dict[str, Job] = {}
-        self._own: set[str] = set()  # payloads that this run answers for
-        self._made_by: dict[str, str] = {}  # dataset -> step
-        self._returned: dict[str, Mapping[str, Mapping[str, Any]]] = {}
-        self._reported: set[str] = set()
-        self._refuses_all = self._has_failed = False
-        self._arrived: Arrived | None = None
-        for name, instance in self.instances.items():
-            for need in instance.needs:
-                self._children.setdefault(need, []).append(name)
-
-    # Before the loop
-
-    def adopt(self, plan: PipelinePlan) -> None:
-        """Take over what the plan found: steps with results are done, those that cannot or shall not be made end."""
-        reused, left_out, todo = [], [], []
-        for step in plan.steps:
-            if step.state == FRESH:
-                self._set_results(step.name, step.results)
-                reused.append(step)
-            elif step.step not in self.chosen:
-                left_out.append(step.name)
-            else:
-                todo.append(step)
-        self._reuse(reused)
-        self.session.journal.note_present(self.run_id, LEFT_OUT, {name: {} for name in left_out})
-        for name in left_out:
-            self.steps[name].outcome = LEFT_OUT
-            self.listener(StepEvent(name, LEFT_OUT))
-        self.session.journal.plan(self.run_id, self.pipeline.spec.project, [step.name for step in todo])
-        for step in todo:
-            if step.state == BLOCKED:
-                self._end(step.name, FAILED, error=f"it cannot be made: {'; '.join(step.causes)}")
-            else:
-                self._wait(step.name)
-
-    @property
-    def has_work(self) -> bool:
-        """Whether a step is to be made."""
-        return any(not state.outcome for state in self.steps.values())
-
-    def _reuse(self, steps: list[StepPlan]) -> None:
-        """Rely on results that are there already, all at once, since there may be thousands."""
-        datasets = {step.name: ids_of(step.results) for step in steps}
-        self.session.journal.note_present(self.run_id, REUSED, datasets)
-        errors = self.relying.rely([Relied(self.instances[step.name], step.results, step.used) for step in steps])
-        there = [step for step in steps if not self.relying.waits(step.results.values())]
-        again = described_anew(self.pipeline, there, self.instances, self.reliance.known, self.session, self.run_id)
-        errors |= again.errors
-        for name, mfids in datasets.items():
-            state = self.steps[name]
-            state.note = again.told.get(name, "")
-            if name in errors:
-                self._end(name, FAILED, error=errors[name])
-                continue
-            state.outcome = REUSED
-            self.listener(StepEvent(name, REUSED, ", ".join(mfids.values())))
-
-    def _wait(self, name: str) -> None:
-        """Let a step begin when its parents are done."""
-        state, needs = self.steps[name], self.instances[name].needs
-        if left_out := [need for need in needs if self.steps[need].outcome == LEFT_OUT]:
-            message = f"its parent {left_out[0]} is not there and was left out; run without --only, or --from it"
-            self._end(name, FAILED, error=message)
-            return
-        state.needs = {need for need in needs if self.steps[need].results is None}
-        if not state.needs:
-            self._ready.append(name)
-        elif bad := next((need for need in needs if self.steps[need].outcome in (FAILED, SKIPPED)), None):
-            self._end(name, SKIPPED, error=f"{bad}, which it needs, has no result")
-
-    # The loop
-
-    def note_delivery(self, delivery: Delivery) -> None:
-        """Put what became of a payload on the queue; called in threads of the deliverer."""
-        self._events.put(delivery)
-
-    def loop(self, engine: Callable[[], Engine], deliverer: Deliverer, stop: Stop, arrived: Arrived | None) -> None:
-        """Make and deliver until nothing is left, or nothing more can be had."""
-        started: Engine | None = None
-        self.relying.client, self._arrived = deliverer.context.client, arrived
-        self._own |= set(self.session.outbox.names_of(mfid for s in self.steps.values() for mfid in _ids(s)))
-        if self.has_work:
-            self._report_planned()
-        idle_since: float | None = None
-        try:
-            with (
-                stop.heard_by(lambda: self._events.put(_StopAsked())),
-                hearing_phases(
-                    self.run_id, lambda step, phase: self._events.put(_Phase(step, phase, time.monotonic()))
-                ),
-            ):
-                while True:
-                    while self._may_begin() and self._ready:
-                        started = started or self._started(engine, deliverer)
-                        self._start_ready(started)
-                    if self._jobs or (self._ready and self._may_begin()):
-                        idle_since = None
-                    else:
-                        idle_since = idle_since or time.monotonic()
-                        if self.stopped or deliverer.is_settled(self.choice.patience_s, idle_since, self._own):
-                            deliverer.give_up_lacking()
-                            if self._events.empty():
-                                break
-                    self._apply_next(started, deliverer, idle_since)
-        except BaseException as error:
-            if started is not None:
-                started.stop(self.run_id)
-            self.stopped = not isinstance(error, Exception)
-            raise
-        finally:
-            self._end_open()
-        if not self.stopped:
-            self._rely_on_arrived()
-
-    def _started(self, engine: Callable[[], Engine], deliverer: Deliverer) -> Engine:
-        made = engine()
-        if hasattr(made, "deliverer"):
-            made.deliverer = deliverer
-        return made
-
-    def _apply_next(self, engine: Engine | None, deliverer: Deliverer, idle_since: float | None) -> None:
-        """Apply the next event, or say for what the run waits if none comes."""
-        try:
-            # A signal just before a wait does not end it, so that no wait is without an end.
-            event = self._events.get(timeout=_PATIENCE_S if idle_since is None else _POLL_S)
-        except queue.Empty:
-            if self.stopped:
-                self._report_once(STOPPING, self._waited_for())
-            elif idle_since and time.monotonic() - idle_since > _PATIENCE_S and (left := deliverer.waiting()):
-                self._report_once(DELIVERING, f"delivering {left} result{'s' if left > 1 else ''}")
-            return
-        if isinstance(event, _Phase):
-            self._note_phase(event)
-        elif isinstance(event, _Ended):
-            assert engine is not None
-            self._collect(engine, event.step, event.running)
-        elif isinstance(event, _StopAsked):
-            self._stop(engine)
-        else:
-            self._note_delivered(event)
-
-    def _may_begin(self) -> bool:
-        return not (self.stopped or self._refuses_all or (self._has_failed and not self.choice.keep_going))
-
-    def _start_ready(self, engine: Engine) -> None:
-        ready, self._ready = self._ready, []
-        if not self.session.settings.embedded:  # another machine may run the same: each starts elsewhere
-            random.shuffle(ready)
-        for name in ready:
-            if self.steps[name].outcome == "" and name not in self._jobs:
-                self._start(engine, name)
-
-    def _start(self, engine: Engine, name: str) -> None:
-        instance = self.instances[name]
-        if any(self.steps[need].results is None for need in instance.needs):  # refused, or made again, meanwhile
-            self._wait(name)
-            return
-        forced = name in self.choice.forced or instance.step.name in self.choice.forced
-        results = {need: self.steps[need].results or {} for need in instance.needs}
-        try:
-            used = used_datasets(instance, self.inputs, results)
-            planned = plan_instance(self.pipeline.spec.project, instance, used, self.knowledge, forced=forced)
-        except (InputError, *TRANSIENT) as error:  # facts about a parent that only the service knows
-            self._end(name, FAILED, error=str(error))
-            return
-        if planned.state == FRESH:  # its parents were made again, with the same bytes
-            self.stayed.append(name)
-            self._rely_on(name, planned.results, used)
-            return
-        if planned.state == BLOCKED:
-            self._end(name, FAILED, error=f"it cannot be made: {'; '.join(planned.causes)}")
-            return
-        self.listener(StepEvent(name, QUEUED))
-        places = self.reliance.new_places(instance)
-        job = job_of(self.pipeline, instance, used, planned.outputs, {"run_id": self.run_id}, places)
-        self._jobs[name] = job
-        engine.start(job).add_done_callback(lambda running: self._events.put(_Ended(name, running)))
-
-    def _note_phase(self, event: _Phase) -> None:
-        if event.step not in self._jobs:
-            return
-        if event.phase == STARTED and self.steps[event.step].began is None:
-            self.steps[event.step].began = event.at
-            self.session.journal.note_running(self.run_id, event.step)
-        self.listener(StepEvent(event.step, event.phase))
-
-    def _collect(self, engine: Engine, name: str, running: object) -> None:
-        job, state = self._jobs[name], self.steps[name]  # until its outcome is known: a run may be suspended here
-        try:
-            made = engine.result(running)
-        except StoppedError as error:
-            state.log = error.log or ""
-            if state.began is not None:
-                self._end(name, STOPPED, error="it was ended, since the run was stopped")
-            else:
-                self._end(name, SKIPPED, error=self._why_skipped(name))
-        except LineageError as error:
-            state.log, state.trace = getattr(error, "log", None) or "", getattr(error, "trace", "")
-            self._end(name, FAILED, error=str(error))
-        except (Exception, SystemExit) as error:
-            refused = storage_error(error) if isinstance(error, OSError) else None
-            self._end(name, FAILED, error=str(refused or self._describe_fault(name, error)))
-        else:
-            state.note, state.took = made.note, made.seconds
-            if made.executed:
-                self._own.add(min(ids_of(made.outputs).values()))
-                self.reliance.note_made(self.instances[name], made.outputs)
-                self._keep_returned(name, made.returned)
-                self._done(name, EXECUTED, made.outputs)
-            else:
-                self._rely_on(name, made.outputs, job.used)
-        del self._jobs[name]
-
-    def _rely_on(self, name: str, outputs: Mapping[str, DatasetRef], used: tuple[UsedDataset, ...]) -> None:
-        """Rely on results that were there already; they hold from now on."""
-        self._own |= set(self.session.outbox.names_of(ids_of(outputs).values()))
-        errors = self.relying.rely([Relied(self.instances[name], outputs, used)])
-        if name in errors:
-            self._end(name, FAILED, outputs, errors[name])
-        else:
-            self._done(name, REUSED, outputs)
-
-    def _done(self, name: str, outcome: str, outputs: Mapping[str, DatasetRef]) -> None:
-        self._set_results(name, outputs)
-        self._end(name, outcome, outputs)
-        for child in self._children.get(name, ()):
-            state = self.steps[child]
-            if name in state.needs:
-                state.needs.discard(name)
-                if not state.needs and not state.outcome:
-                    self._ready.append(child)
-
-    def _set_results(self, name: str, outputs: Mapping[str, DatasetRef]) -> None:
-        self.steps[name].results = outputs
-        self._made_by |= dict.fromkeys((dataset.mfid for dataset in outputs.values()), name)
-
-    def _end(self, name: str, outcome: str, outputs: Mapping[str, DatasetRef] | None = None, error: str = "") -> None:
-        """Note how a step has ended; what depends on a failed one is skipped."""
-        state, mfids = self.steps[name], ids_of(outputs or state_results(self.steps[name]))
-        state.outcome, state.error = outcome, error
-        seconds = state.took
-        if seconds is None and state.began is not None:
-            seconds = time.monotonic() - state.began
-        size = sum(f.size for dataset in (outputs or {}).values() for f in dataset.files) or None
-        if outcome in _ROW:
-            facts = {"error": error or None, "log": state.log or None, "seconds": seconds}
-            project = self.pipeline.spec.project
-            self.session.journal.end_step(self.run_id, project, name, _ROW[outcome], mfids, **facts)
-        elif outcome == EXECUTED:
-            self.session.journal.measure(self.run_id, name, seconds, size)
-        self.listener(StepEvent(name, outcome, error or ", ".join(mfids.values()), seconds))
-        if outcome in (FAILED, SKIPPED):
-            self._has_failed = self._has_failed or outcome == FAILED
-            for child in self._children.get(name, ()):
-                if not self.steps[child].outcome and child not in self._jobs and self.steps[child].needs:
-                    self._end(child, SKIPPED, error=f"{name}, which it needs, has no result")
-
-    # What becomes of results
-
-    def _note_delivered(self, delivery: Delivery) -> None:
-        """Apply what became of a payload."""
-        from crucible_lineage.registration.deliver import ADOPTED, DROPPED, REFUSED, WAITS
-
-        payload = delivery.payload
-        found = (self._made_by.get(mfid, "") for mfid in payload.mfids)
-        names = [name for name in dict.fromkeys(found) if name and set(_ids(self.steps[name])) & set(payload.mfids)]
-        if delivery.outcome in (REFUSED, WAITS):
-            self._refuses_all = self._refuses_all or delivery.stops
-            if delivery.outcome == REFUSED and names:
-                self._reported.add(delivery.error)
-            else:
-                self._report_once(WAITING, delivery.error, payload.step)
-            for name in names if delivery.outcome == REFUSED else ():
-                self.steps[name].log = delivery.log or self.steps[name].log
-                outputs, self.steps[name].results = self.steps[name].results, None
-                self._end(name, FAILED, outputs, f"made, and not registered: {delivery.error}")
-            return
-        if delivery.outcome == DROPPED:
-            if not names:
-                self._report_once(
-                    WAITING, f"{delivery.error}; the next run of its pipeline makes it again", payload.step
-                )
-            for name in names:
-                self._make_again(name, delivery.error)
-            return
-        for name in names:
-            if delivery.outcome == ADOPTED:
-                results = state_results(self.steps[name])
-                self._set_results(name, {out: delivery.refs.get(one.mfid, one) for out, one in results.items()})
-            if not delivery.is_ours:  # what another machine registered is there with what it returned there
-                self._returned.pop(name, None)
-        if delivery.is_ours:
-            if payload.run != self.run_id:
-                self.delivered += payload.mfids
-            if self._arrived is not None:
-                self._arrived(payload)
-
-    def _make_again(self, name: str, why: str) -> None:
-        """Forget a step and all that was made from it, and let them begin once more."""
-        found = {name}
-        for other, instance in self.instances.items():  # parents come before their children
-            if found & set(instance.needs) and other not in self._jobs and self.steps[other].outcome != LEFT_OUT:
-                found.add(other)
-        again = [one for one in self.instances if one in found]
-        for one in again:
-            state = self.steps[one]
-            state.remade += state.results is not None
-            state.outcome, state.error, state.results, state.took, state.began = "", "", None, None, None
-        self.session.journal.plan(self.run_id, self.pipeline.spec.project, again)
-        for one in again:
-            if self.steps[one].remade > _MOST_REMADE:
-                self._end(one, FAILED, error=f"it was made {_MOST_REMADE} times, and each time {why}")
-            elif not self.steps[one].outcome:
-                self._wait(one)
-
-    def _rely_on_arrived(self) -> None:
-        wanted = {name for name, state in self.steps.items() if state.results is not None}
-        for name, error in self.relying.rely_on_arrived(wanted).items():
-            self._end(name, FAILED, self.steps[name].results, error)
-
-    def confirm(self) -> None:
-        """See at Crucible, complete, whatever this run made, adopted or registered; what is not seen has failed."""
-        executed = [name for name, state in self.steps.items() if state.outcome == EXECUTED]
-        refs = {name: list(state_results(self.steps[name]).values()) for name in executed}
-        waiting = {mfid for payload in self.session.outbox.all() for mfid in payload.mfids}
-        wanted = [ref for found in refs.values() for ref in found if ref.mfid not in waiting]
-        if not wanted:
-            return
-        from crucible_lineage.registration.deliver import unconfirmed
-
-        keyword = pipeline_keyword(self.pipeline.name)
-        lacking = unconfirmed(self.session.client, self.pipeline.spec.project, keyword, self._began, wanted)
-        for name in executed:
-            reasons = [f"{ref.mfid} {lacking[ref.mfid]}" for ref in refs[name] if ref.mfid in lacking]
-            if reasons:
-                message = f"made, and not seen at Crucible: {'; '.join(reasons)}; run the same again"
-                self._end(name, FAILED, self.steps[name].results, message)
-
-    def publish(self) -> None:
-        """Copy results to where their steps say that they are published; a step of which that fails has failed."""
-        for name, state in self.steps.items():
-            step = self.instances[name].step
-            if state.results is None or step.spec.output.publish is None or step.name not in self.chosen:
-                continue
-            if self.relying.waits(state.results.values()):
-                continue  # it comes after what Crucible has
-            from crucible_lineage.pipeline.files.publish import publish  # most pipelines publish nothing
-
-            try:
-                for dataset in state.results.values():
-                    publish(dataset, step.spec.output.publish, self.session)
-            except LineageError as error:
-                self._end(name, FAILED, state.results, f"its result is registered, but not published: {error}")
-
-    # Stopping
-
-    def _stop(self, engine: Engine | None) -> None:
-        """Begin nothing more, and end what runs."""
-        self.stopped = True
-        self.session.journal.end_run(self.run_id, "stopped")  # so it is, should nobody be left to say so later
-        self.listener(StepEvent("", STOPPING, "stopping: no step is begun any more, what runs is ended"))
-        if engine is None or engine.stop(self.run_id):
-            return
-        for name in list(self._jobs):  # they run elsewhere, and are not to be waited for
-            del self._jobs[name]
-            self._end(name, STOPPED, error="it was ended, since the run was stopped")
-
-    def _end_open(self) -> None:
-        """End what is open when the loop does: a step under way may have its result all the same."""
-        for name, state in self.steps.items():
-            if job := self._jobs.pop(name, None):
-                made = {planned.output: self.session.known(planned.mfid) for planned in job.outputs}
-                if all(made.values()):
-                    self._end(name, EXECUTED, {output: dataset for output, dataset in made.items() if dataset})
-                else:
-                    self._end(name, STOPPED, error="it was ended, since the run was stopped")
-            elif not state.outcome:
-                self._end(name, SKIPPED, error=self._why_skipped(name))
-
-    def _why_skipped(self, name: str) -> str:
-        if self.stopped:
-            return "the run was stopped before it was begun"
-        needs = self.instances[name].needs
-        bad = next((need for need in needs if self.steps[need].outcome in (FAILED, SKIPPED)), None)
-        return f"{bad}, which it needs, has no result" if bad else "a step failed, and no more were to be begun"
-
-    # What is reported
-
-    def _report_planned(self) -> None:
-        took = self.session.journal.took(self.pipeline.name)
-        todo = {
-            name: took.get(self.instances[name].step.name, (None, 0))[0]
-            for name, state in self.steps.items()
-            if not state.outcome
-        }
-        self.listener(StepEvent("", PLANNED, todo=todo))
-
-    def _report_once(self, outcome: str, message: str, step: str = "") -> None:
-        if message not in self._reported:
-            self._reported.add(message)
-            self.listener(StepEvent(step, outcome, message))
-
-    def _waited_for(self) -> str:
-        names = sorted(self._jobs)
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        return f"waiting until {', '.join(names[:3])}{more} is ended or registered; Ctrl-C again to leave at once"
-
-    def _describe_fault(self, name: str, error: BaseException) -> str:
-        from crucible_lineage.pipeline.logs.fault import told_fault  # a run in which nothing is wrong starts faster
-
-        fault = told_fault(error, self.session.settings.data, self.session.settings.api_key)
-        self.steps[name].log = str(fault.log) if fault.log else ""
-        return fault.message
-
-    def _keep_returned(self, name: str, returned: Mapping[str, Mapping[str, Any]]) -> None:
-        """Keep what the last steps returned, so that nobody asks Crucible for what was just sent there."""
-        self._returned[name] = returned
-        if len(self._returned) > 4 * MOST_RETURNED:
-            last = [one for one in self.instances if one in self._returned][-MOST_RETURNED:]
-            self._returned = {one: self._returned[one] for one in last}
-
-    def to_be_ingested(self) -> set[str]:
-        """The datasets whose ingestion the declaration asks to wait for."""
-        waits = [name for name, one in self.instances.items() if one.step.spec.output.ingestion.wait]
-        results = {dataset.mfid for name in waits for dataset in state_results(self.steps[name]).values()}
-        files = (item for items in self.inputs.values() for item in items if item.new and item.new.ingestion.wait)
-        return results | {item.dataset.mfid for item in files if item.dataset is not None}
-
-    def result(self, unread: tuple[str, ...]) -> RunResult:
-        """What the run has done."""
-        items = {name: [item.mfid for item in found if item.dataset] for name, found in self.inputs.items()}
-        steps = self.steps
-        notes = {name: [self.reliance.notes.get(name, ""), state.note] for name, state in steps.items()}
-        own = {mfid for state in steps.values() for mfid in _ids(state)}
-        waiting = [one for one in self.session.outbox.waiting() if own & set(one.mfids) or one.run == self.run_id]
-        return RunResult(
-            run_id=self.run_id,
-            pipeline=self.pipeline.name,
-            project=self.pipeline.spec.project,
-            inputs={name: tuple(mfid for mfid in mfids if mfid) for name, mfids in items.items()},
-            datasets={name: ids_of(s.results) for name, s in steps.items() if s.results is not None},
-            outcomes={name: state.outcome for name, state in steps.items() if state.outcome},
-            errors={name: state.error for name, state in steps.items() if state.error},
-            logs={name: state.log for name, state in steps.items() if state.log},
-            tracebacks={name: state.trace for name, state in steps.items() if state.trace},
-            notes={name: "; ".join(filter(None, said)) for name, said in notes.items() if any(said)},
-            stopped=self.stopped,
-            waiting=tuple(waiting),
-            delivered=tuple(self.delivered),
-            not_ingested=unread,
-            stayed=tuple(self.stayed),
-            current_again=tuple(self.reliance.again),
-            undeclared=self.undeclared,
-            returned=self._returned,
-        )
-
-
-def ids_of(outputs: Mapping[str, DatasetRef]) -> dict[str, str]:
-    """{output: id of its dataset}."""
-    return {output: dataset.mfid for output, dataset in outputs.items()}
-
-
-def state_results(state: StepState) -> Mapping[str, DatasetRef]:
-    """The results of a step, none if it has none."""
-    return state.results or {}
-
-
-def _ids(state: StepState) -> Iterable[str]:
-    return [dataset.mfid for dataset in state_results(state).values()]
 
 
 def _places_to_be_filled(planned: Planned) -> list[str]:
@@ -709,6 +125,27 @@ def _recorded(pipeline: BoundPipeline, session: Session) -> Iterator[str]:
         raise
 
 
-def _declared_in(pipeline: BoundPipeline) -> Path | None:
-    """The file that declares it; None if records do."""
-    return pipeline.spec.path if pipeline.spec.digest else None
+def _not_ingested(
+    session: Session, run_id: str, before: Collection[int], waited: Callable[[], Collection[str]], *, asked: bool
+) -> tuple[str, ...]:
+    """Follow ingestions, and describe the files that were not read, apart from those described `before`.
+
+    Those of the embedded Crucible are given some seconds to end, if the run has `asked` for any. `waited` gives the
+    datasets whose ingestion is to be waited for: where that is still open, it is described as well.
+    """
+    found = [one for one in session.store.ended_ingestions(_MOST_UNREAD) if one.request not in before]
+    if session.store.open_ingestions() and session.outbox.is_empty:
+        from crucible_lineage.registration.ingestion import follow_ingestions  # few runs have any
+
+        at_most_s = _INGESTED_HERE_S if session.settings.embedded and asked else 0.0
+        with suppress(CrucibleError), session.connect(at_most_s=0.0) as client:  # else whoever comes next asks
+            found += follow_ingestions(client, session.store, at_most_s=at_most_s)
+        still_open = {one.mfid for one in session.store.open_ingestions()}
+        session.journal.note_ingested(run_id, {one.mfid for one in found if one.status == "complete"} - still_open)
+        mfids = waited()
+        found += [one for one in session.store.open_ingestions() if one.mfid in mfids]
+    if not found:
+        return ()
+    from crucible_lineage.registration.ingestion import in_words
+
+    return tuple(in_words(one) for one in found if one.status != "complete")

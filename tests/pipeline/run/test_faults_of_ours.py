@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.cli.runs.run import print_summary
-from crucible_lineage.registration import deliver
+from crucible_lineage.registration import delivery
 from crucible_lineage.session import Session
 
 
@@ -17,14 +17,14 @@ def test_a_fault_while_a_result_is_registered_names_the_file_with_its_traceback(
     lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setenv("CRUCIBLE_API_KEY", "hush-hush")
-    register = deliver.register_output
+    register = delivery.register_output
 
     def faulty(client: Any, new: Any, *rest: Any, **more: Any) -> Any:
         if "scaled" in new.name:
             raise KeyError("nobody thought of this, nor of hush-hush")
         return register(client, new, *rest, **more)
 
-    monkeypatch.setattr(deliver, "register_output", faulty)
+    monkeypatch.setattr(delivery, "register_output", faulty)
     other = f"  other: {{uses: '{lab.module}:scale', inputs: {{counts: second}}, params: {{factor: 2}}}}\n"
     result = run(lab.declare(lab.pipeline.read_text() + other))
     assert (result.outcomes["scaled"], result.outcomes["other"]) == ("failed", "executed")
