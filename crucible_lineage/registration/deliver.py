@@ -14,7 +14,7 @@ import heapq
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -184,12 +184,12 @@ class Deliverer:
             self.add(payload, from_before=True)
         return len(found)
 
-    def waiting(self, names: Collection[str] | None = None) -> int:
-        """How many payloads wait, of all or of those named."""
+    def waiting(self) -> int:
+        """How many payloads wait."""
         with self._changed:
-            return len(self._entries) if names is None else sum(name in self._entries for name in names)
+            return len(self._entries)
 
-    def is_settled(self, patience_s: float, since: float, own: Collection[str] | None = None) -> bool:
+    def is_settled(self, patience_s: float, since: float, own: set[str] | None = None) -> bool:
         """Whether waiting longer brings nothing: all has arrived, or cannot, or the service is away for `patience_s`.
 
         Counted from `since` on. Where some payloads are `own`, the others only count while it answers.
@@ -198,7 +198,7 @@ class Deliverer:
             if not self._entries or self._stopped or self._refusal is not None or not self._can_go_on():
                 return True
             now = time.monotonic()
-            mine = own is None or any(name in self._entries for name in own)
+            mine = own is None or not self._entries.keys().isdisjoint(own)
             if self._away_since is not None and now - max(self._away_since, since) >= (patience_s if mine else 0.0):
                 return True
             return not self._running and now - max(self._moved, since) >= max(patience_s, STUCK_S)
