@@ -17,8 +17,9 @@ from crucible_lineage.lineage import (
     impact_of_instrument,
 )
 from crucible_lineage.lineage.impact import taken_without_time
-from crucible_lineage.lineage.model import SUPERSEDED
-from crucible_lineage.lineage.records import activity_code, generated_files, instruments
+from crucible_lineage.lineage.model import SUPERSEDED, Edge, Node
+from crucible_lineage.lineage.records import activity_code, generated_files, instruments, used_mfids
+from crucible_lineage.queries.deleted import Deletion, deletion_of
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, named_projects
 from crucible_lineage.session import Session
 
@@ -32,12 +33,13 @@ class Redone:
     """What must be redone, in the lineage that shows why.
 
     `untimed` are those of an instrument's data of which nobody said when they were taken: they may be of the time that
-    was asked for, and count.
+    was asked for, and count. `deletion` is that of the dataset that was asked about.
     """
 
     graph: LineageGraph
     impact: Impact
     untimed: tuple[str, ...] = ()
+    deletion: Deletion | None = None
 
     @property
     def redo(self) -> tuple[str, ...]:
@@ -51,9 +53,24 @@ class Redone:
 
 
 def dataset_impact(session: Session, mfid: str) -> Redone:
-    """What comes from a dataset or a sample."""
-    graph = fetch_lineage(session, mfid)
+    """What comes from a dataset or a sample; from a deleted dataset, what records say was made of it."""
+    try:
+        graph = fetch_lineage(session, mfid)
+    except InputError:
+        deletion = deletion_of(session, mfid)
+        if deletion is None or not deletion.project:
+            raise
+        graph = _with_recorded_children(fetch_projects(session, [deletion.project]).graph, deletion)
+        return Redone(graph, impact_of_dataset(graph, mfid), deletion=deletion)
     return Redone(graph, impact_of_dataset(graph, mfid))
+
+
+def _with_recorded_children(graph: LineageGraph, deletion: Deletion) -> LineageGraph:
+    """The graph with a deleted dataset, linked to what records say was made of it: its links went with it."""
+    children = [node.id for node in graph.nodes.values() if deletion.mfid in used_mfids(node.record)]
+    nodes = {deletion.mfid: Node(deletion.mfid, name=deletion.name, project=deletion.project), **graph.nodes}
+    edges = {(deletion.mfid, child): Edge(deletion.mfid, child) for child in children}
+    return LineageGraph(nodes.values(), {**edges, **graph.edges}.values())
 
 
 def file_impact(session: Session, sha256: str, projects: Sequence[str], *, refresh: bool = False) -> Redone:

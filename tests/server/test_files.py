@@ -254,3 +254,21 @@ def test_deleted_file_is_gone_from_the_dataset(client, dataset, spectrum):
     assert client.datasets.get_download_links(mfid) == {}
     with pytest.raises(requests.HTTPError, match="404"):
         client.files.get(file["mfid"])
+
+
+def test_bytes_of_a_deleted_dataset_are_freed_unless_others_have_them(client, api, dataset, tmp_path, data_folder):
+    shared, alone = tmp_path / "shared.txt", tmp_path / "alone.txt"
+    shared.write_text("frames that two datasets have\n")
+    alone.write_text("frames of one\n")
+    kept, gone = dataset(), dataset()
+    there = client.datasets.add_file(kept, str(shared))["associated_file"]
+    for path in (shared, alone):
+        client.datasets.add_file(gone, str(path))
+    lonely = _content(data_folder, hashlib.sha256(alone.read_bytes()).hexdigest())
+    request = api.post(f"/resources/{gone}/delete").json()
+    api.patch(f"/deletion_requests/{request['id']}", params={"status": "approved"}).raise_for_status()
+    assert lonely.exists(), "it is deleted by whoever does so, and not by the approval"
+    api.delete(f"/resources/{gone}").raise_for_status()
+    assert not lonely.exists()
+    assert _content(data_folder, there["sha256_hash"]).read_bytes() == shared.read_bytes()
+    assert client.datasets.list_files(kept)[0]["mfid"] == there["mfid"]

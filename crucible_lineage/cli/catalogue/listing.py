@@ -15,6 +15,7 @@ from crucible_lineage.lineage.labels import plain
 if TYPE_CHECKING:
     from crucible_lineage.queries.catalogue.listing import Catalogue
     from crucible_lineage.queries.graph.standing import Entry
+    from crucible_lineage.session import Session
 
 __all__ = ["list_command"]
 
@@ -34,6 +35,7 @@ __all__ = ["list_command"]
 @click.option("--current", is_flag=True, help="Only results that hold now; no measured data.")
 @click.option("--sort", metavar="FIELD", help="created, name, step, pipeline, measurement, state; -name: from the end.")
 @click.option("--all", "every", is_flag=True, help="What is superseded or incomplete, and records of runs, too.")
+@click.option("--deleted", is_flag=True, help="Instead, what was deleted, and what is to be.")
 @click.option("--refresh", is_flag=True, help="Download the project anew, and not only what changed.")
 @CSV
 @json_option
@@ -49,6 +51,7 @@ def list_command(
     current: bool,
     sort: str | None,
     every: bool,
+    deleted: bool,
     refresh: bool,
     as_csv: bool,
     as_json: bool,
@@ -66,6 +69,9 @@ def list_command(
     with open_session() as session:
         if not as_csv:
             announce(session)
+        if deleted:
+            _list_deleted(session, find_project(session, project), as_csv=as_csv, as_json=as_json)
+            return
         found = list_datasets(
             session,
             find_project(session, project),
@@ -85,6 +91,21 @@ def list_command(
         print_csv(COLUMNS, [[_flat(row[name]) for name in COLUMNS] for row in rows])
     else:
         click.echo("\n".join(_listed(found)))
+
+
+def _list_deleted(session: Session, project: str, *, as_csv: bool, as_json: bool) -> None:
+    from crucible_lineage.queries.deleted import deletions_in
+
+    found = deletions_in(session, project)
+    if as_json:
+        print_json({"project": project, "deleted": [one.to_json() for one in found]})
+    elif as_csv:
+        names = ("mfid", "name", "state", "time", "reason")
+        print_csv(names, [[getattr(one, name) for name in names] for one in found])
+    else:
+        for one in found:
+            click.echo(plain(one.text))
+        click.echo(f"{len(found)} {'dataset' if len(found) == 1 else 'datasets'} deleted or to be")
 
 
 COLUMNS = ("mfid", "dataset_name", "state", "step", "pipeline", "measurement", "created", "superseded_by")

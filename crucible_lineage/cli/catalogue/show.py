@@ -51,6 +51,11 @@ def _shown(found: Shown) -> Iterator[str]:
     entry, mfid = found.entry, found.entry.summary.mfid
     yield plain(entry.summary.name)
     yield f"{mfid}  {entry.state}"
+    if found.deletion:
+        asked = str(found.deletion.get("request_time") or "")[:19].replace("T", " ")
+        state = "is to be deleted" if found.deletion.get("status") == "approved" else "was asked to be deleted"
+        reason = found.deletion.get("reason")
+        yield plain(f"{state} (request {found.deletion.get('id')} of {asked}){f': {reason}' if reason else ''}")
     for other in entry.superseded_by:
         since = f"  since {entry.since[:19]}" if entry.since else ""
         yield plain(f"superseded by {_named(other, found.names)}{since}")

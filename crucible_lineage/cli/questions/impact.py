@@ -88,6 +88,8 @@ def _time_option(option: str, value: str | None, of_day: time) -> datetime | Non
 
 def _report(found: Redone, every: bool) -> Iterator[str]:
     graph, superseded = found.graph, len(found.superseded)
+    if found.deletion is not None:
+        yield plain(f"{found.deletion.text}; what follows is what records say was made of it")
     steps: Counter[str] = Counter()
     for mfid in found.impact.ids if every else found.redo:
         node = graph.nodes[mfid]
@@ -128,5 +130,6 @@ def _json(found: Redone, every: bool) -> dict[str, object]:
             for mfid in (found.impact.ids if every else found.redo)
         ],
         "superseded": list(found.superseded),
+        "deletion": found.deletion and found.deletion.to_json(),
         "of_unknown_time": [mfid for mfid in found.untimed if nodes[mfid].kind != "hidden"],
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.records import OWN_KEYS, provenance, returned_values, text
 from crucible_lineage.queries.catalogue.files import own_files
+from crucible_lineage.queries.deleted import deletion_of
 from crucible_lineage.queries.graph.standing import Entry, entry_of
 from crucible_lineage.session import Session
 from crucible_lineage.times import as_known, utc
@@ -54,6 +55,7 @@ class Shown:
     facts: Mapping[str, str]
     samples: Mapping[str, str]
     metadata: Mapping[str, Any]
+    deletion: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What `show --json` prints."""
@@ -67,6 +69,7 @@ class Shown:
             "children": list(self.children),
             "samples": list(self.samples),
             "made": self.made.to_json(),
+            "deletion_request": self.deletion,
         }
 
 
@@ -100,6 +103,7 @@ def show_dataset(session: Session, mfid: str) -> Shown:
             one.unique_id: one.name or one.unique_id for one in found.links or () if one.resource_type == "sample"
         },
         metadata={key: value for key, value in given.items() if key not in results},
+        deletion=record.get("deletion_request") if found.is_to_be_deleted else None,
     )
 
 
@@ -111,6 +115,8 @@ def existing(session: Session, mfid: str) -> Dataset:
     try:
         return session.client.datasets.get(mfid, include_metadata=True, include_links=True)
     except (ForbiddenError, NotFoundError) as error:
+        if isinstance(error, NotFoundError) and (deletion := deletion_of(session, mfid)):
+            raise InputError(deletion.text) from error
         where = session.settings.describe()
         raise InputError(f"dataset {mfid}: there is none here that this key may see ({where})") from error
 

@@ -10,11 +10,12 @@ from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
 from crucible_lineage.core.mirror import Snapshot
 from crucible_lineage.core.slots import Currency
 from crucible_lineage.core.summary import Summary, summary_of
-from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
+from crucible_lineage.errors import CrucibleError, ForbiddenError, InputError, NotFoundError, RefusedError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage import LineageGraph, Node
 from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, text, used_mfids
 from crucible_lineage.provenance.record import read_record
+from crucible_lineage.queries.deleted import deletion_of
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 
@@ -54,14 +55,48 @@ def fetch_lineage(session: Session, mfid: str, *, thumbnails: bool = False) -> L
         raise InputError(f"{mfid!r} is no MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
     try:
         graph = LineageGraph.from_api(session.client.graphs.get(mfid, recursive=True))
-    except NotFoundError as error:
-        raise InputError(f"there is no dataset or sample {mfid} here ({session.settings.describe()})") from error
+    except (NotFoundError, RefusedError) as error:
+        return _without_graphs(session, mfid, error)
     datasets = [node for node in graph.nodes.values() if node.kind == "dataset"]
     records, copies = _records(session, {node.id for node in datasets}, {node.project for node in datasets})
     if thumbnails:
         records = {key: {**record, "thumbnail": _picture(session, key)} for key, record in records.items()}
     summaries = {**_summaries(copies), **{mfid: summary_of(record) for mfid, record in records.items()}}
     return _with_states(graph.with_records(records), summaries)
+
+
+def _without_graphs(session: Session, mfid: str, error: CrucibleError) -> LineageGraph:
+    """The connected lineage of a dataset where the service gives no graphs, from the links of its projects' datasets.
+
+    InputError if there is no such dataset, with its deletion if that is why.
+    """
+    try:
+        dataset = session.client.datasets.get(mfid, include_metadata=True, include_links=True)
+    except (ForbiddenError, NotFoundError):
+        deletion = deletion_of(session, mfid)
+        none = f"there is no dataset or sample {mfid} here ({session.settings.describe()})"
+        raise InputError(deletion.text if deletion else none) from error
+    projects = [dataset.project_id] if dataset.project_id else []
+    while True:
+        copies = [session.mirror.snapshot(one) for one in projects]
+        if not copies:
+            return LineageGraph.from_records([dataset.model_dump()])
+        graph = _component(lineage_of_copies(copies).graph, mfid)
+        more = {node.project for node in graph.nodes.values() if node.project} - set(projects)
+        if not more:
+            return graph
+        projects += sorted(more)
+
+
+def _component(graph: LineageGraph, mfid: str) -> LineageGraph:
+    """All that hangs together with a node, whichever way the links lead."""
+    met, waiting = {mfid}, [mfid]
+    while waiting:
+        one = waiting.pop()
+        new = {*graph.parents(one), *graph.children(one)} - met
+        met |= new
+        waiting += new
+    return graph.subgraph(met)
 
 
 def fetch_projects(session: Session, projects: Iterable[str], *, refresh: bool = False) -> ProjectLineage:

@@ -92,10 +92,11 @@ def index_name(db: sqlite3.Connection, kind: str, resource_id: int) -> None:
 
 
 def remove(db: sqlite3.Connection, resource_id: int) -> None:
-    """The resource and all that belongs to it is gone; contents on disk are swept later."""
+    """Delete the resource and all that belongs to it; contents that nothing else needs may be swept at once."""
     db.execute(
-        "INSERT OR IGNORE INTO released_content SELECT sha256, ? FROM file WHERE dataset_id = ? AND sha256 IS NOT NULL",
-        (now(), resource_id),
+        "INSERT OR IGNORE INTO released_content SELECT sha256, '' FROM file"
+        " WHERE dataset_id = ? AND sha256 IS NOT NULL",
+        (resource_id,),
     )
     for table in ("metadata_words", "name_parts"):
         db.execute(f"DELETE FROM {table} WHERE rowid = ?", (resource_id,))

@@ -16,6 +16,7 @@ from crucible_lineage.server.catalogue.records import names
 from crucible_lineage.server.catalogue.references import project_row, user_row
 from crucible_lineage.server.catalogue.resources import remove
 from crucible_lineage.server.database import now
+from crucible_lineage.server.files.contents import sweep
 from crucible_lineage.server.http import MAX_ROW_ID, Direction, Json, Limit, Offset, page, refuse
 from crucible_lineage.server.http import router as new_router
 
@@ -69,7 +70,8 @@ def delete_resource(call: Call, mfid: str, force: bool = False) -> Json:
             raise refuse(409, "The instrument still has datasets")
         _write_audit(db, row, request)
         remove(db, row["id"])
-        return {"detail": f"Resource {mfid} permanently deleted"}
+    sweep(call.service.database, call.service.storage)
+    return {"detail": f"Resource {mfid} permanently deleted"}
 
 
 @router.get("/deletion_requests")

@@ -1,0 +1,92 @@
+"""What was deleted, or is to be: from Crucible's own list of deletions and requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from crucible_lineage.errors import ForbiddenError, NotFoundError, RefusedError
+from crucible_lineage.session import Session
+
+__all__ = ["Deletion", "deletion_of", "deletions_in"]
+
+_NOT_TOLD = (ForbiddenError, NotFoundError, RefusedError)  # to this key, or by this service
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """A dataset that was deleted at a time, or, without one, is to be: its request is pending or approved."""
+
+    mfid: str
+    name: str
+    project: str
+    state: str
+    time: str
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """One line: what is so, since when, and why."""
+        at = f" on {self.time[:19].replace('T', ' ')}" if self.time else ""
+        named = f" ({self.name})" if self.name else ""
+        return f"dataset {self.mfid}{named} {self.state}{at}{f': {self.reason}' if self.reason else ''}"
+
+    def to_json(self) -> dict[str, Any]:
+        """An entry of `list --deleted --json`."""
+        return {**vars(self), "name": self.name or None, "time": self.time or None, "reason": self.reason or None}
+
+
+def deletion_of(session: Session, mfid: str) -> Deletion | None:
+    """The deletion of a dataset, as far as this key may know of it."""
+    try:
+        entries = list(session.client.deletions.deleted(resource_id=mfid))
+    except _NOT_TOLD:
+        return None
+    return next((_deleted(entry) for entry in entries if entry.resource_id == mfid), None)
+
+
+def deletions_in(session: Session, project: str) -> list[Deletion]:
+    """The datasets of a project that were deleted, the newest first, and those that are to be."""
+    found = [*_requested(session), *_gone(session)]
+    return [one for one in found if one.project.casefold() == project.casefold()]
+
+
+def _requested(session: Session) -> Iterator[Deletion]:
+    try:
+        requests = session.client.deletions.list()
+    except _NOT_TOLD:
+        return
+    for request in requests:
+        if request.resource_type == "dataset" and request.status in ("pending", "approved"):
+            state = "is to be deleted" if request.status == "approved" else "was asked to be deleted"
+            yield Deletion(
+                mfid=request.resource_id or "",
+                name=request.resource_name or "",
+                project=_project(request),
+                state=state,
+                time=request.request_time or "",
+                reason=request.reason or "",
+            )
+
+
+def _gone(session: Session) -> Iterator[Deletion]:
+    try:
+        yield from (_deleted(one) for one in session.client.deletions.deleted() if one.resource_type == "dataset")
+    except _NOT_TOLD:
+        return
+
+
+def _deleted(entry: Any) -> Deletion:
+    return Deletion(
+        mfid=entry.resource_id or "",
+        name=entry.resource_name or "",
+        project=_project(entry),
+        state="was deleted",
+        time=entry.deleted_at or "",
+        reason=entry.reason or "",
+    )
+
+
+def _project(entry: Any) -> str:
+    return str((entry.model_extra or {}).get("project_id") or "")

@@ -1,0 +1,111 @@
+"""Commands say of a deleted dataset that it was deleted, when and why, and what was made of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from crucible_lineage.cli import main
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+
+class Deleted:
+    """The laboratory's pipeline, run: `first` is deleted, with a reason, and `second` is asked to be."""
+
+    def __init__(self, data: Path, made: dict[str, Any]) -> None:
+        self.data = data
+        self.first, self.second = made["inputs"]["first"][0], made["inputs"]["second"][0]
+        self.scaled, self.total = made["datasets"]["scaled"]["out"], made["datasets"]["total"]["out"]
+
+    def ask(self, *arguments: str) -> Any:
+        return CliRunner().invoke(main, [*arguments, "--data", str(self.data)])
+
+    def lines(self, *arguments: str) -> list[str]:
+        ran = self.ask(*arguments)
+        assert ran.exit_code == 0, ran.output
+        return list(ran.stdout.splitlines())
+
+
+@pytest.fixture
+def deleted(lab: Any, data: Path) -> Deleted:
+    ran = CliRunner().invoke(main, ["run", str(lab.pipeline), "--data", str(data), "--json"])
+    found = Deleted(data, json.loads(ran.stdout))
+    with Session(Settings(data)) as session:
+        deletions = session.client.deletions
+        request = deletions.request(found.first, "the lamp was off")
+        deletions.approve(request.id)
+        deletions.delete(found.first)
+        deletions.request(found.second, "a twin")
+    return found
+
+
+def test_show_says_when_and_why(deleted: Deleted) -> None:
+    ran = deleted.ask("show", deleted.first)
+    assert ran.exit_code == 2
+    assert f"dataset {deleted.first} (first) was deleted on 20" in ran.stderr
+    assert ": the lamp was off" in ran.stderr
+    assert any(
+        line.startswith("was asked to be deleted (request ") and line.endswith(": a twin")
+        for line in deleted.lines("show", deleted.second)
+    )
+
+
+@pytest.mark.parametrize("command", ["lineage", "get"])
+def test_other_questions_about_it_say_so_too(deleted: Deleted, command: str, tmp_path: Path) -> None:
+    ran = deleted.ask(command, deleted.first, *(["-o", str(tmp_path / "out")] if command == "get" else []))
+    assert ran.exit_code == 2
+    assert "was deleted on 20" in ran.stderr, ran.stderr
+
+
+def test_impact_says_so_and_names_what_was_made_of_it(deleted: Deleted) -> None:
+    told, *redo = deleted.lines("impact", deleted.first)[1:]
+    assert "was deleted on 20" in told
+    assert [line.split()[0] for line in redo if not line.startswith(" ")][:2] == [deleted.scaled, deleted.total]
+    found = json.loads(deleted.ask("impact", deleted.first, "--json").stdout)
+    assert (found["deletion"]["mfid"], found["deletion"]["state"]) == (deleted.first, "was deleted")
+    assert [one["mfid"] for one in found["redo"]] == [deleted.scaled, deleted.total]
+
+
+def test_the_list_of_what_was_deleted(deleted: Deleted, validated: Callable[[Any, str], None]) -> None:
+    _, *listed, count = deleted.lines("list", "--deleted")
+    assert [line.split()[1] for line in listed] == [deleted.second, deleted.first]
+    assert count == "2 datasets deleted or to be"
+    found = json.loads(deleted.ask("list", "--deleted", "--json").stdout)
+    validated(found, "list")
+    assert [one["state"] for one in found["deleted"]] == ["was asked to be deleted", "was deleted"]
+    assert deleted.first not in deleted.ask("list", "--all").stdout
+
+
+@pytest.fixture
+def validated() -> Callable[[Any, str], None]:
+    from jsonschema import Draft202012Validator
+
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "commands.schema.json").read_text(encoding="utf-8"))
+    return lambda value, name: Draft202012Validator({**schema, "$ref": f"#/$defs/{name}"}).validate(value)
+
+
+def test_without_a_graph_endpoint_a_lineage_comes_from_the_links(
+    lab: Any, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crucible_lineage.client.graphs import GraphCalls
+    from crucible_lineage.errors import NotFoundError
+    from crucible_lineage.queries.graph.fetch import fetch_lineage
+
+    ran = CliRunner().invoke(main, ["run", str(lab.pipeline), "--data", str(data), "--json"])
+    total = json.loads(ran.stdout)["datasets"]["total"]["out"]
+    with Session(Settings(data)) as session:
+        expected = fetch_lineage(session, total)
+
+        def no_such_route(*arguments: Any, **options: Any) -> Any:
+            raise NotFoundError("could not get the graph: Crucible answered 404 Not Found", status=404)
+
+        monkeypatch.setattr(GraphCalls, "get", no_such_route)
+        found = fetch_lineage(session, total)
+    assert (set(found.nodes), set(found.edges)) == (set(expected.nodes), set(expected.edges))
+    assert {node.id: node.state for node in found.nodes.values()} == {n.id: n.state for n in expected.nodes.values()}
