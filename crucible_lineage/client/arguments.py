@@ -27,6 +27,8 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "sample_id": ("sample_mfid", "mfid"),
     "parent_mfid": ("parent_id", "dsid", "mfid"),
     "child_mfid": ("child_id", "dsid", "mfid"),
+    "parent_dataset_id": ("parent_id",),
+    "child_dataset_id": ("child_id",),
     "file_id": ("file_mfid", "file"),
     "file_path": ("path",),
     "file_name": ("include",),

@@ -29,7 +29,7 @@ from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.client.projects import InstrumentCalls, ProjectCalls
 from crucible_lineage.client.samples import SampleCalls
 from crucible_lineage.client.transfer.memory import UploadMemory
-from crucible_lineage.client.transfer.storage import Storage, Unsealing
+from crucible_lineage.client.transfer.storage import Storage, Unsealing, is_private
 from crucible_lineage.errors import ServerError
 from crucible_lineage.settings import official_access
 
@@ -97,7 +97,9 @@ class CrucibleClient(OfficialNames):
         self._connection = connection
         self._at_once = AtOnce(lambda: connection.latency_s)
         memory = UploadMemory(state_folder, connection.api_url)
-        self.files = FileCalls(connection, Storage(timeout, self._storage), memory, self.ahead)
+        self.files = FileCalls(
+            connection, Storage(timeout, self._storage, is_private=is_private(api_url)), memory, self.ahead
+        )
         self.metadata = MetadataCalls(connection)
         self.ingestions = IngestionCalls(connection)
         self.datasets = DatasetCalls(connection, self.files, self.metadata, self.ingestions)

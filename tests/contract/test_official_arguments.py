@@ -61,6 +61,7 @@ def test_calls_with_official_names_do_what_they_say(client: CrucibleClient, tmp_
     datasets.add_keyword(dataset_mfid=parent, keyword="gold")
     assert [one.keyword for one in datasets.get_keywords(dataset_mfid=parent)] == ["gold"]
     datasets.link_parent_child(parent_mfid=parent, child_mfid=child)
+    datasets.link_parent_child(parent_dataset_id=parent, child_dataset_id=child)
     assert [one.unique_id for one in datasets.list_children(parent_mfid=parent)] == [child]
     assert [one.unique_id for one in datasets.list_parents(child_mfid=child)] == [parent]
     datasets.add_sample(dataset_mfid=parent, sample_mfid=sample)
