@@ -360,6 +360,18 @@ class Prefect:
 
 
 @pytest.fixture(scope="session")
+def unfinish() -> Callable[[Any, str], None]:
+    """The function that makes a dataset what it is while its registration is under way."""
+
+    def change(client: Any, mfid: str) -> None:
+        metadata = client.datasets.get(mfid, include_metadata=True).scientific_metadata
+        begun = {**metadata["crucible_lineage"], "status": "incomplete", "completed": {}}
+        client.metadata.replace(mfid, {**metadata, "crucible_lineage": begun})
+
+    return change
+
+
+@pytest.fixture(scope="session")
 def prefect_program(prefect_server: Any) -> Prefect:
     return Prefect(prefect_server)
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from crucible_lineage.errors import nearest
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.statements import is_own, settled
 
 __all__ = [
     "Account",
@@ -169,7 +170,11 @@ class _Owned(_Described):
 
 
 class Dataset(_Owned):
-    """A dataset as Crucible holds it. `timestamp` is when it was measured, `size` is in bytes."""
+    """A dataset as Crucible holds it. `timestamp` is when it was measured, `size` is in bytes.
+
+    `scientific_metadata` are settled: what crucible-lineage has stated in them stands under one key for the record and
+    one for the places. `stored_metadata` are as the service has them.
+    """
 
     resource_type: Literal["dataset"] = "dataset"
     dataset_name: str | None = None
@@ -182,6 +187,19 @@ class Dataset(_Owned):
     instrument_id: str | None = None
     instrument_mfid: str | None = None
     instrument: InstrumentRef | None = None
+    _stored: dict[str, Any] | None = PrivateAttr(None)
+
+    def model_post_init(self, _: Any, /) -> None:
+        """Settle the metadata."""
+        stored = self.scientific_metadata
+        if stored and any(map(is_own, stored)):
+            self._stored = stored
+            self.__dict__["scientific_metadata"] = settled(stored)  # the model is frozen
+
+    @property
+    def stored_metadata(self) -> dict[str, Any] | None:
+        """The scientific metadata as the service has them."""
+        return self.scientific_metadata if self._stored is None else self._stored
 
 
 class Sample(_Owned):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from crucible_lineage.provenance.record import PLACES_KEY
+from crucible_lineage.statements import PLACES_KEY, holds, places_in
 
 __all__ = [
     "CURRENT",
@@ -25,6 +25,7 @@ __all__ = [
     "later_than",
     "place",
     "places_of",
+    "places_stated",
     "places_to_json",
 ]
 
@@ -83,9 +84,8 @@ def place(pipeline: str, step: str, output: str, scope: str) -> str:
 
 def places_of(scientific_metadata: Mapping[str, object] | None) -> dict[str, Filled]:
     """The places that a dataset fills; what is not understood is left out."""
-    written = (scientific_metadata or {}).get(PLACES_KEY)
     found = {}
-    for key, entry in written.items() if isinstance(written, Mapping) else ():
+    for key, entry in places_in(scientific_metadata).items():
         if isinstance(entry, Mapping) and isinstance(entry.get("since"), str):
             also, was = _texts(entry.get("also")), _texts(entry.get("was"))
             file = str(entry.get("declared_in", ""))
@@ -98,8 +98,13 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def places_to_json(places: Mapping[str, Filled]) -> dict[str, object]:
-    """What is written into the scientific metadata."""
+    """What is written into the scientific metadata when a dataset is registered."""
     return {PLACES_KEY: {key: _filled_to_json(one) for key, one in places.items()}}
+
+
+def places_stated(places: Mapping[str, Filled]) -> dict[str, object]:
+    """What is written into the scientific metadata of a dataset that fills these places from now on."""
+    return holds({key: _filled_to_json(one) for key, one in places.items()})
 
 
 def _filled_to_json(one: Filled) -> dict[str, object]:

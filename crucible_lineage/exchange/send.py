@@ -176,7 +176,7 @@ class Sender:
         if lacking.files:
             self._send_files(here, mfid, lacking.files)
         if lacking.places:
-            make_current(client, mfid, lacking.places, places_of(client.metadata.get(mfid)))
+            make_current(client, mfid, lacking.places)
 
     def _send_files(self, here: Held, mfid: str, names: frozenset[str]) -> None:
         with self._files(here) as local:

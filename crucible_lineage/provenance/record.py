@@ -1,4 +1,4 @@
-"""The provenance record: how a dataset came to be. It lies in the scientific metadata under its own key.
+"""The provenance record: how a dataset came to be. It lies in the scientific metadata; statements.py says where.
 
 schema.py says what is in it; it is imported where a record is written or read, and not before.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef, FileRef
+from crucible_lineage.statements import KEY, PLACES_KEY, record_in
 
 if TYPE_CHECKING:  # pydantic, which planning should not pay
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
@@ -18,7 +19,6 @@ if TYPE_CHECKING:  # pydantic, which planning should not pay
 __all__ = [
     "COMPLETE",
     "INCOMPLETE",
-    "KEPT_KEYS",
     "KEY",
     "PLACES_KEY",
     "SCHEMA",
@@ -30,9 +30,6 @@ __all__ = [
     "unreadable",
 ]
 
-KEY = "crucible_lineage"
-PLACES_KEY = "crucible_lineage_places"  # beside it in the scientific metadata: which results hold
-KEPT_KEYS = (KEY, PLACES_KEY)  # of the scientific metadata: nobody else writes there
 SCHEMA = "crucible-lineage/provenance/1"
 COMPLETE = "complete"
 INCOMPLETE = "incomplete"
@@ -184,11 +181,11 @@ def _files_record(
 
 def _found(scientific_metadata: Mapping[str, object] | None) -> StepRecord | FilesRecord | str | None:
     """The record, or why it cannot be read; None if there is none."""
-    if KEY not in (scientific_metadata or {}):
+    written = record_in(scientific_metadata)
+    if written is None and KEY not in (scientific_metadata or {}):
         return None
     from crucible_lineage.provenance.schema import parse_record
 
-    written = (scientific_metadata or {})[KEY]
     schema = written.get("schema") if isinstance(written, Mapping) else None
     if isinstance(schema, str) and schema != SCHEMA:
         return f"it is of schema {schema}, this version reads {SCHEMA}"

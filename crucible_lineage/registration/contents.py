@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,8 +15,9 @@ from crucible_lineage.checksums import scan_file
 from crucible_lineage.errors import FileConflictError, NotFoundError, UnreachableError
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
 from crucible_lineage.refs import FileRef
-from crucible_lineage.registration.claim import Claim, require_held, start_over
+from crucible_lineage.registration.claim import Claim, require_held, tidied
 from crucible_lineage.registration.new_dataset import Elsewhere, LocalFile, NewDataset
+from crucible_lineage.statements import Document
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -24,7 +25,7 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.client.transfer.outgoing import UploadedFile
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-__all__ = ["Put", "announce", "fill", "take_back", "tidy"]
+__all__ = ["Put", "announce", "fill", "ingest", "take_back", "tidy"]
 
 MANY, UPLOADS_AT_ONCE = 8, 4  # chosen: files that are worth threads; most of the time of a small one is waiting
 SMALL = 1 << 20  # bytes; chosen: sent in vain, they cost no more than to wait whether they may be sent
@@ -35,15 +36,13 @@ MOST_CONFLICTS = 3  # chosen: an overtaken registration may send each file once 
 class Put:
     """What this process has sent, by file name and thumbnail id, should another registration turn out to be faster.
 
-    `theirs` are the files that unfinished attempts had for this dataset, and whether each was a preview; `ingestions`
-    what was asked to be ingested, by file name, and how it stood then.
+    `theirs` are the files that unfinished attempts had for this dataset, and whether each was a preview.
     """
 
     files: dict[str, str] = field(default_factory=dict)
     thumbnails: dict[int, str] = field(default_factory=dict)
     shown: int | None = None
     theirs: dict[str, bool] = field(default_factory=dict)
-    ingestions: dict[str, IngestionRequest] = field(default_factory=dict)
 
 
 def announce(client: CrucibleClient, mfid: str, new: NewDataset) -> None:
@@ -57,14 +56,15 @@ def announce(client: CrucibleClient, mfid: str, new: NewDataset) -> None:
             client.files.announce(mfid, file.path, filename=file.ref.name, checksums=file.checksums)
 
 
-def fill(client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes | None, put: Put) -> None:
-    """Everything is there but the word that it is complete.
+def fill(client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes | None, put: Put) -> dict[str, str]:
+    """Put everything there but the word that it is complete. Returns the id of each file, by name.
 
-    ConflictError, or NotFoundError, also where another registration has taken over meanwhile.
+    Raises ConflictError, or NotFoundError, also where another registration has taken over meanwhile.
     """
     mfid = held.mfid
-    put.theirs |= _previews(held.found)
-    if held.taken_over:  # before the files, which then are looked at one by one
+    for other in held.others:
+        put.theirs |= _previews(other)
+    if not held.is_same:  # before the files, which then are looked at one by one
         _start_over(client, new, held)
     with tempfile.TemporaryDirectory() as folder:
         files = [*new.files, *_attached_file(Path(folder), attached)]
@@ -74,12 +74,29 @@ def fill(client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes |
         client.at_once(*_linking(client, mfid, new), *(upload if is_small else ()))
         if not is_small:  # nothing big is sent for what cannot be linked
             upload[0]()
-    put.ingestions = _request_ingestion(client, held, new, uploaded) if new.ingest else {}
-    preview = next((file for file in new.files if file.ref.preview), None)  # sent while the files are ingested
+    preview = next((file for file in new.files if file.ref.preview), None)
     if preview is not None:
         _show(client, held, preview, put)
+    return {file.ref.name: sent.file.mfid for file, sent in zip(files, uploaded, strict=True)}
+
+
+def ingest(
+    client: CrucibleClient, new: NewDataset, mfid: str, files: Mapping[str, str], *, asked_before: bool
+) -> dict[str, IngestionRequest]:
+    """Ask for the ingestion of each data file, once, and wait for it if that is wanted.
+
+    `files` are the ids of its files, by name; `asked_before` says that somebody may have asked already.
+    """
+    if not new.ingest:
+        return {}
+    asked = {entry.file_mfid: entry for entry in client.ingestions.list(dataset_mfid=mfid)} if asked_before else {}
+    requests = {}
+    for file in new.files:
+        if file.ref.is_data and file.elsewhere is None and (file_mfid := files.get(file.ref.name)):
+            requests[file.ref.name] = asked.get(file_mfid) or client.ingestions.request(file_mfid, new.ingestor)
     if new.waits_for_ingestion:
-        put.ingestions = {name: _ended(client, new, request) for name, request in put.ingestions.items()}
+        return {name: _ended(client, new, request) for name, request in requests.items()}
+    return requests
 
 
 def _linking(client: CrucibleClient, mfid: str, new: NewDataset) -> Iterator[Callable[[], object]]:
@@ -92,18 +109,19 @@ def _linking(client: CrucibleClient, mfid: str, new: NewDataset) -> Iterator[Cal
         yield partial(client.datasets.add_sample, mfid, sample)
 
 
-def tidy(client: CrucibleClient, new: NewDataset, held: Claim, put: Put) -> None:
-    """What an unfinished attempt has left is gone: its files of other names, its picture.
+def tidy(client: CrucibleClient, new: NewDataset, held: Claim, put: Put, after: Document) -> None:
+    """Remove what unfinished attempts have left: their metadata, their files of other names, their picture.
 
-    To be called when the dataset is complete, since then nobody can take it over: what is taken away earlier might
-    belong to whoever has.
+    To be called when the dataset is complete, with its metadata `after` that: nobody takes it over then, and what is
+    taken away earlier might belong to whoever has.
     """
     if not held.taken_over:
         return
+    client.metadata.replace(held.mfid, tidied(held, after))
     theirs = put.theirs
     previews = {file.ref.name: file.ref.preview for file in new.files}
-    if theirs != previews or (held.found is not None and held.found.attached):
-        wanted = previews.keys() | _attached_names(held.record)
+    if theirs != previews or any(other.get("attached") for other in held.others):
+        wanted = previews.keys() | _attached_names(held.record.document())
         for stored in client.files.list(held.mfid):
             if stored.filename in theirs.keys() | {ATTACHED_NAME} and stored.filename not in wanted:
                 _quietly(client.files.delete, stored.mfid)
@@ -114,9 +132,9 @@ def tidy(client: CrucibleClient, new: NewDataset, held: Claim, put: Put) -> None
 
 
 def take_back(client: CrucibleClient, mfid: str, put: Put, record: StepRecord | FilesRecord) -> None:
-    """What this process has sent and does not belong to the complete `record` of another registration is gone."""
-    previews = _previews(record)
-    names = previews.keys() | _attached_names(record)
+    """Remove what this process has sent and does not belong to the complete `record` of another registration."""
+    previews = {file.name: file.preview for file in record.generated or ()}
+    names = previews.keys() | ({record.attached.name} if record.attached else set())
     for name, file_mfid in put.files.items():
         if name not in names:
             _quietly(client.files.delete, file_mfid)
@@ -127,13 +145,16 @@ def take_back(client: CrucibleClient, mfid: str, put: Put, record: StepRecord | 
                 _quietly(client.datasets.delete_thumbnail, mfid, number)
 
 
-def _previews(record: StepRecord | FilesRecord | None) -> dict[str, bool]:
-    """The files that a record lists itself, and whether each is a preview."""
-    return {file.name: file.preview for file in (record and record.generated) or ()}
+def _previews(record: Document) -> dict[str, bool]:
+    """Return the files that a record lists itself, and whether each is a preview."""
+    listed = record.get("generated")
+    files = [file for file in listed if isinstance(file, Mapping)] if isinstance(listed, list) else []
+    return {str(file.get("name")): bool(file.get("preview")) for file in files}
 
 
-def _attached_names(record: StepRecord | FilesRecord) -> set[str]:
-    return {record.attached.name} if record.attached else set()
+def _attached_names(record: Document) -> set[str]:
+    attached = record.get("attached")
+    return {str(attached.get("name"))} if isinstance(attached, Mapping) else set()
 
 
 def _attached_file(folder: Path, content: bytes | None) -> list[LocalFile]:
@@ -206,18 +227,14 @@ def _catalogue(client: CrucibleClient, mfid: str, ref: FileRef, place: Elsewhere
 
 
 def _start_over(client: CrucibleClient, new: NewDataset, held: Claim) -> None:
-    """The metadata are ours alone, and pictures that were made of another attempt's files are gone.
+    """Remove the pictures that were made of another attempt's files.
 
-    Its ingestions are waited for first, since each would add to that again.
+    Its ingestions, which somebody else may have asked for, are waited for first: each would add to that again.
     """
-    if held.is_same:
-        start_over(client, held)
-        return
     for request in client.ingestions.list(dataset_mfid=held.mfid):
         if request.is_open:
             client.ingestions.wait(request.id, timeout_s=new.ingestion_timeout_s)
-    start_over(client, held)
-    read = {name for name, is_preview in _previews(held.found).items() if not is_preview}
+    read = {name for other in held.others for name, is_preview in _previews(other).items() if not is_preview}
     for picture in client.datasets.get_thumbnails(held.mfid):
         if picture.thumbnail_name in read:
             require_held(client, held)
@@ -233,21 +250,6 @@ def _show(client: CrucibleClient, held: Claim, preview: LocalFile, put: Put) -> 
     put.shown = shown.id
     if not same:
         put.thumbnails[shown.id] = name
-
-
-def _request_ingestion(
-    client: CrucibleClient, held: Claim, new: NewDataset, uploaded: list[UploadedFile]
-) -> dict[str, IngestionRequest]:
-    """The request for each data file, by its name, asked for once."""
-    asked = {}
-    if held.taken_over and held.is_same:
-        asked = {entry.file_mfid: entry for entry in client.ingestions.list(dataset_mfid=held.mfid)}
-    requests = {}
-    for file, sent in zip(new.files, uploaded, strict=False):
-        if file.ref.is_data and file.elsewhere is None:  # Crucible cannot read what it does not have
-            request = asked.get(sent.file.mfid) if sent.existed else None
-            requests[file.ref.name] = request or client.ingestions.request(sent.file.mfid, new.ingestor)
-    return requests
 
 
 def _ended(client: CrucibleClient, new: NewDataset, request: IngestionRequest) -> IngestionRequest:

@@ -24,16 +24,17 @@ from crucible_lineage.facts import DatasetFacts
 from crucible_lineage.provenance.attachment import compact
 from crucible_lineage.provenance.digest import result_of
 from crucible_lineage.provenance.recipe import origin_of
+from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.claim import (
     PATIENCE_S,
     Claim,
     claim,
     complete,
-    new_registrar,
+    is_of_machine,
     require_held,
 )
-from crucible_lineage.registration.contents import Put, announce, fill, take_back, tidy
+from crucible_lineage.registration.contents import Put, announce, fill, ingest, take_back, tidy
 from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.read import recipe_keyword, registered, require_not_withdrawn
 from crucible_lineage.registration.server_ids import oldest_duplicate
@@ -108,11 +109,11 @@ def _registered(
     record, attached = compact(_with_result(new))
     put = Put()
     for left in reversed(range(ROUNDS)):
-        claimed = record.model_copy(update={"registrar": new_registrar(machine)})
         try:
             held = claim(
-                client, mfid, new.name, claimed, metadata, project=project, created=created, patience_s=patience_s
-            )
+                client, mfid, new.name, record, metadata,
+                machine=machine, project=project, created=created, patience_s=patience_s,
+            )  # fmt: skip
         except NotFoundError as missing:
             if not isinstance(refusal, (ConflictError, ForbiddenError)) or not left:
                 raise refusal or missing from None  # it was refused for another reason than being there already
@@ -123,13 +124,19 @@ def _registered(
             continue
         if not isinstance(held, Claim):
             stages.adopted()
-            return _adopted(client, new, held, put)
+            adopted, files = _adopted(client, new, held, put)
+            if _is_left_of(held, machine):  # which may have died before it asked for the ingestion
+                stages.ingesting(adopted, ingest(client, new, mfid, files, asked_before=True))
+            return adopted
         if not held.taken_over:
             stages.begun()
         if mfid != new.mfid:  # before anything else, so that whoever comes next finds it
             client.datasets.add_keyword(mfid, recipe_keyword(new.mfid))
         try:
-            fill(client, new, held, attached, put)
+            files = fill(client, new, held, attached, put)
+            requests = {}
+            if new.waits_for_ingestion:  # then nobody is to take it for complete before
+                requests = ingest(client, new, mfid, files, asked_before=held.taken_over)
         except ForbiddenError as refusal:
             if not held.taken_over:
                 raise
@@ -139,13 +146,14 @@ def _registered(
                 raise
         else:
             stages.before_complete()
-            if complete(client, held):
-                tidy(client, new, held, put)
+            if (after := complete(client, held)) is not None:
+                tidy(client, new, held, put, after)
+                requests = requests or ingest(client, new, mfid, files, asked_before=held.taken_over)
                 samples = tuple(sorted(set(new.samples)))
                 origin = origin_of(new.record.recipe)
-                files = tuple(file.ref for file in new.files)
-                dataset = DatasetRef(mfid, new.name, files, samples, origin, new.parents, taken=new.taken)
-                stages.ingesting(dataset, put.ingestions)
+                refs = tuple(file.ref for file in new.files)
+                dataset = DatasetRef(mfid, new.name, refs, samples, origin, new.parents, taken=new.taken)
+                stages.ingesting(dataset, requests)
                 return dataset
         created = False
     raise ConflictError(
@@ -175,6 +183,12 @@ def _not_ours_to_finish(new: NewDataset, held: Claim, refusal: ForbiddenError) -
     )
 
 
+def _is_left_of(dataset: Dataset, machine: str | None) -> bool:
+    """True if this machine has completed the dataset."""
+    record = read_record(dataset.scientific_metadata)
+    return record is not None and is_of_machine(record.registrar, machine)
+
+
 def _is_held(client: CrucibleClient, held: Claim) -> bool:
     try:
         require_held(client, held)
@@ -194,8 +208,11 @@ def _create(client: CrucibleClient, new: NewDataset) -> _Created:
     return _Created(mfid, mfid == made.dsid)
 
 
-def _adopted(client: CrucibleClient, new: NewDataset, dataset: Dataset, put: Put) -> DatasetRef:
-    """The dataset as another registration has completed it, without what this one had put into it until then."""
+def _adopted(client: CrucibleClient, new: NewDataset, dataset: Dataset, put: Put) -> tuple[DatasetRef, dict[str, str]]:
+    """Take back what this registration has put into a dataset that another one has completed.
+
+    Returns the dataset, and the id of each of its files by name.
+    """
     found = registered(client, dataset)
     require_not_withdrawn(found)
     assert found.record is not None  # since it is complete
@@ -203,5 +220,5 @@ def _adopted(client: CrucibleClient, new: NewDataset, dataset: Dataset, put: Put
     take_back(client, found.mfid, put, found.record)
     what, project = f"registering {new.name!r}", str(new.fields["project_id"])
     require_own(client, dataset, project, found.record.recipe_sha256, what)
-    require_own_files(client, dataset, found.record)
-    return found.ref
+    listed = require_own_files(client, dataset, found.record)
+    return found.ref, {file.filename: file.mfid for file in listed}

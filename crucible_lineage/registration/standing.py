@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.slots import Filled, Standing, later_than, places_of, places_to_json
+from crucible_lineage.core.slots import Filled, Standing, later_than, places_stated
 from crucible_lineage.errors import NotFoundError
-from crucible_lineage.provenance.record import KEY, read_record
+from crucible_lineage.provenance.record import read_record
+from crucible_lineage.statements import equals
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -16,11 +17,9 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
 __all__ = ["add_equal_parents", "make_current", "take_over"]
 
 
-def make_current(client: CrucibleClient, mfid: str, places: Mapping[str, Filled], known: Mapping[str, Filled]) -> None:
-    """The dataset holds in these places. `known` are those that it filled before."""
-    after = places_of(client.metadata.merge(mfid, places_to_json(places)))
-    if lost := {key: one for key, one in known.items() if key not in after}:  # only the outermost level is merged there
-        client.metadata.merge(mfid, places_to_json({**lost, **places}))
+def make_current(client: CrucibleClient, mfid: str, places: Mapping[str, Filled]) -> None:
+    """State that the dataset holds in these places."""
+    client.metadata.merge(mfid, places_stated(places))
 
 
 def take_over(client: CrucibleClient, mfid: str, old: Standing) -> None:
@@ -33,7 +32,7 @@ def take_over(client: CrucibleClient, mfid: str, old: Standing) -> None:
     for pipeline in sorted({key.partition("/")[0] for key in places}):
         client.datasets.add_keyword(mfid, f"pipeline:{pipeline}")
     if places:
-        make_current(client, mfid, places, places_of(client.metadata.get(mfid)))
+        make_current(client, mfid, places)
 
 
 def add_equal_parents(client: CrucibleClient, mfid: str, parents: Mapping[str, str]) -> None:
@@ -43,11 +42,5 @@ def add_equal_parents(client: CrucibleClient, mfid: str, parents: Mapping[str, s
     """
     for parent in parents:
         client.datasets.link_parent_child(parent, mfid, relationship_type="is_derived_from")
-    before = client.metadata.get(mfid) or {}
-    record = read_record(before)
-    if record is None:
+    if read_record(client.metadata.merge(mfid, equals(parents))) is None:
         raise NotFoundError(f"dataset {mfid} has lost its provenance record; run `crucible-lineage verify {mfid}`")
-    named = {**(record.equal_parents or {}), **parents}
-    after = client.metadata.merge(mfid, {KEY: {"equal_parents": named}})
-    if "schema" not in after[KEY]:  # a server that merges only the outermost level: the record is given whole
-        client.metadata.merge(mfid, {KEY: {**record.document(), "equal_parents": named}})

@@ -94,13 +94,14 @@ def told_other_recipe(
     )
 
 
-def require_own_files(client: CrucibleClient, dataset: Dataset, record: StepRecord | FilesRecord) -> None:
-    """IdTakenError if the files of a complete dataset are not those that its own (whole) record lists."""
+def require_own_files(client: CrucibleClient, dataset: Dataset, record: StepRecord | FilesRecord) -> list[FileRecord]:
+    """Return the files of a complete dataset. Raises IdTakenError if its own (whole) record lists other ones."""
     until = time.monotonic() + SETTLES_S
-    while wrong := other_files(record, client.files.list(dataset.unique_id)):
+    while wrong := other_files(record, listed := client.files.list(dataset.unique_id)):
         if time.monotonic() > until:
             raise IdTakenError(_told_other_files(client, dataset, wrong), mfid=dataset.unique_id)
         time.sleep(POLL_S)
+    return listed
 
 
 def _told_other_files(client: CrucibleClient, dataset: Dataset, wrong: str) -> str:

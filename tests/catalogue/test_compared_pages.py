@@ -20,14 +20,13 @@ from crucible_lineage.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def browser(project: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def browser(project: Any, tmp_path_factory: pytest.TempPathFactory, unfinish: Any) -> Iterator[httpx.Client]:
     """Somebody who has signed in to the pages over the project, in which one result is incomplete."""
     folder: Path = tmp_path_factory.mktemp("compared") / "data"
     shutil.copytree(project.data, folder)
     with Session(Settings(folder)) as session:
         mfid = project.fitted("weak-2.txt")
-        record = session.client.metadata.get(mfid)["crucible_lineage"]
-        session.client.metadata.merge(mfid, {"crucible_lineage": {**record, "status": "incomplete"}})
+        unfinish(session.client, mfid)
     command = [sys.executable, "-m", "crucible_lineage", "serve", "--data", str(folder), "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

@@ -18,7 +18,7 @@ from crucible_lineage.pipeline.rerun import plan_rerun
 from crucible_lineage.pipeline.run.result import Choice, RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run, run_planned
 from crucible_lineage.queries.verify.verify import verify_project
-from crucible_lineage.registration import contents as filling
+from crucible_lineage.registration import register as registering
 from crucible_lineage.session import Session
 
 TOTAL = """
@@ -54,19 +54,20 @@ def run(session: Session) -> Callable[[Path], RunResult]:
 
 @pytest.fixture
 def cut_short(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """In its block the service is lost when ingestion of this dataset is asked for, with all bytes there already."""
+    """In its block the service is lost when this dataset is to be marked complete, with all bytes there already."""
 
     @contextmanager
     def losing(name: str) -> Iterator[None]:
-        really = filling._request_ingestion
+        really = registering.fill
 
-        def ingest(client: Any, held: Any, new: Any, uploaded: Any) -> Any:
+        def fill(client: Any, new: Any, *arguments: Any) -> Any:
+            filled = really(client, new, *arguments)
             if name in new.name:
                 raise UnreachableError("no answer")
-            return really(client, held, new, uploaded)
+            return filled
 
         with monkeypatch.context() as broken:
-            broken.setattr(filling, "_request_ingestion", ingest)
+            broken.setattr(registering, "fill", fill)
             yield
 
     return losing

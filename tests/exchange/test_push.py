@@ -172,19 +172,23 @@ def test_an_instrument_is_linked_where_it_is_known_and_else_told(
     assert (again.items, again.conflicts) == ((), ())
 
 
-def test_what_is_not_finished_here_stays_here_and_is_told(offline: Session, service: Any, push: Any) -> None:
+def test_what_is_not_finished_here_stays_here_and_is_told(
+    offline: Session, service: Any, push: Any, unfinish: Any
+) -> None:
     (total,) = offline.client.datasets.list(project_id="lab", data_type="sum")
-    offline.client.metadata.merge(total.unique_id, {KEY: {"status": "incomplete"}})
+    unfinish(offline.client, total.unique_id)
     plan, outcome = push(service, offline)
     assert [(one.mfid, one.reason) for one in plan.left] == [(total.unique_id, "it is not finished here")]
     assert total.unique_id not in service.state()
     assert len(outcome.sent) == 3
 
 
-def test_what_is_not_finished_here_and_is_there_is_not_told(offline: Session, service: Any, push: Any) -> None:
+def test_what_is_not_finished_here_and_is_there_is_not_told(
+    offline: Session, service: Any, push: Any, unfinish: Any
+) -> None:
     push(service, offline)
     (total,) = offline.client.datasets.list(project_id="lab", data_type="sum")
-    offline.client.metadata.merge(total.unique_id, {KEY: {"status": "incomplete"}})
+    unfinish(offline.client, total.unique_id)
     plan, _ = push(service, offline)
     assert (plan.left, plan.conflicts, plan.items) == ((), (), ())
 

@@ -21,6 +21,7 @@ from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.server.database import connect
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from crucible_lineage.statements import settled
 
 Found = set[tuple[str, tuple[str, ...]]]
 
@@ -39,14 +40,12 @@ class Made:
         return {(finding.check, finding.ids) for finding in found.findings}
 
     def record(self, mfid: str) -> dict[str, Any]:
-        metadata = self.session.client.metadata.get(mfid)
-        assert metadata is not None
+        metadata = settled(self.session.client.metadata.get(mfid))
         return dict(metadata[KEY])
 
     def edit_record(self, mfid: str, edit: Callable[[dict[str, Any]], None]) -> None:
         """The record as `edit` leaves it, written through our client."""
-        metadata = self.session.client.metadata.get(mfid)
-        assert metadata is not None
+        metadata = settled(self.session.client.metadata.get(mfid))
         edit(metadata[KEY])
         self.session.client.metadata.replace(mfid, metadata)
 

@@ -93,7 +93,7 @@ def set_generated_size(record: dict[str, Any]) -> None:
 
 
 def set_status(record: dict[str, Any]) -> None:
-    record["status"] = "incomplete"
+    record["completed"] = {}
 
 
 def set_schema(record: dict[str, Any]) -> None:

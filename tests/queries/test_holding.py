@@ -81,12 +81,11 @@ def test_a_place_that_two_hold_and_one_that_a_stranger_claims(lab: Any, session:
     other = run(session, lab.pipeline, scaled__factor=4)
     old, new, raw = done.datasets["total"]["out"], other.datasets["total"]["out"], done.inputs["first"][0]
     filled = places_of(session.client.metadata.get(new))
-    make_current(session.client, old, filled, {})
+    make_current(session.client, old, filled)
     make_current(
         session.client,
         done.datasets["scaled"]["out"],
         places_of(session.client.metadata.get(other.datasets["scaled"]["out"])),
-        {},
     )
     twice = [ids for name, ids in found(session) if name == "held-twice"]
     assert [set(ids) for ids in twice] == [

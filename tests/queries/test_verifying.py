@@ -150,7 +150,7 @@ def test_a_project_is_verified_with_few_calls(made: Any, foreign: list[str]) -> 
 def test_running_again_restores_deleted_records_and_finishes_an_incomplete_one(made: Any, lab: Any) -> None:
     for mfid in (made.first, made.scaled):
         made.session.client.metadata.replace(mfid, {})
-    made.edit_record(made.total, lambda record: record.update(status="incomplete"))
+    made.edit_record(made.total, lambda record: record.update(completed={}))
     assert {check for check, _ in made.findings()} == {"record-missing", "incomplete"}
     rerun(lab, made)
     assert made.findings(read_bytes=True) == set()

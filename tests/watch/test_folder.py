@@ -218,7 +218,7 @@ def test_a_registration_that_was_cut_short_is_finished(
     inbox: Path, watcher: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, session: Session
 ) -> None:
     """With the bytes there already, by which the file is looked for."""
-    from crucible_lineage.registration import contents as filling
+    from crucible_lineage.registration import register as registering
 
     def lose(*arguments: Any) -> Any:
         raise UnreachableError("no answer")
@@ -228,7 +228,7 @@ def test_a_registration_that_was_cut_short_is_finished(
     list(folder.look())
     clock.now += 11
     with monkeypatch.context() as broken:
-        broken.setattr(filling, "_request_ingestion", lose)
+        broken.setattr(registering, "complete", lose)
         (arrival,) = folder.look()
     assert arrival.error == "no answer; it is tried again"
     (half,) = datasets(session)

@@ -115,7 +115,7 @@ class FlowPlaces:
         if (earlier := places.get(key)) is not None:  # flows of other files that had the same result
             was = {*earlier.files, *earlier.was} - {"", filled.declared_in}
             filled = replace(filled, was=tuple(sorted(was)))
-        make_current(client, mfid, {key: filled}, places)
+        make_current(client, mfid, {key: filled})
 
     def _holding(self, project: str, key: str) -> set[str]:
         currency = self._known(project).currency

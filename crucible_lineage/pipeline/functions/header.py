@@ -25,7 +25,7 @@ from crucible_lineage.fingerprint.walk import code_fingerprint
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.functions.inspect import find_function
 from crucible_lineage.pipeline.functions.inspection import RULES
-from crucible_lineage.provenance.record import KEPT_KEYS
+from crucible_lineage.statements import is_own
 
 __all__ = ["HEADER_FIELDS", "INGESTED", "header_function", "read_header"]
 
@@ -70,8 +70,8 @@ def _read(function: Callable[[Path], object], uses: str, path: Path) -> dict[str
     except ValueFaultError as fault:
         raise InputError(f"{uses}: the value {fault.path.removeprefix('.')!r} for {path.name} {fault.reason}") from None
     if uses == INGESTED:  # whatever a file says, a parser writes nothing there
-        plain = {name: value for name, value in plain.items() if name not in KEPT_KEYS}
-    if ours := [name for name in KEPT_KEYS if name in plain]:
+        plain = {name: value for name, value in plain.items() if not is_own(name)}
+    if ours := [name for name in plain if is_own(name)]:
         raise InputError(
             f"{uses} gives {ours[0]!r} for {path.name}, which is kept for what is recorded; name it otherwise"
         )

@@ -18,9 +18,10 @@ from crucible_lineage.pipeline.logs.step_log import STEP_LOG
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
 from crucible_lineage.provenance.circumstances import software
 from crucible_lineage.provenance.recipe import PlannedOutput
-from crucible_lineage.provenance.record import KEPT_KEYS, Activity, step_record
+from crucible_lineage.provenance.record import Activity, step_record
 from crucible_lineage.refs import FileRef, last_taken
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
+from crucible_lineage.statements import is_own
 
 MOST_METADATA_BYTES = 3 << 20  # the embedded Crucible takes 4 MB of a dataset, with the record of how it came to be
 
@@ -83,7 +84,7 @@ def metadata_of(job: Job, result: Mapping[str, Any] | None) -> dict[str, dict[st
         if not isinstance(values.get(name) or {}, Mapping):
             message = f"step {job.name!r} returned no mapping of metadata for each of its outputs {', '.join(outputs)}"
             raise StepError(message, step=job.name)
-        if ours := [key for key in KEPT_KEYS if key in (values.get(name) or {})]:
+        if ours := [key for key in values.get(name) or {} if is_own(key)]:
             message = f"step {job.name!r} returned {ours[0]!r}, which is kept for what is recorded; name it otherwise"
             raise StepError(message, step=job.name)
     if lost := sorted(values.keys() - set(outputs)):

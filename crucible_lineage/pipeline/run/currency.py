@@ -133,7 +133,7 @@ class Reliance:
             by_hand = {key for key in news if self._is_replaced_by_hand(key, dataset.mfid)}
             if missing := [key for key in news if key not in by_hand and self._holding(key) != [dataset.mfid]]:
                 filled = {key: self._filled(key, dataset.mfid, places.get(key)) for key in missing}
-                make_current(client, dataset.mfid, filled, places)
+                make_current(client, dataset.mfid, filled)
                 changed = changed or not alone.issuperset(missing)  # else only its declaration was renamed
         with self._lock:
             if changed:

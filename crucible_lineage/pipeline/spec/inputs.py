@@ -22,7 +22,7 @@ from crucible_lineage.pipeline.spec.declared import Declared
 from crucible_lineage.pipeline.spec.from_name import from_name_fault
 from crucible_lineage.pipeline.spec.ingestion import Ingested
 from crucible_lineage.pipeline.spec.relation import InTime
-from crucible_lineage.provenance.record import KEPT_KEYS
+from crucible_lineage.statements import is_own
 
 __all__ = [
     "INPUT_KINDS",
@@ -80,8 +80,8 @@ class DatasetFields(Declared):
     @field_validator("metadata")
     @classmethod
     def _not_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for name in KEPT_KEYS:
-            if name in value:
+        for name in value:
+            if is_own(name):
                 raise ValueError(f"{name!r} is kept for what is recorded of the dataset; give it another name")
         return value
 

@@ -15,7 +15,7 @@ from crucible_lineage.server.ingest.formats.findings import Found
 
 __all__ = ["keep"]
 
-PROTECTED_KEY = "crucible_lineage"  # the provenance record: written by those who made the data, never by a parser
+PROTECTED = "crucible_lineage"  # how keys of provenance begin: written by those who made the data, never by a parser
 FILLABLE = ("dataset_name", "data_format", "data_type", "measurement", "session_name")
 UNSET = (None, "", "unknown")
 
@@ -25,7 +25,7 @@ def keep(db: sqlite3.Connection, file: sqlite3.Row, found: Found) -> None:
     dataset_id = file["dataset_id"]
     if db.execute("SELECT 1 FROM dataset WHERE id = ?", (dataset_id,)).fetchone() is None:
         return
-    document = {key: value for key, value in found.metadata.items() if key != PROTECTED_KEY}
+    document = {key: value for key, value in found.metadata.items() if not key.startswith(PROTECTED)}
     before = db.execute("SELECT filled FROM parsed WHERE file_id = ?", (file["file_id"],)).fetchone()
     filled = _fill(db, file, found.attributes, json.loads(before["filled"]) if before else {})
     db.execute(

@@ -105,7 +105,7 @@ def test_datasets_may_be_listed_selected_and_taken_from_another_pipeline(
 
 
 def test_what_is_incomplete_or_superseded_is_not_selected(
-    many: Any, session: Session, run: Run, text_of: Text, record_of: Any
+    many: Any, session: Session, run: Run, text_of: Text, record_of: Any, unfinish: Any
 ) -> None:
     first = run(many.folder / "many.yaml")
     many.file(f"{many.module}_other.py", TABLE.replace("value.read_text()", "value.read_text() + '!'"))
@@ -113,8 +113,7 @@ def test_what_is_incomplete_or_superseded_is_not_selected(
     assert record_of(second.datasets["copied[s1.txt]"]["out"])["supersedes"] == first.datasets["copied[s1.txt]"]["out"]
 
     mfid = second.datasets["copied[s3.txt]"]["out"]
-    record = {**record_of(mfid), "status": "incomplete"}
-    session.client.metadata.merge(mfid, {"crucible_lineage": record})
+    unfinish(session.client, mfid)
     chosen = run(declare(many, '{select: {keyword: "pipeline:many"}}'))
     chosen_texts = sorted(text_of(chosen.datasets["made"]["out"]).split())
     assert chosen_texts == ["1!", "2!", "3"], "the third was not replaced yet: what replaces it is not whole"

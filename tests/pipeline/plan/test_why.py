@@ -81,10 +81,10 @@ def test_what_was_measured_made_by_hand_or_by_others_is_told_as_that(
 
 
 def test_an_incomplete_result_is_told_as_that_first(
-    lab: Any, session: Session, run: Run, why: Any, record_of: Any
+    lab: Any, session: Session, run: Run, why: Any, unfinish: Any
 ) -> None:
     mfid = run(lab.pipeline).datasets["total"]["out"]
-    session.client.metadata.merge(mfid, {"crucible_lineage": {**record_of(mfid), "status": "incomplete"}})
+    unfinish(session.client, mfid)
     assert why(mfid).splitlines()[1].startswith("is INCOMPLETE")
 
 

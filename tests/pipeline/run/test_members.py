@@ -13,7 +13,6 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.provenance.record import INCOMPLETE, KEY
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -67,11 +66,11 @@ def test_a_result_of_another_member_is_kept_over_a_change_and_linked_by_who_may(
 
 
 def test_what_another_member_has_begun_and_not_finished_is_finished_by_who_may_or_made_anew(
-    lab: Any, members: tuple[Session, Session]
+    lab: Any, members: tuple[Session, Session], unfinish: Any
 ) -> None:
     ada, bob = members
     total = run(bob, lab.pipeline).datasets["total"]["out"]
-    bob.client.metadata.merge(total, {KEY: {"status": INCOMPLETE}})
+    unfinish(bob.client, total)
     told = run(ada, lab.pipeline).errors["total"]
     assert f"dataset {total} was begun by another member and not finished" in told
     assert (

@@ -1,0 +1,254 @@
+"""What crucible-lineage writes into a dataset's scientific metadata, and how it is read: no older copy undoes it.
+
+A service may read the metadata, work for a while, and merge its whole copy back. Merging never removes a key, so what
+has to last is a statement: a key of its own at the outermost level, written once and never with another value.
+
+| key | value | says |
+|---|---|---|
+| `crucible_lineage` | record | the first registration has begun; it counts as rank 0 |
+| `crucible_lineage_begun_NAME` | rank, and record or `same_as` | registration NAME goes on from those of lower rank |
+| `crucible_lineage_begun_NAME` | rank and `keeps` | NAME is to let another one stand that came to its end; once NAME did |
+| `crucible_lineage_complete_NAME` | when | registration NAME came to its end |
+| `crucible_lineage_places` | places | the places that the dataset fills, as it was registered |
+| `crucible_lineage_holds_DIGEST` | places | it fills these since; of one place the latest counts |
+| `crucible_lineage_equals_DIGEST` | parents | it would be the same of these parents |
+
+`settled` folds them into `crucible_lineage` and `crucible_lineage_places`, which is what everybody reads. The state
+of a dataset is a function of a set that only grows, so it does not matter when or how often an older copy arrives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+__all__ = [
+    "KEY",
+    "PLACES_KEY",
+    "Registration",
+    "Registrations",
+    "begun",
+    "complete",
+    "equals",
+    "holds",
+    "is_own",
+    "places_in",
+    "record_in",
+    "registrations",
+    "settled",
+]
+
+KEY = "crucible_lineage"
+PLACES_KEY = "crucible_lineage_places"
+_BEGUN, _COMPLETE = "crucible_lineage_begun_", "crucible_lineage_complete_"
+_HOLDS, _EQUALS = "crucible_lineage_holds_", "crucible_lineage_equals_"
+
+Document = Mapping[str, Any]
+
+
+def is_own(key: str) -> bool:
+    """Whether crucible-lineage keeps this key of the metadata for itself."""
+    return key == KEY or key.startswith(f"{KEY}_")
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One attempt to register the dataset. `metadata` is None where they are those of the dataset itself.
+
+    `base` is the registration that has written the record down: this one, or another one with the same record.
+    """
+
+    name: str
+    rank: int
+    record: Document = field(default_factory=dict)
+    metadata: Document | None = None
+    keeps: str = ""
+    base: str = ""
+
+    @property
+    def order(self) -> tuple[int, bool, str]:
+        """Which of two registrations holds the dataset: the greater one. To take over beats to keep."""
+        return self.rank, not self.keeps, self.name
+
+
+@dataclass(frozen=True)
+class Registrations:
+    """All attempts to register a dataset, by name, and when those came to their end that did."""
+
+    by_name: Mapping[str, Registration]
+    ended: Mapping[str, str]
+
+    @cached_property
+    def holder(self) -> Registration | None:
+        """The registration that may go on."""
+        return max(self.by_name.values(), key=lambda one: one.order, default=None)
+
+    @cached_property
+    def complete(self) -> Registration | None:
+        """The registration as which the dataset is complete."""
+        counting = (one for one in self.by_name.values() if not one.keeps or one.name in self.ended)
+        last = max(counting, key=lambda one: one.order, default=None)
+        if last is None or last.name not in self.ended:
+            return None
+        return self.by_name.get(last.keeps) if last.keeps else last
+
+    @cached_property
+    def contested(self) -> tuple[Registration, ...]:
+        """The registrations that came to their end while another one took over: which was first, does not show."""
+        if self.complete is not None:
+            return ()
+        return tuple(one for name, one in self.by_name.items() if name in self.ended and not one.keeps)
+
+    @cached_property
+    def shown(self) -> Registration | None:
+        """The registration whose record counts: the complete one, else the latest that wrote one."""
+        if self.complete is not None:
+            return self.complete
+        return max((one for one in self.by_name.values() if one.record), key=lambda one: one.order, default=None)
+
+    @property
+    def next_rank(self) -> int:
+        """The rank of whoever takes over now."""
+        return max((one.rank for one in self.by_name.values()), default=0) + 1
+
+    def without(self, *names: str) -> Registrations:
+        """The same as if these had written nothing."""
+        return Registrations({name: one for name, one in self.by_name.items() if name not in names}, self.ended)
+
+
+def registrations(metadata: Document | None) -> Registrations:
+    """Read who has registered a dataset, as its metadata tell."""
+    metadata = metadata or {}
+    first = _mapping(metadata.get(KEY))
+    ended = {name: str(when) for name, when in _mapping(first.get("completed")).items()}
+    found = {}
+    if first:
+        name = _text(first.get("registrar"))
+        found[name] = Registration(name, 0, first, base=name)
+        if "registrar" not in first and first.get("status") == "complete":
+            ended[name] = ""
+    said = {}
+    for key, value in metadata.items():
+        if key.startswith(_COMPLETE):
+            ended[key.removeprefix(_COMPLETE)] = _text(value)
+        elif key.startswith(_BEGUN) and isinstance(value, Mapping) and isinstance(value.get("rank"), int):
+            said[key.removeprefix(_BEGUN)] = value
+    for name, value in said.items():
+        base = _text(value.get("same_as"))
+        writer = said.get(base, {}) if base else value
+        wrote = _mapping(writer.get("record"))
+        own = writer.get("metadata") if wrote else None
+        record = wrote or (first if base else {})
+        found[name] = Registration(
+            name, value["rank"], {**record, "registrar": name} if record else {},
+            own if isinstance(own, Mapping) else None, _text(value.get("keeps")), base or (name if wrote else ""),
+        )  # fmt: skip
+    return Registrations(found, ended)
+
+
+def begun(
+    name: str, rank: int, *, record: Document | None = None, metadata: Document | None = None, same_as: str = "",
+    keeps: str = "",
+) -> dict[str, Any]:  # fmt: skip
+    """State that a registration goes on from those of lower rank.
+
+    It has a record and metadata of its own or, except for its name, those of another one, or it `keeps` another one.
+    """
+    said: dict[str, Any] = {"rank": rank}
+    if keeps:
+        said["keeps"] = keeps
+    elif same_as:
+        said["same_as"] = same_as
+    else:
+        said |= {"record": dict(record or {}), "metadata": dict(metadata or {})}
+    return {f"{_BEGUN}{name}": said}
+
+
+def complete(name: str, when: str) -> dict[str, Any]:
+    """State that a registration came to its end."""
+    return {f"{_COMPLETE}{name}": when}
+
+
+def holds(places: Document) -> dict[str, Any]:
+    """State that the dataset fills these places."""
+    return {f"{_HOLDS}{_digest(places)}": dict(places)} if places else {}
+
+
+def equals(parents: Mapping[str, str]) -> dict[str, Any]:
+    """State that the dataset would be the same of these parents, each with the one that it was made of."""
+    return {f"{_EQUALS}{_digest(parents)}": dict(parents)} if parents else {}
+
+
+def record_in(metadata: Document | None) -> Any:
+    """The provenance record as all statements together give it; None if there is none.
+
+    What lies under the key and is no record is given as it is.
+    """
+    metadata = metadata or {}
+    known = registrations(metadata)
+    shown = known.shown
+    if shown is None:
+        return metadata.get(KEY)
+    record = dict(shown.record)
+    equal = {**_mapping(record.get("equal_parents"))}
+    for key, value in metadata.items():
+        if key.startswith(_EQUALS):
+            equal |= _mapping(value)
+    if equal:
+        record["equal_parents"] = equal
+    if shown is known.complete and record.get("status") == "incomplete":
+        record["status"] = "complete"
+    if shown is known.complete and "registrar" in record:
+        when = {shown.name: known.ended[shown.name]} if shown.name in known.ended else {}
+        record["completed"] = {**_mapping(record.get("completed")), **when} or {shown.name: ""}
+    return record
+
+
+def places_in(metadata: Document | None) -> dict[str, Any]:
+    """The places that a dataset fills: of one place, what was stated for the latest moment."""
+    metadata = metadata or {}
+    found = dict(_mapping(metadata.get(PLACES_KEY)))
+    for key in sorted(key for key in metadata if key.startswith(_HOLDS)):
+        for place, filled in _mapping(metadata[key]).items():
+            if place not in found or _since(filled) >= _since(found[place]):
+                found[place] = filled
+    return found
+
+
+def settled(metadata: Document | None) -> dict[str, Any]:
+    """The metadata as all statements together give them: record and places under one key each, and the rest."""
+    metadata = metadata or {}
+    found = {key: value for key, value in metadata.items() if not is_own(key)}
+    shown = registrations(metadata).shown
+    if shown is not None and shown.metadata is not None:
+        found |= shown.metadata
+    if (record := record_in(metadata)) is not None:
+        found[KEY] = record
+    if places := places_in(metadata):
+        found[PLACES_KEY] = places
+    return found
+
+
+def _since(filled: object) -> tuple[bool, datetime]:
+    try:
+        moment = datetime.fromisoformat(_text(_mapping(filled).get("since")))
+    except ValueError:
+        return False, datetime.min.replace(tzinfo=UTC)
+    return True, moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _digest(value: Document) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _mapping(value: object) -> Document:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
