@@ -7,7 +7,7 @@ has to last is a statement: a key of its own at the outermost level, written onc
 |---|---|---|
 | `crucible_lineage` | record | the first registration has begun; it counts as rank 0 |
 | `crucible_lineage_begun_NAME` | rank, and record or `same_as` | registration NAME goes on from those of lower rank |
-| `crucible_lineage_begun_NAME` | rank and `keeps` | NAME is to let another one stand that came to its end; once NAME did |
+| `crucible_lineage_begun_NAME` | rank and `keeps` | once NAME came to its end, the named one stands that did before |
 | `crucible_lineage_complete_NAME` | when | registration NAME came to its end |
 | `crucible_lineage_places` | places | the places that the dataset fills, as it was registered |
 | `crucible_lineage_holds_DIGEST` | places | it fills these since; of one place the latest counts |

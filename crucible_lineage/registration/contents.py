@@ -196,7 +196,7 @@ def _upload(client: CrucibleClient, held: Claim, file: LocalFile, put: Put) -> U
         except FileConflictError as conflict:
             in_the_way = conflict.file_mfid
         else:
-            if held.is_same or not uploaded.existed:
+            if not uploaded.existed or _may_stay(held):
                 break
             in_the_way = uploaded.file.mfid
         require_held(client, held)
@@ -206,6 +206,14 @@ def _upload(client: CrucibleClient, held: Claim, file: LocalFile, put: Put) -> U
     if not uploaded.existed:
         put.files[file.ref.name] = uploaded.file.mfid
     return uploaded
+
+
+def _may_stay(held: Claim) -> bool:
+    """Whether files that are there already, with the right bytes, may stay: not if another result's attempt left them.
+
+    A request of that attempt to remove them may be on its way still.
+    """
+    return held.is_same
 
 
 def _catalogue(client: CrucibleClient, mfid: str, ref: FileRef, place: Elsewhere) -> UploadedFile:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.server.instance import instance_id, project_changes, project_revision
 
 if TYPE_CHECKING:
+    from crucible_lineage.server.ingest.worker import WritesBack
     from crucible_lineage.server.running import RunningServer, serve, start_server
 
-__all__ = ["RunningServer", "instance_id", "project_changes", "project_revision", "serve", "start_server"]
+__all__ = ["RunningServer", "WritesBack", "instance_id", "project_changes", "project_revision", "serve", "start_server"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +22,8 @@ def __getattr__(name: str) -> Any:
         from crucible_lineage.server import running
 
         return getattr(running, name)
+    if name == "WritesBack":
+        from crucible_lineage.server.ingest.worker import WritesBack  # pydantic, likewise
+
+        return WritesBack
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,7 +23,7 @@ from crucible_lineage.server.database import Database, open_database, register_k
 from crucible_lineage.server.files.links import Links
 from crucible_lineage.server.files.storage import Storage
 from crucible_lineage.server.http import PREFIX
-from crucible_lineage.server.ingest.worker import Worker
+from crucible_lineage.server.ingest.worker import Worker, WritesBack
 from crucible_lineage.server.instance import open_folder
 
 __all__ = ["RunningServer", "Serving", "close_service", "open_service", "serve", "server_config", "start_server"]
@@ -66,13 +66,15 @@ def start_server(
     *,
     port: int = 0,
     api_key: str | None = None,
+    ingestion: WritesBack | None = None,
 ) -> RunningServer:
     """A server over `data_dir` in a thread of this process, for this machine only, ready to answer.
 
     Several servers, in one or several processes, may share a data folder. `port` 0 takes a free one. `api_key` becomes
-    a key of the local user; without one, the key that the data folder got when it was made is used.
+    a key of the local user; without one, the key that the data folder got when it was made is used. `ingestion` makes
+    that of the service behave like the public worker of Crucible.
     """
-    service, worker, key = open_service(data_dir, api_key)
+    service, worker, key = open_service(data_dir, api_key, ingestion)
     server = Serving(server_config(build_app(service), HOST, port))
     thread = threading.Thread(target=server.run_quietly, name="crucible-server", daemon=True)
     thread.start()
@@ -99,6 +101,7 @@ def serve(
     api_key: str | None = None,
     certfile: Path | str | None = None,
     keyfile: Path | str | None = None,
+    ingestion: WritesBack | None = None,
     around: Callable[[ASGIApp], ASGIApp] = lambda app: app,
     on_ready: Callable[[str], None],
 ) -> None:
@@ -106,7 +109,7 @@ def serve(
 
     `around` may put another application around the API, which then answers what the API does not.
     """
-    service, worker, _ = open_service(data_dir, api_key)
+    service, worker, _ = open_service(data_dir, api_key, ingestion)
     server = Serving(server_config(around(build_app(service)), host, port, certfile, keyfile))
     server.on_ready = lambda: on_ready(_url(server, host, secure=certfile is not None))
     try:
@@ -177,7 +180,9 @@ class Serving(uvicorn.Server):
         return int(self.servers[0].sockets[0].getsockname()[1])
 
 
-def open_service(data_dir: Path | str, api_key: str | None) -> tuple[Service, Worker, str]:
+def open_service(
+    data_dir: Path | str, api_key: str | None, ingestion: WritesBack | None = None
+) -> tuple[Service, Worker, str]:
     """What answers for a data folder, the worker that ingests its files, and a key of the local user."""
     folder = open_folder(data_dir)
     with FileLock(folder.lock):
@@ -188,7 +193,7 @@ def open_service(data_dir: Path | str, api_key: str | None) -> tuple[Service, Wo
             register_key(db, one, LOCAL_USER_ID)
         secret = setting(db, "link_secret")
     storage = Storage(folder)
-    worker = Worker(database, storage)
+    worker = Worker(database, storage, ingestion)
     worker.start()
     return Service(database, storage, Links(secret), worker.wake), worker, api_key or key
 

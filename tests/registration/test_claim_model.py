@@ -2,8 +2,8 @@
 
 The code under test is what registers for real. Simulated are the service, the clock and the machines: requests and
 answers get lost, arrive late and twice; reads and listings are up to `STALE_S` old; machines are killed between any two
-calls, restarted, and suspended; no step gives the same bytes twice; and a worker merges back any older state of the
-metadata, whole, at any time. Every history can be repeated from its number.
+calls, restarted, and suspended; no step gives the same bytes twice; requests of the dead may still arrive; and a
+worker merges back any older state of the metadata, whole, at any time. Every history can be repeated from its number.
 
 What is assumed: a machine is not suspended for longer than the patience of others between its last look and a call that
 takes something away, and a call that takes something away is not repeated by the network later.
@@ -26,10 +26,12 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import pytest
+
 from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.client.models import Dataset, FileRecord, IngestionRequest
 from crucible_lineage.client.transfer.outgoing import UploadedFile
-from crucible_lineage.core.slots import Filled, places_of
+from crucible_lineage.core.slots import Filled, places_of, places_to_json
 from crucible_lineage.errors import ConflictError, FileConflictError, LineageError, NotFoundError, UnreachableError
 from crucible_lineage.ids import derive_mfid, new_mfid
 from crucible_lineage.provenance.circumstances import agent, software
@@ -37,14 +39,15 @@ from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import KEY, Activity, read_record, step_record
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration import claim as claims
-from crucible_lineage.registration import standing, trust
+from crucible_lineage.registration import contents, register, standing, trust
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.statements import record_in, registrations, settled
 
-HISTORIES = int(os.environ.get("CLAIM_HISTORIES", "250"))  # `make crash` tries many more
+HISTORIES = int(os.environ.get("CLAIM_HISTORIES", "150"))  # `make crash` tries many more
 PATIENCE_S = 4.0
 STALE_S = 1.0
+ENOUGH = 1500  # histories in which a broken rule has to show
 MOST_STEPS = 6000
 START = 1_780_000_000.0
 RAW = "0tr9htwkj6699bssksbnh83j40"
@@ -199,7 +202,12 @@ class Network:
     def call(self, what: str, effect: Callable[[], Any], *, again: bool = True) -> Any:
         world = self.world
         for _ in range(4):
-            self.machine.pause(world.random.uniform(0.01, 0.2), what)
+            try:
+                self.machine.pause(world.random.uniform(0.01, 0.2), what)
+            except Killed:  # the request may be on its way
+                if world.random.random() < 0.5:
+                    world.late.append((world.now + world.random.uniform(0, 1.0), lambda: _quietly(effect)))
+                raise
             if world.random.random() < world.loses:
                 continue  # the request is lost
             answer: Any = None
@@ -359,7 +367,7 @@ class Machine:
                 self.made.clear()  # its disk is gone, too: it makes all again
         except LineageError:
             pass  # it tries again later, with what it has made
-        self.wakes = self.world.now + self.world.random.uniform(0.1, 6.0)
+        self.wakes = self.world.now + self.world.random.choice((0.05, self.world.random.uniform(0.1, 6.0)))
         self.thread = None
         self.given_back.release()
 
@@ -484,10 +492,12 @@ def _run(world: World, machines: list[Machine]) -> None:
         busy = [machine for machine in machines if not machine.is_done]
         ready = [machine for machine in busy if machine.wakes <= world.now]
         if not ready:
-            world.now = min(machine.wakes for machine in busy)
-            world.settle_late()
-            continue
+            world.now = min([*(machine.wakes for machine in busy), *(when for when, _ in world.late)])
         world.now += 0.001
+        world.settle_late()
+        ready = [machine for machine in busy if machine.wakes <= world.now]
+        if not ready:
+            continue
         world.current = world.random.choice(ready)  # type: ignore[attr-defined]
         world.current.step()  # type: ignore[attr-defined]
         if world.violation is not None:
@@ -517,3 +527,49 @@ def test_histories() -> None:
         steps += world.steps
         told += len(world.told)
     print(f"{HISTORIES} histories, {steps} steps, {told} results told to be done")
+
+
+def _takes_over_what_was_complete(seen: claims.Seen) -> claims.Move:
+    return claims.Move.GO_ON if seen.state is claims.State.COMPLETE_BUT_FOR_OURS else TRUE_MOVE(seen)
+
+
+def _takes_over_what_is_contested(seen: claims.Seen) -> claims.Move:
+    move = TRUE_MOVE(seen)
+    is_ours = seen.whose is claims.Whose.OURS
+    return (claims.Move.GO_ON if is_ours else claims.Move.TAKE_OVER) if move is claims.Move.KEEP else move
+
+
+def _believes_to_have_won(client: Any, held: claims.Claim) -> Any:
+    return TRUE_COMPLETE(client, held) or client.metadata.merge(held.mfid, {})
+
+
+def _ingests_at_once(client: Any, new: NewDataset, held: Any, *rest: Any) -> Any:
+    files = TRUE_FILL(client, new, held, *rest)
+    contents.ingest(client, new, held.mfid, files, asked_before=False)
+    return files
+
+
+TRUE_MOVE, TRUE_COMPLETE, TRUE_FILL = claims.next_move, register.complete, register.fill
+BROKEN = {  # and from which history on it is looked for, since some need a rare one
+    "what was complete is taken over": (claims, "next_move", _takes_over_what_was_complete, 380),
+    "what came to its end is taken over": (claims, "next_move", _takes_over_what_is_contested, 380),
+    "an answer is not looked at": (register, "complete", _believes_to_have_won, 0),
+    "a file is taken away without asking": (contents, "require_held", lambda *_: None, 210),
+    "completion is a value that changes": (claims, "completed", lambda *_: {}, 0),
+    "what holds is a value that changes": (standing, "places_stated", places_to_json, 0),
+    "ingestion is asked for before": (register, "fill", _ingests_at_once, 0),
+}
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_a_broken_rule_is_found(rule: str) -> None:
+    """The search is sharp enough: it goes red within a few hundred histories."""
+    target, name, broken, first = BROKEN[rule]
+    with mock.patch.object(target, name, broken):
+        for seed in range(first, first + ENOUGH):
+            try:
+                one_history(seed)
+            except Violation as violation:
+                print(f"{rule}: history {seed}: {violation}")
+                return
+    raise AssertionError(f"{ENOUGH} histories, and nothing was found")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.core.slots import Filled
 from crucible_lineage.errors import InputError, UnreachableError
 from crucible_lineage.local.machine import machine_id
 from crucible_lineage.provenance.recipe import derived_mfid
@@ -18,6 +20,7 @@ from crucible_lineage.registration import claim as claims
 from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.read import read
 from crucible_lineage.registration.register import register_output
+from crucible_lineage.registration.standing import make_current
 from crucible_lineage.session import Session
 
 FOREVER_S = 600.0  # whoever waits so long hangs
@@ -117,3 +120,47 @@ def test_other_metadata_take_the_place_of_those_of_an_unfinished_attempt(
 def test_an_id_cannot_be_derived_without_a_parent_and_the_error_says_what_to_do(new: NewDataset) -> None:
     with pytest.raises(InputError, match="give the step an input"):
         derived_mfid({**new.record.recipe, "inputs": {}})
+
+
+def test_an_equal_file_that_another_attempt_left_is_sent_again(
+    session: Session, new: NewDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That attempt may be about to remove it."""
+    interrupted(session, replace(new, metadata={"seed": 1}), "here", monkeypatch)
+    (before,) = session.client.files.list(new.mfid)
+    register_output(session.client, replace(new, metadata={"seed": 2}), "here")
+    (after,) = session.client.files.list(new.mfid)
+    assert (after.mfid == before.mfid, after.sha256_hash) == (False, before.sha256_hash)
+
+
+def test_nothing_of_others_is_touched_while_it_moves() -> None:
+    for one in itertools.product(
+        claims.State, claims.Whose, (False, True), (None, False, True), (False, True)
+    ):  # every row of the table, and what it leaves open
+        seen = claims.Seen(*one)
+        move = claims.next_move(seen)
+        assert (move is claims.Move.USE) == (seen.state is claims.State.COMPLETE)
+        if seen.whose is claims.Whose.OTHER and not seen.is_still:
+            assert move not in (claims.Move.TAKE_OVER, claims.Move.GO_ON, claims.Move.BEGIN), seen
+        if move is claims.Move.GO_ON:
+            assert seen.whose is claims.Whose.OURS
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_older_copy_of_the_metadata_that_is_merged_back_changes_nothing(
+    session: Session, new: NewDataset, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """Also where the service merges only the outermost level, and the copy is of an attempt that was taken over."""
+    interrupted(session, replace(new, metadata={"seed": 1}), "elsewhere", monkeypatch)
+    older = dict(session.client.metadata.get(new.mfid) or {})
+    register_output(session.client, replace(new, metadata={"seed": 2}), "here", patience_s=0.05)
+    make_current(session.client, new.mfid, {"a/b/c/d": Filled("2026-01-02T00:00:00+00:00", "run")})
+    before = read(session.client, new.mfid)
+    newer = dict(session.client.metadata.get(new.mfid) or {})
+    if whole:
+        session.client.metadata.replace(new.mfid, {**newer, **older})
+    else:
+        session.client.metadata.merge(new.mfid, older)
+    after = read(session.client, new.mfid)
+    assert (after.ref, after.record, after.standing) == (before.ref, before.record, before.standing)
+    assert after.dataset.scientific_metadata["seed"] == 2

@@ -38,6 +38,22 @@ MIN_KEY_CHARACTERS = 20  # chosen: letters and digits at random, beyond a hundre
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A file with that key and nothing else.",
 )
+@click.option(
+    "--ingestion",
+    type=click.Choice(["renews", "writes-back"]),
+    default="renews",
+    show_default=True,
+    help="renews: what files say is kept apart from what people wrote. writes-back: as Crucible's public worker does "
+    "it, all metadata that were there when a file was picked up are merged back.",
+)
+@click.option(
+    "--ingestion-delays",
+    type=(click.FloatRange(0), click.FloatRange(0)),
+    default=(0.05, 0.3),
+    show_default=True,
+    metavar="PICK_UP PARSE",
+    help="How many seconds `writes-back` waits before it picks a file up, and before it writes back.",
+)
 @click.option("--certfile", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TLS certificate.")
 @click.option("--keyfile", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its private key.")
 @click.option(
@@ -49,6 +65,8 @@ def serve_command(
     port: int,
     api_key: str | None,
     api_key_file: Path | None,
+    ingestion: str,
+    ingestion_delays: tuple[float, float],
     certfile: Path | None,
     keyfile: Path | None,
     as_json: bool,
@@ -57,7 +75,7 @@ def serve_command(
 
     Browsers find its pages at the same host and port: projects, datasets, lineages, runs and findings.
     """
-    from crucible_lineage.server import serve  # FastAPI, which no other command needs
+    from crucible_lineage.server import WritesBack, serve  # FastAPI, which no other command needs
     from crucible_lineage.web import with_pages  # likewise, and Jinja
 
     folder = (data or default_data_folder()).expanduser().absolute() / "crucible"
@@ -84,6 +102,7 @@ def serve_command(
             api_key=key,
             certfile=certfile,
             keyfile=keyfile,
+            ingestion=WritesBack(*ingestion_delays) if ingestion == "writes-back" else None,
             around=lambda app: with_pages(app, folder.with_name("pages")),
             on_ready=ready,
         )

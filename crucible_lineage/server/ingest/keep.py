@@ -1,4 +1,7 @@
-"""What ingestion found in a file becomes part of its dataset: renewed with the file, never over what people gave."""
+"""What ingestion found in a file becomes part of its dataset: renewed with the file, never over what people gave.
+
+Or, as the public worker of Crucible does it, merged with all metadata that the dataset had when it was picked up.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.server.catalogue.bodies import moment
-from crucible_lineage.server.catalogue.metadata import renew_metadata
+from crucible_lineage.server.catalogue.metadata import given_metadata, merged, renew_metadata, write_metadata
 from crucible_lineage.server.catalogue.references import match_instrument
 from crucible_lineage.server.catalogue.resources import change
 from crucible_lineage.server.ingest.formats.findings import Found
 
-__all__ = ["keep"]
+__all__ = ["keep", "write_back"]
 
 PROTECTED = "crucible_lineage"  # how keys of provenance begin: written by those who made the data, never by a parser
 FILLABLE = ("dataset_name", "data_format", "data_type", "measurement", "session_name")
@@ -33,6 +36,22 @@ def keep(db: sqlite3.Connection, file: sqlite3.Row, found: Found) -> None:
         (file["file_id"], json.dumps(document, ensure_ascii=False), json.dumps(filled, ensure_ascii=False)),
     )
     renew_metadata(db, dataset_id)
+    _keep_thumbnail(db, file, found.thumbnail)
+
+
+def write_back(db: sqlite3.Connection, file: sqlite3.Row, found: Found, picked_up: dict[str, Any]) -> None:
+    """Fill empty fields, and merge into the dataset's metadata what was found and all that were `picked_up` before.
+
+    So whatever changed in between under a key that was there then is undone.
+    """
+    dataset_id = file["dataset_id"]
+    if db.execute("SELECT 1 FROM dataset WHERE id = ?", (dataset_id,)).fetchone() is None:
+        return
+    suffix = Path(file["filename"]).suffix.lstrip(".").lower()
+    guessed = {"measurement": "Image" if found.thumbnail else "Other", "data_type": suffix or "unknown"}
+    _fill(db, file, {**guessed, **found.attributes}, {})
+    whole = merged(found.metadata, picked_up)
+    write_metadata(db, dataset_id, merged(given_metadata(db, dataset_id), whole))
     _keep_thumbnail(db, file, found.thumbnail)
 
 

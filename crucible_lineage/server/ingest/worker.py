@@ -6,18 +6,21 @@ import logging
 import secrets
 import sqlite3
 import threading
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
+from crucible_lineage.server.catalogue.metadata import read_metadata
 from crucible_lineage.server.database import Database, check, now
 from crucible_lineage.server.files.contents import STORE, sweep
 from crucible_lineage.server.files.storage import Storage
 from crucible_lineage.server.ingest.ingestors import INGESTOR_NAMES
 from crucible_lineage.server.ingest.isolation import IngestionError, Isolation
-from crucible_lineage.server.ingest.keep import keep
+from crucible_lineage.server.ingest.keep import keep, write_back
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "WritesBack"]
 
 POLL_S = 60.0  # for requests whose process died before it came to them; everything else wakes the worker at once
 SWEEP_EVERY_POLLS = 60
@@ -26,17 +29,27 @@ CLOSE_TIMEOUT_S = 10.0  # a file that takes longer is ingested again by the next
 log = logging.getLogger("crucible_lineage.server")
 
 
+@dataclass(frozen=True)
+class WritesBack:
+    """An ingestion like that of the public worker: it sends back all metadata that it picked up, after a while."""
+
+    pick_up_s: float = 0.05
+    parse_s: float = 0.3
+
+
 class Worker:
     """Start it, wake it, close it. It holds a lock file while it lives, by which other workers know that it does."""
 
-    def __init__(self, database: Database, storage: Storage) -> None:
+    def __init__(self, database: Database, storage: Storage, writes_back: WritesBack | None = None) -> None:
         self._database = database
         self._storage = storage
+        self._writes_back = writes_back
         self._isolation = Isolation()
         self._name = secrets.token_hex(8)
         self._lock = FileLock(self._lock_path(self._name))
         self._wake = threading.Event()
         self._closing = False
+        self._stop_waiting = threading.Event()
         self._thread = threading.Thread(target=self._run, name="crucible-ingestion", daemon=True)
 
     def start(self) -> None:
@@ -49,6 +62,7 @@ class Worker:
     def close(self) -> None:
         """The request in hand is finished if it does not take long; all others stay for the next worker."""
         self._closing = True
+        self._stop_waiting.set()
         self._wake.set()
         self._thread.join(CLOSE_TIMEOUT_S)
         self._isolation.stop()
@@ -123,12 +137,18 @@ class Worker:
         if request["backend"] != STORE:
             self._end(number, "not supported", error="The service does not keep this file and cannot read it")
             return
+        picked_up = self._pick_up(request)
         try:
             name, found = self._isolation.ingest(
                 self._storage.content(request["sha256"]), request["filename"], request["ingestion_class"]
             )
+            if self._writes_back is not None:
+                self._stop_waiting.wait(self._writes_back.parse_s)
             with self._database.write() as db:
-                keep(db, request, found)
+                if picked_up is None:
+                    keep(db, request, found)
+                else:
+                    write_back(db, request, found, picked_up)
                 _end(db, number, "complete", name, _remark(request, name))
         except FileNotFoundError:
             self._end(number, "file not found", error="The file's content is not there")
@@ -140,6 +160,14 @@ class Worker:
         except Exception as error:
             log.exception("Ingestion request %s failed", number)
             self._end(number, "failed", error=f"{type(error).__name__}: {error}"[:500])
+
+    def _pick_up(self, request: sqlite3.Row) -> dict[str, Any] | None:
+        """Read the dataset's metadata, which are to be written back; None if they are not."""
+        if self._writes_back is None:
+            return None
+        self._stop_waiting.wait(self._writes_back.pick_up_s)
+        with self._database.read() as db:
+            return read_metadata(db, request["dataset_id"]) or {}
 
     def _put_back(self, number: int) -> None:
         with self._database.write() as db:

@@ -1,0 +1,105 @@
+"""An ingestion that merges back all metadata that it picked up before: it undoes nothing of what was registered."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.checksums import scan_file
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.core.slots import Filled
+from crucible_lineage.errors import UnreachableError
+from crucible_lineage.ids import derive_mfid
+from crucible_lineage.registration import register as registering
+from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
+from crucible_lineage.registration.read import read
+from crucible_lineage.registration.register import register_output
+from crucible_lineage.registration.standing import add_equal_parents, make_current
+from crucible_lineage.server import RunningServer, WritesBack, start_server
+
+HISTORIES = int(os.environ.get("WRITTEN_BACK_HISTORIES", "4"))  # `make crash` tries 200
+PLACE = "lab/smooth/out/all"
+
+
+@pytest.fixture(params=[(0.0, 0.05), (0.03, 0.0), (0.02, 0.1)], ids=str)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningServer]:
+    with start_server(tmp_path / "service", ingestion=WritesBack(*request.param)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[CrucibleClient]:
+    with CrucibleClient(server.url, server.api_key) as made:
+        made.projects.create(project_id="lab", organization="x", project_lead="local")
+        yield made
+
+
+def test_histories(client: CrucibleClient, dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result that is complete stays complete, as it was registered, with what holds and what it equals."""
+    chance = random.Random(HISTORIES)
+    parents = [client.datasets.create({"dataset_name": name, "project_id": "lab"}).dsid for name in ("one", "other")]
+    expected: dict[str, Any] = {}
+    for number in range(HISTORIES):
+        attempts = [_attempt(dataset, parents[0], tmp_path, number, attempt) for attempt in range(3)]
+        for attempt in attempts[: chance.randint(0, 2)]:
+            _die_before_the_end(client, attempt, monkeypatch, asks=chance.random() < 0.5)
+        done = register_output(client, attempts[-1], "here", patience_s=0.01)
+        if chance.random() < 0.5:
+            make_current(client, done.mfid, {PLACE: Filled("2026-06-01T00:00:00+00:00", "later")})
+        if chance.random() < 0.5:
+            add_equal_parents(client, done.mfid, {parents[1]: parents[0]})
+        expected[done.mfid] = read(client, done.mfid)
+    for request in client.ingestions.list():
+        if request.is_open:
+            client.ingestions.wait(request.id)
+    written_back = 0
+    for mfid, before in expected.items():
+        after = read(client, mfid)
+        assert after is not None
+        assert (after.ref, after.record, after.standing) == (before.ref, before.record, before.standing)
+        assert after.dataset.scientific_metadata["seed"] == before.dataset.scientific_metadata["seed"]
+        written_back += "table" in (after.dataset.scientific_metadata or {})
+    assert written_back > HISTORIES // 3
+
+
+def _attempt(dataset: Any, parent: str, folder: Path, number: int, attempt: int) -> NewDataset:
+    recipe = {
+        "kind": "step", "project": "lab", "step": "smooth", "output": "out", "code": "c0de", "params": {"n": number},
+        "inputs": {"spectrum": [{"mfid": parent, "files": {}}]},
+    }  # fmt: skip
+    place = folder / str(number) / str(attempt)
+    place.mkdir(parents=True)
+    path = place / "smooth.csv"
+    path.write_text(f"x,y\n1,{attempt}\n2,3\n")
+    made: NewDataset = dataset(parent, path, recipe)
+    file = LocalFile.of(path, scan_file(path))
+    return replace(
+        made,
+        mfid=derive_mfid(recipe, parent),
+        metadata={"seed": attempt},
+        files=(file,),
+        places={PLACE: Filled("2026-01-01T00:00:00+00:00", str(attempt))},
+    )
+
+
+def _die_before_the_end(
+    client: CrucibleClient, new: NewDataset, monkeypatch: pytest.MonkeyPatch, *, asks: bool
+) -> None:
+    """All is there but the last word; and, as older versions did, or the service by itself, ingestion is asked for."""
+
+    def lose(held_client: CrucibleClient, held: Any) -> Any:
+        if asks:
+            for file in held_client.files.list(held.mfid):
+                held_client.ingestions.request(file.mfid)
+        raise UnreachableError("killed")
+
+    with monkeypatch.context() as broken, suppress(UnreachableError):
+        broken.setattr(registering, "complete", lose)
+        register_output(client, new, "elsewhere", patience_s=0.01)
