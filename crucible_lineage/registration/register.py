@@ -24,7 +24,6 @@ from crucible_lineage.facts import DatasetFacts
 from crucible_lineage.provenance.attachment import compact
 from crucible_lineage.provenance.digest import result_of
 from crucible_lineage.provenance.recipe import origin_of
-from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.claim import (
     PATIENCE_S,
@@ -123,37 +122,20 @@ def _registered(
             mfid, created = again.mfid, again.created
             continue
         if not isinstance(held, Claim):
-            stages.adopted()
-            adopted, files = _adopted(client, new, held, put)
-            if _is_left_of(held, machine):  # which may have died before it asked for the ingestion
-                stages.ingesting(adopted, ingest(client, new, mfid, files, asked_before=True))
-            return adopted
+            return _adopted(client, new, held, put, machine, stages)
         if not held.taken_over:
             stages.begun()
-        if mfid != new.mfid:  # before anything else, so that whoever comes next finds it
-            client.datasets.add_keyword(mfid, recipe_keyword(new.mfid))
         try:
-            files = fill(client, new, held, attached, put)
-            requests = {}
-            if new.waits_for_ingestion:  # then nobody is to take it for complete before
-                requests = ingest(client, new, mfid, files, asked_before=held.taken_over)
+            dataset = _completed(client, new, held, attached, put, stages)
         except ForbiddenError as refusal:
             if not held.taken_over:
                 raise
             raise _not_ours_to_finish(new, held, refusal) from refusal
-        except (ConflictError, NotFoundError, PreconditionError):
+        except _OvertakenError as error:
             if not left or (not held.taken_over and _is_held(client, held)):
-                raise
+                raise error.reason from None
         else:
-            stages.before_complete()
-            if (after := complete(client, held)) is not None:
-                tidy(client, new, held, put, after)
-                requests = requests or ingest(client, new, mfid, files, asked_before=held.taken_over)
-                samples = tuple(sorted(set(new.samples)))
-                origin = origin_of(new.record.recipe)
-                refs = tuple(file.ref for file in new.files)
-                dataset = DatasetRef(mfid, new.name, refs, samples, origin, new.parents, taken=new.taken)
-                stages.ingesting(dataset, requests)
+            if dataset is not None:
                 return dataset
         created = False
     raise ConflictError(
@@ -161,6 +143,41 @@ def _registered(
         "run the same again when they are done",
         mfid=mfid,
     )
+
+
+class _OvertakenError(Exception):
+    """A call failed as it does where another registration has taken over."""
+
+    def __init__(self, reason: CrucibleError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _completed(
+    client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes | None, put: Put, stages: Stages
+) -> DatasetRef | None:
+    """Fill the dataset, mark it complete, and ask for its ingestion. Returns None if another one has taken over."""
+    mfid = held.mfid
+    requests: Mapping[str, IngestionRequest] = {}
+    try:
+        if mfid != new.mfid:  # before anything else, so that whoever comes next finds it
+            client.datasets.add_keyword(mfid, recipe_keyword(new.mfid))
+        files = fill(client, new, held, attached, put)
+        if new.waits_for_ingestion:  # then nobody is to take it for complete before
+            requests = ingest(client, new, mfid, files, asked_before=held.taken_over)
+    except (ConflictError, NotFoundError, PreconditionError) as error:
+        raise _OvertakenError(error) from error
+    stages.before_complete()
+    after = complete(client, held)
+    if after is None:
+        return None
+    tidy(client, new, held, put, after)
+    requests = requests or ingest(client, new, mfid, files, asked_before=held.taken_over)
+    refs = tuple(file.ref for file in new.files)
+    samples, origin = tuple(sorted(set(new.samples))), origin_of(new.record.recipe)
+    dataset = DatasetRef(mfid, new.name, refs, samples, origin, new.parents, taken=new.taken)
+    stages.ingesting(dataset, requests)
+    return dataset
 
 
 def _with_result(new: NewDataset) -> StepRecord | FilesRecord:
@@ -183,12 +200,6 @@ def _not_ours_to_finish(new: NewDataset, held: Claim, refusal: ForbiddenError) -
     )
 
 
-def _is_left_of(dataset: Dataset, machine: str | None) -> bool:
-    """True if this machine has completed the dataset."""
-    record = read_record(dataset.scientific_metadata)
-    return record is not None and is_of_machine(record.registrar, machine)
-
-
 def _is_held(client: CrucibleClient, held: Claim) -> bool:
     try:
         require_held(client, held)
@@ -208,11 +219,11 @@ def _create(client: CrucibleClient, new: NewDataset) -> _Created:
     return _Created(mfid, mfid == made.dsid)
 
 
-def _adopted(client: CrucibleClient, new: NewDataset, dataset: Dataset, put: Put) -> tuple[DatasetRef, dict[str, str]]:
-    """Take back what this registration has put into a dataset that another one has completed.
-
-    Returns the dataset, and the id of each of its files by name.
-    """
+def _adopted(
+    client: CrucibleClient, new: NewDataset, dataset: Dataset, put: Put, machine: str | None, stages: Stages
+) -> DatasetRef:
+    """Take a dataset as another registration has completed it, without what this one has put into it."""
+    stages.adopted()
     found = registered(client, dataset)
     require_not_withdrawn(found)
     assert found.record is not None  # since it is complete
@@ -221,4 +232,7 @@ def _adopted(client: CrucibleClient, new: NewDataset, dataset: Dataset, put: Put
     what, project = f"registering {new.name!r}", str(new.fields["project_id"])
     require_own(client, dataset, project, found.record.recipe_sha256, what)
     listed = require_own_files(client, dataset, found.record)
-    return found.ref, {file.filename: file.mfid for file in listed}
+    if is_of_machine(found.record.registrar, machine):  # which may have died before it asked for the ingestion
+        files = {file.filename: file.mfid for file in listed}
+        stages.ingesting(found.ref, ingest(client, new, found.mfid, files, asked_before=True))
+    return found.ref
