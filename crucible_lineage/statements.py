@@ -53,7 +53,7 @@ Document = Mapping[str, Any]
 
 def is_own(key: str) -> bool:
     """Whether crucible-lineage keeps this key of the metadata for itself."""
-    return key == KEY or key.startswith(f"{KEY}_")
+    return key.startswith(KEY) and (key == KEY or key.startswith(f"{KEY}_"))
 
 
 @dataclass(frozen=True)
@@ -190,6 +190,8 @@ def record_in(metadata: Document | None) -> Any:
     What lies under the key and is no record is given as it is.
     """
     metadata = metadata or {}
+    if _is_plain(metadata):
+        return metadata[KEY]
     known = registrations(metadata)
     shown = known.shown
     if shown is None:
@@ -223,6 +225,8 @@ def places_in(metadata: Document | None) -> dict[str, Any]:
 def settled(metadata: Document | None) -> dict[str, Any]:
     """The metadata as all statements together give them: record and places under one key each, and the rest."""
     metadata = metadata or {}
+    if _is_plain(metadata):
+        return {key: value for key, value in metadata.items() if not key.startswith(_COMPLETE)}
     found = {key: value for key, value in metadata.items() if not is_own(key)}
     shown = registrations(metadata).shown
     if shown is not None and shown.metadata is not None:
@@ -232,6 +236,16 @@ def settled(metadata: Document | None) -> dict[str, Any]:
     if places := places_in(metadata):
         found[PLACES_KEY] = places
     return found
+
+
+def _is_plain(metadata: Document) -> bool:
+    """True if one registration has completed the dataset, and nothing was stated later: so it is nearly always."""
+    record = metadata.get(KEY)
+    if not isinstance(record, Mapping) or record.get("status") != "complete":
+        return False
+    if "registrar" in record and record["registrar"] not in _mapping(record.get("completed")):
+        return False
+    return not any(key.startswith((_BEGUN, _HOLDS, _EQUALS)) for key in metadata)
 
 
 def _since(filled: object) -> tuple[bool, datetime]:
