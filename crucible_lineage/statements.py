@@ -6,8 +6,9 @@ has to last is a statement: a key of its own at the outermost level, written onc
 | key | value | says |
 |---|---|---|
 | `crucible_lineage` | record | the first registration has begun; it counts as rank 0 |
-| `crucible_lineage_begun_NAME` | rank, and record or `same_as` | registration NAME goes on from those of lower rank |
-| `crucible_lineage_begun_NAME` | rank and `keeps` | once NAME came to its end, the named one stands that did before |
+| `crucible_lineage_begun_NAME` | rank, record, metadata | registration NAME goes on from those of lower rank |
+| `crucible_lineage_begun_NAME` | the same, `keeps` | once NAME came to its end, the one that it names stands |
+| `crucible_lineage_held_NAME` | true | nothing; its answer tells NAME whether it still holds the dataset |
 | `crucible_lineage_complete_NAME` | when | registration NAME came to its end |
 | `crucible_lineage_places` | places | the places that the dataset fills, as it was registered |
 | `crucible_lineage_holds_DIGEST` | places | it fills these since; of one place the latest counts |
@@ -22,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -35,6 +36,7 @@ __all__ = [
     "begun",
     "complete",
     "equals",
+    "holding",
     "holds",
     "is_own",
     "places_in",
@@ -45,7 +47,7 @@ __all__ = [
 
 KEY = "crucible_lineage"
 PLACES_KEY = "crucible_lineage_places"
-_BEGUN, _COMPLETE = "crucible_lineage_begun_", "crucible_lineage_complete_"
+_BEGUN, _HELD, _COMPLETE = "crucible_lineage_begun_", "crucible_lineage_held_", "crucible_lineage_complete_"
 _HOLDS, _EQUALS = "crucible_lineage_holds_", "crucible_lineage_equals_"
 
 Document = Mapping[str, Any]
@@ -58,17 +60,13 @@ def is_own(key: str) -> bool:
 
 @dataclass(frozen=True)
 class Registration:
-    """One attempt to register the dataset. `metadata` is None where they are those of the dataset itself.
-
-    `base` is the registration that has written the record down: this one, or another one with the same record.
-    """
+    """One attempt to register the dataset. `metadata` is None where they are those of the dataset itself."""
 
     name: str
     rank: int
     record: Document = field(default_factory=dict)
     metadata: Document | None = None
     keeps: str = ""
-    base: str = ""
 
     @property
     def order(self) -> tuple[int, bool, str]:
@@ -95,7 +93,7 @@ class Registrations:
         last = max(counting, key=lambda one: one.order, default=None)
         if last is None or last.name not in self.ended:
             return None
-        return self.by_name.get(last.keeps) if last.keeps else last
+        return replace(last, name=last.keeps, keeps="") if last.keeps else last
 
     @cached_property
     def contested(self) -> tuple[Registration, ...]:
@@ -129,44 +127,28 @@ def registrations(metadata: Document | None) -> Registrations:
     found = {}
     if first:
         name = _text(first.get("registrar"))
-        found[name] = Registration(name, 0, first, base=name)
+        found[name] = Registration(name, 0, first)
         if "registrar" not in first and first.get("status") == "complete":
             ended[name] = ""
-    said = {}
     for key, value in metadata.items():
         if key.startswith(_COMPLETE):
             ended[key.removeprefix(_COMPLETE)] = _text(value)
         elif key.startswith(_BEGUN) and isinstance(value, Mapping) and isinstance(value.get("rank"), int):
-            said[key.removeprefix(_BEGUN)] = value
-    for name, value in said.items():
-        base = _text(value.get("same_as"))
-        writer = said.get(base, {}) if base else value
-        wrote = _mapping(writer.get("record"))
-        own = writer.get("metadata") if wrote else None
-        record = wrote or (first if base else {})
-        found[name] = Registration(
-            name, value["rank"], {**record, "registrar": name} if record else {},
-            own if isinstance(own, Mapping) else None, _text(value.get("keeps")), base or (name if wrote else ""),
-        )  # fmt: skip
+            name = key.removeprefix(_BEGUN)
+            record, own = _mapping(value.get("record")), _mapping(value.get("metadata"))
+            found[name] = Registration(name, value["rank"], record, own, _text(value.get("keeps")))
     return Registrations(found, ended)
 
 
-def begun(
-    name: str, rank: int, *, record: Document | None = None, metadata: Document | None = None, same_as: str = "",
-    keeps: str = "",
-) -> dict[str, Any]:  # fmt: skip
-    """State that a registration goes on from those of lower rank.
+def begun(name: str, rank: int, record: Document, metadata: Document, keeps: str = "") -> dict[str, Any]:
+    """State that a registration goes on from those of lower rank; or that it `keeps` one, whose record this is."""
+    said = {"rank": rank, "record": dict(record), "metadata": dict(metadata)}
+    return {f"{_BEGUN}{name}": {**said, "keeps": keeps} if keeps else said}
 
-    It has a record and metadata of its own or, except for its name, those of another one, or it `keeps` another one.
-    """
-    said: dict[str, Any] = {"rank": rank}
-    if keeps:
-        said["keeps"] = keeps
-    elif same_as:
-        said["same_as"] = same_as
-    else:
-        said |= {"record": dict(record or {}), "metadata": dict(metadata or {})}
-    return {f"{_BEGUN}{name}": said}
+
+def holding(name: str) -> dict[str, Any]:
+    """State nothing new: the answer tells the registration whether it still holds the dataset."""
+    return {f"{_HELD}{name}": True}
 
 
 def complete(name: str, when: str) -> dict[str, Any]:
@@ -226,7 +208,7 @@ def settled(metadata: Document | None) -> dict[str, Any]:
     """The metadata as all statements together give them: record and places under one key each, and the rest."""
     metadata = metadata or {}
     if _is_plain(metadata):
-        return {key: value for key, value in metadata.items() if not key.startswith(_COMPLETE)}
+        return {key: value for key, value in metadata.items() if not key.startswith((_COMPLETE, _HELD))}
     found = {key: value for key, value in metadata.items() if not is_own(key)}
     shown = registrations(metadata).shown
     if shown is not None and shown.metadata is not None:

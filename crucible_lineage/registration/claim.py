@@ -15,7 +15,8 @@ A registration that takes over has a higher rank, and never touches what those b
 | contested | this registration holds | yes | not all | GO_ON |
 | contested | other | yes | not all | TAKE_OVER |
 | begun | this registration holds | | | GO_ON |
-| begun | this machine | | | TAKE_OVER: it died, or gave up |
+| begun | this machine, with the same result | | | RESUME: it died, or gave up |
+| begun | this machine | | | TAKE_OVER |
 | begun | another machine | no | | WAIT |
 | begun | another machine | yes | | TAKE_OVER |
 | no metadata, not tried to write | created here | | | BEGIN |
@@ -35,14 +36,16 @@ from __future__ import annotations
 import functools
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import ChecksumError, ConflictError, NotFoundError
+from crucible_lineage.lineage.records import returned_values
+from crucible_lineage.provenance.digest import changed_keys
 from crucible_lineage.provenance.record import COMPLETE, KEY, read_record
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.registration.trust import other_files, require_own
@@ -52,9 +55,10 @@ from crucible_lineage.statements import (
     Registration,
     Registrations,
     begun,
+    holding,
     holds,
+    is_own,
     registrations,
-    settled,
 )
 from crucible_lineage.statements import (
     complete as completed,
@@ -77,7 +81,7 @@ __all__ = [
     "is_of_machine",
     "next_move",
     "require_held",
-    "tidied",
+    "start_over",
 ]
 
 PATIENCE_S = 4.0  # chosen: many times what two calls of a registration are apart, and still bearable after a crash
@@ -102,6 +106,7 @@ class Whose(Enum):
     """Whose a dataset is that is not complete."""
 
     OURS = "this registration"
+    SAME = "this machine, with the same result"
     MACHINE = "this machine"
     OTHER = "another machine"
 
@@ -113,6 +118,7 @@ class Move(Enum):
     KEEP = "state that a registration stands which came to its end"
     GO_ON = "fill the dataset: it is this registration's"
     TAKE_OVER = "state that this registration goes on from here"
+    RESUME = "state once more that a registration of this machine goes on"
     BEGIN = "write the first metadata"
     LOOK = "list the files"
     WAIT = "look again later"
@@ -147,6 +153,8 @@ def next_move(seen: Seen) -> Move:
             return Move.KEEP
         case State.CONTESTED | State.BEGUN if seen.whose is Whose.OURS:
             return Move.GO_ON
+        case State.BEGUN if seen.whose is Whose.SAME:
+            return Move.RESUME
         case State.BEGUN if seen.whose is Whose.OTHER and not seen.is_still:
             return Move.WAIT
         case State.CONTESTED | State.BEGUN:
@@ -160,8 +168,8 @@ def next_move(seen: Seen) -> Move:
 class Claim:
     """A dataset that is this registration's to finish.
 
-    `statement` is what says so. `others` are the records of registrations that have begun to fill it before; none where
-    somebody has taken their metadata away.
+    `statement` is what says so. `others` are the records of registrations that have begun to fill it before; it
+    `is_alone` where record and metadata under their own keys are this one's.
     """
 
     mfid: str
@@ -170,6 +178,7 @@ class Claim:
     patience_s: float
     statement: Document
     taken_over: bool = False
+    is_alone: bool = True
     others: tuple[Document, ...] = ()
 
     @property
@@ -201,8 +210,8 @@ def claim(
     `created` says that this process has just made it. Raises IdTakenError if it lies elsewhere or has another recipe.
     """
     ours = _Ours(mfid, record, metadata, machine, patience_s)
-    if created and ours.is_first_to_write(client):
-        return ours.first_claim()
+    if created and (first := ours.begin(client)) is not None:
+        return first
     watch = _Watch(created, patience_s)
     while True:
         dataset = watch.look(client, mfid)
@@ -210,20 +219,20 @@ def claim(
         known = registrations(dataset.stored_metadata)
         move = next_move(watch.seen(known, dataset, ours))
         if move is Move.LOOK:
-            watch.list_files(client, mfid, known)
+            watch.list_files(client, dataset, known)
             move = next_move(watch.seen(known, dataset, ours))
-        if move is Move.TAKE_OVER:
-            known = ours.take_over(client, dataset, known)
+        if move in (Move.TAKE_OVER, Move.RESUME):
+            known = (ours.take_over if move is Move.TAKE_OVER else ours.resume)(client, known)
             move = next_move(watch.seen(known, dataset, ours))
         match move:
             case Move.USE if registrations(dataset.stored_metadata).complete is not None:
                 return dataset
             case Move.GO_ON:
-                return ours.claim_of(known)
+                return ours.claim_of(known, dataset)
             case Move.BEGIN:
                 watch.tried = True
-                if ours.is_first_to_write(client):
-                    return ours.first_claim()
+                if (first := ours.begin(client)) is not None:
+                    return first
             case Move.KEEP:
                 if (kept := ours.keep(client, dataset, known, watch.whole)) is not None:
                     return kept
@@ -232,46 +241,42 @@ def claim(
                 watch.wait()
 
 
-def require_held(client: CrucibleClient, held: Claim) -> None:
-    """Raise ConflictError if another registration has taken over. To be called right before something is taken away.
+def require_held(client: CrucibleClient, held: Claim) -> Document:
+    """Return the metadata. Raises ConflictError if another registration has taken over.
 
-    The claim is stated once more: what answers a write is no older than that, as what answers a read may be.
+    To be called right before something is taken away. The claim is stated once more: what answers a write is no older
+    than that, as what answers a read may be.
     """
     for _ in range(MOST_LATE):
         asked = time.time()
-        holder = registrations(client.metadata.merge(held.mfid, held.statement)).holder
-        if holder is None or holder.name != held.registrar:
+        metadata = client.metadata.merge(held.mfid, held.statement)
+        known = registrations(metadata)
+        if known.complete is not None or known.holder is None or known.holder.name != held.registrar:
             raise ConflictError(f"dataset {held.mfid} is registered by another process", mfid=held.mfid)
         if _is_prompt(asked, held.patience_s):
             break
+    return metadata
 
 
-def complete(client: CrucibleClient, held: Claim) -> Document | None:
-    """State that this registration came to its end. Returns the metadata; None if another one has taken over."""
-    when = _now().isoformat(timespec="seconds")
-    done: dict[str, Any] = completed(held.registrar, when)
-    if not held.taken_over:  # what others wrote there is left alone until it is certain who has won
-        done[KEY] = _complete_record(held, when)
-    after = client.metadata.merge(held.mfid, done)
-    won = registrations(after).complete
-    return after if won is not None and won.name == held.registrar else None
+def start_over(client: CrucibleClient, held: Claim) -> None:
+    """Put this registration's record and metadata in the place of those that earlier ones have left.
 
-
-def tidied(held: Claim, after: Document) -> Document:
-    """Return the metadata of a completed dataset without what other registrations left there.
-
-    The record stands under the key where other programs look for it. What says that it is complete stays.
+    Of an unfinished dataset nobody relies on what goes with these: another one that took over states that again.
     """
-    (said,) = held.statement.values()
-    own = tuple(filter(None, (held.registrar, said.get("same_as"), "_holds_", "_equals_")))
-    kept = {key: value for key, value in after.items() if key.startswith(f"{KEY}_") and any(one in key for one in own)}
-    plain = {k: v for k, v in settled(after).items() if not k.startswith(KEY)} if held.is_same else {}
-    when = registrations(after).ended[held.registrar]
-    return {**kept, **plain, **held.metadata, KEY: _complete_record(held, when)}
+    now = require_held(client, held)
+    lasting = {key: value for key, value in now.items() if key.startswith((f"{KEY}_holds_", f"{KEY}_equals_"))}
+    plain = {key: value for key, value in now.items() if not is_own(key)} if held.is_same else {}
+    own = {**held.statement, **held.metadata, KEY: held.record.document()}
+    client.metadata.replace(held.mfid, {**lasting, **plain, **own})
 
 
-def _complete_record(held: Claim, when: str) -> dict[str, Any]:
-    return {**held.record.document(), "status": COMPLETE, "completed": {held.registrar: when}}
+def complete(client: CrucibleClient, held: Claim) -> bool:
+    """State that this registration came to its end. Returns False if another one has taken over."""
+    when = _now().isoformat(timespec="seconds")
+    record = {**held.record.document(), "status": COMPLETE, "completed": {held.registrar: when}}
+    after = client.metadata.merge(held.mfid, {KEY: record, **completed(held.registrar, when)})
+    won = registrations(after).complete
+    return won is not None and won.name == held.registrar
 
 
 class _Ours:
@@ -282,62 +287,69 @@ class _Ours:
     ) -> None:
         self._mfid = mfid
         self._metadata = metadata
+        self._own_metadata = {key: value for key, value in metadata.items() if key != PLACES_KEY}
         self._patience_s = patience_s
         self._machine = machine or _this_process()
-        self._plain_record = record
-        self._statements: dict[str, Document] = {}  # by the name of the registration
+        self._record = record
+        self._names: set[str] = set()
+        self._resumed: set[str] = set()
         self.took_over = False
-        self._name(f"{self._machine}-{secrets.token_hex(4)}")
-
-    def is_first_to_write(self, client: CrucibleClient) -> bool:
-        """Write the first metadata of the dataset. Returns False if it has some already."""
-        self._statements[self.name] = begun(self.name, 0, same_as=self.name)
-        try:
-            client.metadata.create(self._mfid, {**self._metadata, KEY: self._record.document()})
-        except ConflictError:
-            return False
-        return True
-
-    def first_claim(self) -> Claim:
-        """Return the claim of the first registration."""
-        return Claim(self._mfid, self._record, self._metadata, self._patience_s, self._statements[self.name])
-
-    def whose(self, holder: Registration | None, *, created: bool) -> Whose:
-        """Whose a dataset is that this registration holds."""
-        if holder is None:
-            return Whose.OURS if created else Whose.OTHER
-        if holder.name in self._statements and not holder.keeps:
-            return Whose.OURS
-        return Whose.MACHINE if is_of_machine(holder.name, self._machine) else Whose.OTHER
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The names that this registration has had."""
-        return tuple(self._statements)
+    def stated(self) -> tuple[str, ...]:
+        """The names under which this process itself has stated that it goes on; not those that it resumed."""
+        return tuple(self._names - self._resumed)
 
-    def take_over(self, client: CrucibleClient, dataset: Dataset, known: Registrations) -> Registrations:
+    def begin(self, client: CrucibleClient) -> Claim | None:
+        """Write the first metadata of the dataset. Returns None if it has some already."""
+        record = self._record_as(self._new_name())
+        try:
+            client.metadata.create(self._mfid, {**self._metadata, KEY: record.document()})
+        except ConflictError:
+            return None
+        return Claim(self._mfid, record, self._metadata, self._patience_s, holding(str(record.registrar)))
+
+    def whose(self, holder: Registration | None, dataset: Dataset, *, created: bool) -> Whose:
+        """Whose a dataset is that is not complete, as far as its holder tells."""
+        if holder is None:
+            return Whose.OURS if created else Whose.OTHER
+        if holder.name in self._names and not holder.keeps:
+            return Whose.OURS
+        if not is_of_machine(holder.name, self._machine):
+            return Whose.OTHER
+        return Whose.SAME if self._is_record_of(holder, dataset) else Whose.MACHINE
+
+    def take_over(self, client: CrucibleClient, known: Registrations) -> Registrations:
         """State that this registration goes on from here. Returns what is known from then on."""
-        if self._statements:
-            self._name(f"{self._machine}-{secrets.token_hex(4)}")
-        own = {key: value for key, value in self._metadata.items() if key != PLACES_KEY}
-        same = next((one.base for one in known.by_name.values() if self._is_record_of(one, dataset, own)), "")
-        said = (
-            begun(self.name, known.next_rank, same_as=same)
-            if same
-            else begun(self.name, known.next_rank, record=self._record.document(), metadata=own)
-        )
-        self._statements[self.name], self.took_over = said, True
+        name = self._new_name()
+        said = begun(name, known.next_rank, self._record_as(name).document(), self._own_metadata)
+        self.took_over = True
         after = client.metadata.merge(self._mfid, {**said, **holds(self._metadata.get(PLACES_KEY) or {})})
         return registrations(after)
 
-    def claim_of(self, known: Registrations) -> Claim:
+    def resume(self, client: CrucibleClient, known: Registrations) -> Registrations:
+        """State once more that a registration of this machine goes on. Returns what is known from then on."""
+        assert known.holder is not None
+        self._names.add(known.holder.name)
+        self._resumed.add(known.holder.name)
+        self.took_over = True
+        return registrations(client.metadata.merge(self._mfid, self._statement_of(known.holder)))
+
+    def claim_of(self, known: Registrations, dataset: Dataset) -> Claim:
         """Return the claim to a dataset that this registration holds."""
         holder = known.holder
         assert holder is not None
-        record = self._plain_record.model_copy(update={"registrar": holder.name})
-        others = tuple(one.record for one in known.by_name.values() if one.record and one.name != holder.name)
+        name = holder.name
+        first = (dataset.stored_metadata or {}).get(KEY)
         return Claim(
-            self._mfid, record, self._metadata, self._patience_s, self._statements[holder.name], holder.rank > 0, others
+            self._mfid,
+            self._record_as(name),
+            self._metadata,
+            self._patience_s,
+            self._statement_of(holder),
+            taken_over=self.took_over,
+            is_alone=known.by_name.keys() == {name} and isinstance(first, Mapping) and first.get("registrar") == name,
+            others=tuple(one.record for one in known.by_name.values() if one.record and one.name != name),
         )
 
     def keep(
@@ -347,17 +359,22 @@ class _Ours:
 
         Of a contested one it is certain when whoever took over has had time to see this, and has removed nothing.
         """
-        holder, before = known.holder, known.without(*self.names).complete
+        holder, before = known.holder, known.without(*self.stated).complete
         kept = before or whole
         assert holder is not None
         assert kept is not None
-        if holder.name in self._statements and holder.keeps == kept.name:
-            said = completed(holder.name, _now().isoformat(timespec="seconds"))
+        when = _now().isoformat(timespec="seconds")
+        if holder.name in self._names and holder.keeps == kept.name:
+            said = completed(holder.name, when)
         else:
-            name = f"{self._machine}-{secrets.token_hex(4)}"
-            self._statements[name] = said = begun(name, known.next_rank, keeps=kept.name)
-            if before is not None:
-                said = {**said, **completed(name, _now().isoformat(timespec="seconds"))}
+            metadata = kept.metadata
+            if metadata is None:  # as they are now, of which nobody has any older copy
+                metadata = returned_values(
+                    {"scientific_metadata": {**(dataset.stored_metadata or {}), KEY: kept.record}}
+                )
+            name = self._new_name()
+            said = begun(name, known.next_rank, kept.record, metadata, keeps=kept.name)
+            said |= completed(name, when) if before is not None else {}
         self.took_over = True
         after = client.metadata.merge(self._mfid, said)
         won = registrations(after).complete
@@ -365,7 +382,7 @@ class _Ours:
             return None
         return type(dataset).model_validate({**dataset.model_dump(), "scientific_metadata": after})
 
-    def _is_record_of(self, one: Registration, dataset: Dataset, own: Document) -> bool:
+    def _is_record_of(self, one: Registration, dataset: Dataset) -> bool:
         """True if a registration has written down just what this one would write."""
         changing = ("registrar", "status", "completed", "equal_parents")
         theirs, ours = (
@@ -373,11 +390,22 @@ class _Ours:
             for record in (one.record, self._record.document())
         )
         stored = one.metadata if one.metadata is not None else dataset.stored_metadata or {}
-        return bool(one.base) and theirs == ours and all(key in stored and stored[key] == own[key] for key in own)
+        own = self._own_metadata
+        return not one.keeps and theirs == ours and all(key in stored and stored[key] == own[key] for key in own)
 
-    def _name(self, name: str) -> None:
-        self.name = name
-        self._record = self._plain_record.model_copy(update={"registrar": name})
+    def _statement_of(self, holder: Registration) -> Document:
+        """What a registration that has begun states once more: just what it stated."""
+        if not holder.rank:
+            return holding(holder.name)
+        return begun(holder.name, holder.rank, holder.record, holder.metadata or {})
+
+    def _new_name(self) -> str:
+        name = f"{self._machine}-{secrets.token_hex(4)}"
+        self._names.add(name)
+        return name
+
+    def _record_as(self, name: str) -> StepRecord | FilesRecord:
+        return self._record.model_copy(update={"registrar": name})
 
 
 class _Watch:
@@ -410,7 +438,7 @@ class _Watch:
 
     def seen(self, known: Registrations, dataset: Dataset, ours: _Ours) -> Seen:
         """Sum up what decides about the next move."""
-        others = known.without(*ours.names)
+        others = known.without(*ours.stated)
         what = (others.by_name.keys(), others.ended.keys(), dataset.modification_time)
         if is_news := what != self._last:
             self._last = what
@@ -419,19 +447,23 @@ class _Watch:
         is_old = not is_doubtful and not _is_recent(dataset.modification_time)
         return Seen(
             _state(known, others, dataset),
-            ours.whose(known.holder, created=self._created),
+            ours.whose(known.holder, dataset, created=self._created),
             is_old or time.monotonic() - self._still_since >= self._patience_s,
             None if self._whole is None else self._whole[0] is not None,
             self.tried,
         )
 
-    def list_files(self, client: CrucibleClient, mfid: str, known: Registrations) -> None:
-        """Find a registration that came to its end, and whose files are all there."""
+    def list_files(self, client: CrucibleClient, dataset: Dataset, known: Registrations) -> None:
+        """Find a registration that came to its end, and whose files and metadata are all there."""
+        mfid, stored = dataset.unique_id, dataset.stored_metadata or {}
         listed = client.files.list(mfid)
         if (files := frozenset(file.mfid for file in listed)) != self._files:
             self._files = files
             self.start_again()
-        self._whole = (next((one for one in known.contested if _has_its_files(client, mfid, one, listed)), None),)
+        whole = (
+            one for one in known.contested if _is_whole(client, mfid, one, listed, {**stored, **(one.metadata or {})})
+        )
+        self._whole = (next(whole, None),)
 
     def start_again(self) -> None:
         """Count the time for which nobody has written from now on."""
@@ -455,9 +487,12 @@ def _state(known: Registrations, others: Registrations, dataset: Dataset) -> Sta
     return State.EMPTY if dataset.stored_metadata is None else State.WITHOUT_RECORD
 
 
-def _has_its_files(client: CrucibleClient, mfid: str, one: Registration, listed: Sequence[FileRecord]) -> bool:
+def _is_whole(
+    client: CrucibleClient, mfid: str, one: Registration, listed: Sequence[FileRecord], metadata: Document
+) -> bool:
+    """True if a registration's files and metadata are there."""
     record = read_record({KEY: one.record})
-    if record is None:
+    if record is None or (record.result and changed_keys(record.result.document(), metadata)):
         return False
     with suppress(ChecksumError, NotFoundError):
         return not other_files(whole_record(client, mfid, record), listed)

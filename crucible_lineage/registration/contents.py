@@ -15,7 +15,7 @@ from crucible_lineage.checksums import scan_file
 from crucible_lineage.errors import FileConflictError, NotFoundError, UnreachableError
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
 from crucible_lineage.refs import FileRef
-from crucible_lineage.registration.claim import Claim, require_held, tidied
+from crucible_lineage.registration.claim import Claim, require_held, start_over
 from crucible_lineage.registration.new_dataset import Elsewhere, LocalFile, NewDataset
 from crucible_lineage.statements import Document
 
@@ -64,7 +64,7 @@ def fill(client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes |
     mfid = held.mfid
     for other in held.others:
         put.theirs |= _previews(other)
-    if not held.is_same:  # before the files, which then are looked at one by one
+    if not held.is_alone:  # before the files, which then are looked at one by one
         _start_over(client, new, held)
     with tempfile.TemporaryDirectory() as folder:
         files = [*new.files, *_attached_file(Path(folder), attached)]
@@ -109,15 +109,14 @@ def _linking(client: CrucibleClient, mfid: str, new: NewDataset) -> Iterator[Cal
         yield partial(client.datasets.add_sample, mfid, sample)
 
 
-def tidy(client: CrucibleClient, new: NewDataset, held: Claim, put: Put, after: Document) -> None:
-    """Remove what unfinished attempts have left: their metadata, their files of other names, their picture.
+def tidy(client: CrucibleClient, new: NewDataset, held: Claim, put: Put) -> None:
+    """Remove what unfinished attempts have left: their files of other names, their picture.
 
-    To be called when the dataset is complete, with its metadata `after` that: nobody takes it over then, and what is
-    taken away earlier might belong to whoever has.
+    To be called when the dataset is complete, since nobody takes it over then, and what is taken away earlier might
+    belong to whoever has.
     """
     if not held.taken_over:
         return
-    client.metadata.replace(held.mfid, tidied(held, after))
     theirs = put.theirs
     previews = {file.ref.name: file.ref.preview for file in new.files}
     if theirs != previews or any(other.get("attached") for other in held.others):
@@ -235,13 +234,17 @@ def _catalogue(client: CrucibleClient, mfid: str, ref: FileRef, place: Elsewhere
 
 
 def _start_over(client: CrucibleClient, new: NewDataset, held: Claim) -> None:
-    """Remove the pictures that were made of another attempt's files.
+    """Write this registration's metadata, and remove the pictures that were made of another result's files.
 
-    Its ingestions, which somebody else may have asked for, are waited for first: each would add to that again.
+    The ingestions of those, which somebody else may have asked for, are waited for first: each would add to that again.
     """
+    if held.is_same:
+        start_over(client, held)
+        return
     for request in client.ingestions.list(dataset_mfid=held.mfid):
         if request.is_open:
             client.ingestions.wait(request.id, timeout_s=new.ingestion_timeout_s)
+    start_over(client, held)
     read = {name for other in held.others for name, is_preview in _previews(other).items() if not is_preview}
     for picture in client.datasets.get_thumbnails(held.mfid):
         if picture.thumbnail_name in read:

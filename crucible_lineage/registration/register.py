@@ -168,10 +168,9 @@ def _completed(
     except (ConflictError, NotFoundError, PreconditionError) as error:
         raise _OvertakenError(error) from error
     stages.before_complete()
-    after = complete(client, held)
-    if after is None:
+    if not complete(client, held):
         return None
-    tidy(client, new, held, put, after)
+    tidy(client, new, held, put)
     requests = requests or ingest(client, new, mfid, files, asked_before=held.taken_over)
     refs = tuple(file.ref for file in new.files)
     samples, origin = tuple(sorted(set(new.samples))), origin_of(new.record.recipe)
