@@ -261,13 +261,20 @@ def require_held(client: CrucibleClient, held: Claim) -> Document:
 def start_over(client: CrucibleClient, held: Claim) -> None:
     """Put this registration's record and metadata in the place of those that earlier ones have left.
 
-    Of an unfinished dataset nobody relies on what goes with these: another one that took over states that again.
+    Of an unfinished dataset nobody relies on what goes with these. What stays of each is its rank, so that an older
+    copy of its statement counts no more than it did, and what is to be tidied up.
     """
     now = require_held(client, held)
+    others = (one for one in registrations(now).by_name.values() if one.name and one.name != held.registrar)
+    left = [begun(one.name, one.rank, _outline(one.record), {}, one.keeps) for one in others]
     lasting = {key: value for key, value in now.items() if key.startswith((f"{KEY}_holds_", f"{KEY}_equals_"))}
     plain = {key: value for key, value in now.items() if not is_own(key)} if held.is_same else {}
     own = {**held.statement, **held.metadata, KEY: held.record.document()}
-    client.metadata.replace(held.mfid, {**lasting, **plain, **own})
+    client.metadata.replace(held.mfid, {**lasting, **{k: v for said in left for k, v in said.items()}, **plain, **own})
+
+
+def _outline(record: Document) -> Document:
+    return {key: record[key] for key in ("generated", "attached", "result") if key in record}
 
 
 def complete(client: CrucibleClient, held: Claim) -> bool:
@@ -348,7 +355,7 @@ class _Ours:
             self._patience_s,
             self._statement_of(holder),
             taken_over=self.took_over,
-            is_alone=known.by_name.keys() == {name} and isinstance(first, Mapping) and first.get("registrar") == name,
+            is_alone=isinstance(first, Mapping) and first.get("registrar") == name,
             others=tuple(one.record for one in known.by_name.values() if one.record and one.name != name),
         )
 

@@ -218,7 +218,7 @@ class Network:
                 error = met
             if again and world.random.random() < world.loses:
                 world.late.append((world.now + world.random.uniform(0, 1.5), lambda: _quietly(effect)))
-            self.machine.pause(world.random.uniform(0.01, 0.2), "answer")
+            self.machine.pause(world.random.uniform(0.01, 0.2), what if what in TAKES_AWAY else "answer")
             if world.random.random() < world.loses:
                 continue  # the answer is lost
             if error is not None:
