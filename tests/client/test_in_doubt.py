@@ -1,0 +1,47 @@
+"""Whether a lost call had its effect is looked up only where it may have had one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from crucible_lineage.client.http.connection import Connection, Timeouts
+from crucible_lineage.client.http.retry import RetryPolicy
+
+
+def _connection(first: Callable[[httpx.Request], httpx.Response], sent: list[str]) -> Connection:
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request.method)
+        return first(request) if len(sent) == 1 else httpx.Response(201, json={"made": "now"})
+
+    http = httpx.Client(transport=httpx.MockTransport(answer))
+    connection = Connection("http://here/api/v3", "key", timeouts=Timeouts(), retry=RetryPolicy(), http=http)
+    connection.sleep = lambda seconds: None
+    return connection
+
+
+def _refused(request: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("refused", request=request)
+
+
+def _lost(request: httpx.Request) -> httpx.Response:
+    raise httpx.ReadTimeout("no answer", request=request)
+
+
+@pytest.mark.parametrize("first", [_refused, lambda request: httpx.Response(429, headers={"Retry-After": "1"})])
+def test_what_certainly_had_no_effect_is_sent_again_and_not_looked_for(
+    first: Callable[[httpx.Request], httpx.Response],
+) -> None:
+    """Somebody else's thing of the same kind would be taken for ours."""
+    sent: list[str] = []
+    made = _connection(first, sent).call("POST", "/x", "make it", look=lambda: pytest.fail("nothing was made"))
+    assert (made, len(sent)) == ({"made": "now"}, 2)
+
+
+@pytest.mark.parametrize("first", [_lost, lambda request: httpx.Response(502)])
+def test_what_may_have_had_its_effect_is_looked_for_first(first: Callable[[httpx.Request], httpx.Response]) -> None:
+    sent: list[str] = []
+    assert _connection(first, sent).call("POST", "/x", "make it", look=lambda: {"made": "before"}) == {"made": "before"}
+    assert len(sent) == 1
