@@ -48,3 +48,8 @@ def test_a_session_goes_on_as_long_as_the_environment_says(session: Session, mon
 def test_an_address_without_a_path_is_completed(given: str, used: str, tmp_path: Path) -> None:
     asked = resolve_settings(api_url=given, api_key="key", environment={}, config_file=tmp_path / "none.ini")
     assert asked.api_url == used
+
+
+def test_a_key_is_not_left_unused_where_a_data_folder_is_given_too(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="an API key was given, but no address"):
+        resolve_settings(data=tmp_path, api_key="key", environment={}, config_file=tmp_path / "none.ini")
