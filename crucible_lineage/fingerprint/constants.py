@@ -15,6 +15,8 @@ from pathlib import Path, PurePath
 from typing import Any
 from uuid import UUID
 
+from crucible_lineage.fingerprint.quantities import quantity_of
+
 __all__ = ["CONTAINERS", "NotPlainError", "array_text", "constant_text"]
 
 _LITERALS = (type(None), bool, str, bytes, float, complex, type(Ellipsis), type(NotImplemented))
@@ -48,18 +50,26 @@ def constant_text(value: Any, folder: Path | None = None, opened: Callable[[Path
         return f"{kind.__name__}:{value!a}"
     if kind in CONTAINERS:
         return f"{kind.__name__}[{_items(value, folder, opened)}]"
+    if isinstance(value, type):
+        raise NotPlainError("class")
+    if (quantity := quantity_of(value)) is not None:
+        parts = (quantity.value, quantity.unit, quantity.uncertainty)
+        return f"quantity:{','.join(constant_text(part) for part in parts)}"
     if hasattr(value, "dtype") and hasattr(value, "tobytes"):
         return array_text(value)
     raise NotPlainError(kind.__name__)
 
 
 def array_text(value: Any) -> str:
-    """A numpy array or scalar. NotPlainError if it holds Python objects."""
-    if value.dtype.hasobject:
-        raise NotPlainError("array of objects")
-    dtype = value.dtype.descr if value.dtype.names else value.dtype.newbyteorder("<").str
-    content = value.astype(value.dtype.newbyteorder("<")).tobytes()
-    return f"array:{dtype!a} {tuple(value.shape)} {hashlib.sha256(content).hexdigest()}"
+    """A numpy array or scalar. NotPlainError if it holds Python objects, or only looks like an array."""
+    try:
+        if value.dtype.hasobject:
+            raise NotPlainError("array of objects")
+        dtype = value.dtype.descr if value.dtype.names else value.dtype.newbyteorder("<").str
+        content = value.astype(value.dtype.newbyteorder("<")).tobytes()
+        return f"array:{dtype!a} {tuple(value.shape)} {hashlib.sha256(content).hexdigest()}"
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:  # a foreign class has its own ways
+        raise NotPlainError(f"{type(value).__name__} that is no plain array") from error
 
 
 def _items(value: Any, folder: Path | None, opened: Callable[[Path], None] | None) -> str:

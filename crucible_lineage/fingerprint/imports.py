@@ -67,7 +67,7 @@ def external_name(context: Context, value: object, key: tuple[str, str] | None) 
     if isinstance(value, types.FunctionType):  # functools.wraps gives it the name of what it wraps
         return f"{root_package(value.__globals__.get('__name__', ''))}:{value.__code__.co_qualname}"
     named = value if hasattr(value, "__qualname__") else type(value)
-    package = root_package(named.__module__ or "builtins")
+    package = root_package(getattr(named, "__module__", None) or "builtins")
     return f"{'' if context.is_first_party(package) else package}:{named.__qualname__}"
 
 

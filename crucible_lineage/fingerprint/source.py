@@ -12,7 +12,9 @@ import sys
 import sysconfig
 import types
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.machinery import SourceFileLoader
 from importlib.util import find_spec
 from pathlib import Path
@@ -133,10 +135,21 @@ def is_first_party(module: str, root: str) -> bool:
     if not package or package in sys.stdlib_module_names or package == "crucible_lineage":
         return False
     place = base_folder(package)
-    if place is None or {"site-packages", "dist-packages"} & set(place.parts):
+    if place is None or {"site-packages", "dist-packages"} & set(place.parts) or _is_installed(package, place):
         return False
     folders = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     return not any(place.is_relative_to(folder) for folder in [*folders, site.getusersitepackages()])
+
+
+@lru_cache(maxsize=1024)
+def _is_installed(package: str, place: Path) -> bool:
+    """True if a distribution beside the package lists it among its files, as after `pip install --target`."""
+    heads = (f"{package}/", f"{package}.py,")
+    for record in place.glob("*.dist-info/RECORD"):
+        with suppress(OSError), record.open(encoding="utf-8", errors="replace") as lines:
+            if any(line.startswith(heads) for line in lines):
+                return True
+    return False
 
 
 def base_folder(package: str) -> Path | None:

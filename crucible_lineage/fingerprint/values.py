@@ -15,6 +15,7 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
+from crucible_lineage.fingerprint.quantities import quantity_of
 from crucible_lineage.ids import canonical_json
 
 __all__ = ["MOST_LEVELS", "ValueFaultError", "plain_value"]
@@ -93,6 +94,8 @@ def _of_known_type(value: Any, path: str, other: Other | None, level: int) -> An
         return str(value)
     if isinstance(value, PurePath):
         return _text(value.as_posix(), path)
+    if (quantity := quantity_of(value)) is not None:
+        return plain_value(quantity.to_json(), path, other, level=level + 1)
     if other is not None and (found := other(value, path)) is not None:
         return found
     if hasattr(value, "get_secret_value"):
