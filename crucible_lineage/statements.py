@@ -13,6 +13,7 @@ has to last is a statement: a key of its own at the outermost level, written onc
 | `crucible_lineage_places` | places | the places that the dataset fills, as it was registered |
 | `crucible_lineage_holds_DIGEST` | places | it fills these since; of one place the latest counts |
 | `crucible_lineage_equals_DIGEST` | parents | it would be the same of these parents |
+| `crucible_lineage_corrected_NAME` | act | a value was corrected, by whom, when and why |
 
 `settled` folds them into `crucible_lineage` and `crucible_lineage_places`, which is what everybody reads. The state
 of a dataset is a function of a set that only grows, so it does not matter when or how often an older copy arrives.
@@ -29,12 +30,14 @@ from functools import cached_property
 from typing import Any
 
 __all__ = [
+    "CORRECTIONS_KEY",
     "KEY",
     "PLACES_KEY",
     "Registration",
     "Registrations",
     "begun",
     "complete",
+    "corrected",
     "equals",
     "holding",
     "holds",
@@ -49,6 +52,7 @@ KEY = "crucible_lineage"
 PLACES_KEY = "crucible_lineage_places"
 _BEGUN, _HELD, _COMPLETE = "crucible_lineage_begun_", "crucible_lineage_held_", "crucible_lineage_complete_"
 _HOLDS, _EQUALS = "crucible_lineage_holds_", "crucible_lineage_equals_"
+CORRECTIONS_KEY, _CORRECTED = "crucible_lineage_corrections", "crucible_lineage_corrected_"
 
 Document = Mapping[str, Any]
 
@@ -204,11 +208,19 @@ def places_in(metadata: Document | None) -> dict[str, Any]:
     return found
 
 
+def corrected(name: str, act: Document) -> dict[str, Any]:
+    """The statement that a value was corrected; acts count in the order of their names."""
+    return {f"{_CORRECTED}{name}": dict(act)}
+
+
 def settled(metadata: Document | None) -> dict[str, Any]:
     """The metadata as all statements together give them: record and places under one key each, and the rest."""
     metadata = metadata or {}
+    acts = {key.removeprefix(_CORRECTED): value for key, value in metadata.items() if key.startswith(_CORRECTED)}
+    corrected = {CORRECTIONS_KEY: acts} if acts else {}
     if _is_plain(metadata):
-        return {key: value for key, value in metadata.items() if not key.startswith((_COMPLETE, _HELD))}
+        left = {key: value for key, value in metadata.items() if not key.startswith((_COMPLETE, _HELD, _CORRECTED))}
+        return left | corrected
     found = {key: value for key, value in metadata.items() if not is_own(key)}
     shown = registrations(metadata).shown
     if shown is not None and shown.metadata is not None:
@@ -217,7 +229,7 @@ def settled(metadata: Document | None) -> dict[str, Any]:
         found[KEY] = record
     if places := places_in(metadata):
         found[PLACES_KEY] = places
-    return found
+    return found | corrected
 
 
 def _is_plain(metadata: Document) -> bool:

@@ -39,6 +39,13 @@ COMMANDS = {
     ),
     "bundle": ("questions.bundle", "Put a dataset and all that it was made from into one file that checks itself."),
     "register": ("register", "Register files: measured ones, or a result made by hand with its parents."),
+    "set": ("correct", "Correct fields and metadata of a dataset, or of many by a table, with who, when and why."),
+    "rename": ("correct", "Give a dataset another name."),
+    "link": ("correct", "Make a dataset the parent of another one."),
+    "unlink": ("correct", "Take a link between two datasets away."),
+    "sample": ("correct", "Add a sample, rename it, or say what was measured on it."),
+    "replace": ("correct", "Register files in the stead of measured data: measured or exported again."),
+    "delete": ("correct", "Ask for a dataset to be deleted, and say what was made of it."),
     "verify": ("questions.verify", "Compare a dataset or a project with its provenance: ids, links, files."),
     "deploy": (
         "operation.deploy",

@@ -55,8 +55,11 @@ def constant_text(value: Any, folder: Path | None = None, opened: Callable[[Path
     if (quantity := quantity_of(value)) is not None:
         parts = (quantity.value, quantity.unit, quantity.uncertainty)
         return f"quantity:{','.join(constant_text(part) for part in parts)}"
-    if hasattr(value, "dtype") and hasattr(value, "tobytes"):
-        return array_text(value)
+    try:
+        if hasattr(value, "dtype") and hasattr(value, "tobytes"):
+            return array_text(value)
+    except Exception as error:  # a foreign class may raise whatever it likes when it is asked for an attribute
+        raise NotPlainError(kind.__name__) from error
     raise NotPlainError(kind.__name__)
 
 

@@ -47,6 +47,8 @@ _INERT = (
     | typing.NewType
 )
 
+_ABSENT = object()
+
 
 def piece_of(context: Context, reference: Reference) -> Piece:
     """The piece that a reference leads to."""
@@ -107,9 +109,17 @@ def _wrapped(value: Any) -> dict[str, Any] | None:
         return {"func": value.func}
     if isinstance(value, functools.singledispatchmethod):
         return {"dispatcher": value.dispatcher, "func": value.func}
-    if callable(value) and isinstance(getattr(value, "__wrapped__", None), Callable):  # type: ignore[arg-type]
+    if callable(value) and isinstance(_attribute(value, "__wrapped__"), Callable):  # type: ignore[arg-type]
         return {"wrapped": value.__wrapped__}  # such as functools.lru_cache
     return None
+
+
+def _attribute(value: object, name: str, default: Any = None) -> Any:
+    """An attribute; the default also where a foreign class raises an error of its own instead."""
+    try:
+        return getattr(value, name, default)
+    except Exception:
+        return default
 
 
 def _builtin(context: Context, value: Any, reference: Reference) -> Piece:
@@ -157,12 +167,12 @@ def _object(context: Context, reference: Reference) -> Piece:
         return _instance(context, reference)
     if written := written_name(context, value, reference.key):  # an object that a library offers, such as numpy.sin
         return _named(context, written)
-    piece = Piece(f"object {external_name(context, cls, None)} {getattr(value, '__name__', '')}")
+    piece = Piece(f"object {external_name(context, cls, None)} {_attribute(value, '__name__', '')}")
     piece.notes.append(f"{reference.label} (a {cls.__module__}.{cls.__qualname__}, whose state is not covered)")
     if context.is_package(cls.__module__):
         piece.packages.add(cls.__module__.partition(".")[0])
     _tell_binding(context, reference, piece)
-    inner = [Reference(f".{name}", part) for name, part in sorted(getattr(value, "__dict__", {}).items())]
+    inner = [Reference(f".{name}", part) for name, part in sorted(_attribute(value, "__dict__", {}).items())]
     piece.references += [part for part in inner if carries_code(context, part.value)]
     return piece
 
@@ -171,12 +181,12 @@ def _instance(context: Context, reference: Reference) -> Piece:
     """An instance of one of our classes: the class, its attributes, and what it holds if it is a list or the like."""
     value, cls = reference.value, type(reference.value)
     piece = Piece("instance", [Reference(" class", cls)])
-    attributes = dict(getattr(value, "__dict__", {}))
+    attributes = dict(_attribute(value, "__dict__", {}))
     for base in cls.__mro__:
         slots = vars(base).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
-            if hasattr(value, name) and name not in ("__dict__", "__weakref__"):
-                attributes[name] = getattr(value, name)
+            if name not in ("__dict__", "__weakref__") and (part := _attribute(value, name, _ABSENT)) is not _ABSENT:
+                attributes[name] = part
     changing = {name for name in attributes if is_changing_attribute(context, value, cls, name)}
     constant = [(name, part) for name, part in sorted(attributes.items()) if name not in changing]
     piece.references += [Reference(f".{name}", part) for name, part in constant]

@@ -11,6 +11,7 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.times import span_text, taken
 
 __all__ = [
+    "CORRECTIONS_KEY",
     "OWN_KEYS",
     "PLACES_KEY",
     "PROVENANCE_KEY",
@@ -39,7 +40,8 @@ __all__ = [
 
 PROVENANCE_KEY = "crucible_lineage"  # in the scientific metadata
 PLACES_KEY = "crucible_lineage_places"  # beside it: what the dataset is a result of
-OWN_KEYS = frozenset((PROVENANCE_KEY, PLACES_KEY))  # what crucible-lineage itself keeps there
+CORRECTIONS_KEY = "crucible_lineage_corrections"  # beside it: what was changed after the registration, by whom and why
+OWN_KEYS = frozenset((PROVENANCE_KEY, PLACES_KEY, CORRECTIONS_KEY))  # what crucible-lineage itself keeps there
 Record = Mapping[str, Any]
 
 

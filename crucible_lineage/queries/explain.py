@@ -18,6 +18,7 @@ from crucible_lineage.provenance.parts import HandActivity
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.queries.graph.standing import Entry, entry_of
+from crucible_lineage.registration.corrections import Correction, corrections
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 
@@ -62,7 +63,9 @@ def explain(session: Session, mfid: str) -> Explanation:
         reason = unreadable(dataset.scientific_metadata)
         said = f"its provenance record cannot be read: {reason}" if reason else "it has no provenance record"
         how = "Nothing says how it came to be; it was registered by other means, perhaps by hand."
-        return Explanation(mfid, name, ((f"{name} ({mfid})", f"{said}. {how}"),), None, entry)
+        corrected = tuple(_corrected(corrections(dataset.scientific_metadata)))
+        paragraphs = [(f"{name} ({mfid})", f"{said}. {how}"), *([corrected] if corrected else [])]
+        return Explanation(mfid, name, tuple(paragraphs), None, entry)
     record = whole_record(session.client, mfid, record)
     made = _of_step(record) if isinstance(record, StepRecord) else _of_files(record)
     paragraphs = [
@@ -73,6 +76,7 @@ def explain(session: Session, mfid: str) -> Explanation:
         tuple(_facts(record)),
         tuple(_circumstances(record)),
         tuple(_succession(session, record)),
+        tuple(_corrected(corrections(dataset.scientific_metadata))),
     ]
     return Explanation(mfid, name, tuple(paragraph for paragraph in paragraphs if paragraph), record, entry)
 
@@ -147,6 +151,13 @@ def _facts(record: StepRecord | FilesRecord) -> Iterator[str]:
         for one in known:
             said = {name: value for name, value in one.to_json().items() if value and name not in ("name", "files")}
             yield f"  {role}: {one.name}, {json.dumps(said, ensure_ascii=False)}"
+
+
+def _corrected(acts: Sequence[Correction]) -> Iterator[str]:
+    if acts:
+        yield "Corrected since"
+    for act in acts:
+        yield f"  {act}"
 
 
 def _circumstances(record: StepRecord | FilesRecord) -> Iterator[str]:

@@ -41,7 +41,14 @@ class Measured:
     nominal_value, std_dev = 3.0, 0.2
 
 
-@pytest.mark.parametrize("odd", [np.ndarray, np.float64, Column, np.zeros(2).view(Column)])
+class Mock:
+    """As a stand-in of pydantic: it raises an error of its own for whatever it is asked for."""
+
+    def __getattr__(self, name: str) -> object:
+        raise RuntimeError(f"cannot be used for {name}")
+
+
+@pytest.mark.parametrize("odd", [np.ndarray, np.float64, Column, np.zeros(2).view(Column), Mock()])
 def test_what_only_looks_like_an_array_is_no_plain_value(odd: object) -> None:
     with pytest.raises(NotPlainError):
         constant_text(odd)

@@ -49,10 +49,12 @@ def print_plan(planned: PipelinePlan, *, as_json: bool, above: Iterable[StepPlan
 
 
 def differences_text(planned: PipelinePlan) -> list[str]:
-    """In what declared files differ from what Crucible says of them."""
+    """In what declared files differ from what Crucible says of them, and the way out."""
     lines = [str(one) for one in planned.differences[:MOST_CAUSES]]
     if len(planned.differences) > MOST_CAUSES:
         lines.append(f"and {len(planned.differences) - MOST_CAUSES} differences more, in plan --json")
+    if lines:
+        lines.append("`run --apply-declared` writes what is declared to Crucible; `set` corrects single values")
     return lines
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +30,6 @@ from crucible_lineage.cli.runs.waiting import PATIENCE, print_not_ingested, prin
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.plan.plan import PipelinePlan
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, LEFT_OUT, REUSED, SKIPPED, STOPPED, Choice, RunResult
 from crucible_lineage.pipeline.spec.inputs import located
@@ -74,6 +74,7 @@ REFRESH = click.option("--refresh", is_flag=True, help="Ask Crucible again, also
 @click.option("--dry-run", is_flag=True, help="Say what would be done, as `plan` does.")
 @PATIENCE
 @click.option("--record-run", is_flag=True, help="Register the run, too: a dataset that lists all it relied on.")
+@click.option("--apply-declared", is_flag=True, help="First write what is declared of registered files to Crucible.")
 @REFRESH
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing but what failed.")
 @click.option("--verbose", "-v", is_flag=True, help="Show what steps print, too.")
@@ -91,6 +92,7 @@ def run_command(
     dry_run: bool,
     patience: float,
     record_run: bool,
+    apply_declared: bool,
     refresh: bool,
     quiet: bool,
     verbose: bool,
@@ -112,10 +114,12 @@ def run_command(
         request = RunRequest(bound, values, Choice(forced, only, from_, keep_going, patience), _runner(runner))
         chosen = request.choice.steps(bound)
         if dry_run:
-            steps = make_plan(bound, session, forced).steps
-            chosen_steps = PipelinePlan(tuple(step for step in steps if step.step in chosen))
-            print_plan(chosen_steps, as_json=as_json, above=steps)
+            planned = make_plan(bound, session, forced)
+            chosen_steps = tuple(step for step in planned.steps if step.step in chosen)
+            print_plan(replace(planned, steps=chosen_steps), as_json=as_json, above=planned.steps)
             return
+        if apply_declared:
+            _apply_declared(bound, session)
         shown = Progress(list(bound.steps), quiet=quiet, silent=as_json, verbose=verbose, jobs=jobs)
         with only_json(as_json), shown as progress:
             result = run_with_engine(engine, request, session, progress.listen, jobs, progress.stop)
@@ -162,6 +166,13 @@ def tell_same_name(bound: BoundPipeline, session: Session) -> None:
     if last and last.is_file() and last.resolve() != bound.spec.path.resolve():
         same = f"pipeline {bound.name!r} was last run from {last}: its results and those of this file hold side by side"
         click.echo(f"note: {same}; if they are two pipelines, rename one", err=True)
+
+
+def _apply_declared(bound: BoundPipeline, session: Session) -> None:
+    from crucible_lineage.pipeline.inputs.current import apply_declared  # most runs correct nothing
+
+    for one in apply_declared(make_plan(bound, session).differences, session):
+        click.echo(f"note: {one.name} ({one.mfid}): {one.field} is {one.declared!r} now, as declared", err=True)
 
 
 def _register_run(result: RunResult, session: Session) -> str:

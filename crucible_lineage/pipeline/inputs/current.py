@@ -22,7 +22,7 @@ from crucible_lineage.times import taken, utc
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.inputs.inputs import InputItem
 
-__all__ = ["CRUCIBLE", "DECLARED", "Difference", "as_at_crucible", "note_agreeing"]
+__all__ = ["CRUCIBLE", "DECLARED", "Difference", "apply_declared", "as_at_crucible", "note_agreeing"]
 
 CRUCIBLE, DECLARED = "crucible", "declared"
 MOST_SHOWN = 60  # symbols of a value that a message shows
@@ -76,6 +76,27 @@ def as_at_crucible(
         yield replace(item, dataset=dataset, fields=fields, differs=differs)
     if agreeing:
         note_agreeing(items, session)
+
+
+def apply_declared(differences: Iterable[Difference], session: Session) -> list[Difference]:
+    """Write what is declared of registered files to Crucible, noted as corrections; return what was written.
+
+    InputError, before anything is changed, for a value that cannot be set.
+    """
+    from crucible_lineage.registration.corrections import apply_changes, changes_of, note_act  # a plan corrects nothing
+
+    applied = list(differences)
+    values: dict[str, dict[str, Any]] = {}
+    for one in applied:
+        if one.field != SAMPLES:
+            values.setdefault(one.mfid, {})[one.field] = one.declared
+    changes = [change for mfid, some in values.items() for change in changes_of(session, mfid, some)]
+    apply_changes(session, changes, "as declared")
+    for one in applied:
+        for sample in one.declared if one.field == SAMPLES else ():
+            session.client.datasets.add_sample(one.mfid, sample)
+            note_act(session, one.mfid, f"measured on sample {sample}", "as declared")
+    return applied
 
 
 def note_agreeing(items: Iterable[InputItem], session: Session) -> None:

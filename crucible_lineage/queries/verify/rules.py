@@ -16,6 +16,7 @@ from crucible_lineage.provenance.digest import changed_keys, generated_sha256
 from crucible_lineage.provenance.recipe import VERSION, gives_id, recipe_inputs
 from crucible_lineage.provenance.record import unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
+from crucible_lineage.registration.corrections import uncorrected
 
 __all__ = ["Evidence", "expected_files", "findings_of", "label", "repair_command", "used_mfids"]
 
@@ -180,12 +181,14 @@ def _of_metadata(evidence: Evidence, mfid: str, record: Record) -> Iterator[Find
     """The scientific metadata that were registered are what they were; others may have come to them."""
     dataset = evidence.datasets[mfid]
     result = record.result
-    if result is not None and (changed := changed_keys(result.document(), dataset["scientific_metadata"] or {})):
+    metadata = dataset["scientific_metadata"] or {}
+    if result is not None and (changed := changed_keys(result.document(), uncorrected(metadata))):
         more = len(changed) - MOST_KEYS
         named = ", ".join(changed[:MOST_KEYS]) + (f" and {more} more" if more > 0 else "")
         message = (
             f"{label(dataset)}: its scientific metadata are not what was registered with it: edited or gone is a value "
-            f"among {named}; write the old value again, or make the dataset anew"
+            f"among {named}; correct it by `crucible-lineage set`, which says who did it and why, write the old value "
+            "again, or make the dataset anew"
         )
         yield Finding("metadata-changed", "error", (mfid,), message, _anew(record) or f"crucible get {mfid}")
 

@@ -86,10 +86,15 @@ def test_what_is_declared_later_is_said_and_the_value_holds_where_crucible_has_n
     grouped: Any, session: Session, cli: Any
 ) -> None:
     later = GROUPED.replace("metadata: {temperature_C: 30}", "metadata: {temperature_C: 30, operator: Ada}")
-    later = later.replace("instrument_name: counter A", "instrument_name: counter B")
+    later = later.replace("instrument_name: counter A", "session_name: May")
     told = cli("plan", grouped.declare(later)).stdout
     assert 'metadata.operator is not at Crucible, "Ada" as declared; the declared one holds' in told
-    assert 'instrument_name is "counter A" at Crucible, "counter B" as declared; Crucible\'s holds' in told
+    assert 'session_name is not at Crucible, "May" as declared; the declared one holds' in told
+    assert "run --apply-declared" in told
+    cli("run", grouped.pipeline, "--apply-declared")
+    (third,) = session.client.datasets.list(project_id="lab", dataset_name="s3.txt", include_metadata=True)
+    assert third.scientific_metadata["operator"] == "Ada"
+    assert make_plan(bind_file(grouped.pipeline, session.store), session).differences == ()
 
 
 def test_a_plan_of_what_agrees_asks_crucible_for_nothing(

@@ -1,0 +1,275 @@
+"""Corrections of datasets: `set`, `rename`, `link`, `unlink`, `sample`, `replace`, `delete`. Each notes who did it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crucible_lineage.cli.options import (
+    crucible_options,
+    dataset_id,
+    json_option,
+    next_command,
+    open_session,
+    print_json,
+)
+from crucible_lineage.errors import InputError
+from crucible_lineage.registration.corrections import Change, apply_changes, changes_of, note_act
+from crucible_lineage.session import Session
+
+__all__ = [
+    "delete_command",
+    "link_command",
+    "rename_command",
+    "replace_command",
+    "sample_command",
+    "set_command",
+    "unlink_command",
+]
+
+ID_COLUMN = "mfid"  # of a table of corrections
+MOST_SHOWN = 20
+WHY = click.option("--why", default="", help="Why, in your own words: noted with who did it and when.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be changed. Changes nothing.")
+
+
+@click.command("set")
+@click.argument("dataset", required=False)
+@click.argument("values", nargs=-1, metavar="[FIELD=VALUE]...")
+@crucible_options
+@click.option(
+    "--from",
+    "table",
+    type=click.Path(path_type=Path),
+    help="A CSV file instead: a column `mfid`, and one for each field; an empty cell changes nothing.",
+)
+@WHY
+@DRY_RUN
+@json_option
+def set_command(
+    dataset: str | None, values: tuple[str, ...], table: Path | None, why: str, dry_run: bool, as_json: bool
+) -> None:
+    """Set fields (timestamp, instrument_name, ...) and metadata (metadata.NAME) of DATASET. Values are read as in YAML.
+
+    Results that went by the old value are stale from then on: `plan` says so.
+    """
+    if (dataset is None) == (table is None):
+        raise InputError("set: name a dataset and what to set (set MFID metadata.power_mW=5), or a table by --from")
+    with open_session() as session:
+        wanted = list(_rows(table)) if table else [(f"set {dataset}", dataset or "", _assigned(values))]
+        changes = list(_all_changes(session, wanted))
+        if not dry_run:
+            apply_changes(session, changes, why)
+    if as_json:
+        print_json({"changed": not dry_run, "changes": [change.to_json() for change in changes]})
+        return
+    for change in changes[:MOST_SHOWN]:
+        click.echo(str(change))
+    if len(changes) > MOST_SHOWN:
+        click.echo(f"and {len(changes) - MOST_SHOWN} more")
+    done = "would be changed" if dry_run else "changed"
+    click.echo(
+        f"{len(changes)} {'value' if len(changes) == 1 else 'values'} {done}" if changes else "nothing to change"
+    )
+
+
+@click.command("rename")
+@click.argument("dataset")
+@click.argument("name")
+@crucible_options
+@WHY
+def rename_command(dataset: str, name: str, why: str) -> None:
+    """Give DATASET the name NAME."""
+    with open_session() as session:
+        changes = changes_of(session, dataset_id(session, dataset), {"dataset_name": name})
+        apply_changes(session, changes, why)
+    click.echo(str(changes[0]) if changes else "nothing to change")
+
+
+@click.command("link")
+@click.argument("parent")
+@click.argument("child")
+@crucible_options
+@WHY
+def link_command(parent: str, child: str, why: str) -> None:
+    """Make CHILD a dataset derived from PARENT."""
+    with open_session() as session:
+        source, target = dataset_id(session, parent), dataset_id(session, child)
+        session.client.datasets.link_parent_child(source, target, relationship_type="is_derived_from")
+        note_act(session, target, f"linked below {source}", why)
+    click.echo(f"{target} is derived from {source}")
+
+
+@click.command("unlink")
+@click.argument("parent")
+@click.argument("child")
+@crucible_options
+@WHY
+def unlink_command(parent: str, child: str, why: str) -> None:
+    """Take the link from PARENT to CHILD away. What a step was made of stands in its record, and `check` says so."""
+    with open_session() as session:
+        source, target = dataset_id(session, parent), dataset_id(session, child)
+        session.client.datasets.unlink(source, target)
+        note_act(session, target, f"unlinked from {source}", why)
+    click.echo(f"{target} is not linked to {source} any more")
+
+
+@click.group("sample")
+def sample_command() -> None:
+    """Add a sample, rename it, or say which datasets were measured on it."""
+
+
+@sample_command.command("add")
+@click.argument("name")
+@crucible_options
+@click.option("--project", required=True, help="The project that the sample belongs to.")
+@click.option("--on", "datasets", multiple=True, metavar="MFID", help="A dataset that was measured on it; repeatable.")
+@WHY
+def add_sample(name: str, project: str, datasets: tuple[str, ...], why: str) -> None:
+    """Add a sample of that NAME to a project."""
+    with open_session() as session:
+        measured = [dataset_id(session, one, [project]) for one in datasets]
+        session.ensure_project(project)
+        sample = session.client.samples.create(sample_name=name, project_id=project).unique_id
+        for mfid in measured:
+            _measured_on(session, mfid, sample, why)
+    click.echo(f"{sample}  {name}")
+
+
+@sample_command.command("rename")
+@click.argument("sample")
+@click.argument("name")
+@crucible_options
+def rename_sample(sample: str, name: str) -> None:
+    """Give SAMPLE the name NAME."""
+    with open_session() as session:
+        session.client.samples.update(sample, sample_name=name)
+    click.echo(f"{sample}  {name}")
+
+
+@sample_command.command("link")
+@click.argument("sample")
+@click.argument("datasets", nargs=-1, required=True)
+@crucible_options
+@WHY
+def link_sample(sample: str, datasets: tuple[str, ...], why: str) -> None:
+    """Say that DATASETS were measured on SAMPLE."""
+    with open_session() as session:
+        for mfid in [dataset_id(session, one) for one in datasets]:
+            _measured_on(session, mfid, sample, why)
+            click.echo(f"{mfid} was measured on {sample}")
+
+
+def _measured_on(session: Session, mfid: str, sample: str, why: str) -> None:
+    session.client.datasets.add_sample(mfid, sample)
+    note_act(session, mfid, f"measured on sample {sample}", why)
+
+
+@click.command("replace")
+@click.argument("old")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@crucible_options
+@WHY
+@json_option
+def replace_command(old: str, files: tuple[Path, ...], why: str, as_json: bool) -> None:
+    """Register FILES in the stead of the measured dataset OLD: measured or exported again.
+
+    The new dataset takes over OLD's fields, metadata, keywords and samples. OLD is superseded from then on: selections
+    leave it out.
+    """
+    from crucible_lineage.pipeline.inputs.replacing import replace_measured  # what registers costs time to import
+
+    for path in files:
+        if not path.is_file():
+            raise InputError(f"there is no file {path}")
+    with open_session() as session:
+        mfid = dataset_id(session, old)
+        new = replace_measured(session, mfid, files, why)
+    if as_json:
+        print_json({**new.to_json(), "replaces": mfid})
+    else:
+        click.echo(f"{new.mfid}  {new.name}  in the stead of {mfid}")
+
+
+@click.command("delete")
+@click.argument("dataset")
+@crucible_options
+@WHY
+@click.option("--yes", is_flag=True, help="Also if something was made of it.")
+@json_option
+def delete_command(dataset: str, why: str, yes: bool, as_json: bool) -> None:
+    """Ask for DATASET to be deleted: hidden at once, and deleted when an administrator has agreed.
+
+    Refused, with what was made of it, if that is anything, unless --yes is given.
+    """
+    from crucible_lineage.queries.impact import dataset_impact  # who corrects a value does not draw a graph
+
+    with open_session() as session:
+        mfid = dataset_id(session, dataset)
+        below = list(dataset_impact(session, mfid).redo)
+        if below and not yes:
+            named = ", ".join(below[:5]) + (f" and {len(below) - 5} more" if len(below) > 5 else "")
+            raise InputError(
+                f"delete {mfid}: {len(below)} datasets were made of it: {named}. Nothing was changed; look at them "
+                f"({next_command('impact', mfid)}), or add --yes"
+            )
+        request = session.client.datasets.delete(mfid, why or None)
+        session.store.forget([mfid])
+    if as_json:
+        print_json({"mfid": mfid, "request": request.id, "made_of_it": below})
+    else:
+        click.echo(f"{mfid}: deletion is asked for; {len(below)} datasets were made of it and stay")
+
+
+def _assigned(values: tuple[str, ...]) -> dict[str, Any]:
+    if not values:
+        raise InputError("set: say what, as in metadata.power_mW=5")
+    found = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise InputError(f"set {text}: write FIELD=VALUE, as in metadata.power_mW=5")
+        found[name.strip()] = _read(name.strip(), value)
+    return found
+
+
+def _read(name: str, value: str) -> Any:
+    """Metadata are read as in YAML; fields are texts."""
+    if not name.startswith("metadata."):
+        return value
+    from crucible_lineage.pipeline.declare.yaml import parse_document  # most commands read none
+
+    return parse_document(value, name).data if value.strip() else ""
+
+
+def _rows(table: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Each row of a table of corrections: where it stands, the dataset, and the values to set."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            if ID_COLUMN not in (reader.fieldnames or ()):
+                raise InputError(f"{table}: there is no column {ID_COLUMN!r}; it names the dataset of each row")
+            for row in reader:
+                place = f"{table}:{reader.line_num}"
+                if None in row:
+                    raise InputError(f"{place}: there are more cells than columns")
+                cells = {name: value for name, value in row.items() if name != ID_COLUMN and value not in (None, "")}
+                yield place, row[ID_COLUMN] or "", {name: _read(name, value) for name, value in cells.items()}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table}: it cannot be read as CSV: {error}") from error
+
+
+def _all_changes(session: Session, wanted: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Iterator[Change]:
+    """What all rows would change, checked before the first is applied. InputError with every fault."""
+    faults = []
+    for place, text, values in wanted:
+        try:
+            yield from changes_of(session, dataset_id(session, text), values)
+        except InputError as error:
+            faults.append(f"{place}: {error}" if len(wanted) > 1 else str(error))
+    if faults:
+        raise InputError("\n".join([*faults, "nothing was changed"]))

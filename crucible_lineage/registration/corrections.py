@@ -1,0 +1,184 @@
+"""Corrections as acts: what was changed at a dataset after its registration, by whom, when and why.
+
+Each act leaves an entry in the scientific metadata, under a key of its own beside the record. The record stays what it
+was: `verify` takes the entries back before it compares.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from crucible_lineage.client.models import Dataset
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
+from crucible_lineage.lineage.records import CORRECTIONS_KEY, OWN_KEYS
+from crucible_lineage.session import Session
+from crucible_lineage.times import utc
+
+__all__ = ["Change", "Correction", "apply_changes", "changes_of", "corrections", "note_act", "uncorrected"]
+
+FIELDS = ("dataset_name", "measurement", "data_type", "session_name", "timestamp", "instrument_name", "instrument_id")
+OF_METADATA = "metadata."
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value to be set, with the one that it takes the place of; None where there is none."""
+
+    mfid: str
+    name: str
+    field: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.mfid}): {self.field} {self.was!r} -> {self.now!r}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry in `set --json`."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Correction:
+    """An act on a dataset, as it is noted there. `field` is empty for acts that set no value; then `what` says it."""
+
+    field: str
+    was: Any
+    now: Any
+    by: str
+    at: str
+    why: str
+    what: str = ""
+
+    def __str__(self) -> str:
+        done = self.what or f"{self.field} {self.was!r} -> {self.now!r}"
+        return f"{self.at[:19]} {self.by}: {done}" + (f" ({self.why})" if self.why else "")
+
+
+def changes_of(session: Session, mfid: str, values: Mapping[str, Any]) -> list[Change]:
+    """What setting these values would change: fields, or `metadata.NAME`. InputError for a value that cannot be set."""
+    for field in values:
+        if field not in FIELDS and not (field.startswith(OF_METADATA) and field != OF_METADATA):
+            near = nearest(field, [*FIELDS, f"{OF_METADATA}{field}"])
+            raise InputError(
+                f"set {field}: a dataset has no such field; {near}; metadata are written metadata.NAME=VALUE"
+            )
+    dataset = _dataset(session, mfid)
+    metadata = dataset.scientific_metadata or {}
+    found = []
+    for field, value in values.items():
+        now = _checked(field, value)
+        was = (
+            metadata.get(field.removeprefix(OF_METADATA)) if field.startswith(OF_METADATA) else getattr(dataset, field)
+        )
+        if not _same(field, was, now):
+            found.append(Change(mfid, dataset.dataset_name or mfid, field, was, now))
+    return found
+
+
+def apply_changes(session: Session, changes: Iterable[Change], why: str = "") -> None:
+    """Set the values at Crucible, each with who did it, when and why. Doing it twice is once."""
+    of: dict[str, list[Change]] = {}
+    for change in changes:
+        of.setdefault(change.mfid, []).append(change)
+    for mfid, some in of.items():
+        fields = {one.field: one.now for one in some if not one.field.startswith(OF_METADATA)}
+        if (name := fields.pop("instrument_name", None)) is not None:
+            fields["instrument_mfid"] = _instrument(session, name)
+        metadata = {one.field.removeprefix(OF_METADATA): one.now for one in some if one.field.startswith(OF_METADATA)}
+        noted = _entries(session, [{"field": one.field, "was": one.was, "now": one.now} for one in some], why)
+        if fields:
+            session.client.datasets.update(mfid, **fields)
+        session.client.metadata.merge(mfid, {**metadata, CORRECTIONS_KEY: noted})
+        session.store.forget([mfid])
+
+
+def note_act(session: Session, mfid: str, what: str, why: str = "") -> None:
+    """Note an act that set no value: a link, a sample, a replacement."""
+    session.client.metadata.merge(mfid, {CORRECTIONS_KEY: _entries(session, [{"what": what}], why)})
+    session.store.forget([mfid])
+
+
+def corrections(metadata: Mapping[str, Any] | None) -> tuple[Correction, ...]:
+    """The acts that are noted in a dataset's scientific metadata, the earliest first."""
+    noted = (metadata or {}).get(CORRECTIONS_KEY)
+    entries = [one for _, one in sorted(noted.items())] if isinstance(noted, Mapping) else []
+    return tuple(
+        Correction(
+            field=str(one.get("field") or ""),
+            was=one.get("was"),
+            now=one.get("now"),
+            by=str(one.get("by") or "somebody"),
+            at=str(one.get("at") or ""),
+            why=str(one.get("why") or ""),
+            what=str(one.get("what") or ""),
+        )
+        for one in entries
+        if isinstance(one, Mapping)
+    )
+
+
+def uncorrected(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata as they were before the acts that are noted in them, as far as nobody has changed them otherwise."""
+    before = dict(metadata)
+    for one in reversed(corrections(metadata)):
+        key = one.field.removeprefix(OF_METADATA)
+        if not one.field.startswith(OF_METADATA) or before.get(key) != one.now:
+            continue
+        if one.was is None:
+            before.pop(key, None)
+        else:
+            before[key] = one.was
+    return before
+
+
+def _dataset(session: Session, mfid: str) -> Dataset:
+    try:
+        return session.client.datasets.get(mfid, include_metadata=True)
+    except (ForbiddenError, NotFoundError) as error:
+        raise InputError(f"dataset {mfid}: there is none here that this key may see") from error
+
+
+def _checked(field: str, value: Any) -> Any:
+    if field.startswith(OF_METADATA):
+        if field.removeprefix(OF_METADATA) in OWN_KEYS:
+            raise InputError(f"set {field}: that is kept for what is recorded of the dataset")
+        return value
+    if not isinstance(value, str) or not value:
+        raise InputError(f"set {field}={value}: write a text")
+    if field != "timestamp":
+        return value
+    try:
+        return utc(value).isoformat()
+    except ValueError as error:
+        raise InputError(f"set timestamp={value}: write it as in 2024-05-10T12:00:00Z") from error
+
+
+def _same(field: str, was: Any, now: Any) -> bool:
+    if field != "timestamp" or not was:
+        return bool(was == now)
+    try:
+        return utc(str(was)) == utc(str(now))
+    except ValueError:
+        return False
+
+
+def _instrument(session: Session, name: str) -> str:
+    """The MFID of the instrument of that name. InputError unless there is one."""
+    found = session.client.instruments.list(instrument_name=name)
+    if len(found) != 1:
+        there = sorted({one.instrument_name for one in session.client.instruments.list() if one.instrument_name})
+        said = f"there are {len(found)} of that name" if found else f"there is none; {nearest(name, there)}"
+        raise InputError(f"set instrument_name={name}: {said}")
+    return found[0].unique_id
+
+
+def _entries(session: Session, acts: Sequence[Mapping[str, Any]], why: str) -> dict[str, dict[str, Any]]:
+    agent = session.agent
+    by, at = str(agent.get("username") or agent.get("local_user") or ""), datetime.now(UTC).isoformat()
+    said = {"by": by, "at": at, **({"why": why} if why else {})}
+    return {f"{at} {number:04} {secrets.token_hex(4)}": {**act, **said} for number, act in enumerate(acts)}

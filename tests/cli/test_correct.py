@@ -1,0 +1,164 @@
+"""Corrections as commands: what they change, that they say who, when and why, and what follows from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from crucible_lineage.cli import main
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
+from crucible_lineage.session import Session
+
+MEAN = """
+from pathlib import Path
+
+from crucible_lineage import step
+
+
+@step
+def mean(scan: Path, *, temperature: float = 0, out: Path) -> dict:
+    (out / "mean.txt").write_text(f"{temperature} {scan.read_text()}")
+    return {"temperature": temperature}
+"""
+ONE = """
+pipeline: one
+project: lab
+inputs:
+  scan: {file: "s[12].txt", each: true, timestamp: "2024-05-01T12:00:00Z", metadata: {temperature_C: 20}}
+steps:
+  mean: {uses: "LABMODULE:mean", inputs: {scan: scan}, params: {temperature: "{scan.metadata.temperature_C}"}}
+"""
+
+
+@pytest.fixture
+def made(lab: Any, session: Session) -> dict[str, str]:
+    """A pipeline that has run over two scans: the ids of its datasets, by instance and file."""
+    lab.file(f"{lab.module}.py", MEAN)
+    lab.file("s1.txt", "1")
+    lab.file("s2.txt", "2")
+    path = lab.declare(ONE)
+    result = plan_and_run(
+        bind_file(path, session.store), session, lambda: LocalEngine(session, 2), lambda _: None, Choice()
+    )
+    assert result.ok, result.errors
+    scans = {session.client.datasets.get(mfid).dataset_name: mfid for mfid in result.inputs["scan"]}
+    return {**{name: outputs["out"] for name, outputs in result.datasets.items()}, **scans}
+
+
+@pytest.fixture
+def cl(data: Path) -> Any:
+    def invoke(*arguments: object) -> Result:
+        return CliRunner().invoke(main, [*map(str, arguments), "--data", str(data)])
+
+    return invoke
+
+
+def states(lab: Any, session: Session) -> dict[str, str]:
+    return {step.name: step.state for step in make_plan(bind_file(lab.pipeline, session.store), session).steps}
+
+
+def test_a_corrected_value_is_noted_and_makes_stale_what_went_by_it(
+    lab: Any, session: Session, made: dict[str, str], cl: Any
+) -> None:
+    ran = cl("set", made["s1.txt"], "metadata.temperature_C=25", "--why", "the sensor was off by five")
+    assert ran.exit_code == 0, ran.output
+    assert "metadata.temperature_C 20 -> 25" in ran.stdout
+    assert states(lab, session) == {"mean[s1.txt]": "stale", "mean[s2.txt]": "fresh"}
+    told = cl("why", made["s1.txt"]).stdout
+    assert "Corrected since" in told
+    assert "metadata.temperature_C 20 -> 25 (the sensor was off by five)" in told
+    assert cl("set", made["s1.txt"], "metadata.temperature_C=25").stdout == "nothing to change\n"
+    verified = cl("verify", made["s1.txt"])
+    assert verified.exit_code == 0, verified.output
+
+
+def test_a_table_of_corrections_is_checked_whole_before_anything_is_changed(
+    lab: Any, session: Session, made: dict[str, str], cl: Any
+) -> None:
+    table = lab.file(
+        "fix.csv", f"mfid,metadata.temperature_C,session_name\n{made['s1.txt']},25,May\n{made['s2.txt']},,June\n"
+    )
+    dry = cl("set", "--from", table, "--dry-run")
+    assert "3 values would be changed" in dry.stdout
+    assert session.client.datasets.get(made["s1.txt"]).session_name is None
+    assert json.loads(cl("set", "--from", table, "--json", "--why", "logbook").stdout)["changed"] is True
+    first = session.client.datasets.get(made["s1.txt"], include_metadata=True)
+    assert (first.session_name, first.scientific_metadata["temperature_C"]) == ("May", 25)
+    assert session.client.datasets.get(made["s2.txt"]).session_name == "June"
+    wrong = lab.file(
+        "wrong.csv", f"mfid,metadata.x,sessionname\n{made['s1.txt']},1,\n{made['s2.txt']},2,July\n0tnothere,3,\n"
+    )
+    refused = cl("set", "--from", wrong)
+    assert refused.exit_code == 2
+    assert "wrong.csv:3: set sessionname: a dataset has no such field; did you mean 'session_name'" in refused.output
+    assert "nothing was changed" in refused.output
+    assert "x" not in session.client.datasets.get(made["s1.txt"], include_metadata=True).scientific_metadata
+
+
+def test_names_links_and_samples_are_acts_too(session: Session, made: dict[str, str], cl: Any) -> None:
+    assert cl("rename", made["s1.txt"], "Scan of gold").exit_code == 0
+    assert session.client.datasets.get(made["s1.txt"]).dataset_name == "Scan of gold"
+    assert cl("link", made["s2.txt"], made["mean[s1.txt]"], "--why", "it was averaged in").exit_code == 0
+    parents = {one.unique_id for one in session.client.datasets.list_parents(made["mean[s1.txt]"])}
+    assert made["s2.txt"] in parents
+    assert f"linked below {made['s2.txt']} (it was averaged in)" in cl("why", made["mean[s1.txt]"]).stdout
+    assert cl("unlink", made["s2.txt"], made["mean[s1.txt]"]).exit_code == 0
+    added = cl("sample", "add", "gold on mica", "--project", "lab", "--on", made["s1.txt"])
+    sample = added.stdout.split()[0]
+    assert cl("sample", "rename", sample, "gold on glass").exit_code == 0
+    assert session.client.samples.get(sample).sample_name == "gold on glass"
+    assert cl("sample", "link", sample, made["s2.txt"]).exit_code == 0
+    linked = session.client.datasets.get(made["s2.txt"], include_links=True).links
+    assert sample in {link.unique_id for link in linked}
+
+
+def test_a_replaced_measurement_is_superseded_and_selections_take_the_new_one(
+    lab: Any, session: Session, made: dict[str, str], cl: Any
+) -> None:
+    again = lab.file("again.txt", "1.1")
+    ran = cl("replace", made["s1.txt"], again, "--json", "--why", "the lamp was off")
+    assert ran.exit_code == 0, ran.output
+    new = json.loads(ran.stdout)["mfid"]
+    taken = session.client.datasets.get(new, include_metadata=True)
+    assert (taken.dataset_name, taken.scientific_metadata["temperature_C"]) == ("s1.txt", 20)
+    declared = next(line for line in ONE.splitlines() if line.startswith("  scan: "))
+    select = ONE.replace(declared, "  scan: {select: {metadata.temperature_C: 20}, each: true}")
+    plan = make_plan(bind_file(lab.declare(select, "select.yaml"), session.store), session)
+    assert {step.name for step in plan.steps} == {f"mean[{new}]", f"mean[{made['s2.txt']}]"}
+    refused = cl("replace", made["mean[s2.txt]"], again)
+    assert "it was made of other datasets" in refused.output
+    assert f"replaced by {new} (the lamp was off)" in cl("why", made["s1.txt"]).stdout
+
+
+def test_what_something_was_made_of_is_deleted_only_when_that_is_said(
+    session: Session, made: dict[str, str], cl: Any
+) -> None:
+    refused = cl("delete", made["s1.txt"])
+    assert refused.exit_code == 2
+    assert f"1 datasets were made of it: {made['mean[s1.txt]']}" in refused.output
+    assert cl("delete", made["mean[s1.txt]"], "--why", "wrong sample").exit_code == 0
+    listed = {one.unique_id for one in session.client.datasets.list(project_id="lab")}
+    assert made["mean[s1.txt]"] not in listed
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("set",), "name a dataset and what to set"),
+        (("set", "MFID"), "say what, as in metadata.power_mW=5"),
+        (("set", "MFID", "temperature=5"), "a dataset has no such field; did you mean 'metadata.temperature'"),
+        (("set", "MFID", "timestamp=yesterday"), "write it as in 2024-05-10T12:00:00Z"),
+        (("set", "MFID", "metadata.crucible_lineage=5"), "kept for what is recorded"),
+        (("set", "MFID", "instrument_name=laser 9"), "there is none"),
+    ],
+)
+def test_what_cannot_be_set_is_refused(made: dict[str, str], cl: Any, words: tuple[str, ...], told: str) -> None:
+    ran = cl(*[made["s1.txt"] if word == "MFID" else word for word in words])
+    assert (ran.exit_code, told in ran.output) == (2, True), ran.output
