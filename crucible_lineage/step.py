@@ -80,6 +80,7 @@ class Step(Generic[P, R]):
         packages: Sequence[str] = (),
         secrets: Sequence[str] = (),
         keywords: Sequence[str] = (),
+        reads: Sequence[str] = (),
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
@@ -91,6 +92,7 @@ class Step(Generic[P, R]):
         self.version = version
         self.packages = tuple(packages)
         self.keywords = tuple(keywords)
+        self.reads = tuple(reads)
         self.inputs, self.parameters, self.facts = _read_signature(function, self.outputs, tuple(secrets))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -131,6 +133,7 @@ def step(
     packages: Sequence[str] = (),
     secrets: Sequence[str] = (),
     keywords: Sequence[str] = (),
+    reads: Sequence[str] = (),
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 def step(function: Callable[P, R] | None = None, /, **declared: Any) -> Any:
     """The function as a step.
@@ -138,7 +141,8 @@ def step(function: Callable[P, R] | None = None, /, **declared: Any) -> Any:
     `measurement`, `data_type` and `keywords` describe the child; `thumbnail` is a glob for the file shown as its
     preview; `version` replaces the fingerprint of the code; `packages` are distributions whose versions belong to the
     identity; `secrets` are parameters of which only a digest enters ids and records (those annotated SecretStr are
-    secret anyway); `name` is the step's name in the identity (by default the function's); `outputs` are the names of
+    secret anyway); `reads` are files beside the module that the function reads, whose bytes belong to the identity;
+    `name` is the step's name in the identity (by default the function's); `outputs` are the names of
     its folders, each of which becomes a dataset.
 
     The function's annotations say what it takes: an input is `Path`, `list[Path]` or `dict[str, Path]`, each folder in

@@ -290,7 +290,7 @@ class _Builder:
 
     def _inspect(self, record: StepRecord, spec: StepSpec, declared: str) -> Inspection:
         if spec.uses:
-            return inspect_step(spec.uses, spec.params, spec.folder, self.session.store)
+            return inspect_step(spec.uses, spec.params, spec.folder, self.session.store, spec.reads)
         roles = {role: "files" if len(given) > 1 else "file" for role, given in record.recipe["inputs"].items()}
         return inspect_command(declared, spec, roles, spec.params)
 

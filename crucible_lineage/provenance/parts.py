@@ -171,6 +171,9 @@ class Code(Part):
         None, description="what the function reaches: the text of a function, the value of a number, else # and a hash"
     )
     not_covered: list[str]
+    read: list[Text] | None = Field(
+        None, description="files that it read and was not given: their bytes count for nothing"
+    )
     git: Git | None
 
 
@@ -199,6 +202,8 @@ class Declared(Part):
     timeout: Annotated[float, Field(gt=0)] | None = Field(None, description="seconds")
     tags: list[str] | None = None
     resources: dict[str, float | str] | None = None
+    reads: list[str] | None = Field(None, description="files beside the declaration whose bytes belong to the code")
+    strict: bool | None = None
     output: DeclaredOutput | None = None
 
 

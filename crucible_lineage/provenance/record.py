@@ -51,12 +51,13 @@ class Activity:
     run: Mapping[str, Any] | None = None
     declared: Mapping[str, Any] | None = None
     gaps: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The `activity` part of the record."""
         code: dict[str, Any] = {"fingerprint": self.fingerprint, "source": self.source[:20_000]}
         code |= {"pieces": dict(self.pieces)} if self.pieces else {}
-        code["not_covered"] = list(self.not_covered)
+        code |= {"not_covered": list(self.not_covered), **({"read": list(self.read)} if self.read else {})}
         return {
             "step": self.step,
             "function": self.function,

@@ -121,6 +121,8 @@ def _of_step(record: StepRecord) -> Iterator[str]:
     yield f"with code {code.fingerprint[:12]}{commit}"
     for gap in record.activity.gaps or ():
         yield f"made without {gap}"
+    if code.read:
+        yield f"it read files that it was not given, whose bytes count for nothing: {', '.join(code.read)}"
     if code.not_covered:
         yield f"not covered by that fingerprint: {', '.join(code.not_covered)}"
 

@@ -176,7 +176,7 @@ class _Binder:
         self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]], given: Mapping[str, object]
     ) -> Inspection:
         if step.uses is not None:
-            return self.inspector.inspect(step.uses, given, step.folder, tuple(from_parents(step)))
+            return self.inspector.inspect(step.uses, given, step.folder, tuple(from_parents(step)), step.reads)
         return inspect_command(name, step, self._shapes(sources), given)
 
     def _shapes(self, sources: Mapping[str, tuple[Source, ...]]) -> dict[str, str]:

@@ -28,7 +28,7 @@ def pipeline_schema() -> dict[str, object]:
     definitions["DatasetInput"]["properties"]["dataset"] = _one_or_more()
     for fields in ("group_by", "across", "same"):
         definitions["Source"]["properties"][fields] = _one_or_more()
-    step["properties"] |= {"group_by": _one_or_more(), "across": _one_or_more()}
+    step["properties"] |= {name: _one_or_more() for name in ("group_by", "across", "reads")}
     for name in ("EachInput", "FileInput", "DatasetInput", "SelectInput", "ResultInput"):
         if "match" in definitions[name]["properties"]:
             definitions[name]["properties"]["match"] = _match()

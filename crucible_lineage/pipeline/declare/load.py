@@ -23,7 +23,16 @@ from crucible_lineage.pipeline.spec.pipeline import PipelineSpec
 __all__ = ["Declaration", "load_pipeline", "read_declaration"]
 
 SHARED = ("inputs", "steps", "params", "defaults")  # what an included file may hold, beside `env` and `include`
-DEFAULTS = ("output", "env", "retries", "timeout", "tags", "resources", "salt")  # of steps; beside them, `inputs`
+DEFAULTS = (
+    "output",
+    "env",
+    "retries",
+    "timeout",
+    "tags",
+    "resources",
+    "salt",
+    "strict",
+)  # of steps; beside them, `inputs`
 _OF_FILES = ("timestamp", "known_since", "samples", "ingest", "ingestor", "header")
 INPUT_DEFAULTS = tuple(name for name in (*DatasetFields.model_fields, *_OF_FILES) if name != "dataset_name")
 

@@ -20,7 +20,7 @@ from crucible_lineage.checksums import file_sha256
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.fingerprint.params import canonical_params
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.functions.inspection import Inspection
+from crucible_lineage.pipeline.functions.inspection import Inspection, with_reads
 from crucible_lineage.pipeline.spec.pipeline import StepSpec
 
 __all__ = [
@@ -94,7 +94,7 @@ def inspect_command(name: str, step: StepSpec, roles: Mapping[str, str], params:
     code: dict[str, Any] = {"command": list(arguments), "scripts": scripts, **({"env": dict(env)} if env else {})}
     code |= {"shell": True} if step.shell else {}
     named = [*(f"{key}={value}" for key, value in env.items()), *arguments[len(SHELL) if step.shell else 0 :]]
-    return Inspection(
+    inspection = Inspection(
         uses=(SHELL_COMMAND if step.shell else COMMAND) + shlex.join(named),
         step=name,
         roles=dict(roles),
@@ -112,6 +112,7 @@ def inspect_command(name: str, step: StepSpec, roles: Mapping[str, str], params:
         keywords=(),
         facts=FACTS if any(FACTS in fields_in(argument, shell=step.shell) for argument in arguments) else "",
     )
+    return with_reads(inspection, {name: folder / name for name in step.reads})
 
 
 def _field_faults(

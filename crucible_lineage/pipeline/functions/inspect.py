@@ -9,7 +9,7 @@ import functools
 import hashlib
 import importlib
 import inspect
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +24,7 @@ from crucible_lineage.fingerprint.contained import EndedError, contained
 from crucible_lineage.fingerprint.params import canonical_params
 from crucible_lineage.fingerprint.walk import Fingerprint, code_fingerprint
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.functions.inspection import RULES, Inspection
+from crucible_lineage.pipeline.functions.inspection import RULES, Inspection, with_reads
 from crucible_lineage.pipeline.functions.search import search_first
 from crucible_lineage.step import ParameterSpec, Step
 
@@ -54,14 +54,20 @@ class Inspector:
         self._new: list[tuple[str, Inspection]] = []
 
     def inspect(
-        self, uses: str, params: Mapping[str, object], folder: Path, pending: Collection[str] = ()
+        self,
+        uses: str,
+        params: Mapping[str, object],
+        folder: Path,
+        pending: Collection[str] = (),
+        reads: Sequence[str] = (),
     ) -> Inspection:
         """The step that `module:function` names, with these parameters checked and completed by its defaults.
 
         InputError if there is no such function or it cannot take them. `folder` is searched for modules too. The values
-        of `pending` ones are not known yet, and stand as they were written.
+        of `pending` ones are not known yet, and stand as they were written. `reads` are files in `folder`.
         """
-        asked = canonical_json([uses, canonical_params(params), str(folder), *([sorted(pending)] if pending else [])])
+        more = [sorted(pending), list(reads)] if pending or reads else []
+        asked = canonical_json([uses, canonical_params(params), str(folder), *more])
         key = hashlib.sha256(asked).hexdigest()  # a hash, since a parameter may be a secret
         stored = Inspection.from_json(self._store.inspection(key, RULES)) if self._store else None
         if stored is not None:
@@ -74,6 +80,7 @@ class Inspector:
         if named not in self._looked_at:
             self._looked_at[named] = _inspection(step, uses, checked, code_fingerprint(step))
         inspection = replace(self._looked_at[named], params=checked)
+        inspection = with_reads(inspection, {name: folder / name for name in reads})
         if inspection.keepable:
             self._new.append((key, inspection))
         return inspection
@@ -91,10 +98,11 @@ def inspect_step(
     params: Mapping[str, Any],
     folder: Path,
     store: Store | None = None,
+    reads: Sequence[str] = (),
 ) -> Inspection:
     """The same of a single step."""
     inspector = Inspector(store)
-    inspection = inspector.inspect(uses, params, folder)
+    inspection = inspector.inspect(uses, params, folder, reads=reads)
     inspector.keep()
     return inspection
 
@@ -121,7 +129,8 @@ def _sound_params(
 
 
 def _inspection(step: Step[..., Any], uses: str, params: dict[str, Any], fingerprint: Fingerprint) -> Inspection:
-    return Inspection(
+    beside = Path(inspect.getfile(inspect.unwrap(step.function))).parent if step.reads else Path()
+    inspection = Inspection(
         uses=uses,
         step=step.name,
         roles={role.name: role.shape for role in step.inputs},
@@ -143,6 +152,7 @@ def _inspection(step: Step[..., Any], uses: str, params: dict[str, Any], fingerp
         # A listed package may be updated without any of the files changing; what concerns a secret is not kept at all.
         keepable=not step.packages and not any(spec.secret for spec in step.parameters),
     )
+    return with_reads(inspection, {name: beside / name for name in step.reads})
 
 
 def find_step(uses: str, folder: Path) -> Step[..., Any]:

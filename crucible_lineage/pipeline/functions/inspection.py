@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from crucible_lineage import __version__
-from crucible_lineage.ids import CODE_TAG, RECIPE_TAGS
+from crucible_lineage.checksums import file_sha256
+from crucible_lineage.errors import Fault, InputError
+from crucible_lineage.ids import CODE_TAG, RECIPE_TAGS, canonical_json
 from crucible_lineage.provenance.recipe import Code
 
-__all__ = ["RULES", "Inspection", "unknown_inspection"]
+__all__ = ["RULES", "Inspection", "unknown_inspection", "with_reads"]
 
 BOUND = "bound/2"  # counts changes of how declarations are bound
 # By which rules code is looked at. What was found out by others is never taken: it would be told under another id.
@@ -19,6 +23,26 @@ RULES = " ".join(
     (__version__, BOUND, CODE_TAG.decode().strip(), RECIPE_TAGS[2].decode().strip(), sys.version.split()[0])
 )
 _TUPLES = ("required", "outputs", "not_covered", "reached_packages", "keywords", "files")
+
+
+def with_reads(inspection: Inspection, files: Mapping[str, Path]) -> Inspection:
+    """The step with the files that it reads, by name, whose bytes belong to its fingerprint.
+
+    InputError if one is missing.
+    """
+    if not files:
+        return inspection
+    missing = [path for path in files.values() if not path.is_file()]
+    if missing:
+        raise InputError("", [Fault(f"reads: there is no file {path}", place=("reads",)) for path in missing])
+    read = {name: file_sha256(path) for name, path in files.items()}
+    code = canonical_json([inspection.fingerprint, read])
+    return replace(
+        inspection,
+        fingerprint=hashlib.sha256(b"crucible-lineage/reads/1\n" + code).hexdigest(),
+        pieces={**inspection.pieces, **{f"file {name}": f"# {sha256}" for name, sha256 in read.items()}},
+        files=tuple(dict.fromkeys((*inspection.files, *map(str, files.values())))),
+    )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from crucible_lineage.pipeline.logs.secrets import Blotter
 from crucible_lineage.pipeline.logs.step_log import STEP_LOG, Hear, StepLog
 from crucible_lineage.pipeline.processes.command import CommandCall, call_command
 from crucible_lineage.pipeline.processes.failure import failed_here, failure_line, failure_traceback
-from crucible_lineage.pipeline.processes.outside import Called, code_folder, returned, watching_writes
+from crucible_lineage.pipeline.processes.outside import Called, code_folder, returned, watching_files
 from crucible_lineage.pipeline.processes.pictures import draw_returned
 from crucible_lineage.pipeline.processes.worker import FunctionCall, call_function
 from crucible_lineage.step import Step, step_runner
@@ -44,7 +45,7 @@ def call_step(
     blotter = Blotter((*secrets, *secrets_of(job)))
     with StepLog(folder / STEP_LOG, blotter, hear) as log:
         try:
-            return _call(job, {**arguments, **outputs}, folder, log)
+            return _read_as_declared(job, _call(job, {**arguments, **outputs}, folder, log), log)
         except StepError as error:
             error.args = tuple(blotter.text(str(part)) for part in error.args)
             raise
@@ -61,6 +62,18 @@ def _call(job: Job, paths: Mapping[str, Any], folder: Path, log: StepLog) -> Cal
         function = FunctionCall(job.name, uses, spec.folder, paths, job.given, files, run_id, job.facts)
         return call_function(function, folder, log, spec.timeout)
     return _call_here(job.step, job, paths, log)
+
+
+def _read_as_declared(job: Job, called: Called, log: StepLog) -> Called:
+    """The call, of what it read without the files that `reads` names. StepError if a strict step read others."""
+    covered = {Path(path).resolve() for path in job.inspection.files}
+    called = replace(called, read=tuple(path for path in called.read if path.resolve() not in covered))
+    if called.read and (told := called.read_note()):
+        if job.spec.strict:
+            raise StepError(f"step {job.name!r} is strict, and {told}", step=job.name, log=str(log.path))
+        with log.path.open("ab") as stream:  # the process that printed there has ended
+            stream.write(f"note: {told}\n".encode())
+    return called
 
 
 def secrets_of(job: Job) -> list[str]:
@@ -90,12 +103,13 @@ def _call_here(step: Step[..., Any], job: Job, paths: Mapping[str, Any], log: St
 
     token = step_runner.set(None)  # a step that calls another one calls a plain function
     try:
-        with keeping_prints(log.write), watching_writes(log.path.parent) as outside:
+        with keeping_prints(log.write), watching_files(log.path.parent) as watched:
             facts = {step.facts: job.facts} if step.facts else {}
             result = step.function(**paths, **facts, **validated_params(step, job.given))
             result, pictures = draw_returned(result, {name: paths[name] for name in step.outputs})
             plain = returned(result)
-        return Called(plain, tuple(outside), code=code_folder(step.function), pictures=pictures)
+        code = code_folder(step.function)
+        return Called(plain, tuple(watched.written), code=code, pictures=pictures, read=tuple(watched.read))
     except BaseException as error:
         if not failed_here(error):
             raise

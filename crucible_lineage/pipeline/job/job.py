@@ -75,7 +75,9 @@ class Job:
         Of declared metadata the names: the values are in the dataset.
         """
         spec = self.spec
-        how = spec.model_dump(mode="json", include={"retries", "timeout", "tags", "resources"}, exclude_defaults=True)
+        how = spec.model_dump(
+            mode="json", include={"retries", "timeout", "tags", "resources", "reads", "strict"}, exclude_defaults=True
+        )
         what = spec.output.model_dump(mode="json", include={"ingestor", "publish"}, exclude_defaults=True)
         what |= {} if spec.output.is_ingested else {"ingest": False}
         names = {"metadata": sorted(spec.output.metadata)} if spec.output.metadata else {}

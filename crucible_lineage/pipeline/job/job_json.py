@@ -63,7 +63,7 @@ def job_from_json(sent: Mapping[str, Any], run: Mapping[str, Any], session: Sess
     place = f"step {sent['name']!r}, where it is to be made"
     given = {**sent["params"], **from_environment(spec.references, sent["variables"], place)}
     if spec.uses:
-        inspection = inspect_step(spec.uses, given, spec.folder, session.store)
+        inspection = inspect_step(spec.uses, given, spec.folder, session.store, spec.reads)
     else:
         inspection = inspect_command(sent["name"], spec, sent["roles"], given)
     used = tuple(_used(entry, session) for entry in sent["used"])

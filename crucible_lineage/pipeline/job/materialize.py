@@ -164,6 +164,7 @@ def _execute(job: Job, folder: Path, session: Session, hear: Hear | None) -> tup
         run=job.run,
         declared=job.declared,
         gaps=job.gaps,
+        read=tuple(map(str, called.read)),
     )
     note, pictures = called.note(), called.pictures
     files = {output: output_files(job, output, path, note, pictures) for output, path in outputs.items()}

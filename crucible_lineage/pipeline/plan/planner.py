@@ -103,7 +103,7 @@ def _inspected(store: Store, seen: dict[bytes, Inspection], step: BoundStep, giv
         seen[key] = (
             inspect_command(step.name, spec, step.inspection.roles, given)
             if spec.uses is None
-            else inspect_step(spec.uses, given, spec.folder, store)
+            else inspect_step(spec.uses, given, spec.folder, store, spec.reads)
         )
     return seen[key]
 

@@ -1,4 +1,4 @@
-"""What a step's function leaves: what it returns, and what it writes outside of its folder, which is no result.
+"""What a step's function leaves and takes: what it returns, what it writes outside of its folder, what it reads there.
 
 Python tells of each file that it opens itself (`open`, `Path.write_text`, `numpy.savetxt`), in the thread that calls
 the function. Files that a library opens in C, as HDF5 does, or that a program writes, are not seen.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -21,12 +22,20 @@ from platformdirs import user_cache_dir, user_config_dir
 
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 
-__all__ = ["Called", "ReturnedError", "code_folder", "returned", "watching_writes"]
+__all__ = ["Called", "ReturnedError", "Watched", "code_folder", "returned", "watching_files"]
 
 MOST_PATHS = 100  # more do not help whoever reads the message
 _WRITES = os.O_WRONLY | os.O_RDWR
 
-_written: ContextVar[dict[str, None] | None] = ContextVar("written", default=None)
+MOST_NAMED = 3
+_CODE = (".py", ".pyc", ".pyi", ".so", ".pyd", ".dll", ".pth")  # what an import reads
+# Where the system, Python and its packages lie.
+_SYSTEM = tuple(os.path.join(path, "") for path in dict.fromkeys((  # noqa: PTH118 (compared as text, at each opening)
+    sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix,
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    *(("/usr", "/etc", "/proc", "/sys", "/dev", "/lib", "/lib64", "/bin") if os.name != "nt" else ()),
+)))  # fmt: skip
+_watched: ContextVar[_Opened | None] = ContextVar("watched", default=None)
 _hooked = False
 
 
@@ -35,7 +44,8 @@ class Called:
     """What a step returned, and what else is known of its call.
 
     `outside` are the files that it wrote elsewhere than in its folder, `left` is how many processes it left running,
-    `code` the folder of what was called, `pictures` are the names of the figures that it returned.
+    `code` the folder of what was called, `pictures` are the names of the figures that it returned, `read` the files
+    that it read and was not given.
     """
 
     result: Any
@@ -43,10 +53,20 @@ class Called:
     left: int = 0
     code: Path | None = None
     pictures: tuple[str, ...] = ()
+    read: tuple[Path, ...] = ()
+
+    def read_note(self) -> str:
+        """What to tell of the files that it read and was not given."""
+        named = ", ".join(map(str, self.read[:MOST_NAMED]))
+        more = f" and {len(self.read) - MOST_NAMED} more" if len(self.read) > MOST_NAMED else ""
+        return (
+            f"it read {named}{more}, which it was not given: another content there makes no new result; name it in "
+            "`reads`, or give it as an input"
+        )
 
     def note(self) -> str:
         """What to tell of the files and processes, empty if there are none."""
-        notes = []
+        notes = [self.read_note()] if self.read else []
         if self.outside:
             more = f" and {len(self.outside) - 1} more" if len(self.outside) > 1 else ""
             where = f"it wrote {self.outside[0]}{more}, outside of its folder"
@@ -83,24 +103,43 @@ def returned(result: object) -> dict[str, object] | None:
     return plain
 
 
-@contextmanager
-def watching_writes(allowed: Path) -> Iterator[list[Path]]:
-    """A list that at the end of the block holds the files opened for writing elsewhere than in `allowed`.
+@dataclass(frozen=True)
+class Watched:
+    """Files that were opened elsewhere than in a step's folder: written, and read without being written before."""
 
-    Folders for temporary files, caches and settings are nobody's result either, and are not listed.
+    written: list[Path] = field(default_factory=list)
+    read: list[Path] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    written: dict[str, None] = field(default_factory=dict)
+    read: dict[str, None] = field(default_factory=dict)
+
+
+@contextmanager
+def watching_files(allowed: Path) -> Iterator[Watched]:
+    """At the end of the block it holds the files that were opened elsewhere than in `allowed`.
+
+    Folders for temporary files, caches and settings are nobody's result, and are not listed as written; files of the
+    system, of Python and of packages are not listed as read.
     """
     _hook()
-    outside: list[Path] = []
-    written: dict[str, None] = {}
-    token = _written.set(written)
+    watched, opened = Watched(), _Opened()
+    token = _watched.set(opened)
     try:
-        yield outside
+        yield watched
     finally:
-        _written.reset(token)
-        places = [path.resolve() for path in (allowed, Path(tempfile.gettempdir()), *_caches())]
-        for path in map(Path, written):
-            if not any(path.resolve().is_relative_to(place) for place in places) and path.is_file():
-                outside.append(path)
+        _watched.reset(token)
+        passing = [path.resolve() for path in (allowed, *_caches())]
+        temporary = Path(tempfile.gettempdir()).resolve()
+        for paths, found, places in (
+            (opened.written, watched.written, [*passing, temporary]),
+            (opened.read, watched.read, passing),
+        ):
+            for path in map(Path, paths):
+                if not any(path.resolve().is_relative_to(place) for place in places) and path.is_file():
+                    found.append(path)
 
 
 def _caches() -> list[Path]:
@@ -117,10 +156,16 @@ def _hook() -> None:
 
 
 def _note(event: str, arguments: tuple[object, ...]) -> None:
-    if event != "open" or (written := _written.get()) is None or len(written) >= MOST_PATHS:
+    if event != "open" or (opened := _watched.get()) is None:
         return
     path, _, flags = arguments
-    if isinstance(path, (str, bytes)) and isinstance(flags, int) and flags & _WRITES:
-        name = os.fsdecode(path)
-        if "__pycache__" not in name:
-            written[os.path.abspath(name)] = None  # noqa: PTH100 - resolving would ask the disk at each opening
+    if not isinstance(path, (str, bytes)) or not isinstance(flags, int):
+        return
+    name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - resolving would ask the disk at each opening
+    if flags & _WRITES:
+        if "__pycache__" not in name and len(opened.written) < MOST_PATHS:
+            opened.written[name] = None
+    elif len(opened.read) < MOST_PATHS and not (
+        name.startswith(_SYSTEM) or name.endswith(_CODE) or "site-packages" in name or name in opened.written
+    ):
+        opened.read[name] = None

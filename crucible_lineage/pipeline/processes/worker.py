@@ -82,7 +82,8 @@ def call_function(call: FunctionCall, attempt: Path, log: StepLog, timeout_s: fl
         raise StepError(f"{message}; the traceback is in {log.path}", step=call.name, log=str(log.path), trace=trace)
     code = Path(said["code"]) if said["code"] else None
     outside, pictures = tuple(map(Path, said["outside"])), tuple(said["pictures"])
-    return Called(said["result"], outside, worker.process.left, code, pictures)
+    read = tuple(map(Path, said["read"]))
+    return Called(said["result"], outside, worker.process.left, code, pictures, read)
 
 
 def start_ahead(workers: int) -> None:

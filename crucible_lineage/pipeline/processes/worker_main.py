@@ -19,7 +19,7 @@ from crucible_lineage.facts import Facts
 from crucible_lineage.pipeline.functions.inspect import find_step, validated_params
 from crucible_lineage.pipeline.logs.printing import LOG_FORMAT
 from crucible_lineage.pipeline.processes.failure import failure_line, failure_traceback
-from crucible_lineage.pipeline.processes.outside import code_folder, returned, watching_writes
+from crucible_lineage.pipeline.processes.outside import code_folder, returned, watching_files
 from crucible_lineage.pipeline.processes.pictures import draw_returned
 
 __all__ = ["main"]
@@ -70,12 +70,13 @@ def _answer(call: Mapping[str, Any]) -> dict[str, Any]:
     step = None
     try:
         step = find_step(call["uses"], Path(call["folder"]))
-        with watching_writes(Path(call["answer"]).parent) as outside:
+        with watching_files(Path(call["answer"]).parent) as watched:
             facts = {} if call["facts"] is None else {step.facts: Facts.from_json(call["facts"])}
             result = step.function(**paths, **facts, **validated_params(step, call["params"]))
             result, pictures = draw_returned(result, {name: paths[name] for name in step.outputs})
         code = code_folder(step.function)
-        found = {"outside": list(map(str, outside)), "code": code and str(code), "pictures": pictures}
+        found: dict[str, Any] = {"outside": list(map(str, watched.written)), "read": list(map(str, watched.read))}
+        found |= {"code": code and str(code), "pictures": pictures}
         return {"result": returned(result), **found}
     except BaseException as error:
         function = step.function if step else None

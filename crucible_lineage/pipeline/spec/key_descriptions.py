@@ -112,6 +112,8 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "salt": "any text: gives the results other ids, where somebody else has taken those without it",
         "retries": "how often it is tried again when it fails",
         "timeout": "seconds, after which it is stopped with all that it started",
+        "reads": "files beside the declaration that it reads: their bytes belong to the identity of the results",
+        "strict": "true: the step has failed if it reads a file that it was not given and that `reads` does not name",
         "tags": "tags of its task at Prefect, for concurrency limits",
         "resources": "what it needs of a cluster: {GPU: 1}; of Slurm cpus, gpus, memory (bytes), time (min), partition",
     },

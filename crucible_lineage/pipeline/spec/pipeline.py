@@ -165,7 +165,9 @@ class StepSpec(Declared):
     and `across` are those of its first input that is no partner in time. With
     `shell` the command is a line for `sh`, into which values are filled in quoted. `env` are variables that it is
     given beside the few that every command gets; what they take from the environment is left as it was written.
-    A `salt` gives the results other ids, where those without it were taken by something else.
+    A `salt` gives the results other ids, where those without it were taken by something else. `reads` are files beside
+    the declaration that the step reads, whose bytes belong to the identity; with `strict`, a step that reads others
+    that it was not given has failed.
     `folder` is where it was declared, `references` are parameters that take values from the environment, as they were
     written.
     """
@@ -183,6 +185,8 @@ class StepSpec(Declared):
     retries: int = Field(default=0, ge=0, le=100)
     timeout: float | None = Field(default=None, gt=0)
     tags: tuple[str, ...] = ()
+    reads: Fields = ()
+    strict: bool = False
     resources: dict[str, float | str] = Field(default_factory=dict)
     salt: Salt | None = None
     folder: Path = Path()

@@ -1,0 +1,137 @@
+"""Files that a step reads beside what it was given: named, or declared, so that their bytes count."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.processes.outside import watching_files
+from crucible_lineage.queries.explain import explain
+from crucible_lineage.session import Session
+
+STEPS = """
+from pathlib import Path
+
+from crucible_lineage import step
+
+
+@step
+def correct(scan: Path, *, out: Path) -> dict:
+    offset = float((Path(__file__).parent / "calib.dat").read_text())
+    (out / "corrected.txt").write_text(str(float(scan.read_text()) - offset))
+    return {}
+
+
+@step(reads=["calib.dat"])
+def declared(scan: Path, *, out: Path) -> dict:
+    offset = float((Path(__file__).parent / "calib.dat").read_text())
+    (out / "corrected.txt").write_text(str(float(scan.read_text()) - offset))
+    return {}
+"""
+ONE = """
+pipeline: one
+project: lab
+inputs:
+  scan: {file: s1.txt, timestamp: "2024-05-01T12:00:00Z"}
+steps:
+  corrected: {uses: "LABMODULE:correct", inputs: {scan: scan}}
+"""
+
+
+@pytest.fixture
+def reading(lab: Any) -> Any:
+    lab.file(f"{lab.module}.py", STEPS)
+    lab.file("s1.txt", "5")
+    lab.file("calib.dat", "1")
+    return lab
+
+
+def test_a_file_that_a_step_was_not_given_is_named_in_run_record_log_and_story(
+    reading: Any, session: Session, run: Any, record_of: Any
+) -> None:
+    result = run(reading.declare(ONE))
+    calib = str(reading.folder / "calib.dat")
+    assert f"it read {calib}, which it was not given" in result.notes["corrected"]
+    made = result.datasets["corrected"]["out"]
+    assert record_of(made)["activity"]["code"]["read"] == [calib]
+    assert f"it read files that it was not given, whose bytes count for nothing: {calib}" in str(explain(session, made))
+    (log,) = [file for file in session.client.files.list(made) if file.filename == "step.log"]
+    assert f"note: it read {calib}" in session.client.files.download_bytes(log).decode()
+
+
+@pytest.mark.parametrize("by", ["step", "declaration"])
+def test_the_bytes_of_a_file_that_is_declared_to_be_read_count(
+    reading: Any, run: Any, text_of: Any, planned: Any, by: str
+) -> None:
+    text = ONE.replace(":correct", ":declared") if by == "step" else ONE.replace("scan}}", "scan}, reads: [calib.dat]}")
+    first = run(reading.declare(text))
+    assert first.notes == {}
+    reading.file("calib.dat", "2")
+    step = planned(reading.pipeline)["corrected"]
+    assert step.state == "stale"
+    assert "file calib.dat changed" in step.causes[0]
+    assert text_of(run(reading.pipeline).datasets["corrected"]["out"]) == "3.0"
+    reading.file("calib.dat", "1")
+    assert run(reading.pipeline).executed == [], "what was made with these bytes holds again"
+
+
+def test_a_strict_step_fails_that_reads_what_it_was_not_given(reading: Any, run: Any) -> None:
+    strict = ONE.replace("scan}}", "scan}, strict: true}")
+    result = run(reading.declare(strict))
+    assert "is strict, and it read" in result.errors["corrected"]
+    assert run(reading.declare(strict.replace(":correct", ":declared"))).ok
+
+
+def test_a_file_to_be_read_that_is_not_there_is_a_fault_with_its_place(reading: Any) -> None:
+    with pytest.raises(InputError) as raised:
+        bind_file(reading.declare(ONE.replace("scan}}", "scan}, reads: [calibration.dat]}")))
+    (fault,) = raised.value.faults
+    assert "reads: there is no file" in fault.message
+    assert fault.line == 7
+
+
+def test_a_command_may_declare_what_it_reads(reading: Any, run: Any, planned: Any) -> None:
+    command = 'corrected: {run: "cp {inputs.scan} {out}/", inputs: {scan: scan}, reads: calib.dat}'
+    text = ONE[: ONE.index("  corrected:")] + f"  {command}\n"
+    assert run(reading.declare(text)).ok
+    reading.file("calib.dat", "2")
+    assert planned(reading.pipeline)["corrected"].state == "stale"
+
+
+def test_neither_packages_nor_what_it_wrote_itself_are_listed(tmp_path: Path) -> None:
+    import json
+
+    (tmp_path / "data.txt").write_text("1")
+    allowed = tmp_path / "step"
+    allowed.mkdir()
+    with watching_files(allowed) as watched:
+        Path(json.__file__).read_text()
+        (tmp_path / "scratch.txt").write_text("2")
+        (tmp_path / "scratch.txt").read_text()
+        (allowed / "mine.txt").write_text("3")
+        (allowed / "mine.txt").read_text()
+        (tmp_path / "data.txt").read_text()
+    assert watched.read == [tmp_path / "data.txt"]
+
+
+def test_watching_costs_little(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.txt" for number in range(200)]
+    for path in paths:
+        path.write_text("1")
+
+    def reading_all() -> float:
+        started = time.process_time()
+        for path in paths:
+            path.read_text()
+        return time.process_time() - started
+
+    reading_all()
+    plain = min(reading_all() for _ in range(5))
+    with watching_files(tmp_path):
+        watched = min(reading_all() for _ in range(5))
+    assert watched - plain < 0.0015, "3 % of a step of 50 ms, though it opens two hundred files"
