@@ -16,7 +16,7 @@ from typing import Any
 
 from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, plain
 
-__all__ = ["Table", "described", "find_table", "fits", "number", "pairs", "understood"]
+__all__ = ["Table", "described", "find_table", "fits", "is_wrapped", "number", "pairs", "understood", "wrapped"]
 
 SAMPLED_ROWS = 100  # chosen: enough to tell a column of words
 MAX_NAME_WORDS = 4  # chosen: more is a sentence
@@ -25,6 +25,11 @@ _UNIT = re.compile(r".*\S\s*[(\[]\s*([^()\[\]]{1,20})\s*[)\]]")
 _NAME = re.compile(r"[A-Za-z][\w .()/%°µ-]{0,80}")
 # The first cell of a line that says one thing, above a table and not of it.
 _PREAMBLE = re.compile(r"[^:=]*\S\s*[:=]|[:=]|[A-Za-z][\w ()/%.-]*: \S.*")
+AXIS_COLUMNS = 8  # chosen: fewer numbers that rise are no axis yet
+WRAPPED_COLUMNS = 5  # chosen: as many counts in a row, and no name above them, are one list
+MISSING_GAP = 2.0  # chosen: as many spans of the other values a code for a missing one is away from them
+_COUNT = re.compile(r"\d+")
+_MISSING_CODE = re.compile(r"-9{3,}0*(\.9+)?|-9{2,}00|-99\.9+|-999\.25|9{4,}(\.9+)?|-?1e\+3\d|9\.96921e\+36")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+,\d+")
 _EITHER = re.compile(r"[+-]?\d{1,3}(\.\d{3})+")  # among decimal commas: thousands or a fraction
 _LONG_INTEGER = re.compile(r"[+-]?\d{16,}")
@@ -95,6 +100,9 @@ def find_table(rows: Sequence[Row], decimal: str = ".") -> Table | None:
             return None
     if end - first == 1 and not heading:
         return None
+    if not heading and _is_axis(rows, first, end, width, decimal):
+        axis = tuple(cell.strip()[:200] or "column_1" for cell in rows[first][:width])
+        return Table(first + 1, end, axis, (None,) * width, first)
     names = heading[0] if heading else [f"column_{column}" for column in range(1, width + 1)]
     given = heading[1] if len(heading) > 1 else [""] * width
     units = [unit.strip("()[] ") or _unit_in(name) for name, unit in zip(names, given, strict=True)]
@@ -109,13 +117,59 @@ def described(rows: Sequence[Row], table: Table, decimal: str = ".") -> dict[str
         cells = [row[index] for row in rows[table.first : table.end]]
         values = [understood(cell, decimal) for cell in cells]
         found = [value for value in values if value is not None]
+        code = _missing_code(found)
+        count, found = found.count(code) if code is not None else 0, [value for value in found if value != code]
         words = any(value is None and cell.strip() not in _MISSING for value, cell in zip(values, cells, strict=True))
         columns.append(
             {"name": name}
             | ({"unit": unit} if unit else {})
             | ({"min": min(found), "max": max(found)} if found and not words else {})
+            | ({"missing": {"value": code, "count": count}} if count and not words else {})
         )
     return {"rows": table.end - table.first, "columns": columns}
+
+
+def is_wrapped(rows: Sequence[Row], table: Table) -> bool:
+    """True for one long list of counts that is set in many columns, as some analysers write it."""
+    if table.is_named or len(table.names) < WRAPPED_COLUMNS:
+        return False
+    cells = [cell for row in rows[table.first : table.end] for cell in row[: len(table.names)]]
+    return all(_COUNT.fullmatch(cell.strip()) for cell in cells)
+
+
+def wrapped(rows: Sequence[Row], table: Table) -> dict[str, Any]:
+    """How many counts there are in such a list, and their range."""
+    found = [int(cell) for row in rows[table.first : table.end] for cell in row[: len(table.names)]]
+    return {"values": len(found), "min": min(found), "max": max(found)}
+
+
+def _is_axis(rows: Sequence[Row], first: int, end: int, width: int, decimal: str) -> bool:
+    """True if the first row holds the values of an axis, as of wavenumbers: it rises or falls, and no other does."""
+    if width < AXIS_COLUMNS or end - first < 2:
+        return False
+    below = rows[first + 1 : end : max(1, (end - first) // 10)]
+    return _is_monotonic(rows[first][1:width], decimal) and not any(
+        _is_monotonic(row[1:width], decimal) for row in below
+    )
+
+
+def _is_monotonic(cells: Row, decimal: str) -> bool:
+    found = [number(cell, decimal) for cell in cells]
+    values = [value for value in found if value is not None]
+    rising = all(left < right for left, right in pairwise(values))
+    return len(values) == len(found) and (rising or all(left > right for left, right in pairwise(values)))
+
+
+def _missing_code(values: Sequence[float]) -> float | None:
+    """The number that stands for a missing value (-9999 and the like): far from all others, on one side of them."""
+    for code in {min(values, default=0.0), max(values, default=0.0)}:
+        rest = [value for value in values if value != code]
+        if not rest or not _MISSING_CODE.fullmatch(f"{code:g}"):
+            continue
+        gap = min(rest) - code if code < min(rest) else code - max(rest)
+        if gap > MISSING_GAP * max(max(rest) - min(rest), abs(max(rest, key=abs)) / MISSING_GAP):
+            return code
+    return None
 
 
 def pairs(rows: Sequence[Row], decimal: str = ".") -> dict[str, Any]:

@@ -8,13 +8,24 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from crucible_lineage.server.ingest.formats.acquisition import acquired
 from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found
 from crucible_lineage.server.ingest.formats.plot import plot
-from crucible_lineage.server.ingest.formats.tables import Table, described, find_table, fits, number, pairs, understood
+from crucible_lineage.server.ingest.formats.tables import (
+    Table,
+    described,
+    find_table,
+    fits,
+    is_wrapped,
+    number,
+    pairs,
+    understood,
+    wrapped,
+)
 
 __all__ = ["plotted", "read_json", "read_table"]
 
@@ -25,6 +36,11 @@ BINARY_PROBE_BYTES = 4096
 SAMPLED_LINES, SAMPLED_CHARACTERS = 200, 100_000  # chosen: enough to tell how cells are separated
 MAX_CELLS = 10_000  # chosen: a longer row is no row of a table
 
+STRAIGHT_POINTS = 20  # chosen: fewer may lie on a line by chance
+MOST_BEND, MOST_JITTER = (
+    0.3,
+    0.02,
+)  # chosen: how much slopes of an axis differ from its mean, and from each other in a row
 _COMMENT = "#%;!'"
 _PAIR = re.compile(r"([A-Za-z][\w .()/%-]{0,80}?)\s*[:=]\s*(.+?)")
 _SPEC = re.compile(r"#([A-Z])\d* (.+)")
@@ -72,6 +88,8 @@ def read_table(path: Path) -> Found | None:
     facts = _facts(above, dialect)
     if table is None:
         return Found(facts, None, acquired(facts)) if facts else None
+    if is_wrapped(rows, table):
+        return Found({**facts, "counts": wrapped(rows, table)}, None, acquired(facts))
     shown = described(rows, table, dialect.decimal)
     shown = {"rows": shown["rows"], "delimiter": dialect.name, **shown}
     if dialect.decimal != ".":
@@ -88,6 +106,8 @@ def plotted(rows: Sequence[Sequence[str]], table: Table, decimal: str = ".") -> 
     for index, name in enumerate(table.names[:MAX_ENTRIES]):
         values = [understood(row[index], decimal) for row in rows[table.first : table.end : every]]
         if sum(value is not None for value in values) * 2 > len(values):
+            if len(chosen) == 1 and _is_straight(chosen[0][1], values):
+                chosen.pop()  # such as wavelengths over pixels: another name of the same axis
             chosen.append((name, values))
         elif not chosen:
             return None
@@ -98,6 +118,21 @@ def plotted(rows: Sequence[Sequence[str]], table: Table, decimal: str = ".") -> 
     (x_name, x), (y_name, y) = chosen
     points = [(a, b) for a, b in zip(x, y, strict=True) if a is not None and b is not None]
     return plot([a for a, _ in points], [b for _, b in points], f"{y_name} over {x_name}")
+
+
+def _is_straight(x: Sequence[float | None], y: Sequence[float | None]) -> bool:
+    """True if y follows from x along a line or nearly so: it is another axis, and nothing that was measured."""
+    points = [(a, b) for a, b in zip(x, y, strict=True) if a is not None and b is not None]
+    if len(points) < STRAIGHT_POINTS:
+        return False
+    (x0, y0), (x1, y1) = points[0], points[-1]
+    steps = [(b - a, d - c) for (a, c), (b, d) in pairwise(points)]
+    if x1 == x0 or y1 == y0 or any(across == 0 for across, _ in steps):
+        return False
+    slopes = [up / across for across, up in steps]
+    mean = (y1 - y0) / (x1 - x0)
+    bends = [abs(after - before) for before, after in pairwise(slopes)]
+    return all(abs(slope / mean - 1) < MOST_BEND for slope in slopes) and max(bends) < abs(mean) * MOST_JITTER
 
 
 def _lines(path: Path) -> tuple[list[str], bool]:
@@ -171,7 +206,24 @@ def _named_by_comment(lines: Sequence[str], table: Table) -> Table:
 
 def _facts(lines: Sequence[str], dialect: Dialect) -> dict[str, Any]:
     """What the lines outside the table say."""
-    return pairs([row for line in lines if (row := _saying(line, dialect))], dialect.decimal)
+    told = [line for index, line in enumerate(lines) if not _is_torn(lines, index)]
+    return pairs([row for line in told if (row := _saying(line, dialect))], dialect.decimal)
+
+
+def _is_torn(lines: Sequence[str], index: int) -> bool:
+    """True for a part of a sentence that only looks like a name with a value, and for a line of markup."""
+    bare = [
+        lines[at].strip().lstrip(_COMMENT + " ") if 0 <= at < len(lines) else "" for at in (index - 1, index, index + 1)
+    ]
+    before, line, after = bare
+    if line.startswith("<") and line.rstrip().endswith(">"):
+        return True
+    matched = _PAIR.fullmatch(line)
+    if not matched or not re.search(r"[A-Za-z]{2}", matched[2]):
+        return False
+    goes_on = after[:1].islower() and not _PAIR.fullmatch(after) and " " in after
+    began = line[:1].islower() and before[:1].isalpha() and not _PAIR.fullmatch(before) and before[-1:] not in ".:;)"
+    return (goes_on and " " in matched[2]) or (began and " " in before)
 
 
 def _saying(line: str, dialect: Dialect) -> list[str]:
