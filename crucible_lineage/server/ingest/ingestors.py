@@ -17,6 +17,7 @@ from crucible_lineage.server.ingest.formats.arrays import read_arrays
 from crucible_lineage.server.ingest.formats.findings import Found
 from crucible_lineage.server.ingest.formats.hdf5 import read_hdf5, read_scopefoundry
 from crucible_lineage.server.ingest.formats.images import read_image
+from crucible_lineage.server.ingest.formats.laboratory import LABORATORY
 from crucible_lineage.server.ingest.formats.microscopy import MICROSCOPY
 from crucible_lineage.server.ingest.formats.nexus import read_nexus
 from crucible_lineage.server.ingest.formats.text import read_json, read_table
@@ -47,6 +48,7 @@ INGESTORS: tuple[Ingestor, ...] = (
     Ingestor("H5Ingestor", HDF5, read_hdf5, ("h5py",)),
     Ingestor("ImageIngestor", IMAGES, read_image),
     *(Ingestor(*known) for known in MICROSCOPY),
+    *(Ingestor(*known) for known in LABORATORY),
     Ingestor("WorkbookIngestor", frozenset({".xlsx", ".xlsm", ".xls", ".ods"}), read_workbook, ("python_calamine",)),
     Ingestor("NumpyIngestor", frozenset({".npy", ".npz"}), read_arrays, ("numpy",)),
     Ingestor("JsonIngestor", frozenset({".json"}), read_json),

@@ -85,3 +85,39 @@ x,y
 """
     found = read(header.lstrip() + "\n".join(f"{number},{number * 7 % 5}" for number in range(9)))
     assert {name for name in found.metadata if name != "table"} == {"Instrument"}
+
+
+def test_formats_of_laboratories_are_read_by_what_they_say(tmp_path: Path) -> None:
+    from crucible_lineage.server.ingest.ingestors import ingest
+
+    def read_as(name: str, content: bytes) -> Found:
+        (tmp_path / name).write_bytes(content)
+        ingestor, found = ingest(tmp_path / name, name, None)
+        assert ingestor is not None
+        return found
+
+    cards = ["SIMPLE  =                    T", "BITPIX  =                   16", "NAXIS   =                    2",
+             "NAXIS1  =                  100", "NAXIS2  =                   50", "EXPTIME =                120.0 / s",
+             "DATE-OBS= '2011-09-01T02:09:05'", "INSTRUME= 'Apogee Alta'", "COMPLEX = (137, -1)", "END"]  # fmt: skip
+    fits = read_as("a.fits", "".join(card.ljust(80) for card in cards).ljust(2880).encode())
+    assert fits.metadata["fits"]["shape"] == [50, 100]
+    assert fits.metadata["fits"]["header"]["EXPTIME"] == 120.0
+    assert "COMPLEX" not in fits.metadata["fits"]["header"]
+    assert fits.attributes == {"timestamp": "2011-09-01T02:09:05+00:00", "instrument_name": "Apogee Alta"}
+    jcamp = "##TITLE=a\n##JCAMP-DX=4.24\n##XUNITS=1/CM\n##YUNITS=ABSORBANCE\n##FIRSTX=400\n##LASTX=403\n##XFACTOR=1\n"
+    jcamp += "##YFACTOR=0.5\n##NPOINTS=4\n##XYDATA=(X++(Y..Y))\n400 1 2\n402 5 3\n##END=\n"
+    assert read_as("a.jdx", jcamp.encode()).metadata["jcamp"]["max"] == 2.5
+    assert "points" not in read_as("b.jdx", (jcamp + jcamp).encode()).metadata["jcamp"]
+    assert "points" not in read_as("c.jdx", jcamp.replace("5 3", "E3%").encode()).metadata["jcamp"]
+    ras = '*RAS_DATA_START\n*MEAS_COND_XG_VOLTAGE "40"\n*RAS_INT_START\n20.0 5.0 1.0\n20.1 9.0 2.0\n*RAS_INT_END\n'
+    told = read_as("a.ras", ras.encode()).metadata["ras"]
+    assert (told["meas_cond_xg_voltage"], told["points"], told["max"]) == (40, 2, 18.0)
+    mca = "<<PMCA SPECTRUM>>\nLIVE_TIME - 30.5\nSERIAL_NUMBER - 0042\n<<DATA>>\n1\n5\n2\n<<END>>\n"
+    told = read_as("a.mca", mca.encode()).metadata["mca"]
+    assert (told["live_time"], told["serial_number"], told["channels"], told["counts"]) == (30.5, "0042", 3, 8)
+    xrdml = '<xrdMeasurements><xrdMeasurement><usedWavelength><kAlpha1 unit="A">1.5406</kAlpha1></usedWavelength><scan>'
+    xrdml += '<dataPoints><positions axis="2Theta"><startPosition>10</startPosition>'
+    xrdml += "<endPosition>12</endPosition></positions>"
+    xrdml += "<intensities>1 7 3</intensities></dataPoints></scan></xrdMeasurement></xrdMeasurements>"
+    told = read_as("a.xrdml", xrdml.encode()).metadata["xrdml"]
+    assert (told["kAlpha1"], told["start_2theta_deg"], told["points"], told["max"]) == (1.5406, 10.0, 3, 7.0)

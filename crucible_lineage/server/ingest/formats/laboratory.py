@@ -1,0 +1,230 @@
+"""Formats of laboratories: FITS, JCAMP-DX, XRDML of PANalytical, Rigaku RAS, MCA of multichannel analysers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.server.ingest.formats.acquisition import acquired, read_time
+from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found
+from crucible_lineage.server.ingest.formats.plot import plot
+
+__all__ = ["LABORATORY"]
+
+MAX_BYTES = 64 << 20  # chosen: longer files of these kinds are none
+FITS_CARD, FITS_BLOCK = 80, 2880  # as the standard has them
+MAX_FITS_BLOCKS = 200
+
+_CARD = re.compile(r"([A-Z0-9_-]{1,8}) *= *('(?:[^']|'')*'|[^/]*)")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?")
+_LABEL = re.compile(r"##([^=]*)=[ \t]*(.*)")
+_AFFN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_JCAMP_OWN = ("TITLE", "JCAMPDX", "END", "XYDATA", "PEAKTABLE", "XYPOINTS")
+_FITS_OWN = ("SIMPLE", "BITPIX", "NAXIS", "EXTEND", "COMMENT", "HISTORY", "CHECKSUM", "DATASUM", "END", "CONTINUE")
+
+
+def read_fits(path: Path) -> Found | None:
+    """The keywords of the primary header, and the shape of its data; None for what is no FITS."""
+    cards: dict[str, Any] = {}
+    with path.open("rb") as file:
+        for _ in range(MAX_FITS_BLOCKS):
+            block = file.read(FITS_BLOCK)
+            if len(block) < FITS_BLOCK or (not cards and not block.startswith(b"SIMPLE  =")):
+                return None
+            lines = [block[at : at + FITS_CARD].decode("ascii", "replace") for at in range(0, FITS_BLOCK, FITS_CARD)]
+            for line in lines:
+                if (matched := _CARD.match(line)) and line[8:10] == "= ":
+                    cards.setdefault(matched[1], _fits_value(matched[2]))
+            if any(line.rstrip() == "END" for line in lines):
+                break
+        else:
+            return None
+    axes = [
+        cards[f"NAXIS{number}"] for number in range(1, int(cards.get("NAXIS") or 0) + 1) if f"NAXIS{number}" in cards
+    ]
+    own = [name for name in cards if name.startswith(_FITS_OWN)]
+    said = {name: value for name, value in cards.items() if name not in own and value not in (None, "")}
+    told = {"shape": axes[::-1], "bits": cards.get("BITPIX"), "header": dict(list(said.items())[:MAX_ENTRIES])}
+    observed = str(said.get("DATE-OBS") or "")
+    observed += f"T{said['TIME-OBS']}" if "T" not in observed and "TIME-OBS" in said else ""
+    zone = "Z" if said.get("TIMESYS", "UTC") == "UTC" and "T" in observed else ""  # which is its default
+    attributes = {"timestamp": read_time(observed, zone) if zone else None, "instrument_name": said.get("INSTRUME")}
+    return Found({"fits": told}, None, {name: str(value) for name, value in attributes.items() if value})
+
+
+def read_jcamp(path: Path) -> Found | None:
+    """The labels of a JCAMP-DX file, and its curve where that is written in plain numbers."""
+    text = _text(path)
+    if text is None or not text.lstrip().startswith("##"):
+        return None
+    labels: dict[str, str] = {}
+    data: list[str] | None = None
+    rows: list[str] = []
+    spectra = 0
+    for line in text.splitlines():
+        line = line.partition("$$")[0].strip()
+        if matched := _LABEL.fullmatch(line):
+            name = re.sub(r"[\s/_-]", "", matched[1]).upper()
+            spectra += name in ("XYDATA", "XYPOINTS")
+            data = rows if name in ("XYDATA", "XYPOINTS") and spectra == 1 else None
+            labels.setdefault(name, matched[2].strip())
+        elif data is not None and line:
+            data.append(line)
+    if "JCAMPDX" not in labels and "TITLE" not in labels:
+        return None
+    said = {name.lower(): _value(value) for name, value in labels.items() if value and name not in _JCAMP_OWN}
+    told: dict[str, Any] = {"title": labels.get("TITLE", ""), **dict(list(said.items())[:MAX_ENTRIES])}
+    points = list(_jcamp_points(labels, rows)) if spectra == 1 else []  # of several, none stands for all
+    told |= {"spectra": spectra} if spectra > 1 else {}
+    x, y = [a for a, _ in points], [b for _, b in points]
+    units = f"{labels.get('YUNITS', 'y').lower()} over {labels.get('XUNITS', 'x').lower()}"
+    picture = plot(x, y, units) if len(points) > 1 else None
+    told |= {"points": len(points), "min": min(y), "max": max(y)} if points else {}
+    facts = {
+        "date": labels.get("LONGDATE") or labels.get("DATE", ""),
+        "instrument": labels.get("SPECTROMETERDATASYSTEM", ""),
+    }
+    return Found({"jcamp": told}, picture, acquired({**facts, "time": labels.get("TIME", "")}))
+
+
+def read_xrdml(path: Path) -> Found | None:
+    """Wavelength, tube and range of an XRDML scan of PANalytical, and its counts."""
+    text = _text(path)
+    if text is None or "<xrdMeasurement" not in text[:4000]:
+        return None
+    if "<!ENTITY" in text:  # nothing that expands itself is read
+        return None
+    from xml.etree import ElementTree  # only these files are XML
+
+    try:
+        root = ElementTree.fromstring(text)  # noqa: S314 (without entities)
+    except ElementTree.ParseError:
+        return None
+    found = {_bare(node.tag): (node.text or "").strip() for node in root.iter() if (node.text or "").strip()}
+    counts = next((found[name] for name in ("counts", "intensities") if name in found), "")
+    y = [float(part) for part in counts.split() if _AFFN.fullmatch(part)]
+    axis = next((node for node in root.iter() if _bare(node.tag) == "positions" and node.get("axis") == "2Theta"), None)
+    ends = {_bare(node.tag): float(node.text or "nan") for node in (axis if axis is not None else ())
+            if _bare(node.tag) in ("startPosition", "endPosition")}  # fmt: skip
+    names = ("kAlpha1", "kAlpha2", "tension", "current", "anodeMaterial", "commonCountingTime")
+    told: dict[str, Any] = {name: _value(found[name]) for name in names if name in found}
+    told |= {"start_2theta_deg": ends["startPosition"], "end_2theta_deg": ends["endPosition"]} if len(ends) == 2 else {}
+    told |= {"points": len(y), "min": min(y), "max": max(y)} if y else {}
+    picture = None
+    if len(ends) == 2 and len(y) > 1:
+        step = (ends["endPosition"] - ends["startPosition"]) / (len(y) - 1)
+        picture = plot([ends["startPosition"] + step * at for at in range(len(y))], y, "counts over 2theta (deg)")
+    return Found({"xrdml": told}, picture, acquired({"start": found.get("startTimeStamp", "")}))
+
+
+def read_ras(path: Path) -> Found | None:
+    """The settings of a Rigaku scan, and its intensities."""
+    text = _text(path)
+    if text is None or not text.lstrip().startswith("*RAS_"):
+        return None
+    said: dict[str, Any] = {}
+    points: list[tuple[float, float]] = []
+    for line in text.splitlines():
+        if matched := re.fullmatch(r'\*([A-Z][A-Z0-9_]*)\s+"(.*)"', line.strip()):
+            said.setdefault(matched[1].lower(), _value(matched[2]))
+        elif len(parts := line.split()) in (2, 3) and all(map(_AFFN.fullmatch, parts)):
+            points.append((float(parts[0]), float(parts[1]) * (float(parts[2]) if len(parts) == 3 else 1.0)))
+    y = [value for _, value in points]
+    kept = {name: value for name, value in said.items() if value != ""}
+    told: dict[str, Any] = {**dict(list(kept.items())[:MAX_ENTRIES])}
+    told |= {"points": len(y), "min": min(y), "max": max(y)} if y else {}
+    axis = str(said.get("meas_scan_axis_x") or "angle")
+    picture = plot([x for x, _ in points], y, f"intensity over {axis}") if len(points) > 1 else None
+    facts = {
+        "start": str(said.get("meas_scan_start_time") or ""),
+        "instrument": str(said.get("hw_goniometer_name-0") or ""),
+    }
+    return Found({"ras": told}, picture, acquired(facts))
+
+
+def read_mca(path: Path) -> Found | None:
+    """The settings and the counts of a spectrum of Amptek's analysers."""
+    text = _text(path)
+    if text is None or not text.startswith("<<PMCA SPECTRUM>>"):
+        return None
+    said: dict[str, Any] = {}
+    counts: list[int] = []
+    section = ""
+    for line in map(str.strip, text.splitlines()):
+        if matched := re.fullmatch(r"<<(.+)>>", line):
+            section = matched[1]
+        elif section == "DATA" and line.isdigit():
+            counts.append(int(line))
+        elif section == "PMCA SPECTRUM" and (matched := re.fullmatch(r"([A-Z_]+) - (.*)", line)):
+            said[matched[1].lower()] = _value(matched[2])
+    told: dict[str, Any] = {name: value for name, value in said.items() if value != ""}
+    told |= {"channels": len(counts), "counts": sum(counts), "max": max(counts)} if counts else {}
+    picture = plot(list(map(float, range(len(counts)))), list(map(float, counts)), "counts over channel")
+    return Found({"mca": told}, picture)
+
+
+LABORATORY = (
+    ("FITSIngestor", frozenset({".fits", ".fit", ".fts"}), read_fits),
+    ("JCAMPIngestor", frozenset({".jdx", ".dx", ".jcamp"}), read_jcamp),
+    ("XRDMLIngestor", frozenset({".xrdml"}), read_xrdml),
+    ("RigakuIngestor", frozenset({".ras"}), read_ras),
+    ("MCAIngestor", frozenset({".mca"}), read_mca),
+)
+
+
+def _text(path: Path) -> str | None:
+    if path.stat().st_size > MAX_BYTES:
+        return None
+    raw = path.read_bytes()
+    if b"\0" in raw[:4096]:
+        return None
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", "replace")
+
+
+def _value(text: str) -> Any:
+    """A number, where the text is one; else the text."""
+    text = text.strip()
+    if re.fullmatch(r"[+-]?(0|[1-9]\d{0,14})", text):
+        return int(text)
+    return float(text) if _AFFN.fullmatch(text) and not re.fullmatch(r"0\d+", text) else text
+
+
+def _fits_value(text: str) -> Any:
+    text = text.strip()
+    if text.startswith("'"):
+        return text[1:-1].replace("''", "'").rstrip()
+    if text in ("T", "F"):
+        return text == "T"
+    if re.fullmatch(r"[+-]?\d+", text):
+        return int(text)
+    return float(re.sub("[dD]", "e", text)) if _NUMBER.fullmatch(text) else None  # a complex number is left out
+
+
+def _jcamp_points(labels: Mapping[str, str], rows: Sequence[str]) -> Iterator[tuple[float, float]]:
+    """The points of a curve in plain numbers; none where it is packed, or where the first abscissa is not told."""
+    form = (labels.get("XYDATA") or labels.get("XYPOINTS") or "").replace(" ", "")
+    if any(re.search(r"[^\d\s.,;eE+-]", row) for row in rows):
+        return
+    numbers = [[float(part) for part in _AFFN.findall(row)] for row in rows]
+    try:
+        across, up = float(labels.get("XFACTOR") or 1), float(labels.get("YFACTOR") or 1)
+        if form.startswith("(XY..XY)"):
+            flat = [number for row in numbers for number in row]
+            yield from ((x * across, y * up) for x, y in zip(flat[::2], flat[1::2], strict=False))
+            return
+        values = [value for row in numbers for value in row[1:]]
+        first, last = float(labels["FIRSTX"]), float(labels["LASTX"])
+    except (KeyError, ValueError):
+        return
+    if form.startswith("(X++(Y..Y))") and len(values) > 1 and len(values) == int(float(labels.get("NPOINTS") or 0)):
+        step = (last - first) / (len(values) - 1)
+        yield from ((first + step * at, value * up) for at, value in enumerate(values))
+
+
+def _bare(tag: object) -> str:
+    return str(tag).rpartition("}")[2]
