@@ -18,7 +18,7 @@ from crucible_lineage.cli.options import (
     print_json,
 )
 from crucible_lineage.errors import InputError
-from crucible_lineage.registration.corrections import Change, apply_changes, changes_of, note_act
+from crucible_lineage.pipeline.inputs.corrections import Change, apply_changes, changes_of, note_act
 from crucible_lineage.session import Session
 
 __all__ = [

@@ -10,6 +10,7 @@ from typing import Any
 
 from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.errors import InputError, NotFoundError
+from crucible_lineage.pipeline.inputs.corrections import Correction, corrections
 from crucible_lineage.pipeline.inputs.parent_facts import facts_in
 from crucible_lineage.pipeline.plan.differences import code_diff, differences
 from crucible_lineage.pipeline.plan.known import earlier_result
@@ -18,7 +19,6 @@ from crucible_lineage.provenance.parts import HandActivity
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.queries.graph.standing import Entry, entry_of
-from crucible_lineage.registration.corrections import Correction, corrections
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 

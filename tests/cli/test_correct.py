@@ -13,7 +13,8 @@ from crucible_lineage.cli import main
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.scheduler import Choice, plan_and_run
+from crucible_lineage.pipeline.run.result import Choice
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 
 MEAN = """

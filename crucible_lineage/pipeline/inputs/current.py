@@ -83,7 +83,11 @@ def apply_declared(differences: Iterable[Difference], session: Session) -> list[
 
     InputError, before anything is changed, for a value that cannot be set.
     """
-    from crucible_lineage.registration.corrections import apply_changes, changes_of, note_act  # a plan corrects nothing
+    from crucible_lineage.pipeline.inputs.corrections import (  # a plan corrects nothing
+        apply_changes,
+        changes_of,
+        note_act,
+    )
 
     applied = list(differences)
     values: dict[str, dict[str, Any]] = {}

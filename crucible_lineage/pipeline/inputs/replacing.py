@@ -8,12 +8,12 @@ from pathlib import Path
 
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.records import provenance, returned_values
+from crucible_lineage.pipeline.inputs.corrections import note_act
 from crucible_lineage.pipeline.inputs.existing import find_raw
 from crucible_lineage.pipeline.inputs.raw import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.corrections import note_act
 from crucible_lineage.registration.read import samples_of
 from crucible_lineage.session import Session
 from crucible_lineage.times import taken

@@ -12,11 +12,11 @@ from crucible_lineage.lineage import Finding, LineageGraph, check
 from crucible_lineage.lineage.checks import link_command
 from crucible_lineage.lineage.labels import short_id
 from crucible_lineage.lineage.model import DERIVED, PART
+from crucible_lineage.pipeline.inputs.corrections import uncorrected
 from crucible_lineage.provenance.digest import changed_keys, generated_sha256
 from crucible_lineage.provenance.recipe import VERSION, gives_id, recipe_inputs
 from crucible_lineage.provenance.record import unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
-from crucible_lineage.registration.corrections import uncorrected
 
 __all__ = ["Evidence", "expected_files", "findings_of", "label", "repair_command", "used_mfids"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.processes.outside import watching_writes
+from crucible_lineage.pipeline.processes.outside import watching_files
 from crucible_lineage.pipeline.run.result import RunResult
 
 STEPS = """
@@ -85,10 +85,10 @@ def test_the_command_line_says_it_in_a_note(declare: Any, elsewhere: Path, cli: 
 
 def test_reading_elsewhere_and_what_was_taken_away_again_are_not_listed(elsewhere: Path) -> None:
     (elsewhere / "read.txt").write_text("1")
-    with watching_writes(elsewhere / "out") as outside:
+    with watching_files(elsewhere / "out") as watched:
         (elsewhere / "read.txt").read_text()
         (elsewhere / "gone.txt").write_text("1")
         (elsewhere / "gone.txt").unlink()
         (elsewhere / "kept.txt").write_text("1")
     (elsewhere / "later.txt").write_text("1")
-    assert outside == [elsewhere / "kept.txt"]
+    assert watched.written == [elsewhere / "kept.txt"]

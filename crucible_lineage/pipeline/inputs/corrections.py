@@ -10,13 +10,15 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.client.models import Dataset
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
 from crucible_lineage.lineage.records import CORRECTIONS_KEY, OWN_KEYS
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
+
+if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
+    from crucible_lineage.client.models import Dataset
 
 __all__ = ["Change", "Correction", "apply_changes", "changes_of", "corrections", "note_act", "uncorrected"]
 
