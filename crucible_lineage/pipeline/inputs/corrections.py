@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
-from crucible_lineage.lineage.records import CORRECTIONS_KEY, OWN_KEYS
 from crucible_lineage.session import Session
+from crucible_lineage.statements import CORRECTIONS_KEY, corrected, is_own
 from crucible_lineage.times import utc
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
@@ -95,13 +95,13 @@ def apply_changes(session: Session, changes: Iterable[Change], why: str = "") ->
         noted = _entries(session, [{"field": one.field, "was": one.was, "now": one.now} for one in some], why)
         if fields:
             session.client.datasets.update(mfid, **fields)
-        session.client.metadata.merge(mfid, {**metadata, CORRECTIONS_KEY: noted})
+        session.client.metadata.merge(mfid, {**metadata, **noted})
         session.store.forget([mfid])
 
 
 def note_act(session: Session, mfid: str, what: str, why: str = "") -> None:
     """Note an act that set no value: a link, a sample, a replacement."""
-    session.client.metadata.merge(mfid, {CORRECTIONS_KEY: _entries(session, [{"what": what}], why)})
+    session.client.metadata.merge(mfid, _entries(session, [{"what": what}], why))
     session.store.forget([mfid])
 
 
@@ -147,7 +147,7 @@ def _dataset(session: Session, mfid: str) -> Dataset:
 
 def _checked(field: str, value: Any) -> Any:
     if field.startswith(OF_METADATA):
-        if field.removeprefix(OF_METADATA) in OWN_KEYS:
+        if is_own(field.removeprefix(OF_METADATA)):
             raise InputError(f"set {field}: that is kept for what is recorded of the dataset")
         return value
     if not isinstance(value, str) or not value:
@@ -179,8 +179,11 @@ def _instrument(session: Session, name: str) -> str:
     return found[0].unique_id
 
 
-def _entries(session: Session, acts: Sequence[Mapping[str, Any]], why: str) -> dict[str, dict[str, Any]]:
+def _entries(session: Session, acts: Sequence[Mapping[str, Any]], why: str) -> dict[str, Any]:
     agent = session.agent
     by, at = str(agent.get("username") or agent.get("local_user") or ""), datetime.now(UTC).isoformat()
     said = {"by": by, "at": at, **({"why": why} if why else {})}
-    return {f"{at} {number:04} {secrets.token_hex(4)}": {**act, **said} for number, act in enumerate(acts)}
+    found: dict[str, Any] = {}
+    for number, act in enumerate(acts):
+        found |= corrected(f"{at}_{number:04}_{secrets.token_hex(4)}", {**act, **said})
+    return found
