@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from crucible_lineage.core.journal import Journal
+from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.store import Store
 from crucible_lineage.disk import private_folder, storage_error
 from crucible_lineage.errors import ConflictError, InputError, StorageError
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
     from crucible_lineage.client import CrucibleClient
-    from crucible_lineage.core.mirror import Mirror
     from crucible_lineage.server import RunningServer
     from crucible_lineage.server.shared import SharedServer
 
@@ -107,12 +107,11 @@ class Session:
         """What this account sees of this Crucible, as far as it was read."""
         with self._lock:
             if self._mirror is None:
-                from crucible_lineage.core.mirror import Mirror  # a question to the local store does not need it
-
                 who = f"{self.store.instance}\n{self.settings.api_key or ''}"  # what one may see, another one may not
                 name = hashlib.sha256(who.encode()).hexdigest()[:16]
                 path = self.settings.data / "mirror" / f"{name}.sqlite"
-                self._mirror = Mirror(path, lambda: self.client, self.settings.describe())
+                embedded = self.settings.data / "crucible" if self.settings.embedded else None
+                self._mirror = Mirror(path, lambda: self.client, self.settings.describe(), embedded)
                 self._stack.callback(self._mirror.close)
             return self._mirror
 
@@ -152,12 +151,12 @@ class Session:
 
     def known(self, mfid: str) -> DatasetRef | None:
         """The dataset, if it is known to be complete at Crucible, or waits here to be."""
-        return self.store.known(mfid) or self.outbox.find(mfid)
+        return self.mirror.known(mfid) or self.outbox.find(mfid)
 
     @property
     def hands_on_made(self) -> bool:
         """True if what is made may be used before it is delivered: the service is sure to keep its id."""
-        return self.settings.embedded or self.store.keeps_ids()
+        return self.settings.embedded or self.mirror.keeps_ids()
 
     @property
     def agent(self) -> dict[str, Any]:

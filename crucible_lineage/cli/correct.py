@@ -218,7 +218,7 @@ def delete_command(dataset: str, why: str, yes: bool, as_json: bool) -> None:
                 f"({next_command('impact', mfid)}), or add --yes"
             )
         request = session.client.datasets.delete(mfid, why or None)
-        session.store.forget([mfid])
+        session.mirror.forget([mfid])
     if as_json:
         print_json({"mfid": mfid, "request": request.id, "made_of_it": below})
     else:

@@ -82,7 +82,7 @@ def register_command(
             declared = declared.model_copy(update={"measurement": old.summary.measurement or None})
         dataset = found or register_raw(raw, declared, name or files[0].name, session, note, supersedes)
         if old is not None and not old.superseded_by:
-            take_over(session.client, dataset.mfid, old.summary.standing)
+            take_over(session.client, session.mirror, dataset.mfid, old.summary.standing)
     if as_json:
         print_json(
             {**dataset.to_json(), "registered": found is None, "parents": [parent.mfid for parent in raw.parents]}

@@ -1,11 +1,18 @@
 """The mirror: what this machine knows of a Crucible, as one account of it sees it.
 
-A cache, in one SQLite file for each Crucible and account: what one account may see, another one may not. A project is
-kept up by `snapshot`, which costs two calls while little has changed: what was modified since the last one, and how
-many datasets there are, which shows that some are gone. Seen is all that moves a dataset's `modification_time` or that
-number. A change that moves neither is seen when the listing is a day old, or with `refresh`: one dataset gone and an
-older one become visible in between, or a link at a service that does not date its links. Where a service does not date
-metadata at all, as completed registrations show, the whole project is listed each time.
+A cache, in one SQLite file for each Crucible and account: what one account may see, another one may not.
+
+A plan asks for the datasets of one pipeline, those with its keyword: `sync` costs one call while nothing has changed.
+Where the service tells a revision, only what changed is read; where it does not, the keyword's datasets are listed. The
+results that hold are read from the slots of these datasets. What is trusted was compared with its record, files and
+all, and has not changed since; what this machine writes, it notes, so that nobody reads it back.
+
+Lists and pages ask for a project, which is kept up by `snapshot`: two calls while little has changed, for what was
+modified since the last one, and for how many datasets there are, which shows that some are gone. Seen is all that moves
+a dataset's `modification_time` or that number. A change that moves neither is seen when the listing is a day old, or
+with `refresh`: one dataset gone and an older one become visible in between, or a link at a service that does not date
+its links. Where a service does not date metadata at all, as completed registrations show, the whole project is listed
+each time.
 
 Each row carries a checksum. A damaged one is read again and never shown.
 """
@@ -19,22 +26,24 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
+from crucible_lineage.core.slots import Filled
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.core.summary import COLUMNS, Summary, summary_of
 from crucible_lineage.errors import InputError, NotFoundError, RefusedError
-from crucible_lineage.lineage.graph import collector_paused
+from crucible_lineage.local.sealed import sealed, unsealed
+from crucible_lineage.refs import DatasetRef, ProjectChanges
+from crucible_lineage.server import present_datasets, project_changes, project_revision
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
 
-__all__ = ["EVERYTHING", "Mirror", "Snapshot"]
+__all__ = ["EVERYTHING", "Judged", "Mirror", "Snapshot"]
 
 Record = Mapping[str, Any]
 
@@ -46,14 +55,28 @@ READY = 256  # records that stay unpacked: more than those that all checks look 
 
 SCHEMA = f"""
 CREATE TABLE feed (
-    project TEXT PRIMARY KEY COLLATE NOCASE, latest TEXT NOT NULL, listed REAL NOT NULL, token TEXT NOT NULL
+    project TEXT NOT NULL COLLATE NOCASE, scope TEXT NOT NULL, state TEXT NOT NULL, listed REAL NOT NULL,
+    token TEXT NOT NULL, PRIMARY KEY (project, scope)
 ) WITHOUT ROWID;
 CREATE TABLE dataset (
     mfid TEXT PRIMARY KEY, project TEXT NOT NULL COLLATE NOCASE,
     {", ".join(f"{name} NOT NULL" for name in COLUMNS[2:] if name != "size")}, size,
     modified TEXT NOT NULL, record BLOB NOT NULL, seal INTEGER NOT NULL
 );
-CREATE INDEX dataset_of_project ON dataset (project, mfid)
+CREATE INDEX dataset_of_project ON dataset (project, mfid);
+CREATE TABLE member (
+    project TEXT NOT NULL COLLATE NOCASE, scope TEXT NOT NULL, mfid TEXT NOT NULL, seen TEXT NOT NULL,
+    PRIMARY KEY (project, scope, mfid)
+) WITHOUT ROWID;
+CREATE TABLE slot (
+    project TEXT NOT NULL COLLATE NOCASE, slot TEXT NOT NULL, mfid TEXT NOT NULL, filled TEXT NOT NULL,
+    PRIMARY KEY (project, slot, mfid)
+) WITHOUT ROWID;
+CREATE INDEX slot_of_dataset ON slot (mfid);
+CREATE TABLE trusted (mfid TEXT PRIMARY KEY, there TEXT NOT NULL, ref TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE attempt (first TEXT PRIMARY KEY, attempt INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE lost (mfid TEXT NOT NULL, file TEXT NOT NULL, PRIMARY KEY (mfid, file)) WITHOUT ROWID;
+CREATE TABLE trait (name TEXT PRIMARY KEY) WITHOUT ROWID
 """
 _READ = (*COLUMNS, "modified", "record", "seal")
 _SET = ", ".join(f"{name} = excluded.{name}" for name in _READ[1:])
@@ -102,37 +125,309 @@ class Snapshot:
 
 
 class _Row(NamedTuple):
-    """A dataset as the mirror keeps it: its summary in columns, when it was modified, its record deflated, a seal."""
+    """A dataset as the mirror keeps it: its summary, when it was modified, its record deflated."""
 
-    columns: tuple[object, ...]
+    summary: Summary
     modified: str
     record: bytes
 
     @classmethod
     def of(cls, record: Record) -> _Row:
-        return cls(summary_of(record).columns(), record["modification_time"] or "", packed(record))
+        return cls(summary_of(record), record["modification_time"] or "", packed(record))
 
     @property
     def mfid(self) -> str:
-        return str(self.columns[0])
+        return self.summary.mfid
 
     @property
     def values(self) -> tuple[object, ...]:
-        kept = (*self.columns, self.modified, self.record)
+        kept = (*self.summary.columns(), self.modified, self.record)
         return (*kept, _seal(kept))
 
 
-class Mirror:
-    """What is known of one Crucible. Thread-safe; `where` says which one it is, for messages."""
+@dataclass(frozen=True)
+class Judged:
+    """What follows from records: datasets to be trusted, by the ids that their recipes give, and attempts at recipes.
 
-    def __init__(self, path: Path, client: Callable[[], CrucibleClient], where: str) -> None:
+    An id that is not the dataset's own is the one that it was asked for, at a service that assigns ids itself.
+    """
+
+    trusted: Mapping[str, DatasetRef] = field(default_factory=dict)
+    attempts: Mapping[str, int] = field(default_factory=dict)
+
+
+Judge = Callable[[Mapping[str, Record], Collection[str]], Judged]
+
+
+class _Feed(NamedTuple):
+    """A state of Crucible: a revision, empty where the service tells none, and the latest change."""
+
+    revision: str
+    latest: str
+
+
+class Mirror:
+    """What is known of one Crucible. Thread-safe; `where` says which one it is, for messages.
+
+    `embedded` is the folder of an embedded Crucible, which is asked for changes without a server.
+    """
+
+    def __init__(
+        self, path: Path, client: Callable[[], CrucibleClient], where: str, embedded: Path | None = None
+    ) -> None:
         self.database = LocalDatabase(path, SCHEMA)
         self._client = client
         self._where = where
+        self._embedded = embedded
 
     def close(self) -> None:
         """Close the file."""
         self.database.close()
+
+    # What is trusted
+
+    def known(self, mfid: str) -> DatasetRef | None:
+        """Return the dataset, if it is trusted to be complete with just these files."""
+        row = self.database.row("SELECT ref FROM trusted WHERE mfid = ?", mfid)
+        return DatasetRef.from_json(ref) if row and (ref := unsealed(row[0], mfid)) else None
+
+    def known_among(self, mfids: Collection[str]) -> dict[str, DatasetRef]:
+        """Return those of these datasets that are trusted, by the ids that were asked for."""
+        sql = "SELECT mfid, ref FROM trusted WHERE mfid IN (SELECT value FROM json_each(?))"
+        rows = self.database.rows(sql, json.dumps(list(mfids)))
+        return {mfid: DatasetRef.from_json(ref) for mfid, text in rows if (ref := unsealed(text, mfid))}
+
+    def trust(self, datasets: Mapping[str, DatasetRef]) -> None:
+        """Trust these datasets from now on, under the ids that their recipes give."""
+        self.database.transaction(lambda db: _trust(db, datasets))
+
+    def forget(self, mfids: Iterable[str] | None = None) -> None:
+        """Trust these datasets no more; without `mfids` read everything again when it is asked for."""
+        if mfids is not None:
+            self.database.write_many("DELETE FROM trusted WHERE mfid = ?", [(mfid,) for mfid in mfids])
+            return
+
+        def everything(db: sqlite3.Connection) -> None:
+            for table in ("dataset", "trusted", "member", "slot", "feed"):
+                db.execute(f"DELETE FROM {table}")  # noqa: S608  a name of ours
+
+        self.database.transaction(everything)
+
+    def assigns_ids(self) -> bool:
+        """Return whether the service was seen to give a dataset another id than the one it was asked for."""
+        return self.database.row("SELECT 1 FROM trusted WHERE mfid <> there") is not None
+
+    def keeps_ids(self) -> bool:
+        """Return whether the service was seen to give datasets the ids they were asked for, and no other ones."""
+        return self.database.row("SELECT 1 FROM trait WHERE name = 'keeps ids'") is not None and not self.assigns_ids()
+
+    def note_keeps_ids(self) -> None:
+        """Note that the service has given a dataset the id that it was asked for."""
+        self.database.write("INSERT OR IGNORE INTO trait VALUES ('keeps ids')")
+
+    def attempts(self) -> dict[str, int]:
+        """Return the latest attempt known at recipes that were made again, by the id of their first attempt."""
+        return dict(self.database.rows("SELECT first, attempt FROM attempt"))
+
+    def note_attempt(self, first: str, attempt: int) -> None:
+        """Note that the recipe was made again, as this attempt; a later one stands."""
+        self.database.transaction(lambda db: _note_attempts(db, {first: attempt}))
+
+    def lost(self, mfid: str) -> tuple[str, ...]:
+        """Return the files of a dataset that Crucible is known to have lost."""
+        return tuple(file for (file,) in self.database.rows("SELECT file FROM lost WHERE mfid = ? ORDER BY file", mfid))
+
+    def all_lost(self) -> frozenset[str]:
+        """Return the datasets of which Crucible is known to have lost a file."""
+        return frozenset(mfid for (mfid,) in self.database.rows("SELECT DISTINCT mfid FROM lost"))
+
+    def note_lost(self, mfid: str, file: str) -> None:
+        """Note that Crucible has lost a file of a dataset."""
+        self.database.write("INSERT OR IGNORE INTO lost VALUES (?, ?)", mfid, file)
+
+    def note_whole(self, mfid: str, file: str) -> None:
+        """Note that Crucible has a file of a dataset, after all or again."""
+        self.database.write("DELETE FROM lost WHERE mfid = ? AND file = ?", mfid, file)
+
+    # What one pipeline has made
+
+    def sync(self, project: str, scope: str, judge: Judge) -> dict[str, dict[str, Filled]]:
+        """Bring up to date what is known of a pipeline's datasets in a project; `scope` is their keyword.
+
+        `judge` is given the records that are new or were changed, and which of them others have changed. Returns which
+        slots of the pipeline the complete datasets fill: {MFID: {slot: by whom}}.
+        """
+        before = self._feed(project, scope)
+        changes = self._changes(project, before.latest or None if before else None, scope)
+        if changes is None:  # the project is not there
+            self.database.transaction(lambda db: _forget_scope(db, project, scope))
+            return {}
+        # What this machine has written need not be read back, if it is trusted: it may have died in the midst of it.
+        sql = (
+            "SELECT mfid, CASE WHEN seen <> '' OR mfid IN (SELECT there FROM trusted) THEN seen ELSE 'unread' END"
+            " FROM member WHERE project = ? AND scope = ?"
+        )
+        members = dict(self.database.rows(sql, project, scope))
+        whole = before is None or not _nothing_lost(before.revision, changes.revision)
+        changed = {mfid for mfid, when in changes.modified.items() if members.get(mfid) not in (when, "")}
+        if whole:
+            rows = self._listed(project, scope) if before is not None or changes.modified else []
+            seen = {row.mfid: row.modified for row in rows}
+            gone = members.keys() - seen.keys()
+        else:
+            rows = self._changed(project, scope, changed, before.latest if before else "") if changed else []
+            found = {row.mfid: row.modified for row in rows}
+            seen = {mfid: when for mfid, when in changes.modified.items() if mfid not in changed} | found
+            gone = changed - found.keys()
+        after = _Feed(changes.revision, max([*changes.modified.values(), before.latest if before else ""]))
+        if rows or gone or after != before or any(members.get(mfid) != when for mfid, when in seen.items()):
+            judged = judge({row.mfid: StoredRecord(row.record) for row in rows}, changed) if rows else Judged()
+
+            def store(db: sqlite3.Connection) -> None:
+                _drop(db, gone)
+                if whole and before is not None and before.revision:  # what else was trusted may be lost, too
+                    db.execute("DELETE FROM trusted WHERE mfid NOT IN (SELECT mfid FROM member)")
+                db.executemany("DELETE FROM trusted WHERE mfid = ?", [(mfid,) for mfid in changed])
+                _write(db, rows)
+                entries = [(project, scope, mfid, when) for mfid, when in seen.items()]
+                db.executemany("INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?)", entries)
+                _trust(db, judged.trusted)
+                _note_attempts(db, judged.attempts)
+                _set_feed(db, project, scope, after)
+
+            self.database.transaction(store)
+        slots = self._slots(project, scope.partition(":")[2])
+        return self.sync(project, scope, judge) if slots is None else slots
+
+    def _slots(self, project: str, pipeline: str) -> dict[str, dict[str, Filled]] | None:
+        """Return which slots are filled by what was seen at Crucible; None if some were damaged, which are dropped."""
+        rows = self.database.rows(
+            "SELECT mfid, slot, filled FROM slot JOIN member USING (project, mfid)"
+            " WHERE project = ? AND scope = ? AND slot >= ? AND slot < ? AND"
+            " (EXISTS (SELECT 1 FROM trusted WHERE there = slot.mfid AND trusted.mfid = slot.mfid)"
+            " OR EXISTS (SELECT 1 FROM dataset WHERE dataset.mfid = slot.mfid))",
+            *(project, f"pipeline:{pipeline}", f"{pipeline}/", f"{pipeline}0"),
+        )
+        found: dict[str, dict[str, Filled]] = {}
+        damaged = set()
+        for mfid, slot, text in rows:
+            if (entry := unsealed(text, slot, mfid)) is None:
+                damaged.add(mfid)
+            else:
+                found.setdefault(mfid, {})[slot] = Filled.from_json(entry)
+        if not damaged:
+            return found
+
+        def list_again(db: sqlite3.Connection) -> None:
+            _drop(db, damaged)
+            db.execute("DELETE FROM feed WHERE project = ? AND scope <> ''", (project,))
+
+        self.database.transaction(list_again)
+        return None
+
+    def _feed(self, project: str, scope: str) -> _Feed | None:
+        """Return the state of Crucible up to which all was seen; None if it is not known."""
+        row = self.database.row("SELECT state FROM feed WHERE project = ? AND scope = ?", project, scope)
+        state = unsealed(row[0], project.casefold(), scope) if row else None
+        return _Feed(*state) if state else None
+
+    def latest(self, project: str, scope: str) -> str | None:
+        """Return the latest change that a sync has seen, as the service dates it."""
+        feed = self._feed(project, scope)
+        return feed.latest or None if feed else None
+
+    def is_synced(self, project: str, scope: str) -> bool:
+        """Return whether a sync has found the project."""
+        return self.database.row("SELECT 1 FROM feed WHERE project = ? AND scope = ?", project, scope) is not None
+
+    def members(self, project: str, scope: str) -> frozenset[str]:
+        """Return the ids of the datasets with the keyword `scope`, as of the last sync."""
+        rows = self.database.rows("SELECT mfid FROM member WHERE project = ? AND scope = ?", project, scope)
+        return frozenset(mfid for (mfid,) in rows)
+
+    def is_member(self, project: str, scope: str, mfid: str) -> bool:
+        """Return whether a dataset has the keyword `scope`, as far as that is known."""
+        sql = "SELECT 1 FROM member WHERE project = ? AND scope = ? AND mfid = ?"
+        return self.database.row(sql, project, scope, mfid) is not None
+
+    def note_held(self, project: str, scopes: Iterable[str], mfid: str, slots: Mapping[str, Filled]) -> None:
+        """Note that this machine has written that a dataset, which has these keywords, fills these slots."""
+
+        def note(db: sqlite3.Connection) -> None:
+            _fill(db, project, mfid, slots)
+            members = [(project, scope, mfid) for scope in scopes]
+            db.executemany("INSERT OR REPLACE INTO member VALUES (?, ?, ?, '')", members)
+
+        self.database.transaction(note)
+
+    def note_written(self, mfid: str) -> None:
+        """Note that this machine has written to a dataset, so that its next change is no news."""
+        self.database.write("UPDATE member SET seen = '' WHERE mfid = ?", mfid)
+
+    def records(self, mfids: Collection[str]) -> dict[str, Record]:
+        """Return the records of these datasets as they were last read, as far as they were."""
+        names = ", ".join(_READ)
+        sql = f"SELECT {names} FROM dataset WHERE mfid IN (SELECT value FROM json_each(?))"  # noqa: S608  names of ours
+        rows = self.database.rows(sql, json.dumps(list(mfids)))
+        return {kept[0]: StoredRecord(kept[-1]) for *kept, seal in rows if _seal(kept) == seal}
+
+    def may_have(self, mfids: Collection[str]) -> Collection[str]:
+        """Return those of these datasets that may be at Crucible: all, where only a call can tell."""
+        if self._embedded is None:
+            return mfids
+        there = present_datasets(self._embedded, mfids)
+        return mfids if there is None else there
+
+    def unread(self, project: str) -> int:
+        """Return how many datasets of a project were never read. One call; none of a project that is not there."""
+        try:
+            there = self._client().datasets.count(**_within(project))
+        except (NotFoundError, RefusedError):
+            return 0
+        row = self.database.row(f"SELECT count(*) FROM dataset WHERE {_of(project)}", project)  # noqa: S608
+        return max(0, there - int(row[0]))
+
+    def read(self, mfids: Collection[str]) -> dict[str, Record]:
+        """Read these datasets at Crucible by their ids, as far as they are there, and keep their records."""
+        rows = self._read(mfids)
+        self.database.transaction(lambda db: _write(db, rows))
+        return {row.mfid: StoredRecord(row.record) for row in rows}
+
+    def read_scope(self, project: str, scope: str) -> dict[str, Record]:
+        """Read all datasets of a project with the keyword `scope` at Crucible, and keep their records."""
+        rows = self._listed(project, scope)
+        self.database.transaction(lambda db: _write(db, rows))
+        return {row.mfid: StoredRecord(row.record) for row in rows}
+
+    def _changes(self, project: str, since: str | None, scope: str) -> ProjectChanges | None:
+        """Ask what was changed since; None if the project is not there."""
+        if self._embedded is not None:  # no server is started for the question whether anything is to be done
+            modified = project_changes(self._embedded, project, since, scope)
+            revision = project_revision(self._embedded, project)
+            return ProjectChanges(revision, modified) if revision and modified is not None else None
+        try:
+            return self._client().datasets.changes(project, since, scope)
+        except (NotFoundError, RefusedError):
+            return None
+
+    def _changed(self, project: str, scope: str, changed: Collection[str], latest: str) -> list[_Row]:
+        """Read the datasets that were changed since: those that are few by their ids, else as they are listed."""
+        from crucible_lineage.core.datasets import ONE_BY_ONE  # most runs ask for none
+
+        if len(changed) <= ONE_BY_ONE or not latest:
+            return self._read(changed)
+        return [row for row in self._listed(project, scope, modification_time_gte=latest) if row.mfid in changed]
+
+    def _listed(self, project: str, scope: str, **filters: Any) -> list[_Row]:
+        listed = self._client().datasets.iter(
+            project_id=project, keyword=scope, include_metadata=True, include_links=True, **filters
+        )
+        try:
+            return [_Row.of(dataset.model_dump()) for dataset in listed]
+        except (NotFoundError, RefusedError):  # the project is not there yet
+            return []
+
+    # What a project holds
 
     def snapshot(self, project: str, *, refresh: bool = False) -> Snapshot:
         """Return all datasets of a project with metadata and links; download what changed, with `refresh` everything.
@@ -151,10 +446,10 @@ class Mirror:
 
     def _latest(self, project: str) -> str | None:
         """Return the latest modification that was seen; None if the project has to be listed."""
-        row = self.database.row("SELECT latest, listed FROM feed WHERE project = ?", project)
-        if row is None or not 0 <= time.time() - row[1] < MAX_AGE_S or self._is_undated(project):
+        row = self.database.row("SELECT listed FROM feed WHERE project = ? AND scope = ''", project)
+        if row is None or not 0 <= time.time() - row[0] < MAX_AGE_S or self._is_undated(project):
             return None
-        return str(row[0]) or None
+        return self.latest(project, EVERYTHING)
 
     def _is_undated(self, project: str) -> bool:
         sql = f"SELECT 1 FROM dataset WHERE {_of(project)} AND {_IS_UNDATED} LIMIT 1"  # noqa: S608  texts of ours
@@ -193,23 +488,28 @@ class Mirror:
     def _reconcile(self, project: str, present: set[str]) -> int:
         """Drop what is gone, and read what came without having been modified. Return how many those are."""
         listed = {dataset.unique_id for dataset in self._client().datasets.iter(**_within(project))}
+        from crucible_lineage.core.datasets import ONE_BY_ONE
+
         new = listed - present
         rows = self._read(new) if len(new) <= ONE_BY_ONE else self._modified_since(project)
 
         def reconcile(db: sqlite3.Connection) -> int:
-            _drop(db, (present - listed) | new)  # a new one may be a damaged row
+            _drop(db, present - listed)
+            db.executemany("DELETE FROM dataset WHERE mfid = ?", [(mfid,) for mfid in new])  # it may be a damaged row
             return _store(db, project, rows, everything=False)
 
         return self.database.transaction(reconcile)
 
     def _read(self, mfids: Collection[str]) -> list[_Row]:
         """Read datasets by their ids, as far as they are there."""
+        from crucible_lineage.core.datasets import fetch_datasets  # most runs ask for none
+
         return [_Row.of(one) for one in fetch_datasets(self._client(), mfids, include_links=True).found.values()]
 
     def _snapshot(self, project: str, downloaded: int) -> Snapshot:
         """Return the newest first, as Crucible lists them; the same object while nothing has changed."""
         key = (self.database.path, project.casefold())
-        row = self.database.row("SELECT token FROM feed WHERE project = ?", project)
+        row = self.database.row("SELECT token FROM feed WHERE project = ? AND scope = ''", project)
         with _held_lock:
             before, held = _held.get(key, ("", None))
             if held is not None and row is not None and row[0] == before:
@@ -250,20 +550,70 @@ def _store(db: sqlite3.Connection, project: str, found: Sequence[_Row], *, every
     """
     if everything:
         _drop(db, _ids(db, project) - {row.mfid for row in found})
-        db.execute("INSERT OR REPLACE INTO feed VALUES (?, '', ?, hex(randomblob(8)))", (project, time.time()))
-    changed = db.executemany(_WRITE, [row.values for row in found]).rowcount
+        _set_feed(db, project, EVERYTHING, _Feed("", ""))
     latest = max((row.modified for row in found), default="")
-    db.execute("UPDATE feed SET latest = max(latest, ?) WHERE project = ?", (latest, project))
-    if changed > 0:
+    row = db.execute("SELECT state FROM feed WHERE project = ? AND scope = ''", (project,)).fetchone()
+    if row is not None and (state := unsealed(row[0], project.casefold(), EVERYTHING)):
+        state = sealed(_Feed("", max(latest, state[1])), project.casefold(), EVERYTHING)
+        db.execute("UPDATE feed SET state = ? WHERE project = ? AND scope = ''", (state, project))
+    return _write(db, found)
+
+
+def _set_feed(db: sqlite3.Connection, project: str, scope: str, feed: _Feed) -> None:
+    row = (project, scope, sealed(feed, project.casefold(), scope), time.time())
+    db.execute("INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?, hex(randomblob(8)))", row)
+
+
+def _write(db: sqlite3.Connection, rows: Sequence[_Row]) -> int:
+    """Store rows with the slots that they fill; return how many are new or other than before."""
+    changed = [row for row in rows if db.execute(_WRITE, row.values).rowcount > 0]
+    db.executemany("DELETE FROM slot WHERE mfid = ?", [(row.mfid,) for row in changed])
+    for row in changed:
+        standing = row.summary.standing
+        if standing.complete and standing.fills:
+            _fill(db, standing.project, row.mfid, standing.fills)
+    if changed:
         _renew(db)
-    return max(changed, 0)
+    return len(changed)
+
+
+def _fill(db: sqlite3.Connection, project: str, mfid: str, slots: Mapping[str, Filled]) -> None:
+    entries = [(project, slot, mfid, sealed(one.to_json(), slot, mfid)) for slot, one in slots.items()]
+    db.executemany("INSERT OR REPLACE INTO slot VALUES (?, ?, ?, ?)", entries)
+
+
+def _trust(db: sqlite3.Connection, datasets: Mapping[str, DatasetRef]) -> None:
+    rows = [(mfid, ref.mfid, sealed(ref.to_json(), mfid)) for mfid, ref in datasets.items()]
+    db.executemany("INSERT OR REPLACE INTO trusted VALUES (?, ?, ?)", rows)
+
+
+def _note_attempts(db: sqlite3.Connection, attempts: Mapping[str, int]) -> None:
+    db.executemany(
+        "INSERT INTO attempt VALUES (?, ?) ON CONFLICT DO UPDATE SET attempt = max(attempt, excluded.attempt)",
+        list(attempts.items()),
+    )
+
+
+def _forget_scope(db: sqlite3.Connection, project: str, scope: str) -> None:
+    for table in ("feed", "member"):
+        where = "project = ? AND scope = ?"
+        db.execute(f"DELETE FROM {table} WHERE {where}", (project, scope))  # noqa: S608  texts of ours
 
 
 def _drop(db: sqlite3.Connection, mfids: Iterable[str]) -> None:
     gone = [(mfid,) for mfid in mfids]
+    for table in ("dataset", "slot", "trusted", "member") if gone else ():
+        db.executemany(f"DELETE FROM {table} WHERE mfid = ?", gone)  # noqa: S608  a name of ours
     if gone:
-        db.executemany("DELETE FROM dataset WHERE mfid = ?", gone)
         _renew(db)
+
+
+def _nothing_lost(seen: str, now: str) -> bool:
+    """Return whether nothing was lost between these revisions; where a service tells none, anything may be."""
+    lost, _, made = now.rpartition(":")
+    lost_then, _, made_then = seen.rpartition(":")
+    is_back = made.isdigit() and made_then.isdigit() and int(made) < int(made_then)
+    return bool(lost) and lost == lost_then and not is_back
 
 
 def _renew(db: sqlite3.Connection) -> None:
@@ -282,13 +632,15 @@ _held_lock = threading.Lock()
 
 def _snapshot_of(db: sqlite3.Connection, project: str) -> tuple[str | None, Snapshot, list[str]]:
     """Return the token (None if the project was never listed), what there is, and the ids of damaged rows."""
-    row = db.execute("SELECT token FROM feed WHERE project = ?", (project,)).fetchone()
+    row = db.execute("SELECT token FROM feed WHERE project = ? AND scope = ''", (project,)).fetchone()
     sql = f"SELECT {', '.join(_READ)} FROM dataset WHERE {_of(project)} ORDER BY mfid DESC"  # noqa: S608  texts of ours
     rows = db.execute(sql, (project,))
     records: dict[str, Record] = {}
     summaries: dict[str, Summary] = {}
     damaged = []
     width = len(COLUMNS)
+    from crucible_lineage.lineage.graph import collector_paused  # a plan takes no snapshot
+
     with collector_paused():
         for *kept, seal in rows:
             if _seal(kept) != seal:

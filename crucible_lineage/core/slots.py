@@ -8,11 +8,16 @@ when. So all machines agree, ids never change, and going back to an earlier para
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from crucible_lineage.statements import PLACES_KEY, holds, places_in
+
+if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
+    from crucible_lineage.client import CrucibleClient
+    from crucible_lineage.core.mirror import Mirror
 
 __all__ = [
     "CURRENT",
@@ -22,7 +27,10 @@ __all__ = [
     "Currency",
     "Filled",
     "Standing",
+    "hold",
+    "is_replaced_by_hand",
     "later_than",
+    "pipeline_keyword",
     "place",
     "places_of",
     "places_stated",
@@ -52,6 +60,17 @@ class Filled:
         """The declarations that rely on it."""
         return (self.declared_in, *self.also)
 
+    def to_json(self) -> dict[str, object]:
+        """Return what is written into the scientific metadata."""
+        others = {"also": list(self.also), "was": list(self.was)} if self.also or self.was else {}
+        return {"since": self.since, "run": self.run, "declared_in": self.declared_in, **others}
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, object]) -> Filled:
+        """Return what such an entry says; what is not understood of it is left out."""
+        also, was = _texts(entry.get("also")), _texts(entry.get("was"))
+        return cls(str(entry["since"]), str(entry.get("run", "")), str(entry.get("declared_in", "")), also, was)
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -75,6 +94,40 @@ class Standing:
         return self.places if self.derived or self.replaces else {}
 
 
+def pipeline_keyword(pipeline: str) -> str:
+    """Return the keyword that all datasets made or relied on by a pipeline or flow carry."""
+    return f"pipeline:{pipeline}"
+
+
+def hold(mirror: Mirror, client: CrucibleClient, project: str, mfid: str, slots: Mapping[str, Filled]) -> None:
+    """Make a dataset hold in these slots from now on.
+
+    It gets the keywords of the slots' pipelines, by which their runs find it. The mirror is told, so that nobody reads
+    back what was written. Raises CrucibleError; calling it again is harmless.
+    """
+    keywords = sorted({pipeline_keyword(slot.partition("/")[0]) for slot in slots})
+    for keyword in keywords:
+        if not mirror.is_member(project, keyword, mfid):
+            client.datasets.add_keyword(mfid, keyword)
+    after = places_of(client.metadata.merge(mfid, places_stated(slots)))
+    mirror.note_held(project, keywords, mfid, after)  # what others have written meanwhile, too
+
+
+def is_replaced_by_hand(holding: Iterable[str], mfid: str, replaced: Callable[[str], str | None]) -> bool:
+    """Return whether what a person made in the stead of just this result holds: no run undoes that.
+
+    `replaced` gives the dataset that another one was made to replace by hand, None for what a step has made.
+    """
+    for one in holding:
+        seen: set[str] = set()
+        holder: str | None = one
+        while holder and holder not in seen:
+            seen.add(holder)
+            if (holder := replaced(holder)) == mfid:
+                return True
+    return False
+
+
 def place(pipeline: str, step: str, output: str, scope: str) -> str:
     """The key of a place. `scope` says which data and which variant it is about."""
     if len(scope) > MOST_CHARACTERS:
@@ -87,9 +140,7 @@ def places_of(scientific_metadata: Mapping[str, object] | None) -> dict[str, Fil
     found = {}
     for key, entry in places_in(scientific_metadata).items():
         if isinstance(entry, Mapping) and isinstance(entry.get("since"), str):
-            also, was = _texts(entry.get("also")), _texts(entry.get("was"))
-            file = str(entry.get("declared_in", ""))
-            found[str(key)] = Filled(entry["since"], str(entry.get("run", "")), file, also, was)
+            found[str(key)] = Filled.from_json(entry)
     return found
 
 
@@ -99,17 +150,12 @@ def _texts(value: object) -> tuple[str, ...]:
 
 def places_to_json(places: Mapping[str, Filled]) -> dict[str, object]:
     """What is written into the scientific metadata when a dataset is registered."""
-    return {PLACES_KEY: {key: _filled_to_json(one) for key, one in places.items()}}
+    return {PLACES_KEY: {key: one.to_json() for key, one in places.items()}}
 
 
 def places_stated(places: Mapping[str, Filled]) -> dict[str, object]:
     """What is written into the scientific metadata of a dataset that fills these places from now on."""
-    return holds({key: _filled_to_json(one) for key, one in places.items()})
-
-
-def _filled_to_json(one: Filled) -> dict[str, object]:
-    others = {"also": list(one.also), "was": list(one.was)} if one.also or one.was else {}
-    return {"since": one.since, "run": one.run, "declared_in": one.declared_in, **others}
+    return holds({key: one.to_json() for key, one in places.items()})
 
 
 def later_than(moment: datetime, others: Iterable[str]) -> str:
@@ -202,7 +248,10 @@ class Currency:
 
     def _holds_for(self, one: Standing, key: str, file: str) -> bool:
         """True if no run of the declaration in this file has relied on another dataset since."""
-        rivals = (other.places[key] for other in self._holders.get((one.project.casefold(), key), ()))
+        holders = self._holders.get((one.project.casefold(), key), ())
+        if len(holders) == 1 and holders[0] is one:  # as nearly all
+            return True
+        rivals = (other.places[key] for other in holders)
         same = (other.since for other in rivals if file in (*other.files, *other.was))
         return one.places[key].since == max(same, key=_moment_or_text)
 

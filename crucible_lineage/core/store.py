@@ -1,4 +1,4 @@
-"""The local store: file hashes, datasets known to be complete, inspected steps, what runs did, what is parked.
+"""The local store: file hashes, inspected steps, how results are described, what was brought, what is parked.
 
 It is a cache, never the truth: Crucible has the truth, and deleting the store costs only time.
 """
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.checksums import FileChecksums, scan_file, stamp
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.errors import FileChangedError
-from crucible_lineage.local.sealed import SEAL, sealed, unsealed
-from crucible_lineage.refs import DatasetRef
+from crucible_lineage.local.sealed import sealed, unsealed
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
@@ -31,20 +30,6 @@ CREATE TABLE remote_checksums (
 ) WITHOUT ROWID;
 CREATE TABLE inspected (
     asked TEXT PRIMARY KEY, rules TEXT NOT NULL, files TEXT NOT NULL, found TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE complete (
-    instance TEXT NOT NULL, mfid TEXT NOT NULL, dataset TEXT NOT NULL, PRIMARY KEY (instance, mfid)
-) WITHOUT ROWID;
-CREATE TABLE attempt (
-    instance TEXT NOT NULL, first_mfid TEXT NOT NULL, attempt INTEGER NOT NULL, PRIMARY KEY (instance, first_mfid)
-) WITHOUT ROWID;
-CREATE TABLE place (
-    instance TEXT NOT NULL, project TEXT NOT NULL, pipeline TEXT NOT NULL, place TEXT NOT NULL, mfid TEXT NOT NULL,
-    PRIMARY KEY (instance, project, pipeline, place)
-) WITHOUT ROWID;
-CREATE TABLE look (
-    instance TEXT NOT NULL, project TEXT NOT NULL, pipeline TEXT NOT NULL, revision TEXT NOT NULL, latest TEXT,
-    written TEXT NOT NULL, PRIMARY KEY (instance, project, pipeline)
 ) WITHOUT ROWID;
 CREATE TABLE described (
     instance TEXT NOT NULL, project TEXT NOT NULL, pipeline TEXT NOT NULL, step TEXT NOT NULL, digest TEXT NOT NULL,
@@ -149,41 +134,15 @@ class Store:
         """The dataset's files have been copied to that place."""
         self.database.write("INSERT OR REPLACE INTO published VALUES (?, ?, ?)", self.instance, mfid, place)
 
-    def known(self, mfid: str) -> DatasetRef | None:
-        """The dataset, if it is known to be complete."""
-        row = self.database.row("SELECT dataset FROM complete WHERE instance = ? AND mfid = ?", self.instance, mfid)
-        return DatasetRef.from_json(known) if row and (known := unsealed(row[0], self.instance, mfid)) else None
+    def described(self, project: str, pipeline: str) -> dict[str, str]:
+        """Return {declared step: digest of how its outputs were described}, as this data folder last saw to it."""
+        sql = "SELECT step, digest FROM described WHERE instance = ? AND project = ? AND pipeline = ?"
+        return dict(self.database.rows(sql, self.instance, project.casefold(), pipeline))
 
-    def remember(self, datasets: Iterable[DatasetRef]) -> None:
-        """These datasets are known to be complete from now on."""
-        self.remember_as({dataset.mfid: dataset for dataset in datasets})
-
-    def remember_as(self, datasets: Mapping[str, DatasetRef]) -> None:
-        """These datasets are known to be complete, under the ids that their recipes give.
-
-        Those are their own ids, except at a service that assigns ids itself.
-        """
-        here = self.instance
-        rows = [(here, mfid, sealed(dataset.to_json(), here, mfid)) for mfid, dataset in datasets.items()]
-        self.database.write_many("INSERT OR REPLACE INTO complete VALUES (?, ?, ?)", rows)
-
-    def assigns_ids(self) -> bool:
-        """True if the service was seen to give a dataset another id than the one it was asked for."""
-        rows = self.database.row(
-            "SELECT 1 FROM complete WHERE instance = ? AND json_valid(substr(dataset, ?))"
-            " AND mfid <> substr(dataset, ?) ->> 'mfid'",
-            *(self.instance, SEAL + 1, SEAL + 1),
-        )
-        return rows is not None
-
-    def keeps_ids(self) -> bool:
-        """True if the service was seen to give datasets the ids that they were made with, and no other ones."""
-        sql = "SELECT 1 FROM mark WHERE instance = ? AND name = 'keeps ids'"
-        return self.database.row(sql, self.instance) is not None and not self.assigns_ids()
-
-    def note_keeps_ids(self) -> None:
-        """The service has given a dataset the id that it was made with."""
-        self.database.write("INSERT OR IGNORE INTO mark VALUES (?, 'keeps ids', 'yes')", self.instance)
+    def note_described(self, project: str, pipeline: str, digests: Mapping[str, str]) -> None:
+        """Note that the results of these steps are described so."""
+        rows = [(self.instance, project.casefold(), pipeline, step, digest) for step, digest in digests.items()]
+        self.database.write_many("INSERT OR REPLACE INTO described VALUES (?, ?, ?, ?, ?)", rows)
 
     def brought(self, source: str) -> list[Brought]:
         """The datasets that were brought here from there, as they stood then."""
@@ -212,28 +171,6 @@ class Store:
             " ORDER BY request DESC LIMIT ?"
         )
         return [Ingestion(*row) for row in self.database.rows(sql, self.instance, limit)]
-
-    def forget(self, mfids: Iterable[str] | None = None) -> None:
-        """These datasets, or all, have to be asked for again."""
-        if mfids is None:
-            self.database.write("DELETE FROM complete WHERE instance = ?", self.instance)
-        else:
-            rows = [(self.instance, mfid) for mfid in mfids]
-            self.database.write_many("DELETE FROM complete WHERE instance = ? AND mfid = ?", rows)
-
-    def attempt(self, first_mfid: str) -> int:
-        """The latest attempt known of the recipe whose first attempt has this id; 0 is the first."""
-        row = self.database.row(
-            "SELECT first_mfid, attempt FROM attempt WHERE instance = ? AND first_mfid = ?", self.instance, first_mfid
-        )
-        return int(row[1]) if row and row[0] == first_mfid else 0
-
-    def note_attempt(self, first_mfid: str, attempt: int) -> None:
-        """The recipe was made again, as this attempt; what was known of a later one stands."""
-        self.database.write(
-            "INSERT INTO attempt VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET attempt = max(attempt, excluded.attempt)",
-            *(self.instance, first_mfid, attempt),
-        )
 
     def inspection(self, asked: str, rules: str) -> Any:
         """What was found out about the code that `asked` names, by these rules; None if a file of it has changed."""

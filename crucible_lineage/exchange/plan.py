@@ -201,7 +201,7 @@ def _assigned(
     target: Session, mfids: Sequence[str], here: Mapping[str, Record], there: dict[str, Record]
 ) -> dict[str, str]:
     """The ids that a service which assigns ids has given to these; what it has under them is put into `there`."""
-    if not mfids or not target.store.assigns_ids():
+    if not mfids or not target.mirror.assigns_ids():
         return {}
 
     def find(mfid: str) -> Record | None:

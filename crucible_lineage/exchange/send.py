@@ -19,7 +19,7 @@ from typing import Any
 from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.core.slots import places_of
+from crucible_lineage.core.slots import hold, places_of
 from crucible_lineage.core.store import Brought
 from crucible_lineage.errors import ConflictError, InputError, NotFoundError
 from crucible_lineage.exchange.compare import FIELDS, SAMPLE_FIELDS, compare, compare_sample, is_brought
@@ -32,7 +32,7 @@ from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.new_dataset import Elsewhere, LocalFile, NewDataset
 from crucible_lineage.registration.read import recipe_keyword, whole_record
 from crucible_lineage.registration.register import register_output
-from crucible_lineage.registration.standing import add_equal_parents, make_current
+from crucible_lineage.registration.standing import add_equal_parents
 from crucible_lineage.session import Session
 from crucible_lineage.times import as_known
 
@@ -79,7 +79,7 @@ class Sender:
         with self._files(here) as local:
             new = self._new_dataset(here, local)
             ref = register_output(self.client, new, self.target.machine)
-        self.target.store.remember_as({here.mfid: ref, ref.mfid: ref})
+        self.target.mirror.trust({here.mfid: ref, ref.mfid: ref})
         return ref.mfid
 
     def _new_dataset(self, here: Held, local: Callable[[FileRecord], Path]) -> NewDataset:
@@ -176,7 +176,8 @@ class Sender:
         if lacking.files:
             self._send_files(here, mfid, lacking.files)
         if lacking.places:
-            make_current(client, mfid, lacking.places)
+            project = str(here.dataset.get("project_id") or "")
+            hold(self.target.mirror, client, project, mfid, lacking.places)
 
     def _send_files(self, here: Held, mfid: str, names: frozenset[str]) -> None:
         with self._files(here) as local:

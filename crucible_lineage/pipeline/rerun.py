@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.core.slots import CURRENT, Currency, place
+from crucible_lineage.core.slots import CURRENT, Currency, pipeline_keyword, place
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
@@ -22,7 +22,7 @@ from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.pipeline.inputs.inputs import InputItem
 from crucible_lineage.pipeline.plan.expand import Feed, Instance
-from crucible_lineage.pipeline.plan.known import ProjectKnowledge, earlier_result, pipeline_keyword, step_records
+from crucible_lineage.pipeline.plan.known import ProjectKnowledge, earlier_result, step_records
 from crucible_lineage.pipeline.plan.plan import Earlier, plan
 from crucible_lineage.pipeline.plan.planner import Planned
 from crucible_lineage.pipeline.run.result import Choice

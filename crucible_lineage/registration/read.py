@@ -21,7 +21,7 @@ T = TypeVar("T", bound="ProvenanceRecord")
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.client.models import Dataset
-    from crucible_lineage.core.store import Store
+    from crucible_lineage.core.mirror import Mirror
     from crucible_lineage.provenance.schema import FilesRecord, ProvenanceRecord, StepRecord
 
 __all__ = [
@@ -147,9 +147,9 @@ def read_own(client: CrucibleClient, mfid: str, project: str, recipe_sha256: str
     return found
 
 
-def knows(store: Store, found: Registered) -> bool:
-    """True if this data folder knows a complete dataset just as it is, and so has compared its files."""
-    known = store.known(found.mfid)
+def knows(mirror: Mirror, found: Registered) -> bool:
+    """Return whether a complete dataset is trusted just as it is, so that its files were compared."""
+    known = mirror.known(found.mfid)
     return known is not None and found.ref is not None and known.files == found.ref.files
 
 

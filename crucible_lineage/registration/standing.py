@@ -6,33 +6,24 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.slots import Filled, Standing, later_than, places_stated
+from crucible_lineage.core.slots import Filled, Standing, hold, later_than
 from crucible_lineage.errors import NotFoundError
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.statements import equals
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
+    from crucible_lineage.core.mirror import Mirror
 
-__all__ = ["add_equal_parents", "make_current", "take_over"]
-
-
-def make_current(client: CrucibleClient, mfid: str, places: Mapping[str, Filled]) -> None:
-    """State that the dataset holds in these places."""
-    client.metadata.merge(mfid, places_stated(places))
+__all__ = ["add_equal_parents", "take_over"]
 
 
-def take_over(client: CrucibleClient, mfid: str, old: Standing) -> None:
-    """The dataset, which a person made in the stead of a current one, holds in all its places. Doing it twice is once.
-
-    It bears the keywords of the pipelines that these places are of, by which their runs find it.
-    """
+def take_over(client: CrucibleClient, mirror: Mirror, mfid: str, old: Standing) -> None:
+    """Make a dataset, which a person made in the stead of a current one, hold in all of its slots."""
     since = later_than(datetime.now(UTC), (filled.since for filled in old.places.values()))
     places = {key: Filled(since, "", filled.declared_in) for key, filled in old.places.items()}
-    for pipeline in sorted({key.partition("/")[0] for key in places}):
-        client.datasets.add_keyword(mfid, f"pipeline:{pipeline}")
     if places:
-        make_current(client, mfid, places)
+        hold(mirror, client, old.project, mfid, places)
 
 
 def add_equal_parents(client: CrucibleClient, mfid: str, parents: Mapping[str, str]) -> None:

@@ -7,13 +7,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.server.instance import instance_id, project_changes, project_revision
+from crucible_lineage.server.instance import instance_id, present_datasets, project_changes, project_revision
 
 if TYPE_CHECKING:
     from crucible_lineage.server.ingest.worker import WritesBack
     from crucible_lineage.server.running import RunningServer, serve, start_server
 
-__all__ = ["RunningServer", "WritesBack", "instance_id", "project_changes", "project_revision", "serve", "start_server"]
+__all__ = [
+    "RunningServer",
+    "WritesBack",
+    "instance_id",
+    "present_datasets",
+    "project_changes",
+    "project_revision",
+    "serve",
+    "start_server",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,12 +6,21 @@ import json
 import os
 import secrets
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["REVISION", "DataFolder", "instance_id", "open_folder", "project_changes", "project_revision"]
+__all__ = [
+    "REVISION",
+    "DataFolder",
+    "instance_id",
+    "open_folder",
+    "present_datasets",
+    "project_changes",
+    "project_revision",
+]
 
 # A project's revision. Left of the last colon: another text once anything was lost (deleted, asked to be deleted,
 # replaced, unlinked, moved away, no longer shared), or another database is behind the address. Right of it: how many
@@ -74,6 +83,16 @@ def project_changes(data_dir: Path | str, project_id: str, since: str | None, wo
     )
     found = _read(data_dir, query, since or "", project_id, word.casefold())
     return None if found is None else dict(json.loads(found[0]))
+
+
+def present_datasets(data_dir: Path | str, mfids: Iterable[str]) -> frozenset[str] | None:
+    """Those of these MFIDs that some dataset has, in whichever project; None where there is no database to read."""
+    query = (
+        "SELECT json_group_array(mfid) FROM resource WHERE type = 'dataset'"
+        " AND mfid IN (SELECT value FROM json_each(?))"
+    )
+    found = _read(data_dir, query, json.dumps(list(mfids)))
+    return None if found is None else frozenset(json.loads(found[0]))
 
 
 def _read(data_dir: Path | str, query: str, *values: str) -> tuple[Any, ...] | None:

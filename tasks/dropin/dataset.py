@@ -85,7 +85,7 @@ def _child(
     mfid = derived_mfid(recipe)
     with session.turn(mfid):
         filled, made = places_of(result, about_of(inputs)), threading.Event()
-        known = session.store.known(mfid)
+        known = session.mirror.known(mfid)
         if known is None:
             new = _new_dataset(result, stored, inputs, used, recipe, mfid, ended)
             new = replace(new, places=filled, keywords=(*new.keywords, *result.recording.places.keywords))
@@ -94,10 +94,10 @@ def _child(
             tell_asset(known, [part.dataset.mfid for part in used], told)
     result.recording.places.rely(result.project, filled, known, made=made.is_set())
     known = linked(known, used, session)
-    session.store.remember_as({mfid: known, known.mfid: known})
+    session.mirror.trust({mfid: known, known.mfid: known})
     if stored.exact:  # the same call may take it from now on, here and on other machines
         session.client.datasets.add_keyword(known.mfid, recipe_keyword(key))
-        session.store.remember_as({key: known})
+        session.mirror.trust({key: known})
     result.logger.debug("%s is dataset %s", described.name, known.mfid)
     return known
 

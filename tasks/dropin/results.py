@@ -120,7 +120,7 @@ def reused(result: Result) -> tuple[Any] | None:
         called = {**found, "params": {name: one for name, one in found["params"].items() if name != RESULT}}
         return recipe_sha256(called) == recipe_sha256(recipe)
 
-    dataset = session.store.known(key) or find_by_recipe(session.client, key, result.project, is_it)
+    dataset = session.mirror.known(key) or find_by_recipe(session.client, key, result.project, is_it)
     if dataset is None:
         return None
     dataset = linked(dataset, used, session)
@@ -136,7 +136,7 @@ def reused(result: Result) -> tuple[Any] | None:
         for role, place, file_name in told.get("written", ()):
             root = arguments.places[role]
             put_back(folder / file_name, root / place if place else root)
-    session.store.remember_as({key: dataset})
+    session.mirror.trust({key: dataset})
     about = about_of(inputs)
     recording.places.rely(result.project, places_of(result, about), dataset, made=False)
     origin = Origin(settled(dataset), tuple(file.name for file in dataset.files), told.get("digest", ""), about)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.sql import LocalDatabase, lies_on_network
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import StorageError
@@ -255,46 +257,59 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def test_what_the_store_remembers_is_not_believed_once_a_character_of_it_changed(store: Store) -> None:
-    store.remember([CALIBRATED])
-    assert store.known(CALIBRATED.mfid) == CALIBRATED
-    store.database.write("UPDATE complete SET dataset = replace(dataset, '0000', '0001')")
-    assert store.known(CALIBRATED.mfid) is None
-    assert not store.assigns_ids()
-    store.remember([CALIBRATED])
-    assert store.known(CALIBRATED.mfid) == CALIBRATED
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[Mirror]:
+    with closing(Mirror(tmp_path / "mirror.sqlite", nobody, "here")) as opened:
+        yield opened
 
 
-def test_what_a_damaged_index_finds_under_another_key_is_not_taken(store: Store) -> None:
+def nobody() -> CrucibleClient:
+    raise AssertionError("nobody asks Crucible here")
+
+
+def trusted(*datasets: DatasetRef) -> dict[str, DatasetRef]:
+    return {dataset.mfid: dataset for dataset in datasets}
+
+
+def test_what_is_trusted_is_not_believed_once_a_character_of_it_changed(mirror: Mirror) -> None:
+    mirror.trust(trusted(CALIBRATED))
+    assert mirror.known(CALIBRATED.mfid) == CALIBRATED
+    mirror.database.write("UPDATE trusted SET ref = replace(ref, '0000', '0001')")
+    assert mirror.known(CALIBRATED.mfid) is None
+    assert mirror.known_among([CALIBRATED.mfid]) == {}
+    assert not mirror.assigns_ids()
+    mirror.trust(trusted(CALIBRATED))
+    assert mirror.known(CALIBRATED.mfid) == CALIBRATED
+
+
+def test_what_a_damaged_index_finds_under_another_key_is_not_taken(mirror: Mirror) -> None:
     other = DatasetRef("0tr5k2ndm5zvd000nr21qakeh5", "other", CALIBRATED.files)
-    store.remember([CALIBRATED, other])
-    store.note_attempt(CALIBRATED.mfid, 3)
-    (kept,) = store.database.row("SELECT dataset FROM complete WHERE mfid = ?", other.mfid)
-    store.database.write("UPDATE complete SET dataset = ? WHERE mfid = ?", kept, CALIBRATED.mfid)
-    assert (store.known(CALIBRATED.mfid), store.known(other.mfid)) == (None, other)
+    mirror.trust(trusted(CALIBRATED, other))
+    (kept,) = mirror.database.row("SELECT ref FROM trusted WHERE mfid = ?", other.mfid)
+    mirror.database.write("UPDATE trusted SET ref = ? WHERE mfid = ?", kept, CALIBRATED.mfid)
+    assert (mirror.known(CALIBRATED.mfid), mirror.known(other.mfid)) == (None, other)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_store_with_bytes_overwritten_anywhere_never_answers_wrongly(tmp_path: Path, seed: int) -> None:
-    path, dice = tmp_path / "store.sqlite", random.Random(seed)
+def test_a_mirror_with_bytes_overwritten_anywhere_never_answers_wrongly(tmp_path: Path, seed: int) -> None:
+    path, dice = tmp_path / "mirror.sqlite", random.Random(seed)
     datasets = [DatasetRef(f"{number:026d}", f"data {number}", CALIBRATED.files) for number in range(200)]
-    with closing(Store(path, "here")) as store:
-        store.remember(datasets)
-        store.keep_inspection("asked", "rules", [], {"text": "x" * 3000})
+    with closing(Mirror(path, nobody, "here")) as mirror:
+        mirror.trust(trusted(*datasets))
+        mirror.note_attempt(CALIBRATED.mfid, 3)
     content = bytearray(path.read_bytes())
     for _ in range(dice.choice((1, 3, 40))):
         place = dice.randrange(len(content) - 3)
         content[place : place + 3] = dice.randbytes(3)
     path.write_bytes(content)
-    with closing(Store(path, "here")) as store:
-        assert {store.known(dataset.mfid) for dataset in datasets} <= {*datasets, None}
-        assert all(store.known(dataset.mfid) in (dataset, None) for dataset in datasets)
-        assert store.inspection("asked", "rules") in ({"text": "x" * 3000}, None)
-        store.remember(datasets)
-        # Where SQLite does not notice that an order is damaged, single rows are not found: these are asked for anew.
-        remembered = [dataset for dataset in datasets if store.known(dataset.mfid) == dataset]
+    with closing(Mirror(path, nobody, "here")) as mirror:
+        assert all(mirror.known(dataset.mfid) in (dataset, None) for dataset in datasets)
+        assert mirror.known_among([one.mfid for one in datasets]).items() <= trusted(*datasets).items()
+        mirror.trust(trusted(*datasets))
+        # Where SQLite does not notice that an order is damaged, single rows are not found: these are asked for again.
+        remembered = [dataset for dataset in datasets if mirror.known(dataset.mfid) == dataset]
         assert len(remembered) >= 0.9 * len(datasets)
-        assert all(store.known(dataset.mfid) in (dataset, None) for dataset in datasets)
+        assert all(mirror.known(dataset.mfid) in (dataset, None) for dataset in datasets)
 
 
 def test_a_hash_that_was_remembered_and_damaged_is_taken_anew(store: Store, tmp_path: Path) -> None:

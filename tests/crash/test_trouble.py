@@ -46,7 +46,7 @@ def state(settings: Settings, state_of: Any) -> dict[str, Any]:
 def run_again(lab: Any, settings: Settings, refresh: bool = False) -> None:
     with Session(settings) as session:
         if refresh:
-            session.store.forget()
+            session.mirror.forget()
         result = plan_and_run(
             bind_file(lab.pipeline, session.store), session, lambda: LocalEngine(session, 1), lambda event: None
         )

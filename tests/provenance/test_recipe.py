@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crucible_lineage.ids import new_mfid, time_bits
-from crucible_lineage.provenance.recipe import Code, UsedDataset, derived_mfid, raw_mfid, raw_recipe, step_recipe
+from crucible_lineage.provenance.recipe import (
+    Code,
+    UsedDataset,
+    derived_mfid,
+    origin_of,
+    raw_mfid,
+    raw_recipe,
+    step_recipe,
+)
 from crucible_lineage.refs import DatasetRef, FileRef
 
 MOMENT = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -24,6 +35,17 @@ GIVEN: dict[str, Any] = {
     "params": {"degree": 3, "window": [1, 2]},
     "used": USED,
 }
+
+
+ORIGINS = [new_mfid(MOMENT.replace(minute=number)) for number in range(5)]
+
+
+def _used(origins: Sequence[str]) -> tuple[UsedDataset, ...]:
+    """Derived datasets of these origins, all in one role."""
+    return tuple(
+        UsedDataset("spectra", replace(SPECTRUM, mfid=f"{number:026d}", origin=origin), SPECTRUM.files)
+        for number, origin in enumerate(origins)
+    )
 
 
 def _mfid(**changes: Any) -> str:
@@ -97,3 +119,29 @@ def test_raw_files_are_told_by_project_names_bytes_and_the_moment_they_were_take
     assert raw_mfid(recipe, MOMENT) != raw_mfid(recipe, MOMENT.replace(hour=13))
     assert raw_mfid(recipe, MOMENT) != raw_mfid(raw_recipe("other", SPECTRUM.files), MOMENT)
     assert raw_mfid(recipe, MOMENT) != raw_mfid(raw_recipe("raman", NEON.files), MOMENT)
+
+
+@given(st.permutations(range(5)), st.lists(st.integers(0, 4), max_size=5))
+def test_the_origin_of_a_result_is_that_of_its_parents_in_whatever_order_and_number(
+    order: list[int], again: list[int]
+) -> None:
+    recipe = step_recipe(**{**GIVEN, "used": _used(ORIGINS)})
+    other = step_recipe(**{**GIVEN, "used": _used([ORIGINS[n] for n in (*order, *again)])})
+    assert origin_of(recipe) == origin_of(other)
+    assert origin_of(step_recipe(**{**GIVEN, "used": _used([ORIGINS[0], ORIGINS[0]])})) == ORIGINS[0]
+
+
+@given(st.permutations(range(5)), st.lists(st.integers(0, 4), max_size=5))
+def test_what_was_made_by_hand_has_one_id_in_whatever_order_its_parents_are_named(
+    order: list[int], again: list[int]
+) -> None:
+    parents = [replace(SPECTRUM, mfid=origin) for origin in ORIGINS]
+    first = raw_recipe("raman", SPECTRUM.files, parents)
+    other = raw_recipe("raman", SPECTRUM.files, [parents[n] for n in (*order, *again)])
+    assert derived_mfid(first) == derived_mfid(other)
+
+
+def test_the_origins_of_several_are_told_from_those_of_others() -> None:
+    pairs = {origin_of(step_recipe(**{**GIVEN, "used": _used([ORIGINS[0], other])})) for other in ORIGINS[1:]}
+    assert len(pairs) == 4
+    assert not pairs & set(ORIGINS)

@@ -225,7 +225,7 @@ def test_a_deleted_parent_is_found_at_its_child(made: Any) -> None:
 
 
 def test_a_deleted_last_dataset_is_found_through_the_list_of_deletions(made: Any) -> None:
-    made.session.store.forget()
+    made.session.mirror.forget()
     made.session.client.deletions.delete(made.total, force=True, elevated=True)
     assert made.findings() == {("missing-dataset", (made.total,))}
 

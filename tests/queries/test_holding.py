@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.core.slots import Filled, places_of, places_to_json
+from crucible_lineage.core.slots import Filled, hold, places_of, places_to_json
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import Choice, RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.check import check_dataset, check_projects
-from crucible_lineage.registration.standing import make_current
 from crucible_lineage.session import Session
 
 LATER = "2126-01-01T00:00:00+00:00"
@@ -81,12 +80,9 @@ def test_a_place_that_two_hold_and_one_that_a_stranger_claims(lab: Any, session:
     other = run(session, lab.pipeline, scaled__factor=4)
     old, new, raw = done.datasets["total"]["out"], other.datasets["total"]["out"], done.inputs["first"][0]
     filled = places_of(session.client.metadata.get(new))
-    make_current(session.client, old, filled)
-    make_current(
-        session.client,
-        done.datasets["scaled"]["out"],
-        places_of(session.client.metadata.get(other.datasets["scaled"]["out"])),
-    )
+    hold(session.mirror, session.client, "lab", old, filled)
+    scaled = places_of(session.client.metadata.get(other.datasets["scaled"]["out"]))
+    hold(session.mirror, session.client, "lab", done.datasets["scaled"]["out"], scaled)
     twice = [ids for name, ids in found(session) if name == "held-twice"]
     assert [set(ids) for ids in twice] == [
         {done.datasets["scaled"]["out"], other.datasets["scaled"]["out"]},

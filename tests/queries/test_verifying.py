@@ -25,7 +25,7 @@ from crucible_lineage.settings import Settings
 
 def rerun(lab: Any, made: Any) -> None:
     """What `crucible-lineage run PIPELINE --refresh` does."""
-    made.session.store.forget()
+    made.session.mirror.forget()
     bound = bind_file(lab.pipeline, made.session.store)
     assert plan_and_run(bound, made.session, lambda: LocalEngine(made.session, 2), lambda event: None).ok
 
@@ -101,7 +101,7 @@ def test_a_parent_that_the_key_may_not_read_is_no_finding(made: Any, colleague: 
 
 
 def test_a_parent_that_is_gone_is_found_where_it_was_known(made: Any, colleague: Session) -> None:
-    colleague.store.remember([existing_dataset(made.first, made.session)])
+    colleague.mirror.trust({made.first: existing_dataset(made.first, made.session)})
     made.api("DELETE", f"/resources/{made.first}?force=true")
     found = verify_project(colleague, "lab")
     assert [(finding.check, finding.ids) for finding in found.findings] == [
@@ -112,7 +112,7 @@ def test_a_parent_that_is_gone_is_found_where_it_was_known(made: Any, colleague:
 def test_an_id_that_the_server_chose_is_known_by_its_keyword(made: Any, tmp_path: Path) -> None:
     metadata, files = made.session.client.metadata.get(made.total), made.session.client.files.list(made.total)
     contents = {file.filename: made.session.client.files.download_bytes(file) for file in files}
-    made.session.store.forget()
+    made.session.mirror.forget()
     for table in ("name_parts", "metadata_words"):
         made.sql(f"DELETE FROM {table} WHERE rowid = (SELECT id FROM resource WHERE mfid = ?)", made.total)
     made.sql("DELETE FROM resource WHERE mfid = ?", made.total)

@@ -31,7 +31,7 @@ import pytest
 from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.client.models import Dataset, FileRecord, IngestionRequest
 from crucible_lineage.client.transfer.outgoing import UploadedFile
-from crucible_lineage.core.slots import Filled, places_of, places_to_json
+from crucible_lineage.core.slots import Filled, places_of, places_stated, places_to_json
 from crucible_lineage.errors import ConflictError, FileConflictError, LineageError, NotFoundError, UnreachableError
 from crucible_lineage.ids import derive_mfid, new_mfid
 from crucible_lineage.provenance.circumstances import agent, software
@@ -388,7 +388,7 @@ class Machine:
         self.world.check(found.mfid)
         if self.world.random.random() < 0.5:
             since = datetime.fromtimestamp(self.world.now, UTC).isoformat(timespec="microseconds")
-            standing.make_current(client, found.mfid, {PLACE: Filled(since, self.name, "lab.yaml")})
+            client.metadata.merge(found.mfid, places_stated({PLACE: Filled(since, self.name, "lab.yaml")}))
             self.world.held[found.mfid] = max(since, self.world.held.get(found.mfid, ""))
         return found
 

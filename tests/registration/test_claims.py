@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.core.slots import Filled
+from crucible_lineage.core.slots import Filled, places_stated
 from crucible_lineage.errors import InputError, UnreachableError
 from crucible_lineage.local.machine import machine_id
 from crucible_lineage.provenance.recipe import derived_mfid
@@ -20,7 +20,6 @@ from crucible_lineage.registration import claim as claims
 from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.read import read
 from crucible_lineage.registration.register import register_output
-from crucible_lineage.registration.standing import make_current
 from crucible_lineage.session import Session
 
 FOREVER_S = 600.0  # whoever waits so long hangs
@@ -154,7 +153,7 @@ def test_an_older_copy_of_the_metadata_that_is_merged_back_changes_nothing(
     interrupted(session, replace(new, metadata={"seed": 1}), "elsewhere", monkeypatch)
     older = dict(session.client.metadata.get(new.mfid) or {})
     register_output(session.client, replace(new, metadata={"seed": 2}), "here", patience_s=0.05)
-    make_current(session.client, new.mfid, {"a/b/c/d": Filled("2026-01-02T00:00:00+00:00", "run")})
+    session.client.metadata.merge(new.mfid, places_stated({"a/b/c/d": Filled("2026-01-02T00:00:00+00:00", "run")}))
     before = read(session.client, new.mfid)
     newer = dict(session.client.metadata.get(new.mfid) or {})
     if whole:

@@ -14,14 +14,14 @@ import pytest
 
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.core.slots import Filled
+from crucible_lineage.core.slots import Filled, places_stated
 from crucible_lineage.errors import UnreachableError
 from crucible_lineage.ids import derive_mfid
 from crucible_lineage.registration import register as registering
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.registration.read import read
 from crucible_lineage.registration.register import register_output
-from crucible_lineage.registration.standing import add_equal_parents, make_current
+from crucible_lineage.registration.standing import add_equal_parents
 from crucible_lineage.server import RunningServer, WritesBack, start_server
 
 HISTORIES = int(os.environ.get("WRITTEN_BACK_HISTORIES", "4"))  # `make crash` tries 200
@@ -52,7 +52,7 @@ def test_histories(client: CrucibleClient, dataset: Any, tmp_path: Path, monkeyp
             _die_before_the_end(client, attempt, monkeypatch, asks=chance.random() < 0.5)
         done = register_output(client, attempts[-1], "here", patience_s=0.01)
         if chance.random() < 0.5:
-            make_current(client, done.mfid, {PLACE: Filled("2026-06-01T00:00:00+00:00", "later")})
+            client.metadata.merge(done.mfid, places_stated({PLACE: Filled("2026-06-01T00:00:00+00:00", "later")}))
         if chance.random() < 0.5:
             add_equal_parents(client, done.mfid, {parents[1]: parents[0]})
         expected[done.mfid] = read(client, done.mfid)

@@ -110,7 +110,7 @@ def run_command(
         bound = bind_file(located(pipeline), session.store, values)
         tell_same_name(bound, session)
         if refresh:
-            session.store.forget()
+            session.mirror.forget()
         request = RunRequest(bound, values, Choice(forced, only, from_, keep_going, patience), _runner(runner))
         chosen = request.choice.steps(bound)
         if dry_run:
@@ -154,7 +154,7 @@ def plan_command(
     with open_session() as session:
         bound = bind_file(located(pipeline), session.store, parse_overrides(overrides))
         if refresh:
-            session.store.forget()
+            session.mirror.forget()
         planned = make_plan(bound, session, forced)
         announce(session)
         print_plan(planned, as_json=as_json)

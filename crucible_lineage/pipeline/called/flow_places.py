@@ -14,13 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.core.slots import Currency, Filled, Standing, later_than, place
+from crucible_lineage.core.slots import Currency, Filled, hold, is_replaced_by_hand, later_than, pipeline_keyword, place
 from crucible_lineage.errors import NotFoundError, RefusedError
-from crucible_lineage.pipeline.plan.known import pipeline_keyword
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import Registered
-from crucible_lineage.registration.standing import make_current
 from crucible_lineage.session import Session
 
 __all__ = ["About", "FlowPlaces", "FlowRun", "about_file", "about_inputs", "file_of"]
@@ -41,11 +39,10 @@ class FlowRun:
 
 @dataclass
 class _Project:
-    """What was in a project when the run first asked: which results hold, and all that fills each place."""
+    """What was in a project when the run first asked: the results of the flow, and which of them hold."""
 
-    standings: Mapping[str, Standing] = field(default_factory=dict)
-    by_hand: frozenset[str] = frozenset()
-    currency: Currency = field(default_factory=lambda: Currency(()))
+    found: Mapping[str, Registered] = field(default_factory=dict)
+    slots: Currency = field(default_factory=lambda: Currency(()))
 
 
 class FlowPlaces:
@@ -106,19 +103,22 @@ class FlowPlaces:
 
     def _hold(self, project: str, key: str, filled: Filled, mfid: str) -> None:
         known = self._known(project)
-        if _is_replaced_by_hand(known, project, key, mfid):
+
+        def replaced(holder: str) -> str | None:
+            one = known.found.get(holder)
+            return one.record.replaces if one and one.record and one.step_record is None else None
+
+        if is_replaced_by_hand(known.slots.current(key, project), mfid, replaced):
             return
-        client, before = self._session.client, known.standings.get(mfid)
-        if before is None:  # of another flow: from now on this one finds it too
-            client.datasets.add_keyword(mfid, self.keywords[0])
-        places = before.places if before else {}
+        before = known.found.get(mfid)
+        places = before.standing.places if before else {}
         if (earlier := places.get(key)) is not None:  # flows of other files that had the same result
             was = {*earlier.files, *earlier.was} - {"", filled.declared_in}
             filled = replace(filled, was=tuple(sorted(was)))
-        make_current(client, mfid, {key: filled})
+        hold(self._session.mirror, self._session.client, project, mfid, {key: filled})
 
     def _holding(self, project: str, key: str) -> set[str]:
-        currency = self._known(project).currency
+        currency = self._known(project).slots
         return {
             mfid for mfid in currency.current(key, project) if currency.places(mfid)[key].declared_in == self._run.file
         }
@@ -128,7 +128,10 @@ class FlowPlaces:
         known = self._known(project)
         with self._lock:
             if (project, key) not in self._since:
-                filled = [one.places[key] for one in known.standings.values() if key in one.places]
+                places = [
+                    one.standing.places for one in known.found.values()
+                ]  # incomplete ones, too: of other processes
+                filled = [one[key] for one in places if key in one]
                 own = [one.since for one in filled if one.run == self._run.id]
                 begun = datetime.fromisoformat(self._run.begun)
                 self._since[project, key] = max(own) if own else later_than(begun, (one.since for one in filled))
@@ -148,9 +151,7 @@ class FlowPlaces:
         except (NotFoundError, RefusedError):  # the project is not there yet
             return _Project()
         found = {one.unique_id: Registered(one, read_record(one.scientific_metadata)) for one in listed}
-        standings = {mfid: one.standing for mfid, one in found.items()}
-        by_hand = {mfid for mfid, one in found.items() if one.record is not None and one.step_record is None}
-        return _Project(standings, frozenset(by_hand), Currency(standings.values()))
+        return _Project(found, Currency(one.standing for one in found.values()))
 
 
 def about_file(path: Path) -> About:
@@ -179,15 +180,3 @@ def file_of(function: Any) -> str:
     code = getattr(inspect.unwrap(function), "__code__", None)
     path = Path(code.co_filename) if code else Path()
     return "" if code is None or path.name.startswith("<") or "ipykernel" in str(path) else path.name
-
-
-def _is_replaced_by_hand(known: _Project, project: str, key: str, mfid: str) -> bool:
-    """True if what a person made in the stead of just this result holds: running it again does not undo that."""
-    for holder in known.currency.current(key, project):
-        seen: set[str] = set()
-        while holder in known.by_hand and holder not in seen:
-            seen.add(holder)
-            holder = known.standings[holder].replaces or ""
-            if holder == mfid:
-                return True
-    return False

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.errors import ChecksumError, InputError
+from crucible_lineage.pipeline.files.lost import LOST, note_if_lost
 from crucible_lineage.pipeline.spec.inputs import is_remote
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.session import Session
@@ -50,9 +51,17 @@ def _download(dataset: DatasetRef, file: FileRef, session: Session) -> Callable[
                         fetch_reference(dataset.mfid, stored, stream.write, session)
                     return stored.sha256_hash or file_sha256(target)
                 with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
-                    session.client.files.download(stored, folder).replace(target)
+                    try:
+                        session.client.files.download(stored, folder).replace(target)
+                    except LOST as error:
+                        note_if_lost(session, dataset.mfid, file.name, error)
+                        raise
                 return stored.sha256_hash or file_sha256(target)  # the download has compared them
-        raise InputError(f"dataset {dataset.mfid} ({dataset.name!r}) has no file {file.name!r} at Crucible any more")
+        session.mirror.note_lost(dataset.mfid, file.name)
+        raise InputError(
+            f"dataset {dataset.mfid} ({dataset.name!r}) has no file {file.name!r} at Crucible any more; "
+            "run the pipeline that made it, and it is made again"
+        )
 
     return download
 

@@ -96,13 +96,13 @@ def apply_changes(session: Session, changes: Iterable[Change], why: str = "") ->
         if fields:
             session.client.datasets.update(mfid, **fields)
         session.client.metadata.merge(mfid, {**metadata, **noted})
-        session.store.forget([mfid])
+        session.mirror.forget([mfid])
 
 
 def note_act(session: Session, mfid: str, what: str, why: str = "") -> None:
     """Note an act that set no value: a link, a sample, a replacement."""
     session.client.metadata.merge(mfid, _entries(session, [{"what": what}], why))
-    session.store.forget([mfid])
+    session.mirror.forget([mfid])
 
 
 def corrections(metadata: Mapping[str, Any] | None) -> tuple[Correction, ...]:

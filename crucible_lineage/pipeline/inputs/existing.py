@@ -37,7 +37,7 @@ def existing_dataset(mfid: str, session: Session) -> DatasetRef:
     if found.record is not None:
         require_own_files(session.client, found.dataset, found.record)
     dataset = found.ref or _foreign(found.dataset, session)
-    session.store.remember([dataset])
+    session.mirror.trust({dataset.mfid: dataset})
     return dataset
 
 
@@ -48,7 +48,7 @@ def find_raw(raw: RawFiles, session: Session) -> DatasetRef | None:
     """
     if raw.mfid is None:
         return same_bytes(raw, session)
-    if (known := session.store.known(raw.mfid)) and (not raw.named or raw.are_those_of(known)):
+    if (known := session.mirror.known(raw.mfid)) and (not raw.named or raw.are_those_of(known)):
         return known
     dataset, is_begun, taken = None, False, None
     elsewhere = None if raw.parents or raw.named else session.client.ahead(partial(same_bytes, raw, session))
@@ -59,7 +59,7 @@ def find_raw(raw: RawFiles, session: Session) -> DatasetRef | None:
     if dataset is None and not is_begun and elsewhere is not None:
         dataset = elsewhere()
     if dataset is not None:
-        session.store.remember_as({raw.mfid: dataset, dataset.mfid: dataset})
+        session.mirror.trust({raw.mfid: dataset, dataset.mfid: dataset})
     elif taken is not None:
         raise taken
     return dataset
@@ -91,7 +91,7 @@ def _under_its_id(raw: RawFiles, mfid: str, session: Session) -> tuple[DatasetRe
     def otherwise() -> DatasetRef | None:
         return find_by_recipe(client, mfid, raw.project, lambda one: recipe_sha256(one) == sha256)
 
-    renamed = None if session.store.keeps_ids() else client.ahead(otherwise)
+    renamed = None if session.mirror.keeps_ids() else client.ahead(otherwise)
     try:
         found = read_own(client, mfid, raw.project, sha256, f"looking for {raw.told}")
     except RecipeConflictError as conflict:
@@ -106,7 +106,7 @@ def _under_its_id(raw: RawFiles, mfid: str, session: Session) -> tuple[DatasetRe
     if found is None:
         return renamed and renamed(), False
     if found.ref is not None:
-        session.store.note_keeps_ids()  # whoever registered it gave it this one
+        session.mirror.note_keeps_ids()  # whoever registered it gave it this one
         return found.ref, False
     if raw.named and found.record is None and session.client.files.list(mfid):  # of another program
         return _require_of(_foreign(found.dataset, session), raw), False

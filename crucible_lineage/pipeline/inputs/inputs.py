@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from crucible_lineage.core.slots import SUPERSEDED, Currency
+from crucible_lineage.core.slots import SUPERSEDED, Currency, Filled, Standing
 from crucible_lineage.errors import IdTakenError, InputError
 from crucible_lineage.ids import mfid_time
 from crucible_lineage.pipeline.bind.from_parents import from_parents
@@ -34,6 +34,7 @@ from crucible_lineage.pipeline.spec.inputs import (
 )
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, named_fields
 from crucible_lineage.refs import DatasetRef
+from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.registration.read import Registered, knows, refusals, registered
 from crucible_lineage.session import Session
 from crucible_lineage.times import taken, utc
@@ -228,7 +229,7 @@ def _elsewhere(declared: FileInput, session: Session) -> list[RemoteFile]:
 
 def _looked_up(items: Sequence[InputItem], session: Session) -> list[InputItem]:
     """The same, with their datasets as far as they are registered. Those that are not known here are asked for."""
-    asked = [item for item in items if item.raw and not (item.raw.mfid and session.store.known(item.raw.mfid))]
+    asked = [item for item in items if item.raw and not (item.raw.mfid and session.mirror.known(item.raw.mfid))]
     answers = session.at_once(partial(_found, item, session) for item in asked)
     found = {id(item): answer for item, answer in zip(asked, answers, strict=True)}
     return [found.get(id(item)) or _found(item, session) for item in items]
@@ -302,7 +303,7 @@ def _selected(project: str, declared: SelectInput, session: Session) -> Iterator
         usable = [one for one in usable if currency.state(one.mfid) != SUPERSEDED]
     if not usable and not declared.each and not declared.match:
         raise InputError(f"no complete dataset matches the selection { {'project_id': project, **declared.select} }")
-    wrong = refusals(session.client, [one for one in usable if not knows(session.store, one)])
+    wrong = refusals(session.client, [one for one in usable if not knows(session.mirror, one)])
     yield from (_selected_item(one, session, wrong.get(one.mfid, "")) for one in usable)
 
 
@@ -313,15 +314,15 @@ def _measured(dataset: Dataset) -> tuple[datetime, str]:
 
 
 def currency_among(project: str, found: Sequence[Registered], session: Session) -> Currency:
-    """Which of these hold: what holds in the stead of one of them need not be among them."""
-    pipelines = {key.partition("/")[0] for one in found for key in one.standing.places}
-    everything = {one.mfid: one for one in found}
-    for pipeline in sorted(pipelines):
-        listed = session.client.datasets.iter(
-            project_id=project, keyword=f"pipeline:{pipeline}", include_metadata=True, include_links=True
-        )
-        everything |= {one.mfid: one for one in (registered(session.client, dataset) for dataset in listed)}
-    return Currency(one.standing for one in everything.values())
+    """Return which of these hold: what holds in the stead of one of them need not be among them."""
+    filled: dict[str, dict[str, Filled]] = {}
+    for pipeline in sorted({key.partition("/")[0] for one in found for key in one.standing.places}):
+        known = KnownResults(session.mirror, lambda: session.client, project, pipeline)
+        known.sync()
+        for mfid, places in known.filled.items():
+            filled.setdefault(mfid, {}).update(places)
+    others = {mfid: Standing(mfid, project, True, True, places) for mfid, places in filled.items()}
+    return Currency({**others, **{one.mfid: one.standing for one in found}}.values())
 
 
 def _selected_item(found: Registered, session: Session, refusal: str) -> InputItem:
@@ -329,7 +330,7 @@ def _selected_item(found: Registered, session: Session, refusal: str) -> InputIt
     if refusal:
         return InputItem(mfid, None, fields, blocked=refusal)
     if found.ref is not None:
-        session.store.remember([found.ref])
+        session.mirror.trust({found.mfid: found.ref})
         return InputItem(mfid, found.ref, fields, about=min(found.standing.places, default=""))
     try:
         return InputItem(mfid, existing_dataset(mfid, session), fields)

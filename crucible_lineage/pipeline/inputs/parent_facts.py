@@ -19,7 +19,6 @@ from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
-    from crucible_lineage.client.models import Dataset
     from crucible_lineage.registration.new_dataset import NewDataset
 
 __all__ = ["ParentFacts", "facts_in", "read_first"]
@@ -45,11 +44,7 @@ class ParentFacts:
         wanted = [mfid for mfid in wanted if mfid not in self._facts]
         if not wanted:
             return
-        if len(wanted) > FEW:
-            listed = self._session.client.datasets.iter(project_id=self._project, include_metadata=True)
-            found = {dataset.unique_id: dataset for dataset in listed}
-        else:
-            found = {}
+        found = self._session.mirror.snapshot(self._project).records if len(wanted) > FEW else {}
         for mfid, facts in _in_threads(lambda one: self._ask(one, found.get(one)), wanted):
             if facts is not None:
                 self._facts[mfid] = facts
@@ -68,10 +63,10 @@ class ParentFacts:
             found.setdefault(part.role, []).append(facts.said())
         return found
 
-    def _ask(self, mfid: str, known: Dataset | None) -> DatasetFacts | None:
+    def _ask(self, mfid: str, known: Mapping[str, Any] | None) -> DatasetFacts | None:
         datasets = self._session.client.datasets
         try:
-            record = (known or datasets.get(mfid, include_metadata=True)).model_dump()
+            record = known or datasets.get(mfid, include_metadata=True).model_dump()
             if facts := _as_registered(record):
                 return facts
             return _as_it_stands(record, [word.keyword for word in datasets.get_keywords(mfid)])

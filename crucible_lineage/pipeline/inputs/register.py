@@ -54,7 +54,7 @@ def _as_their_files_say(raw: RawFiles, session: Session) -> tuple[RawFiles, Data
     require_possible_id(named, mfid)
     dataset = find_raw(named, session)
     if raw.mfid is not None and dataset is not None:
-        session.store.remember_as({raw.mfid: dataset})
+        session.mirror.trust({raw.mfid: dataset})
     return named, dataset
 
 
@@ -98,9 +98,9 @@ def _register(
     for file in raw.files:
         if file.ref.name not in raw.remote:
             session.cache.add(file.path, file.ref.sha256)
-    session.store.remember_as({mfid: dataset, dataset.mfid: dataset})
+    session.mirror.trust({mfid: dataset, dataset.mfid: dataset})
     if dataset.mfid == mfid:
-        session.store.note_keeps_ids()
+        session.mirror.note_keeps_ids()
     return dataset
 
 

@@ -82,6 +82,6 @@ def _describe_fault(session: Session, error: BaseException) -> tuple[str, str]:
 
 def _note(session: Session, refs: Mapping[str, DatasetRef]) -> None:
     """Remember what has arrived as complete, under the id made here and the one that the service gave."""
-    session.store.remember_as({mfid: ref for made, ref in refs.items() for mfid in (made, ref.mfid)})
+    session.mirror.trust({mfid: ref for made, ref in refs.items() for mfid in (made, ref.mfid)})
     if all(ref.mfid == made for made, ref in refs.items()) and not session.settings.embedded:
-        session.store.note_keeps_ids()
+        session.mirror.note_keeps_ids()

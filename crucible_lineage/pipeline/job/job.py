@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from crucible_lineage.core.slots import Filled
+from crucible_lineage.core.slots import Filled, pipeline_keyword
 from crucible_lineage.facts import Facts
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.inputs.parent_facts import facts_in
 from crucible_lineage.pipeline.plan.expand import Instance
-from crucible_lineage.pipeline.plan.known import pipeline_keyword
 from crucible_lineage.pipeline.spec.pipeline import StepSpec
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset
 from crucible_lineage.step import Step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.disk import private_folder
+from crucible_lineage.errors import StepError
 from crucible_lineage.local.usage import in_use, remove_folder, remove_old_work
+from crucible_lineage.pipeline.files.lost import has_bytes, send_again
 from crucible_lineage.pipeline.job.calling import call_step
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.inputs import place_inputs, require_unchanged, telling_of_changes
@@ -29,8 +31,9 @@ from crucible_lineage.provenance.recipe import PlannedOutput, first_attempt, rec
 from crucible_lineage.provenance.record import Activity
 from crucible_lineage.refs import DatasetRef, file_stem
 from crucible_lineage.registration.delivery import DeliversLater, deliver_now
+from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.payload import Payload
-from crucible_lineage.registration.read import find_by_recipe, read_own, require_not_withdrawn
+from crucible_lineage.registration.read import find_by_recipe, read, read_own, require_not_withdrawn
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
@@ -44,6 +47,7 @@ class Materialized:
     """The datasets of a step's outputs; `executed` is False if they were there already, `waits` is True if they wait
     in the outbox for whoever delivers them.
 
+    `healed` is True if they were there and had lost bytes, which were made and sent again.
     `note` is what whoever ran the step should know, `seconds` is how long it took to make and to register them.
     `returned` is what was returned for each output, if that is known here.
     """
@@ -54,6 +58,7 @@ class Materialized:
     seconds: float | None = None
     waits: bool = False
     returned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    healed: bool = False
 
 
 def materialize_step(
@@ -67,7 +72,11 @@ def materialize_step(
     least = min(planned.mfid for planned in job.outputs)
     with session.turn(least):
         session.outbox.look(least)
-        present = {planned.output: _present(planned, job, session, deliveries) for planned in job.outputs}
+        lost = _still_lost(job, session)
+        present = {
+            planned.output: None if planned.mfid in lost else _present(planned, job, session, deliveries)
+            for planned in job.outputs
+        }
         if all(present.values()):
             there = {output: dataset for output, dataset in present.items() if dataset}
             if deliveries is not None:
@@ -77,10 +86,15 @@ def materialize_step(
         began = time.monotonic()
         tell_phase(job, STARTED, session.settings.data)
         with _attempt_folder(job, session) as folder:
-            made, note = _execute(job, folder, session, hear)
+            new, kept, note = _execute(job, folder, session, hear)
+            if lost:
+                there = _healed(job, new, kept, lost, session)
+                told = "; ".join(filter(None, ("Crucible had lost its bytes, which were sent again", note)))
+                return Materialized(there, True, told, time.monotonic() - began, healed=True)
+            made = session.outbox.put(job.name, job.project, new, kept, job.run_id)
         for planned in job.outputs:
             if planned.recipe.get("attempt"):
-                session.store.note_attempt(*first_attempt(planned.recipe))
+                session.mirror.note_attempt(*first_attempt(planned.recipe))
         outputs = {planned.output: found for planned in job.outputs if (found := session.outbox.find(planned.mfid))}
         outputs = _handed_on(outputs, job, session, deliveries)
         waits = session.outbox.waits(made)
@@ -93,6 +107,46 @@ def materialize_step(
     ids = {planned.mfid: planned.output for planned in job.outputs}
     returned = {ids[new.mfid]: new.metadata for new in made.datasets}
     return Materialized(outputs, executed=True, note=note, seconds=seconds, waits=waits, returned=returned)
+
+
+def _still_lost(job: Job, session: Session) -> dict[str, dict[str, str]]:
+    """{MFID: {file: SHA-256}} of what Crucible has lost of results that are there, complete."""
+    lost: dict[str, dict[str, str]] = {}
+    for planned in job.outputs:
+        names = session.mirror.lost(planned.mfid)
+        found = read(session.client, planned.mfid) if names else None
+        hashes = {file.name: file.sha256 for file in found.ref.files} if found and found.ref else {}
+        for name in names:
+            if name not in hashes or has_bytes(session.client, planned.mfid, name, hashes[name]):
+                session.mirror.note_whole(planned.mfid, name)  # or the whole result is gone, and made as any other
+            else:
+                lost.setdefault(planned.mfid, {})[name] = hashes[name]
+    return lost
+
+
+def _healed(
+    job: Job,
+    new: Sequence[NewDataset],
+    kept: Mapping[str, Path],
+    lost: Mapping[str, Mapping[str, str]],
+    session: Session,
+) -> dict[str, DatasetRef]:
+    """Send the bytes that Crucible has lost; return the results. StepError, before anything is sent, if they differ."""
+    made = {(one.mfid, file.ref.name): file.ref.sha256 for one in new for file in one.files}
+    for mfid, files in lost.items():
+        for name, sha256 in files.items():
+            if made.get((mfid, name)) != sha256:
+                raise StepError(
+                    f"Crucible has lost the bytes of {name} of dataset {mfid}, and made again it has other ones; "
+                    f"nothing was sent. Make another attempt with --force {job.inspection.step}, or look for a copy: "
+                    f"crucible-lineage verify {mfid} --repair --from FOLDER"
+                )
+    for mfid, files in lost.items():
+        for name, sha256 in files.items():
+            send_again(session.client, mfid, name, sha256, kept[sha256])
+            session.mirror.note_whole(mfid, name)
+    there = {one.output: _at_service(one, job, session, session.client) for one in job.outputs}
+    return {output: dataset for output, dataset in there.items() if dataset}
 
 
 def _handed_on(
@@ -130,13 +184,15 @@ def _at_service(planned: PlannedOutput, job: Job, session: Session, client: Cruc
         require_not_withdrawn(found)
         if found.ref:
             return found.ref
-    if not session.store.assigns_ids():
+    if not session.mirror.assigns_ids():
         return None
     return find_by_recipe(client, planned.mfid, job.project, lambda recipe: recipe_sha256(recipe) == sha256)
 
 
-def _execute(job: Job, folder: Path, session: Session, hear: Hear | None) -> tuple[Payload, str]:
-    """What the step made, in the outbox, and what to tell whoever ran the step."""
+def _execute(
+    job: Job, folder: Path, session: Session, hear: Hear | None
+) -> tuple[list[NewDataset], dict[str, Path], str]:
+    """What the step made, where its files are kept by their hash, and what to tell whoever ran the step."""
     placed = place_inputs(job, folder, session)
     outputs = {planned.output: folder / planned.output for planned in job.outputs}
     for path in outputs.values():
@@ -187,7 +243,7 @@ def _execute(job: Job, folder: Path, session: Session, hear: Hear | None) -> tup
     notes = dict.fromkeys(
         (placed.note, note, *(told for _, told in names), *(f"made without {gap}" for gap in job.gaps))
     )
-    return session.outbox.put(job.name, job.project, new, kept, job.run_id), "; ".join(filter(None, notes))
+    return new, kept, "; ".join(filter(None, notes))
 
 
 def _tell(job: Job, data: Path, hear: Hear | None, line: str) -> None:

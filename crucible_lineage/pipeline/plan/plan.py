@@ -32,8 +32,14 @@ class Earlier:
 class Knowledge(Protocol):
     """What is known of Crucible's datasets."""
 
+    def look(self, mfids: Collection[str]) -> None:
+        """These datasets are going to be asked for."""
+
     def complete(self, mfid: str) -> DatasetRef | None:
         """The dataset, if it is there and complete."""
+
+    def lost(self, mfid: str) -> Sequence[str]:
+        """The files of a dataset that Crucible is known to have lost."""
 
     def is_begun(self, mfid: str) -> bool:
         """True if there is an incomplete record under this id."""
@@ -144,14 +150,36 @@ def plan(
     knowledge: Knowledge,
     forced: Collection[str] = (),
 ) -> PipelinePlan:
-    """The plan. Steps (or instances) in `forced` are made again though their results are there."""
+    """The plan. Steps (or instances) in `forced` are made again though their results are there.
+
+    It is made generation by generation: what is known of all results of one is looked up together.
+    """
     done: dict[str, StepPlan] = {}
-    left = dict(instances)
-    for name in instances:
-        instance = left[name] = _without_gaps(instances[name], done)
-        planned = _planned(project, instance, instances, inputs, done, knowledge, forced)
-        notes = (*instance.notes, *(f"without {gap}" for gap in instance.gaps))
-        done[name] = replace(planned, notes=notes, choices=instance.choices)
+    left, looked = dict(instances), set[str]()
+    for generation in _generations(instances):
+        drafts = []
+        for name in generation:
+            instance = left[name] = _without_gaps(instances[name], done)
+            unready = _unready(instance, inputs, done, knowledge)
+            if unready is not None:
+                done[name] = unready
+                continue
+            if instance.inspection.facts and instance.step.name not in looked:
+                looked.add(instance.step.name)
+                _look_ahead(instance, instances, inputs, done, knowledge)
+            results = {need: done[need].results for need in instance.needs}
+            try:
+                drafts.append(_draft(project, instance, used_datasets(instance, inputs, results), knowledge))
+            except InputError as error:  # it is this step's fault, and does not stop the others
+                done[name] = _blocked(instance, [str(error)])
+        knowledge.look([planned.mfid for draft in drafts for planned in draft.outputs])
+        for draft in drafts:
+            name, step = draft.instance.name, draft.instance.step.name
+            done[name] = _planned(draft, knowledge, forced=name in forced or step in forced)
+        for name in generation:
+            notes = (*left[name].notes, *(f"without {gap}" for gap in left[name].gaps))
+            if notes or left[name].choices:
+                done[name] = replace(done[name], notes=notes, choices=left[name].choices)
     return PipelinePlan(tuple(done[name] for name in instances), instances=left)
 
 
@@ -175,46 +203,61 @@ def _without_gaps(instance: Instance, done: Mapping[str, StepPlan]) -> Instance:
     )
 
 
-def _planned(
-    project: str,
-    instance: Instance,
-    instances: Mapping[str, Instance],
-    inputs: Inputs,
-    done: Mapping[str, StepPlan],
-    knowledge: Knowledge,
-    forced: Collection[str],
-) -> StepPlan:
-    unready = _unready(instance, inputs, done, knowledge)
-    if unready is not None:
-        return unready
-    _look_ahead(instance, instances, inputs, done, knowledge)
-    results = {need: done[need].results for need in instance.needs}
-    try:
-        used = used_datasets(instance, inputs, results)
-    except InputError as error:  # it is this step's fault, and does not stop the others
-        return _blocked(instance, [str(error)])
-    force = instance.name in forced or instance.step.name in forced
-    return plan_instance(project, instance, used, knowledge, forced=force)
+def _generations(instances: Mapping[str, Instance]) -> list[list[str]]:
+    """Instances by how many others they come after: those of one generation do not need one another."""
+    depth: dict[str, int] = {}
+    found: list[list[str]] = []
+    for name, instance in instances.items():  # parents come before their children
+        depth[name] = max((depth[need] + 1 for need in instance.needs), default=0)
+        if depth[name] == len(found):
+            found.append([])
+        found[depth[name]].append(name)
+    return found
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """An instance whose parents are all there, with the outputs that it would give."""
+
+    instance: Instance
+    used: tuple[UsedDataset, ...]
+    outputs: tuple[PlannedOutput, ...]
 
 
 def plan_instance(
     project: str, instance: Instance, used: Sequence[UsedDataset], knowledge: Knowledge, *, forced: bool = False
 ) -> StepPlan:
     """The plan of an instance whose parents are all there."""
+    try:
+        draft = _draft(project, instance, used, knowledge)
+    except InputError as error:
+        return _blocked(instance, [str(error)])
+    return _planned(draft, knowledge, forced=forced)
+
+
+def _draft(project: str, instance: Instance, used: Sequence[UsedDataset], knowledge: Knowledge) -> _Draft:
+    """The outputs of the latest attempt at an instance. InputError if facts about a parent cannot be read."""
     inspection = instance.inspection
     code, params = inspection.code, inspection.params
     salt = instance.step.spec.salt
-    try:
-        facts = knowledge.facts(used) if inspection.facts else None
-    except InputError as error:
-        return _blocked(instance, [str(error)])
+    facts = knowledge.facts(used) if inspection.facts else None
     planned_as = partial(planned_outputs, project, code, inspection.outputs, params, used, salt=salt, facts=facts)
     outputs = planned_as()
     if attempt := max(knowledge.attempt(planned.mfid) for planned in outputs):
         outputs = planned_as(attempt=attempt)
+    return _Draft(instance, tuple(used), outputs)
+
+
+def _planned(draft: _Draft, knowledge: Knowledge, *, forced: bool) -> StepPlan:
+    instance, used, outputs = draft.instance, draft.used, draft.outputs
     found = {planned.output: knowledge.complete(planned.mfid) for planned in outputs}
     results = {output: dataset for output, dataset in found.items() if dataset}
     name, step = instance.name, instance.step.name
+    lost = [f"Crucible has lost the bytes of its file {file}" for one in outputs for file in knowledge.lost(one.mfid)]
+    if lost and not forced:
+        roots = tuple(f"{name}: {cause}" for cause in lost)
+        ids = _ids(outputs)
+        return StepPlan(name, INCOMPLETE, tuple(lost), ids, outputs=outputs, step=step, roots=roots, used=used)
     refused = [knowledge.refusal(planned.mfid) for planned in outputs if planned.output not in results]
     refusals = [told for told in refused if told]
     if refusals and not forced:
@@ -246,10 +289,10 @@ def _look_ahead(
 ) -> None:
     """The parents of all instances of a step that asks for facts are looked at together, before its first one."""
     step = instance.step.name
-    if not instance.inspection.facts or any(one.step == step for one in done.values()):
-        return
     found = []
     for feed in (feed for one in instances.values() if one.step.name == step for feed in one.feeds):
+        if feed.instance is not None and feed.instance not in done:
+            continue
         if feed.instance is not None:
             found += [dataset.mfid for dataset in done[feed.instance].results.values()]
         elif (item := _item(feed, inputs)).dataset is not None:

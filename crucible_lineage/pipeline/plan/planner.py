@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.core.places import KnownPlaces
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
@@ -82,8 +81,7 @@ def plan_pipeline(
     instances = expand(pipeline, inputs, partial(_inspected, session.store, {}))
     require_names(pipeline, forced, instances)
     planned = plan(spec.project, instances, inputs, knowledge, forced)
-    relied_on = KnownPlaces(session.store, spec.project, pipeline.name).relied_on()
-    left = undeclared(relied_on, instances.values(), pipeline.name)
+    left = undeclared(knowledge.held(), instances.values(), pipeline.name)
     differences = tuple(one for items in inputs.values() for item in items for one in item.differs)
     planned = replace(planned, undeclared=left, differences=differences)
     return Planned(planned, planned.instances, inputs, knowledge)

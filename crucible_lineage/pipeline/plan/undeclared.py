@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 
 from crucible_lineage.pipeline.plan.expand import Instance
 
 __all__ = ["undeclared"]
 
 
-def undeclared(relied_on: Mapping[str, str], instances: Iterable[Instance], pipeline: str) -> tuple[str, ...]:
-    """The places of such results, as `step/output/scope`.
+def undeclared(held: Collection[str], instances: Iterable[Instance], pipeline: str) -> tuple[str, ...]:
+    """Return the places of such results, as `step/output/scope`.
 
-    `relied_on` are the places that runs of the pipeline have filled. A place of other data is none of them: its result
-    holds beside the others.
+    `held` are the places in which results of the pipeline hold. A place of other data is none of them: its result holds
+    beside the others.
     """
     declared = {key for instance in instances for keys in instance.places.values() for key in keys}
     if not declared:
@@ -22,7 +22,7 @@ def undeclared(relied_on: Mapping[str, str], instances: Iterable[Instance], pipe
     about = {_scope(key).split(", ")[0] for key in declared}
     return tuple(
         key.removeprefix(f"{pipeline}/")
-        for key in sorted(relied_on.keys() - declared)
+        for key in sorted(set(held) - declared)
         if _outside(key) not in parts or _scope(key).split(", ")[0] in about
     )
 

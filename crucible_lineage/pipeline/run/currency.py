@@ -10,15 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.places import KnownPlaces
-from crucible_lineage.core.slots import Filled, later_than
+from crucible_lineage.core.slots import Filled, hold, is_replaced_by_hand, later_than, pipeline_keyword
 from crucible_lineage.errors import TRANSIENT, ForbiddenError, LineageError
 from crucible_lineage.pipeline.plan.expand import Instance
-from crucible_lineage.pipeline.plan.known import ProjectKnowledge, pipeline_keyword
+from crucible_lineage.pipeline.plan.known import ProjectKnowledge
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.standing import add_equal_parents, make_current
+from crucible_lineage.registration.standing import add_equal_parents
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # a run in which all is fresh asks nobody
@@ -54,27 +53,21 @@ class Reliance:
         self.run_id = run_id
         self.file = path.name if path else None
         self.folder = path.parent if path else None
-        self.known = KnownPlaces(session.store, knowledge.project, pipeline)
-        self._relied_on = self._known_for_file()
+        self._relied_on: dict[str, str] = {}  # by place, what this run relies on
         self._begun = datetime.now(UTC)
         self._lock = threading.Lock()
         self.again: list[str] = []  # instances whose result has become current again
         self.notes: dict[str, str] = {}  # by instance, what of its result is for others to note
-
-    def _known_for_file(self) -> dict[str, str]:
-        """{place: what this declaration relied on last}; nothing if its file is called otherwise, or is another one."""
-        before = self.known.file()
-        if self.file is not None and self.file != before:
-            self.known.note_file(self.file)
-        return self.known.relied_on() if before in (None, self.file) or self.file is None else {}
 
     def new_places(self, instance: Instance) -> dict[str, dict[str, Filled]]:
         """For each output, the places that its result holds once it is made by this run."""
         return {output: {key: self._filled(key) for key in keys} for output, keys in instance.places.items()}
 
     def note_made(self, instance: Instance, results: Mapping[str, DatasetRef]) -> None:
-        """These results were made by this run, and hold."""
-        self.known.note_written(dataset.mfid for dataset in results.values())
+        """Note that these results were made by this run, and hold once they are delivered."""
+        for output, places in self.new_places(instance).items():
+            keyword = pipeline_keyword(self.pipeline)
+            self.session.mirror.note_held(self.knowledge.project, [keyword], results[output].mfid, places)
         self._note(instance, results)
 
     def rely(
@@ -100,10 +93,15 @@ class Reliance:
 
     def _is_news(self, relied: Relied) -> bool:
         return bool(_new_parents(relied)) or any(
-            self._relied_on.get(key) != relied.results[output].mfid
+            not self._holds(key, relied.results[output].mfid)
             for output, keys in relied.instance.places.items()
             for key in keys
         )
+
+    def _holds(self, key: str, mfid: str) -> bool:
+        """Return whether just this result holds in a place for this declaration."""
+        before = self._relied_on.get(key)
+        return before == mfid if before is not None else self._holding(key) == [mfid]
 
     def _try(self, relied: Relied, client: CrucibleClient | None, away: Callable[[Relied], None] | None) -> str:
         try:
@@ -122,23 +120,20 @@ class Reliance:
             dataset = relied.results[output]
             if equal:
                 self._link(relied.instance.name, dataset, equal, client)
-            news = [key for key in keys if self._relied_on.get(key) != dataset.mfid]
-            if not news:
+            news = [key for key in keys if not self._holds(key, dataset.mfid)]
+            by_hand = {key for key in news if self._is_replaced_by_hand(key, dataset.mfid)}
+            missing = [key for key in news if key not in by_hand]
+            if not missing:
                 continue
             found = self.knowledge.registered_as(dataset.mfid)
             places = found.standing.places if found else {}
-            if self.knowledge.is_of_another_pipeline(dataset.mfid):  # from now on this one finds it too
-                client.datasets.add_keyword(dataset.mfid, pipeline_keyword(self.pipeline))
             alone = {key for key in news if self.knowledge.holding(key) == (dataset.mfid,)}
-            by_hand = {key for key in news if self._is_replaced_by_hand(key, dataset.mfid)}
-            if missing := [key for key in news if key not in by_hand and self._holding(key) != [dataset.mfid]]:
-                filled = {key: self._filled(key, dataset.mfid, places.get(key)) for key in missing}
-                make_current(client, dataset.mfid, filled)
-                changed = changed or not alone.issuperset(missing)  # else only its declaration was renamed
-        with self._lock:
-            if changed:
+            filled = {key: self._filled(key, dataset.mfid, places.get(key)) for key in missing}
+            hold(self.session.mirror, client, self.knowledge.project, dataset.mfid, filled)
+            changed = changed or not alone.issuperset(missing)  # else only its declaration was renamed
+        if changed:
+            with self._lock:
                 self.again.append(relied.instance.name)
-            self.known.note_written(dataset.mfid for dataset in relied.results.values())
         self._note(relied.instance, relied.results)
 
     def _link(self, name: str, dataset: DatasetRef, equal: Mapping[str, str], client: CrucibleClient) -> None:
@@ -154,33 +149,26 @@ class Reliance:
                     "its owner or an editor of the project does that by running this once"
                 )
                 return
-        self.session.store.remember([_with_equals(dataset, equal)])
+        self.session.mirror.trust({dataset.mfid: _with_equals(dataset, equal)})
+        self.session.mirror.note_written(dataset.mfid)
 
     def _holding(self, key: str) -> list[str]:
-        """What holds in a place for this declaration, as far as Crucible knew at the look-up."""
-        found = {mfid: self.knowledge.registered_as(mfid) for mfid in self.knowledge.holding(key)}
-        places = {mfid: one.standing.places for mfid, one in found.items() if one}
-        return [mfid for mfid in places if self.file is None or self.file in places[mfid][key].files]
+        """Return what holds in a place for this declaration, as of the sync."""
+        currency = self.knowledge.currency()
+        holding = self.knowledge.holding(key)
+        return [mfid for mfid in holding if self.file is None or self.file in currency.places(mfid)[key].files]
 
     def _is_replaced_by_hand(self, key: str, mfid: str) -> bool:
-        """True if what a person made in the stead of just this result holds: running it again does not undo that."""
-        for holder in self.knowledge.holding(key):
-            seen: set[str] = set()
-            while (
-                holder not in seen
-                and (one := self.knowledge.registered_as(holder))
-                and one.record
-                and one.step_record is None
-            ):
-                seen.add(holder)
-                holder = one.record.replaces or ""
-                if holder == mfid:
-                    return True
-        return False
+        def replaced(holder: str) -> str | None:
+            one = self.knowledge.registered_as(holder)
+            return one.record.replaces if one and one.record and one.step_record is None else None
+
+        return is_replaced_by_hand(self.knowledge.holding(key), mfid, replaced)
 
     def _note(self, instance: Instance, results: Mapping[str, DatasetRef]) -> None:
         places = {key: results[output].mfid for output, keys in instance.places.items() for key in keys}
-        self.known.note(places)
+        with self._lock:
+            self._relied_on |= places
 
     def _filled(self, key: str, mfid: str = "", before: Filled | None = None) -> Filled:
         """That this run relied on something there: later than whoever filled the place before."""
@@ -196,10 +184,7 @@ class Reliance:
         return Filled(since, self.run_id, self.file, tuple(sorted(also)), tuple(sorted(others - also)))
 
     def _declared_in(self, key: str) -> str:
-        found = (one.standing.places.get(key) for one in self.knowledge.registered().values())
-        return max(
-            (filled for filled in found if filled), key=lambda one: one.since, default=Filled("", "")
-        ).declared_in
+        return max(self.knowledge.filled(key), key=lambda one: one.since, default=Filled("", "")).declared_in
 
 
 def _new_parents(relied: Relied) -> dict[str, str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core import journal as rows
+from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import TRANSIENT, InputError, LineageError, StoppedError
 from crucible_lineage.pipeline.bind.model import BoundPipeline
@@ -23,7 +24,6 @@ from crucible_lineage.pipeline.engines.engine import Engine
 from crucible_lineage.pipeline.inputs.inputs import InputItem
 from crucible_lineage.pipeline.job.job import Job, job_of
 from crucible_lineage.pipeline.job.phases import hearing_phases
-from crucible_lineage.pipeline.plan.known import pipeline_keyword
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance
 from crucible_lineage.pipeline.plan.planner import Planned
 from crucible_lineage.pipeline.plan.used import used_datasets
@@ -186,7 +186,7 @@ class Run:
         self.session.journal.note_present(self.run_id, REUSED, datasets)
         errors = self.relying.rely([Relied(self.instances[step.name], step.results, step.used) for step in steps])
         there = [step for step in steps if not self.relying.waits(step.results.values())]
-        again = described_anew(self.pipeline, there, self.instances, self.reliance.known, self.session, self.run_id)
+        again = described_anew(self.pipeline, there, self.instances, self.session, self.run_id)
         errors |= again.errors
         for name, mfids in datasets.items():
             state = self.steps[name]
@@ -344,7 +344,10 @@ class Run:
             self._end(name, FAILED, error=str(refused or self._describe_fault(name, error)))
         else:
             state.note, state.took = made.note, made.seconds
-            if made.executed:
+            if made.healed:
+                self._rely_on(name, made.outputs, job.used)
+                state.outcome = EXECUTED if state.outcome == REUSED else state.outcome
+            elif made.executed:
                 self._own.add(min(ids_of(made.outputs).values()))
                 self.reliance.note_made(self.instances[name], made.outputs)
                 self._keep_returned(name, made.returned)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from crucible_lineage.core.places import KnownPlaces
+from crucible_lineage.core.store import Store
 from crucible_lineage.errors import ForbiddenError, LineageError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
@@ -35,12 +35,11 @@ def described_anew(
     pipeline: BoundPipeline,
     steps: Iterable[StepPlan],
     instances: Mapping[str, Instance],
-    known: KnownPlaces,
     session: Session,
     run_id: str,
 ) -> DescribedAnew:
     """A changed `output:` of steps whose results are there is applied."""
-    described, found = _Redescription(known, pipeline), DescribedAnew()
+    described, found = _Redescription(session.store, pipeline), DescribedAnew()
     for step in steps if described.changed else ():
         instance = instances[step.name]
         if instance.step.name not in described.changed:
@@ -69,9 +68,10 @@ def described_anew(
 class _Redescription:
     """Which declared steps describe their outputs otherwise than when their results were last looked at."""
 
-    def __init__(self, known: KnownPlaces, pipeline: BoundPipeline) -> None:
-        self.known = known
-        self.before = known.described()
+    def __init__(self, store: Store, pipeline: BoundPipeline) -> None:
+        self.store = store
+        self.pipeline = pipeline
+        self.before = store.described(pipeline.spec.project, pipeline.name)
         self.left = False  # something is for others to change
         whole = {WHOLE: pipeline.spec.digest}
         same = self.before.get(WHOLE) == pipeline.spec.digest  # most runs: no step need be looked at
@@ -86,7 +86,7 @@ class _Redescription:
     def note(self) -> None:
         """All results are described as is declared now."""
         if len(self.now) > 1:
-            self.known.note_described(self.now)
+            self.store.note_described(self.pipeline.spec.project, self.pipeline.name, self.now)
 
 
 def _redescribe(job: Job, results: Mapping[str, DatasetRef], session: Session) -> str:

@@ -15,6 +15,7 @@ from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.records import text
 from crucible_lineage.pipeline.files.fetch import fetch_reference, is_reference
+from crucible_lineage.pipeline.files.lost import note_if_lost
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
@@ -105,6 +106,7 @@ def _fetched_all(
         try:
             fetched.append(_fetched(session, mfid, file, path, folder))
         except LineageError as error:
+            note_if_lost(session, mfid, file.filename, error)
             absent[file.filename] = str(error)
     return FilesFetched(mfid, tuple(fetched), present, absent)
 

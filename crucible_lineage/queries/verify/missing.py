@@ -21,14 +21,14 @@ def certainly_gone(session: Session, mfids: Collection[str]) -> set[str]:
     """
     if not mfids or session.client.account.profile().authorization.get("effective_privilege_mode") == "elevated":
         return set(mfids)
-    return {mfid for mfid in mfids if session.store.known(mfid) or _is_on_record(session, mfid)}
+    return {mfid for mfid in mfids if session.mirror.known(mfid) or _is_on_record(session, mfid)}
 
 
 def gone_datasets(session: Session, project: str, present: Collection[str]) -> Iterator[Finding]:
     """Findings about what Crucible's list of deletions, and the runs from this data folder, know and Crucible lacks."""
     deleted = _deleted(session, project)
     suspects = {mfid: entry.resource_name for mfid, entry in deleted.items() if has_derived_id(mfid)}
-    known = (session.store.known(mfid) for mfid in sorted(session.journal.datasets(project)))
+    known = (session.mirror.known(mfid) for mfid in sorted(session.journal.datasets(project)))
     suspects |= {dataset.mfid: dataset.name for dataset in known if dataset}
     for mfid, name in sorted(suspects.items()):
         if mfid in present or (mfid in deleted and _was_reviewed(deleted[mfid])) or _exists(session, mfid):

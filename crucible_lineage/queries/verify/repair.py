@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crucible_lineage.checksums import file_sha256
-from crucible_lineage.errors import InputError, LineageError
+from crucible_lineage.errors import LineageError
 from crucible_lineage.lineage import Finding
+from crucible_lineage.pipeline.files.lost import send_again
 from crucible_lineage.session import Session
 
 __all__ = ["DamagedFile", "Remade", "Repair", "repair"]
@@ -114,23 +115,5 @@ def _by_making(session: Session, mfid: str, files: Sequence[DamagedFile], remade
 
 
 def _send(session: Session, file: DamagedFile, path: Path) -> None:
-    """Upload the bytes and read them back. A service that trusts its own list is made to take them as a new file."""
-    client = session.client
-    uploaded = client.files.upload(file.mfid, path, filename=file.filename)
-    if _arrived(session, file):
-        return
-    client.files.delete(uploaded.file.mfid)
-    client.files.upload(file.mfid, path, filename=file.filename)
-    if not _arrived(session, file):
-        raise InputError(f"what Crucible gives back of {file.filename} still has other bytes than were sent")
-
-
-def _arrived(session: Session, file: DamagedFile) -> bool:
-    with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
-        for stored in session.client.files.list(file.mfid):
-            if stored.filename == file.filename:
-                try:
-                    return file_sha256(session.client.files.download(stored, folder)) == file.sha256
-                except LineageError:
-                    return False
-    return False
+    send_again(session.client, file.mfid, file.filename, file.sha256, path)
+    session.mirror.note_whole(file.mfid, file.filename)

@@ -21,13 +21,13 @@ from crucible_lineage.errors import (
     InputError,
     LineageError,
     NotFoundError,
-    RefusedError,
     RunError,
 )
 from crucible_lineage.ids import has_derived_id, is_mfid
 from crucible_lineage.lineage import Finding, LineageGraph
 from crucible_lineage.lineage.checks import Found, worst_first
 from crucible_lineage.pipeline.files.fetch import fetch_reference, is_reference
+from crucible_lineage.pipeline.files.lost import LOST, note_if_lost
 from crucible_lineage.pipeline.files.remote import source_fault
 from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.provenance.record import KEY, read_record
@@ -302,7 +302,8 @@ def _read_bytes(
         with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
             try:
                 size = session.client.files.download(file, folder).stat().st_size
-            except (ChecksumError, InputError, NotFoundError, RefusedError) as error:
+            except LOST as error:
+                note_if_lost(session, mfid, file.filename, error)
                 finding = _unreadable_file(datasets[mfid], file, error)
                 damaged = file.sha256_hash and DamagedFile(mfid, file.filename, file.sha256_hash, finding)
                 return (finding, damaged or None), file.size or 0

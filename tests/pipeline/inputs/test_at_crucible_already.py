@@ -55,7 +55,7 @@ def test_bytes_that_an_instrument_has_uploaded_are_taken_also_where_their_time_i
     assert ran.inputs["first"] == (theirs,)
     assert len(session.client.datasets.list(project_id="lab")) == 2
     assert run(pipeline).executed == []
-    session.store.forget()
+    session.mirror.forget()
     again = run(pipeline)
     assert (again.inputs["first"], again.executed) == ((theirs,), [])
 

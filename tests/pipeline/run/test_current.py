@@ -8,14 +8,19 @@ from typing import Any
 import pytest
 
 from crucible_lineage.cli.runs.plans import print_plan
-from crucible_lineage.core.slots import Currency, places_of
+from crucible_lineage.core.slots import Currency, Standing, places_of
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.inputs.existing import existing_dataset
+from crucible_lineage.pipeline.inputs.raw import hash_files
+from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.plan.known import ProjectKnowledge
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import Choice, RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
+from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.registration.read import registered
+from crucible_lineage.registration.standing import take_over
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -65,6 +70,12 @@ def test_a_run_that_changes_nothing_writes_nothing(lab: Any, session: Session) -
     calls.clear()
     run(session, lab.pipeline)
     assert calls == [], "nothing was changed by others, which the data folder tells"
+    run(session, lab.pipeline, scaled__factor=4)
+    run(session, lab.pipeline)
+    session.mirror.forget()
+    calls.clear()
+    again = run(session, lab.pipeline)
+    assert (again.executed, again.current_again, set(calls)) == ([], (), {"GET"}), "all is read again"
 
 
 def test_a_file_changed_and_restored(lab: Any, session: Session) -> None:
@@ -313,3 +324,21 @@ def test_causes_are_told_once_with_what_stands_instead_of_what(
     assert (
         "1 step follows from:\n  less (2 of them): input right: dark-b.txt (sha 4b227777) instead of dark-a.txt" in told
     )
+
+
+def test_a_run_does_not_undo_what_a_person_made_in_the_stead_of_its_result(lab: Any, session: Session) -> None:
+    done = run(session, lab.pipeline).datasets
+    old, scaled = done["total"]["out"], done["scaled"]["out"]
+    path = lab.file("by-eye.txt", "41\n")
+    raw = hash_files("lab", [path], None, session, [existing_dataset(scaled, session)])
+    by_hand = register_raw(raw, FileInput(file=str(path)), "total", session, "by eye", old).mfid
+    standing = Standing(old, "lab", True, True, places_of(session.client.metadata.get(old)))
+    take_over(session.client, session.mirror, by_hand, standing)
+    assert states(session)[by_hand] == "current"
+
+    again = run(session, lab.pipeline)
+
+    assert (again.executed, again.current_again) == ([], ())
+    assert (states(session)[old], states(session)[by_hand]) == ("superseded", "current")
+    run(session, lab.pipeline, scaled__factor=4)
+    assert states(session)[by_hand] == "superseded", "a run that comes to another result has the last word"

@@ -65,7 +65,7 @@ def test_a_second_run_makes_nothing_and_asks_crucible_nothing(lab: Any, session:
 
 def test_a_machine_that_knows_nothing_finds_the_results_at_crucible(lab: Any, session: Session) -> None:
     first = run(lab.pipeline, session)
-    session.store.forget()
+    session.mirror.forget()
     second = run(lab.pipeline, session)
     assert (second.executed, second.datasets, second.inputs) == ([], first.datasets, first.inputs)
 
@@ -159,7 +159,7 @@ def test_a_parent_with_several_files_needs_a_choice(lab: Any, session: Session) 
 def test_files_without_a_time_are_adopted_by_their_bytes(lab: Any, session: Session) -> None:
     lab.declare(lab.pipeline.read_text().replace(', timestamp: "2024-05-01T12:00:00Z"', ""))
     first = run(lab.pipeline, session)
-    session.store.forget()
+    session.mirror.forget()
     second = run(lab.pipeline, session)
     assert second.inputs == first.inputs
     assert second.executed == []
@@ -289,7 +289,7 @@ def test_a_forced_step_is_a_new_attempt_beside_the_old(lab: Any, session: Sessio
     assert session.client.datasets.get(first.datasets["scaled"]["out"]).unique_id
     later = run(lab.pipeline, session)
     assert (later.executed, later.datasets) == ([], forced.datasets), "the latest attempt is the one that counts"
-    session.store.forget()
+    session.mirror.forget()
     assert run(lab.pipeline, session).datasets == forced.datasets
 
 
@@ -305,7 +305,7 @@ def test_a_result_is_associated_with_the_samples_of_its_parents(lab: Any, sessio
     result = run(lab.pipeline, session)
     on_wafer = {dataset.unique_id for dataset in session.client.datasets.list(sample_mfid=wafer, limit=None)}
     assert on_wafer == {*result.inputs["first"], result.datasets["scaled"]["out"], result.datasets["total"]["out"]}
-    session.store.forget()
+    session.mirror.forget()
     lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 5"))
     again = run(lab.pipeline, session)
     on_wafer = {dataset.unique_id for dataset in session.client.datasets.list(sample_mfid=wafer, limit=None)}
@@ -327,7 +327,7 @@ def test_at_a_service_that_assigns_ids_everything_is_found_again(
     assert parents == {first.datasets["scaled"]["out"], *first.inputs["second"]}
     for forget in (False, True):
         if forget:
-            session.store.forget()
+            session.mirror.forget()
         again = run(lab.pipeline, session)
         assert (again.executed, again.datasets, again.inputs) == ([], first.datasets, first.inputs)
     assert len(session.client.datasets.list(project_id="lab", limit=None)) == 4

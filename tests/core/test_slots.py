@@ -1,0 +1,80 @@
+"""Which result holds in a slot: the newest run has the last word, in its project, and not over what a person did."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from crucible_lineage.core.slots import Currency, Filled, Standing, is_replaced_by_hand, later_than, places_of
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+SLOT = "raman/fitted/out/first.txt"
+
+
+def filled(minutes: int, file: str = "raman.yaml", **more: Any) -> Filled:
+    return Filled((NOON + timedelta(minutes=minutes)).isoformat(), f"run {minutes}", file, **more)
+
+
+def result(mfid: str, by: Filled | None = None, project: str = "lab", **more: Any) -> Standing:
+    return Standing(mfid, project, True, True, {SLOT: by} if by else {}, **more)
+
+
+@pytest.mark.parametrize("clock", [-60, 0, 60])
+def test_a_run_fills_a_slot_later_than_whoever_did_before_whatever_its_clock_says(clock: int) -> None:
+    before = [filled(0).since, filled(5).since, filled(3).since]
+    since = later_than(NOON + timedelta(minutes=clock), before)
+    assert datetime.fromisoformat(since) > NOON + timedelta(minutes=5)
+    assert clock < 5 or datetime.fromisoformat(since) == NOON + timedelta(minutes=clock)
+
+
+def test_a_moment_stays_where_nobody_filled_the_slot_before() -> None:
+    assert datetime.fromisoformat(later_than(NOON, [])) == NOON
+    assert datetime.fromisoformat(later_than(NOON, ["no time"])) == NOON
+
+
+def test_the_newest_run_has_the_last_word_for_its_declaration() -> None:
+    old, new, other = result("a", filled(1)), result("b", filled(2)), result("c", filled(0, "other.yaml"))
+    currency = Currency([old, new, other])
+    assert currency.current(SLOT, "LAB") == ("b", "c")
+    assert (currency.state("a"), currency.superseded_by("a")) == ("superseded", ("b", "c"))
+
+
+def test_a_declaration_that_was_renamed_does_not_make_its_earlier_results_current_again() -> None:
+    old, new = result("a", filled(1)), result("b", filled(2, "renamed.yaml", was=("raman.yaml",)))
+    assert Currency([old, new]).current(SLOT, "lab") == ("b",)
+
+
+def test_slots_of_another_project_are_no_rivals() -> None:
+    here, there = result("a", filled(1)), result("b", filled(2), project="elsewhere")
+    currency = Currency([here, there])
+    assert (currency.current(SLOT, "lab"), currency.current(SLOT, "elsewhere")) == (("a",), ("b",))
+
+
+def test_a_replacement_counts_within_its_project_only() -> None:
+    old = result("a")
+    stranger = Standing("b", "elsewhere", True, False, {}, replaces="a")
+    assert Currency([old, stranger]).state("a") == "current"
+    own = Standing("c", "Lab", True, False, {}, replaces="a")
+    currency = Currency([old, stranger, own])
+    assert (currency.state("a"), currency.superseded_by("a")) == ("superseded", ("c",))
+
+
+def test_an_incomplete_result_replaces_nothing() -> None:
+    begun = Standing("b", "lab", False, True, {SLOT: filled(2)}, replaces="a")
+    assert Currency([result("a", filled(1)), begun]).current(SLOT, "lab") == ("a",)
+
+
+def test_what_a_person_made_in_the_stead_of_a_result_is_known_over_several_hands() -> None:
+    by_hand = {"second": "first", "first": "made"}
+    assert is_replaced_by_hand(["second"], "made", by_hand.get)
+    assert is_replaced_by_hand(["other", "first"], "made", by_hand.get)
+    assert not is_replaced_by_hand(["made"], "made", by_hand.get)
+    assert not is_replaced_by_hand(["second"], "another", by_hand.get)
+    assert not is_replaced_by_hand(["x"], "made", {"x": "y", "y": "x"}.get), "a circle comes to its end"
+
+
+def test_what_is_not_understood_of_a_slot_is_left_out() -> None:
+    written = {"a": {"since": "2026", "also": "no list"}, "b": {"run": "x"}, "c": "no mapping"}
+    assert places_of({"crucible_lineage_places": written}) == {"a": Filled("2026", "")}

@@ -1,0 +1,114 @@
+"""Whether something is there is asked by id, whatever the pipeline is called, and with few calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.pipeline.run.run import plan_and_run
+from crucible_lineage.registration.known import FEW
+from crucible_lineage.server import start_server
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+STEPS = '''"""Steps of this test, each of which says that it ran."""
+from pathlib import Path
+from crucible_lineage import step
+
+@step
+def scale(part: Path, *, factor: int = 3, out: Path) -> dict:
+    (out / "scaled.txt").write_text(str(factor * float(part.read_text())))
+    return {}
+
+@step
+def total(parts: list[Path], *, out: Path) -> dict:
+    (out / "total.txt").write_text(str(sum(float(path.read_text()) for path in parts)))
+    return {}
+'''
+PIPELINE = """
+pipeline: one-name
+project: lab
+inputs:
+  part: {file: "part-*.txt", timestamp: "2026-03-01T12:00:00Z", ingest: false, each: true}
+steps:
+  scaled: {uses: "LABMODULE_many:scale", inputs: {part: part}, output: {ingest: false}}
+  total: {uses: "LABMODULE_many:total", inputs: {parts: scaled}, output: {ingest: false}}
+"""
+
+
+def run(session: Session, path: Path, **overrides: Any) -> RunResult:
+    bound = bind_file(path, session.store, overrides)
+    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[tuple[Session, Session]]:
+    """Two machines at one service, where project `lab` is."""
+    with start_server(tmp_path / "service") as server:
+        settings = [Settings(tmp_path / name, server.url, server.api_key) for name in ("here", "there")]
+        with Session(settings[0]) as here, Session(settings[1]) as there:
+            here.client.projects.create(project_id="lab", organization="lab", project_lead="local")
+            yield here, there
+
+
+def declared(lab: Any, parts: int) -> Path:
+    for number in range(parts):
+        lab.file(f"part-{number:02}.txt", f"{number}\n")
+    lab.file(f"{lab.module}_many.py", STEPS)
+    path: Path = lab.declare(PIPELINE)
+    return path
+
+
+def renamed(lab: Any) -> Path:
+    path: Path = lab.declare(lab.pipeline.read_text().replace("pipeline: one-name", "pipeline: another-name"))
+    return path
+
+
+@pytest.mark.parametrize("parts", [3, 20])
+def test_a_declaration_of_another_name_makes_nothing_that_is_there_under_its_ids(
+    lab: Any, machines: tuple[Session, Session], parts: int
+) -> None:
+    here, there = machines
+    first = run(here, declared(lab, parts))
+    assert len(first.executed) == parts + 1
+
+    second = run(there, renamed(lab))
+
+    assert second.executed == []
+    assert second.datasets == first.datasets
+    assert run(there, lab.pipeline).executed == [], "what it relied on is found by its own name, too"
+    assert run(here, lab.pipeline).executed == []
+
+
+def test_so_does_an_embedded_crucible_whose_data_folder_forgot_all(lab: Any, data: Path) -> None:
+    with Session(Settings(data)) as session:
+        first = run(session, declared(lab, 3))
+    for path in (*(data / "mirror").glob("*"), data / "store.sqlite"):
+        path.unlink()
+    with Session(Settings(data)) as session:
+        second = run(session, renamed(lab))
+        assert (second.executed, second.datasets) == ([], first.datasets)
+
+
+def test_many_unknown_ids_cost_a_listing_of_a_small_project_and_not_a_call_each(
+    lab: Any, machines: tuple[Session, Session]
+) -> None:
+    here, there = machines
+    parts = 2 * FEW
+    run(here, declared(lab, parts))
+    bound = bind_file(renamed(lab), there.store, {})
+    calls: list[str] = []
+    there.client._api.event_hooks = {"request": [lambda request: calls.append(str(request.url.raw_path, "ascii"))]}
+
+    plan = make_plan(bound, there)
+
+    assert plan.is_fresh
+    by_id = [call for call in calls if "/datasets/" in call and "include_links" in call]
+    assert len(by_id) <= parts + 3, "the measured files, and the total"
