@@ -8,16 +8,25 @@ from __future__ import annotations
 import inspect
 import pickle
 from copy import copy
+from dataclasses import fields
 from typing import Any
 
 import cloudpickle
 import pytest
 from prefect import Task, flow, task
+from prefect.blocks.system import Secret
+from prefect.cache_policies import CachePolicy
+from prefect.client.schemas.objects import TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.results import ResultStore
+from prefect.task_engine import TaskRunTimeoutError
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import _generate_task_key
 from prefect.transactions import BaseTransaction, TransactionState
 from prefect.utilities.callables import get_call_parameters
+from prefect.utilities.timeout import timeout, timeout_async
+from pydantic import Secret as PydanticSecret
+from pydantic import SecretStr
 
 from crucible_lineage.tasks import task as ours
 from crucible_lineage.tasks.dropin.decorator import LineageTask
@@ -121,3 +130,31 @@ def test_3_9_1_a_flow_reads_annotations_from_its_wrapper() -> None:
     made = flow(registering("lab")(namespace["take"]))
     assert made.parameters.properties["path"]["format"] == "path"
     assert made.validate_parameters({"path": "/a", "n": 4})["n"] == 4
+
+
+def test_3_9_1_the_engine_asks_the_policy_of_a_task_in_its_run_and_the_store_by_its_key() -> None:
+    assert {"result_store", "persist_result", "parameters"} <= set(TaskRunContext.model_fields)
+    assert {"key_storage", "isolation_level", "lock_manager"} <= {one.name for one in fields(CachePolicy)}
+    assert list(inspect.signature(CachePolicy.compute_key).parameters)[1:] == [
+        "task_ctx",
+        "inputs",
+        "flow_parameters",
+        "kwargs",
+    ]
+    assert not inspect.iscoroutinefunction(ResultStore.exists)
+    assert not inspect.iscoroutinefunction(ResultStore.read)
+
+
+def test_3_9_1_a_limit_is_kept_by_a_context_that_raises_the_engines_error() -> None:
+    for limited in (timeout, timeout_async):
+        assert list(inspect.signature(limited).parameters) == ["seconds", "timeout_exc_type"]
+    assert issubclass(TaskRunTimeoutError, TimeoutError)
+
+
+def test_3_9_1_a_run_names_the_runs_that_its_arguments_came_from() -> None:
+    assert "task_inputs" in TaskRun.model_fields
+
+
+def test_3_9_1_a_secret_is_given_out_by_one_method() -> None:
+    assert isinstance(Secret(value="word").value, (SecretStr, PydanticSecret))
+    assert hasattr(Secret(value="word"), "_block_document_name")

@@ -24,7 +24,7 @@ from prefect import unmapped
 from pydantic import BaseModel
 
 
-@shape("orders.csv -> extract", "extract -> clean", "clean -> aggregate", "aggregate -> write_report", fast=True)
+@shape("orders.csv -> extract", "extract -> clean", "clean -> aggregate", "aggregate -> write_report")
 def orders_by_day(lab: Lab) -> Any:
     @lab.task
     def extract(path: str) -> pd.DataFrame:
@@ -406,7 +406,7 @@ def values_with_odd_identity(lab: Lab) -> Any:
     return odd()
 
 
-@shape("-> opened", says=("which is described and not stored",), fast=True)
+@shape("-> opened", says=("which is described and not stored",))
 def an_open_file_is_given_back(lab: Lab) -> Any:
     path = lab.file("a.txt", "one\ntwo\n")
 
@@ -422,7 +422,7 @@ def an_open_file_is_given_back(lab: Lab) -> Any:
     return opening()
 
 
-@shape("-> numbers", says=("which is described and not stored",), fast=True)
+@shape("-> numbers", says=("which is described and not stored",))
 def a_generator_is_given_back(lab: Lab) -> Any:
     @lab.task
     def numbers(n: int) -> Any:

@@ -49,7 +49,7 @@ def rows_one_by_one(lab: Lab) -> Any:
     return rows(lab.file("samples.csv", "name,t\na,1\nb,2\nc,3\n"))
 
 
-@shape("log.txt -> lines", "lines -> parse", "lines -> parse", fast=True)
+@shape("log.txt -> lines", "lines -> parse", "lines -> parse")
 def lines_one_by_one(lab: Lab) -> Any:
     @lab.task
     def lines(path: Path) -> list[str]:
@@ -66,7 +66,7 @@ def lines_one_by_one(lab: Lab) -> Any:
     return parsing(lab.file("log.txt", "temp = 300.5\ntemp = 301.5\n"))
 
 
-@shape("fit -> report", fast=True)
+@shape("fit -> report")
 def a_number_handed_on(lab: Lab) -> Any:
     @lab.task
     def fit(seed: int) -> float:
@@ -83,7 +83,7 @@ def a_number_handed_on(lab: Lab) -> Any:
     return numbers()
 
 
-@shape("-> double", "-> log", fast=True)
+@shape("-> double", "-> log")
 def a_number_that_is_the_flows_own(lab: Lab) -> Any:
     @lab.task
     def double(n: int) -> int:
@@ -119,7 +119,7 @@ def a_filtered_table(lab: Lab) -> Any:
     return filtered()
 
 
-@shape("measure -> column (taken)", "column (taken) -> fit", fast=True)
+@shape("measure -> column (taken)", "column (taken) -> fit")
 def a_column_of_a_table(lab: Lab) -> Any:
     @lab.task
     def measure() -> pd.DataFrame:
@@ -154,7 +154,7 @@ def slices_and_a_transposed_array(lab: Lab) -> Any:
     return slicing()
 
 
-@shape("image -> part (taken)", "part (taken) -> total", fast=True)
+@shape("image -> part (taken)", "part (taken) -> total")
 def an_array_of_another_type(lab: Lab) -> Any:
     @lab.task
     def image() -> np.ndarray:
@@ -193,7 +193,7 @@ def an_array_that_the_flow_has_computed(lab: Lab) -> Any:
     return computing()
 
 
-@shape("image -> part (derived)", "part (derived) -> total", fast=True)
+@shape("image -> part (derived)", "part (derived) -> total")
 def an_array_that_is_said_to_be_derived(lab: Lab) -> Any:
     from crucible_lineage.tasks import lineage
 
@@ -213,7 +213,7 @@ def an_array_that_is_said_to_be_derived(lab: Lab) -> Any:
     return deriving()
 
 
-@shape("image -> part (derived)", "part (derived) -> total", fast=True)
+@shape("image -> part (derived)", "part (derived) -> total")
 def a_function_of_the_flow_that_derives(lab: Lab) -> Any:
     from crucible_lineage.tasks import lineage
 
@@ -236,7 +236,7 @@ def a_function_of_the_flow_that_derives(lab: Lab) -> Any:
     return deriving()
 
 
-@shape("frame -> save", "frame -> save", "frame -> save", fast=True)
+@shape("frame -> save", "frame -> save", "frame -> save")
 def one_folder_in_a_loop(lab: Lab) -> Any:
     @lab.task
     def frame(i: int) -> np.ndarray:
@@ -274,7 +274,7 @@ def one_folder_mapped(lab: Lab) -> Any:
     return saving(lab.out())
 
 
-@shape("scan -> export_csv", "scan -> export_json", in_order=False, fast=True)
+@shape("scan -> export_csv", "scan -> export_json", in_order=False)
 def two_exports_at_once(lab: Lab) -> Any:
     @lab.task
     def scan() -> pd.DataFrame:
@@ -298,7 +298,7 @@ def two_exports_at_once(lab: Lab) -> Any:
     return exporting(lab.out())
 
 
-@shape("a.txt -> first", "first -> second", fast=True)
+@shape("a.txt -> first", "first -> second")
 def a_second_task_reads_what_the_first_wrote_there(lab: Lab) -> Any:
     @lab.task
     def first(source: Path, work: Path) -> None:
@@ -357,7 +357,7 @@ def a_task_that_changes_its_argument(lab: Lab) -> Any:
     return changing()
 
 
-@shape("load -> add_units", "add_units -> show", fast=True)
+@shape("load -> add_units", "add_units -> show")
 def a_dict_that_a_task_fills(lab: Lab) -> Any:
     @lab.task
     def load() -> dict[str, Any]:
@@ -380,7 +380,7 @@ def a_dict_that_a_task_fills(lab: Lab) -> Any:
     return filling()
 
 
-@shape("-> lookup", fast=True)
+@shape("-> lookup")
 def an_id_of_another_service(lab: Lab) -> Any:
     @lab.task
     def lookup(ulid: str, run: str) -> dict[str, str]:
@@ -399,7 +399,7 @@ class Scan:
     axes: dict[str, float]
 
 
-@shape("measure -> area", "measure -> perimeter", fast=True)
+@shape("measure -> area", "measure -> perimeter")
 def fields_of_a_dataclass(lab: Lab) -> Any:
     @lab.task
     def measure() -> Scan:
@@ -421,7 +421,7 @@ def fields_of_a_dataclass(lab: Lab) -> Any:
     return fields()
 
 
-@shape("pair -> left", "pair -> right", fast=True)
+@shape("pair -> left", "pair -> right")
 def items_of_a_tuple(lab: Lab) -> Any:
     @lab.task
     def pair() -> tuple[list[float], dict[str, int]]:
@@ -465,7 +465,7 @@ def a_uid_of_another_catalogue(lab: Lab) -> Any:
     return reducing()
 
 
-@shape("image -> publish", fast=True)
+@shape("image -> publish")
 def a_result_that_lies_elsewhere(lab: Lab) -> Any:
     from crucible_lineage.tasks import lineage
 
@@ -484,7 +484,7 @@ def a_result_that_lies_elsewhere(lab: Lab) -> Any:
     return publishing()
 
 
-@shape("raw.txt -> copy", fast=True)
+@shape("raw.txt -> copy")
 def places_that_are_declared(lab: Lab) -> Any:
     raw = lab.file("raw.txt")
     root = lab.out("root")
@@ -502,7 +502,7 @@ def places_that_are_declared(lab: Lab) -> Any:
     return declared()
 
 
-@shape("calib.txt -> fit", fast=True)
+@shape("calib.txt -> fit")
 def parents_that_are_declared(lab: Lab) -> Any:
     calibration = lab.file("calib.txt", "1.5")
 
@@ -517,7 +517,7 @@ def parents_that_are_declared(lab: Lab) -> Any:
     return declared()
 
 
-@shape("a.tif -> stack", "b.tif -> stack", fast=True)
+@shape("a.tif -> stack", "b.tif -> stack")
 def a_pattern_of_a_folder(lab: Lab) -> Any:
     for name in ("a.tif", "b.tif", "notes.md", ".hidden", "id_rsa"):
         lab.file(f"in/{name}", f"content of {name}")
@@ -549,7 +549,7 @@ def hidden_files_and_keys_in_a_folder(lab: Lab) -> Any:
     return stacking(lab.folder / "in")
 
 
-@shape("a.txt -> read", "b.txt -> read", fast=True)
+@shape("a.txt -> read", "b.txt -> read")
 def paths_as_texts_in_a_list(lab: Lab) -> Any:
     @lab.task
     def read(paths: list[str]) -> int:
@@ -562,7 +562,7 @@ def paths_as_texts_in_a_list(lab: Lab) -> Any:
     return reading([str(lab.file("a.txt", "1 2")), str(lab.file("b.txt", "3"))])
 
 
-@shape("table -> summary", "table -> summary", "table -> summary", in_order=False, fast=True)
+@shape("table -> summary", "table -> summary", "table -> summary", in_order=False)
 def a_pool_of_threads(lab: Lab) -> Any:
     @lab.task
     def table() -> pd.DataFrame:

@@ -122,7 +122,7 @@ def mapped_over_a_future(lab: Lab) -> Any:
     return mapping()
 
 
-@shape("-> flaky", fast=True)
+@shape("-> flaky")
 def retried_until_it_works(lab: Lab) -> Any:
     tried = []
 
@@ -456,7 +456,7 @@ def an_async_generator(lab: Lab) -> Any:
     return asyncio.run(listening())
 
 
-@shape("-> double", "-> triple", fast=True)
+@shape("-> double", "-> triple")
 def tasks_within_tasks(lab: Lab) -> Any:
     @lab.task
     def double(n: int) -> list[int]:
@@ -561,7 +561,7 @@ def parameters_as_a_model(lab: Lab) -> Any:
     return configured(Config(names=["a"]))
 
 
-@shape("-> policy", fast=True)
+@shape("-> policy")
 def inputs_and_source_as_cache_key(lab: Lab) -> Any:
     ran = []
 
@@ -610,7 +610,7 @@ def no_cache_at_all(lab: Lab) -> Any:
     return counting()
 
 
-@shape("-> load", "-> store", fast=True)
+@shape("-> load", "-> store")
 def a_transaction_that_holds(lab: Lab) -> Any:
     @lab.task
     def load() -> list[int]:

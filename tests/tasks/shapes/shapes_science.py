@@ -66,7 +66,7 @@ def darks_and_flats_from_files(lab: Lab) -> Any:
     return tomography(lab.folder / "raw.npy", lab.folder / "dark.npy")
 
 
-@shape("scan.h5.txt -> stage", "stage -> process", fast=True)
+@shape("scan.h5.txt -> stage", "stage -> process")
 def files_are_staged_and_processed(lab: Lab) -> Any:
     @lab.task(retries=1)
     def stage(source: Path, scratch: Path) -> Path:
@@ -494,7 +494,7 @@ def a_folder_is_given_back(lab: Lab) -> Any:
     return unpacking(lab.folder / "unpacked")
 
 
-@shape("notes.txt -> append", fast=True)
+@shape("notes.txt -> append")
 def a_file_is_appended_to(lab: Lab) -> Any:
     @lab.task
     def read(path: Path) -> int:
