@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 TESTS ?= tests  # what `make test` and `make coverage` run
 
-.PHONY: demo test test-alone lint format crash soak coverage docs map dist wheel-demo release-tag typecheck-tree
+.PHONY: demo test test-alone lint format crash soak shapes coverage docs map dist wheel-demo release-tag typecheck-tree
 
 demo: .venv/demo.installed  ## set up, and run the demo: raw to analyzed, with its lineage
 	$(BIN)/crucible-lineage demo
@@ -42,6 +42,9 @@ SOAK_SEED ?= $(shell date +%s)
 
 soak: .venv/test.installed  ## schedules every few seconds while workers, servers and watcher are killed at random
 	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest tests/soak -s
+
+shapes: .venv/test.installed  ## 139 shapes of flows, plain and converted, and the types of converted tasks; all, not a fifth
+	CRUCIBLE_NIGHTLY=1 $(BIN)/python -m pytest tests/tasks/test_shapes.py tests/tasks/test_typed.py -n 0
 
 coverage: .venv/test.installed  ## which branches the tests reach; a report, no gate
 	rm -rf build/coverage && mkdir -p build/coverage
