@@ -19,9 +19,8 @@ from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.fingerprint.params import canonical_value
 from crucible_lineage.ids import canonical_json, is_mfid
 from crucible_lineage.pipeline.called.flow_places import about_file
-from crucible_lineage.pipeline.inputs.existing import existing_dataset, find_raw
+from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.pipeline.inputs.raw import hash_files
-from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.tasks.dropin.described import Described
@@ -222,7 +221,7 @@ class _Tracer:
                 file=str(path), dataset_name=address[:250], metadata={"address": address}, ingest=False
             )
             note = "data of another catalogue, which lie at their address"
-            dataset = find_raw(raw, session) or register_raw(raw, declared, address[:250], session, note)
+            dataset = self.recording.undelivered.raw(raw, declared, address[:250], note, is_new=False)
         return Origin(settled(dataset), ("address.json",), about=(address,))
 
     def conclude(self) -> None:
@@ -421,7 +420,7 @@ class _Tracer:
 
     def by_bytes(self, stored: Stored) -> Origin | None:
         """The one result of the project that has these bytes, as another process or an earlier run registered it."""
-        if sum(file.ref.size for file in stored.files) < LEAST_BYTES:
+        if sum(file.ref.size for file in stored.files) < LEAST_BYTES or self.recording.undelivered.is_away():
             return None
         session, project = self.recording.session, self.recording.destination.project
         wanted = {file.ref.sha256 for file in stored.files}
@@ -454,7 +453,7 @@ class _Tracer:
         name = f"{role} ({what}{f' of {flow}' if flow else ''})"
         declared = FileInput(file=str(paths[0]), dataset_name=name, metadata={"value": stored.document}, ingest=False)
         note = f"a value {what}, given to {self.described.name} as {role}"
-        dataset = (None if parents else find_raw(raw, session)) or register_raw(raw, declared, name, session, note)
+        dataset = self.recording.undelivered.raw(raw, declared, name, note, is_new=bool(parents))
         about = parents[0].about if parents else (f"{role} {stored.digest[:16]}",)
         names = tuple(file.name for file in dataset.data_files)
         origin = Origin(settled(dataset), names, stored.digest, about)
@@ -516,7 +515,7 @@ def given_file(path: Path, recording: Recording, logger: Any) -> Origin:
 def _registered_file(path: Path, recording: Recording) -> DatasetRef:
     session, destination = recording.session, recording.destination
     raw = hash_files(destination.project, [path], None, session, salt=destination.salt)
-    return find_raw(raw, session) or register_raw(raw, FileInput(file=str(path)), path.name, session)
+    return recording.undelivered.raw(raw, FileInput(file=str(path)), path.name, None, is_new=False)
 
 
 class _Input:

@@ -13,9 +13,7 @@ from typing import Any
 
 from crucible_lineage.errors import FileChangedError
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.inputs.existing import find_raw
 from crucible_lineage.pipeline.inputs.raw import hash_files
-from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.job.naming import without_step
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.provenance.circumstances import software
@@ -60,7 +58,7 @@ def registered(
     try:
         used = used_datasets(inputs)
         dataset = _child(result, stored, inputs, used, places, ended) if used else _root(result, stored)
-        if result.key:
+        if result.key and not result.recording.undelivered.is_kept(dataset.mfid):
             session.client.datasets.add_keyword(dataset.mfid, cache_keyword(result.key))
         for file in stored.files:
             with suppress(FileChangedError):
@@ -88,8 +86,20 @@ def _child(
         known = session.mirror.known(mfid)
         if known is None:
             new = _new_dataset(result, stored, inputs, used, recipe, mfid, ended)
-            new = replace(new, places=filled, keywords=(*new.keywords, *result.recording.places.keywords))
-            known = register_output(session.client, new, session.machine, stages=Stages(before_complete=made.set))
+            by_call = (recipe_keyword(key),) if stored.exact else ()
+            keys = (cache_keyword(result.key),) if result.key else ()
+            new = replace(
+                new, places=filled, keywords=(*new.keywords, *result.recording.places.keywords, *by_call, *keys)
+            )
+
+            def register() -> DatasetRef:
+                return register_output(session.client, new, session.machine, stages=Stages(before_complete=made.set))
+
+            known = result.recording.undelivered.registered(described.name, new, register)
+            if result.recording.undelivered.is_kept(known.mfid):
+                result.recording.places.rely(result.project, filled, known, made=True)
+                result.logger.debug("%s is dataset %s, which waits in the outbox", described.name, known.mfid)
+                return known
             told = {"project": result.project, "flow": result.recording.destination.flow, "task": described.name}
             tell_asset(known, [part.dataset.mfid for part in used], told)
     result.recording.places.rely(result.project, filled, known, made=made.is_set())
@@ -192,7 +202,7 @@ def _root(result: Result, stored: Stored) -> DatasetRef:
         ingest=described.ingest,
     )
     note = f"returned by the task {result.code.name}"
-    return find_raw(raw, session) or register_raw(raw, declared, described.name, session, note)
+    return result.recording.undelivered.raw(raw, declared, described.name, note, is_new=False)
 
 
 def _call(result: Result, stored: Stored) -> Path:

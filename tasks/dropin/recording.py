@@ -14,7 +14,7 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect.context import FlowRunContext
 from prefect.exceptions import MissingContextError
@@ -27,6 +27,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.tasks.dropin.opened import watch_files
 from crucible_lineage.tasks.dropin.origins import Made, Notes, Origins
 from crucible_lineage.tasks.dropin.secret import hidden_text, watch_secrets
+from crucible_lineage.tasks.dropin.undelivered import Undelivered
 from crucible_lineage.tasks.sessions import Crucible, CrucibleConnection, session_for
 
 __all__ = ["Destination", "Held", "Recording", "current", "opened", "wanted", "warn"]
@@ -51,6 +52,7 @@ class Destination:
     begun: str = ""
     salt: str | None = None
     strict: bool = False
+    undelivered: Literal["warn", "fail"] = "warn"
     notes: str = ""  # the run whose notes it shares: the one that it is within, else its own
 
 
@@ -67,8 +69,9 @@ class Recording:
         self.folder = flows / destination.run_id
         self.origins = origins or Origins(Notes(flows / (destination.notes or destination.run_id) / "notes"))
         self._noted_before = set(self.origins.notes.names())
+        self.undelivered = Undelivered(session, destination.run_id)
         run = FlowRun(destination.run_id, destination.flow, destination.file, destination.begun)
-        self.places = FlowPlaces(session, run, at_once=not owner)
+        self.places = FlowPlaces(session, run, at_once=not owner, is_away=self.undelivered.is_away)
         self.shared = not owner  # whether other processes have to know what is made here
         self.made: list[Made] = []
         self._elsewhere: list[DatasetRef] = []
@@ -78,6 +81,13 @@ class Recording:
         self._held: list[Held] = []
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix=THREADS) if owner else None
+
+    def begin(self, undelivered: Undelivered) -> None:
+        """Begin with what is known of the service; what waits from before is delivered, if it answers."""
+        self.undelivered = undelivered
+        self.places.is_away = undelivered.is_away
+        if self._pool is not None and not undelivered.is_away() and not self.session.outbox.is_empty:
+            self._pool.submit(undelivered.deliver, LAST_WAIT_S)
 
     def later(self, work: Callable[[], DatasetRef], logger: Any, what: str, held: Held | None = None) -> Made:
         """The dataset that `work` registers; in the flow's process, it is being registered when this returns.
@@ -126,6 +136,9 @@ class Recording:
             for held in self._held:
                 held.drop("the flow ended before its transaction")
             self._pool.shutdown(wait=True)
+            self._pool = None
+            if self.undelivered.left():
+                self.undelivered.deliver(LAST_WAIT_S)
             try:
                 self.places.settle(failed=failed)
             except LineageError as error:
@@ -191,6 +204,7 @@ _lock = threading.Lock()
 
 _elsewhere: dict[str, Destination] = {}  # those that were open where this process was forked from
 _inherited: list[object] = []  # what a forked process must not close
+LAST_WAIT_S = 10.0  # chosen: so long the end of a flow waits for a service that is away
 FORK_WAIT_S = 30.0  # longer than any registration takes; then the fork goes on all the same
 
 
@@ -225,7 +239,13 @@ def opened(wish: Destination) -> Iterator[Recording]:
     watch_files()
     project, crucible = wish.project, wish.crucible
     session = session_for(crucible)
-    session.ensure_project(project)
+    run_id = uuid.uuid4().hex
+    undelivered = Undelivered(session, run_id)
+    undelivered.look(project)
+    if undelivered.is_away():
+        warn("Crucible does not answer (%s); results wait in the outbox until it does", undelivered.reason)
+    else:
+        session.ensure_project(project)
     settled = crucible if _holds_key(crucible) else _connection(crucible).settled(session.settings)
     running = FlowRunContext.get()
     flow = running.flow if running else None
@@ -234,11 +254,11 @@ def opened(wish: Destination) -> Iterator[Recording]:
     above = _open.get()  # the flow that this is a subflow of: what one made the other knows
     if above is not None and above.session is not session:
         above = None
-    run_id = uuid.uuid4().hex
     notes = (above.destination.notes if above else "") or run_id
     destination = replace(wish, crucible=settled, run_id=run_id, flow=name, file=file, begun=begun, notes=notes)
     recording = Recording(destination, session, owner=True, origins=above.origins if above else None)
     recording.within = _open.get()
+    recording.begin(undelivered)
     _here[destination.run_id] = recording
     token = _open.set(recording)
     try:

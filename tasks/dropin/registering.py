@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from prefect import Flow
 from prefect.context import FlowRunContext
 
+from crucible_lineage.errors import RunError
 from crucible_lineage.lineage import Edge, LineageGraph, Node
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.refs import DatasetRef
@@ -35,7 +36,8 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
     A decorator for the function of a flow, sync or async, below `@flow`; or a context manager inside of one. With
     `reuse`, a task whose result is there for the same arguments and code is not run again. A `salt`, any text, gives
     results other ids, where somebody else has taken those without it. `strict`, what is not certain fails the task: an
-    argument without a known parent, a result that cannot be recorded.
+    argument without a known parent, a result that cannot be recorded. While the service is away results wait in the
+    outbox; with `undelivered="fail"` the flow run fails at its end if some still do.
     """
 
     def __init__(
@@ -46,8 +48,9 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
         reuse: bool = False,
         salt: str | None = None,
         strict: bool = False,
+        undelivered: Literal["warn", "fail"] = "warn",
     ) -> None:
-        self._wish = Destination(project, crucible, reuse, salt=salt, strict=strict)
+        self._wish = Destination(project, crucible, reuse, salt=salt, strict=strict, undelivered=undelivered)
         self._open: list[Any] = []
 
     def __call__(self, function: Function) -> Function:
@@ -116,7 +119,8 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
     def _again(self) -> registering:
         """One for each run: a flow may run several times at once."""
         wish = self._wish
-        return registering(wish.project, crucible=wish.crucible, reuse=wish.reuse, salt=wish.salt, strict=wish.strict)
+        options: dict[str, Any] = {"reuse": wish.reuse, "salt": wish.salt, "strict": wish.strict}
+        return registering(wish.project, crucible=wish.crucible, undelivered=wish.undelivered, **options)
 
 
 def _resolve_annotations(wrapped: Any, function: Callable[..., Any]) -> None:
@@ -147,6 +151,8 @@ class _within:  # noqa: N801
         try:
             self.recording.close(failed=failure[0] is not None)
             _leave_behind(self.recording)
+            if failure[0] is None:
+                _require_delivered(self.recording)
         finally:
             self._opened.__exit__(*failure)
 
@@ -162,11 +168,29 @@ def _leave_behind(recording: Recording) -> None:
     project = recording.destination.project
     run_logger().info("registered in %s: %d datasets, %d of them reused", project, len(datasets), recording.reused)
     try:
-        graph = _lineage_of(datasets, recording.session)
+        waiting = recording.undelivered.left()
+        if waiting:
+            recording.said.append(_waiting(recording, len(waiting)))
+            warn("%s", recording.said[-1])
+        graph = _lineage_of([one for one in datasets if one.mfid not in waiting], recording.session)
         last = datasets[-1].mfid if len(datasets) == 1 else None
         lineage_artifact(graph, last, recording.session, notes=recording.said)
     except Exception as error:
         warn("the lineage cannot be shown: %s", error)
+
+
+def _require_delivered(recording: Recording) -> None:
+    """RunError if results wait in the outbox, and the flow is to fail then."""
+    left = recording.undelivered.left()
+    if left and recording.destination.undelivered == "fail":
+        raise RunError(_waiting(recording, len(left)))
+
+
+def _waiting(recording: Recording, number: int) -> str:
+    return (
+        f"{number} results wait in the outbox: {recording.undelivered.reason}; the next run of a flow here, or "
+        "`crucible-lineage push`, delivers them"
+    )
 
 
 def _lineage_of(datasets: Sequence[DatasetRef], session: Session) -> LineageGraph:

@@ -106,7 +106,7 @@ def take(result: Result, value: object) -> bool:
 def reused(result: Result) -> tuple[Any] | None:
     """The value that the same call gave earlier, in a tuple; None if there is none, or none that can be relied on."""
     arguments, recording = result.arguments, result.recording
-    if arguments.opaque or not arguments.inputs:
+    if arguments.opaque or not arguments.inputs or recording.undelivered.is_away():
         return None
     inputs = inputs_of(result, dict.fromkeys(learned(result), ()))
     if not inputs:
@@ -182,6 +182,8 @@ def found_in_cache(result: Result, value: object, key: str) -> None:
 def _of_key(result: Result, key: str, digest: str) -> Origin | None:
     """The dataset that Prefect's cache has under this key, if it has this content, as an earlier run registered it."""
     session = result.recording.session
+    if result.recording.undelivered.is_away():
+        return None
     listed = session.client.datasets.list(
         project_id=result.project, keyword=cache_keyword(key), include_metadata=True, limit=None
     )

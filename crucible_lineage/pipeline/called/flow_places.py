@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from crucible_lineage.core.slots import Currency, Filled, hold, is_replaced_by_hand, later_than, pipeline_keyword, place
-from crucible_lineage.errors import NotFoundError, RefusedError
+from crucible_lineage.errors import TRANSIENT, NotFoundError, RefusedError
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import Registered
@@ -50,8 +50,11 @@ class FlowPlaces:
     nothing writes nothing; elsewhere at once.
     """
 
-    def __init__(self, session: Session, run: FlowRun, *, at_once: bool) -> None:
+    def __init__(
+        self, session: Session, run: FlowRun, *, at_once: bool, is_away: Callable[[], bool] = lambda: False
+    ) -> None:
         self._session = session
+        self.is_away = is_away
         self._run = run
         self._at_once = at_once
         self._lock = threading.Lock()
@@ -144,11 +147,13 @@ class FlowPlaces:
             return self._projects[project]
 
     def _ask(self, project: str) -> _Project:
+        if self.is_away():  # what this run makes is newer than all that is there
+            return _Project()
         try:
             listed = list(
                 self._session.client.datasets.iter(project_id=project, keyword=self.keywords[0], include_metadata=True)
             )
-        except (NotFoundError, RefusedError):  # the project is not there yet
+        except (NotFoundError, RefusedError, *TRANSIENT):  # the project is not there yet, or the service away
             return _Project()
         found = {one.unique_id: Registered(one, read_record(one.scientific_metadata)) for one in listed}
         return _Project(found, Currency(one.standing for one in found.values()))

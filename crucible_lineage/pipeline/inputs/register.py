@@ -17,7 +17,7 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.new_dataset import Elsewhere, LocalFile, NewDataset
 from crucible_lineage.session import Session
 
-__all__ = ["described", "register_raw"]
+__all__ = ["described", "new_raw", "register_raw"]
 
 
 def register_raw(
@@ -61,7 +61,32 @@ def _as_their_files_say(raw: RawFiles, session: Session) -> tuple[RawFiles, Data
 def _register(
     raw: RawFiles, declared: FileInput, name: str, session: Session, note: str | None, supersedes: str | None
 ) -> DatasetRef:
-    mfid = raw.mfid or begun_with(raw, session) or new_mfid()
+    new = new_raw(raw, declared, name, session, note, supersedes, mfid=raw.mfid or begun_with(raw, session))
+    # A plan registers nothing, and has to start fast.
+    from crucible_lineage.registration.ingestion import note_ingestions
+    from crucible_lineage.registration.register import Stages, register_output
+
+    stages = Stages(ingesting=partial(note_ingestions, session.store))
+    dataset = register_output(session.client, new, session.machine, stages=stages)
+    for file in raw.files:
+        if file.ref.name not in raw.remote:
+            session.cache.add(file.path, file.ref.sha256)
+    session.mirror.trust({new.mfid: dataset, dataset.mfid: dataset})
+    if dataset.mfid == new.mfid:
+        session.mirror.note_keeps_ids()
+    return dataset
+
+
+def new_raw(
+    raw: RawFiles,
+    declared: FileInput,
+    name: str,
+    session: Session,
+    note: str | None = None,
+    supersedes: str | None = None,
+    mfid: str | None = None,
+) -> NewDataset:
+    """The dataset of these files as it is to be registered; without an id of their own, under a new one."""
     fields = {
         "project_id": raw.project,
         "dataset_name": declared.dataset_name or name,
@@ -72,36 +97,20 @@ def _register(
     refs = [file.ref for file in raw.files]
     files = tuple(_to_register(file, raw, declared, session) for file in raw.files)
     origin = {"remote_files": {name: file.to_json() for name, file in raw.remote.items()}} if raw.remote else {}
-    # A plan registers nothing, and has to start fast.
-    from crucible_lineage.registration.ingestion import note_ingestions
-    from crucible_lineage.registration.register import Stages, register_output
-
-    dataset = register_output(
-        session.client,
-        NewDataset(
-            mfid=mfid,
-            fields=fields,
-            record=raw_record(raw.recipe, refs, session.agent, raw.parents, note, supersedes),
-            metadata={**declared.metadata, **origin},
-            files=files,
-            keywords=declared.keywords,
-            parents=tuple(parent.mfid for parent in raw.parents),
-            samples=declared.samples,
-            ingest=declared.is_ingested,
-            waits_for_ingestion=declared.ingestion.wait,
-            ingestion_timeout_s=declared.ingestion.timeout,
-            ingestor=declared.ingestor,
-        ),
-        session.machine,
-        stages=Stages(ingesting=partial(note_ingestions, session.store)),
+    return NewDataset(
+        mfid=mfid or raw.mfid or new_mfid(),
+        fields=fields,
+        record=raw_record(raw.recipe, refs, session.agent, raw.parents, note, supersedes),
+        metadata={**declared.metadata, **origin},
+        files=files,
+        keywords=declared.keywords,
+        parents=tuple(parent.mfid for parent in raw.parents),
+        samples=declared.samples,
+        ingest=declared.is_ingested,
+        waits_for_ingestion=declared.ingestion.wait,
+        ingestion_timeout_s=declared.ingestion.timeout,
+        ingestor=declared.ingestor,
     )
-    for file in raw.files:
-        if file.ref.name not in raw.remote:
-            session.cache.add(file.path, file.ref.sha256)
-    session.mirror.trust({mfid: dataset, dataset.mfid: dataset})
-    if dataset.mfid == mfid:
-        session.mirror.note_keeps_ids()
-    return dataset
 
 
 def _to_register(file: LocalFile, raw: RawFiles, declared: FileInput, session: Session) -> LocalFile:

@@ -1,0 +1,127 @@
+"""A flow runs while Crucible is away: its results wait in the outbox, and are delivered when it is back."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.server import RunningServer, start_server
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+FLOW = """
+import json, os, sys
+from pathlib import Path
+
+import pandas as pd
+from prefect import flow
+
+from crucible_lineage.tasks import CrucibleConnection, registering, task
+
+data, path, undelivered, number = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+
+@task
+def read(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path)
+
+@task
+def scale(table: pd.DataFrame, by: int) -> pd.DataFrame:
+    return table * by
+
+@task
+def total(table: pd.DataFrame) -> int:
+    return int(table.sum().x)
+
+@task
+def note(text: str) -> dict:
+    return {"text": text}
+
+crucible = CrucibleConnection(data=data, api_url=os.environ["CRUCIBLE_API_URL"])
+
+@flow
+@registering("lab", crucible=crucible, undelivered=undelivered)
+def process(path: Path, by: int) -> int:
+    note("begun")
+    return total(scale(read(path), by))
+
+state = process(path, number, return_state=True)
+print(json.dumps([state.name, state.result(raise_on_failure=False) if state.is_completed() else str(state.message)]))
+"""
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[RunningServer]:
+    """A Crucible as a service of its own, with the project `lab`."""
+    with start_server(tmp_path / "service") as server:
+        with Session(Settings(tmp_path / "direct", server.url, server.api_key)) as session:
+            session.client.projects.create(project_id="lab", organization="x", project_lead="local")
+        yield server
+
+
+@pytest.fixture
+def away(service: RunningServer) -> Iterator[Any]:
+    """A way to the service that can be closed and opened."""
+    spec = importlib.util.spec_from_file_location("crash", Path(__file__).parents[1] / "crash" / "conftest.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    proxy = module.Misbehaving(service.url.removeprefix("http://").partition("/")[0], 1, 0.0)
+    yield proxy
+    proxy.close()
+
+
+def test_a_flow_runs_while_crucible_is_away(
+    tmp_path: Path, service: RunningServer, away: Any, prefect_server: Any
+) -> None:
+    data, path = tmp_path / "data", tmp_path / "scan.csv"
+    path.write_text("x\n" + "\n".join(map(str, range(40))))
+
+    def run(number: int, undelivered: str = "warn", url: str = "") -> tuple[Any, str]:
+        environment = {
+            **prefect_server.environment,
+            "CRUCIBLE_API_URL": url or away.url,
+            "CRUCIBLE_API_KEY": service.api_key,
+        }
+        command = [sys.executable, "-c", FLOW, str(data), str(path), undelivered, str(number)]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert ran.returncode == 0, ran.stderr[-3000:]
+        return json.loads(ran.stdout.splitlines()[-1]), ran.stderr
+
+    def listed() -> dict[str, list[str]]:
+        with Session(Settings(tmp_path / "other", service.url, service.api_key)) as session:
+            found = session.client.datasets.list(project_id="lab", include_links=True, limit=None)
+            names = {one.unique_id: str(one.dataset_name) for one in found}
+            return {
+                str(one.dataset_name): sorted(
+                    names.get(link.unique_id, "?") for link in one.links or () if link.direction == "source"
+                )
+                for one in found
+            }
+
+    assert run(1)[0] == ["Completed", 780]  # from now on it is known whose key this is
+    before = listed()
+    away.away_after("GET", "")
+    told, err = run(2)
+    assert told == ["Completed", 1560], (told, err[-3000:])
+    assert "results wait in the outbox" in err
+    assert listed() == before
+    assert run(3, "fail")[0][0] == "Failed"
+    away.back()
+    assert run(4)[0] == ["Completed", 3120]
+    made = listed()
+    names = {name for name in made if name not in before}
+    assert {"scan.csv (scale [2])", "scan.csv (scale [3])", "scan.csv (scale [4])"} <= names
+    assert made["scan.csv (scale [2])"] != []
+    assert "?" not in {parent for parents in made.values() for parent in parents}
+    with Session(Settings(tmp_path / "other", service.url, service.api_key)) as session:
+        names_of = [one.dataset_name for one in session.client.datasets.list(project_id="lab", limit=None)]
+    assert names_of.count("scan.csv") == 1  # the files that the service had are not registered again
+    assert names_of.count("note [begun]") == 1
