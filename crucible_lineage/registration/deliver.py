@@ -159,30 +159,37 @@ class Deliverer:
 
     # What waits
 
-    def add(self, payload: Payload, /, *, from_before: bool = False) -> None:
+    def add(self, payload: Payload, /) -> None:
         """Deliver a payload as soon as may be."""
-        name = payload.name
-        with self._changed:
-            if (known := self._entries.get(name)) and known.payload.made == payload.made:
-                return
-            self._numbers += 1
-            self._void.difference_update(payload.mfids)  # made again
-            self._where |= dict.fromkeys(payload.mfids, name)
-            needs = {one for one in payload.parents if self._where.get(one, name) != name and one not in self._begun}
-            self._entries[name] = _Entry(payload, self._numbers, needs, from_before)
-            for parent in needs:
-                self._children.setdefault(parent, set()).add(name)
-            if not needs:
-                heapq.heappush(self._ready, (self._numbers, name))
-            self._staff()
-            self._changed.notify_all()
+        self._admit([payload], from_before=False)
 
     def take_up(self) -> int:
         """Deliver what waits in the outbox from before, too; returns how many payloads that are."""
         found = self.context.outbox.all(again=True)
-        for payload in found:
-            self.add(payload, from_before=True)
+        self._admit(found, from_before=True)
         return len(found)
+
+    def _admit(self, payloads: Iterable[Payload], *, from_before: bool) -> None:
+        """Let payloads be sent, once it is known of all of them which are parents of which."""
+        with self._changed:
+            new = [one for one in payloads if one.name not in self._entries or self._is_other(one)]
+            for payload in new:
+                self._void.difference_update(payload.mfids)  # made again
+                self._where |= dict.fromkeys(payload.mfids, payload.name)
+            for payload in new:
+                self._numbers += 1
+                needs = self._blocking(payload) - self._begun
+                self._entries[payload.name] = _Entry(payload, self._numbers, needs, from_before)
+                for parent in needs:
+                    self._children.setdefault(parent, set()).add(payload.name)
+                if not needs:
+                    heapq.heappush(self._ready, (self._numbers, payload.name))
+            self._staff()
+            self._changed.notify_all()
+
+    def _is_other(self, payload: Payload) -> bool:
+        """Whether a payload was made again under the name of one that waits."""
+        return self._entries[payload.name].payload.made != payload.made
 
     def waiting(self) -> int:
         """How many payloads wait."""
@@ -223,7 +230,6 @@ class Deliverer:
             for entry in lacking:
                 entry.state = ROW_REFUSED
         for entry in lacking:
-            self.context.outbox.lacks(entry.payload, entry.error)
             self._heard(Delivery(entry.payload, REFUSED, error=entry.error))
 
     def stop(self, wait_s: float = 5.0) -> None:

@@ -25,7 +25,15 @@ from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import KEY, Activity, step_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.deliver import Deliverer
-from crucible_lineage.registration.delivery import ADOPTED, DELIVERED, DROPPED, Delivery, DeliveryContext, deliver_now
+from crucible_lineage.registration.delivery import (
+    ADOPTED,
+    DELIVERED,
+    DROPPED,
+    REFUSED,
+    Delivery,
+    DeliveryContext,
+    deliver_now,
+)
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.register import register_output
@@ -240,6 +248,23 @@ def test_what_waited_while_its_parent_was_made_anew_with_other_bytes_is_dropped_
     links = machine.session.client.datasets.get(old.mfid, include_links=True).links or ()
     assert list(links) == [], "nothing was hung below bytes that it does not come from"
     assert machine.outbox.all(again=True) == []
+
+
+def test_one_whose_parent_nobody_brings_is_reported_kept_and_sent_when_the_parent_is_there(machines: Any) -> None:
+    machine = machines()
+    parent = dataset(machine.data / "parent", "parent", "1")
+    child = machine.put("child", "2", parent)
+    for _ in range(2):
+        with machine.delivering() as deliverer:
+            assert not deliverer.drain(30.0)
+        (waiting,) = machine.outbox.waiting()
+        assert "not found" in waiting.error
+        assert machine.heard.pop().outcome == REFUSED
+    register_output(machine.client, parent, "somebody else")
+    with machine.delivering() as deliverer:
+        assert deliverer.drain(30.0)
+    assert status_of(machine, child) == "complete"
+    assert machine.outbox.waiting() == []
 
 
 def test_one_that_is_refused_holds_up_only_what_was_made_from_it(machines: Any) -> None:
