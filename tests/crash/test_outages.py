@@ -292,7 +292,8 @@ def test_away_when_a_result_that_stays_is_to_be_noted_it_is_noted_at_the_end(
         again = run(path, session)
         assert (again.executed, again.stayed, again.ok) == (["one"], ("two", "three"), True), again.errors
     with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
-        record = (session.client.metadata.get(two) or {})["crucible_lineage"]
+        found = session.client.datasets.get(two, include_metadata=True)
+    record = (found.scientific_metadata or {})["crucible_lineage"]
     assert again.datasets["one"]["out"] in record["equal_parents"]
 
 
