@@ -92,12 +92,10 @@ def _is_under(path: Path, places: set[Path]) -> bool:
 
 def call_label(result: Result) -> str:
     """What a call is named by: its task, and the arguments that somebody gave, as far as they are short."""
-    told = [
-        str(value)
-        for name, value in result.arguments.params.items()
-        if name not in result.arguments.defaults and isinstance(value, (str, int, float)) and str(value)
-    ]
-    shown = hidden_text(", ".join(told))
+    unsaid = result.arguments.defaults | result.arguments.places.keys()
+    params = result.arguments.params.items()
+    told = [str(value) for name, value in params if name not in unsaid and isinstance(value, (str, int, float))]
+    shown = hidden_text(", ".join(filter(None, told)))
     name = result.described.name if result.output == "out" else f"{result.described.name}, {result.output}"
     return f"{name} [{shown if len(shown) <= LONGEST_LABEL else shown[:LONGEST_LABEL] + '...'}]" if shown else name
 

@@ -89,4 +89,4 @@ def test_the_flow_on_the_page_runs(tmp_path: Path, data: Path, prefect: Any) -> 
     assert prefect.run(program, path) == 3.0
     with Session(Settings(data)) as session:
         (last,) = session.client.datasets.list(project_id="lab", measurement="X-ray diffraction")
-        assert last.dataset_name == "pattern.csv (smooth)"
+        assert last.dataset_name == "pattern.csv (smooth [5])"

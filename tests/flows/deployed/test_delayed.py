@@ -57,6 +57,6 @@ def test_what_a_task_worker_makes_is_registered(tmp_path: Path, data: Path, pref
         worker.wait(60)
     with Session(Settings(data)) as session:
         found = session.client.datasets.list(project_id="lab", include_links=True, limit=None)
-    (doubled,) = [one for one in found if one.data_type != "raw" and one.dataset_name != "make"]
-    (made,) = [one for one in found if one.dataset_name == "make"]
+    (made,) = [one for one in found if one.dataset_name == "make [3]"]
+    (doubled,) = [one for one in found if str(one.dataset_name).endswith("(double)")]
     assert [link.unique_id for link in doubled.links or () if link.direction == "source"] == [made.unique_id]
