@@ -75,9 +75,9 @@ def disk_usage(data: Path) -> dict[str, int]:
 
 
 def leftovers(data: Path, *, copies: bool = False) -> list[Leftover]:
-    """What nothing needs: what attempts left that have ended, however they did, and copies of projects' records.
+    """List what nothing needs: what attempts left that have ended, however they did.
 
-    With `copies`, also the copies of files that Crucible has, unless a process works here that may be about to use one.
+    With `copies`, also copies of files and records that Crucible has, unless a process works here that may need them.
     """
     work = [folder for folder in _folders(data / "work") if not is_in_use(folder)]
     found = [Leftover(folder, "what a step left that failed or was killed", _size(folder)) for folder in work]
@@ -85,11 +85,9 @@ def leftovers(data: Path, *, copies: bool = False) -> list[Leftover]:
     marks = [path for path in runs_here if not is_in_use(path.with_suffix(""))]
     found += [Leftover(path, "the mark of a run that was cut short", 0) for path in marks]
     idle = len(work) == len(list(_folders(data / "work"))) and len(marks) == len(runs_here)
-    found += [
-        Leftover(path, "what was read of a Crucible", _size(path))
-        for path in sorted((data / "mirror").glob("*.sqlite"))
-    ]
     if copies and idle:
+        mirrors = sorted((data / "mirror").glob("*.sqlite"))
+        found += [Leftover(path, "what was read of a Crucible", _size(path)) for path in mirrors]
         found += [Leftover(path, "copies of files", _size(path)) for path in _folders(data / "cache")]
     return found
 

@@ -16,6 +16,7 @@ import hashlib
 import itertools
 import os
 import random
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -39,7 +40,7 @@ from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import KEY, Activity, read_record, step_record
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration import claim as claims
-from crucible_lineage.registration import contents, register, standing, trust
+from crucible_lineage.registration import contents, register, trust
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.statements import record_in, registrations, settled
@@ -556,7 +557,7 @@ BROKEN = {  # and from which history on it is looked for, since some need a rare
     "an answer is not looked at": (register, "complete", _believes_to_have_won, 0),
     "a file is taken away without asking": (contents, "require_held", lambda *_: None, 210),
     "completion is a value that changes": (claims, "completed", lambda *_: {}, 0),
-    "what holds is a value that changes": (standing, "places_stated", places_to_json, 0),
+    "what holds is a value that changes": (sys.modules[__name__], "places_stated", places_to_json, 0),
     "ingestion is asked for before": (register, "fill", _ingests_at_once, 0),
 }
 

@@ -100,8 +100,9 @@ class FlowPlaces:
             holding = self._holding(project, key)
             if set(relied) == holding and not any(relied.values()):
                 continue
+            stays = failed and not any(relied.values())  # what it made has taken the place of what held before
             for mfid, made in relied.items():
-                if not made and not (failed and mfid in holding):
+                if not made and not (stays and mfid in holding):
                     self._hold(project, key, Filled(self._since_of(project, key), self._run.id, self._run.file), mfid)
 
     def _hold(self, project: str, key: str, filled: Filled, mfid: str) -> None:

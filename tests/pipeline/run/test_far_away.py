@@ -120,7 +120,8 @@ def test_what_its_steps_returned_is_told_without_asking(lab: Any, far: Session, 
     told = returned_by(far, result)
     assert len(wire.sent) == before
     mfids = {step: outputs["out"] for step, outputs in result.datasets.items()}
-    there = {step: far.client.metadata.get(mfid) or {} for step, mfid in mfids.items()}
+    datasets = {step: far.client.datasets.get(mfid, include_metadata=True) for step, mfid in mfids.items()}
+    there = {step: dataset.scientific_metadata or {} for step, dataset in datasets.items()}
     assert {step: (mfid, dict(values)) for (step, _), (mfid, values) in told.items()} == {
         step: (mfids[step], {key: value for key, value in metadata.items() if key not in OWN_KEYS})
         for step, metadata in there.items()
