@@ -22,6 +22,7 @@ from crucible_lineage.client import CrucibleClient, RetryPolicy
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from crucible_lineage.statements import settled
 
 PICTURE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -131,7 +132,7 @@ class Bench:
         state = []
         for one in found:
             mfid = one.unique_id
-            metadata = self.direct.metadata.get(mfid) or {}
+            metadata = settled(self.direct.metadata.get(mfid) or {})
             record = metadata.pop("crucible_lineage", {})
             state.append(
                 [
