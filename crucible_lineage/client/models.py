@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from crucible_lineage.errors import nearest
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.statements import is_own, settled
+from crucible_lineage.marks import is_own, settled
 
 __all__ = [
     "Account",

@@ -1,4 +1,4 @@
-"""The provenance record: how a dataset came to be. It lies in the scientific metadata; statements.py says where.
+"""The provenance record: how a dataset came to be. It lies in the scientific metadata; marks.py says where.
 
 schema.py says what is in it; it is imported where a record is written or read, and not before.
 """
@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.marks import KEY, PLACES_KEY, record_in
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef, FileRef
-from crucible_lineage.statements import KEY, PLACES_KEY, record_in
 
 if TYPE_CHECKING:  # pydantic, which planning should not pay
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord

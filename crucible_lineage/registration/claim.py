@@ -1,8 +1,8 @@
 """Who registers a dataset where several machines do the same work at once: one of them, from first byte to last.
 
 Crucible has no locks. Two of its calls tell what they met: POST of metadata, which only the first of many can make, and
-PATCH, which merges and answers with the whole. All that is written here are statements (statements.py), a set that only
-grows: the answer to a statement shows all that came before it, and nobody's older copy of the metadata takes it back.
+PATCH, which merges and answers with the whole. All that is written here are marks (marks.py), a set that only
+grows: the answer to a mark shows all that came before it, and nobody's older copy of the metadata takes it back.
 A registration that takes over has a higher rank, and never touches what those before have stated.
 
 | seen at the service | whose | still | files | move |
@@ -45,11 +45,7 @@ from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import ChecksumError, ConflictError, NotFoundError
 from crucible_lineage.lineage.records import returned_values
-from crucible_lineage.provenance.digest import changed_keys
-from crucible_lineage.provenance.record import COMPLETE, KEY, read_record
-from crucible_lineage.registration.read import whole_record
-from crucible_lineage.registration.trust import other_files, require_own
-from crucible_lineage.statements import (
+from crucible_lineage.marks import (
     PLACES_KEY,
     Document,
     Registration,
@@ -60,9 +56,13 @@ from crucible_lineage.statements import (
     is_own,
     registrations,
 )
-from crucible_lineage.statements import (
+from crucible_lineage.marks import (
     complete as completed,
 )
+from crucible_lineage.provenance.digest import changed_keys
+from crucible_lineage.provenance.record import COMPLETE, KEY, read_record
+from crucible_lineage.registration.read import whole_record
+from crucible_lineage.registration.trust import other_files, require_own
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -168,7 +168,7 @@ def next_move(seen: Seen) -> Move:
 class Claim:
     """A dataset that is this registration's to finish.
 
-    `statement` is what says so. `others` are the records of registrations that have begun to fill it before; it
+    `mark` is what says so. `others` are the records of registrations that have begun to fill it before; it
     `is_alone` where record and metadata under their own keys are this one's.
     """
 
@@ -176,7 +176,7 @@ class Claim:
     record: StepRecord | FilesRecord
     metadata: Document
     patience_s: float
-    statement: Document
+    mark: Document
     taken_over: bool = False
     is_alone: bool = True
     others: tuple[Document, ...] = ()
@@ -249,7 +249,7 @@ def require_held(client: CrucibleClient, held: Claim) -> Document:
     """
     for _ in range(MOST_LATE):
         asked = time.time()
-        metadata = client.metadata.merge(held.mfid, held.statement)
+        metadata = client.metadata.merge(held.mfid, held.mark)
         known = registrations(metadata)
         if known.complete is not None or known.holder is None or known.holder.name != held.registrar:
             raise ConflictError(f"dataset {held.mfid} is registered by another process", mfid=held.mfid)
@@ -262,14 +262,14 @@ def start_over(client: CrucibleClient, held: Claim) -> None:
     """Put this registration's record and metadata in the place of those that earlier ones have left.
 
     Of an unfinished dataset nobody relies on what goes with these. What stays of each is its rank, so that an older
-    copy of its statement counts no more than it did, and what is to be tidied up.
+    copy of its mark counts no more than it did, and what is to be tidied up.
     """
     now = require_held(client, held)
     others = (one for one in registrations(now).by_name.values() if one.name and one.name != held.registrar)
     left = [begun(one.name, one.rank, _outline(one.record), {}, one.keeps) for one in others]
     lasting = {key: value for key, value in now.items() if key.startswith((f"{KEY}_holds_", f"{KEY}_equals_"))}
     plain = {key: value for key, value in now.items() if not is_own(key)} if held.is_same else {}
-    own = {**held.statement, **held.metadata, KEY: held.record.document()}
+    own = {**held.mark, **held.metadata, KEY: held.record.document()}
     client.metadata.replace(held.mfid, {**lasting, **{k: v for said in left for k, v in said.items()}, **plain, **own})
 
 
@@ -287,7 +287,7 @@ def complete(client: CrucibleClient, held: Claim) -> bool:
 
 
 class _Ours:
-    """What this registration states. Each time that it takes over it has a new name, as no statement ever changes."""
+    """What this registration states. Each time that it takes over it has a new name, as no mark ever changes."""
 
     def __init__(
         self, mfid: str, record: StepRecord | FilesRecord, metadata: Document, machine: str | None, patience_s: float
@@ -340,7 +340,7 @@ class _Ours:
         self._names.add(known.holder.name)
         self._resumed.add(known.holder.name)
         self.took_over = True
-        return registrations(client.metadata.merge(self._mfid, self._statement_of(known.holder)))
+        return registrations(client.metadata.merge(self._mfid, self._mark_of(known.holder)))
 
     def claim_of(self, known: Registrations, dataset: Dataset) -> Claim:
         """Return the claim to a dataset that this registration holds."""
@@ -353,7 +353,7 @@ class _Ours:
             self._record_as(name),
             self._metadata,
             self._patience_s,
-            self._statement_of(holder),
+            self._mark_of(holder),
             taken_over=self.took_over,
             is_alone=isinstance(first, Mapping) and first.get("registrar") == name,
             others=tuple(one.record for one in known.by_name.values() if one.record and one.name != name),
@@ -400,7 +400,7 @@ class _Ours:
         own = self._own_metadata
         return not one.keeps and theirs == ours and all(key in stored and stored[key] == own[key] for key in own)
 
-    def _statement_of(self, holder: Registration) -> Document:
+    def _mark_of(self, holder: Registration) -> Document:
         """What a registration that has begun states once more: just what it stated."""
         if not holder.rank:
             return holding(holder.name)

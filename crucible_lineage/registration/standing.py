@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from crucible_lineage.core.slots import Filled, Standing, hold, later_than
 from crucible_lineage.errors import NotFoundError
+from crucible_lineage.marks import equals
 from crucible_lineage.provenance.record import read_record
-from crucible_lineage.statements import equals
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from crucible_lineage.marks import settled
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
@@ -21,7 +22,6 @@ from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.server.database import connect
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.statements import settled
 
 Found = set[tuple[str, tuple[str, ...]]]
 

@@ -35,6 +35,7 @@ from crucible_lineage.client.transfer.outgoing import UploadedFile
 from crucible_lineage.core.slots import Filled, places_of, places_stated, places_to_json
 from crucible_lineage.errors import ConflictError, FileConflictError, LineageError, NotFoundError, UnreachableError
 from crucible_lineage.ids import derive_mfid, new_mfid
+from crucible_lineage.marks import record_in, registrations, settled
 from crucible_lineage.provenance.circumstances import agent, software
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import KEY, Activity, read_record, step_record
@@ -43,7 +44,6 @@ from crucible_lineage.registration import claim as claims
 from crucible_lineage.registration import contents, register, trust
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.registration.register import register_output
-from crucible_lineage.statements import record_in, registrations, settled
 
 HISTORIES = int(os.environ.get("CLAIM_HISTORIES", "150"))  # `make crash` tries many more
 PATIENCE_S = 4.0

@@ -23,9 +23,9 @@ from crucible_lineage.fingerprint.contained import EndedError, contained
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 from crucible_lineage.fingerprint.walk import code_fingerprint
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.functions.inspect import find_function
 from crucible_lineage.pipeline.functions.inspection import RULES
-from crucible_lineage.statements import is_own
 
 __all__ = ["HEADER_FIELDS", "INGESTED", "header_function", "read_header"]
 

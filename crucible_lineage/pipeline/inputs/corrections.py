@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
+from crucible_lineage.marks import CORRECTIONS_KEY, corrected, is_own
 from crucible_lineage.session import Session
-from crucible_lineage.statements import CORRECTIONS_KEY, corrected, is_own
 from crucible_lineage.times import utc
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay

@@ -11,6 +11,7 @@ from typing import Any
 
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.errors import StepError
+from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.inputs.register import described
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.written import written_files
@@ -21,7 +22,6 @@ from crucible_lineage.provenance.recipe import PlannedOutput
 from crucible_lineage.provenance.record import Activity, step_record
 from crucible_lineage.refs import FileRef, last_taken
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
-from crucible_lineage.statements import is_own
 
 MOST_METADATA_BYTES = 3 << 20  # the embedded Crucible takes 4 MB of a dataset, with the record of how it came to be
 

@@ -18,11 +18,11 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator,
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.spec.declared import Declared
 from crucible_lineage.pipeline.spec.from_name import from_name_fault
 from crucible_lineage.pipeline.spec.ingestion import Ingested
 from crucible_lineage.pipeline.spec.relation import InTime
-from crucible_lineage.statements import is_own
 
 __all__ = [
     "INPUT_KINDS",

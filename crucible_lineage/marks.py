@@ -1,7 +1,7 @@
 """What crucible-lineage writes into a dataset's scientific metadata, and how it is read: no older copy undoes it.
 
 A service may read the metadata, work for a while, and merge its whole copy back. Merging never removes a key, so what
-has to last is a statement: a key of its own at the outermost level, written once and never with another value.
+has to last is a mark: a key of its own at the outermost level, written once and never with another value.
 
 | key | value | says |
 |---|---|---|
@@ -171,7 +171,7 @@ def equals(parents: Mapping[str, str]) -> dict[str, Any]:
 
 
 def record_in(metadata: Document | None) -> Any:
-    """The provenance record as all statements together give it; None if there is none.
+    """The provenance record as all marks together give it; None if there is none.
 
     What lies under the key and is no record is given as it is.
     """
@@ -209,12 +209,12 @@ def places_in(metadata: Document | None) -> dict[str, Any]:
 
 
 def corrected(name: str, act: Document) -> dict[str, Any]:
-    """The statement that a value was corrected; acts count in the order of their names."""
+    """The mark that a value was corrected; acts count in the order of their names."""
     return {f"{_CORRECTED}{name}": dict(act)}
 
 
 def settled(metadata: Document | None) -> dict[str, Any]:
-    """The metadata as all statements together give them: record and places under one key each, and the rest."""
+    """The metadata as all marks together give them: record and places under one key each, and the rest."""
     metadata = metadata or {}
     acts = {key.removeprefix(_CORRECTED): value for key, value in metadata.items() if key.startswith(_CORRECTED)}
     corrected = {CORRECTIONS_KEY: acts} if acts else {}
