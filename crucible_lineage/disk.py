@@ -57,7 +57,10 @@ def private_file(path: Path) -> Path:
 
 
 def storage_error(error: OSError, path: Path | str | None = None) -> StorageError | None:
-    """What to tell if the disk refused something, in one line. None if it was not about a disk."""
+    """Return the error, in one line, if the disk refused something; None if it was not about a disk.
+
+    None if it was not about a disk.
+    """
     said = _SAID.get(error.errno or 0)
     place = path or error.filename
     return StorageError(f"{place}: {said}") if said and place else StorageError(said) if said else None

@@ -102,7 +102,7 @@ class Fault:
 
 
 def nearest(word: str, possible: Iterable[str], otherwise: str = "there are") -> str:
-    """What ends a message about an unknown word: `did you mean 'x'?`, or all that is possible if nothing is near."""
+    """End a message about an unknown word: `did you mean 'x'?`, or all that is possible if nothing is near."""
     words = list(possible)
     near = nearest_word(word, words)
     more = f" and {len(words) - MOST_NAMED} more" if len(words) > MOST_NAMED else ""

@@ -62,7 +62,7 @@ class DatasetRef:
 
     @property
     def source(self) -> str:
-        """What the recipes of results name it by, beside the hashes of its files."""
+        """Return the name that the recipes of results have for it, beside the hashes of its files."""
         return self.origin or self.mfid
 
     @property

@@ -89,7 +89,7 @@ class Session:
         return client.another(retry)
 
     def at_once(self, calls: Iterable[Callable[[], Found]]) -> list[Found]:
-        """What each of these gives, at once if the service is far away: as far as is known, if it was asked already."""
+        """Make these calls, side by side if the service is far away, as far as is known."""
         client = None if self.settings.embedded else self._client
         return [call() for call in calls] if client is None else client.at_once(*calls)
 
@@ -104,7 +104,7 @@ class Session:
 
     @property
     def mirror(self) -> Mirror:
-        """What this account sees of this Crucible, as far as it was read."""
+        """Return what this account has read of this Crucible."""
         with self._lock:
             if self._mirror is None:
                 who = f"{self.store.instance}\n{self.settings.api_key or ''}"  # what one may see, another one may not
@@ -127,7 +127,7 @@ class Session:
 
     @property
     def outbox(self) -> Outbox:
-        """What is made here and not yet at this Crucible."""
+        """Return the outbox: what is made here and not yet at this Crucible."""
         with self._lock:
             if self._outbox is None:
                 # A power cut takes from the embedded Crucible what it took last, too.
@@ -160,7 +160,7 @@ class Session:
 
     @property
     def agent(self) -> dict[str, Any]:
-        """Who registers: the account of the key in use. One call a session."""
+        """Return who registers: the account of the key in use. One call a session."""
         client = self.client
         with self._who_lock:
             if self._agent is None:
@@ -178,7 +178,7 @@ class Session:
 
     @property
     def machine(self) -> str:
-        """What tells registrations from this data folder from others; those within it take turns (`turn`)."""
+        """Return what tells registrations from this data folder from others; those within it take turns (`turn`)."""
         with self._lock:
             if self._machine is None:
                 self._machine = machine_id(self.settings.data)
@@ -264,6 +264,6 @@ class Session:
 
 
 def _import_what_registers() -> None:
-    """What takes time to import and is needed next, while the service is asked."""
+    """Import what is needed next and takes time, while the service is asked."""
     import crucible_lineage.provenance.schema
     import crucible_lineage.registration.register  # noqa: F401

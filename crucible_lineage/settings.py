@@ -153,7 +153,7 @@ def profile_settings(profile: str, *, data: Path | None = None) -> Settings:
 
 
 def retries_from_environment(environment: Mapping[str, str] | None = None) -> dict[str, float]:
-    """How long a call to Crucible is repeated, as far as the environment says so, by field of the retry policy."""
+    """Return the fields of the retry policy that the environment sets."""
     environment = os.environ if environment is None else environment
     given: dict[str, float] = {}
     for field_name, variable in RETRIES.items():
@@ -170,7 +170,7 @@ def retries_from_environment(environment: Mapping[str, str] | None = None) -> di
 
 
 def _stored(config_file: Path) -> dict[str, str]:
-    """What the official client's configuration file says; nothing if there is no such file."""
+    """Read the official client's configuration file; empty if there is none."""
     return _sections(config_file).get("crucible", {})
 
 

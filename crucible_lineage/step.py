@@ -96,7 +96,10 @@ class Step(Generic[P, R]):
         self.inputs, self.parameters, self.facts = _read_signature(function, self.outputs, tuple(secrets))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """What the function returns; or the registered outputs, where steps are registered (`step_runner`)."""
+        """Call the function.
+
+        Returns its value; or the registered outputs, where steps are registered (`step_runner`).
+        """
         runner = _runner()
         if runner is None:
             given = (*args, *kwargs.values())
@@ -156,7 +159,10 @@ def step(function: Callable[P, R] | None = None, /, **declared: Any) -> Any:
 
 
 def _runner() -> StepRunner | None:
-    """What runs a step that is called here. A plain thread of a flow has no context: there it is the one flow's."""
+    """Return what runs a step that is called here.
+
+    A plain thread of a flow has no context: there it is the one flow's.
+    """
     runner = step_runner.get()
     if runner is None and len(open_runners) == 1 and step_runner not in copy_context():
         return open_runners[0]

@@ -22,17 +22,17 @@ class Traffic:
         self._lock = threading.Lock()
 
     def receive(self, size: int) -> None:
-        """So many bytes have come."""
+        """Count bytes received."""
         with self._lock:
             self.received += size
 
     def find(self, size: int) -> None:
-        """So many bytes need not come, since they are there."""
+        """Count bytes that need not be sent, since they are there."""
         with self._lock:
             self.present += size
 
     def send(self, size: int) -> None:
-        """So many bytes have gone."""
+        """Count bytes sent."""
         with self._lock:
             self.sent += size
 

@@ -92,8 +92,9 @@ class Parking:
         return self.engine.stop(run_id)
 
     def note_refused(self, result: RunResult) -> dict[str, str]:
-        """What was made and Crucible refuses has failed, too; these, with the reasons. They are not made again, and
-        sent again by each run, so that none is parked.
+        """Note refused results as failed, and return the reasons.
+
+        Each run sends them again without making them again, so that none is parked.
         """
         steps = {one.step for one in result.waiting if one.refused}
         refused = {step: error for step, error in result.errors.items() if step in steps and step not in self.failed}

@@ -143,7 +143,7 @@ class _Processing:
         return result
 
     def state(self, result: RunResult) -> State[Any]:
-        """What the flow run ends with."""
+        """Return the state that the flow run ends with."""
         counts = Counter(result.outcomes.values())
         counted = [f"{counts[EXECUTED]} executed", f"{counts[REUSED]} reused"]
         if parked := self.parking.parked:

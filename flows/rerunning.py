@@ -80,7 +80,7 @@ def _rerun(
 
 
 def _declared_runner(pipeline: str, session: Session) -> Runner | None:
-    """What the pipeline runs on, as it was declared where it last ran; records do not say that."""
+    """Return what the pipeline runs on, as declared where it last ran; records do not say that."""
     declaration = session.journal.declaration(pipeline)
     if declaration is None or not declaration.is_file():
         return None

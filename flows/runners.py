@@ -44,7 +44,7 @@ def task_runner(declared: Runner) -> TaskRunner[Any]:
 
 @contextmanager
 def requesting(runner: TaskRunner[Any] | None, resources: Mapping[str, float]) -> Iterator[None]:
-    """What is submitted in this block goes only where these resources are free; threads and processes have none."""
+    """Submit what is in this block only where these resources are free; threads and processes have none."""
     kind = type(runner).__name__
     if not resources or kind not in ("DaskTaskRunner", "RayTaskRunner"):
         yield

@@ -13,7 +13,7 @@ __all__ = ["schedule_fault"]
 
 
 def schedule_fault(spec: PipelineSpec) -> Fault | None:
-    """Why Prefect cannot read the schedule, with its place in the file; None if it can, or there is none."""
+    """Return why Prefect cannot read the schedule, with its place in the file; None if it can, or there is none."""
     declared = spec.schedule
     if declared is None:
         return None

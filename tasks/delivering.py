@@ -35,7 +35,7 @@ class Driver(BaseModel):
 
     @classmethod
     def of(cls, job: Job, session: Session, deliveries: Deliverer) -> Driver:
-        """This process, for a step that is about to be made."""
+        """Return this process as the driver, for a step that is about to be made."""
         may = any(deliveries.is_worth_a_look(planned.mfid) for planned in job.outputs)
         parents = session.outbox.names_of(part.dataset.mfid for part in job.used)
         return cls(host=socket.gethostname(), agent=session.agent, may_be_there=may, parents=parents)

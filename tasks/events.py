@@ -26,7 +26,7 @@ MOST_RELATED = 50  # an event may name a hundred other things; Prefect adds some
 
 
 def dataset_resource_id(mfid: str) -> str:
-    """What events call a dataset."""
+    """Return the name that events have for a dataset."""
     return f"crucible.dataset.{mfid}"
 
 

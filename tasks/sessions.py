@@ -63,7 +63,7 @@ Crucible = CrucibleConnection | CrucibleCredentials | str
 
 
 def session_for(crucible: Crucible | None = None) -> Session:
-    """This process's session for that Crucible; all tasks of the process share it, and it is closed at exit."""
+    """Return this process's session for that Crucible; all tasks of the process share it, and it is closed at exit."""
     if isinstance(crucible, CrucibleCredentials):
         return _session_of_block(crucible, _data_folder(None))
     if isinstance(crucible, str):

@@ -30,7 +30,7 @@ __all__ = ["step", "steps_in"]
 
 
 def steps_in(recording: Recording) -> StepRunner:
-    """How a step that is called while this is recorded is made."""
+    """Return the runner of steps that are called while this is recorded."""
     return functools.partial(_run_step, recording)
 
 

@@ -82,12 +82,12 @@ class Questions:
         return cut_text(render_tree(graph.around(mfid, depth), mfid, fold_beyond=FOLD_BEYOND))
 
     def why(self, dataset: str) -> str:
-        """How a dataset came to be: its step, code, parameters and parents, by whom and when, in place of which."""
+        """Explain how a dataset came to be: step, code, parameters and parents, by whom and when, what it replaced."""
         with self._lock:
             return cut_text(str(explain(self._session, self._meant(dataset))))
 
     def diff(self, old: str, new: str) -> dict[str, Any]:
-        """What differs between two datasets and all that they come from: returned values first, then the causes."""
+        """Compare two datasets and all that they come from: returned values first, then the causes."""
         with self._lock:
             found = compare_datasets(self._session, self._meant(old), self._meant(new)).difference
         return bounded(
@@ -111,7 +111,7 @@ class Questions:
         instrument: str | None = None,
         project: str | None = None,
     ) -> dict[str, Any]:
-        """What must be redone because a dataset was wrong, or the code of that fingerprint, or an instrument."""
+        """List what must be redone because a dataset was wrong, or the code of that fingerprint, or an instrument."""
         if sum(cause is not None for cause in (dataset, code, instrument)) != 1:
             raise InputError("give one cause: dataset, code or instrument")
         with self._lock:
@@ -160,7 +160,10 @@ class Questions:
         return bounded({"count": len(found), "columns": list(found.columns), "rows": shown})
 
     def plan(self, pipeline: str) -> dict[str, Any]:
-        """What a run of the pipeline in this file would do, and why. No step is run; their modules are imported."""
+        """Preview a run of the pipeline in this file: what it would do, and why.
+
+        No step is run; their modules are imported.
+        """
         path = (self._folder / pipeline if self._folder else Path(pipeline)).resolve()
         if self._folder is not None and not path.is_relative_to(self._folder):
             raise InputError(f"plan {pipeline}: pipelines are read from {self._folder} only")

@@ -26,5 +26,5 @@ def is_lively(stream: TextIO) -> bool:
 
 
 def terminal_width() -> int:
-    """How many characters stand in a line."""
+    """Return the width of the terminal in characters."""
     return shutil.get_terminal_size().columns

@@ -264,7 +264,7 @@ def _rows(table: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def _all_changes(session: Session, wanted: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Iterator[Change]:
-    """What all rows would change, checked before the first is applied. InputError with every fault."""
+    """Yield the changes of all rows, checked before the first is applied. InputError with every fault."""
     faults = []
     for place, text, values in wanted:
         try:

@@ -68,7 +68,7 @@ _KEPT: dict[str, Any] = {"expose_value": False, "callback": _keep}  # no command
 
 
 def given(name: str) -> Any:
-    """What one of the options `data`, `url` and `api_key` says; None if it was not given."""
+    """Return the value of one of the options `data`, `url` and `api_key`; None if it was not given."""
     return click.get_current_context().meta.get(f"{_META}.{name}")
 
 

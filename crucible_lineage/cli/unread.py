@@ -17,7 +17,7 @@ _GONE = (errno.EPIPE, errno.EIO)
 
 @contextmanager
 def whoever_reads() -> Iterator[None]:
-    """What this block writes to standard error is lost if nobody reads it any more; the work goes on."""
+    """Discard what this block writes to standard error once nobody reads it; the work goes on."""
     try:
         yield
     except OSError as error:
@@ -37,7 +37,7 @@ def is_unread(stream: TextIO) -> bool:
 
 
 def to_nobody(stream: TextIO) -> None:
-    """What is written to it from now on goes nowhere, and is no error."""
+    """Send what is written to the stream from now on nowhere, without an error."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, stream.fileno())
     os.close(nothing)

@@ -22,7 +22,7 @@ FIRST_S = 0.5  # what ends sooner shows nothing
 
 @contextmanager
 def showing_work(*, silent: bool = False) -> Iterator[Work]:
-    """What is called in this block with how far it is, as often as one likes, and in any thread."""
+    """Show how far the work of this block is; may be called from any thread."""
     work = Work(silent=silent)
     try:
         yield work
@@ -46,7 +46,7 @@ class Work:
             threading.Thread(target=self._keep_showing, name="progress", daemon=True).start()
 
     def __call__(self, text: str, of_bytes: int = 0) -> None:
-        """This is what it is at, and so many bytes are to be received in all."""
+        """Show the current work, and how many bytes it will receive in all."""
         with self._lock:
             self._text, self._of = text, of_bytes
 
@@ -57,7 +57,7 @@ class Work:
             click.echo(line, err=True)
 
     def end(self) -> None:
-        """Nothing is shown any more."""
+        """Clear the line of progress."""
         self._over.set()
         with self._lock, whoever_reads():
             self._clear()

@@ -83,12 +83,12 @@ INSTEAD: Mapping[str, str] = {
 
 
 def ours(name: str, known: Collection[str]) -> str:
-    """What the official argument is called by a call that has the `known` ones; empty if none of them means it."""
+    """Return our name of an official argument, for a call that has the `known` ones; empty if none of them means it."""
     return next((one for one in SPELLINGS.get(name, ()) if one in known), "")
 
 
 def instead_of(name: str) -> str:
-    """What to do in the stead of an official argument that no call here has; empty if it is none."""
+    """Return what to use instead of an official argument that no call here has; empty if it is none."""
     return INSTEAD.get(name, "")
 
 

@@ -121,18 +121,18 @@ class CrucibleClient(OfficialNames):
 
     @property
     def latency_s(self) -> float:
-        """How long an answer took of late, at the least; 0 before the first."""
+        """Return the shortest latency of the recent answers; 0 before the first."""
         return self._connection.latency_s
 
     def at_once(self, *calls: Callable[[], Found]) -> list[Found]:
-        """What each of these gives, which call this client and do not depend on each other: at once, if that helps.
+        """Make these independent calls of this client, side by side if that saves time. Returns their results in order.
 
         All are done, also if one of them fails; then it raises what the first of those raised.
         """
         return self._at_once.all(calls)
 
     def ahead(self, call: Callable[[], Found]) -> Callable[[], Found]:
-        """What gives the outcome of this call, which is made already if answers take long; else when that is asked."""
+        """Start this call now if answers take long. Returns a function that gives its outcome."""
         return self._at_once.ahead(call)
 
     def health(self) -> Health:

@@ -129,7 +129,7 @@ OTHERWISE: Mapping[str, Mapping[str, str]] = {
 
 
 def otherwise(subject: str, name: str) -> str:
-    """What to use in the stead of a name of the official client; empty if it has none of that name."""
+    """Return what to use instead of a name of the official client; empty if it has none of that name."""
     return OTHERWISE[subject].get(name, "")
 
 

@@ -56,7 +56,7 @@ class SampleCalls(OfficialNames):
         return pages(self._connection, "/samples", Sample, "list samples", params, limit)
 
     def count(self, **filters: Unpack[SampleFilters]) -> int:
-        """How many samples fit all filters."""
+        """Count the samples that match all filters."""
         return count_of(self._connection, "/samples", "count samples", sent_filters(filters, SampleFilters))
 
     def search(self, q: str, *, limit: int = 20, project_id: str | None = None) -> Sequence[Sample]:

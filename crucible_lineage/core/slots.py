@@ -149,12 +149,12 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def places_to_json(places: Mapping[str, Filled]) -> dict[str, object]:
-    """What is written into the scientific metadata when a dataset is registered."""
+    """Return the metadata that a dataset is registered with."""
     return {PLACES_KEY: {key: one.to_json() for key, one in places.items()}}
 
 
 def places_stated(places: Mapping[str, Filled]) -> dict[str, object]:
-    """What is written into the scientific metadata of a dataset that fills these places from now on."""
+    """Return the metadata of a dataset that fills these places from now on."""
     return holds({key: one.to_json() for key, one in places.items()})
 
 

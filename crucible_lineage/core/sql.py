@@ -213,7 +213,7 @@ def _is_damage(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong, in a line, without what was in the file."""
+    """Return the fault in a line, without anything from the file."""
     if isinstance(error, UnicodeDecodeError) or _NO_TEXT in str(error):
         return "it holds text that nobody can have written"
     return " ".join(str(error).split())[:100]

@@ -96,7 +96,7 @@ class Store:
         self.database = LocalDatabase(path, SCHEMA)
 
     def close(self) -> None:
-        """Nothing can be asked afterwards."""
+        """Close the file. Later calls fail."""
         self.database.close()
 
     def checksums(self, path: Path) -> FileChecksums:
@@ -150,7 +150,7 @@ class Store:
         return [Brought(*row) for row in self.database.rows(sql, self.instance, source)]
 
     def note_brought(self, source: str, datasets: Iterable[Brought]) -> None:
-        """These datasets were brought here from there."""
+        """Record that these datasets were copied here from there."""
         rows = [(self.instance, source, *astuple(one)) for one in datasets]
         self.database.write_many("INSERT OR REPLACE INTO brought VALUES (?, ?, ?, ?, ?, ?)", rows)
 
@@ -160,12 +160,12 @@ class Store:
         self.database.write_many("INSERT OR REPLACE INTO ingestion VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def open_ingestions(self) -> list[Ingestion]:
-        """What was asked to be ingested, and was not seen to have ended, the oldest first."""
+        """Return the ingestions that were requested and not seen to end, the oldest first."""
         sql = f"{INGESTIONS} WHERE instance = ? AND status IN ('requested', 'started') ORDER BY request"
         return [Ingestion(*row) for row in self.database.rows(sql, self.instance)]
 
     def ended_ingestions(self, limit: int) -> list[Ingestion]:
-        """How the last ingestions ended that were no success, newest first."""
+        """Return the last ingestions that ended without success, newest first."""
         sql = (
             f"{INGESTIONS} WHERE instance = ? AND status NOT IN ('requested', 'started', 'complete')"
             " ORDER BY request DESC LIMIT ?"
@@ -173,7 +173,7 @@ class Store:
         return [Ingestion(*row) for row in self.database.rows(sql, self.instance, limit)]
 
     def inspection(self, asked: str, rules: str) -> Any:
-        """What was found out about the code that `asked` names, by these rules; None if a file of it has changed."""
+        """Return what is known of the code that `asked` names, by these rules; None if one of its files has changed."""
         row = self.database.row("SELECT files, found FROM inspected WHERE asked = ? AND rules = ?", asked, rules)
         files = unsealed(row[0], asked, rules) if row else None
         if files is None or any(_stamp(path) != seen for path, seen in files.items()):

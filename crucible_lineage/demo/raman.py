@@ -224,7 +224,7 @@ def _polynomial(lines: Sequence[_Line], degree: int, domain: tuple[float, float]
 
 
 def _held_out(lines: Sequence[_Line], degree: int) -> list[float]:
-    """How far each line lies, in cm-1, from where the polynomial through all the others has it."""
+    """Return the distance of each line, in cm-1, from the polynomial through all the others."""
     domain = _domain(lines)
     errors = []
     for index, line in enumerate(lines):

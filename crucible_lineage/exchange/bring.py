@@ -54,7 +54,7 @@ def bring(
     listen: Listen,
     troubled: Callable[[str], None],
 ) -> Outcome:
-    """What the plan says has been brought, as far as it could be. `troubled` hears each reason for waiting once."""
+    """Copy what the plan names, as far as possible. `troubled` hears each reason for waiting once."""
     target.store.note_brought(source.store.instance, plan.brought)
     if not plan.items:
         return Outcome(ids=dict(plan.ids))
@@ -115,7 +115,7 @@ class _Bringing:
         return self.outcome
 
     def _start(self, pool: ThreadPoolExecutor, running: dict[Future[Brought | None], Item]) -> None:
-        """What may be sent now is under way: all that is ready; one alone while the service is away."""
+        """Send what is ready; one dataset alone while the service is away."""
         if self._stopped is not None:
             return
         most = AT_ONCE if self._away_since is None else 1

@@ -32,7 +32,7 @@ MOST_CHARACTERS = 60  # of a value in a message
 
 
 def compare(here: Held, there: Held | None, renamed: Renamed = str) -> Comparison:
-    """What `there` lacks of `here`. `renamed` gives the id that a dataset has there."""
+    """Return what `there` lacks of `here`. `renamed` gives the id that a dataset has there."""
     if reason := unreadable(here.metadata):
         return _refused(here, f"its provenance record cannot be read here: {reason}")
     if there is None:
@@ -70,7 +70,7 @@ def is_brought(ours: Record, theirs: Record) -> bool:
 
 
 def compare_sample(here: Mapping[str, Any], there: Mapping[str, Any] | None, renamed: Renamed = str) -> Comparison:
-    """What a sample there lacks of the one here."""
+    """Return what a sample there lacks of the one here."""
     if there is None:
         return Comparison(Lacking(whole=True))
     fields, differs = _fields(here, there, SAMPLE_FIELDS)
@@ -88,7 +88,7 @@ def _refused(here: Held, reason: str) -> Comparison:
 
 
 def _taken(here: Held, there: Held) -> str:
-    """Why what is there is another dataset, or none to be relied on; empty if it is the same."""
+    """Return why what is there is another dataset, or not to be relied on; empty if it is the same."""
     request = there.dataset.get("deletion_request")
     if request is not None and request.get("status") != "rejected":
         return f"it is to be deleted there (request {request.get('id')})"
@@ -130,7 +130,7 @@ def _fields(
 
 
 def _said(record: Mapping[str, object], name: str) -> object:
-    """What somebody said of it; None for the time that a Crucible has put in, which is when the record was made."""
+    """Return the value that somebody gave; None for the time of creation, which a Crucible puts in by itself."""
     value = record.get(name)
     if name != "timestamp" or value is None:
         return value
@@ -140,7 +140,7 @@ def _said(record: Mapping[str, object], name: str) -> object:
 
 
 def _added(here: Mapping[str, Any], there: Mapping[str, Any], above: str = "") -> tuple[dict[str, Any], list[str]]:
-    """What of the one document is not in the other, and where they differ, in words."""
+    """Return what of the one document is not in the other, and the differences in words."""
     added: dict[str, Any] = {}
     differs: list[str] = []
     for key, ours in here.items():

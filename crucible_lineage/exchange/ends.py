@@ -26,7 +26,7 @@ def read_held(client: CrucibleClient, dataset: Mapping[str, object]) -> Held:
 
 
 def read_samples(session: Session, mfids: Iterable[str]) -> dict[str, Mapping[str, object]]:
-    """These samples and all that they were made of, with metadata and links, as far as this key may see them."""
+    """Read these samples and all that they were made of, with metadata and links, as far as this key may see them."""
     found: dict[str, Mapping[str, Any]] = {}
     wanted = set(mfids)
     while wanted:

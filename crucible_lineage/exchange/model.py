@@ -32,7 +32,7 @@ class Held:
 
     @property
     def name(self) -> str:
-        """What it is called, or else its id."""
+        """Return its name, or else its id."""
         return str(self.dataset.get("dataset_name") or self.mfid)
 
     @property
@@ -79,7 +79,7 @@ class Lacking:
 
     @property
     def in_words(self) -> str:
-        """What it lacks, for people."""
+        """Return what it lacks, for people."""
         if self.whole:
             return "all of it"
         named = {

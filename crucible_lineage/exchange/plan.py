@@ -40,7 +40,7 @@ class Item:
 
     @property
     def bytes(self) -> int:
-        """How large its files are, if all of it is lacking."""
+        """Return the size of its files, if all of it is lacking."""
         return int(self.record.get("size") or 0) if self.lacking.whole else 0
 
     def to_json(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class Plan:
 
 
 def plan_project(source: Session, target: Session, project: str, tell: Tell) -> Plan:
-    """What of a project is to be brought. InputError if there is no such project at either end."""
+    """Plan the copy of a project. InputError if there is no such project at either end."""
     tell(f"reading what is in project {project} here", 0)
     here = source.mirror.snapshot(project).records
     project_id = next((str(one["project_id"]) for one in here.values()), project)
@@ -96,7 +96,7 @@ def plan_project(source: Session, target: Session, project: str, tell: Tell) -> 
 
 
 def plan_named(source: Session, target: Session, mfids: Iterable[str], tell: Tell) -> Plan:
-    """What of these datasets is to be brought; what they were made of is linked as far as it is there.
+    """Plan the copy of these datasets; what they were made of is linked as far as it is there.
 
     InputError if one of them is not to be had.
     """
@@ -111,7 +111,7 @@ def plan_named(source: Session, target: Session, mfids: Iterable[str], tell: Tel
 
 
 def known_names(source: Session, target: Session) -> dict[str, Brought]:
-    """What was noted here of datasets that are at both, by the id here."""
+    """Return the copies recorded here of datasets that are at both, by the id here."""
     return {one.mfid: one for one in target.store.brought(source.store.instance)}
 
 
@@ -176,7 +176,7 @@ def _plan(
 
 
 def _finished(here: Mapping[str, Record], complete_there: Collection[str]) -> tuple[list[Conflict], list[str]]:
-    """What is unfinished here stays here, and is told unless it is complete there; and the ids of the rest."""
+    """Split what is unfinished here, and reported unless it is complete there, from the ids of the rest."""
     left, wanted = [], []
     for mfid, dataset in sorted(here.items()):
         record = read_record(dataset.get("scientific_metadata"))

@@ -57,7 +57,10 @@ class Sender:
     instruments: frozenset[str] = frozenset()
 
     def send(self, item: Item) -> Brought | None:
-        """It is there as it is here; what to note of a dataset. ConflictError if something else came meanwhile."""
+        """Make the dataset there equal to the one here.
+
+        Returns the record of its copy. ConflictError if something else came meanwhile.
+        """
         if item.is_sample:
             self._send_sample(item)
             return None
@@ -137,7 +140,7 @@ class Sender:
         return fields
 
     def _left_over(self, here: Held, mfid: str) -> tuple[Lacking, str]:
-        """What the dataset lacks still when it is registered, or made, and when it was last modified."""
+        """Return what the dataset still lacks once it is registered or made, and when it was last modified."""
         dataset = self.client.datasets.get(mfid, include_metadata=True, include_links=True).model_dump()
         there = Held(dataset)
         if here.record is not None and there.record is not None and is_brought(here.record, there.record):
@@ -279,7 +282,7 @@ def _used(entry: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _within(added: Mapping[str, object], there: Mapping[str, object]) -> dict[str, Any]:
-    """What is added, with what is there under the same keys: some services merge only the outermost level."""
+    """Merge what is added into what is there under the same keys: some services merge only the outermost level."""
     merged: dict[str, Any] = {}
     for key, value in added.items():
         theirs = there.get(key)

@@ -84,7 +84,7 @@ def _node(context: Context, cls: type, piece: Piece) -> ast.ClassDef | None:
 
 
 def _declared(context: Context, cls: type, node: ast.ClassDef, piece: Piece) -> None:
-    """What the text adds to the attributes: decorators, keywords, fields, and all of it if a library reads it."""
+    """Add what the text gives to the attributes: decorators, keywords, fields, and all of it if a library reads it."""
     module = sys.modules.get(cls.__module__)
     scope = Scope(context, cls.__module__, vars(module) if module else {})
     foreign = scope.decorate(node.decorator_list, piece)

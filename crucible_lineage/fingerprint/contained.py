@@ -22,7 +22,7 @@ class EndedError(Exception):
 
 @contextmanager
 def contained() -> Iterator[None]:
-    """What would end the process in this block is an EndedError, and what is printed goes to standard error.
+    """Raise EndedError for what would end the process in this block, and send its output to standard error.
 
     A Ctrl-C that comes meanwhile is one.
     """
@@ -39,7 +39,7 @@ def contained() -> Iterator[None]:
 
 @contextmanager
 def _staying_alive() -> Iterator[None]:
-    """What ends this process without further ado can be told like others; one that was forked from it may end."""
+    """Raise for what ends this process without further ado; a process that was forked from it may end."""
     leave, process = os._exit, os.getpid()
 
     def refuse(status: int) -> NoReturn:

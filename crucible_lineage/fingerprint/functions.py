@@ -103,7 +103,7 @@ def _note_changes(scope: Scope, function: types.FunctionType, node: FunctionNode
 
 
 def _change(target: Reference, chain: tuple[str, ...], attribute: str | None) -> tuple[object, ...]:
-    """How a change is known again: `cache[key] = 1` and `cache.add(1)` change contents, `model.x = 1` an attribute."""
+    """Identify a change: `cache[key] = 1` and `cache.add(1)` change contents, `model.x = 1` an attribute."""
     inner = chain[len(target.label.split(".")) :]
     name = inner[0] if inner else attribute
     if name is None:

@@ -77,7 +77,7 @@ def module_of(found: Import, package: str) -> str:
 
 
 def imported_value(context: Context, found: Import, package: str) -> Any:
-    """What an import inside a function binds: our own module or object, or the name of a foreign one."""
+    """Return what an import inside a function binds: our own module or object, or the name of a foreign one."""
     module = module_of(found, package)
     if not context.is_first_party(module):
         if found.attribute is not None:

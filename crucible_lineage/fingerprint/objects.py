@@ -145,7 +145,7 @@ def _constant(context: Context, reference: Reference) -> Piece:
 
 
 def _state(context: Context, reference: Reference) -> Piece:
-    """What the code itself changes when it runs: how it begins, and the code that it holds."""
+    """Describe what the code itself changes when it runs: its initial value, and the code that it holds."""
     piece = Piece("state")
     piece.notes.append(f"{reference.label} (changed by the code itself; its value is not covered)")
     _tell_binding(context, reference, piece)
@@ -214,7 +214,7 @@ def _items(value: Any) -> list[Reference]:
 
 
 def _tell_binding(context: Context, reference: Reference, piece: Piece) -> None:
-    """How the module makes the object stands for what it is."""
+    """Let the way in which the module makes the object stand for it."""
     if reference.key is None:
         return
     module, name = reference.key

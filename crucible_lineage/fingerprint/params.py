@@ -60,7 +60,7 @@ def canonical_value(value: object, name: str, home: str | None = None, *, reveal
 
 
 def secret_digest(value: object, name: str, step: str) -> dict[str, str] | None:
-    """What stands for a secret in ids and records: a slow digest, so that it shows a change but is hard to guess from.
+    """Return a secret's slow digest for ids and records: it shows a change but is hard to guess from.
 
     The same on every machine; another one for the same secret in another step or parameter. docs/identity.md says why.
     """

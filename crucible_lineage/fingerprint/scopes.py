@@ -85,11 +85,11 @@ class Scope:
         return foreign
 
     def target(self, chain: Chain) -> Reference | None:
-        """What a chain of names stands for, as far as it leads through our own modules."""
+        """Resolve a chain of names, as far as it leads through our own modules."""
         return next((found for found in self._resolved(chain, Piece()) if found.value is not _MISSING), None)
 
     def _value(self, chain: Chain) -> Any:
-        """What a chain of names stands for to its last attribute; None if that is not known."""
+        """Resolve a chain of names to its last attribute; None if that is not known."""
         value = self._root(chain[0])
         for attribute in chain[1:]:
             if isinstance(value, External):
@@ -131,7 +131,7 @@ class Scope:
         return found
 
     def _foreign(self, module: Reference, rest: list[str], piece: Piece) -> list[Reference]:
-        """What a chain through a foreign module leads to if it is code of ours; notes what is unknowable."""
+        """Resolve a chain through a foreign module that leads to code of ours; notes what is unknowable."""
         dotted = f"{external_name(self.context, module.value, module.key)}.{'.'.join(rest)}"
         if isinstance(module.value, External):
             dotted = f"{module.value.name}.{'.'.join(rest)}"

@@ -61,7 +61,7 @@ class ModuleSource:
         self._classes = dict(_classes(self.tree, ""))
 
     def definition(self, code: types.CodeType) -> Definition | None:
-        """What `code` was compiled from; None if this text does not give that code, as after an edit.
+        """Return the definition that gave `code`; None if this text does not give it, as after an edit.
 
         Positions decide only between definitions that do exactly the same.
         """
@@ -70,7 +70,7 @@ class ModuleSource:
         return min(same, key=lambda found: abs(found.first_line - code.co_firstlineno), default=None)
 
     def definition_there(self, code: types.CodeType) -> Definition | None:
-        """What stands in the place that `code` came from, if that is one definition."""
+        """Return the definition in the place that `code` came from, if it is just one."""
         named = self._compiled.get(code.co_name, ())
         there = [found for found, _ in named if found.first_line == code.co_firstlineno]
         return there[0] if len(there) == 1 else None
@@ -117,7 +117,7 @@ def loaded_globals(code: types.CodeType) -> frozenset[str]:
 
 
 def bytecode_text(code: types.CodeType) -> str:
-    """What stands for code whose source is not to be had. Other Python versions have another one."""
+    """Return what stands for code whose source is not available. Other Python versions have another one."""
     return f"bytecode {hashlib.sha256(_ordered(_essence(code)).encode()).hexdigest()}"
 
 
@@ -239,7 +239,7 @@ def _nested(code: types.CodeType) -> list[types.CodeType]:
 
 
 def _essence(code: types.CodeType) -> object:
-    """What code does in this interpreter, without its file, its lines and its docstring."""
+    """Return what code does in this interpreter, without its file, its lines and its docstring."""
     is_class = not code.co_flags & _CO_OPTIMIZED
     constants = list(code.co_consts)
     may_have_docstring = (

@@ -62,7 +62,7 @@ def syntax_text(node: ast.AST) -> str:
 
 @_cached_by_node
 def function_text(node: FunctionNode, *, with_defaults: bool = True, hints: bool = False) -> str:
-    """What a function takes and does, without its name and decorators."""
+    """Return what a function takes and does, without its name and decorators."""
     blind = frozenset() if hints else _HINTS
     kind = "async" if isinstance(node, ast.AsyncFunctionDef) else "def"
     body = node.body if isinstance(node.body, list) else [ast.Return(node.body)]
@@ -91,7 +91,7 @@ def read_chains(node: ast.AST, *, hints: bool = False) -> tuple[Chain, ...]:
 
 @_cached_by_node
 def imports_of(node: ast.AST) -> tuple[Import, ...]:
-    """What the imports anywhere in a tree bind."""
+    """Return what the imports anywhere in a tree bind."""
     found: list[Import] = []
     for child in ast.walk(node):
         if isinstance(child, ast.ImportFrom):

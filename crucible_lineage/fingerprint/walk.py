@@ -102,7 +102,7 @@ class _Walk:
                 node.edges.append((part.label, self._add(_joined(node.name, part.label), part)))
 
     def changes(self) -> State:
-        """What the code changes when it runs, the code aside that runs only when a module is imported."""
+        """Return what the code changes when it runs, except code that runs only when a module is imported."""
         running, waiting = {0}, [0]
         while waiting:
             node = self.nodes[waiting.pop()]
@@ -126,7 +126,7 @@ class _Walk:
         return self._text_of(inspect.unwrap(self.function))
 
     def pieces(self) -> Iterator[tuple[str, str]]:
-        """What the step function reaches, each as text, value or hash; all texts together are not too long."""
+        """Yield what the step function reaches, each as text, value or hash; all texts together are not too long."""
         room = MOST_TEXT
         for node in self.nodes[1:]:
             if node.piece.text.startswith("external "):

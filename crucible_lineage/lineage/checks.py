@@ -60,12 +60,12 @@ class Found:
         return not has_errors(self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """What `--json` prints of it."""
+        """Return the finding for `--json`."""
         return {"ok": self.ok, **vars(self), "findings": [finding.to_json() for finding in self.findings]}
 
 
 def link_command(parent: str, child: str) -> str:
-    """What links a child to its parent, or says of their link what it means."""
+    """Return the command that links a child to its parent, or corrects the meaning of their link."""
     return f"crucible link -p {parent} -c {child} --relationship-type is_derived_from"
 
 

@@ -39,7 +39,7 @@ class Change:
 
     @property
     def by(self) -> float | None:
-        """How much a number has grown; None of what is no number."""
+        """Return how much a number has grown; None for what is no number."""
         if any(isinstance(value, bool) or not isinstance(value, int | float) for value in (self.old, self.new)):
             return None
         return float(self.new - self.old)
@@ -176,8 +176,8 @@ def _changes(old: Node, new: Node, successor: Mapping[str, str]) -> Iterator[Cha
 
 
 def _fields(node: Node, in_both: Collection[str], successor: Mapping[str, str]) -> dict[str, object]:
-    """What is compared: each parameter, each fact about the parents that the step was given, the code, each input, each
-    file's SHA-256, and the node's own fields.
+    """Return what is compared: each parameter, each fact about the parents that the step got, the code, each input,
+    each file's SHA-256, and the node's own fields.
 
     An input that has a successor counts as that: what became of it is told where it stands. The files that were used
     are compared where they are of a dataset that is used `in_both`.

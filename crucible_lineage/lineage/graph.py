@@ -194,7 +194,7 @@ def _neighbours(nodes: Iterable[str], edges: Iterable[tuple[str, str]]) -> tuple
 
 
 def _reach(start: str, neighbours: Neighbours, depth: int | None) -> set[str]:
-    """What can be reached from `start` within `depth` edges, `start` itself left out."""
+    """Return what can be reached from `start` within `depth` edges, `start` itself left out."""
     seen, frontier, distance = {start}, [start], 0
     while frontier and (depth is None or distance < depth):
         distance += 1

@@ -25,7 +25,7 @@ _NO_XML = frozenset("\ufffe\uffff")
 
 
 def title(node: Node) -> str:
-    """What a node is called: its name, else its id, else that it is hidden."""
+    """Return a node's title: its name, else its id, else that it is hidden."""
     if node.kind == "hidden":
         return HIDDEN_NAME
     return plain(node.name or node.id)
@@ -47,7 +47,7 @@ def detail_lines(node: Node, width: float, size: float) -> list[str]:
 
 
 def group_title(nodes: Sequence[Node]) -> str:
-    """What several siblings are called together: how many, and the step that made them or what they measure."""
+    """Return the common title of several siblings: how many, and the step that made them or what they measure."""
     first = nodes[0]
     return f"{len(nodes)} × {plain(first.step or first.measurement or first.data_type) or title(first)}"
 

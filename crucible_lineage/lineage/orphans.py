@@ -79,7 +79,7 @@ class _Index:
 
 
 def _reason(graph: LineageGraph, node: Node) -> str:
-    """Why a parentless dataset looks derived, or an empty text.
+    """Return why a parentless dataset looks derived, or an empty text.
 
     What a dataset is part of may be where it comes from (a file that was taken apart), but not if more is known.
     """

@@ -53,7 +53,10 @@ def siblings(graph: LineageGraph, mfid: str) -> tuple[str, ...]:
 
 
 def common_ancestors(graph: LineageGraph, *mfids: str) -> frozenset[str]:
-    """What all of them come from; one of them counts if the others come from it. InputError for an id that is none."""
+    """Return the common ancestors; one of the datasets counts if the others come from it.
+
+    InputError for an id that is none.
+    """
     if not mfids:
         return frozenset()
     return frozenset.intersection(*(graph.ancestors(mfid) | {mfid} for mfid in mfids))

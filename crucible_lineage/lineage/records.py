@@ -51,7 +51,7 @@ def provenance(record: Record | None) -> Record:
 
 
 def state(record: Record | None) -> str:
-    """What the provenance says of the registration: complete only if the one that the record is of came to its end."""
+    """Return the registration's state by its provenance: complete only if that of the record came to its end."""
     written = provenance(record)
     said = text(written.get("status"))
     if said == "complete" and "registrar" in written:
@@ -109,7 +109,7 @@ def used_roles(record: Record | None) -> dict[str, tuple[str, ...]]:
 
 
 def chosen_in_time(record: Record | None, mfid: str) -> str:
-    """How far in time a parent is from what it was chosen for (`2 h before`); empty if it was not chosen in time."""
+    """Return how far in time a parent is from its child (`2 h before`); empty if it was not chosen in time."""
     for entry in mappings(provenance(record).get("used")):
         chosen = mapping(entry.get("chosen"))
         if entry.get("mfid") == mfid and (side := text(chosen.get("side"))):
@@ -129,8 +129,9 @@ def place_keys(record: Record | None) -> tuple[str, ...]:
 
 
 def returned_values(record: Record | None) -> dict[str, Any]:
-    """What was registered as the dataset's metadata: of a result, what its step returned. Nothing of what came later.
+    """Return the metadata that the dataset was registered with: of a result, what its step returned.
 
+    Nothing of what came later.
     Where the record does not tell what that was, all but what crucible-lineage itself keeps there.
     """
     metadata = {k: v for k, v in mapping(mapping(record).get("scientific_metadata")).items() if k not in OWN_KEYS}

@@ -33,7 +33,7 @@ _Mark = tuple[int, int, int, int]  # size, modification and change of state in n
 
 
 def limit_from_environment() -> int:
-    """How many bytes the cache may hold: CRUCIBLE_LINEAGE_CACHE_GB, or 20 GiB."""
+    """Return how many bytes the cache may hold: CRUCIBLE_LINEAGE_CACHE_GB, or 20 GiB."""
     text = os.environ.get(LIMIT_VARIABLE)
     if text is None:
         return DEFAULT_LIMIT_BYTES
@@ -182,7 +182,7 @@ class FileCache:
         return target
 
     def _touch(self, sha256: str) -> None:
-        """It was used just now: its time of access says so, if that is news. The file counts as hashed all the same."""
+        """Set the file's time of access to now, if that is news. The file counts as hashed all the same."""
         path = self.path(sha256)
         with suppress(OSError):  # another user's file: it stays as old as it is
             found = path.stat()

@@ -12,7 +12,7 @@ __all__ = ["machine_id"]
 
 
 def machine_id(data: Path) -> str:
-    """What tells the registrations from this data folder from others; locks see to it that they do not meet."""
+    """Return what tells the registrations from this data folder from others; locks keep them apart."""
     path = data / "registrar"
     if not path.exists():
         draft = private_file(private_folder(data) / f".registrar-{secrets.token_hex(4)}")

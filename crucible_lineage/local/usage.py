@@ -93,7 +93,7 @@ def leftovers(data: Path, *, copies: bool = False) -> list[Leftover]:
 
 
 def remove(leftover: Leftover) -> None:
-    """It is gone. OSError if it cannot be removed."""
+    """Remove a leftover. OSError if it cannot be removed."""
     if leftover.path.is_dir():
         remove_folder(leftover.path)
         return
@@ -103,7 +103,7 @@ def remove(leftover: Leftover) -> None:
 
 @cache
 def remove_old_work(work: Path) -> None:
-    """What attempts left more than `KEPT_DAYS` ago is gone, unless something works there. Done once a process."""
+    """Remove what attempts left more than `KEPT_DAYS` ago, unless something works there. Done once a process."""
     oldest = time.time() - KEPT_DAYS * 86_400
     for folder in _folders(work):
         if folder.stat().st_mtime < oldest and _last_change(folder) < oldest and not is_in_use(folder):

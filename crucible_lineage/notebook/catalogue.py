@@ -37,7 +37,7 @@ __all__ = ["Catalogue"]
 
 
 def _unheard(_event: StepEvent) -> None:
-    """What happens in a run is told by its end."""
+    """Ignore events; the end of the run reports them."""
 
 
 class Catalogue:
@@ -128,7 +128,10 @@ class Catalogue:
             return Rows(found)
 
     def plan(self, path: str | PathLike[str], *, params: Mapping[str, object] | None = None) -> Plan:
-        """What a run of the pipeline in that file would do, and why. `params` are as `{"fit.degree": 4}`."""
+        """Preview a run of the pipeline in that file: what it would do, and why.
+
+        `params` are as `{"fit.degree": 4}`.
+        """
         bound = bind_file(Path(path), self.session.store, dict(params or {}))
         return Plan(bound.name, make_plan(bound, self.session))
 
@@ -163,11 +166,11 @@ class Catalogue:
         return Lineage(fetch_lineage(self.session, mfid), mfid)
 
     def diff(self, old: str | Dataset, new: str | Dataset) -> Compared:
-        """What differs between two datasets, and between all that they come from."""
+        """Compare two datasets, and all that they come from."""
         return compare_datasets(self.session, self._meant(old), self._meant(new))
 
     def why(self, name: str | Dataset) -> Explanation:
-        """How a dataset came to be."""
+        """Explain how a dataset came to be."""
         return explain(self.session, self._meant(name))
 
     def keep(self, mfid: str, name: str, place: Callable[[Path], None]) -> Path:

@@ -50,7 +50,7 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Return its name."""
         return self._shown.entry.summary.name
 
     @property
@@ -80,7 +80,7 @@ class Dataset:
 
     @property
     def results(self) -> Mapping[str, Any]:
-        """What its step returned; of measured data, the metadata that were given with them."""
+        """Return what its step returned; of measured data, the metadata that were given with them."""
         return self._shown.results
 
     @property
@@ -121,7 +121,7 @@ class Dataset:
         return self.path(name).open("rb")
 
     def load(self, name: str | None = None) -> Any:
-        """What is in the file, as a value to work with, by the ending of its name (`add_loader` adds to them)."""
+        """Load a file as a value to work with, by the ending of its name (`add_loader` adds to them)."""
         return load_file(self.path(name))
 
     def lineage(self) -> Lineage:
@@ -129,12 +129,12 @@ class Dataset:
         return self._catalogue.lineage(self.mfid)
 
     def why(self) -> Explanation:
-        """How it came to be."""
+        """Explain how it came to be."""
         return self._catalogue.why(self.mfid)
 
     @property
     def ref(self) -> DatasetRef:
-        """What steps are given. InputError if it is incomplete."""
+        """Return the reference that steps take. InputError if it is incomplete."""
         return existing_dataset(self.mfid, self._catalogue.session)
 
     def _file(self, name: str | None) -> File:

@@ -29,7 +29,7 @@ def add_loader(ending: str, loader: Loader) -> None:
 
 
 def load_file(path: Path) -> Any:
-    """What is in the file: a DataFrame (`.csv`, `.tsv`, `.parquet`, `.xlsx`; without pandas a list of dicts for the
+    """Load a file: a DataFrame (`.csv`, `.tsv`, `.parquet`, `.xlsx`; without pandas a list of dicts for the
     first two), what JSON holds, an array (`.npy`, `.npz`), an open h5py.File (`.h5`, `.hdf5`, `.nxs`), a picture
     (`.png`, `.jpg`, `.tif`), a text (`.txt`, `.md`, `.log`), or what a registered loader gives.
 

@@ -48,7 +48,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers)
 
     @property
     def datasets(self) -> Datasets:
-        """What the steps that were called gave, in this order."""
+        """Return the results of the steps that were called, in this order."""
         return Datasets(self.catalogue, tuple(self._made))
 
     def __enter__(self) -> Self:
@@ -81,7 +81,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers)
 
 
 def _refs(value: object, catalogue: Catalogue) -> Any:
-    """What a step is given, with datasets for what names them."""
+    """Replace names of datasets in a step's argument by the datasets."""
     if isinstance(value, (list, tuple, Datasets)):
         return [_refs(one, catalogue) for one in value]
     if isinstance(value, Dataset):

@@ -70,7 +70,7 @@ class Run:
 
     @property
     def outcomes(self) -> Mapping[str, str]:
-        """How each instance of a step ended: executed, reused, left out."""
+        """Return how each instance of a step ended: executed, reused, left out."""
         return self.result.outcomes
 
     @property
@@ -80,7 +80,7 @@ class Run:
         return Datasets(self.catalogue, tuple(dict.fromkeys(given)))
 
     def __getitem__(self, step: str) -> Dataset | Datasets:
-        """What a step gave, or one of its instances (`fit[a.txt]`): the dataset, or datasets if there are several."""
+        """Return the dataset of a step or of one of its instances (`fit[a.txt]`), or datasets if there are several."""
         names = [name for name in self.result.datasets if step in (name, name.partition("[")[0])]
         if not names:
             raise KeyError(f"no step of the run is called {step!r}; there are: {', '.join(self.result.datasets)}")

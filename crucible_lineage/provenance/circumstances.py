@@ -15,7 +15,7 @@ __all__ = ["agent", "git_state", "software"]
 
 
 def agent(user: Mapping[str, object]) -> dict[str, Any]:
-    """Who did it: the account at Crucible, and the name on this machine."""
+    """Return who did it: the account at Crucible, and the name on this machine."""
     try:
         local = getpass.getuser()
     except (KeyError, OSError):  # a container without a password entry

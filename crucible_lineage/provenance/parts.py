@@ -62,7 +62,7 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
 
     def document(self) -> dict[str, Any]:
-        """It as JSON, with the keys that it was written with, those included that this version does not know."""
+        """Return it as JSON, with the keys that it was written with, those included that this version does not know."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 

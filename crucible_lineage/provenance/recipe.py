@@ -168,7 +168,7 @@ def gives_id(recipe: Mapping[str, Any], mfid: str, assigned: str | None = None) 
 
 
 def without_salt(recipe: Mapping[str, object]) -> dict[str, object]:
-    """What the recipe says of the data themselves."""
+    """Return what the recipe says of the data themselves."""
     return {key: value for key, value in recipe.items() if key != "salt"}
 
 
@@ -184,7 +184,7 @@ def first_attempt(recipe: Mapping[str, Any]) -> tuple[str, int]:
 
 
 def origin_of(recipe: Mapping[str, Any]) -> str:
-    """What a result comes from: the origin that all its inputs share, or an id that stands for all of them together.
+    """Return the origin that all inputs of a result share, or an id that stands for all of their origins together.
 
     Empty for measured files, and for results of an older version, which did not tell: they are their own origin.
     """

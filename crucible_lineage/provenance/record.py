@@ -143,7 +143,7 @@ def read_record(scientific_metadata: Mapping[str, object] | None) -> StepRecord 
 
 
 def unreadable(scientific_metadata: Mapping[str, object] | None) -> str:
-    """Why what lies under the record's key is not read as a record; empty if it is, or if nothing lies there."""
+    """Return why the value under the record's key is not read as a record; empty if it is, or if there is none."""
     found = _found(scientific_metadata)
     return found if isinstance(found, str) else ""
 

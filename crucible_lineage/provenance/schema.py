@@ -84,7 +84,7 @@ class ProvenanceRecord(Part):
 
     @property
     def as_step(self) -> StepRecord | None:
-        """This record, if it is that of an output of a step."""
+        """Return this record, if it is that of an output of a step."""
         return None
 
     @property
@@ -116,7 +116,10 @@ class ProvenanceRecord(Part):
 
     @cached_property
     def recipe(self) -> Mapping[str, Any]:
-        """What the id is derived from, as it was written. InputError if that is in the attached file."""
+        """Return the recipe that the id is derived from, as it was written.
+
+        InputError if that is in the attached file.
+        """
         if self.recipe_part is None:
             raise InputError("the recipe of this record is in an attached file; ask for the whole record")
         return self.recipe_part.document()
@@ -171,7 +174,7 @@ class StepRecord(ProvenanceRecord):
 
     @property
     def as_step(self) -> StepRecord:
-        """This record."""
+        """Return this record."""
         return self
 
     @property
@@ -181,7 +184,7 @@ class StepRecord(ProvenanceRecord):
 
     @property
     def declared_step(self) -> str:
-        """What the step is called in its pipeline, or in its code if no pipeline asked for it."""
+        """Return the step's name in its pipeline, or in its code if no pipeline asked for it."""
         return (self.pipeline and self.pipeline.step) or self.step
 
 

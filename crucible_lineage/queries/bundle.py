@@ -233,7 +233,7 @@ def _write_thumbnails(graph: LineageGraph, folder: Path) -> list[TextFile]:
 def _bundle_list(
     graph: LineageGraph, mfid: str, stored: Mapping[str, _Stored], records: Mapping[str, str]
 ) -> dict[str, object]:
-    """What is in the bundle, as `verify.py` reads it."""
+    """Return the contents of the bundle, as `verify.py` reads them."""
     names = public_ids(graph)
     return {
         "format": FORMAT,

@@ -28,7 +28,7 @@ class Compared:
 
 
 def compare_datasets(session: Session, old: str, new: str) -> Compared:
-    """What differs between two datasets and between all that they come from. InputError if one is not there."""
+    """Compare two datasets and all that they come from. InputError if one is not there."""
     before = fetch_lineage(session, old)
     after = before if new in before else fetch_lineage(session, new)
     earlier = with_whole_records(session, before.derivations().around(old, direction="ancestors"))
@@ -37,7 +37,7 @@ def compare_datasets(session: Session, old: str, new: str) -> Compared:
 
 
 def compare_runs(session: Session, old: str, new: str, projects: Sequence[str]) -> Compared:
-    """What differs between what two runs made or reused, with the parents of that.
+    """Compare what two runs made or reused, with the parents.
 
     A run is known by its id, or by that of its Prefect flow run. InputError if no dataset of the projects is of it.
     """
@@ -47,7 +47,7 @@ def compare_runs(session: Session, old: str, new: str, projects: Sequence[str]) 
 
 
 def _of_run(session: Session, graph: LineageGraph, run: str, projects: Sequence[str]) -> LineageGraph:
-    """What a run made, or relied on as its record or this data folder says, with the parents."""
+    """Return what a run made, or relied on by its record or this data folder, with the parents."""
     made = {node.id for node in graph.nodes.values() if run in run_ids(node.record)}
     for node in graph.nodes.values():
         if recorded_run(node.record) == run:

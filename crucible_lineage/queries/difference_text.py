@@ -15,7 +15,7 @@ MOST_VALUE = 60  # characters of a value that a step returned
 
 
 def difference_lines(old: LineageGraph, new: LineageGraph, difference: Difference) -> Iterator[str]:
-    """What differs between two lineages, a line each."""
+    """Yield the differences between two lineages, a line each."""
     for (before, after), results in _by_dataset(difference.results):
         yield f"results   {_changed(old, new, before, after)}"
         yield from (f"  {_result(change)}" for change in results)

@@ -39,7 +39,7 @@ class Explanation:
         return "\n\n".join("\n".join(paragraph) for paragraph in self.paragraphs)
 
     def to_json(self) -> dict[str, Any]:
-        """What `why --json` prints."""
+        """Return the explanation for `why --json`."""
         return {
             "mfid": self.mfid,
             "name": self.name,

@@ -48,12 +48,12 @@ class Redone:
 
     @property
     def superseded(self) -> tuple[str, ...]:
-        """What comes from the cause too, and holds no more."""
+        """Return what comes from the cause too, and no longer holds."""
         return tuple(mfid for mfid in self.impact.ids if self.graph.nodes[mfid].state == SUPERSEDED)
 
 
 def dataset_impact(session: Session, mfid: str) -> Redone:
-    """What comes from a dataset or a sample; from a deleted dataset, what records say was made of it."""
+    """Return what comes from a dataset or a sample; from a deleted dataset, what records say was made of it."""
     try:
         graph = fetch_lineage(session, mfid)
     except InputError:
@@ -74,7 +74,7 @@ def _with_recorded_children(graph: LineageGraph, deletion: Deletion) -> LineageG
 
 
 def file_impact(session: Session, sha256: str, projects: Sequence[str], *, refresh: bool = False) -> Redone:
-    """What comes from a file, whichever datasets of the projects have it. InputError if none has or used it."""
+    """Return what comes from a file, whichever datasets of the projects have it. InputError if none has or used it."""
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise InputError(f"{sha256!r} is no SHA-256 (64 digits, 0 to 9 and a to f)")
     graph = fetch_projects(session, projects, refresh=refresh).graph
@@ -90,7 +90,7 @@ def file_impact(session: Session, sha256: str, projects: Sequence[str], *, refre
 
 
 def code_impact(session: Session, fingerprint: str, projects: Sequence[str], *, refresh: bool = False) -> Redone:
-    """What code of that fingerprint, or of the only one that begins so, made, and what comes from that."""
+    """Return what code of that fingerprint, or of the only one that begins so, made, and what comes from that."""
     graph = fetch_projects(session, projects, refresh=refresh).graph
     made_by = {code: node.step for node in graph.nodes.values() if (code := activity_code(node.record))}
     meant = {fingerprint} & made_by.keys() or {code for code in made_by if code.startswith(fingerprint)}
@@ -112,7 +112,7 @@ def instrument_impact(
     until: datetime | None = None,
     refresh: bool = False,
 ) -> Redone:
-    """What comes from the data that an instrument (name, slug or MFID) took between two moments, both included."""
+    """Return what comes from the data that an instrument (name, slug or MFID) took in a closed interval."""
     graph = fetch_projects(session, projects, refresh=refresh).graph
     there = dict.fromkeys(name for node in graph.nodes.values() for name in sorted(instruments(node.record)))
     if instrument not in there:

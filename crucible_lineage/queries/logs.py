@@ -27,7 +27,7 @@ class Attempt:
 
 
 def log_of_dataset(session: Session, mfid: str) -> str | None:
-    """What the step printed that made the dataset; None if it printed nothing, or if no step made it.
+    """Return what the step printed that made the dataset; None if it printed nothing, or if no step made it.
 
     InputError if there is no such dataset.
     """

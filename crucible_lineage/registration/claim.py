@@ -401,7 +401,7 @@ class _Ours:
         return not one.keeps and theirs == ours and all(key in stored and stored[key] == own[key] for key in own)
 
     def _mark_of(self, holder: Registration) -> Document:
-        """What a registration that has begun states once more: just what it stated."""
+        """Return the marks of a registration that has begun, once more and unchanged."""
         if not holder.rank:
             return holding(holder.name)
         return begun(holder.name, holder.rank, holder.record, holder.metadata or {})

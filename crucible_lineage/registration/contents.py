@@ -100,7 +100,7 @@ def ingest(
 
 
 def _linking(client: CrucibleClient, mfid: str, new: NewDataset) -> Iterator[Callable[[], object]]:
-    """What the dataset is to be found by, and what it is linked to."""
+    """Yield the calls that set what the dataset is found by, and its links."""
     for keyword in new.keywords:
         yield partial(client.datasets.add_keyword, mfid, keyword)
     for parent in dict.fromkeys(new.parents):

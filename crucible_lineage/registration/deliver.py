@@ -192,7 +192,7 @@ class Deliverer:
         return self._entries[payload.name].payload.made != payload.made
 
     def waiting(self) -> int:
-        """How many payloads wait."""
+        """Return how many payloads wait."""
         with self._changed:
             return len(self._entries)
 
@@ -412,7 +412,7 @@ class Deliverer:
                     raise _OvertakenError(_other_bytes(file.name, used.mfid))
 
     def _why_overtaken(self, payload: Payload) -> str:
-        """Why a payload is no result of what is at Crucible; empty if it is one, as far as known here."""
+        """Return why a payload is no result of what is at Crucible; empty if it is one, as far as known here."""
         if void := sorted(payload.parents & self._void):
             return f"it was made from {void[0]}, which is no result"
         for used in (used for new in payload.datasets for used in new.record.used):

@@ -28,7 +28,7 @@ LOOK_S = 2.0  # chosen: what a run that has nothing else to do may spend on it
 
 
 def note_ingestions(store: Store, dataset: DatasetRef, requests: Mapping[str, IngestionRequest]) -> None:
-    """What was asked to be ingested is followed from now on."""
+    """Follow these ingestions from now on."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     store.note_ingestions(
         Ingestion(one.id, dataset.mfid, dataset.name, name, _status(one), one.ingestion_class, one.error_message, now)
@@ -37,8 +37,9 @@ def note_ingestions(store: Store, dataset: DatasetRef, requests: Mapping[str, In
 
 
 def follow_ingestions(client: CrucibleClient, store: Store, *, at_most_s: float = 0.0) -> list[Ingestion]:
-    """What has ended since it was last looked at. What is open is asked for, again and again while there is time.
+    """Return the ingestions that have ended since the last look.
 
+    What is open is asked for, again and again while there is time.
     A look asks once for each dataset, and ends after `LOOK_S`: the service may have thousands in its queue. Whatever
     it did not come to is asked for another time. A request that is gone from the service counts as ended.
     """
@@ -71,7 +72,7 @@ def _ended(client: CrucibleClient, left: list[Ingestion], until: float) -> list[
 
 
 def in_words(one: Ingestion) -> str:
-    """How an ingestion ended that was no success, or that it has not: of which file, by which ingestor, and why."""
+    """Describe an ingestion that did not succeed or has not ended: of which file, by which ingestor, and why."""
     if one.status in OPEN:
         return f"{one.file} of {one.dataset!r} ({one.mfid}) is not ingested yet ({one.status}); `status` follows it"
     if one.status == OTHERWISE:
@@ -82,13 +83,13 @@ def in_words(one: Ingestion) -> str:
 
 
 def _status(request: IngestionRequest) -> str:
-    """How it stands; OTHERWISE if it ended well, but not by the ingestor that was asked for."""
+    """Return its status; OTHERWISE if it ended well, but not by the ingestor that was asked for."""
     is_otherwise = request.status == "complete" and request.error_message and request.ingestion_class
     return OTHERWISE if is_otherwise else request.status
 
 
 def _now(client: CrucibleClient, mfid: str, asked: list[Ingestion]) -> list[Ingestion]:
-    """How these of one dataset stand now."""
+    """Ask for the present state of these ingestions of one dataset."""
     found: dict[int, IngestionRequest] = {}
     if len(asked) == 1:
         with suppress(NotFoundError):

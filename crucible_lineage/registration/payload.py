@@ -79,7 +79,7 @@ class Payload:
 
     @property
     def bytes(self) -> int:
-        """How much its files take."""
+        """Return the size of its files."""
         return sum(file.ref.size for new in self.datasets for file in new.files)
 
 

@@ -58,7 +58,7 @@ class Registered:
 
     @property
     def standing(self) -> Standing:
-        """What tells whether it holds now."""
+        """Return its standing, which says whether it holds now."""
         return Standing(
             mfid=self.mfid,
             project=self.dataset.project_id or "",
@@ -154,7 +154,7 @@ def knows(mirror: Mirror, found: Registered) -> bool:
 
 
 def refusals(client: CrucibleClient, found: Sequence[Registered]) -> dict[str, str]:
-    """Why complete datasets are not to be relied on, by id: their files are not those of their records."""
+    """Return why complete datasets are not to be relied on, by id: their files are not those of their records."""
     complete = [(one, one.record) for one in found if one.ref is not None and one.record is not None]
     files = files_of(client, [one.mfid for one, _ in complete])
     refused = {}

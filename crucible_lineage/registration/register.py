@@ -50,7 +50,7 @@ ROUNDS = 5  # chosen: how often a registration that was taken over goes back to 
 
 
 def nothing(*_: object) -> None:
-    """What is called where nobody listens."""
+    """Ignore the call; for where nobody listens."""
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def _told_other_files(client: CrucibleClient, dataset: Dataset, wrong: str) -> s
 
 
 def other_files(record: StepRecord | FilesRecord, listed: Iterable[FileRecord]) -> str:
-    """What of the files that a (whole) record lists is not there, or has other bytes; empty if all is as it says."""
+    """Return what of the files that a (whole) record lists is missing or has other bytes; empty if all agree."""
     there = {file.filename: file.sha256_hash for file in listed}
     expected = {file.name: file.sha256 for file in record.files}
     if record.attached is not None:
@@ -133,7 +133,7 @@ def other_files(record: StepRecord | FilesRecord, listed: Iterable[FileRecord]) 
 
 
 def files_of(client: CrucibleClient, mfids: Sequence[str], scale: int = 0) -> dict[str, Sequence[FileRecord]]:
-    """What Crucible lists for each dataset: out of the pages of all files if those are few, else dataset by dataset.
+    """Return each dataset's files at Crucible: from the pages of all files if few, else dataset by dataset.
 
     `scale` is how many datasets there are in all; by default just these.
     """
@@ -149,7 +149,7 @@ def files_of(client: CrucibleClient, mfids: Sequence[str], scale: int = 0) -> di
 
 
 def files_one_by_one(client: CrucibleClient, mfids: Sequence[str]) -> dict[str, Sequence[FileRecord]]:
-    """What Crucible lists for each dataset, with a call for each."""
+    """Return what Crucible lists for each dataset, with a call for each."""
     if len(mfids) < 2:
         return {mfid: client.files.list(mfid) for mfid in mfids}
     with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="ask") as pool:
@@ -168,7 +168,7 @@ def _all_files(client: CrucibleClient, most: int) -> list[FileRecord] | None:
 def taken_unseen(
     client: CrucibleClient, mfid: str, what: str, project: str, refusal: CrucibleError
 ) -> CrucibleError | IdTakenError:
-    """What to tell of an id under which nothing may be made, and nothing is to be seen."""
+    """Return the error about an id under which nothing may be made, and nothing can be seen."""
     if refusal.status == 403 and not _may_create(client, project):
         return refusal
     return IdTakenError(
@@ -191,7 +191,7 @@ def _place(dataset: Dataset) -> str:
 
 
 def _owner(client: CrucibleClient, dataset: Dataset) -> str:
-    """Who owns the dataset, as people know them, and by id."""
+    """Return who owns the dataset: by name, and by id."""
     owner = dataset.owner
     if owner is None:
         with suppress(CrucibleError):

@@ -59,7 +59,7 @@ class AuthenticatedCall:
 
 
 async def _authenticate(request: Request, response: Response) -> AuthenticatedCall:
-    """Who calls. Runs in the event loop: one indexed read of 20 us, where a thread hop would cost more."""
+    """Return who calls. Runs in the event loop: one indexed read of 20 us, where a thread hop would cost more."""
     service: Service = request.app.state.service
     if service.database.damage:
         raise refuse(500, f"This Crucible's database is damaged ({service.database.damage}); {REMEDY}")

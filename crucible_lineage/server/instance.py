@@ -69,7 +69,7 @@ def instance_id(data_dir: Path | str) -> str | None:
 
 
 def project_revision(data_dir: Path | str, project_id: str) -> str | None:
-    """What `Crucible-Revision` says of a project, read without a server; None where there is no such project."""
+    """Read a project's `Crucible-Revision` without a server; None where there is no such project."""
     found = _read(data_dir, f"{REVISION} JOIN project ON project.id = project_id WHERE slug = ?", project_id)
     return None if found is None else str(found[0])
 

@@ -183,7 +183,7 @@ class Serving(uvicorn.Server):
 def open_service(
     data_dir: Path | str, api_key: str | None, ingestion: WritesBack | None = None
 ) -> tuple[Service, Worker, str]:
-    """What answers for a data folder, the worker that ingests its files, and a key of the local user."""
+    """Open a data folder. Returns its application, the worker that ingests its files, and a key of the local user."""
     folder = open_folder(data_dir)
     with FileLock(folder.lock):
         database = open_database(folder.database)
@@ -199,7 +199,7 @@ def open_service(
 
 
 def close_service(database: Database, worker: Worker) -> None:
-    """Nothing is ingested any more, and all files are closed."""
+    """Stop ingesting, and close all files."""
     worker.close()
     database.close()
 
@@ -213,7 +213,7 @@ def server_config(
     *,
     keep_alive_s: int = 75,  # uvicorn's 5 s make a pooled connection fail just when it is used again
 ) -> uvicorn.Config:
-    """How uvicorn serves the application: quietly, on one loop."""
+    """Configure uvicorn for the application: quietly, on one loop."""
     return uvicorn.Config(
         app,
         host=host,

@@ -91,7 +91,7 @@ def require_whole(db: sqlite3.Connection, **ids: Collection[int | None]) -> None
 
 
 def damage(db: sqlite3.Connection) -> Iterator[str]:
-    """What is wrong with the database, by reading all of it: pages, indexes, and rows that were changed."""
+    """Yield the damage in the database, by reading all of it: pages, indexes, and rows that were changed."""
     for (line,) in db.execute("PRAGMA integrity_check(20)"):
         if line != "ok":
             yield str(line)

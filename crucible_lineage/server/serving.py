@@ -68,7 +68,7 @@ class _Shared(Serving):
                 self._go()
 
     def _go(self) -> None:
-        """It stops, unless somebody is just coming."""
+        """Stop, unless somebody is just coming."""
         with suppress(Timeout), lock_of(self.folder).acquire(timeout=0):
             if not self.server_state.connections:
                 notice_of(self.folder).unlink(missing_ok=True)

@@ -119,7 +119,7 @@ def notice_of(folder: DataFolder) -> Path:
 
 
 def identity_of(folder: DataFolder) -> dict[str, str | None]:
-    """What its server answers to who asks for a lease; a copy of the folder has another one."""
+    """Return what its server answers to who asks for a lease; a copy of the folder has another one."""
     return {"instance": instance_id(folder.root), "folder": str(folder.root)}
 
 

@@ -59,7 +59,10 @@ class Watcher:
         self._ingestions = f"watch ingestions {project or '*'}"
 
     def begin(self, since: datetime | None = None) -> None:
-        """What is there now is no news, unless it was created `since` then. Where it was watched before, it goes on."""
+        """Begin to watch: what is there now is no news, unless it was created `since` then.
+
+        Where it was watched before, it goes on.
+        """
         client = self.session.client
         if since is not None or not self.logbook.mark(self._datasets):
             newest = client.datasets.list(limit=1, sort="created", **self._scope()) if self._is_there() else []

@@ -71,7 +71,7 @@ class Folder:
 
     @property
     def waiting(self) -> int:
-        """How many files were seen and are not known to have stopped growing."""
+        """Return how many files were seen and are not known to have stopped growing."""
         return len(self._seen)
 
     def look(self) -> Iterator[Arrival]:

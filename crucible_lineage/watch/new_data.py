@@ -156,7 +156,7 @@ class Newest:
 
 
 def _code(pipeline: BoundPipeline) -> str:
-    """What the declaration and the code come down to."""
+    """Return the state of the declaration and the code."""
     steps = {
         name: [[variant.inspection.code.fingerprint, variant.inspection.params] for variant in step.variants]
         for name, step in pipeline.steps.items()

@@ -59,12 +59,12 @@ class Logbook:
         return cls(session.store)
 
     def mark(self, name: str) -> dict[str, Any]:
-        """What was last noted under this name; empty if nothing was."""
+        """Return what was last noted under this name; empty if nothing was."""
         row = self.database.row("SELECT value FROM mark WHERE instance = ? AND name = ?", self.instance, name)
         return dict(unsealed(row[0], name) or {}) if row else {}
 
     def set_mark(self, name: str, value: Mapping[str, object]) -> None:
-        """This is noted under the name, instead of what was."""
+        """Note a value under the name, in place of the last one."""
         self.database.write("INSERT OR REPLACE INTO mark VALUES (?, ?, ?)", self.instance, name, sealed(value, name))
 
     def note_failure(self, failure: Failure, most: int) -> Failure:
@@ -91,7 +91,7 @@ class Logbook:
         self.database.transaction(lambda db: self._forget(db, project, pipeline, step))
 
     def clear(self, mfid: str) -> int:
-        """How many results were unparked: the one of this id, and those about the dataset of this id.
+        """Unpark the result of this id, and those about the dataset of this id. Returns how many.
 
         Their pipelines look at everything once more, since they had gone on beyond what was parked.
         """
@@ -111,7 +111,7 @@ class Logbook:
         return self.database.transaction(clear)
 
     def failures(self, project: str | None = None) -> dict[str, Failure]:
-        """What failed and was not made since, by the id it would have had."""
+        """Return what failed and was not made since, by the id it would have had."""
         rows = self.database.rows(
             "SELECT mfid, project, pipeline, step, subject, error, failures, parked, last FROM failure"
             " WHERE instance = ? AND (? IS NULL OR project = ? COLLATE NOCASE) ORDER BY last",

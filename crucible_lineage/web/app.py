@@ -175,7 +175,7 @@ class _Pages:
         return self._problem(request, status, str(error))
 
     async def _unforeseen_error(self, request: Request, error: Exception) -> Response:
-        """What failed goes to the log of whoever runs the server, not to the reader."""
+        """Log an unforeseen error for whoever runs the server, and hide it from the reader."""
         log.error("the page %s failed", request.url.path, exc_info=error)
         return self._problem(request, 500, "The page could not be made; this is a fault of crucible-lineage.")
 

@@ -59,7 +59,7 @@ def _is_away(result: RunResult) -> bool:
 
 
 def _graph(result: RunResult, waiting: Collection[str], session: Session) -> LineageGraph:
-    """What the results of the run hang together with; of very many that do not, the last ones."""
+    """Return the graph of the run's results; of very many unconnected ones, the last ones."""
     found = (mfid for outputs in result.datasets.values() for mfid in outputs.values())
     wanted = [mfid for mfid in found if mfid not in waiting]
     nodes: dict[str, Node] = {}

@@ -16,7 +16,7 @@ __all__ = ["reasons_of", "waiting_told", "with_its_error"]
 
 
 def with_its_error(run: Callable[[], State[Any]]) -> State[Any]:
-    """What a flow ends with: as `run` says, or failed with the message of an error of ours, without our traceback."""
+    """Return the state of `run`, or failed with the message of an error of ours, without our traceback."""
     try:
         return run()
     except LineageError as error:
@@ -31,7 +31,7 @@ def reasons_of(result: RunResult) -> str:
 
 
 def waiting_told(result: RunResult) -> str:
-    """How many results wait to be delivered, why, and what brings them; empty if only those of failed steps do."""
+    """Describe the results that wait to be delivered, why, and the way out; empty if only failed steps' do."""
     waiting = [one for one in result.waiting if one.step not in result.errors]
     if not waiting:
         return ""

@@ -135,7 +135,7 @@ def search_datasets(
 
 @api_task("count datasets")
 def count_datasets(*, crucible: Crucible | None = None, **filters: Unpack[DatasetFilters]) -> int:
-    """How many datasets fit all filters."""
+    """Count the datasets that match all filters."""
     return session_for(crucible).client.datasets.count(**filters)
 
 

@@ -18,7 +18,7 @@ __all__ = ["check_lineage", "render_lineage"]
 
 @api_task("check lineage of {dsid}")
 def check_lineage(dsid: str, *, raise_on_error: bool = True, crucible: Crucible | None = None) -> Checked:
-    """What is wrong with all that the dataset hangs together with: links, records, cycles, orphans, with ways out.
+    """Check all that the dataset is connected with: links, records, cycles, orphans, with ways out.
 
     RunError if something found is an error, unless `raise_on_error` is False.
     """

@@ -123,7 +123,7 @@ def traced(bound: Mapping[str, object], runs: Traced, recording: Recording, desc
 
 
 def said_to_be_used(sources: Sequence[object], recording: Recording, described: Described) -> list[Input]:
-    """What a task says that it has used, as inputs."""
+    """Return what a task says that it has used, as inputs."""
     tracer = _Tracer(recording, described)
     for source in sources:
         tracer.source("used", source)
@@ -180,7 +180,7 @@ class _Tracer:
                 self.found.unconfirmed.setdefault(role, []).append(origin.label or run)
 
     def declared(self, bound: Mapping[str, object]) -> None:
-        """What the task declares that it reads, writes and is made of."""
+        """Note what the task declares that it reads, writes and is made of."""
         reads, writes, parents = self.described.reads, self.described.writes, self.described.parents
         for source in _listed(_asked(reads, bound)) if callable(reads) else ():
             self.source("reads", source)
@@ -225,7 +225,7 @@ class _Tracer:
         return Origin(settled(dataset), ("address.json",), about=(address,))
 
     def conclude(self) -> None:
-        """What is said of arguments without a known parent."""
+        """Report arguments without a known parent."""
         hand = self.recording.origins.in_hand()
         made = [role for role, (value, _) in self.found.objects.items() if isinstance(value, (list, dict)) and value]
         unknown = self.found.unknown or ([] if self.found.inputs else made)
@@ -257,7 +257,7 @@ class _Tracer:
         return _INPUT
 
     def traced(self, role: str, value: Any, depth: int) -> Any:
-        """What stands for the value among the parameters; `_INPUT` if it is a dataset."""
+        """Return what stands for the value among the parameters; `_INPUT` if it is a dataset."""
         if isinstance(value, DatasetRef):
             names, about = tuple(file.name for file in value.data_files), self.recording.places.about(value.mfid)
             return self.add(role, Origin(settled(value), names, about=about), "it is a dataset")
@@ -462,7 +462,7 @@ class _Tracer:
 
 
 def _asked(function: Callable[..., Any], bound: Mapping[str, object]) -> Any:
-    """What a function of a task's arguments gives, called with those that it takes."""
+    """Call a function of a task's arguments with those that it takes."""
     parameters = inspect.signature(function).parameters.values()
     if any(one.kind is one.VAR_KEYWORD for one in parameters):
         return function(**bound)

@@ -234,7 +234,7 @@ def _descriptive(described: Described) -> dict[str, str]:
 
 
 def _metadata(result: Result, stored: Stored) -> dict[str, Any]:
-    """What one searches a result by: the dict or the number that it is, and what was declared of it."""
+    """Return what a result is searched by: the dict or the number that it is, and what was declared of it."""
     document, value = stored.document.get("value") or {}, stored.parts[0][0] if stored.parts else None
     shown: dict[str, Any] = {}
     if document.get("kind") == "json" and is_plain(value) and len(canonical_json(value)) <= LONG_METADATA:
@@ -261,7 +261,7 @@ def _told(result: Result, stored: Stored) -> dict[str, Any]:
 
 
 def _notes(result: Result) -> dict[str, Any]:
-    """What is not certain, or not taken."""
+    """Return what is not certain, or not taken."""
     found = result.arguments
     unconfirmed = [f"{role}: {name}" for role, names in found.unconfirmed.items() for name in names]
     return {"possible_parents": found.possible, "left_out": found.left_out, "named_by_prefect_only": unconfirmed}

@@ -36,7 +36,7 @@ def current_effects() -> Effects | None:
 
 @contextmanager
 def saying(effects: Effects | None) -> Iterator[None]:
-    """What is said in this block is said of that call."""
+    """Attribute what is said in this block to that call."""
     if effects is None:
         yield
         return

@@ -71,7 +71,7 @@ def is_folder(value: str | Path) -> bool:
 
 
 def stamp(path: Path) -> Stamp | None:
-    """What changes when a file is written; None where there is none."""
+    """Return what changes when a file is written; None where there is none."""
     try:
         found = path.stat()
     except OSError:

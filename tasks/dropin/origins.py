@@ -80,7 +80,7 @@ class Notes:
         part.replace(self.folder / name)
 
     def read(self, name: str) -> Origin | None:
-        """What was written under this name."""
+        """Read what was written under this name."""
         try:
             found = json.loads((self.folder / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -90,7 +90,7 @@ class Notes:
         return Origin(made, tuple(found["files"]), found["digest"], about, found["described"], label)
 
     def names(self) -> list[str]:
-        """What task runs have noted."""
+        """Return what task runs have noted."""
         return sorted(path.name for path in self.folder.glob("run-*"))
 
     def datasets(self, but: Container[str] = ()) -> list[DatasetRef]:
@@ -115,7 +115,10 @@ class Origins:
     # ------------------------------------------------------------ what is noted
 
     def note_object(self, value: object, origin: Origin) -> None:
-        """This object is that dataset. It is kept alive only where it cannot be watched: lists, dicts, numbers."""
+        """Note that this object is that dataset.
+
+        It is kept alive only where it cannot be watched: lists, dicts, numbers.
+        """
         if _is_one_object(value):
             return
         key = id(value)
@@ -124,7 +127,10 @@ class Origins:
             self._objects[key] = (held, origin)
 
     def note_items(self, value: object, origin: Origin, but: Container[int] = ()) -> None:
-        """What is in a list, tuple or dict is part of that dataset. `but` are the ids of what came from elsewhere."""
+        """Note that the items of a list, tuple or dict are part of that dataset.
+
+        `but` are the ids of what came from elsewhere.
+        """
         for item in items_of(value):
             if id(item) not in but:
                 self.note_object(item, replace(origin, digest=plain_digest(item), described=False, part=True))
@@ -137,7 +143,7 @@ class Origins:
             self._derived[key] = (held, parents)
 
     def note_run(self, task_run_id: str, origin: Origin) -> None:
-        """This is what a task run gave."""
+        """Note what a task run gave."""
         self._runs[task_run_id] = origin
 
     def note_path(self, path: Path, sha256: str, origin: Origin) -> None:
@@ -173,12 +179,12 @@ class Origins:
         return origin if held is not None and held() is value else None
 
     def of_derived(self, value: object) -> tuple[Origin, ...]:
-        """What the flow's own code has made this object of, as it has said."""
+        """Return what the flow's own code made this object of, by its own declaration."""
         held, parents = self._derived.get(id(value), (None, ()))
         return parents if held is not None and held() is value else ()
 
     def parents_of(self, value: object, depth: int = 3) -> list[Origin]:
-        """What is known of a value of the flow's code, or of what is in it."""
+        """Return what is known of a value of the flow's code, or of what is in it."""
         known = self.of_object(value)
         found = [known] if known is not None else list(self.of_derived(value))
         if not found and isinstance(value, Path):
@@ -190,7 +196,7 @@ class Origins:
         return found
 
     def of_run(self, task_run_id: str) -> Origin | None:
-        """What a task run gave, in this process or in another one."""
+        """Return what a task run gave, in this process or in another one."""
         return self._runs.get(task_run_id) or self.notes.read(f"run-{task_run_id}")
 
     def of_path(self, path: Path, sha256: str | None = None) -> Origin | None:
@@ -237,7 +243,7 @@ def _is_one_object(value: object) -> bool:
 
 
 def items_of(value: object, depth: int = 4) -> Iterator[Any]:
-    """What is in a list, tuple, dict, dataclass or model, and in those in it; of large ones the first."""
+    """Yield what is in a list, tuple, dict, dataclass or model, and in those in it; of large ones the first."""
     for index, item in enumerate(_inside(value, depth)):
         if index >= MOST_ITEMS:
             return

@@ -147,7 +147,7 @@ class Recording:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def under_way(self) -> list[Made]:
-        """What is being registered, and does not wait for the end of a transaction."""
+        """Return what is being registered, and does not wait for the end of a transaction."""
         return [made for made in self.made if not any(held.holds(made) for held in self._held)]
 
     def share(self) -> None:
@@ -156,7 +156,7 @@ class Recording:
         self.origins.share()
 
     def datasets(self) -> list[DatasetRef]:
-        """What has been registered, each once, in the order in which it was made."""
+        """Return what has been registered, each once, in the order in which it was made."""
         done = (made.result() for made in self.made if made.done() and made.exception() is None)
         return list({dataset.mfid: dataset for dataset in (*done, *self._elsewhere)}.values())
 
@@ -209,7 +209,7 @@ FORK_WAIT_S = 30.0  # longer than any registration takes; then the fork goes on 
 
 
 def _before_fork() -> None:
-    """What is being registered is done, and told to other processes: a lock that is held would be held in both."""
+    """Finish what is being registered, and hold other processes off: a lock that is held would be held in both."""
     if threading.current_thread().name.startswith(THREADS):
         return
     for recording in list(_here.values()):

@@ -98,7 +98,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
         return wrapped  # type: ignore[no-any-return]
 
     def __enter__(self) -> Recording:
-        """What is recorded; its `datasets()` are those that have been registered by now."""
+        """Begin to record. The recording's `datasets()` are those registered by now."""
         within = _within(self._wish)
         recording = within.__enter__()
         self._open.append(within)

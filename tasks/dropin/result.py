@@ -91,7 +91,7 @@ def _is_under(path: Path, places: set[Path]) -> bool:
 
 
 def call_label(result: Result) -> str:
-    """What a call is named by: its task, and the arguments that somebody gave, as far as they are short."""
+    """Return the name of a call: its task, and the arguments that somebody gave, as far as they are short."""
     unsaid = result.arguments.defaults | result.arguments.places.keys()
     params = result.arguments.params.items()
     told = [str(value) for name, value in params if name not in unsaid and isinstance(value, (str, int, float))]

@@ -70,7 +70,7 @@ class Hit:
 
 
 def run_sync(function: Callable[..., Any], call: Call, args: Any, kwargs: Any) -> Any:
-    """What the function returns."""
+    """Call the function."""
     run = _begin(function, call, args, kwargs)
     if run is not None and run.found is not None:
         return run.found[0]
@@ -82,7 +82,7 @@ def run_sync(function: Callable[..., Any], call: Call, args: Any, kwargs: Any) -
 
 
 async def run_async(function: Callable[..., Any], call: Call, args: Any, kwargs: Any) -> Any:
-    """What the function returns, once it is awaited; the event loop goes on while we hash and ask."""
+    """Call the function, awaited; the event loop goes on while we hash and ask."""
     run = await asyncio.to_thread(_begin, function, call, args, kwargs)
     if run is not None and run.found is not None:
         return run.found[0]
@@ -94,7 +94,7 @@ async def run_async(function: Callable[..., Any], call: Call, args: Any, kwargs:
 
 
 def run_generator(function: Callable[..., Any], call: Call, args: Any, kwargs: Any) -> Generator[Any, None, Any]:
-    """What the function yields; each is a result of its own."""
+    """Yield what the function yields; each is a result of its own."""
     run = _begin(function, call, args, kwargs, many=True)
     generator: Any = function(*args, **kwargs)
     number = 0
@@ -115,7 +115,7 @@ def run_generator(function: Callable[..., Any], call: Call, args: Any, kwargs: A
 
 
 async def run_async_generator(function: Callable[..., Any], call: Call, args: Any, kwargs: Any) -> AsyncIterator[Any]:
-    """What the function yields; each is a result of its own."""
+    """Yield what the function yields; each is a result of its own."""
     run = await asyncio.to_thread(_begin, function, call, args, kwargs, many=True)
     items, number = aiter(function(*args, **kwargs)), 0
     while True:

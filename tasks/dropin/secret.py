@@ -94,7 +94,7 @@ def is_key_file(path: Path) -> bool:
 
 
 def shown_secret(value: object, name: str, task: str) -> Any:
-    """What stands for a secret among the parameters: a slow digest."""
+    """Return what stands for a secret among the parameters: a slow digest."""
     try:
         return secret_digest(value, name, task)
     except InputError:  # an object without a stable spelling

@@ -33,7 +33,7 @@ class TaskCode:
 
     @property
     def digest(self) -> str:
-        """What stands for it in a recipe."""
+        """Return what stands for it in a recipe."""
         return self.fingerprint.digest if self.fingerprint else f"name:{self.name}"
 
     @functools.cached_property

@@ -25,7 +25,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def inline_picture(thumbnails: Callable[[], Iterable[Thumbnail]]) -> str:
-    """What a terminal shows as the dataset's picture; empty, and nothing is asked for, where it would not show it."""
+    """Return the escape sequence that shows the dataset's picture; empty, with nothing read, where none can."""
     protocol = _protocol()
     if protocol is None or not is_lively(sys.stdout):
         return ""

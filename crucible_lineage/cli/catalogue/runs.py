@@ -58,7 +58,7 @@ def runs_command(
 @PROJECTS
 @json_option
 def diff_runs_command(old: str, new: str, projects: tuple[str, ...], as_json: bool) -> None:
-    """What differs between what two runs made or relied on: returned values first, then parameters, code and inputs.
+    """Show what differs in what two runs made or relied on: returned values first, then parameters, code, inputs.
 
     The beginning of a run's id is enough, if no other one begins so.
     """

@@ -38,7 +38,7 @@ class Bringing:
         return self._carry_out(plan, dry_run=dry_run, skip_conflicts=skip_conflicts, ingests=True)
 
     def pull(self, mfids: Iterable[str]) -> int:
-        """These datasets are here; the exit code."""
+        """Copy these datasets here. Returns the exit code."""
         self.verb = "brought"
         self._announce()
         plan = plan_named(self.source, self.target, mfids, self.work)

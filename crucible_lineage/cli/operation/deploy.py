@@ -131,7 +131,7 @@ def require_prefect() -> None:
 def _requests(
     pipelines: tuple[str, ...], data: Path | None, url: str | None, block: str | None, only_new: bool, limit: int | None
 ) -> list[Request]:
-    """What is to be deployed. InputError with the faults of all files, before Prefect is asked anything."""
+    """Return the deployments asked for. InputError with the faults of all files, before Prefect is asked anything."""
     if block and url:
         raise InputError("--block and --url both say which Crucible is meant; give one of them")
     bound: list[tuple[BoundPipeline, str]] = []

@@ -103,7 +103,7 @@ def _deliver(patience: float, as_json: bool) -> None:
 
 
 def _deliver_all(session: Session, patience: float, work: Work) -> tuple[tuple[str, ...], tuple[Waiting, ...]]:
-    """What runs have left in the outbox is at the session's Crucible: what was delivered, and what waits still."""
+    """Deliver what runs left in the outbox. Returns what was delivered, and what still waits."""
     return deliver_all(session, patience, lambda reason: work.say(f"  {reason}"), work)
 
 

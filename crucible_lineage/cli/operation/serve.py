@@ -141,7 +141,7 @@ def _check_certificate(certfile: Path | None, keyfile: Path | None) -> None:
 
 
 def _warnings(host: str, key: str | None, *, secure: bool) -> list[str]:
-    """What makes it easy for others to read or to guess the key."""
+    """Return what makes it easy for others to read or guess the key."""
     if host == "localhost" or _is_loopback(host):
         return []
     found = []

@@ -87,7 +87,7 @@ def _names_dataset(name: str) -> bool:
 
 
 def _checked_files(files: Sequence[Path], *, quiet: bool) -> list[dict[str, Any]]:
-    """What was found in each pipeline file, printed as it is found unless `quiet`."""
+    """Check each pipeline file, and print the findings as they come unless `quiet`."""
     makes_projects = resolve_settings(data=given("data"), api_url=given("url"), api_key=given("api_key")).embedded
     checked = []
     first_of: dict[str, Path] = {}
@@ -132,7 +132,7 @@ def _bound(file: Path, *, makes_projects: bool) -> tuple[BoundPipeline | None, l
 
 
 def _readable(file: Path) -> PipelineSpec | None:
-    """What can be read of a declaration that has faults."""
+    """Read what is valid of a declaration that has faults."""
     from crucible_lineage.pipeline.declare.load import read_declaration
 
     try:

@@ -34,7 +34,7 @@ def diff_command(
     projects: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """What differs between the datasets OLD and NEW, with all that they come from: first the values that steps
+    """Show what differs between the datasets OLD and NEW, with all that they come from: first the values that steps
     returned, then datasets added, removed and changed, each with the parameter, code, input or file that is another
     one.
 
@@ -58,7 +58,7 @@ def _datasets(session: Session, old: str, new: str, projects: Sequence[str]) -> 
 
 
 def print_difference(found: Compared, *, as_json: bool) -> None:
-    """What differs, for people or as JSON."""
+    """Print a difference, for people or as JSON."""
     if as_json:
         print_json(_json(found.difference))
         return

@@ -43,7 +43,7 @@ def impact_command(
     refresh: bool,
     as_json: bool,
 ) -> None:
-    """What must be redone because the dataset MFID was wrong, or a file, code, or an instrument for some time; each
+    """List what must be redone because the dataset MFID was wrong, or a file, code, or an instrument for a time; each
     dataset with the chain that leads to it. What is superseded is counted only. Changes nothing.
     """
     if sum(cause is not None for cause in (mfid, file_sha256, code, instrument)) != 1:

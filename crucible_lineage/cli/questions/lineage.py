@@ -137,7 +137,7 @@ def _show(
 
 
 def _chosen_part(graph: LineageGraph, measurement: str | None, run_id: str | None) -> LineageGraph:
-    """What of a project's lineage was asked for. InputError if that is nothing."""
+    """Return the part of a project's lineage that was asked for. InputError if that is nothing."""
     part = graph if run_id is None else graph.of_run(run_id)
     part = part if measurement is None else part.of_measurement(measurement)
     if len(part) == 0 and len(graph):
@@ -172,7 +172,7 @@ def _near(graph: LineageGraph, focus: str | None) -> LineageGraph:
 
 
 def _rendered(graph: LineageGraph, mfid: str | None, kind: str, superseded: bool) -> bytes:
-    """What UTF-8 cannot hold, a lone surrogate, is spelled out; in JSON that is what it means."""
+    """Render the graph as UTF-8. A lone surrogate is spelled out; in JSON that is its escape."""
     content = RENDERERS[kind](graph, mfid, superseded)
     return content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
 

@@ -30,7 +30,7 @@ class Estimate:
         self._most = 1
 
     def plan(self, todo: Mapping[str, float | None]) -> None:
-        """These are to be made, and took so long before."""
+        """Start an estimate for these steps, each with the time that it took before."""
         self._expected |= todo
         self._total = len(todo)
 
@@ -71,7 +71,7 @@ class Estimate:
         return ", ".join(filter(None, parts))
 
     def seconds_left(self) -> float | None:
-        """How long what is left will take, on as many jobs as there are; None as long as nothing is known of it."""
+        """Estimate the time for what is left, on as many jobs as there are; None while no step's time is known."""
         if not self._expected:
             return None
         mean = sum(self._took) / len(self._took) if len(self._took) >= FEWEST else None

@@ -59,7 +59,7 @@ def differences_text(planned: PipelinePlan) -> list[str]:
 
 
 def undeclared_text(places: Sequence[str]) -> str:
-    """What still holds and is declared no more, in a line; empty if there is nothing."""
+    """Name what still holds but is no longer declared, in a line; empty if there is nothing."""
     if not places:
         return ""
     more = f" and {len(places) - MOST_CAUSES} more" if len(places) > MOST_CAUSES else ""
@@ -67,7 +67,7 @@ def undeclared_text(places: Sequence[str]) -> str:
 
 
 def _print_roots(planned: PipelinePlan, diffs: Mapping[str, Sequence[str]]) -> None:
-    """What it comes down to, where more than the steps themselves follow from it; `diffs` are those not shown yet."""
+    """Print the root causes, where more than the steps themselves follow from them; `diffs` are those not shown yet."""
     follow = [step for step in planned.steps if step.state == STALE and any(_above(step))]
     roots = list(dict.fromkeys(root for step in follow for root in _above(step)))
     if not roots:
@@ -132,7 +132,7 @@ def _print_folded(instances: Sequence[StepPlan], width: int) -> None:
 
 
 def _together_in_time(instances: Sequence[StepPlan]) -> Iterator[str]:
-    """What was chosen in time for several instances: for how many, and which is farthest."""
+    """Yield what was chosen by time for several instances: for how many, and the greatest distance."""
     roles = dict.fromkeys(role for step in instances for role in step.choices)
     for role in roles:
         chosen = [(one, step.name) for step in instances for one in step.choices.get(role, ())]

@@ -39,7 +39,7 @@ def returned_by(session: Session, result: RunResult) -> Returned:
 
 
 def _asked(session: Session, mfids: set[str]) -> dict[str, Mapping[str, object]]:
-    """What was returned for datasets that somebody else has made, in another process or on another machine."""
+    """Return the values of datasets that another process or machine made."""
     if not mfids:
         return {}
     # A run that knows it itself needs none of it.

@@ -206,14 +206,14 @@ def parse_overrides(given: tuple[str, ...]) -> dict[str, object]:
 
 
 def exit_code(result: RunResult) -> int:
-    """What a command ends with that ran a pipeline."""
+    """Return the exit code of a command that ran a pipeline."""
     return INTERRUPTED if result.stopped else 0 if result.ok else FAILURE
 
 
 def print_summary(
     result: RunResult, *, quiet: bool = False, verbose: bool = False, returned: Returned | None = None
 ) -> None:
-    """What a run did, in a few lines; with `quiet` only what failed, with `verbose` also tracebacks of ours."""
+    """Print what a run did, in a few lines; with `quiet` only what failed, with `verbose` also our tracebacks."""
     counts = {
         kind: list(result.outcomes.values()).count(kind)
         for kind in (EXECUTED, REUSED, FAILED, STOPPED, SKIPPED, LEFT_OUT)

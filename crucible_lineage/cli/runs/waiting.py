@@ -41,7 +41,7 @@ PATIENCE = click.option(
 
 
 def print_waiting(waiting: Sequence[Waiting]) -> None:
-    """What waits, since when, and why; nothing if nothing does."""
+    """Print what waits, since when, and why."""
     if not waiting:
         return
     number = sum(len(one.mfids) for one in waiting)
@@ -81,7 +81,7 @@ def print_set_aside(damaged: Sequence[SetAside]) -> None:
 
 
 def print_not_ingested(told: Sequence[str]) -> None:
-    """What Crucible could not read, a line for each file."""
+    """Print the files that Crucible could not read, one a line."""
     for line in told[:MOST_LINES]:
         click.echo(f"note: {line}", err=True)
     if len(told) > MOST_LINES:

@@ -135,7 +135,7 @@ class DatasetCalls(ContentCalls):
         return pages(self._connection, "/datasets", Dataset, "list datasets", self._filters(filters), limit)
 
     def changes(self, project_id: str, since: str | None, keyword: str) -> ProjectChanges:
-        """What was modified since, of the datasets of a project with that keyword, and the project's revision.
+        """Return the datasets of a project with that keyword that were modified since, and the project's revision.
 
         One call, if those are no more than a page. `since` is an ISO 8601 time; None asks for all.
         """
@@ -152,7 +152,7 @@ class DatasetCalls(ContentCalls):
         return ProjectChanges(headers.get("crucible-revision", ""), modified)
 
     def count(self, **filters: Unpack[DatasetFilters]) -> int:
-        """How many datasets fit all filters."""
+        """Count the datasets that match all filters."""
         return count_of(self._connection, "/datasets", "count datasets", self._filters(filters))
 
     def search(self, q: str, *, limit: int = 20, project_id: str | None = None) -> Sequence[Dataset]:
@@ -290,7 +290,7 @@ class DatasetCalls(ContentCalls):
 def _described(
     dataset: DatasetCreate | Mapping[str, object] | DatasetModel,
 ) -> tuple[DatasetCreate | Mapping[str, Any], Mapping[str, Any]]:
-    """What describes the new dataset, and the metadata that lie in it, of a model of another library or of a record."""
+    """Split a model of another library, or a record, into the description of a new dataset and its metadata."""
     if isinstance(dataset, DatasetCreate | Mapping):
         return dataset, {}
     if not hasattr(dataset, "model_dump"):

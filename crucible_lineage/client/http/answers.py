@@ -111,7 +111,7 @@ def _class_of(status: int) -> type[CrucibleError]:
 
 
 def _detail(response: httpx.Response) -> Any:
-    """What the service gives as reason: `detail`, else `message`, else `error`; None without one."""
+    """Return the reason that the service gives: `detail`, else `message`, else `error`; None without one."""
     try:
         body = json.loads(response.content)
     except (ValueError, RecursionError):

@@ -24,8 +24,9 @@ class AtOnce:
         self._pool: ThreadPoolExecutor | None = None
 
     def all(self, calls: Iterable[Callable[[], Found]]) -> list[Found]:
-        """What each of them gives, in their order; raises what the first of them raised, when all have ended.
+        """Make all calls.
 
+        Returns their results in order; raises what the first failing one raised, when all have ended.
         A call may itself ask for others in this way: what no thread is free for is done by who waits for it.
         """
         asked = list(calls)
@@ -43,7 +44,7 @@ class AtOnce:
         return [outcome.result() for outcome in outcomes]
 
     def ahead(self, call: Callable[[], Found]) -> Callable[[], Found]:
-        """What gives (or raises) what the call does: asked for at once, if answers take long; else when it is called.
+        """Start the call now if answers take long, else on demand. Returns a function that gives or raises its outcome.
 
         For an answer that is mostly needed, but not always.
         """

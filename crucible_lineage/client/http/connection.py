@@ -67,7 +67,7 @@ class Connection:
 
     @property
     def latency_s(self) -> float:
-        """How long an answer took of late, at the least: what the way and the service need. 0 before the first."""
+        """Return the shortest latency of the recent answers, network and service together. 0 before the first."""
         return min(self._took, default=0.0)
 
     def get(self, path: str, what: str, *, mfid: str | None = None, params: Params | None = None) -> Any:

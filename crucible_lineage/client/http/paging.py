@@ -28,7 +28,7 @@ def pages(
 
 
 def count_of(connection: Connection, path: str, what: str, params: Params) -> int:
-    """How many records the list has in all."""
+    """Count the records of the list."""
     total = _page(connection, path, what, {**params, "limit": 1}).get("total")
     if not isinstance(total, int):
         raise ServerError(f"could not {what}: Crucible's answer has no total")

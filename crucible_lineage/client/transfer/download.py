@@ -93,7 +93,7 @@ def _name(file: FileRecord) -> str:
 
 
 def _read_into(digest: hashlib._Hash, partial: Path) -> int:
-    """How many bytes are there already; they are hashed on the way."""
+    """Hash the bytes that are there already. Returns how many there are."""
     if not partial.exists():
         return 0
     present = 0

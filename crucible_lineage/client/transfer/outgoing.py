@@ -39,11 +39,11 @@ class Outgoing:
 
     @property
     def what(self) -> str:
-        """How errors call it."""
+        """Return the name that errors use."""
         return f"upload {self.filename} to dataset {self.dataset_mfid}"
 
     def body(self) -> dict[str, Any]:
-        """What every way of uploading tells the service first."""
+        """Return the fields that every way of uploading sends first."""
         return {"filename": self.filename, "size": self.checksums.size, "sha256_hash": self.checksums.sha256}
 
 

@@ -155,7 +155,7 @@ class PartSender:
 
 
 def parts_of(outgoing: Outgoing, part_size: int) -> list[Part]:
-    """How the file is cut; its bytes are read again only if the scan did not foresee this part size."""
+    """Cut the file into parts; its bytes are read again only if the scan did not foresee this part size."""
     size = outgoing.checksums.size
     crcs = outgoing.checksums.parts(part_size) or part_checksums(outgoing.path, size, part_size)
     return [

@@ -90,13 +90,13 @@ class _Chunks:
             offset = reached
 
     def _position(self) -> int | None:
-        """How many bytes storage says that it has; None if it has them all."""
+        """Ask storage how many bytes it has; None if it has all of them."""
         headers = {"Content-Range": f"bytes */{self._outgoing.checksums.size}"}
         response = self._storage.put(self._url, self._what, headers=headers)
         return self._reached(response, without_range=0)
 
     def _advanced(self, offset: int) -> int | None:
-        """How many bytes storage has after one more chunk; None if it has them all."""
+        """Send one more chunk. Returns how many bytes storage has then; None if it has all of them."""
         size = self._outgoing.checksums.size
         length = min(self._chunk_size, size - offset)
         response = self._storage.put(
@@ -113,7 +113,7 @@ class _Chunks:
         return reached
 
     def _reached(self, response: httpx.Response, *, without_range: int) -> int | None:
-        """What an answer says about the bytes that are there: a Range header, or none, or that all are."""
+        """Read how many bytes are there from an answer: a Range header, none, or the word that all are."""
         if response.status_code in (200, 201):
             self._check(response)
             return None

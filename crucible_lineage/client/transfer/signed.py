@@ -139,7 +139,7 @@ def is_switched_off(error: CrucibleError) -> bool:
 
 
 def session_of(answer: Any, what: str) -> UploadSession | FileRecord:
-    """What `initiate` answered."""
+    """Parse the answer of `initiate`."""
     if isinstance(answer, dict) and answer.get("existing_file") is not None:
         return parse(FileRecord, answer["existing_file"], what)
     try:

@@ -170,7 +170,7 @@ class Uploader:
         return opened
 
     def _holder(self, outgoing: Outgoing, error: ConflictError, replace: bool) -> UploadedFile | FileConflictError:
-        """Who has the name: the same bytes, or others; these are an error unless they are to be replaced."""
+        """Return the file of that name if its bytes are the same, else the conflict, unless it is to be replaced."""
         detail = error.detail if isinstance(error.detail, dict) else {}
         if error.code != "filename_exists" or not isinstance(detail.get("file_mfid"), str):
             raise error

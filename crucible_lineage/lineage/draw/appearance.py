@@ -21,7 +21,7 @@ STATE_COLOURS: Mapping[str, str] = {
 
 
 def kind_of_data(node: Node) -> str:
-    """What a node's colour stands for: a dataset's measurement, else its data type; empty for all other kinds."""
+    """Return the subject of a node's colour: a dataset's measurement, else its data type; empty for other kinds."""
     return (node.measurement or node.data_type) if node.kind == "dataset" else ""
 
 

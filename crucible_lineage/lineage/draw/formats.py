@@ -23,7 +23,7 @@ _MERMAID_SUPERSEDED = "  classDef superseded stroke-dasharray:2 3,fill:#F3F3F3,c
 
 
 def public_ids(graph: LineageGraph) -> Mapping[str, str]:
-    """What each node is called outside: its id, or `hidden-N` for what the reader may not see."""
+    """Return the public id of each node: its own, or `hidden-N` for what the reader may not see."""
     names: dict[str, str] = {}
     hidden = 0
     for mfid, node in graph.nodes.items():

@@ -80,7 +80,7 @@ def render_html(
 
 
 def page_data(page: str) -> dict[str, object]:
-    """What a page of `render_html` holds: nodes and edges as columns, and `details`, a record for each node or None."""
+    """Return a page's data: nodes and edges as columns, and `details`, a record for each node or None."""
     found = re.search(r'id="data">([^<]*)<', page)
     if found is None:
         raise InputError("read the data of a lineage page: there are none in it")
@@ -89,7 +89,7 @@ def page_data(page: str) -> dict[str, object]:
 
 
 def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str]) -> dict[str, Any]:
-    """What the page needs to draw: the columns of nodes and edges, these by the numbers of their ends."""
+    """Return what the page needs to draw: the columns of nodes and edges, these by the numbers of their ends."""
     number_of = {mfid: number for number, mfid in enumerate(graph.nodes)}
     nodes, edges = graph.nodes.values(), graph.edges.values()
     return {
@@ -117,7 +117,7 @@ def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str]) 
 
 
 def _detail(node: Node) -> dict[str, Any] | None:
-    """What the panel shows of a node, or None where there is no record; nothing of a hidden one."""
+    """Return what the panel shows of a node, or None where there is no record; nothing of a hidden one."""
     if node.record is None or node.kind == "hidden":
         return None
     written = provenance(node.record)

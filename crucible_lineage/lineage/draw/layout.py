@@ -171,7 +171,7 @@ def _sort_by_neighbours(column: list[int], position: dict[int, float], neighbour
 
 
 def _crossings(columns: list[list[int]], after: list[list[int]]) -> int:
-    """How many pairs of lines cross between neighbouring columns."""
+    """Count the pairs of lines that cross between neighbouring columns."""
     count = 0
     for column, following in pairwise(columns):
         position = {number: place for place, number in enumerate(following)}

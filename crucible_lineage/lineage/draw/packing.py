@@ -40,7 +40,7 @@ def packed(values: Sequence[Value], names: Sequence[str]) -> dict[str, Any]:
 
 
 def unpacked(found: Mapping[str, Any], names: Sequence[str]) -> list[Value]:
-    """What `packed` was given."""
+    """Undo `packed`."""
     entries, roots = list(found["common"]), []
     for name, row in zip(names, found["rows"], strict=True):
         entries += [name, *row]

@@ -23,7 +23,7 @@ def dispensable(graph: LineageGraph, asked_for: Iterable[str] = ()) -> frozenset
 
 
 def left_out_note(count: int) -> str:
-    """What a picture says of those that it leaves out; empty if there are none."""
+    """Return the note on those that a picture leaves out; empty if there are none."""
     return f"{count} superseded {'result' if count == 1 else 'results'} not shown" if count else ""
 
 

@@ -116,7 +116,7 @@ class DataEntities:
         )
 
     def _add_edges(self) -> None:
-        """What was measured of which sample, and the links that no action tells of."""
+        """Add the samples of measurements, and the links that no action explains."""
         described = {(use.mfid, made.mfid) for one in self.steps for use in one.used for made in one.made}
         for edge in self.lineage.edges:
             child = self.entities.get(self.dataset_id(edge.target)) or self.entities[f"#{edge.target}"]
@@ -129,7 +129,7 @@ class DataEntities:
                 child.setdefault("isBasedOn", []).append(parent)
 
     def _add_notes(self) -> None:
-        """What was made by hand is not the execution of anything: its maker and the note are told by the dataset."""
+        """Add the maker and the note of what was made by hand, which is not the execution of anything."""
         for activity in self.lineage.activities:
             for made in activity.made if activity.by_hand else ():
                 entity = self.entities[self.dataset_id(made.mfid)]
@@ -138,5 +138,5 @@ class DataEntities:
 
 
 def reference(identifier: str) -> Reference:
-    """How an entity is named in the properties of another."""
+    """Refer to an entity from the properties of another."""
     return {"@id": identifier}

@@ -74,7 +74,7 @@ def readme_text(header: CrateHeader, extras: Sequence[TextFile]) -> str:
 
 
 def flat_software(software: Mapping[str, object]) -> dict[str, str]:
-    """What it ran with, by name: Python, the platform, and each package with its version."""
+    """Return the software by name: Python, the platform, and each package with its version."""
     packages = software.get("packages")
     found = {key: value for key, value in software.items() if isinstance(value, str)}
     return found | ({name: str(version) for name, version in packages.items()} if isinstance(packages, Mapping) else {})

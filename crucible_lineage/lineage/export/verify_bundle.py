@@ -131,7 +131,7 @@ def of_generated(mfid: str, record: Any, present: dict[str, str]) -> Iterator[st
 def of_used(
     mfid: str, record: Any, hashes: dict[str, dict[str, str]], links: dict[tuple[str, str], str]
 ) -> Iterator[str]:
-    """What was used is in the bundle with the files that were used, and linked as a parent."""
+    """Check that what was used is in the bundle with the files that were used, and linked as a parent."""
     for entry in record.get("used", []):
         parent = entry["mfid"]
         if version(parent) is None:
@@ -173,7 +173,7 @@ def of_links(bundle: Any) -> Iterator[str]:
 
 
 def notes(folder: Path, bundle: Any) -> Iterator[str]:
-    """What could not be checked, and why."""
+    """Yield what could not be checked, and why."""
     for dataset in bundle["datasets"]:
         mfid = dataset["mfid"]
         for entry in dataset["absent"]:

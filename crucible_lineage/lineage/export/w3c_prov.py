@@ -116,7 +116,7 @@ def _add_edge(document: ProvDocument, edge: Edge, maker: Activity | None) -> Non
 
 
 def _add_revisions(document: ProvDocument, node: Node, nodes: Mapping[str, Node]) -> None:
-    """What a result was made in the stead of, and that it holds no more; when that came to be, no record tells."""
+    """Add what a result replaces, and that it no longer holds; no record says since when."""
     before = text(provenance(node.record).get("supersedes"))
     if before in nodes:
         document.wasRevisionOf(f"mfid:{node.id}", f"mfid:{before}")

@@ -137,7 +137,7 @@ class _Binder:
     def _check_signature(
         self, name: str, step: StepSpec, known: Inspection | _Signature, sources: Mapping[str, tuple[Source, ...]]
     ) -> None:
-        """What is declared fits the function."""
+        """Check that the declaration fits the function."""
         self.signatures[name] = known
         self._check_roles(name, known, sources, self._collected(name, step))
         self._check_template(name, step, known.roles, known.params)
@@ -187,7 +187,7 @@ class _Binder:
         }
 
     def _signature(self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]]) -> _Signature | None:
-        """What can be known of a step whose parameters or whose code have a fault."""
+        """Return what can be known of a step whose parameters or whose code have a fault."""
         if step.uses is None:
             shapes = self._shapes(sources)
             return _Signature(f"command of step {name!r}", shapes, tuple(shapes), ("out",), step.params)
@@ -202,7 +202,7 @@ class _Binder:
     def _check_template(
         self, name: str, step: StepSpec, roles: Collection[str], params: Collection[str] | None
     ) -> None:
-        """What describes the child can be filled in; of a function that is not known, as far as that can be said."""
+        """Check that the child's templates can be filled in; for an unknown function, as far as that can be said."""
         output = step.output
         if output.dataset_name and (fault := template_fault(output.dataset_name, roles, params)):
             self._find(("steps", name, "output", "dataset_name"), f"step {name!r}: {fault}")
@@ -269,7 +269,7 @@ class _Binder:
             self._find(("steps", name), f"step {name!r} has no inputs; a derived dataset needs a parent")
 
     def _check_outputs(self) -> None:
-        """What is taken from a step is one of its outputs, and said where it has several."""
+        """Check that what is taken from a step is one of its outputs, named where it has several."""
         for name, step in self.spec.steps.items():
             for role, given in step.sources.items():
                 for source in given:

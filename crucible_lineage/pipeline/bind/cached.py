@@ -47,7 +47,7 @@ def bind_file(path: Path, store: Store | None = None, overrides: Mapping[str, ob
 
 
 def _asked(path: Path, overrides: Mapping[str, object]) -> str | None:
-    """What the pipeline is kept under: its path and this run's parameters."""
+    """Return the key of a pipeline in the cache: its path and this run's parameters."""
     try:
         asked = canonical_json(["pipeline", str(path.absolute()), dict(overrides)])
     except (TypeError, ValueError):  # a value that is refused later, with its place

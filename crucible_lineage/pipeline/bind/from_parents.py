@@ -29,7 +29,7 @@ def from_parents(step: StepSpec) -> dict[str, ParentField]:
 
 
 def parent_fault(step: StepSpec, value: object) -> str | None:
-    """What is wrong with a parameter that is taken from a record; None if nothing is, or if it is a plain value."""
+    """Return the fault of a parameter that is taken from a record; None without one, or for a plain value."""
     found = _read(value)
     if found is None:
         return None

@@ -63,10 +63,10 @@ class BoundPipeline:
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        """Why some of its steps cannot be made, though the others can."""
+        """Return why some of its steps cannot be made, though the others can."""
         return tuple(step.blocked for step in self.steps.values() if step.blocked)
 
 
 def declared_step(spec: PipelineSpec, name: str) -> dict[str, str]:
-    """What records say of the declaration of a step."""
+    """Return a step's declaration for records."""
     return {"name": spec.pipeline, "hash": spec.digest, "step": name}

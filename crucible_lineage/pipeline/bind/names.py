@@ -19,7 +19,7 @@ def require_names(pipeline: BoundPipeline, names: Collection[str], instances: Co
 
 
 def descendants(pipeline: BoundPipeline, names: Iterable[str]) -> set[str]:
-    """These steps and all that depend on them."""
+    """Return these steps and all that depend on them."""
     found = set(names)
     for name, step in pipeline.steps.items():  # in an order in which they can run
         if not found.isdisjoint(step.needs):

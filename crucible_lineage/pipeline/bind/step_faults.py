@@ -13,7 +13,7 @@ __all__ = ["collects", "label_of", "names_in", "output_fault", "place_in_file", 
 
 
 def label_of(swept: Mapping[str, object]) -> str:
-    """What tells a combination of swept parameters from others."""
+    """Return the label of a combination of swept parameters."""
     return ",".join(
         f"{param}={value if isinstance(value, str) else json.dumps(value)}" for param, value in swept.items()
     )
@@ -58,7 +58,7 @@ def without_values(message: str, step: StepSpec) -> str:
 
 
 def output_fault(source: Source, outputs: tuple[str, ...] | None, *, is_input: bool) -> str | None:
-    """What is wrong with the output that is taken; `outputs` are those there are, None if that is not known."""
+    """Return the fault of the output that is taken; `outputs` are those there are, None if that is not known."""
     if is_input and source.output is not None:
         return f"{source.source!r} is an input of the pipeline; it has no output {source.output!r}"
     if outputs is None:

@@ -55,7 +55,7 @@ def called_step(
     places: FlowPlaces,
     salt: str | None = None,
 ) -> CalledStep:
-    """What a call of a step comes down to. Files that it is given are registered as raw data if they are new.
+    """Resolve a call of a step. Files that it is given are registered as raw data if they are new.
 
     An input is a path, the id of a dataset, a dataset, or a list of these. InputError if one is missing or is none. A
     `salt` gives new data and results other ids.

@@ -65,7 +65,7 @@ class FlowPlaces:
 
     @property
     def keywords(self) -> tuple[str, ...]:
-        """What all results of the flow are found by."""
+        """Return the keywords by which all results of the flow are found."""
         return (pipeline_keyword(self._run.flow),) if self._run.flow else ()
 
     def note_about(self, mfid: str, about: About) -> None:
@@ -73,7 +73,7 @@ class FlowPlaces:
         self._about[mfid] = about
 
     def about(self, mfid: str) -> About:
-        """What a dataset is about: itself, if it is not of this run."""
+        """Return the origin of a dataset: itself, if it is not of this run."""
         return self._about.get(mfid, (mfid,))
 
     def filled(self, project: str, task: str, output: str, about: About) -> dict[str, Filled]:
@@ -95,7 +95,7 @@ class FlowPlaces:
                 relied[dataset.mfid] = made or relied.get(dataset.mfid, False)
 
     def settle(self, *, failed: bool) -> None:
-        """What the run relied on holds. After a failure what held before still does: the run did not come to all."""
+        """Let what the run relied on hold. After a failure what held before still does: the run did not come to all."""
         for (project, key), relied in self._relied.items():
             holding = self._holding(project, key)
             if set(relied) == holding and not any(relied.values()):

@@ -142,7 +142,7 @@ def _allowed_keys(raw: tuple[str | int, ...]) -> list[str]:
 
 
 def _written(given: object) -> object:
-    """What the declaration has there, without the folder that was added to it."""
+    """Return the value as the declaration has it, without the folder that was added to it."""
     return {key: value for key, value in given.items() if key != "folder"} if isinstance(given, dict) else given
 
 

@@ -139,7 +139,7 @@ class _Loader:
             self.faults += [fault if fault.file else document.fault(("include",), str(fault)) for fault in error.faults]
 
     def _miss(self, document: Document, message: str) -> None:
-        """What is to be included cannot be: names that are not known here may be in it."""
+        """Note that an include failed: names that are not known here may be in it."""
         self.complete = False
         self.faults.append(document.fault(("include",), message))
 
@@ -267,7 +267,7 @@ class _Loader:
 
 
 def _merge(document: Document, other: Document) -> Iterator[Fault]:
-    """What the other document declares is in this one, unless it is declared here; what is wrong with that."""
+    """Merge the other document into this one, which goes first."""
     document.files.extend(other.files)
     for part in SHARED:
         added = other.data.get(part) or {}
@@ -300,7 +300,7 @@ def _swept(matrix: object) -> set[str]:
 
 
 def _mapping(data: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """What stands under a key, if it is a mapping; that it has to be one is found later, with its place."""
+    """Return the mapping under a key, if it is one; another check reports any other value, with its place."""
     found = data.get(key)
     return found if isinstance(found, dict) else {}
 

@@ -10,7 +10,7 @@ __all__ = ["project_fault"]
 
 
 def project_fault(declared: Declaration) -> Fault | None:
-    """What keeps the project of a pipeline from being made; None if nothing does, or no project can be read."""
+    """Return why the pipeline's project cannot be made; None if it can, or if no project can be read."""
     project = declared.spec.project if declared.spec and "project" in declared.document.data else None
     if project is None or is_project_id(project):
         return None

@@ -67,7 +67,7 @@ def _follows(place: Location, taken: set[Location]) -> bool:
 
 
 def _take_out(data: dict[str, Any], place: Location, error: Error, taken: set[Location]) -> None:
-    """What is at fault is no longer in the data; a step of which it is not known what it calls stays."""
+    """Remove the faulty part from the data; a step of which it is not known what it calls stays."""
     if len(place) == 2 and place[0] == "steps" and isinstance(step := data["steps"].get(place[1]), dict):
         _repair_step(step, place, taken)
         return

@@ -34,4 +34,4 @@ class Engine(Protocol):
         """The outcome of a step that has ended; raises what it raised."""
 
     def stop(self, run_id: str) -> bool:
-        """What can be ended is being ended, nothing more is begun. False if its steps are not to be waited for."""
+        """Stop what can be stopped, and begin nothing more. False if its steps are not to be waited for."""

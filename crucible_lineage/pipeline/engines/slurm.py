@@ -122,7 +122,7 @@ def _submit(job: Job, folder: Path, options: Mapping[str, object]) -> str:
 
 
 def _resources(job: Job) -> dict[str, object]:
-    """What the step declares under `resources:`, as options: memory in bytes, time in minutes."""
+    """Return the step's `resources:` as options: memory in bytes, time in minutes."""
     known = {"cpus": "cpus-per-task", "gpus": "gpus", "time": "time", "memory": "mem", "partition": "partition"}
     if unknown := sorted(job.spec.resources.keys() - known.keys()):
         raise InputError(f"step {job.name!r}: Slurm has no resource {unknown[0]!r}; there are {', '.join(known)}")
@@ -142,7 +142,7 @@ def _sbatch(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _outcome(job: Job, folder: Path, number: str) -> dict[str, Any]:
-    """What the job left, once it is there."""
+    """Return the outcome that the job left, once it is there."""
     gone_at: float | None = None
     while not (folder / OUTCOME).exists():
         if _state(number) is not None:
@@ -165,7 +165,10 @@ def _outcome(job: Job, folder: Path, number: str) -> dict[str, Any]:
 
 
 def _state(number: str) -> str | None:
-    """What Slurm says of the job; None if it is over. A controller that does not answer says that it goes on."""
+    """Ask Slurm for the state of the job; None if it is over.
+
+    A controller that does not answer says that it goes on.
+    """
     asked = subprocess.run(  # noqa: S603 (an id of ours)
         ["squeue", "--noheader", f"--jobs={number}", "--format=%T"],  # noqa: S607 (of the system)
         capture_output=True, text=True, check=False,

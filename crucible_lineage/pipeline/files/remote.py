@@ -58,7 +58,7 @@ class RemoteFile:
         return f"{self.url}#{self.generation}"
 
     def to_json(self) -> dict[str, Any]:
-        """What a dataset's metadata say of where the file came from."""
+        """Return the part of a dataset's metadata that names the file's source."""
         bucket, _, name = self.url.partition("://")[2].partition("/")
         where = {"url": self.url, "bucket": bucket, "name": name, "generation": self.generation}
         return {**where, **({"block": self.block} if self.block else {})}
@@ -81,7 +81,7 @@ class FileSource(Protocol):
 
 
 def source_fault(name: str) -> str:
-    """Why files at this address cannot be read here; empty if they can."""
+    """Return why files at this address cannot be read here; empty if they can."""
     scheme = name.partition("://")[0]
     known = sorted(entry_points(group=GROUP).names)
     return "" if scheme in known else f"{name}: nothing here reads {scheme}://; possible: {', '.join(known) or 'none'}"
@@ -89,7 +89,7 @@ def source_fault(name: str) -> str:
 
 @functools.cache
 def open_source(scheme: str, block: str | None) -> FileSource:
-    """This process's source of such files. InputError if there is none, or what it needs is not installed."""
+    """Return this process's source of such files. InputError if there is none, or what it needs is not installed."""
     for found in entry_points(group=GROUP, name=scheme):
         try:
             opened: FileSource = found.load()(block)

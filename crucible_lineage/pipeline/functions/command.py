@@ -145,7 +145,7 @@ def _program_faults(step: StepSpec, arguments: Sequence[str]) -> Iterator[Fault]
 
 
 def _shell_signs(run: str) -> list[str]:
-    """What only a shell understands, outside of quotes: pipes, redirections, lists of commands, substitutions.
+    """Find what only a shell understands, outside of quotes: pipes, redirections, lists of commands, substitutions.
 
     An `&` in an address or a `>` in an option is none: for a shell they would be at the beginning or end of a word.
     """

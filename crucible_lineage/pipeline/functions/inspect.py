@@ -86,7 +86,7 @@ class Inspector:
         return inspection
 
     def keep(self) -> None:
-        """What was found out is there the next time, while no file of it changes."""
+        """Keep the findings for the next time, while no file changes."""
         if self._store and self._new:
             kept = ((key, inspection.files, vars(inspection)) for key, inspection in self._new)
             self._store.keep_inspections(RULES, kept)

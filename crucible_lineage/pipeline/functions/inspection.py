@@ -71,7 +71,7 @@ class Inspection:
 
     @property
     def code(self) -> Code:
-        """What enters the recipe."""
+        """Return the part that enters the recipe."""
         return Code(self.step, self.fingerprint, self.packages)
 
     @classmethod

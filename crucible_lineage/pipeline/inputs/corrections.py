@@ -62,7 +62,10 @@ class Correction:
 
 
 def changes_of(session: Session, mfid: str, values: Mapping[str, Any]) -> list[Change]:
-    """What setting these values would change: fields, or `metadata.NAME`. InputError for a value that cannot be set."""
+    """Return the changes that setting these values would make: fields, or `metadata.NAME`.
+
+    InputError for a value that cannot be set.
+    """
     for field in values:
         if field not in FIELDS and not (field.startswith(OF_METADATA) and field != OF_METADATA):
             near = nearest(field, [*FIELDS, f"{OF_METADATA}{field}"])

@@ -111,7 +111,7 @@ def note_agreeing(items: Iterable[InputItem], session: Session) -> None:
 
 
 def _key(items: Iterable[InputItem]) -> str:
-    """What that is remembered under: each dataset with what is declared of it."""
+    """Return the key under which that is cached: each dataset with its declaration."""
     said = sorted(
         (item.dataset.mfid, json.dumps(_declared(item), sort_keys=True, default=str)) for item in items if item.dataset
     )
@@ -126,7 +126,7 @@ def _records(mfids: Sequence[str], project: str, session: Session) -> Mapping[st
 
 
 def _declared(item: InputItem) -> dict[str, Any]:
-    """What is declared of a dataset, field by field; nothing that is not."""
+    """Return the declaration of a dataset, field by field, without empty ones."""
     fields = {name: item.fields.get(name) for name in (*MATCHED, "timestamp")}
     fields |= {f"metadata.{key}": value for key, value in (item.fields.get("metadata") or {}).items()}
     if item.new is not None:

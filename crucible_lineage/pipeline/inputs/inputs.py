@@ -72,7 +72,7 @@ class InputItem:
 
     @property
     def scope(self) -> str:
-        """What results are about that are made of it: a result's place, the name of a file, or the dataset's id."""
+        """Return what results made from it are about: a result's place, the name of a file, or the dataset's id."""
         return self.about or self.label
 
     @property
@@ -292,7 +292,7 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _selected(project: str, declared: SelectInput, session: Session) -> Iterator[InputItem]:
-    """What matches, as it was measured; not what is incomplete, and not what another one of them supersedes."""
+    """Yield the matching measured datasets, without the incomplete and those that another of them supersedes."""
     filters = {"project_id": project, **declared.filters}
     listed = session.client.datasets.list(limit=None, include_metadata=True, include_links=True, **filters)
     fitting = (dataset for dataset in listed if declared.fits(dataset.scientific_metadata or {}))

@@ -36,7 +36,7 @@ class ParentFacts:
         self._facts: dict[str, DatasetFacts] = {}
 
     def look_ahead(self, mfids: Collection[str]) -> None:
-        """These are known from now on, as far as this key may see them: with fewer calls than one by one."""
+        """Read these datasets ahead, as far as this key may see them, with fewer calls than one by one."""
         wanted = [mfid for mfid in dict.fromkeys(mfids) if mfid not in self._facts]
         for mfid in wanted:
             if waiting := self._session.outbox.dataset(mfid):
@@ -50,7 +50,7 @@ class ParentFacts:
                 self._facts[mfid] = facts
 
     def of(self, used: Sequence[UsedDataset]) -> dict[str, list[dict[str, object]]]:
-        """What a recipe holds of the facts about these parents, by input. InputError if one cannot be read."""
+        """Return the facts about these parents for a recipe, by input. InputError if one cannot be read."""
         self.look_ahead([part.dataset.mfid for part in used])
         found: dict[str, list[dict[str, Any]]] = {}
         for part in used:

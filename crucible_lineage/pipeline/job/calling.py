@@ -37,7 +37,7 @@ def call_step(
     secrets: Iterable[str] = (),
     hear: Hear | None = None,
 ) -> Called:
-    """What the step returned, and where it wrote. StepError if it failed; what it printed is in `folder`.
+    """Call the step. Returns its values and where it wrote. StepError if it failed; what it printed is in `folder`.
 
     Neither has any of the `secrets` in it, nor those that the step was given. `hear` is told each line when it is
     printed.
@@ -77,7 +77,7 @@ def _read_as_declared(job: Job, called: Called, log: StepLog) -> Called:
 
 
 def secrets_of(job: Job) -> list[str]:
-    """What the step is given that is not to be shown: secret parameters, and what comes from the environment."""
+    """Return the arguments that are not to be shown: secret parameters, and what comes from the environment."""
     declared = json.dumps([dict(job.spec.env), dict(job.spec.references)], default=str)
     taken = [os.environ.get(name, "") for name in referenced(declared)]
     params = job.inspection.params

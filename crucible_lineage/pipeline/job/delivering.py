@@ -25,7 +25,7 @@ ONE_CALL_S = 5.0  # chosen: after that it is known, and reported, that the servi
 
 
 def delivery_context(session: Session, client: CrucibleClient | None = None) -> DeliveryContext:
-    """What a delivery of this session works with."""
+    """Return the context of a delivery of this session."""
     return DeliveryContext(
         outbox=session.outbox,
         client=client or session.client,

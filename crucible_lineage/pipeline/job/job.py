@@ -53,14 +53,14 @@ class Job:
 
     @property
     def keywords(self) -> tuple[str, ...]:
-        """What the datasets are found by: their declared pipeline, or that of the places that they fill."""
+        """Return the keywords of the datasets: their declared pipeline, or that of the places that they fill."""
         named = {self.pipeline["name"]} if self.pipeline else set()
         filled = {key.partition("/")[0] for places in self.places.values() for key in places}
         return tuple(map(pipeline_keyword, sorted(named or filled)))
 
     @property
     def facts(self) -> Facts | None:
-        """What the step is given about its parents: just what its recipe holds. None if it asks for nothing.
+        """Return the step's facts about its parents: just what its recipe holds. None if it asks for nothing.
 
         Of an input that is not there it is nothing, too.
         """
@@ -69,7 +69,7 @@ class Job:
 
     @property
     def declared(self) -> dict[str, Any] | None:
-        """What was declared beside the recipe and is to be seen nowhere else; None if nothing was.
+        """Return what was declared beside the recipe and is to be seen nowhere else; None if nothing was.
 
         Of declared metadata the names: the values are in the dataset.
         """

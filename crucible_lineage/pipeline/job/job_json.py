@@ -96,13 +96,13 @@ def job_from_json(sent: Mapping[str, Any], run: Mapping[str, Any], session: Sess
 
 
 def made_to_json(made: Materialized) -> dict[str, object]:
-    """What a step gave, for whoever asked for it from another process or machine."""
+    """Encode a step's result, for another process or machine."""
     told = {name: getattr(made, name) for name in ("executed", "note", "seconds", "waits", "healed")}
     return {**told, "outputs": {name: dataset.mfid for name, dataset in made.outputs.items()}}
 
 
 def made_from_json(told: Mapping[str, Any], session: Session) -> Materialized:
-    """What another process or machine made."""
+    """Decode a result that another process or machine made."""
     outputs = {name: existing_dataset(mfid, session) for name, mfid in told["outputs"].items()}
     ended = {name: told[name] for name in ("executed", "note", "seconds", "waits", "healed")}
     return Materialized(outputs, **ended)

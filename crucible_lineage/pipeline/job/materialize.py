@@ -163,7 +163,7 @@ def _handed_on(
 
 
 def _waiting(job: Job, session: Session) -> list[Payload]:
-    """What was made of the job and is not at Crucible yet."""
+    """Return the job's results that wait in the outbox."""
     ids = {planned.mfid for planned in job.outputs}
     return [made for made in session.outbox.all() if ids & set(made.mfids)]
 
@@ -192,7 +192,7 @@ def _at_service(planned: PlannedOutput, job: Job, session: Session, client: Cruc
 def _execute(
     job: Job, folder: Path, session: Session, hear: Hear | None
 ) -> tuple[list[NewDataset], dict[str, Path], str]:
-    """What the step made, where its files are kept by their hash, and what to tell whoever ran the step."""
+    """Execute the step. Returns the new datasets, their files by hash, and a note for whoever ran the step."""
     placed = place_inputs(job, folder, session)
     outputs = {planned.output: folder / planned.output for planned in job.outputs}
     for path in outputs.values():

@@ -50,7 +50,7 @@ def is_run_here(data: Path, run_id: str) -> bool:
 
 @contextmanager
 def hearing_news(data: Path, run_id: str) -> Iterator[Reader]:
-    """What steps of the run tell in other processes meanwhile is heard in this one."""
+    """Receive in this process the news of the run's steps in other processes."""
     folder = private_folder(_folder(data, run_id))
     over = threading.Event()
     with in_use(folder):
@@ -131,7 +131,7 @@ class _Writer:
         self.write({"step": step, "line": "... what it prints from here on is in its log" if full else line})
 
     def close(self) -> None:
-        """Nothing more is told."""
+        """End the news."""
         with self._lock, suppress(OSError):
             self._file.close()
 

@@ -20,7 +20,7 @@ _OWN = ("CRUCIBLE_API_KEY", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFE
 
 
 def own_secrets(*keys: str | None) -> list[str]:
-    """These keys, and those in the environment that give access to Crucible and Prefect."""
+    """Return these keys, and those in the environment that give access to Crucible and Prefect."""
     return [key for key in (*keys, *(os.environ.get(name) for name in _OWN)) if key]
 
 
@@ -75,7 +75,7 @@ def _spellings(secret: str) -> Iterable[str]:
 
 
 def _base64(raw: bytes) -> Iterable[str]:
-    """What of the secret's base64 is the same whatever stands before and after it, as in `user:secret`."""
+    """Yield the parts of the secret's base64 that do not depend on what surrounds it, as in `user:secret`."""
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         yield encode(raw).decode().rstrip("=")
         for before in range(3):

@@ -65,7 +65,7 @@ class StepLog:
         self.close()
 
     def write(self, data: bytes) -> None:
-        """This was printed."""
+        """Add output of the step."""
         with self._lock:
             if self._file.closed:  # by one that its step had left behind
                 return
@@ -73,7 +73,7 @@ class StepLog:
             self._keep(sure)
 
     def close(self) -> None:
-        """Nothing is added any more, and the file is whole: beginning, what was left out in bytes, end."""
+        """Complete the file: beginning, the size of what was left out, end."""
         with self._lock:
             if self._file.closed:
                 return

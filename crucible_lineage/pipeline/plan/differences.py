@@ -37,7 +37,7 @@ class Made:
 
 
 def differences(earlier: Made, now: Made) -> list[str]:
-    """What differs, one sentence each: code, packages, parameters, inputs."""
+    """Return the differences, one sentence each: code, packages, parameters, inputs."""
     before, after = earlier.recipe, now.recipe
     causes = list(_code_differences(earlier, now)) if before["code"] != after["code"] else []
     packages, others = after.get("packages", {}), before.get("packages", {})
@@ -145,7 +145,7 @@ def _input_difference(role: str, earlier: Made, now: Made) -> str:
 
 
 def _fact_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[str]:
-    """What is said otherwise now of parents that are the same data; of others it is told that they are others."""
+    """Yield the facts that have changed of parents with the same data; other parents are reported elsewhere."""
     if ("facts" in before) != ("facts" in after):
         yield f"the step is {'given facts about its parents now' if 'facts' in after else 'given no facts any more'}"
         return

@@ -177,7 +177,7 @@ class _Expansion:
         self.names[step.name, indices] = name
 
     def _sources(self, step: BoundStep, point: Point, name: str) -> _Given:
-        """What each source gives to an instance; partners in time are chosen for what the others give."""
+        """Return what each source gives to an instance; partners in time are chosen for what the others give."""
         places = [(role, number) for role, sources in step.sources.items() for number in range(len(sources))]
         given = _Given(name, dict.fromkeys(places, _Found()))
         partners = [(role, number) for role, number in places if step.sources[role][number].is_partner]
@@ -453,7 +453,7 @@ def _values(name: str, items: Sequence[InputItem], params: Mapping[str, Any]) ->
 
 
 def _notes(step: BoundStep, feeds: Sequence[Feed]) -> Iterator[str]:
-    """What the plan says of the parents: which were chosen in time, and which variants are joined."""
+    """Yield the plan's notes on the parents: which were chosen in time, and which variants are joined."""
     for feed in feeds:
         if feed.chosen is not None:
             yield f"{feed.role}: {feed.chosen.label}, {feed.chosen}"

@@ -54,7 +54,7 @@ class ProjectKnowledge:
         self._has_begun = True
 
     def others(self, client: CrucibleClient) -> Others | None:
-        """What tells which of the pipeline's datasets others have changed since it was looked; None if nobody can."""
+        """Return what finds the pipeline's datasets that others have changed since; None if the service cannot say."""
         mirror, keyword = self.session.mirror, self.results.scope
         if keyword is None or self.session.settings.embedded or mirror.assigns_ids():
             return None

@@ -28,14 +28,14 @@ class Naming:
         self.scopes = {name: _distinct(_scopes(items)) for name, items in inputs.items()}
 
     def told_apart(self, step: BoundStep, point: Point) -> str:
-        """What tells its results from those of its other instances, beside the data that its first input is about."""
+        """Return what tells its results from those of other instances, beside the data of its first input."""
         items = [self.label(name, index) for name, index in point.items() if name in self.inputs]
         groups = [self.label(name, index) for name, index in point.items() if name in self.groups]
         variants = self._variants(step, point)
         return ", ".join((*groups, *items[0 if groups else 1 :], *variants))
 
     def places(self, step: BoundStep, point: Point) -> dict[str, tuple[str, ...]]:
-        """What each output is a result of, whichever dataset holds there."""
+        """Return the places of each output, whichever dataset holds there."""
         if step.declared is None:
             return {}
         scope = self._scope(step, point)
@@ -43,7 +43,7 @@ class Naming:
         return {output: (place(pipeline, name, output, scope),) for output in step.inspection.outputs}
 
     def _scope(self, step: BoundStep, point: Point) -> str:
-        """What it is about: the items it is taken for one at a time, else its first input; and its variant."""
+        """Return the scope: the items it is taken for one at a time, else its first input; and its variant."""
         items = [
             self.scopes[name][index] if name in self.inputs else self.groups[name][index].label
             for name, index in point.items()
@@ -52,7 +52,7 @@ class Naming:
         return ", ".join((*(items or [self._first_input(step)]), *self._variants(step, point)))
 
     def of(self, root: str, point: Point) -> str:
-        """What the datasets of an input are called that stand at a point: their group."""
+        """Return the label of the datasets of an input at a point: their group."""
         return next((self.label(one, index) for one, index in point.items() if root_of(one) == root), root)
 
     def _variants(self, step: BoundStep, point: Point) -> list[str]:
@@ -84,7 +84,7 @@ class Naming:
         return ""
 
     def label(self, dimension: str, index: int) -> str:
-        """What a value of a dimension is called."""
+        """Return the label of a value of a dimension."""
         if dimension in self.inputs:
             return self.labels[dimension][index]
         if dimension in self.groups:
@@ -100,7 +100,7 @@ def _is_single(declared: PipelineInput) -> bool:
 
 
 def _scopes(items: Sequence[InputItem]) -> list[str]:
-    """What results are about that are made of each item: files of one name are told apart by their folders."""
+    """Return the scope of the results of each item: files of one name get their folders."""
     names = Counter(item.scope for item in items)
     return [item.scope if names[item.scope] == 1 else item.path_scope for item in items]
 

@@ -33,7 +33,7 @@ class Knowledge(Protocol):
     """What is known of Crucible's datasets."""
 
     def look(self, mfids: Collection[str]) -> None:
-        """These datasets are going to be asked for."""
+        """Announce the datasets that are going to be asked for."""
 
     def complete(self, mfid: str) -> DatasetRef | None:
         """The dataset, if it is there and complete."""
@@ -45,7 +45,7 @@ class Knowledge(Protocol):
         """True if there is an incomplete record under this id."""
 
     def refusal(self, mfid: str) -> str:
-        """Why what is complete under this id is not relied on; empty if it is, or if nothing is there."""
+        """Return why the complete dataset of this id is not relied on; empty if it is, or if there is none."""
 
     def attempt(self, first_mfid: str) -> int:
         """The latest attempt at the recipe whose first attempt has this id."""
@@ -57,7 +57,7 @@ class Knowledge(Protocol):
         """The facts about these datasets are going to be asked for."""
 
     def facts(self, used: Sequence[UsedDataset]) -> Mapping[str, Any]:
-        """What a recipe holds of the facts about these parents. InputError if one cannot be read."""
+        """Return the facts about these parents for a recipe. InputError if one cannot be read."""
 
     def is_held(self, place: str) -> bool:
         """True if there is one, as far as is known without asking."""
@@ -137,7 +137,7 @@ class PipelinePlan:
         return all(step.state == FRESH for step in self.steps)
 
     def to_json(self) -> dict[str, Any]:
-        """What `plan --json` prints."""
+        """Return the plan for `plan --json`."""
         steps = [step.to_json() for step in self.steps]
         differences = [one.to_json() for one in self.differences]
         return {"steps": steps, "undeclared": list(self.undeclared), "differences": differences}
@@ -362,7 +362,7 @@ def _item(feed: Feed, inputs: Inputs) -> InputItem:
 
 
 def _new_input(feed: Feed, item: InputItem, earlier: Earlier | None) -> str:
-    """What is new about files that are not registered yet, beside those that the result was made of which holds now."""
+    """Return what is new about files that are not registered yet, compared with the current result's."""
     files = {file.ref.name: (file.ref.sha256, file.ref.size) for file in (item.raw.files if item.raw else ())}
     before = next((one for one in (earlier.made.used if earlier else ()) if one.role == feed.role), None)
     if before is not None and before.files.keys() & files.keys():
@@ -379,7 +379,7 @@ def _told(files: Mapping[str, tuple[str, int]]) -> str:
 
 
 def _made(instance: Instance, planned: PlannedOutput, used: Sequence[UsedDataset]) -> Made:
-    """What the output would be made by now."""
+    """Return what the output would be made by now."""
     parents = tuple(
         UsedFiles(
             part.role,

@@ -141,7 +141,7 @@ def _results_of(
 def _described(
     instance: Instance, inputs: Mapping[str, Sequence[InputItem]]
 ) -> tuple[dict[str, Any], tuple[datetime, datetime] | None]:
-    """What is said of a result before it is read: what the data share that it is about, and what was declared of it.
+    """Describe a result before it is read: what its data share, and what was declared of it.
 
     And when these data were measured, the first and the last.
     """

@@ -172,7 +172,7 @@ class Candidates:
         return Partners(tuple(self._chosen(row, one, side) for side, one in found))
 
     def _otherwise(self, row: Row, timeline: _Timeline, fault: str) -> Partners:
-        """What the declaration says for a row that nothing fits."""
+        """Return the declared alternative for a row that nothing matches."""
         otherwise, instead = self._rule.otherwise, None
         if otherwise == EARLIEST:
             instead = next(iter(timeline.by_first), None)

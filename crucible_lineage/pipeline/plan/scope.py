@@ -34,7 +34,7 @@ class Scope:
     params: Mapping[str, Any]
 
     def value(self, role: str, name: str) -> tuple[Any, str]:
-        """What the data behind a role share in a field; or None, and why they do not."""
+        """Return the value that the data behind a role share in a field; or None, and why they do not."""
         items = self.behind.get(role, ())
         lacking = next((item for item in items if value_of(item.fields, name) is None), None)
         if lacking is not None:

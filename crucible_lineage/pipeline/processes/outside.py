@@ -56,7 +56,7 @@ class Called:
     read: tuple[Path, ...] = ()
 
     def read_note(self) -> str:
-        """What to tell of the files that it read and was not given."""
+        """Return the note on the files that it read and was not given."""
         named = ", ".join(map(str, self.read[:MOST_NAMED]))
         more = f" and {len(self.read) - MOST_NAMED} more" if len(self.read) > MOST_NAMED else ""
         return (
@@ -65,7 +65,7 @@ class Called:
         )
 
     def note(self) -> str:
-        """What to tell of the files and processes, empty if there are none."""
+        """Return the note on the files and processes; empty if there are none."""
         notes = [self.read_note()] if self.read else []
         if self.outside:
             more = f" and {len(self.outside) - 1} more" if len(self.outside) > 1 else ""
@@ -90,7 +90,7 @@ class ReturnedError(TypeError):
 
 
 def returned(result: object) -> dict[str, object] | None:
-    """What a step returned, as plain JSON: a mapping, or None also for the path of its result."""
+    """Convert a step's return value to plain JSON: a mapping, or None also for the path of its result."""
     if result is None or isinstance(result, PurePath):  # as functions often tell where they put it
         return None
     try:

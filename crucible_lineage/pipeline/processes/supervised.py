@@ -82,16 +82,16 @@ class Supervised:
             self.end(stopped=True)
 
     def send(self, data: bytes) -> None:
-        """What it may read next. OSError if it does not read any more."""
+        """Send what it may read next. OSError if it does not read any more."""
         self._stdin.write(data)
 
     def finish(self) -> None:
-        """It reads no more than it was sent."""
+        """Close its input."""
         with suppress(OSError):
             self._stdin.close()
 
     def end(self, *, stopped: bool = False) -> None:
-        """It is asked to end, with all that it started; what has not after `GRACE_S` is killed. Does not wait."""
+        """Ask it to end, with all that it started; kill what is left after `GRACE_S`. Does not wait."""
         self.stopped = self.stopped or stopped
         if self._job:
             self._job.end()
@@ -110,7 +110,7 @@ class Supervised:
         return self._ended.is_set()
 
     def take_over(self, name: str, run_id: str) -> bool:
-        """It belongs to another step from now on. False if it has ended; StoppedError if that run was stopped."""
+        """Assign it to another step from now on. False if it has ended; StoppedError if that run was stopped."""
         with _lock:
             _refuse_if_stopped(name, run_id)
             self.name, self.run_id = name, run_id

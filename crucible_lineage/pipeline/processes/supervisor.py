@@ -194,7 +194,7 @@ def _reap(child: int) -> int | None:
 
 
 def _kill_all(child: int) -> int:
-    """How many descendants were left when the command had ended; now they are gone."""
+    """Kill the descendants that were left when the command had ended. Returns how many."""
     left: set[int] = set()
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:

@@ -54,7 +54,10 @@ class FunctionCall:
 
 
 def call_function(call: FunctionCall, attempt: Path, log: StepLog, timeout_s: float | None) -> Called:
-    """What the function returned, as plain JSON, and where it wrote. StepError if it failed, died, or took too long."""
+    """Call the function.
+
+    Returns its value as plain JSON, and where it wrote. StepError if it failed, died, or took too long.
+    """
     answer = attempt / "answer.json"
     worker = _take(call)
     request = {
@@ -87,7 +90,7 @@ def call_function(call: FunctionCall, attempt: Path, log: StepLog, timeout_s: fl
 
 
 def start_ahead(workers: int) -> None:
-    """So many are being started, for whoever calls functions soon; none if there are any."""
+    """Start so many workers ahead of the calls; none if there are any."""
     environment = _environment()
     with _lock:
         wanted = 0 if _idle else workers
@@ -150,7 +153,7 @@ class _Worker:
         return in_time
 
     def release(self, files: Iterable[str]) -> None:
-        """It may be used for another call."""
+        """Free it for another call."""
         with suppress(OSError):
             self.seen |= {path: stamp(Path(path)) for path in files if path not in self.seen}
         self.process.run_id = ""
@@ -159,7 +162,7 @@ class _Worker:
             _idle.append(self)
 
     def retire(self) -> None:
-        """It is gone, with all that it started."""
+        """End it, with all that it started."""
         self.process.finish()
         if not self.process.wait(5):
             self.process.end()

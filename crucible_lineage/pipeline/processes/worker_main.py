@@ -117,7 +117,7 @@ def _prints_there(output: int) -> bool:
 
 
 def _siblings() -> int:
-    """How many children the supervisor has: this process, and what a function has left by forking twice."""
+    """Count the supervisor's children: this process, and what a function has left by forking twice."""
     parent = os.getppid()
     try:
         return len(Path(f"/proc/{parent}/task/{parent}/children").read_bytes().split())

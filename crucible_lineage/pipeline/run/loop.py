@@ -572,7 +572,7 @@ class Run:
         return results | {item.dataset.mfid for item in files if item.dataset is not None}
 
     def result(self, unread: tuple[str, ...]) -> RunResult:
-        """What the run has done."""
+        """Return what the run has done."""
         items = {name: [item.mfid for item in found if item.dataset] for name, found in self.inputs.items()}
         steps = self.steps
         notes = {name: [self.reliance.notes.get(name, ""), state.note] for name, state in steps.items()}

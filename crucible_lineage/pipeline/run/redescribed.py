@@ -90,7 +90,10 @@ class _Redescription:
 
 
 def _redescribe(job: Job, results: Mapping[str, DatasetRef], session: Session) -> str:
-    """What was changed in the records of a step's results, and what was not, in words; empty if nothing had to be."""
+    """Change the records of a step's results.
+
+    Returns what was changed and what was not, in words; empty if nothing had to be.
+    """
     told, left = list[str](), list[str]()
     for output, dataset in results.items():
         found = session.client.datasets.get(dataset.mfid, include_metadata=True)

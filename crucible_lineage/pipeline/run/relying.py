@@ -26,8 +26,9 @@ class Relying:
         self.client: CrucibleClient | None = None  # one that gives up soon, while steps are being made
 
     def rely(self, relied: list[Relied]) -> dict[str, str]:
-        """They hold from now on; why that failed, by instance. Of what is not at Crucible yet it is noted later.
+        """Make them hold from now on.
 
+        Returns the reason by instance where that failed. Of what is not at Crucible yet it is noted later.
         So it is while steps are being made and the service is away.
         """
         ready = self._ready(relied)
@@ -48,7 +49,7 @@ class Relying:
         self._later.append(relied)
 
     def _ready(self, relied: list[Relied]) -> list[Relied]:
-        """What is at Crucible of these; the rest is kept for later."""
+        """Return those that are at Crucible; keep the rest for later."""
         later = [one for one in relied if self._is_on_its_way(one)] if not self._outbox.is_empty else []
         self._later += later
         return [one for one in relied if one not in later] if later else relied

@@ -131,7 +131,7 @@ class RunResult:
         return not self.waiting and all(outcome in (EXECUTED, REUSED, LEFT_OUT) for outcome in self.outcomes.values())
 
     def to_json(self) -> dict[str, Any]:
-        """What `run --json` prints."""
+        """Return the result for `run --json`."""
         return {
             "run_id": self.run_id,
             "pipeline": self.pipeline,

@@ -64,7 +64,7 @@ def register_run(session: Session, result: RunResult) -> DatasetRef:
 
 
 def _logs(result: RunResult) -> Iterator[LocalFile]:
-    """What failed steps printed, each under its step's name; those that lie on another machine stay there."""
+    """Yield what failed steps printed, each under its step's name; those on another machine stay there."""
     names: Counter[str] = Counter()
     for step, log in result.logs.items():
         path = Path(log)

@@ -69,7 +69,7 @@ class Stop:
 
 
 def _leave() -> None:
-    """This process ends, whatever its threads do; the processes of steps end with it."""
+    """End this process, whatever its threads do; the processes of steps end with it."""
     clear = "\r\x1b[2K\x1b[?25h" if sys.stderr.isatty() else ""
     os.write(2, f"{clear}left at once; what is registered stays, run the same command again to go on\n".encode())
     os._exit(INTERRUPTED)

@@ -20,7 +20,7 @@ def is_from_name(value: object) -> bool:
 
 
 def from_name_fault(value: object) -> str | None:
-    """What is wrong with a value that speaks of names; None if nothing is, or if it is a plain value."""
+    """Return the fault of a value that is taken from names; None without one, or for a plain value."""
     if not isinstance(value, str) or not value.startswith("from name"):
         return None
     found = _FORM.fullmatch(value.strip())

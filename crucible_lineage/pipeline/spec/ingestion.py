@@ -83,5 +83,5 @@ class Ingested(BaseModel):
 
     @property
     def ingestion(self) -> Ingest:
-        """How it is waited for."""
+        """Return how to wait for it."""
         return self.ingest if isinstance(self.ingest, Ingest) else Ingest()

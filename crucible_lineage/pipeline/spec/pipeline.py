@@ -397,7 +397,7 @@ def named_fields(step: StepSpec) -> set[str]:
 def template_fault(
     template: str, roles: Collection[str], params: Collection[str] | None, what: str = "the name", *, late: bool = True
 ) -> str | None:
-    """What is wrong with a template, so that it is known before a step runs; None if nothing is.
+    """Return the fault of a template, before a step runs; None without one.
 
     `what` says what it is for; with `late`, it may name what the step returns, and the output. Only parents, parameters
     and returned values may be asked for: whatever else a template could reach stays where it is. What a step will

@@ -74,7 +74,7 @@ class Browsed:
 
     @property
     def pages(self) -> int:
-        """How many pages there are, at least one."""
+        """Return the number of pages, at least one."""
         return max(1, -(-len(self.entries) // PER_PAGE))
 
     def page(self, number: int) -> tuple[Entry, ...]:
@@ -85,7 +85,7 @@ class Browsed:
 
 
 def browse(session: Session, project: str, wanted: Wanted) -> Browsed:
-    """What fits in a project, or in EVERYTHING. InputError for a facet or a column that there is not."""
+    """Find what matches in a project, or in EVERYTHING. InputError for a facet or a column that there is not."""
     for name in wanted.facets:
         if name not in FACETS:
             raise InputError(f"there is no facet {name!r}; {nearest(name, FACETS)}")
@@ -118,7 +118,10 @@ def _fits(entry: Entry, wanted: Wanted) -> bool:
 def _chosen(
     entries: Iterable[Entry], chosen: Mapping[str, str]
 ) -> tuple[list[Entry], dict[str, tuple[tuple[str, int], ...]]]:
-    """What has all the chosen values; and of each facet the values, the commonest first, of what has the others."""
+    """Filter by all chosen values.
+
+    Also returns, for each facet, the values of what matches the others, the commonest first.
+    """
     fitting: list[Entry] = []
     beside: dict[str, list[Entry]] = {name: [] for name in chosen}  # what lacks the value of this one facet only
     for entry in entries:

@@ -78,7 +78,7 @@ class _Told:
         self._number = itertools.count(1)
 
     def begin(self, name: str) -> None:
-        """This file is the next one."""
+        """Announce the next file."""
         if self._tell:
             self._tell(f"fetching {name} ({next(self._number)} of {self._files})", self._size)
 

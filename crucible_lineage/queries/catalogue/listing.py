@@ -35,7 +35,7 @@ class Catalogue:
         return len(self.entries)
 
     def to_json(self) -> dict[str, Any]:
-        """What `list --json` prints."""
+        """Return the list for `list --json`."""
         datasets = [entry.to_json() for entry in self.entries]
         return {"project": self.project, "datasets": datasets, "not_listed": dict(self.others)}
 
@@ -53,7 +53,7 @@ def list_datasets(
     every: bool = False,
     refresh: bool = False,
 ) -> Catalogue:
-    """What holds now in a project: current results and measured data; with `results` only the former, with `every`
+    """List what holds now in a project: current results and measured data; with `results` only the former, with `every`
     all that there is.
 
     `filters` are those of Crucible's own list (`measurement`, `keyword`, `instrument_name`...), `run` is the id of a

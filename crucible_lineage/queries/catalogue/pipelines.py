@@ -33,7 +33,7 @@ class Pipeline:
 
     @property
     def states(self) -> Mapping[str, int]:
-        """How many of its results are in each state."""
+        """Count its results by state."""
         return sum((Counter(step.states) for step in self.steps), Counter())
 
     @property

@@ -62,7 +62,7 @@ def list_runs(
 
 
 def datasets_of_run(session: Session, run_id: str, copies: Iterable[Snapshot]) -> set[str]:
-    """What a run made, or relied on as its record or this data folder says."""
+    """Return what a run made, or relied on by its record or this data folder."""
     found = {mfid for _, _, datasets in session.journal.run_steps(run_id) for mfid in datasets.values()}
     there: set[str] = set()
     for copy in copies:
@@ -107,7 +107,7 @@ def _run(record: Record) -> Record:
 
 
 def _with_memory(session: Session, told: Run | None, known: Mapping[str, Any]) -> Run:
-    """What this data folder knows of a run comes before what the records of what it made can tell."""
+    """Complete a run from its datasets' records by what this data folder knows, which goes first."""
     lives = known["outcome"] is None and is_in_use(running(session.settings.data) / known["run_id"])
     run = told or Run(known["run_id"], known["pipeline"], known["project"], known["started"])
     return replace(

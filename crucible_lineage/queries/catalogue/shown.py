@@ -34,7 +34,7 @@ class Making:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """What `show --json` says of it."""
+        """Return the dataset for `show --json`."""
         return {**vars(self), "params": dict(self.params)}
 
 
@@ -58,7 +58,7 @@ class Shown:
     deletion: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """What `show --json` prints."""
+        """Return it for `show --json`."""
         return {
             **self.entry.to_json(),
             **self.facts,

@@ -51,7 +51,7 @@ class Entry:
 
 
 def entries_of(wanted: Iterable[Summary], everything: Iterable[Summary]) -> list[Entry]:
-    """How these datasets stand among all of their projects."""
+    """Return the standing of these datasets among all of their projects."""
     currency = Currency(summary.standing for summary in everything)
     return [_entry(summary, currency) for summary in wanted]
 
@@ -60,7 +60,7 @@ _entries: WeakKeyDictionary[Snapshot, dict[str, Entry]] = WeakKeyDictionary()
 
 
 def entries_of_copy(copy: Snapshot) -> Mapping[str, Entry]:
-    """How all datasets of a copy stand, by id and in its order; worked out once, as long as the copy is the same."""
+    """Return the standing of all datasets of a copy, by id and in its order; computed once for the same copy."""
     found = _entries.get(copy)
     if found is None:
         worked_out = entries_of(copy.summaries.values(), copy.summaries.values())
@@ -69,12 +69,15 @@ def entries_of_copy(copy: Snapshot) -> Mapping[str, Entry]:
 
 
 def entry_of(session: Session, found: Dataset) -> Entry:
-    """How a dataset stands, read with its metadata."""
+    """Return the standing of a dataset, read with its metadata."""
     return entries_in_projects(session, [found])[0]
 
 
 def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[Entry]:
-    """How datasets stand, read with their metadata. What holds in the stead of one may be any other of its project."""
+    """Return the standing of datasets, read with their metadata.
+
+    What holds in the stead of one may be any other of its project.
+    """
     wanted = {dataset.unique_id: summary_of(dataset.model_dump()) for dataset in found}
     copies: list[Snapshot] = []
     derived = (dataset.project_id for dataset in found if wanted[dataset.unique_id].standing.derived)

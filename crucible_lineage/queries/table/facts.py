@@ -63,7 +63,7 @@ class ProjectFacts:
         return found
 
     def value(self, mfid: str, column: str) -> Any:
-        """What stands in a column for a dataset: its own, or an ancestor's where the column begins with one's name.
+        """Return a dataset's value in a column: its own, or an ancestor's where the column begins with one's name.
 
         Metadata that a result does not have are those of the measured data it comes from. Of several ancestors of that
         name it is a list, unless all say the same. None where there is nothing; InputError where `raw` is ambiguous.
@@ -119,7 +119,7 @@ class ProjectFacts:
         return {**named, RAW: tuple(raw)}
 
     def _of_measured(self, mfid: str, column: str) -> object:
-        """What the measured data say that a result comes from, where it says nothing itself."""
+        """Return the value of the measured data that a result comes from, where it has none itself."""
         return _one_or_all(self.of(one).values.get(column) for one in self.ancestors(mfid)[RAW])
 
     def _inherited(self, mfid: str, column: str) -> object:

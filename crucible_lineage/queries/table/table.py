@@ -37,7 +37,7 @@ class Table:
         return len(self.rows)
 
     def to_json(self) -> dict[str, Any]:
-        """What `table --json` prints."""
+        """Return the table for `table --json`."""
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
         return {
             "project": self.project,
@@ -103,7 +103,7 @@ def _results(
 
 
 def _own_columns(facts: ProjectFacts, chosen: Iterable[str], every: bool) -> tuple[str, ...]:
-    """What every table has, then all parameters and returned values that a row knows."""
+    """Return the columns of every table, then all parameters and returned values that a row knows."""
     parts: dict[str, dict[str, None]] = {"params": {}, "results": {}}
     filled: set[str] = set()
     for mfid in chosen:

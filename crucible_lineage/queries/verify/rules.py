@@ -123,7 +123,7 @@ def _of_identity(evidence: Evidence, mfid: str, record: Record) -> Iterator[Find
 
 
 def _told_twice(record: Record) -> Iterator[tuple[str, bool]]:
-    """What the record says twice, most of it in its recipe, and whether it agrees."""
+    """Yield what the record says twice, most of it in its recipe, and whether it agrees."""
     recipe = record.recipe
     if record.result:
         generated = (file.document() for file in record.generated or ())
@@ -139,7 +139,7 @@ def _told_twice(record: Record) -> Iterator[tuple[str, bool]]:
 
 
 def _of_parents(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
-    """What was used is there, and linked as what the dataset was derived from."""
+    """Check that what was used is there, and linked as what the dataset was derived from."""
     name = label(evidence.datasets[mfid])
     for parent in sorted(used_mfids(record)):
         edge = evidence.graph.edges.get((parent, mfid))
@@ -229,7 +229,7 @@ def _of_graph(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _used_inputs(record: Record) -> Iterator[tuple[str, str, Mapping[str, str]]]:
-    """What was used, in the form that inputs have in a recipe."""
+    """Yield what was used, in the form that inputs have in a recipe."""
     older = (record.recipe.get("version") or 1) < VERSION
     for part in record.used:
         source = part.mfid if older else part.origin or part.mfid
@@ -249,7 +249,7 @@ _MAKE_ANEW = "crucible-lineage run PIPELINE --force STEP"
 
 
 def repair_command(mfid: str) -> str:
-    """What sends good bytes of a dataset's files to Crucible again."""
+    """Return the command that sends good bytes of a dataset's files to Crucible again."""
     return f"crucible-lineage verify {mfid} --repair"
 
 

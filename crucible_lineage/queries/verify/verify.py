@@ -75,14 +75,14 @@ class Verification(Found):
     damaged_copies: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """What `--json` prints of it."""
+        """Return the verification for `--json`."""
         return {**super().to_json(), "damaged": [file.to_json() for file in self.damaged]}
 
 
 def verify_project(
     session: Session, project: str, *, read_bytes: bool = False, tell: Tell | None = None
 ) -> Verification:
-    """What is wrong with a project: each dataset, and what runs from this data folder made and is missing.
+    """Verify a project: each dataset, and what runs from this data folder made and is missing.
 
     InputError if there is no such project. With `read_bytes` every file is downloaded and hashed; one that is
     catalogued by reference is read where it lies. `tell` is told how far it is, in any thread.
@@ -102,7 +102,7 @@ def verify_project(
 
 
 def verify_dataset(session: Session, mfid: str, *, read_bytes: bool = False, tell: Tell | None = None) -> Verification:
-    """What is wrong with a dataset and with everything that it was made from. InputError if there is none."""
+    """Verify a dataset and everything that it was made from. InputError if there is none."""
     if not is_mfid(mfid):
         raise InputError(f"{mfid!r} is no MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
     asked = fetch_datasets(session.client, [mfid], include_links=True)
@@ -168,7 +168,7 @@ def repaired(
     folders: Sequence[Path],
     remade: Remade,
 ) -> tuple[Verification, list[Repair]]:
-    """What is still wrong after good bytes were sent for what was found damaged, and what became of each file.
+    """Repair damaged files with good bytes. Returns what is still wrong, and the outcome for each file.
 
     `folders` are other data folders that may have good bytes, `verify_again` verifies the same without reading bytes.
     """

@@ -141,7 +141,7 @@ def not_found(kind: str) -> HTTPException:
 
 
 def capabilities(role: int, kind: str) -> dict[str, Any]:
-    """What a role allows, as the records say it."""
+    """Return what a role allows, in the form of the records."""
     may_administer = role >= ADMIN
     return {
         "can_edit": role >= EDITOR,

@@ -59,7 +59,7 @@ _SORTS = {"created": "resource.created", "updated": "resource.modified"}
 
 
 def where(db: sqlite3.Connection, caller: Caller, kind: str, query: ResourceQuery) -> Where:
-    """What the query asks for among what the caller may see, without what is about to be deleted."""
+    """Return the query's condition among what the caller may see, without what is about to be deleted."""
     if len(query.accessible_to_user) + len(query.accessible_to_project) > 10:
         raise invalid("query", "accessible_to_user", "at most 10 access selectors in one request", kind="too_long")
     found = Where("resource.type = :kind", "NOT resource.hidden", kind=kind, user=caller.id)

@@ -41,7 +41,7 @@ def read_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, Any] | 
 
 
 def given_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, Any]:
-    """What people wrote of a resource's metadata, without what ingestion found in its files."""
+    """Return what people wrote of a resource's metadata, without what ingestion found in its files."""
     row = db.execute("SELECT * FROM metadata WHERE id = ?", (resource_id,)).fetchone()
     if row is None:
         return {}
@@ -85,7 +85,7 @@ def renew_metadata(db: sqlite3.Connection, dataset_id: int) -> None:
 
 
 def _parsed(db: sqlite3.Connection, dataset_id: int) -> list[tuple[str, dict[str, Any]]]:
-    """What ingestion found in each of the dataset's files, by name, in the order in which the files came."""
+    """Return what ingestion found in each of the dataset's files, by name, in the order in which the files came."""
     found = db.execute(
         "SELECT filename, parsed.* FROM parsed JOIN file ON file.id = file_id"
         " WHERE dataset_id = ? AND document <> '{}' ORDER BY file.id",
@@ -96,7 +96,7 @@ def _parsed(db: sqlite3.Connection, dataset_id: int) -> list[tuple[str, dict[str
 
 
 def _together(given: dict[str, Any], parsed: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    """What people wrote, over what the files say, the earlier one first; of several files, also what each says."""
+    """Merge what people wrote over what the files say, the earlier one first; of several files, also what each says."""
     found: dict[str, Any] = {}
     for _, document in parsed:
         found = merged(document, found)

@@ -216,7 +216,7 @@ def _owner(row: sqlite3.Row) -> Record | None:
 
 
 def within_bounds(db: sqlite3.Connection, ids: Sequence[int]) -> int:
-    """How many of these resources, from the first on, an answer may show with their metadata: at least one."""
+    """Return how many of these resources, from the first on, an answer may show with their metadata: at least one."""
     sizes = dict(db.execute(f"SELECT id, length(document) FROM metadata WHERE id IN ({placeholders(ids)})", ids))
     total = 0
     for count, number in enumerate(ids):

@@ -63,7 +63,7 @@ def insert(
 
 
 def change(db: sqlite3.Connection, kind: str, resource_id: int, values: dict[str, Any]) -> None:
-    """These columns get these values; names are table columns, never a caller's words."""
+    """Set these columns; names are table columns, never a caller's words."""
     if values:
         assignments = ", ".join(f"{name} = ?" for name in values)
         db.execute(f"UPDATE {kind} SET {assignments} WHERE id = ?", (*values.values(), resource_id))
@@ -132,7 +132,7 @@ def _searched(kind: str, values: dict[str, Any]) -> str:
 
 
 def similarity(query: str, name: str) -> float:
-    """How alike two names are, 0 to 1: the share of the query's trigrams that the name has."""
+    """Return how alike two names are, 0 to 1: the share of the query's trigrams that the name has."""
     wanted, present = _trigrams(query), _trigrams(name)
     return len(wanted & present) / len(wanted) if wanted else 0.0
 

@@ -87,7 +87,7 @@ def part_count(row: sqlite3.Row) -> int:
 
 
 def part_length(row: sqlite3.Row, number: int) -> int:
-    """How many bytes part `number` has; all but the last are equally long."""
+    """Return the length of part `number`; all but the last are equally long."""
     return min(int(row["part_size"]), int(row["size"]) - (number - 1) * int(row["part_size"]))
 
 

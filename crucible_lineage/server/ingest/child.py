@@ -98,7 +98,7 @@ def _say(number: int) -> None:
 
 
 def _import_readers(folder: Path) -> None:
-    """What takes long to import is there before the fork, once a file needs it."""
+    """Import what takes long before the fork, once a file needs it."""
     request = Request.model_validate_json((folder / "request.json").read_bytes())
     suffix = Path(request.filename).suffix.lower()
     for module in {module for one in INGESTORS if suffix in one.suffixes for module in one.modules}:

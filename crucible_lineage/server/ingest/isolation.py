@@ -78,7 +78,7 @@ class Isolation:
         self._lock = threading.Lock()
 
     def ingest(self, path: Path, filename: str, wanted: str | None) -> tuple[str | None, Found]:
-        """What `ingestors.ingest` gives, or IngestionError; FileNotFoundError if the content is not there."""
+        """Ingest in a process of its own, as `ingestors.ingest` does."""
         if not path.is_file():
             raise FileNotFoundError(path)
         within = limits()
@@ -102,7 +102,7 @@ class Isolation:
             self._processes.close()
 
     def _run(self, folder: Path, time_s: float) -> str:
-        """How the process ended, in words."""
+        """Run the process. Returns how it ended, in words."""
         with self._lock:
             if self.stopped:
                 raise IngestionError("the server is closing")
@@ -139,6 +139,6 @@ def _reply(folder: Path, ended: str) -> Reply:
 
 
 def _log(path: Path, filename: str) -> None:
-    """What ingestors wrote to the console, for whoever looks after the server."""
+    """Log what ingestors wrote to the console, for whoever looks after the server."""
     if path.exists() and (text := path.read_bytes()[-LOGGED_BYTES:].decode("utf-8", "replace").strip()):
         log.warning("Ingesting %s: %s", filename, text)

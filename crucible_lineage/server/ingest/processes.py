@@ -29,7 +29,7 @@ class Running(Protocol):
         """Its exit code once it has ended, negative for a signal."""
 
     def kill(self) -> None:
-        """It is over, and where it can be told, also those that it started."""
+        """Kill it and, where possible, what it started."""
 
 
 class Processes:
@@ -62,7 +62,7 @@ class Processes:
 
 
 def _surroundings() -> dict[str, str]:
-    """This process's environment and import path: ingestors of other packages may need both."""
+    """Return this process's environment and import path: ingestors of other packages may need both."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
     return {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -96,12 +96,12 @@ class _ForkServer:
         return _Forked(self, self.number())
 
     def number(self) -> int | None:
-        """What it says next: a child's process id, then its exit code. None once it is dead."""
+        """Read what it sends next: a child's process id, then its exit code. None once it is dead."""
         line = self._told.readline()
         return int(line) if line.strip() else None
 
     def end(self) -> None:
-        """It is gone, and so is the child in hand, which reads the same input."""
+        """End it, and the child in hand, which reads the same input."""
         with suppress(OSError):
             self._errands.close()
         self._process.kill()

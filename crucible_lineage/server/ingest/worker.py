@@ -190,7 +190,7 @@ def _end(db: sqlite3.Connection, number: int, status: str, name: str | None, err
 
 
 def _remark(request: sqlite3.Row, name: str | None) -> str | None:
-    """What whoever asked should know of an ingestion that went well, but not as they may think."""
+    """Return a remark for whoever asked, on an ingestion that went well but not as they may think."""
     wanted = request["ingestion_class"]
     if wanted not in (None, name) and wanted not in INGESTOR_NAMES:
         return f"There is no ingestor {wanted} here (GET /ingestors lists them); " + (

@@ -177,7 +177,7 @@ def _page(reader: Reader) -> int:
 
 
 def _toggled(query: Mapping[str, str], column: str) -> tuple[str, str]:
-    """What sorts by this column, or by it the other way round if it is sorted by already; and how it is sorted now."""
+    """Return the order that a click on this column gives, reversed if it is the present one; and the present order."""
     sort = query.get("sort", "")
     if sort == column:
         return f"-{column}", "ascending"

@@ -48,7 +48,7 @@ class _Pair:
 
 
 def compare(reader: Reader) -> Response:
-    """What differs between two datasets and all that they come from; a form where they are not both named."""
+    """Show what differs between two datasets and all that they come from; a form where they are not both named."""
     asked = {name: reader.asked(name) or "" for name in ("old", "new")}
     if not all(asked.values()):
         return rendered("compare.html", reader.name, asked=asked, problem="")
@@ -79,7 +79,7 @@ def compare(reader: Reader) -> Response:
 
 
 def _hidden(graph: LineageGraph) -> set[str]:
-    """What records name and this reader may not see."""
+    """Return what records name and this reader may not see."""
     named = (named_mfids(node.record) for node in graph.nodes.values() if node.record)
     return {mfid for mfids in named for mfid in mfids if mfid not in graph or graph.nodes[mfid].kind == "hidden"}
 

@@ -119,7 +119,7 @@ def _with_places(graph: LineageGraph) -> LineageGraph:
 
 
 def _brief(record: Mapping[str, object]) -> dict[str, object]:
-    """What the picture and its search need of a record; the rest is on the dataset's page."""
+    """Return what the picture and its search need of a record; the rest is on the dataset's page."""
     brief = {key: record[key] for key in BRIEFLY if record.get(key) is not None}
     written = {key: value for key, value in provenance(record).items() if key in TOLD}
     return brief | ({"scientific_metadata": {PROVENANCE_KEY: written}} if written else {})

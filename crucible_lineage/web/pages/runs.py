@@ -39,7 +39,7 @@ class Run:
 
     @property
     def incomplete(self) -> int:
-        """How many outputs were not registered to their end."""
+        """Count the outputs whose registration did not end."""
         return sum(row.state == INCOMPLETE for row in self.outputs)
 
     @property

@@ -25,7 +25,7 @@ SCALARS = (complex, datetime, date, time, timedelta, Decimal, UUID)
 
 
 def _nothing(_: object) -> Described:
-    """Nothing: its kind says what it is."""
+    """Describe nothing: its kind says what it is."""
     return {}
 
 

@@ -229,7 +229,7 @@ def _part(value: object, folder: Path, prefix: str) -> Stored:
 
 
 def _prefixes(keys: list[Any]) -> list[str]:
-    """What leads the names of each value's files: its key, and a number where keys alone might lead to one name."""
+    """Return the prefix of each value's files: its key, and a number where keys alone might give one name."""
     found = [f"{_stem(key)}-" for key in keys]
     ordered = sorted(found)
     if any(later.startswith(one) for one, later in pairwise(ordered)):
@@ -302,7 +302,7 @@ def _names_file(text: str) -> bool:
 
 
 def _loader(document: Document) -> Any:
-    """What reads this kind; a class that it is made of is imported."""
+    """Return the loader of this kind; a class that it is made of is imported."""
     from crucible_lineage.tasks.dropin.values.kinds import KINDS
 
     if document["kind"] == "series":

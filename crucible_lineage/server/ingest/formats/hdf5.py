@@ -97,13 +97,13 @@ def contents(file: Any) -> dict[str, Any]:
 
 
 def children(group: Any) -> list[tuple[str, Any]]:
-    """What lies in a group of this file."""
+    """Return what lies in a group of this file."""
     names = list(group)[:MAX_ENTRIES] if is_group(group) else []
     return [(name, node) for name in names if (node := _child(group, name)) is not None]
 
 
 def _child(group: Any, name: str) -> Any:
-    """What the group has under this name in this very file."""
+    """Return what the group has under this name in this very file."""
     import h5py  # for an open file it is loaded already
 
     if not is_group(group) or isinstance(group.get(name, getlink=True), h5py.ExternalLink):
@@ -202,7 +202,7 @@ def is_group(node: object) -> bool:
 
 
 def attributes(node: Any) -> dict[str, Any]:
-    """What is written at the node, as far as it is values: no references to what lies in the file, no bytes."""
+    """Return the values written at the node: no references to what lies in the file, no bytes."""
     found: dict[str, Any] = {}
     for key in list(node.attrs)[:MAX_ENTRIES]:
         try:

@@ -35,7 +35,7 @@ def read_nexus(path: Path) -> Found | None:
 
 
 def default_plot(file: Any) -> bytes | None:
-    """What the file says should be shown, or else the first data that say what their signal is."""
+    """Return the plot that the file names as its default, or else the first data that name their signal."""
     group, seen = file, 0
     while is_group(group) and (name := text(group.attrs.get("default"))) and seen < MAX_DEPTH:
         group, seen = dict(children(group)).get(name), seen + 1

@@ -138,7 +138,7 @@ def is_wrapped(rows: Sequence[Row], table: Table) -> bool:
 
 
 def wrapped(rows: Sequence[Row], table: Table) -> dict[str, Any]:
-    """How many counts there are in such a list, and their range."""
+    """Describe the counts in such a list: how many, and their range."""
     found = [int(cell) for row in rows[table.first : table.end] for cell in row[: len(table.names)]]
     return {"values": len(found), "min": min(found), "max": max(found)}
 
@@ -173,7 +173,7 @@ def _missing_code(values: Sequence[float]) -> float | None:
 
 
 def pairs(rows: Sequence[Row], decimal: str = ".") -> dict[str, Any]:
-    """What rows say as a name with a value, and perhaps its unit, below the sections that they stand in."""
+    """Read rows as names with values, and perhaps units, below the sections that they stand in."""
     found: dict[str, Any] = {}
     section = found
     for row, below in pairwise([*rows, ()]):

@@ -164,7 +164,7 @@ def _dialect(lines: Sequence[str]) -> Dialect:
     sample = told[:: max(1, len(told) // SAMPLED_LINES, characters // SAMPLED_CHARACTERS)]
 
     def numbers(dialect: Dialect) -> tuple[int, int]:
-        """How many there are in rows of nothing else, and in all rows, of which blanks would tear words apart."""
+        """Count the numbers in rows of nothing else, and in all rows, of which blanks would tear words apart."""
         rows = [row for line in sample if len(row := _cells(line, dialect)) >= 2]
         pure = sum(len(row) for row in rows if all(fits(cell, dialect.decimal) for cell in row))
         found = sum(number(cell, dialect.decimal) is not None for row in rows for cell in row)
@@ -205,7 +205,7 @@ def _named_by_comment(lines: Sequence[str], table: Table) -> Table:
 
 
 def _facts(lines: Sequence[str], dialect: Dialect) -> dict[str, Any]:
-    """What the lines outside the table say."""
+    """Read the facts in the lines outside the table."""
     told = [line for index, line in enumerate(lines) if not _is_torn(lines, index)]
     return pairs([row for line in told if (row := _saying(line, dialect))], dialect.decimal)
 

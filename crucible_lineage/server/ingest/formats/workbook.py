@@ -42,7 +42,7 @@ def read_workbook(path: Path) -> Found | None:
 
 
 def _sheet(rows: list[list[str]]) -> tuple[dict[str, Any], bytes | None]:
-    """What one sheet says, and its plot."""
+    """Read one sheet, and plot it."""
     table = find_table(rows)
     if table is None:
         return pairs(rows), None
