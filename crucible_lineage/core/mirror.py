@@ -218,8 +218,9 @@ class Mirror:
         return self.database.row("SELECT 1 FROM trusted WHERE mfid <> there") is not None
 
     def keeps_ids(self) -> bool:
-        """Return whether the service was seen to give datasets the ids they were asked for, and no other ones."""
-        return self.database.row("SELECT 1 FROM trait WHERE name = 'keeps ids'") is not None and not self.assigns_ids()
+        """Return whether the service gives datasets the ids they are asked for: as an embedded one, or as was seen."""
+        is_kept = self._embedded or self.database.row("SELECT 1 FROM trait WHERE name = 'keeps ids'")
+        return is_kept is not None and not self.assigns_ids()
 
     def note_keeps_ids(self) -> None:
         """Note that the service has given a dataset the id that it was asked for."""

@@ -1,22 +1,25 @@
 """What is known of the results of a pipeline in a project: which are there and may be relied on, and which hold.
 
-Ids decide whether something is there, whatever the pipeline is called. What the sync of this run has not seen under
-the pipeline's keyword is asked for by its id: few one by one, many with a listing of their project if that is small.
+Ids decide whether something is there, whatever the pipeline is called: those that the recipes give, also at a service
+that gives datasets other ones. What the sync of this run has not seen under the pipeline's keyword is asked for by its
+id: few one by one, many with a listing of their project if that is small.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.core.mirror import Judged, Mirror
 from crucible_lineage.core.slots import Currency, Filled, Standing, pipeline_keyword
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import has_derived_id
 from crucible_lineage.provenance.recipe import derived_mfid, first_attempt, gives_id
+from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.read import Registered, knows, refusals, registered
+from crucible_lineage.registration.read import Registered, knows, recipe_keyword, refusals, registered
 from crucible_lineage.registration.trust import lies_elsewhere, told_elsewhere, told_other_recipe
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
@@ -142,8 +145,30 @@ class KnownResults:
             if self.scope is not None and self.members.issuperset(wanted):
                 return self.mirror.read_scope(self.project, self.scope)
             if self.mirror.unread(self.project) <= LISTED_FOR_ONE * len(wanted):
-                return self._of_project()
-        return self.mirror.read(wanted)
+                return self._by_recipe(self._of_project())
+        found = self.mirror.read(wanted)
+        lacking = [mfid for mfid in wanted if mfid not in found and has_derived_id(mfid)]
+        return found if not lacking or self.mirror.keeps_ids() else {**self._under_other_ids(lacking), **found}
+
+    def _under_other_ids(self, mfids: Sequence[str]) -> dict[str, Record]:
+        """Read what a service that assigns ids itself may have given another one than these, which recipes give."""
+
+        def read(mfid: str) -> dict[str, Record]:
+            return self._by_recipe(self.mirror.read_scope(self.project, recipe_keyword(mfid)))
+
+        return {mfid: record for found in in_threads(read, mfids) for mfid, record in found.items() if mfid in mfids}
+
+    def _by_recipe(self, records: dict[str, Record]) -> dict[str, Record]:
+        """Return the records also under the ids that their recipes give: of several complete ones the oldest."""
+        if self.mirror.keeps_ids():
+            return records
+        found: dict[str, tuple[bool, str, Record]] = {}
+        for mfid, record in records.items():
+            one = read_record(record.get("scientific_metadata"))
+            if one is not None and one.as_step is not None and (gives := derived_mfid(one.recipe)) != mfid:
+                rank = (not one.is_complete, str(record.get("creation_time")), record)
+                found[gives] = min(rank, found.get(gives, rank), key=lambda ranked: ranked[:2])
+        return {**{mfid: record for mfid, (_, _, record) in found.items()}, **records}
 
     def _of_project(self) -> dict[str, Record]:
         try:
@@ -196,6 +221,8 @@ class KnownResults:
                 first, attempt = first_attempt(one.record.recipe)
                 attempts[first] = max(attempt, attempts.get(first, 0))
         there = {one.mfid for one in found}
+        if not assigned.keys().isdisjoint(there) and not self.mirror.keeps_ids():
+            self.mirror.note_keeps_ids()
         trusted |= {mfid: ref for mfid, ref in assigned.items() if mfid not in there}
         return Judged(trusted, attempts)
 

@@ -11,6 +11,7 @@ from crucible_lineage.core.slots import Standing, places_of
 from crucible_lineage.errors import ChecksumError, IdTakenError, NotFoundError, RefusedError, WithdrawnError
 from crucible_lineage.provenance.attachment import expand
 from crucible_lineage.provenance.recipe import origin_of
+from crucible_lineage.provenance.recipe import recipe_sha256 as sha256_of
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.trust import files_of, other_files, require_own, require_own_files
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
 __all__ = [
     "Registered",
     "find_by_recipe",
+    "find_own",
     "knows",
     "read",
     "read_own",
@@ -147,6 +149,25 @@ def read_own(client: CrucibleClient, mfid: str, project: str, recipe_sha256: str
     return found
 
 
+def find_own(
+    client: CrucibleClient, mirror: Mirror, mfid: str, project: str, recipe_sha256: str, what: str
+) -> Registered | None:
+    """Return the dataset of this recipe, whatever id the service gave it; None if there is none that this key may see.
+
+    It is looked for under the id that the recipe gives, and by its recipe's keyword until the service was seen to keep
+    such ids. Raises IdTakenError if something else is under that id, or its files are not those of its record.
+    """
+
+    def under_another_id() -> Registered | None:
+        return _of_recipe(client, mfid, project, lambda recipe: sha256_of(recipe) == recipe_sha256)
+
+    renamed = None if mirror.keeps_ids() else client.ahead(under_another_id)
+    found = read_own(client, mfid, project, recipe_sha256, what)
+    if found is not None and found.ref is not None:
+        mirror.note_keeps_ids()  # whoever registered it gave it this one
+    return found or (renamed and renamed())
+
+
 def knows(mirror: Mirror, found: Registered) -> bool:
     """Return whether a complete dataset is trusted just as it is, so that its files were compared."""
     known = mirror.known(found.mfid)
@@ -174,6 +195,13 @@ def find_by_recipe(
 
     None if there is none whose recipe `is_it`: a keyword can say anything.
     """
+    found = _of_recipe(client, mfid, project, is_it)
+    return found.ref if found else None
+
+
+def _of_recipe(
+    client: CrucibleClient, mfid: str, project: str, is_it: Callable[[Mapping[str, object]], bool]
+) -> Registered | None:
     keyword = recipe_keyword(mfid)
     with suppress(NotFoundError, RefusedError):  # the project is not there yet
         for dataset in client.datasets.iter(
@@ -182,7 +210,7 @@ def find_by_recipe(
             found = registered(client, dataset)
             if found.ref is not None and found.record is not None and is_it(found.record.recipe):
                 require_own_files(client, dataset, found.record)
-                return found.ref
+                return found
     return None
 
 

@@ -14,7 +14,7 @@ from crucible_lineage.pipeline.inputs.raw import RawFiles
 from crucible_lineage.provenance.recipe import recipe_sha256, without_salt
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef, FileRef
-from crucible_lineage.registration.read import find_by_recipe, read, read_own, samples_of, taken_of
+from crucible_lineage.registration.read import find_own, read, samples_of, taken_of
 from crucible_lineage.registration.trust import lies_elsewhere, require_own_files
 from crucible_lineage.session import Session
 
@@ -87,13 +87,8 @@ def begun_with(raw: RawFiles, session: Session) -> str | None:
 def _under_its_id(raw: RawFiles, mfid: str, session: Session) -> tuple[DatasetRef | None, bool]:
     """The dataset of these files under their id, if it is complete; and whether one is begun there."""
     client, sha256 = session.client, raw.recipe_sha256
-
-    def otherwise() -> DatasetRef | None:
-        return find_by_recipe(client, mfid, raw.project, lambda one: recipe_sha256(one) == sha256)
-
-    renamed = None if session.mirror.keeps_ids() else client.ahead(otherwise)
     try:
-        found = read_own(client, mfid, raw.project, sha256, f"looking for {raw.told}")
+        found = find_own(client, session.mirror, mfid, raw.project, sha256, f"looking for {raw.told}")
     except RecipeConflictError as conflict:
         if not raw.named:
             raise
@@ -104,9 +99,8 @@ def _under_its_id(raw: RawFiles, mfid: str, session: Session) -> tuple[DatasetRe
             mfid=mfid,
         ) from conflict
     if found is None:
-        return renamed and renamed(), False
+        return None, False
     if found.ref is not None:
-        session.mirror.note_keeps_ids()  # whoever registered it gave it this one
         return found.ref, False
     if raw.named and found.record is None and session.client.files.list(mfid):  # of another program
         return _require_of(_foreign(found.dataset, session), raw), False

@@ -33,7 +33,7 @@ from crucible_lineage.refs import DatasetRef, file_stem
 from crucible_lineage.registration.delivery import DeliversLater, deliver_now
 from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.payload import Payload
-from crucible_lineage.registration.read import find_by_recipe, read, read_own, require_not_withdrawn
+from crucible_lineage.registration.read import find_own, read, require_not_withdrawn
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
@@ -180,13 +180,11 @@ def _present(planned: PlannedOutput, job: Job, session: Session, deliveries: Del
 
 def _at_service(planned: PlannedOutput, job: Job, session: Session, client: CrucibleClient) -> DatasetRef | None:
     sha256, what = recipe_sha256(planned.recipe), f"making {job.name!r}"
-    if found := read_own(client, planned.mfid, job.project, sha256, what):
-        require_not_withdrawn(found)
-        if found.ref:
-            return found.ref
-    if not session.mirror.assigns_ids():
+    found = find_own(client, session.mirror, planned.mfid, job.project, sha256, what)
+    if found is None:
         return None
-    return find_by_recipe(client, planned.mfid, job.project, lambda recipe: recipe_sha256(recipe) == sha256)
+    require_not_withdrawn(found)
+    return found.ref
 
 
 def _execute(

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.errors import ForbiddenError, InputError
 from crucible_lineage.ids import mfid_time, youngest
-from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe, recipe_sha256
+from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe
 from crucible_lineage.provenance.record import run_record
 from crucible_lineage.refs import DatasetRef, FileRef, file_stem
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
-from crucible_lineage.registration.read import find_by_recipe, read_own
+from crucible_lineage.registration.read import find_own
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.session import Session
 
@@ -52,10 +52,8 @@ def register_run(session: Session, result: RunResult) -> DatasetRef:
         files = (LocalFile.of(path, scan_file(path)), *_logs(result))
         new = _new_dataset(session, result, files, youngest(relied_on))
         sha256, what = new.record.recipe_sha256, f"recording run {result.run_id}"
-        found = read_own(session.client, new.mfid, result.project, sha256, what)
-        dataset = found.ref if found and found.ref else None
-        if found is None:
-            dataset = find_by_recipe(session.client, new.mfid, result.project, lambda one: recipe_sha256(one) == sha256)
+        found = find_own(session.client, session.mirror, new.mfid, result.project, sha256, what)
+        dataset = found.ref if found else None
         if dataset is None:
             with session.turn(new.mfid):
                 dataset = register_output(session.client, new, session.machine)

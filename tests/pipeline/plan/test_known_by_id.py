@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crucible_lineage.client.dataset.datasets import DatasetCalls
+from crucible_lineage.notebook.catalogue import Catalogue
+from crucible_lineage.notebook.registering import registering
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.planner import make_plan
@@ -56,6 +60,16 @@ def machines(tmp_path: Path) -> Iterator[tuple[Session, Session]]:
         with Session(settings[0]) as here, Session(settings[1]) as there:
             here.client.projects.create(project_id="lab", organization="lab", project_lead="local")
             yield here, there
+
+
+def assign_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the service take no notice of the ids that it is asked for."""
+    create = DatasetCalls.create
+
+    def assigning(calls: DatasetCalls, fields: Any, *args: Any, **more: Any) -> Any:
+        return create(calls, {name: value for name, value in fields.items() if name != "unique_id"}, *args, **more)
+
+    monkeypatch.setattr(DatasetCalls, "create", assigning)
 
 
 def declared(lab: Any, parts: int) -> Path:
@@ -112,3 +126,38 @@ def test_many_unknown_ids_cost_a_listing_of_a_small_project_and_not_a_call_each(
     assert plan.is_fresh
     by_id = [call for call in calls if "/datasets/" in call and "include_links" in call]
     assert len(by_id) <= parts + 3, "the measured files, and the total"
+
+
+@pytest.mark.parametrize("parts", [3, 20])
+def test_so_it_is_at_a_service_that_assigns_ids_itself(
+    lab: Any, machines: tuple[Session, Session], monkeypatch: pytest.MonkeyPatch, parts: int
+) -> None:
+    assign_ids(monkeypatch)
+    here, there = machines
+    first = run(here, declared(lab, parts))
+    assert len(first.executed) == parts + 1
+
+    second = run(there, renamed(lab))
+
+    assert (second.executed, second.datasets) == ([], first.datasets)
+    assert run(there, lab.pipeline).executed == []
+    assert run(here, lab.pipeline).executed == []
+
+
+@pytest.mark.parametrize("assigns", [False, True])
+def test_a_step_called_by_hand_on_another_machine_takes_what_is_there(
+    lab: Any, machines: tuple[Session, Session], monkeypatch: pytest.MonkeyPatch, assigns: bool
+) -> None:
+    if assigns:
+        assign_ids(monkeypatch)
+    here, there = machines
+    first = run(here, declared(lab, 1))
+    step = importlib.import_module(f"{lab.module}_many").scale
+
+    def execute(*_: object) -> None:
+        raise AssertionError("it is there")
+
+    monkeypatch.setattr("crucible_lineage.pipeline.job.materialize._execute", execute)
+    with Catalogue(there) as catalogue, registering("lab", catalogue=catalogue):
+        (measured,) = first.inputs["part"]
+        assert step(measured).mfid == first.datasets["scaled[part-00.txt]"]["out"]
