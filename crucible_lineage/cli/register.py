@@ -13,9 +13,10 @@ from crucible_lineage.cli.options import crucible_options, dataset_id, json_opti
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.core.slots import CURRENT, SUPERSEDED
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
-from crucible_lineage.pipeline.inputs.existing import existing_dataset, find_raw
+from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.pipeline.inputs.raw import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
+from crucible_lineage.pipeline.inputs.revisions import find_measured
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.registration.standing import take_over
 from crucible_lineage.session import Session
@@ -73,7 +74,7 @@ def register_command(
         what = "1 file" if len(files) == 1 else f"{len(files)} files"
         work(f"reading {what}", 0)
         raw = hash_files(project, files, declared.timestamp, session, made_of, salt=salt, mfid=mfid)
-        found = find_raw(raw, session)
+        found = find_measured(raw, session)
         old = _superseded(session, supersedes, project, found.mfid if found else None) if supersedes else None
         work(f"registering {what}", 0)
         if found is None:
@@ -88,7 +89,8 @@ def register_command(
             {**dataset.to_json(), "registered": found is None, "parents": [parent.mfid for parent in raw.parents]}
         )
     else:
-        click.echo(f"{dataset.mfid}  {dataset.name}  {'there already' if found else 'registered'}")
+        before = "" if raw.are_those_of(dataset) else f" as {', '.join(file.name for file in dataset.data_files)}"
+        click.echo(f"{dataset.mfid}  {dataset.name}  {f'there already{before}' if found else 'registered'}")
 
 
 def _superseded(session: Session, mfid: str, project: str, by: str | None) -> Entry:

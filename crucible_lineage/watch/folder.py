@@ -17,9 +17,9 @@ from pathlib import Path
 
 from crucible_lineage.checksums import FileStamp, stamp
 from crucible_lineage.errors import InputError, LineageError, RecipeConflictError, RefusedError
-from crucible_lineage.pipeline.inputs.existing import find_raw
 from crucible_lineage.pipeline.inputs.raw import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
+from crucible_lineage.pipeline.inputs.revisions import find_measured
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
@@ -110,10 +110,10 @@ class Folder:
         """The dataset of the file: one of the same bytes, or a new one that sorts by when the file was written."""
         written = datetime.fromtimestamp(seen[1] / 1e9, UTC)
         declared = self.declared.model_copy(update={"file": str(path), "known_since": written})
-        if same := find_raw(hash_files(self.project, [path], None, self.session), self.session):
+        if same := find_measured(hash_files(self.project, [path], None, self.session), self.session):
             return same
         raw = hash_files(self.project, [path], written, self.session)
-        if (known := find_raw(raw, self.session)) is not None:
+        if (known := find_measured(raw, self.session)) is not None:
             return known
         return register_raw(raw, declared, path.name, self.session)
 

@@ -13,7 +13,7 @@ from crucible_lineage.cli.options import print_json
 from crucible_lineage.pipeline.plan.plan import FRESH, STALE, PipelinePlan, StepPlan
 from crucible_lineage.pipeline.plan.relation import chosen_text
 
-__all__ = ["print_plan", "undeclared_text"]
+__all__ = ["notes_text", "print_plan", "undeclared_text"]
 
 COLOURS = {"fresh": "green", "missing": "cyan", "stale": "yellow", "incomplete": "yellow", "blocked": "red"}
 MARKS = {"fresh": "=", "missing": "+", "stale": "~", "incomplete": "!", "blocked": "x"}
@@ -43,9 +43,15 @@ def print_plan(planned: PipelinePlan, *, as_json: bool, above: Iterable[StepPlan
     _print_roots(planned, {step.name: step.code_diff for step in above if step.name not in printed})
     if told := undeclared_text(planned.undeclared):
         click.echo(told)
-    for line in differences_text(planned):
+    for line in (*notes_text(planned.notes), *differences_text(planned)):
         click.echo(line)
     _print_estimate(planned)
+
+
+def notes_text(notes: Sequence[str]) -> list[str]:
+    """Return what is to be said of files, in lines."""
+    more = [f"and {len(notes) - MOST_CAUSES} notes more, in plan --json"] if len(notes) > MOST_CAUSES else []
+    return [*notes[:MOST_CAUSES], *more]
 
 
 def differences_text(planned: PipelinePlan) -> list[str]:

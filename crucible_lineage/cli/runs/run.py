@@ -23,7 +23,7 @@ from crucible_lineage.cli.options import (
     print_json,
 )
 from crucible_lineage.cli.runs.engines import RunRequest, run_with_engine
-from crucible_lineage.cli.runs.plans import print_plan, undeclared_text
+from crucible_lineage.cli.runs.plans import notes_text, print_plan, undeclared_text
 from crucible_lineage.cli.runs.progress import Progress
 from crucible_lineage.cli.runs.returned import Returned, print_returned, returned_by
 from crucible_lineage.cli.runs.waiting import PATIENCE, print_not_ingested, print_waiting
@@ -241,6 +241,8 @@ def print_summary(
         click.echo(
             f"{made} changed; {kept} that follow {'stays' if kept == 1 else 'stay'}, since the bytes are the same"
         )
+    for note in notes_text(result.input_notes):
+        click.echo(f"note: {note}", err=True)
     if told := undeclared_text(result.undeclared):
         click.echo(f"note: {told}", err=True)
     if result.current_again:

@@ -41,40 +41,48 @@ def existing_dataset(mfid: str, session: Session) -> DatasetRef:
     return dataset
 
 
-def find_raw(raw: RawFiles, session: Session) -> DatasetRef | None:
-    """The dataset of these files, if it is registered: under its id, or with the same bytes. Changes nothing.
+def find_raw(raw: RawFiles, session: Session, *, renamed: bool = False) -> DatasetRef | None:
+    """Return the dataset of these files, if it is registered: under its id, or with the same bytes. Change nothing.
 
-    IdTakenError if its id is taken by something else, and no other dataset of the project holds the files.
+    With `renamed`, also one that holds the same bytes of the same time under other names. Raises IdTakenError if the
+    id is taken by something else, and no other dataset of the project holds the files.
     """
     if raw.mfid is None:
-        return same_bytes(raw, session)
-    if (known := session.mirror.known(raw.mfid)) and (not raw.named or raw.are_those_of(known)):
+        return same_bytes(raw, session, renamed=renamed)
+    if (known := session.mirror.known(raw.mfid)) and ((renamed and not raw.named) or raw.are_those_of(known)):
         return known
     dataset, is_begun, taken = None, False, None
-    elsewhere = None if raw.parents or raw.named else session.client.ahead(partial(same_bytes, raw, session))
+    search = partial(same_bytes, raw, session, renamed=renamed)
+    elsewhere = None if raw.parents or raw.named else session.client.ahead(search)
     try:
         dataset, is_begun = _under_its_id(raw, raw.mfid, session)
     except IdTakenError as error:
         taken = error
     if dataset is None and not is_begun and elsewhere is not None:
         dataset = elsewhere()
-    if dataset is not None:
+    if dataset is not None and raw.are_those_of(dataset):
         session.mirror.trust({raw.mfid: dataset, dataset.mfid: dataset})
-    elif taken is not None:
+    elif dataset is None and taken is not None:
         raise taken
     return dataset
 
 
-def same_bytes(raw: RawFiles, session: Session) -> DatasetRef | None:
-    """The dataset of this project that holds just these files, found by their hash; the oldest if there are several."""
-    for mfid, record in _holders(raw, session):
+def same_bytes(raw: RawFiles, session: Session, *, renamed: bool = False) -> DatasetRef | None:
+    """Return the dataset of this project that holds just these files, found by their hash; the oldest of several.
+
+    With `renamed`, one that holds these bytes under other names will do if none has the names, too.
+    """
+    otherwise = None
+    for mfid, record in _holders(raw, session, renamed=renamed):
         if record is not None and not record.is_complete:
             continue  # whoever registers the files finishes it
         with suppress(IdTakenError):  # its files are not those of its record
             dataset = existing_dataset(mfid, session)
             if raw.are_those_of(dataset):
                 return dataset
-    return None
+            if renamed and otherwise is None and raw.have_bytes_of(dataset):
+                otherwise = dataset
+    return otherwise
 
 
 def begun_with(raw: RawFiles, session: Session) -> str | None:
@@ -130,18 +138,22 @@ def _foreign(found: Dataset, session: Session) -> DatasetRef:
     return DatasetRef(mfid, found.dataset_name or mfid, ordered, samples_of(found), taken=taken_of(found))
 
 
-def _holders(raw: RawFiles, session: Session) -> Iterator[tuple[str, StepRecord | FilesRecord | None]]:
-    """The datasets of this project that hold the first of the files, with their records.
+def _holders(
+    raw: RawFiles, session: Session, *, renamed: bool = False
+) -> Iterator[tuple[str, StepRecord | FilesRecord | None]]:
+    """Yield the datasets of this project that hold the first of the files, with their records.
 
     The oldest first; before it what was measured at that moment, where it is known. Not among them are those of another
-    recipe, and the same bytes measured at another moment, which are other data.
+    recipe (with `renamed`, of other bytes), and the same bytes measured at another moment, which are other data.
     """
     holders = session.client.files.list(sha256_hash=raw.files[0].ref.sha256)
     found = []
     for mfid in sorted({file.dataset_mfid for file in holders if file.dataset_mfid}):
         dataset = session.client.datasets.get(mfid, include_metadata=True)
         record = read_record(dataset.scientific_metadata)
-        if not lies_elsewhere(dataset, raw.project) and _may_be(raw, mfid, record):
+        if lies_elsewhere(dataset, raw.project):
+            continue
+        if _may_be(raw, mfid, record) or (renamed and _may_be_renamed(raw, dataset, record)):
             found.append((dataset, record))
     for dataset, record in sorted(found, key=lambda one: not _is_of_then(one[0], raw)):
         yield dataset.unique_id, record
@@ -155,6 +167,14 @@ def _may_be(raw: RawFiles, mfid: str, record: StepRecord | FilesRecord | None) -
     if not is_same and record.recipe_sha256 not in (raw.recipe_sha256, recipe_sha256(without_salt(raw.recipe))):
         return False
     return raw.mfid is None or not has_derived_id(mfid) or time_bits(mfid) == time_bits(raw.mfid)
+
+
+def _may_be_renamed(raw: RawFiles, dataset: Dataset, record: StepRecord | FilesRecord | None) -> bool:
+    """Return whether a dataset holds measured files, of the same bytes and the same time under whatever names."""
+    if record is not None and (record.as_step is not None or record.all_parents):
+        return False
+    is_of_then = has_derived_id(dataset.unique_id) and raw.mfid and time_bits(dataset.unique_id) == time_bits(raw.mfid)
+    return raw.mfid is None or bool(is_of_then) or _is_of_then(dataset, raw)
 
 
 def _is_of_then(dataset: Dataset, raw: RawFiles) -> bool:

@@ -20,6 +20,8 @@ from crucible_lineage.pipeline.inputs.current import Difference, as_at_crucible,
 from crucible_lineage.pipeline.inputs.existing import existing_dataset, find_raw
 from crucible_lineage.pipeline.inputs.raw import RawFiles, hash_files
 from crucible_lineage.pipeline.inputs.register import described, register_raw
+from crucible_lineage.pipeline.inputs.replacing import inherited
+from crucible_lineage.pipeline.inputs.revisions import as_registered, note_names, note_revisions
 from crucible_lineage.pipeline.spec.from_name import is_from_name, read_from_names
 from crucible_lineage.pipeline.spec.inputs import (
     MATCHED,
@@ -56,7 +58,8 @@ class InputItem:
     `shown` is what its instances are called by, if not by its label. `fields` are what `match` and `group_by` compare;
     `new` and `raw` are what registers it, `differs` in what its declaration differs from what Crucible says. `span` is
     when its data were measured, from the first to the last. `about` is the place of what is itself a result, so that
-    what is made of it keeps its own place when the result is made again.
+    what is made of it keeps its own place when the result is made again. `revises` is the dataset that new files
+    replace, `notes` are what the plan says of it.
     """
 
     label: str
@@ -69,6 +72,8 @@ class InputItem:
     shown: str = ""
     span: tuple[datetime, datetime] | None = None
     differs: tuple[Difference, ...] = ()
+    revises: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def scope(self) -> str:
@@ -100,10 +105,10 @@ ResultsOf = Callable[[ResultInput], Iterator[InputItem]]  # what a step of anoth
 def known_inputs(spec: PipelineSpec, session: Session, results_of: ResultsOf) -> dict[str, tuple[InputItem, ...]]:
     """The datasets of each input, those included that are still to be registered. Changes nothing."""
     zone, asked, found = ZoneInfo(spec.timezone), bool(asked_fields(spec)), {}
-    for name, declared in spec.inputs.items():
-        known = tuple(_known(spec, name, session, results_of))
+    read = {name: tuple(_known(spec, name, session, results_of)) for name in spec.inputs}
+    for name, known in as_registered(read, session).items():
         current = as_at_crucible(name, known, spec.project, spec.metadata, session, asked=asked)
-        found[name] = tuple(_shown(_dated(item, zone), declared.label) for item in current)
+        found[name] = tuple(_shown(_dated(item, zone), spec.inputs[name].label) for item in current)
     return found
 
 
@@ -123,7 +128,8 @@ def register_inputs(
         with telling:
             if tell:
                 tell(f"registering measured files: {done} of {len(new)}, {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
-        dataset = register_raw(item.raw, item.new, item.label, session)
+        declared = inherited(session, item.revises, item.new) if item.revises else item.new
+        dataset = register_raw(item.raw, declared, item.label, session, supersedes=item.revises)
         with telling:
             done, sent = done + 1, sent + sum(file.ref.size for file in item.raw.files)
         return dataset
@@ -133,6 +139,8 @@ def register_inputs(
     for items in inputs.values():
         if items and all(id(item) in datasets for item in items):
             note_agreeing([replace(item, dataset=datasets[id(item)]) for item in items], session)
+    note_revisions([replace(item, dataset=datasets[id(item)]) for item in new], session)
+    note_names(inputs, session)
     return {
         name: tuple(replace(item, dataset=datasets[id(item)]) if id(item) in datasets else item for item in items)
         for name, items in inputs.items()
@@ -239,7 +247,7 @@ def _found(item: InputItem, session: Session) -> InputItem:
     if item.raw is None:
         return item
     try:
-        return replace(item, dataset=find_raw(item.raw, session))
+        return replace(item, dataset=find_raw(item.raw, session, renamed=True))
     except IdTakenError as error:  # one file that cannot be used does not stop the others
         return replace(item, new=None, raw=None, blocked=str(error))
 

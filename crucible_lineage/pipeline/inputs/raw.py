@@ -55,6 +55,10 @@ class RawFiles:
         ours = {(file.ref.name, file.ref.sha256) for file in self.files}
         return {(file.name, file.sha256) for file in dataset.files} == ours
 
+    def have_bytes_of(self, dataset: DatasetRef) -> bool:
+        """Return whether the dataset holds just these bytes, under whatever names."""
+        return sorted(file.sha256 for file in dataset.files) == sorted(file.ref.sha256 for file in self.files)
+
 
 def hash_files(
     project: str,

@@ -123,13 +123,14 @@ class PipelinePlan:
 
     `undeclared` are places of results that still hold although the pipeline declares them no more. `instances` are
     those that are planned, without what is blocked where a list may have gaps; `differences` are those between what is
-    declared of files and what Crucible says of them.
+    declared of files and what Crucible says of them, `notes` are what else is to be said of files.
     """
 
     steps: tuple[StepPlan, ...]
     undeclared: tuple[str, ...] = ()
     instances: Mapping[str, Instance] = field(default_factory=dict, compare=False)
     differences: tuple[Difference, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def is_fresh(self) -> bool:
@@ -140,7 +141,12 @@ class PipelinePlan:
         """Return the plan for `plan --json`."""
         steps = [step.to_json() for step in self.steps]
         differences = [one.to_json() for one in self.differences]
-        return {"steps": steps, "undeclared": list(self.undeclared), "differences": differences}
+        return {
+            "steps": steps,
+            "undeclared": list(self.undeclared),
+            "differences": differences,
+            "notes": list(self.notes),
+        }
 
 
 def plan(

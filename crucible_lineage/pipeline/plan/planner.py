@@ -83,7 +83,8 @@ def plan_pipeline(
     planned = plan(spec.project, instances, inputs, knowledge, forced)
     left = undeclared(knowledge.held(), instances.values(), pipeline.name)
     differences = tuple(one for items in inputs.values() for item in items for one in item.differs)
-    planned = replace(planned, undeclared=left, differences=differences)
+    notes = tuple(dict.fromkeys(note for items in inputs.values() for item in items for note in item.notes))
+    planned = replace(planned, undeclared=left, differences=differences, notes=notes)
     return Planned(planned, planned.instances, inputs, knowledge)
 
 

@@ -98,7 +98,8 @@ class RunResult:
     run had left so and that are there now, `not_ingested` says which files it could not read.
     `stayed` are steps after one that was made again, which stay since it gave the same bytes; `current_again` those
     whose earlier result holds again; `undeclared` are places of results that hold and are declared no more.
-    `returned` is what the last steps returned, by step and output, as far as the run knows it itself.
+    `returned` is what the last steps returned, by step and output, as far as the run knows it itself; `input_notes`
+    are what is to be said of measured files.
     """
 
     run_id: str
@@ -119,6 +120,7 @@ class RunResult:
     current_again: tuple[str, ...] = ()
     undeclared: tuple[str, ...] = ()
     returned: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    input_notes: tuple[str, ...] = ()
 
     @property
     def executed(self) -> list[str]:
@@ -151,4 +153,5 @@ class RunResult:
             "stayed": list(self.stayed),
             "current_again": list(self.current_again),
             "undeclared": list(self.undeclared),
+            "input_notes": list(self.input_notes),
         }

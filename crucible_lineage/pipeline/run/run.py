@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 
 from crucible_lineage.errors import CrucibleError, StorageError
@@ -90,7 +91,7 @@ def run_planned(
             run.publish()
             asked = new or any(state.outcome == EXECUTED for state in run.steps.values())
             unread = _not_ingested(session, run_id, before, run.to_be_ingested, asked=asked)
-        result = run.result(unread)
+        result = replace(run.result(unread), input_notes=planned.plan.notes)
         session.journal.end_run(run_id, "complete" if result.ok else "stopped" if result.stopped else "failed")
     return result
 

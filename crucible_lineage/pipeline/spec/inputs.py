@@ -130,7 +130,8 @@ class FileInput(_Paired, Ingested, DatasetFields):
 
     `header` names a function that reads fields from a file; they may also be read from the names of the files
     (`from name '(\\d+)mW'`). A file that is not there is a fault, and so is a pattern that fits nothing, unless the
-    input is `optional`: then it has no dataset yet. A `salt` gives a new dataset another id, where that without it was
+    input is `optional`: then it has no dataset yet. A file that `grows` (a log) replaces, each time that it has grown,
+    the dataset of its beginning. A `salt` gives a new dataset another id, where that without it was
     taken by something else.
     """
 
@@ -143,8 +144,17 @@ class FileInput(_Paired, Ingested, DatasetFields):
     block: str | None = None
     copied: bool = Field(default=True, alias="copy")
     optional: bool = False
+    grows: bool = False
     salt: Salt | None = None
     folder: Path = Path()
+
+    @model_validator(mode="after")
+    def _growing(self) -> Self:
+        if self.grows and (self.remote or not (self.each or isinstance(self.file, str))):
+            raise ValueError("`grows` is for one file on this disk, or for each of several with `each: true`")
+        if self.grows and not self.each and self.is_pattern:
+            raise ValueError("`grows` is for one file; for a pattern, say `each: true` too")
+        return self
 
     @model_validator(mode="after")
     def _elsewhere(self) -> Self:

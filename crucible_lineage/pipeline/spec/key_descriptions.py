@@ -61,6 +61,7 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "samples": "MFIDs of the samples that it was measured on; results inherit them",
         "block": "the Prefect block that gives access to files elsewhere",
         "optional": "true: there may be no such file yet; otherwise that is a fault",
+        "grows": "true: a file that is written on (a log); once it has grown, its dataset replaces the former one",
         "salt": "any text: gives new data another id, where somebody else has taken the one without it",
         "copy": "of files elsewhere: false leaves their bytes where they are, Crucible holds a record of them",
     },

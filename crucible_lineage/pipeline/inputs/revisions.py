@@ -1,0 +1,152 @@
+"""Files under a new name, which are data that are registered already; and files that grew, which revise theirs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crucible_lineage.checksums import blocks
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
+from crucible_lineage.pipeline.inputs.existing import find_raw
+from crucible_lineage.pipeline.inputs.raw import RawFiles
+from crucible_lineage.provenance.record import read_record
+from crucible_lineage.refs import DatasetRef
+from crucible_lineage.session import Session
+
+if TYPE_CHECKING:
+    from crucible_lineage.pipeline.inputs.inputs import InputItem
+
+__all__ = ["as_registered", "find_measured", "note_names", "note_revisions"]
+
+Items = Mapping[str, Sequence["InputItem"]]
+
+
+def as_registered(inputs: Items, session: Session) -> dict[str, tuple[InputItem, ...]]:
+    """Return the items with what they are known as: data under a former name, or a revision of what grew.
+
+    A file with the bytes and the time of a registered one is that one under a new name, unless a file of the old name
+    is still there: then both are measurements.
+    """
+    claimed = {
+        item.dataset.mfid: item.raw.recipe_sha256
+        for items in inputs.values()
+        for item in items
+        if item.dataset and item.raw and item.raw.are_those_of(item.dataset)
+    }
+    found: dict[str, tuple[InputItem, ...]] = {}
+    for name, items in inputs.items():
+        found[name] = tuple(_revision(_named(item, name, claimed, session), name, session) for item in items)
+    return found
+
+
+def note_names(inputs: Items, session: Session) -> None:
+    """Note at Crucible under which new names registered files were found, once."""
+    for item in (item for items in inputs.values() for item in items if _is_renamed(item)):
+        assert item.dataset
+        assert item.raw
+        _note_name(item.raw, item.dataset, session)
+
+
+def find_measured(raw: RawFiles, session: Session) -> DatasetRef | None:
+    """Return the dataset of these files, as `find_raw` does; one under a former name is noted there."""
+    found = find_raw(raw, session, renamed=not (raw.named or raw.parents))
+    if found is None or raw.are_those_of(found):
+        return found
+    if _is_beside(raw, found):
+        return find_raw(raw, session)
+    _note_name(raw, found, session)
+    return found
+
+
+def note_revisions(items: Sequence[InputItem], session: Session) -> None:
+    """Note at what grew which dataset revises it now."""
+    from crucible_lineage.pipeline.inputs.corrections import note_act  # few runs have any
+
+    for item in items:
+        if item.revises is not None and item.dataset is not None:
+            note_act(session, item.revises, f"revised by {item.dataset.mfid}, since its file grew")
+
+
+def _note_name(raw: RawFiles, dataset: DatasetRef, session: Session) -> None:
+    if raw.mfid is not None and session.mirror.known(raw.mfid) is not None:
+        return  # noted before
+    from crucible_lineage.pipeline.inputs.corrections import corrections, note_act  # few runs find any
+
+    what = f"found under the name {raw.told}"
+    with suppress(ForbiddenError, NotFoundError):  # only its owner may; it is said in any case
+        metadata = session.client.datasets.get(dataset.mfid, include_metadata=True).scientific_metadata
+        if all(one.what != what for one in corrections(metadata)):
+            note_act(session, dataset.mfid, what)
+    session.mirror.trust({dataset.mfid: dataset, **({raw.mfid: dataset} if raw.mfid else {})})
+
+
+def _named(item: InputItem, name: str, claimed: dict[str, str], session: Session) -> InputItem:
+    if not _is_renamed(item):
+        return item
+    assert item.dataset
+    assert item.raw
+    before = ", ".join(file.name for file in item.dataset.files)
+    same = f"input {name}: {item.raw.told} has the bytes of {before} ({item.dataset.mfid})"
+    own = claimed.setdefault(item.dataset.mfid, item.raw.recipe_sha256)
+    if own == item.raw.recipe_sha256 and not _is_beside(item.raw, item.dataset):
+        about = item.dataset.files[0].name if len(item.dataset.files) == 1 else ""
+        return replace(item, about=about, notes=(f"{same} and is taken for it, under a new name",))
+    note = f"{same}, which is still there: both count as measurements; remove one if it is a copy"
+    return replace(item, dataset=find_raw(item.raw, session), notes=(note,))
+
+
+def _is_renamed(item: InputItem) -> bool:
+    return bool(item.dataset and item.raw and item.new and not item.raw.named) and not (
+        item.raw is not None and item.dataset is not None and item.raw.are_those_of(item.dataset)
+    )
+
+
+def _is_beside(raw: RawFiles, dataset: DatasetRef) -> bool:
+    """Return whether a file of a former name lies beside one of the new names."""
+    gone = {file.name for file in dataset.files} - {file.ref.name for file in raw.files}
+    folders = {file.path.parent for file in raw.files if file.ref.name not in raw.remote}
+    return any((folder / name).exists() for folder in folders for name in gone)
+
+
+def _revision(item: InputItem, name: str, session: Session) -> InputItem:
+    """The item with the dataset that it revises, where its file grew since that was registered."""
+    if item.dataset is not None or item.new is None or item.raw is None or not item.new.grows:
+        return item
+    file = item.raw.files[0]
+    there = sorted(_of_that_name(item.raw, session), key=lambda one: one[1], reverse=True)
+    for mfid, size, sha256 in there:
+        if size < file.ref.size and _begins_with(file.path, size, sha256):
+            note = f"input {name}: {file.ref.name} grew from {size} to {file.ref.size} bytes: a revision of {mfid}"
+            return replace(item, revises=mfid, notes=(*item.notes, note))
+    if not there:
+        return item
+    called = f"the {len(there)} datasets" if len(there) > 1 else "the dataset"
+    note = f"input {name}: {file.ref.name} continues none of {called} of that name: it is registered as a new one"
+    return replace(item, notes=(*item.notes, note))
+
+
+def _of_that_name(raw: RawFiles, session: Session) -> list[tuple[str, int, str]]:
+    """The measured datasets of the project that hold one file of that name: id, size, and SHA-256."""
+    try:
+        records = session.mirror.snapshot(raw.project).records
+    except InputError:  # the project is not there yet
+        return []
+    found = []
+    for mfid, one in records.items():
+        record = read_record(one.get("scientific_metadata"))
+        if record is None or record.as_step is not None or record.all_parents or not record.is_complete:
+            continue
+        if record.is_whole and [file.name for file in record.files] == [raw.files[0].ref.name]:
+            found.append((mfid, record.files[0].size, record.files[0].sha256))
+    return found
+
+
+def _begins_with(path: Path, size: int, sha256: str) -> bool:
+    digest = hashlib.sha256()
+    for block in blocks(path, 0, size):
+        digest.update(block)
+    return digest.hexdigest() == sha256
