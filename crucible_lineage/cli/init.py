@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -61,8 +62,13 @@ def init_command(folder: Path, project: str | None, prefect: bool, as_json: bool
         click.echo(f"wrote {one}")
     if folder.absolute() != Path.cwd():
         click.echo(f"next: {shlex.join(['cd', str(folder)])}")
-    for line in ("prefect deploy --all",) if prefect else ("crucible-lineage run pipeline.yaml", "python -m pytest"):
+    for line in ("prefect deploy --all",) if prefect else ("crucible-lineage run pipeline.yaml", *_test_command()):
         click.echo(f"next: {line}")
+
+
+def _test_command() -> tuple[str, ...]:
+    """The command that runs the test, where pytest is installed."""
+    return ("python -m pytest",) if find_spec("pytest") else ()
 
 
 def _name_of(folder: Path) -> str:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
 from crucible_lineage.cli import main
@@ -26,6 +27,17 @@ def test_what_it_writes_is_checked_run_and_tested(tmp_path: Path, data: Path, co
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=folder, capture_output=True, text=True
     )
     assert "2 passed" in tested.stdout, tested.stdout
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_pytest_that_is_not_installed_is_not_recommended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    if not installed:
+        monkeypatch.setattr("crucible_lineage.cli.init.find_spec", lambda name: None)
+    begun = CliRunner().invoke(main, ["init", str(tmp_path / "lab")])
+    assert "next: crucible-lineage run pipeline.yaml" in begun.stdout
+    assert ("next: python -m pytest" in begun.stdout) == installed
 
 
 def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
