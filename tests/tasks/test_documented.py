@@ -1,4 +1,4 @@
-"""docs/flows.md: every task of the API has an example there, and all of them run, sync and async."""
+"""The examples of docs/api-tasks.md run, sync and async, and name every task; the flow of docs/flows.md runs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.tasks import API_TASKS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "flows.md").read_text(encoding="utf-8")
-API = PAGE[PAGE.index("## A task for each step") :]
-DROP_IN = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0]
+DOCS = Path(__file__).parents[2] / "docs"
+API = (DOCS / "api-tasks.md").read_text(encoding="utf-8")
+DROP_IN = re.findall(r"```python\n(.*?)```", (DOCS / "flows.md").read_text(encoding="utf-8"), re.DOTALL)[0]
 FLOW, *FRAGMENTS = re.findall(r"```python\n(.*?)```", API, re.DOTALL)
 
 PROGRAM = """
