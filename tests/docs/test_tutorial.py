@@ -1,0 +1,82 @@
+"""docs/tutorial.md, followed: each file is written, each command is run, and what is shown is printed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from crucible_lineage.server import start_server
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+INSTALLING = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+INSTALLS = ("python3 -m venv ", ". env/", "pip install ")
+BLOCK = re.compile(r"```(python|yaml|console)\n(.*?)```", re.DOTALL)
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the page is for a POSIX shell")
+
+
+def commands(block: str) -> Iterator[tuple[str, list[str]]]:
+    """Each command of a block with the lines that it is said to print."""
+    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        line, *printed = part.splitlines()
+        yield line, printed
+
+
+def test_each_command_prints_what_the_page_shows(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    with start_server(tmp_path / "service") as service:
+        with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
+            lead = session.client.account.whoami().user_unique_id
+            session.client.projects.create(project_id="dye", organization="x", project_lead=lead)
+        (folder / "KEYFILE").write_text(service.api_key)
+        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        environment["CRUCIBLE_LINEAGE_DATA"] = str(tmp_path / "data")
+        ran = []
+        for language, block in BLOCK.findall(PAGE):
+            if language != "console":
+                name = block.partition("\n")[0].removeprefix("# ")
+                (folder / name).write_text(block, encoding="utf-8")
+                continue
+            for line, printed in commands(block):
+                if line.startswith(INSTALLS):  # this environment is the one that the page makes
+                    continue
+                said = follow(line.replace("--to URL", f"--to {service.url}"), folder, environment)
+                for wanted in printed:
+                    pattern = ".*".join(map(re.escape, wanted.split("…")))
+                    assert re.search(rf"^{pattern}", said, re.MULTILINE), (line, wanted, said)
+                ran.append(line.removeprefix("crucible-lineage ").split()[0])
+        with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
+            assert session.client.datasets.count(project_id="dye") == 16
+    assert set(ran) >= {"check", "plan", "run", "list", "show", "get", "table", "lineage", "why", "bundle", "push"}
+    assert (folder / "first" / "calibration.png").read_bytes().startswith(b"\x89PNG")
+    assert len((folder / "peaks.csv").read_text().splitlines()) == 4
+
+
+def follow(line: str, folder: Path, environment: dict[str, str]) -> str:
+    """What a line prints. It has to succeed."""
+    ran = subprocess.run(
+        shlex.split(line), cwd=folder, env=environment, capture_output=True, text=True, timeout=240, encoding="utf-8"
+    )
+    assert ran.returncode == 0, (line, ran.stdout, ran.stderr)
+    return ran.stdout
+
+
+def test_the_extras_that_the_pages_name_are_those_of_the_package() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for_developers = {"test", "lint"}
+    named = {extra for extras in re.findall(r"crucible-lineage\[([\w,]+)\]", PAGE) for extra in extras.split(",")}
+    assert named <= set(declared)
+    listed = set(re.findall(r"^\| `(\w+)` \|", INSTALLING, re.MULTILINE))
+    assert listed == set(declared) - for_developers
