@@ -20,6 +20,7 @@ from yaml_page import yaml_page
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s#]+)")
+GENERATED = {"reference/commands.md": "commands", "reference/yaml.md": "YAML keys"}
 NAMED = re.compile(r"(?<!\[)`docs/([\w-]+\.md)`(?!\])")
 
 
@@ -54,7 +55,10 @@ def _relinked(path: Path, page: Path, places: dict[Path, Path], folder: Path) ->
             shutil.copyfile(target, folder / place)
         return Path("/".join([*[".."] * (len(page.parts) - 1), *place.parts])).as_posix()
 
-    return LINK.sub(relinked, NAMED.sub(_linked(path), path.read_text(encoding="utf-8")))
+    text = LINK.sub(relinked, NAMED.sub(_linked(path), path.read_text(encoding="utf-8")))
+    for made, title in GENERATED.items():  # no files of the repository, so that pages cannot link to them themselves
+        text = text.replace(f"`{made}`", f"[{title}]({'../' * (len(page.parts) - 1)}{made})")
+    return text
 
 
 def _linked(path: Path) -> Callable[[re.Match[str]], str]:

@@ -10,9 +10,7 @@ from typing import Any
 def on_config(config: Any) -> Any:
     """The configuration, every page of the folder in its navigation."""
     named = set(_pages(config["nav"]))
-    decisions = next(
-        part for section in config["nav"] for part in section.get("Carrying on", []) if "Decisions" in part
-    )
+    decisions = next(part for section in config["nav"] for part in section.get("Background", []) if "Decisions" in part)
     guide = next(section["Guide"] for section in config["nav"] if "Guide" in section)
     folder = Path(config["docs_dir"])
     pages = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.md"))
