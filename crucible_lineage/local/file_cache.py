@@ -2,7 +2,7 @@
 
 What it gives out is checked by hash, once in each process while the file stands as it was. A step is given a copy of
 its own, so that no step can write into the cache: where the file system shares blocks between files that costs nothing,
-elsewhere less than to read the file twice (docs/guarantees.md has the figures). Its size is bounded: what was not used
+elsewhere less than to read the file twice (docs/benchmarks.md has the figures). Its size is bounded: what was not used
 for longest goes first.
 """
 

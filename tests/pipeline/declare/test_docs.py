@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from crucible_lineage.cli import COMMANDS
-from crucible_lineage.cli.runs.run import run_command
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.declare.crux import recipe_datasets
 from crucible_lineage.pipeline.declare.faults import OURS, TOP_KEYS
@@ -71,13 +70,9 @@ def test_examples_run(folder: Path, run: Callable[..., Any], text_of: Callable[[
     assert text_of(run(folder / "recipe.yaml").datasets["clean"]["out"]) == "2.0\n5.0"
 
 
-def test_every_key_and_every_option_has_its_place_on_the_page() -> None:
+def test_every_key_has_its_place_on_the_page() -> None:
     inputs = {key for kind in INPUT_KINDS.values() for key, field in kind.model_fields.items() if not field.alias}
     known = {*TOP_KEYS, *StepSpec.model_fields, *OutputFields.model_fields, *inputs} - {*OURS}
-    missing = [key for key in sorted(known) if not re.search(rf"\b{key}\b", TEXT)]
-    assert not missing
-    options = [option for parameter in run_command.params for option in parameter.opts if option.startswith("--")]
-    connecting = {"--data", "--url", "--api-key", "--keep-going"}
-    assert not [option for option in options if option not in connecting and option not in TEXT]
+    assert not [key for key in sorted(known) if not re.search(rf"\b{key}\b", TEXT)]
     for command in re.findall(r"crucible-lineage (\w+)", TEXT):
         assert command in COMMANDS
