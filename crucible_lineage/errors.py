@@ -61,9 +61,11 @@ __all__ = [
     "WithdrawnError",
     "nearest",
     "nearest_word",
+    "shortened",
 ]
 
-MOST_NAMED = 30  # possible words that a message lists
+MOST_NEAR = 3  # possible words that a message about an unknown one suggests
+MOST_LISTED = 12  # possible words that it lists where none is near
 
 
 class LineageError(Exception):
@@ -102,11 +104,19 @@ class Fault:
 
 
 def nearest(word: str, possible: Iterable[str], otherwise: str = "there are") -> str:
-    """End a message about an unknown word: `did you mean 'x'?`, or all that is possible if nothing is near."""
+    """End a message about an unknown word: `did you mean 'x' or 'y'?`, or what is possible if nothing is near."""
+    import difflib  # only who made a mistake pays for it
+
     words = list(possible)
-    near = nearest_word(word, words)
-    more = f" and {len(words) - MOST_NAMED} more" if len(words) > MOST_NAMED else ""
-    return f"did you mean {near!r}?" if near else f"{otherwise}: {', '.join(words[:MOST_NAMED]) or 'none'}{more}"
+    if near := difflib.get_close_matches(word, words, n=MOST_NEAR):
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    return f"{otherwise}: {shortened(words, MOST_LISTED)}"
+
+
+def shortened(words: Sequence[str], most: int) -> str:
+    """List the words, at most so many of them; of more, how many there are."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return (", ".join(words[:most]) or "none") + more
 
 
 def nearest_word(word: str, possible: Iterable[str]) -> str | None:

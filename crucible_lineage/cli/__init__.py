@@ -13,53 +13,55 @@ from crucible_lineage.errors import nearest
 
 __all__ = ["main"]
 
-# Command -> (module, what `--help` says). Known here, so that `--help` and `--version` import no command.
-COMMANDS = {
-    "init": ("init", "Write a working pipeline, its steps and a test into a folder, to begin with."),
-    "demo": ("demo", "Run the Raman calibration on measured spectra: raw to analyzed, with its lineage."),
-    "run": ("runs.run", "Run a pipeline: make what is not there yet, and register it."),
-    "plan": ("runs.run", "Say what a run would do, and why. Changes nothing."),
-    "check": ("questions.check", "Check pipeline files, or a dataset's lineage; exit code 2 if a file has a fault."),
-    "log": ("runs.log", "Print what a step printed: with a dataset's id, or its name, also if it failed."),
-    "why": ("questions.why", "Tell how a dataset came to be, or why a step of a pipeline would run."),
-    "list": ("catalogue.listing", "List what holds now in a project: current results and measured data."),
-    "show": ("catalogue.show", "Show a dataset: its state, what its step returned, its files, parents and children."),
-    "get": ("catalogue.get", "Get the files of datasets, each checked by its hash."),
-    "table": ("catalogue.table", "Put the results of a step into a table: parameters, returned values, ancestors."),
-    "runs": ("catalogue.runs", "List the runs of pipelines; `runs diff` says what differs between two."),
-    "rerun": ("runs.rerun", "Make a dataset again with what is current, or all that is stale in a project."),
-    "push": ("operation.push", "Deliver what is made here; with --to, bring a whole project to another Crucible."),
-    "pull": ("operation.pull", "Bring datasets, or what a pipeline takes, here from a service, for work offline."),
-    "schema": ("schema", "Print the JSON Schema of pipeline files, for editors."),
-    "lineage": ("questions.lineage", "Show where a dataset comes from and what was made of it."),
-    "diff": ("questions.diff", "Say what differs between two datasets, or two runs, and all that they come from."),
-    "impact": (
-        "questions.impact",
-        "List what must be redone because a dataset, file, code or instrument was wrong.",
-    ),
-    "bundle": ("questions.bundle", "Put a dataset and all that it was made from into one file that checks itself."),
-    "register": ("register", "Register files: measured ones, or a result made by hand with its parents."),
-    "set": ("correct", "Correct fields and metadata of a dataset, or of many by a table, with who, when and why."),
-    "rename": ("correct", "Give a dataset another name."),
-    "link": ("correct", "Make a dataset the parent of another one."),
-    "unlink": ("correct", "Take a link between two datasets away."),
-    "sample": ("correct", "Add a sample, rename it, or say what was measured on it."),
-    "replace": ("correct", "Register files in the stead of measured data: measured or exported again."),
-    "delete": ("correct", "Ask for a dataset to be deleted, and say what was made of it."),
-    "verify": ("questions.verify", "Compare a dataset or a project with its provenance: ids, links, files."),
-    "deploy": (
-        "operation.deploy",
-        "Let pipelines run by themselves on Prefect, by a schedule or on an event.",
-    ),
-    "serve-pipelines": ("operation.deploy", "The same from one process, for a lab without a Prefect worker."),
-    "watch": ("operation.watch", "Tell Prefect of new datasets, and register files that arrive in a folder."),
-    "status": ("operation.status", "Say what ran here and how it ended, what is parked, and how much room it takes."),
-    "clean": ("operation.clean", "Free room on the disk: what failed steps left, and copies that can be made again."),
-    "backup": ("operation.backup", "Copy the embedded Crucible into a folder, also while it runs."),
-    "restore": ("operation.backup", "Bring a backup back, and say what is younger than the copy."),
-    "mcp": ("operation.mcp", "Answer the questions of an assistant (Model Context Protocol); changes nothing."),
-    "serve": ("operation.serve", "Run the embedded Crucible for other programs."),
+# Section -> command -> (module, what `--help` says). Known here, so that `--help` and `--version` import no command.
+SECTIONS = {
+    "Getting started": {
+        "init": ("init", "Write a working pipeline, its steps and a test into a folder."),
+        "demo": ("demo", "Run the Raman calibration on measured spectra, raw to analyzed, with its lineage."),
+    },
+    "Daily use": {
+        "check": ("questions.check", "Check pipeline files, or a lineage. Exit code 2 if a file has a fault."),
+        "plan": ("runs.run", "Preview a run: what it would do, and why. Changes nothing."),
+        "run": ("runs.run", "Run a pipeline: make what is missing, and register it."),
+        "rerun": ("runs.rerun", "Make a dataset again from current inputs, or all that is stale in a project."),
+        "register": ("register", "Register files: measured ones, or a result made by hand with its parents."),
+        "list": ("catalogue.listing", "List measured data and current results."),
+        "show": ("catalogue.show", "Show a dataset: state, values, files, parents, children; with --log its log."),
+        "get": ("catalogue.get", "Download the files of datasets, each checked by its hash."),
+        "table": ("catalogue.table", "Tabulate the results of a step with parameters and ancestors."),
+        "runs": ("catalogue.runs", "List the runs of pipelines."),
+        "why": ("questions.why", "Explain how a dataset came to be, or why a step would run."),
+        "lineage": ("questions.lineage", "Show what a dataset comes from, and what was made from it."),
+        "diff": ("questions.diff", "Compare two datasets, or two runs, with all that they come from."),
+        "impact": ("questions.impact", "List what a wrong dataset, file, code or instrument affects."),
+        "verify": ("questions.verify", "Compare datasets with their provenance: ids, links, files."),
+    },
+    "Corrections": {
+        "set": ("correct", "Correct fields and metadata of a dataset, or of many from a CSV table."),
+        "rename": ("correct", "Rename a dataset."),
+        "link": ("correct", "Link a dataset to a parent."),
+        "unlink": ("correct", "Remove the link between two datasets."),
+        "sample": ("correct", "Add a sample, rename it, or link it to datasets."),
+        "replace": ("correct", "Register files that replace measured data: measured or exported again."),
+        "delete": ("correct", "Request the deletion of a dataset, and list what was made from it."),
+    },
+    "Sharing": {
+        "push": ("operation.push", "Deliver what waits here; with --to, copy a project to another Crucible."),
+        "pull": ("operation.pull", "Copy datasets, or the inputs of a pipeline, here from a service."),
+        "bundle": ("questions.bundle", "Pack a dataset and all that it was made from into one file."),
+    },
+    "Operation": {
+        "status": ("operation.status", "Show the last runs, what is parked or waits, and the space in use."),
+        "deploy": ("operation.deploy", "Run pipelines on Prefect, on a schedule or when data arrive."),
+        "watch": ("operation.watch", "Report new datasets to Prefect, and register files that arrive in a folder."),
+        "serve": ("operation.serve", "Serve the embedded Crucible to other programs."),
+        "mcp": ("operation.mcp", "Answer the questions of an assistant (Model Context Protocol)."),
+        "clean": ("operation.clean", "Free disk space: leftovers of failed steps, and copies."),
+        "backup": ("operation.backup", "Copy the embedded Crucible into a folder, also while it runs."),
+        "restore": ("operation.backup", "Restore a backup, and list what is younger than the copy."),
+    },
 }
+COMMANDS = {name: command for section in SECTIONS.values() for name, command in section.items()}
 
 
 class _Commands(click.Group):
@@ -76,8 +78,10 @@ class _Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        width = max(map(len, COMMANDS))  # one column for all sections
+        for section, commands in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl([(name.ljust(width), text) for name, (_, text) in commands.items()])
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         # click matches near names by loading every command; a plain look-up is enough and loads one.

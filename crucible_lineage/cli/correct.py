@@ -18,6 +18,7 @@ from crucible_lineage.cli.options import (
     print_json,
 )
 from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.declare.project import project_in
 from crucible_lineage.pipeline.inputs.corrections import Change, apply_changes, changes_of, note_act
 from crucible_lineage.session import Session
 
@@ -126,11 +127,13 @@ def sample_command() -> None:
 @sample_command.command("add")
 @click.argument("name")
 @crucible_options
-@click.option("--project", required=True, help="The project that the sample belongs to.")
+@click.option("--project", help="Its project; by default, that of this folder's pipelines.")
 @click.option("--on", "datasets", multiple=True, metavar="MFID", help="A dataset that was measured on it; repeatable.")
 @WHY
-def add_sample(name: str, project: str, datasets: tuple[str, ...], why: str) -> None:
+def add_sample(name: str, project: str | None, datasets: tuple[str, ...], why: str) -> None:
     """Add a sample of that NAME to a project."""
+    if (project := project or project_in(Path.cwd())) is None:
+        raise InputError(f"sample add {name}: no pipeline in this folder names a project; give --project")
     with open_session() as session:
         measured = [dataset_id(session, one, [project]) for one in datasets]
         session.ensure_project(project)

@@ -20,6 +20,7 @@ from crucible_lineage.settings import resolve_settings
 __all__ = [
     "DataFolder",
     "announce",
+    "chosen_projects",
     "crucible_options",
     "dataset_id",
     "given",
@@ -87,6 +88,16 @@ def dataset_id(session: Session, text: str, projects: Sequence[str] = ()) -> str
     from crucible_lineage.queries.catalogue.reference import find_mfid  # who gives the whole id does not wait for it
 
     return find_mfid(session, text, projects)
+
+
+def chosen_projects(session: Session, projects: Sequence[str]) -> list[str]:
+    """Return the projects; where none is named the only visible one, or the one that this folder's pipelines name.
+
+    InputError if that is none, or several.
+    """
+    from crucible_lineage.queries.catalogue.reference import find_project  # who names one does not wait for it
+
+    return list(projects) or [find_project(session, None)]
 
 
 def announce(session: Session) -> None:

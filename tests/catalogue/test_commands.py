@@ -27,7 +27,7 @@ def test_what_is_printed_can_be_pasted_everywhere(project: Any, form: Any) -> No
         ("verify",),
         ("check",),
         ("impact",),
-        ("log",),
+        ("show", "--log"),
         ("rerun", "--dry-run"),
     ):
         project.ask(command[0], form(mfid), *command[1:])
@@ -40,9 +40,9 @@ def test_a_name_means_the_dataset_that_holds(project: Any) -> None:
     assert (shown["mfid"], shown["state"]) == (project.fitted("weak-1.txt"), "current")
     assert project.asked("show", "WEAK-1.txt (Fitted)")["mfid"] == shown["mfid"]
     refused = project.ask("show", "weak-9.txt (fitted)", code=2).stderr
-    assert "no dataset's id begins so, and none is called so; did you mean 'weak-" in refused
+    assert "no dataset has this name or an ID starting with it; did you mean 'weak-" in refused
     refused = project.ask("show", project.fitted("weak-1.txt")[:4], code=2).stderr
-    assert "fit; say which one: " in refused
+    assert "datasets; choose one: " in refused
     assert project.fitted("weak-1.txt", 0) in refused or " more" in refused
 
 
@@ -150,10 +150,10 @@ def test_runs_are_listed_and_compared(project: Any) -> None:
     listed = project.asked("runs")["runs"]
     assert [run["run_id"] for run in listed] == [second.run_id, first.run_id]
     assert (listed[0]["state"], listed[0]["steps"], len(listed[0]["made"])) == ("complete", {"executed": 5}, 5)
-    compared = project.asked("runs", "diff", first.run_id[:8], second.run_id[:8])
+    compared = project.asked("diff", first.run_id[:8], second.run_id[:8])
     assert [(one["name"], one["old"], one["new"]) for one in compared["results"]] == [("rms_cm1", 0.25, 0.5 / 3)]
-    assert "degree" in project.ask("runs", "diff", first.run_id, second.run_id).stdout
-    assert "there is none" in project.ask("runs", "diff", first.run_id, "nonesuch", code=2).stderr
+    assert "degree" in project.ask("diff", first.run_id, second.run_id).stdout
+    assert "no run has this ID" in project.ask("diff", first.run_id, "nonesuch", code=2).stderr
 
 
 def test_runs_of_other_machines_are_known_by_what_they_made(project: Any, tmp_path: Any) -> None:

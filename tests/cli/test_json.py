@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from crucible_lineage.cli import COMMANDS, main
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "commands.schema.json").read_text(encoding="utf-8"))
-NO_JSON = {"mcp", "schema", "lineage", "watch", "serve-pipelines", "rename", "link", "unlink", "sample"}
+NO_JSON = {"mcp", "lineage", "watch", "rename", "link", "unlink", "sample"}
 Said = Callable[..., Any]
 
 
@@ -51,7 +51,7 @@ def test_what_commands_print_fits(lab: Any, said: Said, data: Path) -> None:
     assert code == 0
     asked = [
         ("check", lab.pipeline, total), ("verify", total), ("why", total), ("why", "total", lab.pipeline),
-        ("log", total), ("log", "total", lab.pipeline),
+        ("show", total, "--log"), ("show", "total", lab.pipeline, "--log"),
         ("diff", scaled, total), ("impact", scaled), ("status",), ("rerun", total),
         ("list", "--project", "lab", "--all"), ("show", total), ("get", total, "-o", lab.folder / "fetched"),
         ("get", "--step", "total", "-o", lab.folder / "each"), ("table", "--step", "total"), ("runs",),
@@ -76,10 +76,11 @@ def test_a_failed_step_fits(lab: Any, said: Said) -> None:
         (("check", "BROKEN"), 2, None),
         (("verify", "0tr5k2ndm5zvd000nr21qakeh4"), 2, "InputError"),
         (("impact",), 2, "InputError"),
+        (("show", "total", "GOOD"), 2, "InputError"),
         (("run",), 2, "MissingParameter"),
         (("plan", "BROKEN", "--no-such-option"), 2, "NoSuchOption"),
         (("lineages",), 2, "UsageError"),
-        (("log", "0tr5k2ndm5zvd000nr21qakeh4"), 2, "InputError"),
+        (("show", "--log", "0tr5k2ndm5zvd000nr21qakeh4"), 2, "InputError"),
         (("rerun", "0tr5k2ndm5zvd000nr21qakeh4"), 2, "InputError"),
         (("show", "0tr5k2ndm5zvd000nr21qakeh4"), 2, "InputError"),
         (("get", "0tr5k2ndm5zvd000nr21qakeh4", "-o", "there"), 2, "InputError"),

@@ -12,7 +12,7 @@ __all__ = ["CSV", "PROJECT", "in_columns", "print_csv"]
 
 MOST_CELL = 48  # characters
 
-PROJECT = click.option("--project", metavar="P", help="The project; may be left out where there is only one.")
+PROJECT = click.option("--project", metavar="P", help="The project; by default, the folder's, or the only one.")
 CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with a line of names.")
 
 

@@ -1,4 +1,4 @@
-"""`runs`: which runs there were, and what differs between two of them."""
+"""`runs`: the runs of pipelines."""
 
 from __future__ import annotations
 
@@ -18,25 +18,18 @@ if TYPE_CHECKING:
 
 __all__ = ["runs_command"]
 
-PROJECTS = click.option("--project", "projects", multiple=True, metavar="P", help="Of this project only; repeatable.")
 
-
-@click.group("runs", invoke_without_command=True)
+@click.command("runs")
 @crucible_options
-@PROJECTS
+@click.option("--project", "projects", multiple=True, metavar="P", help="Of this project only; repeatable.")
 @click.option("--pipeline", metavar="N", help="Of this pipeline only.")
 @click.option("-n", "--number", type=click.IntRange(1), default=20, show_default=True, help="How many to list.")
 @json_option
-@click.pass_context
-def runs_command(
-    context: click.Context, projects: tuple[str, ...], pipeline: str | None, number: int, as_json: bool
-) -> None:
+def runs_command(projects: tuple[str, ...], pipeline: str | None, number: int, as_json: bool) -> None:
     """List the runs of pipelines, newest first: those from this data folder, and all whose results a project holds.
 
     A run from here says how it ended, too. `list --run ID` has what a run made or relied on.
     """
-    if context.invoked_subcommand is not None:
-        return
     from crucible_lineage.queries.catalogue.reference import visible_projects
     from crucible_lineage.queries.catalogue.runs import list_runs
 
@@ -49,31 +42,6 @@ def runs_command(
         return
     click.echo("\n".join(_listed(found)) if found else "no run is known")
     print_set_aside(damaged)
-
-
-@runs_command.command("diff")
-@click.argument("old", metavar="RUN")
-@click.argument("new", metavar="OTHER_RUN")
-@crucible_options
-@PROJECTS
-@json_option
-def diff_runs_command(old: str, new: str, projects: tuple[str, ...], as_json: bool) -> None:
-    """Show what differs in what two runs made or relied on: returned values first, then parameters, code, inputs.
-
-    The beginning of a run's id is enough, if no other one begins so.
-    """
-    from crucible_lineage.cli.questions.diff import print_difference
-    from crucible_lineage.queries.catalogue.reference import find_run, visible_projects
-    from crucible_lineage.queries.catalogue.runs import list_runs
-    from crucible_lineage.queries.diff import compare_runs
-
-    with open_session() as session:
-        announce(session)
-        looked_in = projects or visible_projects(session)
-        known = {run.run_id: run.project for run in list_runs(session, looked_in)}
-        earlier, later = (find_run(run, known) for run in (old, new))
-        found = compare_runs(session, earlier, later, list(dict.fromkeys((known[earlier], known[later]))))
-    print_difference(found, as_json=as_json)
 
 
 def _listed(found: Sequence[Run]) -> Iterator[str]:
@@ -95,4 +63,4 @@ def _listed(found: Sequence[Run]) -> Iterator[str]:
         )
     yield from in_columns(("RUN", "STARTED (UTC)", "PIPELINE", "PROJECT", "STATE", "TOOK", "BY", "STEPS"), rows)
     if len(found) > 1:
-        yield f"compare two: {next_command('runs', 'diff', found[1].run_id, found[0].run_id)}"
+        yield f"compare two: {next_command('diff', found[1].run_id, found[0].run_id)}"

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from crucible_lineage.cli.amounts import size_text, time_text
 from crucible_lineage.cli.catalogue.picture import inline_picture
-from crucible_lineage.cli.options import crucible_options, json_option, next_command, open_session, print_json
+from crucible_lineage.cli.options import (
+    crucible_options,
+    dataset_id,
+    json_option,
+    next_command,
+    open_session,
+    print_json,
+)
+from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.values import told_value
+from crucible_lineage.pipeline.spec.inputs import located
 
 if TYPE_CHECKING:
     from crucible_lineage.queries.catalogue.shown import Making, Shown
+    from crucible_lineage.queries.logs import Attempt
 
 __all__ = ["show_command"]
 
@@ -23,15 +33,27 @@ MOST_METADATA = 30  # entries that no step returned
 
 
 @click.command("show")
-@click.argument("dataset")
+@click.argument("dataset", metavar="DATASET|STEP")
+@click.argument("pipeline", required=False, metavar="[PIPELINE]")
 @crucible_options
+@click.option("--log", "as_log", is_flag=True, help="What its step printed; of a STEP of a PIPELINE its last attempt.")
 @click.option("--project", metavar="P", help="Where to look for it by a part of its id or its name.")
 @click.option("--picture/--no-picture", default=True, help="Its picture, in terminals that show any.")
 @json_option
-def show_command(dataset: str, project: str | None, picture: bool, as_json: bool) -> None:
+def show_command(
+    dataset: str, pipeline: str | None, as_log: bool, project: str | None, picture: bool, as_json: bool
+) -> None:
     """Show the DATASET, named by its MFID, a unique beginning of it, or its name: its state, what its step returned,
     its files, who made it when, its parents and children.
+
+    With --log print what its step printed. `show STEP PIPELINE.yaml --log` prints the last attempt of each instance of
+    a step from this data folder, also of one that failed, with the error.
     """
+    if pipeline is not None and not as_log:
+        raise InputError(f"show {dataset}: a step has its log only; give --log, or the dataset without {pipeline}")
+    if as_log:
+        _print_log(dataset, pipeline, [project] if project else (), as_json=as_json)
+        return
     from crucible_lineage.queries.catalogue.reference import find_mfid
     from crucible_lineage.queries.catalogue.shown import show_dataset
 
@@ -45,6 +67,41 @@ def show_command(dataset: str, project: str | None, picture: bool, as_json: bool
     click.echo("\n".join(_shown(found)))
     if shown:
         click.echo(shown)
+
+
+def _print_log(what: str, pipeline: str | None, projects: Sequence[str], *, as_json: bool) -> None:
+    from crucible_lineage.queries.logs import last_attempts, log_of_dataset
+
+    with open_session() as session:
+        if pipeline is not None:
+            _print_attempts(list(last_attempts(session, located(pipeline), what)), as_json=as_json)
+            return
+        try:
+            mfid = dataset_id(session, what, projects)
+        except InputError as error:
+            raise InputError(f"{error}; for a step, name its pipeline too: show STEP PIPELINE.yaml --log") from error
+        printed = log_of_dataset(session, mfid)
+    if as_json:
+        print_json({"mfid": mfid, "log": printed})
+    elif printed is None:
+        click.echo(f"{mfid} has no log: no step made it, or one that printed nothing", err=True)
+    else:
+        click.echo(printed, nl=not printed.endswith("\n"))
+
+
+def _print_attempts(attempts: Sequence[Attempt], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"attempts": [vars(attempt) for attempt in attempts]})
+        return
+    for attempt in attempts:
+        ids = "".join(f", {mfid}" for mfid in attempt.datasets.values())
+        click.echo(f"{attempt.step}: {attempt.outcome}, run of {attempt.started[:19]}{ids}", err=True)
+        if attempt.log:
+            click.echo(attempt.log, nl=not attempt.log.endswith("\n"))
+        elif attempt.log is None:
+            click.echo("its output was not kept", err=True)
+        if attempt.error:
+            click.echo(attempt.error, err=True)
 
 
 def _shown(found: Shown) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`deploy` and `serve-pipelines`: pipelines that run by themselves, on Prefect."""
+"""`deploy`: pipelines that run by themselves, on Prefect."""
 
 from __future__ import annotations
 
@@ -20,33 +20,26 @@ from crucible_lineage.pipeline.spec.inputs import PACKAGE, located
 if TYPE_CHECKING:  # importing Prefect costs over a second
     from crucible_lineage.flows.deploying import Request
 
-__all__ = ["deploy_command", "require_prefect", "serve_pipelines_command"]
-
-PIPELINES = click.argument("pipelines", nargs=-1, required=True, metavar="PIPELINE...")
-ONLY_NEW = click.option(
-    "--process-new", "only_new", is_flag=True, help="Look at new datasets only, and park what fails again and again."
-)
-LIMIT = click.option("--limit", type=click.IntRange(1), help="How many runs may go on at once; others wait.")
-DATA = click.option("--data", type=DataFolder(file_okay=False, path_type=Path), metavar="DIR", help="The data folder.")
-URL = click.option("--url", metavar="URL", help="Address of Crucible; its key is CRUCIBLE_API_KEY where the runs are.")
-BLOCK = click.option("--block", metavar="NAME", help="Prefect block (Crucible Credentials) with address and key.")
+__all__ = ["deploy_command", "require_prefect"]
 
 
 @click.command("deploy")
-@PIPELINES
-@click.option("--pool", default="crucible", show_default=True, help="The work pool whose workers run them.")
-@click.option("--remove", "removes", is_flag=True, help="Take the deployments away, with schedules and triggers.")
+@click.argument("pipelines", nargs=-1, required=True, metavar="PIPELINE...")
+@click.option("--serve", "serves", is_flag=True, help="Run them from this process, without pool and worker.")
+@click.option("--pool", metavar="NAME", help="The work pool whose workers run them.  [default: crucible]")
+@click.option("--remove", "removes", is_flag=True, help="Remove the deployments, with schedules and triggers.")
 @click.option("--image", metavar="IMAGE", help="For pools of containers: the image that runs are started from.")
 @click.option("--reset", is_flag=True, help="Undo what was set at them: pauses, job variables, limits, tags.")
-@ONLY_NEW
-@LIMIT
-@DATA
-@URL
-@BLOCK
+@click.option("--process-new", "only_new", is_flag=True, help="Process new datasets only, and park repeated failures.")
+@click.option("--limit", type=click.IntRange(1), help="How many runs may go on at once; others wait.")
+@click.option("--data", type=DataFolder(file_okay=False, path_type=Path), metavar="DIR", help="The data folder.")
+@click.option("--url", metavar="URL", help="Address of Crucible; its key is CRUCIBLE_API_KEY where the runs are.")
+@click.option("--block", metavar="NAME", help="Prefect block (Crucible Credentials) with address and key.")
 @json_option
 def deploy_command(
     pipelines: tuple[str, ...],
-    pool: str,
+    serves: bool,
+    pool: str | None,
     removes: bool,
     image: str | None,
     reset: bool,
@@ -62,7 +55,15 @@ def deploy_command(
     Done again it is brought up to date, and is still one; what an operator set at it stays, unless --reset. Nothing
     is changed if one of the files has a fault. Without --data, --url and --block, the environment of the workers says
     which Crucible is meant. For runs in containers, name declarations that the image has: package:NAME/PATH.
+
+    With --serve this process runs them, for a lab without a Prefect worker. When it stops, the pipelines are paused;
+    started again, they go on.
     """
+    others = {"--pool": pool, "--remove": removes, "--image": image, "--reset": reset, "--json": as_json}
+    if serves and (named := [name for name, value in others.items() if value]):
+        raise InputError(
+            f"{', '.join(named)} and --serve exclude each other: --serve runs the pipelines from this process"
+        )
     if removes:
         names = [load_pipeline(located(pipeline))[0].pipeline for pipeline in pipelines]
         require_prefect()
@@ -76,8 +77,12 @@ def deploy_command(
             click.echo(f"{name}: " + (f"removed ({', '.join(flows)})" if flows else "it was not deployed"))
         return
     requests = _requests(pipelines, data, url, block, only_new, limit)
+    if serves:
+        _serve(requests)
+        return
     from crucible_lineage.flows.deploying import deploy
 
+    pool = pool or "crucible"
     deployed = deploy([replace(request, image=image) for request in requests], pool, reset=reset)
     if as_json:
         print_json({"deployments": [{**vars(one), "runs": list(one.runs)} for one in deployed]})
@@ -90,26 +95,7 @@ def deploy_command(
     click.echo(f"run one now: prefect deployment run {deployed[0].name}")
 
 
-@click.command("serve-pipelines")
-@PIPELINES
-@ONLY_NEW
-@LIMIT
-@DATA
-@URL
-@BLOCK
-def serve_pipelines_command(
-    pipelines: tuple[str, ...],
-    only_new: bool,
-    limit: int | None,
-    data: Path | None,
-    url: str | None,
-    block: str | None,
-) -> None:
-    """Run each PIPELINE by its schedule and trigger from this one process, until Ctrl-C. Needs no work pool, no worker.
-
-    When it stops, the pipelines are paused; started again, they go on.
-    """
-    requests = _requests(pipelines, data, url, block, only_new, limit)
+def _serve(requests: list[Request]) -> None:
     from crucible_lineage.flows.deploying import serve_pipelines
 
     for request in requests:

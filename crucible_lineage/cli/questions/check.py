@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -40,11 +41,17 @@ __all__ = ["check_command"]
 @click.option("--project", "projects", multiple=True, help="Check the lineage of all datasets of this project.")
 @click.option("--refresh", is_flag=True, help="Download the project anew, and not only what changed.")
 @ALL
+@click.option("--schema", "shows_schema", is_flag=True, help="Print the JSON Schema of pipeline files, for editors.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="With --schema: write it to this file."
+)
 @json_option
 def check_command(
     what: tuple[str, ...],
     projects: tuple[str, ...],
     refresh: bool,
+    shows_schema: bool,
+    output: Path | None,
     every: bool,
     as_json: bool,
 ) -> None:
@@ -53,6 +60,13 @@ def check_command(
 
     Exit code 2 if a file has a fault, 1 if a lineage has an error. Changes nothing.
     """
+    if shows_schema:
+        if what or projects:
+            raise InputError("--schema prints the schema and checks nothing; leave out what is to be checked")
+        _show_schema(output)
+        return
+    if output is not None:
+        raise InputError("--output goes with --schema")
     if not what and not projects:
         raise InputError("give a pipeline file, the MFID of a dataset, or --project")
     datasets = [name for name in what if _names_dataset(name)]
@@ -78,6 +92,18 @@ def check_command(
     if any(file["faults"] for file in files):
         sys.exit(BAD_INPUT)
     sys.exit(max((exit_code(found.findings) for found in lineages.values()), default=0))
+
+
+def _show_schema(output: Path | None) -> None:
+    """Print the JSON Schema of pipeline files, or write it to a file and say what to put first in a pipeline."""
+    from crucible_lineage.pipeline.declare.json_schema import MODELINE, pipeline_schema
+
+    if output is None:
+        print_json(pipeline_schema())
+        return
+    output.write_text(json.dumps(pipeline_schema(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    click.echo("put this line first into a pipeline file beside it, and your editor completes and checks:", err=True)
+    click.echo(MODELINE.format(path=f"./{output.name}"))
 
 
 def _names_dataset(name: str) -> bool:

@@ -16,17 +16,19 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Difference, Edge, Node
+from crucible_lineage.queries.catalogue.reference import find_run, visible_projects
+from crucible_lineage.queries.catalogue.runs import list_runs
 from crucible_lineage.queries.diff import Compared, compare_datasets, compare_runs
 from crucible_lineage.session import Session
 
-__all__ = ["diff_command", "print_difference"]
+__all__ = ["diff_command"]
 
 
 @click.command("diff")
 @click.argument("old")
 @click.argument("new")
 @crucible_options
-@click.option("--project", "projects", multiple=True, help="For runs: the project that they wrote to.")
+@click.option("--project", "projects", multiple=True, help="Where to look for them; repeatable.")
 @json_option
 def diff_command(
     old: str,
@@ -38,31 +40,37 @@ def diff_command(
     returned, then datasets added, removed and changed, each with the parameter, code, input or file that is another
     one.
 
-    OLD and NEW may also be the ids of two runs (of crucible-lineage, or of Prefect flow runs), with --project.
+    OLD and NEW may also be two runs: the id, or the beginning of one, of a run or of a Prefect flow run.
     """
     with open_session() as session:
         announce(session)
-        datasets = _datasets(session, old, new, projects)
-        found = compare_datasets(session, *datasets) if datasets else compare_runs(session, old, new, projects)
-    print_difference(found, as_json=as_json)
-
-
-def _datasets(session: Session, old: str, new: str, projects: Sequence[str]) -> tuple[str, str] | None:
-    """The ids of the two datasets that are meant; None where there are none such, and runs may be meant."""
-    try:
-        return dataset_id(session, old, projects), dataset_id(session, new, projects)
-    except InputError as error:
-        if projects:
-            return None
-        raise InputError(f"{error}; if these are the ids of two runs: `runs diff`, or give --project too") from error
-
-
-def print_difference(found: Compared, *, as_json: bool) -> None:
-    """Print a difference, for people or as JSON."""
+        found = _compared(session, old, new, projects)
     if as_json:
         print_json(_json(found.difference))
-        return
-    click.echo(str(found))
+    else:
+        click.echo(str(found))
+
+
+def _compared(session: Session, old: str, new: str, projects: Sequence[str]) -> Compared:
+    """Compare two datasets; or two runs, where neither is a dataset."""
+    try:
+        datasets = dataset_id(session, old, projects), dataset_id(session, new, projects)
+    except InputError as no_dataset:
+        return _compared_runs(session, old, new, projects, no_dataset)
+    return compare_datasets(session, *datasets)
+
+
+def _compared_runs(session: Session, old: str, new: str, projects: Sequence[str], no_dataset: InputError) -> Compared:
+    looked_in = projects or visible_projects(session)
+    known = {run.run_id: run.project for run in list_runs(session, looked_in)}
+    try:
+        earlier, later = (find_run(run, known) for run in (old, new))
+    except InputError as no_run:
+        try:  # the id of a Prefect flow run is in the records only
+            return compare_runs(session, old, new, looked_in)
+        except InputError:
+            raise InputError(f"{no_dataset}\n{no_run}") from no_run
+    return compare_runs(session, earlier, later, list(dict.fromkeys((known[earlier], known[later]))))
 
 
 def _json(difference: Difference) -> dict[str, object]:

@@ -8,7 +8,15 @@ from datetime import datetime, time
 
 import click
 
-from crucible_lineage.cli.options import announce, crucible_options, dataset_id, json_option, open_session, print_json
+from crucible_lineage.cli.options import (
+    announce,
+    chosen_projects,
+    crucible_options,
+    dataset_id,
+    json_option,
+    open_session,
+    print_json,
+)
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.model import SUPERSEDED
@@ -27,7 +35,12 @@ __all__ = ["impact_command"]
 @click.option("--instrument", metavar="NAME", help="An instrument that was wrong, by name, slug or MFID.")
 @click.option("--since", metavar="TIME", help="With --instrument: what it took from then on (ISO 8601, else UTC).")
 @click.option("--until", metavar="TIME", help="With --instrument: what it took until then; a date is its whole day.")
-@click.option("--project", "projects", multiple=True, help="Where to look for it; needed but for an MFID.")
+@click.option(
+    "--project",
+    "projects",
+    multiple=True,
+    help="Where to look; by default, the folder's, or the only one.",
+)
 @click.option("--all", "every", is_flag=True, help="What is superseded, too.")
 @click.option("--refresh", is_flag=True, help="Download the project anew, and not only what changed.")
 @json_option
@@ -48,8 +61,6 @@ def impact_command(
     """
     if sum(cause is not None for cause in (mfid, file_sha256, code, instrument)) != 1:
         raise InputError("give one cause: an MFID, --file-sha256, --code, or --instrument")
-    if mfid is None and not projects:
-        raise InputError("give the --project to look in")
     if instrument is None and (since or until):
         raise InputError("--since and --until go with --instrument")
     span = _time_option("--since", since, time.min), _time_option("--until", until, time.max)
@@ -57,11 +68,12 @@ def impact_command(
     def ask(session: Session) -> Redone:
         if mfid is not None:
             return dataset_impact(session, dataset_id(session, mfid, projects))
+        among = chosen_projects(session, projects)
         if file_sha256 is not None:
-            return file_impact(session, file_sha256, projects, refresh=refresh)
+            return file_impact(session, file_sha256, among, refresh=refresh)
         if code is not None:
-            return code_impact(session, code, projects, refresh=refresh)
-        return instrument_impact(session, str(instrument), projects, since=span[0], until=span[1], refresh=refresh)
+            return code_impact(session, code, among, refresh=refresh)
+        return instrument_impact(session, str(instrument), among, since=span[0], until=span[1], refresh=refresh)
 
     with open_session() as session:
         announce(session)

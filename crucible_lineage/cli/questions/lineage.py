@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from crucible_lineage.cli.options import crucible_options, dataset_id, open_session
+from crucible_lineage.cli.options import chosen_projects, crucible_options, dataset_id, open_session
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.lineage import LineageGraph, render_tree, render_tree_rich
 from crucible_lineage.lineage.draw.formats import render_csv, render_dot, render_mermaid, to_node_link
@@ -47,7 +47,12 @@ ENDINGS = {"provn": "prov-n", "jsonl": "openlineage", "mermaid": "mmd", "gv": "d
 @click.command("lineage")
 @click.argument("mfid", required=False, metavar="[MFID|FILE.yaml]")
 @crucible_options
-@click.option("--project", "projects", multiple=True, help="Show all datasets of this project.")
+@click.option(
+    "--project",
+    "projects",
+    multiple=True,
+    help="Show this project; by default, the folder's, or the only one.",
+)
 @click.option("--measurement", metavar="NAME", help="With --project: only datasets of this measurement.")
 @click.option("--run", "run_id", metavar="ID", help="With --project: what this run made, and from what.")
 @click.option("--depth", type=click.IntRange(1), help="How many links to follow; all by default.")
@@ -84,8 +89,8 @@ def lineage_command(
     libraries for the last four.
     """
     chosen = _chosen(kind, output)
-    if (mfid is None) == (not projects):
-        raise InputError("give either the MFID of a dataset or --project")
+    if mfid is not None and projects:
+        raise InputError("give either the MFID of a dataset or --project, not both")
     if mfid is None and (depth is not None or direction is not None or chosen == CRATE):
         raise InputError(
             f"--depth, --up, --down and --format {CRATE} go with the MFID of a dataset, not with --project"
@@ -112,7 +117,7 @@ def lineage_command(
     with open_session() as session:
         mfid = mfid and dataset_id(session, mfid)
         if mfid is None:
-            graph = _chosen_part(projects_to_share(session, projects), measurement, run_id)
+            graph = _chosen_part(projects_to_share(session, chosen_projects(session, projects)), measurement, run_id)
         else:
             graph = lineage_to_share(session, mfid, thumbnails=chosen in ("html", CRATE))
         way: Direction = "ancestors" if direction == "up" else "descendants" if direction == "down" else "both"

@@ -10,6 +10,7 @@ import click
 from crucible_lineage.cli.findings import ALL, exit_code, print_findings
 from crucible_lineage.cli.options import (
     announce,
+    chosen_projects,
     crucible_options,
     dataset_id,
     json_option,
@@ -28,7 +29,7 @@ __all__ = ["verify_command"]
 @click.command("verify")
 @click.argument("mfid", required=False)
 @crucible_options
-@click.option("--project", help="Verify all datasets of this project.")
+@click.option("--project", help="Verify this project; by default, the folder's, or the only one.")
 @click.option("--bytes", "read_bytes", is_flag=True, help="Download every file and hash it, too.")
 @click.option("--repair", "is_repair", is_flag=True, help="Send damaged and lost files again; reads every file first.")
 @click.option(
@@ -55,12 +56,13 @@ def verify_command(
     error among the findings, 2 if the input is wrong. Changes nothing, except that --repair sends good bytes
     from this data folder, other ones, or other datasets, or makes a result again, where Crucible has lost them.
     """
-    if (mfid is None) == (project is None):
-        raise InputError("give either the MFID of a dataset or --project")
+    if mfid is not None and project is not None:
+        raise InputError("give either the MFID of a dataset or --project, not both")
     if folders and not is_repair:
         raise InputError("--from says where --repair looks for good bytes; give --repair too")
     with open_session() as session:
         mfid = mfid and dataset_id(session, mfid)
+        project = project if mfid else chosen_projects(session, [project] if project else ())[0]
         with showing_work(silent=as_json) as tell:
 
             def verify(*, read_bytes: bool = False) -> Verification:

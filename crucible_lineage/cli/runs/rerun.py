@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from crucible_lineage.cli.options import (
+    chosen_projects,
     crucible_options,
     dataset_id,
     json_option,
@@ -32,7 +33,7 @@ __all__ = ["rerun_command"]
 @click.argument("mfid", required=False)
 @crucible_options
 @click.option("--stale", is_flag=True, help="All that is stale in the project, in dependency order.")
-@click.option("--project", help="The project, for --stale.")
+@click.option("--project", help="For --stale: the project; by default, the folder's, or the only one.")
 @click.option(
     "--folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -59,14 +60,14 @@ def rerun_command(
     What it descends from is made first where that is stale. If nothing has changed, nothing is run. With --set, a
     parameter of the step has another value.
     """
-    if (mfid is None) == (not stale) or (stale and not project):
-        raise InputError("say what to make again: the MFID of a dataset, or --stale --project PROJECT")
+    if (mfid is None) == (not stale):
+        raise InputError("name what to make again: the MFID of a dataset, or --stale")
     with open_session() as session:
         if mfid is not None:
             values = {name.rpartition(".")[2]: value for name, value in parse_overrides(overrides).items()}
             found = plan_rerun(dataset_id(session, mfid), session, folder, values, forced=forced)
         else:
-            found = plan_stale(project or "", session, folder)
+            found = plan_stale(chosen_projects(session, [project] if project else ())[0], session, folder)
         for dataset, reason in found.left_out.items():
             click.echo(f"{dataset} is left out: {reason}", err=True)
         if dry_run:

@@ -1,12 +1,25 @@
-"""What a project may be called where it is made by the first run that names it: in the embedded Crucible."""
+"""The project that a pipeline names: whether the first run can make it, and which one a folder's pipelines name."""
 
 from __future__ import annotations
 
-from crucible_lineage.errors import Fault
-from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
-from crucible_lineage.pipeline.declare.load import Declaration
+from contextlib import suppress
+from pathlib import Path
 
-__all__ = ["project_fault"]
+from crucible_lineage.errors import Fault, InputError
+from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
+from crucible_lineage.pipeline.declare.load import Declaration, read_declaration
+
+__all__ = ["project_fault", "project_in"]
+
+
+def project_in(folder: Path) -> str | None:
+    """Return the project that the pipeline files in a folder name; None if they name none, or several."""
+    projects = set()
+    for file in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
+        with suppress(InputError):  # of another program
+            spec = read_declaration(file).spec
+            projects |= {spec.project} if spec else set()
+    return projects.pop() if len(projects) == 1 else None
 
 
 def project_fault(declared: Declaration) -> Fault | None:

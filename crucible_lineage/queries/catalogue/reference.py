@@ -5,20 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from crucible_lineage.core.slots import CURRENT, INCOMPLETE, RAW
 from crucible_lineage.core.summary import Summary
-from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest, shortened
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.pipeline.declare.project import project_in
 from crucible_lineage.queries.graph.standing import entries_of
 from crucible_lineage.session import Session
 
 __all__ = ["find_mfid", "find_project", "find_run", "visible_projects"]
 
 LEAST = 4  # characters of an id that are taken for the beginning of it
-MOST_NAMED = 8  # of what could be meant
+MOST_NAMED = 8  # candidates that a message lists
 MOST_PROJECTS = 20  # that are looked through where none is named
-SHORTENED = re.compile(r"([0-9a-hjkmnp-tv-z]{2,})(?:…|\.{2,3})([0-9a-hjkmnp-tv-z]{2,})")  # as lists print ids
+ABBREVIATED = re.compile(r"([0-9a-hjkmnp-tv-z]{2,})(?:…|\.{2,3})([0-9a-hjkmnp-tv-z]{2,})")  # as lists print ids
 
 
 def find_mfid(session: Session, text: str, projects: Sequence[str] = ()) -> str:
@@ -35,25 +37,28 @@ def find_mfid(session: Session, text: str, projects: Sequence[str] = ()) -> str:
     if len(found) == 1:
         return found[0]
     if not found:
-        near = nearest(text, sorted({one.name for one in among.values()}), "by name there are")
-        raise InputError(f"dataset {text!r}: no dataset's id begins so, and none is called so; {near}")
+        near = nearest(text, sorted({one.name for one in among.values()}), "there are")
+        raise InputError(f"dataset {text!r}: no dataset has this name or an ID starting with it; {near}")
     in_several = len({among[mfid].standing.project for mfid in found}) > 1
     where = {mfid: f" in {among[mfid].standing.project}" if in_several else "" for mfid in found}
-    there = [f"{mfid} ({among[mfid].name}{where[mfid]})" for mfid in found[:MOST_NAMED]]
-    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-    raise InputError(f"dataset {text!r}: {len(found)} fit; say which one: {', '.join(there)}{more}")
+    there = [f"{mfid} ({among[mfid].name}{where[mfid]})" for mfid in found]
+    raise InputError(f"dataset {text!r}: matches {len(found)} datasets; choose one: {shortened(there, MOST_NAMED)}")
 
 
 def find_project(session: Session, project: str | None) -> str:
-    """The project, or the only one that this key sees where none is named. InputError if there are several, or none."""
+    """Return the project; where none is named the only one that this key sees, or the one that this folder's pipelines
+    name. InputError if there are several, or none.
+    """
     if project is not None:
         return project
     there = visible_projects(session)
     if len(there) == 1:
         return there[0]
+    if (declared := project_in(Path.cwd())) in there and declared is not None:
+        return declared
     if not there:
         raise InputError(f"there is no project here that this key may see ({session.settings.describe()})")
-    raise InputError(f"say which project is meant with --project; there are: {', '.join(there[:MOST_NAMED])}")
+    raise InputError(f"{len(there)} projects are visible; name one with --project: {shortened(there, MOST_NAMED)}")
 
 
 def find_run(run: str, known: Iterable[str]) -> str:
@@ -62,8 +67,9 @@ def find_run(run: str, known: Iterable[str]) -> str:
     found = [one for one in among if one == run] or [one for one in among if len(run) >= LEAST and one.startswith(run)]
     if len(found) == 1:
         return found[0]
-    said = f"{len(found)} begin so: {', '.join(found[:MOST_NAMED])}" if found else "there is none; `runs` lists them"
-    raise InputError(f"run {run!r}: {said}")
+    if found:
+        raise InputError(f"run {run!r}: matches {len(found)} runs; choose one: {shortened(found, MOST_NAMED)}")
+    raise InputError(f"run {run!r}: no run has this ID, or an ID starting with it; `runs` lists the runs")
 
 
 def visible_projects(session: Session) -> list[str]:
@@ -96,8 +102,8 @@ def _fitting(text: str, among: Mapping[str, Summary]) -> list[str]:
 
 
 def _by_id(text: str, among: Mapping[str, Summary]) -> list[str]:
-    if shortened := SHORTENED.fullmatch(text):
-        head, tail = shortened.groups()
+    if abbreviated := ABBREVIATED.fullmatch(text):
+        head, tail = abbreviated.groups()
         return [mfid for mfid in among if mfid.startswith(head) and mfid.endswith(tail)]
     return [mfid for mfid in among if mfid.startswith(text)] if len(text) >= LEAST else []
 

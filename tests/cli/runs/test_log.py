@@ -1,4 +1,4 @@
-"""`log` prints what steps printed: with a result, and of the last attempt, also one that failed."""
+"""`show --log` prints what steps printed: with a result, and of the last attempt, also one that failed."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def test_what_a_step_printed_and_logged_is_shown_by_its_dataset_and_by_its_name(
     made = json.loads(command("run", path, "--data", data, "--engine", "local", "--json").stdout)
     mfid = made["datasets"]["talked"]["out"]
     words = "first words\nINFO lab: converged\n"
-    assert command("log", mfid, "--data", data).stdout == words
-    assert command("log", "talked", path, "--data", data).stdout == words
+    assert command("show", "--log", mfid, "--data", data).stdout == words
+    assert command("show", "--log", "talked", path, "--data", data).stdout == words
 
     failed = command("run", path, "--data", data, "--engine", "local", "--set", "talked.fails=true")
     assert "Traceback (most recent call last)" in failed.stderr
     assert "crucible_lineage" not in failed.stderr.partition("Traceback")[2].partition("ValueError: no lamp")[0]
-    said = command("log", "talked", path, "--data", data)
+    said = command("show", "--log", "talked", path, "--data", data)
     assert said.stdout.startswith(words)
     assert "ValueError: no lamp" in said.stdout
     assert "talked: failed, run of" in said.stderr
     assert "step 'talked' failed: ValueError: no lamp" in said.stderr
 
-    unknown = command("log", "talkd", path, "--data", data)
+    unknown = command("show", "--log", "talkd", path, "--data", data)
     assert (unknown.returncode, "did you mean 'talked'?" in unknown.stderr) == (2, True)
-    nothing = command("log", made["inputs"]["first"][0], "--data", data)
+    nothing = command("show", "--log", made["inputs"]["first"][0], "--data", data)
     assert (nothing.returncode, nothing.stdout) == (0, "")
     assert "has no log" in nothing.stderr
 
@@ -61,11 +61,11 @@ def test_a_declaration_that_has_a_fault_by_now_hides_no_log(lab: Any, data: Path
     )
     path = lab.declare(text)
     command("run", path, "--data", data, "--engine", "local", LAB_WORD="hush")
-    assert "first words" in command("log", "talked", path, "--data", data).stdout
+    assert "first words" in command("show", "--log", "talked", path, "--data", data).stdout
     lab.file("first.txt", "").unlink()
     lab.declare(text.replace("  talked:", "  renamed:").replace("counts: first", "counts: frist"))
-    assert "first words" in command("log", "talked", path, "--data", data).stdout
+    assert "first words" in command("show", "--log", "talked", path, "--data", data).stdout
     lab.declare(text.replace("pipeline: talking", "pipeline: [1]"))
-    refused = command("log", "talked", path, "--data", data)
+    refused = command("show", "--log", "talked", path, "--data", data)
     assert refused.returncode == 2
     assert "Input should be a valid string" in refused.stderr

@@ -206,12 +206,12 @@ def test_without_a_prefect_server_it_says_how_to_get_one(declared: Path, command
     assert "prefect config set PREFECT_API_URL" in refused.stderr
 
 
-@pytest.mark.parametrize("verb", ["run", "deploy", "serve-pipelines"])
+@pytest.mark.parametrize("verb", ["run", "deploy", "deploy --serve"])
 def test_a_prefect_server_that_does_not_answer_is_told_in_a_line(
     declared: Path, lab: Any, data: Path, command: Any, verb: str
 ) -> None:
     pipeline = lab.pipeline if verb == "run" else declared
-    away = command(verb, pipeline, "--data", data, PREFECT_API_URL="http://127.0.0.1:9/api")
+    away = command(*verb.split(), pipeline, "--data", data, PREFECT_API_URL="http://127.0.0.1:9/api")
     assert away.returncode == 3
     assert re.fullmatch(r"error: could not .*: Prefect at http://127.0.0.1:9/api: .*\n.*\n", away.stderr), away.stderr
 
@@ -278,7 +278,7 @@ def test_served_from_one_process_a_pipeline_runs_by_its_schedule_and_is_paused_w
     (raw,) = registered("1\n")
     declared.write_text(declared.read_text().replace(SCHEDULE, "schedule: {interval: 5}\n").replace(TRIGGER, ""))
     serving = subprocess.Popen(
-        [sys.executable, "-m", "crucible_lineage", "serve-pipelines", str(declared), "--data", str(data)],
+        [sys.executable, "-m", "crucible_lineage", "deploy", "--serve", str(declared), "--data", str(data)],
         env=prefect.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -126,8 +126,8 @@ def test_what_the_reader_refuses_is_not_valid(validator: Any, old: str, new: str
 
 def test_the_command_writes_it_with_the_line_that_editors_read(lab: Any, command: Any, validator: Any) -> None:
     path = lab.folder / "pipeline.schema.json"
-    ran = command("schema", "-o", path)
+    ran = command("check", "--schema", "-o", path)
     assert ran.returncode == 0
     assert json.loads(path.read_text()) == validator.schema
     assert ran.stdout.strip() == "# yaml-language-server: $schema=./pipeline.schema.json"
-    assert json.loads(command("schema").stdout) == validator.schema
+    assert json.loads(command("check", "--schema").stdout) == validator.schema
