@@ -65,6 +65,7 @@ __all__ = [
 ]
 
 MOST_NEAR = 3  # possible words that a message about an unknown one suggests
+NEXT_BEST = 0.03  # below the best likeness, of 1, that is still a suggestion
 MOST_LISTED = 12  # possible words that it lists where none is near
 
 
@@ -108,7 +109,9 @@ def nearest(word: str, possible: Iterable[str], otherwise: str = "there are") ->
     import difflib  # only who made a mistake pays for it
 
     words = list(possible)
-    if near := difflib.get_close_matches(word, words, n=MOST_NEAR):
+    near = difflib.get_close_matches(word, words, n=MOST_NEAR)
+    alike = [difflib.SequenceMatcher(a=one, b=word).ratio() for one in near]
+    if near := [one for one, ratio in zip(near, alike, strict=True) if ratio > alike[0] - NEXT_BEST]:
         return f"did you mean {' or '.join(map(repr, near))}?"
     return f"{otherwise}: {shortened(words, MOST_LISTED)}"
 

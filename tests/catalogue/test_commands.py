@@ -74,7 +74,7 @@ def test_a_list_has_the_filters_of_the_service_and_its_own(project: Any) -> None
     assert "'limit' is no filter" in project.ask("list", "--filter", "limit=2", code=2).stderr
     assert "write NAME=VALUE" in project.ask("list", "--filter", "data_type", code=2).stderr
     assert "did you mean 'name'?" in project.ask("list", "--sort", "nam", code=2).stderr
-    assert "there is none; `runs` lists them" in project.ask("list", "--run", "nonesuch", code=2).stderr
+    assert "no run has this ID" in project.ask("list", "--run", "nonesuch", code=2).stderr
     lines = project.ask("list", "--step", "axis", "--csv").stdout.splitlines()
     assert lines[0].startswith("mfid,dataset_name,state,step,pipeline")
     assert len(lines) == 2

@@ -71,7 +71,7 @@ def test_datasets_are_named_as_everywhere_and_what_is_wrong_is_told(browser: htt
     assert "Nothing differs" in read(browser, f"/compare?old={mfid}&new={mfid[:22]}")
     by_name = read(browser, "/compare?old=weak-1.txt (fitted)&new=strong-1.txt (fitted)")
     assert "peak_nm" in by_name
-    assert "none is called so" in read(browser, f"/compare?old=weak-9&new={mfid}", 400)
+    assert "no dataset has this name" in read(browser, f"/compare?old=weak-9&new={mfid}", 400)
     assert "Old: MFID, its beginning, or a name" in read(browser, f"/compare?new={mfid}")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.errors import nearest
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -151,6 +152,43 @@ def test_what_steps_print_does_not_mix_with_json(lab: Any, data: Path, command: 
 def test_an_unknown_command_is_told_the_nearest(command: Any) -> None:
     ran = command("pln")
     assert (ran.returncode, "did you mean 'plan'?" in ran.stderr) == (2, True)
+
+
+def test_an_unknown_word_gets_at_most_three_suggestions() -> None:
+    steps = [f"fit_{number}" for number in range(40)]
+    assert nearest("fit_0x", steps).count("'") <= 2 * 3
+    assert nearest("fitt_7", steps) == "did you mean 'fit_7'?"
+    assert nearest("zzz", steps).endswith(", fit_11 and 28 more")
+
+
+def test_the_project_of_the_pipelines_in_a_folder_need_not_be_named(
+    lab: Any, data: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(lab.folder)
+    assert command("run", lab.pipeline, "--data", data, "--engine", "local").returncode == 0
+    with Session(Settings(data)) as session:
+        session.ensure_project("second")
+
+    def told(*words: object, code: int = 0) -> str:
+        ran = command(*words, "--data", data)
+        assert ran.returncode == code, ran.stderr
+        return str(ran.stdout + ran.stderr)
+
+    assert "total" in told("list")
+    assert "total" in told("lineage")
+    told("verify")
+    told("rerun", "--stale", "--dry-run")
+    (lab.folder / "third.txt").write_text("3\n")
+    told("register", "third.txt")
+    assert "third.txt" in told("list", "--project", "lab")
+    (lab.folder / "other.yaml").write_text(lab.pipeline.read_text().replace("project: lab", "project: second"))
+    assert "2 projects are visible; name one with --project: lab, second" in told("list", code=2)
+    assert "no pipeline in this folder names a project; give --project" in told("register", "third.txt", code=2)
+
+
+def test_served_pipelines_take_no_pool(command: Any, lab: Any) -> None:
+    refused = command("deploy", lab.pipeline, "--serve", "--pool", "crucible")
+    assert (refused.returncode, "--pool and --serve exclude each other" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["serve"], ["deploy", "pipeline.yaml"]])
