@@ -13,6 +13,7 @@ from crucible_lineage.cli.options import crucible_options, dataset_id, json_opti
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.core.slots import CURRENT, SUPERSEDED
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
+from crucible_lineage.pipeline.declare.project import project_in
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.pipeline.inputs.raw import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
@@ -30,7 +31,7 @@ __all__ = ["register_command"]
 @click.command("register")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @crucible_options
-@click.option("--project", required=True, help="The project that the dataset belongs to.")
+@click.option("--project", help="Its project; by default, that of this folder's pipelines.")
 @click.option("--parent", "parents", multiple=True, metavar="MFID", help="What it was made of; repeatable.")
 @click.option("--supersedes", metavar="MFID", help="With --parent: the result in whose stead it holds from now on.")
 @click.option("--note", help="What was done, by whom or with what, in your own words.")
@@ -43,7 +44,7 @@ __all__ = ["register_command"]
 @json_option
 def register_command(
     files: tuple[Path, ...],
-    project: str,
+    project: str | None,
     parents: tuple[str, ...],
     supersedes: str | None,
     note: str | None,
@@ -67,6 +68,8 @@ def register_command(
     for path in files:
         if not path.is_file():
             raise InputError(f"there is no file {path}")
+    if (project := project or project_in(Path.cwd())) is None:
+        raise InputError(f"register {files[0]}: no pipeline in this folder names a project; give --project")
     declared = _declared(files, measurement, timestamp, keywords)
     with open_session() as session, showing_work(silent=as_json) as work:
         made_of = [existing_dataset(dataset_id(session, parent, [project]), session) for parent in parents]
