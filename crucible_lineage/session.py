@@ -17,13 +17,22 @@ from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.store import Store
 from crucible_lineage.disk import private_folder, storage_error
-from crucible_lineage.errors import ConflictError, InputError, StorageError
-from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
+from crucible_lineage.errors import (
+    ConflictError,
+    CrucibleError,
+    InputError,
+    NotFoundError,
+    RefusedError,
+    StorageError,
+)
+from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id, new_mfid
 from crucible_lineage.local.file_cache import FileCache, limit_from_environment
 from crucible_lineage.local.machine import machine_id
+from crucible_lineage.marks import KEY
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.server import instance_id
+from crucible_lineage.service import FREE_METADATA
 from crucible_lineage.settings import Settings, retries_from_environment
 
 if TYPE_CHECKING:
@@ -156,7 +165,7 @@ class Session:
     @property
     def hands_on_made(self) -> bool:
         """True if what is made may be used before it is delivered: the service is sure to keep its id."""
-        return self.settings.embedded or self.mirror.keeps_ids()
+        return self.settings.embedded or self.mirror.service.keeps_ids
 
     @property
     def agent(self) -> dict[str, Any]:
@@ -202,8 +211,33 @@ class Session:
             self._projects.add(project)
 
     def prepare(self, project: str, title: str | None = None) -> None:
-        """The project is there, and it is known who registers: what every run asks that has something to make."""
-        self.client.at_once(lambda: self.ensure_project(project, title), lambda: self.agent, _import_what_registers)
+        """The project is there, and it is known who registers: what every run asks that has something to make.
+
+        RefusedError if something can be done here at all only where the service does what it is known not to do.
+        """
+        self.client.at_once(
+            lambda: self.ensure_project(project, title), lambda: self.agent, _import_what_registers, self._try_metadata
+        )
+        self.client.service.require_usable()
+
+    def _try_metadata(self) -> None:
+        """Find out, before anything is made, whether an unknown service refuses our keys whatever they are for."""
+        if self.client.service.holds(FREE_METADATA) is not None:
+            return
+        merge, nothing = self.client.metadata.merge, new_mfid()
+        try:
+            merge(nothing, {KEY: {"status": "incomplete"}})
+        except NotFoundError:
+            return
+        except RefusedError as refusal:
+            try:
+                merge(nothing, {})
+            except NotFoundError:  # so it was about the key, and not about the dataset that is not there
+                self.client.service.note(FREE_METADATA, False, str(refusal))
+            except CrucibleError:
+                return
+        except CrucibleError:
+            return
 
     def _create_project(self, project: str, title: str | None) -> None:
         if not self.settings.embedded:
@@ -228,7 +262,13 @@ class Session:
         patient = {} if self._patience_s is None else {"total_s": self._patience_s, "attempts": math.inf}
         uploads, retry = self.settings.data / "uploads", RetryPolicy(**{**patient, **retries_from_environment()})
         if self.settings.api_url is not None and self.settings.api_key is not None:
-            return CrucibleClient(self.settings.api_url, self.settings.api_key, retry=retry, state_folder=uploads)
+            return CrucibleClient(
+                self.settings.api_url,
+                self.settings.api_key,
+                retry=retry,
+                state_folder=uploads,
+                service=self.mirror.service,
+            )
         assert embedded is not None
         try:
             server: SharedServer | RunningServer = embedded()
@@ -238,7 +278,9 @@ class Session:
         except RuntimeError as error:  # its database is damaged, or of a newer version; it says what to do
             raise StorageError(str(error)) from error
         wire = Reviving(server.revive) if server.revive else None
-        return CrucibleClient(server.url, server.api_key, retry=retry, transport=wire, state_folder=uploads)
+        return CrucibleClient(
+            server.url, server.api_key, retry=retry, transport=wire, state_folder=uploads, service=self.mirror.service
+        )
 
     def _embedded(self) -> Callable[[], SharedServer | RunningServer]:
         """Gives the embedded Crucible, which comes up in its own process meanwhile, if it is to have one."""

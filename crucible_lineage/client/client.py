@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.request import getproxies
 
 import httpx
@@ -31,6 +31,7 @@ from crucible_lineage.client.samples import SampleCalls
 from crucible_lineage.client.transfer.memory import UploadMemory
 from crucible_lineage.client.transfer.storage import Storage, Unsealing, is_private
 from crucible_lineage.errors import ServerError
+from crucible_lineage.service import Service
 from crucible_lineage.settings import official_access
 
 __all__ = ["CrucibleClient"]
@@ -55,7 +56,8 @@ class CrucibleClient(OfficialNames):
     short is continued by the next process that uploads the same file. An address or a key that is not given is read
     where the official client reads it: CRUCIBLE_API_URL and CRUCIBLE_API_KEY, then its configuration file; the address
     is the public Crucible's where nothing names one, and a key that is nowhere is an InputError. `privilege_mode`
-    (normal or elevated) is read likewise where the key is. Source: the service's OpenAPI document, and what
+    (normal or elevated) is read likewise where the key is. `service` is what the service is known to do, and learns
+    more. Source: the service's OpenAPI document, and what
     its official client sends.
     """
 
@@ -71,11 +73,13 @@ class CrucibleClient(OfficialNames):
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  likewise
         transport: httpx.BaseTransport | None = None,
         state_folder: Path | None = None,
+        service: Service | None = None,
     ) -> None:
         if api_url is None or api_key is None:
             access = official_access()
             api_url, privilege_mode = api_url or access.api_url, privilege_mode or access.privilege_mode
             api_key = api_key or access.required_key()
+        self.service = service or Service()
         # A closure, so that no attribute shows the key.
         self._repeating: Callable[[RetryPolicy], CrucibleClient] = lambda policy: CrucibleClient(
             api_url,
@@ -85,6 +89,7 @@ class CrucibleClient(OfficialNames):
             retry=policy,
             transport=transport,
             state_folder=state_folder,
+            service=self.service,
         )
         trust: ssl.SSLContext | bool = False  # a transport of its own has its own
         if transport is None:
@@ -98,11 +103,15 @@ class CrucibleClient(OfficialNames):
         self._at_once = AtOnce(lambda: connection.latency_s)
         memory = UploadMemory(state_folder, connection.api_url)
         self.files = FileCalls(
-            connection, Storage(timeout, self._storage, is_private=is_private(api_url)), memory, self.ahead
+            connection,
+            Storage(timeout, self._storage, is_private=is_private(api_url)),
+            memory,
+            self.ahead,
+            self.service,
         )
         self.metadata = MetadataCalls(connection)
         self.ingestions = IngestionCalls(connection)
-        self.datasets = DatasetCalls(connection, self.files, self.metadata, self.ingestions)
+        self.datasets = DatasetCalls(connection, self.files, self.metadata, self.ingestions, self.service)
         self.samples = SampleCalls(connection)
         self.instruments = InstrumentCalls(connection)
         self.projects = ProjectCalls(connection)
@@ -134,6 +143,18 @@ class CrucibleClient(OfficialNames):
     def ahead(self, call: Callable[[], Found]) -> Callable[[], Found]:
         """Start this call now if answers take long. Returns a function that gives its outcome."""
         return self._at_once.ahead(call)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """JSON of the answer to a call for which there is no method here; an error of this library otherwise."""
+        return self._connection.call(method, path, f"{method} {path}", params=params, body=body, headers=headers)
 
     def health(self) -> Health:
         """Whether the service and its database work; asked without the key, and answered also when they do not."""

@@ -39,6 +39,7 @@ from crucible_lineage.errors import InputError, NotFoundError, RefusedError
 from crucible_lineage.local.sealed import sealed, unsealed
 from crucible_lineage.refs import DatasetRef, ProjectChanges
 from crucible_lineage.server import present_datasets, project_changes, project_revision
+from crucible_lineage.service import DATES, Finding, Service
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -76,7 +77,9 @@ CREATE INDEX slot_of_dataset ON slot (mfid);
 CREATE TABLE trusted (mfid TEXT PRIMARY KEY, there TEXT NOT NULL, ref TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE attempt (first TEXT PRIMARY KEY, attempt INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE lost (mfid TEXT NOT NULL, file TEXT NOT NULL, PRIMARY KEY (mfid, file)) WITHOUT ROWID;
-CREATE TABLE trait (name TEXT PRIMARY KEY) WITHOUT ROWID
+CREATE TABLE trait (
+    name TEXT PRIMARY KEY, holds INTEGER, seen TEXT NOT NULL, source TEXT NOT NULL, at TEXT NOT NULL
+) WITHOUT ROWID
 """
 _READ = (*COLUMNS, "modified", "record", "seal")
 _SET = ", ".join(f"{name} = excluded.{name}" for name in _READ[1:])
@@ -169,7 +172,8 @@ class _Feed(NamedTuple):
 class Mirror:
     """What is known of one Crucible. Thread-safe; `where` says which one it is, for messages.
 
-    `embedded` is the folder of an embedded Crucible, which is asked for changes without a server.
+    `embedded` is the folder of an embedded Crucible, which is asked for changes without a server. `service` is what the
+    Crucible does, as far as it was learnt.
     """
 
     def __init__(
@@ -179,10 +183,19 @@ class Mirror:
         self._client = client
         self._where = where
         self._embedded = embedded
+        self.service = Service(self._learnt, self._learn, is_ours=embedded is not None)
 
     def close(self) -> None:
         """Close the file."""
         self.database.close()
+
+    def _learnt(self) -> list[Finding]:
+        rows = self.database.rows("SELECT name, holds, seen, source, at FROM trait")
+        return [Finding(name, None if holds is None else bool(holds), *rest) for name, holds, *rest in rows]
+
+    def _learn(self, found: Finding) -> None:
+        row = (found.name, found.holds, found.seen, found.by, found.at)
+        self.database.write("INSERT OR REPLACE INTO trait VALUES (?, ?, ?, ?, ?)", *row)
 
     # What is trusted
 
@@ -212,19 +225,6 @@ class Mirror:
                 db.execute(f"DELETE FROM {table}")  # noqa: S608  a name of ours
 
         self.database.transaction(everything)
-
-    def assigns_ids(self) -> bool:
-        """Return whether the service was seen to give a dataset another id than the one it was asked for."""
-        return self.database.row("SELECT 1 FROM trusted WHERE mfid <> there") is not None
-
-    def keeps_ids(self) -> bool:
-        """Return whether the service gives datasets the ids they are asked for: as an embedded one, or as was seen."""
-        is_kept = self._embedded or self.database.row("SELECT 1 FROM trait WHERE name = 'keeps ids'")
-        return is_kept is not None and not self.assigns_ids()
-
-    def note_keeps_ids(self) -> None:
-        """Note that the service has given a dataset the id that it was asked for."""
-        self.database.write("INSERT OR IGNORE INTO trait VALUES ('keeps ids')")
 
     def attempts(self) -> dict[str, int]:
         """Return the latest attempt known at recipes that were made again, by the id of their first attempt."""
@@ -453,8 +453,10 @@ class Mirror:
         return self.latest(project, EVERYTHING)
 
     def _is_undated(self, project: str) -> bool:
-        sql = f"SELECT 1 FROM dataset WHERE {_of(project)} AND {_IS_UNDATED} LIMIT 1"  # noqa: S608  texts of ours
-        return self.database.row(sql, project) is not None
+        sql = f"SELECT mfid FROM dataset WHERE {_of(project)} AND {_IS_UNDATED} LIMIT 1"  # noqa: S608  texts of ours
+        if self.service.holds(DATES) is not False and (row := self.database.row(sql, project)) is not None:
+            self.service.note(DATES, False, f"{row[0]} was completed after it was created, and both have the same time")
+        return self.service.holds(DATES) is False
 
     def _changed_since(self, project: str, latest: str) -> list[_Row]:
         """Read what was modified since then and is not known in this state; list what is known without metadata."""

@@ -15,6 +15,7 @@ from crucible_lineage.exchange.model import Comparison, Conflict, Held, Lacking,
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import recipe_keyword
 from crucible_lineage.registration.trust import lies_elsewhere
+from crucible_lineage.service import DERIVED_IDS
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
 
@@ -201,7 +202,7 @@ def _assigned(
     target: Session, mfids: Sequence[str], here: Mapping[str, Record], there: dict[str, Record]
 ) -> dict[str, str]:
     """The ids that a service which assigns ids has given to these; what it has under them is put into `there`."""
-    if not mfids or not target.mirror.assigns_ids():
+    if not mfids or target.mirror.service.holds(DERIVED_IDS) is not False:
         return {}
 
     def find(mfid: str) -> Record | None:

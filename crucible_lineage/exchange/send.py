@@ -32,6 +32,7 @@ from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.new_dataset import Elsewhere, LocalFile, NewDataset
 from crucible_lineage.registration.read import recipe_keyword, whole_record
 from crucible_lineage.registration.register import register_output
+from crucible_lineage.registration.server_ids import make_dataset
 from crucible_lineage.registration.standing import add_equal_parents
 from crucible_lineage.session import Session
 from crucible_lineage.times import as_known
@@ -123,7 +124,7 @@ class Sender:
         with suppress(NotFoundError):
             return self.client.datasets.get(mfid).unique_id
         try:
-            made = self.client.datasets.create({**self._fields(here.dataset), "unique_id": here.mfid}).dsid
+            made = make_dataset(self.client, here.mfid, self._fields(here.dataset)).dsid
         except ConflictError:  # somebody else was faster, or it is of others
             return self.client.datasets.get(here.mfid).unique_id
         if made != here.mfid:

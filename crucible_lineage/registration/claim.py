@@ -43,7 +43,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from crucible_lineage.errors import ChecksumError, ConflictError, NotFoundError
+from crucible_lineage.errors import ChecksumError, ConflictError, NotFoundError, RefusedError
 from crucible_lineage.lineage.records import returned_values
 from crucible_lineage.marks import (
     PLACES_KEY,
@@ -63,6 +63,7 @@ from crucible_lineage.provenance.digest import changed_keys
 from crucible_lineage.provenance.record import COMPLETE, KEY, read_record
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.registration.trust import other_files, require_own
+from crucible_lineage.service import FREE_METADATA
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -314,6 +315,11 @@ class _Ours:
             client.metadata.create(self._mfid, {**self._metadata, KEY: record.document()})
         except ConflictError:
             return None
+        except RefusedError as refusal:
+            if client.service.holds(FREE_METADATA) is None:
+                client.service.note(FREE_METADATA, False, str(refusal))
+            raise
+        client.service.note(FREE_METADATA, True, "a provenance record was taken")
         return Claim(self._mfid, record, self._metadata, self._patience_s, holding(str(record.registrar)))
 
     def whose(self, holder: Registration | None, dataset: Dataset, *, created: bool) -> Whose:

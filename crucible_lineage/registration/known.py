@@ -21,6 +21,7 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import Registered, knows, recipe_keyword, refusals, registered
 from crucible_lineage.registration.trust import lies_elsewhere, told_elsewhere, told_other_recipe
+from crucible_lineage.service import DERIVED_IDS
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -148,7 +149,7 @@ class KnownResults:
                 return self._by_recipe(self._of_project())
         found = self.mirror.read(wanted)
         lacking = [mfid for mfid in wanted if mfid not in found and has_derived_id(mfid)]
-        return found if not lacking or self.mirror.keeps_ids() else {**self._under_other_ids(lacking), **found}
+        return found if not lacking or self.mirror.service.keeps_ids else {**self._under_other_ids(lacking), **found}
 
     def _under_other_ids(self, mfids: Sequence[str]) -> dict[str, Record]:
         """Read what a service that assigns ids itself may have given another one than these, which recipes give."""
@@ -160,7 +161,7 @@ class KnownResults:
 
     def _by_recipe(self, records: dict[str, Record]) -> dict[str, Record]:
         """Return the records also under the ids that their recipes give: of several complete ones the oldest."""
-        if self.mirror.keeps_ids():
+        if self.mirror.service.keeps_ids:
             return records
         found: dict[str, tuple[bool, str, Record]] = {}
         for mfid, record in records.items():
@@ -221,9 +222,12 @@ class KnownResults:
                 first, attempt = first_attempt(one.record.recipe)
                 attempts[first] = max(attempt, attempts.get(first, 0))
         there = {one.mfid for one in found}
-        if not assigned.keys().isdisjoint(there) and not self.mirror.keeps_ids():
-            self.mirror.note_keeps_ids()
-        trusted |= {mfid: ref for mfid, ref in assigned.items() if mfid not in there}
+        elsewhere = {mfid: ref for mfid, ref in assigned.items() if mfid not in there}
+        for mfid, ref in elsewhere.items():
+            self.mirror.service.note(DERIVED_IDS, False, f"{ref.mfid} was given to a dataset that was to be {mfid}")
+        if not elsewhere and (kept := assigned.keys() & there):
+            self.mirror.service.note(DERIVED_IDS, True, f"{min(kept)} was kept")
+        trusted |= elsewhere
         return Judged(trusted, attempts)
 
     def _refusals(self, found: Collection[Registered], changed: Collection[str]) -> Iterator[tuple[str, str]]:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from crucible_lineage.core.slots import Standing, places_of
 from crucible_lineage.errors import ChecksumError, IdTakenError, NotFoundError, RefusedError, WithdrawnError
+from crucible_lineage.ids import has_derived_id
 from crucible_lineage.provenance.attachment import expand
 from crucible_lineage.provenance.recipe import origin_of
 from crucible_lineage.provenance.recipe import recipe_sha256 as sha256_of
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.trust import files_of, other_files, require_own, require_own_files
+from crucible_lineage.service import DERIVED_IDS
 from crucible_lineage.times import taken
 
 T = TypeVar("T", bound="ProvenanceRecord")
@@ -161,10 +163,11 @@ def find_own(
     def under_another_id() -> Registered | None:
         return _of_recipe(client, mfid, project, lambda recipe: sha256_of(recipe) == recipe_sha256)
 
-    renamed = None if mirror.keeps_ids() else client.ahead(under_another_id)
+    renamed = None if mirror.service.keeps_ids else client.ahead(under_another_id)
     found = read_own(client, mfid, project, recipe_sha256, what)
     if found is not None and found.ref is not None:
-        mirror.note_keeps_ids()  # whoever registered it gave it this one
+        if has_derived_id(mfid):
+            mirror.service.note(DERIVED_IDS, True, f"{mfid} was kept")  # whoever registered it gave it this one
     return found or (renamed and renamed())
 
 

@@ -8,6 +8,7 @@ claim.py says what happens where two machines register at once, contents.py what
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,8 +37,9 @@ from crucible_lineage.registration.claim import (
 from crucible_lineage.registration.contents import Put, announce, fill, ingest, take_back, tidy
 from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.read import recipe_keyword, registered, require_not_withdrawn
-from crucible_lineage.registration.server_ids import oldest_duplicate
+from crucible_lineage.registration.server_ids import make_dataset, oldest_duplicate
 from crucible_lineage.registration.trust import require_own, require_own_files, taken_unseen
+from crucible_lineage.service import FREE_METADATA
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -88,13 +90,22 @@ def register_output(
     while it moves, for `patience_s` at a time, and adopted when it is complete. IdTakenError if the id is taken
     by something else; every other error leaves an incomplete record that a repetition finishes.
     """
-    found = _create(client, new)
-    if found.created:
-        announce(client, found.mfid, new)
-    try:
-        return _registered(client, new, found, machine, PATIENCE_S if patience_s is None else patience_s, stages)
-    finally:
-        client.files.withdraw(found.mfid)
+    patience_s = PATIENCE_S if patience_s is None else patience_s
+    with client.service.first(FREE_METADATA):  # if it takes no record, no second dataset is left behind
+        client.service.require_usable()
+        found = _create(client, new)
+        if found.created:
+            announce(client, found.mfid, new)
+        try:
+            return _registered(client, new, found, machine, patience_s, stages)
+        except RefusedError:
+            if client.service.holds(FREE_METADATA) is False and found.created:
+                with suppress(CrucibleError):  # what is raised says what matters
+                    client.datasets.delete(found.mfid, "left over: this service takes no provenance records")
+                client.service.require_usable()
+            raise
+        finally:
+            client.files.withdraw(found.mfid)
 
 
 def _registered(
@@ -209,7 +220,7 @@ def _is_held(client: CrucibleClient, held: Claim) -> bool:
 
 def _create(client: CrucibleClient, new: NewDataset) -> _Created:
     try:
-        made = client.datasets.create({**new.fields, "unique_id": new.mfid})
+        made = make_dataset(client, new.mfid, new.fields)
     except (ConflictError, ForbiddenError, RefusedError) as refusal:
         return _Created(new.mfid, False, refusal)
     if made.dsid == new.mfid:

@@ -8,21 +8,55 @@ that create at the same moment come to the same one; the deletion of the others 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.errors import ConflictError, ForbiddenError, NotFoundError
+from crucible_lineage.errors import ConflictError, CrucibleError, ForbiddenError, NotFoundError, RefusedError
+from crucible_lineage.ids import has_derived_id
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import recipe_keyword
+from crucible_lineage.service import DERIVED_IDS, TAKEN_IDS
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
+    from crucible_lineage.client.dataset.datasets import CreatedDataset
     from crucible_lineage.client.models import Dataset
     from crucible_lineage.registration.new_dataset import NewDataset
 
-__all__ = ["oldest_duplicate"]
+__all__ = ["make_dataset", "oldest_duplicate"]
+
+
+def make_dataset(client: CrucibleClient, mfid: str, fields: Mapping[str, object]) -> CreatedDataset:
+    """Create a dataset under the id `mfid`, or under another one if the service does not take it.
+
+    Raises ConflictError if the id is taken, or ForbiddenError or RefusedError, which may mean the same.
+    """
+    service = client.service
+    derived = has_derived_id(mfid)
+    if derived and service.holds(DERIVED_IDS) is False:
+        return client.datasets.create(fields)
+    if service.holds(TAKEN_IDS) is False:
+        with suppress(NotFoundError):
+            client.datasets.get(mfid)
+            raise ConflictError(f"could not create dataset {mfid}: it is there", status=409, mfid=mfid)
+    try:
+        made = client.datasets.create({**fields, "unique_id": mfid})
+    except RefusedError as refusal:
+        if not derived or service.holds(DERIVED_IDS) is not None:
+            raise
+        try:
+            made = client.datasets.create(fields)
+        except CrucibleError:
+            raise refusal from None
+        service.note(DERIVED_IDS, False, str(refusal))
+        return made
+    if made.dsid != mfid:
+        service.note(DERIVED_IDS, False, f"{made.dsid} was given to a dataset that was to be {mfid}")
+    elif derived:
+        service.note(DERIVED_IDS, True, f"{mfid} was kept")
+    return made
 
 
 def oldest_duplicate(client: CrucibleClient, made: Dataset, new: NewDataset) -> str:

@@ -25,6 +25,7 @@ from crucible_lineage.errors import (
     ServerError,
     UnreachableError,
 )
+from crucible_lineage.service import Service
 
 
 def test_a_small_file_takes_three_calls_and_one_part(
@@ -309,7 +310,9 @@ def test_nearby_nothing_is_asked_before_a_file_is_sent(
 
 
 def test_threads_that_announce_and_withdraw_at_once_do_not_get_into_each_others_way(spectrum: Path) -> None:
-    uploader = Uploader(cast(Any, None), cast(Any, None), cast(Any, None), lambda call: partial(call))  # none is made
+    uploader = Uploader(
+        cast(Any, None), cast(Any, None), cast(Any, None), lambda call: partial(call), Service()
+    )  # none is made
     checksums = scan_file(spectrum)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)

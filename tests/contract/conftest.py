@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,15 +28,18 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00")
 
 def load(name: str) -> ModuleType:
     """A module that lies beside this file."""
-    spec = importlib.util.spec_from_file_location(f"contract_{name}", Path(__file__).with_name(f"{name}.py"))
+    full_name = f"contract_{name}"
+    spec = importlib.util.spec_from_file_location(full_name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[full_name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
 
 USERS = load("users")
+VARIANTS = load("variants")
 
 
 def everything(server: RunningServer) -> dict[str, Any]:
@@ -101,3 +106,18 @@ def picture(tmp_path: Path) -> Path:
     path = tmp_path / "preview.png"
     path.write_bytes(PNG)
     return path
+
+
+@pytest.fixture
+def behind(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
+    """Opens a door of the variant of this name before an embedded Crucible, which has a project `lab`."""
+    with start_server(tmp_path / "elsewhere") as server, contextlib.ExitStack() as stack:
+        with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}) as http:
+            http.post("/projects", json={**PROJECT, "project_id": "lab"}).raise_for_status()
+
+        def open_door(variant: str) -> Any:
+            door = VARIANTS.Door(server.url, server.api_key, VARIANTS.VARIANTS[variant])
+            stack.callback(door.close)
+            return door
+
+        yield open_door

@@ -277,7 +277,6 @@ def test_what_is_trusted_is_not_believed_once_a_character_of_it_changed(mirror: 
     mirror.database.write("UPDATE trusted SET ref = replace(ref, '0000', '0001')")
     assert mirror.known(CALIBRATED.mfid) is None
     assert mirror.known_among([CALIBRATED.mfid]) == {}
-    assert not mirror.assigns_ids()
     mirror.trust(trusted(CALIBRATED))
     assert mirror.known(CALIBRATED.mfid) == CALIBRATED
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from crucible_lineage.client.bodies import RemoteFileCreate
 from crucible_lineage.client.dataset.files import FileCalls
+from crucible_lineage.client.dataset.keywords import Keywords
 from crucible_lineage.client.dataset.metadata import MetadataCalls
 from crucible_lineage.client.dataset.thumbnails import Picture, picture_body
 from crucible_lineage.client.http.connection import Connection
@@ -18,6 +19,7 @@ from crucible_lineage.client.models import FileRecord, IngestionRequest, Keyword
 from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.client.transfer.download import fetch, is_wanted, local_path
 from crucible_lineage.errors import InputError, NotFoundError, ServerError
+from crucible_lineage.service import Service
 
 __all__ = ["AddedFile", "ContentCalls"]
 
@@ -37,9 +39,15 @@ class ContentCalls(OfficialNames):
     subject = "datasets"
 
     def __init__(
-        self, connection: Connection, files: FileCalls, metadata: MetadataCalls, ingestions: IngestionCalls
+        self,
+        connection: Connection,
+        files: FileCalls,
+        metadata: MetadataCalls,
+        ingestions: IngestionCalls,
+        service: Service,
     ) -> None:
         self._connection = connection
+        self._keywords = Keywords(service)
         self._files = files
         self._metadata = metadata
         self._ingestions = ingestions
@@ -50,15 +58,23 @@ class ContentCalls(OfficialNames):
             raise InputError("the keyword is empty; nothing was sent")
         what = f"add keyword {keyword!r} to dataset {dsid}"
         path = f"/datasets/{segment(dsid)}/keywords"
-        answer = self._connection.call("POST", path, what, mfid=dsid, params={"keyword": keyword}, repeatable=True)
-        return parse(Keyword, answer, what)
+
+        def add(spell: Callable[[str], str]) -> object:
+            params = {"keyword": spell(keyword)}
+            return self._connection.call("POST", path, what, mfid=dsid, params=params, repeatable=True)
+
+        return self._read(parse(Keyword, self._keywords.tried([keyword], add, writes=True), what))
 
     def get_keywords(self, dataset_id: str) -> list[Keyword]:
         """The keywords of the dataset."""
         what = f"read the keywords of dataset {dataset_id}"
         answer = self._connection.get(f"/datasets/{segment(dataset_id)}/keywords", what, mfid=dataset_id)
         words = [{"keyword": item} if isinstance(item, str) else item for item in answer or ()]
-        return parse_all(Keyword, words, what)
+        return [self._read(word) for word in parse_all(Keyword, words, what)]
+
+    def _read(self, word: Keyword) -> Keyword:
+        read = self._keywords.read(word.keyword)
+        return word if read == word.keyword else word.model_copy(update={"keyword": read})
 
     def get_scientific_metadata(self, dsid: str) -> dict[str, Any] | None:
         """The metadata of the dataset; None if it has none."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol, Unpack
 
@@ -23,6 +24,7 @@ from crucible_lineage.client.projects import InstrumentCalls
 from crucible_lineage.errors import ConflictError, InputError, nearest
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.refs import ProjectChanges
+from crucible_lineage.service import Service
 
 __all__ = ["CreatedDataset", "DatasetCalls", "DatasetModel"]
 
@@ -74,9 +76,14 @@ class DatasetCalls(ContentCalls):
     """`client.datasets`. What concerns a dataset's contents (keywords, files, pictures) is in `ContentCalls`."""
 
     def __init__(
-        self, connection: Connection, files: FileCalls, metadata: MetadataCalls, ingestions: IngestionCalls
+        self,
+        connection: Connection,
+        files: FileCalls,
+        metadata: MetadataCalls,
+        ingestions: IngestionCalls,
+        service: Service,
     ) -> None:
-        super().__init__(connection, files, metadata, ingestions)
+        super().__init__(connection, files, metadata, ingestions, service)
         self._links = LinkCalls(connection, "/datasets", "dataset", Dataset)
         self._instruments = InstrumentCalls(connection)
 
@@ -132,7 +139,17 @@ class DatasetCalls(ContentCalls):
 
     def iter(self, *, limit: int | None = None, **filters: Unpack[DatasetFilters]) -> Iterator[Dataset]:
         """The same, page by page as they are taken."""
-        return pages(self._connection, "/datasets", Dataset, "list datasets", self._filters(filters), limit)
+        params = self._filters(filters)
+        words = _words(params)
+
+        def ask(spell: Callable[[str], str]) -> Iterator[Dataset]:
+            found = pages(self._connection, "/datasets", Dataset, "list datasets", _spelt(params, spell), limit)
+            if not self._keywords.is_to_be_tried(words):
+                return found
+            first = list(islice(found, 1))  # sends the request, which may be refused
+            return chain(first, found)
+
+        return self._keywords.tried(words, ask)
 
     def changes(self, project_id: str, since: str | None, keyword: str) -> ProjectChanges:
         """Return the datasets of a project with that keyword that were modified since, and the project's revision.
@@ -144,7 +161,12 @@ class DatasetCalls(ContentCalls):
             filters["modification_time_gte"] = since
         headers: dict[str, str] = {}
         what, params = "list what changed", {**self._filters(filters), "limit": PAGE}
-        page = self._connection.call("GET", "/datasets", what, params=params, heard=headers.update)
+
+        def ask(spell: Callable[[str], str]) -> Any:
+            sent = _spelt(params, spell)
+            return self._connection.call("GET", "/datasets", what, params=sent, heard=headers.update)
+
+        page = self._keywords.tried([keyword], ask)
         listed = parse_all(Dataset, page.get("items") or [], what)
         if len(listed) == PAGE:
             listed = list(self.iter(**filters))
@@ -153,7 +175,12 @@ class DatasetCalls(ContentCalls):
 
     def count(self, **filters: Unpack[DatasetFilters]) -> int:
         """Count the datasets that match all filters."""
-        return count_of(self._connection, "/datasets", "count datasets", self._filters(filters))
+        params = self._filters(filters)
+
+        def ask(spell: Callable[[str], str]) -> int:
+            return count_of(self._connection, "/datasets", "count datasets", _spelt(params, spell))
+
+        return self._keywords.tried(_words(params), ask)
 
     def search(self, q: str, *, limit: int = 20, project_id: str | None = None) -> Sequence[Dataset]:
         """Datasets whose name is like `q` (3 letters or more); best first, at most 50."""
@@ -167,7 +194,7 @@ class DatasetCalls(ContentCalls):
         Counted are the datasets that fit all filters; `limit` values at most.
         """
         what = f"count datasets by {field}"
-        params = {"field": field, "limit": limit, **self._filters(filters)}
+        params = _spelt({"field": field, "limit": limit, **self._filters(filters)}, self._keywords.spell)
         return parse_all(FacetValue, self._connection.get("/datasets/facets", what, params=params), what)
 
     def update(self, dsid: str, **fields: object) -> Dataset:
@@ -301,6 +328,17 @@ def _described(
     fields = {name: value for name, value in dataset.model_dump(exclude_none=True).items() if name not in ANSWERED}
     metadata = fields.pop("scientific_metadata", {})
     return fields, metadata
+
+
+def _words(params: Mapping[str, Any]) -> list[str]:
+    """The keywords that are asked for."""
+    words = params.get("keyword") or ()
+    return [words] if isinstance(words, str) else list(words)
+
+
+def _spelt(params: Mapping[str, Any], spell: Callable[[str], str]) -> dict[str, Any]:
+    words = [spell(word) for word in _words(params)]
+    return {**params, "keyword": words} if words else dict(params)
 
 
 def _one_of(fields: dict[str, Any], *names: str) -> Any:

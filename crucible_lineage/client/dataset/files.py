@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from crucible_lineage.checksums import FileChecksums, require_unchanged, scan_file
 from crucible_lineage.client.filters import FileFilters, sent_filters
@@ -19,7 +19,8 @@ from crucible_lineage.client.transfer.memory import UploadMemory
 from crucible_lineage.client.transfer.outgoing import Outgoing, Progress, UploadedFile
 from crucible_lineage.client.transfer.storage import Storage
 from crucible_lineage.client.transfer.uploads import Ahead, Protocol, Uploader
-from crucible_lineage.errors import InputError, ServerError
+from crucible_lineage.errors import InputError, NotFoundError, ServerError
+from crucible_lineage.service import FILES_BY_HASH, Service
 
 __all__ = ["FileCalls"]
 
@@ -29,9 +30,12 @@ class FileCalls(OfficialNames):
 
     subject = "files"
 
-    def __init__(self, connection: Connection, storage: Storage, memory: UploadMemory, ahead: Ahead) -> None:
+    def __init__(
+        self, connection: Connection, storage: Storage, memory: UploadMemory, ahead: Ahead, service: Service
+    ) -> None:
         self._connection = connection
-        self._uploader = Uploader(connection, storage, memory, ahead)
+        self._service = service
+        self._uploader = Uploader(connection, storage, memory, ahead, service)
         self.storage = storage
 
     def upload(
@@ -77,8 +81,18 @@ class FileCalls(OfficialNames):
         return [file for file in parse_all(FileRecord, answer, what) if digest in (None, file.sha256_hash)][:limit]
 
     def iter(self, *, limit: int | None = None, **filters: Unpack[FileFilters]) -> Iterator[FileRecord]:
-        """All files that this key may read, page by page as they are taken."""
-        return pages(self._connection, "/files", FileRecord, "list files", sent_filters(filters, FileFilters), limit)
+        """All files that this key may read, page by page as they are taken.
+
+        NotFoundError if the service lists no files over all datasets.
+        """
+        return self._listed(sent_filters(filters, FileFilters), limit)
+
+    def _listed(self, params: dict[str, Any], limit: int | None) -> Iterator[FileRecord]:
+        try:
+            yield from pages(self._connection, "/files", FileRecord, "list files", params, limit)
+        except NotFoundError as error:
+            self._service.note(FILES_BY_HASH, False, f"GET /files: {error.status}")
+            raise
 
     def get(self, file_mfid: str) -> FileRecord:
         """The record of a file."""

@@ -35,6 +35,7 @@ from crucible_lineage.errors import (
     ServerError,
     UnreachableError,
 )
+from crucible_lineage.service import SIGNED, Service
 from crucible_lineage.traffic import traffic
 
 __all__ = ["Protocol", "Uploader"]
@@ -48,15 +49,17 @@ SESSION_TRIES = 3
 
 
 class Uploader:
-    """Sends files of one client. Remembers for its life if the service has no signed uploads."""
+    """Sends files of one client, as the service is known to take them."""
 
-    def __init__(self, connection: Connection, storage: Storage, memory: UploadMemory, ahead: Ahead) -> None:
+    def __init__(
+        self, connection: Connection, storage: Storage, memory: UploadMemory, ahead: Ahead, service: Service
+    ) -> None:
         self._connection = connection
         self._storage = storage
         self._memory = memory
         self._ahead = ahead
         self._announced: dict[Outgoing, Callable[[], Opened]] = {}
-        self._switched_off = False
+        self._service = service
 
     def announce(self, outgoing: Outgoing) -> None:
         """The session for a file of a new dataset is being opened, where answers take long."""
@@ -98,14 +101,15 @@ class Uploader:
             except ServerError as error:
                 if protocol != "signed" or replace or not is_switched_off(error):
                     raise
-            self._switched_off = True
+                refusal = error
+            self._service.note(SIGNED, False, str(refusal))
             protocol = self._choice(outgoing, replace)
         return self._by(protocol, outgoing, replace, progress)
 
     def _choice(self, outgoing: Outgoing, replace: bool) -> Protocol:
         if outgoing.checksums.size == 0:
             return "resumable"
-        return "signed" if replace or not self._switched_off else "resumable"
+        return "signed" if replace or self._service.holds(SIGNED) is not False else "resumable"
 
     def _by(self, protocol: Protocol, outgoing: Outgoing, replace: bool, progress: Progress | None) -> UploadedFile:
         if protocol == "resumable":

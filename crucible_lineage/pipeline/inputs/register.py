@@ -72,8 +72,6 @@ def _register(
         if file.ref.name not in raw.remote:
             session.cache.add(file.path, file.ref.sha256)
     session.mirror.trust({new.mfid: dataset, dataset.mfid: dataset})
-    if dataset.mfid == new.mfid:
-        session.mirror.note_keeps_ids()
     return dataset
 
 

@@ -83,5 +83,3 @@ def _describe_fault(session: Session, error: BaseException) -> tuple[str, str]:
 def _note(session: Session, refs: Mapping[str, DatasetRef]) -> None:
     """Remember what has arrived as complete, under the id made here and the one that the service gave."""
     session.mirror.trust({mfid: ref for made, ref in refs.items() for mfid in (made, ref.mfid)})
-    if all(ref.mfid == made for made, ref in refs.items()) and not session.settings.embedded:
-        session.mirror.note_keeps_ids()

@@ -14,6 +14,7 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.registration.others import Others
 from crucible_lineage.registration.read import Registered
+from crucible_lineage.service import DERIVED_IDS
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
@@ -56,7 +57,7 @@ class ProjectKnowledge:
     def others(self, client: CrucibleClient) -> Others | None:
         """Return what finds the pipeline's datasets that others have changed since; None if the service cannot say."""
         mirror, keyword = self.session.mirror, self.results.scope
-        if keyword is None or self.session.settings.embedded or mirror.assigns_ids():
+        if keyword is None or self.session.settings.embedded or mirror.service.holds(DERIVED_IDS) is False:
             return None
         since = mirror.latest(self.project, keyword)
         return Others(lambda since: client.datasets.changes(self.project, since, keyword), since)

@@ -17,6 +17,7 @@ from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, text, u
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.queries.deleted import deletion_of
 from crucible_lineage.registration.read import whole_record
+from crucible_lineage.service import GRAPHS
 from crucible_lineage.session import Session
 
 __all__ = [
@@ -53,6 +54,8 @@ def fetch_lineage(session: Session, mfid: str, *, thumbnails: bool = False) -> L
     """
     if not is_mfid(mfid):
         raise InputError(f"{mfid!r} is no MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
+    if session.client.service.holds(GRAPHS) is False:
+        return _without_graphs(session, mfid)
     try:
         graph = LineageGraph.from_api(session.client.graphs.get(mfid, recursive=True))
     except (NotFoundError, RefusedError) as error:
@@ -65,23 +68,46 @@ def fetch_lineage(session: Session, mfid: str, *, thumbnails: bool = False) -> L
     return _with_states(graph.with_records(records), summaries)
 
 
-def _without_graphs(session: Session, mfid: str, error: CrucibleError) -> LineageGraph:
-    """The connected lineage of a dataset where the service gives no graphs, from the links of its projects' datasets.
+def _without_graphs(session: Session, mfid: str, refusal: CrucibleError | None = None) -> LineageGraph:
+    """The connected lineage where the service gives no graphs, from the links of all datasets of its projects.
 
-    InputError if there is no such dataset, with its deletion if that is why.
+    With a `refusal`, it was asked for the graph, and may have none of this dataset only. InputError if there is no such
+    dataset or sample, with its deletion if that is why.
     """
     try:
         dataset = session.client.datasets.get(mfid, include_metadata=True, include_links=True)
-    except (ForbiddenError, NotFoundError):
+    except (ForbiddenError, NotFoundError) as error:
+        if (of_sample := _of_sample(session, mfid)) is not None:
+            return of_sample
         deletion = deletion_of(session, mfid)
         none = f"there is no dataset or sample {mfid} here ({session.settings.describe()})"
         raise InputError(deletion.text if deletion else none) from error
-    projects = [dataset.project_id] if dataset.project_id else []
+    if refusal is not None and not dataset.is_to_be_deleted:
+        session.client.service.note(GRAPHS, False, f"entity_graph_cte/{mfid}: {refusal.status}, and that is there")
+    return _connected(session, mfid, [dataset.project_id] if dataset.project_id else [], dataset.model_dump())
+
+
+def _of_sample(session: Session, mfid: str) -> LineageGraph | None:
+    """The lineage that a sample hangs together with; None if there is no such sample."""
+    try:
+        sample = session.client.samples.get(mfid)
+    except (ForbiddenError, NotFoundError):
+        return None
+    on_it = session.client.datasets.list(sample_mfid=mfid)
+    projects = {one.project_id for one in on_it} | {sample.project_id}
+    return _connected(session, mfid, sorted(filter(None, projects)), None, Node(mfid, "sample", sample.sample_name))
+
+
+def _connected(
+    session: Session, mfid: str, projects: list[str], record: Record | None, alone: Node | None = None
+) -> LineageGraph:
+    """All that hangs together with a dataset or sample, in whichever projects; by itself, its record or node."""
     while True:
         copies = [session.mirror.snapshot(one) for one in projects]
-        if not copies:
-            return LineageGraph.from_records([dataset.model_dump()])
-        graph = _component(lineage_of_copies(copies).graph, mfid)
+        whole = lineage_of_copies(copies).graph if copies else None
+        if whole is None or mfid not in whole.nodes:
+            return LineageGraph([alone], []) if alone else LineageGraph.from_records([record] if record else [])
+        graph = _component(whole, mfid)
         more = {node.project for node in graph.nodes.values() if node.project} - set(projects)
         if not more:
             return graph

@@ -1,0 +1,172 @@
+"""The embedded Crucible as services elsewhere may be: a door before it that answers a few requests otherwise."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from crucible_lineage.ids import has_derived_id, new_mfid
+
+API = "/api/v3"
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
+
+
+@dataclass
+class Request:
+    """A request as it arrived; a variant may change it before it is handed on."""
+
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body) if self.body else None
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+
+
+HandOn = Callable[[Request], Answer]
+Variant = Callable[[Request, HandOn], Answer]
+
+
+def refused(status: int, detail: str) -> Answer:
+    return Answer(status, json.dumps({"detail": detail}).encode())
+
+
+def own_ids(request: Request, hand_on: HandOn) -> Answer:
+    """Gives each dataset an id of its own, whatever it was asked for."""
+    if (request.method, request.path) == ("POST", "/datasets"):
+        request.body = json.dumps({**request.json, "unique_id": new_mfid()}).encode()
+    return hand_on(request)
+
+
+def version_7(request: Request, hand_on: HandOn) -> Answer:
+    """Takes ids of version 7 only."""
+    if (request.method, request.path) == ("POST", "/datasets") and has_derived_id(request.json.get("unique_id")):
+        return refused(422, "unique_id must be a UUID version 7")
+    return hand_on(request)
+
+
+def plain_keywords(request: Request, hand_on: HandOn) -> Answer:
+    """Refuses `:` in keywords, also where they are asked for."""
+    if any(":" in word for word in request.query.get("keyword", ())):
+        return refused(422, "keyword: only letters, digits, blanks, - and _")
+    return hand_on(request)
+
+
+def strict_metadata(request: Request, hand_on: HandOn) -> Answer:
+    """Refuses keys of metadata that it does not know."""
+    if re.fullmatch(r"/resources/[^/]+/metadata", request.path) and request.method in ("POST", "PATCH"):
+        unknown = sorted(set(request.json) - {"temperature", "wavelength_nm"})
+        if unknown:
+            return refused(422, f"unknown metadata key {unknown[0]!r}")
+    return hand_on(request)
+
+
+def no_graphs(request: Request, hand_on: HandOn) -> Answer:
+    """Has no graph endpoint."""
+    missing = request.path.startswith(("/entity_graph_cte/", "/project_graph/"))
+    return refused(404, "Not Found") if missing else hand_on(request)
+
+
+def no_files(request: Request, hand_on: HandOn) -> Answer:
+    """Lists no files over all datasets."""
+    return refused(404, "Not Found") if (request.method, request.path) == ("GET", "/files") else hand_on(request)
+
+
+def plain(request: Request, hand_on: HandOn) -> Answer:
+    """As the embedded Crucible."""
+    return hand_on(request)
+
+
+def upserts(request: Request, hand_on: HandOn) -> Answer:
+    """Overwrites the dataset that is there when its id is posted again."""
+    answer = hand_on(request)
+    if (request.method, request.path, answer.status) == ("POST", "/datasets", 409):
+        fields = {k: v for k, v in request.json.items() if k in ("dataset_name", "measurement", "timestamp")}
+        mfid = request.json["unique_id"]
+        return hand_on(Request("PATCH", f"/datasets/{mfid}", {}, {**request.headers}, json.dumps(fields).encode()))
+    return answer
+
+
+VARIANTS: dict[str, Variant] = {
+    one.__name__: one
+    for one in (plain, own_ids, version_7, plain_keywords, strict_metadata, no_graphs, no_files, upserts)
+}
+
+
+class Door:
+    """A service of one variant, at `url`, before the embedded Crucible at `behind`. `seen` is what was asked."""
+
+    def __init__(self, behind: str, api_key: str, variant: Variant) -> None:
+        self.behind, self.api_key = behind, api_key
+        self.inner = urlsplit(behind)
+        self.variant = variant
+        self.seen: list[str] = []
+        door = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def log_message(self, *args: Any) -> None:
+                return
+
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                parts = urlsplit(self.path)
+                path, query = parts.path.removeprefix(API), parse_qs(parts.query, keep_blank_values=True)
+                request = Request(self.command, path, query, dict(self.headers), body)
+                door.seen.append(f"{request.method} {request.path}")
+                is_api = parts.path.startswith(API)
+                answer = door.variant(request, door._hand_on) if is_api else door._forward(self.path, request)
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(answer.body)))
+                self.end_headers()
+                self.wfile.write(answer.body)
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._server.block_on_close = False
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}{API}"
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _hand_on(self, request: Request) -> Answer:
+        query = urlencode(request.query, doseq=True)
+        return self._forward(f"{API}{request.path}{'?' + query if query else ''}", request)
+
+    def _forward(self, target: str, request: Request) -> Answer:
+        assert self.inner.hostname is not None
+        connection = http.client.HTTPConnection(self.inner.hostname, self.inner.port, timeout=60)
+        headers = {k: v for k, v in request.headers.items() if k.lower() not in HOP_BY_HOP}
+        try:
+            connection.request(request.method, target, request.body or None, headers)
+            got = connection.getresponse()
+            content = got.read()
+        finally:
+            connection.close()
+        kept = {name: value for name, value in got.getheaders() if name.lower() not in HOP_BY_HOP}
+        return Answer(got.status, content, kept)
