@@ -67,7 +67,7 @@ _ALL = (
     Assumption(
         "written-back metadata",
         "ingestion leaves what was written meanwhile as it is",
-        "what is written are statements that an older copy cannot take back",
+        "what is written are marks that an older copy cannot take back",
     ),
     Assumption(
         "filled-in fields",
@@ -133,8 +133,7 @@ _ALL = (
     Assumption(
         "lists with metadata",
         "lists hold metadata and links of each dataset",
-        "datasets are read one by one",
-        "lists and checks take longer",
+        None,
     ),
     Assumption(
         REVISIONS,

@@ -56,6 +56,7 @@ SECTIONS = {
         "watch": ("operation.watch", "Report new datasets to Prefect, and register files that arrive in a folder."),
         "serve": ("operation.serve", "Serve the embedded Crucible to other programs."),
         "mcp": ("operation.mcp", "Answer the questions of an assistant (Model Context Protocol)."),
+        "doctor": ("operation.doctor", "Try on a scratch project what a Crucible does, and what that means."),
         "clean": ("operation.clean", "Free disk space: leftovers of failed steps, and copies."),
         "backup": ("operation.backup", "Copy the embedded Crucible into a folder, also while it runs."),
         "restore": ("operation.backup", "Restore a backup, and list what is younger than the copy."),

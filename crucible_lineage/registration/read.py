@@ -165,9 +165,8 @@ def find_own(
 
     renamed = None if mirror.service.keeps_ids else client.ahead(under_another_id)
     found = read_own(client, mfid, project, recipe_sha256, what)
-    if found is not None and found.ref is not None:
-        if has_derived_id(mfid):
-            mirror.service.note(DERIVED_IDS, True, f"{mfid} was kept")  # whoever registered it gave it this one
+    if found is not None and found.ref is not None and has_derived_id(mfid):
+        mirror.service.note(DERIVED_IDS, True, f"{mfid} was kept")  # whoever registered it gave it this one
     return found or (renamed and renamed())
 
 

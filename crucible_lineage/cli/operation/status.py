@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from crucible_lineage.cli.amounts import size_text, time_text
+from crucible_lineage.cli.operation.doctor import print_service
 from crucible_lineage.cli.options import (
     announce,
     crucible_options,
@@ -37,11 +38,13 @@ MOST_UNREAD = 20
 @click.option(
     "--unpark", metavar="MFID", help="Let this be tried again: a parked result, or all that is about this dataset."
 )
+@click.option("--service", is_flag=True, help="Print what is known of this Crucible, and nothing else.")
 @json_option
 def status_command(
     project: str | None,
     runs: int,
     unpark: str | None,
+    service: bool,
     as_json: bool,
 ) -> None:
     """List the last runs from this data folder, the pipelines that ran, and the results that could not be made.
@@ -52,6 +55,11 @@ def status_command(
     What is made and not yet at Crucible is named with the reason, and files that Crucible could not read.
     """
     with open_session() as session:
+        learnt = session.mirror.service.findings()
+        if service and not as_json:
+            announce(session)
+            print_service(learnt)
+            return
         logbook = Logbook.of(session)
         if unpark is not None:
             _unpark(logbook, unpark)
@@ -77,6 +85,7 @@ def status_command(
                 "not_ingested": unread,
                 "disk": used,
                 "slurm": jobs,
+                "service": [one.to_json() for one in learnt],
             }
         )
         return

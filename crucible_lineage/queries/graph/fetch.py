@@ -95,7 +95,8 @@ def _of_sample(session: Session, mfid: str) -> LineageGraph | None:
         return None
     on_it = session.client.datasets.list(sample_mfid=mfid)
     projects = {one.project_id for one in on_it} | {sample.project_id}
-    return _connected(session, mfid, sorted(filter(None, projects)), None, Node(mfid, "sample", sample.sample_name))
+    alone = Node(mfid, "sample", sample.sample_name or "")
+    return _connected(session, mfid, sorted(filter(None, projects)), None, alone)
 
 
 def _connected(
