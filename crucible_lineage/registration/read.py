@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from crucible_lineage.core.slots import Standing, places_of
-from crucible_lineage.errors import ChecksumError, IdTakenError, NotFoundError, RefusedError, WithdrawnError
+from crucible_lineage.errors import ChecksumError, IdTakenError, InputError, NotFoundError, RefusedError, WithdrawnError
 from crucible_lineage.ids import has_derived_id
 from crucible_lineage.provenance.attachment import expand
 from crucible_lineage.provenance.recipe import origin_of
@@ -16,7 +16,7 @@ from crucible_lineage.provenance.recipe import recipe_sha256 as sha256_of
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.trust import files_of, other_files, require_own, require_own_files
-from crucible_lineage.service import DERIVED_IDS
+from crucible_lineage.service import DERIVED_IDS, FILES_BY_HASH
 from crucible_lineage.times import taken
 
 T = TypeVar("T", bound="ProvenanceRecord")
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
 
 __all__ = [
     "Registered",
+    "datasets_with",
     "find_by_recipe",
     "find_own",
     "knows",
@@ -214,6 +215,19 @@ def _of_recipe(
                 require_own_files(client, dataset, found.record)
                 return found
     return None
+
+
+def datasets_with(client: CrucibleClient, mirror: Mirror, project: str, sha256: str) -> set[str]:
+    """Return the datasets that hold a file of this hash: of the project, by their records, if no files are listed."""
+    if mirror.service.holds(FILES_BY_HASH) is not False:
+        with suppress(NotFoundError):  # which is noted
+            return {file.dataset_mfid for file in client.files.list(sha256_hash=sha256) if file.dataset_mfid}
+    try:
+        records = mirror.snapshot(project).records
+    except InputError:  # the project is not there yet
+        return set()
+    written = ((mfid, read_record(record.get("scientific_metadata"))) for mfid, record in records.items())
+    return {mfid for mfid, one in written if one and any(file.sha256 == sha256 for file in one.generated or ())}
 
 
 def recipe_keyword(mfid: str) -> str:

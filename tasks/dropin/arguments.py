@@ -23,6 +23,7 @@ from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.pipeline.inputs.raw import hash_files
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.refs import DatasetRef
+from crucible_lineage.registration.read import datasets_with
 from crucible_lineage.tasks.dropin.described import Described
 from crucible_lineage.tasks.dropin.folders import Stamp, files_at, is_folder, looks_like_path, stamp
 from crucible_lineage.tasks.dropin.origins import CALL, LEAST_BYTES, MOST_ITEMS, Origin, items_of, plain_digest, settled
@@ -424,9 +425,8 @@ class _Tracer:
             return None
         session, project = self.recording.session, self.recording.destination.project
         wanted = {file.ref.sha256 for file in stored.files}
-        holders = session.client.files.list(sha256_hash=stored.files[0].ref.sha256)
         found = []
-        for mfid in sorted({file.dataset_mfid for file in holders if file.dataset_mfid}):
+        for mfid in sorted(datasets_with(session.client, session.mirror, project, stored.files[0].ref.sha256)):
             if session.client.datasets.get(mfid).project_id == project:
                 dataset = existing_dataset(mfid, session)
                 if {file.sha256 for file in dataset.data_files if file.name != CALL} == wanted:

@@ -8,15 +8,14 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, RecipeConflictError
+from crucible_lineage.errors import IdTakenError, InputError, RecipeConflictError
 from crucible_lineage.ids import has_derived_id, time_bits
 from crucible_lineage.pipeline.inputs.raw import RawFiles
 from crucible_lineage.provenance.recipe import recipe_sha256, without_salt
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef, FileRef
-from crucible_lineage.registration.read import find_own, read, samples_of, taken_of
+from crucible_lineage.registration.read import datasets_with, find_own, read, samples_of, taken_of
 from crucible_lineage.registration.trust import lies_elsewhere, require_own_files
-from crucible_lineage.service import FILES_BY_HASH
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ def _holders(
     recipe (with `renamed`, of other bytes), and the same bytes measured at another moment, which are other data.
     """
     found = []
-    for mfid in sorted(_with_file(raw.files[0].ref.sha256, raw.project, session)):
+    for mfid in sorted(datasets_with(session.client, session.mirror, raw.project, raw.files[0].ref.sha256)):
         dataset = session.client.datasets.get(mfid, include_metadata=True)
         record = read_record(dataset.scientific_metadata)
         if lies_elsewhere(dataset, raw.project):
@@ -157,19 +156,6 @@ def _holders(
             found.append((dataset, record))
     for dataset, record in sorted(found, key=lambda one: not _is_of_then(one[0], raw)):
         yield dataset.unique_id, record
-
-
-def _with_file(sha256: str, project: str, session: Session) -> set[str]:
-    """The datasets that hold a file of this hash; of the project, by their records, if Crucible lists no files."""
-    if session.mirror.service.holds(FILES_BY_HASH) is not False:
-        with suppress(NotFoundError):  # which is noted
-            return {file.dataset_mfid for file in session.client.files.list(sha256_hash=sha256) if file.dataset_mfid}
-    try:
-        records = session.mirror.snapshot(project).records
-    except InputError:  # the project is not there yet
-        return set()
-    written = ((mfid, read_record(record.get("scientific_metadata"))) for mfid, record in records.items())
-    return {mfid for mfid, one in written if one and any(file.sha256 == sha256 for file in one.generated or ())}
 
 
 def _may_be(raw: RawFiles, mfid: str, record: StepRecord | FilesRecord | None) -> bool:
