@@ -16,6 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import (
     CrucibleError,
     ForbiddenError,
@@ -27,7 +28,7 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.web.bridge import Bridge
 from crucible_lineage.web.pages import browsing, comparing, datasets, findings, lineage, listing, pipelines, runs
-from crucible_lineage.web.reader import Reader, ReadingClient
+from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import rendered, resource
 from crucible_lineage.web.signing_in import SignIns, is_from_here, posted, safe_path
 
@@ -86,9 +87,9 @@ STATUSES: tuple[tuple[type[LineageError], int], ...] = (
 TITLES = {400: "This cannot be shown", 403: "Not allowed", 404: "Not found", 405: "Not allowed", 502: "No answer"}
 
 
-def with_pages(api: ASGIApp, folder: Path) -> ASGIApp:
-    """The API under /api as it was, and the pages everywhere else; `folder` is for what they keep of each reader's."""
-    pages = _Pages(api, folder).app
+def with_pages(api: ASGIApp, data: Path) -> ASGIApp:
+    """Return the API under /api as it was, and the pages everywhere else. `data` is the server's data folder."""
+    pages = _Pages(api, data).app
 
     async def both(scope: Scope, receive: Receive, send: Send) -> None:
         is_call = scope["type"] == "http" and scope["path"].startswith("/api/")
@@ -100,9 +101,9 @@ def with_pages(api: ASGIApp, folder: Path) -> ASGIApp:
 class _Pages:
     """The application of the pages, and who is signed in to it."""
 
-    def __init__(self, api: ASGIApp, folder: Path) -> None:
+    def __init__(self, api: ASGIApp, data: Path) -> None:
         self._api = api
-        self._sign_ins = SignIns(folder)
+        self._sign_ins = SignIns(data)
         self._threads: CapacityLimiter | None = None
         self.app: ASGIApp = _SafeHeaders(
             Starlette(
@@ -145,7 +146,7 @@ class _Pages:
             return rendered("sign_in.html", status=403, next=then, problem="The form did not come from this server.")
         key = form.get("key", "").strip()
         try:
-            client = ReadingClient(API_URL, key, transport=Bridge(self._api, asyncio.get_running_loop()))
+            client = CrucibleClient(API_URL, key, transport=Bridge(self._api, asyncio.get_running_loop()))
             account = await to_thread.run_sync(client.account.whoami)
         except (InputError, UnauthorizedError):
             return rendered("sign_in.html", status=403, next=then, problem="This key is not known here.")

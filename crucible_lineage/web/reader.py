@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,51 +10,29 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.filters import DatasetFilters, sent_filters
-from crucible_lineage.client.http.wire import parse
-from crucible_lineage.client.models import Dataset
-from crucible_lineage.errors import ServerError
+from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.queries.verify.verify import Verification
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.web.long_work import LongWorks
 
-__all__ = ["DatasetPage", "Reader", "ReadingClient", "ReadingSession", "SignIn"]
-
-
-@dataclass(frozen=True)
-class DatasetPage:
-    """One page of a list. `next_cursor` asks for the page behind it; `total` is told on the first page."""
-
-    datasets: Sequence[Dataset]
-    next_cursor: str | None
-    total: int | None
-
-
-class ReadingClient(CrucibleClient):
-    """The client, which also gives single pages: a web page shows one, and no more is asked for."""
-
-    def dataset_page(self, limit: int, cursor: str | None = None, **filters: object) -> DatasetPage:
-        """At most `limit` datasets that fit all filters, from the start or from a cursor on."""
-        what = "list datasets"
-        params = {**sent_filters(filters, DatasetFilters), "limit": limit, "cursor": cursor}
-        answer = self._connection.get("/datasets", what, params=params)
-        if not isinstance(answer, dict) or not isinstance(answer.get("items"), list):
-            raise ServerError(f"could not {what}: Crucible's answer is no page of items")
-        datasets = [parse(Dataset, item, what) for item in answer["items"]]
-        return DatasetPage(datasets, answer.get("next_cursor"), answer.get("total"))
+__all__ = ["Reader", "ReadingSession", "SignIn"]
 
 
 @dataclass(frozen=True)
 class SignIn:
-    """One reader's sign-in. `folder` holds copies of what this reader's key may see; `copies` are the first ones."""
+    """One reader's sign-in. `folder` holds copies of what this reader's key may see; `copies` are the first ones.
 
-    client: ReadingClient
+    `data` is the data folder of the server.
+    """
+
+    client: CrucibleClient
     name: str
     checks: LongWorks[Verification]
     copies: LongWorks[None]
     folder: Path
+    data: Path
     expires: float
 
     def session(self) -> ReadingSession:
@@ -71,7 +49,7 @@ class Reader:
     sign_in: SignIn
 
     @property
-    def client(self) -> ReadingClient:
+    def client(self) -> CrucibleClient:
         """The way to Crucible with the reader's key."""
         return self.sign_in.client
 
@@ -91,6 +69,14 @@ class Reader:
     def asked(self, name: str) -> str | None:
         """A parameter of the query, without blanks around it; None if it is not there or empty."""
         return self.request.query_params.get(name, "").strip() or None
+
+    @property
+    def page(self) -> int:
+        """The number of the page of a list, 1 if none is given. InputError for what is no number."""
+        text = self.asked("page") or "1"
+        if not text.isascii() or not text.isdigit():
+            raise InputError(f"page={text} is no page; pages are numbered from 1 on")
+        return int(text)
 
     @property
     def query(self) -> Mapping[str, str]:

@@ -16,10 +16,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import Account
 from crucible_lineage.queries.verify.verify import Verification
 from crucible_lineage.web.long_work import LongWorks
-from crucible_lineage.web.reader import ReadingClient, SignIn
+from crucible_lineage.web.reader import SignIn
 
 __all__ = ["SignIns", "is_from_here", "posted", "safe_path"]
 
@@ -33,11 +34,11 @@ POSTED_WITHIN_S = 30.0
 class SignIns:
     """Who is signed in, by the token in their cookie. Kept in memory: a restart of the server signs everybody out.
 
-    In `folder`, each key has a folder of its own.
+    In `pages` within the data folder, each key has a folder of its own.
     """
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._folder = folder
+    def __init__(self, data: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._data = data
         self._clock = clock
         self._checking = ThreadPoolExecutor(CHECKS_AT_A_TIME, thread_name_prefix="check")
         self._copying = ThreadPoolExecutor(CHECKS_AT_A_TIME, thread_name_prefix="copy")
@@ -49,10 +50,10 @@ class SignIns:
         found = self._known.get(request.cookies.get(_cookie_name(request), ""))
         return found if found is not None and found.expires > self._clock() else None
 
-    def begin(self, request: Request, response: Response, client: ReadingClient, account: Account, key: str) -> None:
+    def begin(self, request: Request, response: Response, client: CrucibleClient, account: Account, key: str) -> None:
         """The reader is signed in, and the response brings the browser the token for it."""
         self.end(request, response)
-        folder = self._folder / hashlib.sha256(key.encode()).hexdigest()[:32]
+        folder = self._data / "pages" / hashlib.sha256(key.encode()).hexdigest()[:32]
         token = secrets.token_urlsafe(32)
         now = self._clock()
         with self._lock:
@@ -60,7 +61,7 @@ class SignIns:
             for old in [*expired, *list(self._known)[: max(0, len(self._known) - len(expired) - MOST_SIGN_INS + 1)]]:
                 self._known.pop(old, None)
             checks, copies = LongWorks[Verification](self._checking), LongWorks[None](self._copying)
-            self._known[token] = SignIn(client, _name(account), checks, copies, folder, now + LIFETIME_S)
+            self._known[token] = SignIn(client, _name(account), checks, copies, folder, self._data, now + LIFETIME_S)
         response.set_cookie(_cookie_name(request), token, httponly=True, samesite="strict", secure=_is_secure(request))
 
     def end(self, request: Request, response: Response) -> None:

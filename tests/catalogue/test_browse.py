@@ -21,7 +21,7 @@ import pytest
 
 from crucible_lineage.core.mirror import EVERYTHING
 from crucible_lineage.errors import InputError
-from crucible_lineage.queries.catalogue.browse import COLUMNS, FACETS, PER_PAGE, Wanted, browse
+from crucible_lineage.queries.catalogue.browse import COLUMNS, FACETS, PER_PAGE, Wanted, browse, page_of
 from crucible_lineage.queries.catalogue.shown import show_dataset
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -153,11 +153,11 @@ def test_what_only_the_service_knows_filters_too(session: Session) -> None:
 
 def test_pages_are_all_of_it_once(session: Session) -> None:
     found = browse(session, "spectra", Wanted(sort="name"))
-    pages = [found.page(number) for number in range(1, found.pages + 1)]
+    pages = [page_of(found.entries, number)[0] for number in range(1, page_of(found.entries, 1)[1] + 1)]
     assert [entry for page in pages for entry in page] == list(found.entries)
     assert all(len(page) == PER_PAGE for page in pages[:-1])
     with pytest.raises(InputError, match="there is no page 99"):
-        found.page(99)
+        page_of(found.entries, 99)
     with pytest.raises(InputError, match="did you mean 'name'"):
         browse(session, "spectra", Wanted(sort="nmae"))
 

@@ -93,3 +93,22 @@ def test_the_pipelines_of_a_project_with_how_their_results_stand(browser: httpx.
         number = int(re.findall(re.escape(path) + r'"[^>]*>(\d+)<', markup)[0])
         assert f"{number} dataset" in read(browser, path.replace("&amp;", "&"))
     assert project.runs[1].run_id in markup
+
+
+def test_a_project_opens_with_what_holds_and_folds_the_rest(browser: httpx.Client, project: Any) -> None:
+    old, new = (project.fitted("weak-1.txt", run) for run in (0, 1))
+    markup = browser.get("/projects/spectra").text
+    folded = markup.index('<details class="folded">')
+    assert markup.index(new) < folded < markup.index(old)
+    assert "superseded dataset" in markup[folded:]
+    assert 'class="folded"' not in browser.get("/projects/spectra?state=superseded").text, "what was asked for is shown"
+    only_old = browser.get(f"/projects/spectra?q={old[:24]}").text
+    assert re.search(r'<details class="folded" open>.*' + old, only_old, re.DOTALL)
+
+
+def test_the_page_of_runs_says_how_each_ended_as_the_command_does(browser: httpx.Client, project: Any) -> None:
+    page = read(browser, "/projects/spectra/runs")
+    for run in project.asked("runs")["runs"]:
+        row = read(browser, f"/projects/spectra/runs/{run['run_id']}")
+        assert ", ".join(f"{count} {outcome}" for outcome, count in run["steps"].items()) in page
+        assert "State complete" in row or "State 1 incomplete" in row

@@ -103,7 +103,7 @@ def serve_command(
             certfile=certfile,
             keyfile=keyfile,
             ingestion=WritesBack(*ingestion_delays) if ingestion == "writes-back" else None,
-            around=lambda app: with_pages(app, folder.with_name("pages")),
+            around=lambda app: with_pages(app, folder.parent),
             on_ready=ready,
         )
     except RuntimeError as error:  # it says what is so and what to do

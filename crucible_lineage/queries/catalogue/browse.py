@@ -7,19 +7,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from crucible_lineage.core.mirror import EVERYTHING
+from crucible_lineage.core.slots import SUPERSEDED
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.queries.graph.standing import Entry, entries_of_copy
 from crucible_lineage.session import Session
 
-__all__ = ["COLUMNS", "FACETS", "Browsed", "Wanted", "browse"]
+__all__ = ["COLUMNS", "FACETS", "PER_PAGE", "Browsed", "Wanted", "browse", "page_of"]
 
 PER_PAGE = 50
 MOST_HITS = 50  # that Crucible's search in metadata gives
 MOST_NUMBERS = 4  # columns of numbers that a step returned
 
+Item = TypeVar("Item")
 Value = Callable[[Entry], Any]
 FACETS: Mapping[str, Value] = {
     "step": lambda entry: entry.summary.step,
@@ -66,22 +68,28 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Browsed:
-    """All that fits, in order; the values of each facet with how many fit, were it not chosen; columns of numbers."""
+    """All that matches, in order, without and with what is superseded; facet values with counts; columns of numbers.
+
+    The count of a facet's value is of what would match if that facet were not chosen. `folded` is what is superseded,
+    unless a state was chosen: then it is empty, and `listed` has everything.
+    """
 
     entries: tuple[Entry, ...]
+    listed: tuple[Entry, ...]
+    folded: tuple[Entry, ...]
     facets: Mapping[str, tuple[tuple[str, int], ...]]
     numbers: tuple[str, ...]
 
-    @property
-    def pages(self) -> int:
-        """Return the number of pages, at least one."""
-        return max(1, -(-len(self.entries) // PER_PAGE))
 
-    def page(self, number: int) -> tuple[Entry, ...]:
-        """The entries of a page, the first of which is 1. InputError if there is no such page."""
-        if not 1 <= number <= self.pages:
-            raise InputError(f"there is no page {number}; there are {self.pages}")
-        return self.entries[(number - 1) * PER_PAGE : number * PER_PAGE]
+def page_of(found: Sequence[Item], number: int) -> tuple[Sequence[Item], int]:
+    """Return the entries of a page, the first of which is 1, and how many pages there are, at least one.
+
+    InputError if there is no such page.
+    """
+    pages = max(1, -(-len(found) // PER_PAGE))
+    if not 1 <= number <= pages:
+        raise InputError(f"there is no page {number}; there are {pages}")
+    return found[(number - 1) * PER_PAGE : number * PER_PAGE], pages
 
 
 def browse(session: Session, project: str, wanted: Wanted) -> Browsed:
@@ -101,7 +109,10 @@ def browse(session: Session, project: str, wanted: Wanted) -> Browsed:
         best = {hit.unique_id for hit in hits}
         entries = [entry for entry in entries if entry.mfid in best]
     chosen, facets = _chosen(entries, wanted.facets)
-    return Browsed(tuple(_sorted(chosen, wanted.sort)), facets, _numbers(chosen))
+    in_order = tuple(_sorted(chosen, wanted.sort))
+    folded = tuple(entry for entry in in_order if entry.state == SUPERSEDED and "state" not in wanted.facets)
+    listed = tuple(entry for entry in in_order if entry.state != SUPERSEDED) if folded else in_order
+    return Browsed(in_order, listed, folded, facets, _numbers(chosen))
 
 
 def _fits(entry: Entry, wanted: Wanted) -> bool:

@@ -15,7 +15,7 @@ from crucible_lineage.core.mirror import EVERYTHING
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.values import told_value
-from crucible_lineage.queries.catalogue.browse import FACETS, MOST_HITS, Browsed, Wanted, browse
+from crucible_lineage.queries.catalogue.browse import FACETS, MOST_HITS, PER_PAGE, Browsed, Wanted, browse, page_of
 from crucible_lineage.queries.graph.standing import Entry
 from crucible_lineage.queries.table.files import csv_text
 from crucible_lineage.web.pages.copying import still_reading
@@ -91,7 +91,8 @@ def _datasets(reader: Reader, project: Project | None) -> Response:
     if waiting := still_reading(reader, project):
         return waiting
     found = _found(reader, project)
-    number = _page(reader)
+    number = reader.page
+    entries, pages = page_of(found.listed, number)
     query = {name: value for name, value in reader.query.items() if name not in ("page", "cursor")}
     facets = [name for name in FACETS if not (project and name == "project")]
     headers = [header for header in HEADERS if not (project and header[0] == "project")]
@@ -101,10 +102,12 @@ def _datasets(reader: Reader, project: Project | None) -> Response:
         project=project,
         here=f"/projects/{quote(project.project_id, safe='')}" if project else "",
         query=query,
-        entries=found.page(number),
-        total=len(found.entries),
+        entries=entries,
+        total=len(found.listed),
         page=number,
-        pages=found.pages,
+        pages=pages,
+        folded=found.folded[:PER_PAGE] if number == 1 else (),
+        superseded=len(found.folded),
         choices=[
             (name, LABELS[name], found.facets[name]) for name in facets if len(found.facets[name]) or name in query
         ],
@@ -167,13 +170,6 @@ def _date(reader: Reader, name: str) -> str:
         return date.fromisoformat(text).isoformat() if text else ""
     except ValueError as error:
         raise InputError(f"{name}={text} is no date; dates look like 2026-05-01") from error
-
-
-def _page(reader: Reader) -> int:
-    text = reader.asked("page") or "1"
-    if not text.isascii() or not text.isdigit():
-        raise InputError(f"page={text} is no page; pages are numbered from 1 on")
-    return int(text)
 
 
 def _toggled(query: Mapping[str, str], column: str) -> tuple[str, str]:

@@ -1,137 +1,101 @@
-"""Pipeline runs of a project, as the provenance of their outputs tells them."""
+"""Pipeline runs of a project, by the records of their outputs and the journal of the server's data folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from pathlib import Path
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from crucible_lineage.client.filters import DatasetFilters
-from crucible_lineage.client.models import Dataset
+from crucible_lineage.client.models import Project
+from crucible_lineage.core.journal import Journal
+from crucible_lineage.core.mirror import Snapshot
 from crucible_lineage.core.slots import INCOMPLETE
-from crucible_lineage.errors import InputError
-from crucible_lineage.lineage.records import mapping, provenance, text
-from crucible_lineage.times import utc
+from crucible_lineage.queries.catalogue.browse import page_of
+from crucible_lineage.queries.catalogue.runs import Run, newest_first, remembered_runs, runs_by_results, with_memory
+from crucible_lineage.queries.graph.standing import Entry, entries_of_copy
 from crucible_lineage.web.pages.copying import still_reading
-from crucible_lineage.web.pages.listing import Row, rows_of
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import rendered
 
-__all__ = ["Run", "run", "runs", "runs_of"]
-
-AT_A_TIME = 500  # datasets whose provenance is read for one page of runs
-REGISTERED = "pipeline run"  # the measurement of a dataset that stands for a run
+__all__ = ["run", "runs"]
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run, as far as its outputs among the datasets at hand tell."""
+class RunRow:
+    """A run with those of its outputs that the reader may see."""
 
-    run_id: str
-    pipeline: str
-    engine: str
-    started: str
-    ended: str
-    outputs: tuple[Row, ...]
+    run: Run
+    outputs: tuple[Entry, ...]
 
     @property
-    def incomplete(self) -> int:
-        """Count the outputs whose registration did not end."""
-        return sum(row.state == INCOMPLETE for row in self.outputs)
+    def state(self) -> str:
+        """Return how the run ended; empty if neither the journal nor a record says so."""
+        incomplete = sum(entry.state == INCOMPLETE for entry in self.outputs)
+        return f"{incomplete} incomplete" if incomplete else self.run.state or ""
 
     @property
-    def since(self) -> str:
-        """When the first of the outputs was created at Crucible."""
-        return min(row.record.creation_time or "" for row in self.outputs)
-
-    @property
-    def until(self) -> str:
-        """When the last of them was."""
-        return max(row.record.creation_time or "" for row in self.outputs)
+    def steps(self) -> str:
+        """Return how many steps ended how, where the journal knows."""
+        return ", ".join(f"{count} {outcome}" for outcome, count in (self.run.steps or {}).items())
 
 
 def runs(reader: Reader) -> Response:
-    """The runs that made the datasets of a project which were registered last; older ones a page further."""
+    """Show the runs of a project that have outputs, newest first."""
     project = reader.client.projects.get(reader.request.path_params["project"])
     if waiting := still_reading(reader, project, "Runs"):
         return waiting
-    page = reader.client.dataset_page(
-        AT_A_TIME, reader.asked("cursor"), project_id=project.project_id, include_metadata=True, sort="created"
-    )
-    registered = reader.client.dataset_page(20, project_id=project.project_id, measurement=REGISTERED)
+    copy, found = _found(reader, project)
+    shown, pages = page_of(found, reader.page)
     return rendered(
         "runs.html",
         reader.name,
         project=project,
-        runs=runs_of(reader, page.datasets),
-        registered=registered.datasets,
-        next_cursor=page.next_cursor,
-        is_first="cursor" not in reader.query,
-        read=len(page.datasets),
+        runs=[_row(one, copy) for one in shown],
+        total=len(found),
+        registered=[one for one in reversed(copy.summaries.values()) if one.tells_of_run][:20],
+        page=reader.page,
+        pages=pages,
     )
 
 
 def run(reader: Reader) -> Response:
-    """One run with all its outputs."""
+    """Show one run with all its outputs."""
     project = reader.client.projects.get(reader.request.path_params["project"])
     if waiting := still_reading(reader, project, "Runs"):
         return waiting
-    run_id = reader.request.path_params["run"]
-    filters: DatasetFilters = {"project_id": project.project_id, "include_metadata": True, "sort": "created"}
-    if since := _time(reader, "since"):
-        filters["creation_time_gte"] = since
-    if until := _time(reader, "until"):
-        filters["creation_time_lte"] = until
-    datasets = reader.client.datasets.iter(**filters)
-    found = [one for one in runs_of(reader, datasets) if one.run_id == run_id]
-    if not found:
+    copy, found = _found(reader, project)
+    one = next((one for one in found if one.run_id == reader.request.path_params["run"]), None)
+    if one is None:
         raise HTTPException(404)
-    return rendered("run.html", reader.name, project=project, run=found[0])
+    return rendered("run.html", reader.name, project=project, row=_row(one, copy))
 
 
-def runs_of(reader: Reader, datasets: Iterable[Dataset]) -> list[Run]:
-    """The runs that made these datasets, the last one first."""
-    outputs: dict[str, list[Row]] = {}
-    for row in rows_of(reader, [dataset for dataset in datasets if _run(dataset).get("run_id")]):
-        if run_id := text(_run(row.record).get("run_id")):
-            outputs.setdefault(run_id, []).append(row)
-    found = [_one_run(run_id, made) for run_id, made in outputs.items()]
-    return sorted(found, key=lambda one: (one.started, one.run_id), reverse=True)
+def _found(reader: Reader, project: Project) -> tuple[Snapshot, list[Run]]:
+    """Return the copy of a project and its runs, newest first.
+
+    A run is listed if the reader may see one of its outputs. How it ended is in the server's data folder, if it took
+    place from there.
+    """
+    with reader.sign_in.session() as session:
+        copy = session.mirror.snapshot(project.project_id)
+    by_results = runs_by_results(copy, project.project_id)
+    here = _remembered(reader.sign_in.data, project.project_id)
+    return copy, newest_first(with_memory(run, here.get(run_id)) for run_id, run in by_results.items())
 
 
-def _one_run(run_id: str, rows: list[Row]) -> Run:
-    made = [row.record for row in rows]
-    activities = [_activity(dataset) for dataset in made]
-    return Run(
-        run_id=run_id,
-        pipeline=next(filter(None, map(_pipeline, made)), ""),
-        engine=text(_run(made[0]).get("engine")),
-        started=min(filter(None, (text(activity.get("started")) for activity in activities)), default=""),
-        ended=max((text(activity.get("ended")) for activity in activities), default=""),
-        outputs=tuple(rows),
-    )
-
-
-def _activity(dataset: Dataset) -> Mapping[str, object]:
-    return mapping(provenance({"scientific_metadata": dataset.scientific_metadata}).get("activity"))
-
-
-def _run(dataset: Dataset) -> Mapping[str, object]:
-    return mapping(_activity(dataset).get("run"))
-
-
-def _pipeline(dataset: Dataset) -> str:
-    record = provenance({"scientific_metadata": dataset.scientific_metadata})
-    return text(mapping(record.get("pipeline")).get("name"))
-
-
-def _time(reader: Reader, name: str) -> datetime | None:
-    """A moment from the query, as links to runs give it; without one, all datasets are looked through."""
-    asked = reader.asked(name)
+def _remembered(data: Path, project: str) -> dict[str, Run]:
+    path = data / "journal.sqlite"
+    if not path.exists():
+        return {}
+    journal = Journal(path, "", str)  # only read, and by run
     try:
-        return utc(asked) if asked else None
-    except ValueError as error:
-        raise InputError(f"{name}={asked} is no moment; follow the link from the list of runs") from error
+        return remembered_runs(journal, data, project)
+    finally:
+        journal.close()
+
+
+def _row(run: Run, copy: Snapshot) -> RunRow:
+    entries = entries_of_copy(copy)
+    return RunRow(run, tuple(entries[mfid] for mfid in run.made))

@@ -1,0 +1,50 @@
+"""The pages say of a run that failed that it failed, wherever that is written down."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FAILING = """
+  broken:
+    uses: LABMODULE:fail
+    inputs: {counts: scaled}
+"""
+
+
+@pytest.fixture
+def failed(lab: Any, data: Path) -> Path:
+    """A data folder in which a run made two results, failed once, and was recorded."""
+    pipeline = lab.declare((lab.folder / "pipeline.yaml").read_text() + FAILING)
+    command = [sys.executable, "-m", "crucible_lineage", "run", str(pipeline), "--record-run", "--data", str(data)]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=lab.folder)
+    assert ran.returncode == 1, ran.stderr
+    return data
+
+
+def shown(serving: Any, data: Path) -> tuple[str, str]:
+    import httpx
+
+    with serving(data) as (told, key), httpx.Client(base_url=told["pages"].rstrip("/"), timeout=60) as browser:
+        site = told["pages"].rstrip("/")
+        assert browser.post("/sign-in", data={"key": key}, headers={"Origin": site}).status_code == 303
+        while "refresh" in (page := browser.get("/projects/lab/runs")).headers:
+            pass
+        (link,) = re.findall(r'href="(/projects/lab/runs/[^"]+)"', page.text)
+        return page.text, browser.get(link).text
+
+
+@pytest.mark.parametrize("journal", [True, False], ids=["with its journal", "by its record alone"])
+def test_a_failed_run_is_failed_on_its_page(serving: Any, failed: Path, tmp_path: Path, journal: bool) -> None:
+    copy = tmp_path / "served"
+    shutil.copytree(failed, copy, ignore=shutil.ignore_patterns() if journal else shutil.ignore_patterns("journal*"))
+    for page in shown(serving, copy):
+        assert '<span class="state bad">failed</span>' in page
+        assert "complete</span>" not in page
+        assert ("2 executed, 1 failed" in page) == journal
