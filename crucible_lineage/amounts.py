@@ -1,19 +1,32 @@
-"""Times and sizes, as people say them."""
+"""Times, sizes and counts, as people say them."""
 
 from __future__ import annotations
 
-__all__ = ["size_text", "time_text"]
+from collections.abc import Sequence
+
+__all__ = ["amount", "named", "size_text", "time_text"]
+
+
+def amount(count: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun: `1 dataset`, `0 datasets`, `2,000 datasets`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def named(names: Sequence[str], most: int) -> str:
+    """Return the first `most` names, separated by commas, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def time_text(seconds: float) -> str:
-    """A duration, as people say it."""
+    """Return a duration, as people say it."""
     if seconds < 100:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def size_text(size: float) -> str:
-    """A number of bytes, as people say it."""
+    """Return a number of bytes, as people say it."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"

@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.flows.reports.ending import with_its_error
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.queries.verify.verify import Verification
@@ -40,8 +41,9 @@ def _verify_project(project: str, read_bytes: bool, crucible: CrucibleConnection
     logger = get_run_logger()
     logger.info(session.settings.describe())
     found = verify(session, project, read_bytes=read_bytes)
-    looked_at = f"{found.datasets} datasets ({found.records} with a record), {found.files} files"
-    message = f"project {project}: {len(found.findings) or 'no'} findings in {looked_at}"
+    looked_at = f"{amount(found.datasets, 'dataset')} ({found.records} with a record), {amount(found.files, 'file')}"
+    findings = amount(len(found.findings), "finding") if found.findings else "no findings"
+    message = f"project {project}: {findings} in {looked_at}"
     if found.findings:
         _leave_table(project, found)
     if found.ok:

@@ -9,6 +9,7 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext, TaskRunContext
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.lineage import LineageGraph
 from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.labels import plain, title
@@ -27,7 +28,7 @@ def lineage_artifact(
     if FlowRunContext.get() is None and TaskRunContext.get() is None:
         return
     picture = base64.b64encode(render_svg(graph, focus).encode()).decode()
-    named = focus or f"{len(graph)} datasets"
+    named = focus or amount(len(graph), "dataset")
     text = f"![Lineage of {named}](data:image/svg+xml;base64,{picture})\n\n{markdown_table(_rows(graph, session))}"
     text += "".join(f"\n\n**{plain(note)}**" for note in notes)
     create: Any = create_markdown_artifact

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.cli.options import (
     crucible_options,
     dataset_id,
@@ -217,15 +218,15 @@ def delete_command(dataset: str, why: str, yes: bool, as_json: bool) -> None:
         if below and not yes:
             named = ", ".join(below[:5]) + (f" and {len(below) - 5} more" if len(below) > 5 else "")
             raise InputError(
-                f"delete {mfid}: {len(below)} datasets were made of it: {named}. Nothing was changed; look at them "
-                f"({next_command('impact', mfid)}), or add --yes"
+                f"delete {mfid}: {amount(len(below), 'dataset')} made of it: {named}. Nothing was changed; look at "
+                f"them ({next_command('impact', mfid)}), or add --yes"
             )
         request = session.client.datasets.delete(mfid, why or None)
         session.mirror.forget([mfid])
     if as_json:
         print_json({"mfid": mfid, "request": request.id, "made_of_it": below})
     else:
-        click.echo(f"{mfid}: deletion is asked for; {len(below)} datasets were made of it and stay")
+        click.echo(f"{mfid}: deletion is asked for; made of it and kept: {amount(len(below), 'dataset')}")
 
 
 def _assigned(values: tuple[str, ...]) -> dict[str, Any]:

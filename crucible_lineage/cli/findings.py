@@ -8,6 +8,7 @@ from typing import TextIO
 
 import click
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.cli.colour import coloured
 from crucible_lineage.cli.ending import FAILURE
 from crucible_lineage.lineage.checks import Finding, has_errors, worst_first
@@ -26,7 +27,9 @@ def print_findings(name: str, findings: Sequence[Finding], looked_at: str, *, ev
     for line in _lines(worst_first(findings), None if every else FINDINGS_SHOWN):
         click.echo(line)
     kinds = Counter((finding.severity, finding.check) for finding in worst_first(findings))
-    counts = ", ".join(f"{count} {severity}s: {check}" for (severity, check), count in kinds.items()) or "no findings"
+    counts = (
+        ", ".join(f"{amount(count, severity)}: {check}" for (severity, check), count in kinds.items()) or "no findings"
+    )
     click.echo(f"{name}: {counts}; looked at {looked_at}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from crucible_lineage.cli.amounts import size_text, time_text
+from crucible_lineage.amounts import amount, size_text, time_text
 from crucible_lineage.traffic import Traffic, traffic
 
 __all__ = ["Moving"]
@@ -45,7 +45,7 @@ class Moving:
             for size, word, rate in ((received, "received", incoming), (sent, "sent", outgoing))
             if rate * over >= LEAST_BYTES or (many and word == "sent")
         ]
-        return ", ".join([*([f"{files:,} files"] if many else []), *parts])
+        return ", ".join([*([amount(files, "file")] if many else []), *parts])
 
 
 def _of(done: int, total: int, rate: float) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from pydantic import ValidationError
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.cli.options import crucible_options, dataset_id, json_option, open_session, print_json
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.core.slots import CURRENT, SUPERSEDED
@@ -74,7 +75,7 @@ def register_command(
     with open_session() as session, showing_work(silent=as_json) as work:
         made_of = [existing_dataset(dataset_id(session, parent, [project]), session) for parent in parents]
         supersedes = supersedes and dataset_id(session, supersedes, [project])
-        what = "1 file" if len(files) == 1 else f"{len(files)} files"
+        what = amount(len(files), "file")
         work(f"reading {what}", 0)
         raw = hash_files(project, files, declared.timestamp, session, made_of, salt=salt, mfid=mfid)
         found = find_measured(raw, session)

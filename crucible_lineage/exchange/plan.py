@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.core.datasets import fetch_datasets, in_threads
 from crucible_lineage.core.store import Brought
 from crucible_lineage.errors import InputError
@@ -129,7 +130,7 @@ def _plan(
     noted = known_names(source, target)
     ids = {mfid: one.there for mfid, one in noted.items() if one.there != mfid}
     left, wanted = _finished(here, {mfid for mfid in here if _is_complete(there.get(ids.get(mfid, mfid)))})
-    tell(f"comparing {len(wanted)} datasets", 0)
+    tell(f"comparing {amount(len(wanted), 'dataset')}", 0)
     there |= _elsewhere(target, {ids.get(mfid, mfid) for mfid in wanted} - there.keys())
     ids |= _assigned(target, [mfid for mfid in wanted if ids.get(mfid, mfid) not in there], here, there)
 

@@ -6,10 +6,22 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.lineage.model import Node
 
 __all__ = [
-    *("HIDDEN_NAME", "detail", "detail_lines", "ellipsised", "group_title", "plain", "short_id", "text_width", "title"),
+    *(
+        "HIDDEN_NAME",
+        "detail",
+        "detail_lines",
+        "ellipsised",
+        "group_title",
+        "nodes_text",
+        "plain",
+        "short_id",
+        "text_width",
+        "title",
+    ),
     "wrapped",
 ]
 
@@ -50,6 +62,11 @@ def group_title(nodes: Sequence[Node]) -> str:
     """Return the common title of several siblings: how many, and the step that made them or what they measure."""
     first = nodes[0]
     return f"{len(nodes)} × {plain(first.step or first.measurement or first.data_type) or title(first)}"
+
+
+def nodes_text(count: int) -> str:
+    """Return how many nodes a lineage has, in words."""
+    return amount(count, "dataset or sample", "datasets and samples")
 
 
 def short_id(mfid: str) -> str:

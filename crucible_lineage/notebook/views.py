@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.draw.tree import render_tree
 from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.notebook.dataset import Dataset, Datasets
 from crucible_lineage.notebook.html import block, line, rows_table, strong
 from crucible_lineage.pipeline.plan.plan import PipelinePlan, StepPlan
@@ -114,7 +115,7 @@ class Lineage:
         return render_svg(self.graph, self.mfid)
 
     def __repr__(self) -> str:
-        return f"<lineage of {self.mfid}: {len(self)} datasets and samples>"
+        return f"<lineage of {self.mfid}: {nodes_text(len(self))}>"
 
     def __str__(self) -> str:
         return render_tree(self.graph, self.mfid)

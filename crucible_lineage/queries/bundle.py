@@ -32,6 +32,7 @@ from crucible_lineage.lineage.export.activities import StoredFile, exported
 from crucible_lineage.lineage.export.crate import make_crate
 from crucible_lineage.lineage.export.crate_parts import METADATA, CrateHeader, TextFile
 from crucible_lineage.lineage.export.sharing import shareable, shared_record, with_hidden_parents
+from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.records import provenance, text
 from crucible_lineage.pipeline.files.fetch import fetch_reference, is_reference
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
@@ -153,7 +154,7 @@ def _header(session: Session, graph: LineageGraph, mfid: str, license_url: str) 
     instance = f"urn:crucible-lineage:instance:{instance_id(settings.data / 'crucible')}"
     return CrateHeader(
         name=node.name or mfid,
-        description=f"The dataset {mfid} ({node.name}) with its lineage: {len(graph)} datasets and samples.",
+        description=f"The dataset {mfid} ({node.name}) with its lineage: {nodes_text(len(graph))}.",
         published=datetime.now(UTC).isoformat(timespec="seconds"),
         crucible_name="an embedded Crucible" if settings.embedded else f"Crucible at {settings.api_url}",
         crucible_url=instance if settings.embedded else str(settings.api_url),

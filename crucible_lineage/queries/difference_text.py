@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from crucible_lineage.lineage import Change, Difference, Edge, LineageGraph, Node
-from crucible_lineage.lineage.labels import detail, plain, short_id, title
+from crucible_lineage.lineage.labels import detail, nodes_text, plain, short_id, title
 
 __all__ = ["difference_lines"]
 
@@ -27,7 +27,7 @@ def difference_lines(old: LineageGraph, new: LineageGraph, difference: Differenc
     yield from (f"unlinked  {_link(old, edge)}" for edge in difference.removed_edges)
     yield from (f"linked    {_link(new, edge)}" for edge in difference.added_edges)
     if not difference:
-        yield f"no difference, in {len(old)} datasets and samples"
+        yield f"no difference, in {nodes_text(len(old))}"
 
 
 def _by_dataset(changes: Iterable[Change]) -> Iterator[tuple[tuple[str, str], list[Change]]]:

@@ -14,6 +14,7 @@ from jinja2 import ChainableUndefined, Environment, PackageLoader
 from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 
+from crucible_lineage.amounts import amount, size_text, time_text
 from crucible_lineage.lineage.labels import plain, short_id
 from crucible_lineage.times import taken, utc
 
@@ -42,10 +43,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "amount": _amount,
+        "amount": amount,
         "block": _block,
-        "bytes": _bytes,
-        "duration": _duration,
+        "bytes": lambda size: "unknown" if size is None else size_text(size),
+        "duration": time_text,
         "in_json": _in_json,
         "moment": _minute,
         "taken": _taken,
@@ -71,24 +72,6 @@ def _in_json(value: object, most: int = 4000) -> Markup:
     return _block(text if len(text) <= most else f"{text[:most]}…")
 
 
-def _bytes(size: int | None) -> str:
-    """A size for people, in powers of 1000."""
-    if size is None:
-        return "unknown"
-    if size < 1000:
-        return f"{size} B"
-    number, unit = float(size), "B"
-    for unit in ("kB", "MB", "GB", "TB", "PB"):  # noqa: B007  the last one stays
-        number /= 1000
-        if number < 999.5:
-            break
-    return f"{number:.3g} {unit}"
-
-
-def _amount(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
-
-
 def _minute(text: str | None) -> str:
     """A time of day to the minute, in UTC; what is none stays as it is."""
     try:
@@ -101,14 +84,6 @@ def _taken(record: Any) -> str:
     """When the data of a dataset were taken; empty where nobody said it."""
     known = taken({"timestamp": record.timestamp, "creation_time": record.creation_time})
     return known.isoformat() if known else ""
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def _query(values: Mapping[str, object], **changed: object) -> str:

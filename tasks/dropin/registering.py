@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 from prefect import Flow
 from prefect.context import FlowRunContext
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.errors import RunError
 from crucible_lineage.lineage import Edge, LineageGraph, Node
 from crucible_lineage.queries.graph.fetch import fetch_lineage
@@ -188,7 +189,7 @@ def _require_delivered(recording: Recording) -> None:
 
 def _waiting(recording: Recording, number: int) -> str:
     return (
-        f"{number} results wait in the outbox: {recording.undelivered.reason}; the next run of a flow here, or "
+        f"{amount(number, 'result')} in the outbox: {recording.undelivered.reason}; the next run of a flow here, or "
         "`crucible-lineage push`, delivers them"
     )
 

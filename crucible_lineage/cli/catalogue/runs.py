@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crucible_lineage.cli.amounts import time_text
+from crucible_lineage.amounts import time_text
 from crucible_lineage.cli.catalogue.printing import in_columns
 from crucible_lineage.cli.options import announce, crucible_options, json_option, next_command, open_session, print_json
 from crucible_lineage.cli.runs.waiting import print_set_aside

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crucible_lineage.cli.amounts import size_text, time_text
+from crucible_lineage.amounts import size_text, time_text
 from crucible_lineage.cli.catalogue.picture import inline_picture
 from crucible_lineage.cli.options import (
     crucible_options,

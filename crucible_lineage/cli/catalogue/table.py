@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.cli.catalogue.printing import CSV, PROJECT, in_columns, print_csv
 from crucible_lineage.cli.options import announce, crucible_options, json_option, open_session, print_json
 
@@ -77,7 +78,7 @@ def table_command(
     elif as_csv:
         print_csv(found.columns, found.rows)
     elif output is not None:
-        click.echo(f"{output}: {len(found)} rows, {len(found.columns)} columns")
+        click.echo(f"{output}: {amount(len(found), 'row')}, {amount(len(found.columns), 'column')}")
     else:
         click.echo("\n".join(in_columns(found.columns, found.rows)))
         more = ", ".join(f"{count} {state}" for state, count in sorted(found.others.items()))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from crucible_lineage.cli.amounts import size_text
+from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.cli.ending import FAILURE
 from crucible_lineage.cli.options import DataFolder, crucible_options, given, json_option, print_json
 from crucible_lineage.errors import InputError
@@ -72,9 +72,10 @@ def restore_command(folder: Path, as_json: bool) -> None:
         click.echo(f"what was there is set aside: {found.set_aside}")
     if younger is None or changed is None:
         click.echo("what was there cannot be read, so what is younger than the backup is not known")
-    for some, words in ((younger, "are younger than the backup and not in it"), (changed, "were changed after it")):
+    for some, words in ((younger, "younger than the backup and not in it"), (changed, "changed after the backup")):
         if some:
-            click.echo(f"{len(some)} datasets {words}; `run`, `push` and `register` make and deliver them again:")
+            count = amount(len(some), "dataset")
+            click.echo(f"{count} {words}; `run`, `push` and `register` make and deliver them again:")
             for mfid, name in some[:MOST_NAMED]:
                 click.echo(f"  {mfid}  {name}")
             if len(some) > MOST_NAMED:
@@ -93,7 +94,7 @@ def _embedded(command: str) -> Path:
 
 
 def _amount(backup: Backup) -> str:
-    return f"{backup.datasets} datasets, {backup.files} files, {size_text(backup.bytes)}"
+    return f"{amount(backup.datasets, 'dataset')}, {amount(backup.files, 'file')}, {size_text(backup.bytes)}"
 
 
 def _tell_damaged(backup: Backup, way_out: str) -> None:

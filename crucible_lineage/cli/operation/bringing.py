@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from crucible_lineage.cli.amounts import size_text
+from crucible_lineage.amounts import size_text
 from crucible_lineage.cli.ending import FAILURE
 from crucible_lineage.cli.options import print_json
 from crucible_lineage.cli.working import Work

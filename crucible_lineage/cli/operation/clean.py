@@ -7,7 +7,7 @@ from collections import Counter
 
 import click
 
-from crucible_lineage.cli.amounts import size_text
+from crucible_lineage.amounts import size_text
 from crucible_lineage.cli.ending import FAILURE
 from crucible_lineage.cli.options import crucible_options, given, json_option, open_session, print_json
 from crucible_lineage.errors import InputError

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from crucible_lineage.cli.amounts import size_text, time_text
+from crucible_lineage.amounts import amount, size_text, time_text
 from crucible_lineage.cli.operation.doctor import print_service
 from crucible_lineage.cli.options import (
     announce,
@@ -161,9 +161,8 @@ def _print_failures(failures: Sequence[Failure]) -> None:
         if found:
             click.echo(title)
         for failure in found:
-            click.echo(
-                f"  {failure.mfid}  {failure.pipeline}: {failure.step}, {failure.failures} times, {failure.last[:19]}"
-            )
+            times = amount(failure.failures, "time")
+            click.echo(f"  {failure.mfid}  {failure.pipeline}: {failure.step}, {times}, {failure.last[:19]}")
             click.echo(f"    {failure.error.splitlines()[0]}")
     if parked:
         click.echo(f"try one again: {next_command('status', '--unpark', parked[0].mfid)}")

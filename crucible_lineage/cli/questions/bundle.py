@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.cli.options import announce, crucible_options, dataset_id, json_option, open_session, print_json
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.errors import InputError
@@ -58,7 +59,10 @@ def bundle_command(
     for line in taken.absent:
         click.echo(f"not in it: {plain(line)}", err=True)
     if taken.hidden:
-        click.echo(f"{taken.hidden} parents that this key may not see are named as hidden, and not in it", err=True)
-    click.echo(f"{output}: {taken.datasets} datasets, {taken.files} files of theirs, {taken.size_bytes} bytes")
+        click.echo(
+            f"left out, and named as hidden: {amount(taken.hidden, 'parent')} that this key may not see", err=True
+        )
+    files = f"{amount(taken.files, 'file')} of theirs, {size_text(taken.size_bytes)}"
+    click.echo(f"{output}: {amount(taken.datasets, 'dataset')}, {files}")
     click.echo(f"SHA-256 of its bundle.json: {taken.list_sha256}")
     click.echo("whoever unpacks it can check it with: python verify.py")

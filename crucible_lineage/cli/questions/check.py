@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.cli.colour import coloured
 from crucible_lineage.cli.ending import BAD_INPUT
 from crucible_lineage.cli.findings import ALL, exit_code, in_colour, print_findings
@@ -26,6 +27,7 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.errors import CrucibleError, Fault, InputError
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.declare.ingestors import ingestor_faults, named_ingestors
@@ -87,7 +89,10 @@ def check_command(
     else:
         for name, found in lineages.items():
             print_findings(
-                name, found.findings, f"{found.nodes} datasets and samples, {found.edges} links", every=every
+                name,
+                found.findings,
+                f"{nodes_text(found.nodes)}, {amount(found.edges, 'link')}",
+                every=every,
             )
     if any(file["faults"] for file in files):
         sys.exit(BAD_INPUT)
@@ -127,7 +132,7 @@ def _checked_files(files: Sequence[Path], *, quiet: bool) -> list[dict[str, Any]
                 click.echo(f"{in_colour('error', sys.stderr)}: {fault}", err=True)
             if bound and not faults:
                 no_faults = coloured("no faults", "green")
-                click.echo(f"{file}: pipeline {bound.name}, {len(bound.steps)} steps, {no_faults}")
+                click.echo(f"{file}: pipeline {bound.name}, {amount(len(bound.steps), 'step')}, {no_faults}")
         name = bound.name if bound and not faults else None
         checked.append({"file": str(file), "pipeline": name, "faults": [fault.to_json() for fault in faults]})
     return checked

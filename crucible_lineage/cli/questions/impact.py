@@ -8,6 +8,7 @@ from datetime import datetime, time
 
 import click
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.cli.options import (
     announce,
     chosen_projects,
@@ -115,7 +116,7 @@ def _report(found: Redone, every: bool) -> Iterator[str]:
     counts = ", ".join(f"{count} {plain(step)}" for step, count in steps.most_common())
     more = f"; {superseded} more {'is' if superseded == 1 else 'are'} superseded" if superseded else ""
     if steps:
-        yield f"{len(found.redo)} datasets to redo: {counts}{more}"
+        yield f"{amount(len(found.redo), 'dataset')} to redo: {counts}{more}"
     else:
         yield f"nothing to redo: nothing {'that holds now ' if superseded else ''}comes from it{more}"
     if count := len(found.untimed):

@@ -21,6 +21,7 @@ from crucible_lineage.lineage.export.openlineage_events import render_openlineag
 from crucible_lineage.lineage.export.sharing import shareable
 from crucible_lineage.lineage.export.w3c_prov import render_prov_json, render_prov_n
 from crucible_lineage.lineage.graph import Direction
+from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.session import Session
 
 __all__ = ["lineage_command", "write_picture"]
@@ -149,7 +150,7 @@ def _chosen_part(graph: LineageGraph, measurement: str | None, run_id: str | Non
         asked = " and ".join(
             f"{what} {name!r}" for what, name in (("run", run_id), ("measurement", measurement)) if name is not None
         )
-        raise InputError(f"show what is of {asked}: none of {len(graph)} datasets and samples is")
+        raise InputError(f"show what is of {asked}: none of {nodes_text(len(graph))} is")
     return part
 
 

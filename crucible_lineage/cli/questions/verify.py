@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.cli.findings import ALL, exit_code, print_findings
 from crucible_lineage.cli.options import (
     announce,
@@ -85,9 +86,9 @@ def verify_command(
 
 
 def _looked_at(found: Verification) -> str:
-    checked = f"{found.datasets} datasets ({found.records} with a record), {found.files} files"
+    checked = f"{amount(found.datasets, 'dataset')} ({found.records} with a record), {amount(found.files, 'file')}"
     if found.bytes_read:
         checked += f", {found.bytes_read} bytes read"
     if found.hidden:
-        checked += f"; {len(found.hidden)} parents that this key cannot see were not compared"
+        checked += f"; not compared: {amount(len(found.hidden), 'parent')} that this key cannot see"
     return checked

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 from pydantic import ValidationError
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.cli.ending import FAILURE, INTERRUPTED
 from crucible_lineage.cli.options import (
     announce,
@@ -251,7 +252,7 @@ def print_summary(
     print_not_ingested(result.not_ingested)
     if result.delivered:
         number = len(result.delivered)
-        click.echo(f"delivered {'1 dataset' if number == 1 else f'{number} datasets'} that an earlier run had made")
+        click.echo(f"delivered {amount(number, 'dataset')} that an earlier run had made")
     print_waiting(result.waiting)
     if result.outcomes and not result.executed and result.ok:
         click.echo("everything was there already; nothing was run")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import click
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.cli.options import next_command
 from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.registration.outbox import SetAside, Waiting
@@ -46,7 +47,7 @@ def print_waiting(waiting: Sequence[Waiting]) -> None:
         return
     number = sum(len(one.mfids) for one in waiting)
     since = min(one.since for one in waiting)
-    datasets = "1 dataset" if number == 1 else f"{number} datasets"
+    datasets = amount(number, "dataset")
     click.echo(f"not at Crucible yet: {datasets}, made here and kept, since {since[:19]}", err=True)
     for one in waiting[:MOST_LINES]:
         word = "refused" if one.refused else "waits"
@@ -54,7 +55,7 @@ def print_waiting(waiting: Sequence[Waiting]) -> None:
         reason = f": {one.error.splitlines()[0]}" if one.error else ""
         click.echo(f"  {', '.join(one.mfids)}  {one.step} ({one.project}) {word}{tried}{reason}", err=True)
     if len(waiting) > MOST_LINES:
-        click.echo(f"  ... and {len(waiting) - MOST_LINES} steps more", err=True)
+        click.echo(f"  ... and {amount(len(waiting) - MOST_LINES, 'more step')}", err=True)
     click.echo(f"deliver them: {next_command('push')}, or run the same again; nothing is made twice", err=True)
 
 
@@ -85,4 +86,4 @@ def print_not_ingested(told: Sequence[str]) -> None:
     for line in told[:MOST_LINES]:
         click.echo(f"note: {line}", err=True)
     if len(told) > MOST_LINES:
-        click.echo(f"note: ... and {len(told) - MOST_LINES} files more were not ingested", err=True)
+        click.echo(f"note: not ingested: {amount(len(told) - MOST_LINES, 'more file')}", err=True)

@@ -45,8 +45,14 @@ def main() -> int:
         print(f"note: {shown(note)}")
     files = sum(len(dataset["files"]) for dataset in bundle["datasets"])
     print(f"SHA-256 of bundle.json: {hashlib.sha256(content).hexdigest()}")
-    print(f"{len(findings) or 'no'} findings in {len(bundle['datasets'])} datasets, {files} files of theirs")
+    looked_at = f"{amount(len(bundle['datasets']), 'dataset')}, {amount(files, 'file')} of theirs"
+    print(f"{amount(len(findings), 'finding') if findings else 'no findings'} in {looked_at}")
     return 1 if findings else 0
+
+
+def amount(count: int, noun: str) -> str:
+    """Return a count with its noun."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def of_files(folder: Path, bundle: Any) -> Iterator[str]:

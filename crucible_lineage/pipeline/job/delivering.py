@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.pipeline.logs.fault import told_fault
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.deliver import Deliverer
@@ -70,8 +71,8 @@ def deliver_all(
 
     with delivering(session, heard) as deliverer:
         total = deliverer.waiting()
-        tell(f"delivering {total} results", 0)
-        deliverer.drain(patience_s, lambda left: tell(f"delivered: {total - left} of {total} results", 0))
+        tell(f"delivering {amount(total, 'result')}", 0)
+        deliverer.drain(patience_s, lambda left: tell(f"delivered: {total - left} of {amount(total, 'result')}", 0))
     return tuple(arrived), tuple(session.outbox.waiting())
 
 

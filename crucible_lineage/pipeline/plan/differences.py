@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from crucible_lineage.amounts import amount
+
 __all__ = ["Made", "UsedFiles", "code_diff", "differences", "file_changes"]
 
 MOST_LINES = 20
@@ -95,7 +97,7 @@ def _code_differences(earlier: Made, now: Made) -> Iterable[str]:
     for name in changed[:MOST_NAMED]:
         yield _piece_difference(name, earlier.pieces.get(name), now.pieces.get(name))
     if len(changed) > MOST_NAMED:
-        yield f"{len(changed) - MOST_NAMED} other functions, classes or constants changed"
+        yield f"{amount(len(changed) - MOST_NAMED, 'other piece')} of code changed (functions, classes, constants)"
 
 
 def _piece_difference(name: str, old: str | None, new: str | None) -> str:
@@ -137,7 +139,7 @@ def _input_difference(role: str, earlier: Made, now: Made) -> str:
     before_all, after_all = {_source(entry) for entry in old}, {_source(entry) for entry in new}
     gone, come = len(before_all - after_all), len(after_all - before_all)
     if gone or come:
-        return f"input {role} has {len(new)} datasets: {come} new, {gone} gone"
+        return f"input {role} has {amount(len(new), 'dataset')}: {come} new, {gone} gone"
     pairs = zip(old, new, strict=False)
     files = [name for was, is_ in pairs for name in is_["files"] if was["files"].get(name) != is_["files"][name]]
     named = f": {', '.join(files[:MOST_NAMED])} changed" if files else ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.dimensions import OF_PARAMS, fields_of, grouping, of_records, root_of
 from crucible_lineage.pipeline.bind.from_parents import from_parents
@@ -274,7 +275,9 @@ class _Expansion:
         if source.gaps:
             found = self._without_blocked(source.source, found)
         if len(found.feeds) > 1 and step.inspection.roles[role] == "file":
-            fault = f"input {source.source} has {len(found.feeds)} datasets, but {role!r} of the step is one file"
+            fault = (
+                f"input {source.source} has {amount(len(found.feeds), 'dataset')}, but {role!r} of the step is one file"
+            )
             return replace(found, fault=f"{fault}; give the input `each: true`, or annotate the role list[Path]")
         items = self.inputs[source.source]
         blocked = next((items[feed.index].blocked for feed in found.feeds if items[feed.index].blocked), "")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_threads
 from crucible_lineage.errors import (
@@ -118,7 +119,7 @@ def _nobody(text: str, of_bytes: int) -> None:
 
 
 def _verify(session: Session, datasets: Mapping[str, Document], read_bytes: bool, tell: Tell) -> Verification:
-    tell(f"comparing {len(datasets)} datasets with their records", 0)
+    tell(f"comparing {amount(len(datasets), 'dataset')} with the record", 0)
     records, damaged = _whole_records(session, datasets)
     named = {parent for record in records.values() for parent in used_mfids(record)}
     asked = fetch_datasets(session.client, named - datasets.keys())
@@ -292,7 +293,7 @@ def _read_bytes(
 
     def read(task: tuple[str, FileRecord]) -> tuple[tuple[Finding, DamagedFile | None] | None, int]:
         found = read_one(*task)
-        tell(f"reading bytes: {next(read_files)} of {len(tasks)} files", total)
+        tell(f"reading bytes: {next(read_files)} of {amount(len(tasks), 'file')}", total)
         return found
 
     def read_one(mfid: str, file: FileRecord) -> tuple[tuple[Finding, DamagedFile | None] | None, int]:
@@ -311,7 +312,7 @@ def _read_bytes(
 
     tasks = [(mfid, file) for mfid in files if mfid in datasets for file in files[mfid] if _is_readable(file)]
     total = sum(file.size or 0 for _, file in tasks)
-    tell(f"reading bytes: 0 of {len(tasks)} files", total)
+    tell(f"reading bytes: 0 of {amount(len(tasks), 'file')}", total)
     results = list(in_threads(read, [(mfid, _with_hash(file, records.get(mfid))) for mfid, file in tasks]))
     return [finding for finding, _ in results if finding], sum(size for _, size in results)
 

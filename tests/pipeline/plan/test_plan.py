@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.cli.amounts import size_text, time_text
+from crucible_lineage.amounts import size_text, time_text
 from crucible_lineage.cli.runs.plans import print_plan
 from crucible_lineage.pipeline.plan.differences import Made, code_diff, differences
 from crucible_lineage.pipeline.plan.plan import Estimate, PipelinePlan, StepPlan
