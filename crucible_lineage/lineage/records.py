@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = [
     "mapping",
     "mappings",
     "moment",
+    "parents_as_used",
     "place_keys",
     "provenance",
     "recipe_digest",
@@ -70,6 +71,26 @@ def equal_parents(record: Record | None) -> dict[str, str]:
     """{dataset of the same bytes and origin: the one that was used}: a result stays what it is with either."""
     named = mapping(provenance(record).get("equal_parents"))
     return {mfid: text(was) for mfid, was in named.items() if text(was)}
+
+
+def parents_as_used(record: Record | None, parents: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return linked parents in their order, each with the other linked ones that stand for it with equal bytes.
+
+    The one that was used goes first; if only others that stand for it are linked, the first of them does.
+    """
+    equal, found = equal_parents(record), dict[str, list[str]]()
+    for mfid in parents:
+        found.setdefault(_as_used(equal, mfid), []).append(mfid)
+    ordered = {was: sorted(mfids, key=lambda one: one != was) for was, mfids in found.items()}
+    return {mfids[0]: tuple(mfids[1:]) for mfids in ordered.values()}
+
+
+def _as_used(equal: Mapping[str, str], mfid: str) -> str:
+    seen = set[str]()
+    while mfid in equal and mfid not in seen:
+        seen.add(mfid)
+        mfid = equal[mfid]
+    return mfid
 
 
 def lists_all_used(record: Record | None) -> bool:

@@ -139,7 +139,10 @@ def _shown(found: Shown) -> Iterator[str]:
     for kin, mfids in (("parents", found.parents), ("children", found.children)):
         if mfids:
             yield kin
-            yield from (plain(f"  {_named(one, found.names)}") for one in mfids[:MOST_KIN])
+            for one in mfids[:MOST_KIN]:
+                yield plain(f"  {_named(one, found.names)}")
+                if kin == "parents" and (equal := found.equal.get(one)):
+                    yield f"    equal bytes now: {', '.join(equal)}"
         if len(mfids) > MOST_KIN:
             yield f"  and {len(mfids) - MOST_KIN} more; see {next_command('lineage', mfid)}"
     yield f"its files: {next_command('get', mfid, '-o', 'FOLDER')}"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from crucible_lineage.lineage.draw.superseded import dispensable
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import CURRENT, MEASURED, RAW, SUPERSEDED, Edge, Node
-from crucible_lineage.lineage.records import chosen_in_time
+from crucible_lineage.lineage.records import chosen_in_time, equal_parents, used_roles
 
 __all__ = ["FOLD_BEYOND", "Item", "View", "view"]
 
+EQUAL = "equal bytes"  # beside the edge from a parent that stands for the one used
 FOLD_BEYOND = 4  # siblings that are still drawn one by one: chosen by eye, a batch of four scans stays readable
 
 
@@ -72,9 +73,9 @@ def view(
 ) -> View:
     """The items and edges to draw. More than `fold_beyond` siblings are one item, None folds nothing.
 
-    Siblings have the same parents, after folding, and the same step, or the same kind of data where no step made
-    them. The nodes in `keep`, and those few that they come from, stay single. What is superseded is left out, unless it
-    is asked for, or something that is drawn comes from it.
+    Siblings have the same parents, after folding, the same roles in what was made of them, and the same step, or the
+    same kind of data where no step made them. The nodes in `keep`, and those few that they come from, stay single. What
+    is superseded is left out, unless it is asked for, or something that is drawn comes from it.
     """
     gone = frozenset() if superseded else dispensable(graph, keep)
     if gone:
@@ -94,7 +95,10 @@ def view(
     for edge in edges:
         ends = number_of[edge.source], number_of[edge.target]
         drawn[ends] = edge.relationship if drawn.get(ends, edge.relationship) == edge.relationship else ""
-        note = edge.note or chosen_in_time(graph.nodes[edge.target].record, edge.source)
+        record = graph.nodes[edge.target].record
+        note = edge.note or chosen_in_time(record, edge.source)
+        if edge.source in equal_parents(record):
+            note = EQUAL
         notes[ends] = note if notes.get(ends, note) == note else ""
     said = {ends: note for ends, note in notes.items() if note}
     return View(tuple(Item(tuple(nodes)) for nodes in members.values()), drawn, number_of, len(gone), said)
@@ -115,6 +119,7 @@ def _folded(graph: LineageGraph, edges: list[Edge], fold_beyond: int, single: se
     parents: defaultdict[str, list[str]] = defaultdict(list)
     for edge in edges:
         parents[edge.target].append(edge.source)
+    roles = _roles(graph)
     group_of: dict[str, str] = {}
     generations = graph.generations()
     placed = {mfid for generation in generations for mfid in generation}
@@ -126,10 +131,30 @@ def _folded(graph: LineageGraph, edges: list[Edge], fold_beyond: int, single: se
             kind = node.step or (node.measurement, node.data_type)
             key: tuple[object, ...] = (above, node.kind, kind, node.state == SUPERSEDED)
             siblings[(*key, mfid) if mfid in single or mfid not in placed else key].append(mfid)
-        for members in siblings.values():
+        for members in _by_role(siblings.values(), roles):
             folds = len(members) > fold_beyond
             group_of.update((mfid, members[0] if folds else mfid) for mfid in members)
     return group_of
+
+
+def _by_role(siblings: Iterable[list[str]], roles: Mapping[str, frozenset[str]]) -> Iterator[list[str]]:
+    """Part siblings by their roles. Those that nothing was made of stay with the others, if these have one role."""
+    for members in siblings:
+        parted: defaultdict[frozenset[str], list[str]] = defaultdict(list)
+        for mfid in members:
+            parted[roles.get(mfid, frozenset())].append(mfid)
+        yield from [members] if len(parted.keys() - {frozenset()}) <= 1 else parted.values()
+
+
+def _roles(graph: LineageGraph) -> dict[str, frozenset[str]]:
+    """Return in which roles each node was used, by the records of what was made of it. Numbered roles are one."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for node in graph.nodes.values():
+        equal = equal_parents(node.record)
+        for role, mfids in used_roles(node.record).items():
+            for mfid in (*mfids, *(now for now, was in equal.items() if was in mfids)):
+                found[mfid].add(role.rstrip("0123456789"))
+    return {mfid: frozenset(roles) for mfid, roles in found.items()}
 
 
 def _with_parents(graph: LineageGraph, keep: Collection[str], most: int) -> set[str]:

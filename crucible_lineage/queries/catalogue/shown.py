@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
-from crucible_lineage.lineage.records import OWN_KEYS, provenance, returned_values, text
+from crucible_lineage.lineage.records import OWN_KEYS, parents_as_used, provenance, returned_values, text
 from crucible_lineage.queries.catalogue.files import own_files
 from crucible_lineage.queries.deleted import deletion_of
 from crucible_lineage.queries.graph.standing import Entry, entry_of
@@ -42,6 +42,7 @@ class Making:
 class Shown:
     """One dataset with what it holds and what it hangs together with; `names` are those of the datasets it names.
 
+    `equal` are, for each of `parents`, other linked datasets that stand for it with equal bytes.
     `metadata` is what no step returned: what was given with it, and what was read in its files.
     """
 
@@ -49,6 +50,7 @@ class Shown:
     results: Mapping[str, Any]
     files: tuple[Mapping[str, Any], ...]
     parents: tuple[str, ...]
+    equal: Mapping[str, tuple[str, ...]]
     children: tuple[str, ...]
     names: Mapping[str, str]
     made: Making
@@ -66,6 +68,7 @@ class Shown:
             "metadata": dict(self.metadata),
             "files": [dict(file) for file in self.files],
             "parents": list(self.parents),
+            "equal_parents": {mfid: list(others) for mfid, others in self.equal.items()},
             "children": list(self.children),
             "samples": list(self.samples),
             "made": self.made.to_json(),
@@ -85,6 +88,7 @@ def show_dataset(session: Session, mfid: str) -> Shown:
     names = {link.unique_id: link.name or link.unique_id for link in links}
     for other in entry.superseded_by:
         names.setdefault(other, _name(session, other))
+    parents = parents_as_used(record, [link.unique_id for link in links if link.direction == "source"])
     results = returned_values(record)
     given = {key: value for key, value in (found.scientific_metadata or {}).items() if key not in OWN_KEYS}
     return Shown(
@@ -94,7 +98,8 @@ def show_dataset(session: Session, mfid: str) -> Shown:
             {"name": file.filename, "size": file.size, "sha256": file.sha256_hash, "mfid": file.mfid}
             for file in own_files(session, mfid)
         ),
-        parents=tuple(link.unique_id for link in links if link.direction == "source"),
+        parents=tuple(parents),
+        equal={mfid: others for mfid, others in parents.items() if others},
         children=tuple(link.unique_id for link in links if link.direction == "target"),
         names=names,
         made=_making(record),

@@ -17,7 +17,14 @@ from starlette.responses import RedirectResponse, Response
 from crucible_lineage.client.models import Dataset, Link, Thumbnail
 from crucible_lineage.errors import ForbiddenError, LineageError, NotFoundError
 from crucible_lineage.lineage.labels import HIDDEN_NAME
-from crucible_lineage.lineage.records import PLACES_KEY, PROVENANCE_KEY, mapping, provenance, used_mfids
+from crucible_lineage.lineage.records import (
+    PLACES_KEY,
+    PROVENANCE_KEY,
+    mapping,
+    parents_as_used,
+    provenance,
+    used_mfids,
+)
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.queries.graph.standing import entry_of
 from crucible_lineage.registration.read import whole_record
@@ -61,6 +68,8 @@ def dataset(reader: Reader) -> Response:
     written = provenance(shown) if read_record(record["scientific_metadata"]) else {}
     used = [entry for entry in written.get("used") or () if isinstance(entry, Mapping)]
     used_ids, parents = {entry.get("mfid") for entry in used}, _of_kind(links, "dataset", "source")
+    alike = parents_as_used(record, [link.unique_id for link in parents])
+    folded = {other for mfid, others in alike.items() if mfid in used_ids for other in others}
     return rendered(
         "dataset.html",
         reader.name,
@@ -84,7 +93,8 @@ def dataset(reader: Reader) -> Response:
         linked={link.unique_id for link in parents},
         names=known,
         hidden_name=HIDDEN_NAME,
-        parents=_family([link for link in parents if link.unique_id not in used_ids]),
+        equal=alike,
+        parents=_family([link for link in parents if link.unique_id not in used_ids | folded]),
         children=_family(_of_kind(links, "dataset", "target")),
         samples=_family(_of_kind(links, "sample", "undirected")),
     )

@@ -100,6 +100,48 @@ def test_many_siblings_of_a_step_fold_and_so_do_their_children(tomography):
     assert sorted(len(item.nodes) for item in drawn.items) == [1, 1, 23, 23, 92, 92, 92]
 
 
+def used_as(lab, child, **roles):
+    """Say in which roles the parents of a dataset were used."""
+    used = [{"role": role, "mfid": mfid, "files": []} for role, mfids in roles.items() for mfid in mfids]
+    lab.records[child]["scientific_metadata"]["crucible_lineage"]["used"] = used
+
+
+def test_what_has_another_role_in_what_follows_is_not_folded_together(lab):
+    spectra = [lab.raw(f"spectrum {number}", "UV-vis") for number in range(6)]
+    dark, reference = lab.raw("dark", "UV-vis"), lab.raw("reference", "UV-vis")
+    unused = lab.raw("not used yet", "UV-vis")
+    for number, spectrum in enumerate(spectra):
+        child = lab.derived(f"absorbance {number}", "absorbance", spectrum, dark, reference)
+        used_as(lab, child, spectrum=[spectrum], dark=[dark], reference=[reference])
+    drawn = [[node.id for node in item.nodes] for item in view(lab.graph).items]
+    assert [dark] in drawn
+    assert [reference] in drawn
+    assert spectra in drawn
+    assert [unused] in drawn
+
+
+def test_what_nothing_was_made_of_yet_folds_with_its_siblings(lab):
+    spectra = [lab.raw(f"spectrum {number}", "UV-vis") for number in range(6)]
+    for number, spectrum in enumerate(spectra[:5]):
+        lab.derived(f"absorbance {number}", "absorbance", spectrum)
+    assert [node.id for node in view(lab.graph).items[0].nodes] == spectra
+
+
+def test_a_parent_with_equal_bytes_stands_for_the_superseded_one(lab):
+    raw = lab.raw("spectrum", "UV-vis")
+    old, new = lab.derived("baseline", "baseline", raw), lab.derived("baseline", "baseline", raw, code="other")
+    fit = lab.derived("fit", "fit", old)
+    lab.records[fit]["scientific_metadata"]["crucible_lineage"]["equal_parents"] = {new: old}
+    links = lab.records[fit]["links"]
+    links.append({**links[0], "unique_id": new})
+    graph = lab.graph.with_states({old: ("superseded", (new,)), new: ("current", ()), fit: ("current", ())})
+    drawn = view(graph)
+    assert {node.id for item in drawn.items for node in item.nodes} == {raw, new, fit}
+    assert (drawn.left_out, drawn.notes) == (1, {(drawn.number_of[new], drawn.number_of[fit]): "equal bytes"})
+    assert old in {node.id for item in view(graph, superseded=True).items for node in item.nodes}
+    assert old in {node.id for item in view(graph.subgraph({raw, old, fit})).items for node in item.nodes}
+
+
 def test_the_node_that_is_looked_at_and_what_it_comes_from_stay_single(tomography):
     lab, _ = tomography(23)
     graph = lab.graph

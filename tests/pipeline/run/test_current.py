@@ -19,6 +19,7 @@ from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import Choice, RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.pipeline.spec.inputs import FileInput
+from crucible_lineage.queries.catalogue.shown import show_dataset
 from crucible_lineage.registration.read import registered
 from crucible_lineage.registration.standing import take_over
 from crucible_lineage.server import start_server
@@ -103,6 +104,9 @@ def test_a_refactoring_with_the_same_bytes_costs_one_step(lab: Any, session: Ses
     assert found.record.equal_parents == {scaled: first.datasets["scaled"]["out"]}
     parents = {link.unique_id for link in found.dataset.links or () if link.direction == "source"}
     assert {scaled, first.datasets["scaled"]["out"]} <= parents
+    shown = show_dataset(session, total)
+    assert len(shown.parents) == 2, "what stands for another is said once, beside it"
+    assert shown.equal == {first.datasets["scaled"]["out"]: (scaled,)}
     assert current(session, "scaled") == {scaled}
     assert run(session, lab.pipeline).executed == []
 
