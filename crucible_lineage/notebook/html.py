@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
 from crucible_lineage.lineage.values import told_value
 
-__all__ = ["block", "line", "pairs", "rows_table", "state_mark", "strong"]
+__all__ = ["block", "line", "pairs", "rows_table", "state_mark", "steps_table", "strong"]
 
 MOST_ROWS = 60
+MOST_INSTANCES = 3  # of a step, where not all rows are shown
 COLOURS = {
     "current": "#2a7d4f", "fresh": "#2a7d4f", "executed": "#2a7d4f", "raw": "#3d6fb4", "missing": "#3d6fb4",
     "superseded": "#9a6a00", "stale": "#9a6a00", "incomplete": "#b4482d", "failed": "#b4482d", "blocked": "#b4482d",
@@ -49,8 +51,10 @@ def pairs(title: str, values: Mapping[str, object]) -> str:
     return f"<div>{escape(title)}</div><table>{rows}</table>"
 
 
-def rows_table(names: Sequence[str], rows: Sequence[Sequence[object]], marks: Iterable[int] = ()) -> str:
-    """A table with a line of names; the columns in `marks` are states. Of many rows the first are shown."""
+def rows_table(
+    names: Sequence[str], rows: Sequence[Sequence[object]], marks: Iterable[int] = (), most: int = MOST_ROWS
+) -> str:
+    """Return a table with a line of names; the columns in `marks` are states. At most `most` rows are shown."""
     marked = set(marks)
     head = "".join(f'<th style="text-align:left">{escape(name)}</th>' for name in names)
     body = "".join(
@@ -60,10 +64,28 @@ def rows_table(names: Sequence[str], rows: Sequence[Sequence[object]], marks: It
             for at, cell in enumerate(row)
         )
         + "</tr>"
-        for row in rows[:MOST_ROWS]
+        for row in rows[:most]
     )
-    more = f"<div>and {len(rows) - MOST_ROWS} more</div>" if len(rows) > MOST_ROWS else ""
+    more = f"<div>and {len(rows) - most} more</div>" if len(rows) > most else ""
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+
+def steps_table(names: Sequence[str], rows: Sequence[tuple[str, str, str]]) -> str:
+    """Return a table of instances of steps with their states. Of many, the first ones of each step and counts."""
+    if len(rows) <= MOST_ROWS:
+        return rows_table(names, rows, marks=(1,))
+    by_step: dict[str, list[tuple[str, str, str]]] = {}
+    for row in rows:
+        by_step.setdefault(row[0].partition("[")[0], []).append(row)
+    return rows_table(names, [row for found in by_step.values() for row in _first(found)], marks=(1,), most=len(rows))
+
+
+def _first(instances: Sequence[tuple[str, str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Yield the first instances of a step, and a row for each state of the others, so that none is hidden."""
+    yield from instances[:MOST_INSTANCES]
+    for state, count in Counter(state for _, state, _ in instances[MOST_INSTANCES:]).items():
+        step = instances[0][0].partition("[")[0]
+        yield f"{step}: {count:,} more", state, ""
 
 
 def _cell(name: str, value: object) -> str:

@@ -13,7 +13,7 @@ from crucible_lineage.lineage.draw.tree import render_tree
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.notebook.dataset import Dataset, Datasets
-from crucible_lineage.notebook.html import block, line, rows_table, strong
+from crucible_lineage.notebook.html import block, line, rows_table, steps_table, strong
 from crucible_lineage.pipeline.plan.plan import PipelinePlan, StepPlan
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.queries.table.files import csv_text
@@ -54,7 +54,7 @@ class Plan:
 
     def _repr_html_(self) -> str:
         rows = [(step.name, step.state, "; ".join(step.causes)) for step in self.steps]
-        return block(line(strong(self.pipeline)), rows_table(("step", "state", "why"), rows, marks=(1,)))
+        return block(line(strong(self.pipeline)), steps_table(("step", "state", "why"), rows))
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Run:
         ]
         return block(
             line(strong(self.result.pipeline), f"run <code>{self.run_id}</code>"),
-            rows_table(("step", "outcome", "dataset"), rows, marks=(1,)),
+            steps_table(("step", "outcome", "dataset"), rows),
         )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Difference, LineageGraph, diff
 from crucible_lineage.lineage.records import recorded_run, run_ids
@@ -15,13 +17,21 @@ from crucible_lineage.session import Session
 __all__ = ["Compared", "compare_datasets", "compare_runs"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Compared:
     """Two lineages and what differs; as text, a line for each difference."""
 
     old: LineageGraph
     new: LineageGraph
     difference: Difference
+
+    def __repr__(self) -> str:
+        found = self.difference
+        counts = (amount(len(found.results), "returned value"), amount(len(found.changed), "cause"))
+        return f"<difference: {', '.join(counts)}>" if found else "<no difference>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         return "\n".join(difference_lines(self.old, self.new, self.difference))

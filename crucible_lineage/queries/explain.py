@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from html import escape
 from typing import Any
 
 from crucible_lineage.core.slots import CURRENT
@@ -25,7 +26,7 @@ from crucible_lineage.session import Session
 __all__ = ["Explanation", "explain"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """What is told of a dataset: `paragraphs` hold lines; `record` is what they are drawn from, if there is one."""
 
@@ -34,6 +35,12 @@ class Explanation:
     paragraphs: tuple[tuple[str, ...], ...]
     record: StepRecord | FilesRecord | None
     entry: Entry
+
+    def __repr__(self) -> str:
+        return f"<explanation of {self.mfid}: {self.name}, {self.entry.state}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         return "\n\n".join("\n".join(paragraph) for paragraph in self.paragraphs)

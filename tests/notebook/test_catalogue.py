@@ -15,6 +15,7 @@ from click.testing import CliRunner
 import crucible_lineage as cl
 from crucible_lineage.cli import main
 from crucible_lineage.errors import InputError, RunError
+from crucible_lineage.notebook.html import steps_table
 
 
 def asked(data: Path, *words: str) -> Any:
@@ -82,6 +83,28 @@ def test_what_comes_back_says_in_a_line_what_it_is(catalogue: Any) -> None:
     assert repr(catalogue.plan("pipeline.yaml")) == "<plan of counting: 2 missing>"
     first = catalogue.run("pipeline.yaml")["scaled[first.txt]"]
     assert repr(first.lineage()) == f"<lineage of {first.mfid}: 2 datasets and samples>"
+
+
+def test_explanations_and_differences_are_read_as_text(catalogue: Any) -> None:
+    first = catalogue.run("pipeline.yaml")["scaled[first.txt]"]
+    other = catalogue.run("pipeline.yaml", params={"scaled.factor": 4})["scaled[first.txt]"]
+    why, compared = catalogue.why(first), catalogue.diff(first, other)
+    assert repr(why) == f"<explanation of {first.mfid}: first.txt (scaled), superseded>"
+    assert "With the parameters\n  factor = 3" in why._repr_html_()
+    assert repr(compared).startswith("<difference: 1 returned value")
+    assert "total_nm: 18.0 -&gt; 24.0 (+6)" in compared._repr_html_()
+
+
+def test_no_step_of_many_is_hidden(catalogue: Any, laboratory: Path) -> None:
+    for number in range(70):
+        (laboratory / f"count-{number:02d}.txt").write_text(f"{number}\n")
+    shown = catalogue.plan("pipeline.yaml")._repr_html_()
+    assert "scaled: 69 more" in shown
+    rows = [(f"fit[{number}]", "fresh", "") for number in range(70)] + [("table", "stale", "input fits")]
+    markup = steps_table(("step", "state", "why"), rows)
+    assert "fit: 67 more" in markup
+    assert markup.index("fit: 67 more") < markup.index("table")
+    assert markup.count("<tr>") == 1 + 3 + 1 + 1
 
 
 def test_files_come_as_paths_and_as_values(catalogue: Any, tmp_path: Path) -> None:

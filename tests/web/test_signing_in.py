@@ -12,9 +12,9 @@ import trustme
 from starlette.requests import Request
 from starlette.responses import Response
 
+from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import Account
 from crucible_lineage.web import with_pages
-from crucible_lineage.web.reader import ReadingClient
 from crucible_lineage.web.signing_in import LIFETIME_S, MOST_SIGN_INS, SignIns
 
 
@@ -90,7 +90,7 @@ def test_a_sign_in_ends_after_its_time_though_the_browser_still_has_the_cookie(t
     now = 1000.0
     sign_ins = SignIns(tmp_path, clock=lambda: now)
     response = Response()
-    reader = ReadingClient("http://here/api/v1", "key")
+    reader = CrucibleClient("http://here/api/v1", "key")
     sign_ins.begin(_request(), response, reader, Account(user_unique_id="ada"), "key")
     token = response.headers.getlist("set-cookie")[-1].partition(";")[0]
 
@@ -102,7 +102,7 @@ def test_a_sign_in_ends_after_its_time_though_the_browser_still_has_the_cookie(t
 
 def test_of_a_thousand_sign_ins_the_oldest_gives_way(tmp_path):
     sign_ins = SignIns(tmp_path)
-    reader = ReadingClient("http://here/api/v1", "key")
+    reader = CrucibleClient("http://here/api/v1", "key")
     tokens = []
     for _ in range(MOST_SIGN_INS + 2):
         response = Response()
