@@ -154,7 +154,8 @@ class Progress:
         word = WORDS[event.outcome]
         if event.outcome in COLOURS:
             word = coloured(word, COLOURS[event.outcome], sys.stderr)
-        self._say(f"  {event.step:{self.width}}  {word}{seconds}  {event.detail}")
+        detail = "" if event.outcome == FAILED else f"  {event.detail}"  # the summary says why
+        self._say(f"  {event.step:{self.width}}  {word}{seconds}{detail}")
 
     def _say_unsaid(self) -> None:
         """The steps that ended too fast for a line of their own."""

@@ -161,6 +161,12 @@ def plan_command(
         print_plan(planned, as_json=as_json)
 
 
+def _frames(trace: str, error: str) -> tuple[str, ...]:
+    """Return the lines of a traceback without what the error says already."""
+    lines = tuple(trace.rstrip().splitlines())
+    return lines[:-1] if lines and lines[-1].strip() in error else lines
+
+
 def tell_same_name(bound: BoundPipeline, session: Session) -> None:
     """A note if another file that is still there declared a pipeline of this name when it last ran here."""
     last = session.journal.declaration(bound.name)
@@ -222,15 +228,17 @@ def print_summary(
     if not quiet:
         did = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
         click.echo(did or "there is nothing to do")
-    for number, trace in enumerate(result.tracebacks.values()):
-        if number < MOST_TRACEBACKS:
-            click.echo(trace, err=True)
     for step, log in result.logs.items() if verbose else ():
         if step not in result.tracebacks and Path(log).name.startswith("fault-"):
             click.echo(Path(log).read_text(encoding="utf-8"), err=True)
-    for step, error in result.errors.items():
-        if result.outcomes[step] == FAILED:
-            click.echo(error if repr(step) in error else f"{step}: {error}", err=True)
+    failed = [(step, error) for step, error in result.errors.items() if result.outcomes[step] == FAILED]
+    shown: set[tuple[str, ...]] = {()}
+    for step, error in failed:
+        click.echo(error if repr(step) in error else f"{step}: {error}", err=True)
+        frames = _frames(result.tracebacks.get(step, ""), error)
+        if frames not in shown and len(shown) <= MOST_TRACEBACKS:
+            shown.add(frames)
+            click.echo("\n".join(f"  {line}" for line in frames), err=True)
     if result.stopped:
         click.echo("the run was stopped; what is registered stays, run the same command again to go on", err=True)
     if quiet:

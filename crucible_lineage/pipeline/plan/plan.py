@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
@@ -356,7 +356,7 @@ def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], k
     found = (_current(instance, output, knowledge) for output in instance.inspection.outputs if new)
     earlier = next((one for one in found if one), None)
     changed = [_new_input(feed, _item(feed, inputs), earlier) for feed in new]
-    causes = tuple(dict.fromkeys([*map(_follows, waiting), *changed]))
+    causes = tuple(dict.fromkeys([*_follows(waiting, held=held), *changed]))
     above = (root for parent in waiting for root in parent.roots)
     roots = tuple(dict.fromkeys([*above, *(f"{name}: {one}" for one in changed)]))
     outputs: dict[str, str | None] = dict.fromkeys(instance.inspection.outputs)
@@ -398,10 +398,21 @@ def _made(instance: Instance, planned: PlannedOutput, used: Sequence[UsedDataset
     return Made(planned.recipe, instance.inspection.source, instance.inspection.pieces, parents)
 
 
-def _follows(parent: StepPlan) -> str:
-    if parent.state == MISSING:
-        return f"parent {parent.name} has to be made first"
-    return f"parent {parent.name} is made again; it stays if that gives the same bytes"
+def _follows(parents: Sequence[StepPlan], *, held: bool) -> Iterator[str]:
+    """Yield what a result waits for, a line for all parents of a step in the same state.
+
+    `held` is whether there is a result that may be kept.
+    """
+    alike: dict[tuple[str, bool], list[str]] = {}
+    for parent in parents:
+        alike.setdefault((parent.step, parent.state == MISSING), []).append(parent.name)
+    for (step, is_missing), names in alike.items():
+        named = f"parent {names[0]}" if len(names) == 1 else f"{len(names)} parents of step {step}"
+        if is_missing:
+            yield f"{named} must be made first"
+        else:
+            kept = "; this result is kept if the output is identical" if held else ""
+            yield f"{named} will be rerun{kept}"
 
 
 def _blocked(instance: Instance, causes: Sequence[str]) -> StepPlan:

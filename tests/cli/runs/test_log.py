@@ -69,3 +69,30 @@ def test_a_declaration_that_has_a_fault_by_now_hides_no_log(lab: Any, data: Path
     refused = command("show", "--log", "talked", path, "--data", data)
     assert refused.returncode == 2
     assert "Input should be a valid string" in refused.stderr
+
+
+def test_each_failure_is_reported_once(lab: Any, data: Path, command: Any) -> None:
+    lab.file(
+        f"{lab.module}.py",
+        (lab.folder / f"{lab.module}.py")
+        .read_text()
+        .replace("the lamp was off", "dark {counts.name}")
+        .replace('RuntimeError("', 'RuntimeError(f"'),
+    )
+    for number in range(3):
+        lab.file(f"lamp-{number}.dat", f"{number}\n")
+    pipeline = lab.declare(
+        """
+        pipeline: lamps
+        project: lab
+        inputs: {counts: {file: "*.dat", each: true}}
+        steps:
+          broken: {uses: LABMODULE:fail, inputs: {counts: counts}}
+        """,
+        "lamps.yaml",
+    )
+    ran = command("run", pipeline, "--data", data)
+    assert ran.returncode == 1
+    for number in range(3):
+        assert ran.stderr.count(f"dark lamp-{number}.dat") == 1, ran.stderr
+    assert ran.stderr.count("in fail") == 1, "the same way to the error is shown once"

@@ -32,7 +32,7 @@ def test_the_plan_for_programs_tells_name_state_causes_and_datasets(lab: Any, cl
     assert scaled["supersedes"] == {"out": was}
     assert (total["state"], total["causes"]) == (
         "stale",
-        ["parent scaled is made again; it stays if that gives the same bytes"],
+        ["parent scaled will be rerun; this result is kept if the output is identical"],
     )
     assert total["datasets"] == {"out": None}, "its id depends on what its parent will be"
     for step in (scaled, total):
@@ -170,3 +170,25 @@ def test_durations_are_told_as_people_tell_them(seconds: float, text: str) -> No
 )
 def test_sizes_are_told_as_people_tell_them(size: float, text: str) -> None:
     assert size_text(size) == text
+
+
+def test_parents_of_one_step_are_counted_and_nothing_is_kept_that_is_missing(lab: Any, session: Session) -> None:
+    lab.declare(
+        """
+        pipeline: many
+        project: lab
+        inputs: {series: {file: "*.txt", each: true, timestamp: "2024-05-01T12:00:00Z"}}
+        steps:
+          scaled: {uses: LABMODULE:scale, inputs: {counts: series}}
+          joined: {uses: LABMODULE:joined, inputs: {parts: scaled}}
+        """,
+        "many.yaml",
+    )
+    module = lab.folder / f"{lab.module}.py"
+    module.write_text(
+        module.read_text() + "\n\n@step\ndef joined(parts: list[Path], *, out: Path) -> None:\n    "
+        '(out / "n").write_text(str(len(parts)))\n'
+    )
+    bound = bind_file(lab.folder / "many.yaml", session.store)
+    joined = make_plan(bound, session).steps[-1]
+    assert (joined.name, joined.causes) == ("joined", ("2 parents of step scaled must be made first",))

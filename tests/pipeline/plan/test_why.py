@@ -101,7 +101,7 @@ def test_the_command_tells_of_datasets_and_of_steps(lab: Any, data: Path, run: R
     assert "scaled " not in fresh.stdout
     lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 4"))
     stale = cli("why", "total", lab.pipeline)
-    assert "because parent scaled is made again; it stays if that gives the same bytes" in stale.stdout
+    assert "because parent scaled will be rerun; this result is kept if the output is identical" in stale.stdout
     assert f"make it: crucible-lineage run {lab.pipeline} --data {data}\n" in stale.stdout, "total alone cannot be made"
     assert f"run {lab.pipeline} --from scaled --data {data}\n" in cli("why", "scaled", lab.pipeline).stdout
     chosen = cli("why", "scaled", lab.pipeline, "--set", "scaled.factor=5", "--json")

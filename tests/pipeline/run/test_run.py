@@ -79,7 +79,7 @@ def test_a_changed_parameter_makes_new_children_beside_the_old(lab: Any, session
     assert "parameter factor changed: 3.0 -> 4.0" in scaled.causes[0]
     assert (total.state, total.causes) == (
         "stale",
-        ("parent scaled is made again; it stays if that gives the same bytes",),
+        ("parent scaled will be rerun; this result is kept if the output is identical",),
     )
     second = run(lab.pipeline, session)
     assert second.executed == ["scaled", "total"]
