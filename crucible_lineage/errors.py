@@ -30,7 +30,10 @@ LineageError
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -62,6 +65,7 @@ __all__ = [
     "nearest",
     "nearest_word",
     "shortened",
+    "shown_path",
 ]
 
 MOST_NEAR = 3  # possible words that a message about an unknown one suggests
@@ -102,6 +106,13 @@ class Fault:
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
         return f"{place}: {self.message}" if place else self.message
+
+
+def shown_path(path: str | PathLike[str]) -> str:
+    """Return a path as seen from the working directory if it is below it, else as it is."""
+    with suppress(OSError, ValueError):
+        return str(Path(path).resolve().relative_to(Path.cwd()))
+    return str(path)
 
 
 def nearest(word: str, possible: Iterable[str], otherwise: str = "there are") -> str:

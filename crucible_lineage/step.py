@@ -17,19 +17,24 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Generic, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints, overload
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import Fault, InputError, shown_path
 from crucible_lineage.facts import Facts
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.refs import DatasetRef
 
-__all__ = ["InputRole", "ParameterSpec", "Step", "StepRunner", "open_runners", "step", "step_runner"]
+__all__ = [
+    *("FaultyStep", "InputRole", "ParameterSpec", "Step", "StepRunner", "in_declaration", "open_runners", "step"),
+    "step_runner",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 StepRunner = Callable[["Step[..., Any]", Mapping[str, Any], Mapping[str, Any]], Any]
+in_declaration: ContextVar[bool] = ContextVar("in_declaration", default=False)
+"""True while a module is imported for a pipeline: there, one function that cannot be a step faults no other one."""
 step_runner: ContextVar[StepRunner | None] = ContextVar("step_runner", default=None)
 open_runners: list[StepRunner] = []  # of flows that register in this process, for threads that have no context
 
@@ -93,7 +98,10 @@ class Step(Generic[P, R]):
         self.packages = tuple(packages)
         self.keywords = tuple(keywords)
         self.reads = tuple(reads)
-        self.inputs, self.parameters, self.facts = _read_signature(function, self.outputs, tuple(secrets))
+        try:
+            self.inputs, self.parameters, self.facts = _read_signature(function, self.outputs, tuple(secrets))
+        except InputError as error:
+            raise InputError("", [_at(function, str(error))]) from error
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function.
@@ -120,6 +128,17 @@ class Step(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<step {self.function.__module__}:{self.function.__qualname__}>"
+
+
+class FaultyStep:
+    """What stands for a function that cannot be a step, in a module that others are taken from. Using it raises."""
+
+    def __init__(self, error: InputError) -> None:
+        self.error = error
+
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        """Raise the InputError."""
+        raise self.error
 
 
 @overload
@@ -154,8 +173,22 @@ def step(function: Callable[P, R] | None = None, /, **declared: Any) -> Any:
     InputError, when it is declared, if it cannot be a step.
     """
     if function is not None:
-        return Step(function)
-    return lambda wrapped: Step(wrapped, **declared)
+        return _declared(function)
+    return lambda wrapped: _declared(wrapped, **declared)
+
+
+def _declared(function: Callable[P, R], **declared: Any) -> Step[P, R] | FaultyStep:
+    try:
+        return Step(function, **declared)
+    except InputError as error:
+        if not in_declaration.get():
+            raise
+        return FaultyStep(error)
+
+
+def _at(function: Callable[..., object], message: str) -> Fault:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return Fault(message, shown_path(code.co_filename), code.co_firstlineno) if code else Fault(message)
 
 
 def _runner() -> StepRunner | None:
@@ -231,8 +264,9 @@ def _input_shape(place: str, name: str, annotation: object) -> str:
         return "files"
     if origin in (dict, Mapping) and arguments == (str, Path):
         return "named"
+    said = annotation.__name__ if isinstance(annotation, type) else annotation
     raise InputError(
-        f"{place}: input {name!r} is annotated {annotation}, but an input is Path (one file), list[Path] (all files) "
+        f"{place}: input {name!r} is annotated {said}, but an input is Path (one file), list[Path] (all files) "
         f"or dict[str, Path] (files by name), with `| None = None` where it may be missing; if it is a "
         "parameter, make it keyword-only (after `*`)"
     )

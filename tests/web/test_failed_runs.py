@@ -47,4 +47,4 @@ def test_a_failed_run_is_failed_on_its_page(serving: Any, failed: Path, tmp_path
     for page in shown(serving, copy):
         assert '<span class="state bad">failed</span>' in page
         assert "complete</span>" not in page
-        assert ("2 executed, 1 failed" in page) == journal
+        assert bool(re.search(r"2 executed, 1 failed|1 failed, 2 executed", page)) == journal

@@ -25,7 +25,7 @@ from crucible_lineage.pipeline.bind.step_faults import (
 from crucible_lineage.pipeline.declare.load import Declaration
 from crucible_lineage.pipeline.declare.yaml import Location
 from crucible_lineage.pipeline.functions.command import inspect_command
-from crucible_lineage.pipeline.functions.inspect import EndsWhenImportedError, Inspector, find_step
+from crucible_lineage.pipeline.functions.inspect import EndsWhenImportedError, ImportFaultError, Inspector, find_step
 from crucible_lineage.pipeline.functions.inspection import Inspection, unknown_inspection
 from crucible_lineage.pipeline.spec.inputs import (
     DatasetInput,
@@ -165,6 +165,9 @@ class _Binder:
                 place = ("steps", name, *place_in_step(step, (), swept))
                 self.blocked[name] = self.document.fault(place, str(error))
                 variants.append(Variant(label_of(swept), given, unknown_inspection(name, self._shapes(sources))))
+            except ImportFaultError as error:  # a fault of the Python file, once for all steps that need it
+                sound = False
+                self.faults += error.faults
             except InputError as error:
                 sound = False
                 for fault in error.faults:

@@ -9,6 +9,8 @@ import functools
 import hashlib
 import importlib
 import inspect
+import sys
+import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
@@ -19,17 +21,18 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from crucible_lineage.core.store import Store
-from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
+from crucible_lineage.errors import Fault, InputError, nearest, nearest_word, shown_path
 from crucible_lineage.fingerprint.contained import EndedError, contained
 from crucible_lineage.fingerprint.params import canonical_params
 from crucible_lineage.fingerprint.walk import Fingerprint, code_fingerprint
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.functions.inspection import RULES, Inspection, with_reads
 from crucible_lineage.pipeline.functions.search import search_first
-from crucible_lineage.step import ParameterSpec, Step
+from crucible_lineage.step import FaultyStep, ParameterSpec, Step, in_declaration
 
 __all__ = [
     "EndsWhenImportedError",
+    "ImportFaultError",
     "Inspection",
     "Inspector",
     "checked_params",
@@ -42,6 +45,10 @@ __all__ = [
 
 class EndsWhenImportedError(InputError):
     """The module of a step ends its process when it is imported, so that nothing is known of the step."""
+
+
+class ImportFaultError(InputError):
+    """The module of a step cannot be imported. The fault names the line of Python."""
 
 
 class Inspector:
@@ -169,9 +176,9 @@ def find_function(uses: str, folder: Path) -> Any:
     try:
         module = _import(module_name, folder)
     except ModuleNotFoundError as error:
-        if error.name and module_name.startswith(error.name):
+        if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise InputError(f"there is no module {error.name!r} (for {uses!r}); looked in {folder} too") from error
-        raise InputError(f"module {module_name!r} needs {error.name!r}, which is not installed") from error
+        raise ImportFaultError("", [_import_fault(module_name, error)]) from error
     except EndedError as error:
         told = f"it ends its process when it is imported ({error}); let it do so only as a program"
         told = f"module {module_name!r} cannot be imported: {told}, `if __name__ == '__main__'`"
@@ -179,13 +186,36 @@ def find_function(uses: str, folder: Path) -> Any:
     except InputError:  # of ours: it is hidden by another one
         raise
     except Exception as error:
-        raise InputError(f"module {module_name!r} cannot be imported: {type(error).__name__}: {error}") from error
+        raise ImportFaultError("", [_import_fault(module_name, error)]) from error
     found = getattr(module, function_name, None)
+    if isinstance(found, FaultyStep):
+        raise ImportFaultError("", found.error.faults)
     if isinstance(found, Step) or inspect.isfunction(found):
         return found
     names = [name for name, value in vars(module).items() if isinstance(value, Step) or inspect.isfunction(value)]
     hint = nearest(function_name, names, "it has")
     raise InputError(f"module {module_name!r} has no function {function_name!r}; {hint}")
+
+
+def _import_fault(module: str, error: Exception) -> Fault:
+    """Return the fault of a module that cannot be imported, at the line of Python that is to be mended."""
+    if isinstance(error, SyntaxError) and error.filename:
+        told = f"module {module!r} cannot be read: {error.msg}: {(error.text or '').strip()}"
+        return Fault(told, shown_path(error.filename), error.lineno, error.offset)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    frames = [frame for frame in frames if Path(frame.filename) not in _OWN_FRAMES]
+    told = f"module {module!r} cannot be imported: {type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        near = nearest_word(error.name, (*sys.stdlib_module_names, *metadata.packages_distributions()))
+        way_out = f"did you mean {near!r}?" if near else f"install it for {sys.executable}, or correct the name"
+        told = f"module {module!r} cannot be imported: no module {error.name!r} is installed; {way_out}"
+    if not frames:
+        return Fault(told)
+    place = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), frames[-1])
+    return Fault(f"{told} ({place.line})" if place.line else told, shown_path(place.filename), place.lineno)
+
+
+_OWN_FRAMES = {Path(__file__), Path(importlib.__file__)}
 
 
 def checked_params(
@@ -268,7 +298,11 @@ def _import(name: str, folder: Path) -> object:
     """The module; the declaration's folder comes last in the search, so that it hides nothing that is installed."""
     with contained():
         search_first(folder)
-        module = importlib.import_module(name)
+        token = in_declaration.set(True)
+        try:
+            module = importlib.import_module(name)
+        finally:
+            in_declaration.reset(token)
     beside = folder.joinpath(*name.split(".")).with_suffix(".py")
     taken = getattr(module, "__file__", None)
     if taken and beside.is_file() and not beside.samefile(taken):

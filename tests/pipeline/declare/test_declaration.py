@@ -75,11 +75,36 @@ def test_a_cycle_is_told_with_its_path(lab: Any) -> None:
     assert any("scaled -> total -> scaled" in message for message in found), found
 
 
-def test_a_module_that_cannot_be_imported_is_told_as_that(lab: Any) -> None:
-    lab.file("broken_lab.py", "import a_package_that_nobody_has\n")
-    text = lab.pipeline.read_text().replace(f"{lab.module}:add", "broken_lab:add")
-    found = faults(lab.declare(text))
-    assert any("needs 'a_package_that_nobody_has', which is not installed" in message for message in found), found
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("import numpyy", "no module 'numpyy' is installed; did you mean 'numpy'? (import numpyy)"),
+        ("import a_package_that_nobody_has", "is installed; install it for"),
+        ("from pathlib import Pathh", "ImportError: cannot import name 'Pathh'"),
+        ("x = (1,", "cannot be read: '(' was never closed"),
+        ("x = 1 / 0", "ZeroDivisionError: division by zero (x = 1 / 0)"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_one_fault_at_its_line(lab: Any, line: str, words: str) -> None:
+    module = lab.file("broken_lab.py", f"from pathlib import Path\n{line}\n")
+    text = lab.pipeline.read_text().replace(f"{lab.module}:", "broken_lab:")
+    with pytest.raises(InputError) as caught:
+        bind_file(lab.declare(text), None)
+    (fault,) = (one for one in caught.value.faults if "broken_lab" in one.message)
+    assert (fault.file, fault.line) == (str(module), 2)
+    assert words in fault.message
+
+
+def test_one_function_that_cannot_be_a_step_faults_no_other(lab: Any, run: Any) -> None:
+    module = lab.folder / f"{lab.module}.py"
+    wrong = "\n\n@step\ndef wrong(counts: str, *, out: Path) -> None: ...\n"
+    module.write_text(module.read_text() + wrong)
+    assert run(lab.pipeline).ok, "the process of a step imports the module, too"
+    line = module.read_text().splitlines().index("def wrong(counts: str, *, out: Path) -> None: ...")
+    with pytest.raises(InputError) as caught:
+        bind_file(lab.declare(lab.pipeline.read_text().replace(":add", ":wrong")), None)
+    fault = next(one for one in caught.value.faults if "is annotated str" in one.message)
+    assert (fault.file, fault.line) == (str(module), line)
 
 
 def test_a_function_that_cannot_be_a_step_is_told_why(lab: Any) -> None:

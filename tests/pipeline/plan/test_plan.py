@@ -172,7 +172,7 @@ def test_sizes_are_told_as_people_tell_them(size: float, text: str) -> None:
     assert size_text(size) == text
 
 
-def test_parents_of_one_step_are_counted_and_nothing_is_kept_that_is_missing(lab: Any, session: Session) -> None:
+def test_parents_of_one_step_are_counted_and_nothing_is_kept_that_is_missing(lab: Any, planned: Any) -> None:
     lab.declare(
         """
         pipeline: many
@@ -189,6 +189,5 @@ def test_parents_of_one_step_are_counted_and_nothing_is_kept_that_is_missing(lab
         module.read_text() + "\n\n@step\ndef joined(parts: list[Path], *, out: Path) -> None:\n    "
         '(out / "n").write_text(str(len(parts)))\n'
     )
-    bound = bind_file(lab.folder / "many.yaml", session.store)
-    joined = make_plan(bound, session).steps[-1]
-    assert (joined.name, joined.causes) == ("joined", ("2 parents of step scaled must be made first",))
+    joined = planned(lab.folder / "many.yaml")["joined"]
+    assert joined.causes == ("2 parents of step scaled must be made first",)
