@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from crucible_lineage.lineage.labels import plain
 
-__all__ = ["number_text", "told_value", "unit_of", "value_text"]
+__all__ = ["csv_text", "number_text", "told_value", "unit_of", "value_text"]
 
 MOST = 200  # characters
 DIGITS = 7  # of a number; all of them are in the JSON
@@ -25,6 +27,33 @@ UNITS = {
     "celsius": "°C", "deg": "°", "degrees": "°", "percent": "%", "pct": "%", "seconds": "s", "bytes": "bytes",
     "kelvin": "K", "volts": "V", "hz": "Hz", "ev": "eV", "kev": "keV", "mev": "meV", "mw": "mW", "kv": "kV",
 }  # fmt: skip
+
+
+FORMULAS = tuple("=+-@＝＋－＠")
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return CSV with a line of names; what is no plain value is JSON.
+
+    A text that a spreadsheet would run as a formula is led by an apostrophe; one with any line break is quoted.
+    """
+    return "".join(map(_csv_line, (columns, *([_csv_cell(value) for value in row] for row in rows))))
+
+
+def _csv_line(cells: Sequence[object]) -> str:
+    target = io.StringIO()
+    csv.writer(target, lineterminator="\r\n").writerow(cells)  # with both, a carriage return in a cell is quoted
+    return target.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _csv_cell(value: object) -> object:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return f"'{value}" if value.lstrip().startswith(FORMULAS) or value[:1] in ("\t", "\r") else value
+    if isinstance(value, bool | list | tuple | Mapping):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return value
 
 
 def unit_of(key: str) -> str:

@@ -32,6 +32,7 @@ from crucible_lineage.lineage.export.activities import StoredFile, exported
 from crucible_lineage.lineage.export.crate import make_crate
 from crucible_lineage.lineage.export.crate_parts import METADATA, CrateHeader, TextFile
 from crucible_lineage.lineage.export.sharing import shareable, shared_record, with_hidden_parents
+from crucible_lineage.lineage.extra import require_library
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.records import provenance, text
 from crucible_lineage.pipeline.files.fetch import fetch_reference, is_reference
@@ -95,6 +96,7 @@ def write_crate(
 
     InputError if the folder holds something, or `rocrate` is not installed.
     """
+    require_library("an RO-Crate", "rocrate", "export")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"write an RO-Crate to {folder}: there is something already; name a new folder")
     with _beside(folder) as part:
@@ -107,7 +109,8 @@ def write_crate(
 
 
 def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str = "") -> Taken:
-    """`target` is a ZIP file with the dataset and all that it was made from. InputError as for `write_crate`."""
+    """Write a ZIP file with the dataset and all that it was made from. InputError as for `write_crate`."""
+    require_library("a bundle", "rocrate", "export")
     graph = lineage_to_share(session, mfid, thumbnails=True).around(mfid, direction="ancestors")
     with _beside(target) as part:
         stored = _download(session, graph, part)

@@ -128,15 +128,15 @@ def test_its_picture_is_shown_by_terminals_that_can(
 
 def test_files_of_several_come_into_a_folder_each(project: Any, tmp_path: Any) -> None:
     found = project.asked("get", "--step", "fitted", "--file", "*.csv", "-o", tmp_path / "fits")["datasets"]
-    assert [file for one in found for file in one["files"]] == [
-        str(tmp_path / "fits" / one["mfid"] / "fit.csv") for one in found
-    ]
-    assert len(found) == 4
-    assert (tmp_path / "fits" / project.fitted("weak-2.txt") / "fit.csv").read_text() == "peak,2.5"
     one = project.fitted("weak-2.txt")
+    (files,) = (fetched["files"] for fetched in found if fetched["mfid"] == one)
+    folder = tmp_path / "fits" / f"weak-2.txt-fitted--{one}"
+    assert files == [str(folder / "fit.csv")], "the name of the folder says what it is"
+    assert len(found) == 4
+    assert (folder / "fit.csv").read_text() == "peak,2.5"
     again = project.ask("get", one, "weak-1.txt (fitted)", "-o", tmp_path / "fits").stdout
     assert again.count("there already") == 2
-    assert f"{tmp_path / 'fits' / one / 'curve.txt'}\n" in again
+    assert f"{folder / 'curve.txt'}\n" in again
     refused = project.ask("get", one, "--file", "*.tif", "-o", tmp_path / "none", code=2).stderr
     assert "no file is called so; there are: curve.txt, fit.csv, fit.png" in refused
     assert not (tmp_path / "none").exists()

@@ -14,6 +14,7 @@ from crucible_lineage.cli.options import crucible_options, json_option, next_com
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
+from crucible_lineage.refs import file_stem
 
 if TYPE_CHECKING:
     from crucible_lineage.queries.catalogue.files import FilesFetched
@@ -44,7 +45,7 @@ def get_command(
 ) -> None:
     """Get the files of a DATASET (its MFID, a unique beginning of it, or its name), each checked by its hash.
 
-    Those of several lie in a folder each, called by its MFID. Nothing is overwritten; what was cut short goes on. Exit
+    Those of several go into a folder each, named NAME-MFID. Nothing is overwritten; what was cut short goes on. Exit
     code 1 if a file cannot be had.
     """
     if bool(datasets) == bool(step or run):
@@ -52,24 +53,26 @@ def get_command(
     from crucible_lineage.queries.catalogue.files import fetch_many
 
     with open_session() as session:
-        states = _meant(session, datasets, step, run, project)
+        meant = _meant(session, datasets, step, run, project)
         several = len(datasets) != 1
-        folders = {mfid: output / mfid if several else output for mfid in states}
+        folders = {
+            mfid: output / f"{file_stem(name)}-{mfid}" if several else output for mfid, (name, _) in meant.items()
+        }
         with showing_work(silent=as_json) as work:
             found = fetch_many(session, folders, patterns, work)
     if as_json:
-        print_json(_as_json(found, states, several))
+        print_json(_as_json(found, meant, several))
     else:
         for one in found:
-            _print(one, states[one.mfid])
+            _print(one, meant[one.mfid][1])
     if any(one.absent for one in found):
         sys.exit(FAILURE)
 
 
 def _meant(
     session: Session, datasets: Sequence[str], step: str | None, run: str | None, project: str | None
-) -> dict[str, str]:
-    """The ids of the datasets that are meant, with the state of each. InputError if there are none."""
+) -> dict[str, tuple[str, str]]:
+    """Return {MFID: (name, state)} of the datasets that are meant. InputError if there are none."""
     from crucible_lineage.queries.catalogue.listing import list_datasets
     from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
     from crucible_lineage.queries.catalogue.shown import existing
@@ -79,16 +82,17 @@ def _meant(
         listed = list_datasets(session, find_project(session, project), step=step, run=run, every=run is not None)
         if not listed.entries:
             raise InputError(f"get the files of step {step!r}: none of its results holds now; `list --all` shows them")
-        return {entry.mfid: entry.state for entry in listed.entries}
+        return {entry.mfid: (entry.summary.name, entry.state) for entry in listed.entries}
     mfids = dict.fromkeys(find_mfid(session, one, [project] if project else ()) for one in datasets)
-    return {mfid: entry_of(session, existing(session, mfid)).state for mfid in mfids}
+    entries = [entry_of(session, existing(session, mfid)) for mfid in mfids]
+    return {entry.mfid: (entry.summary.name, entry.state) for entry in entries}
 
 
-def _as_json(found: Sequence[FilesFetched], states: dict[str, str], several: bool) -> dict[str, object]:
+def _as_json(found: Sequence[FilesFetched], meant: dict[str, tuple[str, str]], several: bool) -> dict[str, object]:
     each: list[dict[str, Any]] = [
         {
             "mfid": one.mfid,
-            "state": states[one.mfid],
+            "state": meant[one.mfid][1],
             "files": [str(path) for path in (*one.present, *one.files)],
             "absent": dict(one.absent),
         }

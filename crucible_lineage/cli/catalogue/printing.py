@@ -26,7 +26,7 @@ def in_columns(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterat
 
 def print_csv(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """CSV on stdout."""
-    from crucible_lineage.queries.table.files import csv_text  # with pydantic, which --help does not need
+    from crucible_lineage.lineage.values import csv_text
 
     click.echo(csv_text(names, rows), nl=False)
 

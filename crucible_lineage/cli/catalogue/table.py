@@ -54,9 +54,11 @@ def table_command(
     With --by, how many there are, and mean, standard deviation, least and greatest of each number.
     """
     from crucible_lineage.queries.catalogue.reference import find_project
-    from crucible_lineage.queries.table.files import write_table
+    from crucible_lineage.queries.table.files import require_target, write_table
     from crucible_lineage.queries.table.table import make_table
 
+    if output is not None:
+        require_target(output)
     with open_session() as session:
         if not as_csv:
             announce(session)

@@ -10,6 +10,7 @@ from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.cli.options import announce, crucible_options, dataset_id, json_option, open_session, print_json
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.errors import InputError
+from crucible_lineage.lineage.extra import require_library
 from crucible_lineage.lineage.labels import plain
 
 __all__ = ["bundle_command"]
@@ -35,6 +36,7 @@ def bundle_command(
     """
     if output.exists():
         raise InputError(f"write a bundle to {output}: the file is there already; name a new one")
+    require_library("a bundle", "rocrate", "export")
     from crucible_lineage.queries.bundle import write_bundle  # with pydantic and httpx, which --help does not need
 
     with open_session() as session:

@@ -20,6 +20,7 @@ from crucible_lineage.lineage.draw.view import FOLD_BEYOND
 from crucible_lineage.lineage.export.openlineage_events import render_openlineage
 from crucible_lineage.lineage.export.sharing import shareable
 from crucible_lineage.lineage.export.w3c_prov import render_prov_json, render_prov_n
+from crucible_lineage.lineage.extra import require_library
 from crucible_lineage.lineage.graph import Direction
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.session import Session
@@ -40,6 +41,7 @@ RENDERERS: dict[str, Renderer] = {
     "openlineage": lambda graph, focus, _: render_openlineage(_near(graph, focus)),
 }
 CRATE = "ro-crate"
+LIBRARIES = {"prov-json": "prov", "prov-n": "prov", "openlineage": "openlineage", CRATE: "rocrate"}
 OF_DATASETS = ("prov-json", "prov-n", "openlineage", CRATE)  # what a declaration alone does not say
 MOST_SINGLE = 40  # datasets that a tree shows a line each, unless it is asked for all
 ENDINGS = {"provn": "prov-n", "jsonl": "openlineage", "mermaid": "mmd", "gv": "dot"}  # the others are called like them
@@ -170,6 +172,8 @@ def _chosen(kind: str | None, output: Path | None) -> str | None:
     chosen = kind or ENDINGS.get(ending or "", ending)
     if chosen is not None and chosen not in (*RENDERERS, CRATE):
         raise InputError(f"write as {chosen!r}: no such format; {nearest(chosen, [*RENDERERS, CRATE])} (--format)")
+    if chosen in LIBRARIES:
+        require_library(chosen, LIBRARIES[chosen], "export")
     return chosen
 
 

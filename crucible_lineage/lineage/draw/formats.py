@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping
 
@@ -13,6 +11,7 @@ from crucible_lineage.lineage.draw.view import Item, view
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, short_id, title
 from crucible_lineage.lineage.model import DERIVED, SUPERSEDED, Node
+from crucible_lineage.lineage.values import csv_text
 
 __all__ = ["public_ids", "render_csv", "render_dot", "render_mermaid", "to_node_link"]
 
@@ -48,15 +47,15 @@ def to_node_link(graph: LineageGraph) -> dict[str, object]:
 
 
 def render_csv(graph: LineageGraph) -> str:
-    """The edges as CSV with a header; what a spreadsheet would run as a formula is led by an apostrophe."""
-    names, out = public_ids(graph), io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["parent", "parent_name", "child", "child_name", "relationship", "parent_state", "child_state"])
+    """Return the edges as CSV with a header; what a spreadsheet would run as a formula is led by an apostrophe."""
+    names = public_ids(graph)
+    rows = []
     for edge in graph.edges.values():
         ends = [(names[mfid], title(graph.nodes[mfid])) for mfid in (edge.source, edge.target)]
         states = [graph.nodes[mfid].state for mfid in (edge.source, edge.target)]
-        writer.writerow([*map(_harmless, [*ends[0], *ends[1], edge.relationship, *states])])
-    return out.getvalue()
+        rows.append([*map(plain, [*ends[0], *ends[1], edge.relationship, *states])])
+    columns = ("parent", "parent_name", "child", "child_name", "relationship", "parent_state", "child_state")
+    return csv_text(columns, rows)
 
 
 def render_dot(
@@ -194,8 +193,3 @@ def _mermaid_escaped(text: str) -> str:
 
 def _dot_escaped(text: str) -> str:
     return plain(text).replace("\\", "\\\\").replace('"', '\\"')
-
-
-def _harmless(text: str) -> str:
-    shown = plain(text)
-    return f"'{shown}" if shown.lstrip().startswith(tuple("=+-@＝＋－＠")) else shown

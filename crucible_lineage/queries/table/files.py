@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage.extra import missing_library
+from crucible_lineage.lineage.extra import require_library
+from crucible_lineage.lineage.values import csv_text
 from crucible_lineage.queries.table.table import Table
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["csv_text", "data_frame", "write_table"]
+__all__ = ["data_frame", "require_target", "write_table"]
 
 ENDINGS = (".csv", ".parquet", ".json")
 
 
-def csv_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """CSV with a line of names; what is no plain value is JSON. A text that a spreadsheet would execute is quoted."""
-    target = io.StringIO()
-    writer = csv.writer(target, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(value) for value in row] for row in rows)
-    return target.getvalue()
-
-
-def write_table(table: Table, path: Path) -> None:
-    """The table stands in the file, whole; its ending says as what. InputError for another ending."""
+def require_target(path: Path) -> None:
+    """Raise InputError if no table can be written to this file: for its ending, or for want of a library."""
+    if path.suffix.lower() == ".parquet":
+        require_library(f"{path.name} as Parquet", "pyarrow", "table")
     if path.suffix.lower() not in ENDINGS:
         raise InputError(f"write a table to {path}: its ending says as what, one of {', '.join(ENDINGS)}")
     if path.is_dir():
         raise InputError(f"write a table to {path}: that is a folder; name a file")
+
+
+def write_table(table: Table, path: Path) -> None:
+    """Write the whole table to the file, in the format of its ending. InputError as for `require_target`."""
+    require_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:
@@ -60,13 +56,9 @@ def data_frame(table: Table) -> pandas.DataFrame:
 
 
 def _write_parquet(table: Table, path: Path) -> None:
-    try:
-        import pyarrow as arrow  # an optional library
-        from pyarrow import parquet
-    except ImportError as error:
-        raise missing_library(
-            f"{path.name.lstrip('.').removesuffix('.part')} as Parquet", "pyarrow", "table"
-        ) from error
+    import pyarrow as arrow  # an optional library
+    from pyarrow import parquet
+
     rows = zip(*table.rows, strict=True) if table.rows else [() for _ in table.columns]
     made = {name: _typed(list(column)) for name, column in zip(table.columns, rows, strict=True)}
     parquet.write_table(arrow.table(made), path)
@@ -84,14 +76,6 @@ def _typed(values: list[Any]) -> list[object]:
             else [None if value is None else float(value) for value in values]
         )
     return [value if value is None or isinstance(value, str) else _json(value) for value in values]
-
-
-def _cell(value: object) -> object:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return f"'{value}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-    return _json(value) if isinstance(value, bool | list | tuple | Mapping) else value
 
 
 def _json(value: object) -> str:

@@ -14,10 +14,9 @@ from crucible_lineage.client.models import Project
 from crucible_lineage.core.mirror import EVERYTHING
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.lineage.values import told_value
+from crucible_lineage.lineage.values import csv_text, told_value
 from crucible_lineage.queries.catalogue.browse import FACETS, MOST_HITS, PER_PAGE, Browsed, Wanted, browse, page_of
 from crucible_lineage.queries.graph.standing import Entry
-from crucible_lineage.queries.table.files import csv_text
 from crucible_lineage.web.pages.copying import still_reading
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import rendered
