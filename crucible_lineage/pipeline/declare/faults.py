@@ -43,7 +43,8 @@ def faults_of(
             continue  # without what is told of it
         if _is_other_form(error, place) or (error["type"] == "missing" and _is_misspelt(place, unknown)):
             continue
-        kind = "source" if _is_source(place) else error["type"] + error["msg"]
+        type_only = "type" if error["type"] in _NO_SOURCE else error["type"] + error["msg"]
+        kind = "source" if _is_source(place) else type_only
         if (place, kind) not in met:
             met.add((place, kind))
             yield _fault_of(document, error, hidden)
@@ -89,9 +90,19 @@ def _fault_of(document: Document, error: Mapping[str, Any], hidden: Collection[L
     if error["type"] == "input_kind" and isinstance(error["input"], dict):
         near = next(filter(None, (nearest_word(str(key), INPUT_KEYS) for key in error["input"])), None)
         message += f"; did you mean {near!r}?" if near else ""
+    if error["type"] == "string_type":
+        message = _not_quoted(error["input"]) or message
     secret = any(location[: len(place)] == place or place[: len(location)] == location for place in hidden)
     given = "a value from the environment" if secret else _short(_written(error["input"]))
     return document.fault(location, f"{label}: {message} (given: {given})")
+
+
+def _not_quoted(given: object) -> str:
+    """Return how to mend what is no text only because it is not quoted; empty if that is not the reason."""
+    if isinstance(given, dict) and len(given) == 1 and next(iter(given.values())) is None:
+        text = f"{{{next(iter(given))}}}"
+        return f'a text in braces is quoted: "{text}"'
+    return "no value; quote a text that begins with # or &" if given is None else ""
 
 
 def place_of(raw: tuple[str | int, ...]) -> Location:
@@ -109,8 +120,10 @@ def place_of(raw: tuple[str | int, ...]) -> Location:
 
 def _is_name_of_type(raw: tuple[str | int, ...], index: int) -> bool:
     part = raw[index]
-    return part in ("Source", "tuple[Source, ...]", "FileInput", "DatasetInput", *FORMS) or str(part).startswith(
-        ("dict[", "tuple[", "function-")
+    return (
+        (part == "str" and index == len(raw) - 1)
+        or part in ("Source", "tuple[Source, ...]", "FileInput", "DatasetInput", *FORMS)
+        or str(part).startswith(("dict[", "tuple[", "function-"))
     )
 
 

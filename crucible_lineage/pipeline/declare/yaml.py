@@ -29,6 +29,8 @@ _WORDS: dict[str, bool | None] = {
 }
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w])\'(?:[^\']|\'\')*\'(?!\w)')
+_TEMPLATE = re.compile(r"\{[A-Za-z_]\w*(\.\w+)*\}")  # as in names of results: {spectrum.dataset_name}
 _NO_NUMBER = re.compile(r"([-+]?)\.(inf|Inf|INF)|()\.(nan|NaN|NAN)")
 
 
@@ -116,13 +118,49 @@ def _parse(text: str, name: str) -> list[Document]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise InputError("", [Fault(f"this is not valid YAML: {problem}", name, *place)]) from error
+        place = (mark.line, mark.column) if mark else (0, 0)
+        line, column, told = _mend(text.splitlines(), place) or _not_closed(error) or (*place, problem)
+        raise InputError("", [Fault(f"this is not valid YAML: {told}", name, line + 1, column + 1)]) from error
     if not roots:
         raise InputError("", [Fault("the file is empty", name, 1)])
     readers = [_Reader(name) for _ in roots]
     built = [(own.build(root, ()), own) for own, root in zip(readers, roots, strict=True)]
     return [Document(name, data, own.marks, faults=own.faults) for data, own in built]
+
+
+def _mend(lines: list[str], place: tuple[int, int]) -> tuple[int, int, str] | None:
+    """Return where the usual mistakes stand and how each is mended, for YAML that could not be read at this place."""
+    at, column = min(place[0], len(lines) - 1), place[1]
+    for number in range(max(0, at - 1), at + 1):
+        indent = lines[number][: len(lines[number]) - len(lines[number].lstrip())]
+        if "\t" in indent:
+            return number, indent.index("\t"), "this line is indented by a tab; indent by spaces"
+    for number in range(at, -1, -1):
+        if _QUOTED.sub("", lines[number]).partition(" #")[0].count('"') % 2:
+            return number, lines[number].rindex('"'), "the text in quotes has no end; add the closing one"
+    line = lines[at]
+    if "'" in line[:column] and _QUOTED.sub("", line).count("'") % 2:
+        return (
+            at,
+            line.index("'"),
+            'an apostrophe ends the text in single quotes; put it into double ones, as in "it\'s"',
+        )
+    unquoted = _QUOTED.sub(lambda found: " " * len(found[0]), line)
+    if found := _TEMPLATE.search(unquoted):
+        return at, found.start(), f'a text with {found[0]} is quoted, as in "… {found[0]} …"'
+    value = line[column - 1 if line[column - 1 : column] == "*" else column :].rstrip()
+    if value[:1] and value[:1] in "%@`*|>":
+        return at, column, f'a text that begins with {value[0]} is quoted: "{value}"'
+    if ": " in unquoted[: column + 2].partition(": ")[2]:
+        return at, column, "a text with a colon and a blank in it is quoted"
+    return None
+
+
+def _not_closed(error: yaml.YAMLError) -> tuple[int, int, str] | None:
+    """Return where the list or mapping begins that is not closed, if that is the reason."""
+    context, mark = getattr(error, "context", None) or "", getattr(error, "context_mark", None)
+    closing = {"while parsing a flow sequence": "[ has no ]", "while parsing a flow mapping": "{ has no }"}.get(context)
+    return (mark.line, mark.column, f"the {closing}, or a comma is missing behind it") if closing and mark else None
 
 
 class _Reader:

@@ -85,3 +85,26 @@ def test_a_huge_file_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent\.yaml cannot be read"):
         read_document(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("written", "line", "words"),
+    [
+        ("a: {name: mean of {series.dataset_name}}", 2, "a text with {series.dataset_name} is quoted, as in"),
+        ("a: {name: {series.dataset_name} mean}", 2, "a text with {series.dataset_name} is quoted, as in"),
+        ("a:\n\tb: 1", 3, "this line is indented by a tab; indent by spaces"),
+        ("a: *.csv", 2, 'a text that begins with * is quoted: "*.csv"'),
+        ("a: @lab", 2, 'a text that begins with @ is quoted: "@lab"'),
+        ("a: 20 %: x", 2, "a text with a colon and a blank in it is quoted"),
+        ('a: "x\nb: 1\nc: 2', 2, "the text in quotes has no end"),
+        ("a: 'it's'", 2, "an apostrophe ends the text in single quotes"),
+        ("a: [x.csv\nb: 1", 2, "the [ has no ]"),
+        ("a: {b: 1\nc: 1", 2, "the { has no }"),
+    ],
+)
+def test_usual_mistakes_are_named_with_the_mend(written: str, line: int, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_document(f"first: 1\n{written}\n", "x.yaml")
+    (fault,) = caught.value.faults
+    assert words in fault.message
+    assert fault.line == line
