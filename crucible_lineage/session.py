@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from crucible_lineage.core.datasets import no_project
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.store import Store
@@ -241,10 +242,7 @@ class Session:
 
     def _create_project(self, project: str, title: str | None) -> None:
         if not self.settings.embedded:
-            raise InputError(
-                f"there is no project {project!r} at {self.settings.api_url} that this key may see; nothing was "
-                "changed. Ask for the project to be made, or correct `project:`"
-            )
+            raise no_project(self.client, project, self.settings.describe())
         if not is_project_id(project):
             raise InputError(f"no project can be called {project!r}: {PROJECT_ID_RULE}; correct `project:`")
         try:

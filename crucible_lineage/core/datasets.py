@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from crucible_lineage.errors import CrucibleError, ForbiddenError, NotFoundError
+from crucible_lineage.errors import CrucibleError, ForbiddenError, InputError, NotFoundError, nearest
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
 
-__all__ = ["ONE_BY_ONE", "Fetched", "fetch_datasets", "in_threads"]
+__all__ = ["ONE_BY_ONE", "Fetched", "fetch_datasets", "in_threads", "no_project"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,6 +46,16 @@ def fetch_datasets(client: CrucibleClient, mfids: Iterable[str], *, include_link
         else:
             fetched.found[mfid] = answer
     return fetched
+
+
+def no_project(client: CrucibleClient, project: str, where: str) -> InputError:
+    """Return the error for a project that is not there, or not visible to this key, with the names that are."""
+    try:
+        there = sorted(one.project_id for one in client.projects.iter())
+        hint = nearest(project, there, "this key sees") if there else "this key sees no project"
+    except CrucibleError as error:
+        hint = f"which there are cannot be listed: {error}"
+    return InputError(f"project {project!r}: there is none that this key may see; {hint} ({where})")
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:

@@ -485,8 +485,11 @@ class Mirror:
             raise self._no_project(project, error) from error
 
     def _no_project(self, project: str, error: Exception) -> InputError:
-        state = f"there is none here that this key may see ({self._where})"
-        return InputError(f"list the datasets of project {project!r}: {state}; Crucible says: {error}")
+        from crucible_lineage.core.datasets import no_project
+
+        if isinstance(error, RefusedError) and self._client().projects.find(project) is not None:
+            return InputError(f"list the datasets of project {project!r}: {error}")
+        return no_project(self._client(), project, self._where)
 
     def _reconcile(self, project: str, present: set[str]) -> int:
         """Drop what is gone, and read what came without having been modified. Return how many those are."""

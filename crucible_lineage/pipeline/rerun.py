@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.core.datasets import no_project
 from crucible_lineage.core.slots import CURRENT, Currency, pipeline_keyword, place
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import canonical_json
@@ -97,7 +98,9 @@ def _finishing(mfid: str, history: _History, session: Session, folder: Path | No
 
 
 def plan_stale(project: str, session: Session, folder: Path | None) -> Recorded:
-    """The plan that makes again what is stale in a project: all results that hold now, in order."""
+    """Plan to make again what is stale in a project: all current results, in order. InputError for no project."""
+    if session.client.projects.find(project) is None:
+        raise no_project(session.client, project, session.settings.describe())
     history = _History(session, project)
     wanted = [mfid for mfid in history.made if history.holds(mfid)]
     return _Builder(history, session, folder).build(wanted, {}, ())

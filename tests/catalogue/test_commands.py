@@ -203,3 +203,14 @@ def test_the_page_is_true(project: Any, tmp_path: Any, monkeypatch: pytest.Monke
         assert "error" not in project.ask(*(runs.get(word, word) for word in words)).stdout
     assert (tmp_path / "fits.parquet").is_file()
     assert len(list((tmp_path / "fits").rglob("*.csv"))) == 4
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("list",), ("table", "--step", "fitted"), ("verify",), ("lineage",), ("check",), ("runs",), ("rerun", "--stale")],
+    ids=" ".join,
+)
+def test_a_wrong_project_is_answered_with_the_nearest(project: Any, words: tuple[str, ...]) -> None:
+    said = project.ask(*words, "--project", "spectar", code=2).stderr
+    assert "project 'spectar': there is none that this key may see; did you mean 'spectra'?" in said
+    assert "422" not in said

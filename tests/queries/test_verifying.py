@@ -199,7 +199,7 @@ def test_findings_are_printed_as_json(made: Any, command: Any) -> None:
     [
         ([], "give either"),
         (["0tr5k2ndm5zvd000nr21qakeh4", "--project", "lab"], "give either"),
-        (["--project", "absent"], "there is no project 'absent'"),
+        (["--project", "absent"], "project 'absent': there is none"),
         (["0tr5k2ndm5zvd000nr21qakeh4"], "there is none here"),
     ],
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from crucible_lineage.errors import nearest
+from crucible_lineage.errors import nearest, nearest_word
 from crucible_lineage.pipeline.spec.inputs import MATCHED, NIGHT, FileInput
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Source
 
@@ -54,8 +54,12 @@ def is_field(name: str) -> bool:
 
 
 def unknown_field(name: str) -> str:
-    """That records have no such field, with the nearest that they have."""
-    return f"a record has no field {name!r}; {nearest(name, [*MATCHED, NIGHT, 'metadata.NAME'])}"
+    """Return that records have no such field, with the nearest that they have."""
+    fields = [*MATCHED, NIGHT]
+    if nearest_word(name, fields) or name.startswith("metadata"):
+        return f"a record has no field {name!r}; {nearest(name, [*fields, 'metadata.NAME'])}"
+    own = f"an entry of the metadata is metadata.{name}"
+    return f"a record has no field {name!r}; {own}, and the fields are: {', '.join(fields)}"
 
 
 def of_records(fields: Iterable[str]) -> tuple[str, ...]:

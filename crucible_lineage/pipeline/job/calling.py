@@ -116,7 +116,8 @@ def _call_here(step: Step[..., Any], job: Job, paths: Mapping[str, Any], log: St
         trace = failure_traceback(error, step.function)
         shown = log.blotter.text(trace)
         log.write(trace.encode(errors="backslashreplace"))
-        message = f"step {job.name!r} failed: {failure_line(error, step.function)}; the traceback is in {log.path}"
+        message = f"step {job.name!r} failed: {failure_line(error, step.function)}"
+        message += f"; the traceback is in {log.path}" if trace else ""
         # Prefect logs the cause too, with its message.
         cause = error if shown == trace else None
         raise StepError(message, step=job.name, log=str(log.path), trace=shown) from cause

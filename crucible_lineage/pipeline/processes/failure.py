@@ -7,7 +7,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+from types import CodeType, TracebackType
 
 from crucible_lineage.pipeline.processes.outside import ReturnedError
 
@@ -24,8 +24,11 @@ def failed_here(error: BaseException) -> bool:
 def failure_line(error: BaseException, function: Callable[..., object] | None) -> str:
     """`ValueError: no lamp, at steps.py:12`: the last line of the function's own file on the way to the error.
 
-    No function: it could not even be found.
+    Of a value that it returned, the line at which the function begins. No function: it could not even be found.
     """
+    code = _code(function)
+    if isinstance(error, ReturnedError) and code is not None:
+        return f"{error}, in {Path(code.co_filename).name}:{code.co_firstlineno}"
     frames = traceback.extract_tb(error.__traceback__)
     file = _file(function)
     place = next((frame for frame in reversed(frames) if frame.filename == file), None)
@@ -33,7 +36,9 @@ def failure_line(error: BaseException, function: Callable[..., object] | None) -
 
 
 def failure_traceback(error: BaseException, function: Callable[..., object] | None) -> str:
-    """The traceback from the function on."""
+    """Return the traceback from the function on; empty if it returned, and only its value is at fault."""
+    if isinstance(error, ReturnedError):
+        return ""
     file = _file(function)
     start: TracebackType | None = error.__traceback__
     while start is not None and start.tb_frame.f_code.co_filename != file:
@@ -56,5 +61,9 @@ def _what(error: BaseException) -> str:
 
 
 def _file(function: Callable[..., object] | None) -> str | None:
-    code = getattr(inspect.unwrap(function), "__code__", None) if function else None
+    code = _code(function)
     return code.co_filename if code else None
+
+
+def _code(function: Callable[..., object] | None) -> CodeType | None:
+    return getattr(inspect.unwrap(function), "__code__", None) if function else None

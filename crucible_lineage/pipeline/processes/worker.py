@@ -82,7 +82,8 @@ def call_function(call: FunctionCall, attempt: Path, log: StepLog, timeout_s: fl
         worker.release(call.files)
     if "error" in said:
         message, trace = f"step {call.name!r} failed: {said['error']}", log.blotter.text(said["trace"])
-        raise StepError(f"{message}; the traceback is in {log.path}", step=call.name, log=str(log.path), trace=trace)
+        message += f"; the traceback is in {log.path}" if trace else ""
+        raise StepError(message, step=call.name, log=str(log.path), trace=trace)
     code = Path(said["code"]) if said["code"] else None
     outside, pictures = tuple(map(Path, said["outside"])), tuple(said["pictures"])
     read = tuple(map(Path, said["read"]))

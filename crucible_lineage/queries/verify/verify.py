@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_threads
+from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_threads, no_project
 from crucible_lineage.errors import (
     ChecksumError,
     InputError,
@@ -90,7 +90,7 @@ def verify_project(
     """
     known = session.client.projects.find(project)
     if known is None:
-        raise InputError(f"there is no project {project!r} here that this key may see ({session.settings.describe()})")
+        raise no_project(session.client, project, session.settings.describe())
     datasets = _project_datasets(session, known.project_id)
     found = _verify(session, datasets, read_bytes, tell or _nobody)
     reported = {mfid for finding in found.findings for mfid in finding.ids}

@@ -43,6 +43,12 @@ def test_a_good_pipeline_is_bound_in_the_order_in_which_it_can_run(lab: Any) -> 
         ("right: second", "right: first", "6:3", "input 'second' is used by no step"),
         ("pipeline: counting", "pipeline: count/ing", "2:1", "pipeline"),
         ("left: scaled", "left: scaled.low", "14:14", "has no output 'low'"),
+        (
+            "left: scaled",
+            "left: {from: scaled, group_by: sample}",
+            "14:14",
+            "an entry of the metadata is metadata.sample",
+        ),
         ("counts: first", "counts: first.low", "10:14", "it has no output 'low'"),
     ],
 )

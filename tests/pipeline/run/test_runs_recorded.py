@@ -21,7 +21,7 @@ def test_a_run_that_is_refused_is_no_run(lab: Any, tmp_path: Path, command: Any)
         where["CRUCIBLE_LINEAGE_DATA"] = str(tmp_path / "machine")
         refused = command("run", lab.pipeline, "--engine", "local", **where)
         assert refused.returncode == 2
-        assert "there is no project 'lab'" in refused.stderr
+        assert "project 'lab': there is none" in refused.stderr
         assert "nothing was changed" in refused.stderr
         status = command("status", "--json", **where)
         assert json.loads(status.stdout)["runs"] == []
