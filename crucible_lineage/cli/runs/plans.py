@@ -128,7 +128,7 @@ def _print_folded(instances: Sequence[StepPlan], width: int) -> None:
         if not those:
             continue
         shown = _in_colour(state, f"{MARKS[state]} {name:{width}}  {state:10}")
-        click.echo(f"{shown}  {len(those)} of {amount(len(instances), 'instance')}")
+        click.echo(f"{shown}  {len(those):,} of {amount(len(instances), 'instance')}")
         if state != FRESH:
             causes = dict.fromkeys(cause.partition(" (since ")[0] for step in those for cause in step.causes)
             diff = next((step.code_diff for step in those if step.code_diff), ())

@@ -72,7 +72,7 @@ def deliver_all(
     with delivering(session, heard) as deliverer:
         total = deliverer.waiting()
         tell(f"delivering {amount(total, 'result')}", 0)
-        deliverer.drain(patience_s, lambda left: tell(f"delivered: {total - left} of {amount(total, 'result')}", 0))
+        deliverer.drain(patience_s, lambda left: tell(f"delivered: {total - left:,} of {amount(total, 'result')}", 0))
     return tuple(arrived), tuple(session.outbox.waiting())
 
 

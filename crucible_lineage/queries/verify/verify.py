@@ -293,7 +293,7 @@ def _read_bytes(
 
     def read(task: tuple[str, FileRecord]) -> tuple[tuple[Finding, DamagedFile | None] | None, int]:
         found = read_one(*task)
-        tell(f"reading bytes: {next(read_files)} of {amount(len(tasks), 'file')}", total)
+        tell(f"reading bytes: {next(read_files):,} of {amount(len(tasks), 'file')}", total)
         return found
 
     def read_one(mfid: str, file: FileRecord) -> tuple[tuple[Finding, DamagedFile | None] | None, int]:

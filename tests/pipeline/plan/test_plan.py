@@ -137,7 +137,7 @@ def test_many_instances_of_a_step_are_folded_into_a_line_for_each_state(capsys: 
 
     print_plan(PipelinePlan(tuple(map(instance, range(1000)))), as_json=False)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[-1].strip() for line in lines[:2]] == ["900 of 1000 instances", "100 of 1000 instances"]
+    assert [line.split("  ")[-1].strip() for line in lines[:2]] == ["900 of 1,000 instances", "100 of 1,000 instances"]
     assert lines[2].strip() == "because parameter degree changed: 2 -> 3"
     assert lines[3] == "about 3 min of work and 100 kB of results, going by earlier runs"
     assert len(lines) == 4
