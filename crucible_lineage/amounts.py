@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-__all__ = ["amount", "named", "size_text", "time_text"]
+__all__ = ["amount", "size_text", "time_text"]
 
 
 def amount(count: int, noun: str, plural: str = "") -> str:
     """Return a count with its noun: `1 dataset`, `0 datasets`, `2,000 datasets`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
-
-
-def named(names: Sequence[str], most: int) -> str:
-    """Return the first `most` names, separated by commas, and how many more there are."""
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def time_text(seconds: float) -> str:
