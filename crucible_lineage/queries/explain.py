@@ -16,6 +16,7 @@ from crucible_lineage.pipeline.inputs.parent_facts import facts_in
 from crucible_lineage.pipeline.plan.differences import code_diff, differences
 from crucible_lineage.pipeline.plan.known import earlier_result
 from crucible_lineage.pipeline.plan.relation import chosen_text
+from crucible_lineage.pipeline.run.reproduced import NOT_DETERMINISTIC, moved
 from crucible_lineage.provenance.parts import HandActivity
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
@@ -82,7 +83,7 @@ def explain(session: Session, mfid: str) -> Explanation:
         tuple(_params(record)),
         tuple(_facts(record)),
         tuple(_circumstances(record)),
-        tuple(_succession(session, record)),
+        tuple(_succession(session, mfid, record)),
         tuple(_corrected(corrections(dataset.scientific_metadata))),
     ]
     return Explanation(mfid, name, tuple(paragraph for paragraph in paragraphs if paragraph), record, entry)
@@ -183,7 +184,7 @@ def _circumstances(record: StepRecord | FilesRecord) -> Iterator[str]:
         yield f"In run {activity.run.run_id} ({activity.run.engine})"
 
 
-def _succession(session: Session, record: StepRecord | FilesRecord) -> Iterator[str]:
+def _succession(session: Session, mfid: str, record: StepRecord | FilesRecord) -> Iterator[str]:
     before = record.replaces
     if not before or not isinstance(record, StepRecord):
         return
@@ -197,9 +198,19 @@ def _succession(session: Session, record: StepRecord | FilesRecord) -> Iterator[
         yield "  whose record cannot be read"
         return
     whole = whole_record(session.client, before, earlier)
-    was, now = (earlier_result(mfid, one, {}).made for mfid, one in ((before, whole), ("", record)))
+    was, now = (earlier_result(mfid, one, {}).made for mfid, one in ((before, whole), (mfid, record)))
     found = differences(was, now)
-    for difference in found or ["nothing differs: it was made again on request"]:
+    for difference in found or _again(session, before, mfid):
         yield f"  {difference}"
     if whole.recipe.get("code") != record.recipe.get("code"):
         yield from (f"    {line}" for line in code_diff(was, now))
+
+
+def _again(session: Session, before: str, mfid: str) -> Iterator[str]:
+    """What came of a step that was made again on request, of the same."""
+    lines = moved(session, before, mfid)
+    if not lines:
+        yield "it was made again on request, and gave the same values and bytes"
+        return
+    yield f"made again on request: {NOT_DETERMINISTIC}"
+    yield from (f"  {line}" for line in lines)

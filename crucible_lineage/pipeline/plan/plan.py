@@ -19,6 +19,7 @@ from crucible_lineage.refs import DatasetRef
 __all__ = ["Earlier", "Estimate", "Knowledge", "PipelinePlan", "StepPlan", "plan", "plan_instance"]
 
 FRESH, MISSING, INCOMPLETE, STALE, BLOCKED = "fresh", "missing", "incomplete", "stale", "blocked"
+FORCED = "it is forced"  # the cause of what is made again on request
 
 
 @dataclass(frozen=True)
@@ -272,8 +273,8 @@ def _planned(draft: _Draft, knowledge: Knowledge, *, forced: bool) -> StepPlan:
         if not forced:
             return StepPlan(name, FRESH, (), _ids(outputs), results, outputs, step, used=tuple(used))
         again = tuple(_again(planned) for planned in outputs)
-        forced_root = (f"{name}: it is forced",)
-        return StepPlan(name, STALE, ("it is forced",), _ids(again), outputs=again, step=step, roots=forced_root)
+        forced_root = (f"{name}: {FORCED}",)
+        return StepPlan(name, STALE, (FORCED,), _ids(again), outputs=again, step=step, roots=forced_root)
     replaced, why, changed = _replaced(instance, outputs, used, knowledge)
     if any(knowledge.is_begun(planned.mfid) for planned in outputs):
         state, why = INCOMPLETE, ["an earlier run did not finish"]

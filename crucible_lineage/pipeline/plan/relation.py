@@ -112,10 +112,10 @@ class _Timeline:
         if side == AFTER:
             index = bisect_left(self._firsts, row.first)
             return next((one for one in self.by_first[index : index + 2] if one.key != but), None)
-        found = (self.on(BEFORE, row), self._around(row), self.on(AFTER, row))
+        found = (self.on(BEFORE, row), self.around(row), self.on(AFTER, row))
         return min((one for one in found if one), key=lambda one: _distance(row, one)[1], default=None)
 
-    def _around(self, row: Row) -> Row | None:
+    def around(self, row: Row) -> Row | None:
         """Of those with members before and after the row the one that began last."""
         index = bisect_left(self._firsts, row.first) - 1
         while index >= 0 and self._latest[index] > row.last:
@@ -200,7 +200,9 @@ class Candidates:
         same = f" with {_told(self._values(row))}" if self._same else ""
         moment = row.first if side == AFTER else row.last
         said = f"{self.name} has nothing {where} {row.label} ({moment_text(moment)}){within}{same}"
-        near = (_near(row, timeline.on(there, row), there) for there in (BEFORE, AFTER))
+        near = [_near(row, timeline.on(there, row), there) for there in (BEFORE, AFTER)]
+        if (around := timeline.around(row)) is not None:
+            near.append(f"{around.label} was begun before it and ended after it (`nearest: either` takes such)")
         return f"{said}: {', '.join(near)}; if another one will do, say so with `else: nearest`, `earliest` or `none`"
 
     def _undated_fault(self, row: Row, undated: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from crucible_lineage.local.usage import in_use, runs
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.engines.engine import Engine
 from crucible_lineage.pipeline.inputs.inputs import register_inputs
-from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH
+from crucible_lineage.pipeline.plan.plan import BLOCKED, FORCED, FRESH
 from crucible_lineage.pipeline.plan.planner import Planned, plan_pipeline
 from crucible_lineage.pipeline.run.loop import Arrived, Run
 from crucible_lineage.pipeline.run.result import (
@@ -91,9 +91,28 @@ def run_planned(
             run.publish()
             asked = new or any(state.outcome == EXECUTED for state in run.steps.values())
             unread = _not_ingested(session, run_id, before, run.to_be_ingested, asked=asked)
-        result = replace(run.result(unread), input_notes=planned.plan.notes)
+        result = _with_notes(run.result(unread), planned, session)
         session.journal.end_run(run_id, "complete" if result.ok else "stopped" if result.stopped else "failed")
     return result
+
+
+def _with_notes(result: RunResult, planned: Planned, session: Session) -> RunResult:
+    """The result with what is to be said of measured files, and of steps that gave something else when forced."""
+    notes, waiting = dict(result.notes), {mfid for one in result.waiting for mfid in one.mfids}
+    for step in planned.plan.steps:
+        if FORCED not in step.causes or result.outcomes.get(step.name) != EXECUTED:
+            continue
+        from crucible_lineage.pipeline.run.reproduced import NOT_DETERMINISTIC, moved  # few runs force a step
+
+        for output, before in step.supersedes.items():
+            now = result.datasets.get(step.name, {}).get(output)
+            if now is None or now in waiting or before == now:
+                continue
+            with suppress(CrucibleError):  # what was made is there; `why` compares them later
+                if lines := moved(session, before, now):
+                    said = f"{NOT_DETERMINISTIC}: {'; '.join(lines)}"
+                    notes[step.name] = "; ".join(filter(None, (notes.get(step.name), said)))
+    return replace(result, notes=notes, input_notes=planned.plan.notes)
 
 
 def _places_to_be_filled(planned: Planned) -> list[str]:

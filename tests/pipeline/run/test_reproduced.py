@@ -1,0 +1,59 @@
+"""A step made again, of the same: whether it gave the same, and what moved by how much."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crucible_lineage.pipeline.run.result import Choice
+from crucible_lineage.queries.explain import explain
+from crucible_lineage.session import Session
+
+STEPS = """
+
+import os
+from pathlib import Path
+
+from crucible_lineage import step
+
+
+@step
+def walk(counts: Path, *, out: Path) -> dict:
+    number = len(os.listdir(TRIES))
+    (Path(TRIES) / str(number)).write_text("")
+    (out / "walk.csv").write_text(f"at,value\\n0,1.5\\n1,{2 + number / 2}\\n")
+    return {"mean": 4.0 + number, "count": 2, "fit": {"slopes": [1.0, number]}}
+
+
+@step
+def fixed(counts: Path, *, out: Path) -> dict:
+    (out / "fixed.txt").write_text("1")
+    return {"mean": float("nan")}
+"""
+PIPELINE = """
+pipeline: again
+project: lab
+inputs:
+  scan: {file: scan.txt, timestamp: "2024-05-01T12:00:00Z"}
+steps:
+  walk: {uses: "LABMODULE:walk", inputs: {counts: scan}}
+  fixed: {uses: "LABMODULE:fixed", inputs: {counts: scan}}
+"""
+
+
+def test_what_moved_is_named_by_the_run_and_by_why(lab: Any, run: Any, session: Session, tmp_path: Any) -> None:
+    tries = tmp_path / "tries"
+    tries.mkdir()
+    lab.file(f"{lab.module}.py", STEPS.replace("TRIES", repr(str(tries))))
+    lab.file("scan.txt", "1")
+    run(lab.declare(PIPELINE))
+    result = run(lab.pipeline, Choice(forced=("walk", "fixed")))
+    assert list(result.notes) == ["walk"]
+    story = str(explain(session, result.datasets["walk"]["out"]))
+    for said in (result.notes["walk"], story):
+        assert "not deterministic" in said
+        assert "mean 4 -> 5, by +1, 25 %" in said.replace("4.0", "4").replace("5.0", "5")
+        assert "fit.slopes[1] 0 -> 1, by +1" in said
+        assert "walk.csv: 1 of 4 numbers moved, by 0.5 at most" in said
+        assert "count" not in said.partition("not deterministic")[2]
+    assert "nothing differs" not in story
+    assert "gave the same values and bytes" in str(explain(session, result.datasets["fixed"]["out"]))
