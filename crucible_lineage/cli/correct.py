@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.cli.options import (
     crucible_options,
     dataset_id,
@@ -20,8 +17,18 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.declare.project import project_in
-from crucible_lineage.pipeline.inputs.corrections import Change, apply_changes, changes_of, note_act
-from crucible_lineage.session import Session
+from crucible_lineage.pipeline.inputs.corrections import (
+    add_sample,
+    all_changes,
+    apply_changes,
+    changes_of,
+    link_datasets,
+    link_sample,
+    read_table,
+    read_value,
+    rename_sample,
+    unlink_datasets,
+)
 
 __all__ = [
     "delete_command",
@@ -33,7 +40,6 @@ __all__ = [
     "unlink_command",
 ]
 
-ID_COLUMN = "mfid"  # of a table of corrections
 MOST_SHOWN = 20
 WHY = click.option("--why", default="", help="Why, in your own words: noted with who did it and when.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be changed. Changes nothing.")
@@ -62,8 +68,8 @@ def set_command(
     if (dataset is None) == (table is None):
         raise InputError("set: name a dataset and what to set (set MFID metadata.power_mW=5), or a table by --from")
     with open_session() as session:
-        wanted = list(_rows(table)) if table else [(f"set {dataset}", dataset or "", _assigned(values))]
-        changes = list(_all_changes(session, wanted))
+        wanted = read_table(table) if table else [(f"set {dataset}", dataset or "", _assigned(values))]
+        changes = all_changes(session, wanted, lambda text: dataset_id(session, text))
         if not dry_run:
             apply_changes(session, changes, why)
     if as_json:
@@ -101,8 +107,7 @@ def link_command(parent: str, child: str, why: str) -> None:
     """Make CHILD a dataset derived from PARENT."""
     with open_session() as session:
         source, target = dataset_id(session, parent), dataset_id(session, child)
-        session.client.datasets.link_parent_child(source, target, relationship_type="is_derived_from")
-        note_act(session, target, f"linked below {source}", why)
+        link_datasets(session, source, target, why)
     click.echo(f"{target} is derived from {source}")
 
 
@@ -115,8 +120,7 @@ def unlink_command(parent: str, child: str, why: str) -> None:
     """Take the link from PARENT to CHILD away. What a step was made of stands in its record, and `check` says so."""
     with open_session() as session:
         source, target = dataset_id(session, parent), dataset_id(session, child)
-        session.client.datasets.unlink(source, target)
-        note_act(session, target, f"unlinked from {source}", why)
+        unlink_datasets(session, source, target, why)
     click.echo(f"{target} is not linked to {source} any more")
 
 
@@ -131,16 +135,13 @@ def sample_command() -> None:
 @click.option("--project", help="Its project; by default, that of this folder's pipelines.")
 @click.option("--on", "datasets", multiple=True, metavar="MFID", help="A dataset that was measured on it; repeatable.")
 @WHY
-def add_sample(name: str, project: str | None, datasets: tuple[str, ...], why: str) -> None:
+def add_sample_command(name: str, project: str | None, datasets: tuple[str, ...], why: str) -> None:
     """Add a sample of that NAME to a project."""
     if (project := project or project_in(Path.cwd())) is None:
         raise InputError(f"sample add {name}: no pipeline in this folder names a project; give --project")
     with open_session() as session:
         measured = [dataset_id(session, one, [project]) for one in datasets]
-        session.ensure_project(project)
-        sample = session.client.samples.create(sample_name=name, project_id=project).unique_id
-        for mfid in measured:
-            _measured_on(session, mfid, sample, why)
+        sample = add_sample(session, project, name, measured, why)
     click.echo(f"{sample}  {name}")
 
 
@@ -148,10 +149,11 @@ def add_sample(name: str, project: str | None, datasets: tuple[str, ...], why: s
 @click.argument("sample")
 @click.argument("name")
 @crucible_options
-def rename_sample(sample: str, name: str) -> None:
-    """Give SAMPLE the name NAME."""
+@WHY
+def rename_sample_command(sample: str, name: str, why: str) -> None:
+    """Give SAMPLE the name NAME. It is noted at the datasets that were measured on it."""
     with open_session() as session:
-        session.client.samples.update(sample, sample_name=name)
+        rename_sample(session, sample, name, why)
     click.echo(f"{sample}  {name}")
 
 
@@ -160,17 +162,13 @@ def rename_sample(sample: str, name: str) -> None:
 @click.argument("datasets", nargs=-1, required=True)
 @crucible_options
 @WHY
-def link_sample(sample: str, datasets: tuple[str, ...], why: str) -> None:
+def link_sample_command(sample: str, datasets: tuple[str, ...], why: str) -> None:
     """Say that DATASETS were measured on SAMPLE."""
     with open_session() as session:
-        for mfid in [dataset_id(session, one) for one in datasets]:
-            _measured_on(session, mfid, sample, why)
-            click.echo(f"{mfid} was measured on {sample}")
-
-
-def _measured_on(session: Session, mfid: str, sample: str, why: str) -> None:
-    session.client.datasets.add_sample(mfid, sample)
-    note_act(session, mfid, f"measured on sample {sample}", why)
+        measured = [dataset_id(session, one) for one in datasets]
+        link_sample(session, sample, measured, why)
+    for mfid in measured:
+        click.echo(f"{mfid} was measured on {sample}")
 
 
 @click.command("replace")
@@ -210,23 +208,16 @@ def delete_command(dataset: str, why: str, yes: bool, as_json: bool) -> None:
 
     Refused, with what was made of it, if that is anything, unless --yes is given.
     """
-    from crucible_lineage.queries.impact import dataset_impact  # who corrects a value does not draw a graph
+    from crucible_lineage.queries.deletion import ask_deletion  # who corrects a value does not draw a graph
 
     with open_session() as session:
         mfid = dataset_id(session, dataset)
-        below = list(dataset_impact(session, mfid).redo)
-        if below and not yes:
-            named = ", ".join(below[:5]) + (f" and {len(below) - 5} more" if len(below) > 5 else "")
-            raise InputError(
-                f"delete {mfid}: {amount(len(below), 'dataset')} made of it: {named}. Nothing was changed; look at "
-                f"them ({next_command('impact', mfid)}), or add --yes"
-            )
-        request = session.client.datasets.delete(mfid, why or None)
-        session.mirror.forget([mfid])
+        way_out = f"look at them ({next_command('impact', mfid)}), or add --yes"
+        asked = ask_deletion(session, mfid, why, even_if_used=yes, else_say=way_out)
     if as_json:
-        print_json({"mfid": mfid, "request": request.id, "made_of_it": below})
+        print_json(asked.to_json())
     else:
-        click.echo(f"{mfid}: deletion is asked for; made of it and kept: {amount(len(below), 'dataset')}")
+        click.echo(asked)
 
 
 def _assigned(values: tuple[str, ...]) -> dict[str, Any]:
@@ -237,43 +228,5 @@ def _assigned(values: tuple[str, ...]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise InputError(f"set {text}: write FIELD=VALUE, as in metadata.power_mW=5")
-        found[name.strip()] = _read(name.strip(), value)
+        found[name.strip()] = read_value(name.strip(), value)
     return found
-
-
-def _read(name: str, value: str) -> Any:
-    """Metadata are read as in YAML; fields are texts."""
-    if not name.startswith("metadata."):
-        return value
-    from crucible_lineage.pipeline.declare.yaml import parse_document  # most commands read none
-
-    return parse_document(value, name).data if value.strip() else ""
-
-
-def _rows(table: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Each row of a table of corrections: where it stands, the dataset, and the values to set."""
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            if ID_COLUMN not in (reader.fieldnames or ()):
-                raise InputError(f"{table}: there is no column {ID_COLUMN!r}; it names the dataset of each row")
-            for row in reader:
-                place = f"{table}:{reader.line_num}"
-                if None in row:
-                    raise InputError(f"{place}: there are more cells than columns")
-                cells = {name: value for name, value in row.items() if name != ID_COLUMN and value not in (None, "")}
-                yield place, row[ID_COLUMN] or "", {name: _read(name, value) for name, value in cells.items()}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table}: it cannot be read as CSV: {error}") from error
-
-
-def _all_changes(session: Session, wanted: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Iterator[Change]:
-    """Yield the changes of all rows, checked before the first is applied. InputError with every fault."""
-    faults = []
-    for place, text, values in wanted:
-        try:
-            yield from changes_of(session, dataset_id(session, text), values)
-        except InputError as error:
-            faults.append(f"{place}: {error}" if len(wanted) > 1 else str(error))
-    if faults:
-        raise InputError("\n".join([*faults, "nothing was changed"]))

@@ -16,11 +16,24 @@ from crucible_lineage.notebook.dataset import Dataset, Datasets
 from crucible_lineage.notebook.views import Lineage, Plan, Rows, Run
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.inputs.corrections import (
+    Change,
+    add_sample,
+    all_changes,
+    apply_changes,
+    changes_of,
+    link_datasets,
+    link_sample,
+    read_table,
+    rename_sample,
+    unlink_datasets,
+)
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import Choice, StepEvent
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
+from crucible_lineage.queries.deletion import AskedDeletion, ask_deletion
 from crucible_lineage.queries.diff import Compared, compare_datasets
 from crucible_lineage.queries.explain import Explanation, explain
 from crucible_lineage.queries.graph.fetch import fetch_lineage
@@ -172,6 +185,80 @@ class Catalogue:
     def why(self, name: str | Dataset) -> Explanation:
         """Explain how a dataset came to be."""
         return explain(self.session, self._meant(name))
+
+    def set(
+        self, name: str | Dataset, values: Mapping[str, object], *, why: str = "", dry_run: bool = False
+    ) -> list[Change]:
+        """Set fields and metadata of a dataset, as `{"metadata.power_mW": 5}`; return what changed.
+
+        It is noted who did it, when and why. With `dry_run` nothing is changed. Results that went by the old value are
+        stale from then on.
+        """
+        changes = changes_of(self.session, self._meant(name), values)
+        if not dry_run:
+            apply_changes(self.session, changes, why)
+        return changes
+
+    def set_from(self, table: str | PathLike[str], *, why: str = "", dry_run: bool = False) -> list[Change]:
+        """Set what a CSV file says: a column `mfid`, and one for each field; an empty cell changes nothing.
+
+        Return what changed. Every row is checked before the first is applied; with `dry_run` nothing is changed.
+        """
+        changes = all_changes(self.session, read_table(Path(table)), self._meant)
+        if not dry_run:
+            apply_changes(self.session, changes, why)
+        return changes
+
+    def rename(self, name: str | Dataset, new_name: str, *, why: str = "") -> Dataset:
+        """Give a dataset another name; return it."""
+        mfid = self._meant(name)
+        self.set(Dataset(self, mfid), {"dataset_name": new_name}, why=why)
+        return Dataset(self, mfid)
+
+    def link(self, parent: str | Dataset, child: str | Dataset, *, why: str = "") -> None:
+        """Make one dataset derived from another."""
+        link_datasets(self.session, self._meant(parent), self._meant(child), why)
+
+    def unlink(self, parent: str | Dataset, child: str | Dataset, *, why: str = "") -> None:
+        """Remove the link between two datasets. What a step was made of stands in its record."""
+        unlink_datasets(self.session, self._meant(parent), self._meant(child), why)
+
+    def add_sample(
+        self, name: str, *, on: Sequence[str | Dataset] = (), project: str | None = None, why: str = ""
+    ) -> str:
+        """Add a sample, on which the datasets `on` were measured; return its MFID."""
+        measured = [self._meant(one) for one in on]
+        return add_sample(self.session, self._in(project), name, measured, why)
+
+    def rename_sample(self, sample: str, new_name: str, *, why: str = "") -> None:
+        """Give a sample, by its MFID, another name. It is noted at the datasets that were measured on it."""
+        rename_sample(self.session, sample, new_name, why)
+
+    def link_sample(self, sample: str, *datasets: str | Dataset, why: str = "") -> None:
+        """Say that these datasets were measured on a sample, by its MFID."""
+        link_sample(self.session, sample, [self._meant(one) for one in datasets], why)
+
+    def replace(self, old: str | Dataset, *files: str | PathLike[str], why: str = "") -> Dataset:
+        """Register files that were measured or exported again to replace a measured dataset; return the new one.
+
+        It takes over fields, metadata, keywords and samples. The old one is superseded from then on.
+        """
+        from crucible_lineage.pipeline.inputs.replacing import replace_measured  # what registers costs time to import
+
+        paths = [Path(file) for file in files]
+        if absent := [path for path in paths if not path.is_file()]:
+            raise InputError(f"replace: there is no file {absent[0]}")
+        if not paths:
+            raise InputError("replace: name the files")
+        return Dataset(self, replace_measured(self.session, self._meant(old), paths, why).mfid)
+
+    def delete(self, name: str | Dataset, *, why: str = "", even_if_used: bool = False) -> AskedDeletion:
+        """Ask for a dataset to be deleted: it is hidden at once, and deleted when an administrator has agreed.
+
+        Raises InputError, with what was made of it, if that is anything, unless `even_if_used` is True.
+        """
+        way_out = "look at its impact, or say even_if_used=True"
+        return ask_deletion(self.session, self._meant(name), why, even_if_used=even_if_used, else_say=way_out)
 
     def keep(self, mfid: str, name: str, place: Callable[[Path], None]) -> Path:
         """Where a file of a dataset lies until the catalogue is closed; `place` puts it there if it does not yet."""

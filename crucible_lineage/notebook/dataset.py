@@ -13,6 +13,7 @@ from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.notebook.html import block, line, pairs, rows_table, state_mark, strong
 from crucible_lineage.notebook.loading import load_file
 from crucible_lineage.pipeline.files.fetch import place_file
+from crucible_lineage.pipeline.inputs.corrections import Correction, corrections
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.queries.catalogue.shown import Shown, show_dataset
 from crucible_lineage.refs import DatasetRef, FileRef
@@ -123,6 +124,12 @@ class Dataset:
     def load(self, name: str | None = None) -> Any:
         """Load a file as a value to work with, by the ending of its name (`add_loader` adds to them)."""
         return load_file(self.path(name))
+
+    @property
+    def corrections(self) -> tuple[Correction, ...]:
+        """What was changed since it was registered, each with who did it, when and why; the earliest first."""
+        found = self._catalogue.client.datasets.get(self.mfid, include_metadata=True)
+        return corrections(found.scientific_metadata)
 
     def lineage(self) -> Lineage:
         """Where it comes from and what was made of it."""

@@ -27,7 +27,17 @@ from crucible_lineage.errors import (
     UnauthorizedError,
 )
 from crucible_lineage.web.bridge import Bridge
-from crucible_lineage.web.pages import browsing, comparing, datasets, findings, lineage, listing, pipelines, runs
+from crucible_lineage.web.pages import (
+    browsing,
+    comparing,
+    correcting,
+    datasets,
+    findings,
+    lineage,
+    listing,
+    pipelines,
+    runs,
+)
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import rendered, resource
 from crucible_lineage.web.signing_in import SignIns, is_from_here, posted, safe_path
@@ -84,7 +94,7 @@ STATUSES: tuple[tuple[type[LineageError], int], ...] = (
     (InputError, 400),
     (CrucibleError, 502),
 )
-TITLES = {400: "This cannot be shown", 403: "Not allowed", 404: "Not found", 405: "Not allowed", 502: "No answer"}
+TITLES = {400: "This cannot be done", 403: "Not allowed", 404: "Not found", 405: "Not allowed", 502: "No answer"}
 
 
 def with_pages(api: ASGIApp, data: Path) -> ASGIApp:
@@ -113,6 +123,7 @@ class _Pages:
                     Route("/sign-out", self._sign_out, methods=["POST"]),
                     Route("/static/{name}", _static),
                     *(Route(path, self._endpoint(view)) for path, view in VIEWS),
+                    Route("/datasets/{mfid}/corrections", self._correct, methods=["POST"]),
                 ],
                 exception_handlers={
                     HTTPException: self._http_error,
@@ -135,6 +146,15 @@ class _Pages:
         if self._threads is None:
             self._threads = CapacityLimiter(PAGES_AT_A_TIME)
         return await to_thread.run_sync(work, reader, limiter=self._threads)
+
+    async def _correct(self, request: Request) -> Response:
+        sign_in = self._sign_ins.of(request)
+        if sign_in is None:
+            return _to_sign_in(request)
+        if not is_from_here(request):
+            raise HTTPException(403, "The form did not come from this server.")
+        form = await posted(request)
+        return await self._in_thread(lambda reader: correcting.correct(reader, form), Reader(request, sign_in))
 
     async def _show_sign_in(self, request: Request) -> Response:
         return rendered("sign_in.html", next=safe_path(request.query_params.get("next", "/")))

@@ -143,7 +143,7 @@ def test_what_something_was_made_of_is_deleted_only_when_that_is_said(
 ) -> None:
     refused = cl("delete", made["s1.txt"])
     assert refused.exit_code == 2
-    assert f"1 datasets were made of it: {made['mean[s1.txt]']}" in refused.output
+    assert f"1 dataset made of it: {made['mean[s1.txt]']}" in refused.output
     assert cl("delete", made["mean[s1.txt]"], "--why", "wrong sample").exit_code == 0
     listed = {one.unique_id for one in session.client.datasets.list(project_id="lab")}
     assert made["mean[s1.txt]"] not in listed

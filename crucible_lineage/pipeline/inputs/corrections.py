@@ -6,10 +6,12 @@ was: `verify` takes the entries back before it compares.
 
 from __future__ import annotations
 
+import csv
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
@@ -20,10 +22,31 @@ from crucible_lineage.times import utc
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client.models import Dataset
 
-__all__ = ["Change", "Correction", "apply_changes", "changes_of", "corrections", "note_act", "uncorrected"]
+__all__ = [
+    "FIELDS",
+    "OF_METADATA",
+    "Change",
+    "Correction",
+    "add_sample",
+    "all_changes",
+    "apply_changes",
+    "changes_of",
+    "corrections",
+    "link_datasets",
+    "link_sample",
+    "note_act",
+    "read_table",
+    "read_value",
+    "rename_sample",
+    "uncorrected",
+    "unlink_datasets",
+]
 
 FIELDS = ("dataset_name", "measurement", "data_type", "session_name", "timestamp", "instrument_name", "instrument_id")
 OF_METADATA = "metadata."
+ID_COLUMN = "mfid"  # of a table of corrections
+
+Wanted = tuple[str, str, Mapping[str, Any]]  # where it is asked for, of which dataset, and the values to set
 
 
 @dataclass(frozen=True)
@@ -100,6 +123,91 @@ def apply_changes(session: Session, changes: Iterable[Change], why: str = "") ->
             session.client.datasets.update(mfid, **fields)
         session.client.metadata.merge(mfid, {**metadata, **noted})
         session.mirror.forget([mfid])
+
+
+def all_changes(session: Session, wanted: Sequence[Wanted], find: Callable[[str], str]) -> list[Change]:
+    """Return what all of these would change; `find` gives the MFID of what names a dataset.
+
+    Raises InputError with every fault, so that the first is applied only if all can be.
+    """
+    changes: list[Change] = []
+    faults = []
+    for place, text, values in wanted:
+        try:
+            changes += changes_of(session, find(text), values)
+        except InputError as error:
+            faults.append(f"{place}: {error}" if len(wanted) > 1 else str(error))
+    if faults:
+        raise InputError("\n".join([*faults, "nothing was changed"]))
+    return changes
+
+
+def read_table(table: Path) -> list[Wanted]:
+    """Return the rows of a table of corrections, CSV: a column `mfid`, and one for each field to set.
+
+    An empty cell changes nothing. Raises InputError if it cannot be read so.
+    """
+    rows: list[Wanted] = []
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            if ID_COLUMN not in (reader.fieldnames or ()):
+                raise InputError(f"{table}: there is no column {ID_COLUMN!r}; it names the dataset of each row")
+            for row in reader:
+                place = f"{table}:{reader.line_num}"
+                if None in row:
+                    raise InputError(f"{place}: there are more cells than columns")
+                cells = {name: value for name, value in row.items() if name != ID_COLUMN and value not in (None, "")}
+                values = {name: read_value(name, value) for name, value in cells.items()}
+                rows.append((place, row[ID_COLUMN] or "", values))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table}: it cannot be read as CSV: {error}") from error
+    return rows
+
+
+def read_value(field: str, text: str) -> Any:
+    """Return the value that a text stands for: of metadata as in YAML, of other fields the text itself."""
+    if not field.startswith(OF_METADATA):
+        return text
+    from crucible_lineage.pipeline.declare.yaml import parse_document  # a plan reads none
+
+    return parse_document(text, field).data if text.strip() else ""
+
+
+def link_datasets(session: Session, parent: str, child: str, why: str = "") -> None:
+    """Make one dataset derived from another, and note it there."""
+    session.client.datasets.link_parent_child(parent, child, relationship_type="is_derived_from")
+    note_act(session, child, f"linked below {parent}", why)
+    session.mirror.forget([parent])
+
+
+def unlink_datasets(session: Session, parent: str, child: str, why: str = "") -> None:
+    """Remove the link between two datasets, and note it at the child."""
+    session.client.datasets.unlink(parent, child)
+    note_act(session, child, f"unlinked from {parent}", why)
+    session.mirror.forget([parent])
+
+
+def add_sample(session: Session, project: str, name: str, datasets: Iterable[str] = (), why: str = "") -> str:
+    """Add a sample to a project, on which these datasets were measured. Return its MFID."""
+    session.ensure_project(project)
+    sample = session.client.samples.create(sample_name=name, project_id=project).unique_id
+    link_sample(session, sample, datasets, why)
+    return str(sample)
+
+
+def rename_sample(session: Session, sample: str, name: str, why: str = "") -> None:
+    """Give a sample another name, and note it at the datasets that were measured on it."""
+    session.client.samples.update(sample, sample_name=name)
+    for dataset in session.client.datasets.list(limit=None, sample_mfid=sample):
+        note_act(session, dataset.unique_id, f"sample {sample} renamed to {name!r}", why)
+
+
+def link_sample(session: Session, sample: str, datasets: Iterable[str], why: str = "") -> None:
+    """Say that these datasets were measured on a sample."""
+    for mfid in datasets:
+        session.client.datasets.add_sample(mfid, sample)
+        note_act(session, mfid, f"measured on sample {sample}", why)
 
 
 def note_act(session: Session, mfid: str, what: str, why: str = "") -> None:

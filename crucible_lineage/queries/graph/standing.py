@@ -12,6 +12,7 @@ from crucible_lineage.core.mirror import Snapshot
 from crucible_lineage.core.slots import Currency
 from crucible_lineage.core.summary import Summary, summary_of
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
+from crucible_lineage.marks import CORRECTIONS_KEY
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
@@ -80,8 +81,10 @@ def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[Entr
     """
     wanted = {dataset.unique_id: summary_of(dataset.model_dump()) for dataset in found}
     copies: list[Snapshot] = []
-    derived = (dataset.project_id for dataset in found if wanted[dataset.unique_id].standing.derived)
-    for project in dict.fromkeys(filter(None, derived)):
+    # Measured data hold unless they were replaced, which is noted there.
+    asked = (dataset.project_id for dataset in found if wanted[dataset.unique_id].standing.derived
+             or CORRECTIONS_KEY in (dataset.scientific_metadata or {}))  # fmt: skip
+    for project in dict.fromkeys(filter(None, asked)):
         # It may be that the dataset is this key's to see, and its project is not.
         with suppress(ForbiddenError, InputError, NotFoundError):
             copies.append(session.mirror.snapshot(project))

@@ -18,6 +18,7 @@ from crucible_lineage.client.models import Dataset, Link, Thumbnail
 from crucible_lineage.errors import ForbiddenError, LineageError, NotFoundError
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.records import (
+    CORRECTIONS_KEY,
     PLACES_KEY,
     PROVENANCE_KEY,
     mapping,
@@ -25,10 +26,12 @@ from crucible_lineage.lineage.records import (
     provenance,
     used_mfids,
 )
+from crucible_lineage.pipeline.inputs.corrections import corrections
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.queries.graph.standing import entry_of
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.web.pages.copying import still_reading
+from crucible_lineage.web.pages.correcting import SET_FIELDS
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import rendered, resource
 from crucible_lineage.web.shown import named_mfids, shown_record
@@ -84,8 +87,13 @@ def dataset(reader: Reader) -> Response:
         params=mapping(mapping(written.get("recipe")).get("params")),
         facts=mapping(mapping(written.get("recipe")).get("facts")),
         metadata={
-            key: value for key, value in values.items() if key != PLACES_KEY and (key != PROVENANCE_KEY or not written)
+            key: value
+            for key, value in values.items()
+            if key not in (PLACES_KEY, CORRECTIONS_KEY) and (key != PROVENANCE_KEY or not written)
         },
+        corrections=corrections(found.scientific_metadata),
+        may_correct=bool((found.capabilities or {}).get("can_edit")),
+        set_fields=SET_FIELDS,
         provenance=written,
         activity=mapping(written.get("activity")),
         seconds=_seconds(mapping(written.get("activity"))),

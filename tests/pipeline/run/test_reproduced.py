@@ -27,7 +27,7 @@ def walk(counts: Path, *, out: Path) -> dict:
 @step
 def fixed(counts: Path, *, out: Path) -> dict:
     (out / "fixed.txt").write_text("1")
-    return {"mean": float("nan")}
+    return {"mean": 1.5}
 """
 PIPELINE = """
 pipeline: again

@@ -1,0 +1,75 @@
+"""Corrections in Python are those of the commands: noted with who, when and why, and seen by what asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import crucible_lineage as cl
+from crucible_lineage.cli import main
+from crucible_lineage.errors import InputError
+
+
+@pytest.fixture
+def catalogue(data: Path, tmp_path: Path) -> Any:
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (tmp_path / name).write_text(name)
+    for name in ("a.txt", "b.txt"):
+        ran = CliRunner().invoke(main, ["register", str(tmp_path / name), "--project", "lab", "--data", str(data)])
+        assert ran.exit_code == 0, ran.output
+    with cl.connect(data, project="lab") as opened:
+        yield opened
+
+
+def acts(catalogue: Any, name: str) -> list[tuple[str, str, str]]:
+    return [(one.what or one.field, one.why, one.by) for one in catalogue.dataset(name).corrections]
+
+
+def test_values_are_set_for_one_dataset_and_from_a_table(catalogue: Any, tmp_path: Path) -> None:
+    (change,) = catalogue.set("a.txt", {"metadata.power_mW": 5}, why="typed wrong")
+    assert (change.field, change.was, change.now) == ("metadata.power_mW", None, 5)
+    assert acts(catalogue, "a.txt") == [("metadata.power_mW", "typed wrong", "local")]
+    table = tmp_path / "table.csv"
+    table.write_text("mfid,metadata.power_mW,measurement\na.txt,7,\nb.txt,8,SEM\n")
+    assert len(catalogue.set_from(table, dry_run=True)) == 3
+    assert catalogue.dataset("a.txt").metadata["power_mW"] == 5
+    catalogue.set_from(table, why="the lab book")
+    assert catalogue.dataset("b.txt").measurement == "SEM"
+    assert catalogue.dataset("a.txt").metadata["power_mW"] == 7
+    table.write_text("mfid,nonsense\na.txt,1\n")
+    with pytest.raises(InputError, match="nonsense"):
+        catalogue.set_from(table)
+
+
+def test_names_links_and_samples(catalogue: Any) -> None:
+    assert catalogue.rename("b.txt", "bee").name == "bee"
+    catalogue.link("a.txt", "bee", why="made of it")
+    assert [one.name for one in catalogue.dataset("bee").parents] == ["a.txt"]
+    catalogue.unlink("a.txt", "bee")
+    assert not catalogue.dataset("bee").parents
+    wafer = catalogue.add_sample("wafer", on=["bee"], why="noted later")
+    catalogue.rename_sample(wafer, "wafer 2", why="the label")
+    catalogue.link_sample(wafer, "a.txt")
+    assert catalogue.client.samples.get(wafer).sample_name == "wafer 2"
+    whats = [what for what, _, _ in acts(catalogue, "bee")]
+    assert whats[1].startswith("linked below")
+    assert whats[2].startswith("unlinked from")
+    assert whats[3:] == [f"measured on sample {wafer}", f"sample {wafer} renamed to 'wafer 2'"]
+
+
+def test_files_are_replaced_and_datasets_deleted(catalogue: Any, tmp_path: Path) -> None:
+    catalogue.set("a.txt", {"metadata.power_mW": 5})
+    old = catalogue.dataset("a.txt")
+    new = catalogue.replace(old, tmp_path / "c.txt", why="exported again")
+    assert new.metadata["power_mW"] == 5, "also what was added since"
+    assert catalogue.dataset(old).state == "superseded"
+    assert new.state == "raw"
+    catalogue.link(new, "b.txt")
+    with pytest.raises(InputError, match="1 dataset made of it"):
+        catalogue.delete(new)
+    asked = catalogue.delete(new, why="junk", even_if_used=True)
+    assert len(asked.made_of_it) == 1
+    assert new.mfid not in catalogue.find().mfids

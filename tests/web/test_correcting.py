@@ -1,0 +1,66 @@
+"""Corrections from a dataset's page: the acts of the commands, with the reader's rights."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def mfid(site):
+    return site.client.datasets.create({"dataset_name": "to correct", "project_id": "open-lab", "public": True}).dsid
+
+
+def asked(browser, site, mfid, **form):
+    return browser.post(f"/datasets/{mfid}/corrections", data=form, headers={"Origin": site.url})
+
+
+def test_each_act_has_a_form_and_is_noted(site, mfid):
+    with site.browser() as owner:
+        page = owner.get(f"/datasets/{mfid}").text
+        for act in ("set", "rename", "link", "unlink", "sample", "delete"):
+            assert f'name="act" value="{act}"' in page
+        raw = site.mfids["raw"]
+        for form in (
+            {"act": "set", "field": "metadata", "key": "power_mW", "value": "5", "why": "typed wrong"},
+            {"act": "set", "field": "measurement", "value": "XRD"},
+            {"act": "rename", "name": "corrected"},
+            {"act": "link", "parent": raw},
+            {"act": "unlink", "parent": raw},
+            {"act": "sample", "sample": site.mfids["sample"]},
+        ):
+            assert asked(owner, site, mfid, **form).status_code == 303, form
+        found = site.client.datasets.get(mfid, include_metadata=True, include_links=True)
+        assert (found.dataset_name, found.measurement) == ("corrected", "XRD")
+        assert found.scientific_metadata["power_mW"] == 5
+        assert {link.resource_type for link in found.links} == {"sample"}
+        page = owner.get(f"/datasets/{mfid}").text
+        for said in ("metadata.power_mW null", "typed wrong", "linked below", "unlinked from", "measured on sample"):
+            assert said in page
+        assert asked(owner, site, mfid, act="delete", why="junk").status_code == 303
+        assert site.client.datasets.get(mfid).deletion_request
+
+
+def test_what_cannot_be_done_is_said_and_changes_nothing(site, mfid):
+    with site.browser() as owner:
+        for form, said in (
+            ({"act": "set", "field": "timestamp", "value": "soon"}, "2024-05-10T12:00:00Z"),
+            ({"act": "set", "field": "metadata", "value": "5"}, "which key"),
+            ({"act": "link", "parent": "nobody's"}, "nobody"),
+            ({"act": "sample"}, "MFID of a sample"),
+            ({"act": "dance"}, "there is no act"),
+        ):
+            answer = asked(owner, site, mfid, **form)
+            assert answer.status_code == 400
+            assert said in answer.text
+        other = owner.post(
+            f"/datasets/{mfid}/corrections", data={"act": "rename", "name": "x"}, headers={"Origin": "http://evil"}
+        )
+        assert other.status_code == 403
+    assert site.client.datasets.get(mfid).dataset_name == "to correct"
+
+
+def test_who_may_only_read_has_no_forms_and_is_refused(site, mfid):
+    with site.browser(site.guest_key) as guest:
+        assert "Correct this dataset" not in guest.get(f"/datasets/{mfid}").text
+        assert asked(guest, site, mfid, act="rename", name="x").status_code == 403
+    assert site.client.datasets.get(mfid).dataset_name == "to correct"
