@@ -232,3 +232,60 @@ def test_fields_that_the_service_fills_in_later_change_no_id(
     assert {name: step.state for name, step in planned(power).items()} == {"mean": "fresh", "note": "fresh"}
     again = run(power)
     assert (again.executed, again.datasets["note"]) == ([], first.datasets["note"])
+
+
+SHARED = r"""
+from pathlib import Path
+
+from crucible_lineage import Facts
+
+
+def smooth(spectrum: Path, *, out: Path) -> dict:
+    (out / "smooth.txt").write_text(spectrum.read_text())
+    return {"own": 1}
+
+
+def told(spectra: list[Path], *, facts: Facts, sample: str, out: Path) -> dict:
+    known = facts["spectra"]
+    metadata = [dict(one.metadata) for one in known]
+    (out / "told.txt").write_text(sample)
+    return {"instruments": [one.instrument for one in known], "metadata": metadata}
+"""
+SHARED_PIPELINE = r"""
+pipeline: shared
+project: lab
+inputs:
+  spectra:
+    each:
+      - {file: a.txt, metadata: {sample: gold, number: 1}}
+      - {file: b.txt, metadata: {sample: gold, number: 2}}
+    instrument_name: A
+    timestamp: "2024-05-01T14:00:00+02:00"
+steps:
+  smooth: {uses: "LABMODULE:smooth", inputs: {spectrum: spectra}}
+  again: {uses: "LABMODULE:smooth", inputs: {spectrum: smooth}}
+  told: {uses: "LABMODULE:told", inputs: {spectra: again}, params: {sample: "{spectra.metadata.sample}"}}
+"""
+
+
+def test_what_a_result_does_not_say_the_data_behind_it_say(
+    lab: Any, run: Run, session: Session, planned: Any, record_of: Any
+) -> None:
+    lab.file(f"{lab.module}.py", SHARED)
+    lab.file("a.txt", "1")
+    lab.file("b.txt", "2")
+    result = run(lab.declare(SHARED_PIPELINE))
+    assert result.ok, result.errors
+    metadata = session.client.datasets.get(result.datasets["told"]["out"], include_metadata=True).scientific_metadata
+    assert metadata
+    assert metadata["instruments"] == ["A", "A"]
+    assert [(one["sample"], one["number"], one["own"]) for one in metadata["metadata"]] == [
+        ("gold", 1, 1), ("gold", 2, 1)
+    ]  # fmt: skip
+    assert run(lab.pipeline).executed == []
+    session.client.metadata.merge(result.inputs["spectra"][0], {"number": 3})
+    plan = planned(lab.pipeline)
+    assert {name for name, step in plan.items() if step.state != "fresh"} == {"told"}
+    assert "metadata.number of" in plan["told"].causes[0]
+    session.mirror.forget()
+    assert planned(lab.pipeline)["told"].datasets == plan["told"].datasets
