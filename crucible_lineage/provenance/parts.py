@@ -72,16 +72,16 @@ class File(Part):
     name: Text
     sha256: Sha256
     size: Annotated[int, Field(ge=0)]
-    preview: bool = False
-    log: bool = False
+    preview: bool = Field(False, description="true for the picture that is the thumbnail of the dataset")
+    log: bool = Field(False, description="true for what the step printed")
 
 
 class Chosen(Part):
     """How a dataset was chosen in time: by which rule, on which side of what the step is about, how far away."""
 
-    rule: Text
+    rule: Text = Field(description="by which rule it was chosen")
     side: Literal["", "before", "after", "around"] = Field(description="empty where a time is not known")
-    seconds: float
+    seconds: float = Field(description="the distance in time")
     same: dict[str, str] = Field(description="fields that are equal in both, with their values")
     members: Annotated[int, Field(ge=2)] | None = Field(None, description="of a group: how many it has")
     of_members: Annotated[int, Field(ge=2)] | None = Field(None, description="the same of what the step is about")
@@ -90,7 +90,7 @@ class Chosen(Part):
 class Used(Part):
     """A dataset that was used (prov:used), in its role, and those of its files that were given to the step."""
 
-    role: Text
+    role: Text = Field(description="the name of the argument, or `parent` for work by hand")
     mfid: Mfid
     origin: Mfid | None = Field(None, description="what the dataset comes from; absent if that is the dataset itself")
     files: list[File] | None = Field(None, description="absent where the lists are in the attached file")
@@ -133,15 +133,15 @@ class StepRecipe(Part):
     project: Text
     step: Text
     output: Text
-    code: Text
-    params: dict[str, JsonValue]
-    inputs: dict[str, list[RecipeInput]]
+    code: Text = Field(description="the fingerprint of the code, or `version:` and the declared version")
+    params: dict[str, JsonValue] = Field(description="every parameter, defaults included")
+    inputs: dict[str, list[RecipeInput]] = Field(description="for each role the parents, in order")
     facts: dict[str, list[RecipeFacts]] | None = Field(
         None, description="of the parents in each role, in their order; given where the step asks for them"
     )
-    packages: dict[str, str] | None = None
+    packages: dict[str, str] | None = Field(None, description="versions of the packages that the step lists")
     salt: Text | None = Field(None, description="given where the id without it was taken by something else")
-    attempt: Annotated[int, Field(ge=1)] | None = None
+    attempt: Annotated[int, Field(ge=1)] | None = Field(None, description="given where it was forced to run again")
 
 
 class FilesRecipe(Part):
@@ -150,37 +150,35 @@ class FilesRecipe(Part):
     kind: Literal["files"]
     version: Literal[2] | None = Field(None, description="given where a person made them of other datasets")
     project: Text
-    files: Hashes
+    files: Hashes = Field(description="name to SHA-256")
     salt: Text | None = Field(None, description="given where the id without it was taken by something else")
-    inputs: dict[str, list[RecipeInput]] | None = None
+    inputs: dict[str, list[RecipeInput]] | None = Field(None, description="given where a person made them of others")
 
 
 class Git(Part):
     """The checkout that the code lay in."""
 
     commit: Text
-    dirty: bool
+    dirty: bool = Field(description="whether files differed from the commit")
 
 
 class Code(Part):
     """The code that ran (prov:hadPlan): its fingerprint, its text, and what the fingerprint could not see."""
 
-    fingerprint: Text
-    source: str
+    fingerprint: Text = Field(description="the hash of the function and all that it reaches")
+    source: str = Field(description="the text of the function, its first 20,000 characters")
     pieces: dict[str, str] | None = Field(
         None, description="what the function reaches: the text of a function, the value of a number, else # and a hash"
     )
-    not_covered: list[str]
-    read: list[Text] | None = Field(
-        None, description="files that it read and was not given: their bytes count for nothing"
-    )
+    not_covered: list[str] = Field(description="what the fingerprint could not look into")
+    read: list[Text] | None = Field(None, description="files that it read and was not given: their bytes do not count")
     git: Git | None
 
 
 class Run(Part):
     """The run in which it happened; the last two are Prefect's own ids, where Prefect ran it."""
 
-    engine: Text
+    engine: Text = Field(description="local or prefect")
     run_id: str
     flow_run_id: str | None = None
     task_run_id: str | None = None
@@ -198,20 +196,20 @@ class DeclaredOutput(Part):
 class Declared(Part):
     """What was declared beside the recipe: by it the step can be made again as it was made."""
 
-    retries: Annotated[int, Field(ge=0)] | None = None
+    retries: Annotated[int, Field(ge=0)] | None = Field(None, description="how often a failure is tried again")
     timeout: Annotated[float, Field(gt=0)] | None = Field(None, description="seconds")
     tags: list[str] | None = None
     resources: dict[str, float | str] | None = None
     reads: list[str] | None = Field(None, description="files beside the declaration whose bytes belong to the code")
-    strict: bool | None = None
+    strict: bool | None = Field(None, description="whether reading other files is a failure")
     output: DeclaredOutput | None = None
 
 
 class StepActivity(Part):
     """One execution of a step (prov:Activity)."""
 
-    step: Text
-    function: Text
+    step: Text = Field(description="the name of the step in its code")
+    function: Text = Field(description="module and name")
     code: Code
     started: Moment = Field(description="prov:startedAtTime")
     ended: Moment = Field(description="prov:endedAtTime")
@@ -224,7 +222,7 @@ class HandActivity(Part):
     """What a person did (prov:Activity)."""
 
     kind: Literal["by hand"]
-    note: str | None
+    note: str | None = Field(description="what the person wrote about it")
 
 
 class RunActivity(Part):
@@ -238,10 +236,10 @@ class RunActivity(Part):
 class Agent(Part):
     """Who did it (prov:wasAssociatedWith): the account at Crucible, and the name on the machine."""
 
-    unique_id: str | None
+    unique_id: str | None = Field(description="ORCID, or the MFID of a service account")
     username: str | None
     is_service_account: bool | None
-    local_user: str | None
+    local_user: str | None = Field(description="the name on the machine")
 
 
 class Software(Part):
@@ -249,15 +247,15 @@ class Software(Part):
 
     python: Text
     platform: str
-    packages: dict[str, str]
+    packages: dict[str, str] = Field(description="versions of the packages that the step reaches")
 
 
 class Pipeline(Part):
     """The declaration that asked for it, and what the step is called in it."""
 
     name: Text
-    hash: Text
-    step: Text | None = None
+    hash: Text = Field(description="SHA-256 of the text of the declaration")
+    step: Text | None = Field(None, description="the name of the step in the declaration")
 
 
 class Attached(Part):

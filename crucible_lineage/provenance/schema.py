@@ -1,7 +1,7 @@
 """The provenance record as typed, frozen values, which are the source of its JSON Schema (schema.json).
 
 What is written has to fit, without a key that the schema does not have. What is read has to fit too, but may have more
-keys, since a later version may have written it. docs/provenance.md says what each field is for.
+keys, since a later version may have written it. docs/site/record_page.py makes the reference from it.
 """
 
 from __future__ import annotations
@@ -56,24 +56,27 @@ class ProvenanceRecord(Part):
     """How a dataset came to be (prov:Entity); one of its two kinds."""
 
     schema_: Literal["crucible-lineage/provenance/1"] = Field(alias="schema")
-    status: Literal["incomplete", "complete"] = Field(description="complete once everything is registered")
+    status: Literal["incomplete", "complete"] = Field(
+        description="incomplete before the first byte is sent, complete after the last"
+    )
     used: list[Used] = Field(description="prov:used; may be shorter than attached.used says")
     generated: list[File] | None = Field(
         None, description="prov:generated; absent where the list is in the attached file"
     )
     equal_parents: dict[str, Mfid] | None = Field(
         None,
-        description="{dataset: the one of `used` whose bytes and origin it has}: it would be the same of these",
+        description="later parents that would give the same: {parent: the one of `used` whose bytes and origin it has}",
     )
     agent: Agent
     attached: Attached | None = None
     registrar: Text | None = Field(None, description="the registration that this record is of")
     completed: dict[str, Moment] | None = Field(
-        None, description="registrations that came to their end; complete is a record whose registrar is among them"
+        None,
+        description="registrations that finished, and when; a record is complete if its registrar is among them",
     )
     result: Result | None = None
     facts: RecipeFacts | None = Field(
-        None, description="what a step is told of this result: as its registration gave it, whatever is filled in later"
+        None, description="what a step that asks for facts is given about this result: as it was registered"
     )
 
     @model_validator(mode="after")
@@ -159,13 +162,13 @@ class StepRecord(ProvenanceRecord):
     """An output of a step (prov:Entity, prov:wasGeneratedBy its activity, prov:wasDerivedFrom what was used)."""
 
     recipe_: StepRecipe | None = Field(None, alias="recipe")
-    step: Text
-    output: Text
-    attempt: Annotated[int, Field(ge=0)]
-    pipeline: Pipeline | None
+    step: Text = Field(description="the name of the step in its code")
+    output: Text = Field(description="which of the outputs of the step")
+    attempt: Annotated[int, Field(ge=0)] = Field(description="how often the recipe had been made before")
+    pipeline: Pipeline | None = Field(description="null for a step that was called by hand")
     activity: StepActivity
     software: Software
-    supersedes: Mfid | None = Field(description="prov:wasRevisionOf")
+    supersedes: Mfid | None = Field(description="prov:wasRevisionOf: the dataset that was current in its slot")
 
     @property
     def recipe_part(self) -> StepRecipe | None:
@@ -193,7 +196,7 @@ class FilesRecord(ProvenanceRecord):
 
     recipe_: FilesRecipe | None = Field(None, alias="recipe")
     activity: HandActivity | RunActivity | None = None
-    supersedes: Mfid | None = Field(None, description="prov:wasRevisionOf; what was made by hand in its stead")
+    supersedes: Mfid | None = Field(None, description="prov:wasRevisionOf: the dataset that this one replaces")
 
     @property
     def recipe_part(self) -> FilesRecipe | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from crucible_lineage.pipeline.declare.json_schema import pipeline_schema
 
-__all__ = ["yaml_page"]
+__all__ = ["table", "yaml_page"]
 
 Schema = dict[str, Any]
 
@@ -37,9 +37,9 @@ TITLES = {
 def yaml_page() -> str:
     """Markdown: one table for the file, and one for each kind of mapping within it."""
     schema = pipeline_schema()
-    parts = [INTRODUCTION, "## Pipeline file", _described(schema), _table(schema)]
+    parts = [INTRODUCTION, "## Pipeline file", _described(schema), table(schema)]
     for name, model in sorted(schema["$defs"].items(), key=lambda item: TITLES.get(item[0], item[0])):
-        parts += [f"## {TITLES.get(name, name)} {{#{name.lower()}}}", _described(model), _table(model)]
+        parts += [f"## {TITLES.get(name, name)} {{#{name.lower()}}}", _described(model), table(model)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -47,7 +47,8 @@ def _described(model: Schema) -> str:
     return str(model.get("description", ""))
 
 
-def _table(model: Schema) -> str:
+def table(model: Schema) -> str:
+    """Return the keys of a kind of mapping as a table."""
     required = set(model.get("required", []))
     rows = ["| key | value | default | |", "|---|---|---|---|"]
     for key, declared in model["properties"].items():

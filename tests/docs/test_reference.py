@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -109,9 +110,18 @@ def test_every_key_of_a_declaration_is_on_the_page(assembled: Path) -> None:
             assert f"| `{key}` |" in section, (model, key)
 
 
+def test_every_field_of_a_record_is_on_the_page(assembled: Path) -> None:
+    from crucible_lineage.provenance.schema import schema_text
+
+    page = (assembled / "reference" / "record.md").read_text(encoding="utf-8")
+    for name, model in json.loads(schema_text())["$defs"].items():
+        section = page.partition(f"{{#{name.lower()}}}\n")[2].partition("\n## ")[0]
+        assert not [field for field in model.get("properties", {}) if f"| `{field}` |" not in section], name
+
+
 def test_every_page_is_in_the_site_and_its_links_lead_somewhere(assembled: Path) -> None:
     built = sorted(assembled.rglob("*.md"))
-    assert len(built) == len(PAGES) + 2  # commands and YAML are made
+    assert len(built) == len(PAGES) + 3  # commands, YAML and records are made
     for page in built:
         for target in re.findall(r"\]\((?!\w+:|#)([^)\s#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), (page.name, target)

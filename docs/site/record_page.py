@@ -1,0 +1,31 @@
+"""The page on the fields of a provenance record, from its published JSON Schema."""
+
+from __future__ import annotations
+
+import json
+
+from yaml_page import table
+
+from crucible_lineage.provenance.schema import SCHEMA_FILE
+
+__all__ = ["record_page"]
+
+INTRODUCTION = """\
+# Provenance record
+
+Every field of a record, from [`schema.json`](../crucible_lineage/provenance/schema.json). The page
+[The provenance record](../provenance.md) describes how records are written and checked.
+"""
+TITLES = {"StepRecord": "Record of a result of a step", "FilesRecord": "Record of files"}
+
+
+def record_page() -> str:
+    """Return Markdown: a table for each of the two records, and one for each of their parts."""
+    models = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))["$defs"]
+    named = sorted(models, key=lambda name: (name not in TITLES, name))
+    parts = [INTRODUCTION]
+    for name in named:
+        if "properties" in models[name]:
+            parts.append(f"## {TITLES.get(name, name)} {{#{name.lower()}}}")
+            parts += [models[name].get("description", ""), table(models[name])]
+    return "\n\n".join(part for part in parts if part) + "\n"
