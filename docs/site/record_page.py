@@ -28,4 +28,5 @@ def record_page() -> str:
         if "properties" in models[name]:
             parts.append(f"## {TITLES.get(name, name)} {{#{name.lower()}}}")
             parts += [models[name].get("description", ""), table(models[name])]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    return text.replace("[JsonValue](#jsonvalue)", "any JSON")
