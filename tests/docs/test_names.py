@@ -78,3 +78,8 @@ def faults(line: str) -> list[str]:
 def test_every_command_that_a_page_shows_has_these_options(page: Path) -> None:
     wrong = {line: bad for line in named(page, COMMAND) if line.strip() and (bad := faults(line))}
     assert not wrong
+
+
+def test_the_glossary_has_at_most_twenty_rows() -> None:
+    rows = re.findall(r"^\| \*\*", (DOCS / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert 0 < len(rows) <= 20
