@@ -95,6 +95,14 @@ class _Commands(click.Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
+        if not self.as_json:
+            return self._invoked(ctx)
+        from crucible_lineage.cli.stdout import only_result
+
+        with only_result():
+            return self._invoked(ctx)
+
+    def _invoked(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except (Exception, KeyboardInterrupt) as error:
@@ -102,10 +110,11 @@ class _Commands(click.Group):
             if isinstance(error, click.exceptions.Exit | click.Abort) or not is_ours:
                 raise
             if isinstance(error, OSError):
+                from crucible_lineage.cli.stdout import result_stream
                 from crucible_lineage.cli.unread import is_unread, to_nobody
 
-                if is_unread(sys.stdout):
-                    to_nobody(sys.stdout)
+                if is_unread(result_stream()):
+                    to_nobody(result_stream())
                     sys.exit(1)
             from crucible_lineage.cli.ending import report_error
 

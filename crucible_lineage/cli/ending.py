@@ -10,6 +10,7 @@ import click
 
 from crucible_lineage.cli.colour import coloured
 from crucible_lineage.cli.options import given
+from crucible_lineage.cli.stdout import result_stream
 from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import (
     CrucibleError,
@@ -38,7 +39,7 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
     if code is None:
         error, code = RunError(_told_fault(error)), FAILURE
     if as_json:
-        click.echo(json.dumps({"error": _error_json(error, code)}, indent=2, ensure_ascii=False))
+        click.echo(json.dumps({"error": _error_json(error, code)}, indent=2, ensure_ascii=False), file=result_stream())
     for line in _lines(error):
         click.echo(line, err=True)
     return code

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from crucible_lineage.cli.stdout import result_stream
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.session import Session
 from crucible_lineage.settings import resolve_settings
@@ -26,7 +24,6 @@ __all__ = [
     "given",
     "json_option",
     "next_command",
-    "only_json",
     "open_session",
     "print_json",
 ]
@@ -114,21 +111,4 @@ def next_command(*words: str) -> str:
 
 def print_json(value: object) -> None:
     """One JSON object on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-@contextmanager
-def only_json(as_json: bool) -> Iterator[None]:
-    """With `as_json`, what steps and the processes that they start print in this block goes to stderr."""
-    if not as_json:
-        yield
-        return
-    sys.stdout.flush()
-    stdout = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(stdout, 1)
-        os.close(stdout)
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False), file=result_stream())

@@ -121,3 +121,19 @@ def test_clean_asks_nobody_where_a_program_reads(lab: Any, said: Said, data: Pat
     validate(told, "failed")
     assert (code, told["error"]["kind"]) == (2, "InputError")
     assert (data / "work" / "left").is_dir()
+
+
+def test_nothing_that_others_print_is_on_stdout(lab: Any, data: Path, command: Any) -> None:
+    module = lab.folder / f"{lab.module}.py"
+    noise = (
+        "import os, subprocess, sys\nprint('printed')\nos.write(1, b'written by a C library\\n')\n"
+        "subprocess.run([sys.executable, '-c', \"print('printed by a child')\"])\n"
+    )
+    module.write_text(noise + module.read_text())
+    for words in (("check",), ("plan",), ("run", "--engine", "local"), ("run",), ("plan",)):
+        ran = command(words[0], lab.pipeline, *words[1:], "--data", data, "--json")
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout.startswith("{"), ran.stdout[:200]
+        json.loads(ran.stdout)
+    ran = command("plan", lab.folder / "absent.yaml", "--data", data, "--json")
+    assert json.loads(ran.stdout)["error"]["exit_code"] == ran.returncode == 2

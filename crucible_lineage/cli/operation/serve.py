@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from crucible_lineage.cli.options import DataFolder
+from crucible_lineage.cli.stdout import result_stream
 from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.settings import default_data_folder
@@ -87,7 +88,7 @@ def serve_command(
     def ready(url: str) -> None:
         pages = urljoin(url, "/")
         if as_json:
-            click.echo(json.dumps({"url": url, "pages": pages, "data": str(folder)}))
+            click.echo(json.dumps({"url": url, "pages": pages, "data": str(folder)}), file=result_stream())
         else:
             click.echo(
                 f"Crucible: {url} (data: {folder})\npages: {pages} (sign in with the key in {folder / 'api_key'})"

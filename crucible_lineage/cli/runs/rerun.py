@@ -13,7 +13,6 @@ from crucible_lineage.cli.options import (
     crucible_options,
     dataset_id,
     json_option,
-    only_json,
     open_session,
     print_json,
 )
@@ -73,7 +72,7 @@ def rerun_command(
         if dry_run:
             print_plan(found.planned.plan, as_json=as_json)
             return
-        with only_json(as_json), Progress(list(found.pipeline.steps), silent=as_json) as progress:
+        with Progress(list(found.pipeline.steps), silent=as_json) as progress:
             pipeline, planned, choice = found.pipeline, found.planned, found.choice
             engine, listen, stop = lambda: LocalEngine(session, jobs), progress.listen, progress.stop
             result = run_planned(pipeline, planned, session, engine, listen, choice, stop)

@@ -19,7 +19,6 @@ from crucible_lineage.cli.options import (
     crucible_options,
     json_option,
     next_command,
-    only_json,
     open_session,
     print_json,
 )
@@ -122,7 +121,7 @@ def run_command(
         if apply_declared:
             _apply_declared(bound, session)
         shown = Progress(list(bound.steps), quiet=quiet, silent=as_json, verbose=verbose, jobs=jobs)
-        with only_json(as_json), shown as progress:
+        with shown as progress:
             result = run_with_engine(engine, request, session, progress.listen, jobs, progress.stop)
             relied_on = bool(result.datasets or any(result.inputs.values()))
             whole = relied_on and not result.stopped and not result.waiting
