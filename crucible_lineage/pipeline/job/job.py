@@ -23,8 +23,8 @@ __all__ = ["Job", "job_of"]
 class Job:
     """A step to be made in a run.
 
-    `name` is its name in the run, `label` tells the combination of swept parameters, `subject` the `each` datasets that
-    it is about. `given` are the parameters as they were given; the function gets them validated. `outputs` are the
+    `name` is its name in the run, `label` tells the combination of swept parameters, `group` the label of what it is
+    given together, `subject` the `each` datasets that it is about. `given` are the parameters as they were given; the function gets them validated. `outputs` are the
     datasets that it will give, each with the id that the plan computed, and `places` those that each will hold.
     `variables` are those of the environment that the declaration may read, `gaps` what was left out of lists. `step` is
     the function, where it is at hand; else `spec` names it, or is a command.
@@ -40,6 +40,7 @@ class Job:
     run: Mapping[str, Any]
     places: Mapping[str, Mapping[str, Filled]] = field(default_factory=dict)
     label: str = ""
+    group: str = ""
     subject: tuple[str, ...] = ()
     pipeline: Mapping[str, str] | None = None
     variables: tuple[str, ...] = ()
@@ -104,6 +105,7 @@ def job_of(
         run=run,
         places=places,
         label=instance.label,
+        group=instance.group,
         subject=instance.subject,
         pipeline=instance.step.declared,
         variables=tuple(pipeline.spec.env),

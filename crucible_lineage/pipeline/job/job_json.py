@@ -30,6 +30,7 @@ def job_to_json(job: Job) -> dict[str, Any]:
     return {
         "name": job.name,
         "label": job.label,
+        "group": job.group,
         "project": job.project,
         "pipeline": job.pipeline,
         "spec": {
@@ -89,6 +90,7 @@ def job_from_json(sent: Mapping[str, Any], run: Mapping[str, Any], session: Sess
         run={**sent["run"], **run},
         places={output: {key: Filled(**one) for key, one in held.items()} for output, held in sent["places"].items()},
         label=sent["label"],
+        group=sent["group"],
         pipeline=sent["pipeline"],
         variables=tuple(sent["variables"]),
         gaps=tuple(sent["gaps"]),

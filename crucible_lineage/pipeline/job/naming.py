@@ -18,7 +18,9 @@ _COUNT = re.compile(r" and \d+ more$")  # what a default name says of a list
 
 
 def dataset_name(job: Job, output: str, results: Mapping[str, object], fields_of: FieldsOf) -> tuple[str, str]:
-    """The child's name: the declared template, or the name of what it is about with the step's and what was swept.
+    """Return the child's name: the declared template, or what it is about with the step's name and what was swept.
+
+    What it is about is its group, or the data of its first input.
 
     Beside it a note, where the template asks for what is not there and the default name stands for it. `results` is
     what the step returned for the output. `fields_of` is asked only if the template names a field of a parent's record.
@@ -26,7 +28,7 @@ def dataset_name(job: Job, output: str, results: Mapping[str, object], fields_of
     template = job.spec.output.dataset_name
     step = job.name.partition("[")[0]
     suffix = step if len(job.inspection.outputs) == 1 else f"{step}.{output}"
-    default = f"{_subject(job)} ({', '.join(filter(None, (suffix, job.label)))})"
+    default = f"{job.group or _subject(job)} ({', '.join(filter(None, (suffix, job.label)))})"
     if template is None:
         return default, ""
     parents: dict[str, list[UsedDataset]] = {}

@@ -47,7 +47,8 @@ class Instance:
     """A step for one value of each of its dimensions. `needs` are the instances it waits for.
 
     `subject` holds the ids of the `each` datasets it is about; `places` are what each output is a result of, whichever
-    dataset holds there; `blocked` says why it cannot be made at all. `about` are the items of inputs that it is about,
+    dataset holds there; `blocked` says why it cannot be made at all; `group` is the label of its
+    group. `about` are the items of inputs that it is about,
     or leads back to, by input and number; `notes` are what the plan says of its parents, `gaps` what is left out of
     its lists and why.
     """
@@ -62,6 +63,7 @@ class Instance:
     subject: tuple[str, ...] = ()
     blocked: str = ""
     places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    group: str = ""
     about: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
     gaps: tuple[str, ...] = ()
@@ -163,6 +165,7 @@ class _Expansion:
             name=name,
             step=filled.step,
             label=self.naming.told_apart(step, point),
+            group=self.naming.group(point),
             given=filled.given,
             inspection=filled.inspection,
             feeds=feeds,

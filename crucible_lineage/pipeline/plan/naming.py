@@ -28,11 +28,14 @@ class Naming:
         self.scopes = {name: _distinct(_scopes(items)) for name, items in inputs.items()}
 
     def told_apart(self, step: BoundStep, point: Point) -> str:
-        """Return what tells its results from those of other instances, beside the data of its first input."""
+        """Return what tells its results from those of other instances, beside its group, or its first input's data."""
         items = [self.label(name, index) for name, index in point.items() if name in self.inputs]
-        groups = [self.label(name, index) for name, index in point.items() if name in self.groups]
         variants = self._variants(step, point)
-        return ", ".join((*groups, *items[0 if groups else 1 :], *variants))
+        return ", ".join((*items[0 if self.group(point) else 1 :], *variants))
+
+    def group(self, point: Point) -> str:
+        """Return the labels of the groups at a point; empty if there are none."""
+        return ", ".join(self.label(name, index) for name, index in point.items() if name in self.groups)
 
     def places(self, step: BoundStep, point: Point) -> dict[str, tuple[str, ...]]:
         """Return the places of each output, whichever dataset holds there."""

@@ -111,9 +111,9 @@ def test_names_of_groups_of_groups_do_not_grow_with_the_chain(
     def name(instance: str) -> str | None:
         return session.client.datasets.get(result.datasets[instance]["out"]).dataset_name
 
-    assert name("mean[day (1), B, 20]") == "B_20mW_1.txt and 4 more (mean, day (1), B, 20)"
-    assert name("slope[day (1), B]") == "B_01mW_1.txt and 4 more (slope, day (1), B)"
-    assert name("all") == "A_01mW_1.txt and 1 more (all)"
+    assert name("mean[day (1), B, 20]") == "day (1), B, 20 (mean)"
+    assert name("slope[day (1), B]") == "day (1), B (slope)"
+    assert name("all") == "day (1), A and 1 more (all)"
 
 
 def test_a_file_more_and_one_that_does_not_fit_stop_their_groups_only(lab: Any, spectra: Path, run: Run) -> None:
