@@ -24,10 +24,11 @@ class Job:
     """A step to be made in a run.
 
     `name` is its name in the run, `label` tells the combination of swept parameters, `group` the label of what it is
-    given together, `subject` the `each` datasets that it is about. `given` are the parameters as they were given; the function gets them validated. `outputs` are the
-    datasets that it will give, each with the id that the plan computed, and `places` those that each will hold.
-    `variables` are those of the environment that the declaration may read, `gaps` what was left out of lists. `step` is
-    the function, where it is at hand; else `spec` names it, or is a command.
+    given together, `subject` the `each` datasets that it is about. `given` are the parameters as they were given; the
+    function gets them validated. `outputs` are the datasets that it will give, each with the id that the plan computed,
+    and `places` those that each will hold. `variables` are those of the environment that the declaration may read,
+    `gaps` what was left out of lists. `step` is the function, where it is at hand; else `spec` names it, or is a
+    command.
     """
 
     name: str
