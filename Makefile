@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 TESTS ?= tests  # what `make test` and `make coverage` run
 
-.PHONY: demo test test-alone lint format crash soak shapes coverage docs map dist wheel-demo release-tag typecheck-tree
+.PHONY: demo test test-alone lint format crash soak shapes coverage docs map pictures dist wheel-demo release-tag typecheck-tree
 
 demo: .venv/demo.installed  ## set up, and run the demo: raw to analyzed, with its lineage
 	$(BIN)/crucible-lineage demo
@@ -59,6 +59,9 @@ docs: .venv/docs.installed typecheck-tree  ## the documentation as a site, build
 
 map: .venv/test.installed typecheck-tree  ## rooms, floors and arrows of the package in numbers, and its drawn map
 	$(BIN)/python docs/map --draw docs/images/architecture.svg
+
+pictures: .venv/test.installed  ## the lineage pictures of README and docs, drawn again
+	$(BIN)/python docs/pictures.py
 
 dist: .venv/demo.installed  ## sdist, and the wheel built from it, in dist/
 	rm -rf dist && mkdir -p dist
