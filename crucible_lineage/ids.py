@@ -42,7 +42,8 @@ ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 RECIPE_TAGS = {1: b"crucible-lineage/recipe/1\n", 2: b"crucible-lineage/recipe/2\n"}
 CODE_TAG = b"crucible-lineage/code/2\n"  # of fingerprints; here, since what is remembered is kept by both tags
 _PATTERN = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")
-_VALUES = {symbol: value for value, symbol in enumerate(ALPHABET)}
+_AS_DIGITS = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")  # as int(text, 32) reads them
+_PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 _lock = threading.Lock()
 _last_tick = 0
 _sequence = 0
@@ -70,17 +71,14 @@ def mfid_from_bytes(raw: bytes) -> str:
     if len(raw) != 16:
         raise ValueError(f"an MFID is made of 16 bytes, not {len(raw)}")
     number = int.from_bytes(raw, "big") << 2  # 130 bits in 26 symbols: the last two are zero
-    return "".join(ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 def mfid_bytes(mfid: str) -> bytes:
     """The 16 bytes of an MFID. ValueError if `mfid` is none."""
     if not is_mfid(mfid):
         raise ValueError(f"not an MFID: {mfid!r} (26 symbols of {ALPHABET})")
-    number = 0
-    for symbol in mfid:
-        number = number << 5 | _VALUES[symbol]
-    return (number >> 2).to_bytes(16, "big")
+    return (int(mfid.translate(_AS_DIGITS), 32) >> 2).to_bytes(16, "big")
 
 
 def new_mfid(moment: datetime | None = None) -> str:

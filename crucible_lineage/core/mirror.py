@@ -32,6 +32,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from crucible_lineage.collector import collector_paused
 from crucible_lineage.core.slots import Filled
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.core.summary import COLUMNS, Summary, summary_of
@@ -645,8 +646,6 @@ def _snapshot_of(db: sqlite3.Connection, project: str) -> tuple[str | None, Snap
     summaries: dict[str, Summary] = {}
     damaged = []
     width = len(COLUMNS)
-    from crucible_lineage.lineage.graph import collector_paused  # a plan takes no snapshot
-
     with collector_paused():
         for *kept, seal in rows:
             if _seal(kept) != seal:

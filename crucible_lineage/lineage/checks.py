@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from crucible_lineage.collector import collector_paused
 from crucible_lineage.ids import derive_mfid, is_mfid, mfid_bytes, mfid_time
-from crucible_lineage.lineage.graph import LineageGraph, collector_paused, in_turns
+from crucible_lineage.lineage.graph import LineageGraph, in_turns
 from crucible_lineage.lineage.model import KNOWN_RELATIONSHIPS, MEASURED, PART
 from crucible_lineage.lineage.orphans import orphans
 from crucible_lineage.lineage.records import lists_all_used, provenance, recipe_digest, recorded_project, used_mfids

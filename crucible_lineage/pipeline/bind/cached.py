@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.collector import collector_paused
 from crucible_lineage.core.store import Store
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant, declared_step
@@ -98,6 +99,7 @@ def _written(bound: BoundPipeline) -> dict[str, object]:
     }
 
 
+@collector_paused()
 def _read(written: Any) -> BoundPipeline | None:
     """The pipeline that was written; None if it was written in another way."""
     try:

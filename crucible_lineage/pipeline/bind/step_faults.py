@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import Fault
-from crucible_lineage.pipeline.declare.yaml import Location
 from crucible_lineage.pipeline.spec.pipeline import Source, StepSpec
+
+if TYPE_CHECKING:  # a plan of an unchanged declaration reads none
+    from crucible_lineage.pipeline.declare.yaml import Location
 
 __all__ = ["collects", "label_of", "names_in", "output_fault", "place_in_file", "place_in_step", "without_values"]
 

@@ -102,10 +102,15 @@ Inputs = Mapping[str, tuple[InputItem, ...]]
 ResultsOf = Callable[[ResultInput], Iterator[InputItem]]  # what a step of another pipeline made
 
 
-def known_inputs(spec: PipelineSpec, session: Session, results_of: ResultsOf) -> dict[str, tuple[InputItem, ...]]:
-    """The datasets of each input, those included that are still to be registered. Changes nothing."""
-    zone, asked, found = ZoneInfo(spec.timezone), bool(asked_fields(spec)), {}
-    read = {name: tuple(_known(spec, name, session, results_of)) for name in spec.inputs}
+def known_inputs(
+    spec: PipelineSpec, session: Session, results_of: ResultsOf, *, asked: bool
+) -> dict[str, tuple[InputItem, ...]]:
+    """The datasets of each input, those included that are still to be registered. Changes nothing.
+
+    `asked` says whether the declaration goes by fields of their records (`asked_fields`).
+    """
+    zone, found = ZoneInfo(spec.timezone), {}
+    read = {name: tuple(_known(spec, name, session, results_of, asked=asked)) for name in spec.inputs}
     for name, known in as_registered(read, session).items():
         current = as_at_crucible(name, known, spec.project, spec.metadata, session, asked=asked)
         found[name] = tuple(_shown(_dated(item, zone), spec.inputs[name].label) for item in current)
@@ -147,9 +152,10 @@ def register_inputs(
     }
 
 
-def _known(spec: PipelineSpec, name: str, session: Session, results_of: ResultsOf) -> Iterator[InputItem]:
+def _known(
+    spec: PipelineSpec, name: str, session: Session, results_of: ResultsOf, *, asked: bool
+) -> Iterator[InputItem]:
     declared = spec.inputs[name]
-    matched = bool(asked_fields(spec))
     if isinstance(declared, SelectInput):
         yield from _selected(spec.project, declared, session)
         return
@@ -158,7 +164,7 @@ def _known(spec: PipelineSpec, name: str, session: Session, results_of: ResultsO
         return
     for entry in declared.each if isinstance(declared, EachInput) else (declared,):
         if isinstance(entry, DatasetInput):
-            yield from (_existing(mfid, session, with_fields=matched) for mfid in entry.dataset)
+            yield from (_existing(mfid, session, with_fields=asked) for mfid in entry.dataset)
         else:
             label = name if declared.each is False else ""
             hashed = [_hashed(spec.project, single, label, session) for single in _each_file(entry, session)]

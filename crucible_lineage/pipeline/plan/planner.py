@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.collector import collector_paused
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
@@ -64,6 +65,7 @@ def draw_plan(pipeline: BoundPipeline, session: Session) -> LineageGraph:
     return planned_graph(pipeline.spec.project, steps, planned.instances, planned.inputs)
 
 
+@collector_paused()
 def plan_pipeline(
     pipeline: BoundPipeline, session: Session, forced: Collection[str] = (), within: tuple[Path, ...] = ()
 ) -> Planned:
@@ -72,12 +74,13 @@ def plan_pipeline(
     knowledge = ProjectKnowledge(session, spec.project, pipeline.name)
     knowledge.sync()
 
-    asks_metadata = any(name.startswith(OF_METADATA) for name in asked_fields(spec))
+    asked = asked_fields(spec)
+    asks_metadata = any(name.startswith(OF_METADATA) for name in asked)
 
     def results_of(declared: ResultInput) -> Iterator[InputItem]:
         return _results_of(declared, session, (*within, spec.path.resolve()), asks_metadata=asks_metadata)
 
-    inputs = read_first(pipeline, known_inputs(spec, session, results_of))
+    inputs = read_first(pipeline, known_inputs(spec, session, results_of, asked=bool(asked)))
     instances = expand(pipeline, inputs, partial(_inspected, session.store, {}))
     require_names(pipeline, forced, instances)
     planned = plan(spec.project, instances, inputs, knowledge, forced)

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator,
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.marks import is_own
-from crucible_lineage.pipeline.spec.declared import Declared
+from crucible_lineage.pipeline.spec.declared import Declared, Folder
 from crucible_lineage.pipeline.spec.from_name import from_name_fault
 from crucible_lineage.pipeline.spec.ingestion import Ingested
 from crucible_lineage.pipeline.spec.relation import InTime
@@ -146,7 +146,7 @@ class FileInput(_Paired, Ingested, DatasetFields):
     optional: bool = False
     grows: bool = False
     salt: Salt | None = None
-    folder: Path = Path()
+    folder: Folder = Path()
 
     @model_validator(mode="after")
     def _growing(self) -> Self:
@@ -269,7 +269,7 @@ class ResultInput(_Paired):
     step: str
     output: str | None = None
     each: bool = False
-    folder: Path = Path()
+    folder: Folder = Path()
 
     @property
     def path(self) -> Path:

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 
 from crucible_lineage.errors import nearest
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.spec.declared import Declared
+from crucible_lineage.pipeline.spec.declared import Declared, Folder
 from crucible_lineage.pipeline.spec.ingestion import Ingested
 from crucible_lineage.pipeline.spec.inputs import NIGHT, DatasetFields, PipelineInput, Salt, is_remote
 from crucible_lineage.pipeline.spec.relation import InTime
@@ -189,7 +189,7 @@ class StepSpec(Declared):
     strict: bool = False
     resources: dict[str, float | str] = Field(default_factory=dict)
     salt: Salt | None = None
-    folder: Path = Path()
+    folder: Folder = Path()
     references: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
