@@ -5,7 +5,8 @@ LineageError
 ├── InputError                 what was asked for cannot be done as asked; nothing was changed (exit code 2)
 ├── RunError                   something failed while it was being done (exit code 1)
 │   ├── StepError              a step died, timed out, or left no usable result
-│   │   └── StoppedError       it was ended, or not begun, because the run was stopped
+│   │   ├── StoppedError       it was ended, or not begun, because the run was stopped
+│   │   └── ParkedError        it was not begun, because it failed too often
 │   ├── FileChangedError       a file changed while it was being read or used
 │   ├── ChecksumError          bytes that arrived are not the bytes that were sent
 │   ├── PrefectAwayError       Prefect's API gave no answer (exit code 3)
@@ -51,6 +52,7 @@ __all__ = [
     "NotFoundError",
     "PreconditionError",
     "PrefectAwayError",
+    "ParkedError",
     "RateLimitedError",
     "RecipeConflictError",
     "RefusedError",
@@ -171,6 +173,10 @@ class StoppedError(StepError):
 
 class FileChangedError(RunError):
     """A file changed between two looks at it, so that what was made from it has no certain origin."""
+class ParkedError(StepError):
+    """The step failed so often that it was not begun."""
+
+
 
 
 class ChecksumError(RunError):

@@ -1,7 +1,7 @@
-"""An engine around another one, which counts failures and leaves alone what failed too often.
+"""An engine around another one, which leaves alone what failed too often.
 
-A result is counted under the id that it would have: when its code, parameters or inputs change, it has another id, and
-is made as if it had never failed.
+Failures are counted in the journal, under the id that a result would have: when its code, parameters or inputs change,
+it has another id, and is made as if it had never failed.
 """
 
 from __future__ import annotations
@@ -9,42 +9,29 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from crucible_lineage.errors import (
-    TRANSIENT,
-    ChecksumError,
-    FileChangedError,
-    ForbiddenError,
-    StepError,
-    StoppedError,
-    UnauthorizedError,
-)
+from crucible_lineage.core.journal import Failure, Journal
+from crucible_lineage.errors import ParkedError
 from crucible_lineage.pipeline.engines.engine import Engine, Running
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.materialize import Materialized
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.registration.deliver import Deliverer
-from crucible_lineage.watch.state import Failure, Logbook
 
 __all__ = ["Parking"]
 
-# What is not the dataset's fault is not counted against it.
-NOT_COUNTED = (*TRANSIENT, UnauthorizedError, ForbiddenError, ChecksumError, FileChangedError, StoppedError)
-
 
 class Parking:
-    """Starts steps with `engine`, but none that has failed `most` times. `parked` are those, `failed` all others.
+    """Starts steps with `engine`, but none that has failed `most_failures` times.
 
-    Both hold the instances' names.
+    `parked` are those, `failed` all others, by the names of their instances.
     """
 
-    def __init__(self, engine: Engine, logbook: Logbook, most: int) -> None:
+    def __init__(self, engine: Engine, journal: Journal, most_failures: int) -> None:
         self.engine = engine
-        self.logbook = logbook
-        self.most = most
+        self.most_failures = most_failures
         self.parked: dict[str, Failure] = {}
         self.failed: dict[str, str] = {}
-        self._known = logbook.failures()
-        self._ever = {(failure.project, failure.pipeline, failure.step) for failure in self._known.values()}
+        self._known = journal.failures()
         self._jobs: dict[int, tuple[Running, Job]] = {}
         self._lock = threading.Lock()
 
@@ -59,9 +46,9 @@ class Parking:
             self.engine.deliverer = deliverer
 
     def start(self, job: Job) -> Running:
-        """The step has been started, unless it is parked: then it has ended at once."""
-        known = self._known.get(job.outputs[0].mfid)
-        if known is not None and known.failures >= self.most:
+        """Start the step, unless it is parked: then it has ended at once."""
+        known = self._known.get(min(planned.mfid for planned in job.outputs))
+        if known is not None and known.failures >= self.most_failures:
             self.parked[job.name] = known
             return _Parked(known)
         running = self.engine.start(job)
@@ -70,25 +57,19 @@ class Parking:
         return running
 
     def result(self, running: object) -> Materialized:
-        """The outcome of the step; raises what it raised, and counts it."""
+        """Return the outcome of the step. Raises what it raised, ParkedError if it is parked."""
         if isinstance(running, _Parked):
-            raise StepError(f"parked after {running.failure.failures} failures: {running.failure.error}")
+            raise ParkedError(f"parked after {running.failure.failures} failures: {running.failure.error}")
         with self._lock:
             _, job = self._jobs.pop(id(running))
         try:
-            made = self.engine.result(running)
+            return self.engine.result(running)
         except Exception as error:
             self.failed[job.name] = str(error) or type(error).__name__
-            if not isinstance(error, NOT_COUNTED):
-                self._note(job, self.failed[job.name])
             raise
-        step = (job.project, _pipeline(job), job.name)
-        if step in self._ever:
-            self.logbook.succeeded(*step)
-        return made
 
     def stop(self, run_id: str) -> bool:
-        """As its engine stops."""
+        """Stop as its engine does."""
         return self.engine.stop(run_id)
 
     def note_refused(self, result: RunResult) -> dict[str, str]:
@@ -101,10 +82,6 @@ class Parking:
         self.failed |= refused
         return refused
 
-    def _note(self, job: Job, error: str) -> None:
-        failure = Failure(job.outputs[0].mfid, job.project, _pipeline(job), job.name, job.subject, error)
-        self.logbook.note_failure(failure, self.most)
-
 
 class _Parked:
     """A step that was not started."""
@@ -114,7 +91,3 @@ class _Parked:
 
     def add_done_callback(self, callback: Callable[[object], None], /) -> None:
         callback(self)
-
-
-def _pipeline(job: Job) -> str:
-    return (job.pipeline or {}).get("name", "")

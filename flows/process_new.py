@@ -35,7 +35,6 @@ from crucible_lineage.session import Session
 from crucible_lineage.tasks.events import tell_failed, tell_reused, telling_arrived
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 from crucible_lineage.watch.new_data import Newest, each_selection, narrowed
-from crucible_lineage.watch.state import Logbook
 
 __all__ = ["process_new"]
 
@@ -116,9 +115,8 @@ class _Processing:
     def __init__(self, session: Session, crucible: CrucibleConnection | None, most_failures: int) -> None:
         self.session = session
         self.crucible = crucible
-        self.logbook = Logbook.of(session)
         self.most = most_failures
-        self.parking = Parking(PrefectEngine(session, crucible), self.logbook, most_failures)  # replaced by each run
+        self.parking = Parking(PrefectEngine(session, crucible), session.journal, most_failures)  # replaced by each run
 
     def run(self, bound: BoundPipeline) -> RunResult:
         """The result of a run; what it made is told and shown."""
@@ -132,7 +130,7 @@ class _Processing:
 
         engine = PrefectEngine(self.session, self.crucible, bound.spec.runner)
         with telling_what_was_made(bound.name, listen) as heard, engine:
-            self.parking = Parking(engine, self.logbook, self.most)
+            self.parking = Parking(engine, self.session.journal, self.most)
             result = plan_and_run(bound, self.session, lambda: self.parking, heard, arrived=telling_arrived())
         for step, error in self.parking.note_refused(result).items():
             tell_failed(bound.name, bound.spec.project, StepEvent(step, FAILED, error))

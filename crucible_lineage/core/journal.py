@@ -29,7 +29,7 @@ from crucible_lineage.local.sealed import SEAL, sealed, unsealed
 
 __all__ = [
     *("DELIVERED", "FAILED", "INGESTED", "LACKING", "MADE", "NEXT", "OUTBOX", "OVERTAKEN", "PLANNED", "REFUSED"),
-    *("RUNNING", "SENDING", "SKIPPED", "STOPPED", "Journal", "RemoteJournal", "ResultRow", "StateError"),
+    *("RUNNING", "SENDING", "SKIPPED", "STOPPED", "Failure", "Journal", "RemoteJournal", "ResultRow", "StateError"),
 ]
 
 PLANNED, RUNNING, MADE, SENDING, DELIVERED, INGESTED = (
@@ -79,10 +79,11 @@ CREATE TABLE result (
     id INTEGER PRIMARY KEY, run TEXT NOT NULL, service TEXT NOT NULL, account TEXT NOT NULL, project TEXT NOT NULL,
     step TEXT NOT NULL, name TEXT NOT NULL, outputs TEXT NOT NULL, state TEXT NOT NULL, made TEXT,
     tries INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0, error TEXT, log TEXT, seconds REAL,
-    bytes INTEGER
+    bytes INTEGER, about TEXT, most INTEGER
 );
 CREATE UNIQUE INDEX result_waits ON result (service, account, name) WHERE {_WAITS};
 CREATE INDEX result_by_run ON result (run, step);
+CREATE INDEX result_failed ON result (service) WHERE state = '{FAILED}' AND about IS NOT NULL;
 CREATE TABLE event (
     id INTEGER PRIMARY KEY, at TEXT NOT NULL, run TEXT NOT NULL, result INTEGER, state TEXT NOT NULL,
     data TEXT NOT NULL
@@ -126,6 +127,29 @@ class ResultRow:
     def refused(self) -> bool:
         """True if sending the same again does not help."""
         return self.state == REFUSED
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A result that could not be made, under the id that it would have had: other code or parameters, another id.
+
+    `step` is the instance of the step, `subject` the datasets that it is about, `last` when it failed last. It is
+    parked if it failed as often as its pipeline lets it.
+    """
+
+    mfid: str
+    project: str
+    pipeline: str
+    step: str
+    subject: tuple[str, ...]
+    error: str
+    failures: int
+    parked: bool
+    last: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry in `status --json`."""
+        return {**vars(self), "subject": list(self.subject)}
 
 
 class Journal:
@@ -175,7 +199,9 @@ class Journal:
     ) -> None:
         """Note how a step of a run has ended without a payload of its own: failed, skipped, stopped, overtaken.
 
-        The state of a result that waits is that of its payload, and stays. `facts` are error, log and seconds.
+        The state of a result that waits is that of its payload, and stays. `facts` are error, log and seconds; of a
+        failure that counts, also the `name` of the result that was to be made, the datasets that it is `about`, as
+        JSON, and after how many (`most`) it is parked, if at all.
         """
 
         def within(db: sqlite3.Connection) -> None:
@@ -439,12 +465,59 @@ class Journal:
         runs = self.database.rows("SELECT id FROM run WHERE project = ? COLLATE NOCASE", project)
         return {mfid for (run,) in runs for _, _, outputs in self.run_steps(run) for mfid in outputs.values()}
 
+    # Failures
+
+    def failures(self, project: str | None = None) -> dict[str, Failure]:
+        """Return what failed and was not made since, by the id it would have had, latest last."""
+        made = ", ".join(f"'{state}'" for state in (*OUTBOX, DELIVERED, INGESTED, OVERTAKEN))
+        rows = self.database.rows(
+            "SELECT result.id, result.run, name, run.project, pipeline, step, about, most, error FROM result"  # noqa: S608
+            " JOIN run ON run.id = run WHERE result.service = ? AND state = 'failed' AND about IS NOT NULL"
+            " AND (? IS NULL OR run.project = ? COLLATE NOCASE)"
+            " AND NOT EXISTS (SELECT 1 FROM run AS again JOIN result AS later ON later.run = again.id"
+            " AND later.step = result.step WHERE again.pipeline = run.pipeline"
+            " AND again.project = run.project COLLATE NOCASE"
+            f" AND later.id > result.id AND later.state IN ({made})) ORDER BY result.id",
+            *(self.service, project, project),
+        )
+        last = {(row[3].casefold(), row[4], row[5]): row for row in rows}
+        found = {}
+        for key, (result, run, name, of, pipeline, step, about, most, error) in sorted(
+            last.items(), key=lambda entry: entry[1][0]
+        ):
+            same = [row for row in rows if row[2] == name and (row[3].casefold(), row[4], row[5]) == key]
+            at = self.database.row(
+                "SELECT max(at) FROM event WHERE run = ? AND result = ? AND state = 'failed'", run, result
+            )
+            subject, parked = tuple(json.loads(about)), most is not None and len(same) >= most
+            found[name] = Failure(name, of, pipeline, step, subject, error or "", len(same), parked, at[0] or "")
+        return found
+
+    def forget_failures(self, mfid: str) -> set[tuple[str, str]]:
+        """Let what failed under this id, or is about the dataset of this id, count as if it had never failed.
+
+        Return the projects and pipelines that it was of.
+        """
+        found = [one for one in self.failures().values() if mfid in (one.mfid, *one.subject)]
+
+        def within(db: sqlite3.Connection) -> None:
+            for one in found:
+                db.execute(
+                    "UPDATE result SET about = NULL WHERE state = 'failed' AND about IS NOT NULL AND step = ?"
+                    " AND run IN (SELECT id FROM run WHERE project = ? AND pipeline = ?)",
+                    (one.step, one.project, one.pipeline),
+                )
+                self._event(db, "", None, "unparked", {"project": one.project, "name": one.mfid, "step": one.step})
+
+        self.database.transaction(within)
+        return {(one.project, one.pipeline) for one in found}
+
     # Accounts
 
     def account_of(self, key: str) -> str | None:
         """The account that a key (its digest) belongs to, as the service once said; None if it was never asked."""
         row = self.database.row("SELECT account FROM account WHERE service = ? AND key = ?", self.service, key)
-        return str(row[0]) if row else None
+        return unsealed(row[0], key) if row else None
 
     def note_account(self, key: str, account: str) -> None:
         """Note which account a key belongs to, so that this is known while the service is away."""

@@ -1,4 +1,4 @@
-"""The local store: file hashes, inspected steps, how results are described, what was brought, what is parked.
+"""The local store: file hashes, inspected steps, how results are described, what was brought, marks.
 
 It is a cache, never the truth: Crucible has the truth, and deleting the store costs only time.
 """
@@ -49,11 +49,6 @@ CREATE TABLE ingestion (
     instance TEXT NOT NULL, request INTEGER NOT NULL, mfid TEXT NOT NULL, dataset TEXT NOT NULL,
     file TEXT NOT NULL, status TEXT NOT NULL, ingestor TEXT, error TEXT, asked TEXT NOT NULL,
     PRIMARY KEY (instance, request)
-) WITHOUT ROWID;
-CREATE TABLE failure (
-    instance TEXT NOT NULL, mfid TEXT NOT NULL, project TEXT NOT NULL, pipeline TEXT NOT NULL, step TEXT NOT NULL,
-    subject TEXT NOT NULL, failures INTEGER NOT NULL, parked INTEGER NOT NULL, error TEXT NOT NULL,
-    last TEXT NOT NULL, PRIMARY KEY (instance, mfid)
 ) WITHOUT ROWID
 """
 

@@ -17,7 +17,7 @@ from crucible_lineage.errors import ForbiddenError, NotFoundError
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
-from crucible_lineage.watch.state import Logbook
+from crucible_lineage.watch.state import Marks
 
 __all__ = ["DATASET_CREATED", "INGESTION_COMPLETED", "INGESTION_FAILED", "News", "Watcher"]
 
@@ -48,12 +48,12 @@ class News:
 
 
 class Watcher:
-    """Looks at a project, or at all that the key may see, and remembers in the logbook how far it has looked."""
+    """Looks at a project, or at all that the key may see, and remembers how far it has looked."""
 
     def __init__(self, session: Session, project: str | None = None) -> None:
         self.session = session
         self.project = project
-        self.logbook = Logbook.of(session)
+        self.marks = Marks(session)
         self._found = False
         self._datasets = f"watch datasets {project or '*'}"
         self._ingestions = f"watch ingestions {project or '*'}"
@@ -64,16 +64,16 @@ class Watcher:
         Where it was watched before, it goes on.
         """
         client = self.session.client
-        if since is not None or not self.logbook.mark(self._datasets):
+        if since is not None or not self.marks.get(self._datasets):
             newest = client.datasets.list(limit=1, sort="created", **self._scope()) if self._is_there() else []
             start = since or (_created(newest[0]) if newest else datetime.fromtimestamp(0, UTC))
             told = [] if since else [found.unique_id for found in self._created_since(start - OVERLAP)]
-            self.logbook.set_mark(self._datasets, {"since": start.isoformat(), "told": told})
-        if not self.logbook.mark(self._ingestions):
+            self.marks.set(self._datasets, {"since": start.isoformat(), "told": told})
+        if not self.marks.get(self._ingestions):
             requests = list(self._requests(0))
             up_to = max((request.id for request in requests), default=0)
             open_ = [request.id for request in requests if request.is_open]
-            self.logbook.set_mark(self._ingestions, {"up_to": up_to, "open": open_})
+            self.marks.set(self._ingestions, {"up_to": up_to, "open": open_})
 
     def look(self) -> Iterator[list[News]]:
         """The news in two portions; a portion counts as told when the next one is asked for."""
@@ -81,7 +81,7 @@ class Watcher:
         yield from self._ended_ingestions()
 
     def _new_datasets(self) -> Iterator[list[News]]:
-        mark = self.logbook.mark(self._datasets)
+        mark = self.marks.get(self._datasets)
         since, told = utc(mark["since"]), set(mark["told"])
         found = list(self._created_since(since - OVERLAP))
         unfinished = [dataset for dataset in found if not _is_whole(dataset) and dataset.unique_id not in told]
@@ -92,10 +92,10 @@ class Watcher:
         until = max(since, min([newest, *(moment for moment in begun if newest - moment < PATIENCE)]))
         told |= {dataset.unique_id for dataset in new}
         recent = {dataset.unique_id for dataset in found if _created(dataset) >= until - OVERLAP}
-        self.logbook.set_mark(self._datasets, {"since": until.isoformat(), "told": sorted(told & recent)})
+        self.marks.set(self._datasets, {"since": until.isoformat(), "told": sorted(told & recent)})
 
     def _ended_ingestions(self) -> Iterator[list[News]]:
-        mark = self.logbook.mark(self._ingestions)
+        mark = self.marks.get(self._ingestions)
         requests = {request.id: request for request in self._requests(mark["up_to"])}
         for number in mark["open"]:
             try:
@@ -108,7 +108,7 @@ class Watcher:
         yield [news for request in sorted(ended, key=lambda r: r.id) if (news := self._of_ingestion(request))]
         up_to = max([mark["up_to"], *requests])
         open_ = [request.id for request in requests.values() if request.is_open]
-        self.logbook.set_mark(self._ingestions, {"up_to": up_to, "open": open_})
+        self.marks.set(self._ingestions, {"up_to": up_to, "open": open_})
 
     def _of_ingestion(self, request: IngestionRequest) -> News | None:
         try:

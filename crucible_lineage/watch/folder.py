@@ -1,7 +1,7 @@
 """Files that arrive in a folder from an instrument: registered once they have stopped growing, each exactly once.
 
 The folder is looked at, not listened to, so that it may lie on a network share. A file that is registered keeps its
-place in the logbook; its id comes from its bytes and its modification time, so that two watchers, or one that forgot,
+place among the marks; its id comes from its bytes and its modification time, so that two watchers, or one that forgot,
 register the same dataset.
 """
 
@@ -23,7 +23,7 @@ from crucible_lineage.pipeline.inputs.revisions import find_measured
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
-from crucible_lineage.watch.state import Logbook
+from crucible_lineage.watch.state import Marks
 
 __all__ = ["Arrival", "Folder", "is_being_written"]
 
@@ -65,7 +65,7 @@ class Folder:
         self.session = session
         self.settle_s = settle_s
         self.clock = clock
-        self.logbook = Logbook.of(session)
+        self.marks = Marks(session)
         self._known: dict[Path, list[int]] = {}  # size and modification time of what is done
         self._seen: dict[Path, tuple[FileStamp, float]] = {}  # since when a file has looked like this
 
@@ -97,7 +97,7 @@ class Folder:
         try:
             dataset = self._register(path, seen)
         except FAULTS as error:
-            self._known[path] = list(seen[:2])  # not in the logbook: who starts anew may have mended it
+            self._known[path] = list(seen[:2])  # not among the marks: who starts anew may have mended it
             self._seen.pop(path, None)
             return Arrival(path, error=f"{error}; it is tried again when it has changed, or at the next start")
         except (LineageError, OSError) as error:
@@ -119,12 +119,12 @@ class Folder:
 
     def _is_known(self, path: Path, seen: FileStamp) -> bool:
         if self._known.get(path) != list(seen[:2]):
-            self._known[path] = self.logbook.mark(self._name(path)).get("stamp", [])  # another watcher may have done it
+            self._known[path] = self.marks.get(self._name(path)).get("stamp", [])  # another watcher may have done it
         return self._known[path] == list(seen[:2])
 
     def _note(self, path: Path, seen: FileStamp, mfid: str) -> None:
         self._known[path] = list(seen[:2])
-        self.logbook.set_mark(self._name(path), {"stamp": self._known[path], "mfid": mfid})
+        self.marks.set(self._name(path), {"stamp": self._known[path], "mfid": mfid})
 
     def _name(self, path: Path) -> str:
         return f"arrived {self.project} {path}"

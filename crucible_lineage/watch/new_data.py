@@ -25,7 +25,7 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import Registered
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
-from crucible_lineage.watch.state import Logbook, looks_of
+from crucible_lineage.watch.state import Marks, looks_of
 
 __all__ = ["Newest", "each_selection", "narrowed"]
 
@@ -79,10 +79,10 @@ class Newest:
         self.pipeline = pipeline
         self.name = name
         self.session = session
-        self.logbook = Logbook.of(session)
+        self.marks = Marks(session)
         self.sweep_every = sweep_every
         self.mark_name = looks_of(pipeline.spec.project, pipeline.name)
-        self.mark = self.logbook.mark(self.mark_name)
+        self.mark = self.marks.get(self.mark_name)
         self.started = datetime.now(UTC)
         self._seen: dict[str, _Seen] = {}
 
@@ -120,7 +120,7 @@ class Newest:
         swept = self.started.isoformat() if full else self.mark["swept"]
         mark = {"swept": swept, "code": _code(self.pipeline), "others": self._others(result)}
         since = self._since(result, set(parked))
-        self.logbook.set_mark(self.mark_name, {**mark, "since": since.isoformat() if since else self.mark.get("since")})
+        self.marks.set(self.mark_name, {**mark, "since": since.isoformat() if since else self.mark.get("since")})
 
     def _since(self, result: RunResult, parked: set[str]) -> datetime | None:
         if not self._seen:

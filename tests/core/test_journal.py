@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from collections.abc import Iterator
 from contextlib import closing
@@ -170,3 +171,37 @@ def test_a_payload_of_another_host_opens_no_journal_and_is_found_by_the_run(tmp_
         (found,) = Outbox(tmp_path, journal, durable=False).all()
         assert (found.mfids, found.run) == (payload.mfids, "r")
         assert [(row.step, row.state) for row in journal.waiting()] == [("fit", MADE)]
+
+
+def fail(journal: Journal, run: str, name: str, most: int | None = None) -> None:
+    journal.begin_run(run, "p", "lab", Path("p.yaml"))
+    journal.plan(run, "lab", ["s[x]"])
+    facts = {"error": f"{run}: too dark", "log": None, "seconds": 1.0, "about": json.dumps([TWO]), "most": most}
+    journal.end_step(run, "lab", "s[x]", FAILED, {}, name=name, **facts)
+
+
+def test_what_failed_and_was_not_made_since_is_a_query(journal: Journal) -> None:
+    fail(journal, "one", ONE)
+    fail(journal, "two", ONE)
+    (failure,) = journal.failures("LAB").values()
+    assert (failure.mfid, failure.failures, failure.subject, failure.error) == (ONE, 2, (TWO,), "two: too dark")
+    assert (failure.step, failure.pipeline, failure.parked, bool(failure.last)) == ("s[x]", "p", False, True)
+    fail(journal, "three", ONE, most=3)
+    assert journal.failures()[ONE].parked
+    fail(journal, "four", TWO, most=3)
+    assert [(one.mfid, one.failures, one.parked) for one in journal.failures().values()] == [(TWO, 1, False)]
+    journal.begin_run("five", "p", "lab", Path("p.yaml"))
+    journal.note_made("five", "lab", "s[x]", {"out": TWO}, "now")
+    assert journal.failures() == {}
+
+
+def test_failures_that_do_not_count_are_none_and_the_others_can_be_forgotten(journal: Journal) -> None:
+    journal.begin_run("none", "p", "lab", Path("p.yaml"))
+    journal.end_step("none", "lab", "s[x]", FAILED, {}, error="the service is away", log=None, seconds=None)
+    assert journal.failures() == {}
+    fail(journal, "one", ONE)
+    assert journal.forget_failures(ONE[:-1]) == set()
+    assert journal.forget_failures(TWO) == {("lab", "p")}, "it is about this dataset"
+    assert journal.failures() == {}
+    fail(journal, "two", ONE)
+    assert journal.failures()[ONE].failures == 1, "counted from the beginning"

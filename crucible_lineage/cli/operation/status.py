@@ -19,12 +19,14 @@ from crucible_lineage.cli.options import (
     print_json,
 )
 from crucible_lineage.cli.runs.waiting import print_not_ingested, print_others, print_set_aside, print_waiting
+from crucible_lineage.core.journal import Failure
 from crucible_lineage.errors import InputError
 from crucible_lineage.local.usage import disk_usage, is_in_use
 from crucible_lineage.local.usage import runs as running
 from crucible_lineage.registration.ingestion import in_words
+from crucible_lineage.session import Session
 from crucible_lineage.times import utc
-from crucible_lineage.watch.state import Failure, Logbook
+from crucible_lineage.watch.state import unpark as try_again
 
 __all__ = ["status_command"]
 
@@ -60,12 +62,12 @@ def status_command(
             announce(session)
             print_service(learnt)
             return
-        logbook = Logbook.of(session)
         if unpark is not None:
-            _unpark(logbook, unpark)
+            _unpark(session, unpark)
         recent = [_with_state(run, session.settings.data) for run in session.journal.recent_runs(project, runs)]
         pipelines = session.journal.pipelines(project)
-        failures = list(logbook.failures(project).values())
+        failed = session.journal.failures(project).values()
+        failures = [one for one in failed if session.known(one.mfid) is None]  # another machine may have made it
         waiting = [one for one in session.outbox.waiting() if project is None or one.project == project]
         others = session.journal.waiting_of_others()
         damaged = session.outbox.set_aside()
@@ -114,8 +116,8 @@ def _with_state(run: Mapping[str, Any], data: Path) -> dict[str, Any]:
     return {**run, "state": run["outcome"] or ("under way" if lives else "cut short")}
 
 
-def _unpark(logbook: Logbook, mfid: str) -> None:
-    if not logbook.clear(mfid):
+def _unpark(session: Session, mfid: str) -> None:
+    if not try_again(session, mfid):
         raise InputError(
             f"nothing that failed has the id {mfid} or is about that dataset; `status` lists what there is"
         )

@@ -6,6 +6,7 @@ failed step stops only its descendants; what another machine has overtaken is ma
 
 from __future__ import annotations
 
+import json
 import queue
 import random
 import time
@@ -13,12 +14,23 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core import journal as rows
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.disk import storage_error
-from crucible_lineage.errors import TRANSIENT, InputError, LineageError, StoppedError
+from crucible_lineage.errors import (
+    TRANSIENT,
+    ChecksumError,
+    FileChangedError,
+    ForbiddenError,
+    InputError,
+    LineageError,
+    ParkedError,
+    StoppedError,
+    UnauthorizedError,
+)
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.engines.engine import Engine
 from crucible_lineage.pipeline.inputs.inputs import InputItem
@@ -66,6 +78,16 @@ _POLL_S = 0.25  # while only deliveries are waited for
 _MOST_REMADE = 5  # chosen: how often a step is made again in one run since others registered its parents otherwise
 _ROW: Mapping[str, str] = {FAILED: rows.FAILED, SKIPPED: rows.SKIPPED, STOPPED: rows.STOPPED, REUSED: rows.OVERTAKEN}
 Arrived = Callable[[Payload], None]
+# What is not the fault of the step or its data is not counted against it.
+_NOT_COUNTED = (
+    *TRANSIENT,
+    ChecksumError,
+    FileChangedError,
+    ForbiddenError,
+    ParkedError,
+    StoppedError,
+    UnauthorizedError,
+)
 
 
 @dataclass
@@ -338,10 +360,12 @@ class Run:
                 self._end(name, SKIPPED, error=self._why_skipped(name))
         except LineageError as error:
             state.log, state.trace = getattr(error, "log", None) or "", getattr(error, "trace", "")
-            self._end(name, FAILED, error=str(error))
+            counts = not isinstance(error, _NOT_COUNTED)
+            self._end(name, FAILED, error=str(error), failed=_counted(job, engine) if counts else {})
         except (Exception, SystemExit) as error:
             refused = storage_error(error) if isinstance(error, OSError) else None
-            self._end(name, FAILED, error=str(refused or self._describe_fault(name, error)))
+            told = str(refused or self._describe_fault(name, error))
+            self._end(name, FAILED, error=told, failed=_counted(job, engine))
         else:
             state.note, state.took = made.note, made.seconds
             if made.healed:
@@ -379,8 +403,15 @@ class Run:
         self.steps[name].results = outputs
         self._made_by |= dict.fromkeys((dataset.mfid for dataset in outputs.values()), name)
 
-    def _end(self, name: str, outcome: str, outputs: Mapping[str, DatasetRef] | None = None, error: str = "") -> None:
-        """Note how a step has ended; what depends on a failed one is skipped."""
+    def _end(
+        self,
+        name: str,
+        outcome: str,
+        outputs: Mapping[str, DatasetRef] | None = None,
+        error: str = "",
+        failed: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
+        """Note how a step has ended; what depends on a failed one is skipped. `failed` is what a failure counts by."""
         state, mfids = self.steps[name], ids_of(outputs or state_results(self.steps[name]))
         state.outcome, state.error = outcome, error
         seconds = state.took
@@ -388,7 +419,7 @@ class Run:
             seconds = time.monotonic() - state.began
         size = sum(f.size for dataset in (outputs or {}).values() for f in dataset.files) or None
         if outcome in _ROW:
-            facts = {"error": error or None, "log": state.log or None, "seconds": seconds}
+            facts = {"error": error or None, "log": state.log or None, "seconds": seconds, **failed}
             project = self.pipeline.spec.project
             self.session.journal.end_step(self.run_id, project, name, _ROW[outcome], mfids, **facts)
         elif outcome == EXECUTED:
@@ -617,3 +648,9 @@ def _ids(state: StepState) -> Iterable[str]:
 def _declared_in(pipeline: BoundPipeline) -> Path | None:
     """The file that declares it; None if records do."""
     return pipeline.spec.path if pipeline.spec.digest else None
+def _counted(job: Job, engine: Engine) -> dict[str, object]:
+    """What the failure of a step counts by: the id that its result would have had, and when it is parked, if at all."""
+    name = min(planned.mfid for planned in job.outputs)
+    return {"name": name, "about": json.dumps(job.subject), "most": getattr(engine, "most_failures", None)}
+
+

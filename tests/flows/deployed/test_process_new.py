@@ -53,17 +53,24 @@ def test_two_at_once_make_each_result_once_and_a_bad_dataset_is_parked_until_its
     assert (failing["parked"], failing["failures"]) == (False, 1), "another recipe starts anew"
 
 
+def fail(session: Any, pipeline: str, planned: str, subject: str) -> None:
+    """Let a step fail, which is parked from then on."""
+    session.journal.begin_run("run", pipeline, "lab", Path("counting.yaml"))
+    facts = {"error": "too dark", "log": None, "seconds": 1.0}
+    facts |= {"name": planned, "about": json.dumps([subject]), "most": 1}
+    session.journal.end_step("run", "lab", "scaled[x]", "failed", {}, **facts)
+
+
 def test_what_is_parked_is_taken_out_by_the_id_of_its_dataset(data: Path, command: Any, session: Any) -> None:
     from crucible_lineage.ids import new_mfid
-    from crucible_lineage.watch.state import Failure, Logbook
 
     planned, subject = new_mfid(), new_mfid()
-    Logbook.of(session).note_failure(Failure(planned, "lab", "counting", "scaled[x]", (subject,), "too dark"), 1)
+    fail(session, "counting", planned, subject)
     shown = command("status", "--data", data)
     assert f"try one again: crucible-lineage status --unpark {planned}" in shown.stdout
     assert "too dark" in shown.stdout
     assert command("status", "--data", data, "--unpark", subject).returncode == 0
-    assert Logbook.of(session).failures() == {}
+    assert session.journal.failures() == {}
     again = command("status", "--data", data, "--unpark", subject)
     assert (again.returncode, "nothing that failed has the id" in again.stderr) == (2, True)
 
@@ -107,7 +114,7 @@ def test_what_is_unparked_is_looked_at_again_though_newer_data_were_settled_sinc
 ) -> None:
     from datetime import timedelta
 
-    from crucible_lineage.watch.state import Failure, Logbook
+    from crucible_lineage.watch.state import unpark
 
     monkeypatch.setattr("crucible_lineage.watch.new_data.OVERLAP", timedelta(0))
     (old,) = registered("1\n")
@@ -115,9 +122,8 @@ def test_what_is_unparked_is_looked_at_again_though_newer_data_were_settled_sinc
     (newer,) = registered("2\n")
     assert made()[:2] == (False, {old, newer})
     assert made()[:2] == (False, {newer}), "the old one is not looked at any more"
-    logbook = Logbook.of(session)
-    logbook.note_failure(Failure(old, "lab", "selected", "scaled[x]", (old,), "too dark"), 1)
-    assert logbook.clear(old) == 1
+    fail(session, "selected", old, old)
+    assert unpark(session, old)
     assert made()[:2] == (True, {old, newer})
 
 
