@@ -15,6 +15,7 @@ LineageError
 │       └── RecipeConflictError    ... or by a record with another recipe
 └── CrucibleError              Crucible answered with an error, or not at all
     ├── UnreachableError       no answer: connection refused, lost, timed out (exit code 3)
+    │   └── CertificateError   no secure connection to what answers there; waiting does not help
     ├── UnauthorizedError      401
     ├── ForbiddenError         403
     ├── NotFoundError          404
@@ -39,6 +40,7 @@ from typing import Any
 
 __all__ = [
     "TRANSIENT",
+    "CertificateError",
     "ChecksumError",
     "ConflictError",
     "CrucibleError",
@@ -50,9 +52,9 @@ __all__ = [
     "InputError",
     "LineageError",
     "NotFoundError",
+    "ParkedError",
     "PreconditionError",
     "PrefectAwayError",
-    "ParkedError",
     "RateLimitedError",
     "RecipeConflictError",
     "RefusedError",
@@ -171,12 +173,12 @@ class StoppedError(StepError):
     """The run was stopped, and with it this step: it was ended, or not begun."""
 
 
-class FileChangedError(RunError):
-    """A file changed between two looks at it, so that what was made from it has no certain origin."""
 class ParkedError(StepError):
     """The step failed so often that it was not begun."""
 
 
+class FileChangedError(RunError):
+    """A file changed between two looks at it, so that what was made from it has no certain origin."""
 
 
 class ChecksumError(RunError):
@@ -230,6 +232,10 @@ class CrucibleError(LineageError):
 
 class UnreachableError(CrucibleError):
     """No answer came. Whether the call took effect is not known."""
+
+
+class CertificateError(UnreachableError):
+    """What answers there has no certificate that is accepted, or does not speak TLS."""
 
 
 class UnauthorizedError(CrucibleError):

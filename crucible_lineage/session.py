@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from crucible_lineage.core.datasets import no_project
@@ -19,6 +19,7 @@ from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.store import Store
 from crucible_lineage.disk import private_folder, storage_error
 from crucible_lineage.errors import (
+    TRANSIENT,
     ConflictError,
     CrucibleError,
     InputError,
@@ -57,6 +58,7 @@ class Session:
     def __init__(self, settings: Settings, *, patience_s: float | None = None) -> None:
         self.settings = settings
         self._patience_s = patience_s
+        self.is_away = False  # what is not known here is not asked for
         self.cache = FileCache(settings.data / "cache", limit_from_environment())
         self._stack = ExitStack()
         self._lock = threading.RLock()
@@ -97,6 +99,16 @@ class Session:
 
         retry = RetryPolicy(**{**retries_from_environment(), "total_s": at_most_s, "asked_total_s": at_most_s})
         return client.another(retry)
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Go by what is known on this machine in this block: the service is away, and what needs it fails at once."""
+        self.is_away = True
+        try:
+            with self.client.repeating(0.0):
+                yield
+        finally:
+            self.is_away = False
 
     def at_once(self, calls: Iterable[Callable[[], Found]]) -> list[Found]:
         """Make these calls, side by side if the service is far away, as far as is known."""
@@ -152,12 +164,7 @@ class Session:
         """
         if self.settings.embedded:
             return ""
-        key = hashlib.sha256((self.settings.api_key or "").encode()).hexdigest()[:16]
-        known = self.journal.account_of(key)
-        if known is None:
-            known = str(self.agent["unique_id"])
-            self.journal.note_account(key, known)
-        return known
+        return str((self.journal.agent_of(self._key) or self.agent)["unique_id"])
 
     def known(self, mfid: str) -> DatasetRef | None:
         """The dataset, if it is known to be complete at Crucible, or waits here to be."""
@@ -170,16 +177,35 @@ class Session:
 
     @property
     def agent(self) -> dict[str, Any]:
-        """Return who registers: the account of the key in use. One call a session."""
+        """Return who registers: the account of the key in use. One call a session; in an outage, as answered last.
+
+        Raises UnreachableError if the service is away and was never asked.
+        """
         client = self.client
         with self._who_lock:
             if self._agent is None:
-                account = client.account.whoami()
-                user = account.user_info.model_dump() if account.user_info else {}
-                from crucible_lineage.provenance.circumstances import agent  # only what registers is asked who it is
-
-                self._agent = agent({**user, "unique_id": account.user_unique_id})
+                self._agent = self._ask_who(client)
             return self._agent
+
+    def _ask_who(self, client: CrucibleClient) -> dict[str, Any]:
+        from crucible_lineage.provenance.circumstances import agent  # only what registers is asked who it is
+
+        try:
+            account = client.account.whoami()
+        except TRANSIENT:
+            if (known := self.journal.agent_of(self._key)) is not None:
+                return agent(known)
+            raise
+        user = account.user_info.model_dump() if account.user_info else {}
+        found = agent({**user, "unique_id": account.user_unique_id})
+        if not self.settings.embedded:
+            self.journal.note_agent(self._key, found)
+        return found
+
+    @property
+    def _key(self) -> str:
+        """Return a digest of the key in use."""
+        return hashlib.sha256((self.settings.api_key or "").encode()).hexdigest()[:16]
 
     def introduce(self, agent: dict[str, Any]) -> None:
         """Another process with this key has asked already who registers."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.request import getproxies
@@ -127,6 +130,16 @@ class CrucibleClient(OfficialNames):
     def another(self, retry: RetryPolicy) -> CrucibleClient:
         """A client of the same service that repeats calls in another way; it has connections of its own."""
         return self._repeating(retry)
+
+    @contextmanager
+    def repeating(self, for_s: float) -> Iterator[None]:
+        """Repeat calls for so long at most while the block runs, whatever its policy says; 0: not at all."""
+        policy = self._connection.retry
+        self._connection.retry = replace(policy, attempts=math.inf, total_s=for_s, asked_total_s=for_s)
+        try:
+            yield
+        finally:
+            self._connection.retry = policy
 
     @property
     def latency_s(self) -> float:

@@ -514,14 +514,14 @@ class Journal:
 
     # Accounts
 
-    def account_of(self, key: str) -> str | None:
-        """The account that a key (its digest) belongs to, as the service once said; None if it was never asked."""
+    def agent_of(self, key: str) -> dict[str, Any] | None:
+        """Return whom a key (its digest) belongs to, as the service last said; None if it was never asked."""
         row = self.database.row("SELECT account FROM account WHERE service = ? AND key = ?", self.service, key)
         return unsealed(row[0], key) if row else None
 
-    def note_account(self, key: str, account: str) -> None:
-        """Note which account a key belongs to, so that this is known while the service is away."""
-        self.database.write("INSERT OR REPLACE INTO account VALUES (?, ?, ?)", self.service, key, account)
+    def note_agent(self, key: str, agent: Mapping[str, Any]) -> None:
+        """Note whom a key belongs to, so that this is known while the service is away."""
+        self.database.write("INSERT OR REPLACE INTO account VALUES (?, ?, ?)", self.service, key, sealed(agent, key))
 
 
 class RemoteJournal(Journal):
@@ -550,11 +550,11 @@ class RemoteJournal(Journal):
         """No rows: the folders of the outbox say what waits."""
         return []
 
-    def account_of(self, key: str) -> str | None:  # noqa: ARG002 (the method's signature)
-        """None: the service is asked."""
+    def agent_of(self, key: str) -> dict[str, Any] | None:  # noqa: ARG002 (the method's signature)
+        """Return None: the service is asked."""
         return None
 
-    def note_account(self, key: str, account: str) -> None:
+    def note_agent(self, key: str, agent: Mapping[str, Any]) -> None:
         """Do nothing."""
 
 

@@ -298,17 +298,22 @@ class Mirror:
                 _set_feed(db, project, scope, after)
 
             self.database.transaction(store)
-        slots = self._slots(project, scope.partition(":")[2])
+        slots = self._slots(project, scope)
         return self.sync(project, scope, judge) if slots is None else slots
 
-    def _slots(self, project: str, pipeline: str) -> dict[str, dict[str, Filled]] | None:
+    def slots(self, project: str, scope: str) -> dict[str, dict[str, Filled]]:
+        """Return the same as `sync`, as of the last one, without asking."""
+        return self._slots(project, scope) or {}
+
+    def _slots(self, project: str, scope: str) -> dict[str, dict[str, Filled]] | None:
         """Return which slots are filled by what was seen at Crucible; None if some were damaged, which are dropped."""
+        pipeline = scope.partition(":")[2]
         rows = self.database.rows(
             "SELECT mfid, slot, filled FROM slot JOIN member USING (project, mfid)"
             " WHERE project = ? AND scope = ? AND slot >= ? AND slot < ? AND"
             " (EXISTS (SELECT 1 FROM trusted WHERE there = slot.mfid AND trusted.mfid = slot.mfid)"
             " OR EXISTS (SELECT 1 FROM dataset WHERE dataset.mfid = slot.mfid))",
-            *(project, f"pipeline:{pipeline}", f"{pipeline}/", f"{pipeline}0"),
+            *(project, scope, f"{pipeline}/", f"{pipeline}0"),
         )
         found: dict[str, dict[str, Filled]] = {}
         damaged = set()

@@ -169,7 +169,8 @@ class Catalogue:
         if not result.ok:
             failed = [f"{step}: {message}" for step, message in result.errors.items()]
             waiting = [f"{one.step}: waits to be delivered: {one.error}" for one in result.waiting]
-            told = "\n".join((*failed, *waiting)) or "it was stopped"
+            unseen = [f"what was there was not seen at Crucible: {result.unseen}"] if result.unseen else []
+            told = "\n".join((*failed, *waiting, *unseen)) or "it was stopped"
             raise RunError(f"run pipeline {bound.name!r}: not all was made\n{told}")
         return Run(self, result)
 

@@ -34,12 +34,22 @@ Record = Mapping[str, Any]
 
 
 class KnownResults:
-    """The results of one pipeline in a project; without a pipeline, all that are recorded in it. Thread-safe."""
+    """The results of one pipeline in a project; without a pipeline, all that are recorded in it. Thread-safe.
+
+    With `is_away` the service is not asked: what is known is what earlier syncs have seen.
+    """
 
     def __init__(
-        self, mirror: Mirror, client: Callable[[], CrucibleClient], project: str, pipeline: str | None
+        self,
+        mirror: Mirror,
+        client: Callable[[], CrucibleClient],
+        project: str,
+        pipeline: str | None,
+        *,
+        is_away: bool = False,
     ) -> None:
         self.mirror = mirror
+        self.is_away = is_away
         self.project = project
         self.scope = pipeline_keyword(pipeline) if pipeline is not None else None
         self.members: frozenset[str] = frozenset()  # of the last sync: what has the keyword, and what fills which slots
@@ -59,7 +69,10 @@ class KnownResults:
             return
         with self._lock:
             self._found.clear()
-            self.filled = self.mirror.sync(self.project, self.scope, self._judged)
+            if self.is_away:
+                self.filled = self.mirror.slots(self.project, self.scope)
+            else:
+                self.filled = self.mirror.sync(self.project, self.scope, self._judged)
             self.members = self.mirror.members(self.project, self.scope)
             standings = (Standing(mfid, self.project, True, True, slots) for mfid, slots in self.filled.items())
             self._slots, self._everything, self._attempts = Currency(standings), None, None
@@ -141,6 +154,8 @@ class KnownResults:
 
     def _asked(self, mfids: Collection[str]) -> dict[str, Record]:
         """Read datasets at Crucible by their ids, or with all of the pipeline or project where those are many."""
+        if self.is_away:
+            return {}
         wanted = self.mirror.may_have(mfids)
         if len(wanted) > FEW:
             if self.scope is not None and self.members.issuperset(wanted):

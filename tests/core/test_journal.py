@@ -136,9 +136,10 @@ def test_nights_in_which_nothing_changed_keep_their_list_once(journal: Journal) 
 
 
 def test_the_account_of_a_key_is_remembered_for_each_service(journal: Journal, tmp_path: Path) -> None:
-    journal.note_account("key", "somebody")
+    journal.note_agent("key", {"unique_id": "somebody"})
     other = Journal(tmp_path / "journal.sqlite", "https://y.test", lambda: "a")
-    assert (journal.account_of("key"), journal.account_of("other"), other.account_of("key")) == ("somebody", None, None)
+    assert journal.agent_of("key") == {"unique_id": "somebody"}
+    assert (journal.agent_of("other"), other.agent_of("key")) == (None, None)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -17,7 +17,7 @@ import pytest
 
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.run.result import EXECUTED, MADE, STARTED, Choice, RunResult
+from crucible_lineage.pipeline.run.result import AWAY, EXECUTED, MADE, STARTED, Choice, RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
@@ -55,13 +55,13 @@ STEP = int(os.environ.get("CRASH_STEP", "12"))
 def chain(lab: Any) -> Path:
     """Three steps, one after the other, that note each call."""
     module = f"{lab.module}_chain"
-    lab.file(f"{module}.py", COUNT.format(calls=str(lab.folder / "calls")))
+    lab.file(f"{module}.py", COUNT.format(calls=str(lab.folder.parent / "calls")))
     path: Path = lab.declare(CHAIN.replace("MODULE", module))
     return path
 
 
 def calls(lab: Any) -> list[str]:
-    path: Path = lab.folder / "calls"
+    path: Path = lab.folder.parent / "calls"
     return sorted(path.read_text().split()) if path.exists() else []
 
 
@@ -115,7 +115,7 @@ def test_away_in_the_first_run_of_a_machine_whose_input_another_one_has_register
     text = chain.read_text()
     with Session(Settings(tmp_path / "other", service.url, service.api_key)) as other:
         assert run(lab.declare(text.partition("  two:")[0].replace("number: 1", "number: 9")), other).ok
-    (lab.folder / "calls").unlink()  # a file that a constant names is part of the code
+    (lab.folder.parent / "calls").unlink()
     proxy = misbehaving(service.url, 1, 0.0)
     with Session(Settings(tmp_path / "machine", proxy.url, service.api_key)) as session:
         proxy.away_after("POST", "/children/")
@@ -319,3 +319,89 @@ def test_a_service_that_stops_answering_in_mid_run_keeps_no_step_from_beginning(
         result = plan_and_run(bound, session, lambda: LocalEngine(session, 2), hear, Choice(patience_s=60.0))
         assert result.ok, result.errors
     assert seen["three", STARTED] - seen["two", MADE] < 3.0, "the step waited for an answer"
+
+
+def declared_otherwise(lab: Any, chain: Path) -> None:
+    """Let the last step have another parameter, and one more step follow it."""
+    module = f"{lab.module}_chain"
+    changed = chain.read_text().replace("params: {number: 3}", "params: {number: 4}").rstrip()
+    lab.declare(f'{changed}\n  four: {{uses: "{module}:count", inputs: {{counts: three}}, params: {{number: 5}}}}\n')
+
+
+@pytest.fixture
+def known(lab: Any, chain: Path, service: RunningServer, tmp_path: Path, misbehaving: Any) -> Any:
+    """The proxy of a service at which the chain is, which is away; the last step is declared otherwise since."""
+    proxy = misbehaving(service.url, 1, 0.0)
+    with Session(Settings(tmp_path / "machine", proxy.url, service.api_key)) as session:
+        proxy.first = run(chain, session)
+    declared_otherwise(lab, chain)
+    proxy.away_after("GET", "/")
+    return proxy
+
+
+def begin(lab: Any, session: Session, listen: Callable[[Any], None], patience_s: float, stop: Any = None) -> RunResult:
+    bound = bind_file(lab.pipeline, session.store)
+    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), listen, Choice(patience_s=patience_s), stop)
+
+
+def test_away_before_a_run_begins_what_can_be_made_is_made_and_waits(
+    lab: Any, known: Any, service: RunningServer, tmp_path: Path, state: Any
+) -> None:
+    told: list[Any] = []
+    began = time.monotonic()
+    with Session(Settings(tmp_path / "machine", known.url, service.api_key)) as session:
+        result = begin(lab, session, told.append, 0.0)
+        assert (result.executed, result.ok, result.is_failed) == (["three", "four"], False, False)
+        assert [one.step for one in result.waiting] == ["three", "four"]
+        assert "no answer from" in result.unseen
+        assert any("going on with what is known here" in event.detail for event in told if event.outcome == AWAY)
+        assert time.monotonic() - began < 30, "not for the 90 s of a single call"
+        known.back()
+        again = run(lab.pipeline, session)
+        assert (again.executed, again.ok, again.waiting, again.unseen) == ([], True, (), "")
+        assert len(again.delivered) == 2
+    assert calls(lab) == ["1", "2", "3", "4", "5"]
+    assert [one["status"] for one in state().values()] == ["complete"] * 6
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_service_that_comes_back_during_the_run_has_all_seen_at_its_end(
+    lab: Any, known: Any, service: RunningServer, tmp_path: Path, deleted: bool
+) -> None:
+    if deleted:
+        with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as direct:
+            request = direct.client.deletions.request(known.first.datasets["one"]["out"], "a test")
+            direct.client.deletions.approve(request.id)
+
+    def listen(event: Any) -> None:
+        if event.step == "four" and event.outcome == EXECUTED:
+            known.back()
+
+    with Session(Settings(tmp_path / "machine", known.url, service.api_key)) as session:
+        result = begin(lab, session, listen, 60.0)
+    assert result.executed == ["three", "four"]
+    if deleted:
+        assert not result.ok
+        assert "is not at Crucible any more" in result.errors["one"]
+    else:
+        assert (result.ok, result.unseen, result.errors) == (True, "", {})
+
+
+def test_commands_in_an_outage_go_by_what_is_known_or_wait_as_long_as_they_are_told(
+    lab: Any, chain: Path, service: RunningServer, tmp_path: Path, misbehaving: Any, command: Any
+) -> None:
+    proxy = misbehaving(service.url, 1, 0.0)
+    here = reached_by(proxy.url, service, tmp_path)
+    assert command("run", chain, "--engine", "local", **here).returncode == 0
+    proxy.away_after("GET", "/")
+    ran = command("run", chain, "--engine", "local", **here)
+    assert ran.returncode == 3, ran.stderr
+    assert "going on with what is known here" in ran.stderr
+    assert "was not seen at Crucible" in ran.stderr
+    nothing_known = {**here, "CRUCIBLE_LINEAGE_DATA": str(tmp_path / "new")}
+    began = time.monotonic()
+    ran = command("run", chain, "--engine", "local", "--patience", "1s", **nothing_known)
+    assert ran.returncode == 3
+    assert "does not suffice, waiting for it for 1 s (--patience)" in ran.stderr
+    assert time.monotonic() - began < 30
+    assert calls(lab) == ["1", "2", "3"]

@@ -14,9 +14,8 @@ from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError, LineageError, RunError
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.engines.engine import Engine
-from crucible_lineage.pipeline.plan.planner import plan_pipeline
 from crucible_lineage.pipeline.run.result import Choice, Listener, RunResult
-from crucible_lineage.pipeline.run.run import plan_and_run
+from crucible_lineage.pipeline.run.run import plan_and_run, plan_for_run, run_planned
 from crucible_lineage.pipeline.run.stopping import Stop
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
@@ -83,8 +82,10 @@ def prefect_is_configured() -> bool:
 
 def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, stop: Stop | None) -> RunResult:
     """The run as a Prefect flow; a run in which all is fresh is told so without importing Prefect."""
-    if plan_pipeline(request.pipeline, session, request.choice.forced).plan.is_fresh:
-        return _run_here(request, session, listener, 1, stop)
+    planned = plan_for_run(request.pipeline, session, listener, request.choice)
+    if planned.plan.is_fresh:
+        engine = lambda: _local_engine(session, 1)  # noqa: E731
+        return run_planned(request.pipeline, planned, session, engine, listener, request.choice, stop)
     for name, value in PREFECT_SETTINGS.items():
         os.environ.setdefault(name, value)
     if not prefect_is_configured():

@@ -21,6 +21,7 @@ from crucible_lineage.cli.moving import Moving
 from crucible_lineage.cli.runs.estimate import Estimate
 from crucible_lineage.cli.unread import whoever_reads
 from crucible_lineage.pipeline.run.result import (
+    AWAY,
     DELIVERING,
     EXECUTED,
     FAILED,
@@ -118,7 +119,7 @@ class Progress:
             elif event.outcome == WAITING:
                 if not self.silent:
                     self._say(f"  {event.step:{self.width}}  not delivered  {event.detail}")
-            elif event.outcome == STOPPING:
+            elif event.outcome in (STOPPING, AWAY):
                 if not self.silent:
                     self._say(event.detail)
             elif event.outcome in (QUEUED, STARTED, MADE):

@@ -13,7 +13,7 @@ import click
 from pydantic import ValidationError
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.cli.ending import FAILURE, INTERRUPTED
+from crucible_lineage.cli.ending import FAILURE, INTERRUPTED, UNREACHABLE
 from crucible_lineage.cli.options import (
     announce,
     crucible_options,
@@ -101,7 +101,8 @@ def run_command(
     """Run the pipeline declared in the file PIPELINE: make and register what is not there yet.
 
     Exit code 0 if every step has its result and all are at Crucible, 1 if a step failed or a result waits to be
-    delivered (run again to go on), 2 if the input is wrong, 130 if the run was stopped by Ctrl-C or SIGTERM.
+    delivered (run again to go on), 2 if the input is wrong, 3 if Crucible is away and nothing had to be made as far as
+    is known here, 130 if the run was stopped by Ctrl-C or SIGTERM.
     """
     with open_session() as session:
         if not quiet:
@@ -213,7 +214,10 @@ def parse_overrides(given: tuple[str, ...]) -> dict[str, object]:
 
 def exit_code(result: RunResult) -> int:
     """Return the exit code of a command that ran a pipeline."""
-    return INTERRUPTED if result.stopped else 0 if result.ok else FAILURE
+    if result.stopped:
+        return INTERRUPTED
+    is_unseen = bool(result.unseen) and not result.waiting and not result.is_failed
+    return 0 if result.ok else UNREACHABLE if is_unseen else FAILURE
 
 
 def print_summary(
@@ -238,6 +242,9 @@ def print_summary(
         if frames not in shown and len(shown) <= MOST_TRACEBACKS:
             shown.add(frames)
             click.echo("\n".join(f"  {line}" for line in frames), err=True)
+    if result.unseen:
+        known = "what is said to be there is what was known here, and was not seen at Crucible"
+        click.echo(f"{known}: {result.unseen}", err=True)
     if result.stopped:
         click.echo("the run was stopped; what is registered stays, run the same command again to go on", err=True)
     if quiet:

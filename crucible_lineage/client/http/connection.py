@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -16,13 +17,18 @@ import httpx
 from crucible_lineage.client.http.answers import error_of, json_of, read_whole
 from crucible_lineage.client.http.retry import Attempt, RetryPolicy, decide
 from crucible_lineage.client.http.wire import Params, encoded, json_bytes
-from crucible_lineage.errors import CrucibleError, InputError, ServerError, UnreachableError
+from crucible_lineage.errors import CertificateError, CrucibleError, InputError, ServerError, UnreachableError
 
 __all__ = ["Connection", "Timeouts"]
 
 REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 TOLD_FROM_S = 5.0  # chosen: a person who waits so long wants to know what for
+
+TLS_WAY_OUT = (
+    "waiting does not help: check that the API URL has the right scheme, host and port, that the certificate there is "
+    "of this host and has not expired, and that SSL_CERT_FILE names who signed it if that is an authority of your own"
+)
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +123,7 @@ class Connection:
             counted += not outcome.retry_after_s
             elapsed_s = time.monotonic() - started
             wait_s = decide(_attempt(counted, elapsed_s, may_repeat, outcome, reached), self.retry)
-            if wait_s is None or (is_final is not None and is_final(outcome)):
+            if wait_s is None or isinstance(outcome, CertificateError) or (is_final is not None and is_final(outcome)):
                 raise self._given_up(outcome, tries, elapsed_s, in_doubt)
             if outcome.retry_after_s or wait_s >= TOLD_FROM_S:
                 log.warning("%s; trying again in %.0f s", str(outcome).partition("\n")[0], wait_s)
@@ -149,11 +155,11 @@ class Connection:
         except ServerError as unread:
             return unread
         except httpx.TransportError as cause:
-            error = UnreachableError(
-                f"could not {what}: no answer from {self.api_url} ({type(cause).__name__}: {cause})\n"
-                "check the network and the API URL",
-                mfid=mfid,
-            )
+            said = f"could not {what}: no answer from {self.api_url} ({type(cause).__name__}: {cause})\n"
+            if _is_of_tls(cause):
+                error: UnreachableError = CertificateError(f"{said}{TLS_WAY_OUT}", mfid=mfid)
+            else:
+                error = UnreachableError(f"{said}check the network and the API URL", mfid=mfid)
             error.__cause__ = cause
             return error
         if response.is_success:
@@ -187,6 +193,18 @@ class Connection:
             content=None if body is None else json_bytes(body),
             extensions={"timeout": timeout},
         )
+
+
+def _is_of_tls(error: httpx.TransportError) -> bool:
+    """Return whether there is no secure connection, as the certificate or what answers there is not as expected.
+
+    A connection that was cut is another matter.
+    """
+    found: BaseException | None = error
+    for _ in range(2):  # of httpx, of httpcore, of the system
+        found = found and (found.__cause__ or found.__context__)
+    cut = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+    return isinstance(found, ssl.SSLError) and not isinstance(found, cut)
 
 
 def _is_in_doubt(error: CrucibleError) -> bool:

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
+from crucible_lineage.core.datasets import ONE_BY_ONE
+from crucible_lineage.errors import TRANSIENT
 from crucible_lineage.lineage.records import OWN_KEYS
 from crucible_lineage.pipeline.functions.inspection import RULES
 from crucible_lineage.pipeline.spec.inputs import MATCHED
@@ -119,9 +120,13 @@ def _key(items: Iterable[InputItem]) -> str:
 
 
 def _records(mfids: Sequence[str], project: str, session: Session) -> Mapping[str, Mapping[str, Any]]:
-    if len(mfids) <= ONE_BY_ONE:
-        return fetch_datasets(session.client, mfids, include_links=True).found
-    records = session.mirror.snapshot(project).records
+    try:
+        few = len(mfids) <= ONE_BY_ONE
+        records = session.mirror.read(mfids) if few else session.mirror.snapshot(project).records
+    except TRANSIENT:
+        records = session.mirror.records(mfids)
+        if not session.is_away or len(records) < len(mfids):
+            raise
     return {mfid: records[mfid] for mfid in mfids if mfid in records}
 
 

@@ -31,7 +31,8 @@ class ProjectKnowledge:
         self.session = session
         self.project = project
         self.pipeline = pipeline
-        self.results = KnownResults(session.mirror, lambda: session.client, project, pipeline)
+        self.is_away = session.is_away  # what earlier syncs have seen is all that there is to go by
+        self.results = KnownResults(session.mirror, lambda: session.client, project, pipeline, is_away=self.is_away)
         self._facts = ParentFacts(session, project)
         self._has_begun = False
         self._lost = session.mirror.all_lost()
@@ -50,7 +51,7 @@ class ProjectKnowledge:
         scope = self.results.scope
         if scope is not None and not self.session.mirror.is_synced(self.project, scope):
             self.sync()
-        if not self.session.settings.embedded:
+        if not self.session.settings.embedded and not self.is_away:
             self.results.read_ahead({mfid for place in places for mfid in self.holding(place)})
         self._has_begun = True
 

@@ -36,6 +36,7 @@ from crucible_lineage.pipeline.engines.engine import Engine
 from crucible_lineage.pipeline.inputs.inputs import InputItem
 from crucible_lineage.pipeline.job.job import Job, job_of
 from crucible_lineage.pipeline.job.phases import hearing_phases
+from crucible_lineage.pipeline.plan.known import ProjectKnowledge
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance
 from crucible_lineage.pipeline.plan.planner import Planned
 from crucible_lineage.pipeline.plan.used import used_datasets
@@ -77,7 +78,6 @@ _PATIENCE_S = 1.0  # before a run that was stopped says what it still waits for
 _POLL_S = 0.25  # while only deliveries are waited for
 _MOST_REMADE = 5  # chosen: how often a step is made again in one run since others registered its parents otherwise
 _ROW: Mapping[str, str] = {FAILED: rows.FAILED, SKIPPED: rows.SKIPPED, STOPPED: rows.STOPPED, REUSED: rows.OVERTAKEN}
-Arrived = Callable[[Payload], None]
 # What is not the fault of the step or its data is not counted against it.
 _NOT_COUNTED = (
     *TRANSIENT,
@@ -88,6 +88,7 @@ _NOT_COUNTED = (
     StoppedError,
     UnauthorizedError,
 )
+Arrived = Callable[[Payload], None]
 
 
 @dataclass
@@ -153,7 +154,8 @@ class Run:
         self.chosen = choice.steps(pipeline)
         self.steps = {name: StepState() for name in self.instances}
         self.reliance = Reliance(session, planned.knowledge, pipeline.name, run_id, _declared_in(pipeline))
-        self.relying = Relying(self.reliance, session.outbox)
+        self.relying = Relying(self.reliance, session.outbox, is_away=planned.knowledge.is_away)
+        self.unseen = ""
         self.stayed: list[str] = []
         self.delivered: list[str] = []
         self.stopped = False
@@ -273,8 +275,6 @@ class Run:
             raise
         finally:
             self._end_open()
-        if not self.stopped:
-            self._rely_on_arrived()
 
     def _started(self, engine: Callable[[], Engine], deliverer: Deliverer) -> Engine:
         made = engine()
@@ -489,10 +489,28 @@ class Run:
             elif not self.steps[one].outcome:
                 self._wait(one)
 
-    def _rely_on_arrived(self) -> None:
+    def rely_on_arrived(self) -> None:
+        """Let what had to wait for its delivery, or for the service, hold now."""
         wanted = {name for name, state in self.steps.items() if state.results is not None}
         for name, error in self.relying.rely_on_arrived(wanted).items():
             self._end(name, FAILED, self.steps[name].results, error)
+
+    def see_again(self) -> None:
+        """See at Crucible what was taken for there, as the service was away; what is gone since has failed."""
+        reused = {name: state.results for name, state in self.steps.items() if state.outcome == REUSED}
+        mfids = [dataset.mfid for results in reused.values() for dataset in (results or {}).values()]
+        now = ProjectKnowledge(self.session, self.pipeline.spec.project, self.pipeline.name)
+        try:
+            now.sync()
+            now.look(mfids)
+            gone = {mfid for mfid in mfids if now.complete(mfid) is None}
+        except TRANSIENT as error:
+            self.unseen = str(error).partition("\n")[0]
+            return
+        for name, results in reused.items():
+            if lost := sorted(gone.intersection(ids_of(results or {}).values())):
+                message = f"{', '.join(lost)} was known here, and is not at Crucible any more; run the same again"
+                self._end(name, FAILED, results, message)
 
     def confirm(self) -> None:
         """See at Crucible, complete, whatever this run made, adopted or registered; what is not seen has failed."""
@@ -627,8 +645,15 @@ class Run:
             stayed=tuple(self.stayed),
             current_again=tuple(self.reliance.again),
             undeclared=self.undeclared,
+            unseen=self.unseen,
             returned=self._returned,
         )
+
+
+def _counted(job: Job, engine: Engine) -> dict[str, object]:
+    """What the failure of a step counts by: the id that its result would have had, and when it is parked, if at all."""
+    name = min(planned.mfid for planned in job.outputs)
+    return {"name": name, "about": json.dumps(job.subject), "most": getattr(engine, "most_failures", None)}
 
 
 def ids_of(outputs: Mapping[str, DatasetRef]) -> dict[str, str]:
@@ -648,9 +673,3 @@ def _ids(state: StepState) -> Iterable[str]:
 def _declared_in(pipeline: BoundPipeline) -> Path | None:
     """The file that declares it; None if records do."""
     return pipeline.spec.path if pipeline.spec.digest else None
-def _counted(job: Job, engine: Engine) -> dict[str, object]:
-    """What the failure of a step counts by: the id that its result would have had, and when it is parked, if at all."""
-    name = min(planned.mfid for planned in job.outputs)
-    return {"name": name, "about": json.dumps(job.subject), "most": getattr(engine, "most_failures", None)}
-
-

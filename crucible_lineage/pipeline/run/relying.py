@@ -18,11 +18,11 @@ __all__ = ["Relying"]
 class Relying:
     """The reliance of one run, and what of it has to wait."""
 
-    def __init__(self, reliance: Reliance, outbox: Outbox) -> None:
+    def __init__(self, reliance: Reliance, outbox: Outbox, *, is_away: bool = False) -> None:
         self._reliance = reliance
         self._outbox = outbox
         self._later: list[Relied] = []
-        self._is_away = False
+        self._is_away = is_away
         self.client: CrucibleClient | None = None  # one that gives up soon, while steps are being made
 
     def rely(self, relied: list[Relied]) -> dict[str, str]:
@@ -32,11 +32,11 @@ class Relying:
         So it is while steps are being made and the service is away.
         """
         ready = self._ready(relied)
-        if self.client is None:
-            return self._reliance.rely(ready)
         if self._is_away:
             self._later += ready
             return {}
+        if self.client is None:
+            return self._reliance.rely(ready)
         return self._reliance.rely(ready, self.client, self._note_away)
 
     def rely_on_arrived(self, wanted: Collection[str]) -> dict[str, str]:

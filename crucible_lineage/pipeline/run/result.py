@@ -12,6 +12,7 @@ from crucible_lineage.pipeline.job.phases import MADE, STARTED
 from crucible_lineage.registration.outbox import Waiting
 
 __all__ = [
+    "AWAY",
     "DELIVERING",
     "EXECUTED",
     "FAILED",
@@ -44,6 +45,7 @@ STOPPED = "stopped"  # it was under way when the run was stopped
 # Said of a run, not of a step.
 STOPPING, PLANNED, REGISTERING, DELIVERING = "stopping", "planned", "registering", "delivering"
 WAITING = "waiting"  # a result that was made could not be delivered yet, for this reason
+AWAY = "away"  # the service does not answer, and what the run does meanwhile
 # What is of interest only to whoever looks on.
 PASSING = (QUEUED, STARTED, MADE, PLANNED, REGISTERING, DELIVERING)
 
@@ -97,7 +99,8 @@ class RunResult:
     `waiting` are results of this run that are made and not yet at Crucible, `delivered` are datasets that an earlier
     run had left so and that are there now, `not_ingested` says which files it could not read.
     `stayed` are steps after one that was made again, which stay since it gave the same bytes; `current_again` those
-    whose earlier result holds again; `undeclared` are places of results that hold and are declared no more.
+    whose earlier result holds again; `unseen` says why what was there when the run began could not be seen at Crucible,
+    and went by what is known here; `undeclared` are places of results that hold and are declared no more.
     `returned` is what the last steps returned, by step and output, as far as the run knows it itself; `input_notes`
     are what is to be said of measured files.
     """
@@ -119,6 +122,7 @@ class RunResult:
     stayed: tuple[str, ...] = ()
     current_again: tuple[str, ...] = ()
     undeclared: tuple[str, ...] = ()
+    unseen: str = ""
     returned: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     input_notes: tuple[str, ...] = ()
 
@@ -129,8 +133,13 @@ class RunResult:
 
     @property
     def ok(self) -> bool:
-        """True if every step that was asked for has its result, and nothing waits to be delivered."""
-        return not self.waiting and all(outcome in (EXECUTED, REUSED, LEFT_OUT) for outcome in self.outcomes.values())
+        """Whether every step that was asked for has its result, seen at Crucible, and nothing waits to be delivered."""
+        return not self.waiting and not self.unseen and not self.is_failed
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether a step that was asked for has no result."""
+        return any(outcome not in (EXECUTED, REUSED, LEFT_OUT) for outcome in self.outcomes.values())
 
     def to_json(self) -> dict[str, Any]:
         """Return the result for `run --json`."""
@@ -154,4 +163,5 @@ class RunResult:
             "current_again": list(self.current_again),
             "undeclared": list(self.undeclared),
             "input_notes": list(self.input_notes),
+            "unseen": self.unseen or None,
         }

@@ -8,7 +8,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 
-from crucible_lineage.errors import CrucibleError, StorageError
+from crucible_lineage.core.slots import pipeline_keyword
+from crucible_lineage.errors import TRANSIENT, CertificateError, CrucibleError, RateLimitedError, StorageError
 from crucible_lineage.local.usage import in_use, runs
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.engines.engine import Engine
@@ -17,6 +18,7 @@ from crucible_lineage.pipeline.plan.plan import BLOCKED, FORCED, FRESH
 from crucible_lineage.pipeline.plan.planner import Planned, plan_pipeline
 from crucible_lineage.pipeline.run.loop import Arrived, Run
 from crucible_lineage.pipeline.run.result import (
+    AWAY,
     EXECUTED,
     REGISTERING,
     Choice,
@@ -27,9 +29,10 @@ from crucible_lineage.pipeline.run.result import (
 from crucible_lineage.pipeline.run.stopping import Stop
 from crucible_lineage.session import Session
 
-__all__ = ["plan_and_run", "run_planned"]
+__all__ = ["plan_and_run", "plan_for_run", "run_planned"]
 
 _MOST_UNREAD = 1000  # files that could not be read, in one run
+_SOON_S = 5.0  # chosen: after that the service is away, and a run goes by what is known here
 _INGESTED_HERE_S = 10.0  # chosen: this machine reads the files itself, and mostly within a second
 
 
@@ -47,9 +50,38 @@ def plan_and_run(
     `engine` is called only if something has to be made; `listener` is given every event, and `arrived` each payload
     that this run has brought to Crucible.
     """
-    choice.steps(pipeline)  # a name that is none is refused before anything is looked up
-    planned = plan_pipeline(pipeline, session, choice.forced)
+    planned = plan_for_run(pipeline, session, listener, choice)
     return run_planned(pipeline, planned, session, engine, listener, choice, stop, arrived)
+
+
+def plan_for_run(pipeline: BoundPipeline, session: Session, listener: Listener, choice: Choice = Choice()) -> Planned:
+    """Plan a pipeline that is to be run now, in an outage by what is known here.
+
+    If that does not suffice, the service is waited for, as long as `choice` is patient. Raises CrucibleError after it.
+    """
+    choice.steps(pipeline)  # a name that is none is refused before anything is looked up
+    if session.settings.embedded:
+        return plan_pipeline(pipeline, session, choice.forced)
+    try:
+        with session.client.repeating(_SOON_S):
+            return plan_pipeline(pipeline, session, choice.forced)
+    except (CertificateError, RateLimitedError) as error:
+        if isinstance(error, CertificateError):
+            raise
+        return plan_pipeline(pipeline, session, choice.forced)
+    except TRANSIENT as error:
+        reason = str(error).partition("\n")[0]
+    if session.mirror.is_synced(pipeline.spec.project, pipeline_keyword(pipeline.name)):
+        with suppress(*TRANSIENT), session.going_on():
+            planned = plan_pipeline(pipeline, session, choice.forced)
+            if not planned.plan.is_fresh:
+                _ = session.agent  # who registers has to be known as well
+            listener(StepEvent("", AWAY, f"{reason}; going on with what is known here"))
+            return planned
+    told = f"{reason}; what is known here does not suffice, waiting for it for {choice.patience_s:g} s (--patience)"
+    listener(StepEvent("", AWAY, told))
+    with session.client.repeating(choice.patience_s):
+        return plan_pipeline(pipeline, session, choice.forced)
 
 
 def run_planned(
@@ -63,19 +95,24 @@ def run_planned(
     arrived: Arrived | None = None,
 ) -> RunResult:
     """The same for a plan that was made already."""
+    away = planned.knowledge.is_away
     new = any(item.raw and item.dataset is None for items in planned.inputs.values() for item in items)
     ready: Callable[[], Engine] = partial(_started_ahead, engine, planned, choice.steps(pipeline))
     if not planned.plan.is_fresh or new:
         ready = ready if planned.plan.is_fresh else session.client.ahead(ready)
-        session.prepare(pipeline.spec.project, pipeline.spec.project_title)
+        if not away:
+            session.prepare(pipeline.spec.project, pipeline.spec.project_title)
     with _recorded(pipeline, session) as run_id:  # one that was refused until here has not begun
         # A run that has nothing to do is over before anybody could ask whether it is under way.
         with nullcontext() if planned.plan.is_fresh and not new else in_use(runs(session.settings.data) / run_id):
             before = {one.request for one in session.store.ended_ingestions(_MOST_UNREAD)}
-            inputs = register_inputs(planned.inputs, session, lambda text: listener(StepEvent("", REGISTERING, text)))
-            planned.knowledge.begin(_places_to_be_filled(planned))
-            run = Run(pipeline, session, run_id, planned, inputs, listener, choice)
-            run.adopt(planned.plan)
+            with session.going_on() if away else nullcontext():
+                inputs = register_inputs(
+                    planned.inputs, session, lambda text: listener(StepEvent("", REGISTERING, text))
+                )
+                planned.knowledge.begin(_places_to_be_filled(planned))
+                run = Run(pipeline, session, run_id, planned, inputs, listener, choice)
+                run.adopt(planned.plan)
             if run.has_work or not session.outbox.is_empty:
                 from crucible_lineage.pipeline.job.delivering import (
                     delivering,
@@ -87,6 +124,10 @@ def run_planned(
                     run.loop(ready, deliverer, stop or Stop(), arrived)
         unread: tuple[str, ...] = ()
         if not run.stopped:
+            with session.client.repeating(0.0) if away else nullcontext():
+                run.rely_on_arrived()
+                if away:
+                    run.see_again()
             run.confirm()
             run.publish()
             asked = new or any(state.outcome == EXECUTED for state in run.steps.values())
