@@ -80,3 +80,18 @@ def test_the_extras_that_the_pages_name_are_those_of_the_package() -> None:
     assert named <= set(declared)
     listed = set(re.findall(r"^\| `(\w+)` \|", INSTALLING, re.MULTILINE))
     assert listed == set(declared) - for_developers
+
+
+def test_the_three_ways_to_write_steps_are_defined_as_shown(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "ways.md").read_text(encoding="utf-8")
+    program = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    (tmp_path / "ways.py").write_text(program, encoding="utf-8")
+    (tmp_path / "scan.txt").write_text("1\n2\n3\n4\n")
+    said = follow(
+        f"{sys.executable} -c 'from pathlib import Path; import ways; "
+        'print(ways.smooth(Path("scan.txt"), out=Path("."))); print(ways.process.name, ways.average.name)\'',
+        tmp_path,
+        dict(os.environ),
+    )
+    assert said == "{'points': 2}\nprocess average\n"
+    assert (tmp_path / "smooth.txt").read_text() == "2.0\n3.0"
