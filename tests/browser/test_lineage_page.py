@@ -94,6 +94,25 @@ def test_the_first_view_is_what_the_picture_folds_to(opened):
     assert "122 of 122" in page.locator("#status").inner_text()
 
 
+def test_the_page_folds_by_roles_and_says_what_stands_for_what_as_the_picture_does(opened):
+    parents = [f"scan-{n:05d}" for n in range(6)]
+    records = [record(mfid, mfid) for mfid in [*parents, "dark", "dark-again"]]
+    for n, scan in enumerate(parents):
+        used = [{"role": "scan", "mfid": scan}, {"role": "dark", "mfid": "dark"}]
+        equal = {"equal_parents": {"dark-again": "dark"}} if n == 0 else {}
+        records.append(record(f"volume-{n}", f"volume {n}", "reconstruct", [scan, "dark"], used=used, **equal))
+    records[8]["links"].append({**records[8]["links"][0], "unique_id": "dark-again"})
+    graph = LineageGraph.from_records(records)
+
+    page = opened(graph)
+
+    labels = page.locator(".item").all_text_contents()
+    assert len(labels) == len(view(graph).items)
+    assert any("6 × tomography" in label for label in labels)
+    assert sum(label.startswith("dark") for label in labels) == 2
+    assert "equal bytes" in page.locator(".edge-label").all_text_contents()
+
+
 def test_a_click_tells_all_about_a_dataset_and_lights_the_way_to_its_roots(opened):
     page = opened(scans(3))
 

@@ -11,7 +11,8 @@ if (!window.DecompressionStream) {
 const graph = JSON.parse(await inflated(byId("data").textContent));
 const ids = graph.nodes.id;
 const nodes = ids.map((_, n) => Object.fromEntries(Object.keys(graph.nodes).map((field) => [field, graph.nodes[field][n]])));
-const edges = graph.edges.source.map((source, at) => [source, graph.edges.target[at], graph.edges.relationship[at]]);
+const edges = graph.edges.source.map((source, at) => [source, graph.edges.target[at], graph.edges.relationship[at],
+  graph.edges.note[at]]);
 const parents = nodes.map(() => []);
 const children = nodes.map(() => []);
 const relationship = new Map();

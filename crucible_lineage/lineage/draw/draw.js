@@ -128,9 +128,9 @@ function drawEdge(edge, course) {
   const other = edge.said !== "is_derived_from";
   edge.elements = [make("path", { d: path, class: other ? "edge other" : "edge",
     [backward ? "marker-start" : "marker-end"]: "url(#arrow)" }, stage)];
-  if (other) {
+  if (other || edge.note) {
     const [from, to] = course.slice(-2);
-    const label = ellipsised(edge.said || "untyped", 66, 8);
+    const label = ellipsised(edge.note || edge.said || "untyped", 66, 8);
     edge.elements.push(make("text", { x: (from[0] + to[0]) / 2, y: to[1] - 4, class: "edge-label" }, stage, label));
   }
 }

@@ -35,6 +35,16 @@ function inGenerations() {
   return { generations: found, placed: met };
 }
 
+// Siblings parted by their roles in what was made of them; those that nothing was made of stay with the only role there is.
+function byRoles(members) {
+  const parted = new Map();
+  for (const n of members) {
+    if (parted.has(nodes[n].roles)) parted.get(nodes[n].roles).push(n);
+    else parted.set(nodes[n].roles, [n]);
+  }
+  return [...parted.keys()].filter((roles) => roles).length <= 1 ? [members] : [...parted.values()];
+}
+
 function folded(single) {
   const groupOf = new Int32Array(nodes.length).fill(-1);
   for (const generation of generations) {
@@ -48,7 +58,7 @@ function folded(single) {
       if (siblings.has(place)) siblings.get(place).push(n);
       else siblings.set(place, [n]);
     }
-    for (const members of siblings.values()) {
+    for (const members of [...siblings.values()].flatMap(byRoles)) {
       for (const n of members) groupOf[n] = members.length > graph.foldBeyond ? members[0] : n;
     }
   }
@@ -64,10 +74,11 @@ function folded(single) {
     return number;
   });
   const edges = new Map();
-  for (const [source, target, said] of telling) {
+  for (const [source, target, said, note] of telling) {
     const [from, to] = [itemOf[source], itemOf[target]];
     const name = `${from},${to}`;
-    edges.set(name, { from, to, said: !edges.has(name) || edges.get(name).said === said ? said : "" });
+    const before = edges.get(name) ?? { said, note };
+    edges.set(name, { from, to, said: before.said === said ? said : "", note: before.note === note ? note : "" });
     if (from !== to) {
       items[from].after.add(to);
       items[to].before.add(from);

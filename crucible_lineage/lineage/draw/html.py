@@ -17,7 +17,7 @@ from crucible_lineage.lineage.draw.appearance import STATE_COLOURS, colours
 from crucible_lineage.lineage.draw.formats import public_ids
 from crucible_lineage.lineage.draw.packing import packed, unpacked
 from crucible_lineage.lineage.draw.superseded import dispensable
-from crucible_lineage.lineage.draw.view import FOLD_BEYOND
+from crucible_lineage.lineage.draw.view import FOLD_BEYOND, note_of, roles_of
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain, title
 from crucible_lineage.lineage.model import Node
@@ -91,6 +91,8 @@ def page_data(page: str) -> dict[str, object]:
 def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str]) -> dict[str, Any]:
     """Return what the page needs to draw: the columns of nodes and edges, these by the numbers of their ends."""
     number_of = {mfid: number for number, mfid in enumerate(graph.nodes)}
+    roles = roles_of(graph)
+    number_of_roles = {role: number for number, role in enumerate(dict.fromkeys(roles.values()), 1)}
     nodes, edges = graph.nodes.values(), graph.edges.values()
     return {
         "nodes": {
@@ -101,12 +103,14 @@ def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str]) 
             "data_type": [plain(node.data_type) for node in nodes],
             "state": [plain(node.state) for node in nodes],
             "step": [plain(node.step) for node in nodes],
+            "roles": [number_of_roles[roles[node.id]] if node.id in roles else 0 for node in nodes],
             "superseded_by": [list(node.superseded_by) for node in nodes],
         },
         "edges": {
             "source": [number_of[edge.source] for edge in edges],
             "target": [number_of[edge.target] for edge in edges],
             "relationship": [plain(edge.relationship) for edge in edges],
+            "note": [plain(note_of(graph, edge)) for edge in edges],
         },
         "focus": number_of[focus] if focus else None,
         "foldBeyond": FOLD_BEYOND,

@@ -11,7 +11,7 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import CURRENT, MEASURED, RAW, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import chosen_in_time, equal_parents, used_roles
 
-__all__ = ["FOLD_BEYOND", "Item", "View", "view"]
+__all__ = ["FOLD_BEYOND", "Item", "View", "note_of", "roles_of", "view"]
 
 EQUAL = "equal bytes"  # beside the edge from a parent that stands for the one used
 FOLD_BEYOND = 4  # siblings that are still drawn one by one: chosen by eye, a batch of four scans stays readable
@@ -95,10 +95,7 @@ def view(
     for edge in edges:
         ends = number_of[edge.source], number_of[edge.target]
         drawn[ends] = edge.relationship if drawn.get(ends, edge.relationship) == edge.relationship else ""
-        record = graph.nodes[edge.target].record
-        note = edge.note or chosen_in_time(record, edge.source)
-        if edge.source in equal_parents(record):
-            note = EQUAL
+        note = note_of(graph, edge)
         notes[ends] = note if notes.get(ends, note) == note else ""
     said = {ends: note for ends, note in notes.items() if note}
     return View(tuple(Item(tuple(nodes)) for nodes in members.values()), drawn, number_of, len(gone), said)
@@ -119,7 +116,7 @@ def _folded(graph: LineageGraph, edges: list[Edge], fold_beyond: int, single: se
     parents: defaultdict[str, list[str]] = defaultdict(list)
     for edge in edges:
         parents[edge.target].append(edge.source)
-    roles = _roles(graph)
+    roles = roles_of(graph)
     group_of: dict[str, str] = {}
     generations = graph.generations()
     placed = {mfid for generation in generations for mfid in generation}
@@ -146,7 +143,13 @@ def _by_role(siblings: Iterable[list[str]], roles: Mapping[str, frozenset[str]])
         yield from [members] if len(parted.keys() - {frozenset()}) <= 1 else parted.values()
 
 
-def _roles(graph: LineageGraph) -> dict[str, frozenset[str]]:
+def note_of(graph: LineageGraph, edge: Edge) -> str:
+    """Return what is said beside an edge: that bytes are equal to those used, or how far in time; empty for most."""
+    record = graph.nodes[edge.target].record
+    return EQUAL if edge.source in equal_parents(record) else edge.note or chosen_in_time(record, edge.source)
+
+
+def roles_of(graph: LineageGraph) -> dict[str, frozenset[str]]:
     """Return in which roles each node was used, by the records of what was made of it. Numbered roles are one."""
     found: defaultdict[str, set[str]] = defaultdict(set)
     for node in graph.nodes.values():
