@@ -7,6 +7,7 @@ LineageError
 │   ├── StepError              a step died, timed out, or left no usable result
 │   │   ├── StoppedError       it was ended, or not begun, because the run was stopped
 │   │   └── ParkedError        it was not begun, because it failed too often
+│   ├── OnHoldError            nothing is made of what is on hold, or of what comes from it
 │   ├── FileChangedError       a file changed while it was being read or used
 │   ├── ChecksumError          bytes that arrived are not the bytes that were sent
 │   ├── PrefectAwayError       Prefect's API gave no answer (exit code 3)
@@ -52,6 +53,7 @@ __all__ = [
     "InputError",
     "LineageError",
     "NotFoundError",
+    "OnHoldError",
     "ParkedError",
     "PreconditionError",
     "PrefectAwayError",
@@ -175,6 +177,10 @@ class StoppedError(StepError):
 
 class ParkedError(StepError):
     """The step failed so often that it was not begun."""
+
+
+class OnHoldError(RunError):
+    """Nothing is made of what is on hold, or of what comes from it."""
 
 
 class FileChangedError(RunError):

@@ -92,11 +92,13 @@ class DatasetRef:
 class ProjectChanges:
     """What changed among some datasets of a project: when each was modified, by MFID.
 
-    `revision` is another text once anything was lost in the project; empty where the service tells none.
+    `revision` is another text once anything was lost in the project; empty where the service tells none. `statements`
+    is another text once there is another statement, or one less; None where the service does not tell.
     """
 
     revision: str
     modified: Mapping[str, str]
+    statements: str | None = None
 
 
 def last_taken(datasets: Iterable[DatasetRef]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from crucible_lineage.core.datasets import no_project
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.mirror import Mirror
+from crucible_lineage.core.stated import Stated
 from crucible_lineage.core.store import Store
 from crucible_lineage.disk import private_folder, storage_error
 from crucible_lineage.errors import (
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 Found = TypeVar("Found")
+HEARD_FOR_S = 10.0  # chosen: how old what steps of a flow know of statements may be
 
 
 class Session:
@@ -71,6 +74,7 @@ class Session:
         self._journal: Journal | None = None
         self._outbox: Outbox | None = None
         self._mirror: Mirror | None = None
+        self._hear_again = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -136,6 +140,19 @@ class Session:
                 self._mirror = Mirror(path, lambda: self.client, self.settings.describe(), embedded)
                 self._stack.callback(self._mirror.close)
             return self._mirror
+
+    @property
+    def stated(self) -> Stated:
+        """What statements say of datasets, as of now."""
+        return Stated(self.mirror, lambda mfid: self._outbox.find(mfid) if self._outbox is not None else None)
+
+    def hear_statements(self) -> None:
+        """Bring up to date what is stated, unless that was done some seconds ago."""
+        with self._lock:
+            if time.monotonic() < self._hear_again:
+                return
+            self._hear_again = time.monotonic() + HEARD_FOR_S
+        self.mirror.sync_statements()
 
     @property
     def journal(self) -> Journal:

@@ -45,6 +45,12 @@ SECTIONS = {
         "replace": ("correct", "Register files that replace measured data: measured or exported again."),
         "delete": ("correct", "Request the deletion of a dataset, and list what was made from it."),
     },
+    "Statements": {
+        "hold": ("statements.hold", "Stop what would be made from datasets, an instrument's data, or by code."),
+        "unhold": ("statements.hold", "Lift a hold. Computes nothing."),
+        "statements": ("statements.listing", "List what is stated about results, by whom, and whether it is in force."),
+        "trust": ("statements.hold", "Let statements of another project or account count in a project."),
+    },
     "Sharing": {
         "push": ("operation.push", "Deliver what waits here; with --to, copy a project to another Crucible."),
         "pull": ("operation.pull", "Copy datasets, or the inputs of a pipeline, here from a service."),

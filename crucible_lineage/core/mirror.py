@@ -39,8 +39,9 @@ from crucible_lineage.core.summary import COLUMNS, Summary, summary_of
 from crucible_lineage.errors import InputError, NotFoundError, RefusedError
 from crucible_lineage.local.sealed import sealed, unsealed
 from crucible_lineage.refs import DatasetRef, ProjectChanges
-from crucible_lineage.server import present_datasets, project_changes, project_revision
+from crucible_lineage.server import present_datasets, project_changes, project_revision, statements_token
 from crucible_lineage.service import DATES, Finding, Service
+from crucible_lineage.statements import FLAG, HOLD, KEYWORD, SIGN, Statement, StatementIndex, in_force
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -51,6 +52,7 @@ Record = Mapping[str, Any]
 
 MAX_AGE_S = 24 * 3600
 OVERLAP = timedelta(seconds=10)  # a change may be dated before one that could be read earlier: transactions take time
+STATED = (HOLD, FLAG, SIGN)  # the verbs that are looked up by what they are about
 EVERYTHING = ""  # in the stead of a project: all that the key sees
 MOST_HELD = 4  # snapshots that a process keeps in memory, beside the file
 READY = 256  # records that stay unpacked: more than those that all checks look at in one turn
@@ -65,7 +67,8 @@ CREATE TABLE dataset (
     {", ".join(f"{name} NOT NULL" for name in COLUMNS[2:] if name != "size")}, size,
     modified TEXT NOT NULL, record BLOB NOT NULL, seal INTEGER NOT NULL
 );
-CREATE INDEX dataset_of_project ON dataset (project, mfid);
+CREATE INDEX dataset_of_project ON dataset (project, statement = '', mfid);
+CREATE INDEX statement ON dataset (mfid) WHERE statement <> '';
 CREATE TABLE member (
     project TEXT NOT NULL COLLATE NOCASE, scope TEXT NOT NULL, mfid TEXT NOT NULL, seen TEXT NOT NULL,
     PRIMARY KEY (project, scope, mfid)
@@ -78,6 +81,8 @@ CREATE INDEX slot_of_dataset ON slot (mfid);
 CREATE TABLE trusted (mfid TEXT PRIMARY KEY, there TEXT NOT NULL, ref TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE attempt (first TEXT PRIMARY KEY, attempt INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE lost (mfid TEXT NOT NULL, file TEXT NOT NULL, PRIMARY KEY (mfid, file)) WITHOUT ROWID;
+CREATE TABLE stated (verb TEXT PRIMARY KEY, found TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE absent (mfid TEXT PRIMARY KEY, asked REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE trait (
     name TEXT PRIMARY KEY, holds INTEGER, seen TEXT NOT NULL, source TEXT NOT NULL, at TEXT NOT NULL
 ) WITHOUT ROWID
@@ -222,7 +227,7 @@ class Mirror:
             return
 
         def everything(db: sqlite3.Connection) -> None:
-            for table in ("dataset", "trusted", "member", "slot", "feed"):
+            for table in ("dataset", "trusted", "member", "slot", "feed", "stated", "absent"):
                 db.execute(f"DELETE FROM {table}")  # noqa: S608  a name of ours
 
         self.database.transaction(everything)
@@ -263,6 +268,7 @@ class Mirror:
         changes = self._changes(project, before.latest or None if before else None, scope)
         if changes is None:  # the project is not there
             self.database.transaction(lambda db: _forget_scope(db, project, scope))
+            self.sync_statements()
             return {}
         # What this machine has written need not be read back, if it is trusted: it may have died in the midst of it.
         sql = (
@@ -270,6 +276,7 @@ class Mirror:
             " FROM member WHERE project = ? AND scope = ?"
         )
         members = dict(self.database.rows(sql, project, scope))
+        self.sync_statements(changes.statements)
         whole = before is None or not _nothing_lost(before.revision, changes.revision)
         changed = {mfid for mfid, when in changes.modified.items() if members.get(mfid) not in (when, "")}
         if whole:
@@ -411,7 +418,8 @@ class Mirror:
         if self._embedded is not None:  # no server is started for the question whether anything is to be done
             modified = project_changes(self._embedded, project, since, scope)
             revision = project_revision(self._embedded, project)
-            return ProjectChanges(revision, modified) if revision and modified is not None else None
+            statements = statements_token(self._embedded)
+            return ProjectChanges(revision, modified, statements) if revision and modified is not None else None
         try:
             return self._client().datasets.changes(project, since, scope)
         except (NotFoundError, RefusedError):
@@ -433,6 +441,109 @@ class Mirror:
             return [_Row.of(dataset.model_dump()) for dataset in listed]
         except (NotFoundError, RefusedError):  # the project is not there yet
             return []
+
+    # What is stated
+
+    def sync_statements(self, token: str | None = None) -> None:
+        """Bring up to date which statements there are that this key may see, and which are in force.
+
+        `token` is what the service tells of them, if it was heard already: none is read while it is the same. Else one
+        call, two where the service tells nothing.
+        """
+        before = self._feed(EVERYTHING, KEYWORD)
+        latest = before.latest if before else ""
+        changed: Mapping[str, str] | None = None
+        if token is None and self._embedded is not None:
+            token = statements_token(self._embedded) or "0:"  # there is no database yet
+        elif token is None:
+            changes = self._client().datasets.changes(EVERYTHING, latest or None, KEYWORD)
+            token, changed = changes.statements, changes.modified
+        if before is not None and token is not None and before.revision == token:
+            return
+        known = dict(self.database.rows("SELECT mfid, seen FROM member WHERE project = '' AND scope = ?", KEYWORD))
+        if token is not None and token.startswith("0:"):
+            changed = {}
+        elif changed is None:
+            changed = self._client().datasets.changes(EVERYTHING, latest or None, KEYWORD).modified
+        rows, gone = self._read_stated(known, changed, latest, none=token is not None and token.startswith("0:"))
+        after = _Feed(token or "", max([latest, *changed.values()]))
+
+        def store(db: sqlite3.Connection) -> None:
+            _drop(db, gone)
+            _write(db, rows)
+            members = [(EVERYTHING, KEYWORD, row.mfid, row.modified) for row in rows]
+            db.executemany("INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?)", members)
+            _set_feed(db, EVERYTHING, KEYWORD, after)
+            if rows or gone or before is None:
+                _set_stated(db)
+
+        if rows or gone or after != before:
+            self.database.transaction(store)
+
+    def _read_stated(
+        self, known: Mapping[str, str], changed: Mapping[str, str], latest: str, *, none: bool
+    ) -> tuple[list[_Row], Collection[str]]:
+        """Read the statements that are new or were changed, and find those that are gone: all, if there are `none`."""
+        from crucible_lineage.core.datasets import ONE_BY_ONE  # most plans ask for none
+
+        if none:
+            return [], known.keys()
+        new = {mfid for mfid, when in changed.items() if known.get(mfid) != when}
+        datasets, rows = self._client().datasets, list[_Row]()
+        gone: Collection[str] = ()
+        if datasets.count(keyword=KEYWORD) != len(known.keys() | new):  # some are gone, or became visible
+            listed = {one.unique_id for one in datasets.iter(keyword=KEYWORD)}
+            new, gone = (new & listed) | (listed - known.keys()), known.keys() - listed
+        if len(new) <= ONE_BY_ONE:
+            return self._read(new) if new else rows, gone
+        since: dict[str, Any] = {"modification_time_gte": latest} if latest and not gone else {}
+        for one in datasets.iter(keyword=KEYWORD, include_metadata=True, include_links=True, **since):
+            if one.unique_id in new:
+                rows.append(_Row.of(one.model_dump()))
+        return rows, gone
+
+    def stated(self, verb: str) -> StatementIndex:
+        """Return the statements of this verb that are in force, as of the last sync, by what they are about."""
+        row = self.database.row("SELECT found FROM stated WHERE verb = ?", verb)
+        if row is None:
+            return StatementIndex()
+        if (found := unsealed(row[0], verb)) is None:
+            self.database.transaction(_set_stated)
+            return self.stated(verb)
+        return StatementIndex.from_json(found)
+
+    def statements(self, mfids: Collection[str] | None = None) -> dict[str, Statement]:
+        """Return these statements, or all, as of the last sync: those too that are revoked, or count nowhere."""
+        return self.database.transaction(lambda db: _statements(db, mfids))
+
+    def statement_records(self, project: str) -> dict[str, Record]:
+        """Return the records of the statements that lie in a project, which no snapshot holds."""
+        sql = f"SELECT mfid FROM dataset WHERE statement <> '' AND {_of(project)}"  # noqa: S608  a text of ours
+        return self.records([mfid for (mfid,) in self.database.rows(sql, project)])
+
+    def summaries(self, mfids: Collection[str]) -> dict[str, Summary]:
+        """Return what is known of these datasets, read at Crucible where they were not read before.
+
+        What is not there, or not for this key to see, is asked for again after a day.
+        """
+        found = self.database.transaction(lambda db: _summaries(db, mfids))
+        lacking = [mfid for mfid in mfids if mfid not in found]
+        if not lacking:
+            return found
+        sql = "SELECT mfid FROM absent WHERE asked > ? AND mfid IN (SELECT value FROM json_each(?))"
+        earliest = time.time() - MAX_AGE_S
+        absent = {mfid for (mfid,) in self.database.rows(sql, earliest, json.dumps(lacking))}
+        if wanted := [mfid for mfid in lacking if mfid not in absent]:
+            rows = self._read(wanted)
+            absent = set(wanted) - {row.mfid for row in rows}
+
+            def store(db: sqlite3.Connection) -> None:
+                _write(db, rows)
+                db.executemany("INSERT OR REPLACE INTO absent VALUES (?, ?)", [(one, time.time()) for one in absent])
+
+            self.database.transaction(store)
+            found |= {row.mfid: row.summary for row in rows}
+        return found
 
     # What a project holds
 
@@ -620,6 +731,29 @@ def _drop(db: sqlite3.Connection, mfids: Iterable[str]) -> None:
         _renew(db)
 
 
+def _set_stated(db: sqlite3.Connection) -> None:
+    """Keep which statements are in force."""
+    found = in_force(_statements(db, None).values())
+    rows = [(verb, sealed(StatementIndex.of(found, verb).to_json(), verb)) for verb in STATED]
+    db.executemany("INSERT OR REPLACE INTO stated VALUES (?, ?)", rows)
+
+
+def _statements(db: sqlite3.Connection, mfids: Collection[str] | None) -> dict[str, Statement]:
+    found = _summaries(db, mfids, "statement <> ''")
+    return {mfid: Statement.unpacked(one.statement) for mfid, one in found.items()}
+
+
+def _summaries(db: sqlite3.Connection, mfids: Collection[str] | None, where: str = "1") -> dict[str, Summary]:
+    """Return the summaries of these datasets, or of all that fit the condition, as far as they are undamaged."""
+    sql = f"SELECT {', '.join(_READ)} FROM dataset WHERE {where}"  # noqa: S608  texts of ours
+    if mfids is None:
+        rows = db.execute(sql)
+    else:
+        sql = f"{sql} AND mfid IN (SELECT value FROM json_each(?))"  # noqa: S608  texts of ours
+        rows = db.execute(sql, (json.dumps(list(mfids)),))
+    return {kept[0]: Summary.from_columns(kept[: len(COLUMNS)]) for *kept, seal in rows if _seal(kept) == seal}
+
+
 def _nothing_lost(seen: str, now: str) -> bool:
     """Return whether nothing was lost between these revisions; where a service tells none, anything may be."""
     lost, _, made = now.rpartition(":")
@@ -645,7 +779,8 @@ _held_lock = threading.Lock()
 def _snapshot_of(db: sqlite3.Connection, project: str) -> tuple[str | None, Snapshot, list[str]]:
     """Return the token (None if the project was never listed), what there is, and the ids of damaged rows."""
     row = db.execute("SELECT token FROM feed WHERE project = ? AND scope = ''", (project,)).fetchone()
-    sql = f"SELECT {', '.join(_READ)} FROM dataset WHERE {_of(project)} ORDER BY mfid DESC"  # noqa: S608  texts of ours
+    where = f"{_of(project)} AND (statement = '')"
+    sql = f"SELECT {', '.join(_READ)} FROM dataset WHERE {where} ORDER BY mfid DESC"  # noqa: S608  texts of ours
     rows = db.execute(sql, (project,))
     records: dict[str, Record] = {}
     summaries: dict[str, Summary] = {}

@@ -9,7 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crucible_lineage.core.slots import Filled, Standing, places_of, places_to_json
-from crucible_lineage.lineage.records import provenance, recorded_run, returned_values, state, text, used_mfids
+from crucible_lineage.lineage.model import PART
+from crucible_lineage.lineage.records import (
+    activity_code,
+    provenance,
+    recorded_run,
+    returned_values,
+    state,
+    text,
+    used_mfids,
+)
+from crucible_lineage.statements import Facts, statement_in
 from crucible_lineage.times import as_known
 
 __all__ = ["COLUMNS", "Summary", "summary_of"]
@@ -19,7 +29,7 @@ MOST_NUMBERS = 6  # of what a step returned, that lists show
 COLUMNS = (
     *("mfid", "project", "name", "measurement", "step", "pipeline", "created", "tells_of_run", "data_type"),
     *("data_format", "session", "instrument", "timestamp", "size", "numbers", "samples", "complete", "derived"),
-    *("replaces", "places"),
+    *("replaces", "places", "parents", "code", "statement"),
 )
 """The columns in which the mirror keeps a summary."""
 
@@ -28,7 +38,8 @@ COLUMNS = (
 class Summary:
     """A dataset in a line. `step` is what it is called in its pipeline; both are empty for what no step made.
 
-    `numbers` are the first ones that its step returned; `size` is in bytes, `samples` are names.
+    `numbers` are the first ones that its step returned; `size` is in bytes, `samples` are names; `parents` are those
+    that its record names, `code` is the fingerprint, `statement` what it states, packed, if it is a statement.
     """
 
     name: str
@@ -46,6 +57,9 @@ class Summary:
     size: int | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
     samples: str = ""
+    parents: tuple[str, ...] = ()
+    code: str = ""
+    statement: str = ""
 
     @property
     def mfid(self) -> str:
@@ -60,19 +74,26 @@ class Summary:
         own = (self.name, self.measurement, self.step, self.pipeline, self.created, int(self.tells_of_run))
         about = (self.data_type, self.data_format, self.session, self.instrument, self.timestamp, self.size)
         holds = (int(one.complete), int(one.derived), one.replaces or "", places)
-        return one.mfid, one.project, *own, *about, numbers, self.samples, *holds
+        origin = (" ".join(self.parents), self.code, self.statement)
+        return one.mfid, one.project, *own, *about, numbers, self.samples, *holds, *origin
+
+    @property
+    def facts(self) -> Facts:
+        """What decides whether statements concern it."""
+        return Facts(self.standing.project, self.parents, self.instrument, self.timestamp, self.code)
 
     @classmethod
     def from_columns(cls, columns: Sequence[Any]) -> Summary:
         """Return the summary of which these are the columns."""
         mfid, project, name, measurement, step, pipeline, created, tells_of_run, *columns = columns
         data_type, data_format, session, instrument, timestamp, size, *columns = columns
-        numbers, samples, complete, derived, replaces, places = columns
+        numbers, samples, complete, derived, replaces, places, parents, code, statement = columns
         filled = places_of(json.loads(places)) if places else {}
         standing = Standing(mfid, project, bool(complete), bool(derived), filled, replaces or None)
         figures = json.loads(numbers) if numbers else {}
         own = (name, measurement, step, pipeline, created, bool(tells_of_run), standing)
-        return cls(*own, data_type, data_format, session, instrument, timestamp, size, figures, samples)
+        origin = (tuple(parents.split()), code, statement)
+        return cls(*own, data_type, data_format, session, instrument, timestamp, size, figures, samples, *origin)
 
 
 def summary_of(record: Record) -> Summary:
@@ -83,7 +104,8 @@ def summary_of(record: Record) -> Summary:
     declared = declared if isinstance(declared, Mapping) else {}
     places = places_of(metadata if isinstance(metadata, Mapping) else None)
     pipeline, step = text(declared.get("name")), text(declared.get("step")) or text(written.get("step"))
-    derived = bool(used_mfids(record)) or bool(written.get("step"))
+    used = used_mfids(record)
+    derived = bool(used) or bool(written.get("step"))
     if derived and places and not pipeline:  # of a flow written by hand, or made by hand in the stead of a result
         pipeline, made_for = _made_for(places)
         step = step or made_for
@@ -110,6 +132,9 @@ def summary_of(record: Record) -> Summary:
         size=size if isinstance(size := record.get("size"), int) else None,
         numbers=_key_numbers(record) if step else {},
         samples=", ".join(_samples(record)),
+        parents=tuple(dict.fromkeys((*used, *_linked_above(record)))),
+        code=activity_code(record) if derived else "",
+        statement=stated.packed() if (stated := statement_in(record)) else "",
     )
 
 
@@ -122,6 +147,14 @@ def _samples(record: Record) -> Iterator[str]:
     for link in record.get("links") or ():
         if link.get("resource_type") == "sample":
             yield text(link.get("name")) or text(link.get("unique_id"))
+
+
+def _linked_above(record: Record) -> Iterator[str]:
+    """The datasets that it is linked below, but for those that it is a part of."""
+    for link in record.get("links") or ():
+        is_above = link.get("resource_type") == "dataset" and link.get("direction") == "source"
+        if is_above and link.get("relationship_type") != PART:
+            yield text(link.get("unique_id"))
 
 
 def _key_numbers(record: Record) -> dict[str, float]:

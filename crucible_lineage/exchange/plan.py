@@ -88,11 +88,11 @@ class Plan:
 def plan_project(source: Session, target: Session, project: str, tell: Tell) -> Plan:
     """Plan the copy of a project. InputError if there is no such project at either end."""
     tell(f"reading what is in project {project} here", 0)
-    here = source.mirror.snapshot(project).records
+    here = {**source.mirror.snapshot(project).records, **source.mirror.statement_records(project)}
     project_id = next((str(one["project_id"]) for one in here.values()), project)
     target.ensure_project(project_id)
     tell(f"reading what is in project {project} there", 0)
-    there = dict(target.mirror.snapshot(project_id).records)
+    there = {**target.mirror.snapshot(project_id).records, **target.mirror.statement_records(project_id)}
     samples = [sample.unique_id for sample in source.client.samples.iter(project_id=project_id)]
     return _plan(source, target, here, there, samples, tell, absent_parents=False)
 

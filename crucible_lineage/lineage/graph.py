@@ -18,6 +18,7 @@ from crucible_lineage.lineage.sources import (
     nodes_and_edges_of_api,
     nodes_and_edges_of_records,
 )
+from crucible_lineage.statements import Doubt
 
 if TYPE_CHECKING:
     import networkx
@@ -73,6 +74,13 @@ class LineageGraph:
             replace(node, state=states[node.id][0], superseded_by=states[node.id][1]) if node.id in states else node
             for node in self.nodes.values()
         )
+        return LineageGraph(nodes, self.edges.values())
+
+    def with_doubts(self, doubts: Mapping[str, Doubt]) -> LineageGraph:
+        """The same links, with why datasets are doubtful; the others are not."""
+        if not doubts:
+            return self
+        nodes = (replace(node, doubt=doubts[node.id]) if node.id in doubts else node for node in self.nodes.values())
         return LineageGraph(nodes, self.edges.values())
 
     def __len__(self) -> int:

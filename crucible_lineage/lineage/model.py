@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from crucible_lineage.statements import Doubt
+
 __all__ = [
-    *("CURRENT", "DERIVED", "KNOWN_RELATIONSHIPS", "MEASURED", "PART", "RAW", "SUPERSEDED"),
+    *("CURRENT", "DERIVED", "DOUBTFUL", "KNOWN_RELATIONSHIPS", "MEASURED", "PART", "RAW", "SUPERSEDED"),
     *("Edge", "Kind", "Node"),
 ]
 
@@ -16,6 +18,7 @@ Kind = Literal["dataset", "sample", "hidden"]
 DERIVED = "is_derived_from"
 PART = "is_part_of"
 MEASURED = "measured-from"  # Crucible's association of a dataset with a sample, drawn sample -> dataset
+DOUBTFUL = "doubtful"  # how current and measured data are shown that are on hold, or come from what is
 CURRENT, SUPERSEDED, RAW = "current", "superseded", "raw"  # states that no record tells by itself
 KNOWN_RELATIONSHIPS = frozenset({DERIVED, PART, MEASURED})
 
@@ -26,7 +29,7 @@ class Node:
 
     `state` is current, superseded, incomplete or raw where what holds now was looked up; else "complete" or
     "incomplete" where provenance says so, else empty. `superseded_by` are the datasets that hold in its stead.
-    `record` is the whole record as Crucible gave it, or None where it was not fetched.
+    `record` is the whole record as Crucible gave it, or None where it was not fetched; `doubt` says why it is doubtful.
     """
 
     id: str
@@ -39,6 +42,12 @@ class Node:
     step: str = ""
     record: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     superseded_by: tuple[str, ...] = ()
+    doubt: Doubt | None = field(default=None, compare=False)
+
+    @property
+    def shown_state(self) -> str:
+        """Its state, or that it is doubtful."""
+        return DOUBTFUL if self.doubt and self.state in ("", "complete", CURRENT, RAW) else self.state
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,7 @@ def described(node: Node, record: Record) -> Node:
         state=intern(known_state),
         step=intern(text(written.get("step")) or node.step),
         superseded_by=node.superseded_by,
+        doubt=node.doubt,
         record=record,
     )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.errors import InputError, RunError
+from crucible_lineage.lineage.model import DOUBTFUL
 from crucible_lineage.notebook.dataset import Dataset, Datasets
 from crucible_lineage.notebook.views import Lineage, Plan, Rows, Run
 from crucible_lineage.pipeline.bind.cached import bind_file
@@ -84,9 +85,13 @@ class Catalogue:
         project: str | None = None,
         sort: str | None = None,
         every: bool = False,
+        doubtful: bool = False,
         **filters: object,
     ) -> Datasets:
         """Measured data and current results; with `every`, also what is superseded or incomplete.
+
+        What is on hold, or comes from what is, is left out unless it is asked for as `doubtful`; the answer shows how
+        many that are.
 
         `filters` are those of Crucible's own list, as `measurement`, `keyword`, `instrument_name`; `sort` is `created`,
         `name`, `step`, `pipeline`, `measurement` or `state`, with a minus before it the other way round.
@@ -100,13 +105,15 @@ class Catalogue:
             filters=filters,
             sort=sort,
             every=every,
+            doubtful=doubtful,
         )
-        return Datasets(self, [entry.mfid for entry in found.entries])
+        return Datasets(self, [entry.mfid for entry in found.entries], found.others.get(DOUBTFUL, 0))
 
     def current(self, step: str | None = None, *, pipeline: str | None = None, project: str | None = None) -> Datasets:
         """The results that hold now, of a step or of all, in the order in which they were made."""
         found = list_datasets(self.session, self._in(project), step=step, pipeline=pipeline, results=True)
-        return Datasets(self, [entry.mfid for entry in found.entries if entry.state == CURRENT])
+        current = [entry.mfid for entry in found.entries if entry.state == CURRENT]
+        return Datasets(self, current, found.others.get(DOUBTFUL, 0))
 
     def table(
         self,

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, overload
 
+from crucible_lineage.core.stated import Heard
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.notebook.html import block, line, pairs, rows_table, state_mark, strong
 from crucible_lineage.notebook.loading import load_file
@@ -17,6 +18,8 @@ from crucible_lineage.pipeline.inputs.corrections import Correction, corrections
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.queries.catalogue.shown import Shown, show_dataset
 from crucible_lineage.refs import DatasetRef, FileRef
+from crucible_lineage.statements import FLAG, HOLD, About
+from crucible_lineage.stating import lift, state
 
 if TYPE_CHECKING:
     from crucible_lineage.notebook.catalogue import Catalogue
@@ -56,8 +59,35 @@ class Dataset:
 
     @property
     def state(self) -> str:
-        """Whether it holds: `current`, `superseded`, `incomplete`, or `raw` for measured data."""
+        """Whether it holds: `current`, `superseded`, `incomplete`, `raw` for measured data, or `doubtful`."""
         return self._shown.entry.state
+
+    @property
+    def doubt(self) -> str:
+        """Why it is doubtful: what is on hold, by whom, since when and why; empty if it is not."""
+        doubt = self._shown.entry.doubt
+        return doubt.told(self.mfid) if doubt else ""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The names of its flags."""
+        return self._shown.entry.flags
+
+    @property
+    def statements(self) -> tuple[Heard, ...]:
+        """What was stated about it, the oldest first; also what was taken back."""
+        return self._shown.statements
+
+    def hold(self, why: str, *, flag: str = "") -> None:
+        """Put it on hold: nothing is made of it any more, nor of what was made of it. With `flag`, only warn."""
+        about, body = About((self.mfid,)), {"flag": flag} if flag else {}
+        state(self._catalogue.session, self.project or "", FLAG if flag else HOLD, about, why=why, body=body)
+        self.__dict__.pop("_shown", None)
+
+    def unhold(self, why: str = "", *, flag: str = "") -> None:
+        """Lift all holds on it, or take the flag away. Raises InputError if there is none."""
+        lift(self._catalogue.session, About((self.mfid,)), why, project=self.project or "", flag=flag)
+        self.__dict__.pop("_shown", None)
 
     @property
     def step(self) -> str | None:
@@ -184,7 +214,9 @@ class Dataset:
         files = [(file.name, file.size) for file in self.files]
         return block(
             line(strong(self.name), state_mark(self.state)),
-            line(f"<code>{escape(self.mfid)}</code>", escape(made)),
+            line(f"<code>{escape(self.mfid)}</code>", escape(made), escape(" ".join(f"[{one}]" for one in self.flags))),
+            line(escape(self.doubt)) if self.doubt else "",
+            *(line(escape(one.told)) for one in self.statements),
             self._picture(),
             pairs("parameters", self.params),
             pairs("results" if self.step else "metadata", self.results),
@@ -201,10 +233,11 @@ class Dataset:
 
 
 class Datasets(Sequence[Dataset]):
-    """Datasets in an order, each asked for when it is needed."""
+    """Datasets in an order, each asked for when it is needed. Of what was asked for, `doubtful` were left out."""
 
-    def __init__(self, catalogue: Catalogue, mfids: Sequence[str]) -> None:
+    def __init__(self, catalogue: Catalogue, mfids: Sequence[str], doubtful: int = 0) -> None:
         self._catalogue = catalogue
+        self.doubtful = doubtful
         self.mfids = tuple(mfids)
 
     @overload
@@ -223,10 +256,12 @@ class Datasets(Sequence[Dataset]):
         return len(self.mfids)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} {'dataset' if len(self) == 1 else 'datasets'}>"
+        left = f"; {self.doubtful} doubtful left out" if self.doubtful else ""
+        return f"<{len(self)} {'dataset' if len(self) == 1 else 'datasets'}{left}>"
 
     def _repr_html_(self) -> str:
         shown = [self[at] for at in range(min(len(self), 20))]
         rows = [(one.mfid, one.name, one.state, one.step or one.measurement or "") for one in shown]
         more = f"and {len(self) - len(rows)} more" if len(self) > len(rows) else ""
+        more += f" {self.doubtful} doubtful left out" if self.doubtful else ""
         return block(rows_table(("mfid", "name", "state", "step"), rows, marks=(2,)), line(escape(more)))

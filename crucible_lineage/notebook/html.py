@@ -15,6 +15,7 @@ MOST_INSTANCES = 3  # of a step, where not all rows are shown
 COLOURS = {
     "current": "#2a7d4f", "fresh": "#2a7d4f", "executed": "#2a7d4f", "raw": "#3d6fb4", "missing": "#3d6fb4",
     "superseded": "#9a6a00", "stale": "#9a6a00", "incomplete": "#b4482d", "failed": "#b4482d", "blocked": "#b4482d",
+    "doubtful": "#b4482d",
 }  # fmt: skip
 
 

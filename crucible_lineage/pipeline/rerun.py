@@ -112,6 +112,7 @@ class _History:
     def __init__(self, session: Session, project: str) -> None:
         self.project = project
         self.knowledge = _OwnHistory(session, project, None)
+        session.mirror.sync_statements()
         steps = step_records(self.knowledge.registered())
         self.made = {mfid: record for mfid, record in steps.items() if record.is_complete}
         self.begun = {mfid: record for mfid, record in steps.items() if not record.is_complete}

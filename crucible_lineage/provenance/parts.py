@@ -36,6 +36,8 @@ __all__ = [
     "RunActivity",
     "Sha256",
     "Software",
+    "StatementActivity",
+    "StatementRecipe",
     "StepActivity",
     "StepRecipe",
     "Text",
@@ -155,6 +157,31 @@ class FilesRecipe(Part):
     inputs: dict[str, list[RecipeInput]] | None = Field(None, description="given where a person made them of others")
 
 
+class StatementAbout(Part):
+    """What a statement is about: datasets, an instrument and a time of measurement, a code fingerprint, a project."""
+
+    datasets: list[Mfid] | None = None
+    instrument: Text | None = None
+    since: str | None = Field(None, alias="from", description="the time of measurement, this moment included")
+    until: str | None = Field(None, description="the time of measurement, this moment excluded")
+    code: Text | None = None
+    project: Text | None = None
+
+
+class StatementRecipe(Part):
+    """What the id of a statement about results is derived from."""
+
+    kind: Literal["statement"]
+    project: Text
+    verb: Text
+    about: StatementAbout
+    by: Text = Field(description="the account at Crucible")
+    why: str
+    body: dict[str, JsonValue] | None = Field(None, description="depends on the verb: the name of a flag, a due day")
+    revokes: list[Mfid] | None = None
+    again: Annotated[int, Field(ge=1)] | None = Field(None, description="how many equal ones were revoked before")
+
+
 class Git(Part):
     """The checkout that the code lay in."""
 
@@ -231,6 +258,14 @@ class RunActivity(Part):
     kind: Literal["pipeline run"]
     pipeline: Text
     run_id: Text
+
+
+class StatementActivity(Part):
+    """When a person stated something about results (prov:Activity)."""
+
+    kind: Literal["statement"]
+    when: Moment
+    signature: Text | None = Field(None, description="of the recipe and the time, by ssh-keygen -Y sign")
 
 
 class Agent(Part):

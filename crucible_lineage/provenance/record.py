@@ -26,6 +26,7 @@ __all__ = [
     "raw_record",
     "read_record",
     "run_record",
+    "statement_record",
     "step_record",
     "unreadable",
 ]
@@ -134,6 +135,14 @@ def run_record(
     """The record of a dataset that tells of a run, as yet incomplete."""
     told = {"activity": {"kind": "pipeline run", "pipeline": pipeline, "run_id": run_id}}
     return _files_record(recipe, files, who, (), told)
+
+
+def statement_record(
+    recipe: Mapping[str, object], who: Mapping[str, object], when: str, signature: str = ""
+) -> FilesRecord:
+    """The record of a statement about results, as yet incomplete."""
+    signed = {"signature": signature} if signature else {}
+    return _files_record(recipe, (), who, (), {"activity": {"kind": "statement", "when": when, **signed}})
 
 
 def read_record(scientific_metadata: Mapping[str, object] | None) -> StepRecord | FilesRecord | None:

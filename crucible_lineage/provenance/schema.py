@@ -39,6 +39,8 @@ from crucible_lineage.provenance.parts import (
     Result,
     RunActivity,
     Software,
+    StatementActivity,
+    StatementRecipe,
     StepActivity,
     StepRecipe,
     Text,
@@ -101,7 +103,7 @@ class ProvenanceRecord(Part):
         return None
 
     @property
-    def recipe_part(self) -> StepRecipe | FilesRecipe | None:
+    def recipe_part(self) -> StepRecipe | FilesRecipe | StatementRecipe | None:
         """The recipe, as far as it stands in the record itself."""
         return None
 
@@ -192,14 +194,14 @@ class StepRecord(ProvenanceRecord):
 
 
 class FilesRecord(ProvenanceRecord):
-    """Files that were registered as they were: measured, made by hand of what was used, or telling of a run."""
+    """What was registered as it was: files that were measured, made by hand, or tell of a run; and statements."""
 
-    recipe_: FilesRecipe | None = Field(None, alias="recipe")
-    activity: HandActivity | RunActivity | None = None
+    recipe_: FilesRecipe | StatementRecipe | None = Field(None, alias="recipe")
+    activity: HandActivity | RunActivity | StatementActivity | None = None
     supersedes: Mfid | None = Field(None, description="prov:wasRevisionOf: the dataset that this one replaces")
 
     @property
-    def recipe_part(self) -> FilesRecipe | None:
+    def recipe_part(self) -> FilesRecipe | StatementRecipe | None:
         """The recipe, as far as it stands in the record itself."""
         return self.recipe_
 

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.server.instance import instance_id, present_datasets, project_changes, project_revision
+from crucible_lineage.server.instance import (
+    instance_id,
+    present_datasets,
+    project_changes,
+    project_revision,
+    statements_token,
+)
 
 if TYPE_CHECKING:
     from crucible_lineage.server.ingest.worker import WritesBack
@@ -22,6 +28,7 @@ __all__ = [
     "project_revision",
     "serve",
     "start_server",
+    "statements_token",
 ]
 
 

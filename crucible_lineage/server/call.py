@@ -10,17 +10,17 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Response
 from starlette.datastructures import MutableHeaders
 
-from crucible_lineage.server.catalogue.access import VIEWER, Caller, roles
+from crucible_lineage.server.catalogue.access import READABLE, VIEWER, Caller, roles
 from crucible_lineage.server.database import Database, hash_key
 from crucible_lineage.server.files.links import Links
 from crucible_lineage.server.files.storage import Storage
 from crucible_lineage.server.http import PREFIX, invalid, refuse
-from crucible_lineage.server.instance import REVISION
+from crucible_lineage.server.instance import REVISION, STATEMENTS
 from crucible_lineage.server.seals import REMEDY
 
 __all__ = ["AuthenticatedCall", "Call", "Service"]
 
-REVISION_HEADER = "Crucible-Revision"
+REVISION_HEADER, STATEMENTS_HEADER = "Crucible-Revision", "Crucible-Statements"
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ class AuthenticatedCall:
         if project_id is not None and roles(db, self.caller, [project_id])[project_id] >= VIEWER:
             found = db.execute(f"{REVISION} WHERE project_id = ?", (project_id,)).fetchone()
             self.headers[REVISION_HEADER] = found[0]
+
+    def tell_statements(self, db: sqlite3.Connection) -> None:
+        """The answer says in a header which statements there are that the caller may read, as a text to compare."""
+        found = db.execute(f"{STATEMENTS} AND {READABLE}", {"user": self.caller.id}).fetchone()
+        self.headers[STATEMENTS_HEADER] = found[0]
 
 
 async def _authenticate(request: Request, response: Response) -> AuthenticatedCall:

@@ -14,12 +14,14 @@ from typing import Any
 
 __all__ = [
     "REVISION",
+    "STATEMENTS",
     "DataFolder",
     "instance_id",
     "open_folder",
     "present_datasets",
     "project_changes",
     "project_revision",
+    "statements_token",
 ]
 
 # A project's revision. Left of the last colon: another text once anything was lost (deleted, asked to be deleted,
@@ -27,6 +29,16 @@ __all__ = [
 # datasets and samples ever came to the project, which gets smaller when a backup is brought back.
 REVISION = (
     """SELECT (SELECT value FROM setting WHERE name = 'instance_id') || ':' || token || ':' || made FROM revision"""
+)
+
+# Of the datasets with the keyword of statements: another text once there is another one, one less, or one was changed.
+_STATEMENT_IDS = (
+    "SELECT dataset_id FROM attached_keyword JOIN keyword ON keyword.id = keyword_id WHERE folded = 'statement'"
+)
+STATEMENTS = (
+    "SELECT count(*) || ':' || coalesce(max(modified), '') || ':' || (SELECT count(*) || ':' || coalesce(max(id), 0)"  # noqa: S608  texts of ours
+    f" FROM deletion_request WHERE status IN ('pending', 'approved') AND resource_id IN ({_STATEMENT_IDS}))"
+    f" FROM resource WHERE id IN ({_STATEMENT_IDS})"
 )
 
 
@@ -83,6 +95,12 @@ def project_changes(data_dir: Path | str, project_id: str, since: str | None, wo
     )
     found = _read(data_dir, query, since or "", project_id, word.casefold())
     return None if found is None else dict(json.loads(found[0]))
+
+
+def statements_token(data_dir: Path | str) -> str | None:
+    """What `Crucible-Statements` says to the local user, read without a server; None where there is no database."""
+    found = _read(data_dir, STATEMENTS)
+    return None if found is None else str(found[0])
 
 
 def present_datasets(data_dir: Path | str, mfids: Iterable[str]) -> frozenset[str] | None:

@@ -16,13 +16,23 @@ from crucible_lineage.client.models import Dataset, IngestionRequest
 from crucible_lineage.errors import ForbiddenError, NotFoundError
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.session import Session
+from crucible_lineage.statements import HOLD, REVOKE, Statement, statement_in
 from crucible_lineage.times import utc
 from crucible_lineage.watch.state import Marks
 
-__all__ = ["DATASET_CREATED", "INGESTION_COMPLETED", "INGESTION_FAILED", "News", "Watcher"]
+__all__ = [
+    "DATASET_CREATED",
+    "HOLD_LIFTED",
+    "HOLD_PLACED",
+    "INGESTION_COMPLETED",
+    "INGESTION_FAILED",
+    "News",
+    "Watcher",
+]
 
 DATASET_CREATED, INGESTION_COMPLETED = "crucible.dataset.created", "crucible.ingestion.completed"
 INGESTION_FAILED = "crucible.ingestion.failed"
+HOLD_PLACED, HOLD_LIFTED = "crucible.hold.placed", "crucible.hold.lifted"
 MOST_CHARACTERS = 500  # of what an ingestor says of its failure
 OVERLAP = timedelta(minutes=2)  # a record with an earlier time may become visible after one with a later time
 PATIENCE = timedelta(days=1)  # how long an incomplete dataset is waited for
@@ -86,13 +96,35 @@ class Watcher:
         found = list(self._created_since(since - OVERLAP))
         unfinished = [dataset for dataset in found if not _is_whole(dataset) and dataset.unique_id not in told]
         new = [dataset for dataset in found if dataset not in unfinished and dataset.unique_id not in told]
-        yield [self._news(DATASET_CREATED, dataset) for dataset in sorted(new, key=lambda d: d.creation_time or "")]
+        yield [one for dataset in sorted(new, key=lambda d: d.creation_time or "") for one in self._of_dataset(dataset)]
         newest = max((_created(dataset) for dataset in found), default=since)
         begun = (_created(dataset) for dataset in unfinished)
         until = max(since, min([newest, *(moment for moment in begun if newest - moment < PATIENCE)]))
         told |= {dataset.unique_id for dataset in new}
         recent = {dataset.unique_id for dataset in found if _created(dataset) >= until - OVERLAP}
         self.marks.set(self._datasets, {"since": until.isoformat(), "told": sorted(told & recent)})
+
+    def _of_dataset(self, dataset: Dataset) -> Iterator[News]:
+        """What is new with a dataset: that it is there; of a statement, what is on hold, or is not any more."""
+        stated = statement_in(dataset.model_dump())
+        if stated is None:
+            yield self._news(DATASET_CREATED, dataset)
+        elif stated.verb == HOLD:
+            yield from self._of_hold(HOLD_PLACED, stated, stated)
+        elif stated.verb == REVOKE:
+            self.session.mirror.sync_statements()
+            for revoked in self.session.mirror.statements(stated.revokes).values():
+                if revoked.verb == HOLD:
+                    yield from self._of_hold(HOLD_LIFTED, revoked, stated)
+
+    def _of_hold(self, event: str, hold: Statement, said: Statement) -> Iterator[News]:
+        """News of each dataset that a hold names, or of the hold itself where it is about a condition."""
+        about = {key: value for key, value in hold.about.document().items() if key != "datasets"}
+        told = {"project_id": hold.project, "why": said.why, "by": said.who or said.by, "statement": said.mfid, **about}
+        for mfid in hold.about.datasets or (hold.mfid,):
+            key = f"{self.session.store.instance} {event} {mfid} {hold.mfid} {said.mfid}"
+            attributes = {"mfid": mfid, **{name: value for name, value in told.items() if value}}
+            yield News(event, mfid, str(hold.about), uuid.uuid5(_NAMESPACE, key), attributes)
 
     def _ended_ingestions(self) -> Iterator[list[News]]:
         mark = self.marks.get(self._ingestions)

@@ -20,15 +20,17 @@ from prefect.task_engine import TaskRunTimeoutError
 from prefect.transactions import TransactionState, get_transaction
 from prefect.utilities.timeout import timeout, timeout_async
 
+from crucible_lineage.errors import OnHoldError
 from crucible_lineage.tasks.dropin.arguments import Arguments, Traced, said_to_be_used, traced
 from crucible_lineage.tasks.dropin.described import Described
 from crucible_lineage.tasks.dropin.effects import Effects, saying
 from crucible_lineage.tasks.dropin.folders import files_at
 from crucible_lineage.tasks.dropin.opened import Opened, watched
 from crucible_lineage.tasks.dropin.recording import Destination, Held, Recording, current, run_logger, warn
-from crucible_lineage.tasks.dropin.result import Result
+from crucible_lineage.tasks.dropin.result import Result, fingerprint, inputs_of
 from crucible_lineage.tasks.dropin.results import found_in_cache, reused, take
 from crucible_lineage.tasks.dropin.task_code import TaskCode, task_code
+from crucible_lineage.tasks.dropin.written import learned
 
 __all__ = ["Call", "Hit", "by_name", "run_async", "run_async_generator", "run_generator", "run_sync"]
 
@@ -178,6 +180,22 @@ class _Run:
             if transaction is not None:
                 transaction.state = TransactionState.COMMITTED  # shown as Cached
 
+    def require_free(self) -> None:
+        """Raise OnHoldError if one of the datasets that it is given is on hold, or comes from one that is.
+
+        What is being registered by this flow meanwhile was made of what is not.
+        """
+        session = self.recording.session
+        if not self.arguments.inputs or self.recording.undelivered.is_away():
+            return
+        session.hear_statements()
+        if not (stated := session.stated).holds_any:
+            return
+        result = self.result()
+        made = [one.origin.made for one in inputs_of(result, dict.fromkeys(learned(result), ())) if one.origin]
+        known = [one.result().mfid for one in made if one.done() and not one.exception()]
+        stated.require_free(known, fingerprint(result), result.project)
+
     def end(self, result: object, number: int | None = None) -> None:
         value = result.data if isinstance(result, State) else result
         if isinstance(result, State) and not result.is_completed():
@@ -220,9 +238,11 @@ def _begin(function: Callable[..., Any], call: Call, args: Any, kwargs: Any, *, 
         run = _begun(function, call, current(call.destination), bound.arguments)
         if run is not None and not many:
             run.reuse()
+        if run is not None and run.found is None:
+            run.require_free()
         return run
     except Exception as error:
-        if _is_strict(call):
+        if _is_strict(call) or isinstance(error, OnHoldError):
             raise
         warn("the run of %s is not recorded: %s: %s", call.described.name, type(error).__name__, error)
         return None

@@ -11,6 +11,8 @@ import pytest
 
 from crucible_lineage.flows.reports.events import as_event
 from crucible_lineage.session import Session
+from crucible_lineage.statements import HOLD, About
+from crucible_lineage.stating import lift, state
 from crucible_lineage.watch.changes import DATASET_CREATED, INGESTION_COMPLETED, News, Watcher
 
 
@@ -112,4 +114,20 @@ def test_an_ingestion_is_told_when_it_has_ended(watched: Watcher, new: Any, sess
     (news,) = said
     assert (news.event, news.mfid) == (INGESTION_COMPLETED, mfid)
     assert news.attributes["file_mfid"] == uploaded
+    assert heard(watched) == []
+
+
+def test_a_hold_and_its_end_are_news_and_statements_are_no_new_data(
+    watched: Watcher, new: Any, session: Session
+) -> None:
+    mfid = new("scan 1")
+    heard(watched)
+    hold = state(session, "lab", HOLD, About((mfid,)), why="detector saturated").statement
+    (placed,) = heard(watched)
+    assert (placed.event, placed.mfid) == ("crucible.hold.placed", mfid)
+    assert {"why": "detector saturated", "statement": hold.mfid}.items() <= placed.attributes.items()
+    assert as_event(placed).event == "crucible.hold.placed"
+    lift(session, About((mfid,)), "it was not", project="lab")
+    (lifted,) = heard(watched)
+    assert (lifted.event, lifted.mfid, lifted.attributes["why"]) == ("crucible.hold.lifted", mfid, "it was not")
     assert heard(watched) == []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crucible_lineage.cli.catalogue.printing import CSV, PROJECT, print_csv
+from crucible_lineage.cli.catalogue.printing import CSV, PROJECT, not_listed, print_csv
 from crucible_lineage.cli.options import announce, crucible_options, json_option, open_session, print_json
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
@@ -35,6 +35,7 @@ __all__ = ["list_command"]
 @click.option("--current", is_flag=True, help="Only results that hold now; no measured data.")
 @click.option("--sort", metavar="FIELD", help="created, name, step, pipeline, measurement, state; -name: from the end.")
 @click.option("--all", "every", is_flag=True, help="What is superseded or incomplete, and records of runs, too.")
+@click.option("--doubtful", is_flag=True, help="What is on hold, or comes from what is, too.")
 @click.option("--deleted", is_flag=True, help="Instead, what was deleted, and what is to be.")
 @click.option("--refresh", is_flag=True, help="Download the project anew, and not only what changed.")
 @CSV
@@ -51,6 +52,7 @@ def list_command(
     current: bool,
     sort: str | None,
     every: bool,
+    doubtful: bool,
     deleted: bool,
     refresh: bool,
     as_csv: bool,
@@ -82,6 +84,7 @@ def list_command(
             sort=sort,
             results=current,
             every=every,
+            doubtful=doubtful,
             refresh=refresh,
         )
     if as_json:
@@ -132,12 +135,14 @@ def _listed(found: Catalogue) -> Iterator[str]:
     widest = max((len(entry.state) for entry in found.entries), default=0)
     for entry in found.entries:
         yield f"{entry.summary.mfid}  {entry.state:{widest}}  {_described(entry)}"
-    more = ", ".join(f"{count} {state}" for state, count in sorted(found.others.items()))
+    more = not_listed(found.others)
     count = len(found.entries)
-    yield f"{count} {'dataset' if count == 1 else 'datasets'}" + (f"; not listed: {more} (--all)" if more else "")
+    yield f"{count} {'dataset' if count == 1 else 'datasets'}" + (f"; not listed: {more}" if more else "")
 
 
 def _described(entry: Entry) -> str:
     one = entry.summary
     origin = "/".join(filter(None, (one.pipeline, one.step)))
-    return plain("  ".join(filter(None, (one.name, origin or one.measurement))))
+    flags = " ".join(f"[{name}]" for name in entry.flags)
+    doubt = entry.doubt.told(entry.mfid) if entry.doubt else ""
+    return plain("  ".join(filter(None, (one.name, origin or one.measurement, flags, doubt))))

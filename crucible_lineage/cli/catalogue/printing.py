@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import click
 
 from crucible_lineage.lineage.values import told_value, value_text
 
-__all__ = ["CSV", "PROJECT", "in_columns", "print_csv"]
+__all__ = ["CSV", "PROJECT", "in_columns", "not_listed", "print_csv"]
 
 MOST_CELL = 48  # characters
 
@@ -22,6 +22,14 @@ def in_columns(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterat
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     for cells in shown:
         yield "  ".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def not_listed(others: Mapping[str, int]) -> str:
+    """How many datasets are left out, by their state, and with which option each is shown; empty if none is."""
+    by_option: dict[str, list[str]] = {}
+    for state, count in sorted(others.items()):
+        by_option.setdefault("--doubtful" if state == "doubtful" else "--all", []).append(f"{count} {state}")
+    return ", ".join(f"{', '.join(told)} ({option})" for option, told in by_option.items())
 
 
 def print_csv(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -108,6 +108,9 @@ def _shown(found: Shown) -> Iterator[str]:
     entry, mfid = found.entry, found.entry.summary.mfid
     yield plain(entry.summary.name)
     yield f"{mfid}  {entry.state}"
+    if entry.doubt and entry.doubt.source != mfid:
+        yield plain(f"doubtful: {entry.doubt.told(mfid)}")
+    yield from (plain(one.told) for one in found.statements)
     if found.deletion:
         asked = str(found.deletion.get("request_time") or "")[:19].replace("T", " ")
         state = "is to be deleted" if found.deletion.get("status") == "approved" else "was asked to be deleted"

@@ -25,6 +25,7 @@ __all__ = ["table_command"]
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it: .csv, .parquet or .json."
 )
 @click.option("--all", "every", is_flag=True, help="What is superseded or incomplete, too, with its state.")
+@click.option("--doubtful", is_flag=True, help="What is on hold, or comes from what is, too, with its state.")
 @click.option("--refresh", is_flag=True, help="Download the project anew, and not only what changed.")
 @CSV
 @json_option
@@ -37,6 +38,7 @@ def table_command(
     by: tuple[str, ...],
     output: Path | None,
     every: bool,
+    doubtful: bool,
     refresh: bool,
     as_csv: bool,
     as_json: bool,
@@ -71,6 +73,7 @@ def table_command(
             fields=fields,
             by=by,
             every=every,
+            doubtful=doubtful,
             refresh=refresh,
         )
     if output is not None:
@@ -83,5 +86,6 @@ def table_command(
         click.echo(f"{output}: {amount(len(found), 'row')}, {amount(len(found.columns), 'column')}")
     else:
         click.echo("\n".join(in_columns(found.columns, found.rows)))
-        more = ", ".join(f"{count} {state}" for state, count in sorted(found.others.items()))
+        told = {"doubtful": " (--doubtful)"}
+        more = ", ".join(f"{count} {state}{told.get(state, '')}" for state, count in sorted(found.others.items()))
         click.echo(f"{len(found)} {'row' if len(found) == 1 else 'rows'}" + (f"; not in it: {more}" if more else ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.cli.runs.waiting import print_not_ingested, print_others, print_set_aside, print_waiting
 from crucible_lineage.core.journal import Failure
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import CrucibleError, InputError
+from crucible_lineage.lineage.labels import plain
 from crucible_lineage.local.usage import disk_usage, is_in_use
 from crucible_lineage.local.usage import runs as running
 from crucible_lineage.registration.ingestion import in_words
 from crucible_lineage.session import Session
+from crucible_lineage.statements import Statement
 from crucible_lineage.times import utc
 from crucible_lineage.watch.state import unpark as try_again
 
@@ -74,6 +77,7 @@ def status_command(
         unread = [in_words(one) for one in session.store.ended_ingestions(MOST_UNREAD)]
         used = disk_usage(session.settings.data)
         jobs = _batch_jobs(session.settings.data)
+        holds = _holds(session, project)
         announce(session)
     if as_json:
         print_json(
@@ -88,6 +92,7 @@ def status_command(
                 "disk": used,
                 "slurm": jobs,
                 "service": [one.to_json() for one in learnt],
+                "holds": [{**one.to_json(), "overdue": _is_overdue(one)} for one in holds],
             }
         )
         return
@@ -96,6 +101,7 @@ def status_command(
         click.echo(f"Slurm: {job['id']} {job['state']} {job['step']}")
     _print_pipelines(pipelines)
     _print_failures(failures)
+    _print_holds(holds)
     print_waiting(waiting)
     print_others(others)
     print_set_aside(damaged)
@@ -147,6 +153,33 @@ def _print_pipelines(pipelines: Sequence[Mapping[str, Any]]) -> None:
         if others := [name for name in pipeline["declarations"] if name != pipeline["declaration"]]:
             shown = ", ".join(others)
             click.echo(f"    declared by {shown} too; the results of each hold side by side; rename one")
+
+
+def _holds(session: Session, project: str | None) -> list[Statement]:
+    """Return what is on hold; where Crucible is away, as it was known before."""
+    try:
+        session.mirror.sync_statements()
+    except CrucibleError as error:
+        click.echo(f"warning: what is on hold is as of the last command that reached Crucible: {error}", err=True)
+    return session.stated.holds(project)
+
+
+def _print_holds(holds: Sequence[Statement]) -> None:
+    if holds:
+        click.echo("on hold:")
+    for one in holds:
+        days = (datetime.now(UTC) - utc(one.when)).days
+        due = f"; was to be settled by {one.due}" if _is_overdue(one) else f"; until {one.due}" if one.due else ""
+        click.echo(plain(f"  {one.about}  {one.said} ({days} {'day' if days == 1 else 'days'}){due}"))
+    for one in holds:
+        if _is_overdue(one):
+            click.echo(
+                plain(f"warning: {one.about} was to be on hold until {one.due}; lift it, or hold it again"), err=True
+            )
+
+
+def _is_overdue(one: Statement) -> bool:
+    return bool(one.due) and one.due < f"{datetime.now(UTC):%Y-%m-%d}"
 
 
 def _print_disk(used: Mapping[str, int]) -> None:

@@ -154,9 +154,10 @@ class DatasetCalls(ContentCalls):
     def changes(self, project_id: str, since: str | None, keyword: str) -> ProjectChanges:
         """Return the datasets of a project with that keyword that were modified since, and the project's revision.
 
-        One call, if those are no more than a page. `since` is an ISO 8601 time; None asks for all.
+        One call, if those are no more than a page. `since` is an ISO 8601 time; None asks for all. An empty
+        `project_id` asks for the datasets of all projects, and gets no revision.
         """
-        filters: DatasetFilters = {"project_id": project_id, "keyword": keyword}
+        filters: DatasetFilters = {"keyword": keyword, **({"project_id": project_id} if project_id else {})}
         if since:
             filters["modification_time_gte"] = since
         headers: dict[str, str] = {}
@@ -171,7 +172,7 @@ class DatasetCalls(ContentCalls):
         if len(listed) == PAGE:
             listed = list(self.iter(**filters))
         modified = {dataset.unique_id: dataset.modification_time or "" for dataset in listed}
-        return ProjectChanges(headers.get("crucible-revision", ""), modified)
+        return ProjectChanges(headers.get("crucible-revision", ""), modified, headers.get("crucible-statements"))
 
     def count(self, **filters: Unpack[DatasetFilters]) -> int:
         """Count the datasets that match all filters."""

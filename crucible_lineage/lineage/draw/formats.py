@@ -10,7 +10,7 @@ from crucible_lineage.lineage.draw.superseded import left_out_note
 from crucible_lineage.lineage.draw.view import Item, view
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, short_id, title
-from crucible_lineage.lineage.model import DERIVED, SUPERSEDED, Node
+from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, SUPERSEDED, Node
 from crucible_lineage.lineage.values import csv_text
 
 __all__ = ["public_ids", "render_csv", "render_dot", "render_mermaid", "to_node_link"]
@@ -18,7 +18,10 @@ __all__ = ["public_ids", "render_csv", "render_dot", "render_mermaid", "to_node_
 # Mermaid draws nothing beyond 500 edges or 50,000 characters; both limits are its defaults.
 _MERMAID_EDGES = 499
 _MERMAID_CHARACTERS = 45_000
-_MERMAID_SUPERSEDED = "  classDef superseded stroke-dasharray:2 3,fill:#F3F3F3,color:#5A5A5A"
+_MERMAID_STYLES = {
+    "superseded": "  classDef superseded stroke-dasharray:2 3,fill:#F3F3F3,color:#5A5A5A",
+    "doubtful": "  classDef doubtful stroke-dasharray:6 3,fill:#F6DFD0,stroke:#B34700",
+}
 
 
 def public_ids(graph: LineageGraph) -> Mapping[str, str]:
@@ -145,8 +148,8 @@ class _Chart:
 
     def __str__(self) -> str:
         boxes = [self._boxes[number] for number in sorted(self._shown)]
-        marked = any(box.endswith(":::superseded") for box in boxes)
-        return "\n".join(["flowchart LR", *boxes, *([_MERMAID_SUPERSEDED] if marked else []), *self._edges]) + "\n"
+        styles = [told for name, told in _MERMAID_STYLES.items() if any(box.endswith(f":::{name}") for box in boxes)]
+        return "\n".join(["flowchart LR", *boxes, *styles, *self._edges]) + "\n"
 
 
 def _node_entry(node: Node, name: str) -> dict[str, object]:
@@ -162,6 +165,7 @@ def _node_entry(node: Node, name: str) -> dict[str, object]:
         "state": node.state,
         "step": node.step,
         "superseded_by": list(node.superseded_by),
+        "doubtful": node.doubt.to_json() if node.doubt else None,
     }
     return {key: value for key, value in entry.items() if value}
 
@@ -177,7 +181,8 @@ def _label_lines(item: Item) -> list[str]:
 def _mermaid_box(number: int, item: Item) -> str:
     opening, closing = ("([", "])") if item.node.kind == "sample" else ("[", "]")
     label = "<br/>".join(map(_mermaid_escaped, _label_lines(item)))
-    return f'  n{number}{opening}"{label}"{closing}' + (":::superseded" if item.state == SUPERSEDED else "")
+    style = {SUPERSEDED: ":::superseded", DOUBTFUL: ":::doubtful"}.get(item.state, "")
+    return f'  n{number}{opening}"{label}"{closing}{style}'
 
 
 def _mermaid_edge(ends: tuple[int, int], relationship: str) -> str:

@@ -101,7 +101,7 @@ def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str]) 
             "name": [title(node) for node in nodes],
             "measurement": [plain(node.measurement) for node in nodes],
             "data_type": [plain(node.data_type) for node in nodes],
-            "state": [plain(node.state) for node in nodes],
+            "state": [plain(node.shown_state) for node in nodes],
             "step": [plain(node.step) for node in nodes],
             "roles": [number_of_roles[roles[node.id]] if node.id in roles else 0 for node in nodes],
             "superseded_by": [list(node.superseded_by) for node in nodes],

@@ -22,7 +22,7 @@ from crucible_lineage.lineage.labels import (
     title,
     wrapped,
 )
-from crucible_lineage.lineage.model import DERIVED, SUPERSEDED
+from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, SUPERSEDED
 
 __all__ = ["render_svg"]
 
@@ -102,6 +102,7 @@ def _drawn(item: Item, box: _Box, centre: Point, colour_of: dict[str, str], is_f
     line += f' stroke-dasharray="{dashes}"' if dashes else ""
     radius = height / 2 if node.kind == "sample" else 5
     fill = "#F3F3F3" if node.kind in ("sample", "hidden") or superseded else "#FFFFFF"
+    fill = "url(#doubtful)" if item.state == DOUBTFUL else fill
     shape = f'width="{width:.1f}" height="{height:.1f}" rx="{radius:g}" fill="{fill}" {line}/>'
     parts = [f"<g><title>{_tip(item)}</title>"]
     if item.is_group:
@@ -186,7 +187,8 @@ def _tip(item: Item) -> str:
             title(node),
             detail(node),
             "" if node.kind == "hidden" else plain(node.id),
-            plain(node.state),
+            plain(node.shown_state),
+            plain(node.doubt.told(node.id)) if node.doubt else "",
         ]
         lines.append(" · ".join(part for part in known if part))
     if len(item.nodes) > 20:
@@ -205,8 +207,13 @@ def _document(body: list[str], placed: Layout, kinds: int, longest_kind: int) ->
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" '
         'orient="auto-start-reverse"><path d="M0,0.8 L8,4 L0,7.2 z" fill="#7A7A7A"/></marker></defs>'
     )
+    hatched = (
+        '<defs><pattern id="doubtful" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
+        '<rect width="7" height="7" fill="#FFFFFF"/><rect width="2" height="7" fill="#F6DFD0"/></pattern></defs>'
+    )
+    hatch = [hatched] if any("url(#doubtful)" in part for part in body) else []
     ground = f'<rect x="{-_MARGIN:g}" y="{-_MARGIN:g}" width="100%" height="100%" fill="#FFFFFF"/>'
-    return "\n".join([head, arrow, ground, *body, "</svg>"]) + "\n"
+    return "\n".join([head, arrow, *hatch, ground, *body, "</svg>"]) + "\n"
 
 
 def _escaped(text: str) -> str:

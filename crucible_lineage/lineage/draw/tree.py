@@ -21,7 +21,7 @@ _UNICODE = ("├── ", "└── ", "│   ", "    ")
 _ASCII = ("|-- ", "`-- ", "|   ", "    ")
 _STATE_STYLES = {
     **{"complete": "green", "current": "green", "fresh": "green", "superseded": "dim"},
-    **{"missing": "yellow", "stale": "yellow"},
+    **{"missing": "yellow", "stale": "yellow", "doubtful": "yellow"},
     **{"incomplete": "bold red", "failed": "bold red", "blocked": "bold red"},
 }
 

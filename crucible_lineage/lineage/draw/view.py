@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from crucible_lineage.lineage.draw.superseded import dispensable
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.model import CURRENT, MEASURED, RAW, SUPERSEDED, Edge, Node
+from crucible_lineage.lineage.model import CURRENT, DOUBTFUL, MEASURED, RAW, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import chosen_in_time, equal_parents, used_roles
 
 __all__ = ["FOLD_BEYOND", "Item", "View", "note_of", "roles_of", "view"]
@@ -36,10 +36,9 @@ class Item:
     @property
     def state(self) -> str:
         """The state of all nodes, or the most alarming one: a group with one incomplete member is incomplete."""
-        states = {node.state for node in self.nodes}
-        return next(
-            (state for state in ("failed", "missing", "incomplete", "stale") if state in states), self.node.state
-        )
+        states = {node.shown_state for node in self.nodes}
+        alarming = ("failed", "missing", "incomplete", "stale", DOUBTFUL)
+        return next((state for state in alarming if state in states), self.node.state)
 
     @property
     def state_said(self) -> str:
@@ -47,7 +46,7 @@ class Item:
         state = self.state
         if state in ("", "complete", CURRENT, RAW):
             return ""
-        return f"{sum(node.state == state for node in self.nodes)} {state}" if self.is_group else state
+        return f"{sum(node.shown_state == state for node in self.nodes)} {state}" if self.is_group else state
 
 
 @dataclass(frozen=True)

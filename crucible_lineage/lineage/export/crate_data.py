@@ -9,6 +9,7 @@ from crucible_lineage.lineage.export.activities import Agent, ExportedLineage, S
 from crucible_lineage.lineage.export.crate_parts import CrateHeader, TextFile, media_type
 from crucible_lineage.lineage.model import DERIVED, MEASURED, Node
 from crucible_lineage.lineage.records import moment
+from crucible_lineage.statements import Statement
 
 __all__ = ["DataEntities", "Entity", "Reference", "reference"]
 
@@ -95,13 +96,21 @@ class DataEntities:
         if node.kind != "hidden":
             record = node.record or {}
             entity["identifier"] = node.id
-            entity["description"] = ", ".join(filter(None, (node.measurement, node.data_type, node.state)))
+            entity["description"] = ", ".join(filter(None, (node.measurement, node.data_type, node.shown_state)))
+            if node.doubt:
+                entity["creativeWorkStatus"] = "doubtful"
+                entity.setdefault("subjectOf", []).append(self._add_statement(node.doubt.statement))
             known = moment(record)
             entity["dateCreated"] = instant(known.isoformat() if known else str(record.get("creation_time") or ""))
             entity["hasPart"] = [
                 self._add_file(node.id, n, f) for n, f in enumerate(self.lineage.files.get(node.id, ()), 1)
             ]
         self.root["hasPart"].append(self.add(entity))
+
+    def _add_statement(self, one: Statement) -> Reference:
+        """What somebody has stated, as a text about datasets."""
+        told = {"name": f"{one.verb}: {one.why}", "text": f"{one.about} is on hold {one.said}", "identifier": one.mfid}
+        return self.add({"@id": f"#{one.mfid}", "@type": "CreativeWork", "dateCreated": instant(one.when), **told})
 
     def _add_file(self, mfid: str, number: int, file: StoredFile) -> Reference:
         return self.add(

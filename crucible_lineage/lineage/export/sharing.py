@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Set
+from dataclasses import replace
 from typing import Any
 
 from crucible_lineage.lineage.draw.formats import public_ids
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import DERIVED, Edge, Node
 from crucible_lineage.lineage.records import PLACES_KEY, PROVENANCE_KEY, mapping, mappings, provenance, text, used_mfids
+from crucible_lineage.statements import Doubt
 
 __all__ = ["WITHHELD", "shareable", "shared_record", "with_hidden_parents"]
 
@@ -55,13 +57,21 @@ def shareable(graph: LineageGraph) -> LineageGraph:
         for mfid, node in graph.nodes.items()
         if node.superseded_by
     }
-    return graph.with_records(records).with_states(states)
+    doubts = {mfid: _shared_doubt(node.doubt, visible) for mfid, node in graph.nodes.items() if node.doubt}
+    return graph.with_records(records).with_states(states).with_doubts(doubts)
 
 
 def shared_record(node: Node) -> dict[str, object]:
     """The fields of a shareable record that others are given: no account's rights, no links, no pictures."""
     record = node.record or {}
     return {key: record[key] for key in _RECORD_FIELDS if record.get(key) is not None}
+
+
+def _shared_doubt(doubt: Doubt, visible: Set[str]) -> Doubt:
+    """Why a dataset is doubtful, without datasets that are not known to be visible."""
+    about = replace(doubt.statement.about, datasets=tuple(visible & set(doubt.statement.about.datasets)))
+    source = doubt.source if doubt.source in visible else "a dataset that is not shown"
+    return Doubt(source, replace(doubt.statement, about=about))
 
 
 def _redacted(node: Node, visible: Set[str], graph: LineageGraph) -> Record:

@@ -123,6 +123,15 @@ def _add_revisions(document: ProvDocument, node: Node, nodes: Mapping[str, Node]
     if node.state == SUPERSEDED:
         by = {"prov:type": "cl:Superseded", "cl:supersededBy": " ".join(node.superseded_by)}
         document.wasInvalidatedBy(f"mfid:{node.id}", other_attributes=_attributes(document, by))
+    if node.doubt:
+        hold = node.doubt.statement
+        about = {
+            "prov:type": "cl:OnHold" if node.doubt.source == node.id else "cl:Doubtful",
+            "cl:because": node.doubt.told(node.id),
+            "cl:statement": hold.mfid,
+            "cl:statedBy": hold.by,
+        }
+        document.wasInvalidatedBy(f"mfid:{node.id}", None, hold.when, other_attributes=_attributes(document, about))
 
 
 def _about_node(node: Node) -> Attributes:

@@ -24,6 +24,7 @@ from crucible_lineage.pipeline.inputs.replacing import inherited
 from crucible_lineage.pipeline.inputs.revisions import as_registered, note_names, note_revisions
 from crucible_lineage.pipeline.spec.from_name import is_from_name, read_from_names
 from crucible_lineage.pipeline.spec.inputs import (
+    FLAGS,
     MATCHED,
     NIGHT,
     DatasetFields,
@@ -39,6 +40,7 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.registration.read import Registered, knows, refusals, registered
 from crucible_lineage.session import Session
+from crucible_lineage.statements import MEASUREMENT, statement_in
 from crucible_lineage.times import taken, utc
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
@@ -309,7 +311,11 @@ def _selected(project: str, declared: SelectInput, session: Session) -> Iterator
     """Yield the matching measured datasets, without the incomplete and those that another of them supersedes."""
     filters = {"project_id": project, **declared.filters}
     listed = session.client.datasets.list(limit=None, include_metadata=True, include_links=True, **filters)
-    fitting = (dataset for dataset in listed if declared.fits(dataset.scientific_metadata or {}))
+    fitting = [
+        dataset for dataset in listed if declared.fits(dataset.scientific_metadata or {}) and not _is_statement(dataset)
+    ]
+    if FLAGS in declared.select:
+        fitting = list(_flagged(project, fitting, declared, session))
     found = [registered(session.client, dataset) for dataset in sorted(fitting, key=_measured)]
     usable = [one for one in found if not one.is_begun]
     if not declared.superseded:
@@ -319,6 +325,20 @@ def _selected(project: str, declared: SelectInput, session: Session) -> Iterator
         raise InputError(f"no complete dataset matches the selection { {'project_id': project, **declared.select} }")
     wrong = refusals(session.client, [one for one in usable if not knows(session.mirror, one)])
     yield from (_selected_item(one, session, wrong.get(one.mfid, "")) for one in usable)
+
+
+def _is_statement(dataset: Dataset) -> bool:
+    return dataset.measurement == MEASUREMENT and statement_in(dataset.model_dump()) is not None
+
+
+def _flagged(project: str, fitting: Sequence[Dataset], declared: SelectInput, session: Session) -> Iterator[Dataset]:
+    """The datasets that have the flags which are asked for, and none of those that are not wanted."""
+    from crucible_lineage.core.summary import summary_of  # few selections go by flags
+
+    session.mirror.sync_statements()
+    known = {dataset.unique_id: summary_of(dataset.model_dump()) for dataset in fitting}
+    flags = session.stated.flags(known.keys(), project, known)
+    yield from (dataset for dataset in fitting if declared.has_flags(flags.get(dataset.unique_id, ())))
 
 
 def _measured(dataset: Dataset) -> tuple[datetime, str]:

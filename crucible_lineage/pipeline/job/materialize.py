@@ -83,6 +83,8 @@ def materialize_step(
                 for made in _waiting(job, session):
                     deliveries.add(made)  # another process of this folder has made it, and may be gone
             return Materialized(_handed_on(there, job, session, deliveries), executed=False)
+        parents = [one.dataset.mfid for one in job.used]
+        session.stated.require_free(parents, job.inspection.code.fingerprint, job.project)
         began = time.monotonic()
         tell_phase(job, STARTED, session.settings.data)
         with _attempt_folder(job, session) as folder:

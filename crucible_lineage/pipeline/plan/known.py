@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.slots import Currency, Filled
+from crucible_lineage.core.stated import Stated
 from crucible_lineage.pipeline.inputs.parent_facts import ParentFacts
 from crucible_lineage.pipeline.plan.differences import Made, UsedFiles
 from crucible_lineage.pipeline.plan.plan import Earlier
@@ -35,11 +36,19 @@ class ProjectKnowledge:
         self.results = KnownResults(session.mirror, lambda: session.client, project, pipeline, is_away=self.is_away)
         self._facts = ParentFacts(session, project)
         self._has_begun = False
+        self._stated: Stated | None = None
         self._lost = session.mirror.all_lost()
 
     def sync(self) -> None:
         """Bring up to date what is known: one cheap call if nothing changed."""
         self.results.sync()
+        self._stated = None
+
+    def on_hold(self, used: Collection[str], code: str) -> tuple[str, ...]:
+        """Return why nothing may be made of these datasets by this code: what of it is on hold, by whom and why."""
+        if self._stated is None:
+            self._stated = self.session.stated
+        return self._stated.reasons(used, code, self.project)
 
     def begin(self, places: Collection[str]) -> None:
         """Read what a run needs to know before anything is made; the project is there now.

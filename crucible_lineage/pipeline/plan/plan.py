@@ -63,6 +63,9 @@ class Knowledge(Protocol):
     def is_held(self, place: str) -> bool:
         """True if there is one, as far as is known without asking."""
 
+    def on_hold(self, used: Collection[str], code: str) -> Sequence[str]:
+        """Why nothing may be made of these datasets by this code: what of it is on hold."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -261,6 +264,11 @@ def _planned(draft: _Draft, knowledge: Knowledge, *, forced: bool) -> StepPlan:
     results = {output: dataset for output, dataset in found.items() if dataset}
     name, step = instance.name, instance.step.name
     lost = [f"Crucible has lost the bytes of its file {file}" for one in outputs for file in knowledge.lost(one.mfid)]
+    is_there = not lost and len(results) == len(outputs) and not forced
+    if not is_there and (
+        on_hold := knowledge.on_hold([one.dataset.mfid for one in used], instance.inspection.code.fingerprint)
+    ):
+        return _blocked(instance, on_hold)
     if lost and not forced:
         roots = tuple(f"{name}: {cause}" for cause in lost)
         ids = _ids(outputs)
@@ -353,6 +361,9 @@ def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], k
     new = [feed for feed in instance.feeds if feed.input is not None and _item(feed, inputs).dataset is None]
     if not waiting and not new:
         return None
+    there = [dataset.mfid for feed in instance.feeds if (dataset := _dataset(feed, inputs, done))]
+    if on_hold := knowledge.on_hold(there, instance.inspection.code.fingerprint):
+        return _blocked(instance, on_hold)
     held = any(map(knowledge.is_held, (key for keys in instance.places.values() for key in keys)))
     found = (_current(instance, output, knowledge) for output in instance.inspection.outputs if new)
     earlier = next((one for one in found if one), None)
@@ -362,6 +373,14 @@ def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], k
     roots = tuple(dict.fromkeys([*above, *(f"{name}: {one}" for one in changed)]))
     outputs: dict[str, str | None] = dict.fromkeys(instance.inspection.outputs)
     return StepPlan(name, STALE if held else MISSING, causes, outputs, step=step, roots=roots)
+
+
+def _dataset(feed: Feed, inputs: Inputs, done: Mapping[str, StepPlan]) -> DatasetRef | None:
+    """The dataset that a feed gives, if it is there."""
+    if feed.instance is None:
+        return _item(feed, inputs).dataset
+    results = done[feed.instance].results
+    return results.get(feed.output) if feed.output else next(iter(results.values()), None)
 
 
 def _item(feed: Feed, inputs: Inputs) -> InputItem:

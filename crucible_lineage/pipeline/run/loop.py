@@ -195,7 +195,7 @@ class Run:
         self.session.journal.plan(self.run_id, self.pipeline.spec.project, [step.name for step in todo])
         for step in todo:
             if step.state == BLOCKED:
-                self._end(step.name, FAILED, error=f"it cannot be made: {'; '.join(step.causes)}")
+                self._end(step.name, FAILED, error=f"blocked: {'; '.join(step.causes)}")
             else:
                 self._wait(step.name)
 
@@ -332,7 +332,7 @@ class Run:
             self._rely_on(name, planned.results, used)
             return
         if planned.state == BLOCKED:
-            self._end(name, FAILED, error=f"it cannot be made: {'; '.join(planned.causes)}")
+            self._end(name, FAILED, error=f"blocked: {'; '.join(planned.causes)}")
             return
         self.listener(StepEvent(name, QUEUED))
         places = self.reliance.new_places(instance)

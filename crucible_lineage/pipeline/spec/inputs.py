@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +25,7 @@ from crucible_lineage.pipeline.spec.ingestion import Ingested
 from crucible_lineage.pipeline.spec.relation import InTime
 
 __all__ = [
+    "FLAGS",
     "INPUT_KINDS",
     "MATCHED",
     "NIGHT",
@@ -46,6 +47,7 @@ PACKAGE = "package:"
 # Fields of a record that data are compared by, beside `metadata.NAME`.
 MATCHED = ("dataset_name", "measurement", "data_type", "session_name", "instrument_name", "instrument_id")
 OF_METADATA = "metadata."
+FLAGS = "flags"  # in a selection: which flags its datasets have, or have not
 NIGHT = "night"  # the day on which the night of the measurement began, from noon to noon
 _FIELD = {"else": "otherwise"}  # keys that are words of Python
 _IN_TIME = ("nearest", "take", "within", "else", "undated")
@@ -244,17 +246,37 @@ class SelectInput(_Paired):
     """All complete datasets of the project that match these filters, oldest first.
 
     Of results only those that hold now, unless `superseded` asks for the others too. `metadata.NAME` is a filter as
-    well: its value, or one of a list.
+    well: its value, or one of a list. `flags` has names of flags: `none_of` and `any_of`.
     """
 
     select: dict[str, Any]
     each: bool = False
     superseded: bool = False
 
+    @model_validator(mode="after")
+    def _flags_are_named(self) -> SelectInput:
+        flags = self.select.get(FLAGS, {})
+        lists = flags.values() if isinstance(flags, Mapping) else [None]
+        if FLAGS in self.select and not (
+            isinstance(flags, Mapping)
+            and flags.keys() <= {"none_of", "any_of"}
+            and all(isinstance(names, list | tuple) and all(isinstance(one, str) for one in names) for names in lists)
+        ):
+            raise ValueError(f"{FLAGS}: write lists of names under none_of or any_of, as in {{none_of: [saturated]}}")
+        return self
+
     @property
     def filters(self) -> dict[str, Any]:
         """The filters that Crucible knows."""
-        return {name: value for name, value in self.select.items() if not name.startswith(OF_METADATA)}
+        return {
+            name: value for name, value in self.select.items() if not name.startswith(OF_METADATA) and name != FLAGS
+        }
+
+    def has_flags(self, flags: Collection[str]) -> bool:
+        """Return whether a dataset with these flags passes."""
+        asked = self.select.get(FLAGS) or {}
+        wanted, unwanted = asked.get("any_of"), asked.get("none_of") or ()
+        return not set(unwanted) & set(flags) and (wanted is None or bool(set(wanted) & set(flags)))
 
     def fits(self, metadata: Mapping[str, Any]) -> bool:
         """True if a dataset with these scientific metadata passes the filters that Crucible does not know."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from crucible_lineage.core.mirror import EVERYTHING
 from crucible_lineage.core.slots import SUPERSEDED
 from crucible_lineage.errors import InputError, nearest
-from crucible_lineage.queries.graph.standing import Entry, entries_of_copy
+from crucible_lineage.queries.graph.standing import Entry, entries_of_copy, stated_entries
 from crucible_lineage.session import Session
 
 __all__ = ["COLUMNS", "FACETS", "PER_PAGE", "Browsed", "Wanted", "browse", "page_of"]
@@ -97,7 +97,8 @@ def browse(session: Session, project: str, wanted: Wanted) -> Browsed:
     for name in wanted.facets:
         if name not in FACETS:
             raise InputError(f"there is no facet {name!r}; {nearest(name, FACETS)}")
-    entries: Iterable[Entry] = entries_of_copy(session.mirror.snapshot(project)).values()
+    copy = session.mirror.snapshot(project)
+    entries: Iterable[Entry] = stated_entries(session, entries_of_copy(copy), project, copy.summaries).values()
     if wanted.since or wanted.until or wanted.words:
         entries = [entry for entry in entries if _fits(entry, wanted)]
     if wanted.service:

@@ -13,7 +13,7 @@ from crucible_lineage.core.summary import Summary
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.queries.catalogue.reference import find_run
 from crucible_lineage.queries.catalogue.runs import datasets_of_run, list_runs
-from crucible_lineage.queries.graph.standing import Entry, entries_of
+from crucible_lineage.queries.graph.standing import DOUBTFUL, Entry, entries_of, stated_entries
 from crucible_lineage.session import Session
 
 __all__ = ["SORTABLE", "Catalogue", "list_datasets"]
@@ -51,10 +51,11 @@ def list_datasets(
     sort: str | None = None,
     results: bool = False,
     every: bool = False,
+    doubtful: bool = False,
     refresh: bool = False,
 ) -> Catalogue:
-    """List what holds now in a project: current results and measured data; with `results` only the former, with `every`
-    all that there is.
+    """What holds now in a project: current results and measured data; with `results` only the former, with `doubtful`
+    also what is on hold or comes from what is, with `every` all that there is.
 
     `filters` are those of Crucible's own list (`measurement`, `keyword`, `instrument_name`...), `run` is the id of a
     run or the beginning of it, `sort` one of SORTABLE, behind a minus the other way round. InputError if there is no
@@ -73,8 +74,9 @@ def list_datasets(
         found = {one.unique_id for one in session.client.datasets.iter(**{**filters, "project_id": project})}
         fitting = [one for one in fitting if one.mfid in found]
     fitting.sort(key=lambda one: (one.standing.derived, one.created if one.standing.derived else "", one.mfid))
-    entries = entries_of(fitting, copy.summaries.values())
-    holding = (CURRENT,) if results else (CURRENT, RAW)
+    standing = {entry.mfid: entry for entry in entries_of(fitting, copy.summaries.values())}
+    entries = list(stated_entries(session, standing, project, copy.summaries).values())
+    holding = {CURRENT} | ({RAW} if not results else set()) | ({DOUBTFUL} if doubtful else set())
     shown = _sorted([entry for entry in entries if every or entry.state in holding], sort)
     others = Counter(entry.state for entry in entries) - Counter(entry.state for entry in shown)
     return Catalogue(project, tuple(shown), dict(others))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.core.stated import Heard
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.records import OWN_KEYS, parents_as_used, provenance, returned_values, text
 from crucible_lineage.queries.catalogue.files import own_files
@@ -58,6 +59,7 @@ class Shown:
     samples: Mapping[str, str]
     metadata: Mapping[str, Any]
     deletion: Mapping[str, Any] | None = None
+    statements: tuple[Heard, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it for `show --json`."""
@@ -73,6 +75,7 @@ class Shown:
             "samples": list(self.samples),
             "made": self.made.to_json(),
             "deletion_request": self.deletion,
+            "statements": [one.to_json() for one in self.statements],
         }
 
 
@@ -109,6 +112,7 @@ def show_dataset(session: Session, mfid: str) -> Shown:
         },
         metadata={key: value for key, value in given.items() if key not in results},
         deletion=record.get("deletion_request") if found.is_to_be_deleted else None,
+        statements=session.stated.about(mfid, found.project_id or "", entry.summary),
     )
 
 

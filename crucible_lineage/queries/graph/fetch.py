@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
@@ -65,7 +65,7 @@ def fetch_lineage(session: Session, mfid: str, *, thumbnails: bool = False) -> L
     if thumbnails:
         records = {key: {**record, "thumbnail": _picture(session, key)} for key, record in records.items()}
     summaries = {**_summaries(copies), **{mfid: summary_of(record) for mfid, record in records.items()}}
-    return _with_states(graph.with_records(records), summaries)
+    return _with_doubts(session, _with_states(graph.with_records(records), summaries), summaries)
 
 
 def _without_graphs(session: Session, mfid: str, refusal: CrucibleError | None = None) -> LineageGraph:
@@ -111,7 +111,7 @@ def _connected(
         graph = _component(whole, mfid)
         more = {node.project for node in graph.nodes.values() if node.project} - set(projects)
         if not more:
-            return graph
+            return _with_doubts(session, graph, _summaries(copies))
         projects += sorted(more)
 
 
@@ -132,7 +132,8 @@ def fetch_projects(session: Session, projects: Iterable[str], *, refresh: bool =
     Only what changed since the last time is downloaded; with `refresh`, everything. InputError if there is no such
     project.
     """
-    return lineage_of_copies([session.mirror.snapshot(one, refresh=refresh) for one in dict.fromkeys(projects)])
+    found = lineage_of_copies([session.mirror.snapshot(one, refresh=refresh) for one in dict.fromkeys(projects)])
+    return replace(found, graph=_with_doubts(session, found.graph, found.summaries))
 
 
 def lineage_of_copies(copies: Sequence[Snapshot]) -> ProjectLineage:
@@ -187,7 +188,8 @@ def with_states(session: Session, graph: LineageGraph) -> LineageGraph:
     """The graph, in which each dataset that has a record says whether it holds, and what holds in its stead if not."""
     records = {mfid: node.record for mfid, node in graph.nodes.items() if node.record and node.kind == "dataset"}
     copies = _copies(session, (), records.values()) if _any_result(records.values()) else []
-    return _with_states(graph, {**_summaries(copies), **{mfid: summary_of(one) for mfid, one in records.items()}})
+    summaries = {**_summaries(copies), **{mfid: summary_of(one) for mfid, one in records.items()}}
+    return _with_doubts(session, _with_states(graph, summaries), summaries)
 
 
 def _any_result(records: Iterable[Record]) -> bool:
@@ -217,6 +219,20 @@ def _with_states(graph: LineageGraph, summaries: Mapping[str, Summary]) -> Linea
     currency = Currency(summary.standing for summary in summaries.values())
     known = graph.nodes.keys() & summaries.keys()
     return graph.with_states({mfid: (currency.state(mfid), currency.superseded_by(mfid)) for mfid in known})
+
+
+def _with_doubts(session: Session, graph: LineageGraph, summaries: Mapping[str, Summary]) -> LineageGraph:
+    """The graph, in which each dataset says why it is doubtful, if it is, as its own project sees it."""
+    session.mirror.sync_statements()
+    stated = session.stated
+    if not stated.holds_any:
+        return graph
+    projects: dict[str, list[str]] = {}
+    for mfid, node in graph.nodes.items():
+        if node.kind == "dataset":
+            projects.setdefault(node.project, []).append(mfid)
+    doubts = (stated.doubts(mfids, project, summaries) for project, mfids in projects.items())
+    return graph.with_doubts({mfid: doubt for found in doubts for mfid, doubt in found.items()})
 
 
 def _picture(session: Session, mfid: str) -> str | None:

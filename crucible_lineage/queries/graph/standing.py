@@ -9,26 +9,33 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from crucible_lineage.core.mirror import Snapshot
-from crucible_lineage.core.slots import Currency
+from crucible_lineage.core.slots import CURRENT, RAW, Currency
 from crucible_lineage.core.summary import Summary, summary_of
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
+from crucible_lineage.lineage.model import DOUBTFUL
 from crucible_lineage.marks import CORRECTIONS_KEY
 from crucible_lineage.session import Session
+from crucible_lineage.statements import Doubt
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset
 
-__all__ = ["Entry", "entries_in_projects", "entries_of", "entries_of_copy", "entry_of"]
+__all__ = ["DOUBTFUL", "Entry", "entries_in_projects", "entries_of", "entries_of_copy", "entry_of", "stated_entries"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A dataset with its state. If it is superseded: what holds in its stead, and since when."""
+    """A dataset with its state. If it is superseded: what holds in its stead, and since when.
+
+    `doubt` says why it is doubtful, also of what is superseded; `flags` are the names of those in force on it.
+    """
 
     summary: Summary
     state: str
     superseded_by: tuple[str, ...] = ()
     since: str = ""
+    doubt: Doubt | None = None
+    flags: tuple[str, ...] = ()
 
     @property
     def mfid(self) -> str:
@@ -48,6 +55,8 @@ class Entry:
             "superseded_by": list(self.superseded_by),
             "superseded_since": self.since or None,
             "created": one.created or None,
+            "doubtful": self.doubt.to_json() if self.doubt else None,
+            "flags": list(self.flags),
         }
 
 
@@ -69,9 +78,38 @@ def entries_of_copy(copy: Snapshot) -> Mapping[str, Entry]:
     return found
 
 
+def stated_entries(
+    session: Session, entries: Mapping[str, Entry], project: str, known: Mapping[str, Summary]
+) -> Mapping[str, Entry]:
+    """Return the entries with what statements say of them, as a project asks; the same while nothing is stated.
+
+    Of EVERYTHING, each is as its own project sees it. `known` are summaries that were read already.
+    """
+    session.mirror.sync_statements()
+    stated = session.stated
+    if not stated.says_any:
+        return entries
+    viewers: dict[str, list[str]] = {}
+    for mfid, entry in entries.items():
+        viewers.setdefault(project or entry.summary.standing.project, []).append(mfid)
+    doubts: dict[str, Doubt] = {}
+    flags: dict[str, tuple[str, ...]] = {}
+    for viewer, mfids in viewers.items():
+        doubts |= stated.doubts(mfids, viewer, known)
+        flags |= stated.flags(mfids, viewer, known)
+    return {mfid: _stated(entry, doubts.get(mfid), flags.get(mfid, ())) for mfid, entry in entries.items()}
+
+
+def _stated(entry: Entry, doubt: Doubt | None, flags: tuple[str, ...]) -> Entry:
+    state = DOUBTFUL if doubt and entry.state in (CURRENT, RAW) else entry.state
+    return replace(entry, state=state, doubt=doubt, flags=flags)
+
+
 def entry_of(session: Session, found: Dataset) -> Entry:
     """Return the standing of a dataset, read with its metadata."""
-    return entries_in_projects(session, [found])[0]
+    entry = entries_in_projects(session, [found])[0]
+    viewer = entry.summary.standing.project
+    return stated_entries(session, {entry.mfid: entry}, viewer, {entry.mfid: entry.summary})[entry.mfid]
 
 
 def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[Entry]:

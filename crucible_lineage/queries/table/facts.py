@@ -18,7 +18,7 @@ from crucible_lineage.lineage.records import (
     used_roles,
 )
 from crucible_lineage.provenance.record import read_record
-from crucible_lineage.queries.graph.standing import entries_of_copy
+from crucible_lineage.queries.graph.standing import entries_of_copy, stated_entries
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 from crucible_lineage.times import as_known
@@ -50,7 +50,7 @@ class ProjectFacts:
     def __init__(self, session: Session, project: str, *, refresh: bool = False) -> None:
         self.session = session
         self.copy = session.mirror.snapshot(project, refresh=refresh)
-        self.entries = entries_of_copy(self.copy)
+        self.entries = stated_entries(session, entries_of_copy(self.copy), project, self.copy.summaries)
         self._facts: dict[str, Facts] = {}
         self._named: dict[str, dict[str, tuple[str, ...]]] = {}
         self._two_raws: set[str] = set()  # where a role or a step is called `raw` too, and gave others

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.queries.graph.standing import DOUBTFUL
 from crucible_lineage.queries.table.condition import parse_condition
 from crucible_lineage.queries.table.facts import OWN, PARTS, ProjectFacts
 from crucible_lineage.session import Session
@@ -58,6 +59,7 @@ def make_table(
     fields: Sequence[str] = (),
     by: Sequence[str] = (),
     every: bool = False,
+    doubtful: bool = False,
     refresh: bool = False,
 ) -> Table:
     """The current results of a step: parameters, returned values, instrument and sample, and the columns in `fields`.
@@ -65,15 +67,18 @@ def make_table(
     A column is one of a dataset's own (`instrument`, `timestamp`), `params.NAME`, `results.NAME`, `metadata.NAME`, or
     any of these of an ancestor, behind the name of its step or the role in which it was used (`axis.results.rms`).
     With `by`, one row for each value of these columns, with how many there are and mean, standard deviation, least
-    and greatest of each number. With `every`, also what does not hold. InputError for a name that no row knows.
+    and greatest of each number. With `every`, also what does not hold, with `doubtful` what is on hold or comes from
+    what is. InputError for a name that no row knows.
     """
     condition = parse_condition(where) if where else None
     facts = ProjectFacts(session, project, refresh=refresh)
-    chosen, others = _results(facts, project, step, pipeline, every)
+    chosen, others = _results(
+        facts, project, step, pipeline, () if every else (CURRENT, *((DOUBTFUL,) if doubtful else ()))
+    )
     for name in (*(condition.names if condition else ()), *fields, *by):
         _require_column(facts, chosen, name)
     fitting = [mfid for mfid in chosen if not condition or condition.holds(partial(facts.value, mfid), mfid)]
-    own = _own_columns(facts, fitting or chosen, every)  # a table without rows has the columns of all
+    own = _own_columns(facts, fitting or chosen, every or doubtful)  # a table without rows has the columns of all
     columns = tuple(dict.fromkeys((*own, *by, *fields)))
     rows = tuple(tuple(facts.value(mfid, column) for column in columns) for mfid in fitting)
     if by:
@@ -82,9 +87,12 @@ def make_table(
 
 
 def _results(
-    facts: ProjectFacts, project: str, step: str, pipeline: str | None, every: bool
+    facts: ProjectFacts, project: str, step: str, pipeline: str | None, states: Collection[str]
 ) -> tuple[list[str], dict[str, int]]:
-    """The ids of the step's results, oldest first, and how many others there are by state."""
+    """The ids of the step's results in these states (or in any, if there are none), and how many others are in which.
+
+    The oldest is first.
+    """
     made = [one for one in facts.copy.summaries.values() if one.step == step and pipeline in (None, one.pipeline)]
     if not made:
         there = sorted({one.step for one in facts.copy.summaries.values() if pipeline in (None, one.pipeline)} - {""})
@@ -95,7 +103,7 @@ def _results(
     chosen = []
     for one in made:
         state = facts.entries[one.mfid].state
-        if every or state == CURRENT:
+        if not states or state in states:
             chosen.append(one.mfid)
         else:
             others[state] = others.get(state, 0) + 1

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from crucible_lineage.client.models import Dataset, Link, Thumbnail
+from crucible_lineage.core.stated import Heard
 from crucible_lineage.errors import ForbiddenError, LineageError, NotFoundError
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.records import (
@@ -28,7 +29,7 @@ from crucible_lineage.lineage.records import (
 )
 from crucible_lineage.pipeline.inputs.corrections import corrections
 from crucible_lineage.provenance.record import read_record, unreadable
-from crucible_lineage.queries.graph.standing import entry_of
+from crucible_lineage.queries.graph.standing import Entry, entry_of
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.web.pages.copying import still_reading
 from crucible_lineage.web.pages.correcting import SET_FIELDS
@@ -80,6 +81,9 @@ def dataset(reader: Reader) -> Response:
         state=entry.state,
         superseded_by=[(other, _name(reader, other)) for other in entry.superseded_by],
         since=entry.since,
+        doubt=entry.doubt.told(mfid) if entry.doubt else "",
+        flags=entry.flags,
+        statements=_statements(reader, entry),
         damage=damage,
         pictures=[picture for picture in reader.client.datasets.get_thumbnails(mfid) if _is_shown(picture)],
         keywords=[keyword.keyword for keyword in reader.client.datasets.get_keywords(mfid)],
@@ -106,6 +110,11 @@ def dataset(reader: Reader) -> Response:
         children=_family(_of_kind(links, "dataset", "target")),
         samples=_family(_of_kind(links, "sample", "undirected")),
     )
+
+
+def _statements(reader: Reader, entry: Entry) -> tuple[Heard, ...]:
+    with reader.sign_in.session() as session:
+        return session.stated.about(entry.mfid, entry.summary.standing.project, entry.summary)
 
 
 def _still_reading(reader: Reader, found: Dataset) -> Response | None:

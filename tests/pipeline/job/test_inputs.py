@@ -176,7 +176,7 @@ def test_several_files_for_one_are_the_fault_of_that_step_with_its_line(
     for _ in range(2):  # what the first run made is known to the second one's plan
         result = run(path)
         assert result.errors.keys() == {"one", "after"}
-        place = result.errors["one"].removeprefix("it cannot be made: ")
+        place = result.errors["one"].removeprefix("blocked: ")
         assert place.startswith(f"{path}:{line}:")
         assert "step 'one': input 'counts': dataset" in place
         assert "has several files: a.txt, b.txt" in place

@@ -61,6 +61,8 @@ def list_datasets(call: Call, query: Annotated[DatasetQuery, Query()]) -> Json:
     with call.read() as db:
         project = select_project(db, query.project_id, query.project_mfid)
         call.tell_revision(db, project["id"] if project else None)
+        if query.keyword:  # asked for by who follows what a pipeline has made
+            call.tell_statements(db)
         return cursor_page(db, call.caller, "dataset", query)
 
 

@@ -1,0 +1,438 @@
+"""Statements about results: holds, flags, signatures. Pure: which of them are in force, and what follows from them.
+
+A statement is a dataset of its own, whose id is derived from what it says. It is never edited; another statement
+revokes it. Which statements are in force is a function of the set of all that are known: the order in which they
+arrive, and how often, does not matter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from crucible_lineage.ids import derive_mfid, has_derived_id
+from crucible_lineage.marks import KEY
+from crucible_lineage.times import utc
+
+__all__ = [
+    "EPOCH",
+    "FLAG",
+    "HOLD",
+    "KEYWORD",
+    "MEASUREMENT",
+    "REVOKE",
+    "SIGN",
+    "TRUST",
+    "About",
+    "Doubt",
+    "Facts",
+    "InForce",
+    "Mention",
+    "Statement",
+    "StatementIndex",
+    "at_fault",
+    "in_force",
+    "statement_id",
+    "statement_in",
+    "statement_recipe",
+]
+
+KEYWORD = MEASUREMENT = "statement"
+HOLD, FLAG, SIGN, TRUST, REVOKE = "hold", "flag", "sign", "trust", "revoke"
+EPOCH = utc("1970-01-01T00:00:00")  # of the ids of statements about no dataset and no time
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class About:
+    """What a statement is about: datasets; an instrument and a time of measurement; a code fingerprint; a project."""
+
+    datasets: tuple[str, ...] = ()
+    instrument: str = ""
+    since: str = ""
+    until: str = ""
+    code: str = ""
+    project: str = ""
+
+    @property
+    def is_condition(self) -> bool:
+        """Whether it is about all datasets that fit, those included that are registered later."""
+        return bool(self.instrument or self.code)
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON, without what is empty."""
+        named = {"instrument": self.instrument, "from": self.since, "until": self.until, "code": self.code}
+        named["project"] = self.project
+        datasets = {"datasets": sorted(self.datasets)} if self.datasets else {}
+        return {**datasets, **{key: value for key, value in named.items() if value}}
+
+    @classmethod
+    def from_document(cls, said: Document) -> About:
+        """Return what the JSON says; parts that are not understood are left out."""
+        listed = said.get("datasets")
+        datasets = tuple(map(str, listed)) if isinstance(listed, list | tuple) else ()
+        names = ("instrument", "from", "until", "code", "project")
+        return cls(datasets, *(str(said.get(name) or "") for name in names))
+
+    def __str__(self) -> str:
+        if self.instrument:
+            span = f" from {self.since}" if self.since else ""
+            return f"instrument {self.instrument}{span}" + (f" until {self.until}" if self.until else "")
+        return f"code {self.code}" if self.code else ", ".join(self.datasets) or self.project
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement: what is said, about what, by which account, when and why, and which others it revokes.
+
+    `who` is the name of the account, `owner` the account that registered it, as the service tells: empty where it does
+    not. `body` depends on the verb; `again` counts equal statements that were revoked before.
+    """
+
+    mfid: str
+    project: str
+    verb: str
+    about: About
+    by: str
+    when: str
+    why: str = ""
+    who: str = ""
+    body: Document = field(default_factory=dict, hash=False)
+    revokes: tuple[str, ...] = ()
+    again: int = 0
+    owner: str = ""
+    signature: str = ""
+
+    @property
+    def account(self) -> str:
+        """The account that vouches for it."""
+        return self.owner or self.by
+
+    @property
+    def flag(self) -> str:
+        """The name of the flag, empty for other verbs."""
+        return str(self.body.get("flag") or "") if self.verb == FLAG else ""
+
+    @property
+    def due(self) -> str:
+        """The day by which it is to be settled; empty if none was given."""
+        return str(self.body.get("due") or "")
+
+    @property
+    def said(self) -> str:
+        """By whom, since when and why, as messages give it."""
+        return f"by {self.who or self.by} since {self.when[:10]}" + (f": {self.why}" if self.why else "")
+
+    def is_about(self, mfid: str, facts: Facts) -> bool:
+        """Return whether it is about this dataset, by its id or because it fits the condition."""
+        return mfid in self.about.datasets or (self.about.is_condition and _fits(self.about, facts))
+
+    def recipe(self) -> dict[str, Any]:
+        """Return what its id is derived from."""
+        return statement_recipe(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as commands print it."""
+        return {
+            "mfid": self.mfid,
+            "project": self.project,
+            "verb": self.verb,
+            "about": self.about.document(),
+            "by": self.by,
+            "who": self.who or None,
+            "when": self.when,
+            "why": self.why,
+            "body": dict(self.body),
+            "revokes": list(self.revokes),
+            "signed": bool(self.signature),
+        }
+
+    def packed(self) -> str:
+        """Return it as one text, for `unpacked`."""
+        return json.dumps({**vars(self), "about": self.about.document(), "body": dict(self.body)})
+
+    @classmethod
+    def unpacked(cls, text: str) -> Statement:
+        """Return the statement that was packed."""
+        found = json.loads(text)
+        return cls(**{**found, "about": About.from_document(found["about"]), "revokes": tuple(found["revokes"])})
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Why a dataset is doubtful: it is on hold itself, or comes from the dataset `source`, which is."""
+
+    source: str
+    statement: Statement
+
+    def told(self, mfid: str = "") -> str:
+        """Return it in words; of `mfid`, the dataset that is doubtful, only that it comes from the other one."""
+        own = f"on hold {self.statement.said}"
+        return (
+            f"comes from {self.source}, which is {own}" if mfid not in ("", self.source) else f"{self.source} is {own}"
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as commands print it."""
+        return {"source": self.source, "hold": self.statement.mfid, "said": self.told()}
+
+
+def statement_recipe(one: Statement) -> dict[str, Any]:
+    """Return what the id of a statement is derived from: all that it says, but for when, and for the account's name."""
+    recipe: dict[str, Any] = {
+        "kind": "statement",
+        "project": one.project,
+        "verb": one.verb,
+        "about": one.about.document(),
+        "by": one.by,
+        "why": one.why,
+    }
+    optional = {"body": dict(one.body), "revokes": sorted(one.revokes), "again": one.again}
+    return recipe | {key: value for key, value in optional.items() if value}
+
+
+def statement_id(one: Statement) -> str:
+    """Return the id of a statement, which sorts beside the youngest dataset that it is about."""
+    named = [mfid for mfid in (*one.about.datasets, *one.revokes) if mfid]
+    source: str | datetime = max(named) if named else utc(one.about.since) if one.about.since else EPOCH
+    return derive_mfid(statement_recipe(one), source)
+
+
+def statement_in(record: Document) -> Statement | None:
+    """Return the statement that a complete dataset is; None of other datasets, and where its id is not that of it.
+
+    `record` is that of Crucible, with settled metadata.
+    """
+    metadata = record.get("scientific_metadata")
+    written = metadata.get(KEY) if isinstance(metadata, Mapping) else None
+    if not isinstance(written, Mapping) or not _is_complete(written):
+        return None
+    recipe, activity = written.get("recipe"), written.get("activity")
+    if not isinstance(recipe, Mapping) or recipe.get("kind") != "statement" or not isinstance(activity, Mapping):
+        return None
+    mfid, project = str(record.get("unique_id")), str(record.get("project_id") or "")
+    revokes, again, body, about = (recipe.get(key) for key in ("revokes", "again", "body", "about"))
+    agent = written.get("agent")
+    agent = agent if isinstance(agent, Mapping) else {}
+    one = Statement(
+        mfid=mfid,
+        project=project,
+        verb=str(recipe.get("verb")),
+        about=About.from_document(about if isinstance(about, Mapping) else {}),
+        by=str(recipe.get("by")),
+        when=str(activity.get("when")),
+        why=str(recipe.get("why") or ""),
+        who=str(agent.get("username") or agent.get("local_user") or ""),
+        body=dict(body) if isinstance(body, Mapping) else {},
+        revokes=tuple(map(str, revokes)) if isinstance(revokes, list | tuple) else (),
+        again=again if isinstance(again, int) else 0,
+        owner=_owner(record),
+        signature=str(activity.get("signature") or ""),
+    )
+    is_derived = has_derived_id(mfid)
+    if project.casefold() != str(recipe.get("project")).casefold():
+        return None
+    return one if not is_derived or derive_mfid(dict(recipe), mfid) == mfid else None
+
+
+def _owner(record: Document) -> str:
+    owner = record.get("owner")
+    if isinstance(owner, Mapping):
+        return str(owner.get("unique_id") or "")
+    return str(record.get("owner_orcid") or "")
+
+
+def _is_complete(written: Document) -> bool:
+    if written.get("status") != "complete":
+        return False
+    completed = written.get("completed")
+    return "registrar" not in written or (isinstance(completed, Mapping) and written["registrar"] in completed)
+
+
+@dataclass(frozen=True)
+class InForce:
+    """The statements that are in force, by id; and of each project whose statements count there beside its own.
+
+    These are ids of projects in small letters, and ids of accounts.
+    """
+
+    statements: Mapping[str, Statement]
+    trusted: Mapping[str, frozenset[str]]
+
+    def counts(self, one: Statement, project: str) -> bool:
+        """Return whether a statement counts for the datasets of a project: one that lies there, or is trusted there."""
+        return _counts(one, project, self.trusted)
+
+
+def in_force(statements: Iterable[Statement]) -> InForce:
+    """Return which statements are in force: those that no other one revokes which is in force and counts there."""
+    known: dict[str, Statement] = {}
+    for one in statements:  # of one id there is one content; only the account that registered it may be unknown
+        known[one.mfid] = max(known.get(one.mfid, one), one, key=lambda same: (same.owner, same.when))
+    trusts = {mfid: one for mfid, one in known.items() if one.verb == TRUST}
+    trusted: dict[str, frozenset[str]] = {}
+    for one in _standing(known, trusts, {}).values():
+        whose = {name.casefold() for name in map(str, one.body.get("whose") or ())}
+        trusted[one.project.casefold()] = trusted.get(one.project.casefold(), frozenset()) | whose
+    return InForce(_standing(known, known, trusted), trusted)
+
+
+def _counts(one: Statement, project: str, trusted: Mapping[str, frozenset[str]]) -> bool:
+    own = one.project.casefold()
+    if own == project.casefold():
+        return True
+    there = trusted.get(project.casefold())
+    return there is not None and (own in there or one.account.casefold() in there)
+
+
+def _standing(
+    known: Mapping[str, Statement], wanted: Mapping[str, Statement], trusted: Mapping[str, frozenset[str]]
+) -> dict[str, Statement]:
+    """Return those of the wanted statements that stand. Statements that revoke one another all stand."""
+    revoked_by: dict[str, list[str]] = {}
+    for one in known.values():
+        for mfid in one.revokes:
+            if mfid in known and _counts(one, known[mfid].project, trusted):
+                revoked_by.setdefault(mfid, []).append(one.mfid)
+    stands = {mfid: True for mfid in known if mfid not in revoked_by}
+    left = list(revoked_by)
+    while left:
+        undecided = []
+        for mfid in left:
+            answers = [stands.get(other) for other in revoked_by[mfid]]
+            if True in answers:
+                stands[mfid] = False
+            elif None not in answers:
+                stands[mfid] = True
+            else:
+                undecided.append(mfid)
+        if len(undecided) == len(left):
+            break
+        left = undecided
+    return {mfid: one for mfid, one in wanted.items() if stands.get(mfid, True)}
+
+
+class Facts(NamedTuple):
+    """What decides whether statements concern a dataset: where it lies, how it was measured and made, and of what."""
+
+    project: str
+    parents: Collection[str] = ()
+    instrument: str = ""
+    taken: str = ""
+    code: str = ""
+
+
+class Mention(NamedTuple):
+    """A statement in force, as indexes have it: its id, its project, and who vouches for it."""
+
+    mfid: str
+    project: str
+    account: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class StatementIndex:
+    """The statements in force of one verb, by what they are about. `note` of a flag is its name."""
+
+    datasets: Mapping[str, tuple[Mention, ...]] = field(default_factory=dict)
+    conditions: tuple[tuple[About, Mention], ...] = ()
+    trusted: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.datasets or self.conditions)
+
+    @classmethod
+    def of(cls, found: InForce, verb: str) -> StatementIndex:
+        """Return the index of the statements of this verb."""
+        datasets: dict[str, tuple[Mention, ...]] = {}
+        conditions: list[tuple[About, Mention]] = []
+        for one in sorted(found.statements.values(), key=lambda one: (one.when, one.mfid)):
+            if one.verb != verb:
+                continue
+            said = Mention(one.mfid, one.project, one.account, one.flag)
+            for mfid in one.about.datasets:
+                datasets[mfid] = (*datasets.get(mfid, ()), said)
+            if one.about.is_condition:
+                conditions.append((one.about, said))
+        return cls(datasets, tuple(conditions), found.trusted)
+
+    def to_json(self) -> Any:
+        """Return it as JSON."""
+        conditions = [[about.document(), *said] for about, said in self.conditions]
+        return [self.datasets, conditions, {project: sorted(whose) for project, whose in self.trusted.items()}]
+
+    @classmethod
+    def from_json(cls, found: Any) -> StatementIndex:
+        """Return the index of which this is the JSON."""
+        datasets, conditions, trusted = found
+        return cls(
+            datasets,  # tuples are made of what is looked at
+            tuple((About.from_document(about), Mention(*said)) for about, *said in conditions),
+            {project: frozenset(whose) for project, whose in trusted.items()},
+        )
+
+    def on(self, mfid: str, facts: Facts, viewer: str) -> tuple[Mention, ...]:
+        """Return the statements that are about this dataset itself and count for its project, or that of who asks."""
+        listed: Iterable[Mention] = (Mention(*one) for one in self.datasets.get(mfid, ()))
+        fitting = (said for about, said in self.conditions if _fits(about, facts)) if self.conditions else ()
+        return tuple(one for one in (*listed, *fitting) if self._counts(one, facts.project, viewer))
+
+    def on_code(self, code: str, project: str) -> tuple[Mention, ...]:
+        """Return the statements about this code that count in a project."""
+        found = (said for about, said in self.conditions if about.code and code.startswith(about.code))
+        return tuple(one for one in found if self._counts(one, project, project))
+
+    def _counts(self, one: Mention, project: str, viewer: str) -> bool:
+        own, account = one.project.casefold(), one.account.casefold()
+        for where in {project.casefold(), viewer.casefold()}:
+            there = self.trusted.get(where)
+            if own == where or (there is not None and (own in there or account in there)):
+                return True
+        return False
+
+
+def _fits(about: About, facts: Facts) -> bool:
+    """Whether a dataset fits a condition; of an unknown time of measurement it may, and so does."""
+    if about.code:
+        return bool(facts.code) and facts.code.startswith(about.code)
+    if not facts.instrument or facts.instrument.casefold() != about.instrument.casefold():
+        return False
+    if not facts.taken or not (about.since or about.until):
+        return True
+    taken = utc(facts.taken)
+    return (not about.since or utc(about.since) <= taken) and (not about.until or taken < utc(about.until))
+
+
+def at_fault(
+    wanted: Collection[str], facts_of: Callable[[str], Facts | None], index: StatementIndex, viewer: str
+) -> dict[str, str]:
+    """Return the nearest dataset that the statements are about, for each of these that comes from one or is one.
+
+    {dataset: itself or an ancestor}. The way up ends at a dataset of which `facts_of` knows nothing.
+    """
+    children: dict[str, list[str]] = {}
+    known: dict[str, Facts] = {}
+    seen, waiting = set(wanted), list(wanted)
+    while waiting:
+        mfid = waiting.pop()
+        if (facts := facts_of(mfid)) is None:
+            continue
+        known[mfid] = facts
+        for parent in facts.parents:
+            children.setdefault(parent, []).append(mfid)
+        new = set(facts.parents) - seen
+        seen |= new
+        waiting += new
+    reached = sorted(mfid for mfid, facts in known.items() if index.on(mfid, facts, viewer))
+    source = {mfid: mfid for mfid in reached}
+    for mfid in reached:  # it grows while it is walked: the nearest come first
+        for child in children.get(mfid, ()):
+            if child not in source:
+                source[child] = source[mfid]
+                reached.append(child)
+    return {mfid: source[mfid] for mfid in wanted if mfid in source}

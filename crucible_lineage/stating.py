@@ -1,0 +1,156 @@
+"""Making statements: each is registered once, whoever makes it and however often; and what revokes them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
+from crucible_lineage.session import Session
+from crucible_lineage.statements import (
+    FLAG,
+    HOLD,
+    KEYWORD,
+    MEASUREMENT,
+    REVOKE,
+    About,
+    InForce,
+    Statement,
+    in_force,
+    statement_id,
+)
+
+__all__ = ["Stating", "known_statements", "lift", "project_of", "revoke", "state"]
+
+MOST_CHARACTERS = 120  # of a name
+
+
+@dataclass(frozen=True)
+class Stating:
+    """A statement that is in force now; `is_new` unless it was before."""
+
+    statement: Statement
+    is_new: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as commands print it."""
+        return {**self.statement.to_json(), "new": self.is_new}
+
+
+def known_statements(session: Session) -> tuple[dict[str, Statement], InForce]:
+    """Return all statements that this key may see, and those that are in force."""
+    session.mirror.sync_statements()
+    known = session.mirror.statements()
+    return known, in_force(known.values())
+
+
+def project_of(session: Session, mfids: Collection[str], what: str) -> str:
+    """Return the project that datasets lie in. Raises InputError if one is not there, or they lie in several."""
+    projects = set()
+    for mfid in mfids:
+        try:
+            project = session.client.datasets.get(mfid).project_id
+        except (ForbiddenError, NotFoundError) as error:
+            raise InputError(f"{what}: there is no dataset {mfid} here that this key may see") from error
+        if not project:
+            raise InputError(f"{what}: dataset {mfid} belongs to no project")
+        projects.add(project)
+    if len(projects) > 1:
+        raise InputError(f"{what}: the datasets lie in several projects: {', '.join(sorted(projects))}; name one each")
+    return projects.pop()
+
+
+def state(
+    session: Session,
+    project: str,
+    verb: str,
+    about: About,
+    *,
+    why: str = "",
+    body: Mapping[str, Any] | None = None,
+    revokes: Iterable[str] = (),
+) -> Stating:
+    """Register a statement in a project, unless the same is in force already.
+
+    Raises InputError if this account may not register in the project, or there is none.
+    """
+    known, standing = known_statements(session)
+    agent = session.agent
+    one = Statement(
+        mfid="",
+        project=project,
+        verb=verb,
+        about=replace(about, datasets=tuple(sorted(set(about.datasets)))),
+        by=str(agent.get("unique_id") or agent.get("local_user") or "somebody"),
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        why=why,
+        who=str(agent.get("username") or agent.get("local_user") or ""),
+        body=dict(body or {}),
+        revokes=tuple(sorted(set(revokes))),
+    )
+    while (mfid := statement_id(one)) in known:
+        if mfid in standing.statements:
+            return Stating(known[mfid], is_new=False)
+        one = replace(one, again=one.again + 1)
+    one = replace(one, mfid=mfid)
+    _register(session, one)
+    session.mirror.sync_statements()
+    return Stating(session.mirror.statements([mfid]).get(mfid, one), is_new=True)
+
+
+def lift(session: Session, about: About, why: str, *, project: str, flag: str = "") -> list[Statement]:
+    """Revoke the holds in force that are about just this, or the flags of that name. Returns them.
+
+    Raises InputError if there is none.
+    """
+    _, standing = known_statements(session)
+    verb = FLAG if flag else HOLD
+    found = [
+        one
+        for one in standing.statements.values()
+        if one.verb == verb and one.flag == flag and _is_about(one.about, about) and standing.counts(one, project)
+    ]
+    if not found:
+        what = f"flag {flag!r}" if flag else "hold"
+        raise InputError(f"unhold {about}: there is no {what} in force on it; see `crucible-lineage statements`")
+    return revoke(session, found, why)
+
+
+def revoke(session: Session, statements: Iterable[Statement], why: str) -> list[Statement]:
+    """Revoke statements, by one statement for each project in which some lie. Returns them, in order."""
+    projects: dict[str, list[Statement]] = {}
+    for one in statements:
+        projects.setdefault(one.project, []).append(one)
+    for project, some in projects.items():
+        state(session, project, REVOKE, About(), why=why, revokes=[one.mfid for one in some])
+    return [one for some in projects.values() for one in some]
+
+
+def _is_about(said: About, wanted: About) -> bool:
+    """Whether a statement names the dataset, or is about just the same condition."""
+    if wanted.datasets:
+        return bool(set(wanted.datasets) & set(said.datasets))
+    if wanted.instrument and not (wanted.since or wanted.until):
+        return said.instrument.casefold() == wanted.instrument.casefold()
+    return said == wanted
+
+
+def _register(session: Session, one: Statement) -> None:
+    # A plan registers nothing, and has to start fast.
+    from crucible_lineage.provenance.record import statement_record
+    from crucible_lineage.registration.new_dataset import NewDataset
+    from crucible_lineage.registration.register import register_output
+
+    name = f"{one.verb}: {one.why or one.about}"
+    fields = {
+        "project_id": one.project,
+        "dataset_name": name if len(name) <= MOST_CHARACTERS else f"{name[: MOST_CHARACTERS - 3]}...",
+        "measurement": MEASUREMENT,
+        "data_type": one.verb,
+    }
+    session.ensure_project(one.project)
+    record = statement_record(one.recipe(), session.agent, one.when)
+    new = NewDataset(one.mfid, fields, record, {}, (), keywords=(KEYWORD,), ingest=False)
+    register_output(session.client, new, session.machine)

@@ -1,0 +1,237 @@
+"""Holds: nothing is made of what is on hold, what was made before is doubtful, and lifting a hold computes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.cli.runs.plans import print_plan
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
+from crucible_lineage.pipeline.run.result import Choice, RunResult
+from crucible_lineage.queries.catalogue.listing import list_datasets
+from crucible_lineage.queries.catalogue.shown import show_dataset
+from crucible_lineage.queries.table.table import make_table
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+from crucible_lineage.statements import FLAG, HOLD, TRUST, About
+from crucible_lineage.stating import lift, state
+
+Run = Callable[..., RunResult]
+WHY = "detector saturated"
+DOWNSTREAM = """
+pipeline: later
+project: other
+inputs:
+  total: {dataset: MFID}
+steps:
+  again:
+    uses: LABMODULE:scale
+    inputs: {counts: {from: total, files: total.txt}}
+"""
+
+
+def put_on_hold(session: Session, mfid: str, project: str = "lab", **more: Any) -> str:
+    return state(session, project, HOLD, About((mfid,)), why=WHY, **more).statement.mfid
+
+
+def states(session: Session, project: str = "lab") -> dict[str, str]:
+    entries = list_datasets(session, project, every=True).entries
+    return {entry.mfid: entry.state for entry in entries}
+
+
+def blocked(session: Session, path: Path, *forced: str) -> dict[str, str]:
+    steps = make_plan(bind_file(path, session.store), session, forced).steps
+    return {step.name: "; ".join(step.causes) for step in steps if step.state == "blocked"}
+
+
+def test_a_hold_blocks_what_comes_after_at_any_depth_and_lifting_it_computes_nothing(
+    lab: Any, session: Session, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = run(lab.pipeline)
+    first = made.inputs["first"][0]
+    put_on_hold(session, first)
+    assert blocked(session, lab.pipeline) == {}, "what is there is not made again"
+    told = blocked(session, lab.pipeline, "scaled")
+    assert told["scaled"].startswith(f"{first} is on hold by ")
+    assert told["scaled"].endswith(f": {WHY}")
+    assert told["total"] == "parent scaled is blocked"
+    print_plan(make_plan(bind_file(lab.pipeline, session.store), session, ("scaled",)), as_json=False)
+    assert f"because {first} is on hold by" in capsys.readouterr().out
+
+    other = run(lab.pipeline, Choice(forced=("total",)))
+    assert not other.ok
+    assert other.errors["total"].startswith(f"blocked: {first} is on hold by "), "at any depth: of scaled, of first"
+
+    assert lift(session, About((first,)), "it was not", project="lab")[0].why == WHY
+    assert blocked(session, lab.pipeline, "scaled") == {}
+    again = run(lab.pipeline)
+    assert (again.ok, again.executed) == (True, [])
+
+
+def test_what_was_made_before_is_doubtful_and_as_before_once_it_is_lifted(lab: Any, session: Session, run: Run) -> None:
+    made = run(lab.pipeline)
+    first, second = made.inputs["first"][0], made.inputs["second"][0]
+    scaled, total = made.datasets["scaled"]["out"], made.datasets["total"]["out"]
+    before = states(session)
+    hold = put_on_hold(session, first)
+    assert states(session) == {**before, first: "doubtful", scaled: "doubtful", total: "doubtful"}
+    listed = list_datasets(session, "lab")
+    assert ([one.mfid for one in listed.entries], listed.others) == ([second], {"doubtful": 3})
+    assert {one.mfid for one in list_datasets(session, "lab", doubtful=True).entries} == before.keys()
+    table = make_table(session, "lab", "total")
+    assert (table.rows, dict(table.others)) == ((), {"doubtful": 1})
+    assert len(make_table(session, "lab", "total", doubtful=True)) == 1
+    shown = show_dataset(session, total).to_json()
+    assert (shown["state"], shown["doubtful"]["source"], shown["doubtful"]["hold"]) == ("doubtful", first, hold)
+    lift(session, About((first,)), "", project="lab")
+    assert states(session) == before
+    assert [one.in_force for one in show_dataset(session, first).statements] == [False]
+
+
+def test_a_result_in_the_middle_can_be_on_hold_and_what_it_was_made_of_stays(
+    lab: Any, session: Session, run: Run
+) -> None:
+    made = run(lab.pipeline)
+    put_on_hold(session, made.datasets["scaled"]["out"])
+    assert blocked(session, lab.pipeline, "scaled") == {}
+    assert set(blocked(session, lab.pipeline, "total")) == {"total"}
+    assert states(session)[made.inputs["first"][0]] == "raw"
+
+
+def test_said_twice_is_said_once_and_after_it_was_lifted_it_can_be_said_again(
+    lab: Any, session: Session, run: Run
+) -> None:
+    first = run(lab.pipeline).inputs["first"][0]
+    assert put_on_hold(session, first) == put_on_hold(session, first)
+    lift(session, About((first,)), "", project="lab")
+    with pytest.raises(InputError, match="there is no hold in force"):
+        lift(session, About((first,)), "", project="lab")
+    put_on_hold(session, first)
+    assert blocked(session, lab.pipeline, "scaled")
+    kept = session.client.datasets.list(project_id="lab", keyword="statement")
+    assert len(kept) == 3
+
+
+def test_two_machines_a_late_statement_stops_the_other_one_at_its_next_plan(
+    lab: Any, session: Session, run: Run, tmp_path: Path
+) -> None:
+    first = run(lab.pipeline).inputs["first"][0]
+    key = (session.settings.data / "crucible" / "api_key").read_text().strip()
+    with Session(Settings(tmp_path / "elsewhere", session.client.api_url, key)) as other:
+        assert blocked(other, lab.pipeline, "scaled") == {}
+        hold = put_on_hold(session, first)
+        assert set(blocked(other, lab.pipeline, "scaled")) == {"scaled", "total"}
+        assert put_on_hold(other, first) == hold, "both have said it: it is one statement"
+        lift(other, About((first,)), "", project="lab")
+    assert blocked(session, lab.pipeline, "scaled") == {}
+
+
+def test_an_instrument_and_a_time_stop_what_was_measured_then_and_a_fingerprint_what_the_code_makes(
+    lab: Any, session: Session, run: Run
+) -> None:
+    text = lab.pipeline.read_text().replace("timestamp", "instrument_name: Raman 1, timestamp")
+    path = lab.declare(text, "measured.yaml")
+    made = run(path)
+    at = About(instrument="raman 1", since="2024-05-01T12:01:00+00:00", until="2024-05-01T13:00:00+00:00")
+    state(session, "lab", HOLD, at, why=WHY)
+    assert set(blocked(session, path, "scaled", "total")) == {"total"}, "only the second was measured then"
+    assert states(session)[made.datasets["scaled"]["out"]] == "current"
+    assert states(session)[made.datasets["total"]["out"]] == "doubtful"
+    lift(session, at, "", project="lab")
+    recipe = session.client.datasets.get(made.datasets["scaled"]["out"], include_metadata=True).scientific_metadata
+    code = recipe["crucible_lineage"]["activity"]["code"]["fingerprint"]
+    state(session, "lab", HOLD, About(code=code), why="wrong sign")
+    told = blocked(session, path, "scaled")
+    assert told["scaled"].startswith(f"code {code[:12]} is on hold by")
+    assert states(session)[made.datasets["total"]["out"]] == "doubtful"
+
+
+def test_another_project_is_stopped_too_and_whose_statements_count_is_its_own_choice(
+    lab: Any, session: Session, run: Run
+) -> None:
+    made = run(lab.pipeline)
+    first, total = made.inputs["first"][0], made.datasets["total"]["out"]
+    later = lab.declare(DOWNSTREAM.replace("MFID", total), "later.yaml")
+    again = run(later).datasets["again"]["out"]
+    put_on_hold(session, first)
+    assert blocked(session, later, "again")["again"].startswith(f"{first} is on hold by")
+    assert states(session, "other") == {again: "doubtful"}
+    lift(session, About((first,)), "", project="lab")
+
+    session.ensure_project("third")
+    put_on_hold(session, first, "third")
+    assert blocked(session, later, "again") == {}, "said in a project that neither lab nor other trusts"
+    assert [one.counts for one in show_dataset(session, first).statements if one.in_force] == [False]
+    state(session, "other", TRUST, About(project="other"), body={"whose": ["third"]})
+    assert set(blocked(session, later, "again")) == {"again"}
+    assert blocked(session, lab.pipeline, "scaled") == {}
+
+
+def test_rerun_is_stopped_as_well(lab: Any, session: Session, run: Run) -> None:
+    made = run(lab.pipeline)
+    put_on_hold(session, made.inputs["second"][0])
+    total = made.datasets["total"]["out"]
+    planned = plan_rerun(total, session, lab.folder, {}, forced=True).planned.plan
+    assert [step.state for step in planned.steps] == ["fresh", "blocked"]
+    lab.file(
+        f"{lab.module}.py", (lab.folder / f"{lab.module}.py").read_text().replace("total = sum", "total = 1 + sum")
+    )
+    assert [step.state for step in plan_stale("lab", session, lab.folder).planned.plan.steps] == ["fresh", "blocked"]
+
+
+def test_a_flag_warns_and_stops_nothing(lab: Any, session: Session, run: Run) -> None:
+    first = run(lab.pipeline).inputs["first"][0]
+    state(session, "lab", FLAG, About((first,)), why=WHY, body={"flag": "saturated"})
+    assert blocked(session, lab.pipeline, "scaled") == {}
+    (entry,) = (one for one in list_datasets(session, "lab").entries if one.mfid == first)
+    assert (entry.flags, entry.state) == (("saturated",), "raw")
+    lift(session, About((first,)), "", project="lab", flag="saturated")
+    assert all(not one.flags for one in list_datasets(session, "lab").entries)
+
+
+def test_a_plan_asks_for_nothing_more(lab: Any, session: Session, run: Run) -> None:
+    made = run(lab.pipeline)
+    put_on_hold(session, made.datasets["total"]["out"])
+    make_plan(bind_file(lab.pipeline, session.store), session)
+    with Session(session.settings) as again, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Session, "client", property(lambda _: pytest.fail("Crucible was asked")))
+        assert make_plan(bind_file(lab.pipeline, again.store), again).is_fresh
+
+
+def test_statements_are_no_data_of_the_project(lab: Any, session: Session, run: Run) -> None:
+    made = run(lab.pipeline)
+    hold = put_on_hold(session, made.inputs["first"][0])
+    assert hold not in states(session)
+    assert hold in session.mirror.statement_records("lab")
+
+
+def test_a_selection_goes_by_flags_and_never_takes_a_statement(lab: Any, session: Session, run: Run) -> None:
+    first = run(lab.pipeline).inputs["first"][0]
+    selecting = lab.declare(
+        """
+        pipeline: selecting
+        project: lab
+        inputs:
+          counts: {select: {timestamp_lt: "2025-01-01T00:00:00Z", flags: {none_of: [saturated]}}, each: true}
+        steps:
+          twice: {uses: LABMODULE:scale, inputs: {counts: counts}}
+        """,
+        "selecting.yaml",
+    )
+    state(session, "lab", FLAG, About((first,)), why=WHY, body={"flag": "odd"})
+    assert len(make_plan(bind_file(selecting, session.store), session).steps) >= 2
+    every = {step.name for step in make_plan(bind_file(selecting, session.store), session).steps}
+    state(session, "lab", FLAG, About((first,)), why=WHY, body={"flag": "saturated"})
+    left = {step.name for step in make_plan(bind_file(selecting, session.store), session).steps}
+    assert {name for name in every - left if first in name}
+    assert len(every - left) == 1
+    only = lab.declare(selecting.read_text().replace("none_of", "any_of"), "only.yaml")
+    assert len(make_plan(bind_file(only, session.store), session).steps) == 1
+    with pytest.raises(InputError, match="under none_of or any_of"):
+        bind_file(lab.declare(selecting.read_text().replace("none_of", "without"), "odd.yaml"), session.store)

@@ -1,0 +1,204 @@
+"""Statements: what is in force follows from the set of them alone, and doubt goes down the whole lineage."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+
+import networkx as nx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crucible_lineage.ids import canonical_json
+from crucible_lineage.statements import (
+    HOLD,
+    REVOKE,
+    TRUST,
+    About,
+    Facts,
+    Mention,
+    Statement,
+    StatementIndex,
+    at_fault,
+    in_force,
+    statement_id,
+    statement_in,
+)
+
+PROJECTS = ("lab", "beamline", "other")
+
+
+def said(verb: str = HOLD, project: str = "lab", *, on: Iterable[str] = (), **more: object) -> Statement:
+    """A statement under the id that it has."""
+    fields: dict[str, object] = {"by": "user", "when": "2026-11-01T00:00:00+00:00", "about": About(tuple(on))}
+    one = Statement(mfid="", project=project, verb=verb, **{**fields, **more})  # type: ignore[arg-type]
+    return replace(one, mfid=statement_id(one))
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Statement]:
+    """Holds, revocations of anything that came before (revocations too), and trust, in several projects."""
+    found: list[Statement] = []
+    for number in range(draw(st.integers(1, 12))):
+        project = draw(st.sampled_from(PROJECTS))
+        kind = draw(st.sampled_from([HOLD, HOLD, REVOKE, REVOKE, TRUST]))
+        if kind == REVOKE and found:
+            which = draw(st.lists(st.sampled_from([one.mfid for one in found]), min_size=1, max_size=3, unique=True))
+            found.append(said(REVOKE, project, revokes=tuple(sorted(which)), why=str(number)))
+        elif kind == TRUST:
+            found.append(said(TRUST, project, body={"whose": [draw(st.sampled_from(PROJECTS))]}, why=str(number)))
+        else:
+            found.append(said(HOLD, project, on=["0" * 26], why=str(number)))
+    return found
+
+
+def told_one_by_one(history: list[Statement]) -> set[str]:
+    """What is in force, by the definition: a revocation always comes later than what it revokes, so from the end."""
+
+    def counts(one: Statement, project: str, trusted: dict[str, set[str]]) -> bool:
+        return one.project == project or one.project in trusted.get(project, set())
+
+    def standing(trusted: dict[str, set[str]]) -> set[str]:
+        gone: set[str] = set()
+        known = {one.mfid: one for one in history}
+        for one in reversed(history):
+            if one.mfid not in gone:
+                gone |= {mfid for mfid in one.revokes if counts(one, known[mfid].project, trusted)}
+        return known.keys() - gone
+
+    trusted: dict[str, set[str]] = {}
+    own = standing({})
+    for one in history:
+        if one.verb == TRUST and one.mfid in own:
+            trusted.setdefault(one.project, set()).update(one.body["whose"])
+    return standing(trusted)
+
+
+@given(histories(), st.randoms(use_true_random=False))
+@settings(max_examples=300, deadline=None)
+def test_order_of_arrival_and_duplicates_do_not_matter_and_revocations_can_be_revoked(
+    history: list[Statement], chance: random.Random
+) -> None:
+    arrived = history + chance.choices(history, k=len(history))
+    chance.shuffle(arrived)
+    assert in_force(arrived).statements.keys() == told_one_by_one(history)
+
+
+@given(histories(), st.randoms(use_true_random=False))
+@settings(max_examples=100, deadline=None)
+def test_two_machines_agree_once_each_has_heard_all(history: list[Statement], chance: random.Random) -> None:
+    first = [one for one in history if chance.random() < 0.6]
+    late = [one for one in history if one not in first]
+    assert in_force([*first, *late]) == in_force([*late, *first, *late])
+
+
+def test_what_is_revoked_stands_again_when_the_revocation_is_revoked() -> None:
+    hold = said(on=["0" * 26])
+    lifted = said(REVOKE, revokes=(hold.mfid,))
+    again = said(REVOKE, revokes=(lifted.mfid,))
+    assert in_force([lifted, hold]).statements.keys() == {lifted.mfid}
+    assert in_force([again, lifted, hold]).statements.keys() == {again.mfid, hold.mfid}
+
+
+def test_another_project_revokes_nothing_unless_it_is_trusted() -> None:
+    hold = said(on=["0" * 26])
+    foreign = said(REVOKE, "beamline", revokes=(hold.mfid,))
+    assert hold.mfid in in_force([hold, foreign]).statements
+    trust = said(TRUST, body={"whose": ["Beamline"]})
+    assert hold.mfid not in in_force([hold, foreign, trust]).statements
+    own_trust = said(TRUST, "beamline", body={"whose": ["lab"]})
+    assert hold.mfid in in_force([hold, foreign, own_trust]).statements
+
+
+def test_the_same_said_by_two_machines_has_one_id_and_said_again_after_it_was_lifted_another_one() -> None:
+    one, two = said(on=["0" * 26]), said(on=["0" * 26], when="2026-11-02T00:00:00+00:00", who="Mara")
+    assert one.mfid == two.mfid
+    assert len({one.mfid, said(on=["0" * 26], again=1).mfid, said(on=["0" * 26], by="other").mfid}) == 3
+
+
+def test_a_statement_is_read_only_under_its_own_id_in_its_own_project_and_complete() -> None:
+    one = said(on=["0" * 26], why="detector saturated")
+    written = {
+        "status": "complete",
+        "recipe": one.recipe(),
+        "activity": {"kind": "statement", "when": one.when},
+        "agent": {"username": "Mara"},
+    }
+    record = {"unique_id": one.mfid, "project_id": "lab", "scientific_metadata": {"crucible_lineage": written}}
+    found = statement_in(record)
+    assert found is not None
+    assert (found.mfid, found.why, found.said) == (
+        one.mfid,
+        "detector saturated",
+        "by Mara since 2026-11-01: detector saturated",
+    )
+    assert Statement.unpacked(found.packed()) == found
+    assert statement_in({**record, "project_id": "other"}) is None
+    changed = {**written, "recipe": {**one.recipe(), "why": "nothing"}}
+    assert statement_in({**record, "scientific_metadata": {"crucible_lineage": changed}}) is None
+    unfinished = {**written, "status": "incomplete"}
+    assert statement_in({**record, "scientific_metadata": {"crucible_lineage": unfinished}}) is None
+    assert canonical_json(one.recipe())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_doubt_on_ten_thousand_datasets_is_that_of_a_brute_force(seed: int) -> None:
+    chance = random.Random(seed)
+    names = [f"{number:026d}" for number in range(10_000)]
+    graph = nx.DiGraph()
+    graph.add_nodes_from(names)
+    for at, name in enumerate(names[1:], 1):
+        for _ in range(chance.choice([0, 1, 1, 2, 3])):
+            graph.add_edge(names[chance.randrange(max(0, at - 300), at)], name)
+    projects = {name: chance.choice(PROJECTS[:2]) for name in names}
+    instruments = {name: chance.choice(["", "Raman 1", "Raman 2"]) for name in names}
+    months = {name: chance.randrange(1, 13) for name in names}
+    facts = {
+        name: Facts(
+            projects[name],
+            tuple(graph.predecessors(name)),
+            instruments[name],
+            f"2026-{months[name]:02}-10T00:00:00+00:00",
+            chance.choice(["abc1", "abc2"]),
+        )
+        for name in names
+    }
+    holds = [said(HOLD, projects[name], on=[name], why=name) for name in chance.sample(names, 25)]
+    holds.append(said(HOLD, "lab", on=[names[17]], why="of another project, perhaps"))
+    span = About(instrument="raman 1", since="2026-03-01T00:00:00+00:00", until="2026-04-01T00:00:00+00:00")
+    conditional = said(HOLD, "beamline", about=span)
+    index = StatementIndex.of(in_force([*holds, conditional]), HOLD)
+
+    held = {name for one in holds for name in one.about.datasets if one.project in (projects[name], "lab")}
+    held |= {
+        name for name in names if (instruments[name], months[name]) == ("Raman 1", 3) and projects[name] == "beamline"
+    }
+    expected = held.union(*(nx.descendants(graph, name) for name in held))
+
+    began = time.perf_counter()
+    found = at_fault(names, facts.get, index, "lab")
+    assert time.perf_counter() - began < 5
+    assert found.keys() == expected
+    for name, source in chance.sample(sorted(found.items()), 200):
+        assert source in held
+        assert source == name or nx.has_path(graph, source, name)
+
+    lifted = [said(REVOKE, one.project, revokes=(one.mfid,)) for one in [*holds, conditional]]
+    assert not at_fault(names, facts.get, StatementIndex.of(in_force([*holds, conditional, *lifted]), HOLD), "lab")
+
+
+def test_a_forged_circle_ends() -> None:
+    facts = {"a": Facts("lab", ("b",)), "b": Facts("lab", ("a", "c")), "c": Facts("lab")}
+    index = StatementIndex({"c": (Mention("s", "lab", "u"),)})
+    assert at_fault(["a", "b", "c"], facts.get, index, "lab").keys() == {"a", "b", "c"}
+
+
+def test_an_unknown_time_of_measurement_may_lie_in_the_span_and_counts() -> None:
+    about = About(instrument="Raman 1", since="2026-03-01T00:00:00+00:00")
+    index = StatementIndex.of(in_force([said(about=about)]), HOLD)
+    assert index.on("x", Facts("lab", (), "Raman 1"), "lab")
+    assert not index.on("x", Facts("lab", (), "Raman 1", "2026-02-28T23:59:59+00:00"), "lab")
+    assert not index.on("x", Facts("lab", (), "Raman 2"), "lab")
