@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.condition import parse_condition
 from crucible_lineage.errors import InputError
-from crucible_lineage.queries.table.condition import parse_condition
 
 ROW = {
     "params.degree": 3, "results.rms": 0.25, "name": "fit of Strong", "results.tags": ["a", "b"], "mfid": "x",

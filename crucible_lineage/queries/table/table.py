@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.queries.graph.standing import DOUBTFUL
-from crucible_lineage.queries.table.condition import parse_condition
 from crucible_lineage.queries.table.facts import OWN, PARTS, ProjectFacts
 from crucible_lineage.session import Session
 
