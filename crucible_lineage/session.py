@@ -144,12 +144,15 @@ class Session:
     @property
     def stated(self) -> Stated:
         """What statements say of datasets, as of now."""
-        return Stated(self.mirror, lambda mfid: self._outbox.find(mfid) if self._outbox is not None else None)
+        return Stated(self.mirror, self._waiting, is_away=self.is_away)
+
+    def _waiting(self, mfid: str) -> DatasetRef | None:
+        return self._outbox.find(mfid) if self._outbox is not None else None
 
     def hear_statements(self) -> None:
         """Bring up to date what is stated, unless that was done some seconds ago."""
         with self._lock:
-            if time.monotonic() < self._hear_again:
+            if self.is_away or time.monotonic() < self._hear_again:
                 return
             self._hear_again = time.monotonic() + HEARD_FOR_S
         self.mirror.sync_statements()

@@ -18,6 +18,7 @@ from crucible_lineage.marks import KEY
 from crucible_lineage.times import utc
 
 __all__ = [
+    "CHECK",
     "EPOCH",
     "FLAG",
     "HOLD",
@@ -27,6 +28,7 @@ __all__ = [
     "SIGN",
     "TRUST",
     "About",
+    "Checked",
     "Doubt",
     "Facts",
     "InForce",
@@ -38,10 +40,11 @@ __all__ = [
     "statement_id",
     "statement_in",
     "statement_recipe",
+    "verdicts_in",
 ]
 
 KEYWORD = MEASUREMENT = "statement"
-HOLD, FLAG, SIGN, TRUST, REVOKE = "hold", "flag", "sign", "trust", "revoke"
+HOLD, FLAG, SIGN, TRUST, REVOKE, CHECK = "hold", "flag", "sign", "trust", "revoke", "check"
 EPOCH = utc("1970-01-01T00:00:00")  # of the ids of statements about no dataset and no time
 
 Document = Mapping[str, Any]
@@ -314,6 +317,29 @@ def _standing(
             break
         left = undecided
     return {mfid: one for mfid, one in wanted.items() if stands.get(mfid, True)}
+
+
+class Checked(NamedTuple):
+    """The verdict of a check on a dataset: the condition as it was declared, whether it held, and its values."""
+
+    that: str
+    passed: bool
+    values: Mapping[str, Any]
+
+
+def verdicts_in(found: InForce) -> dict[str, dict[str, Checked]]:
+    """Return the latest verdicts in force: {dataset: {PIPELINE/STEP/CHECK: verdict}}."""
+    verdicts: dict[str, dict[str, Checked]] = {}
+    for one in sorted(found.statements.values(), key=lambda one: (one.when, one.mfid)):
+        if one.verb != CHECK:
+            continue
+        place, conditions = str(one.body.get("of") or ""), one.body.get("checks")
+        for mfid, told in (one.body.get("verdicts") or {}).items():
+            for name, verdict in told.items():
+                that = str(conditions.get(name) or "") if isinstance(conditions, Mapping) else ""
+                values = verdict.get("values") or {}
+                verdicts.setdefault(mfid, {})[f"{place}/{name}"] = Checked(that, bool(verdict.get("passed")), values)
+    return verdicts
 
 
 class Facts(NamedTuple):

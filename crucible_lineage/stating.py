@@ -76,7 +76,7 @@ def state(
 
     Raises InputError if this account may not register in the project, or there is none.
     """
-    known, standing = known_statements(session)
+    session.mirror.sync_statements()
     agent = session.agent
     one = Statement(
         mfid="",
@@ -90,9 +90,9 @@ def state(
         body=dict(body or {}),
         revokes=tuple(sorted(set(revokes))),
     )
-    while (mfid := statement_id(one)) in known:
-        if mfid in standing.statements:
-            return Stating(known[mfid], is_new=False)
+    while there := session.mirror.statements([mfid := statement_id(one)]):
+        if mfid in in_force(session.mirror.statements().values()).statements:
+            return Stating(there[mfid], is_new=False)
         one = replace(one, again=one.again + 1)
     one = replace(one, mfid=mfid)
     _register(session, one)

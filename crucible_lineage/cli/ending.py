@@ -23,9 +23,9 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.settings import default_data_folder
 
-__all__ = ["BAD_INPUT", "FAILURE", "INTERRUPTED", "UNREACHABLE", "report_error"]
+__all__ = ["BAD_INPUT", "FAILURE", "INTERRUPTED", "ON_HOLD", "UNREACHABLE", "report_error"]
 
-FAILURE, BAD_INPUT, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
+FAILURE, BAD_INPUT, UNREACHABLE, ON_HOLD, INTERRUPTED = 1, 2, 3, 4, 130
 
 
 def report_error(error: BaseException, *, as_json: bool) -> int:

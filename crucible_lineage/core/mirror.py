@@ -41,7 +41,18 @@ from crucible_lineage.local.sealed import sealed, unsealed
 from crucible_lineage.refs import DatasetRef, ProjectChanges
 from crucible_lineage.server import present_datasets, project_changes, project_revision, statements_token
 from crucible_lineage.service import DATES, Finding, Service
-from crucible_lineage.statements import FLAG, HOLD, KEYWORD, SIGN, Statement, StatementIndex, in_force
+from crucible_lineage.statements import (
+    CHECK,
+    FLAG,
+    HOLD,
+    KEYWORD,
+    SIGN,
+    Checked,
+    Statement,
+    StatementIndex,
+    in_force,
+    verdicts_in,
+)
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -512,6 +523,16 @@ class Mirror:
             return self.stated(verb)
         return StatementIndex.from_json(found)
 
+    def verdicts(self) -> dict[str, dict[str, Checked]]:
+        """Return the verdicts of checks, as of the last sync: {dataset: {PIPELINE/STEP/CHECK: verdict}}."""
+        row = self.database.row("SELECT found FROM stated WHERE verb = ?", CHECK)
+        if row is None:
+            return {}
+        if (found := unsealed(row[0], CHECK)) is None:
+            self.database.transaction(_set_stated)
+            return self.verdicts()
+        return {mfid: {name: Checked(*one) for name, one in some.items()} for mfid, some in found.items()}
+
     def statements(self, mfids: Collection[str] | None = None) -> dict[str, Statement]:
         """Return these statements, or all, as of the last sync: those too that are revoked, or count nowhere."""
         return self.database.transaction(lambda db: _statements(db, mfids))
@@ -521,14 +542,14 @@ class Mirror:
         sql = f"SELECT mfid FROM dataset WHERE statement <> '' AND {_of(project)}"  # noqa: S608  a text of ours
         return self.records([mfid for (mfid,) in self.database.rows(sql, project)])
 
-    def summaries(self, mfids: Collection[str]) -> dict[str, Summary]:
-        """Return what is known of these datasets, read at Crucible where they were not read before.
+    def summaries(self, mfids: Collection[str], *, ask: bool = True) -> dict[str, Summary]:
+        """Return what is known of these datasets; with `ask`, read at Crucible where they were not read before.
 
         What is not there, or not for this key to see, is asked for again after a day.
         """
         found = self.database.transaction(lambda db: _summaries(db, mfids))
         lacking = [mfid for mfid in mfids if mfid not in found]
-        if not lacking:
+        if not lacking or not ask:
             return found
         sql = "SELECT mfid FROM absent WHERE asked > ? AND mfid IN (SELECT value FROM json_each(?))"
         earliest = time.time() - MAX_AGE_S
@@ -735,6 +756,7 @@ def _set_stated(db: sqlite3.Connection) -> None:
     """Keep which statements are in force."""
     found = in_force(_statements(db, None).values())
     rows = [(verb, sealed(StatementIndex.of(found, verb).to_json(), verb)) for verb in STATED]
+    rows.append((CHECK, sealed(verdicts_in(found), CHECK)))
     db.executemany("INSERT OR REPLACE INTO stated VALUES (?, ?)", rows)
 
 

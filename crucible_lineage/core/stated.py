@@ -48,11 +48,15 @@ class Heard:
 class Stated:
     """What statements say of the datasets of a Crucible, as of the moment when it is made.
 
-    `waiting` gives a dataset that waits here to be delivered.
+    Where the service `is_away`, only what was read before is known. `waiting` gives a dataset that waits here to be
+    delivered.
     """
 
-    def __init__(self, mirror: Mirror, waiting: Callable[[str], DatasetRef | None] = lambda _: None) -> None:
+    def __init__(
+        self, mirror: Mirror, waiting: Callable[[str], DatasetRef | None] = lambda _: None, *, is_away: bool = False
+    ) -> None:
         self.mirror = mirror
+        self._is_away = is_away
         self._waiting = waiting
         self._read_facts: dict[str, Facts] = {}
 
@@ -168,13 +172,16 @@ class Stated:
     def _read(self, mfids: Collection[str], viewer: str) -> dict[str, Facts]:
         if not mfids:
             return {}
+        refs = self.mirror.known_among(mfids) if self._is_away else {}
         try:
-            return {mfid: one.facts for mfid, one in self.mirror.summaries(mfids).items()}
-        except CrucibleError:  # the service is away: what this machine made is known here
-            known = self.mirror.known_among(mfids)
-            if len(known) < len(mfids):
+            read = self.mirror.summaries(mfids, ask=not self._is_away)
+        except CrucibleError:  # the service is away by now: what this machine made is known here
+            refs = self.mirror.known_among(mfids)
+            if len(refs) < len(mfids):
                 raise
-            return {mfid: _facts_of(ref, viewer) for mfid, ref in known.items()}
+            read = {}
+        known = {mfid: _facts_of(ref, viewer) for mfid, ref in refs.items()}
+        return known | {mfid: one.facts for mfid, one in read.items()}
 
 
 def _facts_of(ref: DatasetRef, project: str) -> Facts:

@@ -66,7 +66,6 @@ class KnownResults:
     def sync(self) -> None:
         """Bring up to date what is known: one cheap call if nothing changed. Without a pipeline nothing is kept."""
         if self.scope is None:
-            self.mirror.sync_statements()
             return
         with self._lock:
             self._found.clear()

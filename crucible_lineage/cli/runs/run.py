@@ -13,7 +13,7 @@ import click
 from pydantic import ValidationError
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.cli.ending import FAILURE, INTERRUPTED, UNREACHABLE
+from crucible_lineage.cli.ending import FAILURE, INTERRUPTED, ON_HOLD, UNREACHABLE
 from crucible_lineage.cli.options import (
     announce,
     crucible_options,
@@ -216,6 +216,8 @@ def exit_code(result: RunResult) -> int:
     """Return the exit code of a command that ran a pipeline."""
     if result.stopped:
         return INTERRUPTED
+    if result.is_held and not result.unseen:
+        return ON_HOLD
     is_unseen = bool(result.unseen) and not result.waiting and not result.is_failed
     return 0 if result.ok else UNREACHABLE if is_unseen else FAILURE
 
@@ -245,6 +247,9 @@ def print_summary(
     if result.unseen:
         known = "what is said to be there is what was known here, and was not seen at Crucible"
         click.echo(f"{known}: {result.unseen}", err=True)
+    if result.is_held:
+        told = "made, with holds: " if result.datasets else "on hold: "
+        click.echo(f"{told}{'; '.join(dict.fromkeys(result.held.values()))}", err=True)
     if result.stopped:
         click.echo("the run was stopped; what is registered stays, run the same command again to go on", err=True)
     if quiet:

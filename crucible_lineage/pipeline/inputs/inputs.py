@@ -335,7 +335,8 @@ def _flagged(project: str, fitting: Sequence[Dataset], declared: SelectInput, se
     """The datasets that have the flags which are asked for, and none of those that are not wanted."""
     from crucible_lineage.core.summary import summary_of  # few selections go by flags
 
-    session.mirror.sync_statements()
+    if not session.is_away:
+        session.mirror.sync_statements()
     known = {dataset.unique_id: summary_of(dataset.model_dump()) for dataset in fitting}
     flags = session.stated.flags(known.keys(), project, known)
     yield from (dataset for dataset in fitting if declared.has_flags(flags.get(dataset.unique_id, ())))

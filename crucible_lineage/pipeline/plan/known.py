@@ -37,6 +37,7 @@ class ProjectKnowledge:
         self._facts = ParentFacts(session, project)
         self._has_begun = False
         self._stated: Stated | None = None
+        self._held: dict[str, str] = {}
         self._lost = session.mirror.all_lost()
 
     def sync(self) -> None:
@@ -44,11 +45,20 @@ class ProjectKnowledge:
         self.results.sync()
         self._stated = None
 
+    def hear_statements(self) -> None:
+        """Go by what is stated now."""
+        self._stated = None
+
     def on_hold(self, used: Collection[str], code: str) -> tuple[str, ...]:
         """Return why nothing may be made of these datasets by this code: what of it is on hold, by whom and why."""
         if self._stated is None:
             self._stated = self.session.stated
-        return self._stated.reasons(used, code, self.project)
+        own = [self._held[mfid] for mfid in used if mfid in self._held]
+        return tuple(dict.fromkeys(own)) or self._stated.reasons(used, code, self.project)
+
+    def note_on_hold(self, mfid: str, reason: str) -> None:
+        """Note that a dataset is to be put on hold, which could not be stated yet."""
+        self._held[mfid] = reason
 
     def begin(self, places: Collection[str]) -> None:
         """Read what a run needs to know before anything is made; the project is there now.

@@ -82,7 +82,8 @@ class StepPlan:
     `results` are the datasets of a fresh step, and `used` its parents; `outputs` are those that a step would give whose
     parents are there, with what they would replace. `roots`
     are the causes from which it follows that it is not fresh, each with the step that it is a cause of. `notes` are
-    said of its parents, `choices` are those that were chosen in time, by role.
+    said of its parents, `choices` are those that were chosen in time, by role. It is blocked since something is
+    `on_hold`, and for no other reason.
     """
 
     name: str
@@ -98,6 +99,7 @@ class StepPlan:
     used: tuple[UsedDataset, ...] = ()
     notes: tuple[str, ...] = ()
     choices: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    on_hold: bool = False
 
     @property
     def supersedes(self) -> dict[str, str]:
@@ -116,6 +118,7 @@ class StepPlan:
             "code_diff": list(self.code_diff),
             "roots": list(self.roots),
             "notes": list(self.notes),
+            "on_hold": self.on_hold,
             "choices": {role: list(chosen) for role, chosen in self.choices.items()},
             "estimate": {"seconds": self.estimate.seconds, "bytes": self.estimate.bytes},
         }
@@ -268,7 +271,7 @@ def _planned(draft: _Draft, knowledge: Knowledge, *, forced: bool) -> StepPlan:
     if not is_there and (
         on_hold := knowledge.on_hold([one.dataset.mfid for one in used], instance.inspection.code.fingerprint)
     ):
-        return _blocked(instance, on_hold)
+        return _blocked(instance, on_hold, on_hold=True)
     if lost and not forced:
         roots = tuple(f"{name}: {cause}" for cause in lost)
         ids = _ids(outputs)
@@ -353,24 +356,25 @@ def _current(instance: Instance, output: str, knowledge: Knowledge) -> Earlier |
 def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], knowledge: Knowledge) -> StepPlan | None:
     """The plan of an instance whose parents are not all there; None if they are."""
     name, step = instance.name, instance.step.name
-    blocked = [instance.blocked] if instance.blocked else []
-    blocked += [f"parent {need} is blocked" for need in instance.needs if done[need].state == BLOCKED]
+    above = [need for need in instance.needs if done[need].state == BLOCKED]
+    blocked = [*([instance.blocked] if instance.blocked else []), *(f"parent {need} is blocked" for need in above)]
     if blocked:
-        return _blocked(instance, blocked)
+        is_held = not instance.blocked and all(done[need].on_hold for need in above)
+        return _blocked(instance, blocked, on_hold=is_held)
     waiting = [done[need] for need in instance.needs if done[need].state != FRESH]
     new = [feed for feed in instance.feeds if feed.input is not None and _item(feed, inputs).dataset is None]
     if not waiting and not new:
         return None
     there = [dataset.mfid for feed in instance.feeds if (dataset := _dataset(feed, inputs, done))]
     if on_hold := knowledge.on_hold(there, instance.inspection.code.fingerprint):
-        return _blocked(instance, on_hold)
+        return _blocked(instance, on_hold, on_hold=True)
     held = any(map(knowledge.is_held, (key for keys in instance.places.values() for key in keys)))
     found = (_current(instance, output, knowledge) for output in instance.inspection.outputs if new)
     earlier = next((one for one in found if one), None)
     changed = [_new_input(feed, _item(feed, inputs), earlier) for feed in new]
     causes = tuple(dict.fromkeys([*_follows(waiting, held=held), *changed]))
-    above = (root for parent in waiting for root in parent.roots)
-    roots = tuple(dict.fromkeys([*above, *(f"{name}: {one}" for one in changed)]))
+    earlier_roots = (root for parent in waiting for root in parent.roots)
+    roots = tuple(dict.fromkeys([*earlier_roots, *(f"{name}: {one}" for one in changed)]))
     outputs: dict[str, str | None] = dict.fromkeys(instance.inspection.outputs)
     return StepPlan(name, STALE if held else MISSING, causes, outputs, step=step, roots=roots)
 
@@ -435,6 +439,6 @@ def _follows(parents: Sequence[StepPlan], *, held: bool) -> Iterator[str]:
             yield f"{named} will be rerun{kept}"
 
 
-def _blocked(instance: Instance, causes: Sequence[str]) -> StepPlan:
+def _blocked(instance: Instance, causes: Sequence[str], *, on_hold: bool = False) -> StepPlan:
     outputs: dict[str, str | None] = dict.fromkeys(instance.inspection.outputs)
-    return StepPlan(instance.name, BLOCKED, tuple(causes), outputs, step=instance.step.name)
+    return StepPlan(instance.name, BLOCKED, tuple(causes), outputs, step=instance.step.name, on_hold=on_hold)

@@ -23,10 +23,12 @@ from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import (
     TRANSIENT,
     ChecksumError,
+    CrucibleError,
     FileChangedError,
     ForbiddenError,
     InputError,
     LineageError,
+    OnHoldError,
     ParkedError,
     StoppedError,
     UnauthorizedError,
@@ -40,6 +42,7 @@ from crucible_lineage.pipeline.plan.known import ProjectKnowledge
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance
 from crucible_lineage.pipeline.plan.planner import Planned
 from crucible_lineage.pipeline.plan.used import used_datasets
+from crucible_lineage.pipeline.run.checking import Checking
 from crucible_lineage.pipeline.run.currency import Reliance, Relied
 from crucible_lineage.pipeline.run.redescribed import described_anew
 from crucible_lineage.pipeline.run.relying import Relying
@@ -84,6 +87,7 @@ _NOT_COUNTED = (
     ChecksumError,
     FileChangedError,
     ForbiddenError,
+    OnHoldError,
     ParkedError,
     StoppedError,
     UnauthorizedError,
@@ -156,6 +160,8 @@ class Run:
         self.reliance = Reliance(session, planned.knowledge, pipeline.name, run_id, _declared_in(pipeline))
         self.relying = Relying(self.reliance, session.outbox, is_away=planned.knowledge.is_away)
         self.unseen = ""
+        self.checking = Checking(pipeline, session, planned.knowledge)
+        self.held: dict[str, str] = {}
         self.stayed: list[str] = []
         self.delivered: list[str] = []
         self.stopped = False
@@ -178,6 +184,7 @@ class Run:
 
     def adopt(self, plan: PipelinePlan) -> None:
         """Take over what the plan found: steps with results are done, those that cannot or shall not be made end."""
+        self.checking.look_at_inputs(self.inputs)
         reused, left_out, todo = [], [], []
         for step in plan.steps:
             if step.state == FRESH:
@@ -194,7 +201,8 @@ class Run:
             self.listener(StepEvent(name, LEFT_OUT))
         self.session.journal.plan(self.run_id, self.pipeline.spec.project, [step.name for step in todo])
         for step in todo:
-            if step.state == BLOCKED:
+            if step.state == BLOCKED and not (step.on_hold and self.checking.has_lifted):
+                self._note_held(step)
                 self._end(step.name, FAILED, error=f"blocked: {'; '.join(step.causes)}")
             else:
                 self._wait(step.name)
@@ -220,6 +228,25 @@ class Run:
                 continue
             state.outcome = REUSED
             self.listener(StepEvent(name, REUSED, ", ".join(mfids.values())))
+        self._check({step.name: step.results for step in steps if self.steps[step.name].outcome == REUSED})
+
+    def _note_held(self, step: StepPlan) -> None:
+        if step.on_hold:
+            self.held[step.name] = "; ".join(step.causes)
+
+    def _check(self, results: Mapping[str, Mapping[str, DatasetRef]]) -> None:
+        """Evaluate the checks of these steps; one that says that its step has failed ends it so."""
+        checked = [(self.instances[name], found) for name, found in results.items() if self._has_checks(name)]
+        if not checked:
+            return
+        returned = self._returned.get(checked[0][0].name) if len(checked) == 1 else None
+        self.checking.look(checked, returned)
+        for name in results:
+            if error := self.checking.failed.get(name):
+                self._end(name, FAILED, self.steps[name].results, error)
+
+    def _has_checks(self, name: str) -> bool:
+        return bool(self.instances[name].step.spec.checks)
 
     def _wait(self, name: str) -> None:
         """Let a step begin when its parents are done."""
@@ -332,6 +359,7 @@ class Run:
             self._rely_on(name, planned.results, used)
             return
         if planned.state == BLOCKED:
+            self._note_held(planned)
             self._end(name, FAILED, error=f"blocked: {'; '.join(planned.causes)}")
             return
         self.listener(StepEvent(name, QUEUED))
@@ -392,6 +420,7 @@ class Run:
     def _done(self, name: str, outcome: str, outputs: Mapping[str, DatasetRef]) -> None:
         self._set_results(name, outputs)
         self._end(name, outcome, outputs)
+        self._check({name: outputs})
         for child in self._children.get(name, ()):
             state = self.steps[child]
             if name in state.needs:
@@ -530,6 +559,13 @@ class Run:
                 message = f"made, and not seen at Crucible: {'; '.join(reasons)}; run the same again"
                 self._end(name, FAILED, self.steps[name].results, message)
 
+    def record_checks(self) -> None:
+        """Register the verdicts of checks; the next run does what cannot be done now."""
+        try:
+            self.checking.record()
+        except CrucibleError as error:
+            self._report_once(WAITING, f"verdicts of checks are not recorded, the next run does: {error}")
+
     def publish(self) -> None:
         """Copy results to where their steps say that they are published; a step of which that fails has failed."""
         for name, state in self.steps.items():
@@ -624,7 +660,11 @@ class Run:
         """Return what the run has done."""
         items = {name: [item.mfid for item in found if item.dataset] for name, found in self.inputs.items()}
         steps = self.steps
-        notes = {name: [self.reliance.notes.get(name, ""), state.note] for name, state in steps.items()}
+        checks = self.checking.told
+        notes = {
+            name: [self.reliance.notes.get(name, ""), state.note, *checks.get(name, ())]
+            for name, state in steps.items()
+        }
         own = {mfid for state in steps.values() for mfid in _ids(state)}
         waiting = [one for one in self.session.outbox.waiting() if own & set(one.mfids) or one.run == self.run_id]
         return RunResult(
@@ -647,7 +687,17 @@ class Run:
             undeclared=self.undeclared,
             unseen=self.unseen,
             returned=self._returned,
+            held=self._all_held(),
         )
+
+    def _all_held(self) -> dict[str, str]:
+        """The steps that are not made since something is on hold, and those whose results a check has put on hold."""
+        found = {**self.held, **self.checking.held}
+        for name, state in self.steps.items():  # parents come before their children
+            above = [need for need in self.instances[name].needs if need in found and self.steps[need].results is None]
+            if state.outcome == SKIPPED and above:
+                found[name] = f"{above[0]}, which it needs, is blocked"
+        return found
 
 
 def _counted(job: Job, engine: Engine) -> dict[str, object]:

@@ -103,6 +103,7 @@ class RunResult:
     and went by what is known here; `undeclared` are places of results that hold and are declared no more.
     `returned` is what the last steps returned, by step and output, as far as the run knows it itself; `input_notes`
     are what is to be said of measured files.
+    `held` says of steps why nothing is made from their parents, or from their results: something is on hold.
     """
 
     run_id: str
@@ -125,6 +126,13 @@ class RunResult:
     unseen: str = ""
     returned: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     input_notes: tuple[str, ...] = ()
+    held: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_held(self) -> bool:
+        """True if all that is not made is not made since something is on hold, or a result of it is on hold now."""
+        bad = [step for step, outcome in self.outcomes.items() if outcome not in (EXECUTED, REUSED, LEFT_OUT)]
+        return bool(self.held) and not self.waiting and not self.stopped and all(step in self.held for step in bad)
 
     @property
     def executed(self) -> list[str]:
@@ -164,4 +172,5 @@ class RunResult:
             "undeclared": list(self.undeclared),
             "input_notes": list(self.input_notes),
             "unseen": self.unseen or None,
+            "held": dict(self.held),
         }

@@ -129,6 +129,7 @@ def run_planned(
                 if away:
                     run.see_again()
             run.confirm()
+            run.record_checks()
             run.publish()
             asked = new or any(state.outcome == EXECUTED for state in run.steps.values())
             unread = _not_ingested(session, run_id, before, run.to_be_ingested, asked=asked)

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator,
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.marks import is_own
+from crucible_lineage.pipeline.spec.checks import Check
 from crucible_lineage.pipeline.spec.declared import Declared, Folder
 from crucible_lineage.pipeline.spec.from_name import from_name_fault
 from crucible_lineage.pipeline.spec.ingestion import Ingested
@@ -51,7 +52,7 @@ FLAGS = "flags"  # in a selection: which flags its datasets have, or have not
 NIGHT = "night"  # the day on which the night of the measurement began, from noon to noon
 _FIELD = {"else": "otherwise"}  # keys that are words of Python
 _IN_TIME = ("nearest", "take", "within", "else", "undated")
-_OF_ALL = ("match", "label", *_IN_TIME)  # keys that stand beside a list of datasets
+_OF_ALL = ("match", "label", "checks", *_IN_TIME)  # keys that stand beside a list of datasets
 _WILD = frozenset("*?[")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://[^/]+")
 
@@ -97,6 +98,7 @@ class _Paired(InTime):
 
     match: dict[str, tuple[str, ...]] | None = None
     label: str | None = None
+    checks: dict[str, Check] = Field(default_factory=dict)
 
     @field_validator("match", mode="before")
     @classmethod

@@ -6,6 +6,7 @@ __all__ = ["KEY_DESCRIPTIONS"]
 
 _MATCH = "pairs this input with another: its name, and the fields that must be equal in both records"
 _LABEL = "the label of instances of steps for each dataset, as in {metadata.power_mW} mW"
+_CHECKS = "conditions on the metadata of the data, by name: metadata.NAME"
 _EACH = "true: one instance of the steps for each dataset, instead of one with all"
 
 _IN_TIME = {
@@ -55,6 +56,7 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "each": "true: every file is a dataset of its own, with one instance of the steps for each",
         "match": _MATCH,
         "label": _LABEL,
+        "checks": _CHECKS,
         "header": "a function (module:name) that reads fields of the record and metadata from each file; or `ingested`",
         "timestamp": "when it was measured, with the time zone; orders ids",
         "known_since": "if that time is unknown: a moment at which the data existed; orders ids, claims nothing",
@@ -75,6 +77,7 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "each": _EACH,
         "match": _MATCH,
         "label": _LABEL,
+        "checks": _CHECKS,
     },
     "SelectInput": {
         **_IN_TIME,
@@ -83,6 +86,7 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "each": _EACH,
         "match": _MATCH,
         "label": _LABEL,
+        "checks": _CHECKS,
     },
     "ResultInput": {
         **_IN_TIME,
@@ -92,12 +96,14 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "each": _EACH,
         "match": _MATCH,
         "label": _LABEL,
+        "checks": _CHECKS,
     },
     "EachInput": {
         **_IN_TIME,
         "each": "the datasets, one by one, each as an input; one instance of the steps for each",
         "match": _MATCH,
         "label": _LABEL,
+        "checks": _CHECKS,
     },
     "StepSpec": {
         "uses": "the function, as in module:name",
@@ -115,8 +121,13 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "timeout": "seconds after which the step is stopped, with everything it started",
         "reads": "files beside the declaration that the step reads: their bytes are part of the recipe",
         "strict": "true: reading a file that was not given and that `reads` does not name is a failure",
+        "checks": "conditions on the results, by name: evaluated once they are made, and for those made before",
         "tags": "tags of the task in Prefect, for concurrency limits",
         "resources": "resources of a cluster: {GPU: 1}; of Slurm: cpus, gpus, memory (bytes), time (min), partition",
+    },
+    "Check": {
+        "that": "a condition in the language of tables, over results.NAME, params.NAME and metadata.NAME",
+        "else": "where it does not hold: warn (a flag), hold (nothing is made of it), fail (the step has failed, too)",
     },
     "OutputFields": {
         **_RECORD,

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 
 from crucible_lineage.errors import nearest
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.pipeline.spec.checks import Check
 from crucible_lineage.pipeline.spec.declared import Declared, Folder
 from crucible_lineage.pipeline.spec.ingestion import Ingested
 from crucible_lineage.pipeline.spec.inputs import NIGHT, DatasetFields, PipelineInput, Salt, is_remote
@@ -167,7 +168,7 @@ class StepSpec(Declared):
     given beside the few that every command gets; what they take from the environment is left as it was written.
     A `salt` gives the results other ids, where those without it were taken by something else. `reads` are files beside
     the declaration that the step reads, whose bytes belong to the identity; with `strict`, a step that reads others
-    that it was not given has failed.
+    that it was not given has failed. `checks` say what its results have to be; they are no part of the identity.
     `folder` is where it was declared, `references` are parameters that take values from the environment, as they were
     written.
     """
@@ -189,6 +190,7 @@ class StepSpec(Declared):
     strict: bool = False
     resources: dict[str, float | str] = Field(default_factory=dict)
     salt: Salt | None = None
+    checks: dict[Annotated[str, Field(pattern=NAME)], Check] = Field(default_factory=dict)
     folder: Folder = Path()
     references: dict[str, Any] = Field(default_factory=dict)
 

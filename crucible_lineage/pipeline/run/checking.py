@@ -1,0 +1,179 @@
+"""Checks of what a run takes, makes or reuses: evaluated once for each condition, recorded, and what follows from them.
+
+A verdict is recorded as a statement, many in one. It is asked for again only when the condition is another one. Where
+a check fails that is to hold its dataset, that is put on hold at once; where a later condition holds, it is lifted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from crucible_lineage.errors import CrucibleError
+from crucible_lineage.lineage.records import returned_values
+from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.inputs.inputs import Inputs
+from crucible_lineage.pipeline.plan.expand import Instance
+from crucible_lineage.pipeline.plan.known import ProjectKnowledge
+from crucible_lineage.pipeline.spec.checks import FAIL, WARN, Check, Verdict
+from crucible_lineage.refs import DatasetRef
+from crucible_lineage.session import Session
+from crucible_lineage.statements import CHECK, FLAG, HOLD, About, Checked, Mention
+from crucible_lineage.stating import revoke, state
+
+__all__ = ["Checking"]
+
+MOST_IN_ONE = 200  # chosen: verdicts in one statement, whose record then fits into metadata
+Returned = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A dataset to be checked: the step or input that declares the checks, and the instance that has made it."""
+
+    of: str
+    name: str
+    mfid: str
+    checks: Mapping[str, Check]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    output: str = ""
+
+
+@dataclass
+class Checking:
+    """The checks of one run. `failed` are steps of which a check says that they have, `held` those whose results a
+    check puts on hold; `told` is what is to be said; `has_lifted` says that a hold was revoked.
+    """
+
+    pipeline: BoundPipeline
+    session: Session
+    knowledge: ProjectKnowledge
+    told: dict[str, list[str]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)
+    has_lifted: bool = False
+    _new: dict[str, dict[str, dict[str, tuple[Check, Verdict]]]] = field(default_factory=dict)
+    _known: Mapping[str, Mapping[str, Checked]] | None = None
+
+    def look_at_inputs(self, inputs: Inputs) -> None:
+        """Evaluate the checks of inputs, as far as Crucible has read what they go by."""
+        for name, declared in self.pipeline.spec.inputs.items():
+            if declared.checks:
+                mfids = [item.dataset.mfid for item in inputs.get(name, ()) if item.dataset]
+                self._look([_Subject(name, name, mfid, declared.checks) for mfid in mfids], {})
+
+    def look(
+        self, instances: Sequence[tuple[Instance, Mapping[str, DatasetRef]]], returned: Returned | None = None
+    ) -> None:
+        """Evaluate the checks of these instances on their results, where that was not done for the same condition.
+
+        `returned` is what the step of a single instance has returned, by output, if it is known here.
+        """
+        self._look(
+            [
+                _Subject(one.step.name, one.name, ref.mfid, one.step.spec.checks, one.inspection.params, output)
+                for one, results in instances
+                for output, ref in results.items()
+            ],
+            returned or {},
+        )
+
+    def record(self) -> None:
+        """Register the new verdicts: one statement for many."""
+        for of, verdicts in self._new.items():
+            for some in _in_portions(sorted(verdicts)):
+                found = {mfid: verdicts[mfid] for mfid in some}
+                conditions = {name: check.that for one in found.values() for name, (check, _) in one.items()}
+                told = {
+                    mfid: {name: {"passed": it.passed, "values": dict(it.values)} for name, (_, it) in one.items()}
+                    for mfid, one in found.items()
+                }
+                body = {"of": f"{self.pipeline.name}/{of}", "checks": conditions, "verdicts": told}
+                state(self.session, self.pipeline.spec.project, CHECK, About(tuple(some)), body=body)
+        self._new.clear()
+
+    def _look(self, subjects: Sequence[_Subject], returned: Returned) -> None:
+        left = [(one, checks) for one in subjects if (checks := self._open(one))]
+        self.knowledge.results.read_ahead([one.mfid for one, _ in left if one.output not in returned])
+        for one, checks in left:
+            results, metadata = self._values(one, returned)
+            for name, check in checks.items():
+                verdict = check.of(results, one.params, metadata)
+                is_step = one.of in self.pipeline.steps
+                if not is_step and None in verdict.values.values():  # it may not have been read yet
+                    self._tell(one, f"check {name} is not made: {verdict.told}")
+                else:
+                    self._judge(one, name, check, verdict)
+
+    def _judge(self, one: _Subject, name: str, check: Check, verdict: Verdict) -> None:
+        try:
+            self._follow(one, name, check, verdict)
+        except CrucibleError as error:
+            self._tell(one, f"check {name} is not recorded, the next run does: {error}")
+            if not verdict.passed and check.otherwise != WARN:
+                self.knowledge.note_on_hold(one.mfid, f"{one.mfid} is to be on hold: {check.that} does not hold")
+        else:
+            self._new.setdefault(one.of, {}).setdefault(one.mfid, {})[name] = check, verdict
+
+    def _open(self, one: _Subject) -> dict[str, Check]:
+        """Return the checks without a verdict; what those that have one say is noted."""
+        if self._known is None:
+            self._known = self.session.mirror.verdicts()
+        known, left = self._known.get(one.mfid, {}), {}
+        for name, check in one.checks.items():
+            before = known.get(self._key(one, name))
+            if before is None or before.that != check.that:
+                left[name] = check
+            elif not before.passed:
+                self._note(one, name, check, Verdict(False, before.values))
+        return left
+
+    def _values(self, one: _Subject, returned: Returned) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what its step returned, and all of its metadata."""
+        if one.output in returned:
+            return dict(returned[one.output]), dict(returned[one.output])
+        found = self.knowledge.registered_as(one.mfid)
+        if found is None:
+            return {}, {}
+        return returned_values(found.dataset.model_dump()), dict(found.dataset.scientific_metadata or {})
+
+    def _follow(self, one: _Subject, name: str, check: Check, verdict: Verdict) -> None:
+        """Put a dataset on hold whose check has failed, or flag it; revoke what an earlier condition had said."""
+        key, mirror = self._key(one, name), self.session.mirror
+        mentions = (said for verb in (HOLD, FLAG) for said in mirror.stated(verb).datasets.get(one.mfid, ()))
+        named = [Mention(*said).mfid for said in mentions]
+        before = [said for said in mirror.statements(named).values() if said.body.get("check") == key] if named else []
+        if not verdict.passed:
+            self._note(one, name, check, verdict)
+            verb = FLAG if check.otherwise == WARN else HOLD
+            why = f"check {name}: {check.that} does not hold, {verdict.told}"
+            body = {"check": key, "that": check.that, **({"flag": name} if verb == FLAG else {})}
+            project = self.pipeline.spec.project
+            stays = state(self.session, project, verb, About((one.mfid,)), why=why, body=body).statement
+            before = [said for said in before if said.mfid != stays.mfid]
+        if before:
+            revoke(self.session, before, f"check {name}: {check.that} {'holds' if verdict.passed else 'counts now'}")
+            self.has_lifted = True
+        if before or not verdict.passed:
+            self.knowledge.hear_statements()
+
+    def _note(self, one: _Subject, name: str, check: Check, verdict: Verdict) -> None:
+        told = f"check {name} failed: {check.that}, and {verdict.told}"
+        self._tell(one, told)
+        if check.otherwise == FAIL:
+            self.failed[one.name] = told
+        elif check.otherwise != WARN:
+            self.held[one.name] = told
+
+    def _tell(self, one: _Subject, told: str) -> None:
+        said = self.told.setdefault(one.name, [])
+        if told not in said:
+            said.append(told)
+
+    def _key(self, one: _Subject, name: str) -> str:
+        return f"{self.pipeline.name}/{one.of}/{name}"
+
+
+def _in_portions(mfids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (mfids[at : at + MOST_IN_ONE] for at in range(0, len(mfids), MOST_IN_ONE))

@@ -1,0 +1,113 @@
+"""Checks: evaluated once for each condition, recorded, no part of the identity; what fails is flagged or on hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from crucible_lineage.cli.runs.run import exit_code
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.pipeline.spec.checks import Check
+from crucible_lineage.queries.catalogue.listing import list_datasets
+from crucible_lineage.session import Session
+from crucible_lineage.statements import About
+from crucible_lineage.stating import lift
+
+Run = Callable[..., RunResult]
+
+
+def checking(lab: Any, text: str, name: str = "checked.yaml") -> Any:
+    """The laboratory's pipeline, with checks of its first step."""
+    declared = lab.pipeline.read_text().replace("params: {factor: 3}", f"params: {{factor: 3}}\n    checks: {text}")
+    return lab.declare(declared, name)
+
+
+def states(session: Session) -> dict[str, str]:
+    return {one.mfid: one.state for one in list_datasets(session, "lab", every=True).entries}
+
+
+def test_a_failed_check_holds_its_result_and_what_follows_is_blocked_in_the_same_run(
+    lab: Any, session: Session, run: Run
+) -> None:
+    done = run(checking(lab, '{small: {that: "results.factor < 2", else: hold}}'))
+    scaled = done.datasets["scaled"]["out"]
+    assert done.errors["total"].startswith(f"blocked: {scaled} is on hold by ")
+    assert "check small: results.factor < 2 does not hold, results.factor is 3" in done.errors["total"]
+    assert (done.ok, done.is_held, exit_code(done)) == (False, True, 4)
+    assert states(session)[scaled] == "doubtful"
+    assert session.mirror.verdicts()[scaled]["counting/scaled/small"].values == {"results.factor": 3}
+
+
+def test_a_new_condition_is_evaluated_over_what_is_there_and_makes_nothing_again(
+    lab: Any, session: Session, run: Run
+) -> None:
+    held = run(checking(lab, '{small: {that: "results.factor < 2", else: hold}}'))
+    done = run(checking(lab, '{small: {that: "results.factor < 4", else: hold}}'))
+    assert done.datasets["scaled"] == held.datasets["scaled"], "no part of the identity"
+    assert (done.outcomes, done.is_held) == ({"scaled": "reused", "total": "executed"}, False)
+    assert set(states(session).values()) <= {"raw", "current"}
+    again = run(checking(lab, '{small: {that: "results.factor < 1", else: hold}}'))
+    assert (again.executed, again.is_held, exit_code(again)) == ([], True, 4)
+    assert states(session)[done.datasets["total"]["out"]] == "doubtful"
+
+
+def test_a_verdict_is_recorded_once_and_who_lifts_the_hold_is_not_overruled(
+    lab: Any, session: Session, run: Run
+) -> None:
+    path = checking(lab, '{small: {that: "results.factor < 2", else: hold}}')
+    scaled = run(path).datasets["scaled"]["out"]
+    lift(session, About((scaled,)), "looked at, it is good", project="lab")
+    done = run(path)
+    assert done.outcomes == {"scaled": "reused", "total": "executed"}
+    count = len(session.client.datasets.list(project_id="lab", keyword="statement"))
+    run(path)
+    assert len(session.client.datasets.list(project_id="lab", keyword="statement")) == count
+
+
+def test_a_warning_is_a_flag_and_stops_nothing_and_a_failure_fails_the_step(
+    lab: Any, session: Session, run: Run
+) -> None:
+    done = run(checking(lab, '{small: {that: "results.factor < 2", else: warn}}'))
+    assert (done.ok, exit_code(done)) == (True, 0)
+    assert "check small failed: results.factor < 2" in done.notes["scaled"]
+    flags = {one.mfid: one.flags for one in list_datasets(session, "lab").entries}
+    assert flags[done.datasets["scaled"]["out"]] == ("small",)
+    failed = run(checking(lab, '{small: {that: "results.factor < 1", else: fail}}'))
+    assert (failed.outcomes["scaled"], exit_code(failed)) == ("failed", 1)
+
+
+def test_inputs_are_checked_by_their_metadata(lab: Any, session: Session, run: Run) -> None:
+    text = lab.pipeline.read_text().replace(
+        "first: {file: first.txt,",
+        'first: {file: first.txt, checks: {long: {that: "metadata.exposure_s > 1", else: hold}, '
+        'seen: {that: "metadata.nobody_said > 1", else: hold}}, metadata: {exposure_s: 0.5},',
+    )
+    done = run(lab.declare(text, "inputs.yaml"))
+    assert done.errors["scaled"].startswith(f"blocked: {done.inputs['first'][0]} is on hold")
+    assert exit_code(done) == 4
+
+
+@pytest.mark.parametrize(
+    ("check", "told"),
+    [
+        ('{small: {that: "results.factor <", else: hold}}', "invalid syntax"),
+        ('{small: {that: "factor < 2", else: hold}}', "a check goes by results.NAME"),
+        ('{small: {that: "2 < 3", else: hold}}', "a check goes by a value"),
+        ('{small: {that: "results.factor < 2", else: stop}}', "small"),
+    ],
+)
+def test_what_cannot_be_checked_is_a_fault_of_the_declaration(lab: Any, check: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        bind_file(checking(lab, check), None)
+
+
+def test_a_value_that_is_not_there_or_cannot_be_compared_does_not_pass() -> None:
+    check = Check.model_validate({"that": "results.rms < 0.03", "else": "hold"})
+    assert check.of({"rms": 0.01}, {}, {}).passed
+    for results in ({}, {"rms": "much"}, {"rms": float("nan")}):
+        assert not check.of(results, {}, {}).passed
+    assert check.of({}, {}, {}).told == "results.rms is not there"
