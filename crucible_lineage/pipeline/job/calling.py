@@ -67,8 +67,10 @@ def _call(job: Job, paths: Mapping[str, Any], folder: Path, log: StepLog) -> Cal
 def _read_as_declared(job: Job, called: Called, log: StepLog) -> Called:
     """The call, of what it read without the files that `reads` names. StepError if a strict step read others."""
     covered = {Path(path).resolve() for path in job.inspection.files}
-    called = replace(called, read=tuple(path for path in called.read if path.resolve() not in covered))
-    if called.read and (told := called.read_note()):
+    read, opened = (tuple(path for path in paths if path.resolve() not in covered)
+                    for paths in (called.read, called.opened))  # fmt: skip
+    called = replace(called, read=read, opened=opened)
+    if (read or opened) and (told := called.read_note()):
         if job.spec.strict:
             raise StepError(f"step {job.name!r} is strict, and {told}", step=job.name, log=str(log.path))
         with log.path.open("ab") as stream:  # the process that printed there has ended

@@ -220,7 +220,7 @@ def _execute(
         run=job.run,
         declared=job.declared,
         gaps=job.gaps,
-        read=tuple(map(str, called.read)),
+        read=(*map(str, called.read), *(f"{path} (opened while it ran)" for path in called.opened)),
     )
     note, pictures = called.note(), called.pictures
     files = {output: output_files(job, output, path, note, pictures) for output, path in outputs.items()}

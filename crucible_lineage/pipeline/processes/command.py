@@ -15,7 +15,8 @@ from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.facts import Facts
 from crucible_lineage.pipeline.functions.command import FACTS, FIELD, SHELL_FIELD, arguments_of
 from crucible_lineage.pipeline.logs.step_log import STEP_LOG, StepLog
-from crucible_lineage.pipeline.processes.outside import Called, ReturnedError, returned
+from crucible_lineage.pipeline.processes.opened import watching_folders
+from crucible_lineage.pipeline.processes.outside import Called, ReturnedError, not_installed, returned
 from crucible_lineage.pipeline.processes.supervised import Supervised
 
 __all__ = ["METADATA_FILE", "CommandCall", "call_command"]
@@ -23,6 +24,7 @@ __all__ = ["METADATA_FILE", "CommandCall", "call_command"]
 FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
 METADATA_FILE = "metadata.json"  # written into {out}, it becomes the child's metadata and is no file of it
 TAIL_BYTES = 2000
+COMPILED = (".pyc", ".so", ".dll", ".pyd")
 # What programs need to run at all; keys and other secrets of ours are not among them.
 PASSED = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH"),
@@ -60,15 +62,16 @@ def call_command(call: CommandCall, attempt: Path, log: StepLog, timeout_s: floa
     command = [part for argument in arguments for part in _filled(argument, call, attempt)]
     command = [str(call.declared_in / part) if (call.declared_in / part).is_file() else part for part in command]
     passed = {key: value for key, value in os.environ.items() if key in PASSED or key.startswith("LC_")}
-    try:
-        process = Supervised(command, log.write, name, run_id=call.run_id, cwd=attempt, env={**passed, **call.env})
-    except OSError as error:
-        raise StepError(f"step {name!r}: {command[0]} cannot be started: {error}", step=name) from error
-    process.finish()
-    in_time = process.wait(timeout_s)
-    if not in_time:
-        process.end()
-        process.wait()
+    with watching_folders(not_installed(call.declared_in), attempt) as opened:
+        try:
+            process = Supervised(command, log.write, name, run_id=call.run_id, cwd=attempt, env={**passed, **call.env})
+        except OSError as error:
+            raise StepError(f"step {name!r}: {command[0]} cannot be started: {error}", step=name) from error
+        process.finish()
+        in_time = process.wait(timeout_s)
+        if not in_time:
+            process.end()
+            process.wait()
     log.close()
     if process.stopped:
         raise StoppedError(f"step {name!r} was ended, since the run was stopped", step=name, log=str(log.path))
@@ -83,7 +86,9 @@ def call_command(call: CommandCall, attempt: Path, log: StepLog, timeout_s: floa
     if not any(out.iterdir()) and (stray := _stray(attempt)):
         message = f"step {name!r}: the command wrote {stray[0]} beside {{out}} instead of into it; it is in {attempt}"
         raise StepError(message, step=name, log=str(log.path))
-    return Called(_metadata(name, out / METADATA_FILE), left=process.left, code=call.declared_in)
+    scripts = [Path(part) for part in command]
+    others = tuple(path for path in opened if path not in scripts and path.suffix not in COMPILED)
+    return Called(_metadata(name, out / METADATA_FILE), left=process.left, code=call.declared_in, opened=others)
 
 
 def _ended(code: int) -> str:

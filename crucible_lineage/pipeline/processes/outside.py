@@ -1,7 +1,7 @@
 """What a step's function leaves and takes: what it returns, what it writes outside of its folder, what it reads there.
 
-Python tells of each file that it opens itself (`open`, `Path.write_text`, `numpy.savetxt`), in the thread that calls
-the function. Files that a library opens in C, as HDF5 does, or that a program writes, are not seen.
+Python reports each file that it opens itself (`open`, `Path.write_text`, `numpy.savetxt`), in the thread that calls
+the function. What a library opens in C, as HDF5 does, or a program, is seen beside the code and the declaration only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -22,7 +22,16 @@ from platformdirs import user_cache_dir, user_config_dir
 
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 
-__all__ = ["Called", "ReturnedError", "Watched", "code_folder", "returned", "watching_files"]
+__all__ = [
+    "Called",
+    "ReturnedError",
+    "Watched",
+    "code_folder",
+    "not_code",
+    "not_installed",
+    "returned",
+    "watching_files",
+]
 
 MOST_PATHS = 100  # more do not help whoever reads the message
 _WRITES = os.O_WRONLY | os.O_RDWR
@@ -45,7 +54,8 @@ class Called:
 
     `outside` are the files that it wrote elsewhere than in its folder, `left` is how many processes it left running,
     `code` the folder of what was called, `pictures` are the names of the figures that it returned, `read` the files
-    that it read and was not given.
+    that it read and was not given, `opened` those that something opened while it ran: a program or a library that it
+    called, as far as can be known.
     """
 
     result: Any
@@ -54,19 +64,23 @@ class Called:
     code: Path | None = None
     pictures: tuple[str, ...] = ()
     read: tuple[Path, ...] = ()
+    opened: tuple[Path, ...] = ()
 
     def read_note(self) -> str:
         """Return the note on the files that it read and was not given."""
-        named = ", ".join(map(str, self.read[:MOST_NAMED]))
-        more = f" and {len(self.read) - MOST_NAMED} more" if len(self.read) > MOST_NAMED else ""
+        said = [f"it read {_named(self.read)}, which it was not given"] if self.read else []
+        if self.opened:
+            said.append(
+                f"while it ran, {_named(self.opened)} was opened, which it was not given, by a program or library that "
+                "it called (or by something else)"
+            )
         return (
-            f"it read {named}{more}, which it was not given: another content there makes no new result; name it in "
-            "`reads`, or give it as an input"
+            f"{'; '.join(said)}: another content there makes no new result; name it in `reads`, or give it as an input"
         )
 
     def note(self) -> str:
         """Return the note on the files and processes; empty if there are none."""
-        notes = [self.read_note()] if self.read else []
+        notes = [self.read_note()] if self.read or self.opened else []
         if self.outside:
             more = f" and {len(self.outside) - 1} more" if len(self.outside) > 1 else ""
             where = f"it wrote {self.outside[0]}{more}, outside of its folder"
@@ -77,6 +91,24 @@ class Called:
                 f"it left {self.left} process{'' if one else 'es'} running, which {'was' if one else 'were'} ended"
             )
         return "; ".join(notes)
+
+
+def _named(paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else ""
+    return ", ".join(map(str, paths[:MOST_NAMED])) + more
+
+
+def not_code(paths: Iterable[Path], but: Iterable[Path] = ()) -> tuple[Path, ...]:
+    """Return the files that are no code of Python, without some that are known already."""
+    known = set(but)
+    return tuple(path for path in paths if not path.name.endswith(_CODE) and path not in known)
+
+
+def not_installed(*folders: Path | None) -> list[Path]:
+    """Return the folders that belong neither to the system nor to Python and its packages."""
+    return [
+        one for one in folders if one and not (f"{one}{os.sep}".startswith(_SYSTEM) or "site-packages" in one.parts)
+    ]
 
 
 def code_folder(function: Callable[..., object]) -> Path | None:

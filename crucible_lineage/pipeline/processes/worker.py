@@ -86,8 +86,8 @@ def call_function(call: FunctionCall, attempt: Path, log: StepLog, timeout_s: fl
         raise StepError(message, step=call.name, log=str(log.path), trace=trace)
     code = Path(said["code"]) if said["code"] else None
     outside, pictures = tuple(map(Path, said["outside"])), tuple(said["pictures"])
-    read = tuple(map(Path, said["read"]))
-    return Called(said["result"], outside, worker.process.left, code, pictures, read)
+    read, opened = (tuple(map(Path, said[name])) for name in ("read", "opened"))
+    return Called(said["result"], outside, worker.process.left, code, pictures, read, opened)
 
 
 def start_ahead(workers: int) -> None:

@@ -19,7 +19,8 @@ from crucible_lineage.facts import Facts
 from crucible_lineage.pipeline.functions.inspect import find_step, validated_params
 from crucible_lineage.pipeline.logs.printing import LOG_FORMAT
 from crucible_lineage.pipeline.processes.failure import failure_line, failure_traceback
-from crucible_lineage.pipeline.processes.outside import code_folder, returned, watching_files
+from crucible_lineage.pipeline.processes.opened import get_ready, watching_folders
+from crucible_lineage.pipeline.processes.outside import code_folder, not_code, not_installed, returned, watching_files
 from crucible_lineage.pipeline.processes.pictures import draw_returned
 
 __all__ = ["main"]
@@ -29,6 +30,7 @@ def main(mark: str) -> None:
     calls, output = _private_pipes()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=LOG_FORMAT)
     folder, environment, process = Path.cwd(), dict(os.environ), os.getpid()
+    get_ready()
     while line := calls.readline():
         call = json.loads(line)
         sys.path[:] = call["path"]
@@ -70,12 +72,13 @@ def _answer(call: Mapping[str, Any]) -> dict[str, Any]:
     step = None
     try:
         step = find_step(call["uses"], Path(call["folder"]))
-        with watching_files(Path(call["answer"]).parent) as watched:
+        own, code = Path(call["answer"]).parent, code_folder(step.function)
+        with watching_folders(not_installed(code, Path(call["folder"])), own) as opened, watching_files(own) as watched:
             facts = {} if call["facts"] is None else {step.facts: Facts.from_json(call["facts"])}
             result = step.function(**paths, **facts, **validated_params(step, call["params"]))
             result, pictures = draw_returned(result, {name: paths[name] for name in step.outputs})
-        code = code_folder(step.function)
         found: dict[str, Any] = {"outside": list(map(str, watched.written)), "read": list(map(str, watched.read))}
+        found |= {"opened": list(map(str, not_code(opened, [*watched.read, *watched.written])))}
         found |= {"code": code and str(code), "pictures": pictures}
         return {"result": returned(result), **found}
     except BaseException as error:
