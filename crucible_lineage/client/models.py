@@ -240,7 +240,10 @@ class Instrument(_Described):
 
 
 class FileRecord(Received):
-    """A file of a dataset. Without `storage_path` it cannot be downloaded (yet)."""
+    """A file of a dataset. Without `storage_path` it cannot be downloaded (yet).
+
+    `reused_content` says, in the answer to an upload, that it is new and its bytes were at the service already.
+    """
 
     mfid: str
     filename: str
@@ -251,6 +254,7 @@ class FileRecord(Received):
     storage_path: str | None = None
     access_note: str | None = None
     etag: str | None = None
+    reused_content: bool = False
 
 
 class IngestionRequest(Received):

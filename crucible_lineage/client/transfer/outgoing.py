@@ -16,6 +16,9 @@ from crucible_lineage.errors import ServerError
 
 __all__ = ["Mark", "Meter", "Outgoing", "Progress", "UploadedFile", "complete", "existing"]
 
+REUSE = {
+    "Crucible-Reuse-Content": "readable"
+}  # bytes that the service keeps for any dataset of ours are not sent again
 Progress = Callable[[int, int], None]
 """Called with the bytes sent so far and the bytes of the file; from several threads, but never at once."""
 
@@ -89,7 +92,7 @@ def existing(outgoing: Outgoing, file: FileRecord) -> UploadedFile:
             f"could not {outgoing.what}: Crucible says it has these bytes, but its file {file.mfid} has others",
             mfid=file.mfid,
         )
-    return UploadedFile(file, existed=True)
+    return UploadedFile(file, existed=not file.reused_content)
 
 
 def complete(connection: Connection, outgoing: Outgoing, upload_id: str) -> FileRecord:

@@ -16,7 +16,7 @@ from crucible_lineage.checksums import blocks, crc32c_text, require_unchanged
 from crucible_lineage.client.http.connection import Connection
 from crucible_lineage.client.http.wire import parse
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.client.transfer.outgoing import Meter, Outgoing, Progress, UploadedFile, complete, existing
+from crucible_lineage.client.transfer.outgoing import REUSE, Meter, Outgoing, Progress, UploadedFile, complete, existing
 from crucible_lineage.client.transfer.storage import Storage, storage_error, storage_wait_s
 from crucible_lineage.errors import ChecksumError, CrucibleError, FileChangedError, ServerError, UnreachableError
 from crucible_lineage.traffic import traffic
@@ -38,6 +38,7 @@ def upload_resumable(
         outgoing.what,
         mfid=outgoing.dataset_mfid,
         body=outgoing.body(),
+        headers=REUSE,
         repeatable=True,
     )
     if isinstance(answer, dict) and answer.get("existing_file") is not None:

@@ -16,7 +16,7 @@ from crucible_lineage.checksums import crc32c_text, require_unchanged
 from crucible_lineage.client.http.connection import Connection
 from crucible_lineage.client.http.wire import parse, quoted
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.client.transfer.outgoing import Meter, Outgoing, Progress
+from crucible_lineage.client.transfer.outgoing import REUSE, Meter, Outgoing, Progress
 from crucible_lineage.client.transfer.parts import PartSender, parts_of
 from crucible_lineage.client.transfer.storage import Storage
 from crucible_lineage.errors import CrucibleError, NotFoundError, ServerError
@@ -49,7 +49,7 @@ def open_session(connection: Connection, outgoing: Outgoing) -> UploadSession | 
         outgoing.what,
         mfid=outgoing.dataset_mfid,
         body=outgoing.body(),
-        headers={"Idempotency-Key": uuid.uuid4().hex},
+        headers={"Idempotency-Key": uuid.uuid4().hex, **REUSE},
         repeatable=True,
         is_final=is_switched_off,
     )

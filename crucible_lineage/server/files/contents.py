@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from crucible_lineage.ids import is_mfid, new_mfid
-from crucible_lineage.server.catalogue.access import VIEWER, Caller, not_found, require, roles
+from crucible_lineage.server.catalogue.access import READABLE, VIEWER, Caller, not_found, require, roles
 from crucible_lineage.server.catalogue.bodies import Count
 from crucible_lineage.server.catalogue.metadata import renew_metadata
 from crucible_lineage.server.catalogue.records import etag
@@ -22,8 +22,8 @@ from crucible_lineage.server.http import Form, refuse
 from crucible_lineage.server.seals import require_rows
 
 __all__ = [
-    "FileName", "NewContent", "NewUpload", "Sha256", "file_of", "insert_file", "refuse_other_content", "register",
-    "release", "same_content", "sweep", "update_size",
+    "FileName", "NewContent", "NewUpload", "Sha256", "file_of", "insert_file", "is_readable", "refuse_other_content",
+    "register", "release", "same_content", "sweep", "update_size",
 ]  # fmt: skip
 
 STORE = "gcs"  # the word of Crucible's clients for files that the service itself keeps
@@ -84,6 +84,14 @@ def file_named(db: sqlite3.Connection, dataset_id: int, filename: str) -> sqlite
 def same_content(row: sqlite3.Row, size: int, sha256: str) -> bool:
     """True if the server itself holds exactly these bytes for this file."""
     return bool(row["backend"] == STORE and row["size"] == size and row["sha256"] == sha256)
+
+
+def is_readable(db: sqlite3.Connection, caller: Caller, size: int, sha256: str) -> bool:
+    """Return whether the server keeps these bytes for a file of a dataset that the caller may read."""
+    of_these = f"file.sha256 = :sha256 AND file.size = :size AND file.backend = '{STORE}'"
+    joined = "file JOIN resource ON resource.id = file.dataset_id"
+    sql = f"SELECT 1 FROM {joined} WHERE {of_these} AND {READABLE} LIMIT 1"  # noqa: S608 (words of this package only)
+    return db.execute(sql, {"sha256": sha256, "size": size, "user": caller.id}).fetchone() is not None
 
 
 def refuse_other_content(row: sqlite3.Row) -> Exception:

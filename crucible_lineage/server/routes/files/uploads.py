@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sqlite3
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Header, Response
 from pydantic import Field
@@ -13,7 +13,15 @@ from pydantic import Field
 from crucible_lineage.server.call import AuthenticatedCall, Call
 from crucible_lineage.server.catalogue.access import CONTRIBUTOR, EDITOR, require
 from crucible_lineage.server.catalogue.records import etag, file_record
-from crucible_lineage.server.files.contents import NewContent, NewUpload, Sha256, file_of, register, same_content
+from crucible_lineage.server.files.contents import (
+    NewContent,
+    NewUpload,
+    Sha256,
+    file_of,
+    is_readable,
+    register,
+    same_content,
+)
 from crucible_lineage.server.files.links import LIFETIME_S
 from crucible_lineage.server.files.sessions import (
     begin,
@@ -31,6 +39,7 @@ from crucible_lineage.server.http import router as new_router
 
 router = new_router()
 
+Reuse = Annotated[Literal["readable"] | None, Header()]  # bytes of any dataset that the caller may read will do
 Crc32c = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{6}==$")]
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
@@ -52,10 +61,16 @@ class Completion(Form):
 
 @router.post("/datasets/{mfid}/upload/multipart/initiate", status_code=201)
 def initiate_signed(
-    call: Call, mfid: str, body: NewUpload, idempotency_key: Annotated[str | None, Header(max_length=200)] = None
+    call: Call,
+    mfid: str,
+    body: NewUpload,
+    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+    crucible_reuse_content: Reuse = None,
 ) -> Json:
     if (known := _whole(call, mfid, body)) is not None:
         return _deduplicated(known)
+    if crucible_reuse_content is not None and (reused := _reused(call, mfid, body)) is not None:
+        return _deduplicated(reused, reused_content=True)
     with call.write() as db:
         dataset = _checked(db, call, mfid, body)
         if body.size == 0:
@@ -150,9 +165,11 @@ def abort_signed(call: Call, mfid: str, upload_id: str) -> Response:
 
 
 @router.post("/datasets/{mfid}/upload/initiate", status_code=201)
-def initiate_resumable(call: Call, mfid: str, body: NewUpload) -> Json:
+def initiate_resumable(call: Call, mfid: str, body: NewUpload, crucible_reuse_content: Reuse = None) -> Json:
     if (known := _whole(call, mfid, body)) is not None:
         return _deduplicated(known)
+    if crucible_reuse_content is not None and (reused := _reused(call, mfid, body)) is not None:
+        return _deduplicated(reused, reused_content=True)
     with call.write() as db:
         dataset = _checked(db, call, mfid, body)
         if body.size == 0:
@@ -202,6 +219,20 @@ def _whole(call: AuthenticatedCall, mfid: str, body: NewUpload) -> sqlite3.Row |
         known = existing(db, dataset["id"], body.filename, body)
     is_whole = known is not None and call.service.storage.holds(known["sha256"], known["size"])
     return known if is_whole else None
+
+
+def _reused(call: AuthenticatedCall, mfid: str, body: NewUpload) -> sqlite3.Row | None:
+    """A new file of the dataset, if its bytes are those of another one that the caller may read."""
+    with call.read() as db:
+        known = existing(db, require(db, call.caller, mfid, CONTRIBUTOR, "dataset")["id"], body.filename, body)
+        there = known is None and is_readable(db, call.caller, body.size, body.sha256_hash)
+    if not there or not call.service.storage.holds(body.sha256_hash, body.size):
+        return None
+    with call.write() as db:
+        dataset = _checked(db, call, mfid, body)
+        if not is_readable(db, call.caller, body.size, body.sha256_hash):  # deleted meanwhile
+            return None
+        return register(db, dataset["id"], body.filename, body.size, body.sha256_hash)
 
 
 def _checked(db: sqlite3.Connection, call: AuthenticatedCall, mfid: str, body: NewUpload) -> sqlite3.Row:
@@ -266,5 +297,5 @@ def _empty_file(db: sqlite3.Connection, call: AuthenticatedCall, dataset_id: int
     return register(db, dataset_id, body.filename, 0, EMPTY_SHA256)
 
 
-def _deduplicated(row: sqlite3.Row) -> Json:
-    return {"upload_id": None, "state": "completed", "parts": [], "existing_file": file_record(row)}
+def _deduplicated(row: sqlite3.Row, **also: object) -> Json:
+    return {"upload_id": None, "state": "completed", "parts": [], "existing_file": {**file_record(row), **also}}
