@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from crucible_lineage.server.ingest.formats.arrays import read_arrays
+from crucible_lineage.server.ingest.formats.cds import read_cds
 from crucible_lineage.server.ingest.formats.findings import Found
 from crucible_lineage.server.ingest.formats.hdf5 import read_hdf5, read_scopefoundry
 from crucible_lineage.server.ingest.formats.images import read_image
@@ -52,6 +53,7 @@ INGESTORS: tuple[Ingestor, ...] = (
     Ingestor("WorkbookIngestor", frozenset({".xlsx", ".xlsm", ".xls", ".ods"}), read_workbook, ("python_calamine",)),
     Ingestor("NumpyIngestor", frozenset({".npy", ".npz"}), read_arrays, ("numpy",)),
     Ingestor("JsonIngestor", frozenset({".json"}), read_json),
+    Ingestor("CDSIngestor", frozenset({".dat", ".txt", ".mrt"}), read_cds),
     Ingestor("DelimitedTextIngestor", TEXTS, read_table),
 )
 

@@ -10,6 +10,7 @@ from typing import Any
 from crucible_lineage.server.ingest.formats.acquisition import acquired, read_time
 from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found
 from crucible_lineage.server.ingest.formats.plot import plot
+from crucible_lineage.server.ingest.formats.spc import read_spc
 
 __all__ = ["LABORATORY"]
 
@@ -62,12 +63,16 @@ def read_jcamp(path: Path) -> Found | None:
     labels: dict[str, str] = {}
     data: list[str] | None = None
     rows: list[str] = []
-    spectra = 0
+    spectra, nested = 0, False
     for line in text.splitlines():
         line = line.partition("$$")[0].strip()
         if matched := _LABEL.fullmatch(line):
             name = re.sub(r"[\s/_-]", "", matched[1]).upper()
             spectra += name in ("XYDATA", "XYPOINTS")
+            nested = nested or (name == "TITLE" and "TITLE" in labels)
+            if nested:  # of several blocks, those within speak for themselves
+                data = None
+                continue
             data = rows if name in ("XYDATA", "XYPOINTS") and spectra == 1 else None
             labels.setdefault(name, matched[2].strip())
         elif data is not None and line:
@@ -76,7 +81,7 @@ def read_jcamp(path: Path) -> Found | None:
         return None
     said = {name.lower(): _value(value) for name, value in labels.items() if value and name not in _JCAMP_OWN}
     told: dict[str, Any] = {"title": labels.get("TITLE", ""), **dict(list(said.items())[:MAX_ENTRIES])}
-    points = list(_jcamp_points(labels, rows)) if spectra == 1 else []  # of several, none stands for all
+    points = list(_jcamp_points(labels, rows)) if spectra == 1 and not nested else []  # of several, none stands for all
     told |= {"spectra": spectra} if spectra > 1 else {}
     x, y = [a for a, _ in points], [b for _, b in points]
     units = f"{labels.get('YUNITS', 'y').lower()} over {labels.get('XUNITS', 'x').lower()}"
@@ -84,7 +89,7 @@ def read_jcamp(path: Path) -> Found | None:
     told |= {"points": len(points), "min": min(y), "max": max(y)} if points else {}
     facts = {
         "date": labels.get("LONGDATE") or labels.get("DATE", ""),
-        "instrument": labels.get("SPECTROMETERDATASYSTEM", ""),
+        "instrument": system if re.search(r"\w", system := labels.get("SPECTROMETERDATASYSTEM", "")) else "",
     }
     return Found({"jcamp": told}, picture, acquired({**facts, "time": labels.get("TIME", "")}))
 
@@ -144,6 +149,35 @@ def read_ras(path: Path) -> Found | None:
     return Found({"ras": told}, picture, acquired(facts))
 
 
+def read_rigaku_ascii(path: Path) -> Found | None:
+    """The settings of a scan that Rigaku's programs export as ASCII, and its counts, set in several columns."""
+    text = _text(path)
+    if text is None or not re.match(r"\*TYPE\s*=.*\n\*CLASS\s*=\s*ASCII CLASS", text):
+        return None
+    said: dict[str, Any] = {}
+    counts: list[float] = []
+    groups = 0
+    for line in map(str.strip, text.splitlines()):
+        if matched := re.fullmatch(r"\*([A-Z0-9_]+)\s*=\s*(.*)", line):
+            groups += matched[1] == "START"
+            if "," not in matched[2] and matched[2] not in ("", "Unknown"):  # of a list, nobody says what is what
+                said.setdefault(matched[1].lower(), _value(matched[2]))
+        elif line and not line.startswith("*"):
+            parts = [part.strip() for part in line.split(",")]
+            if not all(map(_AFFN.fullmatch, parts)):
+                return None
+            counts += map(float, parts)
+    told: dict[str, Any] = dict(list(said.items())[:MAX_ENTRIES])
+    if groups > 1 or said.get("count") != len(counts):  # of several scans, none stands for all
+        return Found({"rigaku": told})
+    told |= {"points": len(counts), "min": min(counts), "max": max(counts)} if counts else {}
+    picture, start, step = None, said.get("start"), said.get("step")
+    if len(counts) > 1 and isinstance(start, int | float) and isinstance(step, int | float):
+        axis = f"{said.get('yunit', 'counts')} over {said.get('scan_axis', 'angle')}"
+        picture = plot([start + step * at for at in range(len(counts))], counts, axis)
+    return Found({"rigaku": told}, picture)
+
+
 def read_mca(path: Path) -> Found | None:
     """The settings and the counts of a spectrum of Amptek's analysers."""
     text = _text(path)
@@ -170,7 +204,9 @@ LABORATORY = (
     ("JCAMPIngestor", frozenset({".jdx", ".dx", ".jcamp"}), read_jcamp),
     ("XRDMLIngestor", frozenset({".xrdml"}), read_xrdml),
     ("RigakuIngestor", frozenset({".ras"}), read_ras),
+    ("RigakuASCIIIngestor", frozenset({".asc"}), read_rigaku_ascii),
     ("MCAIngestor", frozenset({".mca"}), read_mca),
+    ("SPCIngestor", frozenset({".spc"}), read_spc),
 )
 
 

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -34,6 +34,7 @@ MAX_JSON_BYTES = 4 << 20  # what the metadata of one resource may hold
 MAX_PLOTTED_POINTS = 20_000
 BINARY_PROBE_BYTES = 4096
 SAMPLED_LINES, SAMPLED_CHARACTERS = 200, 100_000  # chosen: enough to tell how cells are separated
+LEAST_SETTINGS = 3  # chosen: of as many lines one is a setting, in a file of settings
 MAX_CELLS = 10_000  # chosen: a longer row is no row of a table
 
 STRAIGHT_POINTS = 20  # chosen: fewer may lie on a line by chance
@@ -87,7 +88,7 @@ def read_table(path: Path) -> Found | None:
     above = lines if table is None else [*lines[: table.above], *lines[table.end :]]
     facts = _facts(above, dialect)
     if table is None:
-        return Found(facts, None, acquired(facts)) if facts else None
+        return Found(facts, None, acquired(facts)) if facts and not _is_prose(lines, facts) else None
     if is_wrapped(rows, table):
         return Found({**facts, "counts": wrapped(rows, table)}, None, acquired(facts))
     shown = described(rows, table, dialect.decimal)
@@ -97,6 +98,12 @@ def read_table(path: Path) -> Found | None:
     if not whole:
         shown["read_bytes"] = MAX_TEXT_BYTES
     return Found({**facts, "table": shown}, plotted(rows, table, dialect.decimal), acquired(facts))
+
+
+def _is_prose(lines: Sequence[str], facts: Mapping[str, Any]) -> bool:
+    """True of a text without a table in which few lines are settings: what looks like one is part of a sentence."""
+    said = sum(len(one) if isinstance(one, Mapping) and "value" not in one else 1 for one in facts.values())
+    return said < MAX_ENTRIES // 2 and said * LEAST_SETTINGS < sum(bool(line.strip(_COMMENT + " ")) for line in lines)
 
 
 def plotted(rows: Sequence[Sequence[str]], table: Table, decimal: str = ".") -> bytes | None:
