@@ -20,6 +20,7 @@ Each row carries a checksum. A damaged one is read again and never shown.
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import threading
 import time
@@ -60,6 +61,8 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
 __all__ = ["EVERYTHING", "Judged", "Mirror", "Snapshot"]
 
 Record = Mapping[str, Any]
+
+log = logging.getLogger(__name__)
 
 MAX_AGE_S = 24 * 3600
 OVERLAP = timedelta(seconds=10)  # a change may be dated before one that could be read earlier: transactions take time
@@ -288,12 +291,19 @@ class Mirror:
         )
         members = dict(self.database.rows(sql, project, scope))
         self.sync_statements(changes.statements)
-        whole = before is None or not _nothing_lost(before.revision, changes.revision)
+        is_older = before is not None and _is_older(before, changes, members)
+        whole = before is None or is_older or not _nothing_lost(before.revision, changes.revision)
         changed = {mfid for mfid, when in changes.modified.items() if members.get(mfid) not in (when, "")}
         if whole:
             rows = self._listed(project, scope) if before is not None or changes.modified else []
             seen = {row.mfid: row.modified for row in rows}
             gone = members.keys() - seen.keys()
+            if is_older and gone:
+                log.warning(
+                    "%s lacks %d datasets of %s that were there (%s): an older copy of it was put back; what is lost "
+                    "is made again",
+                    self._where, len(gone), scope, ", ".join(sorted(gone)[:3]),
+                )  # fmt: skip
         else:
             rows = self._changed(project, scope, changed, before.latest if before else "") if changed else []
             found = {row.mfid: row.modified for row in rows}
@@ -402,6 +412,10 @@ class Mirror:
             return mfids
         there = present_datasets(self._embedded, mfids)
         return mfids if there is None else there
+
+    def lost_here(self, mfids: Collection[str]) -> frozenset[str]:
+        """Return those of these datasets that the embedded Crucible does not have; none where only a call can tell."""
+        return frozenset(mfids).difference(self.may_have(mfids))
 
     def unread(self, project: str) -> int:
         """Return how many datasets of a project were never read. One call; none of a project that is not there."""
@@ -739,6 +753,10 @@ def _note_attempts(db: sqlite3.Connection, attempts: Mapping[str, int]) -> None:
 
 
 def _forget_scope(db: sqlite3.Connection, project: str, scope: str) -> None:
+    """Forget what was seen of a pipeline whose project is not there; what is trusted may be lost with it."""
+    db.execute(
+        "DELETE FROM trusted WHERE mfid IN (SELECT mfid FROM member WHERE project = ? AND scope = ?)", (project, scope)
+    )
     for table in ("feed", "member"):
         where = "project = ? AND scope = ?"
         db.execute(f"DELETE FROM {table} WHERE {where}", (project, scope))  # noqa: S608  texts of ours
@@ -780,8 +798,25 @@ def _nothing_lost(seen: str, now: str) -> bool:
     """Return whether nothing was lost between these revisions; where a service tells none, anything may be."""
     lost, _, made = now.rpartition(":")
     lost_then, _, made_then = seen.rpartition(":")
-    is_back = made.isdigit() and made_then.isdigit() and int(made) < int(made_then)
-    return bool(lost) and lost == lost_then and not is_back
+    return bool(lost) and lost == lost_then and not _is_fewer(made, made_then)
+
+
+def _is_older(before: _Feed, changes: ProjectChanges, members: Mapping[str, str]) -> bool:
+    """Return whether a Crucible that tells revisions lacks what was last seen there, or written by this machine.
+
+    Both are among the changes since then, unless an older copy was put back, whatever has come to that meanwhile. A
+    deletion changes the revision.
+    """
+    lost, _, made = changes.revision.rpartition(":")
+    lost_then, _, made_then = before.revision.rpartition(":")
+    if not lost or lost != lost_then:
+        return False
+    last = {mfid for mfid, when in members.items() if when in ("", before.latest)}
+    return not last <= changes.modified.keys() or _is_fewer(made, made_then)
+
+
+def _is_fewer(made: str, then: str) -> bool:
+    return made.isdigit() and then.isdigit() and int(made) < int(then)
 
 
 def _renew(db: sqlite3.Connection) -> None:

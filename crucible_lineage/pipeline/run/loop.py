@@ -10,7 +10,7 @@ import json
 import queue
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -546,6 +546,7 @@ class Run:
         executed = [name for name, state in self.steps.items() if state.outcome == EXECUTED]
         refs = {name: list(state_results(self.steps[name]).values()) for name in executed}
         waiting = {mfid for payload in self.session.outbox.all() for mfid in payload.mfids}
+        self._see_here(waiting)
         wanted = [ref for found in refs.values() for ref in found if ref.mfid not in waiting]
         if not wanted:
             return
@@ -565,6 +566,18 @@ class Run:
             self.checking.record()
         except CrucibleError as error:
             self._report_once(WAITING, f"verdicts of checks are not recorded, the next run does: {error}")
+
+    def _see_here(self, waiting: Collection[str]) -> None:
+        """See all results in the embedded Crucible, of which an older copy may have been put back meanwhile."""
+        results = {name: set(_ids(state)) for name, state in self.steps.items() if state.outcome in (EXECUTED, REUSED)}
+        lost = self.session.mirror.lost_here({mfid for mfids in results.values() for mfid in mfids}.difference(waiting))
+        for name, mfids in results.items():
+            if gone := ", ".join(sorted(mfids & lost)):
+                message = (
+                    f"{gone} was in the embedded Crucible while this run was under way, and is not any more: an older "
+                    "copy was put back; run the same again, which makes what is lost"
+                )
+                self._end(name, FAILED, self.steps[name].results, message)
 
     def publish(self) -> None:
         """Copy results to where their steps say that they are published; a step of which that fails has failed."""

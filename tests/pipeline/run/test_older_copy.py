@@ -1,0 +1,86 @@
+"""An older copy of the embedded Crucible that is put back by hand is noticed, whatever has come to it meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.run.result import RunResult, StepEvent
+from crucible_lineage.pipeline.run.run import plan_and_run
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+Heard = Callable[[StepEvent], None]
+
+
+def run(path: Path, data: Path, heard: Heard = lambda event: None) -> RunResult:
+    with Session(Settings(data)) as session:
+        return plan_and_run(bind_file(path, session.store), session, lambda: LocalEngine(session, 1), heard)
+
+
+def put_back(copy: Path, data: Path) -> None:
+    shutil.rmtree(data / "crucible")
+    shutil.copytree(copy, data / "crucible")
+
+
+@pytest.mark.parametrize("is_synced", [False, True])
+@pytest.mark.parametrize("has_more", [False, True])
+def test_what_is_lost_is_made_again(
+    lab: Any, data: Path, tmp_path: Path, is_synced: bool, has_more: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(lab.pipeline, data)
+    shutil.copytree(data / "crucible", tmp_path / "copy")
+    lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 5"))
+    made = run(lab.pipeline, data)
+    if is_synced:
+        assert run(lab.pipeline, data).executed == []
+    put_back(tmp_path / "copy", data)
+    if has_more:  # as many as are lost, of another machine
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        (elsewhere / "crucible").symlink_to(data / "crucible")
+        text = (
+            lab.pipeline.read_text().replace("pipeline: counting", "pipeline: others").replace("factor: 5", "factor: 7")
+        )
+        assert len(run(lab.declare(text, "others.yaml"), elsewhere).executed) == 2
+    with caplog.at_level(logging.WARNING):
+        again = run(lab.pipeline, data)
+    assert (again.ok, sorted(again.executed), again.datasets) == (True, ["scaled", "total"], made.datasets)
+    assert "lacks 2 datasets of pipeline:counting that were there" in caplog.text
+    assert run(lab.pipeline, data).executed == []
+
+
+def test_one_without_the_project_is_noticed(lab: Any, data: Path, tmp_path: Path) -> None:
+    with Session(Settings(data)) as session:
+        session.client.account.whoami()
+    shutil.copytree(data / "crucible", tmp_path / "copy")
+    made = run(lab.pipeline, data)
+    assert run(lab.pipeline, data).executed == []
+    put_back(tmp_path / "copy", data)
+    again = run(lab.pipeline, data)
+    assert (again.ok, sorted(again.executed), again.datasets) == (True, ["scaled", "total"], made.datasets)
+
+
+def test_put_back_while_a_run_is_under_way_it_ends_as_failed(lab: Any, data: Path, tmp_path: Path) -> None:
+    with Session(Settings(data)) as session:
+        session.client.account.whoami()
+    shutil.copytree(data / "crucible", tmp_path / "copy")
+    assert run(lab.pipeline, data).ok
+    put_back_once = iter([lambda: put_back(tmp_path / "copy", data)])
+
+    def heard(event: StepEvent) -> None:
+        next(put_back_once, lambda: None)()
+
+    ended = run(lab.pipeline, data, heard)
+    assert not ended.ok
+    assert all("an older copy was put back; run the same again" in error for error in ended.errors.values())
+    assert sorted(ended.errors) == ["scaled", "total"]
+    again = run(lab.pipeline, data)
+    assert (again.ok, sorted(again.executed)) == (True, ["scaled", "total"])
