@@ -26,6 +26,7 @@ __all__ = [
     "FILES_BY_HASH",
     "FREE_METADATA",
     "GRAPHS",
+    "LINKS",
     "REVISIONS",
     "SIGNED",
     "TAKEN_IDS",
@@ -41,6 +42,7 @@ DERIVED_IDS = "ids of version 8"
 FILES_BY_HASH = "files by hash"
 FREE_METADATA = "free metadata"
 GRAPHS = "graphs"
+LINKS = "links to known hosts"
 REVISIONS = "revisions"
 SIGNED = "signed uploads"
 TAKEN_IDS = "taken ids"
@@ -154,9 +156,10 @@ _ALL = (
     ),
     Assumption("uploads", "files of 1 MB and 40 MB arrive and come back with the same bytes", None),
     Assumption(
-        "links to known hosts",
-        "signed links lead to the service or to a public address",
-        "links to private addresses are followed if CRUCIBLE_LINEAGE_PRIVATE_LINKS is 1",
+        LINKS,
+        "signed links lead to one host, with a private address only if the service has one",
+        "links are followed to private addresses if CRUCIBLE_LINEAGE_PRIVATE_LINKS is 1, and to further hosts if "
+        "CRUCIBLE_LINEAGE_LINK_HOSTS lists them",
         "files cannot be fetched without that",
     ),
     Assumption(
@@ -223,6 +226,11 @@ class Service:
                 return found.holds
             return None
         return True if self._is_ours else None
+
+    def seen(self, name: str) -> str:
+        """Return the first word of what was seen of an assumption that holds; empty if nothing was."""
+        found = self._known().get(name)
+        return found.seen.partition(" ")[0] if found and found.holds else ""
 
     @property
     def keeps_ids(self) -> bool:

@@ -31,8 +31,9 @@ from crucible_lineage.client.models import Health
 from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.client.projects import InstrumentCalls, ProjectCalls
 from crucible_lineage.client.samples import SampleCalls
+from crucible_lineage.client.transfer.hosts import LinkHosts
 from crucible_lineage.client.transfer.memory import UploadMemory
-from crucible_lineage.client.transfer.storage import Storage, Unsealing, is_private
+from crucible_lineage.client.transfer.storage import Storage, Unsealing
 from crucible_lineage.errors import ServerError
 from crucible_lineage.service import Service
 from crucible_lineage.settings import official_access
@@ -107,7 +108,7 @@ class CrucibleClient(OfficialNames):
         memory = UploadMemory(state_folder, connection.api_url)
         self.files = FileCalls(
             connection,
-            Storage(timeout, self._storage, is_private=is_private(api_url)),
+            Storage(timeout, self._storage, LinkHosts(api_url, self.service)),
             memory,
             self.ahead,
             self.service,

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from crucible_lineage.errors import nearest
-from crucible_lineage.ids import is_mfid
+from crucible_lineage.ids import is_mfid, new_mfid
 from crucible_lineage.marks import is_own, settled
 
 __all__ = [
@@ -176,6 +176,7 @@ class Dataset(_Owned):
     one for the places. `stored_metadata` are as the service has them.
     """
 
+    unique_id: str = Field(default_factory=new_mfid)  # of one that is to be created
     resource_type: Literal["dataset"] = "dataset"
     dataset_name: str | None = None
     measurement: str | None = None

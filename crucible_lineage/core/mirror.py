@@ -753,13 +753,11 @@ def _note_attempts(db: sqlite3.Connection, attempts: Mapping[str, int]) -> None:
 
 
 def _forget_scope(db: sqlite3.Connection, project: str, scope: str) -> None:
-    """Forget what was seen of a pipeline whose project is not there; what is trusted may be lost with it."""
-    db.execute(
-        "DELETE FROM trusted WHERE mfid IN (SELECT mfid FROM member WHERE project = ? AND scope = ?)", (project, scope)
-    )
+    """Forget what was seen of a pipeline whose project is not there; all that was trusted may be lost with it."""
     for table in ("feed", "member"):
         where = "project = ? AND scope = ?"
         db.execute(f"DELETE FROM {table} WHERE {where}", (project, scope))  # noqa: S608  texts of ours
+    db.execute("DELETE FROM trusted WHERE mfid NOT IN (SELECT mfid FROM member)")
 
 
 def _drop(db: sqlite3.Connection, mfids: Iterable[str]) -> None:

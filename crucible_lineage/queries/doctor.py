@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from crucible_lineage.client import CrucibleClient, RetryPolicy
-from crucible_lineage.client.transfer.storage import is_private
+from crucible_lineage.client.transfer.hosts import is_private
 from crucible_lineage.errors import (
     ConflictError,
     CrucibleError,
@@ -38,6 +38,7 @@ from crucible_lineage.service import (
     FILES_BY_HASH,
     FREE_METADATA,
     GRAPHS,
+    LINKS,
     REVISIONS,
     SIGNED,
     TAKEN_IDS,
@@ -131,7 +132,7 @@ class _Trial:
             (SIGNED, self._signed),
             ("empty files", self._empty_files),
             (FILES_BY_HASH, self._files_by_hash),
-            ("links to known hosts", self._hosts),
+            (LINKS, self._hosts),
             ("file deletion", self._file_deletion),
             (DATES, self._dates),
             ("immediate lists", self._lists),
@@ -279,7 +280,7 @@ class _Trial:
         (file, *_) = (one for one in self.client.files.list(self.plain) if one.size)
         link, api = self.client.files.download_link(file.mfid), self.client.api_url
         where = "a private address" if is_private(link) else "a public address"
-        said = f"{urlsplit(link).hostname}, {where}; the service: {urlsplit(api).hostname}"
+        said = f"{urlsplit(link).hostname} is {where}; the service is at {urlsplit(api).hostname}"
         return is_private(api) or not is_private(link), said
 
     def _file_deletion(self) -> Outcome:

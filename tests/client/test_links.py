@@ -2,35 +2,72 @@
 
 from __future__ import annotations
 
+import socket
+from typing import Any
+
 import httpx
 import pytest
 
 from crucible_lineage.client.http.connection import Timeouts
-from crucible_lineage.client.transfer.storage import Storage, Unsealing, is_private
+from crucible_lineage.client.transfer.hosts import LinkHosts
+from crucible_lineage.client.transfer.storage import Storage, Unsealing
 from crucible_lineage.errors import ServerError
+from crucible_lineage.service import LINKS, Service
 
+PUBLIC = "https://crucible.lbl.gov/api/v3"
 PRIVATE = [
     "http://127.0.0.1/x", "http://169.254.169.254/latest/meta-data", "http://10.1.2.3:9200/", "http://[::1]/",
     "http://localhost:8080/", "http://metadata.google.internal/", "http://printer.local./", "http://192.168.0.1/",
 ]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The addresses that names stand for; public ones where nothing else is said."""
+    known: dict[str, str] = {}
+
+    def look_up(host: str, *_: Any, **__: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (known.get(host, "131.243.0.1"), 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return known
+
+
+def storage(asked: list[str], api_url: str = PUBLIC, service: Service | None = None) -> Storage:
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        if request.url.path.endswith("redirect"):
+            return httpx.Response(302, headers={"location": "http://10.0.0.1/secret"})
+        return httpx.Response(200)
+
+    hosts = LinkHosts(api_url, service or Service())
+    return Storage(Timeouts(), httpx.Client(transport=Unsealing(httpx.MockTransport(answer))), hosts)
+
+
 @pytest.mark.parametrize("url", PRIVATE)
 def test_a_public_service_leads_to_no_private_address(url: str) -> None:
     asked: list[str] = []
-    storage = _storage(asked, is_private=is_private("https://crucible.lbl.gov/api/v3"))
+    public = storage(asked)
     with pytest.raises(ServerError, match="it was not followed"):
-        storage.put(url, "send a part", headers={})
-    with pytest.raises(ServerError, match="it was not followed"), storage.stream(url, "fetch", headers={}):
+        public.put(url, "send a part", headers={})
+    with pytest.raises(ServerError, match="it was not followed"), public.stream(url, "fetch", headers={}):
         pass
+    assert asked == []
+
+
+def test_nor_by_a_name_that_stands_for_one(names: dict[str, str]) -> None:
+    asked: list[str] = []
+    names |= {"files.example.org": "10.0.0.5", "storage.googleapis.com": "127.0.0.1"}
+    for host in names:
+        with pytest.raises(ServerError, match=f"the private address {host}"):
+            storage(asked).put(f"https://{host}/x", "send a part", headers={})
     assert asked == []
 
 
 def test_nor_does_a_redirect() -> None:
     asked: list[str] = []
-    storage = _storage(asked, is_private=False)
     with pytest.raises(ServerError, match=r"the private address 10\.0\.0\.1"):
-        with storage.stream("https://storage.googleapis.com/bucket/redirect", "fetch", headers={}):
+        with storage(asked).stream("https://storage.googleapis.com/bucket/redirect", "fetch", headers={}):
             pass
     assert asked == ["storage.googleapis.com"]
 
@@ -38,23 +75,30 @@ def test_nor_does_a_redirect() -> None:
 @pytest.mark.parametrize("url", PRIVATE[:4])
 def test_a_service_in_a_private_network_may_keep_its_files_there(url: str) -> None:
     asked: list[str] = []
-    storage = _storage(asked, is_private=is_private("http://192.168.7.7/api/v3"))
-    assert storage.put(url, "send a part", headers={}).status_code == 200
+    assert storage(asked, "http://192.168.7.7/api/v3").put(url, "send a part", headers={}).status_code == 200
     assert len(asked) == 1
 
 
 def test_a_setting_lets_a_public_service_keep_its_files_in_a_private_network(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setenv("CRUCIBLE_LINEAGE_PRIVATE_LINKS", "1")
-    _storage(asked, is_private=False).put("http://10.1.2.3:9200/", "send a part", headers={})
+    storage(asked).put("http://10.1.2.3:9200/", "send a part", headers={})
     assert asked == ["10.1.2.3"]
 
 
-def _storage(asked: list[str], *, is_private: bool) -> Storage:
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(request.url.host)
-        if request.url.path.endswith("redirect"):
-            return httpx.Response(302, headers={"location": "http://10.0.0.1/secret"})
-        return httpx.Response(200)
-
-    return Storage(Timeouts(), httpx.Client(transport=Unsealing(httpx.MockTransport(answer))), is_private=is_private)
+def test_beside_its_own_and_public_stores_one_host_is_followed_and_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    service = Service()
+    own = ["crucible.lbl.gov", "files.lbl.gov", "bucket.s3.us-west-2.amazonaws.com", "storage.googleapis.com"]
+    for host in (*own, "minio.example.org", "minio.example.org"):
+        storage(asked, service=service).put(f"https://{host}/x", "send a part", headers={})
+    assert service.seen(LINKS) == "minio.example.org"
+    with pytest.raises(
+        ServerError, match=r"leads to evil\.example\.net, and files .* were at minio\.example\.org so far"
+    ):
+        storage(asked, service=service).put("https://evil.example.net/x", "send a part", headers={})
+    with pytest.raises(ServerError, match=r"evil-lbl\.gov"):
+        storage(asked, service=service).put("https://evil-lbl.gov/x", "send a part", headers={})
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_LINK_HOSTS", "other.example.org, evil.example.net")
+    storage(asked, service=service).put("https://evil.example.net/x", "send a part", headers={})
+    assert asked == [*own, "minio.example.org", "minio.example.org", "evil.example.net"]

@@ -134,10 +134,19 @@ class ContentCalls(OfficialNames):
         self._connection.call("DELETE", path, f"delete thumbnail {thumbnail_id} of dataset {dsid}", mfid=dsid)
 
     def add_file_to_dataset(
-        self, dsid: str, path: str | Path, *, ingestor: str | None = None, ingest: bool = True
+        self,
+        dsid: str,
+        path: str | Path,
+        *,
+        ingestor: str | None = None,
+        ingest: bool = True,
+        replace: bool = False,
     ) -> AddedFile:
-        """The file, which the dataset has now. Ingestion is requested unless the dataset had the file before."""
-        uploaded = self._files.upload(dsid, path)
+        """Add a file to the dataset, and request its ingestion unless the dataset had it before.
+
+        FileConflictError for a name that is taken by other content, unless `replace` is True.
+        """
+        uploaded = self._files.upload(dsid, path, replace=replace)
         request = None
         if ingest and not uploaded.existed:
             request = self._ingestions.request(uploaded.file.mfid, ingestor)

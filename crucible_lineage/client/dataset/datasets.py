@@ -199,15 +199,18 @@ class DatasetCalls(ContentCalls):
         return parse_all(FacetValue, self._connection.get("/datasets/facets", what, params=params), what)
 
     def update(self, dsid: str, **fields: object) -> Dataset:
-        """The dataset with `fields` changed. `public`, project and instrument go by the routes made for them.
+        """Change fields of the dataset, and return it.
 
-        InputError, before anything is changed, for what cannot be changed so: the owner, an instrument's name.
+        `public`, owner, project and instrument go by the routes made for them. An `instrument_name` that one registered
+        instrument has stands for that one.
         """
-        if "owner" in fields or "owner_orcid" in fields:
-            raise InputError("the owner of a dataset is not changed by update; its owner hands it over in Crucible")
-        if "instrument_name" in fields:
-            raise InputError("the instrument's name follows from the instrument; give instrument_id or instrument_mfid")
         public = fields.pop("public", None)
+        if name := fields.get("instrument_name"):
+            named = self._instruments.list(instrument_name=str(name))
+            if len(named) == 1 and not fields.keys() & {"instrument_mfid", "instrument_id"}:
+                fields = {**fields, "instrument_mfid": named[0].unique_id}
+                del fields["instrument_name"]
+        owner = _one_of(fields, "owner", "owner_orcid")
         instrument = _one_of(fields, "instrument_mfid", "instrument_id")
         project = _one_of(fields, "project_mfid", "project_id")
         record = self._patched(dsid, fields) if fields else None
@@ -217,8 +220,15 @@ class DatasetCalls(ContentCalls):
             self.assign_instrument(dsid, instrument)
         if public is not None:
             (self.set_public if public else self.set_private)(dsid)
-        rerouted = (public, instrument, project) != (None, None, None)
+        if owner is not None:  # the last one, after which the rest may not be allowed any more
+            self._hand_over(dsid, str(owner))
+        rerouted = (public, instrument, project, owner) != (None, None, None, None)
         return self.get(dsid) if record is None or rerouted else record
+
+    def _hand_over(self, dsid: str, owner: str) -> None:
+        what, path = f"make {owner} the owner of dataset {dsid}", f"/resources/{segment(dsid)}/transfer_ownership"
+        body, params = {"new_owner": owner}, {"confirm": True}
+        self._connection.call("POST", path, what, mfid=dsid, params=params, body=body, repeatable=True)
 
     def delete(self, dsid: str, reason: str | None = None) -> DeletionRequest:
         """The request to delete the dataset; it is hidden from lists at once, and deleted after a review."""

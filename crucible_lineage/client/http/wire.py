@@ -63,6 +63,8 @@ def to_send(model: type[Request], value: Request | Mapping[str, object]) -> Requ
 def parse(model: type[Record], value: object, what: str) -> Record:
     """`value` as a record; ServerError if the answer is not what the contract says."""
     try:
+        if isinstance(value, dict) and "unique_id" in model.model_fields and "unique_id" not in value:
+            raise ServerError(f"could not {what}: Crucible's answer is no {model.__name__} (unique_id: Field required)")
         return model.model_validate(value)
     except ValidationError as cause:
         first = cause.errors(include_url=False, include_input=False)[0]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import os
 import random
 import re
 from collections.abc import Iterator, Mapping
@@ -16,6 +14,7 @@ import httpx
 from crucible_lineage.client.http.answers import read_whole
 from crucible_lineage.client.http.connection import Timeouts
 from crucible_lineage.client.http.retry import Attempt, RetryPolicy, decide, retry_after_s
+from crucible_lineage.client.transfer.hosts import LinkHosts
 from crucible_lineage.errors import (
     CrucibleError,
     ForbiddenError,
@@ -26,10 +25,9 @@ from crucible_lineage.errors import (
     UnreachableError,
 )
 
-__all__ = ["Storage", "Unsealing", "is_private", "storage_error", "storage_wait_s"]
+__all__ = ["Storage", "Unsealing", "storage_error", "storage_wait_s"]
 
 REDIRECTS = 5
-PRIVATE_LINKS = "CRUCIBLE_LINEAGE_PRIVATE_LINKS"
 
 
 class Storage:
@@ -37,13 +35,12 @@ class Storage:
 
     A signed link lets anyone who reads it act on the file. httpx logs the URL of each request and keeps it in its
     exceptions, so the request carries only the host; path and query travel in httpx's `target` extension, which also
-    sends them exactly as they were signed. A link to a private address is refused unless the service itself has one:
-    whoever can write links could otherwise have this machine ask its neighbours.
+    sends them exactly as they were signed. Links, and what they redirect to, lead to `hosts` only.
     """
 
-    def __init__(self, timeouts: Timeouts, http: httpx.Client, *, is_private: bool = True) -> None:
+    def __init__(self, timeouts: Timeouts, http: httpx.Client, hosts: LinkHosts) -> None:
         self._timeouts = timeouts
-        self._is_private = is_private or os.environ.get(PRIVATE_LINKS) == "1"
+        self._hosts = hosts
         self._http = http
         logging.getLogger("httpcore.http11").addFilter(_WITHOUT_LOCATION)
 
@@ -99,11 +96,7 @@ class Storage:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ServerError(f"the link for {method} is not an absolute http(s) URL; Crucible must give absolute ones")
-        if not self._is_private and is_private(url):
-            raise ServerError(
-                f"the link for {method} leads to the private address {parts.hostname}, and Crucible has a public one; "
-                f"it was not followed. If files are kept there, set {PRIVATE_LINKS}=1"
-            )
+        self._hosts.require(url, method)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         wait_s = read_s or self._timeouts.storage_read_s
         return httpx.Request(
@@ -121,15 +114,6 @@ class Storage:
                 },
             },
         )
-
-
-def is_private(url: str) -> bool:
-    """Whether an address is one of this machine or a private network, as far as it shows without a look-up."""
-    host = (urlsplit(url).hostname or "").rstrip(".").lower()
-    try:
-        return not ipaddress.ip_address(host).is_global
-    except ValueError:
-        return "." not in host or host.endswith((".localhost", ".local", ".internal", ".home.arpa"))
 
 
 def storage_error(response: httpx.Response, what: str) -> CrucibleError:

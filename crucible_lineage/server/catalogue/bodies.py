@@ -76,6 +76,7 @@ class DatasetPatch(Form):
     instrument_name: str | None = None
     instrument_id: str | None = None
     instrument_mfid: str | None = None
+    owner_orcid: str | None = None
 
 
 class SamplePatch(Form):

@@ -103,6 +103,14 @@ def remove(db: sqlite3.Connection, resource_id: int) -> None:
     db.execute("DELETE FROM resource WHERE id = ?", (resource_id,))
 
 
+def hand_over(db: sqlite3.Connection, row: sqlite3.Row, reference: str) -> None:
+    """Make another user the owner of a resource, instead of whatever was granted to that user."""
+    new = user_row(db, reference)
+    db.execute("UPDATE resource SET owner_id = ? WHERE id = ?", (new["id"], row["id"]))
+    db.execute("DELETE FROM access WHERE resource_id = ? AND user_id = ?", (row["id"], new["id"]))
+    touch(db, row["id"])
+
+
 def choose_owner(db: sqlite3.Connection, caller: Caller, *references: str | None) -> int:
     """The user id of the one named owner, or the caller's; owning for others is an administrator's right."""
     given = [reference for reference in references if reference is not None]

@@ -12,7 +12,7 @@ from crucible_lineage.server.call import Call
 from crucible_lineage.server.catalogue.access import ADMIN, OWNER, ROLE_VALUES, VIEWER, require
 from crucible_lineage.server.catalogue.people import PUBLIC_GRANT, grants, project_grant, user_grant, user_record
 from crucible_lineage.server.catalogue.references import project_row, select_project, user_row
-from crucible_lineage.server.catalogue.resources import home_project, touch
+from crucible_lineage.server.catalogue.resources import hand_over, home_project, touch
 from crucible_lineage.server.http import Form, Json, refuse
 from crucible_lineage.server.http import router as new_router
 
@@ -91,6 +91,13 @@ def revoke_access(call: Call, mfid: str, kind: Literal["users", "projects"], pri
         return {"detail": f"Access of {principal} revoked"}
 
 
+@router.get("/resources/{mfid}/access_groups")
+def list_access_groups(call: Call, mfid: str) -> Json:
+    with call.read() as db:
+        require(db, call.caller, mfid, VIEWER)
+    return []  # grants to users and projects are all that there is
+
+
 @router.post("/resources/{mfid}/transfer_ownership")
 def transfer_ownership(call: Call, mfid: str, body: NewOwner, confirm: bool = Query(False)) -> Json:
     with call.write() as db:
@@ -98,9 +105,7 @@ def transfer_ownership(call: Call, mfid: str, body: NewOwner, confirm: bool = Qu
         new = user_row(db, body.new_owner)
         old = db.execute("SELECT * FROM user WHERE id = ?", (row["owner_id"],)).fetchone()
         if confirm:
-            db.execute("UPDATE resource SET owner_id = ? WHERE id = ?", (new["id"], row["id"]))
-            db.execute("DELETE FROM access WHERE resource_id = ? AND user_id = ?", (row["id"], new["id"]))
-            touch(db, row["id"])
+            hand_over(db, row, body.new_owner)
         return {
             "resource_id": mfid,
             "previous_owner": user_record(old) if old else None,

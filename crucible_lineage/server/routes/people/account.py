@@ -78,7 +78,7 @@ def profile(call: Call) -> Json:
         },
         "capabilities": {
             "can_manage_service_accounts": caller.elevated,
-            "can_manage_users": caller.elevated,
+            "can_manage_users": False,  # service accounts and roles are all that can be managed here
             "can_create_project": True,
             "can_register_instrument": not caller.is_service_account,
             "can_create_sample": True,

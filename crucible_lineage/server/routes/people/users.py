@@ -55,6 +55,10 @@ class NewServiceAccount(Form):
     unique_id: Identifier | None = None
 
 
+class Promotion(Form):
+    platform_role: PlatformRole
+
+
 @router.get("/users")
 def list_users(
     call: Call,
@@ -130,6 +134,30 @@ def revoke_keys(call: Call, reference: str) -> Response:
     return Response(status_code=204)
 
 
+@router.get("/users/{reference}/apikey/verify")
+def verify_keys(call: Call, reference: str) -> Json:
+    with call.read() as db:
+        user = user_row(db, reference)
+        if user["id"] != call.caller.id:
+            require_elevated(call)
+        created = db.execute("SELECT MAX(created) FROM api_key WHERE user_id = ?", (user["id"],)).fetchone()[0]
+    return {"valid": created is not None, "created_at": created, "expires_at": None}
+
+
+@router.patch("/users/{reference}/platform_role")
+def change_platform_role(call: Call, reference: str, body: Promotion) -> Json:
+    require_elevated(call)
+    with call.write() as db:
+        return user_record(_promoted(db, user_row(db, reference), body.platform_role))
+
+
+@router.get("/users/{reference}/access_groups")
+def list_access_groups(call: Call, reference: str) -> Json:
+    with call.read() as db:
+        user_row(db, reference)
+    return []  # grants to users and projects are all that there is
+
+
 @router.get("/users/{reference}/datasets/{mfid}")
 def check_access(call: Call, reference: str, mfid: str) -> Json:
     with call.read() as db:
@@ -166,14 +194,27 @@ def create_service_account(call: Call, body: NewServiceAccount) -> Json:
         return _with_key(row, key)
 
 
+@router.get("/service_accounts/{reference}")
+def get_service_account(call: Call, reference: str) -> Json:
+    require_elevated(call)
+    with call.read() as db:
+        return _service_account(_service_account_row(db, reference))
+
+
+@router.patch("/service_accounts/{reference}")
+def change_service_account(call: Call, reference: str, body: Promotion) -> Json:
+    require_elevated(call)
+    with call.write() as db:
+        _promoted(db, _service_account_row(db, reference), body.platform_role)
+        return _service_account(_service_account_row(db, reference))
+
+
 @router.post("/service_accounts/{reference}/rotate_key")
 def rotate_key(call: Call, reference: str) -> Json:
     require_elevated(call)
     key = secrets.token_urlsafe(32)
     with call.write() as db:
-        row = user_row(db, reference)
-        if not row["is_service_account"]:
-            raise refuse(404, "Service account not found")
+        row = _service_account_row(db, reference)
         db.execute("DELETE FROM api_key WHERE user_id = ?", (row["id"],))
         register_key(db, key, row["id"])
         return _with_key(row, key)
@@ -190,6 +231,24 @@ def _resolved(db: sqlite3.Connection, reference: str) -> dict[str, Any] | None:
             "SELECT * FROM user WHERE unique_id = ?1 OR username = ?1 OR (email = ?1 AND instr(?1, '@'))", (reference,)
         ).fetchone()
     )
+
+
+def _service_account_row(db: sqlite3.Connection, reference: str) -> sqlite3.Row:
+    number = user_row(db, reference)["id"]
+    row: sqlite3.Row | None = db.execute(f"{SERVICE_ACCOUNTS} AND user.id = ?", (number,)).fetchone()
+    if row is None:
+        raise refuse(404, "Service account not found")
+    return row
+
+
+def _promoted(db: sqlite3.Connection, user: sqlite3.Row, role: str) -> sqlite3.Row:
+    """The user with this role on the platform; one administrator always stays."""
+    others = db.execute("SELECT 1 FROM user WHERE platform_role = 'admin' AND id <> ?", (user["id"],)).fetchone()
+    if user["platform_role"] == "admin" and role != "admin" and others is None:
+        raise refuse(409, "The last administrator stays one")
+    db.execute("UPDATE user SET platform_role = ? WHERE id = ?", (role, user["id"]))
+    row: sqlite3.Row = db.execute("SELECT * FROM user WHERE id = ?", (user["id"],)).fetchone()
+    return row
 
 
 def _service_account(row: sqlite3.Row) -> Json:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import Query
 
 from crucible_lineage.server.call import Call
-from crucible_lineage.server.catalogue.access import CONTRIBUTOR, EDITOR, READABLE, VIEWER, Caller, require
+from crucible_lineage.server.catalogue.access import CONTRIBUTOR, EDITOR, OWNER, READABLE, VIEWER, Caller, require
 from crucible_lineage.server.catalogue.bodies import DatasetPatch, NewDataset
 from crucible_lineage.server.catalogue.facets import facet_page
 from crucible_lineage.server.catalogue.filters import Where, cursor_page
@@ -16,7 +16,7 @@ from crucible_lineage.server.catalogue.metadata import write_metadata
 from crucible_lineage.server.catalogue.queries import DatasetFacetQuery, DatasetQuery
 from crucible_lineage.server.catalogue.records import Embed, load
 from crucible_lineage.server.catalogue.references import instrument_row, match_instrument, select_project
-from crucible_lineage.server.catalogue.resources import change, choose_owner, home_project, insert, touch
+from crucible_lineage.server.catalogue.resources import change, choose_owner, hand_over, home_project, insert, touch
 from crucible_lineage.server.database import now
 from crucible_lineage.server.http import Form, Json, invalid, refuse
 from crucible_lineage.server.http import router as new_router
@@ -88,9 +88,14 @@ def change_dataset(call: Call, mfid: str, body: DatasetPatch) -> Json:
     with call.write() as db:
         row = require(db, call.caller, mfid, EDITOR, "dataset")
         current = load(db, call.caller, "dataset", row["id"])
-        for name in ("instrument_name", "instrument_id", "instrument_mfid"):
+        for name in ("instrument_id", "instrument_mfid"):
             if name in given and given.pop(name) != current[name]:
                 raise invalid("body", name, f"is changed with PUT /datasets/{mfid}/instrument")
+        if "instrument_name" in given and (label := given.pop("instrument_name")) != current["instrument_name"]:
+            known = match_instrument(db, None, None, label, owner_id=row["owner_id"], project_id=row["project_id"])
+            given |= {"instrument_id": known["id"] if known else None, "instrument_label": None if known else label}
+        if "owner_orcid" in given:
+            hand_over(db, require(db, call.caller, mfid, OWNER, "dataset"), given.pop("owner_orcid") or "")
         if given.get("timestamp", "") is None:
             raise invalid("body", "timestamp", "cannot be null")
         if "timestamp" in given:
