@@ -35,7 +35,7 @@ format: .venv/test.installed
 crash: .venv/test.installed  ## killed before every single request, and run again
 	CRASH_STEP=1 CRASH_KILLS=300 CRASH_SEEDS=50 RANDOM_EDITS=70 CLAIM_HISTORIES=10000 WRITTEN_BACK_HISTORIES=200 \
 	  $(BIN)/python -m pytest tests/crash tests/registration/test_claim_model.py tests/registration/test_written_back.py \
-	  tests/pipeline/run/test_random_edits.py --timeout 3600
+	  tests/pipeline/run/test_random_edits.py tests/pipeline/run/test_written_back_runs.py --timeout 3600
 
 SOAK_SECONDS ?= 900
 SOAK_SEED ?= $(shell date +%s)

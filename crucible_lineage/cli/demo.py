@@ -6,6 +6,7 @@ import csv
 import io
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,6 +22,7 @@ from crucible_lineage.cli.questions.lineage import write_picture
 from crucible_lineage.cli.runs.engines import RunRequest, run_with_engine
 from crucible_lineage.cli.runs.progress import Progress
 from crucible_lineage.cli.runs.run import exit_code
+from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import render_tree
 from crucible_lineage.pipeline.bind.cached import bind_file
@@ -37,8 +39,9 @@ PIPELINE = "package:crucible_lineage.deployments/pipelines/raman.yaml"
 @click.command("demo")
 @crucible_options
 @click.option("--engine", type=click.Choice(["prefect", "local"]), default="prefect", show_default=True)
+@click.option("--project", help="Where the results go.  [default: demo-raman, which an embedded Crucible makes]")
 @json_option
-def demo_command(engine: str, as_json: bool) -> None:
+def demo_command(engine: str, project: str | None, as_json: bool) -> None:
     """Calibrate a measured Raman spectrum and check its bands: three raw files, three steps, one lineage.
 
     Running it again changes nothing: the results are there, and nothing is run.
@@ -48,7 +51,7 @@ def demo_command(engine: str, as_json: bool) -> None:
             raise InputError(f"the demo needs {package}; install it with: pip install 'crucible-lineage[demo]'")
     with open_session() as session:
         announce(session)
-        pipeline = bind_file(located(PIPELINE), session.store)
+        pipeline = bind_file(_declaration(project, session), session.store)
         with Progress(list(pipeline.steps), silent=as_json) as progress:
             result = run_with_engine(engine, RunRequest(pipeline), session, progress.listen, 2, progress.stop)
         if not result.ok:
@@ -56,6 +59,17 @@ def demo_command(engine: str, as_json: bool) -> None:
                 click.echo(f"error: {step}: {error}", err=True)
             sys.exit(exit_code(result))
         _report(result, session, as_json=as_json)
+
+
+def _declaration(project: str | None, session: Session) -> Path:
+    """The demo's declaration, or a copy of it for another project, which is kept beside the pictures."""
+    declared = located(PIPELINE)
+    if project is None:
+        return declared
+    path = private_folder(session.settings.data / "demo") / "raman.yaml"
+    text = declared.read_text(encoding="utf-8")
+    path.write_text(text.replace("project: demo-raman", f"project: {project}", 1), encoding="utf-8")
+    return path
 
 
 def _report(result: RunResult, session: Session, *, as_json: bool) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from crucible_lineage.lineage.draw.html import page_data
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
 
 # Written down once, on one machine and Python version; every other has to agree.
 IDS = {
@@ -77,3 +79,11 @@ def test_a_lost_local_store_is_made_again_from_crucible(demo_data: Path, command
     shutil.rmtree(demo_data / "cache")
     again = json.loads(command("demo", "--data", demo_data, "--engine", "local", "--json").stdout)
     assert again["executed"] == []
+
+
+def test_it_goes_into_another_project(tmp_path: Path, command: Any) -> None:
+    ran = command("demo", "--data", tmp_path, "--engine", "local", "--project", "raman-lab", "--json")
+    assert ran.returncode == 0, ran.stderr
+    with Session(Settings(tmp_path)) as session:
+        found = session.client.datasets.list(project_id="raman-lab")
+        assert {dataset.unique_id for dataset in found} == set(json.loads(ran.stdout)["datasets"].values())

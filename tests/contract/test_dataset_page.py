@@ -15,9 +15,10 @@ from crucible import CrucibleClient as Official
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.dataset.datasets import CreatedDataset
+from crucible_lineage.client.http.wire import parse
 from crucible_lineage.client.models import Dataset
 from crucible_lineage.client.official import OTHERWISE
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import FileConflictError, InputError, ServerError
 from crucible_lineage.server import RunningServer, start_server
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -149,3 +150,43 @@ def test_what_is_no_dataset_is_refused_before_anything_is_sent() -> None:
         created = CreatedDataset(Dataset(unique_id="x"))
         with pytest.raises(KeyError, match="did you mean 'dsid'"):
             _ = created["dsd"]
+
+
+def test_links_updates_and_models_are_taken_as_the_page_has_them(
+    official_settings: RunningServer, tmp_path: Path
+) -> None:
+    with CrucibleClient() as client:
+        client.projects.create(project_id="page-lab", organization="lab", project_lead="local")
+        client.instruments.create(instrument_id="titan", instrument_name="Titan", location="B67")
+        made = client.datasets.create(Dataset(dataset_name="of our own model", project_id="page-lab"))
+        child = client.datasets.create(Dataset(dataset_name="child", project_id="page-lab"))
+        client.datasets.link_parent_child(parent_dataset_id=made.dsid, child_dataset_id=child.dsid)
+        assert [one.unique_id for one in client.datasets.list_children(made.dsid)] == [child.dsid]
+        updated = client.datasets.update(made.dsid, instrument_name="Titan", measurement="TEM")
+        assert (updated.instrument_id, updated.measurement) == ("titan", "TEM")
+        assert client.datasets.update(made.dsid, instrument_name="a balance").instrument_name == "a balance"
+        colleague = Official(api_url=client.api_url, api_key=official_settings.api_key).service_accounts.create("ada")
+        given = client.datasets.update(made.dsid, session_name="handed over", owner_orcid=colleague["unique_id"])
+        assert (given.owner_orcid, given.session_name) == (colleague["unique_id"], "handed over")
+
+
+def test_an_answer_without_an_id_is_no_dataset() -> None:
+    with pytest.raises(ServerError, match="unique_id: Field required"):
+        parse(Dataset, {"dataset_name": "nameless"}, "read a dataset")
+
+
+def test_other_content_under_a_name_is_a_conflict_and_replaced_where_that_is_asked(
+    official_settings: RunningServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "spectrum.txt"
+    with CrucibleClient() as client:
+        client.projects.create(project_id="page-files", organization="lab", project_lead="local")
+        dsid = client.datasets.create({"dataset_name": "spectrum", "project_id": "page-files"}).dsid
+        path.write_text("first")
+        first = client.datasets.add_file_to_dataset(dsid, path, ingest=False)
+        path.write_text("second")
+        with pytest.raises(FileConflictError, match=r"with other content .*\n.*upload it with replace=True"):
+            client.datasets.add_file_to_dataset(dsid, path, ingest=False)
+        second = client.datasets.add_file_to_dataset(dsid, path, ingest=False, replace=True)
+        assert second.file.mfid == first.file.mfid
+        assert client.files.download_bytes(second.file) == b"second"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 import requests
+from crucible import CrucibleClient as Official
 from crucible.models import Dataset
 
 from crucible_lineage.server.app import build_app
@@ -179,3 +180,31 @@ def test_rejected_deletion_brings_the_dataset_back(client, dataset):
     client.deletions.reject(client.deletions.request(mfid)["id"])
     assert [record["unique_id"] for record in client.datasets.list(measurement="kept")] == [mfid]
     client.deletions.request(mfid)
+
+
+def test_service_accounts_are_looked_at_and_promoted_by_administrators_only(client, server):
+    made = client.service_accounts.create("robot")
+    mfid, robot, own = made["unique_id"], Official(server.url, made["api_key"]), client.whoami()["user_unique_id"]
+    assert client.service_accounts.get_admin(mfid)["username"] == "robot"
+    assert client.service_accounts.set_platform_role(mfid, "contributor")["platform_role"] == "contributor"
+    assert client.users.verify_api_key(mfid)["valid"] is True
+    assert robot.users.verify_api_key(mfid)["valid"] is True
+    with _refused(403):
+        robot.users.set_platform_role(mfid, "admin")
+    with _refused(403):
+        robot.users.verify_api_key(own)
+    with _refused(409):
+        client.users.set_platform_role(own, "none")
+    with _refused(404):
+        client.service_accounts.get_admin(own)
+    assert client.users.list_access_groups(mfid) == []
+    assert client.account.profile()["capabilities"]["can_manage_users"] is False
+
+
+def test_only_the_owner_gives_a_dataset_away(client, guest, guest_id, api, dataset):
+    mfid = dataset()
+    api.put(f"/resources/{mfid}/access/users/{guest_id}", json={"permission": "editor"}).raise_for_status()
+    assert guest.datasets.update(mfid, instrument_name="a balance")["instrument_name"] == "a balance"
+    with _refused(403):
+        guest.datasets.update(mfid, owner_orcid=guest_id)
+    assert client.datasets.update(mfid, owner_orcid=guest_id)["owner_orcid"] == guest_id

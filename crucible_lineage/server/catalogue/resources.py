@@ -103,9 +103,9 @@ def remove(db: sqlite3.Connection, resource_id: int) -> None:
     db.execute("DELETE FROM resource WHERE id = ?", (resource_id,))
 
 
-def hand_over(db: sqlite3.Connection, row: sqlite3.Row, reference: str) -> None:
+def hand_over(db: sqlite3.Connection, row: sqlite3.Row, reference: str, *, status: int = 404) -> None:
     """Make another user the owner of a resource, instead of whatever was granted to that user."""
-    new = user_row(db, reference)
+    new = user_row(db, reference, status=status)
     db.execute("UPDATE resource SET owner_id = ? WHERE id = ?", (new["id"], row["id"]))
     db.execute("DELETE FROM access WHERE resource_id = ? AND user_id = ?", (row["id"], new["id"]))
     touch(db, row["id"])

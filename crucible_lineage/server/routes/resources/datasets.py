@@ -95,7 +95,7 @@ def change_dataset(call: Call, mfid: str, body: DatasetPatch) -> Json:
             known = match_instrument(db, None, None, label, owner_id=row["owner_id"], project_id=row["project_id"])
             given |= {"instrument_id": known["id"] if known else None, "instrument_label": None if known else label}
         if "owner_orcid" in given:
-            hand_over(db, require(db, call.caller, mfid, OWNER, "dataset"), given.pop("owner_orcid") or "")
+            hand_over(db, require(db, call.caller, mfid, OWNER, "dataset"), given.pop("owner_orcid") or "", status=422)
         if given.get("timestamp", "") is None:
             raise invalid("body", "timestamp", "cannot be null")
         if "timestamp" in given:
