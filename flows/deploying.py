@@ -219,7 +219,7 @@ def _trigger(spec: PipelineSpec, declared: Trigger) -> DeploymentEventTrigger:
     """The trigger of one event: each that matches starts a run; those of other projects do not."""
     return DeploymentEventTrigger(
         name=f"{spec.pipeline} on {declared.event}",
-        description=f"Runs the pipeline {spec.pipeline} when {declared.event} tells of matching data.",
+        description=f"Runs the pipeline {spec.pipeline} when {declared.event} reports matching data.",
         expect={declared.event},
         match={"project_id": spec.project, **declared.match},
         threshold=1,

@@ -126,7 +126,7 @@ def _errors_of_bucket(what: str) -> Iterator[None]:
     try:
         yield
     except NotFound as error:
-        raise InputError(f"could not {what}: it is not there, or not any more") from error
+        raise InputError(f"could not {what}: it does not exist") from error
     except (Forbidden, Unauthorized) as error:
         raise InputError(f"could not {what}: these credentials may not ({error.code}); ask for access") from error
     except (GoogleAPIError, GoogleAuthError, RequestException) as error:

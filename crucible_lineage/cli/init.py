@@ -28,7 +28,7 @@ FILLED_IN = ("pipeline.yaml", "prefect.yaml")
 
 @click.command("init")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path())
-@click.option("--project", help="The project of the results; by default, it is called as the folder is.")
+@click.option("--project", help="The project of the results; by default, the folder's name.")
 @click.option("--prefect", is_flag=True, help="Write a prefect.yaml, too, which lets it run every night.")
 @json_option
 def init_command(folder: Path, project: str | None, prefect: bool, as_json: bool) -> None:

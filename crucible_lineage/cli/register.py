@@ -34,14 +34,14 @@ __all__ = ["register_command"]
 @crucible_options
 @click.option("--project", help="Its project; by default, that of this folder's pipelines.")
 @click.option("--parent", "parents", multiple=True, metavar="MFID", help="What it was made of; repeatable.")
-@click.option("--supersedes", metavar="MFID", help="With --parent: the result in whose stead it holds from now on.")
+@click.option("--supersedes", metavar="MFID", help="With --parent: the result that it replaces.")
 @click.option("--note", help="What was done, by whom or with what, in your own words.")
 @click.option("--name", help="The dataset's name; by default, that of the first file.")
 @click.option("--measurement", help="The technique, as in 'Raman Spectroscopy'.")
 @click.option("--timestamp", help="When it was measured: ISO 8601 with a time zone.")
 @click.option("--keyword", "keywords", multiple=True, help="Repeatable.")
 @click.option("--mfid", help="Measured files only: the MFID that they have, or are to have.")
-@click.option("--salt", help="Any text: gives new files another id, where somebody else has taken theirs.")
+@click.option("--salt", help="Any text: gives new files another id, where theirs is taken.")
 @json_option
 def register_command(
     files: tuple[Path, ...],
@@ -108,7 +108,7 @@ def _superseded(session: Session, mfid: str, project: str, by: str | None) -> En
     try:
         found = session.client.datasets.get(mfid, include_metadata=True)
     except (ForbiddenError, NotFoundError) as error:
-        raise InputError(f"{what}: there is no such dataset here that this key may see") from error
+        raise InputError(f"{what}: no such dataset here is visible to this key") from error
     entry = entry_of(session, found)
     if found.project_id != project:
         raise InputError(f"{what}: it belongs to project {found.project_id}, and not to {project}")
@@ -116,9 +116,9 @@ def _superseded(session: Session, mfid: str, project: str, by: str | None) -> En
         raise InputError(f"{what}: these files, made of these parents, are that dataset itself")
     if entry.superseded_by not in ((), (by,)):
         holding = ", ".join(entry.superseded_by)
-        raise InputError(f"{what}: it is superseded already; what holds in its stead is {holding}")
+        raise InputError(f"{what}: it is superseded already, by {holding}")
     if entry.state not in (CURRENT, SUPERSEDED) or not entry.summary.standing.places:
-        raise InputError(f"{what}: it is {entry.state}, and no result of a pipeline's step; only such are superseded")
+        raise InputError(f"{what}: it is {entry.state}, not a result of a pipeline's step")
     return entry
 
 

@@ -61,7 +61,7 @@ INSTEAD: Mapping[str, str] = {
     "privilege_mode": "use CrucibleClient(privilege_mode=...)",
     "scientific_metadata": "use client.metadata.merge(mfid, metadata) afterwards",
     **dict.fromkeys(("parents", "children"), "use client.samples.link_parent_child(parent_id, child_id) afterwards"),
-    "upload_files": "give `files` only where they are to be sent",
+    "upload_files": "give `files` only to send them",
     "skip_ingestion": "use client.datasets.add_file_to_dataset(dsid, path, ingest=False)",
     "wait_for_ingestion_response": "use client.ingestions.wait(request_id) afterwards",
     **dict.fromkeys(

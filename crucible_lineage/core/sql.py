@@ -187,7 +187,7 @@ class LocalDatabase:
                     self.path.with_name(self.path.name + ending).replace(aside.with_name(aside.name + ending))
             connection = self._connected()
         logging.getLogger(__name__).warning(
-            "%s could not be used (%s); it was set aside as %s and begun anew: what it remembered is asked for again",
+            "%s could not be used (%s); it was set aside as %s; a new one starts empty, to be read again",
             self.path,
             reason,
             aside.name,
@@ -215,7 +215,7 @@ def _is_damage(error: Exception) -> bool:
 def _reason(error: Exception) -> str:
     """Return the fault in a line, without anything from the file."""
     if isinstance(error, UnicodeDecodeError) or _NO_TEXT in str(error):
-        return "it holds text that nobody can have written"
+        return "it holds text that no program wrote"
     return " ".join(str(error).split())[:100]
 
 

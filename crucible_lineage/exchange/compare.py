@@ -91,7 +91,7 @@ def _taken(here: Held, there: Held) -> str:
     """Return why what is there is another dataset, or not to be relied on; empty if it is the same."""
     request = there.dataset.get("deletion_request")
     if request is not None and request.get("status") != "rejected":
-        return f"it is to be deleted there (request {request.get('id')})"
+        return f"its deletion there is requested (request {request.get('id')})"
     theirs_in, ours_in = (str(one.dataset.get("project_id") or "") for one in (there, here))
     if theirs_in.casefold() != ours_in.casefold():
         return f"its id is taken there by a dataset of project {theirs_in or 'none'!r}"

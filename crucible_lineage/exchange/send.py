@@ -111,7 +111,7 @@ class Sender:
         self, here: Held, stored: FileRecord | None, ref: FileRef, local: Callable[[FileRecord], Path]
     ) -> LocalFile:
         if stored is None:
-            raise InputError(f"dataset {here.mfid} ({here.name!r}) has no file {ref.name!r} here any more")
+            raise InputError(f"dataset {here.mfid} ({here.name!r}) has no file {ref.name!r} here")
         if not has_bytes(stored):
             place = Elsewhere(str(stored.storage_backend), str(stored.storage_path))
             return LocalFile(Path(ref.name), ref, FileChecksums(ref.size, 0, ref.sha256, 0, 0, ()), place)

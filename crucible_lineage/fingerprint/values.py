@@ -51,7 +51,7 @@ def plain_value(value: object, path: str, other: Other | None = None, *, level: 
     if isinstance(value, float):
         return _finite(float(value), path)
     if level > MOST_LEVELS:
-        raise ValueFaultError(path, f"has more than {MOST_LEVELS} levels, or holds itself; give less of it")
+        raise ValueFaultError(path, f"has more than {MOST_LEVELS} levels, or contains itself; give less")
     if isinstance(value, Mapping):
         return _mapping(value, path, other, level)
     if isinstance(value, AbstractSet):
@@ -120,7 +120,7 @@ def _of_known_type(value: Any, path: str, other: Other | None, level: int) -> An
 def _finite(value: float, path: str) -> float:
     if math.isfinite(value):
         return value
-    what = "equals nothing, not even itself" if math.isnan(value) else "is no number that JSON can tell"
+    what = "equals nothing, not even itself" if math.isnan(value) else "is a number that JSON does not have"
     raise ValueFaultError(path, f"is {value}, which {what}; give a finite number, or null for none")
 
 

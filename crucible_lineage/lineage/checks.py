@@ -194,7 +194,7 @@ def unknown_relationships(graph: LineageGraph) -> Iterator[Finding]:
             message = f"{ends} does not say what it means"
             yield Finding("unknown-relationship", "notice", (source, target), message, command)
         else:
-            message = f"{ends} is of type {edge.relationship!r}, which is none of is_derived_from and is_part_of"
+            message = f"{ends} is of type {edge.relationship!r}, but must be is_derived_from or is_part_of"
             yield Finding("unknown-relationship", "warning", (source, target), message, command)
 
 

@@ -84,7 +84,7 @@ class Run:
         """Return the dataset of a step or of one of its instances (`fit[a.txt]`), or datasets if there are several."""
         names = [name for name in self.result.datasets if step in (name, name.partition("[")[0])]
         if not names:
-            raise KeyError(f"no step of the run is called {step!r}; there are: {', '.join(self.result.datasets)}")
+            raise KeyError(f"the run has no step {step!r}; there are: {', '.join(self.result.datasets)}")
         given = Datasets(self.catalogue, [mfid for name in names for mfid in self.result.datasets[name].values()])
         return given[0] if len(given) == 1 else given
 

@@ -34,7 +34,7 @@ def remade_files(mfid: str, session: Session) -> Iterator[dict[str, Path]]:
     found = plan_rerun(mfid, session, None, {})
     plan = next((step for step in found.planned.plan.steps if mfid in step.datasets.values()), None)
     if plan is None or (plan.state != FRESH and not session.mirror.lost(mfid)):
-        reason = "another result holds in its stead" if plan is None else "; ".join(plan.causes) or plan.state
+        reason = "another result has replaced it" if plan is None else "; ".join(plan.causes) or plan.state
         raise InputError(f"dataset {mfid} cannot be made again as it was: {reason}")
     outputs = tuple(_planned(output, str(one), session) for output, one in plan.datasets.items())
     job = job_of(

@@ -60,7 +60,7 @@ def plan_rerun(
     try:
         dataset = session.client.datasets.get(mfid)
     except NotFoundError as error:
-        raise InputError(f"dataset {mfid}: there is none here that this key may see") from error
+        raise InputError(f"dataset {mfid}: no such dataset here is visible to this key") from error
     if not dataset.project_id:
         raise InputError(f"dataset {mfid} belongs to no project")
     history = _History(session, dataset.project_id)
@@ -91,8 +91,8 @@ def _finishing(mfid: str, history: _History, session: Session, folder: Path | No
         raise InputError(f"dataset {mfid} cannot be finished: {found.left_out[mfid]}")
     if mfid not in {planned for step in found.planned.plan.steps for planned in step.datasets.values()}:
         raise InputError(
-            f"dataset {mfid} is incomplete and cannot be finished, since the code of its step is another one by now; "
-            "bring the old code back, or ask for the dataset to be deleted"
+            f"dataset {mfid} is incomplete and cannot be finished, since the code of its step has changed; "
+            "restore the old code, or request the deletion of the dataset"
         )
     return found
 
@@ -123,7 +123,7 @@ class _History:
         holding = self.currency.superseded_by(mfid)
         if len(holding) > 1:
             raise InputError(
-                f"dataset {mfid} is superseded, and several hold in its stead: {', '.join(holding)}; records do not "
+                f"dataset {mfid} is superseded by several: {', '.join(holding)}; records do not "
                 "tell which is meant: run the pipeline, or name the one to be made again"
             )
         return holding[0] if holding else mfid

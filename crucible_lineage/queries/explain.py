@@ -63,7 +63,7 @@ def explain(session: Session, mfid: str) -> Explanation:
     try:
         dataset = session.client.datasets.get(mfid, include_metadata=True)
     except NotFoundError as error:
-        raise InputError(f"dataset {mfid}: there is none here that this key may see") from error
+        raise InputError(f"dataset {mfid}: no such dataset here is visible to this key") from error
     name = dataset.dataset_name or mfid
     record = read_record(dataset.scientific_metadata)
     entry = entry_of(session, dataset)
@@ -109,7 +109,7 @@ def _standing(entry: Entry, names: Mapping[str, str]) -> Iterator[str]:
 
 def _incomplete(record: StepRecord | FilesRecord) -> Iterator[str]:
     if not record.is_complete:
-        yield "is INCOMPLETE: whoever registered it did not come to the end; run what makes it once more"
+        yield "is INCOMPLETE: its registration did not end; run what makes it once more"
 
 
 def _of_files(record: FilesRecord) -> Iterator[str]:
@@ -188,7 +188,7 @@ def _succession(session: Session, mfid: str, record: StepRecord | FilesRecord) -
     before = record.replaces
     if not before or not isinstance(record, StepRecord):
         return
-    yield f"It was made in the stead of {before}"
+    yield f"It replaces {before}"
     try:
         earlier = read_record(session.client.datasets.get(before, include_metadata=True).scientific_metadata)
     except NotFoundError:

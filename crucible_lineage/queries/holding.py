@@ -40,8 +40,8 @@ def _made_of_superseded(graph: LineageGraph, mfid: str, parent: str) -> Finding:
     by = graph.nodes[parent].superseded_by
     instead = " and ".join(graph.label(other) if other in graph else other for other in by) or "another result"
     message = (
-        f"{graph.label(mfid)} is current, but was made of {graph.label(parent)}, in whose stead {instead} "
-        f"{'hold' if len(by) > 1 else 'holds'} now; "
+        f"{graph.label(mfid)} is current, but was made of {graph.label(parent)}, which {instead} "
+        f"{'have' if len(by) > 1 else 'has'} replaced; "
     )
     written = provenance(graph.nodes[mfid].record)
     if written.get("pipeline"):
@@ -50,7 +50,7 @@ def _made_of_superseded(graph: LineageGraph, mfid: str, parent: str) -> Finding:
     if written.get("step"):
         message += "run its flow again"
         return Finding("made-of-superseded", "warning", (mfid, parent), message, f"crucible-lineage why {mfid}")
-    message += "if it holds for that too, or is made anew, register it so"
+    message += "if it holds for that too, or is made again, register it with that parent"
     project = graph.nodes[mfid].project or "PROJECT"
     named = f"--parent {by[0] if len(by) == 1 else 'MFID'} --supersedes {mfid} --note TEXT"
     return Finding(
@@ -86,7 +86,7 @@ def _of_one_flow_run(graph: LineageGraph, mfids: Iterable[str]) -> bool:
 
 def _held_twice(mfids: list[str], key: str, summaries: Summaries) -> Finding:
     names = ", ".join(f"{summaries[mfid].name} ({mfid})" for mfid in mfids)
-    message = f"{len(mfids)} results hold at once for {key}: {names}; run the pipeline, and one of them does"
+    message = f"{len(mfids)} results are current for {key}: {names}; run the pipeline to leave one"
     return Finding("held-twice", "warning", tuple(mfids), message, "crucible-lineage run PIPELINE.yaml")
 
 
@@ -120,7 +120,7 @@ def withdrawn(session: Session, project: str, summaries: Summaries) -> Iterator[
             instead = f"; {', '.join(shown)} shows as current meanwhile, and is of an earlier state" if shown else ""
             message = (
                 f"{summary.name} ({mfid}), which the last run relied on for {held[0]}, is to be deleted (request "
-                f"{request.id}, {request.status}){instead}; have that rejected, or make another attempt with --force "
+                f"{request.id}, {request.status}){instead}; have it rejected, or make another attempt with --force "
                 f"{summary.step}"
             )
             command = f"crucible-lineage run PIPELINE.yaml --force {summary.step}"

@@ -101,6 +101,6 @@ def _now(client: CrucibleClient, mfid: str, asked: list[Ingestion]) -> list[Inge
 
 def _as_found(one: Ingestion, found: IngestionRequest | None) -> Ingestion:
     if found is None:
-        return replace(one, status="gone", error="the service has no such request any more")
+        return replace(one, status="gone", error="the service no longer has this request")
     ingestor = found.ingestion_class or one.ingestor
     return replace(one, status=_status(found), ingestor=ingestor, error=found.error_message)

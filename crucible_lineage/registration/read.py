@@ -101,8 +101,8 @@ def require_not_withdrawn(found: Registered) -> None:
     request = found.dataset.deletion_request
     if request is not None and found.dataset.is_to_be_deleted:
         raise WithdrawnError(
-            f"the result {found.mfid} is to be deleted (request {request.id}, {request.status}); have that carried out "
-            "or rejected, or make another attempt beside it with --force",
+            f"the result {found.mfid} has a request for deletion ({request.id}, {request.status}); have it carried out "
+            "or rejected, or make another attempt with --force",
             mfid=found.mfid,
         )
 

@@ -24,7 +24,7 @@ def emit_events(news: Sequence[News]) -> None:
         asyncio.run(_sent([as_event(one) for one in news]))
     except Exception as error:  # of websockets, of the network, or Prefect's own
         reason = str(error) or type(error).__name__
-        raise RunError(f"tell Prefect at {PREFECT_API_URL.value()} of {len(news)} events: {reason}") from error
+        raise RunError(f"report {len(news)} events to Prefect at {PREFECT_API_URL.value()}: {reason}") from error
 
 
 def as_event(news: News) -> Event:

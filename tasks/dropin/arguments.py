@@ -244,8 +244,7 @@ class _Tracer:
             return
         if self.recording.destination.strict:
             raise LineageError(
-                f"{told}. Nothing was run; hand on the result itself, or say what it was made of: "
-                "lineage.derived(value, result)"
+                f"{told}. Nothing was run; pass the result itself, or name its sources: lineage.derived(value, result)"
             )
         warn("%s; lineage.derived(value, result) says what it was made of", told)
 

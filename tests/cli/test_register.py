@@ -51,7 +51,7 @@ def test_a_result_made_by_hand_is_a_child_with_a_note(scan: Path, data: Path, co
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--parent", "0tr5k2ndm5zvd000nr21qakeh4"], "there is none here"),
+        (["--parent", "0tr5k2ndm5zvd000nr21qakeh4"], "no such dataset here"),
         (["--timestamp", "2024-05-01T12:00:00"], "the time zone is missing"),
         (["--timestamp", "yesterday"], "yesterday"),
     ],

@@ -93,7 +93,7 @@ def test_what_cannot_be_used_is_set_aside_in_one_line_and_begun_anew(
     (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     (kept,) = aside(path)
     assert line.startswith(f"{path} could not be used (")
-    assert line.endswith(f"set aside as {kept.name} and begun anew: what it remembered is asked for again")
+    assert line.endswith(f"set aside as {kept.name} ; a new one starts empty, to be read again")
     filled(path)
     assert (count(path), aside(path)) == (1, [kept])
 
@@ -113,7 +113,7 @@ def test_text_that_is_none_is_damage(path: Path, caplog: pytest.LogCaptureFixtur
     with opened(path) as notes:
         assert notes.rows("SELECT * FROM note") == []
     assert len(aside(path)) == 1
-    assert "could not be used (it holds text that nobody can have written)" in caplog.text
+    assert "could not be used (it holds text that no program wrote)" in caplog.text
 
 
 def test_so_is_a_name_of_a_table_that_is_none(path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -48,7 +48,7 @@ def test_verification_reads_their_bytes_where_they_lie(made: Any, bucket: Any, s
     (gone,) = verify_project(session, "lab", read_bytes=True).findings
     assert (gone.check, gone.ids) == ("source-unreadable", made.inputs["first"])
     assert "gs://beamline-raw/run7/first.txt#" in gone.message
-    assert "is not there any more" in gone.message
+    assert "no longer exists" in gone.message
     bucket.put("run7/first.txt", "1\n2\n")
     assert verify_project(session, "lab", read_bytes=True).findings == (), "another generation of the same bytes"
     bucket.put("run7/first.txt", "1\n3\n")

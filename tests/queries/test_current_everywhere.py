@@ -121,7 +121,7 @@ def test_a_dataset_is_shown_with_its_results_files_and_next_of_kin(changed: Chan
     said = changed.ask("show", changed.old_total).stdout
     assert f"superseded by {changed.total}" in said
     assert "  total: 28.0" in said
-    assert "there is none here" in changed.ask("show", "0" * 26, code=2).stderr
+    assert "no such dataset here" in changed.ask("show", "0" * 26, code=2).stderr
 
 
 def test_files_are_fetched_checked_and_never_overwritten(changed: Changed, tmp_path: Path) -> None:

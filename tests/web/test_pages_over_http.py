@@ -240,7 +240,7 @@ def test_findings_name_the_dataset_and_what_to_do(site, owner):
     page = settled(owner, "/projects/open-lab/findings")
 
     assert site.mfids["child"] in page
-    assert "make the dataset anew" in page
+    assert "make the dataset again" in page
     assert owner.get("/projects/open-lab/findings?again").headers["location"] == "/projects/open-lab/findings"
 
 

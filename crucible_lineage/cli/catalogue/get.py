@@ -29,7 +29,7 @@ __all__ = ["get_command"]
 @click.option("--step", metavar="S", help="All current results of this step.")
 @click.option("--run", metavar="ID", help="All that this run made or relied on.")
 @click.option("--project", metavar="P", help="Where to look; by default, the folder's, or the only one.")
-@click.option("--file", "patterns", multiple=True, metavar="GLOB", help="Only files called so, as '*.csv'; repeatable.")
+@click.option("--file", "patterns", multiple=True, metavar="GLOB", help="Only matching files, as '*.csv'; repeatable.")
 @click.option(
     "-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder for its files."
 )

@@ -53,7 +53,7 @@ def clean_command(cache: bool, mfid: str | None, yes: bool, as_json: bool) -> No
         if copies and not cache:
             click.echo(f"copies of files take {size_text(copies)}; --cache frees that too")
     if found and not yes and as_json:
-        raise InputError("clean --json asks nobody: add --yes to take away what nothing needs; nothing was removed")
+        raise InputError("clean --json cannot ask for confirmation: add --yes; nothing was removed")
     if found and not yes:
         click.confirm("take this away?", abort=True, err=True)
     failed = []

@@ -119,7 +119,7 @@ def _requests(
 ) -> list[Request]:
     """Return the deployments asked for. InputError with the faults of all files, before Prefect is asked anything."""
     if block and url:
-        raise InputError("--block and --url both say which Crucible is meant; give one of them")
+        raise InputError("--block and --url both name a Crucible; give one of them")
     bound: list[tuple[BoundPipeline, str]] = []
     faults: list[Fault] = []
     for pipeline in pipelines:

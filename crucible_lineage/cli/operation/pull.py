@@ -42,7 +42,7 @@ def pull_command(mfids: tuple[str, ...], pipelines: tuple[Path, ...], patience: 
     Exit code 0 if all is here, 1 if something could not be brought, or contradicts what is here.
     """
     if not mfids and not pipelines:
-        raise InputError("say what is to be brought here: ids of datasets, or --for with a pipeline's file")
+        raise InputError("name what to copy here: ids of datasets, or --for with a pipeline's file")
     if wrong := [mfid for mfid in mfids if not is_mfid(mfid)]:
         raise InputError(f"{wrong[0]!r} is no MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
     folder = (given("data") or default_data_folder()).expanduser().absolute()

@@ -35,9 +35,7 @@ __all__ = ["push_command"]
     help="With --to: a file with the key for it and nothing else.  [default: the key in CRUCIBLE_API_KEY]",
 )
 @click.option("--dry-run", is_flag=True, help="With --to: compare, say what would be sent, and send nothing.")
-@click.option(
-    "--skip-conflicts", is_flag=True, help="With --to: send all but what contradicts, and what is made of it."
-)
+@click.option("--skip-conflicts", is_flag=True, help="With --to: send all but conflicts, and what was made from them.")
 @PATIENCE
 @json_option
 def push_command(
@@ -68,7 +66,7 @@ def push_command(
         _deliver(patience, as_json)
         return
     if project is None:
-        raise InputError("say which project is to be brought there: --project")
+        raise InputError("name the project to copy with --project")
     from crucible_lineage.cli.operation.bringing import (
         Bringing,
     )  # the client, which telling that nothing waits does not need
@@ -76,7 +74,7 @@ def push_command(
     here = _here()
     there = _there(to_url, api_key_file, here.data)
     if here.api_url == there.api_url:
-        raise InputError(f"{there.api_url} is both where it is and where it is to be brought; correct --to, or --url")
+        raise InputError(f"{there.api_url} is both source and target; correct --to, or --url")
     with Session(here) as source, Session(there, patience_s=patience) as target, showing_work(silent=as_json) as work:
         bringing = Bringing(source, target, work, as_json=as_json, patience_s=patience)
         waiting = _deliver_all(source, patience, work)[1] if not dry_run else ()

@@ -31,7 +31,7 @@ MIN_KEY_CHARACTERS = 20  # chosen: letters and digits at random, beyond a hundre
     "--api-key",
     metavar="KEY",
     envvar="CRUCIBLE_LINEAGE_SERVE_KEY",
-    help="A key of the first user, seen by whoever lists processes: better in --api-key-file or in "
+    help="A key of the first user. Listings of processes show it: better in --api-key-file or in "
     "CRUCIBLE_LINEAGE_SERVE_KEY. By default one is made and kept.",
 )
 @click.option(

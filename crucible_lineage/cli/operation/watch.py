@@ -42,7 +42,7 @@ __all__ = ["watch_command"]
     help="How often to look.",
 )  # fmt: skip
 @click.option(
-    "--since", type=click.DateTime(), help="Tell also of datasets created since then (UTC), told before or not."
+    "--since", type=click.DateTime(), help="Report also datasets created since then (UTC), reported before or not."
 )
 @click.option("--once", is_flag=True, help="Look once, wait for files that are there to settle, and end.")
 @click.option("--no-events", is_flag=True, help="Only register files; needs no Prefect.")
@@ -132,4 +132,4 @@ def _tell(watcher: Watcher) -> None:
     for portion in watcher.look():
         emit_events(portion)
         for news in portion:
-            click.echo(f"told {news.event}  {news.mfid}  {news.name}")
+            click.echo(f"reported {news.event}  {news.mfid}  {news.name}")

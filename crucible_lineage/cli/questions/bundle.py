@@ -67,4 +67,4 @@ def bundle_command(
     files = f"{amount(taken.files, 'file')} of theirs, {size_text(taken.size_bytes)}"
     click.echo(f"{output}: {amount(taken.datasets, 'dataset')}, {files}")
     click.echo(f"SHA-256 of its bundle.json: {taken.list_sha256}")
-    click.echo("whoever unpacks it can check it with: python verify.py")
+    click.echo("unpacked, it can be checked with: python verify.py")

@@ -41,7 +41,7 @@ __all__ = ["check_command"]
 @click.argument("what", nargs=-1, metavar="[FILE|MFID]...")
 @crucible_options
 @click.option("--project", "projects", multiple=True, help="Check the lineage of all datasets of this project.")
-@click.option("--refresh", is_flag=True, help="Download the project anew, and not only what changed.")
+@click.option("--refresh", is_flag=True, help="Download the whole project again, not only what changed.")
 @ALL
 @click.option("--schema", "shows_schema", is_flag=True, help="Print the JSON Schema of pipeline files, for editors.")
 @click.option(
@@ -209,5 +209,5 @@ def _same_name(file: Path, name: str, first: Path) -> Fault:
     """Two files with one name are one pipeline to Crucible: the results of each hold side by side."""
     from crucible_lineage.pipeline.declare.yaml import read_document
 
-    message = f"pipeline {name!r} is declared in {first} too; give one of them another name"
+    message = f"pipeline {name!r} is declared in {first} too; rename one of them"
     return read_document(file).fault(("pipeline",), message)

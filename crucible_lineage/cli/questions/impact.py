@@ -32,7 +32,7 @@ __all__ = ["impact_command"]
 @click.argument("mfid", required=False)
 @crucible_options
 @click.option("--file-sha256", metavar="HASH", help="A file that was wrong, by its SHA-256.")
-@click.option("--code", metavar="FINGERPRINT", help="Code that was wrong, by its fingerprint or the beginning of it.")
+@click.option("--code", metavar="FINGERPRINT", help="Code that was wrong, by its fingerprint or the beginning of one.")
 @click.option("--instrument", metavar="NAME", help="An instrument that was wrong, by name, slug or MFID.")
 @click.option("--since", metavar="TIME", help="With --instrument: what it took from then on (ISO 8601, else UTC).")
 @click.option("--until", metavar="TIME", help="With --instrument: what it took until then; a date is its whole day.")
@@ -43,7 +43,7 @@ __all__ = ["impact_command"]
     help="Where to look; by default, the folder's, or the only one.",
 )
 @click.option("--all", "every", is_flag=True, help="What is superseded, too.")
-@click.option("--refresh", is_flag=True, help="Download the project anew, and not only what changed.")
+@click.option("--refresh", is_flag=True, help="Download the whole project again, not only what changed.")
 @json_option
 def impact_command(
     mfid: str | None,
@@ -102,7 +102,7 @@ def _time_option(option: str, value: str | None, of_day: time) -> datetime | Non
 def _report(found: Redone, every: bool) -> Iterator[str]:
     graph, superseded = found.graph, len(found.superseded)
     if found.deletion is not None:
-        yield plain(f"{found.deletion.text}; what follows is what records say was made of it")
+        yield plain(f"{found.deletion.text}; by the records, these were made from it:")
     steps: Counter[str] = Counter()
     for mfid in found.impact.ids if every else found.redo:
         node = graph.nodes[mfid]

@@ -60,7 +60,7 @@ ENDINGS = {"provn": "prov-n", "jsonl": "openlineage", "mermaid": "mmd", "gv": "d
 @click.option("--run", "run_id", metavar="ID", help="With --project: what this run made, and from what.")
 @click.option("--depth", type=click.IntRange(1), help="How many links to follow; all by default.")
 @click.option("--up", "direction", flag_value="up", help="Only what it comes from.")
-@click.option("--down", "direction", flag_value="down", help="Only what was made of it.")
+@click.option("--down", "direction", flag_value="down", help="Only what was made from it.")
 @click.option("--all", "every", is_flag=True, help="In the tree: a line for each of many siblings, too.")
 @click.option("--superseded", is_flag=True, help="Draw superseded results too, which else are only counted.")
 @click.option(

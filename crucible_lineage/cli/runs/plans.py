@@ -69,7 +69,7 @@ def undeclared_text(places: Sequence[str]) -> str:
     if not places:
         return ""
     more = f" and {len(places) - MOST_CAUSES} more" if len(places) > MOST_CAUSES else ""
-    return f"not declared any more, and left as they are: {', '.join(places[:MOST_CAUSES])}{more}"
+    return f"no longer declared, and left as they are: {', '.join(places[:MOST_CAUSES])}{more}"
 
 
 def _print_roots(planned: PipelinePlan, diffs: Mapping[str, Sequence[str]]) -> None:

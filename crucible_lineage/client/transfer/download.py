@@ -68,7 +68,7 @@ def local_path(folder: Path, file: FileRecord) -> Path:
     parts = PurePosixPath(name).parts
     windows = PureWindowsPath(name)
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or windows.drive or "\0" in name:
-        raise InputError(f"file {file.mfid} is called {name!r}, which would lead out of {folder}; nothing was written")
+        raise InputError(f"file {file.mfid} is called {name!r}, which leads out of {folder}; nothing was written")
     return folder.joinpath(*parts)
 
 

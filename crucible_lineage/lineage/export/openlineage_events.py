@@ -34,7 +34,7 @@ def render_openlineage(graph: LineageGraph, namespace: str = NAMESPACE) -> str:
     """
     lineage = exported(graph)
     if not lineage.activities:
-        raise InputError("write OpenLineage events: no dataset in this lineage has a recorded activity to tell of")
+        raise InputError("write OpenLineage events: no dataset in this lineage has a recorded activity")
     try:
         from openlineage.client.serde import Serde  # an optional library
     except ImportError as error:

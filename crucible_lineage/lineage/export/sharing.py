@@ -19,7 +19,7 @@ from crucible_lineage.statements import Doubt
 
 __all__ = ["WITHHELD", "shareable", "shared_record", "with_hidden_parents"]
 
-WITHHELD = "recipe and attached record: they name datasets that may not be seen by whoever made this"
+WITHHELD = "recipe and attached record: they name datasets that the maker of this file may not see"
 _RECORD_FIELDS = (
     *("unique_id", "dataset_name", "measurement", "data_type", "data_format", "session_name", "size", "timestamp"),
     *("creation_time", "modification_time", "public", "project_id", "instrument_name", "instrument_id"),

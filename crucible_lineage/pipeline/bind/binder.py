@@ -155,7 +155,7 @@ class _Binder:
         variants, sound = [], step.uses != UNKNOWN_FUNCTION
         for swept in step.combinations if sound else ():
             for param in sorted(set(swept) & set(step.params)):
-                message = f"parameter {param!r} is in the matrix and in params; leave it out of one of them"
+                message = f"parameter {param!r} is in the matrix and in params; remove it from one of them"
                 self._find(("steps", name, "matrix", param), message)
                 sound = False
             given = {**step.params, **swept}

@@ -149,8 +149,8 @@ class _Search:
             return swept
         roots = self._roots(source.source)
         if len(roots) != 1:
-            told = f"it is made once for each of {', '.join(roots)} together" if roots else "there is just one of it"
-            self._fault(step, role, f"{source.source} cannot be grouped, since {told}")
+            told = f"it is made once for each of {', '.join(roots)} together" if roots else "it is a single value"
+            self._fault(step, role, f"{source.source} cannot be grouped: {told}")
             return ()
         (dimension,) = roots
         root, given = root_of(dimension), self.spec.inputs[root_of(dimension)]
@@ -180,7 +180,7 @@ class _Search:
             hint = nearest(name, sorted(known)) if known else "nothing is swept there"
             self._fault(step, role, f"no matrix above {source.source} sweeps {name!r}; {hint}")
         for name in sorted(joined & asked):
-            self._fault(step, role, f"{name!r} is in group_by and in across; leave it out of one of them")
+            self._fault(step, role, f"{name!r} is in group_by and in across; remove it from one of them")
         return tuple(found)
 
     def _roots(self, source: str) -> list[str]:

@@ -80,7 +80,7 @@ class _Loader:
         data = document.data
         self.document = document
         for location in list(_not_finite(data)):
-            self._find(location, "this is no number that JSON can tell; give a finite one, or null for none")
+            self._find(location, "JSON has no such number; give a finite one, or null for none")
             _put(data, location, None)
         digest = hashlib.sha256(canonical_json(data)).hexdigest()
         self._refuse_our_keys()

@@ -105,7 +105,7 @@ def _submit(job: Job, folder: Path, options: Mapping[str, object]) -> str:
     flags += [f"--job-name={job.name}", f"--output={folder / LOG}", f"--chdir={folder}", "--requeue"]
     what = f"step {job.name!r}"
     if shutil.which("sbatch") is None:
-        raise InputError(f"{what} is to be a job of Slurm, but there is no sbatch here; run it where Slurm is")
+        raise InputError(f"{what} needs Slurm, but there is no sbatch here; run it where Slurm is")
     tried = _sbatch("--test-only", *flags, str(script))
     if tried.returncode != 0:
         raise InputError(f"{what}: Slurm would not take its job: {tried.stderr.strip()}\ncorrect the runner's options")

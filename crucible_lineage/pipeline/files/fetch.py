@@ -59,8 +59,8 @@ def _download(dataset: DatasetRef, file: FileRef, session: Session) -> Callable[
                 return stored.sha256_hash or file_sha256(target)  # the download has compared them
         session.mirror.note_lost(dataset.mfid, file.name)
         raise InputError(
-            f"dataset {dataset.mfid} ({dataset.name!r}) has no file {file.name!r} at Crucible any more; "
-            "run the pipeline that made it, and it is made again"
+            f"dataset {dataset.mfid} ({dataset.name!r}) no longer has the file {file.name!r} at Crucible; "
+            "run the pipeline that made it to make it again"
         )
 
     return download
@@ -92,6 +92,6 @@ def fetch_reference(mfid: str, stored: FileRecord, write: Callable[[bytes], obje
     fetch_address(str(stored.storage_path), block, take)
     if stored.sha256_hash and digest.hexdigest() != stored.sha256_hash:
         raise ChecksumError(
-            f"{stored.storage_path} holds other bytes by now: SHA-256 {digest.hexdigest()} and not {stored.sha256_hash}"
+            f"{stored.storage_path} now holds other bytes: SHA-256 {digest.hexdigest()} and not {stored.sha256_hash}"
         )
     return size

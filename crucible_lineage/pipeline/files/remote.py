@@ -148,7 +148,7 @@ def fetch_address(address: str, block: str | None, write: Callable[[bytes], obje
     url, generation = _split(address)
     found = source.find(url, generation) or source.find(url, None)
     if found is None:
-        raise InputError(f"{address} is not there any more, and Crucible has only a record of it; put it back")
+        raise InputError(f"{address} no longer exists, and Crucible has only a record of it; put it back")
 
     def take(block: bytes) -> None:
         traffic.receive(len(block))

@@ -88,5 +88,5 @@ def _moment(uses: str, path: Path, value: object) -> str:
         moment = None
     if moment is None or moment.tzinfo is None:
         told = f"{uses} gives the timestamp {value!r} for {path.name}"
-        raise InputError(f"{told}; let it be a time with its zone, as 2024-05-01T12:00:00+02:00")
+        raise InputError(f"{told}; write a time with its zone, as 2024-05-01T12:00:00+02:00")
     return moment.isoformat()

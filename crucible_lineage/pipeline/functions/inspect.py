@@ -306,5 +306,5 @@ def _import(name: str, folder: Path) -> object:
     beside = folder.joinpath(*name.split(".")).with_suffix(".py")
     taken = getattr(module, "__file__", None)
     if taken and beside.is_file() and not beside.samefile(taken):
-        raise InputError(f"module {name!r} is {taken}, and hides {beside}; give one of them another name")
+        raise InputError(f"module {name!r} is {taken}, and hides {beside}; rename one of them")
     return module

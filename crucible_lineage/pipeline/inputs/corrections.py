@@ -93,7 +93,7 @@ def changes_of(session: Session, mfid: str, values: Mapping[str, Any]) -> list[C
         if field not in FIELDS and not (field.startswith(OF_METADATA) and field != OF_METADATA):
             near = nearest(field, [*FIELDS, f"{OF_METADATA}{field}"])
             raise InputError(
-                f"set {field}: a dataset has no such field; {near}; metadata are written metadata.NAME=VALUE"
+                f"set {field}: datasets have no such field; {near}; metadata are written metadata.NAME=VALUE"
             )
     dataset = _dataset(session, mfid)
     metadata = dataset.scientific_metadata or {}
@@ -253,7 +253,7 @@ def _dataset(session: Session, mfid: str) -> Dataset:
     try:
         return session.client.datasets.get(mfid, include_metadata=True)
     except (ForbiddenError, NotFoundError) as error:
-        raise InputError(f"dataset {mfid}: there is none here that this key may see") from error
+        raise InputError(f"dataset {mfid}: no such dataset here is visible to this key") from error
 
 
 def _checked(field: str, value: Any) -> Any:

@@ -31,7 +31,7 @@ def existing_dataset(mfid: str, session: Session) -> DatasetRef:
         return known
     found = read(session.client, mfid)
     if found is None:
-        raise InputError(f"input dataset {mfid}: there is none here that this key may see")
+        raise InputError(f"input dataset {mfid}: no such dataset here is visible to this key")
     if found.is_begun:
         raise InputError(f"input dataset {mfid} is incomplete; finish it first (run what makes it once more)")
     if found.record is not None:

@@ -96,7 +96,7 @@ class ParentFacts:
             if facts is None:
                 raise InputError(
                     f"input {part.role!r}: the facts about dataset {part.dataset.mfid} ({part.dataset.name!r}) "
-                    "cannot be read: there is none here that this key may see"
+                    "cannot be read: no such dataset here is visible to this key"
                 )
             found.setdefault(part.role, []).append(facts.said())
         return found

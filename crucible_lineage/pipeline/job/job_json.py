@@ -61,7 +61,7 @@ def job_to_json(job: Job) -> dict[str, Any]:
 def job_from_json(sent: Mapping[str, Any], run: Mapping[str, Any], session: Session) -> Job:
     """The job where it arrived: its code, and so the ids of its outputs, are those that stand there."""
     spec = StepSpec.model_validate(sent["spec"])
-    place = f"step {sent['name']!r}, where it is to be made"
+    place = f"step {sent['name']!r}, where it is made"
     given = {**sent["params"], **from_environment(spec.references, sent["variables"], place)}
     if spec.uses:
         inspection = inspect_step(spec.uses, given, spec.folder, session.store, spec.reads)

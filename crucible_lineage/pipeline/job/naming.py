@@ -43,7 +43,7 @@ def dataset_name(job: Job, output: str, results: Mapping[str, object], fields_of
             results=_Values(results),
         )
     except (KeyError, AttributeError, IndexError, ValueError, TypeError) as error:
-        return default, f"it is called {default!r}, since the name {template!r} cannot be filled in: {error}"
+        return default, f"it got the name {default!r}, since {template!r} cannot be filled in: {error}"
     return filled, ""
 
 

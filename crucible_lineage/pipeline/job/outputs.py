@@ -88,7 +88,7 @@ def metadata_of(job: Job, result: Mapping[str, Any] | None) -> dict[str, dict[st
             message = f"step {job.name!r} returned {ours[0]!r}, which is kept for what is recorded; name it otherwise"
             raise StepError(message, step=job.name)
     if lost := sorted(values.keys() - set(outputs)):
-        message = f"step {job.name!r} returned {lost[0]!r}, which is none of its outputs {', '.join(outputs)}"
+        message = f"step {job.name!r} returned {lost[0]!r}, but its outputs are {', '.join(outputs)}"
         raise StepError(f"{message}; return a mapping for each of them", step=job.name)
     metadata = {name: {**(values.get(name) or {}), **job.spec.output.metadata} for name in outputs}
     for name, found in metadata.items():

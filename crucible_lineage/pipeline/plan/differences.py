@@ -149,7 +149,7 @@ def _input_difference(role: str, earlier: Made, now: Made) -> str:
 def _fact_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[str]:
     """Yield the facts that have changed of parents with the same data; other parents are reported elsewhere."""
     if ("facts" in before) != ("facts" in after):
-        yield f"the step is {'given facts about its parents now' if 'facts' in after else 'given no facts any more'}"
+        yield f"the step is {'given facts about its parents now' if 'facts' in after else 'no longer given facts'}"
         return
     changes = [
         f"{fact} of {_shown(new['name'] if fact != 'name' else old['name'])} (input {role}) changed: {told}"

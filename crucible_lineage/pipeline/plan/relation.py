@@ -231,7 +231,7 @@ _END = {BEFORE: "last", AFTER: "first"}  # of the members of a group
 
 def _near(row: Row, one: Row | None, side: str) -> str:
     if one is None:
-        return f"there is none {side}"
+        return f"none was found {side}"
     when = one.last if side == BEFORE else one.first
     return f"the nearest {side} is {one.label} ({moment_text(when)}, {span_text(_distance(row, one, side)[1])} {side})"
 

@@ -56,7 +56,7 @@ def described_anew(
             described.left = True
             continue
         except LineageError as error:
-            found.errors[step.name] = f"its result is there, but could not be described anew: {error}"
+            found.errors[step.name] = f"its result is there, but its description could not be updated: {error}"
             continue
         if told:
             found.told[step.name] = told
@@ -108,7 +108,7 @@ def _redescribe(job: Job, results: Mapping[str, DatasetRef], session: Session) -
         told += [f"{name} is {value!r}" for name, value in fields.items()]
         told += [f"keyword {word!r} was added" for word in words]
         left += _not_applied(job, output, found.scientific_metadata or {})
-    return "; ".join(([f"described anew: {'; '.join(told)}"] if told else []) + left)
+    return "; ".join(([f"description updated: {'; '.join(told)}"] if told else []) + left)
 
 
 def _not_applied(job: Job, output: str, present: Mapping[str, object]) -> list[str]:

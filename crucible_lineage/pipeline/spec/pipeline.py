@@ -80,7 +80,7 @@ def _zone(value: str) -> str:
     try:
         ZoneInfo(value)
     except (KeyError, ValueError, OSError) as error:
-        raise ValueError("there is no such time zone; write one as in America/Los_Angeles") from error
+        raise ValueError("unknown time zone; write one as in America/Los_Angeles") from error
     return value
 
 
@@ -199,7 +199,7 @@ class StepSpec(Declared):
         if (self.uses is None) == (self.run is None):
             raise ValueError("a step needs one of the keys uses (a function) and run (a command)")
         if self.env and self.run is None:
-            raise ValueError("env is for commands; a function is told what it needs by its parameters")
+            raise ValueError("env is for commands; a function gets its values by parameters")
         if self.shell and not isinstance(self.run, str):
             raise ValueError(
                 "shell is for a command that is written as one line: run: sort {inputs.a} | head > {out}/a"

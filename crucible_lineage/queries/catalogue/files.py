@@ -63,7 +63,7 @@ def fetch_many(
     }
     if patterns and not any(wanted.values()):
         there = ", ".join(sorted({file.filename for files in listed.values() for file in files})[:10]) or "none"
-        raise InputError(f"get the files {', '.join(patterns)}: no file is called so; there are: {there}")
+        raise InputError(f"get the files {', '.join(patterns)}: no file matches; there are: {there}")
     _require_room(wanted, folders)
     to_come = [file for files in wanted.values() for path, file in files.items() if not path.exists()]
     told = _Told(tell, len(to_come), sum(file.size or 0 for file in to_come))

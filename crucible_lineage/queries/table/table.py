@@ -97,7 +97,7 @@ def _results(
     if not made:
         there = sorted({one.step for one in facts.copy.summaries.values() if pipeline in (None, one.pipeline)} - {""})
         instead = nearest(step, there) if there else "no step has made any"
-        raise InputError(f"make a table of step {step!r}: no dataset of project {project!r} is of it; {instead}")
+        raise InputError(f"make a table of step {step!r}: project {project!r} has no dataset of it; {instead}")
     made.sort(key=lambda one: (one.created, one.mfid))
     others: dict[str, int] = {}
     chosen = []

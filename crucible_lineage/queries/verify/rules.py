@@ -79,13 +79,13 @@ def _without_record(evidence: Evidence, mfid: str) -> Iterator[Finding]:
     dataset = evidence.datasets[mfid]
     damage = evidence.damaged.get(mfid) or unreadable(dataset.get("scientific_metadata"))
     if damage:
-        message = f"{label(dataset)} has a provenance record that cannot be read: {damage}; make the dataset anew"
+        message = f"{label(dataset)} has a provenance record that cannot be read: {damage}; make the dataset again"
         yield Finding("record-damaged", "error", (mfid,), message, _MAKE_ANEW)
     elif not has_derived_id(mfid):
         return
     elif evidence.files.get(mfid) or evidence.graph.parents(mfid):
         message = (
-            f"{label(dataset)} has an id that was derived from a recipe, but no provenance record any more; "
+            f"{label(dataset)} has an id that was derived from a recipe, but its provenance record is gone; "
             "running what made it writes the record again"
         )
         yield Finding("record-missing", "error", (mfid,), message, _MAKE_AGAIN)
@@ -100,13 +100,13 @@ def _of_identity(evidence: Evidence, mfid: str, record: Record) -> Iterator[Find
     if not gives_id(recipe, mfid, evidence.assigned.get(mfid)):
         message = (
             f"{label(dataset)} records a recipe that its id was not made from: a parameter, a parent, the code or a "
-            "file in it was edited; make the dataset anew"
+            "file in it was edited; make the dataset again"
         )
         yield Finding("changed-recipe", "error", (mfid,), message, _anew(record))
     if differing := [part for part, same in _told_twice(record) if not same]:
         message = (
-            f"{label(dataset)}: its record says two things of {', '.join(differing)}: one of the two was edited; make "
-            "the dataset anew"
+            f"{label(dataset)}: its record contradicts itself in {', '.join(differing)}: one of the two was edited; "
+            "make the dataset again"
         )
         yield Finding("changed-record", "error", (mfid,), message, _anew(record))
     if (dataset.get("project_id") or "").casefold() != recipe["project"].casefold():
@@ -144,7 +144,7 @@ def _of_parents(evidence: Evidence, mfid: str, record: Record) -> Iterator[Findi
     for parent in sorted(used_mfids(record)):
         edge = evidence.graph.edges.get((parent, mfid))
         if parent in evidence.absent:
-            message = f"{name} was made from {parent}, which is not there any more"
+            message = f"{name} was made from {parent}, which no longer exists"
             yield Finding("missing-dataset", "error", (parent, mfid), message, f"crucible get {parent}")
         elif edge is not None and edge.relationship != DERIVED:
             said = edge.relationship or "nothing"
@@ -163,7 +163,7 @@ def _of_files(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding
             message = f"{name} has lost its file {filename}"
             yield Finding("file-missing", "error", (mfid,), message, repair_command(mfid))
         elif present[filename].sha256_hash not in (None, sha256):
-            message = f"{name} holds other content under the name {filename} than was registered; make it anew"
+            message = f"{name} holds other content under the name {filename} than was registered; make it again"
             yield Finding("file-changed", "error", (mfid,), message, _anew(record))
     for filename, file in present.items():
         if filename not in expected:

@@ -326,8 +326,8 @@ def _damaged_copies(
         if session.cache.is_damaged(sha256):
             message = (
                 f"{label(datasets[mfid])}: the copy of {file.filename} in this data folder's cache holds other bytes "
-                f"than its hash says ({session.cache.path(sha256)}); a step that needs it gets it anew, but look at "
-                "the disk, and at what else writes there"
+                f"than its hash says ({session.cache.path(sha256)}); a step downloads it again, but check "
+                "the disk, and what else writes there"
             )
             yield Finding("cache-damaged", "error", (mfid,), message), sha256
 

@@ -253,7 +253,7 @@ def test_a_file_that_arrives_becomes_an_event_that_starts_a_run_that_registers_t
     (inbox / "scan.txt").write_text("1\n2\n")
     told = crucible_lineage(*watch)
     assert told.returncode == 0, told.stderr
-    assert "told crucible.dataset.created" in told.stdout
+    assert "reported crucible.dataset.created" in told.stdout
     again = crucible_lineage(*watch).stdout.splitlines()[1:]  # of the result, if it is there already
     assert not set(again) & set(told.stdout.splitlines()[1:]), "each is told once"
     eventually(lambda: [run["state_type"] for run in prefect.runs(deployment["id"], "AUTOMATION")] == ["COMPLETED"])

@@ -103,4 +103,4 @@ def test_what_is_returned_for_no_output_is_not_lost_in_silence(lab: Any, run: An
     head = "from pathlib import Path\n\nfrom crucible_lineage import step\n\n\n@step(outputs=('low', 'high'))\n"
     lab.file(f"{lab.module}_two.py", f"{head}def two(counts: Path, *, low: Path, high: Path):\n{body}")
     result = run(lab.declare(f"{HEAD}  two: {{uses: {lab.module}_two:two, inputs: {{counts: first}}}}\n"))
-    assert "returned 'hihg', which is none of its outputs low, high" in result.errors["two"]
+    assert "returned 'hihg', but its outputs are low, high" in result.errors["two"]

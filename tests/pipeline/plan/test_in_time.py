@@ -209,7 +209,7 @@ def test_a_reference_from_the_future_is_not_taken_unless_the_declaration_says_so
     (step,) = planned(path).values()
     assert step.state == "blocked"
     assert (
-        f"there is none before, the nearest after is {dark.mfid} (2024-05-10 06:00:00 UTC, 6 h after)"
+        f"none was found before, the nearest after is {dark.mfid} (2024-05-10 06:00:00 UTC, 6 h after)"
         in (step.causes[0])
     )
     nearest = run(lab.declare(DARK.replace("metadata.camera}", "metadata.camera}, else: nearest")))

@@ -112,7 +112,7 @@ def test_both_sides_are_given_for_interpolation_in_the_order_asked_for() -> None
 def test_what_nothing_fits_is_blocked_and_names_the_nearest_of_both_sides() -> None:
     late = choose(InTime(nearest="before"), 50, 90)
     assert late.fault == (
-        "dark has nothing before scan (2024-05-10 00:30:00 UTC): there is none before, the nearest after is dark-0 "
+        "dark has nothing before scan (2024-05-10 00:30:00 UTC): none was found before, the nearest after is dark-0 "
         "(2024-05-10 00:50:00 UTC, 20 min after); if another one will do, say so with `else: nearest`, `earliest` or "
         "`none`"
     )

@@ -52,7 +52,7 @@ def test_the_story_says_what_it_supersedes_and_exactly_what_differs(lab: Any, ru
     lab.declare(text)
     second = run(lab.pipeline)
     lines = why(second.datasets["scaled"]["out"]).rpartition("\n\n")[2].splitlines()
-    assert lines[0] == f"It was made in the stead of {first.datasets['scaled']['out']}"
+    assert lines[0] == f"It replaces {first.datasets['scaled']['out']}"
     assert lines[1].startswith("  the code of the step itself changed: ")
     assert lines[2] == "  parameter factor changed: 3.0 -> 4.0"
     assert any(line.lstrip().startswith("-") and "* factor" in line for line in lines)
@@ -111,7 +111,7 @@ def test_the_command_tells_of_datasets_and_of_steps(lab: Any, data: Path, run: R
     for arguments, words in (
         (("totl", lab.pipeline), "did you mean 'total'?"),
         (("total",), "name its pipeline too"),
-        (("0tr5k2ndm5zvd000nr21qakeh4",), "there is none here that this key may see"),
+        (("0tr5k2ndm5zvd000nr21qakeh4",), "no such dataset here is visible to this key"),
     ):
         refused = cli("why", *arguments)
         assert (refused.exit_code, words in refused.stderr) == (2, True), refused.stderr

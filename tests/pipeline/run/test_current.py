@@ -214,7 +214,7 @@ def test_a_changed_output_is_applied_without_making_anything_again(lab: Any, ses
     )
     again = run(session, lab.declare(text))
     assert (again.executed, again.datasets) == ([], first.datasets)
-    assert "described anew: dataset_name is 'first (scaled): " in again.notes["total"]
+    assert "description updated: dataset_name is 'first (scaled): " in again.notes["total"]
     found = session.client.datasets.get(total)
     assert (found.dataset_name, found.measurement) == ("first (scaled): 28.0", "adding")
     assert "sum" in {word.keyword for word in session.client.datasets.get_keywords(total)}
