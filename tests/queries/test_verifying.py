@@ -200,7 +200,7 @@ def test_findings_are_printed_as_json(made: Any, command: Any) -> None:
         ([], "give either"),
         (["0tr5k2ndm5zvd000nr21qakeh4", "--project", "lab"], "give either"),
         (["--project", "absent"], "project 'absent': there is none"),
-        (["0tr5k2ndm5zvd000nr21qakeh4"], "there is none here"),
+        (["0tr5k2ndm5zvd000nr21qakeh4"], "no such dataset is here"),
     ],
 )
 def test_bad_input_ends_with_code_2(data: Path, command: Any, arguments: list[str], words: str) -> None:

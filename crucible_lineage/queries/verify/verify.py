@@ -109,7 +109,7 @@ def verify_dataset(session: Session, mfid: str, *, read_bytes: bool = False, tel
     asked = fetch_datasets(session.client, [mfid], include_links=True)
     datasets, absent = asked.found, asked.absent
     if mfid not in datasets:
-        state = "there is none here" if absent else "this key may not read it"
+        state = "no such dataset is here" if absent else "this key may not read it"
         raise InputError(f"verify dataset {mfid}: {state} ({session.settings.describe()})")
     return _verify(session, _with_ancestors(session, datasets), read_bytes, tell or _nobody)
 
