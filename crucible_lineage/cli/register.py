@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,18 +60,13 @@ def register_command(
 ) -> None:
     """Register FILES as one dataset. Doing it twice registers it once.
 
-    With --parent it is a result made by hand: a child of those datasets, whose record holds the note. With --supersedes
-    it holds in the stead of a result, until a run comes to another one. Files that are at Crucible already, in the
-    project and with the same bytes, are not registered again; --mfid, or the key crucible_mfid in a file, says as which
-    dataset they are.
+    With --parent they are a result made by hand: a child of those datasets, whose record has the note. With
+    --supersedes they replace a result, until a run gives another one. Files of the project with the same bytes are not
+    registered again; --mfid, or the key crucible_mfid in a file, names their dataset.
     """
     if supersedes is not None and not parents:
-        raise InputError("--supersedes goes with --parent: say what it was made of, if only what it supersedes")
-    for path in files:
-        if not path.is_file():
-            raise InputError(f"there is no file {path}")
-    if (project := project or project_in(Path.cwd())) is None:
-        raise InputError(f"register {files[0]}: no pipeline in this folder names a project; give --project")
+        raise InputError("--supersedes goes with --parent: name what it was made from, if only what it supersedes")
+    project = _checked_project(project, files)
     declared = _declared(files, measurement, timestamp, keywords)
     with open_session() as session, showing_work(silent=as_json) as work:
         made_of = [existing_dataset(dataset_id(session, parent, [project]), session) for parent in parents]
@@ -95,6 +91,16 @@ def register_command(
     else:
         before = "" if raw.are_those_of(dataset) else f" as {', '.join(file.name for file in dataset.data_files)}"
         click.echo(f"{dataset.mfid}  {dataset.name}  {f'there already{before}' if found else 'registered'}")
+
+
+def _checked_project(project: str | None, files: Sequence[Path]) -> str:
+    """Return the project, or the one that this folder's pipelines name. InputError without one, or without a file."""
+    for path in files:
+        if not path.is_file():
+            raise InputError(f"there is no file {path}")
+    if (project := project or project_in(Path.cwd())) is None:
+        raise InputError(f"register {files[0]}: no pipeline in this folder names a project; give --project")
+    return project
 
 
 def _superseded(session: Session, mfid: str, project: str, by: str | None) -> Entry:

@@ -138,43 +138,53 @@ def _plan(
         return ids.get(mfid, mfid)
 
     def compared(mfid: str) -> Comparison:
-        ours, theirs = here[mfid], there.get(renamed(mfid))
-        if theirs is None:
-            return compare(Held(ours), None, renamed)
-        seen = noted.get(mfid)
-        times = (ours["modification_time"], theirs["modification_time"])
-        if seen and (seen.here, seen.modified) == times and theirs.get("deletion_request") is None:
-            return Comparison()
-        return compare(read_held(source.client, ours), read_held(target.client, theirs), renamed)
+        return _compared(source, target, here[mfid], there.get(renamed(mfid)), noted.get(mfid), renamed)
 
     found = dict(zip(wanted, in_threads(compared, wanted), strict=True))
     own_samples = {*samples, *(one for mfid in wanted for one in linked(here[mfid], "sample"))}
     items = list(_samples(source, target, own_samples, renamed))
     bad_samples = [fault for _, comparison in items for fault in comparison.conflicts]
     outside = {one for mfid in wanted for one in derived_parents(here[mfid])} - here.keys()
-    absent = {one for one in outside if renamed(one) not in there} & set(
-        fetch_absent(target, {renamed(one): one for one in outside if renamed(one) not in there})
-    )
+    absent = set(fetch_absent(target, {renamed(one): one for one in outside if renamed(one) not in there}))
     chosen = [(_item(here[mfid], comparison.lacking, here), comparison) for mfid, comparison in found.items()]
     conflicts = [*bad_samples, *(fault for _, comparison in chosen for fault in comparison.conflicts)]
-    if not absent_parents:
-        conflicts += _without_parents(chosen, absent)
-    else:
+    if absent_parents:
         chosen = [(_with_parents(item, absent), comparison) for item, comparison in chosen]
+    else:
+        conflicts += _without_parents(chosen, absent)
     blocked = {fault.mfid for fault in conflicts}
     todo = [item for item, comparison in (*items, *chosen) if comparison.lacking or item.mfid in blocked]
     equal = [item.mfid for item, comparison in chosen if not comparison.lacking and item.mfid not in blocked]
-    differs = tuple(
-        Conflict(item.mfid, item.name, reason) for item, comparison in chosen for reason in comparison.differs
-    )
     brought = tuple(
         Brought(mfid, renamed(mfid), here[mfid]["modification_time"], there[renamed(mfid)]["modification_time"])
         for mfid in equal
     )
     order = _parents_first(todo)
     instruments = _instruments(target, order)
-    differs += tuple(_without_instrument(order, instruments))
+    differs = (*_differing(chosen), *_without_instrument(order, instruments))
     return Plan(order, len(equal), tuple(conflicts), tuple(left), differs, ids, brought, instruments)
+
+
+def _compared(
+    source: Session,
+    target: Session,
+    ours: Record,
+    theirs: Record | None,
+    seen: Brought | None,
+    renamed: Callable[[str], str],
+) -> Comparison:
+    """Compare a dataset with the one there; nothing is read of one that was copied and has not changed since."""
+    if theirs is None:
+        return compare(Held(ours), None, renamed)
+    times = (ours["modification_time"], theirs["modification_time"])
+    if seen and (seen.here, seen.modified) == times and theirs.get("deletion_request") is None:
+        return Comparison()
+    return compare(read_held(source.client, ours), read_held(target.client, theirs), renamed)
+
+
+def _differing(chosen: Sequence[tuple[Item, Comparison]]) -> Iterator[Conflict]:
+    for item, comparison in chosen:
+        yield from (Conflict(item.mfid, item.name, reason) for reason in comparison.differs)
 
 
 def _finished(here: Mapping[str, Record], complete_there: Collection[str]) -> tuple[list[Conflict], list[str]]:

@@ -98,6 +98,11 @@ def _of_known_type(value: Any, path: str, other: Other | None, level: int) -> An
         return plain_value(quantity.to_json(), path, other, level=level + 1)
     if other is not None and (found := other(value, path)) is not None:
         return found
+    return _of_foreign_class(value, path, other, level)
+
+
+def _of_foreign_class(value: Any, path: str, other: Other | None, level: int) -> Any:
+    """Spell a dataclass, a model or an array by what it holds; ValueFaultError for a secret, and for anything else."""
     if hasattr(value, "get_secret_value"):
         raise ValueFaultError(path, "is or holds a secret, which may stand in no record; leave it out")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

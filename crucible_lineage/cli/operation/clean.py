@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -11,7 +12,7 @@ from crucible_lineage.amounts import size_text
 from crucible_lineage.cli.ending import FAILURE
 from crucible_lineage.cli.options import crucible_options, given, json_option, open_session, print_json
 from crucible_lineage.errors import InputError
-from crucible_lineage.local.usage import disk_usage, leftovers, remove
+from crucible_lineage.local.usage import Leftover, disk_usage, leftovers, remove
 from crucible_lineage.settings import resolve_settings
 
 __all__ = ["clean_command"]
@@ -39,38 +40,45 @@ def clean_command(cache: bool, mfid: str | None, yes: bool, as_json: bool) -> No
         _free(mfid, as_json)
         return
     found = leftovers(settings.data, copies=cache)
-    sizes: Counter[str] = Counter()
-    for one in found:
-        sizes[one.kind] += one.bytes
     if not as_json:
-        click.echo(f"data folder: {settings.data}")
-        for kind, size in sizes.items():
-            count = sum(one.kind == kind for one in found)
-            click.echo(f"  {size_text(size):>8}  {count} × {kind}")
-        if not found:
-            click.echo("there is nothing that could go")
-        copies = disk_usage(settings.data)["cache"]
-        if copies and not cache:
-            click.echo(f"copies of files take {size_text(copies)}; --cache frees that too")
+        _print_leftovers(settings.data, found, cache)
     if found and not yes and as_json:
         raise InputError("clean --json cannot ask for confirmation: add --yes; nothing was removed")
     if found and not yes:
         click.confirm("take this away?", abort=True, err=True)
+    failed = _removed(found)
+    freed = sum(one.bytes for one in found)
+    if as_json:
+        removed = [{"path": str(one.path), "kind": one.kind, "bytes": one.bytes} for one in found]
+        print_json({"removed": removed, "bytes": freed, "failed": failed})
+    elif found:
+        click.echo(f"freed: {size_text(freed)}")
+    for line in failed:
+        click.echo(f"error: it stays: {line}", err=True)
+    sys.exit(FAILURE if failed else 0)
+
+
+def _print_leftovers(data: Path, found: Sequence[Leftover], cache: bool) -> None:
+    click.echo(f"data folder: {data}")
+    for kind in dict.fromkeys(one.kind for one in found):
+        sizes = [one.bytes for one in found if one.kind == kind]
+        click.echo(f"  {size_text(sum(sizes)):>8}  {len(sizes)} × {kind}")
+    if not found:
+        click.echo("nothing to remove")
+    copies = disk_usage(data)["cache"]
+    if copies and not cache:
+        click.echo(f"copies of files take {size_text(copies)}; --cache frees that too")
+
+
+def _removed(found: Sequence[Leftover]) -> list[str]:
+    """Remove the leftovers. Returns those that stay, with the reason."""
     failed = []
     for one in found:
         try:
             remove(one)
         except OSError as error:
             failed.append(f"{one.path}: {error.strerror}")
-    if as_json:
-        freed = sum(sizes.values())
-        removed = [{"path": str(one.path), "kind": one.kind, "bytes": one.bytes} for one in found]
-        print_json({"removed": removed, "bytes": freed, "failed": failed})
-    elif found:
-        click.echo(f"freed: {size_text(sum(sizes.values()))}")
-    for line in failed:
-        click.echo(f"error: it stays: {line}", err=True)
-    sys.exit(FAILURE if failed else 0)
+    return failed
 
 
 def _free(mfid: str, as_json: bool) -> None:

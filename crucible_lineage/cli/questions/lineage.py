@@ -92,28 +92,22 @@ def lineage_command(
     libraries for the last four.
     """
     chosen = _chosen(kind, output)
-    if mfid is not None and projects:
-        raise InputError("give either the MFID of a dataset or --project, not both")
-    if mfid is None and (depth is not None or direction is not None or chosen == CRATE):
-        raise InputError(
-            f"--depth, --up, --down and --format {CRATE} go with the MFID of a dataset, not with --project"
+    is_part = depth is not None or direction is not None
+    is_file = mfid is not None and mfid.endswith((".yaml", ".yml"))
+    if mfid is None:
+        _refuse(is_part or chosen == CRATE, f"--depth, --up, --down and --format {CRATE} go with the MFID of a dataset")
+    else:
+        _refuse(bool(projects), "give either the MFID of a dataset or --project, not both")
+        _refuse(
+            bool(measurement or run_id), "--measurement and --run go with --project, not with an MFID"
         )
-    if mfid is not None and (measurement is not None or run_id is not None):
-        raise InputError("--measurement and --run go with --project, not with the MFID of a dataset")
-    if (files or license_url) and chosen != CRATE:
-        raise InputError("--files and --license go with --format ro-crate")
-    if chosen == CRATE and output is None:
-        raise InputError("an RO-Crate is a folder: name a new one with -o FOLDER")
+    _refuse(bool(files or license_url) and chosen != CRATE, "--files and --license go with --format ro-crate")
+    _refuse(chosen == CRATE and output is None, "an RO-Crate is a folder: name a new one with -o FOLDER")
     # What follows needs pydantic and httpx, which --help does not.
-    if mfid is not None and mfid.endswith((".yaml", ".yml")):
-        if depth is not None or direction is not None or chosen in OF_DATASETS:
-            raise InputError(f"--depth, --up, --down and the formats {', '.join(OF_DATASETS)} go with an MFID")
-        from crucible_lineage.pipeline.bind.cached import bind_file
-        from crucible_lineage.pipeline.plan.planner import draw_plan
-
-        with open_session() as session:
-            graph = draw_plan(bind_file(Path(mfid), session.store), session)
-        _show(graph, None, chosen, output, every=every, superseded=superseded)
+    if mfid is not None and is_file:
+        of_datasets = f"--depth, --up, --down and the formats {', '.join(OF_DATASETS)} go with an MFID"
+        _refuse(is_part or chosen in OF_DATASETS, of_datasets)
+        _show(_declared_graph(Path(mfid)), None, chosen, output, every=every, superseded=superseded)
         return
     from crucible_lineage.queries.bundle import lineage_to_share, projects_to_share
 
@@ -124,12 +118,25 @@ def lineage_command(
         else:
             graph = lineage_to_share(session, mfid, thumbnails=chosen in ("html", CRATE))
         way: Direction = "ancestors" if direction == "up" else "descendants" if direction == "down" else "both"
-        if mfid is not None and (depth is not None or direction is not None or chosen == CRATE):
+        if mfid is not None and (is_part or chosen == CRATE):
             graph = graph.around(mfid, depth, way)
         if chosen == CRATE and output is not None and mfid is not None:
             _write_crate(session, graph, mfid, output, files, license_url)
             return
     _show(graph, mfid, chosen, output, every=every, superseded=superseded)
+
+
+def _refuse(is_wrong: bool, message: str) -> None:
+    if is_wrong:
+        raise InputError(message)
+
+
+def _declared_graph(path: Path) -> LineageGraph:
+    from crucible_lineage.pipeline.bind.cached import bind_file
+    from crucible_lineage.pipeline.plan.planner import draw_plan
+
+    with open_session() as session:
+        return draw_plan(bind_file(path, session.store), session)
 
 
 def _show(

@@ -226,13 +226,21 @@ def print_summary(
     result: RunResult, *, quiet: bool = False, verbose: bool = False, returned: Returned | None = None
 ) -> None:
     """Print what a run did, in a few lines; with `quiet` only what failed, with `verbose` also our tracebacks."""
-    counts = {
-        kind: list(result.outcomes.values()).count(kind)
-        for kind in (EXECUTED, REUSED, FAILED, STOPPED, SKIPPED, LEFT_OUT)
-    }
     if not quiet:
-        did = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-        click.echo(did or "there is nothing to do")
+        outcomes = list(result.outcomes.values())
+        kinds = (EXECUTED, REUSED, FAILED, STOPPED, SKIPPED, LEFT_OUT)
+        counted = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in kinds if kind in outcomes)
+        click.echo(counted or "nothing to do")
+    _print_errors(result, verbose)
+    if not quiet:
+        _print_notes(result)
+        print_returned(returned or {}, len(result.executed))
+        last = list(result.datasets.values())[-1:]
+        for mfid in (mfid for outputs in last for mfid in outputs.values()):
+            click.echo(f"see it: {next_command('lineage', mfid)}")
+
+
+def _print_errors(result: RunResult, verbose: bool) -> None:
     for step, log in result.logs.items() if verbose else ():
         if step not in result.tracebacks and Path(log).name.startswith("fault-"):
             click.echo(Path(log).read_text(encoding="utf-8"), err=True)
@@ -252,8 +260,10 @@ def print_summary(
         click.echo(f"{told}{'; '.join(dict.fromkeys(result.held.values()))}", err=True)
     if result.stopped:
         click.echo("the run was stopped; what is registered stays, run the same command again to go on", err=True)
-    if quiet:
-        return
+
+
+def _print_notes(result: RunResult) -> None:
+    """Print what happened beside the steps: notes, what stayed, what was delivered and what waits."""
     for step, note in result.notes.items():
         click.echo(f"note: {step}: {note}", err=True)
     if result.stayed:
@@ -275,7 +285,3 @@ def print_summary(
     print_waiting(result.waiting)
     if result.outcomes and not result.executed and result.ok:
         click.echo("everything was there already; nothing was run")
-    print_returned(returned or {}, len(result.executed))
-    last = list(result.datasets.values())[-1:]
-    for mfid in (mfid for outputs in last for mfid in outputs.values()):
-        click.echo(f"see it: {next_command('lineage', mfid)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from string import Formatter
@@ -396,6 +396,20 @@ def named_fields(step: StepSpec) -> set[str]:
     return {field for role, _, field in found if role in step.inputs and field not in OF_PARENT}
 
 
+def _unknown_field(
+    fields: Sequence[tuple[str, str]], roles: Collection[str], params: Collection[str] | None, *, late: bool
+) -> str | None:
+    """Return the first field that a template may not name, with what is possible; None without one."""
+    allowed = [*(f"{role}.{field}" for role in roles for field in PARENT_FIELDS)]
+    allowed += [*(f"params.{name}" for name in params or ()), "step", *(("output", "results.NAME") if late else ())]
+    later = rf"({'results|' if late else ''}({'|'.join(map(re.escape, roles)) or '-'})\.metadata)(\.[\w-]+)+"
+    for name, spec in fields:
+        is_later = re.fullmatch(later, name) or (params is None and re.fullmatch(r"params\.\w+", name))
+        if (name not in allowed and not is_later) or "{" in spec:
+            return f"{{{name}}}; {nearest(name, allowed, 'possible here')}"
+    return None
+
+
 def template_fault(
     template: str, roles: Collection[str], params: Collection[str] | None, what: str = "the name", *, late: bool = True
 ) -> str | None:
@@ -405,21 +419,12 @@ def template_fault(
     and returned values may be asked for: whatever else a template could reach stays where it is. What a step will
     return is not known yet. The parameters come with their values, or only by name, or are not known (None).
     """
-    of_parents = [f"{role}.{field}" for role in roles for field in PARENT_FIELDS]
-    allowed = [*of_parents, *(f"params.{name}" for name in params or ()), "step"]
-    allowed += ["output", "results.NAME"] if late else []
     try:
         fields = [(name, spec or "") for _, name, spec, _ in Formatter().parse(template) if name is not None]
     except ValueError as error:
         return f"{what} {template!r} cannot be filled in: {error}"
-    for name, spec in fields:
-        unknown = params is None and re.fullmatch(r"params\.\w+", name)
-        unknown = unknown or re.fullmatch(
-            rf"({'results|' if late else ''}({'|'.join(map(re.escape, roles)) or '-'})\.metadata)(\.[\w-]+)+", name
-        )
-        if (name not in allowed and not unknown) or "{" in spec:
-            hint = nearest(name, allowed, "possible here")
-            return f"{what} {template!r} has {{{name}}}; {hint}"
+    if unknown := _unknown_field(fields, roles, params, late=late):
+        return f"{what} {template!r} has {unknown}"
     if not isinstance(params, Mapping):
         return None
     if any(name.startswith("results.") or ".metadata." in name for name, _ in fields):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.server.ingest.formats.acquisition import acquired, read_time
 from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found
 from crucible_lineage.server.ingest.formats.plot import plot
 from crucible_lineage.server.ingest.formats.spc import read_spc
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 __all__ = ["LABORATORY"]
 
@@ -28,20 +32,9 @@ _FITS_OWN = ("SIMPLE", "BITPIX", "NAXIS", "EXTEND", "COMMENT", "HISTORY", "CHECK
 
 def read_fits(path: Path) -> Found | None:
     """The keywords of the primary header, and the shape of its data; None for what is no FITS."""
-    cards: dict[str, Any] = {}
-    with path.open("rb") as file:
-        for _ in range(MAX_FITS_BLOCKS):
-            block = file.read(FITS_BLOCK)
-            if len(block) < FITS_BLOCK or (not cards and not block.startswith(b"SIMPLE  =")):
-                return None
-            lines = [block[at : at + FITS_CARD].decode("ascii", "replace") for at in range(0, FITS_BLOCK, FITS_CARD)]
-            for line in lines:
-                if (matched := _CARD.match(line)) and line[8:10] == "= ":
-                    cards.setdefault(matched[1], _fits_value(matched[2]))
-            if any(line.rstrip() == "END" for line in lines):
-                break
-        else:
-            return None
+    cards = _fits_cards(path)
+    if cards is None:
+        return None
     axes = [
         cards[f"NAXIS{number}"] for number in range(1, int(cards.get("NAXIS") or 0) + 1) if f"NAXIS{number}" in cards
     ]
@@ -53,6 +46,23 @@ def read_fits(path: Path) -> Found | None:
     zone = "Z" if said.get("TIMESYS", "UTC") == "UTC" and "T" in observed else ""  # which is its default
     attributes = {"timestamp": read_time(observed, zone) if zone else None, "instrument_name": said.get("INSTRUME")}
     return Found({"fits": told}, None, {name: str(value) for name, value in attributes.items() if value})
+
+
+def _fits_cards(path: Path) -> dict[str, Any] | None:
+    """Read the keywords up to END; None where the file does not begin so, or where END is missing."""
+    cards: dict[str, Any] = {}
+    with path.open("rb") as file:
+        for _ in range(MAX_FITS_BLOCKS):
+            block = file.read(FITS_BLOCK)
+            if len(block) < FITS_BLOCK or (not cards and not block.startswith(b"SIMPLE  =")):
+                return None
+            lines = [block[at : at + FITS_CARD].decode("ascii", "replace") for at in range(0, FITS_BLOCK, FITS_CARD)]
+            for line in lines:
+                if (matched := _CARD.match(line)) and line[8:10] == "= ":
+                    cards.setdefault(matched[1], _fits_value(matched[2]))
+            if any(line.rstrip() == "END" for line in lines):
+                return cards
+    return None
 
 
 def read_jcamp(path: Path) -> Found | None:
@@ -96,16 +106,8 @@ def read_jcamp(path: Path) -> Found | None:
 
 def read_xrdml(path: Path) -> Found | None:
     """Wavelength, tube and range of an XRDML scan of PANalytical, and its counts."""
-    text = _text(path)
-    if text is None or "<xrdMeasurement" not in text[:4000]:
-        return None
-    if "<!ENTITY" in text:  # nothing that expands itself is read
-        return None
-    from xml.etree import ElementTree  # only these files are XML
-
-    try:
-        root = ElementTree.fromstring(text)  # noqa: S314 (without entities)
-    except ElementTree.ParseError:
+    root = _xrdml_root(_text(path) or "")
+    if root is None:
         return None
     found = {_bare(node.tag): (node.text or "").strip() for node in root.iter() if (node.text or "").strip()}
     counts = next((found[name] for name in ("counts", "intensities") if name in found), "")
@@ -122,6 +124,18 @@ def read_xrdml(path: Path) -> Found | None:
         step = (ends["endPosition"] - ends["startPosition"]) / (len(y) - 1)
         picture = plot([ends["startPosition"] + step * at for at in range(len(y))], y, "counts over 2theta (deg)")
     return Found({"xrdml": told}, picture, acquired({"start": found.get("startTimeStamp", "")}))
+
+
+def _xrdml_root(text: str) -> Element | None:
+    """Parse an XRDML document; None for anything else, and for one with entities, which may expand without end."""
+    from xml.etree import ElementTree  # only these files are XML
+
+    if "<xrdMeasurement" not in text[:4000] or "<!ENTITY" in text:
+        return None
+    try:
+        return ElementTree.fromstring(text)  # noqa: S314 (without entities)
+    except ElementTree.ParseError:
+        return None
 
 
 def read_ras(path: Path) -> Found | None:
@@ -250,13 +264,13 @@ def _jcamp_points(labels: Mapping[str, str], rows: Sequence[str]) -> Iterator[tu
     try:
         across, up = float(labels.get("XFACTOR") or 1), float(labels.get("YFACTOR") or 1)
         if form.startswith("(XY..XY)"):
-            flat = [number for row in numbers for number in row]
+            flat = list(itertools.chain.from_iterable(numbers))
             yield from ((x * across, y * up) for x, y in zip(flat[::2], flat[1::2], strict=False))
             return
-        values = [value for row in numbers for value in row[1:]]
         first, last = float(labels["FIRSTX"]), float(labels["LASTX"])
     except (KeyError, ValueError):
         return
+    values = list(itertools.chain.from_iterable(row[1:] for row in numbers))
     if form.startswith("(X++(Y..Y))") and len(values) > 1 and len(values) == int(float(labels.get("NPOINTS") or 0)):
         step = (last - first) / (len(values) - 1)
         yield from ((first + step * at, value * up) for at, value in enumerate(values))

@@ -121,15 +121,12 @@ def _picture(signal: Mapping[str, Any]) -> bytes | None:
             axis=tuple(measured if len(scanned) == 2 and len(measured) == 1 else scanned or measured[:-2])
         )
     if values.ndim == 1:
-        axis = axes[measured[0] if len(measured) == 1 else scanned[0]]
-        scale, offset = float(axis.get("scale", 1) or 1), float(axis.get("offset", 0) or 0)
-        label = " ".join(
-            part
-            for part in (
-                str(axis.get("name") or ""),
-                f"({axis['units']})" if isinstance(axis.get("units"), str) else "",
-            )
-            if part
-        )
-        return plot([offset + scale * place for place in range(len(values))], [float(one) for one in values], label)
+        return _line(values, axes[measured[0] if len(measured) == 1 else scanned[0]])
     return heat(values) if values.ndim == 2 else None
+
+
+def _line(values: Any, axis: Mapping[str, Any]) -> bytes | None:
+    scale, offset = float(axis.get("scale", 1) or 1), float(axis.get("offset", 0) or 0)
+    unit = f"({axis['units']})" if isinstance(axis.get("units"), str) else ""
+    label = " ".join(filter(None, (str(axis.get("name") or ""), unit)))
+    return plot([offset + scale * place for place in range(len(values))], [float(one) for one in values], label)

@@ -90,15 +90,8 @@ def find_table(rows: Sequence[Row], decimal: str = ".") -> Table | None:
     width = len(rows[first])
     while width > 2 and not any(row[width - 1].strip() for row in rows[first:end]):
         width -= 1  # a separator that ends each row, and no column
-    some = rows[first : end : -(-(end - first) // SAMPLED_ROWS)]
-    numeric = [all(fits(row[column], decimal) for row in some) for column in range(width)]
     heading = _heading(rows, first, width, decimal)
-    if not all(numeric):
-        # Words among the numbers: a table only if it is all there is, else lines that say one thing each.
-        starts_file = heading and not any(map(any, rows[: first - len(heading)]))
-        if not (starts_file or sum(numeric) * 2 > width):
-            return None
-    if end - first == 1 and not heading:
+    if not _are_columns(rows, first, end, width, heading, decimal):
         return None
     if not heading and _is_axis(rows, first, end, width, decimal):
         axis = tuple(cell.strip()[:200] or "column_1" for cell in rows[first][:width])
@@ -107,6 +100,17 @@ def find_table(rows: Sequence[Row], decimal: str = ".") -> Table | None:
     given = heading[1] if len(heading) > 1 else [""] * width
     units = [unit.strip("()[] ") or _unit_in(name) for name, unit in zip(names, given, strict=True)]
     return Table(first, end, tuple(name[:200] for name in names), tuple(units), first - len(heading))
+
+
+def _are_columns(rows: Sequence[Row], first: int, end: int, width: int, heading: Sequence[Row], decimal: str) -> bool:
+    """Return whether rows of equal length are a table, and not lines that say one thing each."""
+    if end - first == 1 and not heading:
+        return False
+    some = rows[first : end : -(-(end - first) // SAMPLED_ROWS)]
+    numeric = sum(all(fits(row[column], decimal) for row in some) for column in range(width))
+    # With words among the numbers only if it is all there is, or if most columns are numbers.
+    starts_file = bool(heading) and not any(map(any, rows[: first - len(heading)]))
+    return starts_file or numeric == width or numeric * 2 > width
 
 
 def described(rows: Sequence[Row], table: Table, decimal: str = ".") -> dict[str, Any]:
@@ -247,20 +251,23 @@ def _heading(rows: Sequence[Row], first: int, width: int, decimal: str) -> list[
         if len(cells) < width or any(cells[width:]):
             break
         cells = cells[:width]
-        is_keysight = bool(found) and cells[0].lower() == "x-axis"  # its channels have numbers, with the units below
-        if any(number(cell, decimal) is not None for cell in cells) and not is_keysight:
+        if not _may_name_columns(cells, decimal, above_units=bool(found)):
             break
-        says_one_thing = _PREAMBLE.fullmatch(cells[0]) and not all(":" in cell for cell in cells)
-        if says_one_thing or any(cell in (":", "=") for cell in cells):
-            break
-        if found and not _are_units(found[0]):
-            break  # two rows of words, of which the lower one names the columns
-        if not found and not any(cells):
-            break
+        if not _are_units(found[0]) if found else not any(cells):
+            break  # of two rows of words the lower one names the columns
         found.insert(0, cells)
     while found and (not all(found[0]) or len(set(found[0])) < len(found[0])):
         found.pop(0)  # names stand above all columns, and are different ones
     return found
+
+
+def _may_name_columns(cells: Sequence[str], decimal: str, *, above_units: bool) -> bool:
+    """Return whether a row may be a heading: words, and not a line that says one thing."""
+    is_keysight = above_units and cells[0].lower() == "x-axis"  # its channels have numbers, with the units below
+    if any(number(cell, decimal) is not None for cell in cells) and not is_keysight:
+        return False
+    says_one_thing = _PREAMBLE.fullmatch(cells[0]) and not all(":" in cell for cell in cells)
+    return not says_one_thing and not any(cell in (":", "=") for cell in cells)
 
 
 def _are_units(cells: Row) -> bool:
