@@ -6,13 +6,15 @@ import errno
 import os
 import secrets
 import stat
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
 from crucible_lineage.errors import StorageError
 
-__all__ = ["private_file", "private_folder", "storage_error"]
+__all__ = ["draft_beside", "private_file", "private_folder", "storage_error"]
 
+LONGEST_KEPT = 200  # bytes of a name, so that an ending fits into the 255 of file systems
 OWNER_FOLDER, OWNER_FILE = 0o700, 0o600
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _ELSEWHERE = "name another data folder with --data or CRUCIBLE_LINEAGE_DATA"
@@ -66,9 +68,18 @@ def storage_error(error: OSError, path: Path | str | None = None) -> StorageErro
     return StorageError(f"{place}: {said}") if said and place else StorageError(said) if said else None
 
 
+def draft_beside(path: Path, ending: str) -> Path:
+    """Return the hidden file beside `path` with this ending, where its next bytes are written.
+
+    A name that may be as long as the system allows is shortened, to a checksum of itself.
+    """
+    name = path.name if len(os.fsencode(path.name)) <= LONGEST_KEPT else f"{zlib.crc32(os.fsencode(path.name)):08x}"
+    return path.with_name(f".{name}{ending}")
+
+
 def _create(path: Path) -> None:
     """An empty file, unless another process was faster: made under another name, so that nobody has it open yet."""
-    draft = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    draft = draft_beside(path, f"-{secrets.token_hex(4)}")
     os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, OWNER_FILE))
     try:
         os.link(draft, path)

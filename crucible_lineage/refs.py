@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-__all__ = ["DatasetRef", "FileRef", "ProjectChanges", "file_stem", "last_taken"]
+__all__ = ["DatasetRef", "FileRef", "ProjectChanges", "file_stem", "last_taken", "name_fault", "utf8_name"]
+
+MOST_NAME_BYTES = 255  # as file systems take them
+SURROGATES = range(0xD800, 0xE000)
+ESCAPED_BYTES = range(0xDC80, 0xDD00)  # as Python decodes bytes of a file name that are no UTF-8
 
 
 @dataclass(frozen=True)
@@ -110,3 +115,28 @@ def last_taken(datasets: Iterable[DatasetRef]) -> str:
 def file_stem(name: str) -> str:
     """The name of a step or dataset, as far as it may stand in a file's name anywhere."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:60]
+
+
+def utf8_name(name: str) -> str:
+    """Return a file's name with each byte that is no UTF-8 written as `%XX`, so that any service can keep it."""
+    if name.isascii():
+        return name
+    return "".join(_escaped(sign) if ord(sign) in SURROGATES else sign for sign in name)
+
+
+def _escaped(sign: str) -> str:
+    code = ord(sign)
+    return f"%{code - 0xDC00:02X}" if code in ESCAPED_BYTES else f"%u{code:04X}"
+
+
+def name_fault(name: str, most: int = MOST_NAME_BYTES) -> str:
+    """Return why Crucible cannot keep a file of this name; empty if it can."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "is no Unicode text"
+    if size > most:
+        return f"has {size} bytes, which is more than {most}"
+    if any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in name) or "\\" in name:
+        return "has a line break, tab, backslash or control sign"
+    return ""

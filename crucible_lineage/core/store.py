@@ -14,6 +14,7 @@ from crucible_lineage.checksums import FileChecksums, scan_file, stamp
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.errors import FileChangedError
 from crucible_lineage.local.sealed import sealed, unsealed
+from crucible_lineage.refs import utf8_name
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
@@ -96,7 +97,7 @@ class Store:
 
     def checksums(self, path: Path) -> FileChecksums:
         """A file's checksums; the remembered ones while size, modification time and inode are unchanged."""
-        key, now = str(path.absolute()), stamp(path)
+        key, now = utf8_name(str(path.absolute())), stamp(path)
         row = self.database.row("SELECT size, mtime_ns, inode, checksums FROM file_checksums WHERE path = ?", key)
         if row and row[:3] == now and (known := unsealed(row[3], key)):
             return FileChecksums.from_json(known)

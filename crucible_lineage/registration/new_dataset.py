@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.core.slots import Filled
-from crucible_lineage.refs import FileRef
+from crucible_lineage.refs import FileRef, utf8_name
 
 if TYPE_CHECKING:  # pydantic, which planning should not pay
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
@@ -39,8 +39,8 @@ class LocalFile:
 
     @classmethod
     def of(cls, path: Path, checksums: FileChecksums, *, preview: bool = False) -> LocalFile:
-        """The file under its own name."""
-        return cls(path, FileRef(path.name, checksums.sha256, checksums.size, preview), checksums)
+        """The file under its own name, bytes that are no UTF-8 escaped."""
+        return cls(path, FileRef(utf8_name(path.name), checksums.sha256, checksums.size, preview), checksums)
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,15 @@ from crucible_lineage.pipeline.inputs.raw import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.inputs.revisions import find_measured
 from crucible_lineage.pipeline.spec.inputs import FileInput
-from crucible_lineage.refs import DatasetRef
+from crucible_lineage.refs import DatasetRef, utf8_name
 from crucible_lineage.session import Session
 from crucible_lineage.watch.state import Marks
 
 __all__ = ["Arrival", "Folder", "is_being_written"]
 
-# What is wrong with the file, or with what is said of it, and no better by waiting. All else is tried again.
+# What is wrong with the file, or with what is said about it, and no better by waiting. All else is tried again.
 FAULTS = (InputError, RefusedError, RecipeConflictError)
+UNCHANGED = "it is tried again when it has changed, or at the next start"
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,19 @@ class Folder:
             if self._is_known(path, seen):
                 self._seen.pop(path, None)
             elif self._has_settled(path, seen):
-                self.session.ensure_project(self.project)  # without one, no file is at fault
-                yield self._arrived(path, seen)
+                yield self._refused(path, seen) or self._arrived(path, seen)
+
+    def _refused(self, path: Path, seen: FileStamp) -> Arrival | None:
+        """Refuse an empty file, and a link out of the folder, which might publish anything; None for others."""
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            fault = f"it is a link that leads out of {self.folder}, and is not followed; copy the file"
+        elif not seen[0]:
+            fault = f"it is empty; {UNCHANGED}"
+        else:
+            return None
+        self._known[path] = list(seen[:2])
+        self._seen.pop(path, None)
+        return Arrival(path, error=fault)
 
     def _has_settled(self, path: Path, seen: FileStamp) -> bool:
         before = self._seen.get(path)
@@ -94,12 +106,13 @@ class Folder:
         return self.clock() - before[1] >= self.settle_s and not is_being_written(path)
 
     def _arrived(self, path: Path, seen: FileStamp) -> Arrival:
+        self.session.ensure_project(self.project)  # without one, no file is at fault
         try:
             dataset = self._register(path, seen)
         except FAULTS as error:
-            self._known[path] = list(seen[:2])  # not among the marks: who starts anew may have mended it
+            self._known[path] = list(seen[:2])  # not among the marks: a new start may find it mended
             self._seen.pop(path, None)
-            return Arrival(path, error=f"{error}; it is tried again when it has changed, or at the next start")
+            return Arrival(path, error=f"{error}; {UNCHANGED}")
         except (LineageError, OSError) as error:
             return Arrival(path, error=f"{error}; it is tried again")
         self._note(path, seen, dataset.mfid)
@@ -127,7 +140,7 @@ class Folder:
         self.marks.set(self._name(path), {"stamp": self._known[path], "mfid": mfid})
 
     def _name(self, path: Path) -> str:
-        return f"arrived {self.project} {path}"
+        return f"arrived {self.project} {utf8_name(str(path))}"
 
 
 def is_being_written(path: Path) -> bool:
@@ -164,8 +177,8 @@ def _is_leased(path: Path) -> bool:
 
 
 def _stamp(path: Path) -> FileStamp | None:
-    """The stamp of a file; None of what is no file, is empty, or has just gone."""
+    """Return the stamp of a file; None for what is no file, or has just gone."""
     try:
-        return stamp(path) if path.is_file() and path.stat().st_size else None
+        return stamp(path) if path.is_file() else None
     except OSError:
         return None

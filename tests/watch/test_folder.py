@@ -252,8 +252,7 @@ def test_a_project_that_is_not_there_is_no_files_fault(
     assert names(folder.look()) == ["scan.txt"]
 
 
-def test_folders_empty_files_and_other_names_are_no_arrivals(inbox: Path, watcher: Any, clock: Clock) -> None:
-    (inbox / "empty.txt").touch()
+def test_folders_and_other_names_are_no_arrivals(inbox: Path, watcher: Any, clock: Clock) -> None:
     (inbox / "folder.txt").mkdir()
     (inbox / "scan.tmp").write_text("1\n")
     folder = watcher()
@@ -262,12 +261,45 @@ def test_folders_empty_files_and_other_names_are_no_arrivals(inbox: Path, watche
     assert (names(folder.look()), folder.waiting) == ([], 0)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="names are text there")
+def test_odd_files_are_registered_or_refused_by_name(
+    inbox: Path, watcher: Any, clock: Clock, session: Session, tmp_path: Path
+) -> None:
+    """A name that is no UTF-8, one of 244 bytes, an empty file, links out of the folder and within it."""
+    (tmp_path / "key.txt").write_text("secret")
+    raw_name = os.fsencode(inbox) + b"/caf\xe9.txt"
+    Path(os.fsdecode(raw_name)).write_text("1\n")
+    long_name = "n" * 240 + ".txt"
+    (inbox / long_name).write_text("2\n")
+    (inbox / "empty.txt").touch()
+    (inbox / "out.txt").symlink_to(tmp_path / "key.txt")
+    (inbox / "within.txt").symlink_to(long_name)
+    folder = watcher()
+    list(folder.look())
+    clock.now += 11
+    found = {os.fsencode(one.path.name): one for one in folder.look()}
+    assert "is empty" in found[b"empty.txt"].error
+    assert "leads out of" in found[b"out.txt"].error
+    escaped = found[b"caf\xe9.txt"].dataset
+    assert [file.name for file in escaped.files] == ["caf%E9.txt"]
+    stored = session.client.datasets.get(escaped.mfid, include_metadata=True).scientific_metadata
+    assert bytes.fromhex(stored["file_name_bytes"]["caf%E9.txt"]) == b"caf\xe9.txt"
+    assert found[long_name.encode()].dataset.mfid == found[b"within.txt"].dataset.mfid
+    assert verify_project(session, "lab", read_bytes=True).findings == ()
+    again = watcher()  # a new start
+    list(again.look())
+    clock.now += 11
+    assert {one.path.name for one in again.look()} == {"empty.txt", "out.txt"}, "only what is not registered"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no file can be called so there")
 def test_looking_once_ends_with_code_1_if_a_file_could_not_be_registered(inbox: Path, data: Path, command: Any) -> None:
     (inbox / "a\\b.txt").write_text("1\n")
     watch = ["watch", "--data", data, "--project", "lab", "--folder", inbox, "--once", "--no-events", "--settle", "0"]
     refused = command(*watch)
-    assert (refused.returncode, "not a file name" in refused.stderr) == (1, True), refused.stderr
+    assert (refused.returncode, "has a line break, tab, backslash or control sign" in refused.stderr) == (1, True), (
+        refused.stderr
+    )
     (inbox / "a\\b.txt").rename(inbox / "ab.txt")
     mended = command(*watch)
     assert (mended.returncode, mended.stdout.count("registered ")) == (0, 1), mended.stderr

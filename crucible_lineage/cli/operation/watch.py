@@ -13,7 +13,9 @@ from crucible_lineage.cli.ending import FAILURE
 from crucible_lineage.cli.operation.deploy import require_prefect
 from crucible_lineage.cli.options import crucible_options, open_session
 from crucible_lineage.errors import InputError, LineageError, UnauthorizedError
+from crucible_lineage.lineage.labels import plain
 from crucible_lineage.pipeline.spec.inputs import FileInput
+from crucible_lineage.refs import utf8_name
 from crucible_lineage.watch.changes import Watcher
 from crucible_lineage.watch.folder import Folder
 
@@ -89,13 +91,16 @@ def watch_command(
                 time.sleep(settle_s)
                 watch.look()
             sys.exit(FAILURE if watch.failed else 0)
+        looked = False
         while True:
             try:
                 watch.look()
-            except (InputError, UnauthorizedError):
-                raise
-            except LineageError as error:  # a service that is away comes back
-                click.echo(f"{error}\nit is tried again in {every_s:g} s", err=True)
+                looked = True
+            except (LineageError, OSError) as error:
+                # Wrong from the start is a mistake in the command; later a key, a certificate, a disk may come back.
+                if not looked and isinstance(error, InputError | UnauthorizedError):
+                    raise
+                click.echo(f"{error}\nwaiting; the next try is in {every_s:g} s", err=True)
             time.sleep(every_s)
 
 
@@ -117,10 +122,10 @@ class _Watch:
         for arrival in self.arriving.look() if self.arriving else ():
             if arrival.dataset:
                 self.failed.discard(arrival.path)
-                click.echo(f"registered {arrival.dataset.mfid}  {arrival.path.name}")
+                click.echo(f"registered {arrival.dataset.mfid}  {plain(utf8_name(arrival.path.name))}")
             else:
                 self.failed.add(arrival.path)
-                click.echo(f"{arrival.path}: {arrival.error}", err=True)
+                click.echo(f"{plain(utf8_name(str(arrival.path)))}: {arrival.error}", err=True)
         if self.watcher:
             _tell(self.watcher)
 

@@ -98,9 +98,7 @@ def lineage_command(
         _refuse(is_part or chosen == CRATE, f"--depth, --up, --down and --format {CRATE} go with the MFID of a dataset")
     else:
         _refuse(bool(projects), "give either the MFID of a dataset or --project, not both")
-        _refuse(
-            bool(measurement or run_id), "--measurement and --run go with --project, not with an MFID"
-        )
+        _refuse(bool(measurement or run_id), "--measurement and --run go with --project, not with an MFID")
     _refuse(bool(files or license_url) and chosen != CRATE, "--files and --license go with --format ro-crate")
     _refuse(chosen == CRATE and output is None, "an RO-Crate is a folder: name a new one with -o FOLDER")
     # What follows needs pydantic and httpx, which --help does not.

@@ -13,6 +13,7 @@ from crucible_lineage.checksums import blocks
 from crucible_lineage.client.http.answers import read_whole
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.transfer.storage import Storage, storage_error
+from crucible_lineage.disk import draft_beside
 from crucible_lineage.errors import ChecksumError, InputError
 from crucible_lineage.traffic import traffic
 
@@ -29,7 +30,7 @@ def fetch(storage: Storage, file: FileRecord, url: str, target: Path, progress: 
     there is continued. ChecksumError if the bytes are others, or more than recorded, and then nothing is kept.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{(file.sha256_hash or file.mfid)[:16]}.part")
+    partial = draft_beside(target, f".{(file.sha256_hash or file.mfid)[:16]}.part")
     digest = hashlib.sha256()
     present = _read_into(digest, partial) if file.sha256_hash else 0
     headers = {"Range": f"bytes={present}-"} if present else {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.provenance.recipe import derived_mfid, gives_id, raw_mfid, raw_recipe, recipe_sha256
-from crucible_lineage.refs import DatasetRef, FileRef
+from crucible_lineage.refs import DatasetRef, FileRef, name_fault
 from crucible_lineage.registration.new_dataset import LocalFile
 from crucible_lineage.session import Session
 
@@ -83,6 +83,9 @@ def hash_files(
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"two of the files are called {twice!r}; a dataset's files have different names")
+    for name in names:
+        if fault := name_fault(name):
+            raise InputError(f"the name of file {name!r} {fault}; rename it")
     by_id = {parent.mfid: parent for parent in parents}
     made_of = tuple(by_id[mfid] for mfid in sorted(by_id))
     recipe = raw_recipe(project, [file.ref for file in files], made_of, salt)

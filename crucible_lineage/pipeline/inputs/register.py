@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from datetime import UTC
 from functools import partial
@@ -13,7 +14,7 @@ from crucible_lineage.pipeline.inputs.existing import begun_with, find_raw, same
 from crucible_lineage.pipeline.inputs.raw import RawFiles, require_possible_id
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.provenance.record import raw_record
-from crucible_lineage.refs import DatasetRef
+from crucible_lineage.refs import DatasetRef, utf8_name
 from crucible_lineage.registration.new_dataset import Elsewhere, LocalFile, NewDataset
 from crucible_lineage.session import Session
 
@@ -87,7 +88,7 @@ def new_raw(
     """The dataset of these files as it is to be registered; without an id of their own, under a new one."""
     fields = {
         "project_id": raw.project,
-        "dataset_name": declared.dataset_name or name,
+        "dataset_name": declared.dataset_name or utf8_name(name),
         **({"timestamp": declared.timestamp.astimezone(UTC).isoformat()} if declared.timestamp else {}),
         "public": declared.public,
         **described(declared),
@@ -99,7 +100,7 @@ def new_raw(
         mfid=mfid or raw.mfid or new_mfid(),
         fields=fields,
         record=raw_record(raw.recipe, refs, session.agent, raw.parents, note, supersedes),
-        metadata={**declared.metadata, **origin},
+        metadata={**declared.metadata, **origin, **_true_names(raw)},
         files=files,
         keywords=declared.keywords,
         parents=tuple(parent.mfid for parent in raw.parents),
@@ -121,6 +122,13 @@ def _to_register(file: LocalFile, raw: RawFiles, declared: FileInput, session: S
     from crucible_lineage.pipeline.files.remote import remote_checksums  # most pipelines need it not
 
     return replace(file, checksums=remote_checksums(remote, session, present=True))
+
+
+def _true_names(raw: RawFiles) -> dict[str, Any]:
+    """Return the bytes, in hexadecimal, of names that are no UTF-8, by the name that stands for them."""
+    escaped = {file.ref.name: os.fsencode(file.path.name).hex() for file in raw.files
+               if file.ref.name != file.path.name and file.ref.name == utf8_name(file.path.name)}  # fmt: skip
+    return {"file_name_bytes": escaped} if escaped else {}
 
 
 def described(declared: Any) -> dict[str, Any]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import unicodedata
 from pathlib import Path
 
+from crucible_lineage.disk import draft_beside
 from crucible_lineage.errors import StepError
+from crucible_lineage.refs import name_fault
 
 __all__ = ["MOST_NAME_BYTES", "written_files"]
 
-MOST_NAME_BYTES = 200  # chosen: file systems take 255, and downloads add to a name while they are under way
+MOST_NAME_BYTES = 200  # chosen: file systems take 255, and programs add endings
 # A file with holes is read as if they were full of zeros; one that is nearly all hole was never meant to be kept.
 _SPARSE_BYTES, _SPARSE_RATIO = 1 << 30, 1000
 _KINDS = {
@@ -36,7 +37,7 @@ def written_files(step: str, folder: Path) -> list[Path]:
     paths = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         state = entry.stat(follow_symlinks=False)
-        if fault := _name_fault(entry.name):
+        if fault := name_fault(entry.name, MOST_NAME_BYTES):
             raise refuse(f"wrote a file {entry.name!r}, whose name {fault}; let it use a plain name")
         if stat.S_ISDIR(state.st_mode):
             if inside := next((path for path in sorted(Path(entry.path).rglob("*")) if not path.is_dir()), None):
@@ -58,21 +59,9 @@ def written_files(step: str, folder: Path) -> list[Path]:
     return paths
 
 
-def _name_fault(name: str) -> str:
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        return "is no Unicode text"
-    if size > MOST_NAME_BYTES:
-        return f"has {size} bytes, which is more than {MOST_NAME_BYTES}"
-    if any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in name) or "\\" in name:
-        return "has a line break, tab, backslash or control sign"
-    return ""
-
-
 def _take_apart(path: Path) -> None:
     """The file shares its bytes with no other name, under which they might be changed."""
-    copy = path.with_name(f".{path.name}.own")
+    copy = draft_beside(path, ".own")
     shutil.copyfile(path, copy)
     shutil.copystat(path, copy)
     copy.replace(path)
