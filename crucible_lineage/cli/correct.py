@@ -121,7 +121,7 @@ def unlink_command(parent: str, child: str, why: str) -> None:
     with open_session() as session:
         source, target = dataset_id(session, parent), dataset_id(session, child)
         unlink_datasets(session, source, target, why)
-    click.echo(f"{target} is not linked to {source} any more")
+    click.echo(f"{target} is no longer linked to {source}")
 
 
 @click.group("sample")
@@ -194,14 +194,14 @@ def replace_command(old: str, files: tuple[Path, ...], why: str, as_json: bool) 
     if as_json:
         print_json({**new.to_json(), "replaces": mfid})
     else:
-        click.echo(f"{new.mfid}  {new.name}  in the stead of {mfid}")
+        click.echo(f"{new.mfid}  {new.name}  replaces {mfid}")
 
 
 @click.command("delete")
 @click.argument("dataset")
 @crucible_options
 @WHY
-@click.option("--yes", is_flag=True, help="Also if something was made of it.")
+@click.option("--yes", is_flag=True, help="Also if other datasets were made from it.")
 @json_option
 def delete_command(dataset: str, why: str, yes: bool, as_json: bool) -> None:
     """Ask for DATASET to be deleted: hidden at once, and deleted when an administrator has agreed.

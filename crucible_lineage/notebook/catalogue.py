@@ -178,7 +178,7 @@ class Catalogue:
             waiting = [f"{one.step}: waits to be delivered: {one.error}" for one in result.waiting]
             unseen = [f"what was there was not seen at Crucible: {result.unseen}"] if result.unseen else []
             told = "\n".join((*failed, *waiting, *unseen)) or "it was stopped"
-            raise RunError(f"run pipeline {bound.name!r}: not all was made\n{told}")
+            raise RunError(f"run pipeline {bound.name!r}: some steps failed\n{told}")
         return Run(self, result)
 
     def lineage(self, name: str | Dataset) -> Lineage:
@@ -300,9 +300,7 @@ class Catalogue:
         if isinstance(name, Dataset):
             return name.mfid
         if not isinstance(name, str):
-            raise InputError(
-                f"a dataset is named by its MFID, the beginning of it, its name, or itself, not by {name!r}"
-            )
+            raise InputError(f"name a dataset by its MFID, the beginning of one, its name, or itself, not by {name!r}")
         return find_mfid(self.session, name, [self._project] if self._project else ())
 
     def _in(self, project: str | None) -> str:

@@ -237,7 +237,7 @@ def new_record(document: Mapping[str, object]) -> StepRecord | FilesRecord:
     if not isinstance(found, str):
         if not (unknown := _unknown(found)):
             return found
-        found = "; ".join(f"{path}: there is no such field" for path in unknown[:MOST_FAULTS])
+        found = "; ".join(f"{path}: unknown field" for path in unknown[:MOST_FAULTS])
     raise InputError(f"this is no provenance record that may be written: {found}")
 
 

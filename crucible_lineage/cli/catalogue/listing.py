@@ -36,8 +36,8 @@ __all__ = ["list_command"]
 @click.option("--sort", metavar="FIELD", help="created, name, step, pipeline, measurement, state; -name: from the end.")
 @click.option("--all", "every", is_flag=True, help="What is superseded or incomplete, and records of runs, too.")
 @click.option("--doubtful", is_flag=True, help="What is on hold, or comes from what is, too.")
-@click.option("--deleted", is_flag=True, help="Instead, what was deleted, and what is to be.")
-@click.option("--refresh", is_flag=True, help="Download the project anew, and not only what changed.")
+@click.option("--deleted", is_flag=True, help="Deleted datasets, and requests for deletion, instead.")
+@click.option("--refresh", is_flag=True, help="Download the whole project again, not only what changed.")
 @CSV
 @json_option
 def list_command(

@@ -26,7 +26,7 @@ __all__ = ["table_command"]
 )
 @click.option("--all", "every", is_flag=True, help="What is superseded or incomplete, too, with its state.")
 @click.option("--doubtful", is_flag=True, help="What is on hold, or comes from what is, too, with its state.")
-@click.option("--refresh", is_flag=True, help="Download the project anew, and not only what changed.")
+@click.option("--refresh", is_flag=True, help="Download the whole project again, not only what changed.")
 @CSV
 @json_option
 def table_command(
