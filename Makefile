@@ -43,7 +43,7 @@ SOAK_SEED ?= $(shell date +%s)
 soak: .venv/test.installed  ## schedules every few seconds while workers, servers and watcher are killed at random
 	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest tests/soak -s
 
-shapes: .venv/test.installed  ## 139 shapes of flows, plain and converted, and the types of converted tasks; all, not a fifth
+shapes: .venv/test.installed  ## 146 shapes of flows, plain and converted, and the types of converted tasks; all, not a fifth
 	CRUCIBLE_NIGHTLY=1 $(BIN)/python -m pytest tests/tasks/test_shapes.py tests/tasks/test_typed.py -n 0
 
 coverage: .venv/test.installed  ## which branches the tests reach; a report, no gate

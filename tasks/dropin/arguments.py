@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import datasets_with
 from crucible_lineage.tasks.dropin.described import Described
 from crucible_lineage.tasks.dropin.folders import Stamp, files_at, is_folder, looks_like_path, stamp
-from crucible_lineage.tasks.dropin.origins import CALL, LEAST_BYTES, MOST_ITEMS, Origin, items_of, plain_digest, settled
+from crucible_lineage.tasks.dropin.literals import is_literal
+from crucible_lineage.tasks.dropin.origins import CALL, LEAST_BYTES, MOST_ITEMS, Origin, items_of, settled
 from crucible_lineage.tasks.dropin.recording import Recording, data_folder, run_logger, warn
 from crucible_lineage.tasks.dropin.secret import hidden, hidden_text, is_secret_name, shown_secret
 from crucible_lineage.tasks.dropin.values.kinds import is_plain, kind_of
-from crucible_lineage.tasks.dropin.values.storing import Stored, UnstorableError, store_value
+from crucible_lineage.tasks.dropin.values.spelled import UnspelledError, spelled
+from crucible_lineage.tasks.dropin.values.storing import Stored, UnstorableError, plain_digest, store_value
 from crucible_lineage.tasks.dropin.views import is_constant, taken_from
 
 __all__ = ["GIVEN", "Arguments", "Input", "Traced", "given_file", "said_to_be_used", "traced"]
@@ -42,6 +44,7 @@ DESCRIBING = ("not finite", "tuple", "set", "number", "bytes", "model", "datacla
 GIVEN = "a file that the flow was given"
 PROVEN = "the result of a task run that was given"
 RECORDED = "the result of a task run that Prefect's record names"
+ITEM_RECORDED = "an item of the result of a task run that Prefect's record names"
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,7 @@ class _Tracer:
         self.found = Arguments()
         self.in_list = False
         self.whole: Origin | None = None  # what the argument is an item of
+        self.made: list[str] = []  # lists, tuples and dicts of the flow's own code
 
     def argument(self, role: str, value: object, runs: Traced) -> None:
         """One argument becomes inputs, a parameter, or both."""
@@ -163,8 +167,10 @@ class _Tracer:
         if self.whole is not None and len(self.found.inputs) == before:
             self.add(role, self.whole, "an item of the result of a task run that was given")
         self.compare(role, value, runs.recorded.get(role, ()), before)
-        if len(self.found.inputs) == before and isinstance(value, (list, dict)) and (digest := plain_digest(value)):
-            self.found.objects[role] = (value, digest)
+        if len(self.found.inputs) == before and isinstance(value, (list, tuple, dict)) and value:
+            self.made.append(role)
+            if digest := plain_digest(value):
+                self.found.objects[role] = (value, digest)
 
     def compare(self, role: str, value: object, recorded: tuple[str, ...], before: int) -> None:
         """Take what Prefect's record of the run names beside what was traced, if the content agrees; else note it."""
@@ -173,10 +179,12 @@ class _Tracer:
             origin = self.recording.origins.of_run(run)
             if origin is None or id(origin.made) in made:
                 continue
-            is_untraced = len(self.found.inputs) == before and origin.digest
+            is_untraced = len(self.found.inputs) == before and bool(origin.digest)
             if is_untraced and digest_now(value, self.recording) == origin.digest:
                 self.found.params.pop(role, None)
                 self.add(role, origin, RECORDED)
+            elif is_untraced and self.recording.origins.is_word_of(run, value) and not is_literal(value):
+                self.add(role, replace(origin, part=True), ITEM_RECORDED)
             else:
                 self.found.unconfirmed.setdefault(role, []).append(origin.label or run)
 
@@ -228,8 +236,7 @@ class _Tracer:
     def conclude(self) -> None:
         """Report arguments without a known parent."""
         hand = self.recording.origins.in_hand()
-        made = [role for role, (value, _) in self.found.objects.items() if isinstance(value, (list, dict)) and value]
-        unknown = self.found.unknown or ([] if self.found.inputs else made)
+        unknown = self.found.unknown or ([] if self.found.inputs else self.made)
         if hand and (unknown or not self.found.inputs):
             self.found.possible = hand
         if not unknown or not hand:
@@ -268,7 +275,7 @@ class _Tracer:
             return known
         if isinstance(value, Path) or (isinstance(value, str) and looks_like_path(value)):
             return self.path(role, Path(value), value)
-        if (origin := self.recording.origins.of_object(value)) is not None:
+        if (origin := self.recording.origins.of_object(value)) is not None and not is_literal(value):
             return self.object(role, value, origin)
         if parents := self.recording.origins.of_derived(value):
             return self.derived(role, value, parents)
@@ -297,7 +304,9 @@ class _Tracer:
         for _, item in zip(range(MOST_ITEMS), items, strict=False):
             if isinstance(item, str) and looks_like_path(item):
                 return True
-            if self.recording.origins.of_object(item) is not None or self.recording.origins.of_derived(item):
+            if self.recording.origins.of_object(item) is not None and not is_literal(item):
+                return True
+            if self.recording.origins.of_derived(item):
                 return True
             if depth and isinstance(item, (list, dict)) and self.is_traced_inside(item, depth - 1):
                 return True
@@ -361,8 +370,13 @@ class _Tracer:
     def known(self, role: str, value: Any, origin: Origin) -> Any:
         """A known object: an input, and where it is an item of a larger value, a parameter that tells which."""
         self.add(role, origin, "the same object")
-        is_short = origin.part and is_plain(value) and len(canonical_json(value)) <= LONG_PARAMETER
-        return deepcopy(value) if is_short else _INPUT
+        if not origin.part:
+            return _INPUT
+        try:
+            plain, _ = spelled(value)
+        except UnspelledError:
+            return _INPUT
+        return deepcopy(plain) if len(canonical_json(plain)) <= LONG_PARAMETER else _INPUT
 
     def derived(self, role: str, value: Any, parents: tuple[Origin, ...]) -> Any:
         """A value that the flow's code says it has made of others: data as a dataset between, others as they are."""
@@ -477,7 +491,9 @@ def _listed(found: Any) -> Sequence[object]:
 def _is_fixed(value: object) -> bool:
     """True of a value that cannot be changed in place."""
     kind = kind_of(value)
-    return isinstance(value, (str, bytes, int, float, complex, tuple)) or kind is None or kind.name in DESCRIBING
+    if isinstance(value, (str, bytes, int, float, complex, tuple)):
+        return True
+    return not isinstance(value, (list, dict, set)) and (kind is None or kind.name in DESCRIBING)
 
 
 def digest_now(value: object, recording: Recording) -> str:

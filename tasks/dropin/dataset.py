@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Mapping
@@ -39,7 +40,6 @@ from crucible_lineage.tasks.dropin.result import (
     used_datasets,
 )
 from crucible_lineage.tasks.dropin.secret import hidden, hidden_text
-from crucible_lineage.tasks.dropin.values.kinds import is_plain
 from crucible_lineage.tasks.dropin.values.storing import Stored
 from crucible_lineage.tasks.dropin.written import learn
 from crucible_lineage.tasks.events import tell_asset
@@ -48,6 +48,7 @@ __all__ = ["LONG_METADATA", "METADATA", "linked", "registered"]
 
 METADATA = "flow"  # the key under which a dataset's metadata say how the flow knows it
 LONG_METADATA = 4000  # characters of JSON
+IN_JSON = ("json", "spelled", "tuple", "set", "model", "dataclass", "scalar")  # kinds that are one file of JSON
 
 
 def registered(
@@ -234,12 +235,22 @@ def _descriptive(described: Described) -> dict[str, str]:
 
 
 def _metadata(result: Result, stored: Stored) -> dict[str, Any]:
-    """Return what a result is searched by: the dict or the number that it is, and what was declared of it."""
-    document, value = stored.document.get("value") or {}, stored.parts[0][0] if stored.parts else None
-    shown: dict[str, Any] = {}
-    if document.get("kind") == "json" and is_plain(value) and len(canonical_json(value)) <= LONG_METADATA:
-        shown = dict(value) if isinstance(value, dict) else {"value": value}
-    return {**shown, **result.described.metadata}
+    """Return what a result is searched by: its dict, record or number, and what was declared of it."""
+    found = _searched(stored.document.get("value") or {}, {file.ref.name: file.path for file in stored.files})
+    shown = found if isinstance(found, dict) else {} if found is None else {"value": found}
+    return {**(shown if len(canonical_json(shown)) <= LONG_METADATA else {}), **result.described.metadata}
+
+
+def _searched(document: Mapping[str, Any], files: Mapping[str, Path]) -> Any:
+    """Return what is JSON in a stored value; of a dict that holds files too, what is beside them."""
+    if document.get("kind") in ("dict", "fields"):
+        pairs = zip(document["keys"], document["parts"], strict=True)
+        parts = {str(name): _searched(part, files) for name, part in pairs}
+        return {name: found for name, found in parts.items() if found is not None} or None
+    if document.get("kind") not in IN_JSON:
+        return None
+    path = files[document["files"][0]]
+    return json.loads(path.read_bytes()) if path.stat().st_size <= LONG_METADATA else None
 
 
 def _safe(metadata: dict[str, Any], result: Result) -> dict[str, Any]:

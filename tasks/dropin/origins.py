@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import threading
@@ -16,6 +15,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from crucible_lineage.refs import DatasetRef
+from crucible_lineage.tasks.dropin.values.storing import plain_digest
 
 __all__ = [
     "CALL",
@@ -26,7 +26,6 @@ __all__ = [
     "Origin",
     "Origins",
     "items_of",
-    "plain_digest",
     "settled",
 ]
 
@@ -35,6 +34,9 @@ LEAST_BYTES = 256  # a value whose files are smaller may equal another one by ch
 MOST_ITEMS = 10_000  # of one value that are known one by one
 MOST_CANDIDATES = 5  # results that are named where no parent is known
 NEVER = (type(None), bool, type, Enum, FunctionType, BuiltinFunctionType, ModuleType)  # one object for all who use it
+
+CONSTANT = (str, bytes, int, float, complex)
+COPIED = (list, dict, str, float, int)  # what Prefect copies where it checks the parameters of a subflow
 
 Made = Future[DatasetRef]
 """A dataset that is being registered."""
@@ -105,12 +107,14 @@ class Origins:
     def __init__(self, notes: Notes) -> None:
         self.notes = notes
         self._lock = threading.Lock()
-        self._objects: dict[int, tuple[Any, Origin]] = {}
+        self._objects: dict[int, tuple[Any, Origin | None]] = {}
         self._derived: dict[int, tuple[Any, tuple[Origin, ...]]] = {}
         self._runs: dict[str, Origin] = {}
         self._paths: dict[str, tuple[str, Origin]] = {}
         self._contents: dict[str, list[Origin]] = {}
         self._keys: dict[str, Origin] = {}
+        self._words: dict[str, frozenset[str]] = {}
+        self._copied: set[str] = set()
 
     # ------------------------------------------------------------ what is noted
 
@@ -118,22 +122,53 @@ class Origins:
         """Note that this object is that dataset.
 
         It is kept alive only where it cannot be watched: lists, dicts, numbers.
+        A number or text that two calls gave as one object is a constant of their code, and of neither for certain.
         """
         if _is_one_object(value):
             return
         key = id(value)
         held = _held(value, lambda: self._objects.pop(key, None))
         with self._lock:
-            self._objects[key] = (held, origin)
+            was = self._objects.get(key)
+            if isinstance(value, CONSTANT) and was is not None and was[1] is not None and was[0]() is value:
+                known: Origin | None = origin if was[1].made is origin.made else None
+            else:
+                known = origin
+            self._objects[key] = (held, known)
 
     def note_items(self, value: object, origin: Origin, but: Container[int] = ()) -> None:
-        """Note that the items of a list, tuple or dict are part of that dataset.
+        """Note that the items of a list, tuple, set or dict are part of that dataset.
 
         `but` are the ids of what came from elsewhere.
         """
+        part = replace(origin, digest="", described=False, part=True)
         for item in items_of(value):
             if id(item) not in but:
-                self.note_object(item, replace(origin, digest=plain_digest(item), described=False, part=True))
+                digest = plain_digest(item)
+                self.note_object(item, replace(part, digest=digest) if digest else part)
+
+    def note_words(self, task_run_id: str, value: object) -> None:
+        """Note the texts of a list that a task run gave: a word is one object for all who use it."""
+        if isinstance(value, (list, tuple, set, frozenset)) and len(value) <= MOST_ITEMS:
+            self._words[task_run_id] = frozenset(item for item in value if type(item) is str)
+
+    def note_copies(self, flow_run_id: str, parameters: Iterable[object]) -> None:
+        """Note parameters of a subflow, which Prefect copies: each is the one known value that equals it."""
+        with self._lock:
+            if flow_run_id in self._copied:
+                return
+            self._copied.add(flow_run_id)
+        copies = [one for given in parameters for one in (given, *items_of(given)) if self.of_object(one) is None]
+        copies = [one for one in copies if isinstance(one, COPIED) and not _is_one_object(one)]
+        if not copies:
+            return
+        known: dict[object, list[Origin]] = {}
+        for value, origin in self.objects(COPIED):
+            known.setdefault(_content(value), []).append(origin)
+        for copy in copies:
+            found = known.get(_content(copy), [])
+            if len({id(one.made) for one in found}) == 1:
+                self.note_object(copy, found[0])
 
     def note_derived(self, value: object, parents: tuple[Origin, ...]) -> None:
         """The flow's own code has made this object of those."""
@@ -199,6 +234,10 @@ class Origins:
         """Return what a task run gave, in this process or in another one."""
         return self._runs.get(task_run_id) or self.notes.read(f"run-{task_run_id}")
 
+    def is_word_of(self, task_run_id: str, value: object) -> bool:
+        """Return whether a text is in the list that a task run gave."""
+        return type(value) is str and value in self._words.get(task_run_id, ())
+
     def of_path(self, path: Path, sha256: str | None = None) -> Origin | None:
         """The dataset of the file at this path; with `sha256`, only if it has these bytes."""
         known, origin = self._paths.get(str(path.absolute()), (None, None))
@@ -220,7 +259,7 @@ class Origins:
         """The known objects of a class, newest first."""
         for held, origin in reversed(list(self._objects.values())):
             value = held()
-            if isinstance(value, kind):
+            if origin is not None and isinstance(value, kind):
                 yield value, origin
 
     def in_hand(self) -> list[str]:
@@ -233,6 +272,8 @@ def _is_one_object(value: object) -> bool:
     """True of a value that everybody has as the same object, so that its identity says nothing."""
     if isinstance(value, NEVER) or not isinstance(value, object):
         return True
+    if type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"):
+        return True
     if isinstance(value, int):
         return -5 <= value <= 256
     if isinstance(value, float):
@@ -243,7 +284,7 @@ def _is_one_object(value: object) -> bool:
 
 
 def items_of(value: object, depth: int = 4) -> Iterator[Any]:
-    """Yield what is in a list, tuple, dict, dataclass or model, and in those in it; of large ones the first."""
+    """Yield what is in a list, tuple, set, dict, dataclass or model, and in those in it; of large ones the first."""
     for index, item in enumerate(_inside(value, depth)):
         if index >= MOST_ITEMS:
             return
@@ -254,28 +295,24 @@ def _inside(value: object, depth: int) -> Iterator[Any]:
     inside: Iterable[object] = ()
     if isinstance(value, dict):
         inside = value.values()
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, (list, tuple, set, frozenset)):
         inside = value
     elif is_dataclass(value) or hasattr(type(value), "model_fields"):
         inside = vars(value).values() if hasattr(value, "__dict__") else ()
     for item in inside:
         yield item
-        if depth:
+        if depth and not isinstance(item, CONSTANT):
             yield from _inside(item, depth - 1)
 
 
-def plain_digest(value: object) -> str:
-    """The digest of a plain list or dict, as it is when it is stored alone; nothing for what cannot change."""
-    if not isinstance(value, (list, dict)):
-        return ""
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError):
-        return ""
-    return hashlib.sha256(hashlib.sha256(text.encode()).hexdigest().encode()).hexdigest()
+def _content(value: object) -> tuple[type, object]:
+    """Return a key that equal values share."""
+    return type(value), plain_digest(value) or (id(value) if isinstance(value, (list, dict)) else value)
 
 
 def _held(value: object, gone: Any) -> Any:
+    if isinstance(value, CONSTANT):
+        return _Strong(value)
     try:
         return weakref.ref(value, lambda _: gone())
     except TypeError:

@@ -79,6 +79,7 @@ class Recording:
         self.reused = 0
         self.within: Recording | None = None
         self._held: list[Held] = []
+        self._inner: dict[Recording, bool] = {}  # of subflows that have ended in a transaction that has not: failed?
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix=THREADS) if owner else None
 
@@ -131,10 +132,25 @@ class Recording:
         return made.result()
 
     def close(self, *, failed: bool = False) -> None:
-        """Everything is registered, or was warned of; what the run relied on holds."""
+        """Wait until everything is registered, or was warned of, and note what the run relied on as current.
+
+        A subflow in a transaction of its parent flow is closed with the parent: the transaction may still be rolled
+        back. Where the parent registers nothing, results are registered before the transaction ends.
+        """
+        above = self.within
+        if above is not None and above._pool is not None and any(held.waits for held in self._held):
+            above._inner.setdefault(self, failed)
+        elif above is None or self not in above._inner:
+            self._finish(failed=failed)
+
+    def _finish(self, *, failed: bool) -> None:
+        for inner, inner_failed in self._inner.items():
+            inner._finish(failed=inner_failed)
+            self.made += inner.made
+        self._inner = {}
         if self._pool is not None:
             for held in self._held:
-                held.drop("the flow ended before its transaction")
+                held.commit(None)
             self._pool.shutdown(wait=True)
             self._pool = None
             if self.undelivered.left():
@@ -166,6 +182,12 @@ class Held:
 
     def __init__(self) -> None:
         self._waiting: dict[Made, tuple[Callable[[], None], Any, str]] = {}
+        self._started: list[tuple[Any, str]] = []
+
+    @property
+    def waits(self) -> bool:
+        """Return whether results wait."""
+        return bool(self._waiting)
 
     def add(self, made: Made, run: Callable[..., Any], start: Callable[[], None], logger: Any, what: str) -> None:
         """Keep a result until the end of the transaction."""
@@ -178,7 +200,9 @@ class Held:
     def start(self, made: Made) -> None:
         """Register the result now, if it waits."""
         if (found := self._waiting.pop(made, None)) is not None:
-            found[0]()
+            start, logger, what = found
+            self._started.append((logger, what))
+            start()
 
     def commit(self, _: object) -> None:
         """Register the results, as a hook of the task's transaction."""
@@ -186,15 +210,15 @@ class Held:
             self.start(made)
 
     def roll_back(self, _: object) -> None:
-        """Drop the results, as a hook of the task's transaction."""
-        self.drop("its transaction was rolled back")
-
-    def drop(self, why: str) -> None:
-        """Say that the results that wait are not registered, and why."""
+        """Drop the results, as a hook of the task's transaction, and say which of them are not registered."""
+        why = "its transaction was rolled back"
         while self._waiting:
-            made, (_, logger, what) = self._waiting.popitem()
+            made, (_start, logger, what) = self._waiting.popitem()
             logger.warning("%s is not registered: %s", what, why)
             made.set_exception(LineageError(f"{what} is not registered: {why}"))
+        for logger, what in self._started:
+            logger.warning("%s stays registered, though %s: it was needed, or its flow ended, before that", what, why)
+        self._started.clear()
 
 
 _open: ContextVar[Recording | None] = ContextVar("recording", default=None)

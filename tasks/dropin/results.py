@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,6 +80,7 @@ def take(result: Result, value: object) -> bool:
     origin = Origin(made, names, stored.digest, about, bool(stored.described), label)
     if result.output == "out":
         origins.note_run(result.task_run_id, origin)
+        origins.note_words(result.task_run_id, value)
         if result.key:
             origins.note_key(result.key, origin)
     if not stored.described:
@@ -172,6 +173,7 @@ def found_in_cache(result: Result, value: object, key: str) -> None:
         return
     recording.reused += 1
     origins.note_run(result.task_run_id, origin)
+    origins.note_words(result.task_run_id, value)
     origins.note_object(value, origin)
     origins.note_key(key, origin)
     about = about_of(inputs_of(result, {}))
@@ -196,9 +198,9 @@ def _of_key(result: Result, key: str, digest: str) -> Origin | None:
     return Origin(settled(dataset), names, digest, about, label=call_label(result))
 
 
-def _stored_or_described(value: object, folder: Path) -> Stored:
+def _stored_or_described(value: object, folder: Path, given: Collection[Path] = ()) -> Stored:
     try:
-        return store_value(value, folder)
+        return store_value(value, folder, given=frozenset(given))
     except UnstorableError as error:
         return described_only(value, folder, str(error))
 
@@ -210,7 +212,7 @@ def _stored(result: Result, value: object, folder: Path, written: Mapping[str, l
     if value is None:
         stored = Stored({}, ())
     else:
-        stored = _stored_or_described(value, folder)
+        stored = _stored_or_described(value, folder, result.arguments.places.values())
         if any(holds_secret(file.path) for file in stored.files):
             for file in stored.files:
                 file.path.unlink()

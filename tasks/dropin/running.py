@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prefect.client.schemas.objects import State, TaskRunResult
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.task_engine import TaskRunTimeoutError
 from prefect.transactions import TransactionState, get_transaction
 from prefect.utilities.timeout import timeout, timeout_async
@@ -254,6 +254,8 @@ def _begun(
     """The call with its arguments traced; None where nothing registers."""
     if recording is None:
         return None
+    if (within := FlowRunContext.get()) is not None and within.flow_run and within.flow_run.parent_task_run_id:
+        recording.origins.note_copies(str(within.flow_run.id), (within.parameters or {}).values())
     signature = inspect.signature(function)
     named = by_name(signature, arguments)
     found = traced(named, Traced(call.futures, call.mapped, _recorded_runs()), recording, call.described)

@@ -19,6 +19,9 @@ def taken_from(value: object, origins: Origins) -> Origin | None:
         return _of_array(value, origins, numpy)
     if pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series)):
         return _of_table(value, origins, pandas)
+    xarray = sys.modules.get("xarray")
+    if numpy is not None and xarray is not None and isinstance(value, (xarray.DataArray, xarray.Dataset)):
+        return _of_named(value, origins, xarray, numpy)
     return None
 
 
@@ -41,6 +44,22 @@ def _of_array(value: Any, origins: Origins, numpy: Any) -> Origin | None:
     return _only(origin for one, origin in known if _is_copy(value, one, numpy))
 
 
+def _of_named(value: Any, origins: Origins, xarray: Any, numpy: Any) -> Origin | None:
+    """Return the known xarray object whose memory holds that of this one: a variable, a slice, a transposed array."""
+    parts = _arrays(value, numpy)
+    sharing = [
+        (sum(base.nbytes for base in bases), origin)
+        for one, origin in _first(origins.objects((xarray.DataArray, xarray.Dataset)))
+        if (bases := _arrays(one, numpy)) and all(any(_contains(base, part, numpy) for base in bases) for part in parts)
+    ]
+    return min(sharing, key=lambda one: one[0])[1] if parts and sharing else None
+
+
+def _arrays(value: Any, numpy: Any) -> list[Any]:
+    found = [one.data for one in value.data_vars.values()] if hasattr(value, "data_vars") else [value.data]
+    return [one for one in found if isinstance(one, numpy.ndarray)]
+
+
 def _contains(known: Any, value: Any, numpy: Any) -> bool:
     low, high = numpy.lib.array_utils.byte_bounds(known)
     first, last = numpy.lib.array_utils.byte_bounds(value)
@@ -48,10 +67,12 @@ def _contains(known: Any, value: Any, numpy: Any) -> bool:
 
 
 def _is_copy(value: Any, known: Any, numpy: Any) -> bool:
-    """The same values in another type of number."""
-    if value.shape != known.shape or value.dtype.kind not in "iuf" or known.dtype.kind not in "iufb":
+    """Return whether the values are the same in the same order, in another type of number or shape."""
+    if value.size != known.size or value.dtype.kind not in "iufc" or known.dtype.kind not in "iufcb":
         return False
-    return bool(numpy.array_equal(known.astype(value.dtype), value))
+    if known.dtype.kind == "c" != value.dtype.kind:
+        return False
+    return bool(numpy.array_equal(known.astype(value.dtype).ravel(), value.ravel()))
 
 
 def _of_table(value: Any, origins: Origins, pandas: Any) -> Origin | None:

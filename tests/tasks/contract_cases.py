@@ -132,6 +132,39 @@ def described() -> Any:
     ]
 
 
+def numbers() -> Any:
+    """Numbers of NumPy are numbers: one list, metadata that one can search, and links by what is taken out of them."""
+
+    @task
+    def means(count: int) -> list[np.float64]:
+        return [np.float64(n) / 3 for n in range(count)]
+
+    @task
+    def summary(values: list[np.float64]) -> dict[str, Any]:
+        return {"mean": np.mean(values), "n": np.int64(len(values)), "image": np.arange(64.0)}
+
+    @task
+    def half(value: np.float64) -> float:
+        return float(value) / 2
+
+    @flow
+    @registering("numbers-of-numpy", crucible=HERE)
+    def process() -> bool:
+        found = means(50)
+        half(summary(found)["mean"])
+        return type(found[0]) is np.float64
+
+    kept = process()
+    session = session_for(HERE)
+    client = session.client
+    found = client.datasets.list(project_id="numbers-of-numpy", include_metadata=True, limit=None)
+    by_task = {(one.scientific_metadata or {})["flow"]["task"]: one for one in found}
+    told = by_task["summary"].scientific_metadata or {}
+    parents = [one.dataset_name for one in client.datasets.list_parents(by_task["half"].unique_id)]
+    files = sorted(file.filename for file in client.files.list(dataset_mfid=by_task["means"].unique_id))
+    return [kept, files, round(told["mean"], 6), told["n"], parents]
+
+
 def outside() -> Any:
     """Outside of `registering` nothing is said; in a flow's own code `used` has no task to be said of."""
 
@@ -155,7 +188,7 @@ def outside() -> Any:
 
 
 def main() -> None:
-    cases: list[Callable[[], Any]] = [names, failed, strict, possible, described, outside]
+    cases: list[Callable[[], Any]] = [names, failed, strict, possible, described, numbers, outside]
     print(json.dumps({case.__name__: case() for case in cases}))
 
 

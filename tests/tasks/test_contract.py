@@ -52,6 +52,10 @@ def test_a_task_describes_its_result_and_names_what_it_used(told: dict[str, Any]
     assert told["described"] == [2, "reduced 5f", "gold", "tiled://raw/5f", False]
 
 
+def test_numbers_of_numpy_are_numbers(told: dict[str, Any]) -> None:
+    assert told["numbers"] == [True, ["call.json", "value.json"], 8.166667, 50, ["means [50] (summary)"]]
+
+
 def test_outside_of_registering_nothing_is_said(told: dict[str, Any]) -> None:
     number, refused = told["outside"]
     assert number == 3

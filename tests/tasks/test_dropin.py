@@ -59,7 +59,6 @@ CASES = {
 WARNED = (
     "the result of guard is a _thread.lock, which is described and not stored",
     "the result of split is or holds a _thread.lock, which is described and not stored",
-    "Fit (PydanticSchemaGenerationError when written as dataclass), which is described and not stored",
     "the result of by_place is a dict with keys that are neither text nor numbers",
     "Model, which is described and not stored",
     "the result of make is not registered",  # where Crucible goes away

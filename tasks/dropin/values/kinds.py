@@ -9,7 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-__all__ = ["KINDS", "Kind", "add_kind", "is_plain", "kind_of"]
+__all__ = ["KINDS", "Kind", "add_kind", "fields_of", "is_plain", "kind_of"]
 
 Described = dict[str, Any]
 
@@ -140,8 +140,11 @@ def _load_array(folder: Path) -> Any:
 
 
 def _is_number(value: object) -> bool:
+    """Return whether JSON cannot hold a NumPy number: complex, a date, more than 64 bits."""
     numpy = sys.modules.get("numpy")
-    return numpy is not None and isinstance(value, numpy.generic) and value.dtype.kind in "biufcMmSU"
+    if numpy is None or not isinstance(value, numpy.generic):
+        return False
+    return value.dtype.kind in "cMmS" or (value.dtype.kind == "f" and value.dtype.itemsize > 8)
 
 
 def _dump_number(value: object, folder: Path) -> None:
@@ -225,6 +228,13 @@ def _dump_typed(value: object, folder: Path) -> None:
     from pydantic import TypeAdapter
 
     (folder / "value.json").write_bytes(TypeAdapter(type(value)).dump_json(value))
+
+
+def fields_of(value: object) -> dict[str, Any]:
+    """Return the fields of a model or dataclass by their names."""
+    if _is_dataclass(value):
+        return {one.name: getattr(value, one.name) for one in fields(value) if hasattr(value, one.name)}  # type: ignore[arg-type]
+    return dict(value) if _is_model(value) else {}  # type: ignore[call-overload]
 
 
 def _class(value: object) -> Described:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
-import importlib
+import json
 import math
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any
 
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.registration.new_dataset import LocalFile
-from crucible_lineage.tasks.dropin.values.kinds import Kind, kind_of
+from crucible_lineage.tasks.dropin.values.kinds import Kind, fields_of, kind_of
+from crucible_lineage.tasks.dropin.values.spelled import UnspelledError, load_class, read_spelled, spelled
 
 __all__ = [
     "Document",
@@ -28,8 +30,10 @@ __all__ = [
     "digest_of_hashes",
     "equal",
     "flat",
+    "holds_path_text",
     "loaded",
     "parts_of",
+    "plain_digest",
     "put_back",
     "returned_paths",
     "store_value",
@@ -71,17 +75,31 @@ def digest_of_hashes(hashes: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
 
 
-def store_value(value: object, folder: Path, prefix: str = "") -> Stored:
-    """The value as files in the folder, each led by `prefix`. UnstorableError says why it is none."""
+def store_value(value: object, folder: Path, prefix: str = "", given: Collection[Path] = ()) -> Stored:
+    """Write the value as files into the folder, each led by `prefix`. Raises UnstorableError if it is of no kind.
+
+    Texts that name files stand for these; in lists and dicts those of `given` stay texts.
+    """
     if isinstance(value, Path):
         return _path(value, folder, prefix)
-    if type(value) is str and _names_file(value):
+    if type(value) is str and _names_file(value) and not (prefix and Path(value) in given):
         return _path(Path(value), folder, prefix, kind="path text")
+    if holds_path_text(value, given):
+        return _container(value, folder, prefix, given)
     kind = kind_of(value)
+    is_record = kind is not None and kind.name in ("model", "dataclass")
     if kind is not None:
-        return _of_kind(kind, value, folder, prefix)
+        try:
+            return _of_kind(kind, value, folder, prefix)
+        except UnstorableError:
+            if not is_record:
+                raise
+    with suppress(UnspelledError):
+        return _spelled(value, folder, prefix)
+    if is_record:
+        return _fields(value, folder, prefix)
     if isinstance(value, (list, tuple, Mapping)):
-        return _container(value, folder, prefix)
+        return _container(value, folder, prefix, given)
     raise UnstorableError(_named(value))
 
 
@@ -131,6 +149,10 @@ def _named(value: object) -> str:
 def loaded(document: Document, folder: Path) -> Any:
     """The value that such files in the folder hold. Raises what the library raises if they do not."""
     name, prefix = document["kind"], document.get("prefix", "")
+    if name == "spelled":
+        return read_spelled(json.loads((folder / document["files"][0]).read_bytes()), document["classes"])
+    if name == "fields":
+        raise UnstorableError(f"a {document['class']} by its fields, which cannot be read again")
     if name in ("list", "tuple of parts", "dict"):
         parts = [loaded(part, folder) for part in document["parts"]]
         if name == "dict":
@@ -197,7 +219,26 @@ def _of_kind(kind: Kind, value: object, folder: Path, prefix: str) -> Stored:
     return Stored(document, files, ((value, tuple(document["files"])),))
 
 
-def _container(value: Any, folder: Path, prefix: str) -> Stored:
+def _spelled(value: object, folder: Path, prefix: str) -> Stored:
+    """Store as one file of JSON. Raises UnspelledError if JSON cannot hold the value."""
+    plain, classes = spelled(value)
+    path = folder / f"{prefix}value.json"
+    path.write_text(_text(plain), encoding="utf-8")
+    document: Document = {"kind": "spelled", "files": [path.name], "classes": classes}
+    if prefix:
+        document["prefix"] = prefix
+    return Stored(document, (LocalFile.of(path, scan_file(path)),), ((value, (path.name,)),))
+
+
+def _fields(value: object, folder: Path, prefix: str) -> Stored:
+    """Store the fields of a model or dataclass that JSON cannot hold, each as files."""
+    stored = _container(fields_of(value), folder, prefix)
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    document = {**stored.document, "kind": "fields", "class": name}
+    return replace(stored, document=document, parts=((value, ()), *stored.parts[1:]))
+
+
+def _container(value: Any, folder: Path, prefix: str, given: Collection[Path] = ()) -> Stored:
     items = list(value.items()) if isinstance(value, Mapping) else list(enumerate(value))
     if len(items) > MOST_PARTS:
         raise UnstorableError(
@@ -206,7 +247,7 @@ def _container(value: Any, folder: Path, prefix: str) -> Stored:
     if not all(type(key) in (str, int) for key, _ in items):
         raise UnstorableError("a dict with keys that are neither text nor numbers")
     prefixes = _prefixes([key for key, _ in items])
-    parts = [_part(item, folder, f"{prefix}{own}") for (_, item), own in zip(items, prefixes, strict=True)]
+    parts = [_part(item, folder, f"{prefix}{own}", given) for (_, item), own in zip(items, prefixes, strict=True)]
     name = "dict" if isinstance(value, Mapping) else "list" if type(value) is list else "tuple of parts"
     document: Document = {"kind": name, "parts": [part.document for part in parts]}
     if name == "dict":
@@ -220,10 +261,10 @@ def _container(value: Any, folder: Path, prefix: str) -> Stored:
     )
 
 
-def _part(value: object, folder: Path, prefix: str) -> Stored:
+def _part(value: object, folder: Path, prefix: str, given: Collection[Path]) -> Stored:
     """A value in another one; if it cannot be stored, the others are all the same."""
     try:
-        return store_value(value, folder, prefix)
+        return store_value(value, folder, prefix, given)
     except UnstorableError as error:
         return described_only(value, folder, str(error), prefix)
 
@@ -291,6 +332,33 @@ def _stem(key: object) -> str:
     return "".join(letter if letter.isalnum() or letter in "_.-" else "_" for letter in str(key))
 
 
+def holds_path_text(value: object, given: Collection[Path] = (), depth: int = 4) -> bool:
+    """Return whether texts in a list, tuple or dict name files other than those `given`."""
+    if type(value) not in (list, tuple, dict) or len(value) > MOST_PARTS:  # type: ignore[arg-type]
+        return False
+    for item in value.values() if isinstance(value, dict) else value:  # type: ignore[attr-defined]
+        if type(item) is str and _names_file(item) and Path(item) not in given:
+            return True
+        if depth and holds_path_text(item, given, depth - 1):
+            return True
+    return False
+
+
+def plain_digest(value: object) -> str:
+    """Return the digest that a list or dict has when stored alone as JSON; nothing if it is stored otherwise."""
+    if not isinstance(value, (list, dict)) or holds_path_text(value):
+        return ""
+    try:
+        plain, _ = spelled(value)
+    except UnspelledError:
+        return ""
+    return digest_of_hashes([hashlib.sha256(_text(plain).encode()).hexdigest()])
+
+
+def _text(plain: object) -> str:
+    return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def _names_file(text: str) -> bool:
     """True if the text is the path of a file that is there: it has to look like one, too."""
     if len(text) > 4096 or "\n" in text or "\0" in text or not ("/" in text or "\\" in text or "." in text):
@@ -308,7 +376,7 @@ def _loader(document: Document) -> Any:
     if document["kind"] == "series":
         return _load_series
     if document["kind"] in ("model", "dataclass", "scalar"):
-        return lambda folder: _load_class(document["class"], (folder / "value.json").read_bytes())
+        return lambda folder: load_class(document["class"], (folder / "value.json").read_bytes())
     found = next((kind.load for kind in KINDS if kind.name == document["kind"]), None)
     if found is None:
         raise UnstorableError(f"a value of kind {document['kind']!r}, which cannot be read again")
@@ -320,13 +388,3 @@ def _load_series(folder: Path) -> Any:
 
     table = pd.read_parquet(folder / "value.parquet")
     return table[table.columns[0]]
-
-
-def _load_class(name: str, content: bytes) -> Any:
-    from pydantic import TypeAdapter
-
-    module, _, qualname = name.rpartition(".")
-    found: Any = importlib.import_module(module)
-    for part in qualname.split("."):
-        found = getattr(found, part)
-    return TypeAdapter(found).validate_json(content)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 from bench import Lab, shape
+from prefect.transactions import transaction
 
 
 @shape("a.txt -> discover", "b.txt -> discover", "discover -> count", "discover -> count", fast=True)
@@ -268,3 +269,208 @@ def plain_threads_in_a_subflow(lab: Lab) -> Any:
         return inner(make(30))
 
     return outer()
+
+
+@shape(
+    "list_samples -> measure",
+    "list_samples -> measure",
+    "list_samples -> measure",
+    "-> measure",
+    "measure -> compare",
+    "measure -> compare",
+    "measure -> compare",
+    fast=True,
+)
+def words_of_a_list_one_by_one(lab: Lab) -> Any:
+    @lab.task
+    def list_samples() -> list[str]:
+        return ["gold", "silver", "item-7"]
+
+    @lab.task
+    def measure(sample: str) -> dict[str, Any]:
+        return {"sample": sample, "counts": [len(sample)] * 3}
+
+    @lab.task
+    def compare(found: list[dict[str, Any]]) -> int:
+        return len(found)
+
+    @lab.flow
+    def survey() -> int:
+        measure("glass")  # not of the list
+        return compare([measure(sample) for sample in list_samples()])
+
+    return survey()
+
+
+@shape("-> settings", "-> measure", "-> measure", fast=True)
+def constants_that_a_task_gave_too(lab: Lab) -> Any:
+    @lab.task
+    def settings() -> dict[str, Any]:
+        return {"host": "beam.example.org", "exposure": 0.75}
+
+    @lab.task
+    def measure(host: str, exposure: float) -> list[float]:
+        return [exposure, len(host)]
+
+    @lab.flow
+    def session() -> Any:
+        settings()
+        return [measure("beam.example.org", 0.75), measure("beam.example.org", 1.5)]
+
+    return session()
+
+
+@shape("read_left -> clean", "read_right -> clean", "calibrate -> scale", "clean -> scale", "clean -> scale", fast=True)
+def rows_that_cross_into_a_subflow(lab: Lab) -> Any:
+    """Prefect copies lists and dicts where it checks the parameters of a flow."""
+
+    @lab.task
+    def read_left() -> list[dict[str, Any]]:
+        return [{"id": 1, "value": 10.5}]
+
+    @lab.task
+    def read_right() -> list[dict[str, Any]]:
+        return [{"id": 2, "value": 20.5}]
+
+    @lab.task
+    def calibrate() -> float:
+        return sum([0.25, 1.5])
+
+    @lab.task
+    def clean(row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, "clean": True}
+
+    @lab.task
+    def scale(rows: list[dict[str, Any]], by: float) -> list[float]:
+        return [row["value"] * by for row in rows]
+
+    @lab.plain_flow
+    def transforming(rows: list[dict[str, Any]], by: float) -> list[float]:
+        return scale([clean(row) for row in rows], by)
+
+    @lab.flow
+    def process() -> list[float]:
+        return transforming(read_left() + read_right(), calibrate())
+
+    return process()
+
+
+@shape("read -> check", "check -> report", fast=True)
+def a_subflow_within_a_transaction(lab: Lab) -> Any:
+    @lab.task
+    def read() -> list[int]:
+        return [3, 1, 2]
+
+    @lab.task
+    def check(values: list[int]) -> list[int]:
+        return sorted(values)
+
+    @lab.task
+    def report(values: list[int]) -> str:
+        return f"{len(values)} values"
+
+    @lab.flow
+    def checking() -> list[int]:
+        return check(read())
+
+    @lab.flow
+    def process() -> str:
+        with transaction():
+            checked = checking()
+        return report(checked)
+
+    return process()
+
+
+@shape(
+    "-> after",
+    says=(
+        "the result of read is not registered: its transaction was rolled back",
+        "the result of check is not registered: its transaction was rolled back",
+    ),
+)
+def a_subflow_within_a_transaction_that_is_rolled_back(lab: Lab) -> Any:
+    @lab.task
+    def read() -> list[int]:
+        return [3, 1, 2]
+
+    @lab.task
+    def check(values: list[int]) -> list[int]:
+        return sorted(values)
+
+    @lab.task
+    def after() -> str:
+        return "again"
+
+    @lab.flow
+    def checking() -> list[int]:
+        return check(read())
+
+    @lab.flow
+    def process() -> str:
+        try:
+            with transaction():
+                checking()
+                raise ValueError("the detector was off")
+        except ValueError:
+            return after()
+
+    return process()
+
+
+@shape(
+    "export -> load", "export_all -> load", "export_all -> load", "scan.csv -> inspect", "scan.csv -> load", fast=True
+)
+def paths_as_texts_in_what_a_task_returns(lab: Lab) -> Any:
+    """Files that a task names in a dict or a list are its own; the path that it was given stays a text."""
+    out, scan = lab.out("exported"), lab.file("scan.csv", "a,b\n5,6\n")
+
+    def write(name: str) -> str:
+        path = out / name
+        path.write_text(f"a,b\n{len(name)},2\n")
+        return str(path)
+
+    @lab.task
+    def export() -> dict[str, Any]:
+        return {"path": write("one.csv"), "rows": 1}
+
+    @lab.task
+    def export_all() -> list[str]:
+        return [write("three.csv"), write("twelve.csv")]
+
+    @lab.task
+    def inspect(path: str) -> dict[str, Any]:
+        return {"path": path, "size": len(Path(path).read_text())}
+
+    @lab.task
+    def load(path: str) -> pd.DataFrame:
+        return pd.read_csv(path)
+
+    @lab.flow
+    def process() -> int:
+        inspect(str(scan))
+        paths = [export()["path"], *export_all(), str(scan)]
+        return sum(len(load(path)) for path in paths)
+
+    return process()
+
+
+@shape("acquire -> a (taken)", "a (taken) -> mean", "acquire -> a (taken)", "a (taken) -> mean", "acquire -> mean")
+def slices_of_xarray(lab: Lab) -> Any:
+    import numpy as np
+    import xarray as xr
+
+    @lab.task
+    def acquire() -> xr.DataArray:
+        return xr.DataArray(np.arange(60.0).reshape(3, 4, 5), dims=("t", "y", "x"), name="counts")
+
+    @lab.task
+    def mean(a: xr.DataArray) -> float:
+        return float(a.mean())
+
+    @lab.flow
+    def process() -> Any:
+        cube = acquire()
+        return [mean(cube), mean(cube.isel(t=0)), mean(cube.transpose("x", "y", "t"))]
+
+    return process()
