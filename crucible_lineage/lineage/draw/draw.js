@@ -131,7 +131,7 @@ function drawEdge(edge, course) {
   if (other || edge.note) {
     const [from, to] = course.slice(-2);
     const label = ellipsised(edge.note || edge.said || "untyped", 66, 8);
-    edge.elements.push(make("text", { x: (from[0] + to[0]) / 2, y: to[1] - 4, class: "edge-label" }, stage, label));
+    edge.elements.push(make("text", { x: (from[0] + to[0]) / 2, y: (from[1] + to[1]) / 2 - 3, class: "edge-label" }, stage, label));
   }
 }
 

@@ -143,11 +143,11 @@ def _edges(drawn: View, placed: Layout) -> Iterator[str]:
     for ends, relationship in drawn.edges.items():
         told = drawn.notes.get(ends) or ("" if relationship == DERIVED else relationship or "untyped")
         if told and (course := placed.courses.get(ends)):
-            (x1, _), (x2, y2) = course[-2:]
+            (x1, y1), (x2, y2) = course[-2:]
             words = _escaped(ellipsised(plain(told), 66, 8))
             title = f"<title>{_escaped(plain(drawn.notes[ends]))}</title>" if ends in drawn.notes else ""
             yield (
-                f'<text x="{(x1 + x2) / 2:.1f}" y="{y2 - 4:.1f}" text-anchor="middle" font-size="8" '
+                f'<text x="{(x1 + x2) / 2:.1f}" y="{(y1 + y2) / 2 - 3:.1f}" text-anchor="middle" font-size="8" '
                 f'fill="#5A5A5A" stroke="#FFFFFF" stroke-width="2.5" paint-order="stroke">'
                 f"{title}{words}</text>"
             )
