@@ -67,7 +67,8 @@ def _exit_code(error: BaseException) -> int | None:
 def _lines(error: BaseException) -> list[str]:
     word = coloured("error", "red", sys.stderr)
     if isinstance(error, InputError):
-        return [*(f"{word}: {fault}" for fault in error.faults), "nothing was changed"]
+        end = [] if "nothing was changed" in str(error) else ["nothing was changed"]
+        return [*(f"{word}: {fault}" for fault in error.faults), *end]
     if isinstance(error, KeyboardInterrupt):
         return ["stopped; what was finished stays, run the same command again to go on"]
     return [f"{word}: {error.format_message() if isinstance(error, click.ClickException) else error}"]

@@ -77,6 +77,9 @@ def _fault_of(document: Document, error: Mapping[str, Any], hidden: Collection[L
         location = location[:-1]
     label = ".".join(str(part) for part in location)
     if error["type"] == "extra_forbidden":
+        if location[-1] == "from name":
+            told = "`from name` is written as the value of a field: `metadata: {NAME: \"from name '(PATTERN)'\"}`"
+            return document.fault(location, f"unknown key 'from name'; {told}")
         allowed = _allowed_keys(raw)
         hint = nearest(str(location[-1]), sorted(allowed), "possible here")
         return document.fault(location, f"unknown key {location[-1]!r}; {hint}")

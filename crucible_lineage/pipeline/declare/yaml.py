@@ -6,13 +6,14 @@ Words are read as YAML 1.2 reads them: `no` and `on` are text, only `true` and `
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from crucible_lineage.errors import Fault, InputError
+from crucible_lineage.errors import Fault, InputError, nearest
 
 __all__ = ["Document", "Location", "parse_document", "read_document", "read_documents"]
 
@@ -30,6 +31,7 @@ _WORDS: dict[str, bool | None] = {
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w])\'(?:[^\']|\'\')*\'(?!\w)')
+_FROM_NAME = re.compile(r"(?<![\"'])from name '[^']*[\[\]{},][^']*'")
 _TEMPLATE = re.compile(r"\{[A-Za-z_]\w*(\.\w+)*\}")  # as in names of results: {spectrum.dataset_name}
 _NO_NUMBER = re.compile(r"([-+]?)\.(inf|Inf|INF)|()\.(nan|NaN|NAN)")
 
@@ -96,6 +98,11 @@ def _read_text(path: Path) -> str:
     try:
         with path.open("rb") as stream:
             raw = stream.read(SIZE_LIMIT_BYTES + 1)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {name}; {nearest(path.name, _beside(path.parent))}") from error
+    except IsADirectoryError as error:
+        there = ", ".join(_beside(path)) or "none"
+        raise InputError(f"{name} is a folder; name a pipeline file (in it there are: {there})") from error
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror or error}") from error
     if len(raw) > SIZE_LIMIT_BYTES:
@@ -105,6 +112,13 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise InputError("", [Fault("this is not UTF-8 text; save the file as UTF-8", name, line)]) from error
+
+
+def _beside(folder: Path) -> list[str]:
+    """Return the names of the YAML files in a folder."""
+    with suppress(OSError):
+        return sorted(path.name for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
+    return []
 
 
 def _parse(text: str, name: str) -> list[Document]:
@@ -119,7 +133,8 @@ def _parse(text: str, name: str) -> list[Document]:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         place = (mark.line, mark.column) if mark else (0, 0)
-        line, column, told = _mend(text.splitlines(), place) or _not_closed(error) or (*place, problem)
+        mend = _mend(text.splitlines(), place, problem) or _not_closed(error)
+        line, column, told = mend or (*place, problem)
         raise InputError("", [Fault(f"this is not valid YAML: {told}", name, line + 1, column + 1)]) from error
     if not roots:
         raise InputError("", [Fault("the file is empty", name, 1)])
@@ -128,13 +143,25 @@ def _parse(text: str, name: str) -> list[Document]:
     return [Document(name, data, own.marks, faults=own.faults) for data, own in built]
 
 
-def _mend(lines: list[str], place: tuple[int, int]) -> tuple[int, int, str] | None:
+def _mend(lines: list[str], place: tuple[int, int], problem: str) -> tuple[int, int, str] | None:
     """Return where the usual mistakes stand and how each is mended, for YAML that could not be read at this place."""
     at, column = min(place[0], len(lines) - 1), place[1]
     for number in range(max(0, at - 1), at + 1):
         indent = lines[number][: len(lines[number]) - len(lines[number].lstrip())]
         if "\t" in indent:
             return number, indent.index("\t"), "this line is indented by a tab; indent by spaces"
+    if "escape character" in problem:
+        told = 'in double quotes a backslash is written twice, as in "\\\\d"; single quotes keep it as it is'
+        return at, column, told
+    for number in range(max(0, at - 1), at + 1):
+        if found := _FROM_NAME.search(lines[number]):
+            whole = found[0].replace("'", "''") if "\\" in found[0] else found[0]
+            quote = "'" if "\\" in found[0] else '"'
+            return (
+                number,
+                found.start(),
+                f"a pattern with brackets, braces or commas is quoted whole: {quote}{whole}{quote}",
+            )
     for number in range(at, -1, -1):
         if _QUOTED.sub("", lines[number]).partition(" #")[0].count('"') % 2:
             return number, lines[number].rindex('"'), "the text in quotes has no end; add the closing one"
@@ -151,7 +178,7 @@ def _mend(lines: list[str], place: tuple[int, int]) -> tuple[int, int, str] | No
     value = line[column - 1 if line[column - 1 : column] == "*" else column :].rstrip()
     if value[:1] and value[:1] in "%@`*|>":
         return at, column, f'a text that begins with {value[0]} is quoted: "{value}"'
-    if ": " in unquoted[: column + 2].partition(": ")[2]:
+    if problem.startswith("mapping values") and ": " in unquoted[: column + 2].partition(": ")[2]:
         return at, column, "a text with a colon and a blank in it is quoted"
     return None
 

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -173,6 +174,9 @@ def find_function(uses: str, folder: Path) -> Any:
     module_name, colon, function_name = uses.partition(":")
     if not colon or not module_name or not function_name:
         raise InputError(f"{uses!r} does not name a function; write module:function, as in mylab.raman:calibrate")
+    if not all(part.isidentifier() for part in module_name.split(".")) or module_name.endswith(".py"):
+        plain = module_name.removesuffix(".py").strip("./").replace("/", ".")
+        raise InputError(f"{uses!r} does not name a module of Python; did you mean '{plain}:{function_name}'?")
     try:
         module = _import(module_name, folder)
     except ModuleNotFoundError as error:
@@ -192,9 +196,15 @@ def find_function(uses: str, folder: Path) -> Any:
         raise ImportFaultError("", found.error.faults)
     if isinstance(found, Step) or inspect.isfunction(found):
         return found
-    names = [name for name, value in vars(module).items() if isinstance(value, Step) or inspect.isfunction(value)]
+    own = vars(module).items() if isinstance(module, ModuleType) else ()
+    names = [name for name, value in own if isinstance(value, Step) or _is_of(value, module_name)]
     hint = nearest(function_name, names, "it has")
     raise InputError(f"module {module_name!r} has no function {function_name!r}; {hint}")
+
+
+def _is_of(value: object, module: str) -> bool:
+    """Return whether a value is a function of this module, and not one that it imports."""
+    return inspect.isfunction(value) and value.__module__ == module
 
 
 def _import_fault(module: str, error: Exception) -> Fault:

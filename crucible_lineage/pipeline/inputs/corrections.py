@@ -91,10 +91,8 @@ def changes_of(session: Session, mfid: str, values: Mapping[str, Any]) -> list[C
     """
     for field in values:
         if field not in FIELDS and not (field.startswith(OF_METADATA) and field != OF_METADATA):
-            near = nearest(field, [*FIELDS, f"{OF_METADATA}{field}"])
-            raise InputError(
-                f"set {field}: datasets have no such field; {near}; metadata are written metadata.NAME=VALUE"
-            )
+            own = f"an entry of the metadata is set by {OF_METADATA}{field}=VALUE"
+            raise InputError(f"set {field}: datasets have no such field; {own}; for a field, {nearest(field, FIELDS)}")
     dataset = _dataset(session, mfid)
     metadata = dataset.scientific_metadata or {}
     found = []

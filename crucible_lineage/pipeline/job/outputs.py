@@ -112,7 +112,8 @@ def output_files(
     """
     paths = written_files(job.name, folder)
     if not paths:
-        message = f"step {job.name!r} wrote nothing into {output!r}; {note or 'there is no dataset without a file'}"
+        way_out = f"write its result into that folder, as in ({output} / 'result.csv').write_text(...)"
+        message = f"step {job.name!r} wrote nothing into {output!r}; {note or way_out}"
         raise StepError(message, step=job.name)
     log = folder.parent / STEP_LOG
     for name in (ATTACHED_NAME, STEP_LOG):

@@ -128,8 +128,8 @@ def returned(result: object) -> dict[str, object] | None:
     try:
         plain = plain_value(result, "")
     except ValueFaultError as fault:
-        what = f"the value {fault.path.removeprefix('.')!r}" if fault.path else "what"
-        raise ReturnedError(f"{what} that it returned {fault.reason}") from None
+        what = f"the value {fault.path.removeprefix('.')!r} that it returned" if fault.path else "what it returned"
+        raise ReturnedError(f"{what} {fault.reason}") from None
     if not isinstance(plain, dict):
         raise ReturnedError(f"it returned a {type(result).__name__}; it has to return a mapping of metadata, or None")
     return plain
