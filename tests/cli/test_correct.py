@@ -98,7 +98,7 @@ def test_a_table_of_corrections_is_checked_whole_before_anything_is_changed(
     )
     refused = cl("set", "--from", wrong)
     assert refused.exit_code == 2
-    assert "wrong.csv:3: set sessionname: a dataset has no such field; did you mean 'session_name'" in refused.output
+    assert "wrong.csv:3: set sessionname: datasets have no such field" in refused.output
     assert "nothing was changed" in refused.output
     assert "x" not in session.client.datasets.get(made["s1.txt"], include_metadata=True).scientific_metadata
 
@@ -154,7 +154,10 @@ def test_what_something_was_made_of_is_deleted_only_when_that_is_said(
     [
         (("set",), "name a dataset and what to set"),
         (("set", "MFID"), "say what, as in metadata.power_mW=5"),
-        (("set", "MFID", "temperature=5"), "a dataset has no such field; did you mean 'metadata.temperature'"),
+        (
+            ("set", "MFID", "temperature=5"),
+            "datasets have no such field; an entry of the metadata is set by metadata.temperature=VALUE",
+        ),
         (("set", "MFID", "timestamp=yesterday"), "write it as in 2024-05-10T12:00:00Z"),
         (("set", "MFID", "metadata.crucible_lineage=5"), "kept for what is recorded"),
         (("set", "MFID", "instrument_name=laser 9"), "there is none"),

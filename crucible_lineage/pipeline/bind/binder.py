@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.pipeline.bind.dimensions import dimensions_of
@@ -263,6 +264,10 @@ class _Binder:
             ):
                 message = f"input {role!r} of {inspection.uses} is one file, but several datasets are given"
                 self._find(location, f"step {name!r}: {message}; annotate it list[Path]")
+            elif inspection.roles[role] == "file" and (several := self._several_files(given[0])):
+                message = f"input {role!r} of {inspection.uses} is one file, but {given[0].source} is one dataset of"
+                way_out = f"give {given[0].source} `each: true` for a dataset each, or annotate the input list[Path]"
+                self._find(location, f"step {name!r}: {message} {amount(several, 'file')}; {way_out}")
         unknown = [role for role in sources if role not in inspection.roles]
         missing = [role for role in inspection.required if role not in sources and role not in declared]
         for role in missing:
@@ -291,6 +296,13 @@ class _Binder:
         if declared is None or self._is_each(source) or isinstance(declared, (FileInput, ResultInput)):
             return False  # how many results the other pipeline has is known when both are planned
         return not isinstance(declared, DatasetInput) or len(declared.dataset) != 1
+
+    def _several_files(self, source: Source) -> int:
+        """Return how many files a pattern fits that are one dataset, if these are more than one; else 0."""
+        declared = self.spec.inputs.get(source.source)
+        if not isinstance(declared, FileInput) or declared.each or declared.match or source.files is not None:
+            return 0
+        return found if declared.is_pattern and (found := len(declared.paths)) > 1 else 0
 
     def _is_each(self, source: Source) -> bool:
         declared = self.spec.inputs.get(source.source)

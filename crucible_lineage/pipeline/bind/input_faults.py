@@ -65,7 +65,11 @@ def _file_faults(declared: FileInput, *, undecided: bool) -> Iterator[str]:
         yield f"no file fits {declared.file!r} in {declared.folder}; if it may come later, add `optional: true`"
     if declared.optional and not declared.each and paths:
         yield from (f"there is no file {path}, and others of this dataset are there" for path in declared.absent)
-    yield from (f"there is no file {path}" for path in paths if not path.is_file())
+    for path in paths:
+        if path.is_dir():
+            yield f"{path} is a folder; name its files, as in {path.name}/*"
+        elif not path.is_file():
+            yield f"there is no file {path}"
 
 
 def _header_faults(declared: FileInput) -> Iterator[str]:

@@ -39,6 +39,8 @@ def faults_of(
     met: set[tuple[Location, str]] = set()
     for error in errors:
         place = place_of(error["loc"])
+        if error["type"] == "string_type" and isinstance(error["input"], list | tuple):
+            continue  # it was read as a list, too, and what is wrong with that is found there
         if error["type"] == "too_short" and any(place_of(other["loc"])[:-1] == place for other in errors):
             continue  # without what is told of it
         if _is_other_form(error, place) or (error["type"] == "missing" and _is_misspelt(place, unknown)):
@@ -93,6 +95,8 @@ def _fault_of(document: Document, error: Mapping[str, Any], hidden: Collection[L
     if error["type"] == "input_kind" and isinstance(error["input"], dict):
         near = next(filter(None, (nearest_word(str(key), INPUT_KEYS) for key in error["input"])), None)
         message += f"; did you mean {near!r}?" if near else ""
+    if error["type"].startswith(("datetime_", "date_")):
+        message = "that is no time; write it as in 2024-05-10T12:00:00Z"
     if error["type"] == "string_type":
         message = _not_quoted(error["input"]) or message
     secret = any(location[: len(place)] == place or place[: len(location)] == location for place in hidden)

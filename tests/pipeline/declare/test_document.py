@@ -93,6 +93,12 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ("a: {name: mean of {series.dataset_name}}", 2, "a text with {series.dataset_name} is quoted, as in"),
         ("a: {name: {series.dataset_name} mean}", 2, "a text with {series.dataset_name} is quoted, as in"),
         ("a:\n\tb: 1", 3, "this line is indented by a tab; indent by spaces"),
+        (
+            "a: {b: from name '^([AB])_'}",
+            2,
+            "a pattern with brackets, braces or commas is quoted whole: \"from name '^([AB])_'\"",
+        ),
+        ('a: "(\\d+)"', 2, "in double quotes a backslash is written twice"),
         ("a: *.csv", 2, 'a text that begins with * is quoted: "*.csv"'),
         ("a: @lab", 2, 'a text that begins with @ is quoted: "@lab"'),
         ("a: 20 %: x", 2, "a text with a colon and a blank in it is quoted"),
@@ -108,3 +114,11 @@ def test_usual_mistakes_are_named_with_the_mend(written: str, line: int, words: 
     (fault,) = caught.value.faults
     assert words in fault.message
     assert fault.line == line
+
+
+def test_a_file_that_is_not_there_is_answered_with_what_is(tmp_path: Path) -> None:
+    (tmp_path / "raman.yaml").write_text("a: 1")
+    with pytest.raises(InputError, match=r"there is no file .*ramn.yaml; did you mean 'raman.yaml'"):
+        read_document(tmp_path / "ramn.yaml")
+    with pytest.raises(InputError, match=r"is a folder; name a pipeline file \(in it there are: raman.yaml\)"):
+        read_document(tmp_path)
