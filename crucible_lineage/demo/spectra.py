@@ -147,5 +147,5 @@ def _row(path: Path, number: int, text: str) -> tuple[float, float]:
     if len(values) != 2:
         raise ValueError(f"{path.name}, line {number}: {len(values)} columns; expected Raman shift and intensity")
     if not all(math.isfinite(value) for value in values):
-        raise ValueError(f"{path.name}, line {number}: {text[:60]!r} is not finite; remove such samples first")
+        raise ValueError(f"{path.name}, line {number}: {text[:60]!r} is not finite; cut such samples out first")
     return values[0], values[1]
