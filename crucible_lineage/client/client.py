@@ -134,13 +134,17 @@ class CrucibleClient(OfficialNames):
 
     @contextmanager
     def repeating(self, for_s: float) -> Iterator[None]:
-        """Repeat calls for so long at most while the block runs, whatever its policy says; 0: not at all."""
-        policy = self._connection.retry
-        self._connection.retry = replace(policy, attempts=math.inf, total_s=for_s, asked_total_s=for_s)
+        """Repeat calls of the block for so long at most, whatever its policy says; 0: not at all.
+
+        Calls that other threads make meanwhile are repeated as ever.
+        """
+        connection = self._connection
+        policy = replace(connection.retry, attempts=math.inf, total_s=for_s, asked_total_s=for_s)
+        token = connection.retry_within.set(policy)
         try:
             yield
         finally:
-            self._connection.retry = policy
+            connection.retry_within.reset(token)
 
     @property
     def latency_s(self) -> float:

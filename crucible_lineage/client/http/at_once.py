@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 __all__ = ["AtOnce"]
@@ -33,7 +34,7 @@ class AtOnce:
         if len(asked) < 2 or self._latency() < FAR_S:
             return [call() for call in asked]
         pool = self._threads()
-        others = [pool.submit(call) for call in asked[1:]]
+        others = [pool.submit(copy_context().run, call) for call in asked[1:]]
         try:
             first = _outcome(asked[0])
         except BaseException:
@@ -50,7 +51,7 @@ class AtOnce:
         """
         if self._latency() < FAR_S:
             return call
-        asked = self._threads().submit(call)
+        asked = self._threads().submit(copy_context().run, call)
         return lambda: _awaited(call, asked).result()
 
     def close(self) -> None:

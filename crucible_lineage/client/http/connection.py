@@ -8,6 +8,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -60,6 +61,7 @@ class Connection:
         self.api_url = _checked_url(api_url)
         self.timeouts = timeouts
         self.retry = retry
+        self.retry_within: ContextVar[RetryPolicy | None] = ContextVar("retry", default=None)  # of the thread that asks
         self.sleep: Callable[[float], None] = time.sleep
         self._key = _checked_key(api_key)
         self._headers = {
@@ -122,7 +124,8 @@ class Connection:
             in_doubt = in_doubt or (_is_in_doubt(outcome) and reached)
             counted += not outcome.retry_after_s
             elapsed_s = time.monotonic() - started
-            wait_s = decide(_attempt(counted, elapsed_s, may_repeat, outcome, reached), self.retry)
+            policy = self.retry_within.get() or self.retry
+            wait_s = decide(_attempt(counted, elapsed_s, may_repeat, outcome, reached), policy)
             if wait_s is None or isinstance(outcome, CertificateError) or (is_final is not None and is_final(outcome)):
                 raise self._given_up(outcome, tries, elapsed_s, in_doubt)
             if outcome.retry_after_s or wait_s >= TOLD_FROM_S:
@@ -134,9 +137,10 @@ class Connection:
     def _given_up(self, error: CrucibleError, tries: int, elapsed_s: float, in_doubt: bool) -> CrucibleError:
         """The error, with how long it was tried, and whether the call may have had its effect."""
         told = [str(error)]
-        if error.retry_after_s and elapsed_s + error.retry_after_s > self.retry.asked_total_s:
+        policy = self.retry_within.get() or self.retry
+        if error.retry_after_s and elapsed_s + error.retry_after_s > policy.asked_total_s:
             told.append(f"it asks to come back in {error.retry_after_s:g} s; one call waits at most "
-                        f"{self.retry.asked_total_s:g} s for that")  # fmt: skip
+                        f"{policy.asked_total_s:g} s for that")  # fmt: skip
         if tries > 1:
             told.append(f"tried {tries} times in {elapsed_s:.0f} s")
         if isinstance(error, UnreachableError):

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.datasets import ONE_BY_ONE
-from crucible_lineage.errors import TRANSIENT
 from crucible_lineage.lineage.records import OWN_KEYS
 from crucible_lineage.pipeline.functions.inspection import RULES
 from crucible_lineage.pipeline.spec.inputs import MATCHED
@@ -120,13 +119,10 @@ def _key(items: Iterable[InputItem]) -> str:
 
 
 def _records(mfids: Sequence[str], project: str, session: Session) -> Mapping[str, Mapping[str, Any]]:
-    try:
+    records: Mapping[str, Mapping[str, Any]] = session.mirror.records(mfids) if session.is_away else {}
+    if len(records) < len(set(mfids)):
         few = len(mfids) <= ONE_BY_ONE
         records = session.mirror.read(mfids) if few else session.mirror.snapshot(project).records
-    except TRANSIENT:
-        records = session.mirror.records(mfids)
-        if not session.is_away or len(records) < len(mfids):
-            raise
     return {mfid: records[mfid] for mfid in mfids if mfid in records}
 
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:  # a run in which all is fresh asks nobody
 
 __all__ = ["Reliance", "Relied"]
 
-WORKERS = 8  # what one client should ask of a shared service at a time
-
 
 @dataclass(frozen=True)
 class Relied:
@@ -82,13 +80,9 @@ class Reliance:
         """
         wanted = [one for one in relied if self._is_news(one)]
         attempt = partial(self._try, client=client, away=away)
-        if len(wanted) < 2:
-            outcomes = list(map(attempt, wanted))
-        else:
-            from concurrent.futures import ThreadPoolExecutor  # most runs have nothing to note
-
-            with ThreadPoolExecutor(WORKERS, thread_name_prefix="currency") as pool:
-                outcomes = list(pool.map(attempt, wanted))
+        if not wanted:  # as mostly
+            return {}
+        outcomes = (client or self.session.client).at_once(*(partial(attempt, one) for one in wanted))
         return {one.instance.name: error for one, error in zip(wanted, outcomes, strict=True) if error}
 
     def _is_news(self, relied: Relied) -> bool:
