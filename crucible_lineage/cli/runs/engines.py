@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from crucible_lineage.errors import InputError, LineageError, RunError
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.engines.engine import Engine
 from crucible_lineage.pipeline.run.result import Choice, Listener, RunResult
-from crucible_lineage.pipeline.run.run import plan_and_run, plan_for_run, run_planned
+from crucible_lineage.pipeline.run.run import plan_for_run, run_planned
 from crucible_lineage.pipeline.run.stopping import Stop
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
@@ -56,7 +57,9 @@ def run_with_engine(
 
 def _run_here(request: RunRequest, session: Session, listener: Listener, jobs: int, stop: Stop | None) -> RunResult:
     pipeline, choice = request.pipeline, request.choice
-    return plan_and_run(pipeline, session, lambda: _local_engine(session, jobs), listener, choice, stop)
+    planned = plan_for_run(pipeline, session, listener, choice)
+    gc.freeze()  # all of this is kept until the command ends, and need not be looked through again and again
+    return run_planned(pipeline, planned, session, lambda: _local_engine(session, jobs), listener, choice, stop)
 
 
 def _local_engine(session: Session, jobs: int) -> Engine:
