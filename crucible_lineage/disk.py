@@ -37,8 +37,9 @@ def private_folder(path: Path) -> Path:
     One that is there stays as open as it is: it may be one that a person has chosen, with more in it than ours.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(OWNER_FOLDER, exist_ok=True)
+        if not path.is_dir():  # mostly it is there, and this is asked several times for each step
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir(OWNER_FOLDER, exist_ok=True)
     except OSError as error:
         raise storage_error(error, path) or error from error
     return path
