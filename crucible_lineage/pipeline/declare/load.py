@@ -169,6 +169,7 @@ class _Loader:
                 if name not in params:
                     raise InputError(_no_override(name, [*params, *(f"{known}.PARAMETER" for known in steps)]))
                 params[name] = value
+                self.document.options["params", name] = f"--set {name}"
                 continue
             if step not in steps:
                 raise InputError(_no_override(name, [f"{known}.{param}" for known in steps]))
@@ -176,6 +177,7 @@ class _Loader:
             if param in _swept(declared.get("matrix")):
                 raise InputError(f"--set {name}: the parameter {param!r} is swept by the matrix of step {step!r}")
             declared["params"] = {**_mapping(declared, "params"), param: value}
+            self.document.options["steps", step, "params", param] = f"--set {name}"
 
     def _apply_defaults(self, data: dict[str, Any]) -> None:
         defaults = data.get("defaults") or {}

@@ -41,7 +41,8 @@ class Document:
     """The data of a YAML file, and the line and column of each value and key in it.
 
     `names` says of places that came from another file, by `include:`, which one; `files` are all files that were read.
-    `faults` are keys given twice and their like, in spite of which the rest could be read.
+    `faults` are keys given twice and their like, in spite of which the rest could be read. `options` says of values
+    that came from the command line by which option.
     """
 
     name: str
@@ -50,9 +51,13 @@ class Document:
     names: dict[Location, str] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    options: dict[Location, str] = field(default_factory=dict)
 
     def fault(self, location: Location, message: str) -> Fault:
-        """A fault at that place, or at the nearest enclosing one that is known."""
+        """Return a fault at that place, or at the nearest enclosing one that is known."""
+        for length in range(len(location), 0, -1) if self.options else ():
+            if location[:length] in self.options:
+                return Fault(message, self.options[location[:length]])
         place = location
         while place not in self.marks and place:
             place = place[:-1]

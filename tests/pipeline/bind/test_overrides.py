@@ -45,10 +45,13 @@ def test_a_parameter_of_a_step_or_of_the_pipeline_has_another_value_in_this_run(
     [
         ({"facter": 1}, "did you mean 'factor'?"),
         ({"scald.factor": 1}, "did you mean 'scaled.factor'?"),
-        ({"scaled.facter": 1}, "no parameter 'facter'; did you mean 'factor'?"),
+        ({"scaled.facter": 1}, "--set scaled.facter: step 'scale' has no parameter 'facter'; did you mean 'factor'?"),
         ({"swept.factor": 1}, "the parameter 'factor' is swept by the matrix of step 'swept'"),
         ({"swept.act": 1}, "no parameter 'act'"),
-        ({"scaled.factor": "much"}, "'much': Input should be a valid number"),
+        (
+            {"scaled.factor": "much"},
+            "--set scaled.factor: parameter 'factor' of step 'scale' is 'much': Input should be a valid number",
+        ),
         ({"scaled.factor": float("nan")}, "give a finite number"),
         ({"scaled.factor": "${env.HOME}"}, "name the variable first"),
     ],
