@@ -111,7 +111,7 @@ def test_a_flow_runs_while_crucible_is_away(
     away.away_after("GET", "")
     told, err = run(2)
     assert told == ["Completed", 1560], (told, err[-3000:])
-    assert "results wait in the outbox" in err
+    assert "in the outbox: " in err
     assert listed() == before
     assert run(3, "fail")[0][0] == "Failed"
     away.back()

@@ -39,7 +39,8 @@ def faults_of(
     met: set[tuple[Location, str]] = set()
     for error in errors:
         place = place_of(error["loc"])
-        if error["type"] == "string_type" and isinstance(error["input"], list | tuple):
+        here = [other["type"] for other in errors if place_of(other["loc"]) == place]
+        if error["type"] == "string_type" and isinstance(error["input"], list | tuple) and here != ["string_type"]:
             continue  # it was read as a list, too, and what is wrong with that is found there
         if error["type"] == "too_short" and any(place_of(other["loc"])[:-1] == place for other in errors):
             continue  # without what is told of it

@@ -310,7 +310,7 @@ def test_verify_tells_of_files_and_bytes(lab: Any, data: Path, command: Any) -> 
     told: list[tuple[str, int]] = []
     with Session(Settings(data)) as session:
         verify_project(session, "lab", read_bytes=True, tell=lambda text, of: told.append((text, of)))
-    assert told[0] == ("comparing 4 datasets with their records", 0)
+    assert told[0] == ("comparing 4 datasets with the record", 0)
     assert told[-1][0] == "reading bytes: 5 of 5 files"
     assert told[-1][1] > 20
 

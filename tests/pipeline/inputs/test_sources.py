@@ -175,7 +175,7 @@ def test_one_result_of_another_pipeline_is_one_dataset(many: Any, session: Sessi
         ("{dataset: x}", "this is no MFID"),
         ("{dataset: []}", "at least 1"),
         ("{files: s1.txt}", "it needs one of the keys file, dataset, select"),
-        ("{file: [], each: true}", "Input should be a valid string"),
+        ("{file: [], each: true}", "at least 1 item"),
         ("s1.txt", "it needs one of the keys"),
         (
             "{select: {measuremint: x}}",
