@@ -30,6 +30,7 @@ SECTIONS = {
         "get": ("catalogue.get", "Download the files of datasets, each checked by its hash."),
         "table": ("catalogue.table", "Tabulate the results of a step with parameters and ancestors."),
         "runs": ("catalogue.runs", "List the runs of pipelines."),
+        "trend": ("questions.trend", "Follow a number that a step returns over the time of measurement."),
         "why": ("questions.why", "Explain how a dataset came to be, or why a step would run."),
         "lineage": ("questions.lineage", "Show what a dataset comes from, and what was made from it."),
         "diff": ("questions.diff", "Compare two datasets, or two runs, with all that they come from."),

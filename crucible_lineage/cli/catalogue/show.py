@@ -21,6 +21,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.values import told_value
 from crucible_lineage.pipeline.spec.inputs import located
+from crucible_lineage.statements import CHECK
 
 if TYPE_CHECKING:
     from crucible_lineage.queries.catalogue.shown import Making, Shown
@@ -110,7 +111,10 @@ def _shown(found: Shown) -> Iterator[str]:
     yield f"{mfid}  {entry.state}"
     if entry.doubt and entry.doubt.source != mfid:
         yield plain(f"doubtful: {entry.doubt.told(mfid)}")
-    yield from (plain(one.told) for one in found.statements)
+    yield from (plain(one.told) for one in found.statements if one.statement.verb != CHECK)
+    for check, verdict in entry.checks.items():
+        how = "passed" if verdict.passed else "failed"
+        yield plain(f"check {check.rpartition('/')[2]} {how}: {verdict.that} ({_told_of(verdict.values)})")
     if found.deletion:
         asked = str(found.deletion.get("request_time") or "")[:19].replace("T", " ")
         state = "is to be deleted" if found.deletion.get("status") == "approved" else "was asked to be deleted"
@@ -149,6 +153,10 @@ def _shown(found: Shown) -> Iterator[str]:
         if len(mfids) > MOST_KIN:
             yield f"  and {len(mfids) - MOST_KIN} more; see {next_command('lineage', mfid)}"
     yield f"its files: {next_command('get', mfid, '-o', 'FOLDER')}"
+
+
+def _told_of(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} is {value}" for name, value in values.items())
 
 
 def _made(found: Shown) -> Iterator[str]:

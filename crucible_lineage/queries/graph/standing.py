@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -15,7 +15,7 @@ from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.model import DOUBTFUL
 from crucible_lineage.marks import CORRECTIONS_KEY
 from crucible_lineage.session import Session
-from crucible_lineage.statements import Doubt
+from crucible_lineage.statements import Checked, Doubt
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset
@@ -27,7 +27,8 @@ __all__ = ["DOUBTFUL", "Entry", "entries_in_projects", "entries_of", "entries_of
 class Entry:
     """A dataset with its state. If it is superseded: what holds in its stead, and since when.
 
-    `doubt` says why it is doubtful, also of what is superseded; `flags` are the names of those in force on it.
+    `doubt` says why it is doubtful, also of what is superseded; `flags` are the names of those in force on it, and
+    `checks` the verdicts of its checks.
     """
 
     summary: Summary
@@ -36,6 +37,7 @@ class Entry:
     since: str = ""
     doubt: Doubt | None = None
     flags: tuple[str, ...] = ()
+    checks: Mapping[str, Checked] = field(default_factory=dict)
 
     @property
     def mfid(self) -> str:
@@ -57,6 +59,7 @@ class Entry:
             "created": one.created or None,
             "doubtful": self.doubt.to_json() if self.doubt else None,
             "flags": list(self.flags),
+            "checks": {name: one._asdict() for name, one in self.checks.items()},
         }
 
 
@@ -87,7 +90,8 @@ def stated_entries(
     """
     session.mirror.sync_statements()
     stated = session.stated
-    if not stated.says_any:
+    verdicts = session.mirror.verdicts()
+    if not stated.says_any and not verdicts:
         return entries
     viewers: dict[str, list[str]] = {}
     for mfid, entry in entries.items():
@@ -97,12 +101,15 @@ def stated_entries(
     for viewer, mfids in viewers.items():
         doubts |= stated.doubts(mfids, viewer, known)
         flags |= stated.flags(mfids, viewer, known)
-    return {mfid: _stated(entry, doubts.get(mfid), flags.get(mfid, ())) for mfid, entry in entries.items()}
+    return {
+        mfid: _stated(entry, doubts.get(mfid), flags.get(mfid, ()), verdicts.get(mfid, {}))
+        for mfid, entry in entries.items()
+    }
 
 
-def _stated(entry: Entry, doubt: Doubt | None, flags: tuple[str, ...]) -> Entry:
+def _stated(entry: Entry, doubt: Doubt | None, flags: tuple[str, ...], checks: Mapping[str, Checked]) -> Entry:
     state = DOUBTFUL if doubt and entry.state in (CURRENT, RAW) else entry.state
-    return replace(entry, state=state, doubt=doubt, flags=flags)
+    return replace(entry, state=state, doubt=doubt, flags=flags, checks=checks)
 
 
 def entry_of(session: Session, found: Dataset) -> Entry:

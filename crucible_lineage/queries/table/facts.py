@@ -21,13 +21,14 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.queries.graph.standing import entries_of_copy, stated_entries
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
+from crucible_lineage.statements import Checked
 from crucible_lineage.times import as_known
 
 __all__ = ["OWN", "PARTS", "Facts", "ProjectFacts", "flattened"]
 
 OWN = (
     *("mfid", "name", "step", "pipeline", "output", "state", "measurement", "data_type", "instrument", "sample"),
-    *("session", "timestamp", "created", "run", "who"),
+    *("session", "timestamp", "created", "run", "who", "checks"),
 )
 PARTS = ("params", "results", "metadata")  # `metadata` is all of it, also what no step returned
 RAW = "raw"  # the measured data that a dataset comes from, by whatever way
@@ -51,6 +52,7 @@ class ProjectFacts:
         self.session = session
         self.copy = session.mirror.snapshot(project, refresh=refresh)
         self.entries = stated_entries(session, entries_of_copy(self.copy), project, self.copy.summaries)
+        self._verdicts = session.mirror.verdicts()
         self._facts: dict[str, Facts] = {}
         self._named: dict[str, dict[str, tuple[str, ...]]] = {}
         self._two_raws: set[str] = set()  # where a role or a step is called `raw` too, and gave others
@@ -171,6 +173,7 @@ class ProjectFacts:
             "created": summary.created,
             "run": text((activity.get("run") or {}).get("run_id")),
             "who": text(agent.get("username")) or text(agent.get("local_user")),
+            "checks": _told_checks(self._verdicts.get(mfid, {})),
         }
         values = {name: value for name, value in own.items() if value}
         values |= flattened("params", (written.get("recipe") or {}).get("params") or {})
@@ -187,6 +190,12 @@ class ProjectFacts:
     def _whole(self, mfid: str, record: Mapping[str, Any]) -> Mapping[str, Any]:
         found = read_record(record.get("scientific_metadata"))
         return whole_record(self.session.client, mfid, found).document() if found else provenance(record)
+
+
+def _told_checks(verdicts: Mapping[str, Checked]) -> str:
+    """Which of its checks a dataset has failed, or that it has passed them; empty where none was made."""
+    failed = [name.rpartition("/")[2] for name, one in verdicts.items() if not one.passed]
+    return f"failed: {', '.join(failed)}" if failed else "passed" if verdicts else ""
 
 
 def flattened(head: str, values: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from crucible_lineage.session import Session
 
 __all__ = ["Table", "make_table"]
 
-ALWAYS = ("mfid", "name", "instrument", "sample")
+ALWAYS = ("mfid", "name", "instrument", "sample", "checks")
 COUNT = "count"
 SUMMED_UP = ("mean", "std", "min", "max")  # std with n - 1; empty for a single value
 

@@ -1,0 +1,196 @@
+"""A number that a step returns over the time of measurement: robust limits, what lies beyond, and what changed."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from crucible_lineage.core.slots import CURRENT
+from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.lineage.model import DOUBTFUL
+from crucible_lineage.lineage.records import activity_code
+from crucible_lineage.queries.table.facts import ProjectFacts
+from crucible_lineage.session import Session
+from crucible_lineage.statements import HOLD
+from crucible_lineage.times import utc
+
+__all__ = ["Mark", "Point", "Series", "Trend", "trend_of"]
+
+SIGMAS = 3.0  # chosen: limits are the median and that many times the scaled median absolute deviation
+SCALED = 1.4826  # of which the median absolute deviation of a normal distribution is one standard deviation
+FEWEST = 5  # chosen: values without which there are no limits
+
+
+@dataclass(frozen=True)
+class Point:
+    """A result: when its data were measured, and its value; `is_beyond` the limits, or `is_doubtful`."""
+
+    mfid: str
+    time: datetime
+    value: float
+    is_beyond: bool = False
+    is_doubtful: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as `trend --json` prints it."""
+        return {
+            "mfid": self.mfid,
+            "time": self.time.isoformat(),
+            "value": self.value,
+            "beyond": self.is_beyond,
+            "doubtful": self.is_doubtful,
+        }
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something that changed: the code, a calibration (a parent that several results share), or a hold."""
+
+    time: datetime
+    kind: str
+    text: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as `trend --json` prints it."""
+        return {"time": self.time.isoformat(), "kind": self.kind, "text": self.text}
+
+
+@dataclass(frozen=True)
+class Series:
+    """The results of one group, by time; without limits where there are few of them. `marks` are what changed."""
+
+    label: str
+    points: tuple[Point, ...]
+    median: float
+    low: float | None
+    high: float | None
+    marks: tuple[Mark, ...]
+
+    @property
+    def alarm(self) -> bool:
+        """Whether the last value lies beyond the limits."""
+        return self.points[-1].is_beyond
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as `trend --json` prints it."""
+        return {
+            "label": self.label,
+            "median": self.median,
+            "low": self.low,
+            "high": self.high,
+            "alarm": self.alarm,
+            "points": [one.to_json() for one in self.points],
+            "marks": [one.to_json() for one in self.marks],
+        }
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A column of a step's results over time, in groups. `left_out` results have no number there, or no time."""
+
+    project: str
+    step: str
+    column: str
+    series: tuple[Series, ...]
+    left_out: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as `trend --json` prints it."""
+        series = [one.to_json() for one in self.series]
+        about = {"project": self.project, "step": self.step, "column": self.column}
+        return {**about, "series": series, "left_out": self.left_out}
+
+
+def trend_of(
+    session: Session, project: str, step: str, column: str, *, by: str | None = None, pipeline: str | None = None
+) -> Trend:
+    """Return how a column of a step's current results went over the time of measurement, for each value of `by`.
+
+    Doubtful results are shown as such, and count for no limit. Raises InputError if the step is unknown, or no result
+    has both a number there and a time of measurement.
+    """
+    facts = ProjectFacts(session, project)
+    made = [one for one in facts.copy.summaries.values() if one.step == step and pipeline in (None, one.pipeline)]
+    if not made:
+        there = sorted({one.step for one in facts.copy.summaries.values()} - {""})
+        instead = nearest(step, there) if there else "no step has made any"
+        raise InputError(f"trend of step {step!r}: no dataset of project {project!r} is of it; {instead}")
+    shown = [one.mfid for one in made if facts.entries[one.mfid].state in (CURRENT, DOUBTFUL)]
+    groups: dict[str, list[Point]] = {}
+    left_out = 0
+    for mfid in shown:
+        value, time = facts.value(mfid, column), _time(facts, mfid)
+        if isinstance(value, bool) or not isinstance(value, int | float) or time is None:
+            left_out += 1
+            continue
+        label = str(facts.value(mfid, by)) if by else ""
+        is_doubtful = facts.entries[mfid].state == DOUBTFUL
+        groups.setdefault(label, []).append(Point(mfid, time, float(value), is_doubtful=is_doubtful))
+    if not groups:
+        raise InputError(
+            f"trend of {step} {column}: none of {len(shown)} results has a number there and a time of measurement"
+        )
+    series = tuple(_series(facts, label, points) for label, points in sorted(groups.items()))
+    return Trend(project, step, column, series, left_out)
+
+
+def _time(facts: ProjectFacts, mfid: str) -> datetime | None:
+    """When its data were measured: its own time, else the last one of the measured data that it comes from."""
+    said = facts.value(mfid, "timestamp") or facts.value(mfid, "raw.timestamp")
+    listed = [one for one in (said if isinstance(said, list) else [said]) if one]
+    return max((utc(str(one)) for one in listed), default=None)
+
+
+def _series(facts: ProjectFacts, label: str, points: list[Point]) -> Series:
+    points.sort(key=lambda one: (one.time, one.mfid))
+    good = [one.value for one in points if not one.is_doubtful] or [one.value for one in points]
+    median = statistics.median(good)
+    low = high = None
+    if len(good) >= FEWEST:
+        spread = SIGMAS * SCALED * statistics.median(abs(value - median) for value in good)
+        low, high = median - spread, median + spread
+    judged = tuple(
+        Point(one.mfid, one.time, one.value, low is not None and not low <= one.value <= (high or low), one.is_doubtful)
+        for one in points
+    )
+    marks = (*_changes(facts, judged), *_holds(facts, judged))
+    return Series(label, judged, median, low, high, tuple(sorted(marks, key=lambda one: (one.time, one.kind))))
+
+
+def _changes(facts: ProjectFacts, points: Sequence[Point]) -> Iterator[Mark]:
+    """Changes of the code and of shared parents, at the first result that has the new one."""
+    shared = _shared(facts, points)
+    code: str | None = None
+    used: dict[str, tuple[str, ...]] = {}
+    for point in points:
+        now = activity_code(facts.copy.records.get(point.mfid))
+        if code is not None and now != code:
+            yield Mark(point.time, "code", f"code {code[:12]} -> {now[:12]}")
+        code = now
+        for role, parents in facts.of(point.mfid).used.items():
+            known = tuple(one for one in parents if one in shared)
+            if known and used.get(role, known) != known:
+                names = ", ".join(str(facts.value(one, "name") or one) for one in known)
+                yield Mark(point.time, "calibration", f"{role}: {names}")
+            if known:
+                used[role] = known
+
+
+def _shared(facts: ProjectFacts, points: Sequence[Point]) -> set[str]:
+    """The parents that more than one of the results has."""
+    counts: dict[str, int] = {}
+    for point in points:
+        for mfid in {one for parents in facts.of(point.mfid).used.values() for one in parents}:
+            counts[mfid] = counts.get(mfid, 0) + 1
+    return {mfid for mfid, count in counts.items() if count > 1}
+
+
+def _holds(facts: ProjectFacts, points: Sequence[Point]) -> Iterator[Mark]:
+    """Holds in force on these results: one on a span of measurements at its beginning, else when it was placed."""
+    named = {doubt.statement.mfid: doubt.statement for one in points if (doubt := facts.entries[one.mfid].doubt)}
+    for one in named.values():
+        if one.verb == HOLD:
+            yield Mark(utc(one.about.since or one.when), "hold", f"hold {one.said}")

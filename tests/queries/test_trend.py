@@ -1,0 +1,79 @@
+"""`trend`: a number over the time of measurement, with robust limits, and marks of what changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.run.run import plan_and_run
+from crucible_lineage.queries.trend import trend_of
+from crucible_lineage.session import Session
+from crucible_lineage.statements import HOLD, About
+from crucible_lineage.stating import state
+
+VALUES = (1.0, 1.1, 0.9, 1.05, 0.95, 1.0, 9.0)
+
+
+@pytest.fixture
+def measured(lab: Any, session: Session) -> Session:
+    """Seven totals, a day apart, of which the last one is far off; the code changes before the fifth."""
+    entries = []
+    for day, value in enumerate(VALUES, 1):
+        lab.file(f"day{day}.txt", f"{value}\n")
+        entries.append(f'{{file: day{day}.txt, timestamp: "2024-05-{day:02}T00:00:00Z", instrument_name: lamp}}')
+    text = (
+        "pipeline: days\nproject: lab\ninputs:\n  counts: {each: [ENTRIES]}\nsteps:\n"
+        "  mean: {uses: LABMODULE:add, inputs: {left: counts, right: counts}}\n"
+    )
+    for some in (entries[:4], entries):
+        run(session, lab.declare(text.replace("ENTRIES", ", ".join(some)), "days.yaml"))
+    return session
+
+
+def run(session: Session, path: Path) -> None:
+    done = plan_and_run(bind_file(path, session.store), session, lambda: LocalEngine(session, 2), lambda event: None)
+    assert done.ok, done.errors
+
+
+def test_limits_are_robust_and_the_last_value_gives_an_alarm(measured: Session) -> None:
+    (series,) = trend_of(measured, "lab", "mean", "results.total", by="instrument").series
+    assert (series.label, series.median, series.alarm) == ("lamp", 2.0, True)
+    assert [one.value for one in series.points] == [2 * value for value in VALUES]
+    assert [one.is_beyond for one in series.points] == [False] * 6 + [True]
+    assert series.low is not None
+    assert series.low < 1.8
+
+
+def test_a_hold_is_marked_and_what_is_doubtful_counts_for_no_limit(measured: Session) -> None:
+    at = About(instrument="lamp", since="2024-05-07T00:00:00+00:00")
+    state(measured, "lab", HOLD, at, why="lamp changed")
+    (series,) = trend_of(measured, "lab", "mean", "results.total").series
+    assert [one.is_doubtful for one in series.points] == [False] * 6 + [True]
+    assert [(one.kind, one.time.day) for one in series.marks] == [("hold", 7)]
+    assert "lamp changed" in series.marks[0].text
+
+
+def test_the_command_writes_a_picture_and_ends_with_the_alarm(measured: Session, tmp_path: Path, command: Any) -> None:
+    picture = tmp_path / "it.svg"
+    data = measured.settings.data
+    asked = ("trend", "mean", "results.total", "--project", "lab", "--data", data)
+    told = command(*asked, "-o", picture)
+    assert told.returncode == 1
+    assert "the last value, 18, is beyond the limits" in told.stdout
+    assert len(ElementTree.parse(picture).getroot().findall(".//{http://www.w3.org/2000/svg}circle")) == 7
+    assert json.loads(command(*asked, "--json").stdout)["series"][0]["alarm"] is True
+    assert command(*asked, "-o", tmp_path / "it.pdf").returncode == 2
+
+
+def test_what_no_result_has_is_refused(measured: Session) -> None:
+    with pytest.raises(InputError, match="none of 7 results has a number there"):
+        trend_of(measured, "lab", "mean", "results.nothing")
+    with pytest.raises(InputError, match="no dataset of project 'lab' is of it"):
+        trend_of(measured, "lab", "median", "results.total")
