@@ -18,6 +18,7 @@ from crucible_lineage.marks import KEY
 from crucible_lineage.times import utc
 
 __all__ = [
+    "AWAIT",
     "CHECK",
     "EPOCH",
     "FLAG",
@@ -37,6 +38,8 @@ __all__ = [
     "StatementIndex",
     "at_fault",
     "in_force",
+    "signatures_lacking",
+    "signatures_of",
     "statement_id",
     "statement_in",
     "statement_recipe",
@@ -45,6 +48,7 @@ __all__ = [
 
 KEYWORD = MEASUREMENT = "statement"
 HOLD, FLAG, SIGN, TRUST, REVOKE, CHECK = "hold", "flag", "sign", "trust", "revoke", "check"
+AWAIT = "await"  # of a result that counts only once it is signed
 EPOCH = utc("1970-01-01T00:00:00")  # of the ids of statements about no dataset and no time
 
 Document = Mapping[str, Any]
@@ -172,9 +176,18 @@ class Doubt:
     source: str
     statement: Statement
 
+    @property
+    def is_candidate(self) -> bool:
+        """Whether it waits for a signature."""
+        return self.statement.verb == AWAIT
+
     def told(self, mfid: str = "") -> str:
         """Return it in words; of `mfid`, the dataset that is doubtful, only that it comes from the other one."""
         own = f"on hold {self.statement.said}"
+        if self.is_candidate:
+            by = ", ".join(map(str, self.statement.body.get("by") or ())) or "somebody"
+            others = " who has not made it" if self.statement.body.get("not") == "maker" else ""
+            own = f"not signed yet: it waits for {by}{others} since {self.statement.when[:10]}"
         return (
             f"comes from {self.source}, which is {own}" if mfid not in ("", self.source) else f"{self.source} is {own}"
         )
@@ -319,6 +332,30 @@ def _standing(
     return {mfid: one for mfid, one in wanted.items() if stands.get(mfid, True)}
 
 
+def signatures_of(found: InForce) -> dict[str, list[Statement]]:
+    """Return the signatures in force, by dataset."""
+    signed: dict[str, list[Statement]] = {}
+    for one in found.statements.values():
+        for mfid in one.about.datasets if one.verb == SIGN else ():
+            signed.setdefault(mfid, []).append(one)
+    return signed
+
+
+def signatures_lacking(found: InForce, awaited: Statement, signed: Mapping[str, Collection[Statement]]) -> int:
+    """Return how many signatures a result lacks that waits for some. Each account counts once."""
+    body = awaited.body
+    by = {str(one).casefold() for one in body.get("by") or ()}
+    accounts = {
+        one.account
+        for mfid in awaited.about.datasets
+        for one in signed.get(mfid, ())
+        if found.counts(one, awaited.project)
+        and (not by or one.account.casefold() in by or one.who.casefold() in by)
+        and not (body.get("not") == "maker" and one.account == body.get("maker"))
+    }
+    return max(0, int(body.get("count") or 1) - len(accounts))
+
+
 class Checked(NamedTuple):
     """The verdict of a check on a dataset: the condition as it was declared, whether it held, and its values."""
 
@@ -374,11 +411,13 @@ class StatementIndex:
 
     @classmethod
     def of(cls, found: InForce, verb: str) -> StatementIndex:
-        """Return the index of the statements of this verb."""
+        """Return the index of the statements of this verb; holds are those too that wait for a signature."""
         datasets: dict[str, tuple[Mention, ...]] = {}
         conditions: list[tuple[About, Mention]] = []
+        signed = signatures_of(found) if verb == HOLD else {}
         for one in sorted(found.statements.values(), key=lambda one: (one.when, one.mfid)):
-            if one.verb != verb:
+            is_candidate = verb == HOLD and one.verb == AWAIT and signatures_lacking(found, one, signed) > 0
+            if one.verb != verb and not is_candidate:
                 continue
             said = Mention(one.mfid, one.project, one.account, one.flag)
             for mfid in one.about.datasets:

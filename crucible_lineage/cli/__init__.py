@@ -49,6 +49,7 @@ SECTIONS = {
     "Statements": {
         "hold": ("statements.hold", "Stop what would be made from datasets, an instrument's data, or by code."),
         "unhold": ("statements.hold", "Lift a hold. Computes nothing."),
+        "sign": ("statements.sign", "Sign results; a candidate with all its signatures is current."),
         "statements": ("statements.listing", "List what is stated about results, by whom, and whether it is in force."),
         "trust": ("statements.hold", "Let statements of another project or account count in a project."),
     },

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from crucible_lineage.statements import Doubt
 
 __all__ = [
-    *("CURRENT", "DERIVED", "DOUBTFUL", "KNOWN_RELATIONSHIPS", "MEASURED", "PART", "RAW", "SUPERSEDED"),
+    *("CANDIDATE", "CURRENT", "DERIVED", "DOUBTFUL", "KNOWN_RELATIONSHIPS", "MEASURED", "PART", "RAW", "SUPERSEDED"),
     *("Edge", "Kind", "Node"),
 ]
 
@@ -18,6 +18,7 @@ Kind = Literal["dataset", "sample", "hidden"]
 DERIVED = "is_derived_from"
 PART = "is_part_of"
 MEASURED = "measured-from"  # Crucible's association of a dataset with a sample, drawn sample -> dataset
+CANDIDATE = "candidate"  # how a result is shown that waits for a signature
 DOUBTFUL = "doubtful"  # how current and measured data are shown that are on hold, or come from what is
 CURRENT, SUPERSEDED, RAW = "current", "superseded", "raw"  # states that no record tells by itself
 KNOWN_RELATIONSHIPS = frozenset({DERIVED, PART, MEASURED})
@@ -47,7 +48,9 @@ class Node:
     @property
     def shown_state(self) -> str:
         """Its state, or that it is doubtful."""
-        return DOUBTFUL if self.doubt and self.state in ("", "complete", CURRENT, RAW) else self.state
+        if not self.doubt or self.state not in ("", "complete", CURRENT, RAW):
+            return self.state
+        return CANDIDATE if self.doubt.is_candidate and self.doubt.source == self.id else DOUBTFUL
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,8 @@ def not_listed(others: Mapping[str, int]) -> str:
     """How many datasets are left out, by their state, and with which option each is shown; empty if none is."""
     by_option: dict[str, list[str]] = {}
     for state, count in sorted(others.items()):
-        by_option.setdefault("--doubtful" if state == "doubtful" else "--all", []).append(f"{count} {state}")
+        option = "--doubtful" if state in ("candidate", "doubtful") else "--all"
+        by_option.setdefault(option, []).append(f"{count} {state}")
     return ", ".join(f"{', '.join(told)} ({option})" for option, told in by_option.items())
 
 

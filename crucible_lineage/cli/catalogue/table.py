@@ -86,6 +86,6 @@ def table_command(
         click.echo(f"{output}: {amount(len(found), 'row')}, {amount(len(found.columns), 'column')}")
     else:
         click.echo("\n".join(in_columns(found.columns, found.rows)))
-        told = {"doubtful": " (--doubtful)"}
+        told = dict.fromkeys(("candidate", "doubtful"), " (--doubtful)")
         more = ", ".join(f"{count} {state}{told.get(state, '')}" for state, count in sorted(found.others.items()))
         click.echo(f"{len(found)} {'row' if len(found) == 1 else 'rows'}" + (f"; not in it: {more}" if more else ""))

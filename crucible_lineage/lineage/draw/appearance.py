@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from crucible_lineage.lineage.model import DOUBTFUL, Node
+from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL, Node
 
 __all__ = ["OTHER_COLOUR", "STATE_COLOURS", "colours", "kind_of_data"]
 
@@ -18,6 +18,7 @@ STATE_COLOURS: Mapping[str, str] = {
     "stale": "#D55E00",
     "blocked": "#D55E00",
     DOUBTFUL: "#B34700",
+    CANDIDATE: "#B34700",
 }
 
 

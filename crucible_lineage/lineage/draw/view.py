@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from crucible_lineage.lineage.draw.superseded import dispensable
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.model import CURRENT, DOUBTFUL, MEASURED, RAW, SUPERSEDED, Edge, Node
+from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, MEASURED, RAW, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import chosen_in_time, equal_parents, used_roles
 
 __all__ = ["FOLD_BEYOND", "Item", "View", "note_of", "roles_of", "view"]
@@ -37,7 +37,7 @@ class Item:
     def state(self) -> str:
         """The state of all nodes, or the most alarming one: a group with one incomplete member is incomplete."""
         states = {node.shown_state for node in self.nodes}
-        alarming = ("failed", "missing", "incomplete", "stale", DOUBTFUL)
+        alarming = ("failed", "missing", "incomplete", "stale", DOUBTFUL, CANDIDATE)
         return next((state for state in alarming if state in states), self.node.state)
 
     @property

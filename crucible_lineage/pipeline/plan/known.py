@@ -17,6 +17,7 @@ from crucible_lineage.registration.others import Others
 from crucible_lineage.registration.read import Registered
 from crucible_lineage.service import DERIVED_IDS
 from crucible_lineage.session import Session
+from crucible_lineage.statements import AWAIT
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -55,6 +56,14 @@ class ProjectKnowledge:
             self._stated = self.session.stated
         own = [self._held[mfid] for mfid in used if mfid in self._held]
         return tuple(dict.fromkeys(own)) or self._stated.reasons(used, code, self.project)
+
+    def is_candidate(self, mfid: str) -> bool:
+        """Return whether a dataset waits for a signature."""
+        mirror = self.session.mirror
+        if mfid not in mirror.stated(AWAIT).datasets:
+            return False
+        doubt = self.session.stated.doubts([mfid], self.project).get(mfid)
+        return doubt is not None and doubt.source == mfid and doubt.is_candidate
 
     def note_on_hold(self, mfid: str, reason: str) -> None:
         """Note that a dataset is to be put on hold, which could not be stated yet."""

@@ -59,6 +59,12 @@ class Reliance:
 
     def new_places(self, instance: Instance) -> dict[str, dict[str, Filled]]:
         """For each output, the places that its result holds once it is made by this run."""
+        if instance.step.spec.approve is not None:  # it holds once it is signed
+            return {output: {} for output in instance.places}
+        return self.slots_of(instance)
+
+    def slots_of(self, instance: Instance) -> dict[str, dict[str, Filled]]:
+        """For each output, the places that this run makes its result hold, or that it will hold once it is signed."""
         return {output: {key: self._filled(key) for key in keys} for output, keys in instance.places.items()}
 
     def note_made(self, instance: Instance, results: Mapping[str, DatasetRef]) -> None:
@@ -66,7 +72,8 @@ class Reliance:
         for output, places in self.new_places(instance).items():
             keyword = pipeline_keyword(self.pipeline)
             self.session.mirror.note_held(self.knowledge.project, [keyword], results[output].mfid, places)
-        self._note(instance, results)
+        if instance.step.spec.approve is None:
+            self._note(instance, results)
 
     def rely(
         self,
@@ -78,12 +85,16 @@ class Reliance:
 
         `away` hears of those for which `client` found the service away, and then that is no failure yet.
         """
-        wanted = [one for one in relied if self._is_news(one)]
+        wanted = [one for one in relied if self._is_news(one) and not self._is_candidate(one)]
         attempt = partial(self._try, client=client, away=away)
         if not wanted:  # as mostly
             return {}
         outcomes = (client or self.session.client).at_once(*(partial(attempt, one) for one in wanted))
         return {one.instance.name: error for one, error in zip(wanted, outcomes, strict=True) if error}
+
+    def _is_candidate(self, relied: Relied) -> bool:
+        approve = relied.instance.step.spec.approve
+        return approve is not None and any(self.knowledge.is_candidate(one.mfid) for one in relied.results.values())
 
     def _is_news(self, relied: Relied) -> bool:
         return bool(_new_parents(relied)) or any(

@@ -42,6 +42,7 @@ from crucible_lineage.pipeline.plan.known import ProjectKnowledge
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance
 from crucible_lineage.pipeline.plan.planner import Planned
 from crucible_lineage.pipeline.plan.used import used_datasets
+from crucible_lineage.pipeline.run.approving import Approving
 from crucible_lineage.pipeline.run.checking import Checking
 from crucible_lineage.pipeline.run.currency import Reliance, Relied
 from crucible_lineage.pipeline.run.redescribed import described_anew
@@ -161,6 +162,7 @@ class Run:
         self.relying = Relying(self.reliance, session.outbox, is_away=planned.knowledge.is_away)
         self.unseen = ""
         self.checking = Checking(pipeline, session, planned.knowledge)
+        self.approving = Approving(session, planned.knowledge)
         self.held: dict[str, str] = {}
         self.stayed: list[str] = []
         self.delivered: list[str] = []
@@ -236,6 +238,9 @@ class Run:
 
     def _check(self, results: Mapping[str, Mapping[str, DatasetRef]]) -> None:
         """Evaluate the checks of these steps; one that says that its step has failed ends it so."""
+        for name, found in results.items():
+            if self.instances[name].step.spec.approve is not None:
+                self.approving.look([(self.instances[name], found)], self.reliance.slots_of(self.instances[name]))
         checked = [(self.instances[name], found) for name, found in results.items() if self._has_checks(name)]
         if not checked:
             return
@@ -705,7 +710,7 @@ class Run:
 
     def _all_held(self) -> dict[str, str]:
         """The steps that are not made since something is on hold, and those whose results a check has put on hold."""
-        found = {**self.held, **self.checking.held}
+        found = {**self.held, **self.checking.held, **self.approving.waiting}
         for name, state in self.steps.items():  # parents come before their children
             above = [need for need in self.instances[name].needs if need in found and self.steps[need].results is None]
             if state.outcome == SKIPPED and above:

@@ -121,9 +121,15 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "timeout": "seconds after which the step is stopped, with everything it started",
         "reads": "files beside the declaration that the step reads: their bytes are part of the recipe",
         "strict": "true: reading a file that was not given and that `reads` does not name is a failure",
+        "approve": "whose signatures the results need: until then they are candidates, and nothing is made from them",
         "checks": "conditions on the results, by name: evaluated once they are made, and for those made before",
         "tags": "tags of the task in Prefect, for concurrency limits",
         "resources": "resources of a cluster: {GPU: 1}; of Slurm: cpus, gpus, memory (bytes), time (min), partition",
+    },
+    "Approve": {
+        "by": "names or ids of the accounts that may sign; by default all whose statements count in the project",
+        "count": "how many different accounts have to sign",
+        "not": "maker: the account that made the result does not count",
     },
     "Check": {
         "that": "a condition in the language of tables, over results.NAME, params.NAME and metadata.NAME",

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 
 from crucible_lineage.errors import nearest
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.pipeline.spec.approve import Approve
 from crucible_lineage.pipeline.spec.checks import Check
 from crucible_lineage.pipeline.spec.declared import Declared, Folder
 from crucible_lineage.pipeline.spec.ingestion import Ingested
@@ -168,7 +169,8 @@ class StepSpec(Declared):
     given beside the few that every command gets; what they take from the environment is left as it was written.
     A `salt` gives the results other ids, where those without it were taken by something else. `reads` are files beside
     the declaration that the step reads, whose bytes belong to the identity; with `strict`, a step that reads others
-    that it was not given has failed. `checks` say what its results have to be; they are no part of the identity.
+    that it was not given has failed. `checks` say what its results have to be; they are no part of the identity. With
+    `approve` they are candidates until they are signed.
     `folder` is where it was declared, `references` are parameters that take values from the environment, as they were
     written.
     """
@@ -191,6 +193,7 @@ class StepSpec(Declared):
     resources: dict[str, float | str] = Field(default_factory=dict)
     salt: Salt | None = None
     checks: dict[Annotated[str, Field(pattern=NAME)], Check] = Field(default_factory=dict)
+    approve: Approve | None = None
     folder: Folder = Path()
     references: dict[str, Any] = Field(default_factory=dict)
 

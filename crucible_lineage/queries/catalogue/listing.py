@@ -13,7 +13,7 @@ from crucible_lineage.core.summary import Summary
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.queries.catalogue.reference import find_run
 from crucible_lineage.queries.catalogue.runs import datasets_of_run, list_runs
-from crucible_lineage.queries.graph.standing import DOUBTFUL, Entry, entries_of, stated_entries
+from crucible_lineage.queries.graph.standing import CANDIDATE, DOUBTFUL, Entry, entries_of, stated_entries
 from crucible_lineage.session import Session
 
 __all__ = ["SORTABLE", "Catalogue", "list_datasets"]
@@ -76,7 +76,7 @@ def list_datasets(
     fitting.sort(key=lambda one: (one.standing.derived, one.created if one.standing.derived else "", one.mfid))
     standing = {entry.mfid: entry for entry in entries_of(fitting, copy.summaries.values())}
     entries = list(stated_entries(session, standing, project, copy.summaries).values())
-    holding = {CURRENT} | ({RAW} if not results else set()) | ({DOUBTFUL} if doubtful else set())
+    holding = {CURRENT} | ({RAW} if not results else set()) | ({CANDIDATE, DOUBTFUL} if doubtful else set())
     shown = _sorted([entry for entry in entries if every or entry.state in holding], sort)
     others = Counter(entry.state for entry in entries) - Counter(entry.state for entry in shown)
     return Catalogue(project, tuple(shown), dict(others))

@@ -12,7 +12,7 @@ from crucible_lineage.core.mirror import Snapshot
 from crucible_lineage.core.slots import CURRENT, RAW, Currency
 from crucible_lineage.core.summary import Summary, summary_of
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
-from crucible_lineage.lineage.model import DOUBTFUL
+from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL
 from crucible_lineage.marks import CORRECTIONS_KEY
 from crucible_lineage.session import Session
 from crucible_lineage.statements import Checked, Doubt
@@ -20,7 +20,16 @@ from crucible_lineage.statements import Checked, Doubt
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset
 
-__all__ = ["DOUBTFUL", "Entry", "entries_in_projects", "entries_of", "entries_of_copy", "entry_of", "stated_entries"]
+__all__ = [
+    "CANDIDATE",
+    "DOUBTFUL",
+    "Entry",
+    "entries_in_projects",
+    "entries_of",
+    "entries_of_copy",
+    "entry_of",
+    "stated_entries",
+]
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,9 @@ def stated_entries(
 
 
 def _stated(entry: Entry, doubt: Doubt | None, flags: tuple[str, ...], checks: Mapping[str, Checked]) -> Entry:
-    state = DOUBTFUL if doubt and entry.state in (CURRENT, RAW) else entry.state
+    state = entry.state
+    if doubt and state in (CURRENT, RAW):
+        state = CANDIDATE if doubt.is_candidate and doubt.source == entry.mfid else DOUBTFUL
     return replace(entry, state=state, doubt=doubt, flags=flags, checks=checks)
 
 

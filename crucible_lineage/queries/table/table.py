@@ -13,7 +13,7 @@ from typing import Any
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.errors import InputError, nearest
-from crucible_lineage.queries.graph.standing import DOUBTFUL
+from crucible_lineage.queries.graph.standing import CANDIDATE, DOUBTFUL
 from crucible_lineage.queries.table.facts import OWN, PARTS, ProjectFacts
 from crucible_lineage.session import Session
 
@@ -73,7 +73,7 @@ def make_table(
     condition = parse_condition(where) if where else None
     facts = ProjectFacts(session, project, refresh=refresh)
     chosen, others = _results(
-        facts, project, step, pipeline, () if every else (CURRENT, *((DOUBTFUL,) if doubtful else ()))
+        facts, project, step, pipeline, () if every else (CURRENT, *((CANDIDATE, DOUBTFUL) if doubtful else ()))
     )
     for name in (*(condition.names if condition else ()), *fields, *by):
         _require_column(facts, chosen, name)

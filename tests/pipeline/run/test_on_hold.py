@@ -218,7 +218,7 @@ def test_a_selection_goes_by_flags_and_never_takes_a_statement(lab: Any, session
         pipeline: selecting
         project: lab
         inputs:
-          counts: {select: {timestamp_lt: "2025-01-01T00:00:00Z", flags: {none_of: [saturated]}}, each: true}
+          counts: {select: {creation_time_gte: "2020-01-01T00:00:00Z", flags: {none_of: [saturated]}}, each: true}
         steps:
           twice: {uses: LABMODULE:scale, inputs: {counts: counts}}
         """,

@@ -1,0 +1,100 @@
+"""Signatures: a result that needs them is a candidate, not current, and nothing is made from it until it has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.cli.runs.run import exit_code
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.pipeline.run.run import plan_and_run
+from crucible_lineage.queries.catalogue.listing import list_datasets
+from crucible_lineage.server import start_server
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+from crucible_lineage.signing import sign
+from crucible_lineage.stating import revoke
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> Iterator[tuple[Session, Session, Session]]:
+    """Three contributors to one project, each with a machine of their own."""
+    with start_server(tmp_path / "service") as server, CrucibleClient(server.url, server.api_key) as admin:
+        admin.projects.create(project_id="lab", organization="lab", project_lead="local")
+        ada, bob, eve = (Settings(tmp_path / name, server.url, _member(admin, name)) for name in ("ada", "bob", "eve"))
+        with Session(ada) as first, Session(bob) as second, Session(eve) as third:
+            yield first, second, third
+
+
+def _member(admin: CrucibleClient, name: str) -> str:
+    ask = admin._connection.call
+    made: dict[str, Any] = ask("POST", "/service_accounts", "make an account", body={"username": name})
+    ask("POST", f"/projects/lab/users/{name}", "add a member", params={"role": "contributor"})
+    return str(made["api_key"])
+
+
+def run(session: Session, path: Path, **overrides: Any) -> RunResult:
+    bound = bind_file(path, session.store, {name.replace("__", "."): value for name, value in overrides.items()})
+    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+
+
+def needing(lab: Any, approve: str) -> Path:
+    text = lab.pipeline.read_text().replace("params: {factor: 3}", f"params: {{factor: 3}}\n    approve: {approve}")
+    path: Path = lab.declare(text, "approved.yaml")
+    return path
+
+
+def states(session: Session) -> dict[str, str]:
+    return {one.mfid: one.state for one in list_datasets(session, "lab", every=True).entries}
+
+
+def test_a_result_waits_for_somebody_else_and_what_follows_goes_on_once_it_is_signed(
+    lab: Any, members: tuple[Session, Session, Session]
+) -> None:
+    ada, bob, _ = members
+    path = needing(lab, "{count: 1, not: maker}")
+    done = run(ada, path)
+    scaled = done.datasets["scaled"]["out"]
+    assert (done.outcomes["scaled"], exit_code(done)) == ("executed", 4)
+    assert f"{scaled} is not signed yet" in done.errors["total"]
+    assert states(bob)[scaled] == "candidate"
+    assert sign(ada, [scaled]).lacking == {scaled: 1}, "who made it does not count"
+    assert sign(bob, [scaled], "looked at the fit").lacking == {scaled: 0}
+    assert states(ada)[scaled] == "current"
+    again = run(ada, path)
+    assert (again.outcomes, exit_code(again)) == ({"scaled": "reused", "total": "executed"}, 0)
+
+
+def test_what_was_signed_before_stays_current_until_the_new_one_is(
+    lab: Any, members: tuple[Session, Session, Session]
+) -> None:
+    ada, bob, _ = members
+    path = needing(lab, "{}")
+    first = run(ada, path).datasets["scaled"]["out"]
+    sign(bob, [first])
+    total = run(ada, path).datasets["total"]["out"]
+    other = run(ada, path, scaled__factor=4).datasets["scaled"]["out"]
+    now = states(bob)
+    assert (now[first], now[total], now[other]) == ("current", "current", "candidate")
+    signature = sign(ada, [other]).stating.statement
+    now = states(bob)
+    assert (now[first], now[other]) == ("superseded", "current")
+    revoke(ada, [signature], "signed too early")
+    assert states(bob)[other] == "candidate"
+
+
+def test_each_account_counts_once_and_only_those_that_are_named(
+    lab: Any, members: tuple[Session, Session, Session]
+) -> None:
+    ada, bob, eve = members
+    scaled = run(ada, needing(lab, "{by: [bob, eve], count: 2}")).datasets["scaled"]["out"]
+    assert sign(ada, [scaled]).lacking == {scaled: 2}
+    assert sign(bob, [scaled], "first look").lacking == {scaled: 1}
+    assert sign(bob, [scaled], "second look").lacking == {scaled: 1}
+    assert sign(eve, [scaled]).lacking == {scaled: 0}
