@@ -22,7 +22,7 @@ from crucible_lineage.pipeline.inputs.parent_facts import read_first
 from crucible_lineage.pipeline.inputs.register import described
 from crucible_lineage.pipeline.plan.expand import Instance, expand
 from crucible_lineage.pipeline.plan.known import ProjectKnowledge
-from crucible_lineage.pipeline.plan.plan import FRESH, Estimate, PipelinePlan, plan
+from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, Estimate, PipelinePlan, plan
 from crucible_lineage.pipeline.plan.undeclared import undeclared
 from crucible_lineage.pipeline.spec.inputs import OF_METADATA, ResultInput
 from crucible_lineage.session import Session
@@ -138,7 +138,12 @@ def _results_of(
             fields = {**fields, "dataset_name": dataset.name, "metadata": metadata}
             yield InputItem(dataset.mfid, dataset, fields, about=instance.places[output][0], span=span)
         else:
-            blocked = f"{step.name} of {path} is {step.state}; run that pipeline first"
+            way_out = (
+                f"blocked: {'; '.join(step.causes)}"
+                if step.state == BLOCKED
+                else f"{step.state}; run that pipeline first"
+            )
+            blocked = f"{step.name} of {path} is {way_out}"
             yield InputItem(step.name, None, fields, blocked=blocked, span=span)
 
 
