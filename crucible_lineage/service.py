@@ -242,7 +242,8 @@ class Service:
         with self._lock:
             known = self._known()
             before = self.holds(name)
-            if by == "run" and before is holds and (name in known or self._is_ours):
+            is_known = before is holds and (name in known or self._is_ours)
+            if by == "run" and is_known and name != LINKS:  # of links it counts what was seen: which host
                 return
             found = Finding(
                 name, holds, " ".join(seen.split())[:300], by, datetime.now(UTC).isoformat(timespec="seconds")

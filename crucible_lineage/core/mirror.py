@@ -301,9 +301,9 @@ class Mirror:
             gone = members.keys() - seen.keys()
             if is_older and gone:
                 log.warning(
-                    "%s lacks %d datasets of %s that were there (%s): an older copy of it was put back; what is lost "
-                    "is made again",
-                    self._where, len(gone), scope, ", ".join(sorted(gone)[:3]),
+                    "this Crucible lacks %d datasets of %s that were there (%s): an older copy of it was put back; "
+                    "what is lost is made again",
+                    len(gone), scope, ", ".join(sorted(gone)[:3]),
                 )  # fmt: skip
         else:
             rows = self._changed(project, scope, changed, before.latest if before else "") if changed else []

@@ -16,7 +16,7 @@ from crucible_lineage.provenance.recipe import recipe_sha256 as sha256_of
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.trust import files_of, other_files, require_own, require_own_files
-from crucible_lineage.service import DERIVED_IDS, FILES_BY_HASH
+from crucible_lineage.service import DERIVED_IDS
 from crucible_lineage.times import taken
 
 T = TypeVar("T", bound="ProvenanceRecord")
@@ -219,9 +219,8 @@ def _of_recipe(
 
 def datasets_with(client: CrucibleClient, mirror: Mirror, project: str, sha256: str) -> set[str]:
     """Return the datasets that hold a file of this hash: of the project, by their records, if no files are listed."""
-    if mirror.service.holds(FILES_BY_HASH) is not False:
-        with suppress(NotFoundError):  # which is noted
-            return {file.dataset_mfid for file in client.files.list(sha256_hash=sha256) if file.dataset_mfid}
+    with suppress(NotFoundError):  # a service may list none over all datasets
+        return {file.dataset_mfid for file in client.files.list(sha256_hash=sha256) if file.dataset_mfid}
     try:
         records = mirror.snapshot(project).records
     except InputError:  # the project is not there yet

@@ -89,6 +89,7 @@ def test_a_setting_lets_a_public_service_keep_its_files_in_a_private_network(mon
 def test_beside_its_own_and_public_stores_one_host_is_followed_and_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     service = Service()
+    service.note(LINKS, True, "crucible.lbl.gov is a public address", by="doctor")
     own = ["crucible.lbl.gov", "files.lbl.gov", "bucket.s3.us-west-2.amazonaws.com", "storage.googleapis.com"]
     for host in (*own, "minio.example.org", "minio.example.org"):
         storage(asked, service=service).put(f"https://{host}/x", "send a part", headers={})

@@ -88,6 +88,8 @@ class FileCalls(OfficialNames):
         return self._listed(sent_filters(filters, FileFilters), limit)
 
     def _listed(self, params: dict[str, Any], limit: int | None) -> Iterator[FileRecord]:
+        if self._service.holds(FILES_BY_HASH) is False:
+            raise NotFoundError("could not list files: this Crucible lists none over all datasets", status=404)
         try:
             yield from pages(self._connection, "/files", FileRecord, "list files", params, limit)
         except NotFoundError as error:

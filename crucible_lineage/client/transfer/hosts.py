@@ -61,7 +61,7 @@ class LinkHosts:
 
     def _named(self, host: str) -> str:
         """Return the other host that files of this service are kept at: this one, if it is the first."""
-        if known := self._service.seen(LINKS):
+        if (known := self._service.seen(LINKS)) and not self._is_expected(known):
             return known
         self._service.note(LINKS, True, host)
         return host
