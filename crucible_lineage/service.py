@@ -56,13 +56,15 @@ log = logging.getLogger(__name__)
 class Assumption:
     """Something that is relied on: `name`, as tables have it, and what `holds` where a service keeps to it.
 
-    `otherwise` is what is done where it does not, None if nothing helps; `lost` is what is missing then.
+    `otherwise` is what is done where it does not, None if nothing helps; `lost` is what is missing then. Without what
+    is `needed` nothing can be registered.
     """
 
     name: str
     holds: str
     otherwise: str | None
     lost: str = ""
+    needed: bool = False
 
 
 _ALL = (
@@ -94,11 +96,19 @@ _ALL = (
         "the id is looked for before a dataset is made, a call more for each",
         "two machines that make the same at one moment may overwrite each other's fields",
     ),
-    Assumption("first metadata", "metadata that are there are not replaced unless that is asked for (409)", None),
+    Assumption(
+        "first metadata",
+        "metadata that are there are not replaced unless that is asked for (409)",
+        None,
+        "nothing can be registered",
+        needed=True,
+    ),
     Assumption(
         "merged metadata",
         "what is written is merged, and the whole is the answer",
         None,
+        "nothing can be registered",
+        needed=True,
     ),
     Assumption(
         DATES,
@@ -112,8 +122,10 @@ _ALL = (
         "keywords are written with `_` in place of `:`",
         "in Crucible's own pages they read otherwise",
     ),
-    Assumption(FREE_METADATA, "metadata may hold any keys, and 100 kB", None),
-    Assumption("empty files", "a file of 0 bytes can be uploaded", None),
+    Assumption(FREE_METADATA, "metadata may hold any keys, and 100 kB", None, "nothing can be registered", needed=True),
+    Assumption(
+        "empty files", "a file of 0 bytes can be uploaded", None, "results with an empty file cannot be registered"
+    ),
     Assumption(
         FILES_BY_HASH,
         "GET /files finds files of all datasets by their SHA-256",
@@ -124,6 +136,7 @@ _ALL = (
         "file deletion",
         "who registered a file may delete it",
         None,
+        "what another registration left half done cannot be finished with other files",
     ),
     Assumption(
         "immediate lists",
@@ -136,6 +149,7 @@ _ALL = (
         "lists with metadata",
         "lists hold metadata and links of each dataset",
         None,
+        "what others made is found by its id only, and lists and checks show nothing",
     ),
     Assumption(
         REVISIONS,
@@ -154,7 +168,13 @@ _ALL = (
         "files are sent in one piece, by the resumable protocol",
         "large uploads take longer",
     ),
-    Assumption("uploads", "files of 1 MB and 40 MB arrive and come back with the same bytes", None),
+    Assumption(
+        "uploads",
+        "files of 1 MB and 40 MB arrive and come back with the same bytes",
+        None,
+        "nothing can be registered",
+        needed=True,
+    ),
     Assumption(
         LINKS,
         "signed links lead to one host, with a private address only if the service has one",
@@ -258,9 +278,9 @@ class Service:
             )  # fmt: skip
 
     def require_usable(self) -> None:
-        """Raise RefusedError if something is missing that nothing stands in for."""
+        """Raise RefusedError if something is missing without which nothing can be registered."""
         for found in self.findings():
-            if found.is_missing and self.holds(found.name) is False:
+            if ASSUMPTIONS[found.name].needed and self.holds(found.name) is False:
                 raise RefusedError(
                     f"this Crucible cannot be used: {ASSUMPTIONS[found.name].holds} ({found.name}), and here: "
                     f"{found.seen}; nothing was created. If that was changed, have it tried: crucible-lineage doctor"

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from crucible_lineage.client import CrucibleClient, RetryPolicy
 from crucible_lineage.client.transfer.hosts import is_private
 from crucible_lineage.errors import (
+    TRANSIENT,
     ConflictError,
     CrucibleError,
     ForbiddenError,
@@ -27,7 +28,6 @@ from crucible_lineage.errors import (
     RateLimitedError,
     RefusedError,
     ServerError,
-    UnreachableError,
 )
 from crucible_lineage.ids import derive_mfid, new_mfid
 from crucible_lineage.service import (
@@ -437,10 +437,10 @@ class _Trial:
 def _outcome_of(trial: Callable[[], Outcome]) -> Outcome:
     try:
         return trial()
-    except (ConflictError, ForbiddenError, NotFoundError, RefusedError, ServerError) as refusal:
+    except (ConflictError, ForbiddenError, NotFoundError, RefusedError) as refusal:
         return False, f"refused: {_short(refusal)}"
-    except UnreachableError as error:
-        return None, _short(error)
+    except TRANSIENT as error:  # the service is away or busy, which says nothing of what it does
+        return (False if error.status == 501 else None), _short(error)
     except (KeyError, TypeError, ValueError) as error:
         return False, f"the answer is none that was expected ({type(error).__name__}: {error})"
 
