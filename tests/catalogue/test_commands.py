@@ -214,3 +214,29 @@ def test_a_wrong_project_is_answered_with_the_nearest(project: Any, words: tuple
     said = project.ask(*words, "--project", "spectar", code=2).stderr
     assert "project 'spectar': there is none that this key may see; did you mean 'spectra'?" in said
     assert "422" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "library"),
+    [
+        (("bundle", "MFID", "-o", "it.zip"), "rocrate"),
+        (("lineage", "MFID", "--format", "ro-crate", "-o", "it"), "rocrate"),
+        (("lineage", "MFID", "-o", "it.prov.json", "--format", "prov-json"), "prov"),
+        (("lineage", "MFID", "--format", "openlineage"), "openlineage"),
+        (("table", "--step", "fitted", "-o", "it.parquet"), "pyarrow"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_a_missing_library_is_named_before_anything_is_read(
+    project: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], library: str
+) -> None:
+    def not_opened(*_: object, **__: object) -> None:
+        raise AssertionError("a session was opened")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("crucible_lineage.lineage.extra.find_spec", lambda name: None)
+    monkeypatch.setattr("crucible_lineage.cli.options.Session", not_opened)
+    given = [project.fitted("weak-1.txt") if word == "MFID" else word for word in words]
+    refused = project.ask(*given, code=2).stderr
+    assert f"the library {library} is missing; pip install 'crucible-lineage[" in refused
+    assert list(tmp_path.iterdir()) == []
