@@ -32,13 +32,15 @@ from crucible_lineage.session import Session
 __all__ = ["BatchJob", "batch_jobs", "cancel_jobs", "materialize_on_slurm"]
 
 JOB, OUTCOME, ID, LOG = "job.json", "outcome.json", "id", "slurm.log"  # files in the folder of a job
-EVERY_S = 1.0  # so often Slurm is asked
+LOOK_S = 1.0  # between looks for the outcome, a file
+ASK_S = 15.0  # between questions to Slurm, one for all jobs of this process: at most four a minute
 SETTLE_S = 5.0  # chosen: a file system shared by nodes may show a file so much later
 TAIL_BYTES = 2000
 
 _lock = threading.Lock()
 _under_way: dict[str, set[str]] = {}  # ids of jobs, by run
 _stopped: set[str] = set()
+_tested: set[tuple[str, ...]] = set()  # options that Slurm would take
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,34 @@ def batch_jobs(data: Path) -> list[BatchJob]:
     """The jobs that runs of this data folder wait for now."""
     found = [path for path in sorted((data / "work").glob(f"slurm-*/{ID}")) if is_in_use(path.parent)]
     jobs = []
+    states = _queue_states() if found else {}
     for path in found:
         number = path.read_text()
         step = json.loads((path.parent / JOB).read_text())["job"]["name"]
-        jobs.append(BatchJob(number, step, _state(number) or "ended"))
+        jobs.append(BatchJob(number, step, "UNKNOWN" if states is None else states.get(number, "ended")))
     return jobs
+
+
+class _Queue:
+    """What Slurm said of this user's jobs: one `squeue` for all of them, and not more often than needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked_at = float("-inf")
+        self._states: dict[str, str] | None = {}
+
+    def has(self, number: str, since: float, within_s: float) -> bool:
+        """Return whether a job that was submitted at `since` is in the queue, as known for at most so many seconds.
+
+        A controller that does not answer says that it goes on.
+        """
+        with self._lock:
+            if time.monotonic() - self._asked_at > within_s:
+                self._states, self._asked_at = _queue_states(), time.monotonic()
+            return self._states is None or number in self._states or since > self._asked_at
+
+
+_queue = _Queue()
 
 
 def _submit(job: Job, folder: Path, options: Mapping[str, object]) -> str:
@@ -102,13 +127,16 @@ def _submit(job: Job, folder: Path, options: Mapping[str, object]) -> str:
     command = [sys.executable, "-P", "-m", "crucible_lineage.pipeline.engines.slurm_job", str(folder)]
     script.write_text(f"#!/bin/sh\nexec {shlex.join(command)}\n")
     flags = [f"--{name}={value}" for name, value in {**options, **_resources(job)}.items()]
-    flags += [f"--job-name={job.name}", f"--output={folder / LOG}", f"--chdir={folder}", "--requeue"]
     what = f"step {job.name!r}"
     if shutil.which("sbatch") is None:
         raise InputError(f"{what} needs Slurm, but there is no sbatch here; run it where Slurm is")
-    tried = _sbatch("--test-only", *flags, str(script))
-    if tried.returncode != 0:
-        raise InputError(f"{what}: Slurm would not take its job: {tried.stderr.strip()}\ncorrect the runner's options")
+    if tuple(flags) not in _tested:
+        tried = _sbatch("--test-only", *flags, str(script))
+        if tried.returncode != 0:
+            said = tried.stderr.strip()
+            raise InputError(f"{what}: Slurm would not take its job: {said}\ncorrect the runner's options")
+        _tested.add(tuple(flags))
+    flags += [f"--job-name={job.name}", f"--output={folder / LOG}", f"--chdir={folder}", "--requeue"]
     with _lock:
         if job.run_id in _stopped:
             raise StoppedError(f"{what} was not begun, since the run was stopped", step=job.name)
@@ -143,13 +171,15 @@ def _sbatch(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def _outcome(job: Job, folder: Path, number: str) -> dict[str, Any]:
     """Return the outcome that the job left, once it is there."""
+    submitted = time.monotonic()
     gone_at: float | None = None
     while not (folder / OUTCOME).exists():
-        if _state(number) is not None:
+        is_stopped = job.run_id in _stopped
+        if _queue.has(number, submitted, LOOK_S if is_stopped else ASK_S):
             gone_at = None
         elif gone_at is None:
             gone_at = time.monotonic()
-        if job.run_id in _stopped and gone_at is not None:
+        if is_stopped and gone_at is not None:
             raise StoppedError(f"step {job.name!r} was ended, since the run was stopped", step=job.name)
         if gone_at is not None and time.monotonic() - gone_at > SETTLE_S:
             log = folder / LOG
@@ -159,23 +189,21 @@ def _outcome(job: Job, folder: Path, number: str) -> dict[str, Any]:
             )
             message = f"step {job.name!r}: {what}; what Slurm says is in {log}" + (f": {said}" if said else "")
             raise StepError(message, step=job.name, log=str(log))
-        time.sleep(EVERY_S)
+        time.sleep(LOOK_S)
     outcome: dict[str, Any] = json.loads((folder / OUTCOME).read_text())
     return outcome
 
 
-def _state(number: str) -> str | None:
-    """Ask Slurm for the state of the job; None if it is over.
-
-    A controller that does not answer says that it goes on.
-    """
-    asked = subprocess.run(  # noqa: S603 (an id of ours)
-        ["squeue", "--noheader", f"--jobs={number}", "--format=%T"],  # noqa: S607 (of the system)
+def _queue_states() -> dict[str, str] | None:
+    """Ask Slurm once for the states of all jobs of this user; None if it does not answer."""
+    asked = subprocess.run(
+        ["squeue", "--noheader", "--me", "--format=%i %T"],  # noqa: S607 (of the system)
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if asked.returncode != 0:
-        return None if "Invalid job id" in asked.stderr else "UNKNOWN"
-    return asked.stdout.strip() or None
+        return None
+    lines = (line.partition(" ") for line in asked.stdout.splitlines())
+    return {number: state.strip() for number, _, state in lines}
 
 
 def _error(job: Job, told: Mapping[str, Any]) -> Exception:
@@ -185,8 +213,8 @@ def _error(job: Job, told: Mapping[str, Any]) -> Exception:
 
 
 def _forget_after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()
+    global _lock, _queue
+    _lock, _queue = threading.Lock(), _Queue()
     _under_way.clear()
 
 
