@@ -63,6 +63,7 @@ SECTIONS = {
         "deploy": ("operation.deploy", "Run pipelines on Prefect, on a schedule or when data arrive."),
         "watch": ("operation.watch", "Report new datasets to Prefect, and register files that arrive in a folder."),
         "serve": ("operation.serve", "Serve the embedded Crucible to other programs."),
+        "project": ("operation.project", "List projects, create one, and add members."),
         "mcp": ("operation.mcp", "Answer the questions of an assistant (Model Context Protocol)."),
         "doctor": ("operation.doctor", "Try on a scratch project what a Crucible does, and what that means."),
         "clean": ("operation.clean", "Free disk space: leftovers of failed steps, and copies."),

@@ -29,6 +29,7 @@ __all__ = [
     "InstrumentRef",
     "Keyword",
     "Link",
+    "Member",
     "Metadata",
     "Person",
     "Profile",
@@ -79,6 +80,12 @@ class Person(Received):
     username: str | None = None
     email: str | None = None
     is_service_account: bool | None = None
+
+
+class Member(Person):
+    """A member of a project, with the role there."""
+
+    role: str | None = None
 
 
 class ProjectRef(Received):

@@ -10,12 +10,14 @@ from crucible_lineage.client.filters import InstrumentFilters, ProjectFilters, s
 from crucible_lineage.client.http.connection import Connection
 from crucible_lineage.client.http.paging import pages
 from crucible_lineage.client.http.wire import parse, parse_all, quoted, segment, to_send
-from crucible_lineage.client.models import Instrument, Project, Received
+from crucible_lineage.client.models import Account, Instrument, Member, Project, Received
 from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.errors import InputError, NotFoundError, ServerError
 from crucible_lineage.ids import is_mfid
 
 __all__ = ["InstrumentCalls", "ProjectCalls"]
+
+LEADS = ("project_lead", "project_lead_orcid", "project_lead_email", "project_lead_username")
 
 Record = TypeVar("Record", bound=Received)
 
@@ -57,18 +59,35 @@ class ProjectCalls(OfficialNames):
         return parse_all(Project, self._connection.get("/projects/search", what, params={"q": q, "limit": limit}), what)
 
     def create(self, project: ProjectCreate | Mapping[str, object] | None = None, **fields: object) -> Project:
-        """The new project, from a record or from its fields.
+        """Create a project, from a record or from its fields; without a lead, the owner of the key leads it.
 
         ConflictError if its `project_id` is taken; a lost answer may have the same effect, so look what stands there.
         """
         new = to_send(ProjectCreate, fields if project is None else project)
         what = f"create project {new.project_id}"
+        leads = {name: getattr(new, name) for name in LEADS if getattr(new, name) is not None}
+        if empty := [name for name, lead in leads.items() if not lead.strip()]:
+            raise InputError(f"{what}: {empty[0]} is empty; name a user, or leave it out to lead the project yourself")
+        if not leads:
+            account = parse(Account, self._connection.get("/account", what), what)
+            new = new.model_copy(update={"project_lead": account.user_unique_id})
         return parse(Project, self._connection.call("POST", "/projects", what, body=new.body(), repeatable=True), what)
 
     def update(self, project: str, **fields: object) -> Project:
         """The project with `fields` (title, status, organization, project_id) changed."""
         what = f"change project {project}"
         return parse(Project, self._connection.call("PATCH", f"/projects/{quoted(project)}", what, body=fields), what)
+
+    def members(self, project: str) -> Sequence[Member]:
+        """List the members of a project, its lead left out. ForbiddenError for those who are none."""
+        what = f"list the members of project {project}"
+        return list(pages(self._connection, f"/projects/{quoted(project)}/users", Member, what, {}, None))
+
+    def add_member(self, project: str, user: str, role: str = "contributor") -> None:
+        """Make a user (ORCID, username or email) a member of a project. ConflictError for one who is."""
+        what = f"add {user} to project {project}"
+        path = f"/projects/{quoted(project)}/users/{quoted(user)}"
+        self._connection.call("POST", path, what, params={"role": role})
 
 
 class InstrumentCalls(OfficialNames):

@@ -1,0 +1,90 @@
+"""`project`: the projects of a Crucible and their members, for services where no run makes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from crucible_lineage.cli.catalogue.printing import in_columns
+from crucible_lineage.cli.options import announce, crucible_options, json_option, open_session, print_json
+from crucible_lineage.errors import InputError
+from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
+from crucible_lineage.lineage.labels import plain
+
+if TYPE_CHECKING:
+    from crucible_lineage.client.models import Person
+
+__all__ = ["project_command"]
+
+ROLES = ("viewer", "contributor", "editor", "admin")
+
+
+@click.group("project")
+def project_command() -> None:
+    """List projects, create one, and add members."""
+
+
+@project_command.command("list")
+@crucible_options
+@json_option
+def list_projects_command(as_json: bool) -> None:
+    """List the projects that this key may see, with what it may do there."""
+    with open_session() as session:
+        announce(session)
+        found = session.client.projects.list()
+    if as_json:
+        names = ("unique_id", "project_id", "title", "role")
+        print_json({"projects": [{name: getattr(one, name) for name in names} for one in found]})
+        return
+    rows = [(one.project_id, one.title or "", one.role or "", _name(one.lead)) for one in found]
+    click.echo("\n".join(map(plain, in_columns(("PROJECT", "TITLE", "ROLE", "LEAD"), rows))) if rows else "no projects")
+
+
+@project_command.command("create")
+@click.argument("project")
+@click.option("--title", help="What it is about.")
+@click.option("--organization", help="Whose it is; by default, the same as the project's ID.")
+@click.option("--lead", metavar="USER", help="ORCID, username or email of its lead; by default, the owner of the key.")
+@crucible_options
+@json_option
+def create_project_command(
+    project: str, title: str | None, organization: str | None, lead: str | None, as_json: bool
+) -> None:
+    """Create PROJECT, an ID of 3 to 25 letters, digits, `-` and `_`."""
+    if not is_project_id(project):
+        raise InputError(f"no project can be called {project!r}: {PROJECT_ID_RULE}")
+    with open_session() as session:
+        announce(session)
+        made = session.client.projects.create(
+            project_id=project, organization=organization or project, title=title, project_lead=lead
+        )
+    if as_json:
+        print_json({"mfid": made.unique_id, "project_id": made.project_id})
+    else:
+        click.echo(f"{made.project_id}  {made.unique_id}  created, lead {_name(made.lead)}")
+
+
+@project_command.command("members")
+@click.argument("project")
+@click.option("--add", "user", metavar="USER", help="Add this user: ORCID, username or email.")
+@click.option("--role", type=click.Choice(ROLES), default="contributor", show_default=True, help="With --add.")
+@crucible_options
+@json_option
+def members_command(project: str, user: str | None, role: str, as_json: bool) -> None:
+    """List the members of PROJECT, or add one."""
+    with open_session() as session:
+        announce(session)
+        if user is not None:
+            session.client.projects.add_member(project, user, role)
+        found = session.client.projects.members(project)
+    if as_json:
+        listed = [{"unique_id": one.unique_id, "username": one.username, "role": one.role} for one in found]
+        print_json({"project_id": project, "members": listed})
+        return
+    rows = [(_name(one), one.role or "") for one in found]
+    click.echo("\n".join(map(plain, in_columns(("USER", "ROLE"), rows))) if rows else "no members beside its lead")
+
+
+def _name(person: Person | None) -> str:
+    return (person.username or person.unique_id) if person else ""

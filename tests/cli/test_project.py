@@ -1,0 +1,72 @@
+"""`project` at a service: listed, created, members added; what cannot be is refused before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.server.running import RunningServer, start_server
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[RunningServer]:
+    with start_server(tmp_path / "service") as server:
+        yield server
+
+
+@pytest.fixture
+def client(running: RunningServer) -> Iterator[CrucibleClient]:
+    with CrucibleClient(running.url, running.api_key) as opened:
+        yield opened
+
+
+@pytest.fixture
+def ask(running: RunningServer, command: Any) -> Ask:
+    """The command at the service: exit code, and all that it printed."""
+
+    def run(*words: str) -> tuple[int, str]:
+        ran = command("project", *words, CRUCIBLE_API_URL=running.url, CRUCIBLE_API_KEY=running.api_key)
+        return ran.returncode, ran.stdout + ran.stderr
+
+    return run
+
+
+def test_a_project_is_created_once_and_its_lead_is_the_owner_of_the_key(ask: Ask, client: CrucibleClient) -> None:
+    code, said = ask("create", "beamline", "--title", "Beamline 7")
+    assert code == 0, said
+    (made,) = (project for project in client.projects.list() if project.project_id == "beamline")
+    assert made.title == "Beamline 7"
+    assert made.lead is not None
+    assert made.lead.unique_id == client.account.whoami().user_unique_id
+    assert "Beamline 7" in ask("list")[1]
+    code, said = ask("create", "beamline")
+    assert (code, "already exists" in said) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (("create", "x"), "no project can be called 'x': a project id has 3 to 25 letters"),
+        (("create", "beamline", "--lead", ""), "project_lead is empty; name a user, or leave it out"),
+    ],
+)
+def test_what_cannot_be_created_is_refused_here(
+    ask: Ask, client: CrucibleClient, words: tuple[str, ...], fault: str
+) -> None:
+    before = [project.project_id for project in client.projects.list()]
+    code, said = ask(*words)
+    assert (code, fault in said) == (2, True), said
+    assert [project.project_id for project in client.projects.list()] == before
+
+
+def test_a_member_that_nobody_knows_is_named(ask: Ask) -> None:
+    assert ask("create", "beamline")[0] == 0
+    assert "no members beside its lead" in ask("members", "beamline")[1]
+    code, said = ask("members", "beamline", "--add", "nobody")
+    assert (code, "User not found: nobody" in said) == (1, True)
