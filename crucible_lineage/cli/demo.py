@@ -55,8 +55,8 @@ def demo_command(engine: str, project: str | None, as_json: bool) -> None:
         with Progress(list(pipeline.steps), silent=as_json) as progress:
             result = run_with_engine(engine, RunRequest(pipeline), session, progress.listen, 2, progress.stop)
         if not result.ok:
-            for step, error in result.errors.items():
-                click.echo(f"error: {step}: {error}", err=True)
+            for step in result.errors:
+                click.echo(f"error: {result.error_line(step)}", err=True)
             sys.exit(exit_code(result))
         _report(result, session, as_json=as_json)
 

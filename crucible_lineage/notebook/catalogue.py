@@ -174,7 +174,7 @@ class Catalogue:
         choice = Choice(tuple(force), tuple(only))
         result = plan_and_run(bound, self.session, lambda: LocalEngine(self.session, most), _unheard, choice)
         if not result.ok:
-            failed = [f"{step}: {message}" for step, message in result.errors.items()]
+            failed = [*map(result.error_line, result.errors)]
             waiting = [f"{one.step}: waits to be delivered: {one.error}" for one in result.waiting]
             unseen = [f"what was there was not seen at Crucible: {result.unseen}"] if result.unseen else []
             told = "\n".join((*failed, *waiting, *unseen)) or "it was stopped"

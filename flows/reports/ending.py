@@ -26,7 +26,7 @@ def with_its_error(run: Callable[[], State[Any]]) -> State[Any]:
 
 def reasons_of(result: RunResult) -> str:
     """The errors of its steps, and what is made and not at Crucible."""
-    told = [f"{step}: {error}" for step, error in result.errors.items()]
+    told = [*map(result.error_line, result.errors)]
     unseen = f"what was there was not seen at Crucible: {result.unseen}" if result.unseen else ""
     return "; ".join([*told, *filter(None, [waiting_told(result), unseen])])
 

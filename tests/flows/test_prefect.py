@@ -73,7 +73,7 @@ def test_a_flow_with_a_failed_step_fails_and_names_it(lab: Any, data: Path, pref
     lab.declare(text.replace("    params: {factor: 3}\n", ""))
     ran = in_prefect(prefect_server, IN_PROCESS, lab.pipeline, data)
     assert ran["state"] == "FAILED"
-    assert "scaled: step 'scaled' failed: RuntimeError: the lamp was off" in ran["message"]
+    assert "step 'scaled' failed: RuntimeError: the lamp was off" in ran["message"]
 
 
 def test_a_run_uses_the_configured_prefect_by_itself(lab: Any, data: Path, command: Any, prefect_server: Any) -> None:

@@ -247,7 +247,7 @@ def _print_errors(result: RunResult, verbose: bool) -> None:
     failed = [(step, error) for step, error in result.errors.items() if result.outcomes[step] == FAILED]
     shown: set[tuple[str, ...]] = {()}
     for step, error in failed:
-        click.echo(error if repr(step) in error else f"{step}: {error}", err=True)
+        click.echo(result.error_line(step), err=True)
         frames = _frames(result.tracebacks.get(step, ""), error)
         if frames not in shown and len(shown) <= MOST_TRACEBACKS:
             shown.add(frames)

@@ -134,6 +134,11 @@ class RunResult:
         bad = [step for step, outcome in self.outcomes.items() if outcome not in (EXECUTED, REUSED, LEFT_OUT)]
         return bool(self.held) and not self.waiting and not self.stopped and all(step in self.held for step in bad)
 
+    def error_line(self, step: str) -> str:
+        """Return the error of a step, which names it once."""
+        error = self.errors[step]
+        return error if repr(step) in error else f"{step}: {error}"
+
     @property
     def executed(self) -> list[str]:
         """The steps that ran."""
