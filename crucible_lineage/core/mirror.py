@@ -474,7 +474,7 @@ class Mirror:
         """Bring up to date which statements there are that this key may see, and which are in force.
 
         `token` is what the service tells of them, if it was heard already: none is read while it is the same. Else one
-        call, two where the service tells nothing.
+        call; where the service tells nothing, what is gone is found out once a day.
         """
         before = self._feed(EVERYTHING, KEYWORD)
         latest = before.latest if before else ""
@@ -491,7 +491,10 @@ class Mirror:
             changed = {}
         elif changed is None:
             changed = self._client().datasets.changes(EVERYTHING, latest or None, KEYWORD).modified
-        rows, gone = self._read_stated(known, changed, latest, none=token is not None and token.startswith("0:"))
+        none = token is not None and token.startswith("0:")
+        listed = self.database.row("SELECT listed FROM feed WHERE project = '' AND scope = ?", KEYWORD)
+        is_recent = token is None and listed is not None and 0 <= time.time() - listed[0] < MAX_AGE_S
+        rows, gone = self._read_stated(known, changed, latest, none=none, is_recent=is_recent)
         after = _Feed(token or "", max([latest, *changed.values()]))
 
         def store(db: sqlite3.Connection) -> None:
@@ -503,13 +506,16 @@ class Mirror:
             if rows or gone or before is None:
                 _set_stated(db)
 
-        if rows or gone or after != before:
+        if rows or gone or after != before or not is_recent:
             self.database.transaction(store)
 
     def _read_stated(
-        self, known: Mapping[str, str], changed: Mapping[str, str], latest: str, *, none: bool
+        self, known: Mapping[str, str], changed: Mapping[str, str], latest: str, *, none: bool, is_recent: bool
     ) -> tuple[list[_Row], Collection[str]]:
-        """Read the statements that are new or were changed, and find those that are gone: all, if there are `none`."""
+        """Read the statements that are new or were changed, and find those that are gone: all, if there are `none`.
+
+        Where nothing is new and that was found out recently, nothing is asked for.
+        """
         from crucible_lineage.core.datasets import ONE_BY_ONE  # most plans ask for none
 
         if none:
@@ -517,6 +523,8 @@ class Mirror:
         new = {mfid for mfid, when in changed.items() if known.get(mfid) != when}
         datasets, rows = self._client().datasets, list[_Row]()
         gone: Collection[str] = ()
+        if not new and is_recent:
+            return rows, gone
         if datasets.count(keyword=KEYWORD) != len(known.keys() | new):  # some are gone, or became visible
             listed = {one.unique_id for one in datasets.iter(keyword=KEYWORD)}
             new, gone = (new & listed) | (listed - known.keys()), known.keys() - listed
