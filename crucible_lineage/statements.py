@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from crucible_lineage.ids import derive_mfid, has_derived_id
+from crucible_lineage.ids import canonical_json, derive_mfid, has_derived_id
 from crucible_lineage.marks import KEY
 from crucible_lineage.times import utc
 
@@ -141,6 +141,11 @@ class Statement:
     def recipe(self) -> dict[str, Any]:
         """Return what its id is derived from."""
         return statement_recipe(self)
+
+    @property
+    def signed_text(self) -> bytes:
+        """What a signature is over: what it says, and when."""
+        return canonical_json({**statement_recipe(self), "when": self.when})
 
     def to_json(self) -> dict[str, Any]:
         """Return it as commands print it."""

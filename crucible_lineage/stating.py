@@ -9,6 +9,7 @@ from typing import Any
 
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.session import Session
+from crucible_lineage.ssh import signature_of
 from crucible_lineage.statements import (
     FLAG,
     HOLD,
@@ -74,7 +75,8 @@ def state(
 ) -> Stating:
     """Register a statement in a project, unless the same is in force already.
 
-    Raises InputError if this account may not register in the project, or there is none.
+    It is signed with an ssh key, where one is configured. Raises InputError if this account may not register in the
+    project, there is none, or the key cannot be used.
     """
     session.mirror.sync_statements()
     agent = session.agent
@@ -151,6 +153,6 @@ def _register(session: Session, one: Statement) -> None:
         "data_type": one.verb,
     }
     session.ensure_project(one.project)
-    record = statement_record(one.recipe(), session.agent, one.when)
+    record = statement_record(one.recipe(), session.agent, one.when, signature_of(one.signed_text))
     new = NewDataset(one.mfid, fields, record, {}, (), keywords=(KEYWORD,), ingest=False)
     register_output(session.client, new, session.machine)
