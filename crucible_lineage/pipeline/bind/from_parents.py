@@ -24,7 +24,7 @@ class ParentField:
 
 def from_parents(step: StepSpec) -> dict[str, ParentField]:
     """The parameters of a step that are taken from records, by name."""
-    found = {name: _read(value) for name, value in step.params.items()}
+    found = {name: _read(value) for name, value in step.params.items() if isinstance(value, str)}
     return {name: one for name, one in found.items() if one and one.role in step.inputs}
 
 

@@ -21,7 +21,7 @@ from crucible_lineage.pipeline.plan.naming import Naming, Point
 from crucible_lineage.pipeline.plan.relation import NO_ID, Candidates, Chosen, Partners, Row
 from crucible_lineage.pipeline.plan.scope import Scope
 from crucible_lineage.pipeline.spec.inputs import value_of
-from crucible_lineage.pipeline.spec.pipeline import TEMPLATED, Source, StepSpec, is_template
+from crucible_lineage.pipeline.spec.pipeline import Source, StepSpec
 from crucible_lineage.pipeline.spec.relation import REGISTERED, InTime
 
 __all__ = ["Feed", "Instance", "expand"]
@@ -385,8 +385,7 @@ class _Filled:
 
 def _is_templated(spec: StepSpec) -> bool:
     """True if the step takes a field of the data behind a role as a parameter, or is described by one."""
-    texts = (*(getattr(spec.output, field) for field in TEMPLATED), *spec.output.metadata.values())
-    return bool(from_parents(spec)) or any(map(is_template, (spec.output.dataset_name, *texts)))
+    return bool(spec.output.templates or from_parents(spec))
 
 
 @dataclass(frozen=True)

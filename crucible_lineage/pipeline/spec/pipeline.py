@@ -55,6 +55,7 @@ PARENT_FIELDS = (
 OF_PARENT = ("dataset_name", "mfid", "count", "timestamp")  # said of the parent itself, not of the data behind it
 # Fields of `output` that may be templates, beside the name and texts in `metadata`.
 TEMPLATED = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")
+_DESCRIBING = frozenset((*TEMPLATED, "dataset_name", "metadata"))
 _TEMPLATE = re.compile(r"\{([A-Za-z][\w-]*\.[\w.-]+|step)(![rsa])?(:[^{}]*)?\}")
 UNKNOWN_FUNCTION = "?"  # stands for what a step calls where that cannot be read; no declaration can say it
 NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
@@ -153,6 +154,14 @@ class OutputFields(Ingested, DatasetFields):
 
     samples: Literal["inherit", "none"] = "inherit"
     publish: Publish | None = None
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """What of its name, description and metadata names fields that are filled in later."""
+        if self.model_fields_set.isdisjoint(_DESCRIBING):  # as in most of thousands of steps
+            return ()
+        texts = (self.dataset_name, *(getattr(self, field) for field in TEMPLATED), *self.metadata.values())
+        return tuple(text for text in texts if is_template(text))
 
     @field_validator("publish", mode="before")
     @classmethod
@@ -393,9 +402,7 @@ def is_template(value: object) -> bool:
 
 def named_fields(step: StepSpec) -> set[str]:
     """The fields of roles that descriptions of the step's output name."""
-    output = step.output
-    texts = (output.dataset_name, *(getattr(output, field) for field in TEMPLATED), *output.metadata.values())
-    found = (match[1].partition(".") for text in texts if is_template(text) for match in _TEMPLATE.finditer(str(text)))
+    found = (match[1].partition(".") for text in step.output.templates for match in _TEMPLATE.finditer(text))
     return {field for role, _, field in found if role in step.inputs and field not in OF_PARENT}
 
 
