@@ -285,16 +285,12 @@ class Mirror:
             self.database.transaction(lambda db: _forget_scope(db, project, scope))
             self.sync_statements()
             return {}
-        # What this machine has written need not be read back, if it is trusted: it may have died in the midst of it.
-        sql = (
-            "SELECT mfid, CASE WHEN seen <> '' OR mfid IN (SELECT there FROM trusted) THEN seen ELSE 'unread' END"
-            " FROM member WHERE project = ? AND scope = ?"
-        )
+        sql = "SELECT mfid, seen FROM member WHERE project = ? AND scope = ?"
         members = dict(self.database.rows(sql, project, scope))
         self.sync_statements(changes.statements)
         is_older = before is not None and _is_older(before, changes, members)
         whole = before is None or is_older or not _nothing_lost(before.revision, changes.revision)
-        changed = {mfid for mfid, when in changes.modified.items() if members.get(mfid) not in (when, "")}
+        changed = {mfid for mfid, when in changes.modified.items() if members.get(mfid) != when}
         if whole:
             rows = self._listed(project, scope) if before is not None or changes.modified else []
             seen = {row.mfid: row.modified for row in rows}
@@ -396,9 +392,24 @@ class Mirror:
 
         self.database.transaction(note)
 
-    def note_written(self, mfid: str) -> None:
-        """Note that this machine has written to a dataset, so that its next change is no news."""
-        self.database.write("UPDATE member SET seen = '' WHERE mfid = ?", mfid)
+    def settle(self, project: str, scope: str, there: Mapping[str, tuple[str, Mapping[str, Filled]]]) -> None:
+        """Note when what this machine has written was modified: {MFID: (when, the slots that it fills)}, as listed now.
+
+        The next sync need not read it back. Where somebody else has changed the slots since, or nothing is settled, as
+        the run died or was away, it does.
+        """
+
+        def note(db: sqlite3.Connection) -> None:
+            noted: dict[str, dict[str, Filled]] = {}
+            own = "SELECT mfid, slot, filled FROM member JOIN slot USING (project, mfid)"
+            where = "project = ? AND scope = ? AND seen = '' AND mfid IN (SELECT there FROM trusted)"
+            for mfid, slot, text in db.execute(f"{own} WHERE {where}", (project, scope)):
+                noted.setdefault(mfid, {})[slot] = Filled.from_json(unsealed(text, slot, mfid) or {"since": ""})
+            seen = [(there[mfid][0], project, scope, mfid) for mfid, slots in noted.items()
+                    if mfid in there and there[mfid][1] == slots]  # fmt: skip
+            db.executemany("UPDATE member SET seen = ? WHERE project = ? AND scope = ? AND mfid = ?", seen)
+
+        self.database.transaction(note)
 
     def records(self, mfids: Collection[str]) -> dict[str, Record]:
         """Return the records of these datasets as they were last read, as far as they were."""
@@ -818,7 +829,7 @@ def _is_older(before: _Feed, changes: ProjectChanges, members: Mapping[str, str]
     lost_then, _, made_then = before.revision.rpartition(":")
     if not lost or lost != lost_then:
         return False
-    last = {mfid for mfid, when in members.items() if when in ("", before.latest)}
+    last = {mfid for mfid, when in members.items() if not when or when >= before.latest}
     return not last <= changes.modified.keys() or _is_fewer(made, made_then)
 
 

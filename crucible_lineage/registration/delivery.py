@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from crucible_lineage.core.slots import Filled, places_of
 from crucible_lineage.errors import TRANSIENT, CrucibleError, ForbiddenError, NotFoundError
 from crucible_lineage.provenance.digest import generated_sha256
 from crucible_lineage.provenance.record import read_record
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # importing either costs time that planning should not pay
 
 __all__ = [
     *("ADOPTED", "DELIVERED", "DROPPED", "REFUSED", "WAITS"),
-    *("DeliveredByRun", "Delivery", "DeliveryContext", "DeliversLater", "deliver_now", "unconfirmed"),
+    *("Confirmed", "DeliveredByRun", "Delivery", "DeliveryContext", "DeliversLater", "confirmed", "deliver_now"),
 ]
 
 DELIVERED = "delivered"  # at Crucible, with the bytes that were made here
@@ -111,28 +112,40 @@ def deliver_now(context: DeliveryContext, payload: Payload) -> dict[str, Dataset
     return refs
 
 
-def unconfirmed(
+@dataclass(frozen=True)
+class Confirmed:
+    """What a last look at Crucible has shown: why datasets are not there as they were made, by id, and what was listed.
+
+    `listed` are all that were modified since the run began: {MFID: (when, the slots that it fills)}.
+    """
+
+    lacking: Mapping[str, str]
+    listed: Mapping[str, tuple[str, Mapping[str, Filled]]]
+
+
+def confirmed(
     client: CrucibleClient, project: str, keyword: str, since: datetime, wanted: Collection[DatasetRef]
-) -> dict[str, str]:
-    """Look whether datasets are at Crucible, complete, with the files that they were made with; why not, by id.
+) -> Confirmed:
+    """Look whether datasets are at Crucible, complete, with the files that they were made with.
 
     One listing of what was modified `since` then; what it does not show is asked for by its id.
     """
+    lacking = {}
     try:
         filters: Any = {"project_id": project, "keyword": keyword, "modification_time_gte": since - CLOCKS_DIFFER}
         there = {one.unique_id: one for one in client.datasets.iter(**filters, include_metadata=True)}
-        found = {}
         for ref in wanted:
             try:
                 dataset = there.get(ref.mfid) or client.datasets.get(ref.mfid, include_metadata=True)
             except (ForbiddenError, NotFoundError):
-                found[ref.mfid] = "is not there"
+                lacking[ref.mfid] = "is not there"
                 continue
             if reason := _why_not_as_made(read_record(dataset.scientific_metadata), ref):
-                found[ref.mfid] = reason
+                lacking[ref.mfid] = reason
     except TRANSIENT as error:
-        return {ref.mfid: f"could not be looked at: {error}" for ref in wanted}
-    return found
+        return Confirmed({ref.mfid: f"could not be looked at: {error}" for ref in wanted}, {})
+    listed = {mfid: (one.modification_time or "", places_of(one.scientific_metadata)) for mfid, one in there.items()}
+    return Confirmed(lacking, listed)
 
 
 def _why_not_as_made(record: StepRecord | FilesRecord | None, ref: DatasetRef) -> str:

@@ -55,6 +55,7 @@ class Reliance:
         self._begun = datetime.now(UTC)
         self._lock = threading.Lock()
         self.again: list[str] = []  # instances whose result has become current again
+        self.wrote = False  # something that was there already
         self.notes: dict[str, str] = {}  # by instance, what of its result is for others to note
 
     def new_places(self, instance: Instance) -> dict[str, dict[str, Filled]]:
@@ -134,6 +135,7 @@ class Reliance:
             places = found.standing.places if found else {}
             alone = {key for key in news if self.knowledge.holding(key) == (dataset.mfid,)}
             filled = {key: self._filled(key, dataset.mfid, places.get(key)) for key in missing}
+            self.wrote = True
             hold(self.session.mirror, client, self.knowledge.project, dataset.mfid, filled)
             changed = changed or not alone.issuperset(missing)  # else only its declaration was renamed
         if changed:
@@ -155,7 +157,6 @@ class Reliance:
                 )
                 return
         self.session.mirror.trust({dataset.mfid: _with_equals(dataset, equal)})
-        self.session.mirror.note_written(dataset.mfid)
 
     def _holding(self, key: str) -> list[str]:
         """Return what holds in a place for this declaration, as of the sync."""

@@ -553,12 +553,14 @@ class Run:
         waiting = {mfid for payload in self.session.outbox.all() for mfid in payload.mfids}
         self._see_here(waiting)
         wanted = [ref for found in refs.values() for ref in found if ref.mfid not in waiting]
-        if not wanted:
+        if not wanted and not self.reliance.wrote:
             return
-        from crucible_lineage.registration.delivery import unconfirmed
+        from crucible_lineage.registration.delivery import confirmed
 
-        keyword = pipeline_keyword(self.pipeline.name)
-        lacking = unconfirmed(self.session.client, self.pipeline.spec.project, keyword, self._began, wanted)
+        project, keyword = self.pipeline.spec.project, pipeline_keyword(self.pipeline.name)
+        seen = confirmed(self.session.client, project, keyword, self._began, wanted)
+        self.session.mirror.settle(project, keyword, seen.listed)
+        lacking = seen.lacking
         for name in executed:
             reasons = [f"{ref.mfid} {lacking[ref.mfid]}" for ref in refs[name] if ref.mfid in lacking]
             if reasons:

@@ -180,6 +180,29 @@ def test_machines_agree_and_the_newest_run_has_the_last_word(lab: Any, two_machi
     assert run(east, lab.pipeline).current_again == ()
 
 
+def test_what_another_machine_took_up_again_since_is_seen(lab: Any, two_machines: tuple[Session, Session]) -> None:
+    east, west = two_machines
+    first = run(east, lab.pipeline).datasets["total"]["out"]
+    other = run(west, lab.pipeline, scaled__factor=4).datasets["total"]["out"]
+    run(west, lab.pipeline)
+    assert states(west)[first] == "current", "which east wrote last, and west after it"
+    last = run(east, lab.pipeline, scaled__factor=4)
+    assert (last.executed, sorted(last.current_again)) == ([], ["scaled", "total"])
+    assert (states(west)[first], states(west)[other]) == ("superseded", "current"), "the newest run has the last word"
+
+
+def test_what_a_run_has_written_is_not_read_back_by_the_next(lab: Any, two_machines: tuple[Session, Session]) -> None:
+    east, _ = two_machines
+    lab.declare(f"defaults: {{output: {{ingest: false}}}}\n{lab.pipeline.read_text()}")  # which modifies it later
+    calls: list[str] = []
+    east.client._api.event_hooks = {"request": [lambda one: calls.append(str(one.url.raw_path, "ascii"))]}
+    for factor in (3, 4, 3):  # made, and the last time taken up again
+        run(east, lab.pipeline, scaled__factor=factor)
+        calls.clear()
+        assert run(east, lab.pipeline, scaled__factor=factor).current_again == ()
+        assert [call for call in calls if "include_metadata" in call] == []
+
+
 def test_what_the_service_has_lost_is_made_again(lab: Any, two_machines: tuple[Session, Session]) -> None:
     east, _ = two_machines
     first = run(east, lab.pipeline)
