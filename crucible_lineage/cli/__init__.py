@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from crucible_lineage import __version__
 from crucible_lineage.errors import nearest
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["main"]
 
@@ -74,15 +77,26 @@ SECTIONS = {
 COMMANDS = {name: command for section in SECTIONS.values() for name, command in section.items()}
 
 
+GROUP = "crucible_lineage.commands"  # entry points: a name, and where its click command is
+
+
+def _commands_of_others() -> dict[str, EntryPoint]:
+    """Return the commands of other packages. They are looked for where ours do not do, and loaded when used."""
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in COMMANDS}
+
+
 class _Commands(click.Group):
     as_json = False
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        return list(COMMANDS)
+        return [*COMMANDS, *_commands_of_others()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
-            return None
+            other = _commands_of_others().get(cmd_name)
+            return cast("click.Command", other.load()) if other else None
         module = importlib.import_module(f"crucible_lineage.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
@@ -92,11 +106,14 @@ class _Commands(click.Group):
         for section, commands in SECTIONS.items():
             with formatter.section(section):
                 formatter.write_dl([(name.ljust(width), text) for name, (_, text) in commands.items()])
+        if others := _commands_of_others():
+            with formatter.section("Other packages"):
+                formatter.write_dl([(name.ljust(width), entry.value) for name, entry in others.items()])
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         # click matches near names by loading every command; a plain look-up is enough and loads one.
-        if args and args[0] not in COMMANDS:
-            ctx.fail(f"there is no command {args[0]!r}; {nearest(args[0], COMMANDS)}")
+        if args and args[0] not in COMMANDS and args[0] not in (others := _commands_of_others()):
+            ctx.fail(f"there is no command {args[0]!r}; {nearest(args[0], [*COMMANDS, *others])}")
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

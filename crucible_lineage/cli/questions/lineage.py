@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import click
@@ -40,6 +41,7 @@ RENDERERS: dict[str, Renderer] = {
     "prov-n": lambda graph, focus, _: render_prov_n(_near(graph, focus)),
     "openlineage": lambda graph, focus, _: render_openlineage(_near(graph, focus)),
 }
+GROUP = "crucible_lineage.lineage_formats"  # entry points of other packages: a name, and its Renderer
 CRATE = "ro-crate"
 LIBRARIES = {"prov-json": "prov", "prov-n": "prov", "openlineage": "openlineage", CRATE: "rocrate"}
 OF_DATASETS = ("prov-json", "prov-n", "openlineage", CRATE)  # what a declaration alone does not say
@@ -66,7 +68,7 @@ ENDINGS = {"provn": "prov-n", "jsonl": "openlineage", "mermaid": "mmd", "gv": "d
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Write it to this file (ro-crate: to this new folder)."
 )
-@click.option("--format", "kind", type=click.Choice([*RENDERERS, CRATE]), help="By default, the ending of the file.")
+@click.option("--format", "kind", metavar="FORMAT", help="By default, the ending of the file.")
 @click.option("--files", is_flag=True, help="With --format ro-crate: put the files of the datasets into it, too.")
 @click.option("--license", "license_url", metavar="URL", default="", help="The licence that an ro-crate states.")
 def lineage_command(
@@ -176,7 +178,11 @@ def _chosen(kind: str | None, output: Path | None) -> str | None:
     ending = output.suffix.lstrip(".").lower() if output else None
     chosen = kind or ENDINGS.get(ending or "", ending)
     if chosen is not None and chosen not in (*RENDERERS, CRATE):
-        raise InputError(f"write as {chosen!r}: no such format; {nearest(chosen, [*RENDERERS, CRATE])} (--format)")
+        others = {entry.name: entry for entry in entry_points(group=GROUP)}
+        if chosen not in others:
+            possible = [*RENDERERS, CRATE, *others]
+            raise InputError(f"write as {chosen!r}: no such format; {nearest(chosen, possible)} (--format)")
+        RENDERERS[chosen] = others[chosen].load()
     if chosen in LIBRARIES:
         require_library(chosen, LIBRARIES[chosen], "export")
     return chosen

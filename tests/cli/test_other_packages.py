@@ -1,0 +1,58 @@
+"""Commands and formats of lineages that other packages bring by entry points."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MODULE = """
+import click
+
+@click.command()
+@click.argument("word")
+def shout(word):
+    'Say it loud.'
+    click.echo(word.upper())
+
+def count(graph, focus, superseded):
+    return f"{len(graph)} nodes"
+"""
+POINTS = """
+[crucible_lineage.commands]
+shout = lab_extras:shout
+list = lab_extras:shout
+
+[crucible_lineage.lineage_formats]
+count = lab_extras:count
+"""
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> dict[str, str]:
+    """The environment in which a package with a command and a format is installed."""
+    info = tmp_path / "lab_extras-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lab-extras\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(POINTS)
+    (tmp_path / "lab_extras.py").write_text(MODULE)
+    return {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+def test_a_command_of_another_package_is_listed_and_run(installed: dict[str, str], command: Any) -> None:
+    assert "Other packages:\n  shout" in command("--help", **installed).stdout
+    assert command("shout", "quiet", **installed).stdout == "QUIET\n"
+    assert "did you mean 'shout'?" in command("shot", **installed).stderr
+    assert "List measured data" in command("--help", **installed).stdout, "ours cannot be replaced"
+
+
+def test_a_format_of_another_package_writes_lineages(
+    installed: dict[str, str], command: Any, demo_origin: tuple[Path, str]
+) -> None:
+    data, _ = demo_origin
+    written = command("lineage", "--data", data, "--format", "count", **installed)
+    assert written.stdout.strip().endswith("nodes"), written.stderr
+    refused = command("lineage", "--data", data, "--format", "cont", **installed)
+    assert (refused.returncode, "did you mean 'count'?" in refused.stderr) == (2, True)
