@@ -85,11 +85,17 @@ class Service:
 
     def changes(self, project: str, since: str | None, keyword: str) -> ProjectChanges:
         self.calls += 1
+        if project != PROJECT:  # statements, of which there are none
+            return ProjectChanges("", {})
         found = {one.unique_id: one.modification_time for one in self._fitting(project, keyword, since)}
-        return ProjectChanges(f"token{self.losses}:{self.made}" if self.revisions else "", found)
+        if not self.revisions:
+            return ProjectChanges("", found)
+        return ProjectChanges(f"token{self.losses}:{self.made}", found, "0:")
 
     def iter(self, **filters: Any) -> Iterator[Found]:
         self.calls += 1
+        if filters.get("project_id") != PROJECT:  # statements, of which there are none
+            return iter(())
         since = filters.get("modification_time_gte")
         since = since.isoformat(timespec="microseconds") if hasattr(since, "isoformat") else since
         return iter(list(self._fitting(filters.get("project_id"), filters.get("keyword"), since)))
@@ -141,7 +147,9 @@ def test_after_any_history_the_mirror_says_what_the_service_has(tmp_path: Path, 
     mirrors = [Mirror(path, lambda: service, "a model") for _ in range(2)]  # type: ignore[arg-type,return-value]
     for number in range(60):
         ids = sorted(service.records)
-        move = dice.choice(("create", "complete", "fill", "own fill", "lose", "sync", "sync", "list", "forget"))
+        move = dice.choice(
+            ("create", "complete", "fill", "own fill", "settle", "lose", "sync", "sync", "list", "forget")
+        )
         one = dice.choice(ids) if ids else ""
         mirror, dated = dice.choice(mirrors), dice.random() < 0.5
         if move == "create" or not ids:
@@ -154,6 +162,10 @@ def test_after_any_history_the_mirror_says_what_the_service_has(tmp_path: Path, 
             service.fill(one, f"raman/scaled/out/{dice.randrange(3)}", number, dated=dated)
             service.keywords[one].add(SCOPE)
             mirror.note_held(PROJECT, [SCOPE], one, places_of(service.records[one]["scientific_metadata"]))
+        elif move == "settle":
+            listed = service.records.items()
+            there = {mfid: (one["modification_time"], places_of(one["scientific_metadata"])) for mfid, one in listed}
+            mirror.settle(PROJECT, SCOPE, there)
         elif move == "lose":
             service.lose(one)
         elif move == "forget":
