@@ -183,7 +183,7 @@ class _Run:
     def require_free(self) -> None:
         """Raise OnHoldError if one of the datasets that it is given is on hold, or comes from one that is.
 
-        What is being registered by this flow meanwhile was made of what is not.
+        What this flow has made and is still being registered was made of what is not.
         """
         session = self.recording.session
         if not self.arguments.inputs or self.recording.undelivered.is_away():
@@ -192,8 +192,9 @@ class _Run:
         if not (stated := session.stated).holds_any:
             return
         result = self.result()
-        made = [one.origin.made for one in inputs_of(result, dict.fromkeys(learned(result), ())) if one.origin]
-        known = [one.result().mfid for one in made if one.done() and not one.exception()]
+        inputs = [one for one in inputs_of(result, dict.fromkeys(learned(result), ())) if one.origin is not None]
+        made = [one.origin.made for one in inputs if one.origin and (one.given is not None or one.origin.made.done())]
+        known = [one.result().mfid for one in made if not one.exception()]  # which waits for files that were given
         stated.require_free(known, fingerprint(result), result.project)
 
     def end(self, result: object, number: int | None = None) -> None:

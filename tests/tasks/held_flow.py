@@ -1,0 +1,58 @@
+"""A flow over one file, run once and again when the file is on hold: `held_flow.py DATA FOLDER`; prints JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from prefect import flow
+
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+from crucible_lineage.statements import HOLD, About
+from crucible_lineage.stating import lift, state
+from crucible_lineage.tasks import CrucibleConnection, registering, task
+
+DATA, FOLDER = map(Path, sys.argv[1:])
+
+
+@task
+def scaled(path: Path, factor: float) -> list[float]:
+    """Return the numbers of a file, scaled."""
+    return [float(line) * factor for line in path.read_text(encoding="utf-8").split()]
+
+
+@task
+def total(values: list[float]) -> float:
+    """Return their sum."""
+    return sum(values)
+
+
+@flow
+@registering("lab", crucible=CrucibleConnection(data=str(DATA)))
+def summed(path: Path, factor: float) -> float:
+    """Scale and sum."""
+    return total(scaled(path, factor))
+
+
+def main() -> None:
+    """Print what the flow gives: free, on hold, free again."""
+    path = FOLDER / "counts.txt"
+    path.write_text("1\n2\n", encoding="utf-8")
+    told: list[object] = [summed(path, 2.0)]
+    with Session(Settings(DATA)) as session:
+        (raw,) = (one for one in session.client.datasets.list(project_id="lab") if one.dataset_name == "counts.txt")
+        state(session, "lab", HOLD, About((raw.unique_id,)), why="the lamp was off")
+    try:
+        told.append(summed(path, 3.0))
+    except Exception as error:
+        told.append(f"{type(error).__name__}: {error}".replace(raw.unique_id, "MFID"))
+    with Session(Settings(DATA)) as session:
+        lift(session, About((raw.unique_id,)), "it was on", project="lab")
+    told.append(summed(path, 4.0))
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

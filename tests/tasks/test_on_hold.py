@@ -1,0 +1,27 @@
+"""A flow written by hand is stopped by a hold on what it is given, and goes on when that is lifted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def test_a_task_that_is_given_what_is_on_hold_fails_before_it_runs(
+    data: Path, tmp_path: Path, prefect_server: Any
+) -> None:
+    program = Path(__file__).parent / "held_flow.py"
+    ran = subprocess.run(
+        [sys.executable, str(program), str(data), str(tmp_path)],
+        env=prefect_server.environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    free, held, lifted = json.loads(ran.stdout.splitlines()[-1])
+    assert (free, lifted) == (6.0, 12.0)
+    assert held.startswith("OnHoldError: blocked: MFID is on hold by ")
+    assert held.endswith(": the lamp was off")
