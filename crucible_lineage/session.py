@@ -248,24 +248,23 @@ class Session:
         return FileLock(private_folder(self.settings.data / "locks") / f"{name}.lock", mode=0o600)
 
     def ensure_project(self, project: str, title: str | None = None) -> None:
-        """The project is there. In the embedded Crucible it is made if need be; elsewhere InputError says it is not."""
+        """Ensure that results can be registered in the project. In the embedded Crucible it is made if need be.
+
+        Elsewhere raises InputError if it is not there, and RefusedError if the service takes no provenance records.
+        """
         client = self.client
         with self._project_lock:
             if project in self._projects:
                 return
-            if client.projects.find(project) is None:
+            found, _ = client.at_once(lambda: client.projects.find(project), self._try_metadata)
+            if found is None:
                 self._create_project(project, title)
+            client.service.require_usable()
             self._projects.add(project)
 
     def prepare(self, project: str, title: str | None = None) -> None:
-        """The project is there, and it is known who registers: what every run asks that has something to make.
-
-        RefusedError if something can be done here at all only where the service does what it is known not to do.
-        """
-        self.client.at_once(
-            lambda: self.ensure_project(project, title), lambda: self.agent, _import_what_registers, self._try_metadata
-        )
-        self.client.service.require_usable()
+        """The project is there, and it is known who registers: what every run asks that has something to make."""
+        self.client.at_once(lambda: self.ensure_project(project, title), lambda: self.agent, _import_what_registers)
 
     def _try_metadata(self) -> None:
         """Find out, before anything is made, whether an unknown service refuses our keys whatever they are for."""

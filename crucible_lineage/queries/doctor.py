@@ -91,7 +91,8 @@ def examine(
     Ingestion is watched for `watch_s`; `tell` is given what is tried next. Raises InputError, before anything is made,
     if there is no such project, and what the service answers if no dataset can be made there at all.
     """
-    session.ensure_project(project)
+    if session.client.projects.find(project) is None:
+        session.ensure_project(project)  # which says what to do
     service = session.client.service
     with tempfile.TemporaryDirectory(prefix="crucible-lineage-doctor-") as folder:
         tried = _Trial(session.client, project, Path(folder), watch_s)
