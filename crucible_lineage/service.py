@@ -230,7 +230,8 @@ class Service:
         self._read, self._write = read, write
         self._is_ours = is_ours
         self._lock = threading.RLock()
-        self._first = threading.RLock()
+        self._news = threading.Condition(self._lock)
+        self._tried: set[str] = set()  # by a thread of this process, just now
         self._found: dict[str, Finding] | None = None
 
     def findings(self) -> list[Finding]:
@@ -270,6 +271,7 @@ class Service:
             )
             known[name] = found
             self._write(found)
+            self._news.notify_all()
         assumed = ASSUMPTIONS[name]
         if by == "run" and holds is False and assumed.otherwise and assumed.lost:
             log.warning(
@@ -288,12 +290,20 @@ class Service:
 
     @contextmanager
     def first(self, name: str) -> Iterator[None]:
-        """One thread at a time as long as it is not known whether an assumption holds."""
-        if self.holds(name) is not None:
+        """Let others wait until it is known whether an assumption holds, or this block has ended."""
+        with self._news:
+            while self.holds(name) is None and name in self._tried:
+                self._news.wait()
+            tries = self.holds(name) is None
+            if tries:
+                self._tried.add(name)
+        try:
             yield
-            return
-        with self._first:
-            yield
+        finally:
+            if tries:
+                with self._news:
+                    self._tried.discard(name)
+                    self._news.notify_all()
 
     def _known(self) -> dict[str, Finding]:
         with self._lock:

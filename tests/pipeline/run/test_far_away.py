@@ -22,6 +22,7 @@ from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.registration import deliver
 from crucible_lineage.server import RunningServer, start_server
+from crucible_lineage.service import FREE_METADATA
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -83,7 +84,10 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
 @pytest.fixture
 def far(service: RunningServer, wire: Wire, tmp_path: Path) -> Iterator[Session]:
     session = Session(Settings(tmp_path / "machine", service.url, service.api_key))
-    client = CrucibleClient(service.url, service.api_key, transport=wire, state_folder=tmp_path / "machine" / "uploads")
+    known = session.mirror.service
+    known.note(FREE_METADATA, True, "taken before")  # the first registration at an unknown service goes ahead of others
+    uploads = tmp_path / "machine" / "uploads"
+    client = CrucibleClient(service.url, service.api_key, transport=wire, state_folder=uploads, service=known)
     with session:
         session._client = session._stack.enter_context(client)
         yield session
