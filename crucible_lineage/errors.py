@@ -70,6 +70,7 @@ __all__ = [
     "WithdrawnError",
     "nearest",
     "nearest_word",
+    "no_file",
     "shortened",
     "shown_path",
 ]
@@ -119,6 +120,13 @@ def shown_path(path: str | PathLike[str]) -> str:
     with suppress(OSError, ValueError):
         return str(Path(path).resolve().relative_to(Path.cwd()))
     return str(path)
+
+
+def no_file(path: Path) -> InputError:
+    """Return the error for a path that is no file: because it is a folder, or because nothing is there."""
+    if path.is_dir():
+        return InputError(f"{path} is a folder; name its files, as in {path}/*")
+    return InputError(f"there is no file {path}")
 
 
 def nearest(word: str, possible: Iterable[str], otherwise: str = "there are") -> str:

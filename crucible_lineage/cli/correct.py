@@ -15,7 +15,7 @@ from crucible_lineage.cli.options import (
     open_session,
     print_json,
 )
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import InputError, no_file
 from crucible_lineage.pipeline.declare.project import project_in
 from crucible_lineage.pipeline.inputs.corrections import (
     add_sample,
@@ -187,7 +187,7 @@ def replace_command(old: str, files: tuple[Path, ...], why: str, as_json: bool) 
 
     for path in files:
         if not path.is_file():
-            raise InputError(f"there is no file {path}")
+            raise no_file(path)
     with open_session() as session:
         mfid = dataset_id(session, old)
         new = replace_measured(session, mfid, files, why)

@@ -14,7 +14,7 @@ from crucible_lineage.amounts import amount
 from crucible_lineage.cli.options import crucible_options, dataset_id, json_option, open_session, print_json
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.core.slots import CURRENT, SUPERSEDED
-from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, no_file
 from crucible_lineage.pipeline.declare.project import project_in
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.pipeline.inputs.raw import hash_files
@@ -97,7 +97,7 @@ def _checked_project(project: str | None, files: Sequence[Path]) -> str:
     """Return the project, or the one that this folder's pipelines name. InputError without one, or without a file."""
     for path in files:
         if not path.is_file():
-            raise InputError(f"there is no file {path}")
+            raise no_file(path)
     if (project := project or project_in(Path.cwd())) is None:
         raise InputError(f"register {files[0]}: no pipeline in this folder names a project; give --project")
     return project
@@ -133,9 +133,12 @@ def _declared(
 ) -> FileInput:
     try:
         moment = datetime.fromisoformat(timestamp) if timestamp else None
+    except ValueError:
+        raise InputError(f"--timestamp {timestamp}: that is no time; write it as in 2024-05-10T12:00:00Z") from None
+    try:
         return FileInput(
             file=tuple(map(str, files)), measurement=measurement, timestamp=moment, keywords=tuple(keywords)
         )
-    except (ValidationError, ValueError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
         raise InputError(f"--timestamp {timestamp}: {reason.removeprefix('Value error, ')}") from None

@@ -63,3 +63,22 @@ def test_wrong_input_is_refused_with_nothing_changed(
     assert ran.returncode == 2
     assert words in ran.stderr
     assert "nothing was changed" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("register", "FOLDER", "--project", "lab"), "is a folder; name its files, as in"),
+        (("register", "FILE", "--project", "lab", "--timestamp", "yesterday"), "write it as in 2024-05-10T12:00:00Z"),
+        (("lineage", "--project", "lab", "-o", "FOLDER"), "the ending of its name says the format"),
+        (("pull", "p.yaml"), "for the inputs of a pipeline: --for p.yaml"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_what_is_given_in_the_wrong_place_is_answered_with_the_right_one(
+    lab: Any, data: Path, command: Any, words: tuple[str, ...], told: str
+) -> None:
+    given = [{"FOLDER": str(lab.folder), "FILE": str(lab.folder / "first.txt")}.get(word, word) for word in words]
+    refused = command(*given, "--data", data)
+    assert refused.returncode == 2
+    assert told in refused.stderr

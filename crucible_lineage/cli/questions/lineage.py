@@ -177,6 +177,8 @@ def write_picture(graph: LineageGraph, mfid: str | None, target: Path, kind: str
 def _chosen(kind: str | None, output: Path | None) -> str | None:
     ending = output.suffix.lstrip(".").lower() if output else None
     chosen = kind or ENDINGS.get(ending or "", ending)
+    if kind is None and output is not None and (not ending or output.is_dir()):
+        raise InputError(f"write to {output}: the ending of its name says the format, as in {output.name}.svg")
     if chosen is not None and chosen not in (*RENDERERS, CRATE):
         others = {entry.name: entry for entry in entry_points(group=GROUP)}
         if chosen not in others:
