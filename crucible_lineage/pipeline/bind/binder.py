@@ -300,7 +300,8 @@ class _Binder:
     def _several_files(self, source: Source) -> int:
         """Return how many files a pattern fits that are one dataset, if these are more than one; else 0."""
         declared = self.spec.inputs.get(source.source)
-        if not isinstance(declared, FileInput) or declared.each or declared.match or source.files is not None:
+        written = _mapping(_mapping(self.document.data, "inputs"), source.source)  # also what could not be read
+        if not isinstance(declared, FileInput) or source.files is not None or written.keys() & {"each", "match"}:
             return 0
         return found if declared.is_pattern and (found := len(declared.paths)) > 1 else 0
 

@@ -83,7 +83,7 @@ def test_a_huge_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"absent\.yaml cannot be read"):
+    with pytest.raises(InputError, match=r"there is no file .*absent\.yaml"):
         read_document(tmp_path / "absent.yaml")
 
 

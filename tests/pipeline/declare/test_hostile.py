@@ -148,7 +148,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(lab: Any) -> None:
 
 
 def test_a_folder_is_no_declaration(lab: Any) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is a folder; name a pipeline file"):
         bind_file(lab.folder)
 
 
