@@ -83,7 +83,7 @@ def test_what_has_a_form_in_json_is_kept_in_it(lab: Any, session: Session, run: 
             "{'fine': __import__('numpy').longdouble(1)}",
             "the value 'fine' that it returned is a numpy.longdouble, which",
         ),
-        ("(lambda d: d.update(d=d) or d)({})", "has more than 90 levels, or holds itself"),
+        ("(lambda d: d.update(d=d) or d)({})", "has more than 90 levels, or contains itself"),
     ],
 )
 def test_what_has_none_is_refused_with_its_place_and_nothing_is_registered(
