@@ -403,6 +403,26 @@ class Journal:
             counts[outcome] = counts.get(outcome, 0) + 1
         return counts
 
+    def run_counts(self) -> list[tuple[str, str, str | None, int]]:
+        """Count the runs by pipeline, project and outcome; None for those that have not ended."""
+        return self.database.rows(
+            "SELECT pipeline, project, outcome, count(*) FROM run GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+        )
+
+    def last_ends(self) -> list[tuple[str, str, str, str]]:
+        """Return when a run of each pipeline and project last ended with each outcome."""
+        return self.database.rows(
+            "SELECT pipeline, project, outcome, max(ended) FROM run WHERE ended IS NOT NULL AND outcome IS NOT NULL"
+            " GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+        )
+
+    def result_counts(self) -> list[tuple[str, str, int, float, int]]:
+        """Count the results by project and state, with the seconds that they took and the bytes that they have."""
+        return self.database.rows(
+            "SELECT project, state, count(*), total(seconds), sum(ifnull(bytes, 0)) FROM result"
+            " GROUP BY 1, 2 ORDER BY 1, 2"
+        )
+
     def pipelines(self, project: str | None = None) -> list[dict[str, Any]]:
         """The pipelines that ran here, each with its project and the file that declared it last.
 

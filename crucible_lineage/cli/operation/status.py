@@ -25,6 +25,7 @@ from crucible_lineage.errors import CrucibleError, InputError
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.local.usage import disk_usage, is_in_use
 from crucible_lineage.local.usage import runs as running
+from crucible_lineage.queries.metrics import metrics_text
 from crucible_lineage.registration.ingestion import in_words
 from crucible_lineage.session import Session
 from crucible_lineage.statements import Statement
@@ -43,12 +44,14 @@ MOST_UNREAD = 20
 @click.option(
     "--unpark", metavar="MFID", help="Let this be tried again: a parked result, or all that is about this dataset."
 )
+@click.option("--metrics", is_flag=True, help="Print metrics of this data folder for Prometheus, and nothing else.")
 @click.option("--service", is_flag=True, help="Print what is known of this Crucible, and nothing else.")
 @json_option
 def status_command(
     project: str | None,
     runs: int,
     unpark: str | None,
+    metrics: bool,
     service: bool,
     as_json: bool,
 ) -> None:
@@ -60,6 +63,9 @@ def status_command(
     What is made and not yet at Crucible is named with the reason, and files that Crucible could not read.
     """
     with open_session() as session:
+        if metrics:
+            click.echo(metrics_text(session), nl=False)
+            return
         learnt = session.mirror.service.findings()
         if service and not as_json:
             announce(session)

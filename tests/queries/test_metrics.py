@@ -1,0 +1,52 @@
+"""Metrics of a data folder: as Prometheus reads them, and as the journal has them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ALERTS = Path(__file__).parents[2] / "deployments" / "prometheus-alerts.yaml"
+SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\]|\\.)*",?)*)\})? (-?[0-9.e+]+)')
+
+
+def samples(text: str) -> dict[tuple[str, str], float]:
+    """What Prometheus takes from the text; every line has to be understood, and typed before its samples."""
+    found, typed = {}, set[str]()
+    for line in text.splitlines():
+        if line.startswith("#"):
+            typed |= {line.split()[2]} if line.startswith("# TYPE") else set()
+            continue
+        match = SAMPLE.fullmatch(line)
+        assert match, line
+        assert match[1] in typed
+        found[match[1], match[2] or ""] = float(match[3])
+    return found
+
+
+def test_runs_results_failures_and_what_waits_are_counted(lab: Any, data: Path, command: Any) -> None:
+    assert command("run", lab.pipeline, "--data", data, "--engine", "local").returncode == 0
+    text = lab.pipeline.read_text().replace(f"{lab.module}:scale", f"{lab.module}:fail")
+    lab.declare(text.replace("    params: {factor: 3}\n", ""))
+    assert command("run", lab.pipeline, "--data", data, "--engine", "local").returncode == 1
+    found = samples(command("status", "--data", data, "--metrics").stdout)
+    (of_lab,) = {labels.rpartition(",")[0] for name, labels in found if name.endswith("runs_total")}
+    assert found["crucible_lineage_runs_total", f'{of_lab},outcome="complete"'] == 1
+    assert found["crucible_lineage_runs_total", f'{of_lab},outcome="failed"'] == 1
+    assert found["crucible_lineage_results_total", 'project="lab",state="ingested"'] == 2
+    assert found["crucible_lineage_failed_results", ""] == 1
+    assert found["crucible_lineage_waiting_results", ""] == 0
+    assert found["crucible_lineage_disk_bytes", 'part="crucible"'] > 0
+
+
+def test_each_alert_asks_for_a_metric_that_there_is(lab: Any, data: Path, command: Any) -> None:
+    assert command("run", lab.pipeline, "--data", data, "--engine", "local").returncode == 0
+    names = {name for name, _ in samples(command("status", "--data", data, "--metrics").stdout)}
+    (group,) = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]
+    for rule in group["rules"]:
+        asked = set(re.findall(r"crucible_lineage_[a-z_]+", rule["expr"]))
+        assert asked, rule
+        assert asked <= names, rule
+        assert rule["annotations"]["summary"]
