@@ -28,6 +28,7 @@ from crucible_lineage.pipeline.run.result import (
 )
 from crucible_lineage.pipeline.run.stopping import Stop
 from crucible_lineage.session import Session
+from crucible_lineage.settings import retries_from_environment
 
 __all__ = ["plan_and_run", "plan_for_run", "run_planned"]
 
@@ -57,13 +58,15 @@ def plan_and_run(
 def plan_for_run(pipeline: BoundPipeline, session: Session, listener: Listener, choice: Choice = Choice()) -> Planned:
     """Plan a pipeline that is to be run now, in an outage by what is known here.
 
-    If that does not suffice, the service is waited for, as long as `choice` is patient. Raises CrucibleError after it.
+    If that does not suffice, the service is waited for, as long as `choice` is patient, unless the environment says for
+    how long calls are repeated. Raises CrucibleError after it.
     """
     choice.steps(pipeline)  # a name that is none is refused before anything is looked up
     if session.settings.embedded:
         return plan_pipeline(pipeline, session, choice.forced)
+    is_set = bool(retries_from_environment())
     try:
-        with session.client.repeating(_SOON_S):
+        with nullcontext() if is_set else session.client.repeating(_SOON_S):
             return plan_pipeline(pipeline, session, choice.forced)
     except (CertificateError, RateLimitedError) as error:
         if isinstance(error, CertificateError):
@@ -78,9 +81,9 @@ def plan_for_run(pipeline: BoundPipeline, session: Session, listener: Listener, 
                 _ = session.agent  # who registers has to be known as well
             listener(StepEvent("", AWAY, f"{reason}; going on with what is known here"))
             return planned
-    told = f"{reason}; what is known here does not suffice, waiting for it for {choice.patience_s:g} s (--patience)"
-    listener(StepEvent("", AWAY, told))
-    with session.client.repeating(choice.patience_s):
+    waits = "asking again" if is_set else f"waiting for it for {choice.patience_s:g} s (--patience)"
+    listener(StepEvent("", AWAY, f"{reason}; what is known here does not suffice, {waits}"))
+    with nullcontext() if is_set else session.client.repeating(choice.patience_s):
         return plan_pipeline(pipeline, session, choice.forced)
 
 
