@@ -110,7 +110,7 @@ def test_a_module_that_is_hidden_by_an_installed_one_is_told(shared: Any, faults
     (shared.folder / "parts" / "shared.yaml").write_text(SHARED.replace("shared_MODULE", "json"))
     found = faults(shared.declare(INCLUDING))
     assert not any("InputError" in message for message in found), found
-    assert any("and hides" in message and "give one of them another name" in message for message in found), found
+    assert any("and hides" in message and "rename one of them" in message for message in found), found
 
 
 def test_an_included_file_has_the_module_beside_it_though_another_one_has_its_name(shared: Any) -> None:
