@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from crucible_lineage.errors import StepError
 from crucible_lineage.pipeline.declare.variables import from_environment, referenced
+from crucible_lineage.pipeline.functions.command import arguments_of
 from crucible_lineage.pipeline.functions.inspect import validated_params
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.logs.printing import keeping_prints
@@ -43,9 +46,9 @@ def call_step(
     printed.
     """
     blotter = Blotter((*secrets, *secrets_of(job)))
-    with StepLog(folder / STEP_LOG, blotter, hear) as log:
+    with StepLog(folder / STEP_LOG, blotter, hear) as log, _running(job) as own:
         try:
-            return _read_as_declared(job, _call(job, {**arguments, **outputs}, folder, log), log)
+            return _read_as_declared(job, _call(job, {**arguments, **outputs}, folder, log), log, own.beside)
         except StepError as error:
             error.args = tuple(blotter.text(str(part)) for part in error.args)
             raise
@@ -64,14 +67,48 @@ def _call(job: Job, paths: Mapping[str, Any], folder: Path, log: StepLog) -> Cal
     return _call_here(job.step, job, paths, log)
 
 
-def _read_as_declared(job: Job, called: Called, log: StepLog) -> Called:
-    """The call, of what it read without the files that `reads` names. StepError if a strict step read others."""
+@dataclass(eq=False)
+class _Running:
+    """A call under way: the files that it may read, and the calls that ran at the same time."""
+
+    covered: frozenset[Path]
+    beside: list[_Running] = field(default_factory=list)
+
+
+_calls: list[_Running] = []
+_calls_lock = threading.Lock()
+
+
+@contextmanager
+def _running(job: Job) -> Iterator[_Running]:
+    """Note which calls of this process run at the same time: what is opened then may have been opened by any."""
+    spec = job.spec
+    scripts = [spec.folder / part for part in arguments_of(spec.run, shell=spec.shell)] if spec.run else []
+    own = _Running(frozenset(path.resolve() for path in (*map(Path, job.inspection.files), *scripts)))
+    with _calls_lock:
+        own.beside = list(_calls)
+        for other in _calls:
+            other.beside.append(own)
+        _calls.append(own)
+    try:
+        yield own
+    finally:
+        with _calls_lock:
+            _calls.remove(own)
+
+
+def _read_as_declared(job: Job, called: Called, log: StepLog, beside: Sequence[_Running]) -> Called:
+    """The call, of what it read without the files that `reads` names. StepError if a strict step read others.
+
+    What was opened while other steps ran fails no step, since it may have been theirs.
+    """
     covered = {Path(path).resolve() for path in job.inspection.files}
-    read, opened = (tuple(path for path in paths if path.resolve() not in covered)
-                    for paths in (called.read, called.opened))  # fmt: skip
+    theirs = covered.union(*(other.covered for other in beside))
+    read = tuple(path for path in called.read if path.resolve() not in covered)
+    opened = tuple(path for path in called.opened if path.resolve() not in theirs)
     called = replace(called, read=read, opened=opened)
     if (read or opened) and (told := called.read_note()):
-        if job.spec.strict:
+        if job.spec.strict and (read or not beside):
             raise StepError(f"step {job.name!r} is strict, and {told}", step=job.name, log=str(log.path))
         with log.path.open("ab") as stream:  # the process that printed there has ended
             stream.write(f"note: {told}\n".encode())
