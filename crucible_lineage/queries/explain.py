@@ -17,12 +17,13 @@ from crucible_lineage.pipeline.plan.differences import code_diff, differences
 from crucible_lineage.pipeline.plan.known import earlier_result
 from crucible_lineage.pipeline.plan.relation import chosen_text
 from crucible_lineage.pipeline.run.reproduced import NOT_DETERMINISTIC, moved
-from crucible_lineage.provenance.parts import HandActivity
+from crucible_lineage.provenance.parts import HandActivity, StatementActivity
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.queries.graph.standing import Entry, entry_of
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
+from crucible_lineage.statements import About
 
 __all__ = ["Explanation", "explain"]
 
@@ -113,6 +114,10 @@ def _incomplete(record: StepRecord | FilesRecord) -> Iterator[str]:
 
 
 def _of_files(record: FilesRecord) -> Iterator[str]:
+    if isinstance(record.activity, StatementActivity):
+        about = About.from_document(record.recipe["about"])
+        yield f"states {record.recipe['verb']}" + (f" of {about}" if str(about) else "") + f" on {record.activity.when}"
+        return
     files = ", ".join(file.name for file in record.files)
     note = record.activity.note if isinstance(record.activity, HandActivity) else None
     made = "was made by hand of its parents" if record.used else "was registered as it was measured"

@@ -130,7 +130,7 @@ def _told_twice(record: Record) -> Iterator[tuple[str, bool]]:
         yield "the list of its files", generated_sha256(generated) == record.result.generated_sha256
     yield "what was used", _sources(_used_inputs(record), recipe) == _sources(recipe_inputs(recipe), recipe)
     if not isinstance(record, StepRecord):
-        yield "its files", {file.name: file.sha256 for file in record.files} == recipe.get("files")
+        yield "its files", {file.name: file.sha256 for file in record.files} == (recipe.get("files") or {})
         return
     said = [record.step, record.activity.step, record.output]
     yield "the step", said == [recipe["step"]] * 2 + [recipe["output"]]

@@ -17,6 +17,7 @@ from crucible_lineage.pipeline.run.result import Choice, RunResult
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.shown import show_dataset
 from crucible_lineage.queries.table.table import make_table
+from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.statements import FLAG, HOLD, TRUST, About
@@ -235,3 +236,11 @@ def test_a_selection_goes_by_flags_and_never_takes_a_statement(lab: Any, session
     assert len(make_plan(bind_file(only, session.store), session).steps) == 1
     with pytest.raises(InputError, match="under none_of or any_of"):
         bind_file(lab.declare(selecting.read_text().replace("none_of", "without"), "odd.yaml"), session.store)
+
+
+def test_a_statement_is_verified_as_any_dataset_is(lab: Any, session: Session, run: Run) -> None:
+    first = run(lab.pipeline).inputs["first"][0]
+    put_on_hold(session, first)
+    lift(session, About((first,)), "", project="lab")
+    found = verify_project(session, "lab")
+    assert [(one.check, one.ids) for one in found.findings] == []
