@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 TESTS ?= tests  # what `make test` and `make coverage` run
 
-.PHONY: demo test test-alone lint format crash soak shapes coverage docs map pictures dist wheel-demo release-tag typecheck-tree
+.PHONY: demo test test-alone lint format crash soak shapes on-prefect coverage docs map pictures dist wheel-demo release-tag typecheck-tree
 
 demo: .venv/demo.installed  ## set up, and run the demo: raw to analyzed, with its lineage
 	$(BIN)/crucible-lineage demo
@@ -43,8 +43,20 @@ SOAK_SEED ?= $(shell date +%s)
 soak: .venv/test.installed  ## schedules every few seconds while workers, servers and watcher are killed at random
 	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest tests/soak -s
 
-shapes: .venv/test.installed  ## 146 shapes of flows, plain and converted, and the types of converted tasks; all, not a fifth
-	CRUCIBLE_NIGHTLY=1 $(BIN)/python -m pytest tests/tasks/test_shapes.py tests/tasks/test_typed.py -n 0
+shapes: .venv/test.installed  ## 146 shapes of flows, plain and converted, their types, and how Prefect operates them; all, not a fifth
+	CRUCIBLE_NIGHTLY=1 $(BIN)/python -m pytest tests/tasks/test_shapes.py tests/tasks/test_typed.py \
+	  tests/flows/deployed/test_converted.py -n 0
+
+# The lowest that pyproject.toml allows; `make on-prefect PREFECT='<4'` takes the newest.
+PREFECT ?= ==3.9.0
+
+on-prefect:  ## PREFECT='==3.9.0' or '<4': a fifth of the shapes, and what is relied on, with another Prefect, in build/prefect
+	rm -rf build/prefect && $(PYTHON) -m venv build/prefect
+	$(ON_PREFECT) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/test.txt
+	$(ON_PREFECT) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(ON_PREFECT) -m pip install --quiet --disable-pip-version-check --upgrade "prefect$(strip $(PREFECT))"
+	$(ON_PREFECT) -m pytest tests/tasks/test_shapes.py tests/tasks/test_prefect_contracts.py -n 0
+ON_PREFECT = build/prefect/$(SCRIPTS)/python
 
 coverage: .venv/test.installed  ## which branches the tests reach; a report, no gate
 	rm -rf build/coverage && mkdir -p build/coverage

@@ -7,12 +7,13 @@ import inspect
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from prefect.blocks.core import Block
+from prefect.blocks.core import Block, BlockNotSavedError
 from prefect.futures import PrefectFuture
 
 from crucible_lineage.errors import InputError, LineageError
@@ -452,8 +453,9 @@ class _Tracer:
     def opaque(self, role: str, value: Any) -> Any:
         self.found.opaque.append(role)
         name = type(value).__qualname__
-        if isinstance(value, Block) and getattr(value, "_block_document_name", None):
-            name = f"{name} {value._block_document_name}"
+        if isinstance(value, Block):
+            with suppress(BlockNotSavedError):
+                name = f"{name} {value.get_block_placeholder().rpartition('.')[2]}"
         return {"object": f"{type(value).__module__}.{name}"}
 
     def keep(self, role: str, stored: Stored, what: str, parents: tuple[Origin, ...] = ()) -> Origin:

@@ -49,6 +49,7 @@ class LineageTask(Task[P, R]):
         wrapped = getattr(function, "__crucible_function__", function)
         made = _wrapped(wrapped, wrapped, Call(self.described))
         super().__init__(type(bound)(made) if bound else made, **{**options, "name": name})
+        self.task_key = Task(wrapped).task_key  # releases before 3.9 read it from the wrapper
 
     def with_options(self, **options: Any) -> LineageTask[P, R]:
         """As Prefect's, and with the options that are ours."""
@@ -58,6 +59,7 @@ class LineageTask(Task[P, R]):
         assert isinstance(made, LineageTask)
         made.described = describe(made.name, ours, self.described)
         made.fn = _wrapped(_function_of(self.fn), self.fn, Call(made.described))
+        made.task_key = self.task_key
         return made
 
     if not TYPE_CHECKING:  # calls are typed as Prefect's
@@ -141,7 +143,6 @@ class _Delegating(TaskRunner[Any]):
         self.runner = runner
         self.recording = recording
         self.mapped = mapped
-        self._started = True
 
     def duplicate(self) -> _Delegating:
         return _Delegating(self.runner.duplicate(), self.recording)
@@ -156,7 +157,8 @@ class _Delegating(TaskRunner[Any]):
     def map(self, task: Any, parameters: dict[str, Any], wait_for: Any = None) -> Any:
         """As Prefect's, which waits for a future that is mapped over, and hands on items that do not tell of it."""
         single = {name: value for name, value in parameters.items() if not isinstance(value, (list, tuple, set, dict))}
-        return TaskRunner.map(_Delegating(self.runner, self.recording, _runs_in(single)), task, parameters, wait_for)
+        with _Delegating(self.runner, self.recording, _runs_in(single)) as delegating:
+            return TaskRunner.map(delegating, task, parameters, wait_for)
 
 
 @contextmanager
@@ -168,12 +170,10 @@ def _delegating(recording: Recording | None) -> Iterator[None]:
         return
     if not isinstance(running.task_runner, ThreadPoolTaskRunner):
         recording.share()
-    delegating = running.model_copy(update={"task_runner": _Delegating(running.task_runner, recording)})
-    token = FlowRunContext.__var__.set(delegating)  # the copy shares what Prefect counts in the original
-    try:
-        yield
-    finally:
-        FlowRunContext.__var__.reset(token)
+    with _Delegating(running.task_runner, recording) as delegating:
+        # the copy shares what Prefect counts in the original
+        with running.model_copy(update={"task_runner": delegating}):
+            yield
 
 
 def _recording() -> Recording | None:

@@ -14,6 +14,7 @@ from typing import Any
 import cloudpickle
 import pytest
 from prefect import Task, flow, task
+from prefect.blocks.core import BlockNotSavedError
 from prefect.blocks.system import Secret
 from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import TaskRun
@@ -105,7 +106,13 @@ def test_3_9_1_a_run_that_is_committed_inside_of_its_function_is_cached() -> Non
 def test_3_9_1_contexts_have_the_fields_that_are_read() -> None:
     assert {"flow_run", "flow", "detached", "task_runner"} <= set(FlowRunContext.model_fields)
     assert {"task_run", "task"} <= set(TaskRunContext.model_fields)
-    assert FlowRunContext.__var__.name == "flow_run"
+
+
+def test_3_9_1_a_copy_of_a_context_is_entered_within_the_one_that_it_was_copied_from() -> None:
+    outer = FlowRunContext.model_construct(log_prints=False)
+    with outer, outer.model_copy(update={"log_prints": True}) as copied:
+        assert FlowRunContext.get() is copied
+    assert FlowRunContext.get() is None
 
 
 def test_3_9_1_runners_are_given_task_parameters_wait_for_and_dependencies() -> None:
@@ -116,7 +123,8 @@ def test_3_9_1_runners_are_given_task_parameters_wait_for_and_dependencies() -> 
             "wait_for",
             "dependencies",
         ]
-    assert hasattr(ThreadPoolTaskRunner(), "_started")
+    with pytest.raises(RuntimeError, match="must be started"):
+        ThreadPoolTaskRunner().map(task(add), {"left": [1]})
 
 
 def test_3_9_1_a_flow_reads_annotations_from_its_wrapper() -> None:
@@ -157,4 +165,5 @@ def test_3_9_1_a_run_names_the_runs_that_its_arguments_came_from() -> None:
 
 def test_3_9_1_a_secret_is_given_out_by_one_method() -> None:
     assert isinstance(Secret(value="word").value, (SecretStr, PydanticSecret))
-    assert hasattr(Secret(value="word"), "_block_document_name")
+    with pytest.raises(BlockNotSavedError):  # a saved one says its name
+        Secret(value="word").get_block_placeholder()

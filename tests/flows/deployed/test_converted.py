@@ -1,0 +1,354 @@
+"""A converted flow under what Prefect offers for operating flows, by Prefect's own commands.
+
+The first test runs every time; all do with CRUCIBLE_NIGHTLY=1.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prefect.utilities.templating import apply_values
+
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
+POOL = "lab-pool"
+nightly = pytest.mark.skipif(not os.environ.get("CRUCIBLE_NIGHTLY"), reason="seconds each: CRUCIBLE_NIGHTLY=1")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="files and signals")
+
+MODULE = """
+import json
+import sys
+import time
+from pathlib import Path
+
+from prefect import flow
+from prefect.flow_runs import suspend_flow_run
+from IMPORT import task
+REGISTERING
+
+HERE = Path(__file__).parent
+
+
+@task
+def read(path: str) -> list[int]:
+    return [int(line) for line in Path(path).read_text().split()]
+
+
+@task(tags=["detector"])
+def total(values: list[int], factor: int = 1) -> int:
+    with (HERE / "calls").open("a") as calls:
+        calls.write("begin ")
+        time.sleep(0.2)
+        calls.write("end ")
+    return factor * sum(values)
+
+
+@flow
+DECORATOR
+def process(path: str, factor: int = 1) -> int:
+    return total(read(path), factor)
+
+
+@flow
+DECORATOR
+def together(path: str) -> list[int]:
+    values = read(path)
+    return [one.result() for one in [total.submit(values, 1000 + n) for n in range(3)]]
+
+
+@flow
+DECORATOR
+def interrupted(path: str) -> int:
+    values = read(path)
+    (HERE / "arrived").touch()
+    if not (HERE / "open").exists():
+        suspend_flow_run(timeout=600)
+    return total(values)
+
+
+@flow
+DECORATOR
+def long(path: str) -> int:
+    values = read(path)
+    (HERE / "arrived").touch()
+    time.sleep(120)
+    return total(values)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        process.serve(name="served")
+    else:
+        print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
+"""
+
+
+class Converted:
+    """A folder with the flows in it, plain and converted, and what the converted ones have registered."""
+
+    def __init__(self, folder: Path, prefect: Any) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.prefect = prefect
+        self.name = f"lab_{abs(hash(str(folder))) % 10**8}"
+        self.file = folder / f"{self.name}.py"
+        self.file.write_text(_module(f"@registering('lab', crucible=CrucibleConnection(data={str(self.data)!r}))"))
+        self.plain = folder / f"{self.name}_plain.py"
+        self.plain.write_text(_module(None))
+        self.counts = folder / "counts.txt"
+        self.counts.write_text("1\n2\n6\n")
+
+    def deploy(self, flow: str, *options: str, file: Path | None = None, pool: str = POOL) -> str:
+        """`prefect deploy`; gives FLOW/NAME."""
+        entry = f"{(file or self.file).name}:{flow}"
+        self.prefect.command("deploy", entry, "--name", self.name, "--pool", pool, *options, cwd=self.folder)
+        return f"{flow}/{self.name}"
+
+    def begin(self, deployment: str, *options: str) -> str:
+        """`prefect deployment run`; gives the id of the run."""
+        told = self.prefect.command("deployment", "run", deployment, "--param", f"path={self.counts}", *options)
+        return re.findall(r"UUID: ([0-9a-f-]{36})|runs/flow-run/([0-9a-f-]{36})", told)[0][0] or _last(told)
+
+    def call(self, flow: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run the file as a program."""
+        command = [sys.executable, str(self.file), flow, str(self.counts)]
+        options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 120}
+        ran = subprocess.run(command, env={**self.prefect.environment, **environment}, check=False, **options)
+        assert ran.returncode == 0, ran.stderr
+        return ran
+
+    def state(self, run: str) -> str:
+        (found,) = self.prefect.post("flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+        return str((found["state"] or {}).get("name"))
+
+    def edges(self) -> list[str]:
+        """Parents and children by the names of their tasks and files; one of neither alone."""
+        with Session(Settings(self.data)) as session:
+            client = session.client
+            if client.projects.find("lab") is None:
+                return []
+            found = client.datasets.list(project_id="lab", include_metadata=True, limit=None)
+            names = {
+                one.unique_id: (one.scientific_metadata or {}).get("flow", {}).get("task") or str(one.dataset_name)
+                for one in found
+            }
+            links = [
+                (names[parent.unique_id], names[mfid])
+                for mfid in names
+                for parent in client.datasets.list_parents(mfid)
+            ]
+            linked = {name for link in links for name in link}
+            return sorted([*(f"{parent} -> {child}" for parent, child in links), *(set(names.values()) - linked)])
+
+
+WHOLE = ["counts.txt -> read", "read -> total"]
+
+
+def _module(decorator: str | None) -> str:
+    text = MODULE.replace("IMPORT", "crucible_lineage.tasks" if decorator else "prefect")
+    imported = "from crucible_lineage.tasks import CrucibleConnection, registering" if decorator else ""
+    return text.replace("REGISTERING", imported).replace("DECORATOR\n", f"{decorator}\n" if decorator else "")
+
+
+def _last(told: str) -> str:
+    return re.findall(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", told)[-1]
+
+
+@pytest.fixture
+def converted(tmp_path: Path, prefect: Any) -> Converted:
+    return Converted(tmp_path, prefect)
+
+
+@pytest.mark.usefixtures("worker")
+def test_prefect_deploy(converted: Converted) -> None:
+    converted.begin(converted.deploy("process"), "--watch")
+    assert converted.edges() == WHOLE
+
+
+@nightly
+@pytest.mark.usefixtures("worker")
+def test_flow_from_source(converted: Converted) -> None:
+    code = (
+        "import sys, json\nfrom prefect import flow\n"
+        "source, entry, name, pool = sys.argv[1:]\n"
+        "found = flow.from_source(source=source, entrypoint=entry)\n"
+        "found.deploy(name=name, work_pool_name=pool, print_next_steps=False)\n"
+        "print(json.dumps(name))"
+    )
+    name = converted.prefect.run(code, converted.folder, f"{converted.file.name}:process", converted.name, POOL)
+    converted.begin(f"process/{name}", "--watch")
+    assert converted.edges() == WHOLE
+
+
+@nightly
+def test_serve(converted: Converted, eventually: Callable[..., Any]) -> None:
+    command = [sys.executable, str(converted.file), "serve"]
+    with (converted.folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=converted.prefect.environment, stdout=log, stderr=log)
+    try:
+        eventually(lambda: converted.prefect.deployments("served"), 60)
+        converted.begin("process/served", "--watch")
+    finally:
+        process.terminate()
+        process.wait(60)
+    assert converted.edges() == WHOLE
+
+
+@nightly
+@pytest.mark.parametrize("kind", ["docker", "kubernetes"])
+def test_the_job_of_a_container_is_that_of_the_plain_flow(kind: str, converted: Converted) -> None:
+    """The template of the pool, filled in with the deployment; nothing of it but the entrypoint differs."""
+    converted.prefect.command("work-pool", "create", f"lab-{kind}", "--type", kind, "--overwrite")
+    answer = converted.prefect.ask("GET", f"work_pools/lab-{kind}")
+    template = answer.json()["base_job_template"]
+    jobs = {}
+    for file in (converted.file, converted.plain):
+        variables = json.dumps({"env": {"CRUCIBLE_API_URL": "https://crucible.example.org"}, "image": "lab:1"})
+        converted.deploy("process", "--job-variable", variables, file=file, pool=f"lab-{kind}")
+        (deployment,) = converted.prefect.deployments(converted.name)
+        defaults = {name: one.get("default") for name, one in template["variables"]["properties"].items()}
+        job = apply_values(template["job_configuration"], {**defaults, **deployment["job_variables"]})
+        jobs[file.stem] = [job, deployment["parameter_openapi_schema"]]
+        converted.prefect.command("deployment", "delete", f"process/{converted.name}")
+    ours, plain = jobs.values()
+    assert ours == plain
+    assert "lab:1" in json.dumps(ours)
+    assert "https://crucible.example.org" in json.dumps(ours)
+
+
+@nightly
+def test_a_concurrency_limit_holds_while_results_are_registered(converted: Converted) -> None:
+    converted.prefect.command("concurrency-limit", "create", "detector", "1")
+    try:
+        converted.call("together")
+    finally:
+        converted.prefect.command("concurrency-limit", "delete", "detector")
+    assert (converted.folder / "calls").read_text() == "begin end " * 3
+    assert converted.edges() == ["counts.txt -> read", "read -> total", "read -> total", "read -> total"]
+
+
+@nightly
+@pytest.mark.usefixtures("worker")
+def test_an_automation_begins_a_run_when_another_has_ended(
+    converted: Converted, eventually: Callable[..., Any]
+) -> None:
+    name = converted.deploy("process")
+    (deployment,) = converted.prefect.deployments(converted.name)
+    action = {
+        "type": "run-deployment",
+        "source": "selected",
+        "deployment_id": deployment["id"],
+        "parameters": {"path": str(converted.counts), "factor": 7},
+    }
+    told = {
+        "name": name,
+        "trigger": {
+            "type": "event",
+            "posture": "Reactive",
+            "expect": ["prefect.flow-run.Completed"],
+            "match_related": {"prefect.resource.name": "interrupted", "prefect.resource.role": "flow"},
+            "threshold": 1,
+            "within": 0,
+        },
+        "actions": [action],
+    }
+    converted.prefect.command("automation", "create", "--from-json", json.dumps(told))
+    try:
+        (converted.folder / "open").touch()
+        converted.call("interrupted")
+        eventually(lambda: len(converted.edges()) == 3, 120)
+    finally:
+        converted.prefect.command("automation", "delete", name)
+    assert converted.edges() == ["counts.txt -> read", "read -> total", "read -> total"]
+
+
+@nightly
+@pytest.mark.usefixtures("worker")
+def test_a_run_that_is_suspended_goes_on_and_registers_once(
+    converted: Converted, eventually: Callable[..., Any]
+) -> None:
+    run = converted.begin(converted.deploy("interrupted"))
+    eventually(lambda: converted.state(run) == "Suspended", 120)
+    eventually(lambda: converted.edges() == WHOLE[:1], 60)  # what was made before is registered
+    (converted.folder / "open").touch()
+    converted.prefect.post(f"flow_runs/{run}/resume")
+    eventually(lambda: converted.state(run) == "Completed", 120)
+    assert converted.edges() == WHOLE
+
+
+@nightly
+@pytest.mark.usefixtures("worker")
+def test_a_run_that_is_cancelled_at_once_keeps_what_it_has_made(
+    converted: Converted, eventually: Callable[..., Any]
+) -> None:
+    run = converted.begin(converted.deploy("long"))
+    eventually((converted.folder / "arrived").exists, 120)
+    converted.prefect.command("flow-run", "cancel", run)
+    eventually(lambda: converted.state(run) == "Cancelled", 120)
+    assert converted.edges() == WHOLE[:1]
+
+
+@nightly
+def test_a_server_that_asks_for_a_key_as_prefect_cloud_does(converted: Converted) -> None:
+    with _asking_for("pnu_0123456789", converted.prefect.url) as (url, refused):
+        ran = converted.call("process", PREFECT_API_URL=url, PREFECT_API_KEY="pnu_0123456789")
+        assert json.loads(ran.stdout.splitlines()[-1]) == 9
+        assert refused == []
+    assert converted.edges() == WHOLE
+    assert "pnu_0123456789" not in ran.stderr
+    with Session(Settings(converted.data)) as session:
+        found = session.client.datasets.list(project_id="lab", include_metadata=True, limit=None)
+    assert "pnu_0123456789" not in json.dumps([one.scientific_metadata for one in found])
+
+
+@contextmanager
+def _asking_for(key: str, server: str) -> Iterator[tuple[str, list[str]]]:
+    """An address before the server that refuses whoever has not this key; gives it, and what was refused."""
+    refused: list[str] = []
+
+    class Door(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_one(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.headers.get("Upgrade"):  # the socket of events, which names its key in a message
+                answer = httpx.Response(404, json={"detail": "no sockets here"})
+            elif self.headers.get("Authorization") != f"Bearer {key}":
+                refused.append(self.path)
+                answer = httpx.Response(401, json={"detail": "who are you?"})
+            else:
+                kept = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "authorization")}
+                address = server.removesuffix("/api") + self.path
+                answer = httpx.request(self.command, address, content=body, headers=kept, timeout=60)
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = handle_one
+
+        def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 (likewise)
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Door) as door:
+        thread = threading.Thread(target=door.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{door.server_address[1]}/api", refused
+        finally:
+            door.shutdown()
+            thread.join()
