@@ -31,8 +31,8 @@ __all__ = [
     "SIGNED",
     "TAKEN_IDS",
     "Assumption",
-    "Finding",
-    "Service",
+    "Observation",
+    "ServiceProfile",
 ]
 
 CLOCK_IDS = "ids of version 7"
@@ -192,7 +192,7 @@ ASSUMPTIONS = {one.name: one for one in _ALL}
 
 
 @dataclass(frozen=True)
-class Finding:
+class Observation:
     """What was seen of an assumption, by a `run` or by `doctor`. `holds` is None where it could not be tried."""
 
     name: str
@@ -214,7 +214,7 @@ class Finding:
         return {**asdict(self), "tried": assumed.holds, "fallback": used, "lost": lost, "missing": self.is_missing}
 
 
-class Service:
+class ServiceProfile:
     """What is known of one service. Thread-safe. `read` gives what was learnt before, `write` keeps what is new.
 
     Where nothing was tried, `holds` answers None; with `is_ours`, of the embedded Crucible, True.
@@ -222,8 +222,8 @@ class Service:
 
     def __init__(
         self,
-        read: Callable[[], Iterable[Finding]] = tuple,
-        write: Callable[[Finding], object] = lambda _: None,
+        read: Callable[[], Iterable[Observation]] = tuple,
+        write: Callable[[Observation], object] = lambda _: None,
         *,
         is_ours: bool = False,
     ) -> None:
@@ -232,9 +232,9 @@ class Service:
         self._lock = threading.RLock()
         self._news = threading.Condition(self._lock)
         self._tried: set[str] = set()  # by a thread of this process, just now
-        self._found: dict[str, Finding] | None = None
+        self._found: dict[str, Observation] | None = None
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[Observation]:
         """Return all that was learnt, in the order of the assumptions."""
         known = self._known()
         return [known[name] for name in ASSUMPTIONS if name in known]
@@ -266,7 +266,7 @@ class Service:
             is_known = before is holds and (name in known or self._is_ours)
             if by == "run" and is_known and name != LINKS:  # of links it counts what was seen: which host
                 return
-            found = Finding(
+            found = Observation(
                 name, holds, " ".join(seen.split())[:300], by, datetime.now(UTC).isoformat(timespec="seconds")
             )
             known[name] = found
@@ -305,7 +305,7 @@ class Service:
                     self._tried.discard(name)
                     self._news.notify_all()
 
-    def _known(self) -> dict[str, Finding]:
+    def _known(self) -> dict[str, Observation]:
         with self._lock:
             if self._found is None:
                 self._found = {one.name: one for one in self._read() if one.name in ASSUMPTIONS}

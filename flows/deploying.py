@@ -29,7 +29,7 @@ from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Schedule, Trig
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 from crucible_lineage.tasks.sessions import CrucibleConnection
 
-__all__ = ["Deployed", "Request", "deploy", "remove", "serve_pipelines"]
+__all__ = ["Deployed", "DeploymentRequest", "deploy", "remove", "serve_pipelines"]
 
 BLOCK_TYPE = CrucibleCredentials.get_block_type_slug()
 SLUG = "declared"  # of the one schedule that a declaration has
@@ -41,7 +41,7 @@ FLOWS: tuple[Flow[Any, Any], ...] = (run_pipeline, process_new)
 
 
 @dataclass(frozen=True)
-class Request:
+class DeploymentRequest:
     """A pipeline to be deployed: where its declaration is found by whoever runs it, and at which Crucible it works.
 
     With `only_new`, the deployment runs the flow `process-new`, which parks what fails again and again. `limit` is how
@@ -78,7 +78,7 @@ class Deployed:
     created: bool
 
 
-def deploy(requests: Sequence[Request], pool: str, *, reset: bool = False) -> list[Deployed]:
+def deploy(requests: Sequence[DeploymentRequest], pool: str, *, reset: bool = False) -> list[Deployed]:
     """Each pipeline has just one deployment, with the schedule and trigger that it declares now.
 
     What an operator has set stays as it is, unless `reset`: pauses (of schedule and trigger, too), job variables,
@@ -100,7 +100,7 @@ def remove(pipelines: Sequence[str]) -> dict[str, list[str]]:
         return {name: [flow.name for flow in FLOWS if _removed(client, flow.name, name)] for name in pipelines}
 
 
-def serve_pipelines(requests: Sequence[Request]) -> None:
+def serve_pipelines(requests: Sequence[DeploymentRequest]) -> None:
     """Runs the pipelines when they are due, until it is stopped; it pauses them then."""
     _require_unique(requests)
     _require_schedules(requests)
@@ -108,7 +108,7 @@ def serve_pipelines(requests: Sequence[Request]) -> None:
         serve(*(_deployment(request, paused=False) for request in requests))
 
 
-def _deployed(client: SyncPrefectClient, request: Request, pool: str, reset: bool) -> Deployed:
+def _deployed(client: SyncPrefectClient, request: DeploymentRequest, pool: str, reset: bool) -> Deployed:
     existing = _find(client, request.flow.name, request.spec.pipeline)
     deployment = _deployment(request)
     if existing is not None and not reset:
@@ -129,7 +129,7 @@ def _deployed(client: SyncPrefectClient, request: Request, pool: str, reset: boo
     return Deployed(f"{request.flow.name}/{request.spec.pipeline}", made, request.runs, existing is None)
 
 
-def _deployment(request: Request, *, paused: bool | None = None) -> RunnerDeployment:
+def _deployment(request: DeploymentRequest, *, paused: bool | None = None) -> RunnerDeployment:
     spec = request.spec
     parameters: dict[str, Any] = {"pipeline": request.location}
     if request.crucible is not None:
@@ -154,7 +154,7 @@ def _deployment(request: Request, *, paused: bool | None = None) -> RunnerDeploy
     return deployment
 
 
-def _show_parameters(deployment: RunnerDeployment, request: Request) -> None:
+def _show_parameters(deployment: RunnerDeployment, request: DeploymentRequest) -> None:
     """The form of a run has a field for each parameter of a step, with its type and what is declared for it."""
     if request.only_new or not request.parameters:
         return
@@ -238,7 +238,7 @@ def _in_words(spec: PipelineSpec) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _drop_schedules(client: SyncPrefectClient, request: Request, reset: bool) -> None:
+def _drop_schedules(client: SyncPrefectClient, request: DeploymentRequest, reset: bool) -> None:
     """A schedule that is no longer declared is gone; with `reset`, those that somebody added are too."""
     existing = _find(client, request.flow.name, request.spec.pipeline)
     if existing is None:
@@ -264,7 +264,7 @@ def _find(client: SyncPrefectClient, flow: str, name: str) -> DeploymentResponse
         return None
 
 
-def _require_found_there(requests: Sequence[Request], pool: str, kind: str) -> None:
+def _require_found_there(requests: Sequence[DeploymentRequest], pool: str, kind: str) -> None:
     """Runs in containers find the declaration: it is in a package that their image has."""
     if kind == "process":
         if any(request.image for request in requests):
@@ -289,7 +289,7 @@ def _pool_type(client: SyncPrefectClient, pool: str) -> str:
         raise RunError(f"ask Prefect for the work pool {pool!r}: {error}") from error
 
 
-def _require_blocks(client: SyncPrefectClient, requests: Sequence[Request]) -> None:
+def _require_blocks(client: SyncPrefectClient, requests: Sequence[DeploymentRequest]) -> None:
     for name in {request.crucible.block for request in requests if request.crucible and request.crucible.block}:
         try:
             client.read_block_document_by_name(name, BLOCK_TYPE, include_secrets=False)
@@ -300,14 +300,14 @@ def _require_blocks(client: SyncPrefectClient, requests: Sequence[Request]) -> N
             ) from None
 
 
-def _require_unique(requests: Sequence[Request]) -> None:
+def _require_unique(requests: Sequence[DeploymentRequest]) -> None:
     names = [request.spec.pipeline for request in requests]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two of the files declare a pipeline {name!r}; its name is that of its deployment")
 
 
-def _require_schedules(requests: Sequence[Request]) -> None:
+def _require_schedules(requests: Sequence[DeploymentRequest]) -> None:
     """Prefect can read every schedule. All that it cannot are told at once."""
     if faults := [fault for request in requests if (fault := schedule_fault(request.spec))]:
         raise InputError("", faults)

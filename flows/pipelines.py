@@ -29,7 +29,7 @@ from crucible_lineage.pipeline.engines.slurm import cancel_jobs
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.job_json import job_to_json, made_from_json
 from crucible_lineage.pipeline.job.materialize import Materialized
-from crucible_lineage.pipeline.job.news import Reader, hearing_news
+from crucible_lineage.pipeline.job.news import NewsReader, hearing_news
 from crucible_lineage.pipeline.processes.supervised import stop_run
 from crucible_lineage.pipeline.run.result import PASSING, Choice, Listener, RunResult, StepEvent
 from crucible_lineage.pipeline.run.run import plan_and_run
@@ -167,7 +167,7 @@ class PrefectEngine:
         self._declared = runner
         self._stack = ExitStack()
         self._runner: TaskRunner[Any] | None = None
-        self._news: Reader | None = None
+        self._news: NewsReader | None = None
         self.deliverer: Deliverer | None = None
         self._delivers = False
         self._made: dict[str, Any] = {}  # the task runs that gave these datasets, for the arrows in Prefect's picture

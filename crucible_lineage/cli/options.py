@@ -16,7 +16,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import resolve_settings
 
 __all__ = [
-    "DataFolder",
+    "DataFolderType",
     "announce",
     "chosen_projects",
     "crucible_options",
@@ -31,7 +31,7 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class DataFolder(click.Path):
+class DataFolderType(click.Path):
     """A folder that is named: an empty name would be the current one."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -47,7 +47,7 @@ def crucible_options(command: F) -> F:
         click.option("--url", metavar="URL", help="Address of Crucible (or CRUCIBLE_API_URL).", **_KEPT),
         click.option(
             "--data",
-            type=DataFolder(file_okay=False, path_type=Path),
+            type=DataFolderType(file_okay=False, path_type=Path),
             metavar="DIR",
             help="Data folder; without --url, the embedded Crucible in it.",
             **_KEPT,

@@ -35,7 +35,7 @@ from crucible_lineage.client.transfer.hosts import LinkHosts
 from crucible_lineage.client.transfer.memory import UploadMemory
 from crucible_lineage.client.transfer.storage import Storage, Unsealing
 from crucible_lineage.errors import ServerError
-from crucible_lineage.service import Service
+from crucible_lineage.service import ServiceProfile
 from crucible_lineage.settings import official_access
 
 __all__ = ["CrucibleClient"]
@@ -77,13 +77,13 @@ class CrucibleClient(OfficialNames):
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  likewise
         transport: httpx.BaseTransport | None = None,
         state_folder: Path | None = None,
-        service: Service | None = None,
+        service: ServiceProfile | None = None,
     ) -> None:
         if api_url is None or api_key is None:
             access = official_access()
             api_url, privilege_mode = api_url or access.api_url, privilege_mode or access.privilege_mode
             api_key = api_key or access.required_key()
-        self.service = service or Service()
+        self.service = service or ServiceProfile()
         # A closure, so that no attribute shows the key.
         self._repeating: Callable[[RetryPolicy], CrucibleClient] = lambda policy: CrucibleClient(
             api_url,

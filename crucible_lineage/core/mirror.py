@@ -41,7 +41,7 @@ from crucible_lineage.errors import InputError, NotFoundError, RefusedError
 from crucible_lineage.local.sealed import sealed, unsealed
 from crucible_lineage.refs import DatasetRef, ProjectChanges
 from crucible_lineage.server import present_datasets, project_changes, project_revision, statements_token
-from crucible_lineage.service import DATES, Finding, Service
+from crucible_lineage.service import DATES, Observation, ServiceProfile
 from crucible_lineage.statements import (
     AWAIT,
     CHECK,
@@ -204,17 +204,17 @@ class Mirror:
         self._client = client
         self._where = where
         self._embedded = embedded
-        self.service = Service(self._learnt, self._learn, is_ours=embedded is not None)
+        self.service = ServiceProfile(self._learnt, self._learn, is_ours=embedded is not None)
 
     def close(self) -> None:
         """Close the file."""
         self.database.close()
 
-    def _learnt(self) -> list[Finding]:
+    def _learnt(self) -> list[Observation]:
         rows = self.database.rows("SELECT name, holds, seen, source, at FROM trait")
-        return [Finding(name, None if holds is None else bool(holds), *rest) for name, holds, *rest in rows]
+        return [Observation(name, None if holds is None else bool(holds), *rest) for name, holds, *rest in rows]
 
-    def _learn(self, found: Finding) -> None:
+    def _learn(self, found: Observation) -> None:
         row = (found.name, found.holds, found.seen, found.by, found.at)
         self.database.write("INSERT OR REPLACE INTO trait VALUES (?, ?, ?, ?, ?)", *row)
 

@@ -20,7 +20,7 @@ from crucible_lineage.errors import (
     UnauthorizedError,
 )
 from crucible_lineage.exchange.model import Conflict
-from crucible_lineage.exchange.plan import Item, Plan
+from crucible_lineage.exchange.plan import CopyPlan, ItemToCopy
 from crucible_lineage.exchange.send import Sender
 from crucible_lineage.session import Session
 
@@ -32,14 +32,14 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 HEARD_S = 1.0  # a signal that comes just before a wait does not end it; so it is heard after this
 NOTED_EVERY = 50  # chosen: what is lost of it costs a comparison
 
-Listen = Callable[[Item, int, int], None]  # what has arrived, how many have, of how many
+Listen = Callable[[ItemToCopy, int, int], None]  # what has arrived, how many have, of how many
 
 
 @dataclass
 class Outcome:
     """What has arrived, in the order in which it did, and what did not, each with the reason."""
 
-    sent: list[Item] = field(default_factory=list)
+    sent: list[ItemToCopy] = field(default_factory=list)
     left: list[Conflict] = field(default_factory=list)
     ids: dict[str, str] = field(default_factory=dict)
 
@@ -47,7 +47,7 @@ class Outcome:
 def bring(
     source: Session,
     target: Session,
-    plan: Plan,
+    plan: CopyPlan,
     *,
     ingests: bool,
     patience_s: float,
@@ -73,7 +73,7 @@ def _ingested(source: Session) -> frozenset[str]:
 
 class _Bringing:
     def __init__(
-        self, sender: Sender, plan: Plan, patience_s: float, listen: Listen, troubled: Callable[[str], None]
+        self, sender: Sender, plan: CopyPlan, patience_s: float, listen: Listen, troubled: Callable[[str], None]
     ) -> None:
         self.sender = sender
         self.patience_s = patience_s
@@ -92,7 +92,7 @@ class _Bringing:
         self._over = threading.Event()
 
     def run(self) -> Outcome:
-        running: dict[Future[Brought | None], Item] = {}
+        running: dict[Future[Brought | None], ItemToCopy] = {}
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="bring") as pool:
             try:
                 while True:
@@ -114,7 +114,7 @@ class _Bringing:
         self.outcome.left += [Conflict(item.mfid, item.name, reason) for item in self._waiting.values()]
         return self.outcome
 
-    def _start(self, pool: ThreadPoolExecutor, running: dict[Future[Brought | None], Item]) -> None:
+    def _start(self, pool: ThreadPoolExecutor, running: dict[Future[Brought | None], ItemToCopy]) -> None:
         """Send what is ready; one dataset alone while the service is away."""
         if self._stopped is not None:
             return
@@ -126,7 +126,7 @@ class _Bringing:
             if mfid not in ids and not self._open[mfid]:
                 running[pool.submit(self.sender.send, item)] = item
 
-    def _ended(self, item: Item, future: Future[Brought | None]) -> None:
+    def _ended(self, item: ItemToCopy, future: Future[Brought | None]) -> None:
         try:
             brought = future.result()
         except TRANSIENT as error:

@@ -20,13 +20,13 @@ from crucible_lineage.service import DERIVED_IDS
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
 
-__all__ = ["Item", "Plan", "known_names", "plan_named", "plan_project"]
+__all__ = ["CopyPlan", "ItemToCopy", "known_names", "plan_named", "plan_project"]
 
 Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Item:
+class ItemToCopy:
     """A dataset or sample to be brought: as it is here, what it lacks there, and what has to be there before it."""
 
     mfid: str
@@ -52,7 +52,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CopyPlan:
     """What is to be brought, parents first; how many are there as they are here; and what stands in the way.
 
     `left` are not to be brought, each with the reason; `differs` are told, and stay as they are there. `ids` are those
@@ -60,7 +60,7 @@ class Plan:
     `instruments` the short names of those that are known there under the name that they have here.
     """
 
-    items: tuple[Item, ...]
+    items: tuple[ItemToCopy, ...]
     equal: int
     conflicts: tuple[Conflict, ...] = ()
     left: tuple[Conflict, ...] = ()
@@ -69,7 +69,7 @@ class Plan:
     brought: tuple[Brought, ...] = ()
     instruments: frozenset[str] = frozenset()
 
-    def without_conflicts(self) -> Plan:
+    def without_conflicts(self) -> CopyPlan:
         """The same, in which what contradicts stays here, and all that was made of it."""
         stays = {one.mfid: one for one in self.conflicts}
         left, items = list(self.left), []
@@ -85,7 +85,7 @@ class Plan:
         return replace(self, items=tuple(items), left=tuple(left), conflicts=())
 
 
-def plan_project(source: Session, target: Session, project: str, tell: Tell) -> Plan:
+def plan_project(source: Session, target: Session, project: str, tell: Tell) -> CopyPlan:
     """Plan the copy of a project. InputError if there is no such project at either end."""
     tell(f"reading what is in project {project} here", 0)
     here = {**source.mirror.snapshot(project).records, **source.mirror.statement_records(project)}
@@ -97,7 +97,7 @@ def plan_project(source: Session, target: Session, project: str, tell: Tell) -> 
     return _plan(source, target, here, there, samples, tell, absent_parents=False)
 
 
-def plan_named(source: Session, target: Session, mfids: Iterable[str], tell: Tell) -> Plan:
+def plan_named(source: Session, target: Session, mfids: Iterable[str], tell: Tell) -> CopyPlan:
     """Plan the copy of these datasets; what they were made of is linked as far as it is there.
 
     InputError if one of them is not to be had.
@@ -126,7 +126,7 @@ def _plan(
     tell: Tell,
     *,
     absent_parents: bool,
-) -> Plan:
+) -> CopyPlan:
     noted = known_names(source, target)
     ids = {mfid: one.there for mfid, one in noted.items() if one.there != mfid}
     left, wanted = _finished(here, {mfid for mfid in here if _is_complete(there.get(ids.get(mfid, mfid)))})
@@ -162,7 +162,7 @@ def _plan(
     order = _parents_first(todo)
     instruments = _instruments(target, order)
     differs = (*_differing(chosen), *_without_instrument(order, instruments))
-    return Plan(order, len(equal), tuple(conflicts), tuple(left), differs, ids, brought, instruments)
+    return CopyPlan(order, len(equal), tuple(conflicts), tuple(left), differs, ids, brought, instruments)
 
 
 def _compared(
@@ -182,7 +182,7 @@ def _compared(
     return compare(read_held(source.client, ours), read_held(target.client, theirs), renamed)
 
 
-def _differing(chosen: Sequence[tuple[Item, Comparison]]) -> Iterator[Conflict]:
+def _differing(chosen: Sequence[tuple[ItemToCopy, Comparison]]) -> Iterator[Conflict]:
     for item, comparison in chosen:
         yield from (Conflict(item.mfid, item.name, reason) for reason in comparison.differs)
 
@@ -229,13 +229,13 @@ def _assigned(
 
 def _samples(
     source: Session, target: Session, mfids: Iterable[str], renamed: Callable[[str], str]
-) -> Iterator[tuple[Item, Comparison]]:
+) -> Iterator[tuple[ItemToCopy, Comparison]]:
     here = read_samples(source, mfids)
     there = read_samples(target, {renamed(mfid) for mfid in here})
     for mfid, sample in sorted(here.items()):
         comparison = compare_sample(sample, there.get(renamed(mfid)), renamed)
         parents = frozenset(linked(sample, "sample").keys() & here.keys())
-        yield Item(mfid, str(sample.get("sample_name") or mfid), sample, comparison.lacking, parents), comparison
+        yield ItemToCopy(mfid, str(sample.get("sample_name") or mfid), sample, comparison.lacking, parents), comparison
 
 
 def fetch_absent(target: Session, mfids: Mapping[str, str]) -> set[str]:
@@ -244,20 +244,20 @@ def fetch_absent(target: Session, mfids: Mapping[str, str]) -> set[str]:
     return {mfids[mfid] for mfid in fetched.absent | fetched.hidden}
 
 
-def _item(dataset: Record, lacking: Lacking, here: Collection[str]) -> Item:
+def _item(dataset: Record, lacking: Lacking, here: Collection[str]) -> ItemToCopy:
     parents = {*(derived_parents(dataset) & set(here)), *linked(dataset, "sample")}
     name = str(dataset.get("dataset_name") or dataset["unique_id"])
-    return Item(str(dataset["unique_id"]), name, dataset, lacking, frozenset(parents))
+    return ItemToCopy(str(dataset["unique_id"]), name, dataset, lacking, frozenset(parents))
 
 
-def _without_parents(chosen: Sequence[tuple[Item, Comparison]], absent: set[str]) -> Iterator[Conflict]:
+def _without_parents(chosen: Sequence[tuple[ItemToCopy, Comparison]], absent: set[str]) -> Iterator[Conflict]:
     for item, comparison in chosen:
         for parent in sorted(derived_parents(item.record) & absent if comparison.lacking else ()):
             reason = f"it was made of {parent}, of another project, which is not there; push that project first"
             yield Conflict(item.mfid, item.name, reason)
 
 
-def _with_parents(item: Item, absent: set[str]) -> Item:
+def _with_parents(item: ItemToCopy, absent: set[str]) -> ItemToCopy:
     """The item without links to what is not there."""
     record = item.record
     if not linked(record, "dataset").keys() & absent:
@@ -267,7 +267,7 @@ def _with_parents(item: Item, absent: set[str]) -> Item:
     return replace(item, record={**record, "links": links}, lacking=lacking)
 
 
-def _instruments(target: Session, items: Iterable[Item]) -> frozenset[str]:
+def _instruments(target: Session, items: Iterable[ItemToCopy]) -> frozenset[str]:
     """The instruments of these datasets, by their short names, that are known there, and are called the same."""
     named = {str(item.record["instrument_id"]): item.record.get("instrument_name") for item in items
              if item.lacking.whole and item.record.get("instrument_id")}  # fmt: skip
@@ -275,7 +275,7 @@ def _instruments(target: Session, items: Iterable[Item]) -> frozenset[str]:
     return frozenset(name for name, one in found.items() if one is not None and one.instrument_name == named[name])
 
 
-def _without_instrument(items: Iterable[Item], known: Collection[str]) -> Iterator[Conflict]:
+def _without_instrument(items: Iterable[ItemToCopy], known: Collection[str]) -> Iterator[Conflict]:
     for item in items:
         name = item.record.get("instrument_id")
         if item.lacking.whole and name and name not in known:
@@ -284,7 +284,7 @@ def _without_instrument(items: Iterable[Item], known: Collection[str]) -> Iterat
             yield Conflict(item.mfid, item.name, reason)
 
 
-def _parents_first(items: Sequence[Item]) -> tuple[Item, ...]:
+def _parents_first(items: Sequence[ItemToCopy]) -> tuple[ItemToCopy, ...]:
     from graphlib import TopologicalSorter  # what only asks does not need it
 
     by_id = {item.mfid: item for item in items}

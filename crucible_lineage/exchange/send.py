@@ -25,7 +25,7 @@ from crucible_lineage.errors import ConflictError, InputError, NotFoundError
 from crucible_lineage.exchange.compare import FIELDS, SAMPLE_FIELDS, compare, compare_sample, is_brought
 from crucible_lineage.exchange.ends import read_held
 from crucible_lineage.exchange.model import Held, Lacking, has_bytes, linked
-from crucible_lineage.exchange.plan import Item
+from crucible_lineage.exchange.plan import ItemToCopy
 from crucible_lineage.provenance.record import INCOMPLETE, KEY, PLACES_KEY
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord, parse_record
 from crucible_lineage.refs import FileRef
@@ -57,7 +57,7 @@ class Sender:
     ingested: frozenset[str] = frozenset()
     instruments: frozenset[str] = frozenset()
 
-    def send(self, item: Item) -> Brought | None:
+    def send(self, item: ItemToCopy) -> Brought | None:
         """Make the dataset there equal to the one here.
 
         Returns the record of its copy. ConflictError if something else came meanwhile.
@@ -230,7 +230,7 @@ class Sender:
             self.source.client.files.download(file, folder).replace(target)
         return str(file.sha256_hash)  # the download has compared them
 
-    def _send_sample(self, item: Item) -> None:
+    def _send_sample(self, item: ItemToCopy) -> None:
         client, sample = self.client, item.record
         mfid = self._renamed(item.mfid)
         lacking = item.lacking

@@ -17,7 +17,7 @@ from crucible_lineage.fingerprint.constants import NotPlainError, constant_text
 from crucible_lineage.fingerprint.functions import home_of
 from crucible_lineage.fingerprint.imports import external_name
 from crucible_lineage.fingerprint.model import Context, Piece, Reference
-from crucible_lineage.fingerprint.scopes import Scope
+from crucible_lineage.fingerprint.scopes import CodeScope
 from crucible_lineage.fingerprint.syntax import changed_attributes, class_text, read_chains, syntax_text
 
 __all__ = ["class_piece", "is_changing_attribute"]
@@ -86,7 +86,7 @@ def _node(context: Context, cls: type, piece: Piece) -> ast.ClassDef | None:
 def _declared(context: Context, cls: type, node: ast.ClassDef, piece: Piece) -> None:
     """Add what the text gives to the attributes: decorators, keywords, fields, and all of it if a library reads it."""
     module = sys.modules.get(cls.__module__)
-    scope = Scope(context, cls.__module__, vars(module) if module else {})
+    scope = CodeScope(context, cls.__module__, vars(module) if module else {})
     foreign = scope.decorate(node.decorator_list, piece)
     builders = [*cls.__bases__, type(cls)]
     if foreign or any(context.is_package(builder.__module__) for builder in builders):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from crucible_lineage.fingerprint.imports import external_name, unknowable_notes
 from crucible_lineage.fingerprint.model import Context, Piece, Reference
-from crucible_lineage.fingerprint.scopes import Scope
+from crucible_lineage.fingerprint.scopes import CodeScope
 from crucible_lineage.fingerprint.source import Definition, bytecode_text, is_plainly_loaded, loaded_globals
 from crucible_lineage.fingerprint.syntax import FunctionNode, changed_objects, function_text, read_chains
 from crucible_lineage.step import Step
@@ -24,7 +24,7 @@ def function_piece(
         return _foreign(context, function, key)
     piece = Piece()
     code = function.__code__
-    scope = Scope(context, home_of(function), function.__globals__, _cells(function))
+    scope = CodeScope(context, home_of(function), function.__globals__, _cells(function))
     definition, source = definition_of(context, function), context.source(code.co_filename)
     if definition is None:
         reason = "no source text" if source is None else "its file was changed after it was imported"
@@ -77,7 +77,9 @@ def carries_code(context: Context, value: object) -> bool:
     return isinstance(value, Step)
 
 
-def _read(scope: Scope, function: types.FunctionType, node: FunctionNode, piece: Piece, with_defaults: bool) -> None:
+def _read(
+    scope: CodeScope, function: types.FunctionType, node: FunctionNode, piece: Piece, with_defaults: bool
+) -> None:
     decorators = getattr(node, "decorator_list", [])
     hints = scope.decorate(decorators, piece)
     piece.text = f"{function_text(node, with_defaults=with_defaults, hints=hints)}{piece.text}"
@@ -91,7 +93,7 @@ def _read(scope: Scope, function: types.FunctionType, node: FunctionNode, piece:
     _note_changes(scope, function, node, piece)
 
 
-def _note_changes(scope: Scope, function: types.FunctionType, node: FunctionNode, piece: Piece) -> None:
+def _note_changes(scope: CodeScope, function: types.FunctionType, node: FunctionNode, piece: Piece) -> None:
     cells = scope.cells
     seen = loaded_globals(function.__code__) | scope.imported.keys() | scope.cells.keys()
     for change in changed_objects(node):
@@ -121,7 +123,7 @@ def _foreign(context: Context, function: types.FunctionType, key: tuple[str, str
     """A library's function, with the code of ours that it wraps or was given."""
     name = external_name(context, function, key)
     piece = Piece(f"external {name}", notes=unknowable_notes(name))
-    scope = Scope(context, home_of(function), {}, _cells(function))
+    scope = CodeScope(context, home_of(function), {}, _cells(function))
     scope.refer([(name,) for name in sorted(scope.cells)], piece)
     piece.references += [Reference(f".{name}", value) for name, value in sorted(vars(function).items())]
     piece.references = [part for part in piece.references if carries_code(context, part.value)]

@@ -22,7 +22,7 @@ from crucible_lineage.fingerprint.constants import CONTAINERS, NotPlainError, co
 from crucible_lineage.fingerprint.functions import carries_code, function_piece
 from crucible_lineage.fingerprint.imports import external_name, unknowable_notes, written_name
 from crucible_lineage.fingerprint.model import Context, External, Piece, Reference
-from crucible_lineage.fingerprint.scopes import Scope
+from crucible_lineage.fingerprint.scopes import CodeScope
 from crucible_lineage.fingerprint.syntax import read_chains, syntax_text
 from crucible_lineage.step import Step
 
@@ -219,7 +219,7 @@ def _tell_binding(context: Context, reference: Reference, piece: Piece) -> None:
         return
     module, name = reference.key
     source, loaded = context.module_source(module), sys.modules.get(module)
-    scope = Scope(context, module, vars(loaded) if loaded else {})
+    scope = CodeScope(context, module, vars(loaded) if loaded else {})
     for statement in source.bindings.get(name, ()) if source else ():
         piece.text += f" {syntax_text(statement)}"
         scope.refer((chain for chain in read_chains(statement) if chain[0] != name), piece, at_import=True)

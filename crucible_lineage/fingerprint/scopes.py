@@ -16,7 +16,7 @@ from crucible_lineage.fingerprint.source import root_package
 from crucible_lineage.fingerprint.syntax import Chain, imports_of, read_chains, syntax_text
 from crucible_lineage.step import step
 
-__all__ = ["Scope"]
+__all__ = ["CodeScope"]
 
 _MISSING = object()
 _TELLTALES = {
@@ -31,7 +31,7 @@ _TELLTALES = {
 _OWN_NAMES = frozenset({"__name__", "__package__", "__spec__", "__loader__", "__path__", "__cached__"})
 
 
-class Scope:
+class CodeScope:
     """The names that code of a module sees: globals, those of its closure, and those that its own imports bind."""
 
     def __init__(

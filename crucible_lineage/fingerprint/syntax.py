@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 __all__ = [
-    "Change",
     "FunctionNode",
     "Import",
+    "Mutation",
     "changed_attributes",
     "changed_objects",
     "class_text",
@@ -46,7 +46,7 @@ class Import:
 
 
 @dataclass(frozen=True)
-class Change:
+class Mutation:
     """An object that code changes: the names that lead to it, and the attribute that is set (None: its contents)."""
 
     chain: Chain
@@ -105,7 +105,7 @@ def imports_of(node: ast.AST) -> tuple[Import, ...]:
 
 
 @_cached_by_node
-def changed_objects(node: ast.AST) -> tuple[Change, ...]:
+def changed_objects(node: ast.AST) -> tuple[Mutation, ...]:
     """The objects with a name from outside that code changes when it runs: `cache[key] = 1`, `global n; n += 1`."""
     declared = {
         name for child in ast.walk(node) if isinstance(child, ast.Global | ast.Nonlocal) for name in child.names
@@ -131,7 +131,7 @@ def changed_attributes(node: ast.ClassDef) -> frozenset[str]:
     return frozenset(changed)
 
 
-def _changes(node: ast.AST) -> Iterator[Change]:
+def _changes(node: ast.AST) -> Iterator[Mutation]:
     if (
         isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
@@ -144,15 +144,15 @@ def _changes(node: ast.AST) -> Iterator[Change]:
         elif isinstance(node, ast.Subscript):
             yield from _change_of(node.value, None)
         elif isinstance(node, ast.Name):
-            yield Change((), node.id)
+            yield Mutation((), node.id)
 
 
-def _change_of(target: ast.expr, attribute: str | None) -> Iterator[Change]:
+def _change_of(target: ast.expr, attribute: str | None) -> Iterator[Mutation]:
     while isinstance(target, ast.Subscript):
         target, attribute = target.value, None
     chain = _chain(target)
     if chain:
-        yield Change(chain, attribute)
+        yield Mutation(chain, attribute)
 
 
 def _chain(node: ast.expr) -> Chain:

@@ -14,7 +14,7 @@ from crucible_lineage.lineage.model import KNOWN_RELATIONSHIPS, MEASURED, PART
 from crucible_lineage.lineage.orphans import orphans
 from crucible_lineage.lineage.records import lists_all_used, provenance, recipe_digest, recorded_project, used_mfids
 
-__all__ = ["CHECKS", "SEVERITIES", "Finding", "Found", "check", "has_errors", "link_command", "worst_first"]
+__all__ = ["CHECKS", "SEVERITIES", "Finding", "Findings", "check", "has_errors", "link_command", "worst_first"]
 
 Severity = Literal["error", "warning", "notice"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the worst first
@@ -50,7 +50,7 @@ def has_errors(findings: Iterable[Finding]) -> bool:
 
 
 @dataclass(frozen=True)
-class Found:
+class Findings:
     """What was found, the worst first; those who look add in fields of their own how much they looked at."""
 
     findings: tuple[Finding, ...]

@@ -14,11 +14,11 @@ from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.errors import InputError, RunError
 from crucible_lineage.lineage.model import DOUBTFUL
 from crucible_lineage.notebook.dataset import Dataset, Datasets
-from crucible_lineage.notebook.views import Lineage, Plan, Rows, Run
+from crucible_lineage.notebook.views import Lineage, PlanView, Rows, RunView
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.inputs.corrections import (
-    Change,
+    FieldChange,
     add_sample,
     all_changes,
     apply_changes,
@@ -147,13 +147,13 @@ class Catalogue:
         except InputError:  # pandas is not installed
             return Rows(found)
 
-    def plan(self, path: str | PathLike[str], *, params: Mapping[str, object] | None = None) -> Plan:
+    def plan(self, path: str | PathLike[str], *, params: Mapping[str, object] | None = None) -> PlanView:
         """Preview a run of the pipeline in that file: what it would do, and why.
 
         `params` are as `{"fit.degree": 4}`.
         """
         bound = bind_file(Path(path), self.session.store, dict(params or {}))
-        return Plan(bound.name, make_plan(bound, self.session))
+        return PlanView(bound.name, make_plan(bound, self.session))
 
     def run(
         self,
@@ -163,7 +163,7 @@ class Catalogue:
         force: Sequence[str] = (),
         only: Sequence[str] = (),
         jobs: int | None = None,
-    ) -> Run:
+    ) -> RunView:
         """The run of the pipeline in that file: what is not there yet is made, `jobs` steps at a time, and registered.
 
         `force` are steps to be made again, `only` the ones to be made. RunError, with what failed, unless all that was
@@ -179,7 +179,7 @@ class Catalogue:
             unseen = [f"what was there was not seen at Crucible: {result.unseen}"] if result.unseen else []
             told = "\n".join((*failed, *waiting, *unseen)) or "it was stopped"
             raise RunError(f"run pipeline {bound.name!r}: some steps failed\n{told}")
-        return Run(self, result)
+        return RunView(self, result)
 
     def lineage(self, name: str | Dataset) -> Lineage:
         """Where a dataset comes from and what was made of it."""
@@ -196,7 +196,7 @@ class Catalogue:
 
     def set(
         self, name: str | Dataset, values: Mapping[str, object], *, why: str = "", dry_run: bool = False
-    ) -> list[Change]:
+    ) -> list[FieldChange]:
         """Set fields and metadata of a dataset, as `{"metadata.power_mW": 5}`; return what changed.
 
         It is noted who did it, when and why. With `dry_run` nothing is changed. Results that went by the old value are
@@ -207,7 +207,7 @@ class Catalogue:
             apply_changes(self.session, changes, why)
         return changes
 
-    def set_from(self, table: str | PathLike[str], *, why: str = "", dry_run: bool = False) -> list[Change]:
+    def set_from(self, table: str | PathLike[str], *, why: str = "", dry_run: bool = False) -> list[FieldChange]:
         """Set what a CSV file says: a column `mfid`, and one for each field; an empty cell changes nothing.
 
         Return what changed. Every row is checked before the first is applied; with `dry_run` nothing is changed.

@@ -22,11 +22,11 @@ from crucible_lineage.queries.table.table import Table
 if TYPE_CHECKING:
     from crucible_lineage.notebook.catalogue import Catalogue
 
-__all__ = ["Lineage", "Plan", "Rows", "Run"]
+__all__ = ["Lineage", "PlanView", "Rows", "RunView"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlanView:
     """What a run of a pipeline would do: for each step whether its result is there, and if not, why."""
 
     pipeline: str
@@ -58,7 +58,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunView:
     """What a run of a pipeline did; `run["fit"]` is what the step gave."""
 
     catalogue: Catalogue

@@ -14,8 +14,8 @@ from crucible_lineage.refs import DatasetRef, FileRef
 
 __all__ = [
     "VERSION",
-    "Code",
     "PlannedOutput",
+    "StepCode",
     "UsedDataset",
     "derived_mfid",
     "first_attempt",
@@ -47,7 +47,7 @@ class UsedDataset:
 
 
 @dataclass(frozen=True)
-class Code:
+class StepCode:
     """What a step does: the fingerprint of its code or its declared version, and the packages it lists."""
 
     step: str
@@ -87,7 +87,7 @@ def raw_recipe(
 
 def step_recipe(
     project: str,
-    code: Code,
+    code: StepCode,
     output: str,
     params: Mapping[str, object],
     used: Sequence[UsedDataset],
@@ -126,7 +126,7 @@ def step_recipe(
 
 def planned_outputs(
     project: str,
-    code: Code,
+    code: StepCode,
     outputs: Sequence[str],
     params: Mapping[str, Any],
     used: Sequence[UsedDataset],

@@ -10,17 +10,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from crucible_lineage.lineage import Finding, LineageGraph, check
-from crucible_lineage.lineage.checks import CHECKS, Found, worst_first
+from crucible_lineage.lineage.checks import CHECKS, Findings, worst_first
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, with_named_parents
 from crucible_lineage.queries.holding import held_wrongly, made_of_superseded, withdrawn
 from crucible_lineage.queries.ingested import not_ingested
 from crucible_lineage.session import Session
 
-__all__ = ["Checked", "check_dataset", "check_projects"]
+__all__ = ["LineageCheck", "check_dataset", "check_projects"]
 
 
 @dataclass(frozen=True)
-class Checked(Found):
+class LineageCheck(Findings):
     """What was found, the worst first, in a graph of so many nodes and links; `downloaded` datasets were fetched."""
 
     nodes: int
@@ -28,7 +28,7 @@ class Checked(Found):
     downloaded: int
 
 
-def check_dataset(session: Session, mfid: str) -> Checked:
+def check_dataset(session: Session, mfid: str) -> LineageCheck:
     """The faults in all that a dataset or sample hangs together with. InputError if there is none."""
     graph = with_named_parents(session, fetch_lineage(session, mfid))
     findings = [*check(graph), *made_of_superseded(graph), *not_ingested(session, graph)]
@@ -38,7 +38,7 @@ def check_dataset(session: Session, mfid: str) -> Checked:
     return _checked(graph, findings, sum(node.record is not None for node in graph.nodes.values()))
 
 
-def check_projects(session: Session, projects: Iterable[str], *, refresh: bool = False) -> Checked:
+def check_projects(session: Session, projects: Iterable[str], *, refresh: bool = False) -> LineageCheck:
     """The faults in whole projects. InputError if there is no such project; `refresh` trusts no local copy."""
     names = list(dict.fromkeys(projects))
     fetched = fetch_projects(session, names, refresh=refresh)
@@ -57,9 +57,9 @@ def _orphans_in_their_projects(session: Session, graph: LineageGraph) -> dict[st
     return {finding.ids[0]: finding for finding in CHECKS["orphan"](both)}
 
 
-def _checked(graph: LineageGraph, findings: Sequence[Finding], downloaded: int) -> Checked:
+def _checked(graph: LineageGraph, findings: Sequence[Finding], downloaded: int) -> LineageCheck:
     shown = tuple(_without_hidden(graph, finding) for finding in worst_first(findings))
-    return Checked(shown, len(graph), len(graph.edges), downloaded)
+    return LineageCheck(shown, len(graph), len(graph.edges), downloaded)
 
 
 def _without_hidden(graph: LineageGraph, finding: Finding) -> Finding:

@@ -42,11 +42,11 @@ from crucible_lineage.service import (
     REVISIONS,
     SIGNED,
     TAKEN_IDS,
-    Finding,
+    Observation,
 )
 from crucible_lineage.session import Session
 
-__all__ = ["Examination", "Made", "examine"]
+__all__ = ["Examination", "Probe", "examine"]
 
 SMALL, LARGE = 1 << 20, 40 << 20
 CALLS = 40  # chosen: a burst that a limited service notices and a shared one bears
@@ -58,7 +58,7 @@ Outcome = tuple[bool | None, str]
 
 
 @dataclass(frozen=True)
-class Made:
+class Probe:
     """A dataset that was made to try something, and what became of asking for its deletion."""
 
     mfid: str
@@ -74,8 +74,8 @@ class Made:
 class Examination:
     """What was found of each assumption, and all that was made for that."""
 
-    findings: tuple[Finding, ...]
-    made: tuple[Made, ...]
+    findings: tuple[Observation, ...]
+    made: tuple[Probe, ...]
 
     @property
     def ok(self) -> bool:
@@ -96,7 +96,7 @@ def examine(
     service = session.client.service
     with tempfile.TemporaryDirectory(prefix="crucible-lineage-doctor-") as folder:
         tried = _Trial(session.client, project, Path(folder), watch_s)
-        made: tuple[Made, ...] = ()
+        made: tuple[Probe, ...] = ()
         try:
             for name, (holds, seen) in tried.outcomes(tell):
                 service.note(name, holds, seen, by="doctor")
@@ -151,7 +151,7 @@ class _Trial:
         yield "written-back metadata", written
         yield "filled-in fields", filled
 
-    def clear(self) -> tuple[Made, ...]:
+    def clear(self) -> tuple[Probe, ...]:
         """Ask for the deletion of all that was made. Returns what that is."""
         made = []
         for mfid, name in self.names.items():
@@ -159,7 +159,7 @@ class _Trial:
                 said = self.client.datasets.delete(mfid, "made by crucible-lineage doctor").status
             except CrucibleError as error:
                 said = f"not asked for: {_short(error)}"
-            made.append(Made(mfid, name, said or "asked for"))
+            made.append(Probe(mfid, name, said or "asked for"))
         return tuple(made)
 
     # Ids

@@ -11,11 +11,11 @@ from crucible_lineage.pipeline.declare.load import read_declaration
 from crucible_lineage.pipeline.logs.step_log import STEP_LOG
 from crucible_lineage.session import Session
 
-__all__ = ["Attempt", "last_attempts", "log_of_dataset"]
+__all__ = ["StepAttempt", "last_attempts", "log_of_dataset"]
 
 
 @dataclass(frozen=True)
-class Attempt:
+class StepAttempt:
     """How an instance of a step last ended, when the run began, and what it printed (None: nothing is kept of it)."""
 
     step: str
@@ -42,7 +42,7 @@ def log_of_dataset(session: Session, mfid: str) -> str | None:
     return None
 
 
-def last_attempts(session: Session, pipeline: Path, step: str) -> Iterator[Attempt]:
+def last_attempts(session: Session, pipeline: Path, step: str) -> Iterator[StepAttempt]:
     """The last attempt of each instance of a step, as far as it was made from this data folder.
 
     InputError if the pipeline has no such step, or it was never run here. That the declaration has faults by now, or
@@ -63,7 +63,7 @@ def last_attempts(session: Session, pipeline: Path, step: str) -> Iterator[Attem
         if log is None and attempt["datasets"]:
             log = log_of_dataset(session, next(iter(attempt["datasets"].values())))
         names = ("step", "outcome", "started", "datasets", "error")
-        yield Attempt(**{name: attempt[name] for name in names}, log=log)
+        yield StepAttempt(**{name: attempt[name] for name in names}, log=log)
 
 
 def _stored_log(path: str | None) -> str | None:

@@ -17,7 +17,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.statements import HOLD
 from crucible_lineage.times import utc
 
-__all__ = ["Mark", "Point", "Series", "Trend", "trend_of"]
+__all__ = ["AxisMark", "Point", "Series", "Trend", "trend_of"]
 
 SIGMAS = 3.0  # chosen: limits are the median and that many times the scaled median absolute deviation
 SCALED = 1.4826  # of which the median absolute deviation of a normal distribution is one standard deviation
@@ -46,7 +46,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Mark:
+class AxisMark:
     """Something that changed: the code, a calibration (a parent that several results share), or a hold."""
 
     time: datetime
@@ -67,7 +67,7 @@ class Series:
     median: float
     low: float | None
     high: float | None
-    marks: tuple[Mark, ...]
+    marks: tuple[AxisMark, ...]
 
     @property
     def alarm(self) -> bool:
@@ -160,7 +160,7 @@ def _series(facts: ProjectFacts, label: str, points: list[Point]) -> Series:
     return Series(label, judged, median, low, high, tuple(sorted(marks, key=lambda one: (one.time, one.kind))))
 
 
-def _changes(facts: ProjectFacts, points: Sequence[Point]) -> Iterator[Mark]:
+def _changes(facts: ProjectFacts, points: Sequence[Point]) -> Iterator[AxisMark]:
     """Changes of the code and of shared parents, at the first result that has the new one."""
     shared = _shared(facts, points)
     code: str | None = None
@@ -168,13 +168,13 @@ def _changes(facts: ProjectFacts, points: Sequence[Point]) -> Iterator[Mark]:
     for point in points:
         now = activity_code(facts.copy.records.get(point.mfid))
         if code is not None and now != code:
-            yield Mark(point.time, "code", f"code {code[:12]} -> {now[:12]}")
+            yield AxisMark(point.time, "code", f"code {code[:12]} -> {now[:12]}")
         code = now
         for role, parents in facts.of(point.mfid).used.items():
             known = tuple(one for one in parents if one in shared)
             if known and used.get(role, known) != known:
                 names = ", ".join(str(facts.value(one, "name") or one) for one in known)
-                yield Mark(point.time, "calibration", f"{role}: {names}")
+                yield AxisMark(point.time, "calibration", f"{role}: {names}")
             if known:
                 used[role] = known
 
@@ -188,9 +188,9 @@ def _shared(facts: ProjectFacts, points: Sequence[Point]) -> set[str]:
     return {mfid for mfid, count in counts.items() if count > 1}
 
 
-def _holds(facts: ProjectFacts, points: Sequence[Point]) -> Iterator[Mark]:
+def _holds(facts: ProjectFacts, points: Sequence[Point]) -> Iterator[AxisMark]:
     """Holds in force on these results: one on a span of measurements at its beginning, else when it was placed."""
     named = {doubt.statement.mfid: doubt.statement for one in points if (doubt := facts.entries[one.mfid].doubt)}
     for one in named.values():
         if one.verb == HOLD:
-            yield Mark(utc(one.about.since or one.when), "hold", f"hold {one.said}")
+            yield AxisMark(utc(one.about.since or one.when), "hold", f"hold {one.said}")

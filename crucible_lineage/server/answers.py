@@ -7,9 +7,31 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 __all__ = [
-    "CursorPage", "Dataset", "DeletedResource", "DeletionRequest", "Done", "Facets", "File", "Found", "Grant",
-    "Graph", "IngestionRequest", "Instrument", "Keyword", "Link", "Member", "Metadata", "Page",
-    "Problem", "Project", "PublicUser", "Sample", "SearchHit", "Thumbnail", "Upload", "User",
+    "CursorPage",
+    "DatasetAnswer",
+    "DeletedResource",
+    "DeletionRequestAnswer",
+    "Done",
+    "Facets",
+    "FileAnswer",
+    "Grant",
+    "Graph",
+    "IngestionRequestAnswer",
+    "InstrumentAnswer",
+    "KeywordAnswer",
+    "LinkAnswer",
+    "MemberAnswer",
+    "MetadataAnswer",
+    "Page",
+    "Problem",
+    "ProjectAnswer",
+    "PublicUser",
+    "SampleAnswer",
+    "SearchAnswer",
+    "SearchHitAnswer",
+    "ThumbnailAnswer",
+    "Upload",
+    "User",
 ]  # fmt: skip
 
 Item = TypeVar("Item")
@@ -40,7 +62,7 @@ class CursorPage(Answer, Generic[Item]):
     next_cursor: str | None
 
 
-class Found(Answer, Generic[Item]):
+class SearchAnswer(Answer, Generic[Item]):
     items: list[Item]
 
 
@@ -62,7 +84,7 @@ class User(PublicUser):
     platform_role: str
 
 
-class Member(User):
+class MemberAnswer(User):
     role: Role
 
 
@@ -80,19 +102,19 @@ class Capabilities(Answer):
     max_grant_role: Role | None
 
 
-class ProjectRef(Answer):
+class ProjectRefAnswer(Answer):
     unique_id: str
     project_id: str
     title: str | None
 
 
-class InstrumentRef(Answer):
+class InstrumentRefAnswer(Answer):
     unique_id: str
     instrument_id: str
     instrument_name: str
 
 
-class Link(Answer):
+class LinkAnswer(Answer):
     unique_id: str
     resource_type: Literal["dataset", "sample"]
     name: str | None
@@ -115,13 +137,13 @@ class _Owned(Resource):
     owner_orcid: str | None
     project_id: str | None
     project_mfid: str | None
-    project: ProjectRef | None
+    project: ProjectRefAnswer | None
     project_relation: Literal["assigned", "shared"] | None
-    links: list[Link] | None
+    links: list[LinkAnswer] | None
     deletion_request: dict[str, Any] | None
 
 
-class Dataset(_Owned):
+class DatasetAnswer(_Owned):
     resource_type: Literal["dataset"]
     dataset_name: str | None
     measurement: str | None
@@ -132,17 +154,17 @@ class Dataset(_Owned):
     instrument_name: str | None
     instrument_id: str | None
     instrument_mfid: str | None
-    instrument: InstrumentRef | None
+    instrument: InstrumentRefAnswer | None
 
 
-class Sample(_Owned):
+class SampleAnswer(_Owned):
     resource_type: Literal["sample"]
     sample_name: str | None
     sample_type: str | None
     description: str | None
 
 
-class Project(Resource):
+class ProjectAnswer(Resource):
     resource_type: Literal["project"]
     project_id: str
     organization: str
@@ -150,10 +172,10 @@ class Project(Resource):
     status: str | None
     lead: PublicUser | None
     role: Role | None
-    members: list[Member] | None
+    members: list[MemberAnswer] | None
 
 
-class Instrument(Resource):
+class InstrumentAnswer(Resource):
     resource_type: Literal["instrument"]
     instrument_id: str
     instrument_name: str
@@ -163,12 +185,12 @@ class Instrument(Resource):
     role: Role | None
 
 
-class Metadata(Answer):
+class MetadataAnswer(Answer):
     unique_id: str
     scientific_metadata: dict[str, Any]
 
 
-class SearchHit(Answer):
+class SearchHitAnswer(Answer):
     unique_id: str
     resource_type: Literal["dataset", "sample", "project", "instrument"]
     name: str | None
@@ -189,13 +211,13 @@ class Facets(Answer):
     next_cursor: str | None
 
 
-class Keyword(Answer):
+class KeywordAnswer(Answer):
     id: int
     keyword: str
     num_datasets: int
 
 
-class Thumbnail(Answer):
+class ThumbnailAnswer(Answer):
     id: int
     dataset_id: int
     thumbnail_name: str
@@ -203,7 +225,7 @@ class Thumbnail(Answer):
     mime_type: str
 
 
-class File(Answer):
+class FileAnswer(Answer):
     mfid: str
     dataset_mfid: str
     filename: str
@@ -217,10 +239,10 @@ class File(Answer):
 
 class Upload(Answer):
     upload_id: str | None
-    existing_file: File | None
+    existing_file: FileAnswer | None
 
 
-class IngestionRequest(Answer):
+class IngestionRequestAnswer(Answer):
     id: int
     status: str
     file_mfid: str
@@ -244,7 +266,7 @@ class _Deletion(Answer):
     reviewer_notes: str | None
 
 
-class DeletionRequest(_Deletion):
+class DeletionRequestAnswer(_Deletion):
     status: Literal["pending", "approved", "rejected"]
 
 

@@ -13,7 +13,7 @@ from starlette.datastructures import MutableHeaders
 from crucible_lineage.server.catalogue.access import READABLE, VIEWER, Caller, roles
 from crucible_lineage.server.database import Database, hash_key
 from crucible_lineage.server.files.links import Links
-from crucible_lineage.server.files.storage import Storage
+from crucible_lineage.server.files.storage import ContentStore
 from crucible_lineage.server.http import PREFIX, invalid, refuse
 from crucible_lineage.server.instance import REVISION, STATEMENTS
 from crucible_lineage.server.seals import REMEDY
@@ -28,7 +28,7 @@ class Service:
     """What a running server has, as the routes see it: `app.state.service`."""
 
     database: Database
-    storage: Storage
+    storage: ContentStore
     links: Links
     wake_worker: Callable[[], None]
 

@@ -10,14 +10,14 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["Connection"]
+__all__ = ["HttpConnection"]
 
 HEAD_S = 60.0  # chosen: from the opening of a connection, or its last answer, until the head of a request is there
 SILENCE_S = 60.0  # chosen: between two pieces of a request's body, or of an answer
 MOST_HEAD_BYTES = 64 << 10  # as uvicorn allows with its other parser, h11
 
 
-class Connection(HttpToolsProtocol):
+class HttpConnection(HttpToolsProtocol):
     """HTTP/1.1 as uvicorn speaks it, with an end to waiting."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -18,10 +18,10 @@ from starlette.types import ASGIApp
 
 from crucible_lineage.server.app import build_app
 from crucible_lineage.server.call import Service
-from crucible_lineage.server.connections import Connection
+from crucible_lineage.server.connections import HttpConnection
 from crucible_lineage.server.database import Database, open_database, register_key, setting
 from crucible_lineage.server.files.links import Links
-from crucible_lineage.server.files.storage import Storage
+from crucible_lineage.server.files.storage import ContentStore
 from crucible_lineage.server.http import PREFIX
 from crucible_lineage.server.ingest.worker import Worker, WritesBack
 from crucible_lineage.server.instance import open_folder
@@ -192,7 +192,7 @@ def open_service(
         for one in {key, api_key or key}:
             register_key(db, one, LOCAL_USER_ID)
         secret = setting(db, "link_secret")
-    storage = Storage(folder)
+    storage = ContentStore(folder)
     worker = Worker(database, storage, ingestion)
     worker.start()
     return Service(database, storage, Links(secret), worker.wake), worker, api_key or key
@@ -219,7 +219,7 @@ def server_config(
         host=host,
         port=port,
         loop="asyncio",
-        http=Connection,
+        http=HttpConnection,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -7,7 +7,7 @@ from pathlib import Path
 from crucible_lineage.errors import RunError
 from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.graph import Direction
-from crucible_lineage.queries.check import Checked, check_dataset
+from crucible_lineage.queries.check import LineageCheck, check_dataset
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.tasks.api.calls import api_task
 from crucible_lineage.tasks.artifacts import lineage_artifact
@@ -17,7 +17,7 @@ __all__ = ["check_lineage", "render_lineage"]
 
 
 @api_task("check lineage of {dsid}")
-def check_lineage(dsid: str, *, raise_on_error: bool = True, crucible: Crucible | None = None) -> Checked:
+def check_lineage(dsid: str, *, raise_on_error: bool = True, crucible: Crucible | None = None) -> LineageCheck:
     """Check all that the dataset is connected with: links, records, cycles, orphans, with ways out.
 
     RunError if something found is an error, unless `raise_on_error` is False.

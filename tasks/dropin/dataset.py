@@ -31,7 +31,7 @@ from crucible_lineage.tasks.dropin.cached import cache_keyword
 from crucible_lineage.tasks.dropin.described import Described
 from crucible_lineage.tasks.dropin.origins import CALL
 from crucible_lineage.tasks.dropin.result import (
-    Result,
+    TaskResult,
     about_of,
     call_label,
     fingerprint,
@@ -52,7 +52,7 @@ IN_JSON = ("json", "spelled", "tuple", "set", "model", "dataclass", "scalar")  #
 
 
 def registered(
-    result: Result, stored: Stored, inputs: list[Input], folder: Path, places: set[str], ended: datetime
+    result: TaskResult, stored: Stored, inputs: list[Input], folder: Path, places: set[str], ended: datetime
 ) -> DatasetRef:
     """The dataset of a result, registered: as a child of its inputs, or, if it has none, as files of the flow's own."""
     session = result.recording.session
@@ -71,7 +71,7 @@ def registered(
 
 
 def _child(
-    result: Result,
+    result: TaskResult,
     stored: Stored,
     inputs: list[Input],
     used: list[UsedDataset],
@@ -127,7 +127,7 @@ def linked(dataset: DatasetRef, used: list[UsedDataset], session: Session) -> Da
 
 
 def _new_dataset(
-    result: Result,
+    result: TaskResult,
     stored: Stored,
     inputs: list[Input],
     used: list[UsedDataset],
@@ -181,7 +181,7 @@ def _new_dataset(
     )
 
 
-def _root(result: Result, stored: Stored) -> DatasetRef:
+def _root(result: TaskResult, stored: Stored) -> DatasetRef:
     """A result that comes from no dataset, as measured files are: found again by its bytes."""
     session, described = result.recording.session, result.described
     salt = result.recording.destination.salt
@@ -206,7 +206,7 @@ def _root(result: Result, stored: Stored) -> DatasetRef:
     return result.recording.undelivered.raw(raw, declared, described.name, note, is_new=False)
 
 
-def _call(result: Result, stored: Stored) -> Path:
+def _call(result: TaskResult, stored: Stored) -> Path:
     """A file that tells the call: equal bytes of another call are another result."""
     path = stored.files[0].path.with_name(CALL)
     told = {"task": result.described.name, "output": result.output, "arguments": result.arguments.params}
@@ -214,7 +214,7 @@ def _call(result: Result, stored: Stored) -> Path:
     return path
 
 
-def _dataset_name(result: Result, used: list[UsedDataset]) -> str:
+def _dataset_name(result: TaskResult, used: list[UsedDataset]) -> str:
     names = {part.role: part.dataset.name for part in used}
     told = result.described.dataset_name
     if told is not None:
@@ -234,7 +234,7 @@ def _descriptive(described: Described) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _metadata(result: Result, stored: Stored) -> dict[str, Any]:
+def _metadata(result: TaskResult, stored: Stored) -> dict[str, Any]:
     """Return what a result is searched by: its dict, record or number, and what was declared of it."""
     found = _searched(stored.document.get("value") or {}, {file.ref.name: file.path for file in stored.files})
     shown = found if isinstance(found, dict) else {} if found is None else {"value": found}
@@ -253,13 +253,13 @@ def _searched(document: Mapping[str, Any], files: Mapping[str, Path]) -> Any:
     return json.loads(path.read_bytes()) if path.stat().st_size <= LONG_METADATA else None
 
 
-def _safe(metadata: dict[str, Any], result: Result) -> dict[str, Any]:
+def _safe(metadata: dict[str, Any], result: TaskResult) -> dict[str, Any]:
     """Metadata without secrets."""
     safe: dict[str, Any] = hidden(metadata, "metadata", result.described.name)
     return safe
 
 
-def _told(result: Result, stored: Stored) -> dict[str, Any]:
+def _told(result: TaskResult, stored: Stored) -> dict[str, Any]:
     flow = result.recording.destination.flow
     return {
         "task": result.described.name,
@@ -271,7 +271,7 @@ def _told(result: Result, stored: Stored) -> dict[str, Any]:
     }
 
 
-def _notes(result: Result) -> dict[str, Any]:
+def _notes(result: TaskResult) -> dict[str, Any]:
     """Return what is not certain, or not taken."""
     found = result.arguments
     unconfirmed = [f"{role}: {name}" for role, names in found.unconfirmed.items() for name in names]

@@ -21,7 +21,7 @@ from prefect.utilities.callables import get_call_parameters
 from crucible_lineage.tasks.dropin.cached import asked_first
 from crucible_lineage.tasks.dropin.described import OURS, Described, Named
 from crucible_lineage.tasks.dropin.described import described as describe
-from crucible_lineage.tasks.dropin.recording import Held, Recording, current
+from crucible_lineage.tasks.dropin.recording import HeldResult, Recording, current
 from crucible_lineage.tasks.dropin.running import Call, Hit, by_name
 from crucible_lineage.tasks.dropin.task_code import TaskCode, task_code
 
@@ -100,7 +100,7 @@ class LineageTask(Task[P, R]):
         function = _function_of(self.fn)
         is_timed = self.timeout_seconds is not None and not self.isgenerator
         limit = self.timeout_seconds if is_timed else None
-        held = Held() if get_transaction() is not None and TaskRunContext.get() is None else None
+        held = HeldResult() if get_transaction() is not None and TaskRunContext.get() is None else None
         call = Call(self.described, recording.destination, futures, code, mapped or {}, limit, held)
         made = copy(self)
         if held is not None:

@@ -30,7 +30,7 @@ from crucible_lineage.tasks.dropin.secret import hidden_text, watch_secrets
 from crucible_lineage.tasks.dropin.undelivered import Undelivered
 from crucible_lineage.tasks.sessions import Crucible, CrucibleConnection, session_for
 
-__all__ = ["Destination", "Held", "Recording", "current", "opened", "wanted", "warn"]
+__all__ = ["Destination", "HeldResult", "Recording", "current", "opened", "wanted", "warn"]
 
 WORKERS = 4  # registrations at a time; each waits for the network most of its time
 THREADS = "register"
@@ -78,7 +78,7 @@ class Recording:
         self.said: list[str] = []  # what is not certain
         self.reused = 0
         self.within: Recording | None = None
-        self._held: list[Held] = []
+        self._held: list[HeldResult] = []
         self._inner: dict[Recording, bool] = {}  # of subflows that have ended in a transaction that has not: failed?
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix=THREADS) if owner else None
@@ -90,7 +90,7 @@ class Recording:
         if self._pool is not None and not undelivered.is_away() and not self.session.outbox.is_empty:
             self._pool.submit(undelivered.deliver, LAST_WAIT_S)
 
-    def later(self, work: Callable[[], DatasetRef], logger: Any, what: str, held: Held | None = None) -> Made:
+    def later(self, work: Callable[[], DatasetRef], logger: Any, what: str, held: HeldResult | None = None) -> Made:
         """The dataset that `work` registers; in the flow's process, it is being registered when this returns.
 
         A failure is a warning; whoever needs the dataset finds the error in it. A result that is `held` waits for the
@@ -177,7 +177,7 @@ class Recording:
         return list({dataset.mfid: dataset for dataset in (*done, *self._elsewhere)}.values())
 
 
-class Held:
+class HeldResult:
     """The results of one call in a transaction: registered when that is committed, dropped when it is rolled back."""
 
     def __init__(self) -> None:

@@ -10,17 +10,17 @@ from typing import Any
 
 from crucible_lineage.core.slots import Filled
 from crucible_lineage.pipeline.called.flow_places import About, about_inputs
-from crucible_lineage.provenance.recipe import Code, UsedDataset, step_recipe
+from crucible_lineage.provenance.recipe import StepCode, UsedDataset, step_recipe
 from crucible_lineage.tasks.dropin.arguments import Arguments, Input, given_file
 from crucible_lineage.tasks.dropin.described import Described
 from crucible_lineage.tasks.dropin.opened import Opened
-from crucible_lineage.tasks.dropin.recording import Held, Recording
+from crucible_lineage.tasks.dropin.recording import HeldResult, Recording
 from crucible_lineage.tasks.dropin.secret import hidden_text
 from crucible_lineage.tasks.dropin.task_code import TaskCode
 
 __all__ = [
     "RESULT",
-    "Result",
+    "TaskResult",
     "about_of",
     "call_label",
     "fingerprint",
@@ -35,7 +35,7 @@ RESULT = "result_sha256"  # in the recipe: a task may give something else from t
 
 
 @dataclass(frozen=True)
-class Result:
+class TaskResult:
     """One result of a task run, and all that its dataset is described by."""
 
     code: TaskCode
@@ -47,7 +47,7 @@ class Result:
     task_run_id: str
     output: str
     opened: Opened | None = None  # the files that the call opened
-    held: Held | None = None  # until its transaction ends
+    held: HeldResult | None = None  # until its transaction ends
     key: str = ""  # of Prefect's cache, where that stores it
     addresses: tuple[str, ...] = ()  # what the task says it has written elsewhere
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -62,7 +62,7 @@ class Result:
         return self.recording.destination.reuse if wish is None else wish
 
 
-def inputs_of(result: Result, written: Mapping[str, Sequence[Path]]) -> list[Input]:
+def inputs_of(result: TaskResult, written: Mapping[str, Sequence[Path]]) -> list[Input]:
     """The inputs without files that the task has written over, and without those in a folder that it writes to, unless
     it has read them. Files that the flow was given are registered.
     """
@@ -90,7 +90,7 @@ def _is_under(path: Path, places: set[Path]) -> bool:
     return any(path == place or place in path.parents for place in places)
 
 
-def call_label(result: Result) -> str:
+def call_label(result: TaskResult) -> str:
     """Return the name of a call: its task, and the arguments that somebody gave, as far as they are short."""
     unsaid = result.arguments.defaults | result.arguments.places.keys()
     params = result.arguments.params.items()
@@ -110,7 +110,7 @@ def about_of(inputs: list[Input]) -> About:
     return about_inputs((one.role, one.in_list, about(one)) for one in inputs)
 
 
-def places_of(result: Result, about: About) -> dict[str, Filled]:
+def places_of(result: TaskResult, about: About) -> dict[str, Filled]:
     return result.recording.places.filled(result.project, result.described.name, result.output, about)
 
 
@@ -128,9 +128,9 @@ def used_datasets(inputs: list[Input]) -> list[UsedDataset]:
     return list(used.values())
 
 
-def recipe_of(result: Result, used: list[UsedDataset], places: set[str], digest: str | None) -> dict[str, Any]:
+def recipe_of(result: TaskResult, used: list[UsedDataset], places: set[str], digest: str | None) -> dict[str, Any]:
     """The recipe of the result; without `digest` that of the call, whatever it gives."""
-    code = Code(result.described.name, fingerprint(result), {})
+    code = StepCode(result.described.name, fingerprint(result), {})
     params = {
         name: Path(str(result.arguments.places[name])).name if name in places else value
         for name, value in result.arguments.params.items()
@@ -141,7 +141,7 @@ def recipe_of(result: Result, used: list[UsedDataset], places: set[str], digest:
     return step_recipe(result.project, code, result.output, shown, used, salt=result.recording.destination.salt)
 
 
-def fingerprint(result: Result) -> str:
+def fingerprint(result: TaskResult) -> str:
     if result.described.version is not None:
         return f"version:{result.described.version}"
     return result.code.digest

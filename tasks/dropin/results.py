@@ -22,7 +22,7 @@ from crucible_lineage.tasks.dropin.origins import Made, Origin, settled
 from crucible_lineage.tasks.dropin.recording import data_folder
 from crucible_lineage.tasks.dropin.result import (
     RESULT,
-    Result,
+    TaskResult,
     about_of,
     call_label,
     inputs_of,
@@ -52,7 +52,7 @@ from crucible_lineage.tasks.dropin.written import files_written, learned, paths_
 __all__ = ["found_in_cache", "reused", "take"]
 
 
-def take(result: Result, value: object) -> bool:
+def take(result: TaskResult, value: object) -> bool:
     """Store the result, and register it beside the flow; whatever takes it as an argument is made of it.
 
     False if there is none: no value, and nothing written.
@@ -104,7 +104,7 @@ def take(result: Result, value: object) -> bool:
     return True
 
 
-def reused(result: Result) -> tuple[Any] | None:
+def reused(result: TaskResult) -> tuple[Any] | None:
     """The value that the same call gave earlier, in a tuple; None if there is none, or none that can be relied on."""
     arguments, recording = result.arguments, result.recording
     if arguments.opaque or not arguments.inputs or recording.undelivered.is_away():
@@ -155,7 +155,7 @@ def reused(result: Result) -> tuple[Any] | None:
     return (value,)
 
 
-def found_in_cache(result: Result, value: object, key: str) -> None:
+def found_in_cache(result: TaskResult, value: object, key: str) -> None:
     """Link what Prefect's cache gave back, as the result that was stored under the key."""
     recording, origins = result.recording, result.recording.origins
     origin = origins.of_object(value)
@@ -181,7 +181,7 @@ def found_in_cache(result: Result, value: object, key: str) -> None:
     recording.made.append(origin.made)
 
 
-def _of_key(result: Result, key: str, digest: str) -> Origin | None:
+def _of_key(result: TaskResult, key: str, digest: str) -> Origin | None:
     """The dataset that Prefect's cache has under this key, if it has this content, as an earlier run registered it."""
     session = result.recording.session
     if result.recording.undelivered.is_away():
@@ -205,7 +205,7 @@ def _stored_or_described(value: object, folder: Path, given: Collection[Path] = 
         return described_only(value, folder, str(error))
 
 
-def _stored(result: Result, value: object, folder: Path, written: Mapping[str, list[Path]]) -> Stored | None:
+def _stored(result: TaskResult, value: object, folder: Path, written: Mapping[str, list[Path]]) -> Stored | None:
     """The value and the files that were written, as files; None if there is neither."""
     if value is None and not written:
         return None
@@ -255,7 +255,7 @@ def _is_exact(stored: Stored, value: object, folder: Path) -> bool:
         return False
 
 
-def _note_for_others(result: Result, origin: Origin, made: Made) -> None:
+def _note_for_others(result: TaskResult, origin: Origin, made: Made) -> None:
     """Other processes of this flow run find it, once it is registered."""
 
     def note(done: Made) -> None:

@@ -26,8 +26,8 @@ from crucible_lineage.tasks.dropin.described import Described
 from crucible_lineage.tasks.dropin.effects import Effects, saying
 from crucible_lineage.tasks.dropin.folders import files_at
 from crucible_lineage.tasks.dropin.opened import Opened, watched
-from crucible_lineage.tasks.dropin.recording import Destination, Held, Recording, current, run_logger, warn
-from crucible_lineage.tasks.dropin.result import Result, fingerprint, inputs_of
+from crucible_lineage.tasks.dropin.recording import Destination, HeldResult, Recording, current, run_logger, warn
+from crucible_lineage.tasks.dropin.result import TaskResult, fingerprint, inputs_of
 from crucible_lineage.tasks.dropin.results import found_in_cache, reused, take
 from crucible_lineage.tasks.dropin.task_code import TaskCode, task_code
 from crucible_lineage.tasks.dropin.written import learned
@@ -49,7 +49,7 @@ class Call:
     code: TaskCode | None = None
     mapped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     limit_s: float | None = None
-    held: Held | None = None
+    held: HeldResult | None = None
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ class _Run:
         self.flow_run_id = str(running.task_run.flow_run_id or "") if running else ""
         self.found: tuple[Any] | None = None
 
-    def result(self, number: int | None = None) -> Result:
-        return Result(
+    def result(self, number: int | None = None) -> TaskResult:
+        return TaskResult(
             code=self.call.code or task_code(self.function),
             described=self.described(),
             recording=self.recording,

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.refs import file_stem
-from crucible_lineage.tasks.dropin.result import Result, fingerprint
+from crucible_lineage.tasks.dropin.result import TaskResult, fingerprint
 from crucible_lineage.tasks.dropin.secret import holds_secret, is_key_file
 from crucible_lineage.tasks.dropin.values.storing import Document
 
 __all__ = ["files_written", "learn", "learned", "paths_of", "placed", "related"]
 
 
-def files_written(result: Result, returned: Collection[Path]) -> dict[str, list[Path]]:
+def files_written(result: TaskResult, returned: Collection[Path]) -> dict[str, list[Path]]:
     """The files that the call has written at places that its arguments name, by argument; never those of other calls.
 
     Where several calls wrote to one folder at once, a file that nobody was seen to open belongs to the call that
@@ -77,12 +77,12 @@ def paths_of(document: Document, told: Mapping[str, Any], places: Mapping[str, P
     return list(dict.fromkeys(found))
 
 
-def learned(result: Result) -> list[str]:
+def learned(result: TaskResult) -> list[str]:
     """The arguments that name where this task writes, as far as it has been seen to."""
     return [role for role in _roles_file(result).split() if role in result.arguments.places]
 
 
-def learn(result: Result, places: set[str]) -> None:
+def learn(result: TaskResult, places: set[str]) -> None:
     known = set(_roles_file(result).split())
     if places - known:
         path = _roles_path(result)
@@ -90,13 +90,13 @@ def learn(result: Result, places: set[str]) -> None:
         path.write_text("\n".join(sorted(known | places)), encoding="utf-8")
 
 
-def _roles_file(result: Result) -> str:
+def _roles_file(result: TaskResult) -> str:
     try:
         return _roles_path(result).read_text(encoding="utf-8")
     except FileNotFoundError:
         return ""
 
 
-def _roles_path(result: Result) -> Path:
+def _roles_path(result: TaskResult) -> Path:
     folder = result.recording.session.settings.data / "flows" / "places"
     return folder / f"{file_stem(result.described.name)}-{fingerprint(result)[:32].replace(':', '-')}"

@@ -12,7 +12,7 @@ from crucible_lineage.client.http.connection import Timeouts
 from crucible_lineage.client.transfer.hosts import LinkHosts
 from crucible_lineage.client.transfer.storage import Storage, Unsealing
 from crucible_lineage.errors import ServerError
-from crucible_lineage.service import LINKS, Service
+from crucible_lineage.service import LINKS, ServiceProfile
 
 PUBLIC = "https://crucible.lbl.gov/api/v3"
 PRIVATE = [
@@ -33,14 +33,14 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return known
 
 
-def storage(asked: list[str], api_url: str = PUBLIC, service: Service | None = None) -> Storage:
+def storage(asked: list[str], api_url: str = PUBLIC, service: ServiceProfile | None = None) -> Storage:
     def answer(request: httpx.Request) -> httpx.Response:
         asked.append(request.url.host)
         if request.url.path.endswith("redirect"):
             return httpx.Response(302, headers={"location": "http://10.0.0.1/secret"})
         return httpx.Response(200)
 
-    hosts = LinkHosts(api_url, service or Service())
+    hosts = LinkHosts(api_url, service or ServiceProfile())
     return Storage(Timeouts(), httpx.Client(transport=Unsealing(httpx.MockTransport(answer))), hosts)
 
 
@@ -88,7 +88,7 @@ def test_a_setting_lets_a_public_service_keep_its_files_in_a_private_network(mon
 
 def test_beside_its_own_and_public_stores_one_host_is_followed_and_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    service = Service()
+    service = ServiceProfile()
     service.note(LINKS, True, "crucible.lbl.gov is a public address", by="doctor")
     own = ["crucible.lbl.gov", "files.lbl.gov", "bucket.s3.us-west-2.amazonaws.com", "storage.googleapis.com"]
     for host in (*own, "minio.example.org", "minio.example.org"):

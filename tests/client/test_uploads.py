@@ -25,7 +25,7 @@ from crucible_lineage.errors import (
     ServerError,
     UnreachableError,
 )
-from crucible_lineage.service import Service
+from crucible_lineage.service import ServiceProfile
 
 
 def test_a_small_file_takes_three_calls_and_one_part(
@@ -311,7 +311,7 @@ def test_nearby_nothing_is_asked_before_a_file_is_sent(
 
 def test_threads_that_announce_and_withdraw_at_once_do_not_get_into_each_others_way(spectrum: Path) -> None:
     uploader = Uploader(
-        cast(Any, None), cast(Any, None), cast(Any, None), lambda call: partial(call), Service()
+        cast(Any, None), cast(Any, None), cast(Any, None), lambda call: partial(call), ServiceProfile()
     )  # none is made
     checksums = scan_file(spectrum)
     interval = sys.getswitchinterval()

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from crucible_lineage.exchange.bring import Outcome, bring
-from crucible_lineage.exchange.plan import Plan, plan_project
+from crucible_lineage.exchange.plan import CopyPlan, plan_project
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
@@ -151,10 +151,12 @@ def state_of() -> Callable[[Session], dict[str, Any]]:
     return project_state
 
 
-Push = Callable[..., tuple[Plan, Outcome]]
+Push = Callable[..., tuple[CopyPlan, Outcome]]
 
 
-def push_to(service: Service, source: Session, *, skip_conflicts: bool = False, **more: Any) -> tuple[Plan, Outcome]:
+def push_to(
+    service: Service, source: Session, *, skip_conflicts: bool = False, **more: Any
+) -> tuple[CopyPlan, Outcome]:
     """The plan, and what came of it; nothing is sent where something contradicts."""
     with service.session(source.settings.data) as target:
         plan = plan_project(source, target, "lab", lambda *_: None)

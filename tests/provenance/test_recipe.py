@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from crucible_lineage.ids import new_mfid, time_bits
 from crucible_lineage.provenance.recipe import (
-    Code,
+    StepCode,
     UsedDataset,
     derived_mfid,
     origin_of,
@@ -26,7 +26,7 @@ from crucible_lineage.refs import DatasetRef, FileRef
 MOMENT = datetime(2024, 5, 1, 12, tzinfo=UTC)
 SPECTRUM = DatasetRef(new_mfid(MOMENT), "polystyrene", (FileRef("p.txt", "a" * 64, 10), FileRef("q.txt", "b" * 64, 11)))
 NEON = DatasetRef(new_mfid(MOMENT.replace(hour=13)), "neon", (FileRef("neon.txt", "c" * 64, 12),))
-CODE = Code("calibrate", "f" * 64, {})
+CODE = StepCode("calibrate", "f" * 64, {})
 USED = (UsedDataset("spectrum", SPECTRUM, SPECTRUM.files), UsedDataset("neon", NEON, NEON.files))
 GIVEN: dict[str, Any] = {
     "project": "raman",

@@ -13,7 +13,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
 
 if TYPE_CHECKING:
-    from crucible_lineage.queries.catalogue.listing import Catalogue
+    from crucible_lineage.queries.catalogue.listing import Listing
     from crucible_lineage.queries.graph.standing import Entry
     from crucible_lineage.session import Session
 
@@ -131,7 +131,7 @@ def _flat(value: object) -> object:
     return " ".join(value) if isinstance(value, list) else value
 
 
-def _listed(found: Catalogue) -> Iterator[str]:
+def _listed(found: Listing) -> Iterator[str]:
     widest = max((len(entry.state) for entry in found.entries), default=0)
     for entry in found.entries:
         yield f"{entry.summary.mfid}  {entry.state:{widest}}  {_described(entry)}"

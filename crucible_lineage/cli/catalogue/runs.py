@@ -14,7 +14,7 @@ from crucible_lineage.cli.runs.waiting import print_set_aside
 from crucible_lineage.times import utc
 
 if TYPE_CHECKING:
-    from crucible_lineage.queries.catalogue.runs import Run
+    from crucible_lineage.queries.catalogue.runs import ListedRun
 
 __all__ = ["runs_command"]
 
@@ -44,7 +44,7 @@ def runs_command(projects: tuple[str, ...], pipeline: str | None, number: int, a
     print_set_aside(damaged)
 
 
-def _listed(found: Sequence[Run]) -> Iterator[str]:
+def _listed(found: Sequence[ListedRun]) -> Iterator[str]:
     rows = []
     for run in found:
         took = time_text((utc(run.ended) - utc(run.started)).total_seconds()) if run.ended else ""

@@ -25,7 +25,7 @@ from crucible_lineage.statements import CHECK
 
 if TYPE_CHECKING:
     from crucible_lineage.queries.catalogue.shown import Making, Shown
-    from crucible_lineage.queries.logs import Attempt
+    from crucible_lineage.queries.logs import StepAttempt
 
 __all__ = ["show_command"]
 
@@ -90,7 +90,7 @@ def _print_log(what: str, pipeline: str | None, projects: Sequence[str], *, as_j
         click.echo(printed, nl=not printed.endswith("\n"))
 
 
-def _print_attempts(attempts: Sequence[Attempt], *, as_json: bool) -> None:
+def _print_attempts(attempts: Sequence[StepAttempt], *, as_json: bool) -> None:
     if as_json:
         print_json({"attempts": [vars(attempt) for attempt in attempts]})
         return

@@ -9,7 +9,7 @@ import click
 
 from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.cli.ending import FAILURE
-from crucible_lineage.cli.options import DataFolder, crucible_options, given, json_option, print_json
+from crucible_lineage.cli.options import DataFolderType, crucible_options, given, json_option, print_json
 from crucible_lineage.errors import InputError
 from crucible_lineage.server.backup import Backup, BackupError, back_up, restore
 from crucible_lineage.settings import resolve_settings
@@ -18,7 +18,7 @@ __all__ = ["backup_command", "restore_command"]
 
 MOST_NAMED = 20
 
-_FOLDER = click.argument("folder", type=DataFolder(file_okay=False, path_type=Path))
+_FOLDER = click.argument("folder", type=DataFolderType(file_okay=False, path_type=Path))
 
 
 @click.command("backup")

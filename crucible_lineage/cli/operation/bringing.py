@@ -12,7 +12,7 @@ from crucible_lineage.cli.options import print_json
 from crucible_lineage.cli.working import Work
 from crucible_lineage.exchange.bring import Outcome, bring
 from crucible_lineage.exchange.model import Conflict
-from crucible_lineage.exchange.plan import Item, Plan, plan_named, plan_project
+from crucible_lineage.exchange.plan import CopyPlan, ItemToCopy, plan_named, plan_project
 from crucible_lineage.session import Session
 
 __all__ = ["Bringing"]
@@ -48,7 +48,7 @@ class Bringing:
         if not self.as_json:
             click.echo(f"from {self.source.settings.describe()}\nto   {self.target.settings.describe()}")
 
-    def _carry_out(self, plan: Plan, *, dry_run: bool, skip_conflicts: bool, ingests: bool) -> int:
+    def _carry_out(self, plan: CopyPlan, *, dry_run: bool, skip_conflicts: bool, ingests: bool) -> int:
         conflicts, outcome = plan.conflicts, Outcome()
         if skip_conflicts:
             plan = plan.without_conflicts()
@@ -67,7 +67,7 @@ class Bringing:
             self._print_outcome(plan, outcome, left, sent_nothing=dry_run or stopped)
         return FAILURE if conflicts or left else 0
 
-    def _print_plan(self, plan: Plan, conflicts: Sequence[Conflict], *, dry_run: bool) -> None:
+    def _print_plan(self, plan: CopyPlan, conflicts: Sequence[Conflict], *, dry_run: bool) -> None:
         if self.as_json:
             return
         size = sum(item.bytes for item in plan.items)
@@ -82,7 +82,7 @@ class Bringing:
             click.echo("contradicts what is there:", err=True)
             _lines((f"  {one.mfid}  {one.name}: {one.reason}" for one in conflicts), err=True)
 
-    def _print_outcome(self, plan: Plan, outcome: Outcome, left: Sequence[Conflict], *, sent_nothing: bool) -> None:
+    def _print_outcome(self, plan: CopyPlan, outcome: Outcome, left: Sequence[Conflict], *, sent_nothing: bool) -> None:
         if sent_nothing:
             click.echo(f"nothing was {self.verb}")
             if plan.conflicts:
@@ -100,7 +100,7 @@ class Bringing:
             if outcome.left:
                 click.echo(f"the same command goes on from here; nothing is {self.verb} twice", err=True)
 
-    def _listen(self, item: Item, done: int, total: int) -> None:
+    def _listen(self, item: ItemToCopy, done: int, total: int) -> None:
         self.work(f"{done} of {total} {self.verb}: {item.name}")
 
 
@@ -113,7 +113,7 @@ def _lines(lines: Iterable[str], *, err: bool = False) -> None:
 
 
 def _to_json(
-    plan: Plan, conflicts: Sequence[Conflict], outcome: Outcome, left: Sequence[Conflict]
+    plan: CopyPlan, conflicts: Sequence[Conflict], outcome: Outcome, left: Sequence[Conflict]
 ) -> dict[str, object]:
     sent = {item.mfid for item in outcome.sent}
     return {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crucible_lineage.cli.options import DataFolder, json_option, print_json
+from crucible_lineage.cli.options import DataFolderType, json_option, print_json
 from crucible_lineage.cli.runs.engines import prefect_is_configured
 from crucible_lineage.errors import Fault, InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
@@ -18,7 +18,7 @@ from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.spec.inputs import PACKAGE, located
 
 if TYPE_CHECKING:  # importing Prefect costs over a second
-    from crucible_lineage.flows.deploying import Request
+    from crucible_lineage.flows.deploying import DeploymentRequest
 
 __all__ = ["deploy_command", "require_prefect"]
 
@@ -32,7 +32,7 @@ __all__ = ["deploy_command", "require_prefect"]
 @click.option("--reset", is_flag=True, help="Undo what was set at them: pauses, job variables, limits, tags.")
 @click.option("--process-new", "only_new", is_flag=True, help="Process new datasets only, and park repeated failures.")
 @click.option("--limit", type=click.IntRange(1), help="How many runs may go on at once; others wait.")
-@click.option("--data", type=DataFolder(file_okay=False, path_type=Path), metavar="DIR", help="The data folder.")
+@click.option("--data", type=DataFolderType(file_okay=False, path_type=Path), metavar="DIR", help="The data folder.")
 @click.option("--url", metavar="URL", help="Address of Crucible; its key is CRUCIBLE_API_KEY where the runs are.")
 @click.option("--block", metavar="NAME", help="Prefect block (Crucible Credentials) with address and key.")
 @json_option
@@ -95,7 +95,7 @@ def deploy_command(
     click.echo(f"run one now: prefect deployment run {deployed[0].name}")
 
 
-def _serve(requests: list[Request]) -> None:
+def _serve(requests: list[DeploymentRequest]) -> None:
     from crucible_lineage.flows.deploying import serve_pipelines
 
     for request in requests:
@@ -116,7 +116,7 @@ def require_prefect() -> None:
 
 def _requests(
     pipelines: tuple[str, ...], data: Path | None, url: str | None, block: str | None, only_new: bool, limit: int | None
-) -> list[Request]:
+) -> list[DeploymentRequest]:
     """Return the deployments asked for. InputError with the faults of all files, before Prefect is asked anything."""
     if block and url:
         raise InputError("--block and --url both name a Crucible; give one of them")
@@ -131,7 +131,7 @@ def _requests(
     if faults:
         raise InputError("", faults)
     require_prefect()
-    from crucible_lineage.flows.deploying import Request
+    from crucible_lineage.flows.deploying import DeploymentRequest
     from crucible_lineage.flows.parameters import parameter_schemas
     from crucible_lineage.tasks.sessions import CrucibleConnection
 
@@ -139,7 +139,7 @@ def _requests(
     if data or url or block:
         crucible = CrucibleConnection(data=str(data.absolute()) if data else None, api_url=url, block=block)
     return [
-        Request(
+        DeploymentRequest(
             one.spec,
             name if name.startswith(PACKAGE) else str(Path(name).absolute()),
             crucible,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from crucible_lineage.cli.options import announce, crucible_options, json_option, next_command, open_session, print_json
-from crucible_lineage.service import ASSUMPTIONS, Finding
+from crucible_lineage.service import ASSUMPTIONS, Observation
 
 __all__ = ["doctor_command", "print_service"]
 
@@ -52,7 +52,7 @@ def doctor_command(project: str, seconds: float, as_json: bool) -> None:
         sys.exit(1)
 
 
-def print_service(findings: Sequence[Finding]) -> None:
+def print_service(findings: Sequence[Observation]) -> None:
     """Print what is known of a service as a table: what was tried, what happened, what it means and what is done."""
     if not findings:
         click.echo(

@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 import click
 from click.core import ParameterSource
 
-from crucible_lineage.cli.options import DataFolder
+from crucible_lineage.cli.options import DataFolderType
 from crucible_lineage.cli.stdout import result_stream
 from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import InputError, LineageError
@@ -24,7 +24,7 @@ MIN_KEY_CHARACTERS = 20  # chosen: letters and digits at random, beyond a hundre
 
 
 @click.command("serve")
-@click.option("--data", type=DataFolder(file_okay=False, path_type=Path), metavar="DIR", help="Data folder.")
+@click.option("--data", type=DataFolderType(file_okay=False, path_type=Path), metavar="DIR", help="Data folder.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="0: a free one.  [default: 0]")
 @click.option(

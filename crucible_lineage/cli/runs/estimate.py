@@ -7,14 +7,14 @@ from collections.abc import Mapping
 
 from crucible_lineage.pipeline.run.result import EXECUTED, MADE, QUEUED, REUSED, STARTED
 
-__all__ = ["Estimate"]
+__all__ = ["TimeLeft"]
 
 MOST_NAMED = 3  # steps that run; the others are counted
 FEWEST = 3  # steps that have been made, before what they took says anything of the others
 RATE_S = 60.0  # steps that ended within it are the rate
 
 
-class Estimate:
+class TimeLeft:
     """Counts the steps of a run. `jobs` is how many run at once; if that is not known, as many as are seen to."""
 
     def __init__(self, jobs: int = 0) -> None:

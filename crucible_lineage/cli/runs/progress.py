@@ -18,7 +18,7 @@ import click
 
 from crucible_lineage.cli.colour import coloured, is_lively, terminal_width
 from crucible_lineage.cli.moving import Moving
-from crucible_lineage.cli.runs.estimate import Estimate
+from crucible_lineage.cli.runs.estimate import TimeLeft
 from crucible_lineage.cli.unread import whoever_reads
 from crucible_lineage.pipeline.run.result import (
     AWAY,
@@ -80,7 +80,7 @@ class Progress:
         self._said_at = -1.0
         self._text = "looking what is there"
         self._delivering = ""
-        self._estimate = Estimate(jobs)
+        self._estimate = TimeLeft(jobs)
         self._moving = Moving()
 
     def __enter__(self) -> Self:

@@ -19,7 +19,7 @@ from crucible_lineage.client.models import FileRecord, IngestionRequest, Keyword
 from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.client.transfer.download import fetch, is_wanted, local_path
 from crucible_lineage.errors import InputError, NotFoundError, ServerError
-from crucible_lineage.service import Service
+from crucible_lineage.service import ServiceProfile
 
 __all__ = ["AddedFile", "ContentCalls"]
 
@@ -44,7 +44,7 @@ class ContentCalls(OfficialNames):
         files: FileCalls,
         metadata: MetadataCalls,
         ingestions: IngestionCalls,
-        service: Service,
+        service: ServiceProfile,
     ) -> None:
         self._connection = connection
         self._keywords = Keywords(service)

@@ -24,7 +24,7 @@ from crucible_lineage.client.projects import InstrumentCalls
 from crucible_lineage.errors import ConflictError, InputError, nearest
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.refs import ProjectChanges
-from crucible_lineage.service import Service
+from crucible_lineage.service import ServiceProfile
 
 __all__ = ["CreatedDataset", "DatasetCalls", "DatasetModel"]
 
@@ -81,7 +81,7 @@ class DatasetCalls(ContentCalls):
         files: FileCalls,
         metadata: MetadataCalls,
         ingestions: IngestionCalls,
-        service: Service,
+        service: ServiceProfile,
     ) -> None:
         super().__init__(connection, files, metadata, ingestions, service)
         self._links = LinkCalls(connection, "/datasets", "dataset", Dataset)

@@ -20,7 +20,7 @@ from crucible_lineage.client.transfer.outgoing import Outgoing, Progress, Upload
 from crucible_lineage.client.transfer.storage import Storage
 from crucible_lineage.client.transfer.uploads import Ahead, Protocol, Uploader
 from crucible_lineage.errors import InputError, NotFoundError, ServerError
-from crucible_lineage.service import FILES_BY_HASH, Service
+from crucible_lineage.service import FILES_BY_HASH, ServiceProfile
 
 __all__ = ["FileCalls"]
 
@@ -31,7 +31,7 @@ class FileCalls(OfficialNames):
     subject = "files"
 
     def __init__(
-        self, connection: Connection, storage: Storage, memory: UploadMemory, ahead: Ahead, service: Service
+        self, connection: Connection, storage: Storage, memory: UploadMemory, ahead: Ahead, service: ServiceProfile
     ) -> None:
         self._connection = connection
         self._service = service

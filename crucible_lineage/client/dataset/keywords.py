@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from crucible_lineage.errors import RefusedError
-from crucible_lineage.service import COLONS, Service
+from crucible_lineage.service import COLONS, ServiceProfile
 
 __all__ = ["Keywords"]
 
@@ -19,7 +19,7 @@ Spell = Callable[[str], str]
 class Keywords:
     """The keywords of one service, which is tried with a colon as long as nobody knows whether it takes one."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ServiceProfile) -> None:
         self._service = service
 
     def spell(self, word: str) -> str:

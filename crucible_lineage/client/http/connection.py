@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from crucible_lineage.client.http.answers import error_of, json_of, read_whole
-from crucible_lineage.client.http.retry import Attempt, RetryPolicy, decide
+from crucible_lineage.client.http.retry import RetryPolicy, Tries, decide
 from crucible_lineage.client.http.wire import Params, encoded, json_bytes
 from crucible_lineage.errors import CertificateError, CrucibleError, InputError, ServerError, UnreachableError
 
@@ -216,8 +216,8 @@ def _is_in_doubt(error: CrucibleError) -> bool:
     return error.status is None or error.status in (502, 503, 504)
 
 
-def _attempt(number: int, elapsed_s: float, repeatable: bool, error: CrucibleError, reached: bool) -> Attempt:
-    return Attempt(
+def _attempt(number: int, elapsed_s: float, repeatable: bool, error: CrucibleError, reached: bool) -> Tries:
+    return Tries(
         number=number,
         elapsed_s=elapsed_s,
         repeatable=repeatable,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-__all__ = ["Attempt", "RetryPolicy", "decide", "retry_after_s"]
+__all__ = ["RetryPolicy", "Tries", "decide", "retry_after_s"]
 
 TRANSIENT = frozenset({429, 502, 503, 504})  # the statuses that the service's official client repeats
 
@@ -29,7 +29,7 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class Tries:
     """How the last try went; `number` counts those after which the service did not say when to come back.
 
     `jitter` is a random number from 0 to 1, drawn by the caller.
@@ -49,7 +49,7 @@ class Attempt:
         return bool(self.retry_after_s)
 
 
-def decide(attempt: Attempt, policy: RetryPolicy = RetryPolicy()) -> float | None:
+def decide(attempt: Tries, policy: RetryPolicy = RetryPolicy()) -> float | None:
     """Seconds to wait before the next try, or None to give up.
 
     A call that may not be repeated is tried again only if it certainly had no effect: the service was not reached
@@ -81,7 +81,7 @@ def retry_after_s(header: str | None, now: datetime | None = None) -> float | No
     return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
 
 
-def _wait_s(attempt: Attempt, policy: RetryPolicy) -> float:
+def _wait_s(attempt: Tries, policy: RetryPolicy) -> float:
     """A doubling wait of which the upper half is random."""
     doublings = min(max(attempt.number, 1) - 1, 30)
     ceiling: float = min(policy.longest_wait_s, policy.first_wait_s * 2.0**doublings)

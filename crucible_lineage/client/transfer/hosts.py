@@ -9,7 +9,7 @@ import threading
 from urllib.parse import urlsplit
 
 from crucible_lineage.errors import ServerError
-from crucible_lineage.service import LINKS, Service
+from crucible_lineage.service import LINKS, ServiceProfile
 
 __all__ = ["LinkHosts", "is_private"]
 
@@ -28,7 +28,7 @@ class LinkHosts:
     service itself has one, or CRUCIBLE_LINEAGE_PRIVATE_LINKS is 1.
     """
 
-    def __init__(self, api_url: str, service: Service) -> None:
+    def __init__(self, api_url: str, service: ServiceProfile) -> None:
         self._own = _host(api_url)
         self._service = service
         self._takes_private = is_private(api_url) or os.environ.get(PRIVATE_LINKS) == "1"

@@ -25,7 +25,7 @@ from crucible_lineage.errors import (
 from crucible_lineage.times import utc
 from crucible_lineage.traffic import traffic
 
-__all__ = ["Part", "PartSender", "parts_of"]
+__all__ = ["PartSender", "UploadPart", "parts_of"]
 
 PARTS_AT_ONCE = 4  # measured on loopback: more add CPU, not speed
 EXPIRY_MARGIN_S = 30.0
@@ -33,7 +33,7 @@ PARTS_PER_SIGNING = 32  # the service's limit
 
 
 @dataclass(frozen=True)
-class Part:
+class UploadPart:
     number: int
     offset: int
     size: int
@@ -66,12 +66,12 @@ class PartSender:
         self._meter = meter
         self._stopped = threading.Event()
 
-    def send(self, parts: list[Part]) -> None:
+    def send(self, parts: list[UploadPart]) -> None:
         """All `parts` are in storage. The first failure stops the others at their next block."""
         for start in range(0, len(parts), PARTS_PER_SIGNING):
             self._send_batch(parts[start : start + PARTS_PER_SIGNING])
 
-    def _send_batch(self, parts: list[Part]) -> None:
+    def _send_batch(self, parts: list[UploadPart]) -> None:
         links = self._sign(parts)
         if len(parts) == 1:
             return self._send_part(parts[0], links[parts[0].number])
@@ -86,7 +86,7 @@ class PartSender:
                 raise
         return None
 
-    def _send_part(self, part: Part, link: _Link) -> None:
+    def _send_part(self, part: UploadPart, link: _Link) -> None:
         what = f"send part {part.number} of {self._outgoing.filename}"
         waited_s = 0.0
         for number in itertools.count(1):
@@ -104,7 +104,7 @@ class PartSender:
             if error.status == 403:
                 link = self._sign([part])[part.number]
 
-    def _try(self, part: Part, link: _Link, what: str) -> CrucibleError | None:
+    def _try(self, part: UploadPart, link: _Link, what: str) -> CrucibleError | None:
         """One PUT of the part: None if storage has it now."""
         before = self._meter.mark()
         content = self._content(part, before)
@@ -119,7 +119,7 @@ class PartSender:
         require_unchanged(self._outgoing.path, self._outgoing.checksums)
         return storage_error(response, what)
 
-    def _content(self, part: Part, mark: Mark) -> Iterator[bytes]:
+    def _content(self, part: UploadPart, mark: Mark) -> Iterator[bytes]:
         sent = 0
         try:
             for block in blocks(self._outgoing.path, part.offset, part.size):
@@ -134,7 +134,7 @@ class PartSender:
         if sent < part.size:
             raise FileChangedError(f"{self._outgoing.path} became shorter while it was being sent")
 
-    def _sign(self, parts: list[Part]) -> dict[int, _Link]:
+    def _sign(self, parts: list[UploadPart]) -> dict[int, _Link]:
         what = f"get links for {self._outgoing.filename}"
         wanted = [{"part_number": part.number, "crc32c": crc32c_text(part.crc32c)} for part in parts]
         answer = self._connection.call(
@@ -154,12 +154,12 @@ class PartSender:
         return links
 
 
-def parts_of(outgoing: Outgoing, part_size: int) -> list[Part]:
+def parts_of(outgoing: Outgoing, part_size: int) -> list[UploadPart]:
     """Cut the file into parts; its bytes are read again only if the scan did not foresee this part size."""
     size = outgoing.checksums.size
     crcs = outgoing.checksums.parts(part_size) or part_checksums(outgoing.path, size, part_size)
     return [
-        Part(index + 1, index * part_size, min(part_size, size - index * part_size), crc)
+        UploadPart(index + 1, index * part_size, min(part_size, size - index * part_size), crc)
         for index, crc in enumerate(crcs)
     ]
 

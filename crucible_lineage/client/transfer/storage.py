@@ -13,7 +13,7 @@ import httpx
 
 from crucible_lineage.client.http.answers import read_whole
 from crucible_lineage.client.http.connection import Timeouts
-from crucible_lineage.client.http.retry import Attempt, RetryPolicy, decide, retry_after_s
+from crucible_lineage.client.http.retry import RetryPolicy, Tries, decide, retry_after_s
 from crucible_lineage.client.transfer.hosts import LinkHosts
 from crucible_lineage.errors import (
     CrucibleError,
@@ -170,4 +170,4 @@ def storage_wait_s(
     """Seconds before bytes are sent again; only tries and waits are bounded, since sending them may take minutes."""
     status = 503 if transient and error.status is not None else error.status
     jitter = random.random()  # noqa: S311  spreads retries, guards nothing
-    return decide(Attempt(number, waited_s, transient, status, True, error.retry_after_s, jitter), policy)
+    return decide(Tries(number, waited_s, transient, status, True, error.retry_after_s, jitter), policy)

@@ -35,7 +35,7 @@ from crucible_lineage.errors import (
     ServerError,
     UnreachableError,
 )
-from crucible_lineage.service import SIGNED, Service
+from crucible_lineage.service import SIGNED, ServiceProfile
 from crucible_lineage.traffic import traffic
 
 __all__ = ["Protocol", "Uploader"]
@@ -52,7 +52,7 @@ class Uploader:
     """Sends files of one client, as the service is known to take them."""
 
     def __init__(
-        self, connection: Connection, storage: Storage, memory: UploadMemory, ahead: Ahead, service: Service
+        self, connection: Connection, storage: Storage, memory: UploadMemory, ahead: Ahead, service: ServiceProfile
     ) -> None:
         self._connection = connection
         self._storage = storage

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from crucible_lineage.lineage.draw.appearance import STATE_COLOURS, colours, kind_of_data
 from crucible_lineage.lineage.draw.superseded import left_out_note
-from crucible_lineage.lineage.draw.view import Item, view
+from crucible_lineage.lineage.draw.view import DrawnItem, view
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, short_id, title
 from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, SUPERSEDED, Node
@@ -170,7 +170,7 @@ def _node_entry(node: Node, name: str) -> dict[str, object]:
     return {key: value for key, value in entry.items() if value}
 
 
-def _label_lines(item: Item) -> list[str]:
+def _label_lines(item: DrawnItem) -> list[str]:
     node, state = item.node, plain(item.state_said.upper())
     if item.is_group:
         return [group_title(item.nodes), *filter(None, [state])]
@@ -178,7 +178,7 @@ def _label_lines(item: Item) -> list[str]:
     return [line for line in (title(node), detail(node), plain(small), state) if line]
 
 
-def _mermaid_box(number: int, item: Item) -> str:
+def _mermaid_box(number: int, item: DrawnItem) -> str:
     opening, closing = ("([", "])") if item.node.kind == "sample" else ("[", "]")
     label = "<br/>".join(map(_mermaid_escaped, _label_lines(item)))
     style = {SUPERSEDED: ":::superseded", DOUBTFUL: ":::doubtful"}.get(item.state, "")

@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 from crucible_lineage.lineage.draw.appearance import OTHER_COLOUR, STATE_COLOURS, colours, kind_of_data
 from crucible_lineage.lineage.draw.layout import Layout, Point, layout
 from crucible_lineage.lineage.draw.superseded import left_out_note
-from crucible_lineage.lineage.draw.view import FOLD_BEYOND, Item, View, view
+from crucible_lineage.lineage.draw.view import FOLD_BEYOND, DrawnItem, View, view
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import (
     detail,
@@ -73,7 +73,7 @@ def render_svg(
     return _document(body, placed, len(colour_of) + bool(note), max(map(len, [*colour_of, note])))
 
 
-def _box(item: Item) -> _Box:
+def _box(item: DrawnItem) -> _Box:
     node = item.node
     if item.is_group:
         name = [ellipsised(group_title(item.nodes), _TEXT_WIDTH, _NAME_PX)]
@@ -91,7 +91,7 @@ def _box(item: Item) -> _Box:
     return _Box(name, small, (min(max(widest, 60.0), _TEXT_WIDTH) + 2 * _PADDING + ends, height))
 
 
-def _drawn(item: Item, box: _Box, centre: Point, colour_of: dict[str, str], is_focus: bool) -> str:
+def _drawn(item: DrawnItem, box: _Box, centre: Point, colour_of: dict[str, str], is_focus: bool) -> str:
     """One box with its text; a group is drawn as a stack, a sample with round ends, a hidden node dotted."""
     (width, height), node = box.size, item.node
     x, y = centre[0] - width / 2, centre[1] - height / 2
@@ -179,7 +179,7 @@ def _legend(colour_of: dict[str, str], note: str, top: float) -> Iterator[str]:
         yield f'<text x="0" y="{y:.1f}" font-size="{_SMALL_PX}" fill="#5A5A5A">{note}</text>'
 
 
-def _tip(item: Item) -> str:
+def _tip(item: DrawnItem) -> str:
     """The full names and ids, a node a line; of a large group the first twenty."""
     lines = []
     for node in item.nodes[:20]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crucible_lineage.lineage.draw.superseded import left_out_note
-from crucible_lineage.lineage.draw.view import Item, View, view
+from crucible_lineage.lineage.draw.view import DrawnItem, View, view
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, title
 from crucible_lineage.lineage.model import DERIVED
@@ -140,7 +140,7 @@ def _roots(drawn: View, children: list[list[int]]) -> Iterator[int]:
                 waiting.extend(children[at])
 
 
-def _line(item: Item, branch: str, mark: str, is_focus: bool) -> _Line:
+def _line(item: DrawnItem, branch: str, mark: str, is_focus: bool) -> _Line:
     node = item.node
     if item.is_group:
         measured = plain(node.measurement) if node.step else ""

@@ -11,14 +11,14 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, MEASURED, RAW, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import chosen_in_time, equal_parents, used_roles
 
-__all__ = ["FOLD_BEYOND", "Item", "View", "note_of", "roles_of", "view"]
+__all__ = ["FOLD_BEYOND", "DrawnItem", "View", "note_of", "roles_of", "view"]
 
 EQUAL = "equal bytes"  # beside the edge from a parent that stands for the one used
 FOLD_BEYOND = 4  # siblings that are still drawn one by one: chosen by eye, a batch of four scans stays readable
 
 
 @dataclass(frozen=True)
-class Item:
+class DrawnItem:
     """One thing to draw: a node, or several siblings of one step."""
 
     nodes: tuple[Node, ...]
@@ -56,7 +56,7 @@ class View:
     `notes` are what is said beside edges; `left_out` superseded results are not among the items.
     """
 
-    items: tuple[Item, ...]
+    items: tuple[DrawnItem, ...]
     edges: dict[tuple[int, int], str]
     number_of: dict[str, int]
     left_out: int = 0
@@ -97,7 +97,7 @@ def view(
         note = note_of(graph, edge)
         notes[ends] = note if notes.get(ends, note) == note else ""
     said = {ends: note for ends, note in notes.items() if note}
-    return View(tuple(Item(tuple(nodes)) for nodes in members.values()), drawn, number_of, len(gone), said)
+    return View(tuple(DrawnItem(tuple(nodes)) for nodes in members.values()), drawn, number_of, len(gone), said)
 
 
 def _telling(graph: LineageGraph) -> Iterator[Edge]:

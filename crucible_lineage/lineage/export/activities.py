@@ -22,7 +22,16 @@ from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.records import mapping, mappings, provenance, text
 from crucible_lineage.times import utc
 
-__all__ = ["Activity", "Agent", "ExportedLineage", "StoredFile", "Use", "exported", "instant", "is_orcid"]
+__all__ = [
+    "ExportedActivity",
+    "ExportedAgent",
+    "ExportedLineage",
+    "StoredFile",
+    "Use",
+    "exported",
+    "instant",
+    "is_orcid",
+]
 
 Record = Mapping[str, Any]
 _ACTIVITIES = uuid.UUID("9d0a8a37-6a0e-5d5c-9f0f-3d8d4f1f7b60")  # our own namespace, so that ids are the same each time
@@ -47,7 +56,7 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Agent:
+class ExportedAgent:
     """Who did it: an account at Crucible. `id` is an ORCID or an MFID, or empty where neither is known."""
 
     id: str
@@ -56,7 +65,7 @@ class Agent:
 
 
 @dataclass(frozen=True)
-class Activity:
+class ExportedActivity:
     """One execution of a step, or what a person did by hand; `made` are datasets by the name of the output.
 
     Times are ISO 8601 in UTC, or empty where the record has none.
@@ -73,7 +82,7 @@ class Activity:
     params: Record | None = None
     used: tuple[Use, ...] = ()
     made: tuple[Use, ...] = ()
-    agent: Agent | None = None
+    agent: ExportedAgent | None = None
     software: Record | None = None
     pipeline: str = ""
     run: str = ""
@@ -87,11 +96,11 @@ class ExportedLineage:
 
     nodes: Mapping[str, Node]
     edges: tuple[Edge, ...]
-    activities: tuple[Activity, ...]
+    activities: tuple[ExportedActivity, ...]
     files: Mapping[str, tuple[StoredFile, ...]]
 
     @property
-    def makers(self) -> Mapping[str, Activity]:
+    def makers(self) -> Mapping[str, ExportedActivity]:
         """The activity that made each dataset, where one is recorded."""
         return {made.mfid: activity for activity in self.activities for made in activity.made}
 
@@ -126,9 +135,9 @@ def _shown(node: Node, name: str) -> Node:
     return replace(node, id=name, name=node.name or node.id)
 
 
-def _activities(nodes: Mapping[str, Node], outside: Set[str]) -> Iterator[Activity]:
+def _activities(nodes: Mapping[str, Node], outside: Set[str]) -> Iterator[ExportedActivity]:
     """One for each execution: the outputs of one execution are made by one activity."""
-    found: dict[str, Activity] = {}
+    found: dict[str, ExportedActivity] = {}
     for mfid, node in nodes.items():
         if activity := _activity(node, outside):
             made = Use(text(provenance(node.record).get("output")) or "out", mfid)
@@ -137,7 +146,7 @@ def _activities(nodes: Mapping[str, Node], outside: Set[str]) -> Iterator[Activi
     return iter(found.values())
 
 
-def _activity(node: Node, outside: Set[str]) -> Activity | None:
+def _activity(node: Node, outside: Set[str]) -> ExportedActivity | None:
     record = provenance(node.record)
     done = mapping(record.get("activity"))
     if not done:
@@ -148,7 +157,7 @@ def _activity(node: Node, outside: Set[str]) -> Activity | None:
         for entry in mappings(record.get("used"))
         if (mfid := text(entry.get("mfid"))) in outside
     )
-    activity = Activity(
+    activity = ExportedActivity(
         id="",
         step=text(done.get("step")) or text(done.get("kind")),
         function=text(done.get("function")),
@@ -169,7 +178,7 @@ def _activity(node: Node, outside: Set[str]) -> Activity | None:
     return replace(activity, id=_activity_id(activity, node.id))
 
 
-def _activity_id(activity: Activity, mfid: str) -> str:
+def _activity_id(activity: ExportedActivity, mfid: str) -> str:
     """The same for all outputs of one execution; without its times, nothing says that two were made together."""
     identity: list[Any] = [activity.function, activity.code, activity.started, activity.ended, activity.run]
     if not (activity.started and activity.ended):
@@ -178,10 +187,10 @@ def _activity_id(activity: Activity, mfid: str) -> str:
     return str(uuid.uuid5(_ACTIVITIES, canonical_json(identity).decode("utf-8", "backslashreplace")))
 
 
-def _agent(record: Record) -> Agent | None:
+def _agent(record: Record) -> ExportedAgent | None:
     name = text(record.get("username")) or text(record.get("local_user"))
     mfid = text(record.get("unique_id"))
-    return Agent(mfid, name or mfid, record.get("is_service_account") is True) if name or mfid else None
+    return ExportedAgent(mfid, name or mfid, record.get("is_service_account") is True) if name or mfid else None
 
 
 def _recorded_files(record: Record | None) -> Iterator[StoredFile]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from crucible_lineage.lineage.export.activities import Activity, ExportedLineage, Use, instant
+from crucible_lineage.lineage.export.activities import ExportedActivity, ExportedLineage, Use, instant
 from crucible_lineage.lineage.export.crate_data import DataEntities, Entity, Reference, reference
 from crucible_lineage.lineage.export.crate_parts import (
     CrateHeader,
@@ -91,7 +91,7 @@ class _Builder(DataEntities):
         for file in (readme, *extras):
             self.add_text(file)
 
-    def _add_action(self, activity: Activity) -> None:
+    def _add_action(self, activity: ExportedActivity) -> None:
         tool = self._tool(activity)
         action = f"#{activity.id}"
         software = {**(activity.software or {})}
@@ -125,7 +125,7 @@ class _Builder(DataEntities):
             )
         )
 
-    def _tool(self, activity: Activity) -> Entity:
+    def _tool(self, activity: ExportedActivity) -> Entity:
         """The step's code: a file of the crate where its text is known."""
         key = (activity.function, activity.code)
         if key not in self._tools:
@@ -158,7 +158,7 @@ class _Builder(DataEntities):
     def _output(self, tool: Entity, made: Use) -> Reference:
         return self._example(tool, "output", made.role, "Dataset", self.dataset_id(made.mfid))
 
-    def _params(self, tool: Entity, action: str, activity: Activity) -> list[Reference]:
+    def _params(self, tool: Entity, action: str, activity: ExportedActivity) -> list[Reference]:
         found = []
         for name, value in (activity.params or {}).items():
             kind = _PARAMETER_TYPES.get(type(value), "Text")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from crucible_lineage.lineage.export.activities import Agent, ExportedLineage, StoredFile, instant, is_orcid
+from crucible_lineage.lineage.export.activities import ExportedAgent, ExportedLineage, StoredFile, instant, is_orcid
 from crucible_lineage.lineage.export.crate_parts import CrateHeader, TextFile, media_type
 from crucible_lineage.lineage.model import DERIVED, MEASURED, Node
 from crucible_lineage.lineage.records import moment
@@ -47,7 +47,7 @@ class DataEntities:
             entity["about"] = reference("./")
         self.root["hasPart"].append(self.add(entity))
 
-    def agent(self, agent: Agent) -> Reference:
+    def agent(self, agent: ExportedAgent) -> Reference:
         """The person or service account."""
         if agent.is_service:
             service: Entity = {"@id": f"#agent-{quote(agent.id, safe='')}", "@type": "Organization", "name": agent.name}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from crucible_lineage.lineage.export.activities import Activity, Use
+from crucible_lineage.lineage.export.activities import ExportedActivity, Use
 from crucible_lineage.lineage.labels import plain
 
 __all__ = ["METADATA", "CrateHeader", "TextFile", "flat_software", "media_type", "readme_text", "workflow_text"]
@@ -41,7 +41,7 @@ class CrateHeader:
     license: str = ""
 
 
-def workflow_text(steps: Sequence[Activity]) -> str:
+def workflow_text(steps: Sequence[ExportedActivity]) -> str:
     """The steps that were executed and what each was given, as the text of the workflow file."""
     makers = {made.mfid: (activity, made.role) for activity in steps for made in activity.made}
 

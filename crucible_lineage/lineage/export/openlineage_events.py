@@ -14,7 +14,7 @@ from uuid import UUID
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid, mfid_time
-from crucible_lineage.lineage.export.activities import Activity, ExportedLineage, exported, instant
+from crucible_lineage.lineage.export.activities import ExportedActivity, ExportedLineage, exported, instant
 from crucible_lineage.lineage.extra import missing_library
 from crucible_lineage.lineage.graph import LineageGraph
 
@@ -44,7 +44,7 @@ def render_openlineage(graph: LineageGraph, namespace: str = NAMESPACE) -> str:
     return "".join(f"{Serde.to_json(event)}\n" for event in events)
 
 
-def _events(lineage: ExportedLineage, activity: Activity, namespace: str) -> list[RunEvent]:
+def _events(lineage: ExportedLineage, activity: ExportedActivity, namespace: str) -> list[RunEvent]:
     from openlineage.client.event_v2 import RunEvent, RunState
 
     job, run = _job(lineage, activity), _run(lineage, activity)
@@ -59,7 +59,7 @@ def _events(lineage: ExportedLineage, activity: Activity, namespace: str) -> lis
     ]
 
 
-def _job(lineage: ExportedLineage, activity: Activity) -> Job:
+def _job(lineage: ExportedLineage, activity: ExportedActivity) -> Job:
     from openlineage.client.event_v2 import Job
     from openlineage.client.facet_v2 import job_type_job, source_code_job
 
@@ -76,7 +76,7 @@ def _job(lineage: ExportedLineage, activity: Activity) -> Job:
     return Job(namespace=_project(lineage, activity), name=name, facets=facets)
 
 
-def _run(lineage: ExportedLineage, activity: Activity) -> Run:
+def _run(lineage: ExportedLineage, activity: ExportedActivity) -> Run:
     from openlineage.client.event_v2 import Run
     from openlineage.client.facet_v2 import execution_parameters_run, parent_run
 
@@ -140,7 +140,7 @@ def _files_facet() -> Any:
     return CrucibleFilesDatasetFacet
 
 
-def _project(lineage: ExportedLineage, activity: Activity) -> str:
+def _project(lineage: ExportedLineage, activity: ExportedActivity) -> str:
     return lineage.nodes[activity.made[0].mfid].project or NAMESPACE
 
 

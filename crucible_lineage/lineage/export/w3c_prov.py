@@ -13,7 +13,13 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.lineage.export.activities import Activity, Agent, ExportedLineage, exported, is_orcid
+from crucible_lineage.lineage.export.activities import (
+    ExportedActivity,
+    ExportedAgent,
+    ExportedLineage,
+    exported,
+    is_orcid,
+)
 from crucible_lineage.lineage.extra import missing_library
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain
@@ -100,7 +106,7 @@ def _add_activities(document: ProvDocument, lineage: ExportedLineage) -> None:
             document.wasAssociatedWith(me, agents[activity.agent], plans.get((activity.function, activity.code)))
 
 
-def _add_edge(document: ProvDocument, edge: Edge, maker: Activity | None) -> None:
+def _add_edge(document: ProvDocument, edge: Edge, maker: ExportedActivity | None) -> None:
     parent, child = f"mfid:{edge.source}", f"mfid:{edge.target}"
     if edge.relationship == DERIVED:
         used = maker is not None and any(use.mfid == edge.source for use in maker.used)
@@ -146,7 +152,7 @@ def _about_node(node: Node) -> Attributes:
     }
 
 
-def _about_activity(activity: Activity) -> Attributes:
+def _about_activity(activity: ExportedActivity) -> Attributes:
     return {
         "prov:label": activity.step,
         "prov:type": "cl:ByHand" if activity.by_hand else "cl:StepExecution",
@@ -164,12 +170,12 @@ def _plan_names(lineage: ExportedLineage) -> dict[tuple[str, str], str]:
     return _numbered("code:plan", ((activity.function, activity.code) for activity in done))
 
 
-def _agent_names(lineage: ExportedLineage) -> dict[Agent, str]:
+def _agent_names(lineage: ExportedLineage) -> dict[ExportedAgent, str]:
     numbers = _numbered("agent:agent", (activity.agent for activity in lineage.activities if activity.agent))
     return {agent: _own_name(agent) or number for agent, number in numbers.items()}
 
 
-def _own_name(agent: Agent) -> str:
+def _own_name(agent: ExportedAgent) -> str:
     if is_mfid(agent.id):
         return f"mfid:{agent.id}"
     return f"orcid:{agent.id}" if is_orcid(agent.id) else ""

@@ -13,7 +13,7 @@ from crucible_lineage import __version__
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.errors import Fault, InputError
 from crucible_lineage.ids import CODE_TAG, RECIPE_TAGS, canonical_json
-from crucible_lineage.provenance.recipe import Code
+from crucible_lineage.provenance.recipe import StepCode
 
 __all__ = ["RULES", "Inspection", "unknown_inspection", "with_reads"]
 
@@ -70,9 +70,9 @@ class Inspection:
     keepable: bool = False  # False if it rests on more than these: packages that are listed, programs, a secret
 
     @property
-    def code(self) -> Code:
+    def code(self) -> StepCode:
         """Return the part that enters the recipe."""
-        return Code(self.step, self.fingerprint, self.packages)
+        return StepCode(self.step, self.fingerprint, self.packages)
 
     @classmethod
     def from_json(cls, stored: Any) -> Inspection | None:

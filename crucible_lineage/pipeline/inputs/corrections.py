@@ -25,8 +25,8 @@ if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should
 __all__ = [
     "FIELDS",
     "OF_METADATA",
-    "Change",
     "Correction",
+    "FieldChange",
     "add_sample",
     "all_changes",
     "apply_changes",
@@ -50,7 +50,7 @@ Wanted = tuple[str, str, Mapping[str, Any]]  # where it is asked for, of which d
 
 
 @dataclass(frozen=True)
-class Change:
+class FieldChange:
     """A value to be set, with the one that it takes the place of; None where there is none."""
 
     mfid: str
@@ -84,7 +84,7 @@ class Correction:
         return f"{self.at[:19]} {self.by}: {done}" + (f" ({self.why})" if self.why else "")
 
 
-def changes_of(session: Session, mfid: str, values: Mapping[str, Any]) -> list[Change]:
+def changes_of(session: Session, mfid: str, values: Mapping[str, Any]) -> list[FieldChange]:
     """Return the changes that setting these values would make: fields, or `metadata.NAME`.
 
     InputError for a value that cannot be set.
@@ -102,13 +102,13 @@ def changes_of(session: Session, mfid: str, values: Mapping[str, Any]) -> list[C
             metadata.get(field.removeprefix(OF_METADATA)) if field.startswith(OF_METADATA) else getattr(dataset, field)
         )
         if not _same(field, was, now):
-            found.append(Change(mfid, dataset.dataset_name or mfid, field, was, now))
+            found.append(FieldChange(mfid, dataset.dataset_name or mfid, field, was, now))
     return found
 
 
-def apply_changes(session: Session, changes: Iterable[Change], why: str = "") -> None:
+def apply_changes(session: Session, changes: Iterable[FieldChange], why: str = "") -> None:
     """Set the values at Crucible, each with who did it, when and why. Doing it twice is once."""
-    of: dict[str, list[Change]] = {}
+    of: dict[str, list[FieldChange]] = {}
     for change in changes:
         of.setdefault(change.mfid, []).append(change)
     for mfid, some in of.items():
@@ -123,12 +123,12 @@ def apply_changes(session: Session, changes: Iterable[Change], why: str = "") ->
         session.mirror.forget([mfid])
 
 
-def all_changes(session: Session, wanted: Sequence[Wanted], find: Callable[[str], str]) -> list[Change]:
+def all_changes(session: Session, wanted: Sequence[Wanted], find: Callable[[str], str]) -> list[FieldChange]:
     """Return what all of these would change; `find` gives the MFID of what names a dataset.
 
     Raises InputError with every fault, so that the first is applied only if all can be.
     """
-    changes: list[Change] = []
+    changes: list[FieldChange] = []
     faults = []
     for place, text, values in wanted:
         try:

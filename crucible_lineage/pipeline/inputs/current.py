@@ -22,7 +22,7 @@ from crucible_lineage.times import taken, utc
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.inputs.inputs import InputItem
 
-__all__ = ["CRUCIBLE", "DECLARED", "Difference", "apply_declared", "as_at_crucible", "note_agreeing"]
+__all__ = ["CRUCIBLE", "DECLARED", "DeclaredDifference", "apply_declared", "as_at_crucible", "note_agreeing"]
 
 CRUCIBLE, DECLARED = "crucible", "declared"
 MOST_SHOWN = 60  # symbols of a value that a message shows
@@ -30,7 +30,7 @@ SAMPLES, KEYWORDS = "samples", "keywords"
 
 
 @dataclass(frozen=True)
-class Difference:
+class DeclaredDifference:
     """A field of a registered dataset in which its declaration differs from Crucible; `holds` is whose value counts."""
 
     input: str
@@ -78,7 +78,7 @@ def as_at_crucible(
         note_agreeing(items, session)
 
 
-def apply_declared(differences: Iterable[Difference], session: Session) -> list[Difference]:
+def apply_declared(differences: Iterable[DeclaredDifference], session: Session) -> list[DeclaredDifference]:
     """Write what is declared of registered files to Crucible, noted as corrections; return what was written.
 
     InputError, before anything is changed, for a value that cannot be set.
@@ -135,7 +135,7 @@ def _declared(item: InputItem) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _differences(name: str, item: InputItem, record: Mapping[str, Any], holds: str) -> Iterator[Difference]:
+def _differences(name: str, item: InputItem, record: Mapping[str, Any], holds: str) -> Iterator[DeclaredDifference]:
     assert item.dataset
     metadata = record.get("scientific_metadata") or {}
     for field, declared in _declared(item).items():
@@ -154,7 +154,7 @@ def _differences(name: str, item: InputItem, record: Mapping[str, Any], holds: s
             there = record.get(field)
         if not _equal(field, declared, there):
             which = CRUCIBLE if holds == CRUCIBLE and there is not None else DECLARED
-            yield Difference(name, item.dataset.mfid, item.label, field, declared, there, which)
+            yield DeclaredDifference(name, item.dataset.mfid, item.label, field, declared, there, which)
 
 
 def _equal(field: str, declared: object, there: object) -> bool:

@@ -16,7 +16,7 @@ from crucible_lineage.core.slots import SUPERSEDED, Currency, Filled, Standing
 from crucible_lineage.errors import IdTakenError, InputError
 from crucible_lineage.ids import mfid_time
 from crucible_lineage.pipeline.bind.from_parents import from_parents
-from crucible_lineage.pipeline.inputs.current import Difference, as_at_crucible, note_agreeing
+from crucible_lineage.pipeline.inputs.current import DeclaredDifference, as_at_crucible, note_agreeing
 from crucible_lineage.pipeline.inputs.existing import existing_dataset, find_raw
 from crucible_lineage.pipeline.inputs.raw import RawFiles, hash_files
 from crucible_lineage.pipeline.inputs.register import described, register_raw
@@ -73,7 +73,7 @@ class InputItem:
     about: str = ""
     shown: str = ""
     span: tuple[datetime, datetime] | None = None
-    differs: tuple[Difference, ...] = ()
+    differs: tuple[DeclaredDifference, ...] = ()
     revises: str | None = None
     notes: tuple[str, ...] = ()
 

@@ -23,7 +23,7 @@ from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.phases import is_heard, phase_reached
 from crucible_lineage.pipeline.logs.step_log import are_steps_heard, hear_steps
 
-__all__ = ["Reader", "hearing_news", "is_run_here", "tell_line", "tell_phase"]
+__all__ = ["NewsReader", "hearing_news", "is_run_here", "tell_line", "tell_phase"]
 
 EVERY_S = 0.2  # so often the run looks
 MOST_BYTES = 1 << 20  # of what a step prints; the rest is in its log only
@@ -49,14 +49,14 @@ def is_run_here(data: Path, run_id: str) -> bool:
 
 
 @contextmanager
-def hearing_news(data: Path, run_id: str) -> Iterator[Reader]:
+def hearing_news(data: Path, run_id: str) -> Iterator[NewsReader]:
     """Receive in this process the news of the run's steps in other processes."""
     folder = private_folder(_folder(data, run_id))
     over = threading.Event()
     with in_use(folder):
         if are_steps_heard():
             private_file(folder / LINES)
-        reader = Reader(folder, run_id)
+        reader = NewsReader(folder, run_id)
         thread = threading.Thread(target=reader.keep_looking, args=(over,), name="news", daemon=True)
         thread.start()
         try:
@@ -69,7 +69,7 @@ def hearing_news(data: Path, run_id: str) -> Iterator[Reader]:
                 remove_folder(folder)
 
 
-class Reader:
+class NewsReader:
     """Reads on in the files of a folder, and passes on what has been added."""
 
     def __init__(self, folder: Path, run_id: str) -> None:

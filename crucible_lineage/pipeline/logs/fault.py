@@ -12,21 +12,21 @@ from crucible_lineage.disk import private_file, private_folder
 from crucible_lineage.errors import LineageError
 from crucible_lineage.pipeline.logs.secrets import Blotter, own_secrets
 
-__all__ = ["FOLDER", "Fault", "told_fault"]
+__all__ = ["FOLDER", "UnforeseenFault", "told_fault"]
 
 FOLDER = "logs"  # in the data folder
 MOST_KEPT = 100  # files
 
 
 @dataclass(frozen=True)
-class Fault:
+class UnforeseenFault:
     """What is told of an error that nobody has foreseen, and the file with its traceback, if that could be written."""
 
     message: str
     log: Path | None
 
 
-def told_fault(error: BaseException, data: Path, *keys: str | None) -> Fault:
+def told_fault(error: BaseException, data: Path, *keys: str | None) -> UnforeseenFault:
     """The fault, its traceback in a file of the data folder; neither has the `keys` in it.
 
     If the file cannot be written, the traceback stands in the message.
@@ -38,8 +38,8 @@ def told_fault(error: BaseException, data: Path, *keys: str | None) -> Fault:
     try:
         log = _kept(trace, data)
     except (OSError, LineageError):
-        return Fault(f"{message}; its traceback:\n{trace}", None)
-    return Fault(f"{message}; its traceback is in {log}", log)
+        return UnforeseenFault(f"{message}; its traceback:\n{trace}", None)
+    return UnforeseenFault(f"{message}; its traceback is in {log}", log)
 
 
 def _kept(trace: str, data: Path) -> Path:

@@ -18,7 +18,7 @@ from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.inputs.groups import Group, groups_of, groups_of_variants, value_text
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.plan.naming import Naming, Point
-from crucible_lineage.pipeline.plan.relation import NO_ID, Candidates, Chosen, Partners, Row
+from crucible_lineage.pipeline.plan.relation import NO_ID, Candidates, Partner, Partners, RelationRow
 from crucible_lineage.pipeline.plan.scope import Scope
 from crucible_lineage.pipeline.spec.inputs import value_of
 from crucible_lineage.pipeline.spec.pipeline import Source, StepSpec
@@ -39,7 +39,7 @@ class Feed:
     index: int = 0
     instance: str | None = None
     output: str | None = None
-    chosen: Chosen | None = None
+    chosen: Partner | None = None
 
 
 @dataclass(frozen=True)
@@ -352,7 +352,7 @@ class _Expansion:
             rows.append(_row(number, name, items, self.params[name], source.same, source))
         return Candidates(f"step {source.source}", rows, source.same, source)
 
-    def _rows_of(self, name: str, same: Sequence[str], rule: InTime) -> list[Row]:
+    def _rows_of(self, name: str, same: Sequence[str], rule: InTime) -> list[RelationRow]:
         return [_row(index, item.label, [item], {}, same, rule) for index, item in enumerate(self.inputs[name])]
 
     def _instances(self, source: Source, point: Point, *, collects: bool) -> Iterator[str]:
@@ -422,7 +422,7 @@ class _Given:
 
 def _row(
     key: int, label: str, items: Sequence[InputItem], params: Mapping[str, Any], same: Sequence[str], rule: InTime
-) -> Row:
+) -> RelationRow:
     """Datasets as one thing in time, with the values that all of them share."""
     values, lacking = [], ""
     for name in same:
@@ -436,7 +436,7 @@ def _row(
         next((item.label for item, span in zip(items, spans, strict=True) if span is None), "") if items else label
     )
     dated = [span for span in spans if span]
-    return Row(
+    return RelationRow(
         key=key,
         label=label,
         values=tuple(values),

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.inputs.current import Difference
+from crucible_lineage.pipeline.inputs.current import DeclaredDifference
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.plan.differences import Made, UsedFiles, code_diff, differences, file_changes
 from crucible_lineage.pipeline.plan.expand import Feed, Instance
@@ -136,7 +136,7 @@ class PipelinePlan:
     steps: tuple[StepPlan, ...]
     undeclared: tuple[str, ...] = ()
     instances: Mapping[str, Instance] = field(default_factory=dict, compare=False)
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[DeclaredDifference, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

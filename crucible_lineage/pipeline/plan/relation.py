@@ -16,7 +16,7 @@ from typing import Any
 from crucible_lineage.pipeline.spec.relation import AFTER, BEFORE, EARLIEST, EITHER, NEAREST, NONE, SKIP, InTime
 from crucible_lineage.times import moment_text, span_text
 
-__all__ = ["NO_ID", "Candidates", "Chosen", "Partners", "Row", "chosen_text"]
+__all__ = ["NO_ID", "Candidates", "Partner", "Partners", "RelationRow", "chosen_text"]
 
 AROUND = "around"  # the side of a group whose members were measured before and after
 NO_ID = "~"  # sorts after every MFID
@@ -24,7 +24,7 @@ MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
-class Row:
+class RelationRow:
     """A dataset or a group: its values of the compared fields, and when its first and its last member were measured.
 
     `tie` orders rows of one time. `lacking` says which value is missing, or that members differ in it; `undated` names
@@ -54,7 +54,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Partner:
     """A partner, the side in time it is on, and how far away; by which rule it was chosen."""
 
     key: int
@@ -88,7 +88,7 @@ class Partners:
     `absent` is true where the role may stay without: no candidate has equal values, or the declaration says so.
     """
 
-    chosen: tuple[Chosen, ...] = ()
+    chosen: tuple[Partner, ...] = ()
     fault: str = ""
     absent: bool = False
 
@@ -96,7 +96,7 @@ class Partners:
 class _Timeline:
     """Dated rows of equal values, sorted for both sides."""
 
-    def __init__(self, rows: Iterable[Row]) -> None:
+    def __init__(self, rows: Iterable[RelationRow]) -> None:
         dated = list(rows)
         self.by_last = sorted(dated, key=lambda row: (row.last, row.tie))
         self.by_first = sorted(dated, key=lambda row: (row.first, row.tie))
@@ -104,7 +104,7 @@ class _Timeline:
         self._firsts = [row.first for row in self.by_first]
         self._latest = list(accumulate((row.last for row in self.by_first), max))
 
-    def on(self, side: str, row: Row, but: int | None = None) -> Row | None:
+    def on(self, side: str, row: RelationRow, but: int | None = None) -> RelationRow | None:
         """The nearest on that side; after the row, not the one called `but`."""
         if side == BEFORE:
             index = bisect_right(self._lasts, row.last)
@@ -115,7 +115,7 @@ class _Timeline:
         found = (self.on(BEFORE, row), self.around(row), self.on(AFTER, row))
         return min((one for one in found if one), key=lambda one: _distance(row, one)[1], default=None)
 
-    def around(self, row: Row) -> Row | None:
+    def around(self, row: RelationRow) -> RelationRow | None:
         """Of those with members before and after the row the one that began last."""
         index = bisect_left(self._firsts, row.first) - 1
         while index >= 0 and self._latest[index] > row.last:
@@ -128,17 +128,17 @@ class _Timeline:
 class Candidates:
     """The rows that partners are chosen from: those with equal values in the fields `same`. Messages say `name`."""
 
-    def __init__(self, name: str, rows: Iterable[Row], same: Sequence[str], rule: InTime) -> None:
+    def __init__(self, name: str, rows: Iterable[RelationRow], same: Sequence[str], rule: InTime) -> None:
         self.name = name
         self._same = same
         self._rule = rule
-        self._equal: dict[tuple[str, ...], list[Row]] = {}
+        self._equal: dict[tuple[str, ...], list[RelationRow]] = {}
         self._timelines: dict[tuple[str, ...], _Timeline] = {}
         for row in rows:
             if not row.lacking:
                 self._equal.setdefault(row.values, []).append(row)
 
-    def equal(self, row: Row) -> tuple[Sequence[Row], Partners]:
+    def equal(self, row: RelationRow) -> tuple[Sequence[RelationRow], Partners]:
         """The candidates with the values of the row, whenever they were measured; or why there are none."""
         if row.lacking:
             return (), Partners(fault=f"{row.label} cannot be matched with {self.name}: {row.lacking}")
@@ -146,7 +146,7 @@ class Candidates:
         said = f" with {_told(self._values(row))}, as {row.label} has" if self._same else ""
         return found, Partners(fault="" if found else f"{self.name} has no dataset{said}", absent=not found)
 
-    def choose(self, row: Row) -> Partners:
+    def choose(self, row: RelationRow) -> Partners:
         """The partners of a row."""
         equal, none = self.equal(row)
         if not equal:
@@ -162,8 +162,8 @@ class Candidates:
             return self._otherwise(row, timeline, fault)
         return self._in_time(row, timeline)
 
-    def _in_time(self, row: Row, timeline: _Timeline) -> Partners:
-        found: list[tuple[str, Row]] = []
+    def _in_time(self, row: RelationRow, timeline: _Timeline) -> Partners:
+        found: list[tuple[str, RelationRow]] = []
         for side in self._rule.sides:
             one = timeline.on(side, row, found[0][1].key if found else None)
             if one is None or self._is_far(row, one, side):
@@ -171,7 +171,7 @@ class Candidates:
             found.append((side, one))
         return Partners(tuple(self._chosen(row, one, side) for side, one in found))
 
-    def _otherwise(self, row: Row, timeline: _Timeline, fault: str) -> Partners:
+    def _otherwise(self, row: RelationRow, timeline: _Timeline, fault: str) -> Partners:
         """Return the declared alternative for a row that nothing matches."""
         otherwise, instead = self._rule.otherwise, None
         if otherwise == EARLIEST:
@@ -182,18 +182,18 @@ class Candidates:
             return Partners(fault=fault, absent=otherwise == NONE)
         return Partners((self._chosen(row, instead, EITHER, f"else {otherwise}"),))
 
-    def _chosen(self, row: Row, one: Row, side: str, rule: str = "") -> Chosen:
+    def _chosen(self, row: RelationRow, one: RelationRow, side: str, rule: str = "") -> Partner:
         there, seconds = ("", 0.0) if row.undated else _distance(row, one, side)
         told = rule or (f"nearest {side}" if side != EITHER else "nearest on either side")
-        return Chosen(one.key, one.label, there, seconds, told, self._values(row), one.size, row.size)
+        return Partner(one.key, one.label, there, seconds, told, self._values(row), one.size, row.size)
 
-    def _values(self, row: Row) -> dict[str, str]:
+    def _values(self, row: RelationRow) -> dict[str, str]:
         return dict(zip(self._same, row.values, strict=True))
 
-    def _is_far(self, row: Row, one: Row, side: str) -> bool:
+    def _is_far(self, row: RelationRow, one: RelationRow, side: str) -> bool:
         return self._rule.within is not None and _distance(row, one, side)[1] > self._rule.within
 
-    def _not_found(self, row: Row, timeline: _Timeline, side: str) -> str:
+    def _not_found(self, row: RelationRow, timeline: _Timeline, side: str) -> str:
         """That nothing fits on that side, with the nearest of both."""
         where = "before or after" if side == EITHER else side
         within = f" within {span_text(self._rule.within)}" if self._rule.within is not None else ""
@@ -205,7 +205,7 @@ class Candidates:
             near.append(f"{around.label} was begun before it and ended after it (`nearest: either` takes such)")
         return f"{said}: {', '.join(near)}; if another one will do, say so with `else: nearest`, `earliest` or `none`"
 
-    def _undated_fault(self, row: Row, undated: Sequence[str]) -> str:
+    def _undated_fault(self, row: RelationRow, undated: Sequence[str]) -> str:
         named = ", ".join(undated[:MOST_NAMED])
         more = f" and {len(undated) - MOST_NAMED} more" if len(undated) > MOST_NAMED else ""
         verb = "has" if len(undated) == 1 else "have"
@@ -229,14 +229,14 @@ def chosen_text(chosen: Mapping[str, Any]) -> str:
 _END = {BEFORE: "last", AFTER: "first"}  # of the members of a group
 
 
-def _near(row: Row, one: Row | None, side: str) -> str:
+def _near(row: RelationRow, one: RelationRow | None, side: str) -> str:
     if one is None:
         return f"none was found {side}"
     when = one.last if side == BEFORE else one.first
     return f"the nearest {side} is {one.label} ({moment_text(when)}, {span_text(_distance(row, one, side)[1])} {side})"
 
 
-def _distance(row: Row, one: Row, side: str = EITHER) -> tuple[str, float]:
+def _distance(row: RelationRow, one: RelationRow, side: str = EITHER) -> tuple[str, float]:
     """On which side of the row it was measured, and how many seconds away."""
     before, after = (row.last - one.last).total_seconds(), (one.first - row.first).total_seconds()
     if side != EITHER:

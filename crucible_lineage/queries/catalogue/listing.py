@@ -16,7 +16,7 @@ from crucible_lineage.queries.catalogue.runs import datasets_of_run, list_runs
 from crucible_lineage.queries.graph.standing import CANDIDATE, DOUBTFUL, Entry, entries_of, stated_entries
 from crucible_lineage.session import Session
 
-__all__ = ["SORTABLE", "Catalogue", "list_datasets"]
+__all__ = ["SORTABLE", "Listing", "list_datasets"]
 
 SORTABLE = ("created", "name", "step", "pipeline", "measurement", "state", "mfid")
 NO_FILTERS = {"limit", "sort", "direction", "anchor_mfid", "include_metadata", "include_links", "include_owner",
@@ -24,7 +24,7 @@ NO_FILTERS = {"limit", "sort", "direction", "anchor_mfid", "include_metadata", "
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class Listing:
     """The datasets of a project that were asked for, measured data first; and how many others are in which state."""
 
     project: str
@@ -53,7 +53,7 @@ def list_datasets(
     every: bool = False,
     doubtful: bool = False,
     refresh: bool = False,
-) -> Catalogue:
+) -> Listing:
     """What holds now in a project: current results and measured data; with `results` only the former, with `doubtful`
     also what is on hold or comes from what is, with `every` all that there is.
 
@@ -79,7 +79,7 @@ def list_datasets(
     holding = {CURRENT} | ({RAW} if not results else set()) | ({CANDIDATE, DOUBTFUL} if doubtful else set())
     shown = _sorted([entry for entry in entries if every or entry.state in holding], sort)
     others = Counter(entry.state for entry in entries) - Counter(entry.state for entry in shown)
-    return Catalogue(project, tuple(shown), dict(others))
+    return Listing(project, tuple(shown), dict(others))
 
 
 def _require_known(project: str, summaries: list[Summary], pipeline: str | None, step: str | None) -> None:

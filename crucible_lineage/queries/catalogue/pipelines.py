@@ -11,7 +11,7 @@ from crucible_lineage.core.mirror import Snapshot
 from crucible_lineage.queries.graph.standing import Entry, entries_of_copy
 from crucible_lineage.session import Session
 
-__all__ = ["Pipeline", "PipelineStep", "pipelines_of"]
+__all__ = ["PipelineStep", "PipelineSummary", "pipelines_of"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class PipelineStep:
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class PipelineSummary:
     """A pipeline, its steps in the order in which they first gave results."""
 
     name: str
@@ -42,7 +42,7 @@ class Pipeline:
         return max(self.steps, key=lambda step: step.since)
 
 
-def pipelines_of(session: Session, project: str) -> tuple[Pipeline, ...]:
+def pipelines_of(session: Session, project: str) -> tuple[PipelineSummary, ...]:
     """The pipelines of a project, that of the newest run first. What one of them is told of is what records say.
 
     A result that several pipelines rely on counts in each of them.
@@ -54,16 +54,17 @@ def pipelines_of(session: Session, project: str) -> tuple[Pipeline, ...]:
     return found
 
 
-_pipelines: WeakKeyDictionary[Snapshot, tuple[Pipeline, ...]] = WeakKeyDictionary()
+_pipelines: WeakKeyDictionary[Snapshot, tuple[PipelineSummary, ...]] = WeakKeyDictionary()
 
 
-def _told_by(entries: Iterable[Entry]) -> tuple[Pipeline, ...]:
+def _told_by(entries: Iterable[Entry]) -> tuple[PipelineSummary, ...]:
     found: dict[str, dict[str, list[tuple[Entry, str, str]]]] = {}
     for entry in sorted(entries, key=lambda one: (one.summary.created, one.mfid)):
         for pipeline, step, run, since in _parts(entry):
             found.setdefault(pipeline, {}).setdefault(step, []).append((entry, run, since))
     pipelines = (
-        Pipeline(name, tuple(_step(step, relied) for step, relied in steps.items())) for name, steps in found.items()
+        PipelineSummary(name, tuple(_step(step, relied) for step, relied in steps.items()))
+        for name, steps in found.items()
     )
     return tuple(sorted(pipelines, key=lambda one: one.newest.since, reverse=True))
 

@@ -14,14 +14,22 @@ from crucible_lineage.local.usage import is_in_use
 from crucible_lineage.local.usage import runs as running
 from crucible_lineage.session import Session
 
-__all__ = ["Run", "datasets_of_run", "list_runs", "newest_first", "remembered_runs", "runs_by_results", "with_memory"]
+__all__ = [
+    "ListedRun",
+    "datasets_of_run",
+    "list_runs",
+    "newest_first",
+    "remembered_runs",
+    "runs_by_results",
+    "with_memory",
+]
 
 Record = Mapping[str, Any]
 COMPLETE, FAILED = "complete", "failed"
 
 
 @dataclass(frozen=True)
-class Run:
+class ListedRun:
     """A run. `made` are the datasets whose records name it.
 
     `steps` are known where the run took place; `state` there, and where a dataset of the project records the run.
@@ -56,9 +64,9 @@ class Run:
 
 def list_runs(
     session: Session, projects: Sequence[str], *, pipeline: str | None = None, limit: int | None = None
-) -> list[Run]:
+) -> list[ListedRun]:
     """Return the runs of these projects, newest first: those of this data folder, and those that records name."""
-    found: dict[str, Run] = {}
+    found: dict[str, ListedRun] = {}
     for project in projects:
         by_results = runs_by_results(session.mirror.snapshot(project), project)
         here = remembered_runs(session.journal, session.settings.data, project)
@@ -67,17 +75,17 @@ def list_runs(
     return [run for run in newest_first(found.values()) if pipeline in (None, run.pipeline)][:limit]
 
 
-def newest_first(runs: Iterable[Run]) -> list[Run]:
+def newest_first(runs: Iterable[ListedRun]) -> list[ListedRun]:
     """Sort by start."""
     return sorted(runs, key=lambda run: (run.started, run.run_id), reverse=True)
 
 
-def remembered_runs(journal: Journal, data: Path, project: str) -> dict[str, Run]:
+def remembered_runs(journal: Journal, data: Path, project: str) -> dict[str, ListedRun]:
     """Return the runs of a project that took place from a data folder, by id."""
     return {known["run_id"]: _remembered(known, data) for known in journal.recent_runs(project, -1)}
 
 
-def with_memory(run: Run, remembered: Run | None) -> Run:
+def with_memory(run: ListedRun, remembered: ListedRun | None) -> ListedRun:
     """Complete a run that records name by what the data folder knows, which goes first."""
     if remembered is None:
         return run
@@ -100,12 +108,12 @@ def datasets_of_run(session: Session, run_id: str, copies: Iterable[Snapshot]) -
     return found & there
 
 
-def runs_by_results(copy: Snapshot, project: str) -> dict[str, Run]:
+def runs_by_results(copy: Snapshot, project: str) -> dict[str, ListedRun]:
     """Return the runs that the records of a project name, by id: from their first step's start to their last one's end.
 
     The state is known of those that a dataset records (`--record-run`).
     """
-    found: dict[str, Run] = {}
+    found: dict[str, ListedRun] = {}
     made: dict[str, list[str]] = {}
     states: dict[str, str] = {}
     for mfid, summary in copy.summaries.items():
@@ -126,10 +134,10 @@ def runs_by_results(copy: Snapshot, project: str) -> dict[str, Run]:
     }
 
 
-def _by_result(record: Record, pipeline: str, project: str, run: Record) -> Run:
+def _by_result(record: Record, pipeline: str, project: str, run: Record) -> ListedRun:
     written = provenance(record)
     activity, agent = written.get("activity") or {}, written.get("agent") or {}
-    return Run(
+    return ListedRun(
         text(run.get("run_id")),
         pipeline,
         project,
@@ -140,9 +148,9 @@ def _by_result(record: Record, pipeline: str, project: str, run: Record) -> Run:
     )
 
 
-def _remembered(known: Mapping[str, Any], data: Path) -> Run:
+def _remembered(known: Mapping[str, Any], data: Path) -> ListedRun:
     lives = known["outcome"] is None and is_in_use(running(data) / known["run_id"])
-    return Run(
+    return ListedRun(
         known["run_id"],
         known["pipeline"],
         known["project"],

@@ -24,7 +24,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.statements import Checked
 from crucible_lineage.times import as_known
 
-__all__ = ["OWN", "PARTS", "Facts", "ProjectFacts", "flattened"]
+__all__ = ["OWN", "PARTS", "ColumnValues", "ProjectFacts", "flattened"]
 
 OWN = (
     *("mfid", "name", "step", "pipeline", "output", "state", "measurement", "data_type", "instrument", "sample"),
@@ -36,7 +36,7 @@ DEEPEST = 8  # levels of values within values that get columns of their own
 
 
 @dataclass(frozen=True)
-class Facts:
+class ColumnValues:
     """A dataset in the words of columns; `used` are the datasets it was made of, by role."""
 
     mfid: str
@@ -53,11 +53,11 @@ class ProjectFacts:
         self.copy = session.mirror.snapshot(project, refresh=refresh)
         self.entries = stated_entries(session, entries_of_copy(self.copy), project, self.copy.summaries)
         self._verdicts = session.mirror.verdicts()
-        self._facts: dict[str, Facts] = {}
+        self._facts: dict[str, ColumnValues] = {}
         self._named: dict[str, dict[str, tuple[str, ...]]] = {}
         self._two_raws: set[str] = set()  # where a role or a step is called `raw` too, and gave others
 
-    def of(self, mfid: str) -> Facts:
+    def of(self, mfid: str) -> ColumnValues:
         """The facts of a dataset; of one that this key may not see, its id."""
         found = self._facts.get(mfid)
         if found is None:
@@ -143,12 +143,12 @@ class ProjectFacts:
             return self.of(mfid).values.get(column)
         return known.instrument if column == "instrument" else known.samples
 
-    def _read(self, mfid: str) -> Facts:
+    def _read(self, mfid: str) -> ColumnValues:
         record = self.copy.records.get(mfid)
         if record is None:
             record = fetch_datasets(self.session.client, [mfid], include_links=True).found.get(mfid)
         if record is None:
-            return Facts(mfid, "", {"mfid": mfid, "state": "not visible"})
+            return ColumnValues(mfid, "", {"mfid": mfid, "state": "not visible"})
         written = provenance(record)
         if "attached" in written:
             written = self._whole(mfid, record)
@@ -185,7 +185,7 @@ class ProjectFacts:
             for role, mfids in used_roles({"scientific_metadata": {PROVENANCE_KEY: written}}).items()
             if role
         }
-        return Facts(mfid, summary.step, values, used)
+        return ColumnValues(mfid, summary.step, values, used)
 
     def _whole(self, mfid: str, record: Mapping[str, Any]) -> Mapping[str, Any]:
         found = read_record(record.get("scientific_metadata"))

@@ -26,7 +26,7 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.ids import has_derived_id, is_mfid
 from crucible_lineage.lineage import Finding, LineageGraph
-from crucible_lineage.lineage.checks import Found, worst_first
+from crucible_lineage.lineage.checks import Findings, worst_first
 from crucible_lineage.pipeline.files.fetch import fetch_reference, is_reference
 from crucible_lineage.pipeline.files.lost import LOST, note_if_lost
 from crucible_lineage.pipeline.files.remote import source_fault
@@ -60,7 +60,7 @@ FILE_FAULTS = {"file-missing", "file-changed", "file-added", "input-changed"}
 
 
 @dataclass(frozen=True)
-class Verification(Found):
+class Verification(Findings):
     """What was looked at and what was found. `hidden` are parents that this key cannot see, if they are there.
 
     `damaged` are the files whose right bytes Crucible lacks, parents first; `damaged_copies` the SHA-256 of those that

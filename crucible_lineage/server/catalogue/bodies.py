@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from crucible_lineage.server.http import MAX_ROW_ID, Form, Loose
 
-__all__ = ["Count", "DatasetPatch", "Moment", "NewDataset", "NewSample", "SamplePatch", "Text", "moment"]
+__all__ = ["Count", "DatasetBody", "DatasetPatch", "Moment", "NewSample", "SamplePatch", "Text", "moment"]
 
 EARLIEST_YEAR, LATEST_YEAR = 1000, 9000  # chosen: far from the ends of Python's calendar, where zones overflow it
 
@@ -47,7 +47,7 @@ class _New(Loose):
     scientific_metadata: dict[str, object] | None = None
 
 
-class NewDataset(_New):
+class DatasetBody(_New):
     dataset_name: Text | None = None
     measurement: Text | None = None
     data_type: Text | None = None

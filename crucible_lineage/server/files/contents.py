@@ -17,7 +17,7 @@ from crucible_lineage.server.catalogue.metadata import renew_metadata
 from crucible_lineage.server.catalogue.records import etag
 from crucible_lineage.server.catalogue.resources import touch
 from crucible_lineage.server.database import Database, now
-from crucible_lineage.server.files.storage import Storage, is_sha256
+from crucible_lineage.server.files.storage import ContentStore, is_sha256
 from crucible_lineage.server.http import Form, refuse
 from crucible_lineage.server.seals import require_rows
 
@@ -169,7 +169,7 @@ def update_size(db: sqlite3.Connection, dataset_id: int) -> None:
     touch(db, dataset_id)
 
 
-def sweep(database: Database, storage: Storage) -> None:
+def sweep(database: Database, storage: ContentStore) -> None:
     """Sessions nobody finished and contents nobody needs are gone from disk, each after a week."""
     oldest_session = (datetime.now(UTC) - SESSION_LIFETIME).isoformat(timespec="microseconds")
     oldest_content = (datetime.now(UTC) - REPLACED_CONTENT_LIFETIME).isoformat(timespec="microseconds")

@@ -15,7 +15,7 @@ from crucible_lineage.server.files.contents import (
     replace_content,
     same_content,
 )
-from crucible_lineage.server.files.storage import Received, Storage
+from crucible_lineage.server.files.storage import ContentStore, Draft
 from crucible_lineage.server.http import Json, refuse
 
 __all__ = ["PART_BYTES", "begin", "existing", "finish", "part_count", "part_length", "session", "state_of"]
@@ -105,7 +105,7 @@ def state_of(db: sqlite3.Connection, row: sqlite3.Row) -> Json:
     }
 
 
-def finish(database: Database, storage: Storage, upload: sqlite3.Row, received: Received | None) -> Json:
+def finish(database: Database, storage: ContentStore, upload: sqlite3.Row, received: Draft | None) -> Json:
     """The record of the file that the upload has become; all of it or nothing.
 
     `received` holds the verified bytes, or is None if the store already has them. They get their final name inside the

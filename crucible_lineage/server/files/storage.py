@@ -23,7 +23,7 @@ import google_crc32c
 
 from crucible_lineage.server.instance import DataFolder
 
-__all__ = ["Received", "Storage", "TooLongError", "is_sha256"]
+__all__ = ["ContentStore", "Draft", "TooLongError", "is_sha256"]
 
 BLOCK_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -38,7 +38,7 @@ class TooLongError(Exception):
 
 
 @dataclass(frozen=True)
-class Received:
+class Draft:
     """A draft that arrived: where it lies, how long it is and what its bytes add up to."""
 
     draft: Path
@@ -47,7 +47,7 @@ class Received:
     crc32c: str
 
 
-class Storage:
+class ContentStore:
     """The `contents` and `uploads` of a data folder."""
 
     def __init__(self, folder: DataFolder) -> None:
@@ -104,13 +104,13 @@ class Storage:
         """Held while a chunk is written, so that two never mix."""
         return self._growing_locks.setdefault(upload_id, asyncio.Lock())
 
-    def keep_part(self, received: Received, upload_id: str, number: int) -> None:
+    def keep_part(self, received: Draft, upload_id: str, number: int) -> None:
         received.draft.replace(self.part(upload_id, number))
 
     def discard_upload(self, upload_id: str) -> None:
         shutil.rmtree(self.folder.uploads / upload_id, ignore_errors=True)
 
-    async def receive(self, stream: AsyncIterator[bytes], upload_id: str, size: int) -> Received:
+    async def receive(self, stream: AsyncIterator[bytes], upload_id: str, size: int) -> Draft:
         """The stream's bytes in a flushed draft beside the upload's parts; TooLongError beyond `size` bytes."""
         draft = self._draft(upload_id)
         sha256, crc32c, received = hashlib.sha256(), _crc32c(), 0
@@ -127,18 +127,18 @@ class Storage:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
-        return Received(draft, received, sha256.hexdigest(), base64.b64encode(crc32c.digest()).decode())
+        return Draft(draft, received, sha256.hexdigest(), base64.b64encode(crc32c.digest()).decode())
 
-    def join(self, upload_id: str, numbers: list[int]) -> Received:
+    def join(self, upload_id: str, numbers: list[int]) -> Draft:
         """The parts, one after the other, in one flushed draft; the parts stay."""
         return self._copy((self.part(upload_id, number) for number in numbers), upload_id)
 
-    def take_growing(self, upload_id: str) -> Received:
+    def take_growing(self, upload_id: str) -> Draft:
         """The resumable upload's bytes in a flushed draft. What was received stays."""
         path = self.growing(upload_id)
         return self._copy([path] if path.exists() else [], upload_id)
 
-    def _copy(self, paths: Iterator[Path] | list[Path], upload_id: str) -> Received:
+    def _copy(self, paths: Iterator[Path] | list[Path], upload_id: str) -> Draft:
         draft = self._draft(upload_id)
         sha256, crc32c, size = hashlib.sha256(), _crc32c(), 0
         try:
@@ -154,7 +154,7 @@ class Storage:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
-        return Received(draft, size, sha256.hexdigest(), base64.b64encode(crc32c.digest()).decode())
+        return Draft(draft, size, sha256.hexdigest(), base64.b64encode(crc32c.digest()).decode())
 
     def _draft(self, upload_id: str) -> Path:
         folder = self.folder.uploads / upload_id

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from crucible_lineage.server.ingest.ingestors import INGESTORS, ingest
-from crucible_lineage.server.ingest.isolation import Reply, Request
+from crucible_lineage.server.ingest.isolation import IngestJob, Reply
 from crucible_lineage.server.ingest.processes import LOG_FILE
 
 MAX_WRITTEN_BYTES = 64 << 20  # per file, so that an endless message does not fill the disk
@@ -28,7 +28,7 @@ GRACE_S = 5.0
 
 
 def main(folder: Path) -> None:
-    request = Request.model_validate_json((folder / "request.json").read_bytes())
+    request = IngestJob.model_validate_json((folder / "request.json").read_bytes())
     faulthandler.dump_traceback_later(request.time_s + GRACE_S, exit=True)  # should nobody be left to end this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_memory(request.memory_bytes)
@@ -37,7 +37,7 @@ def main(folder: Path) -> None:
     draft.replace(folder / "reply.json")
 
 
-def _reply(request: Request, trying: Callable[[str], object]) -> bytes:
+def _reply(request: IngestJob, trying: Callable[[str], object]) -> bytes:
     try:
         return _found(request, trying)
     except MemoryError:
@@ -47,7 +47,7 @@ def _reply(request: Request, trying: Callable[[str], object]) -> bytes:
     return failed.model_dump_json().encode()
 
 
-def _found(request: Request, trying: Callable[[str], object]) -> bytes:
+def _found(request: IngestJob, trying: Callable[[str], object]) -> bytes:
     name, found = ingest(Path(request.path), request.filename, request.wanted, trying)
     reply = Reply(
         name=name,
@@ -99,7 +99,7 @@ def _say(number: int) -> None:
 
 def _import_readers(folder: Path) -> None:
     """Import what takes long before the fork, once a file needs it."""
-    request = Request.model_validate_json((folder / "request.json").read_bytes())
+    request = IngestJob.model_validate_json((folder / "request.json").read_bytes())
     suffix = Path(request.filename).suffix.lower()
     for module in {module for one in INGESTORS if suffix in one.suffixes for module in one.modules}:
         with suppress(ImportError):  # the ingestor goes without, or says so

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from crucible_lineage.server.ingest.formats.findings import Found
 from crucible_lineage.server.ingest.processes import LOG_FILE, Processes
 
-__all__ = ["IngestionError", "Isolation", "Limits", "Reply", "Request", "limits"]
+__all__ = ["IngestJob", "IngestionError", "Isolation", "Limits", "Reply", "limits"]
 
 MAX_REPLY_BYTES = 16 << 20
 LOGGED_BYTES = 4000
@@ -49,7 +49,7 @@ class IngestionError(Exception):
     """No ingestor came to an end with this file; the message says which one failed, and how."""
 
 
-class Request(BaseModel):
+class IngestJob(BaseModel):
     """What the process is to do."""
 
     path: str
@@ -82,7 +82,7 @@ class Isolation:
         if not path.is_file():
             raise FileNotFoundError(path)
         within = limits()
-        request = Request(
+        request = IngestJob(
             path=str(path), filename=filename, wanted=wanted, time_s=within.time_s, memory_bytes=within.memory_bytes
         )
         with tempfile.TemporaryDirectory(prefix="crucible-ingest-", ignore_cleanup_errors=True) as name:

@@ -16,13 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["LOG_FILE", "Processes", "Running"]
+__all__ = ["LOG_FILE", "IngestProcess", "Processes"]
 
 LOG_FILE = "log"
 _COMMAND = [sys.executable, "-P", "-m", "crucible_lineage.server.ingest.child"]
 
 
-class Running(Protocol):
+class IngestProcess(Protocol):
     """A process that ingests one file."""
 
     def wait(self) -> int:
@@ -39,7 +39,7 @@ class Processes:
         self._server: _ForkServer | None = None
         self._lock = threading.Lock()
 
-    def start(self, folder: Path) -> Running:
+    def start(self, folder: Path) -> IngestProcess:
         """A process that does the errand in this folder; what it says goes to the folder's `log`."""
         if not hasattr(os, "fork"):
             return _Fresh(folder)
@@ -88,7 +88,7 @@ class _ForkServer:
         """Whether it lives, and was started with just this environment."""
         return self._process.poll() is None and self._surroundings == surroundings
 
-    def fork(self, folder: Path) -> Running:
+    def fork(self, folder: Path) -> IngestProcess:
         """A child with this errand. If this interpreter is dead, so is the child."""
         with suppress(OSError):
             self._errands.write(os.fsencode(folder) + b"\0")

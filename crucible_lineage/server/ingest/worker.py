@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from crucible_lineage.server.catalogue.metadata import read_metadata
 from crucible_lineage.server.database import Database, check, now
 from crucible_lineage.server.files.contents import STORE, sweep
-from crucible_lineage.server.files.storage import Storage
+from crucible_lineage.server.files.storage import ContentStore
 from crucible_lineage.server.ingest.ingestors import INGESTOR_NAMES
 from crucible_lineage.server.ingest.isolation import IngestionError, Isolation
 from crucible_lineage.server.ingest.keep import keep, write_back
@@ -40,7 +40,7 @@ class WritesBack:
 class Worker:
     """Start it, wake it, close it. It holds a lock file while it lives, by which other workers know that it does."""
 
-    def __init__(self, database: Database, storage: Storage, writes_back: WritesBack | None = None) -> None:
+    def __init__(self, database: Database, storage: ContentStore, writes_back: WritesBack | None = None) -> None:
         self._database = database
         self._storage = storage
         self._writes_back = writes_back

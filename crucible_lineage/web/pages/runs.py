@@ -13,7 +13,13 @@ from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.mirror import Snapshot
 from crucible_lineage.core.slots import INCOMPLETE
 from crucible_lineage.queries.catalogue.browse import page_of
-from crucible_lineage.queries.catalogue.runs import Run, newest_first, remembered_runs, runs_by_results, with_memory
+from crucible_lineage.queries.catalogue.runs import (
+    ListedRun,
+    newest_first,
+    remembered_runs,
+    runs_by_results,
+    with_memory,
+)
 from crucible_lineage.queries.graph.standing import Entry, entries_of_copy
 from crucible_lineage.web.pages.copying import still_reading
 from crucible_lineage.web.reader import Reader
@@ -26,7 +32,7 @@ __all__ = ["run", "runs"]
 class RunRow:
     """A run with those of its outputs that the reader may see."""
 
-    run: Run
+    run: ListedRun
     outputs: tuple[Entry, ...]
 
     @property
@@ -72,7 +78,7 @@ def run(reader: Reader) -> Response:
     return rendered("run.html", reader.name, project=project, row=_row(one, copy))
 
 
-def _found(reader: Reader, project: Project) -> tuple[Snapshot, list[Run]]:
+def _found(reader: Reader, project: Project) -> tuple[Snapshot, list[ListedRun]]:
     """Return the copy of a project and its runs, newest first.
 
     A run is listed if the reader may see one of its outputs. How it ended is in the server's data folder, if it took
@@ -85,7 +91,7 @@ def _found(reader: Reader, project: Project) -> tuple[Snapshot, list[Run]]:
     return copy, newest_first(with_memory(run, here.get(run_id)) for run_id, run in by_results.items())
 
 
-def _remembered(data: Path, project: str) -> dict[str, Run]:
+def _remembered(data: Path, project: str) -> dict[str, ListedRun]:
     path = data / "journal.sqlite"
     if not path.exists():
         return {}
@@ -96,6 +102,6 @@ def _remembered(data: Path, project: str) -> dict[str, Run]:
         journal.close()
 
 
-def _row(run: Run, copy: Snapshot) -> RunRow:
+def _row(run: ListedRun, copy: Snapshot) -> RunRow:
     entries = entries_of_copy(copy)
     return RunRow(run, tuple(entries[mfid] for mfid in run.made))

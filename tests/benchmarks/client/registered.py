@@ -24,7 +24,7 @@ from crucible_lineage.client import CrucibleClient
 from crucible_lineage.ids import derive_mfid, mfid_time
 from crucible_lineage.provenance.circumstances import agent, software
 from crucible_lineage.provenance.digest import result_of
-from crucible_lineage.provenance.recipe import Code as StepCode
+from crucible_lineage.provenance.recipe import StepCode as StepCode
 from crucible_lineage.provenance.recipe import UsedDataset, step_recipe
 from crucible_lineage.provenance.record import KEY, Activity, read_record, step_record
 from crucible_lineage.refs import DatasetRef

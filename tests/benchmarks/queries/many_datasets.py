@@ -18,7 +18,7 @@ from crucible_lineage.core.slots import Filled, place, places_to_json
 from crucible_lineage.ids import derive_mfid
 from crucible_lineage.provenance.circumstances import agent
 from crucible_lineage.provenance.digest import result_of
-from crucible_lineage.provenance.recipe import Code, UsedDataset, derived_mfid, raw_recipe, step_recipe
+from crucible_lineage.provenance.recipe import StepCode, UsedDataset, derived_mfid, raw_recipe, step_recipe
 from crucible_lineage.provenance.record import KEY, Activity, raw_record, step_record
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.server.catalogue.metadata import write_metadata
@@ -94,7 +94,7 @@ def _fit(count: int, raw: _New, dice: random.Random) -> _New:
     spectrum = FileRef(f"{count:05d}.txt", hashlib.sha256(str(count).encode()).hexdigest(), 20_000)
     used = [UsedDataset("spectrum", source, (spectrum,))]
     params = {"degree": dice.choice((2, 3, 4))}
-    recipe = step_recipe(PROJECT, Code("fit", hashlib.sha256(b"fit").hexdigest(), {}), "out", params, used)
+    recipe = step_recipe(PROJECT, StepCode("fit", hashlib.sha256(b"fit").hexdigest(), {}), "out", params, used)
     mfid = derived_mfid(recipe)
     metadata = {"rms_cm1": round(dice.random(), 6), "peak_cm1": round(1000 + dice.gauss(0, 5), 4), "peaks": count % 9}
     started = (BEGAN + timedelta(days=30, seconds=count)).isoformat()

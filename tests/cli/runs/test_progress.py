@@ -19,7 +19,7 @@ import pytest
 
 from crucible_lineage.cli import moving, working
 from crucible_lineage.cli.moving import Moving
-from crucible_lineage.cli.runs.estimate import Estimate
+from crucible_lineage.cli.runs.estimate import TimeLeft
 from crucible_lineage.cli.runs.progress import Progress
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.client import CrucibleClient
@@ -162,13 +162,13 @@ def test_steps_that_end_every_few_milliseconds_are_four_lines_a_second(capfd: py
 
 
 def test_the_end_is_estimated_from_what_steps_took_and_the_jobs() -> None:
-    estimate = Estimate(jobs=2)
+    estimate = TimeLeft(jobs=2)
     estimate.plan({"a": 10.0, "b": 10.0, "c": 10.0, "d": 10.0})
     assert estimate.seconds_left() == pytest.approx(20)
     estimate.moved("a", STARTED)
     estimate.ended("a", EXECUTED, 10.0)
     assert estimate.seconds_left() == pytest.approx(15)
-    unknown = Estimate(jobs=4)
+    unknown = TimeLeft(jobs=4)
     unknown.plan(dict.fromkeys("abcdefgh"))
     assert unknown.seconds_left() is None
     for step in "abcd":

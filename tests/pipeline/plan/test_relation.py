@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crucible_lineage.pipeline.plan.relation import Candidates, Partners, Row
+from crucible_lineage.pipeline.plan.relation import Candidates, Partners, RelationRow
 from crucible_lineage.pipeline.spec.relation import InTime
 
 START = datetime(2024, 5, 10, tzinfo=UTC)
@@ -31,11 +31,11 @@ rules = st.builds(
 )
 
 
-def rows_of(drawn: Sequence[tuple[tuple[str], tuple[datetime, datetime], str]]) -> list[Row]:
-    return [Row(key, str(key), said, span, f"{tie}{key:02}") for key, (said, span, tie) in enumerate(drawn)]
+def rows_of(drawn: Sequence[tuple[tuple[str], tuple[datetime, datetime], str]]) -> list[RelationRow]:
+    return [RelationRow(key, str(key), said, span, f"{tie}{key:02}") for key, (said, span, tie) in enumerate(drawn)]
 
 
-def side_and_distance(row: Row, one: Row, side: str) -> float | None:
+def side_and_distance(row: RelationRow, one: RelationRow, side: str) -> float | None:
     """How far a candidate is on a side of the row; None if it is not there."""
     before, after = (row.last - one.last).total_seconds(), (one.first - row.first).total_seconds()
     if side == "before":
@@ -46,7 +46,7 @@ def side_and_distance(row: Row, one: Row, side: str) -> float | None:
     return min(there, default=0.0)
 
 
-def brute(row: Row, rows: Sequence[Row], rule: InTime) -> set[int] | None:
+def brute(row: RelationRow, rows: Sequence[RelationRow], rule: InTime) -> set[int] | None:
     """The keys of all that may be chosen: those that no other is nearer than. None if none is."""
     equal = [one for one in rows if one.values == row.values]
 
@@ -69,7 +69,7 @@ def brute(row: Row, rows: Sequence[Row], rule: InTime) -> set[int] | None:
 @settings(max_examples=150, deadline=None)
 @given(drawn=numbered, subject=st.tuples(values, spans), rule=rules)
 def test_what_is_chosen_is_what_looking_at_each_would_choose(drawn, subject, rule) -> None:
-    rows, row = rows_of(drawn), Row(0, "subject", subject[0], subject[1], "subject")
+    rows, row = rows_of(drawn), RelationRow(0, "subject", subject[0], subject[1], "subject")
     partners = Candidates("dark", rows, ["instrument_name"], rule).choose(row)
     expected = brute(row, rows, rule)
     assert (partners.chosen[0].key in expected) if expected else not partners.chosen
@@ -83,7 +83,7 @@ def test_what_is_chosen_is_what_looking_at_each_would_choose(drawn, subject, rul
 @given(drawn=numbered, subject=spans, shuffled=st.randoms())
 def test_the_order_of_candidates_does_not_matter_and_ids_decide_between_equal_times(drawn, subject, shuffled) -> None:
     rows = rows_of([(("A",), span, tie) for _, span, tie in drawn])
-    row, rule = Row(0, "subject", ("A",), subject), InTime(nearest="before")
+    row, rule = RelationRow(0, "subject", ("A",), subject), InTime(nearest="before")
     chosen = Candidates("dark", rows, ["x"], rule).choose(row).chosen
     mixed = list(rows)
     shuffled.shuffle(mixed)
@@ -94,8 +94,8 @@ def test_the_order_of_candidates_does_not_matter_and_ids_decide_between_equal_ti
 
 
 def choose(rule: InTime, *minutes: int, subject: int = 30) -> Partners:
-    rows = [Row(key, f"dark-{key}", (), (at(one), at(one)), str(key)) for key, one in enumerate(minutes)]
-    return Candidates("dark", rows, [], rule).choose(Row(0, "scan", (), (at(subject), at(subject))))
+    rows = [RelationRow(key, f"dark-{key}", (), (at(one), at(one)), str(key)) for key, one in enumerate(minutes)]
+    return Candidates("dark", rows, [], rule).choose(RelationRow(0, "scan", (), (at(subject), at(subject))))
 
 
 def test_both_sides_are_given_for_interpolation_in_the_order_asked_for() -> None:
@@ -124,13 +124,16 @@ def test_what_nothing_fits_is_blocked_and_names_the_nearest_of_both_sides() -> N
 
 
 def test_without_a_time_nothing_is_chosen_and_what_has_none_is_named() -> None:
-    dated, undated = Row(0, "dark-0", (), (at(10), at(10))), Row(1, "dark-1", (), None, undated="dark-1")
-    scan = Row(0, "scan", (), (at(30), at(30)))
+    dated, undated = (
+        RelationRow(0, "dark-0", (), (at(10), at(10))),
+        RelationRow(1, "dark-1", (), None, undated="dark-1"),
+    )
+    scan = RelationRow(0, "scan", (), (at(30), at(30)))
     blocked = Candidates("dark", [dated, undated], [], InTime(nearest="before")).choose(scan)
     assert "dark-1 has no time of measurement (timestamp); set it" in blocked.fault
     skipping = Candidates("dark", [dated, undated], [], InTime(nearest="before", undated="skip"))
     assert [one.label for one in skipping.choose(scan).chosen] == ["dark-0"]
-    without = Row(0, "scan", (), None, undated="scan")
+    without = RelationRow(0, "scan", (), None, undated="scan")
     assert (
         "scan has no time of measurement"
         in Candidates("d", [dated], [], InTime(nearest="either")).choose(without).fault
@@ -140,21 +143,25 @@ def test_without_a_time_nothing_is_chosen_and_what_has_none_is_named() -> None:
 
 
 def test_a_group_counts_from_its_last_before_and_from_its_first_after() -> None:
-    group = Row(0, "master", (), (at(0), at(25)), size=5)
+    group = RelationRow(0, "master", (), (at(0), at(25)), size=5)
     for subject, side, seconds in ((30, "before", 300.0), (20, "around", 0.0), (-10, "after", 600.0)):
-        scan = Row(0, "scan", (), (at(subject), at(subject)))
+        scan = RelationRow(0, "scan", (), (at(subject), at(subject)))
         (one,) = Candidates("master", [group], [], InTime(nearest="either")).choose(scan).chosen
         assert (one.side, one.seconds) == (side, seconds)
     assert "counted from the last of its 5" in str(
-        Candidates("master", [group], [], InTime(nearest="before")).choose(Row(0, "s", (), (at(30), at(30)))).chosen[0]
+        Candidates("master", [group], [], InTime(nearest="before"))
+        .choose(RelationRow(0, "s", (), (at(30), at(30))))
+        .chosen[0]
     )
-    during = Candidates("master", [group], [], InTime(nearest="before")).choose(Row(0, "s", (), (at(20), at(20))))
+    during = Candidates("master", [group], [], InTime(nearest="before")).choose(
+        RelationRow(0, "s", (), (at(20), at(20)))
+    )
     assert during.fault, "a group that is not over is not before"
 
 
 @pytest.mark.parametrize("nearest", ["before", "after", "either"])
 def test_ten_thousand_for_ten_thousand_take_less_than_a_second(nearest: str) -> None:
-    rows = [Row(key, str(key), (str(key % 7),), (at(key), at(key + key % 90))) for key in range(10_000)]
+    rows = [RelationRow(key, str(key), (str(key % 7),), (at(key), at(key + key % 90))) for key in range(10_000)]
     started = time.process_time()
     candidates = Candidates("dark", rows, ["x"], InTime(nearest=nearest))
     for row in rows:

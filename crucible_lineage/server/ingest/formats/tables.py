@@ -16,7 +16,7 @@ from typing import Any
 
 from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, plain
 
-__all__ = ["Table", "described", "find_table", "fits", "is_wrapped", "number", "pairs", "understood", "wrapped"]
+__all__ = ["TextTable", "described", "find_table", "fits", "is_wrapped", "number", "pairs", "understood", "wrapped"]
 
 SAMPLED_ROWS = 100  # chosen: enough to tell a column of words
 MAX_NAME_WORDS = 4  # chosen: more is a sentence
@@ -50,7 +50,7 @@ Row = Sequence[str]
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """Where the rows of numbers lie, as indices of rows, and what their columns are called and measured in."""
 
     first: int
@@ -82,7 +82,7 @@ def understood(cell: str, decimal: str = ".") -> float | None:
     return None if decimal == "," and _EITHER.fullmatch(cell.strip()) else number(cell, decimal)
 
 
-def find_table(rows: Sequence[Row], decimal: str = ".") -> Table | None:
+def find_table(rows: Sequence[Row], decimal: str = ".") -> TextTable | None:
     """The longest table, None where there is none of at least two columns."""
     first, end = _longest_run(rows, decimal)
     if end - first < 1:
@@ -95,11 +95,11 @@ def find_table(rows: Sequence[Row], decimal: str = ".") -> Table | None:
         return None
     if not heading and _is_axis(rows, first, end, width, decimal):
         axis = tuple(cell.strip()[:200] or "column_1" for cell in rows[first][:width])
-        return Table(first + 1, end, axis, (None,) * width, first)
+        return TextTable(first + 1, end, axis, (None,) * width, first)
     names = heading[0] if heading else [f"column_{column}" for column in range(1, width + 1)]
     given = heading[1] if len(heading) > 1 else [""] * width
     units = [unit.strip("()[] ") or _unit_in(name) for name, unit in zip(names, given, strict=True)]
-    return Table(first, end, tuple(name[:200] for name in names), tuple(units), first - len(heading))
+    return TextTable(first, end, tuple(name[:200] for name in names), tuple(units), first - len(heading))
 
 
 def _are_columns(rows: Sequence[Row], first: int, end: int, width: int, heading: Sequence[Row], decimal: str) -> bool:
@@ -113,7 +113,7 @@ def _are_columns(rows: Sequence[Row], first: int, end: int, width: int, heading:
     return starts_file or numeric == width or numeric * 2 > width
 
 
-def described(rows: Sequence[Row], table: Table, decimal: str = ".") -> dict[str, Any]:
+def described(rows: Sequence[Row], table: TextTable, decimal: str = ".") -> dict[str, Any]:
     """The number of rows, and of each column its name, unit and range."""
     columns = []
     named = list(zip(table.names, table.units, strict=True))[:MAX_ENTRIES]
@@ -133,7 +133,7 @@ def described(rows: Sequence[Row], table: Table, decimal: str = ".") -> dict[str
     return {"rows": table.end - table.first, "columns": columns}
 
 
-def is_wrapped(rows: Sequence[Row], table: Table) -> bool:
+def is_wrapped(rows: Sequence[Row], table: TextTable) -> bool:
     """True for one long list of counts that is set in many columns, as some analysers write it."""
     if table.is_named or len(table.names) < WRAPPED_COLUMNS:
         return False
@@ -141,7 +141,7 @@ def is_wrapped(rows: Sequence[Row], table: Table) -> bool:
     return all(_COUNT.fullmatch(cell.strip()) for cell in cells)
 
 
-def wrapped(rows: Sequence[Row], table: Table) -> dict[str, Any]:
+def wrapped(rows: Sequence[Row], table: TextTable) -> dict[str, Any]:
     """Describe the counts in such a list: how many, and their range."""
     found = [int(cell) for row in rows[table.first : table.end] for cell in row[: len(table.names)]]
     return {"values": len(found), "min": min(found), "max": max(found)}

@@ -16,7 +16,7 @@ from crucible_lineage.server.ingest.formats.acquisition import acquired
 from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found
 from crucible_lineage.server.ingest.formats.plot import plot
 from crucible_lineage.server.ingest.formats.tables import (
-    Table,
+    TextTable,
     described,
     find_table,
     fits,
@@ -106,7 +106,7 @@ def _is_prose(lines: Sequence[str], facts: Mapping[str, Any]) -> bool:
     return said < MAX_ENTRIES // 2 and said * LEAST_SETTINGS < sum(bool(line.strip(_COMMENT + " ")) for line in lines)
 
 
-def plotted(rows: Sequence[Sequence[str]], table: Table, decimal: str = ".") -> bytes | None:
+def plotted(rows: Sequence[Sequence[str]], table: TextTable, decimal: str = ".") -> bytes | None:
     """The next column of numbers over the first, thinned out evenly; None where the first has none."""
     every = math.ceil((table.end - table.first) / MAX_PLOTTED_POINTS)
     chosen: list[tuple[str, list[float | None]]] = []
@@ -196,7 +196,7 @@ def _cells(line: str, dialect: Dialect) -> list[str]:
         return []
 
 
-def _named_by_comment(lines: Sequence[str], table: Table) -> Table:
+def _named_by_comment(lines: Sequence[str], table: TextTable) -> TextTable:
     """The table, its columns named by the comment right above where that has one word, or group of words, for each."""
     if table.is_named or table.first == 0:
         return table
@@ -207,7 +207,7 @@ def _named_by_comment(lines: Sequence[str], table: Table) -> Table:
     for parts in (re.split(r"\s{2,}|\t", text.strip()), text.split(), [part.strip() for part in text.split(",")]):
         if len(parts) == len(table.names) and all(re.search(r"[A-Za-z]", part) for part in parts):
             units = [found[1] if (found := re.search(r"[(\[]([^()\[\]]+)[)\]]$", part)) else None for part in parts]
-            return Table(table.first, table.end, tuple(parts), tuple(units), table.above)
+            return TextTable(table.first, table.end, tuple(parts), tuple(units), table.above)
     return table
 
 

@@ -15,7 +15,7 @@ from starlette.responses import FileResponse
 
 from crucible_lineage.server.call import Service
 from crucible_lineage.server.files.sessions import part_length
-from crucible_lineage.server.files.storage import Received, TooLongError
+from crucible_lineage.server.files.storage import Draft, TooLongError
 from crucible_lineage.server.http import PREFIX, refuse
 from crucible_lineage.server.http import router as new_router
 
@@ -128,7 +128,7 @@ def _open_session(service: Service, upload_id: str) -> sqlite3.Row:
     return upload
 
 
-def _keep_part(service: Service, received: Received, upload_id: str, number: int, crc32c: str, size: int) -> None:
+def _keep_part(service: Service, received: Draft, upload_id: str, number: int, crc32c: str, size: int) -> None:
     """The part counts, if it is what was signed."""
     try:
         if (received.size, received.crc32c) != (size, crc32c):

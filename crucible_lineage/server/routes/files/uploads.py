@@ -33,7 +33,7 @@ from crucible_lineage.server.files.sessions import (
     session,
     state_of,
 )
-from crucible_lineage.server.files.storage import Received
+from crucible_lineage.server.files.storage import Draft
 from crucible_lineage.server.http import Form, Json, refuse
 from crucible_lineage.server.http import router as new_router
 
@@ -244,7 +244,7 @@ def _checked(db: sqlite3.Connection, call: AuthenticatedCall, mfid: str, body: N
 
 def _verified(
     call: AuthenticatedCall, upload: sqlite3.Row, parts: list[sqlite3.Row], crc32c: str | None
-) -> Received | None:
+) -> Draft | None:
     """The bytes of all parts in one draft, after comparing checksums; None if the store has got them already."""
     storage = call.service.storage
     if len(parts) == 1:
@@ -258,14 +258,14 @@ def _verified(
     return received
 
 
-def _single_part(call: AuthenticatedCall, upload: sqlite3.Row) -> Received | None:
+def _single_part(call: AuthenticatedCall, upload: sqlite3.Row) -> Draft | None:
     """The only part as it lies there: it was verified and flushed as it came, and need not be copied."""
     part = call.service.storage.part(upload["id"], 1)
     if not part.exists():
         if call.service.storage.holds(upload["sha256"], upload["size"]):
             return None  # an earlier attempt got as far as giving it its final name
         raise _other_bytes(call, upload)
-    return Received(part, upload["size"], upload["sha256"], "")
+    return Draft(part, upload["size"], upload["sha256"], "")
 
 
 def _other_bytes(call: AuthenticatedCall, upload: sqlite3.Row) -> Exception:

@@ -29,7 +29,7 @@ class NewOwner(Form):
     new_owner: str
 
 
-class NewProject(Form):
+class ProjectForm(Form):
     project_id: str | None = None
     project_mfid: str | None = None
 
@@ -114,7 +114,7 @@ def transfer_ownership(call: Call, mfid: str, body: NewOwner, confirm: bool = Qu
 
 
 @router.post("/resources/{mfid}/project")
-def reassign_project(call: Call, mfid: str, body: NewProject, confirm: bool = Query(False)) -> Json:
+def reassign_project(call: Call, mfid: str, body: ProjectForm, confirm: bool = Query(False)) -> Json:
     if (body.project_id is None) == (body.project_mfid is None):
         raise refuse(422, "Name exactly one of project_id and project_mfid")
     with call.write() as db:

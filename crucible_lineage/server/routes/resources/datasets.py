@@ -9,7 +9,7 @@ from fastapi import Query
 
 from crucible_lineage.server.call import Call
 from crucible_lineage.server.catalogue.access import CONTRIBUTOR, EDITOR, OWNER, READABLE, VIEWER, Caller, require
-from crucible_lineage.server.catalogue.bodies import DatasetPatch, NewDataset
+from crucible_lineage.server.catalogue.bodies import DatasetBody, DatasetPatch
 from crucible_lineage.server.catalogue.facets import facet_page
 from crucible_lineage.server.catalogue.filters import Where, cursor_page
 from crucible_lineage.server.catalogue.metadata import write_metadata
@@ -36,7 +36,7 @@ class InstrumentChoice(Form):
 
 
 @router.post("/datasets", status_code=201)
-def create_dataset(call: Call, body: NewDataset) -> Json:
+def create_dataset(call: Call, body: DatasetBody) -> Json:
     with call.write() as db:
         owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
         project = home_project(db, call.caller, body.project_id, body.project_mfid)
