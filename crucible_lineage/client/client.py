@@ -6,31 +6,32 @@ import functools
 import math
 import os
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 from urllib.request import getproxies
 
 import httpx
 
-from crucible_lineage.client.account import AccountCalls
+from crucible_lineage.client.bodies import SampleCreate
 from crucible_lineage.client.dataset.datasets import DatasetCalls
 from crucible_lineage.client.dataset.deletions import DeletionCalls
 from crucible_lineage.client.dataset.files import FileCalls
+from crucible_lineage.client.dataset.links import LinkCalls
 from crucible_lineage.client.dataset.metadata import MetadataCalls
-from crucible_lineage.client.graphs import GraphCalls
+from crucible_lineage.client.filters import SampleFilters, sent_filters
 from crucible_lineage.client.http.at_once import AtOnce
 from crucible_lineage.client.http.connection import Connection, Timeouts
 from crucible_lineage.client.http.lanes import Lanes
+from crucible_lineage.client.http.paging import count_of, pages
 from crucible_lineage.client.http.retry import RetryPolicy
-from crucible_lineage.client.http.wire import parse
+from crucible_lineage.client.http.wire import parse, parse_all, quoted, segment, to_send
 from crucible_lineage.client.ingestions import IngestionCalls
-from crucible_lineage.client.models import Health
+from crucible_lineage.client.models import Account, Health, Profile, Sample
 from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.client.projects import InstrumentCalls, ProjectCalls
-from crucible_lineage.client.samples import SampleCalls
 from crucible_lineage.client.transfer.hosts import LinkHosts
 from crucible_lineage.client.transfer.memory import UploadMemory
 from crucible_lineage.client.transfer.storage import Storage, Unsealing
@@ -213,3 +214,125 @@ def _connections(trust: ssl.SSLContext | bool, transport: httpx.BaseTransport | 
     most = MOST_CONNECTIONS
     limits = httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=KEEPALIVE_S)
     return httpx.Client(transport=transport, limits=limits, verify=trust, timeout=None)  # noqa: S113  set per request
+
+
+class AccountCalls(OfficialNames):
+    """`client.account`: who the key belongs to, and what it may do."""
+
+    subject = "account"
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def whoami(self) -> Account:
+        """The account behind the key."""
+        return parse(Account, self._connection.get("/account", "read the account"), "read the account")
+
+    def profile(self) -> Profile:
+        """The account's owner, with roles and capabilities."""
+        return parse(Profile, self._connection.get("/account/profile", "read the profile"), "read the profile")
+
+
+class GraphCalls(OfficialNames):
+    """`client.graphs`: what descends from what, as node-link JSON; `LineageGraph.from_api` reads it."""
+
+    subject = "graphs"
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def get(self, mfid: str, recursive: bool = True) -> dict[str, Any]:
+        """`nodes` and `edges` around a dataset or sample: all that hangs together, or only the direct neighbours.
+
+        An edge's source is the parent, its target the child.
+        """
+        what = f"read the graph of {mfid}"
+        params = {"recursive": True} if recursive else None
+        path = f"/entity_graph_cte/{segment(mfid, 'dataset or sample')}"
+        return _node_link(self._connection.get(path, what, mfid=mfid, params=params), what)
+
+    def project(self, project_id: str) -> dict[str, Any]:
+        """`nodes` and `edges` of all datasets and samples of a project."""
+        what = f"read the graph of project {project_id}"
+        return _node_link(self._connection.get(f"/project_graph/{quoted(project_id)}", what), what)
+
+
+def _node_link(answer: object, what: str) -> dict[str, Any]:
+    """The graph with `edges`, which older services call `links`."""
+    if not isinstance(answer, dict) or not isinstance(answer.get("nodes"), list):
+        raise ServerError(f"could not {what}: Crucible's answer is no graph")
+    edges = answer.get("edges", answer.get("links"))
+    if not isinstance(edges, list):
+        raise ServerError(f"could not {what}: Crucible's answer is a graph without edges")
+    return {**answer, "edges": edges}
+
+
+class SampleCalls(OfficialNames):
+    """`client.samples`: what is measured, and which sample was made from which."""
+
+    subject = "samples"
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._links = LinkCalls(connection, "/samples", "sample", Sample)
+
+    def create(self, sample: SampleCreate | Mapping[str, object] | None = None, **fields: object) -> Sample:
+        """The new sample. With a `unique_id` of your own a lost answer is repeated; without one it is an error."""
+        new = to_send(SampleCreate, fields if sample is None else sample)
+        what = f"create sample {new.sample_name or ''}".rstrip()
+        answer = self._connection.call(
+            "POST", "/samples", what, mfid=new.unique_id, body=new.body(), repeatable=new.unique_id is not None
+        )
+        return parse(Sample, answer, what)
+
+    def get(self, mfid: str, *, include_metadata: bool = False, include_links: bool = False) -> Sample:
+        """The sample; `scientific_metadata` and `links` are None unless they are asked for."""
+        what = f"read sample {mfid}"
+        params = {
+            "include_metadata": include_metadata or None,
+            "include_links": include_links or None,
+            "include_datasets": False,
+        }
+        answer = self._connection.get(f"/samples/{segment(mfid, 'sample')}", what, mfid=mfid, params=params)
+        return parse(Sample, answer, what)
+
+    def list(self, *, limit: int | None = None, **filters: Unpack[SampleFilters]) -> list[Sample]:
+        """Samples that fit all filters, newest first, all or `limit` of them."""
+        return list(self.iter(limit=limit, **filters))
+
+    def iter(self, *, limit: int | None = None, **filters: Unpack[SampleFilters]) -> Iterator[Sample]:
+        """The same, page by page as they are taken."""
+        params = {"include_datasets": False, **sent_filters(filters, SampleFilters)}
+        return pages(self._connection, "/samples", Sample, "list samples", params, limit)
+
+    def count(self, **filters: Unpack[SampleFilters]) -> int:
+        """Count the samples that match all filters."""
+        return count_of(self._connection, "/samples", "count samples", sent_filters(filters, SampleFilters))
+
+    def search(self, q: str, *, limit: int = 20, project_id: str | None = None) -> Sequence[Sample]:
+        """Samples whose name is like `q` (3 letters or more); best first, at most 50."""
+        what = f"search samples for {q!r}"
+        params = {"q": q, "limit": limit, "project_id": project_id}
+        return parse_all(Sample, self._connection.get("/samples/search", what, params=params), what)
+
+    def update(self, mfid: str, **fields: object) -> Sample:
+        """The sample with `fields` (sample_name, sample_type, description, timestamp) changed."""
+        what = f"change sample {mfid}"
+        path = f"/samples/{segment(mfid, 'sample')}"
+        return parse(Sample, self._connection.call("PATCH", path, what, mfid=mfid, body=fields), what)
+
+    def link_parent_child(self, parent_id: str, child_id: str, relationship_type: str | None = None) -> None:
+        """The child hangs below the parent; a relationship that is given replaces a stored one."""
+        self._links.link(parent_id, child_id, relationship_type)
+
+    def unlink(self, parent_id: str, child_id: str) -> None:
+        """The link is gone."""
+        self._links.unlink(parent_id, child_id)
+
+    def list_parents(self, mfid: str, *, limit: int | None = None) -> Sequence[Sample]:
+        """The samples that this one was made from."""
+        return self._links.related(mfid, "parents", {}, limit)
+
+    def list_children(self, mfid: str, *, limit: int | None = None) -> Sequence[Sample]:
+        """The samples that were made from this one."""
+        return self._links.related(mfid, "children", {}, limit)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+import secrets
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+import httpx
 from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,6 +24,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crucible_lineage.client import CrucibleClient
+from crucible_lineage.client.models import Account
 from crucible_lineage.errors import (
     CrucibleError,
     ForbiddenError,
@@ -26,7 +34,8 @@ from crucible_lineage.errors import (
     RefusedError,
     UnauthorizedError,
 )
-from crucible_lineage.web.bridge import Bridge
+from crucible_lineage.queries.verify.verify import Verification
+from crucible_lineage.web.long_work import LongWorks
 from crucible_lineage.web.pages import (
     browsing,
     comparing,
@@ -38,9 +47,8 @@ from crucible_lineage.web.pages import (
     pipelines,
     runs,
 )
-from crucible_lineage.web.reader import Reader
+from crucible_lineage.web.reader import Reader, SignIn
 from crucible_lineage.web.rendering import rendered, resource
-from crucible_lineage.web.signing_in import SignIns, is_from_here, posted, safe_path
 
 __all__ = ["with_pages"]
 
@@ -239,3 +247,164 @@ def _to_sign_in(request: Request) -> Response:
         page.headers["Refresh"] = f"0; url={quote(asked, safe='/?&=%+')}"
         return page
     return RedirectResponse(f"/sign-in?next={quote(asked, safe='/')}" if asked != "/" else "/sign-in", 303)
+
+
+class Bridge(httpx.BaseTransport):
+    """Sends requests to `app`, which runs in `loop`; to be used from other threads than the loop's."""
+
+    def __init__(self, app: ASGIApp, loop: asyncio.AbstractEventLoop) -> None:
+        self._app = app
+        self._loop = loop
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """The application's answer, whole."""
+        if self._loop.is_closed():
+            raise RuntimeError("the server has stopped")
+        waiting = asyncio.run_coroutine_threadsafe(_answer(self._app, _scope(request), request.read()), self._loop)
+        try:
+            status, headers, body = waiting.result(request.extensions.get("timeout", {}).get("read"))
+        except (TimeoutError, CancelledError) as cause:
+            waiting.cancel()
+            raise httpx.ReadTimeout("the server did not answer itself in time", request=request) from cause
+        return httpx.Response(status, headers=headers, content=body, request=request)
+
+
+async def _answer(
+    app: ASGIApp, scope: MutableMapping[str, object], body: bytes
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    start: Mapping[str, Any] = {}
+    parts: list[bytes] = []
+    done = asyncio.Event()
+    was_read = False
+
+    async def receive() -> Mapping[str, object]:
+        nonlocal was_read
+        if was_read:
+            await done.wait()
+            return {"type": "http.disconnect"}
+        was_read = True
+        return {"type": "http.request", "body": body}
+
+    async def send(message: Mapping[str, Any]) -> None:
+        nonlocal start
+        if message["type"] == "http.response.start":
+            start = message
+        elif message["type"] == "http.response.body":
+            parts.append(message.get("body", b""))
+            if not message.get("more_body"):
+                done.set()
+
+    await app(scope, receive, send)  # type: ignore[arg-type]  # Mapping will do for the messages
+    return start["status"], list(start["headers"]), b"".join(parts)
+
+
+def _scope(request: httpx.Request) -> dict[str, Any]:
+    path, _, query = (request.extensions.get("target") or request.url.raw_path).partition(b"?")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": request.method,
+        "scheme": request.url.scheme,
+        "path": unquote(path.decode("ascii")),
+        "raw_path": path,
+        "query_string": query,
+        "root_path": "",
+        "headers": [(name.lower(), value) for name, value in request.headers.raw],
+        "client": None,
+        "server": (request.url.host, request.url.port),
+        "extensions": {},
+    }
+
+
+LIFETIME_S = 12 * 3600
+MOST_SIGN_INS = 1000  # the oldest gives way
+CHECKS_AT_A_TIME = 2  # of all readers together
+MOST_POSTED_BYTES = 16 << 10
+POSTED_WITHIN_S = 30.0
+
+
+class SignIns:
+    """Who is signed in, by the token in their cookie. Kept in memory: a restart of the server signs everybody out.
+
+    In `pages` within the data folder, each key has a folder of its own.
+    """
+
+    def __init__(self, data: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._data = data
+        self._clock = clock
+        self._checking = ThreadPoolExecutor(CHECKS_AT_A_TIME, thread_name_prefix="check")
+        self._copying = ThreadPoolExecutor(CHECKS_AT_A_TIME, thread_name_prefix="copy")
+        self._known: dict[str, SignIn] = {}
+        self._lock = threading.Lock()
+
+    def of(self, request: Request) -> SignIn | None:
+        """The sign-in that the request's cookie stands for, unless it has expired."""
+        found = self._known.get(request.cookies.get(_cookie_name(request), ""))
+        return found if found is not None and found.expires > self._clock() else None
+
+    def begin(self, request: Request, response: Response, client: CrucibleClient, account: Account, key: str) -> None:
+        """The reader is signed in, and the response brings the browser the token for it."""
+        self.end(request, response)
+        folder = self._data / "pages" / hashlib.sha256(key.encode()).hexdigest()[:32]
+        token = secrets.token_urlsafe(32)
+        now = self._clock()
+        with self._lock:
+            expired = [old for old, sign_in in self._known.items() if sign_in.expires <= now]
+            for old in [*expired, *list(self._known)[: max(0, len(self._known) - len(expired) - MOST_SIGN_INS + 1)]]:
+                self._known.pop(old, None)
+            checks, copies = LongWorks[Verification](self._checking), LongWorks[None](self._copying)
+            self._known[token] = SignIn(client, _name(account), checks, copies, folder, self._data, now + LIFETIME_S)
+        response.set_cookie(_cookie_name(request), token, httponly=True, samesite="strict", secure=_is_secure(request))
+
+    def end(self, request: Request, response: Response) -> None:
+        """The token stands for nothing any more, and the browser forgets it."""
+        name = _cookie_name(request)
+        with self._lock:
+            self._known.pop(request.cookies.get(name, ""), None)
+        response.delete_cookie(name, httponly=True, samesite="strict", secure=_is_secure(request))
+
+
+def is_from_here(request: Request) -> bool:
+    """True if a page of this server sent the form. Browsers say where from; who does not say is refused."""
+    return urlsplit(request.headers.get("origin", "")).netloc == request.headers.get("host")
+
+
+def safe_path(text: str) -> str:
+    """`text` if it is a path of this server, else the front page: nobody is sent elsewhere after signing in."""
+    is_local = text.startswith("/") and not text.startswith(("//", "/\\")) and text.isprintable()
+    return text if is_local else "/"
+
+
+async def posted(request: Request) -> dict[str, str]:
+    """The fields of a posted form; of one that is too long, or not in UTF-8, none. HTTPException if it never ends."""
+    body = b""
+    try:
+        async with asyncio.timeout(POSTED_WITHIN_S):
+            async for block in request.stream():
+                body += block
+                if len(body) > MOST_POSTED_BYTES:
+                    return {}
+    except TimeoutError:
+        raise HTTPException(408, f"The form did not come within {POSTED_WITHIN_S:g} s.") from None
+    try:
+        return {name: values[-1] for name, values in parse_qs(body.decode("ascii"), errors="strict").items()}
+    except ValueError:
+        return {}
+
+
+def _cookie_name(request: Request) -> str:
+    """Different for each port: browsers give a host's cookies to all of its ports, and would mix up two servers."""
+    return f"crucible-lineage-{request.url.port or request.url.scheme}"
+
+
+def _is_secure(request: Request) -> bool:
+    return request.url.scheme == "https"
+
+
+def _name(account: Account) -> str:
+    user = account.user_info
+    if user is None:
+        return account.user_unique_id
+    full = " ".join(filter(None, (user.first_name, user.last_name)))
+    return full or user.username or account.user_unique_id

@@ -93,7 +93,7 @@ def validated() -> Callable[[Any, str], None]:
 def test_without_a_graph_endpoint_a_lineage_comes_from_the_links(
     lab: Any, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from crucible_lineage.client.graphs import GraphCalls
+    from crucible_lineage.client.client import GraphCalls
     from crucible_lineage.errors import NotFoundError
     from crucible_lineage.queries.graph.fetch import fetch_lineage
 

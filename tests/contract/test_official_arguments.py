@@ -11,7 +11,7 @@ import pytest
 from crucible import CrucibleClient as Official
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.arguments import instead_of, ours
+from crucible_lineage.client.official import instead_of, ours
 from crucible_lineage.server import start_server
 
 SUBJECTS = ("account", "datasets", "deletions", "files", "graphs", "ingestions", "instruments", "projects", "samples")

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from crucible_lineage.cli import main
 from crucible_lineage.lineage.checks import CHECKS
-from crucible_lineage.queries.holding import HOLDING_CHECKS
+from crucible_lineage.queries.check import HOLDING_CHECKS
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 

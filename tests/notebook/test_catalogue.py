@@ -129,7 +129,7 @@ def test_files_come_as_paths_and_as_values(catalogue: Any, tmp_path: Path) -> No
 
 
 def test_loaders_can_be_added_and_a_missing_one_is_told(tmp_path: Path) -> None:
-    from crucible_lineage.notebook.loading import load_file
+    from crucible_lineage.notebook.dataset import load_file
 
     spectrum = tmp_path / "a.SPC"
     spectrum.write_text("7 8")
@@ -151,7 +151,7 @@ def test_loaders_can_be_added_and_a_missing_one_is_told(tmp_path: Path) -> None:
 def test_a_table_of_numbers_alone_loses_no_row(
     with_pandas: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from crucible_lineage.notebook.loading import load_file
+    from crucible_lineage.notebook.dataset import load_file
 
     if not with_pandas:
         monkeypatch.setitem(sys.modules, "pandas", None)
@@ -171,7 +171,7 @@ def test_a_table_of_numbers_alone_loses_no_row(
 
 @pytest.mark.parametrize("name", ["t.csv", "t.json", "t.npy", "t.npz", "t.png", "t.h5", "t.txt", "t.xlsx"])
 def test_a_file_that_is_not_what_its_ending_says_is_told(name: str, tmp_path: Path) -> None:
-    from crucible_lineage.notebook.loading import load_file
+    from crucible_lineage.notebook.dataset import load_file
 
     (tmp_path / name).write_bytes(b"\xff\xfe\x00 no")
     with pytest.raises(InputError, match=rf"load {name}: it cannot be read as \{name[1:]}: .*Dataset\.path\(\)"):

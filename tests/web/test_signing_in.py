@@ -15,7 +15,7 @@ from starlette.responses import Response
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import Account
 from crucible_lineage.web import with_pages
-from crucible_lineage.web.signing_in import LIFETIME_S, MOST_SIGN_INS, SignIns
+from crucible_lineage.web.app import LIFETIME_S, MOST_SIGN_INS, SignIns
 
 
 def test_signing_in_leads_back_to_where_one_wanted_to_go(site):
@@ -136,7 +136,7 @@ def test_over_tls_the_cookie_travels_by_tls_only(serving, tmp_path):
 
 
 def test_a_form_that_does_not_come_to_its_end_is_no_fault_of_ours(caplog, monkeypatch, tmp_path):
-    monkeypatch.setattr("crucible_lineage.web.signing_in.POSTED_WITHIN_S", 0.05)
+    monkeypatch.setattr("crucible_lineage.web.app.POSTED_WITHIN_S", 0.05)
 
     async def never(scope, receive, send):
         raise AssertionError("nobody is asked")

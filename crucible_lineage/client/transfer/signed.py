@@ -7,19 +7,32 @@ initiate --existing_file--> done, nothing was sent
 
 from __future__ import annotations
 
+import itertools
+import threading
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from crucible_lineage.checksums import crc32c_text, require_unchanged
+from crucible_lineage.checksums import blocks, crc32c_text, part_checksums, require_unchanged
 from crucible_lineage.client.http.connection import Connection
 from crucible_lineage.client.http.wire import parse, quoted
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.client.transfer.outgoing import REUSE, Meter, Outgoing, Progress
-from crucible_lineage.client.transfer.parts import PartSender, parts_of
-from crucible_lineage.client.transfer.storage import Storage
-from crucible_lineage.errors import CrucibleError, NotFoundError, ServerError
+from crucible_lineage.client.transfer.outgoing import REUSE, Mark, Meter, Outgoing, Progress
+from crucible_lineage.client.transfer.storage import Storage, storage_error, storage_wait_s
+from crucible_lineage.errors import (
+    CrucibleError,
+    FileChangedError,
+    ForbiddenError,
+    NotFoundError,
+    RateLimitedError,
+    ServerError,
+    UnreachableError,
+)
+from crucible_lineage.times import utc
+from crucible_lineage.traffic import traffic
 
 __all__ = [
     "UploadSession",
@@ -157,3 +170,145 @@ def _numbers(answer: Mapping[str, Any]) -> Iterable[int]:
 
 def _path(outgoing: Outgoing) -> str:
     return f"/datasets/{outgoing.dataset_mfid}/upload/multipart"
+
+
+PARTS_AT_ONCE = 4  # measured on loopback: more add CPU, not speed
+EXPIRY_MARGIN_S = 30.0
+PARTS_PER_SIGNING = 32  # the service's limit
+
+
+@dataclass(frozen=True)
+class UploadPart:
+    number: int
+    offset: int
+    size: int
+    crc32c: int
+
+
+@dataclass(frozen=True)
+class _Link:
+    """Where and how a part is sent. The URL is a secret."""
+
+    url: str
+    headers: Mapping[str, str]
+    expires: datetime | None
+
+    def __repr__(self) -> str:
+        return f"_Link(expires={self.expires})"
+
+    def is_stale(self) -> bool:
+        return self.expires is not None and (self.expires - datetime.now(UTC)).total_seconds() < EXPIRY_MARGIN_S
+
+
+class PartSender:
+    """Signs and sends parts of one session, whose routes begin with `path`."""
+
+    def __init__(self, connection: Connection, storage: Storage, outgoing: Outgoing, path: str, meter: Meter) -> None:
+        self._connection = connection
+        self._storage = storage
+        self._outgoing = outgoing
+        self._path = path
+        self._meter = meter
+        self._stopped = threading.Event()
+
+    def send(self, parts: list[UploadPart]) -> None:
+        """All `parts` are in storage. The first failure stops the others at their next block."""
+        for start in range(0, len(parts), PARTS_PER_SIGNING):
+            self._send_batch(parts[start : start + PARTS_PER_SIGNING])
+
+    def _send_batch(self, parts: list[UploadPart]) -> None:
+        links = self._sign(parts)
+        if len(parts) == 1:
+            return self._send_part(parts[0], links[parts[0].number])
+        with ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="upload") as pool:
+            running = [pool.submit(self._send_part, part, links[part.number]) for part in parts]
+            try:
+                for future in running:
+                    future.result()
+            except BaseException:
+                self._stopped.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+        return None
+
+    def _send_part(self, part: UploadPart, link: _Link) -> None:
+        what = f"send part {part.number} of {self._outgoing.filename}"
+        waited_s = 0.0
+        for number in itertools.count(1):
+            if link.is_stale():
+                link = self._sign([part])[part.number]
+            error = self._try(part, link, what)
+            if error is None:
+                return
+            # 403 means that the link is to be signed anew, so it is as transient here as any 5xx.
+            transient = isinstance(error, ForbiddenError | ServerError | UnreachableError | RateLimitedError)
+            wait_s = storage_wait_s(error, transient, number, waited_s, self._connection.retry)
+            if wait_s is None or self._stopped.wait(wait_s):
+                raise error
+            waited_s += wait_s
+            if error.status == 403:
+                link = self._sign([part])[part.number]
+
+    def _try(self, part: UploadPart, link: _Link, what: str) -> CrucibleError | None:
+        """One PUT of the part: None if storage has it now."""
+        before = self._meter.mark()
+        content = self._content(part, before)
+        try:
+            response = self._storage.put(link.url, what, headers=link.headers, content=content, size=part.size)
+        except UnreachableError as error:
+            before.undo()
+            return error
+        if response.status_code == 200:
+            return None
+        before.undo()
+        require_unchanged(self._outgoing.path, self._outgoing.checksums)
+        return storage_error(response, what)
+
+    def _content(self, part: UploadPart, mark: Mark) -> Iterator[bytes]:
+        sent = 0
+        try:
+            for block in blocks(self._outgoing.path, part.offset, part.size):
+                if self._stopped.is_set():
+                    raise UnreachableError(f"part {part.number} was given up because another one failed")
+                yield block
+                sent += len(block)
+                mark.add(len(block))
+                traffic.send(len(block))
+        except FileNotFoundError as cause:
+            raise FileChangedError(f"{self._outgoing.path} is gone since it was read") from cause
+        if sent < part.size:
+            raise FileChangedError(f"{self._outgoing.path} became shorter while it was being sent")
+
+    def _sign(self, parts: list[UploadPart]) -> dict[int, _Link]:
+        what = f"get links for {self._outgoing.filename}"
+        wanted = [{"part_number": part.number, "crc32c": crc32c_text(part.crc32c)} for part in parts]
+        answer = self._connection.call(
+            "POST",
+            f"{self._path}/parts",
+            what,
+            mfid=self._outgoing.dataset_mfid,
+            body={"parts": wanted},
+            repeatable=True,
+        )
+        try:
+            links = {int(item["part_number"]): _link(item) for item in answer["parts"]}
+        except (KeyError, TypeError, ValueError):
+            links = {}
+        if not links.keys() >= {part.number for part in parts}:
+            raise ServerError(f"could not {what}: Crucible signed not all of {len(parts)} parts")
+        return links
+
+
+def parts_of(outgoing: Outgoing, part_size: int) -> list[UploadPart]:
+    """Cut the file into parts; its bytes are read again only if the scan did not foresee this part size."""
+    size = outgoing.checksums.size
+    crcs = outgoing.checksums.parts(part_size) or part_checksums(outgoing.path, size, part_size)
+    return [
+        UploadPart(index + 1, index * part_size, min(part_size, size - index * part_size), crc)
+        for index, crc in enumerate(crcs)
+    ]
+
+
+def _link(item: Mapping[str, Any]) -> _Link:
+    expires = item.get("expires_at")
+    return _Link(str(item["url"]), dict(item.get("headers") or {}), utc(expires) if expires else None)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
-from crucible_lineage.pipeline.bind.dimensions import dimensions_of
+from crucible_lineage.pipeline.bind.dimensions import dimensions_of, is_field, unknown_field
 from crucible_lineage.pipeline.bind.from_parents import from_parents, parent_fault
-from crucible_lineage.pipeline.bind.input_faults import input_faults
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant, declared_step
-from crucible_lineage.pipeline.bind.order import ordered
 from crucible_lineage.pipeline.bind.step_faults import (
     collects,
     label_of,
@@ -25,13 +23,18 @@ from crucible_lineage.pipeline.bind.step_faults import (
 )
 from crucible_lineage.pipeline.declare.load import Declaration
 from crucible_lineage.pipeline.declare.yaml import Location
+from crucible_lineage.pipeline.files.remote import source_fault
 from crucible_lineage.pipeline.functions.command import inspect_command
+from crucible_lineage.pipeline.functions.header import header_function
 from crucible_lineage.pipeline.functions.inspect import EndsWhenImportedError, ImportFaultError, Inspector, find_step
 from crucible_lineage.pipeline.functions.inspection import Inspection, unknown_inspection
 from crucible_lineage.pipeline.spec.inputs import (
     DatasetInput,
+    EachInput,
     FileInput,
+    PipelineInput,
     ResultInput,
+    SelectInput,
 )
 from crucible_lineage.pipeline.spec.pipeline import (
     TEMPLATED,
@@ -340,3 +343,104 @@ def _is_collected(source: Source) -> bool:
 def _mapping(data: object, key: str) -> dict[str, Any]:
     found = data.get(key) if isinstance(data, dict) else None
     return found if isinstance(found, dict) else {}
+
+
+def ordered(spec: PipelineSpec) -> tuple[list[str], list[str]]:
+    """Steps in an order in which they can run, that of the declaration where there is a choice; and a cycle, if any."""
+    waiting = {
+        name: {source for source in source_names(step) if source in spec.steps and source != name}
+        for name, step in spec.steps.items()
+    }
+    order: list[str] = []
+    while ready := [name for name, needs in waiting.items() if needs.isdisjoint(waiting)]:
+        for name in ready:
+            del waiting[name]
+        order += ready
+    return order, _cycle(waiting) if waiting else []
+
+
+def source_names(step: StepSpec) -> set[str]:
+    """The inputs and steps that a step takes files from."""
+    return {source.source for given in step.sources.values() for source in given}
+
+
+def _cycle(waiting: Mapping[str, set[str]]) -> list[str]:
+    """One cycle, in the direction in which data flows."""
+    path = [next(iter(waiting))]
+    while (following := min(name for name in waiting[path[-1]] if name in waiting)) not in path:
+        path.append(following)
+    loop = path[path.index(following) :]
+    return [loop[0], *reversed(loop)]
+
+
+Faults = Iterator[tuple[Location, str]]
+
+
+def input_faults(spec: PipelineSpec, written: dict[str, Any], is_unread: Callable[[str], bool]) -> Faults:
+    """Each with where it stands. `written` is the declaration as it was read, also what could not be understood of it.
+
+    `is_unread` says of a name whether it may be declared by what could not be.
+    """
+    given = written.get("inputs")
+    for name, declared in spec.inputs.items():
+        entries = declared.each if isinstance(declared, EachInput) else (declared,)
+        said = given.get(name) if isinstance(given, dict) else None
+        undecided = isinstance(said, dict) and "optional" in said  # it says so, rightly or not
+        for index, entry in enumerate(entries):
+            place = ("inputs", name, *(("each", index) if isinstance(declared, EachInput) else ()))
+            if isinstance(entry, FileInput):
+                yield from (((*place, "file"), told) for told in _file_faults(entry, undecided=undecided))
+                yield from (((*place, "header"), told) for told in _header_faults(entry))
+        if isinstance(declared, ResultInput) and not declared.path.is_file():
+            yield ("inputs", name, "pipeline"), f"there is no file {declared.path}"
+        if isinstance(declared, SelectInput):
+            yield from _filter_faults(("inputs", name, "select"), declared)
+        yield from ((("inputs", name, "match"), told) for told in _partner_faults(spec, name, declared, is_unread))
+
+
+def _filter_faults(place: Location, declared: SelectInput) -> Faults:
+    # The client costs a third of a second; who selects nothing does not wait for it.
+    from crucible_lineage.client.filters import DatasetFilters, sent_filters
+
+    for key, value in declared.filters.items():
+        try:
+            sent_filters({key: value}, DatasetFilters)
+        except InputError as error:
+            yield (*place, key), str(error).replace("\n", "; ")
+
+
+def _file_faults(declared: FileInput, *, undecided: bool) -> Iterator[str]:
+    """Files that are named are there, and a pattern fits one, unless it is `optional`."""
+    paths = declared.paths
+    yield from filter(None, map(source_fault, declared.remote))
+    if not paths and not undecided and not declared.remote:
+        yield f"no file fits {declared.file!r} in {declared.folder}; if it may come later, add `optional: true`"
+    if declared.optional and not declared.each and paths:
+        yield from (f"there is no file {path}, and others of this dataset are there" for path in declared.absent)
+    for path in paths:
+        if path.is_dir():
+            yield f"{path} is a folder; name its files, as in {path.name}/*"
+        elif not path.is_file():
+            yield f"there is no file {path}"
+
+
+def _header_faults(declared: FileInput) -> Iterator[str]:
+    if declared.header is not None:
+        try:
+            header_function(declared.header, declared.folder)
+        except InputError as error:
+            yield str(error)
+
+
+def _partner_faults(
+    spec: PipelineSpec, name: str, declared: PipelineInput, is_unread: Callable[[str], bool]
+) -> Iterator[str]:
+    partner = declared.partner
+    if partner is None:
+        return
+    each = [other for other, given in spec.inputs.items() if given.each and not given.match and other != name]
+    if partner not in each and not is_unread(partner):
+        yield f"it is matched with {partner!r}, which is no input with `each`; {nearest(partner, each)}"
+    for field in (declared.match or {}).get(partner, ()):
+        if not is_field(field):
+            yield unknown_field(field)

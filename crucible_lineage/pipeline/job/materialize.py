@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.disk import private_folder
+from crucible_lineage.checksums import scan_file
+from crucible_lineage.disk import draft_beside, private_folder
 from crucible_lineage.errors import StepError
 from crucible_lineage.local.usage import in_use, remove_folder, remove_old_work
+from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.files.lost import has_bytes, send_again
+from crucible_lineage.pipeline.inputs.register import described
 from crucible_lineage.pipeline.job.calling import call_step
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.inputs import place_inputs, require_unchanged, telling_of_changes
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.naming import dataset_name
 from crucible_lineage.pipeline.job.news import tell_line, tell_phase
-from crucible_lineage.pipeline.job.outputs import MadeOutput, metadata_of, new_dataset, output_files
 from crucible_lineage.pipeline.job.phases import MADE, STARTED
 from crucible_lineage.pipeline.logs.secrets import own_secrets
-from crucible_lineage.pipeline.logs.step_log import Hear
-from crucible_lineage.provenance.circumstances import git_state
+from crucible_lineage.pipeline.logs.step_log import STEP_LOG, Hear
+from crucible_lineage.provenance.attachment import ATTACHED_NAME
+from crucible_lineage.provenance.circumstances import git_state, software
 from crucible_lineage.provenance.recipe import PlannedOutput, first_attempt, recipe_sha256
-from crucible_lineage.provenance.record import Activity
-from crucible_lineage.refs import DatasetRef, file_stem
+from crucible_lineage.provenance.record import Activity, step_record
+from crucible_lineage.refs import DatasetRef, FileRef, file_stem, last_taken, name_fault
 from crucible_lineage.registration.delivery import DeliversLater, deliver_now
-from crucible_lineage.registration.new_dataset import NewDataset
+from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.registration.payload import Payload
 from crucible_lineage.registration.read import find_own, read, require_not_withdrawn
 from crucible_lineage.session import Session
@@ -265,3 +273,171 @@ def _attempt_folder(job: Job, session: Session) -> Iterator[Path]:
     with in_use(folder):
         yield folder
         remove_folder(folder)
+
+
+MOST_METADATA_BYTES = 3 << 20  # the embedded Crucible takes 4 MB of a dataset, with the record of how it came to be
+
+__all__ = ["MadeOutput", "metadata_of", "new_dataset", "output_files"]
+
+
+@dataclass(frozen=True)
+class MadeOutput:
+    """One output of a step that has run: its identity, and what is in it."""
+
+    planned: PlannedOutput
+    metadata: Mapping[str, Any]
+    files: tuple[LocalFile, ...]
+
+
+def new_dataset(job: Job, made: MadeOutput, activity: Activity, agent: Mapping[str, object], name: str) -> NewDataset:
+    """The dataset to be registered for an output, under that name."""
+    inspection, declared, planned = job.inspection, job.spec.output, made.planned
+    record = step_record(
+        recipe=planned.recipe,
+        pipeline=job.pipeline,
+        used=job.used,
+        generated=[file.ref for file in made.files],
+        activity=activity,
+        software=software(inspection.reached_packages),
+        who=agent,
+        supersedes=planned.supersedes,
+    )
+    inherited = tuple(sorted({sample for part in job.used for sample in part.dataset.samples}))
+    declared_by_step = {"measurement": inspection.measurement, "data_type": inspection.data_type}
+    return NewDataset(
+        mfid=planned.mfid,
+        fields={
+            "project_id": job.project,
+            "dataset_name": name,
+            **({"timestamp": taken} if (taken := _taken(job)) else {}),
+            "public": declared.public,
+            **{name: value for name, value in declared_by_step.items() if value is not None},
+            **described(declared),
+        },
+        record=record,
+        metadata=made.metadata,
+        files=made.files,
+        places=job.places.get(planned.output, {}),
+        keywords=tuple(dict.fromkeys((*job.keywords, *inspection.keywords, *declared.keywords))),
+        parents=tuple(part.dataset.mfid for part in job.used),
+        samples=inherited if declared.samples == "inherit" else (),
+        ingest=declared.is_ingested,
+        waits_for_ingestion=declared.ingestion.wait,
+        ingestion_timeout_s=declared.ingestion.timeout,
+        ingestor=declared.ingestor,
+    )
+
+
+def metadata_of(job: Job, result: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """The scientific metadata of each output: what the step returned, with what was declared beside it."""
+    outputs = job.inspection.outputs
+    values = {outputs[0]: result} if len(outputs) == 1 else (result or {})
+    for name in outputs:
+        if not isinstance(values.get(name) or {}, Mapping):
+            message = f"step {job.name!r} returned no mapping of metadata for each of its outputs {', '.join(outputs)}"
+            raise StepError(message, step=job.name)
+        if ours := [key for key in values.get(name) or {} if is_own(key)]:
+            message = f"step {job.name!r} returned {ours[0]!r}, which is kept for what is recorded; name it otherwise"
+            raise StepError(message, step=job.name)
+    if lost := sorted(values.keys() - set(outputs)):
+        message = f"step {job.name!r} returned {lost[0]!r}, but its outputs are {', '.join(outputs)}"
+        raise StepError(f"{message}; return a mapping for each of them", step=job.name)
+    metadata = {name: {**(values.get(name) or {}), **job.spec.output.metadata} for name in outputs}
+    for name, found in metadata.items():
+        size = len(json.dumps(found).encode())
+        if size > MOST_METADATA_BYTES:
+            raise StepError(
+                f"step {job.name!r} returned {size / 1e6:.1f} MB of metadata for {name!r}, which is more than "
+                f"Crucible takes ({MOST_METADATA_BYTES / 1e6:.1f} MB); let it write what is large into a file",
+                step=job.name,
+            )
+    return metadata
+
+
+def output_files(
+    job: Job, output: str, folder: Path, note: str = "", pictures: Collection[str] = ()
+) -> tuple[LocalFile, ...]:
+    """The files that a step wrote for an output, with what it printed. StepError if they cannot be a dataset.
+
+    `note` tells what it wrote elsewhere, `pictures` are figures that it returned: the first one is shown as its preview
+    where the step names no file for that.
+    """
+    paths = written_files(job.name, folder)
+    if not paths:
+        way_out = f"write its result into that folder, as in ({output} / 'result.csv').write_text(...)"
+        message = f"step {job.name!r} wrote nothing into {output!r}; {note or way_out}"
+        raise StepError(message, step=job.name)
+    log = folder.parent / STEP_LOG
+    for name in (ATTACHED_NAME, STEP_LOG):
+        if name in (path.name for path in paths):
+            raise StepError(f"step {job.name!r} wrote {name}; that name is kept for us", step=job.name)
+    preview = job.inspection.thumbnail
+    fits = (path for path in paths if (fnmatchcase(path.name, preview) if preview else path.name in pictures))
+    shown = next(fits, None)
+    files = [LocalFile.of(path, scan_file(path), preview=path == shown) for path in paths]
+    return (*files, *([_log_file(log)] if log.stat().st_size else []))
+
+
+def _log_file(path: Path) -> LocalFile:
+    checksums = scan_file(path)
+    return LocalFile(path, FileRef(path.name, checksums.sha256, checksums.size, log=True), checksums)
+
+
+def _taken(job: Job) -> str:
+    """When the data were measured that a result is about; what was chosen for them in time does not count."""
+    own = [part.dataset for part in job.used if part.chosen is None]
+    return last_taken(own or [part.dataset for part in job.used])
+
+
+MOST_NAME_BYTES = 200  # chosen: file systems take 255, and programs add endings
+# A file with holes is read as if they were full of zeros; one that is nearly all hole was never meant to be kept.
+_SPARSE_BYTES, _SPARSE_RATIO = 1 << 30, 1000
+_KINDS = {
+    stat.S_IFLNK: "a link",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def written_files(step: str, folder: Path) -> list[Path]:
+    """The files, by name. StepError names what is none, or cannot be registered; no link is followed."""
+
+    def refuse(what: str) -> StepError:
+        return StepError(f"step {step!r} {what}", step=step)
+
+    if not folder.is_dir() or folder.is_symlink():
+        what = "a link" if folder.is_symlink() else "something else" if folder.exists() else "nothing"
+        raise refuse(f"replaced its folder {folder.name!r} by {what}; let it write into the folder that it is given")
+    paths = []
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        state = entry.stat(follow_symlinks=False)
+        if fault := name_fault(entry.name, MOST_NAME_BYTES):
+            raise refuse(f"wrote a file {entry.name!r}, whose name {fault}; let it use a plain name")
+        if stat.S_ISDIR(state.st_mode):
+            if inside := next((path for path in sorted(Path(entry.path).rglob("*")) if not path.is_dir()), None):
+                where = inside.relative_to(folder)
+                raise refuse(f"wrote {where} into a subfolder; Crucible's files have plain names")
+            continue
+        if not stat.S_ISREG(state.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(state.st_mode), "no file")
+            raise refuse(f"left {kind} {entry.name!r} where its files go; let it write, or copy, a file")
+        on_disk = getattr(state, "st_blocks", state.st_size) * 512
+        if state.st_size > _SPARSE_BYTES and on_disk * _SPARSE_RATIO < state.st_size:
+            size = f"{state.st_size / 1e9:.1f} GB"
+            raise refuse(
+                f"wrote {entry.name!r}, which claims {size} and has {on_disk} bytes on disk; let it write no holes"
+            )
+        if state.st_nlink > 1:
+            _take_apart(Path(entry.path))
+        paths.append(folder / entry.name)
+    return paths
+
+
+def _take_apart(path: Path) -> None:
+    """The file shares its bytes with no other name, under which they might be changed."""
+    copy = draft_beside(path, ".own")
+    shutil.copyfile(path, copy)
+    shutil.copystat(path, copy)
+    copy.replace(path)

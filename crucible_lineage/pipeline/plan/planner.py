@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -23,7 +23,6 @@ from crucible_lineage.pipeline.inputs.register import described
 from crucible_lineage.pipeline.plan.expand import Instance, expand
 from crucible_lineage.pipeline.plan.known import ProjectKnowledge
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, Estimate, PipelinePlan, plan
-from crucible_lineage.pipeline.plan.undeclared import undeclared
 from crucible_lineage.pipeline.spec.inputs import OF_METADATA, ResultInput
 from crucible_lineage.session import Session
 
@@ -170,3 +169,30 @@ def _described(
 def _common(values: Sequence[object]) -> object:
     """The value that all have; None if they differ."""
     return values[0] if all(value == values[0] for value in values) else None
+
+
+def undeclared(held: Collection[str], instances: Iterable[Instance], pipeline: str) -> tuple[str, ...]:
+    """Return the places of such results, as `step/output/scope`.
+
+    `held` are the places in which results of the pipeline hold. A place of other data is none of them: its result holds
+    beside the others.
+    """
+    declared = {key for instance in instances for keys in instance.places.values() for key in keys}
+    if not declared:
+        return ()
+    parts = {_outside(key) for key in declared}
+    about = {_scope(key).split(", ")[0] for key in declared}
+    return tuple(
+        key.removeprefix(f"{pipeline}/")
+        for key in sorted(set(held) - declared)
+        if _outside(key) not in parts or _scope(key).split(", ")[0] in about
+    )
+
+
+def _outside(key: str) -> str:
+    """`pipeline/step/output` of a place."""
+    return "/".join(key.split("/", 3)[:3])
+
+
+def _scope(key: str) -> str:
+    return key.split("/", 3)[3]

@@ -15,7 +15,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 
 from crucible_lineage.errors import nearest
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.spec.approve import Approve
 from crucible_lineage.pipeline.spec.checks import Check
 from crucible_lineage.pipeline.spec.declared import Declared, Folder
 from crucible_lineage.pipeline.spec.ingestion import Ingested
@@ -445,3 +444,14 @@ def template_fault(
     except (ValueError, TypeError) as error:
         return f"{what} {template!r} cannot be filled in: {error}"
     return None
+
+
+class Approve(Declared):
+    """`by` are names or ids of accounts, anybody of the project if there are none; `count` of them have to sign.
+
+    `not: maker` leaves out the account that made the result.
+    """
+
+    by: tuple[str, ...] = ()
+    count: int = Field(default=1, ge=1, le=20)
+    other_than: Literal["maker"] | None = Field(default=None, alias="not")

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.client.models import FileRecord
+from crucible_lineage.client.models import DeletedRecord, FileRecord
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_threads, no_project
 from crucible_lineage.errors import (
     ChecksumError,
+    ForbiddenError,
     InputError,
     LineageError,
     NotFoundError,
+    RefusedError,
     RunError,
 )
 from crucible_lineage.ids import has_derived_id, is_mfid
@@ -33,7 +35,6 @@ from crucible_lineage.pipeline.files.remote import source_fault
 from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.provenance.record import KEY, read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
-from crucible_lineage.queries.verify.missing import certainly_gone, gone_datasets
 from crucible_lineage.queries.verify.repair import DamagedFile, Remade, Repair, repair
 from crucible_lineage.queries.verify.rules import (
     Evidence,
@@ -378,3 +379,61 @@ def _lost(
 def _parents_first(damaged: Sequence[DamagedFile], graph: LineageGraph) -> tuple[DamagedFile, ...]:
     place = {mfid: number for number, generation in enumerate(graph.generations()) for mfid in generation}
     return tuple(sorted(damaged, key=lambda file: place.get(file.mfid, len(place))))
+
+
+def certainly_gone(session: Session, mfids: Collection[str]) -> set[str]:
+    """Those of `mfids`, which Crucible answers are not there, that are not just invisible to this key.
+
+    Crucible gives both the same answer. It is certain where the key sees everything, where the deletion is on record,
+    and where this data folder has known the dataset.
+    """
+    if not mfids or session.client.account.profile().authorization.get("effective_privilege_mode") == "elevated":
+        return set(mfids)
+    return {mfid for mfid in mfids if session.mirror.known(mfid) or _is_on_record(session, mfid)}
+
+
+def gone_datasets(session: Session, project: str, present: Collection[str]) -> Iterator[Finding]:
+    """Findings about what Crucible's list of deletions, and the runs from this data folder, know and Crucible lacks."""
+    deleted = _deleted(session, project)
+    suspects = {mfid: entry.resource_name for mfid, entry in deleted.items() if has_derived_id(mfid)}
+    known = (session.mirror.known(mfid) for mfid in sorted(session.journal.datasets(project)))
+    suspects |= {dataset.mfid: dataset.name for dataset in known if dataset}
+    for mfid, name in sorted(suspects.items()):
+        if mfid in present or (mfid in deleted and _was_reviewed(deleted[mfid])) or _exists(session, mfid):
+            continue
+        message = (
+            f"{name or mfid} was registered and is gone, and no reviewed deletion says why; "
+            "running what made it registers it again under the same id"
+        )
+        yield Finding("missing-dataset", "error", (mfid,), message, "crucible-lineage run PIPELINE --refresh")
+
+
+def _deleted(session: Session, project: str) -> dict[str, DeletedRecord]:
+    """The deletions in a project that this key may know of."""
+    try:
+        entries = list(session.client.deletions.deleted())
+    except (ForbiddenError, NotFoundError, RefusedError):
+        return {}
+    of_project = [entry for entry in entries if (entry.model_extra or {}).get("project_id") == project]
+    return {str(entry.resource_id): entry for entry in of_project if entry.resource_type == "dataset"}
+
+
+def _is_on_record(session: Session, mfid: str) -> bool:
+    try:
+        return any(True for _ in session.client.deletions.deleted(resource_id=mfid))
+    except (ForbiddenError, NotFoundError, RefusedError):
+        return False
+
+
+def _was_reviewed(entry: DeletedRecord) -> bool:
+    return (entry.model_extra or {}).get("review_time") is not None
+
+
+def _exists(session: Session, mfid: str) -> bool:
+    try:
+        session.client.datasets.get(mfid)
+    except NotFoundError:
+        return False
+    except ForbiddenError:
+        return True
+    return True

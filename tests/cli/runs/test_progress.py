@@ -19,8 +19,7 @@ import pytest
 
 from crucible_lineage.cli import moving, working
 from crucible_lineage.cli.moving import Moving
-from crucible_lineage.cli.runs.estimate import TimeLeft
-from crucible_lineage.cli.runs.progress import Progress
+from crucible_lineage.cli.runs.progress import Progress, TimeLeft
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.pipeline.inputs.raw import hash_files

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crucible_lineage.lineage import Edge, LineageGraph, Node
-from crucible_lineage.lineage.draw.layout import layout
+from crucible_lineage.lineage.draw.svg import layout
 from crucible_lineage.lineage.draw.view import view
 from crucible_lineage.lineage.labels import ellipsised, plain, short_id, text_width, wrapped
 

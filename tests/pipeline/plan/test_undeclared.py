@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from crucible_lineage.core.slots import place
-from crucible_lineage.pipeline.plan.undeclared import undeclared
+from crucible_lineage.pipeline.plan.planner import undeclared
 
 
 def instance(*scopes: str, step: str = "scaled") -> Any:
