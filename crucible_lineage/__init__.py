@@ -28,8 +28,8 @@ __version__ = "0.1.0"
 _LAZY = {
     "Catalogue": "catalogue",
     "Dataset": "dataset",
-    "add_loader": "loading",
-    "connect": "connecting",
+    "add_loader": "dataset",
+    "connect": "registering",
     "registering": "registering",
 }
 

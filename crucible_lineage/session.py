@@ -69,6 +69,7 @@ class Session:
         self._client: CrucibleClient | None = None
         self._store: Store | None = None
         self._agent: dict[str, Any] | None = None
+        self._is_tried = False  # whether the service takes our metadata
         self._machine: str | None = None
         self._projects: set[str] = set()
         self._journal: Journal | None = None
@@ -252,15 +253,23 @@ class Session:
 
         Elsewhere raises InputError if it is not there, and RefusedError if the service takes no provenance records.
         """
+        self.require_project(project, title)
+        self.require_usable()
+
+    def require_project(self, project: str, title: str | None = None) -> None:
+        """Ensure that the project is there: the embedded Crucible makes it, elsewhere it is an InputError."""
         client = self.client
         with self._project_lock:
             if project in self._projects:
                 return
-            found, _ = client.at_once(lambda: client.projects.find(project), self._try_metadata)
-            if found is None:
+            if client.projects.find(project) is None:
                 self._create_project(project, title)
-            client.service.require_usable()
             self._projects.add(project)
+
+    def require_usable(self) -> None:
+        """RefusedError, before anything is made, if the service is known or found to take no provenance records."""
+        self._try_metadata()
+        self.client.service.require_usable()
 
     def prepare(self, project: str, title: str | None = None) -> None:
         """The project is there, and it is known who registers: what every run asks that has something to make."""
@@ -268,8 +277,9 @@ class Session:
 
     def _try_metadata(self) -> None:
         """Find out, before anything is made, whether an unknown service refuses our keys whatever they are for."""
-        if self.client.service.holds(FREE_METADATA) is not None:
+        if self._is_tried or self.client.service.holds(FREE_METADATA) is not None:
             return
+        self._is_tried = True
         merge, nothing = self.client.metadata.merge, new_mfid()
         try:
             merge(nothing, {KEY: {"status": "incomplete"}})

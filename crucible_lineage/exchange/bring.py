@@ -58,6 +58,7 @@ def bring(
     target.store.note_brought(source.store.instance, plan.brought)
     if not plan.items:
         return Outcome(ids=dict(plan.ids))
+    target.require_usable()
     with target.connect(at_most_s=ONE_CALL_S) as client:
         sender = Sender(source, target, client, dict(plan.ids), ingests)
         sender.ingested = _ingested(source) if ingests else frozenset()

@@ -90,7 +90,7 @@ def plan_project(source: Session, target: Session, project: str, tell: Tell) -> 
     tell(f"reading what is in project {project} here", 0)
     here = {**source.mirror.snapshot(project).records, **source.mirror.statement_records(project)}
     project_id = next((str(one["project_id"]) for one in here.values()), project)
-    target.ensure_project(project_id)
+    target.require_project(project_id)
     tell(f"reading what is in project {project} there", 0)
     there = {**target.mirror.snapshot(project_id).records, **target.mirror.statement_records(project_id)}
     samples = [sample.unique_id for sample in source.client.samples.iter(project_id=project_id)]
@@ -108,7 +108,7 @@ def plan_named(source: Session, target: Session, mfids: Iterable[str], tell: Tel
         where = source.settings.describe()
         raise InputError(f"there is no dataset {', '.join(missing)} that this key may read ({where})")
     for project in sorted({str(one["project_id"]) for one in fetched.found.values() if one.get("project_id")}):
-        target.ensure_project(project)
+        target.require_project(project)
     return _plan(source, target, fetched.found, {}, (), tell, absent_parents=True)
 
 

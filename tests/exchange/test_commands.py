@@ -57,7 +57,7 @@ def test_push_tells_what_it_sent_and_the_second_that_all_is_there(
     ("arguments", "environment", "told"),
     [
         (("--project", "lab"), {}, "give its address, --to"),
-        (("--to", "http://127.0.0.1:9"), {}, "say which project"),
+        (("--to", "http://127.0.0.1:9"), {}, "name the project to copy"),
         (("--to", "http://127.0.0.1:9", "--project", "lab"), {}, "there is no embedded Crucible in"),
         (("--to", "http://127.0.0.1:9", "--project", "lab", "--api-key", "x"), {}, "--api-key is the key for --url"),
     ],
@@ -132,7 +132,7 @@ def test_pull_of_what_is_not_there_and_without_a_service_is_told(service: Any, c
     assert ran.returncode == 2, ran.stderr
     assert f"there is no dataset {missing} that this key may read" in ran.stderr
     assert "no service to bring it from" in command("pull", missing, "--data", field).stderr
-    assert "say what is to be brought" in command("pull", "--data", field).stderr
+    assert "name what to copy here" in command("pull", "--data", field).stderr
     assert "is no MFID" in command("pull", "abc", "--data", field).stderr
 
 

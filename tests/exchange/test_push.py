@@ -78,7 +78,7 @@ def test_two_offline_machines_that_did_overlapping_work_end_as_one(
     [
         (lambda c, mfid: c.datasets.update(mfid, dataset_name="another"), "dataset_name is 'another' there and"),
         (lambda c, mfid: c.metadata.merge(mfid, {"factor": 7}), "metadata factor is 7 there and 3.0 here"),
-        (lambda c, mfid: c.datasets.delete(mfid, "wrong"), "it is to be deleted there"),
+        (lambda c, mfid: c.datasets.delete(mfid, "wrong"), "its deletion there is requested"),
         (lambda c, mfid: c.metadata.merge(mfid, {KEY: {"recipe": {"code": "other"}}}), "its recipe is another one"),
     ],
 )
@@ -209,7 +209,10 @@ def test_a_parent_in_another_project_has_to_be_there(offline: Session, service: 
 def test_a_project_that_is_not_there_is_told_before_anything_is_sent(offline: Session, service: Any) -> None:
     offline.client.projects.create(project_id="beam", organization="x", project_lead=offline.agent["unique_id"])
     offline.client.datasets.create({"dataset_name": "dark field", "project_id": "beam"})
-    with service.session(offline.settings.data) as target, pytest.raises(Exception, match="no project 'beam' at"):
+    with (
+        service.session(offline.settings.data) as target,
+        pytest.raises(Exception, match="project 'beam': there is none"),
+    ):
         plan_project(offline, target, "beam", lambda *_: None)
 
 

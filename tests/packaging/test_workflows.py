@@ -43,7 +43,7 @@ def test_a_workflow_does_what_the_makefile_does(path: Path) -> None:
 
 def test_together_they_check_all_that_has_to_hold() -> None:
     called = set().union(*(made(str(step.get("run", ""))) for path in WORKFLOWS for step in steps(path)))
-    assert called == {"lint", "test", "demo", "coverage", "wheel-demo", "docs", "release-tag"}
+    assert called == {"lint", "test", "demo", "coverage", "wheel-demo", "docs", "on-prefect", "release-tag"}
     pythons = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]["strategy"]["matrix"]
     declared = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert pythons["python"] == declared
