@@ -92,6 +92,14 @@ class Dataset:
         lift(self._catalogue.session, About((self.mfid,)), why, project=self.project or "", flag=flag)
         self.__dict__.pop("_shown", None)
 
+    def sign(self, why: str = "") -> int:
+        """Sign it; a candidate with all its signatures is current. Returns how many more it needs."""
+        from crucible_lineage.signing import sign  # few notebooks sign
+
+        lacking = sign(self._catalogue.session, (self.mfid,), why).lacking[self.mfid]
+        self.__dict__.pop("_shown", None)
+        return lacking
+
     @property
     def step(self) -> str | None:
         """The step that made it, as its pipeline calls it; None if none did."""

@@ -118,5 +118,5 @@ def test_a_result_whose_pipeline_has_gone_on_with_more_data_is_finished_by_rerun
 def test_a_result_whose_code_has_changed_meanwhile_is_told_apart(left_behind: str, lab: Any, session: Session) -> None:
     lab.file(f"{lab.module}_join.py", JOIN.replace('" ".join', '", ".join'))
     sys.modules.pop(f"{lab.module}_join")
-    with pytest.raises(InputError, match="the code of its step is another one by now"):
+    with pytest.raises(InputError, match="the code of its step has changed"):
         plan_rerun(left_behind, session, None, {})

@@ -162,7 +162,7 @@ def test_a_referenced_file_that_was_overwritten_is_not_used(bucket: Any, lab: An
           scaled: {{uses: "LABMODULE:scale", inputs: {{counts: first}}, params: {{factor: 3}}}}
         """)
     later = run(declared)
-    assert "holds other bytes by now" in later.errors["scaled"]
+    assert "now holds other bytes" in later.errors["scaled"]
 
 
 def test_a_second_machine_fetches_a_referenced_file_from_the_bucket(

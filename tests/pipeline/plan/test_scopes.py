@@ -174,7 +174,7 @@ def test_a_name_that_cannot_be_filled_in_is_told_by_the_plan_and_the_result_gets
     assert result.ok, result.errors
     name = session.client.datasets.get(result.datasets["smooth[s1.txt]"]["out"]).dataset_name
     assert name == "s1.txt (smooth)"
-    assert "it is called 's1.txt (smooth)', since the name" in str(result.notes)
+    assert "it got the name 's1.txt (smooth)', since" in str(result.notes)
     assert run(swept.pipeline).executed == []
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from crucible_lineage.cli.runs.run import exit_code
 from crucible_lineage.client import CrucibleClient
+from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
@@ -98,3 +99,12 @@ def test_each_account_counts_once_and_only_those_that_are_named(
     assert sign(bob, [scaled], "first look").lacking == {scaled: 1}
     assert sign(bob, [scaled], "second look").lacking == {scaled: 1}
     assert sign(eve, [scaled]).lacking == {scaled: 0}
+
+
+def test_a_notebook_signs_and_says_how_many_more_are_needed(
+    lab: Any, members: tuple[Session, Session, Session]
+) -> None:
+    ada, bob, eve = members
+    scaled = run(ada, needing(lab, "{count: 2, not: maker}")).datasets["scaled"]["out"]
+    assert [Catalogue(session).dataset(scaled).sign("looked at it") for session in (bob, eve)] == [1, 0]
+    assert states(ada)[scaled] == "current"
