@@ -23,6 +23,7 @@ from crucible_lineage.flows.reports.artifacts import leave_artifacts
 from crucible_lineage.flows.reports.ending import reasons_of, with_its_error
 from crucible_lineage.flows.reports.stopped import telling_what_was_made
 from crucible_lineage.flows.runners import THREADS, requesting, task_runner
+from crucible_lineage.flows.signatures import suspend_until_signed
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.engine import Running
 from crucible_lineage.pipeline.engines.slurm import cancel_jobs
@@ -136,6 +137,8 @@ def _run_pipeline(
         leave_artifacts(result, session)
     if result.stopped:
         return Cancelled(message=f"pipeline {bound.name}: the run was stopped")
+    if result.is_held:
+        suspend_until_signed(result.unsigned)
     if not result.ok:
         return Failed(message=f"pipeline {bound.name}: {reasons_of(result)}")
     delivered = f", {len(result.delivered)} of before delivered" if result.delivered else ""

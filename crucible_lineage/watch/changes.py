@@ -16,7 +16,7 @@ from crucible_lineage.client.models import Dataset, IngestionRequest
 from crucible_lineage.errors import ForbiddenError, NotFoundError
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.session import Session
-from crucible_lineage.statements import HOLD, REVOKE, Statement, statement_in
+from crucible_lineage.statements import HOLD, REVOKE, SIGN, Statement, statement_in
 from crucible_lineage.times import utc
 from crucible_lineage.watch.state import Marks
 
@@ -26,6 +26,7 @@ __all__ = [
     "HOLD_PLACED",
     "INGESTION_COMPLETED",
     "INGESTION_FAILED",
+    "RESULT_SIGNED",
     "News",
     "Watcher",
 ]
@@ -33,6 +34,7 @@ __all__ = [
 DATASET_CREATED, INGESTION_COMPLETED = "crucible.dataset.created", "crucible.ingestion.completed"
 INGESTION_FAILED = "crucible.ingestion.failed"
 HOLD_PLACED, HOLD_LIFTED = "crucible.hold.placed", "crucible.hold.lifted"
+RESULT_SIGNED = "crucible.result.signed"
 MOST_CHARACTERS = 500  # of what an ingestor says of its failure
 OVERLAP = timedelta(minutes=2)  # a record with an earlier time may become visible after one with a later time
 PATIENCE = timedelta(days=1)  # how long an incomplete dataset is waited for
@@ -110,15 +112,17 @@ class Watcher:
         if stated is None:
             yield self._news(DATASET_CREATED, dataset)
         elif stated.verb == HOLD:
-            yield from self._of_hold(HOLD_PLACED, stated, stated)
+            yield from self._of_statement(HOLD_PLACED, stated, stated)
+        elif stated.verb == SIGN:
+            yield from self._of_statement(RESULT_SIGNED, stated, stated)
         elif stated.verb == REVOKE:
             self.session.mirror.sync_statements()
             for revoked in self.session.mirror.statements(stated.revokes).values():
                 if revoked.verb == HOLD:
-                    yield from self._of_hold(HOLD_LIFTED, revoked, stated)
+                    yield from self._of_statement(HOLD_LIFTED, revoked, stated)
 
-    def _of_hold(self, event: str, hold: Statement, said: Statement) -> Iterator[News]:
-        """News of each dataset that a hold names, or of the hold itself where it is about a condition."""
+    def _of_statement(self, event: str, hold: Statement, said: Statement) -> Iterator[News]:
+        """News of each dataset that a statement names, or of the statement itself where it is about a condition."""
         about = {key: value for key, value in hold.about.document().items() if key != "datasets"}
         told = {"project_id": hold.project, "why": said.why, "by": said.who or said.by, "statement": said.mfid, **about}
         for mfid in hold.about.datasets or (hold.mfid,):

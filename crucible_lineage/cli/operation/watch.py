@@ -12,11 +12,12 @@ import click
 from crucible_lineage.cli.ending import FAILURE
 from crucible_lineage.cli.operation.deploy import require_prefect
 from crucible_lineage.cli.options import crucible_options, open_session
+from crucible_lineage.cli.statements.sign import print_resumed
 from crucible_lineage.errors import InputError, LineageError, UnauthorizedError
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.refs import utf8_name
-from crucible_lineage.watch.changes import Watcher
+from crucible_lineage.watch.changes import RESULT_SIGNED, Watcher
 from crucible_lineage.watch.folder import Folder
 
 __all__ = ["watch_command"]
@@ -138,3 +139,5 @@ def _tell(watcher: Watcher) -> None:
         emit_events(portion)
         for news in portion:
             click.echo(f"reported {news.event}  {news.mfid}  {news.name}")
+        if signed := [news.mfid for news in portion if news.event == RESULT_SIGNED]:
+            print_resumed(signed)

@@ -19,11 +19,12 @@ __all__ = ["Approving"]
 
 @dataclass
 class Approving:
-    """The candidates of one run: `waiting` says by step what waits for whom."""
+    """The candidates of one run: `waiting` says by step what waits for whom, `unsigned` are their ids."""
 
     session: Session
     knowledge: ProjectKnowledge
     waiting: dict[str, str] = field(default_factory=dict)
+    unsigned: list[str] = field(default_factory=list)
 
     def look(
         self, instances: Iterable[tuple[Instance, Mapping[str, DatasetRef]]], slots: Mapping[str, Mapping[str, Filled]]
@@ -44,6 +45,7 @@ class Approving:
                     self.waiting[instance.name] = told
                     continue
                 if self.knowledge.is_candidate(dataset.mfid):
+                    self.unsigned.append(dataset.mfid)
                     self.waiting[instance.name] = f"{dataset.mfid} waits for a signature"
 
     def _state(self, instance: Instance, mfid: str, slots: Mapping[str, Filled]) -> None:

@@ -708,6 +708,7 @@ class Run:
             unseen=self.unseen,
             returned=self._returned,
             held=self._all_held(),
+            unsigned=tuple(self.approving.unsigned),
         )
 
     def _all_held(self) -> dict[str, str]:

@@ -104,6 +104,7 @@ class RunResult:
     `returned` is what the last steps returned, by step and output, as far as the run knows it itself; `input_notes`
     are what is to be said of measured files.
     `held` says of steps why nothing is made from their parents, or from their results: something is on hold.
+    `unsigned` are results that wait for signatures.
     """
 
     run_id: str
@@ -127,6 +128,7 @@ class RunResult:
     returned: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     input_notes: tuple[str, ...] = ()
     held: Mapping[str, str] = field(default_factory=dict)
+    unsigned: tuple[str, ...] = ()
 
     @property
     def is_held(self) -> bool:
@@ -178,4 +180,5 @@ class RunResult:
             "input_notes": list(self.input_notes),
             "unseen": self.unseen or None,
             "held": dict(self.held),
+            "unsigned": list(self.unsigned),
         }
