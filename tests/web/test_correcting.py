@@ -64,3 +64,20 @@ def test_who_may_only_read_has_no_forms_and_is_refused(site, mfid):
         assert "Correct this dataset" not in guest.get(f"/datasets/{mfid}").text
         assert asked(guest, site, mfid, act="rename", name="x").status_code == 403
     assert site.client.datasets.get(mfid).dataset_name == "to correct"
+
+
+def test_a_hold_is_placed_shown_and_lifted_and_a_result_is_signed(site, mfid):
+    with site.browser() as owner:
+        page = owner.get(f"/datasets/{mfid}").text
+        for act in ("hold", "unhold", "sign"):
+            assert f'name="act" value="{act}"' in page
+        assert "say why" in asked(owner, site, mfid, act="hold").text
+        assert asked(owner, site, mfid, act="hold", why="detector saturated").status_code == 303
+        page = owner.get(f"/datasets/{mfid}").text
+        assert "detector saturated" in page
+        assert asked(owner, site, mfid, act="unhold", why="another one").status_code == 303
+        assert "there is no hold in force" in asked(owner, site, mfid, act="unhold", why="again").text
+        assert asked(owner, site, mfid, act="hold", why="weak", flag="dim").status_code == 303
+        assert "dim" in owner.get(f"/datasets/{mfid}").text
+        assert asked(owner, site, mfid, act="sign", why="looked at it").status_code == 303
+        assert "looked at it" in owner.get(f"/datasets/{mfid}").text

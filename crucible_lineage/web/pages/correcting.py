@@ -1,4 +1,4 @@
-"""Corrections from a dataset's page: a form for each act, and the same acts as the commands'."""
+"""Corrections and statements from a dataset's page: a form for each act, and the same acts as the commands'."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ from crucible_lineage.pipeline.inputs.corrections import (
 from crucible_lineage.queries.catalogue.reference import find_mfid
 from crucible_lineage.queries.deletion import ask_deletion
 from crucible_lineage.session import Session
+from crucible_lineage.signing import sign
+from crucible_lineage.statements import FLAG, HOLD, About
+from crucible_lineage.stating import lift, project_of, state
 from crucible_lineage.web.reader import Reader
 
 __all__ = ["SET_FIELDS", "correct"]
@@ -75,6 +78,21 @@ def _delete(session: Session, mfid: str, form: Form) -> None:
     ask_deletion(session, mfid, _why(form), even_if_used=form.get("even_if_used") == "yes", else_say=way_out)
 
 
+def _hold(session: Session, mfid: str, form: Form) -> None:
+    flag = form.get("flag", "").strip()
+    why, where = _given(form, "why", "why"), project_of(session, (mfid,), "hold")
+    state(session, where, FLAG if flag else HOLD, About((mfid,)), why=why, body={"flag": flag} if flag else {})
+
+
+def _unhold(session: Session, mfid: str, form: Form) -> None:
+    where = project_of(session, (mfid,), "unhold")
+    lift(session, About((mfid,)), _why(form), project=where, flag=form.get("flag", "").strip())
+
+
+def _sign(session: Session, mfid: str, form: Form) -> None:
+    sign(session, (mfid,), _why(form))
+
+
 _ACTS: Mapping[str, Callable[[Session, str, Form], None]] = {
     "set": _set,
     "rename": _rename,
@@ -82,6 +100,9 @@ _ACTS: Mapping[str, Callable[[Session, str, Form], None]] = {
     "unlink": _unlink,
     "sample": _sample,
     "delete": _delete,
+    "hold": _hold,
+    "unhold": _unhold,
+    "sign": _sign,
 }
 
 
