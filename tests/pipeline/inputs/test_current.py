@@ -109,5 +109,5 @@ def test_a_plan_of_what_agrees_asks_crucible_for_nothing(
     def refused(*_: object, **__: object) -> None:
         raise AssertionError("Crucible was asked")
 
-    monkeypatch.setattr("crucible_lineage.pipeline.inputs.current.fetch_datasets", refused)
+    monkeypatch.setattr("crucible_lineage.core.mirror.Mirror.read", refused)
     assert make_plan(bind_file(path, session.store), session).is_fresh
