@@ -136,7 +136,7 @@ def test_exit_codes_and_what_is_printed(lab: Any, cli: Any) -> None:
     failed = cli("run", lab.pipeline, "--engine", "local")
     assert failed.exit_code == 1
     assert "5 executed, 1 failed, 1 skipped" in failed.stdout
-    assert failed.stderr.splitlines()[-1].startswith("step 'broken' failed: RuntimeError: the lamp was off, at lab_")
+    assert "step 'broken' failed: RuntimeError: the lamp was off, at lab_" in failed.stderr
     assert "crucible-lineage lineage " in failed.stdout
 
     left = cli("run", lab.pipeline, "--engine", "local", "--only", "scaled")
