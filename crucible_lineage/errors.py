@@ -133,7 +133,7 @@ def nearest(word: str, possible: Iterable[str], otherwise: str = "there are") ->
     """End a message about an unknown word: `did you mean 'x' or 'y'?`, or what is possible if nothing is near."""
     import difflib  # only who made a mistake pays for it
 
-    words = list(possible)
+    words = list(dict.fromkeys(possible))
     near = difflib.get_close_matches(word, words, n=MOST_NEAR)
     alike = [difflib.SequenceMatcher(a=one, b=word).ratio() for one in near]
     if near := [one for one, ratio in zip(near, alike, strict=True) if ratio > alike[0] - NEXT_BEST]:
