@@ -210,7 +210,7 @@ def test_what_the_service_has_lost_is_made_again(lab: Any, two_machines: tuple[S
     request = east.client.datasets.delete(total, "a test")
     asked = run(east, lab.pipeline)
     assert not asked.ok, "its id is taken, and it is not to be relied on"
-    assert f"is to be deleted (request {request.id}, pending)" in asked.errors["total"]
+    assert f"has a request for deletion ({request.id}, pending)" in asked.errors["total"]
     east.client.deletions.approve(request.id)
     east.client.deletions.delete(total)
     again = run(east, lab.pipeline)
