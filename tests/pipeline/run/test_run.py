@@ -56,6 +56,7 @@ def test_a_record_tells_how_the_result_came_to_be(lab: Any, session: Session) ->
 
 def test_a_second_run_makes_nothing_and_asks_crucible_nothing(lab: Any, session: Session) -> None:
     first = run(lab.pipeline, session)
+    assert run(lab.pipeline, session).executed == [], "reads once what ingestion has changed after the first run"
     with Session(session.settings) as later:
         second = run(lab.pipeline, later)
         assert second.executed == []
