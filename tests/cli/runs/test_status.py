@@ -95,7 +95,7 @@ def test_the_table_of_runs_and_the_room_they_take(lab: Any, data: Path) -> None:
 
 def test_clean_takes_copies_of_files_only_if_it_is_told_to(lab: Any, data: Path) -> None:
     cli("run", lab.pipeline, "--data", data, "--engine", "local")
-    assert "there is nothing that could go" in cli("clean", "--data", data).stdout
+    assert "nothing to remove" in cli("clean", "--data", data).stdout
     assert cli("clean", "--data", data, "--cache", "--yes").exit_code == 0
     assert not [path for path in (data / "cache").rglob("*") if path.is_file()]
     again = cli("run", lab.pipeline, "--data", data, "--engine", "local", "--json")
