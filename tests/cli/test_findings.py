@@ -24,7 +24,7 @@ def test_the_worst_comes_first_and_many_of_a_kind_are_counted(capsys: pytest.Cap
     assert lines[:3] == ["error: cycle: a b", "  round and round", "  way out: crucible unlink a b"]
     assert lines[-2:] == [
         "warning: orphan: 3 more; --all prints them",
-        "lab: 1 errors: cycle, 13 warnings: orphan; looked at 13 datasets",
+        "lab: 1 error: cycle, 13 warnings: orphan; looked at 13 datasets",
     ]
     print_findings("lab", warnings, "13 datasets", every=True)
     assert "more;" not in capsys.readouterr().out

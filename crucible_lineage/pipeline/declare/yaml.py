@@ -104,7 +104,8 @@ def _read_text(path: Path) -> str:
         with path.open("rb") as stream:
             raw = stream.read(SIZE_LIMIT_BYTES + 1)
     except FileNotFoundError as error:
-        raise InputError(f"there is no file {name}; {nearest(path.name, _beside(path.parent))}") from error
+        beside = nearest(path.name, _beside(path.parent), "pipeline files there")
+        raise InputError(f"there is no file {name}; {beside}") from error
     except IsADirectoryError as error:
         there = ", ".join(_beside(path)) or "none"
         raise InputError(f"{name} is a folder; name a pipeline file (in it there are: {there})") from error
