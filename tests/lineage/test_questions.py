@@ -312,7 +312,7 @@ def test_diff_and_impact_print_for_people_and_for_programs(lab, damaged, data, a
     assert ask("diff", "run-a", "run-b", "--data", data).exit_code == 2
 
     ran = ask("impact", scan, "--data", data)
-    assert "1 datasets to redo: 1 correct" in ran.stdout
+    assert "1 dataset to redo: 1 correct" in ran.stdout
     assert "\x1b" not in ran.stdout
     question = ("impact", "--instrument", "beamline", "--project", "demo", "--json", "--data", data)
     spoken = json.loads(ask(*question).stdout)

@@ -40,7 +40,7 @@ def test_a_result_that_holds_and_was_made_of_what_is_superseded(lab: Any, sessio
     (finding,) = check_projects(session, ["lab"]).findings
     assert finding.severity == "warning"
     assert finding.command == f"crucible-lineage rerun {total}"
-    assert f"{new[-5:]}) holds now" in finding.message
+    assert f"{new[-5:]}) has replaced" in finding.message
     assert [one.check for one in check_dataset(session, total).findings] == ["made-of-superseded"]
     run(session, lab.pipeline, scaled__factor=4)
     assert found(session) == []
