@@ -290,6 +290,6 @@ def test_only_a_current_result_can_be_superseded_by_hand(changed: Changed, tmp_p
     parent = ("--parent", changed.scaled)
     assert "--supersedes goes with --parent" in refused(changed.total)
     assert f"superseded already, by {changed.total}" in refused(changed.old_total, *parent)
-    assert "it is raw, and no result" in refused(changed.first, *parent)
+    assert "it is raw, not a result" in refused(changed.first, *parent)
     assert "belongs to project lab" in refused(changed.total, *parent, project="elsewhere")
     assert changed.session.client.datasets.count(project_id="lab") == before

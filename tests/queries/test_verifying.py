@@ -197,7 +197,7 @@ def test_findings_are_printed_as_json(made: Any, command: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "give either"),
+        ([], "there is no project here"),
         (["0tr5k2ndm5zvd000nr21qakeh4", "--project", "lab"], "give either"),
         (["--project", "absent"], "project 'absent': there is none"),
         (["0tr5k2ndm5zvd000nr21qakeh4"], "no such dataset is here"),

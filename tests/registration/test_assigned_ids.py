@@ -111,6 +111,6 @@ def test_registered_after_a_crash_at_any_call_it_is_there_once(
         same = assigning.client.datasets.list(keyword=f"recipe:{new.mfid}")
         assert [dataset.unique_id for dataset in same] == [made.mfid]
         if not died:
-            assert number > 10, "so few calls cannot be all"
+            assert number > 8, "so few calls cannot be all"
             return
     raise AssertionError("a registration of so many calls")
