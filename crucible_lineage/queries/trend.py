@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.lineage.model import DOUBTFUL
@@ -131,7 +132,8 @@ def trend_of(
         groups.setdefault(label, []).append(Point(mfid, time, float(value), is_doubtful=is_doubtful))
     if not groups:
         raise InputError(
-            f"trend of {step} {column}: none of {len(shown)} results has a number there and a time of measurement"
+            f"trend of {step} {column}: none of {amount(len(shown), 'result')} has a number there "
+            "and a time of measurement"
         )
     series = tuple(_series(facts, label, points) for label, points in sorted(groups.items()))
     return Trend(project, step, column, series, left_out)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.checksums import blocks
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.pipeline.inputs.existing import find_raw
@@ -124,7 +125,7 @@ def _revision(item: InputItem, name: str, session: Session) -> InputItem:
             return replace(item, revises=mfid, notes=(*item.notes, note))
     if not there:
         return item
-    called = f"the {len(there)} datasets" if len(there) > 1 else "the dataset"
+    called = f"the {amount(len(there), 'dataset')}" if len(there) > 1 else "the dataset"
     note = f"input {name}: {file.ref.name} continues none of {called} of that name: it is registered as a new one"
     return replace(item, notes=(*item.notes, note))
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import LineageError
 from crucible_lineage.lineage.records import returned_values
@@ -42,7 +43,7 @@ def moved(session: Session, before: str, after: str) -> list[str]:
     old, new = (_data_files(session, mfid, records[mfid]) for mfid in (before, after))
     names = [name for name in sorted({*old, *new}) if _sha256(old, name) != _sha256(new, name)]
     lines += [_file_told(session, name, (before, old.get(name)), (after, new.get(name))) for name in names[:MOST_NAMED]]
-    return [*lines, *([f"and {len(names) - MOST_NAMED} files more"] if len(names) > MOST_NAMED else [])]
+    return [*lines, *([f"and {amount(len(names) - MOST_NAMED, 'more file')}"] if len(names) > MOST_NAMED else [])]
 
 
 def _flat(value: object, path: str = "") -> Iterator[tuple[str, object]]:

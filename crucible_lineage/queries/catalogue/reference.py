@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.core.slots import CURRENT, INCOMPLETE, RAW
 from crucible_lineage.core.summary import Summary
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest, shortened
@@ -42,7 +43,9 @@ def find_mfid(session: Session, text: str, projects: Sequence[str] = ()) -> str:
     in_several = len({among[mfid].standing.project for mfid in found}) > 1
     where = {mfid: f" in {among[mfid].standing.project}" if in_several else "" for mfid in found}
     there = [f"{mfid} ({among[mfid].name}{where[mfid]})" for mfid in found]
-    raise InputError(f"dataset {text!r}: matches {len(found)} datasets; choose one: {shortened(there, MOST_NAMED)}")
+    raise InputError(
+        f"dataset {text!r}: matches {amount(len(found), 'dataset')}; choose one: {shortened(there, MOST_NAMED)}"
+    )
 
 
 def find_project(session: Session, project: str | None) -> str:
@@ -58,7 +61,9 @@ def find_project(session: Session, project: str | None) -> str:
         return declared
     if not there:
         raise InputError(f"there is no project here that this key may see ({session.settings.describe()})")
-    raise InputError(f"{len(there)} projects are visible; name one with --project: {shortened(there, MOST_NAMED)}")
+    raise InputError(
+        f"{amount(len(there), 'project')} are visible; name one with --project: {shortened(there, MOST_NAMED)}"
+    )
 
 
 def find_run(run: str, known: Iterable[str]) -> str:
@@ -68,7 +73,9 @@ def find_run(run: str, known: Iterable[str]) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise InputError(f"run {run!r}: matches {len(found)} runs; choose one: {shortened(found, MOST_NAMED)}")
+        raise InputError(
+            f"run {run!r}: matches {amount(len(found), 'run')}; choose one: {shortened(found, MOST_NAMED)}"
+        )
     raise InputError(f"run {run!r}: no run has this ID, or an ID starting with it; `runs` lists the runs")
 
 
