@@ -180,7 +180,7 @@ def test_a_run_after_a_restored_backup_makes_what_the_backup_lacks(
     assert (copied.returncode, json.loads(copied.stdout)["datasets"]) == (0, 3), copied.stderr
     assert command("run", lab.pipeline, *here).returncode == 0
     back = _until_idle(lambda: command("restore", kept, *here))
-    assert "datasets younger than the backup" in back.stdout, back.stdout + back.stderr
+    assert "1 dataset younger than the backup" in back.stdout, back.stdout + back.stderr
     again = command("run", lab.pipeline, "--json", *here)
     assert json.loads(again.stdout)["outcomes"] == {"scaled": "reused", "total": "executed"}
     assert command("verify", "--project", "lab", "--bytes", *here).returncode == 0
