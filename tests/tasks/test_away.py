@@ -89,6 +89,7 @@ def test_a_flow_runs_while_crucible_is_away(
             **prefect_server.environment,
             "CRUCIBLE_API_URL": url or away.url,
             "CRUCIBLE_API_KEY": service.api_key,
+            "CRUCIBLE_LINEAGE_RETRY_SECONDS": "3",
         }
         command = [sys.executable, "-c", FLOW, str(data), str(path), undelivered, str(number)]
         ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
