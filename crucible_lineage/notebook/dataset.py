@@ -94,7 +94,7 @@ class Dataset:
 
     def sign(self, why: str = "") -> int:
         """Sign it; a candidate with all its signatures is current. Returns how many more it needs."""
-        from crucible_lineage.signing import sign  # few notebooks sign
+        from crucible_lineage.stating import sign  # few notebooks sign
 
         lacking = sign(self._catalogue.session, (self.mfid,), why).lacking[self.mfid]
         self.__dict__.pop("_shown", None)

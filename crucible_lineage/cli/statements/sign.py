@@ -26,7 +26,7 @@ def sign_command(datasets: tuple[str, ...], why: str, project: str | None, as_js
 
     Flow runs of Prefect that were suspended for it are resumed, by `watch` where this machine has no Prefect.
     """
-    from crucible_lineage.signing import sign
+    from crucible_lineage.stating import sign
 
     with open_session() as session:
         mfids = [dataset_id(session, text) for text in datasets]

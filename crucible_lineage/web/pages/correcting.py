@@ -21,9 +21,8 @@ from crucible_lineage.pipeline.inputs.corrections import (
 from crucible_lineage.queries.catalogue.reference import find_mfid
 from crucible_lineage.queries.deletion import ask_deletion
 from crucible_lineage.session import Session
-from crucible_lineage.signing import sign
 from crucible_lineage.statements import FLAG, HOLD, About
-from crucible_lineage.stating import lift, project_of, state
+from crucible_lineage.stating import lift, project_of, sign, state
 from crucible_lineage.web.reader import Reader
 
 __all__ = ["SET_FIELDS", "correct"]
