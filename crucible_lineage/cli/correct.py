@@ -178,7 +178,7 @@ def link_sample_command(sample: str, datasets: tuple[str, ...], why: str) -> Non
 @WHY
 @json_option
 def replace_command(old: str, files: tuple[Path, ...], why: str, as_json: bool) -> None:
-    """Register FILES in the stead of the measured dataset OLD: measured or exported again.
+    """Register FILES in place of the measured dataset OLD: measured or exported again.
 
     The new dataset takes over OLD's fields, metadata, keywords and samples. OLD is superseded from then on: selections
     leave it out.

@@ -106,7 +106,7 @@ def _checked_project(project: str | None, files: Sequence[Path]) -> str:
 def _superseded(session: Session, mfid: str, project: str, by: str | None) -> Entry:
     """The result that is to be superseded. InputError unless it is a current one of the project, and fills a place.
 
-    Nothing is wrong if `by`, which is there already, holds in its stead.
+    Nothing is wrong if `by`, which is there already, holds in its place.
     """
     from crucible_lineage.queries.graph.standing import entry_of  # who registers measured files needs none
 

@@ -68,7 +68,7 @@ log = logging.getLogger(__name__)
 MAX_AGE_S = 24 * 3600
 OVERLAP = timedelta(seconds=10)  # a change may be dated before one that could be read earlier: transactions take time
 STATED = (HOLD, FLAG, SIGN, AWAIT)  # the verbs that are looked up by what they are about
-EVERYTHING = ""  # in the stead of a project: all that the key sees
+EVERYTHING = ""  # in place of a project: all that the key sees
 MOST_HELD = 4  # snapshots that a process keeps in memory, beside the file
 READY = 256  # records that stay unpacked: more than those that all checks look at in one turn
 

@@ -114,7 +114,7 @@ def hold(mirror: Mirror, client: CrucibleClient, project: str, mfid: str, slots:
 
 
 def is_replaced_by_hand(holding: Iterable[str], mfid: str, replaced: Callable[[str], str | None]) -> bool:
-    """Return whether what a person made in the stead of just this result holds: no run undoes that.
+    """Return whether what a person made in place of just this result holds: no run undoes that.
 
     `replaced` gives the dataset that another one was made to replace by hand, None for what a step has made.
     """
@@ -228,7 +228,7 @@ class Currency:
         return CURRENT if one.derived else RAW
 
     def superseded_by(self, mfid: str) -> tuple[str, ...]:
-        """The datasets that hold in its stead; none if it is not superseded."""
+        """The datasets that hold in its place; none if it is not superseded."""
         if self.state(mfid) != SUPERSEDED:
             return ()
         one = self._standings[mfid]

@@ -106,7 +106,7 @@ def summary_of(record: Record) -> Summary:
     pipeline, step = text(declared.get("name")), text(declared.get("step")) or text(written.get("step"))
     used = used_mfids(record)
     derived = bool(used) or bool(written.get("step"))
-    if derived and places and not pipeline:  # of a flow written by hand, or made by hand in the stead of a result
+    if derived and places and not pipeline:  # of a flow written by hand, or made by hand in place of a result
         pipeline, made_for = _made_for(places)
         step = step or made_for
     return Summary(

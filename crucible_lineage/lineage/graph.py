@@ -65,7 +65,7 @@ class LineageGraph:
         return LineageGraph(nodes, self.edges.values())
 
     def with_states(self, states: Mapping[str, tuple[str, tuple[str, ...]]]) -> LineageGraph:
-        """The same links, with {id: (state, what holds in its stead)} of datasets; others stay as they are."""
+        """The same links, with {id: (state, what holds in its place)} of datasets; others stay as they are."""
         nodes = (
             replace(node, state=states[node.id][0], superseded_by=states[node.id][1]) if node.id in states else node
             for node in self.nodes.values()

@@ -29,7 +29,7 @@ class Node:
     """A dataset, a sample, or the place of something the reader may not see.
 
     `state` is current, superseded, incomplete or raw where what holds now was looked up; else "complete" or
-    "incomplete" where provenance says so, else empty. `superseded_by` are the datasets that hold in its stead.
+    "incomplete" where provenance says so, else empty. `superseded_by` are the datasets that hold in its place.
     `record` is the whole record as Crucible gave it, or None where it was not fetched; `doubt` says why it is doubtful.
     """
 

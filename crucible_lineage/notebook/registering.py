@@ -34,7 +34,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers)
 
     It may be given paths (measured data, registered if they are new), datasets, ids or names. What is there for the
     same inputs, parameters and code is not made again. `catalogue` says which Crucible; without it, that of
-    `connect()`. Each use is one run: what it gives holds from its end on, in the stead of what earlier runs of the same
+    `connect()`. Each use is one run: what it gives holds from its end on, in place of what earlier runs of the same
     `name` gave for the same step and data; by default that is the script's, or `notebook`. Needs no Prefect; within a
     Prefect flow use `crucible_lineage.tasks.registering`.
     """

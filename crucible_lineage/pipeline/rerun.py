@@ -119,7 +119,7 @@ class _History:
         self.currency = self.knowledge.currency()
 
     def current(self, mfid: str) -> str:
-        """The dataset that holds in the stead of this one now, or itself. InputError if several do."""
+        """The dataset that holds in place of this one now, or itself. InputError if several do."""
         holding = self.currency.superseded_by(mfid)
         if len(holding) > 1:
             raise InputError(
@@ -150,7 +150,7 @@ class _OwnHistory(ProjectKnowledge):
 
     def __init__(self, session: Session, project: str, pipeline: None) -> None:
         super().__init__(session, project, pipeline)
-        self.forerunners: dict[str, str] = {}  # by the place that the dataset made in its stead will hold
+        self.forerunners: dict[str, str] = {}  # by the place that the dataset made in its place will hold
 
     def is_held(self, place: str) -> bool:
         return place in self.forerunners
@@ -223,7 +223,7 @@ class _Builder:
         return [groups[index] for index in (*order, *needs)]
 
     def _parents(self, mfid: str) -> list[str]:
-        """Its parents as they are now; none of a result that is left out, since several hold in the stead of one."""
+        """Its parents as they are now; none of a result that is left out, since several hold in place of one."""
         try:
             return self.history.parents(mfid)
         except InputError:

@@ -19,7 +19,7 @@ __all__ = ["add_equal_parents", "take_over"]
 
 
 def take_over(client: CrucibleClient, mirror: Mirror, mfid: str, old: Standing) -> None:
-    """Make a dataset, which a person made in the stead of a current one, hold in all of its slots."""
+    """Make a dataset, which a person made in place of a current one, hold in all of its slots."""
     since = later_than(datetime.now(UTC), (filled.since for filled in old.places.values()))
     places = {key: Filled(since, "", filled.declared_in) for key, filled in old.places.items()}
     if places:

@@ -137,7 +137,7 @@ class Newest:
         return min(waiting.values(), default=newest) - OVERLAP
 
     def _superseded(self) -> set[str]:
-        """The datasets that are not waited for, since others hold in their stead; none if they are asked for too."""
+        """The datasets that are not waited for, since others hold in their place; none if they are asked for too."""
         declared = self.pipeline.spec.inputs[self.name]
         if isinstance(declared, SelectInput) and declared.superseded:
             return set()

@@ -249,7 +249,7 @@ def test_a_second_list_asks_for_changes_only(changed: Changed) -> None:
 
 @pytest.fixture
 def by_hand(changed: Changed, tmp_path: Path) -> str:
-    """A total that somebody has added up in the head, in the stead of the current one."""
+    """A total that somebody has added up in the head, in place of the current one."""
     path = tmp_path / "total.txt"
     path.write_text("35")
     options = ("--project", "lab", "--parent", changed.scaled, "--supersedes", changed.total, "--note", "in my head")

@@ -1,4 +1,4 @@
-"""What process-new waits for: not for results in whose stead others hold."""
+"""What process-new waits for: not for results in whose place others hold."""
 
 from __future__ import annotations
 

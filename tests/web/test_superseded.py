@@ -1,4 +1,4 @@
-"""Lists, the page of a dataset and its lineage tell what is superseded, and lead to what holds in its stead."""
+"""Lists, the page of a dataset and its lineage tell what is superseded, and lead to what holds in its place."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from crucible_lineage.cli.options import chosen_projects, crucible_options, dataset_id, open_session
+from crucible_lineage.disk import draft_beside
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.lineage import LineageGraph, render_tree, render_tree_rich
 from crucible_lineage.lineage.draw.formats import render_csv, render_dot, render_mermaid, to_node_link
@@ -169,7 +170,7 @@ def write_picture(graph: LineageGraph, mfid: str | None, target: Path, kind: str
         raise InputError(f"write {kind} to {target}: that is a folder; name a file")
     content = _rendered(graph, mfid, kind, superseded)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
+    part = draft_beside(target, ".part")
     part.write_bytes(content)
     part.replace(target)
 

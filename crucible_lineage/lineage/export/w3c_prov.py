@@ -2,7 +2,7 @@
 
 Datasets, samples, files and code are entities, executions are activities, accounts are agents. A link of Crucible is
 `wasDerivedFrom` (with the activity where it is known), `hadMember` for `is_part_of`, and `wasInfluencedBy` where
-Crucible stores no relationship, or one of its own. A result that was made in the stead of another one is a
+Crucible stores no relationship, or one of its own. A result that was made in place of another one is a
 `prov:Revision` of it, where both are there; one that is superseded `wasInvalidatedBy` something that is not told.
 """
 

@@ -349,7 +349,7 @@ def _measured(dataset: Dataset) -> tuple[datetime, str]:
 
 
 def currency_among(project: str, found: Sequence[Registered], session: Session) -> Currency:
-    """Return which of these hold: what holds in the stead of one of them need not be among them."""
+    """Return which of these hold: what holds in place of one of them need not be among them."""
     filled: dict[str, dict[str, Filled]] = {}
     for pipeline in sorted({key.partition("/")[0] for one in found for key in one.standing.places}):
         known = KnownResults(session.mirror, lambda: session.client, project, pipeline)

@@ -29,7 +29,7 @@ def register_raw(
     note: str | None = None,
     supersedes: str | None = None,
 ) -> DatasetRef:
-    """The dataset of these files, registered; `note` says what a person did to make them, in whose stead if it is so.
+    """The dataset of these files, registered; `note` says what a person did to make them, in whose place if it is so.
 
     One process at a time per data folder, so that files of unknown time are not registered twice.
     """

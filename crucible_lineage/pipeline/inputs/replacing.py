@@ -1,4 +1,4 @@
-"""Measured data that were measured or exported again: registered in the stead of a dataset, which is superseded."""
+"""Measured data that were measured or exported again: registered in place of a dataset, which is superseded."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def _records(session: Session, wanted: set[str], projects: Iterable[str]) -> tup
 
 
 def with_states(session: Session, graph: LineageGraph) -> LineageGraph:
-    """The graph, in which each dataset that has a record says whether it holds, and what holds in its stead if not."""
+    """The graph, in which each dataset that has a record says whether it holds, and what holds in its place if not."""
     records = {mfid: node.record for mfid, node in graph.nodes.items() if node.record and node.kind == "dataset"}
     copies = _copies(session, (), records.values()) if _any_result(records.values()) else []
     summaries = {**_summaries(copies), **{mfid: summary_of(one) for mfid, one in records.items()}}
@@ -215,7 +215,7 @@ def _summaries(copies: Iterable[Snapshot]) -> dict[str, Summary]:
 
 
 def _with_states(graph: LineageGraph, summaries: Mapping[str, Summary]) -> LineageGraph:
-    """The graph, in which each dataset that is known says whether it holds, and what holds in its stead if not."""
+    """The graph, in which each dataset that is known says whether it holds, and what holds in its place if not."""
     currency = Currency(summary.standing for summary in summaries.values())
     known = graph.nodes.keys() & summaries.keys()
     return graph.with_states({mfid: (currency.state(mfid), currency.superseded_by(mfid)) for mfid in known})

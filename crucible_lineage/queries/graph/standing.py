@@ -34,7 +34,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Entry:
-    """A dataset with its state. If it is superseded: what holds in its stead, and since when.
+    """A dataset with its state. If it is superseded: what holds in its place, and since when.
 
     `doubt` says why it is doubtful, also of what is superseded; `flags` are the names of those in force on it, and
     `checks` the verdicts of its checks.
@@ -133,7 +133,7 @@ def entry_of(session: Session, found: Dataset) -> Entry:
 def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[Entry]:
     """Return the standing of datasets, read with their metadata.
 
-    What holds in the stead of one may be any other of its project.
+    What holds in place of one may be any other of its project.
     """
     wanted = {dataset.unique_id: summary_of(dataset.model_dump()) for dataset in found}
     copies: list[Snapshot] = []

@@ -320,7 +320,7 @@ def test_what_a_failed_run_made_holds_and_nothing_is_mixed(lab: Any, session: Se
     now = states(session)
     assert now[broken.datasets["scaled"]["out"]] == "current"
     assert now[first.datasets["scaled"]["out"]] == "superseded"
-    assert now[first.datasets["total"]["out"]] == "current", "nothing was made in its stead"
+    assert now[first.datasets["total"]["out"]] == "current", "nothing was made in its place"
 
 
 MANY = """
