@@ -100,18 +100,19 @@ def _running(job: Job) -> Iterator[_Running]:
 def _read_as_declared(job: Job, called: Called, log: StepLog, beside: Sequence[_Running]) -> Called:
     """The call, of what it read without the files that `reads` names. StepError if a strict step read others.
 
-    What was opened while other steps ran fails no step, since it may have been theirs.
+    What was opened while other steps ran fails no step, since it may have been theirs. The log of the step names only
+    what its own code read: whoever opened the rest, the same step leaves the same files.
     """
     covered = {Path(path).resolve() for path in job.inspection.files}
     theirs = covered.union(*(other.covered for other in beside))
     read = tuple(path for path in called.read if path.resolve() not in covered)
     opened = tuple(path for path in called.opened if path.resolve() not in theirs)
     called = replace(called, read=read, opened=opened)
-    if (read or opened) and (told := called.read_note()):
-        if job.spec.strict and (read or not beside):
-            raise StepError(f"step {job.name!r} is strict, and {told}", step=job.name, log=str(log.path))
+    if job.spec.strict and (read or (opened and not beside)):
+        raise StepError(f"step {job.name!r} is strict, and {called.read_note()}", step=job.name, log=str(log.path))
+    if read:
         with log.path.open("ab") as stream:  # the process that printed there has ended
-            stream.write(f"note: {told}\n".encode())
+            stream.write(f"note: {replace(called, opened=()).read_note()}\n".encode())
     return called
 
 

@@ -154,6 +154,7 @@ def test_what_a_program_or_a_library_opens_beside_the_code_is_named(reading: Any
     assert result.ok, result.errors
     made = run(reading.declare(text), Choice(only=("shell",))).datasets["shell"]["out"]
     assert record_of(made)["activity"]["code"]["read"] == [f"{reading.folder / 'calib.dat'} (opened while it ran)"]
+    assert [file["name"] for file in record_of(made)["generated"]] == ["both.txt"], "whoever opened it"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify")
