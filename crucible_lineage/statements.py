@@ -25,6 +25,7 @@ __all__ = [
     "HOLD",
     "KEYWORD",
     "MEASUREMENT",
+    "PARK",
     "REVOKE",
     "SIGN",
     "TRUST",
@@ -49,6 +50,7 @@ __all__ = [
 KEYWORD = MEASUREMENT = "statement"
 HOLD, FLAG, SIGN, TRUST, REVOKE, CHECK = "hold", "flag", "sign", "trust", "revoke", "check"
 AWAIT = "await"  # of a result that counts only once it is signed
+PARK = "park"  # of a result that failed too often to be tried again
 EPOCH = utc("1970-01-01T00:00:00")  # of the ids of statements about no dataset and no time
 
 Document = Mapping[str, Any]

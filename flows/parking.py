@@ -1,7 +1,7 @@
 """An engine around another one, which leaves alone what failed too often.
 
 Failures are counted in the journal, under the id that a result would have: when its code, parameters or inputs change,
-it has another id, and is made as if it had never failed.
+it has another id, and is made as if it had never failed. What is parked is stated at Crucible, for all workers.
 """
 
 from __future__ import annotations
@@ -9,29 +9,31 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from crucible_lineage.core.journal import Failure, Journal
+from crucible_lineage.core.journal import Failure
 from crucible_lineage.errors import ParkedError
+from crucible_lineage.parked import failures
 from crucible_lineage.pipeline.engines.engine import Engine, Running
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.materialize import Materialized
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.registration.deliver import Deliverer
+from crucible_lineage.session import Session
 
 __all__ = ["Parking"]
 
 
 class Parking:
-    """Starts steps with `engine`, but none that has failed `most_failures` times.
+    """Starts steps with `engine`, but none that has failed `most_failures` times, or that another worker has parked.
 
     `parked` are those, `failed` all others, by the names of their instances.
     """
 
-    def __init__(self, engine: Engine, journal: Journal, most_failures: int) -> None:
+    def __init__(self, engine: Engine, session: Session, most_failures: int) -> None:
         self.engine = engine
         self.most_failures = most_failures
         self.parked: dict[str, Failure] = {}
         self.failed: dict[str, str] = {}
-        self._known = journal.failures()
+        self._known = failures(session)
         self._jobs: dict[int, tuple[Running, Job]] = {}
         self._lock = threading.Lock()
 
@@ -48,7 +50,7 @@ class Parking:
     def start(self, job: Job) -> Running:
         """Start the step, unless it is parked: then it has ended at once."""
         known = self._known.get(min(planned.mfid for planned in job.outputs))
-        if known is not None and known.failures >= self.most_failures:
+        if known is not None and (known.parked or known.failures >= self.most_failures):
             self.parked[job.name] = known
             return _Parked(known)
         running = self.engine.start(job)

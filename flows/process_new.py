@@ -19,13 +19,14 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import CrucibleError, InputError
 from crucible_lineage.flows.parking import Parking
 from crucible_lineage.flows.pipelines import PrefectEngine
 from crucible_lineage.flows.reports.artifacts import leave_artifacts
 from crucible_lineage.flows.reports.ending import waiting_told, with_its_error
 from crucible_lineage.flows.reports.stopped import telling_what_was_made
 from crucible_lineage.flows.runners import THREADS
+from crucible_lineage.parked import park
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, PASSING, REUSED, RunResult, StepEvent
@@ -116,7 +117,7 @@ class _Processing:
         self.session = session
         self.crucible = crucible
         self.most = most_failures
-        self.parking = Parking(PrefectEngine(session, crucible), session.journal, most_failures)  # replaced by each run
+        self.parking = Parking(PrefectEngine(session, crucible), session, most_failures)  # replaced by each run
 
     def run(self, bound: BoundPipeline) -> RunResult:
         """The result of a run; what it made is told and shown."""
@@ -130,8 +131,10 @@ class _Processing:
 
         engine = PrefectEngine(self.session, self.crucible, bound.spec.runner)
         with telling_what_was_made(bound.name, listen) as heard, engine:
-            self.parking = Parking(engine, self.session.journal, self.most)
+            self._park(bound.spec.project)
+            self.parking = Parking(engine, self.session, self.most)
             result = plan_and_run(bound, self.session, lambda: self.parking, heard, arrived=telling_arrived())
+            self._park(bound.spec.project)
         for step, error in self.parking.note_refused(result).items():
             tell_failed(bound.name, bound.spec.project, StepEvent(step, FAILED, error))
         tell_reused(result)
@@ -139,6 +142,13 @@ class _Processing:
         if made:
             leave_artifacts(replace(result, datasets=made), self.session)
         return result
+
+    def _park(self, project: str) -> None:
+        """State what is parked; where Crucible is away, the next run does."""
+        try:
+            park(self.session, project)
+        except CrucibleError as error:
+            get_run_logger().warning("what is parked is not known to other workers until the next run: %s", error)
 
     def state(self, result: RunResult) -> State[Any]:
         """Return the state that the flow run ends with."""

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from crucible_lineage.local.usage import disk_usage
+from crucible_lineage.parked import failures
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 
@@ -35,9 +36,9 @@ def _lines(session: Session) -> Iterator[str]:
     ):
         yield from _metric(name, "counter", text, [(labels, float(row[place])) for labels, row in results])
     yield from _waiting(session)
-    failures = journal.failures().values()
-    yield from _gauge("failed_results", "Results that failed and were not made since.", len(failures))
-    yield from _gauge("parked_results", "Those that are not tried again.", sum(one.parked for one in failures))
+    failed = failures(session).values()
+    yield from _gauge("failed_results", "Results that failed and were not made since.", len(failed))
+    yield from _gauge("parked_results", "Those that are not tried again.", sum(one.parked for one in failed))
     used = [({"part": part}, float(size)) for part, size in disk_usage(session.settings.data).items()]
     yield from _metric("disk_bytes", "gauge", "Room that the data folder takes.", used)
 

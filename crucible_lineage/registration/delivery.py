@@ -152,7 +152,7 @@ def _why_not_as_made(record: StepRecord | FilesRecord | None, ref: DatasetRef) -
         return "has no provenance record"
     if not record.is_complete:
         return "is incomplete"
-    there = {(file.name, file.sha256) for file in record.generated if not file.log}  # what is printed may differ
+    there = {(file.name, file.sha256) for file in record.generated or () if not file.log}  # what is printed may differ
     return "" if there == {(file.name, file.sha256) for file in ref.files if not file.log} else "has other files"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from crucible_lineage import parked
 from crucible_lineage.local.sealed import sealed, unsealed
 from crucible_lineage.session import Session
 
@@ -22,9 +23,10 @@ def looks_of(project: str, pipeline: str) -> str:
 def unpark(session: Session, mfid: str) -> bool:
     """Try what failed under this id, or about the dataset of this id, again. Return False if nothing has.
 
-    Their pipelines look at everything once more, since they had gone on beyond what was parked.
+    Pipelines that ran here look at everything once more, since they had gone on beyond what was parked; those of other
+    machines do at their next sweep.
     """
-    found = session.journal.forget_failures(mfid)
+    found = parked.unpark(session, mfid)
     for project, pipeline in found:
         Marks(session).remove(looks_of(project, pipeline))
     return bool(found)

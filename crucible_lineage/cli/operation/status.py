@@ -25,6 +25,7 @@ from crucible_lineage.errors import CrucibleError, InputError
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.local.usage import disk_usage, is_in_use
 from crucible_lineage.local.usage import runs as running
+from crucible_lineage.parked import failures
 from crucible_lineage.queries.metrics import metrics_text
 from crucible_lineage.registration.ingestion import in_words
 from crucible_lineage.session import Session
@@ -75,8 +76,6 @@ def status_command(
             _unpark(session, unpark)
         recent = [_with_state(run, session.settings.data) for run in session.journal.recent_runs(project, runs)]
         pipelines = session.journal.pipelines(project)
-        failed = session.journal.failures(project).values()
-        failures = [one for one in failed if session.known(one.mfid) is None]  # another machine may have made it
         waiting = [one for one in session.outbox.waiting() if project is None or one.project == project]
         others = session.journal.waiting_of_others()
         damaged = session.outbox.set_aside()
@@ -84,13 +83,14 @@ def status_command(
         used = disk_usage(session.settings.data)
         jobs = _batch_jobs(session.settings.data)
         holds = _holds(session, project)
+        failed = list(failures(session, project).values())
         announce(session)
     if as_json:
         print_json(
             {
                 "runs": recent,
                 "pipelines": pipelines,
-                "failures": [one.to_json() for one in failures],
+                "failures": [one.to_json() for one in failed],
                 "waiting": [one.to_json() for one in waiting],
                 "waiting_of_others": len(others),
                 "damaged": [one.to_json() for one in damaged],
@@ -106,7 +106,7 @@ def status_command(
     for job in jobs:
         click.echo(f"Slurm: {job['id']} {job['state']} {job['step']}")
     _print_pipelines(pipelines)
-    _print_failures(failures)
+    _print_failures(failed)
     _print_holds(holds)
     print_waiting(waiting)
     print_others(others)
@@ -162,11 +162,13 @@ def _print_pipelines(pipelines: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _holds(session: Session, project: str | None) -> list[Statement]:
-    """Return what is on hold; where Crucible is away, as it was known before."""
+    """Return what is on hold; where Crucible is away, as it was known before. What is parked is known by then, too."""
     try:
         session.mirror.sync_statements()
     except CrucibleError as error:
-        click.echo(f"warning: what is on hold is as of the last command that reached Crucible: {error}", err=True)
+        click.echo(
+            f"warning: what is on hold or parked is as of the last command that reached Crucible: {error}", err=True
+        )
     return session.stated.holds(project)
 
 
@@ -195,9 +197,9 @@ def _print_disk(used: Mapping[str, int]) -> None:
         click.echo(f"free what nothing needs: {next_command('clean')}")
 
 
-def _print_failures(failures: Sequence[Failure]) -> None:
-    parked = [failure for failure in failures if failure.parked]
-    failing = [failure for failure in failures if not failure.parked]
+def _print_failures(failed: Sequence[Failure]) -> None:
+    parked = [failure for failure in failed if failure.parked]
+    failing = [failure for failure in failed if not failure.parked]
     for title, found in (("parked:", parked), ("failed, and tried again:", failing)):
         if found:
             click.echo(title)
