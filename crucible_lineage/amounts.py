@@ -1,8 +1,10 @@
-"""Times, sizes and counts, as people say them."""
+"""Times, sizes, counts and values, as people say them."""
 
 from __future__ import annotations
 
-__all__ = ["amount", "size_text", "time_text"]
+__all__ = ["amount", "size_text", "time_text", "value_text"]
+
+EXACT = 1e15  # beyond it, not every whole number is a float
 
 
 def amount(count: int, noun: str, plural: str = "") -> str:
@@ -24,3 +26,13 @@ def size_text(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def value_text(value: object) -> str:
+    """Return a value as labels give it, and as values are compared: 5 and 5.0 are one."""
+    if not isinstance(value, float):
+        return str(value)
+    if value.is_integer() and abs(value) < EXACT:
+        return str(int(value))
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from crucible_lineage.ids import canonical_json, derive_mfid, has_derived_id
 from crucible_lineage.marks import KEY
@@ -19,7 +19,9 @@ from crucible_lineage.times import utc
 
 __all__ = [
     "AWAIT",
+    "CERTIFY",
     "CHECK",
+    "DECERTIFY",
     "EPOCH",
     "FLAG",
     "HOLD",
@@ -49,6 +51,7 @@ __all__ = [
 
 KEYWORD = MEASUREMENT = "statement"
 HOLD, FLAG, SIGN, TRUST, REVOKE, CHECK = "hold", "flag", "sign", "trust", "revoke", "check"
+CERTIFY, DECERTIFY = "certify", "decertify"  # from when until when a calibration is valid
 AWAIT = "await"  # of a result that counts only once it is signed
 PARK = "park"  # of a result that failed too often to be tried again
 EPOCH = utc("1970-01-01T00:00:00")  # of the ids of statements about no dataset and no time
@@ -276,6 +279,18 @@ def _is_complete(written: Document) -> bool:
     return "registrar" not in written or (isinstance(completed, Mapping) and written["registrar"] in completed)
 
 
+class Vouched(Protocol):
+    """What lies in a project, and is vouched for by an account."""
+
+    @property
+    def project(self) -> str:
+        """The project that it lies in."""
+
+    @property
+    def account(self) -> str:
+        """The account."""
+
+
 @dataclass(frozen=True)
 class InForce:
     """The statements that are in force, by id; and of each project whose statements count there beside its own.
@@ -286,7 +301,7 @@ class InForce:
     statements: Mapping[str, Statement]
     trusted: Mapping[str, frozenset[str]]
 
-    def counts(self, one: Statement, project: str) -> bool:
+    def counts(self, one: Vouched, project: str) -> bool:
         """Return whether a statement counts for the datasets of a project: one that lies there, or is trusted there."""
         return _counts(one, project, self.trusted)
 
@@ -304,7 +319,7 @@ def in_force(statements: Iterable[Statement]) -> InForce:
     return InForce(_standing(known, known, trusted), trusted)
 
 
-def _counts(one: Statement, project: str, trusted: Mapping[str, frozenset[str]]) -> bool:
+def _counts(one: Vouched, project: str, trusted: Mapping[str, frozenset[str]]) -> bool:
     own = one.project.casefold()
     if own == project.casefold():
         return True

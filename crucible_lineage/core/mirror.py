@@ -33,6 +33,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from crucible_lineage.calibrations import Certificate, certificates_to_json, counting_certificates
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.core.slots import Filled
 from crucible_lineage.core.sql import LocalDatabase
@@ -44,6 +45,7 @@ from crucible_lineage.server import present_datasets, project_changes, project_r
 from crucible_lineage.service import DATES, Observation, ServiceProfile
 from crucible_lineage.statements import (
     AWAIT,
+    CERTIFY,
     CHECK,
     FLAG,
     HOLD,
@@ -567,6 +569,14 @@ class Mirror:
             return self.verdicts()
         return {mfid: {name: Checked(*one) for name, one in some.items()} for mfid, some in found.items()}
 
+    def certificates(self, project: str, kind: str | None = None) -> list[Certificate]:
+        """Return the certificates of calibrations that count in a project, of one kind or all, as of the last sync."""
+        row = self.database.row("SELECT found FROM stated WHERE verb = ?", CERTIFY)
+        if row is None or (found := unsealed(row[0], CERTIFY)) is None:
+            self.database.transaction(_set_stated)
+            return self.certificates(project, kind)
+        return counting_certificates(found, project, kind)
+
     def statements(self, mfids: Collection[str] | None = None) -> dict[str, Statement]:
         """Return these statements, or all, as of the last sync: those too that are revoked, or count nowhere."""
         return self.database.transaction(lambda db: _statements(db, mfids))
@@ -793,6 +803,7 @@ def _set_stated(db: sqlite3.Connection) -> None:
     found = in_force(_statements(db, None).values())
     rows = [(verb, sealed(StatementIndex.of(found, verb).to_json(), verb)) for verb in STATED]
     rows.append((CHECK, sealed(verdicts_in(found), CHECK)))
+    rows.append((CERTIFY, sealed(certificates_to_json(found), CERTIFY)))
     db.executemany("INSERT OR REPLACE INTO stated VALUES (?, ?)", rows)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from crucible_lineage.calibrations import certified_text
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.times import span_text, taken
 
@@ -130,9 +131,14 @@ def used_roles(record: Record | None) -> dict[str, tuple[str, ...]]:
 
 
 def chosen_in_time(record: Record | None, mfid: str) -> str:
-    """Return how far in time a parent is from its child (`2 h before`); empty if it was not chosen in time."""
+    """Return how far in time a parent is from its child (`2 h before`), or the range in which it is certified.
+
+    Empty if it was not chosen in time.
+    """
     for entry in mappings(provenance(record).get("used")):
         chosen = mapping(entry.get("chosen"))
+        if entry.get("mfid") == mfid and (certificate := mapping(chosen.get("certificate"))):
+            return certified_text(certificate)
         if entry.get("mfid") == mfid and (side := text(chosen.get("side"))):
             seconds = chosen.get("seconds")
             return f"{span_text(seconds)} {side}" if isinstance(seconds, int | float) and seconds else side

@@ -78,15 +78,30 @@ class File(Part):
     log: bool = Field(False, description="true for what the step printed")
 
 
+class CertificateUsed(Part):
+    """The certificate by which a calibration was chosen, and the range in which it was valid then."""
+
+    statement: Mfid = Field(description="the statement that certifies the calibration")
+    since: Text = Field(alias="from", description="from when it was valid, in UTC, included")
+    until: Text | None = Field(description="until when, excluded; null for no end")
+    by: Text = Field(description="who certified it")
+    when: Text = Field(description="when that was stated")
+    why: str = Field(description="why, in their words")
+    as_of: str | None = Field(None, description="the moment by whose statements the run went, if it was asked for one")
+
+
 class Chosen(Part):
     """How a dataset was chosen in time: by which rule, on which side of what the step is about, how far away."""
 
     rule: Text = Field(description="by which rule it was chosen")
-    side: Literal["", "before", "after", "around"] = Field(description="empty where a time is not known")
+    side: Literal["", "before", "after", "around"] = Field(
+        description="empty where a time is not known, or a calibration is valid"
+    )
     seconds: float = Field(description="the distance in time")
     same: dict[str, str] = Field(description="fields that are equal in both, with their values")
     members: Annotated[int, Field(ge=2)] | None = Field(None, description="of a group: how many it has")
     of_members: Annotated[int, Field(ge=2)] | None = Field(None, description="the same of what the step is about")
+    certificate: CertificateUsed | None = Field(None, description="given where it was chosen by one")
 
 
 class Used(Part):

@@ -147,7 +147,7 @@ def _parents(record: StepRecord | FilesRecord, names: Mapping[str, str]) -> Iter
         files = ", ".join(file.name for file in used.files or ())
         yield f"  {used.role}: {names[used.mfid]} ({used.mfid})" + (f", {files}" if files else "")
         if used.chosen:
-            yield f"    chosen in time: {chosen_text(used.chosen.model_dump())}"
+            yield f"    chosen in time: {chosen_text(used.chosen.model_dump(by_alias=True))}"
 
 
 def _params(record: StepRecord | FilesRecord) -> Iterator[str]:

@@ -10,6 +10,7 @@ import click
 from crucible_lineage.amounts import amount, size_text, time_text
 from crucible_lineage.cli.colour import coloured
 from crucible_lineage.cli.options import print_json
+from crucible_lineage.errors import shortened
 from crucible_lineage.pipeline.plan.plan import FRESH, STALE, PipelinePlan, StepPlan
 from crucible_lineage.pipeline.plan.relation import chosen_text
 
@@ -142,6 +143,10 @@ def _together_in_time(instances: Sequence[StepPlan]) -> Iterator[str]:
     roles = dict.fromkeys(role for step in instances for role in step.choices)
     for role in roles:
         chosen = [(one, step.name) for step in instances for one in step.choices.get(role, ())]
+        if certified := [one for one, _ in chosen if "certificate" in one]:
+            names = sorted({one["name"] for one in certified})
+            yield f"{role}: {amount(len(certified), 'instance')} by certificate, with {shortened(names, MOST_CAUSES)}"
+            continue
         far, name = max(chosen, key=lambda found: found[0]["seconds"])
         yield f"{role}: {len(chosen)} chosen in time, the farthest {far['name']} for {name}, {chosen_text(far)}"
 

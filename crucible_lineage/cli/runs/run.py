@@ -48,6 +48,12 @@ SET = click.option(
 FORCE = click.option(
     "--force", "forced", multiple=True, metavar="STEP", help="Make this step again, beside what is there."
 )
+AS_OF = click.option(
+    "--as-of",
+    default="",
+    metavar="TIME",
+    help="Choose calibrations by what was certified until then; a date is all of it.",
+)
 REFRESH = click.option("--refresh", is_flag=True, help="Ask Crucible again, also for what is known to be complete.")
 
 
@@ -75,6 +81,7 @@ REFRESH = click.option("--refresh", is_flag=True, help="Ask Crucible again, also
 @PATIENCE
 @click.option("--record-run", is_flag=True, help="Register the run, too: a dataset that lists all it relied on.")
 @click.option("--apply-declared", is_flag=True, help="First write what is declared of registered files to Crucible.")
+@AS_OF
 @REFRESH
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing but what failed.")
 @click.option("--verbose", "-v", is_flag=True, help="Show what steps print, too.")
@@ -93,6 +100,7 @@ def run_command(
     patience: float,
     record_run: bool,
     apply_declared: bool,
+    as_of: str,
     refresh: bool,
     quiet: bool,
     verbose: bool,
@@ -112,10 +120,10 @@ def run_command(
         tell_same_name(bound, session)
         if refresh:
             session.mirror.forget()
-        request = RunRequest(bound, values, Choice(forced, only, from_, keep_going, patience), _runner(runner))
+        request = RunRequest(bound, values, Choice(forced, only, from_, keep_going, patience, as_of), _runner(runner))
         chosen = request.choice.steps(bound)
         if dry_run:
-            planned = make_plan(bound, session, forced)
+            planned = make_plan(bound, session, forced, as_of)
             chosen_steps = tuple(step for step in planned.steps if step.step in chosen)
             print_plan(replace(planned, steps=chosen_steps), as_json=as_json, above=planned.steps)
             return
@@ -142,12 +150,14 @@ def run_command(
 @crucible_options
 @SET
 @FORCE
+@AS_OF
 @REFRESH
 @json_option
 def plan_command(
     pipeline: str,
     overrides: tuple[str, ...],
     forced: tuple[str, ...],
+    as_of: str,
     refresh: bool,
     as_json: bool,
 ) -> None:
@@ -156,7 +166,7 @@ def plan_command(
         bound = bind_file(located(pipeline), session.store, parse_overrides(overrides))
         if refresh:
             session.mirror.forget()
-        planned = make_plan(bound, session, forced)
+        planned = make_plan(bound, session, forced, as_of)
         announce(session)
         print_plan(planned, as_json=as_json)
 

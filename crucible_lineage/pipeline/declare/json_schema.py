@@ -40,7 +40,7 @@ def pipeline_schema() -> dict[str, object]:
         "required": ["crux"],
         "properties": {"crux": {"type": "string"}, "id": {"type": "string"}, "match": _match()},
     }
-    kinds = ("EachInput", "FileInput", "DatasetInput", "SelectInput", "ResultInput")
+    kinds = ("EachInput", "FileInput", "DatasetInput", "SelectInput", "ResultInput", "CalibrationInput")
     forms = [*({"$ref": f"#/$defs/{kind}"} for kind in kinds), crux]
     properties = schema["properties"]
     properties["inputs"] = {"type": "object", "additionalProperties": {"anyOf": forms}}

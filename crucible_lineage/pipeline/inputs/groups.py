@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crucible_lineage.amounts import value_text
 from crucible_lineage.pipeline.inputs.inputs import InputItem
 from crucible_lineage.pipeline.spec.inputs import value_of
 
-__all__ = ["Group", "groups_of", "groups_of_variants", "value_text"]
-
-EXACT = 1e15  # beyond it, not every whole number is a float
+__all__ = ["Group", "groups_of", "groups_of_variants"]
 
 
 @dataclass(frozen=True)
@@ -52,16 +51,6 @@ def groups_of_variants(
         label = label_of({name: combination[name] for name in names if name in combination})
         found.setdefault(label, []).append(index)
     return tuple(Group(label, tuple(indices)) for label, indices in found.items())
-
-
-def value_text(value: object) -> str:
-    """A value as labels give it, and as values are compared: 5 and 5.0 are one."""
-    if not isinstance(value, float):
-        return str(value)
-    if value.is_integer() and abs(value) < EXACT:
-        return str(int(value))
-    short = f"{value:g}"
-    return short if float(short) == value else repr(value)
 
 
 def _comparable(value: object) -> object:

@@ -16,6 +16,7 @@ from crucible_lineage.core.slots import SUPERSEDED, Currency, Filled, Standing
 from crucible_lineage.errors import IdTakenError, InputError
 from crucible_lineage.ids import mfid_time
 from crucible_lineage.pipeline.bind.from_parents import from_parents
+from crucible_lineage.pipeline.inputs.calibrations import Calibrated, calibrated
 from crucible_lineage.pipeline.inputs.current import DeclaredDifference, as_at_crucible, note_agreeing
 from crucible_lineage.pipeline.inputs.existing import existing_dataset, find_raw
 from crucible_lineage.pipeline.inputs.raw import RawFiles, hash_files
@@ -27,6 +28,8 @@ from crucible_lineage.pipeline.spec.inputs import (
     FLAGS,
     MATCHED,
     NIGHT,
+    OF_METADATA,
+    CalibrationInput,
     DatasetFields,
     DatasetInput,
     EachInput,
@@ -61,7 +64,7 @@ class InputItem:
     `new` and `raw` are what registers it, `differs` in what its declaration differs from what Crucible says. `span` is
     when its data were measured, from the first to the last. `about` is the place of what is itself a result, so that
     what is made of it keeps its own place when the result is made again. `revises` is the dataset that new files
-    replace, `notes` are what the plan says of it.
+    replace, `notes` are what the plan says of it. `calibrations` are those that are certified for it, by input.
     """
 
     label: str
@@ -76,6 +79,7 @@ class InputItem:
     differs: tuple[DeclaredDifference, ...] = ()
     revises: str | None = None
     notes: tuple[str, ...] = ()
+    calibrations: Mapping[str, Calibrated] = field(default_factory=dict)
 
     @property
     def scope(self) -> str:
@@ -105,18 +109,50 @@ ResultsOf = Callable[[ResultInput], Iterator[InputItem]]  # what a step of anoth
 
 
 def known_inputs(
-    spec: PipelineSpec, session: Session, results_of: ResultsOf, *, asked: bool
+    spec: PipelineSpec, session: Session, results_of: ResultsOf, *, asked: bool, as_of: str = ""
 ) -> dict[str, tuple[InputItem, ...]]:
     """The datasets of each input, those included that are still to be registered. Changes nothing.
 
-    `asked` says whether the declaration goes by fields of their records (`asked_fields`).
+    `asked` says whether the declaration goes by fields of their records (`asked_fields`); calibrations are those that
+    were certified `as_of` a moment.
     """
     zone, found = ZoneInfo(spec.timezone), {}
-    read = {name: tuple(_known(spec, name, session, results_of, asked=asked)) for name in spec.inputs}
+    own = [name for name, declared in spec.inputs.items() if not isinstance(declared, CalibrationInput)]
+    read = {name: tuple(_known(spec, name, session, results_of, asked=asked)) for name in own}
     for name, known in as_registered(read, session).items():
         current = as_at_crucible(name, known, spec.project, spec.metadata, session, asked=asked)
         found[name] = tuple(_shown(_dated(item, zone), spec.inputs[name].label) for item in current)
+    for name, declared in spec.inputs.items():
+        if isinstance(declared, CalibrationInput):
+            _calibrate(name, declared, found, spec.project, session, as_of)
     return found
+
+
+def _calibrate(
+    name: str,
+    declared: CalibrationInput,
+    found: dict[str, tuple[InputItem, ...]],
+    project: str,
+    session: Session,
+    as_of: str,
+) -> None:
+    """Choose the calibrations of an input for the data of another one; both are put among what was found."""
+    data = found.get(declared.of, ())
+    choices = calibrated(name, declared, [(one.label, one.fields, one.span) for one in data], project, session, as_of)
+    found[declared.of] = tuple(
+        replace(item, calibrations={**item.calibrations, name: choice})
+        for item, choice in zip(data, choices, strict=True)
+    )
+    chosen = dict.fromkeys(one.certificate.dataset for choice in choices for one in choice.chosen)
+    items = (_usable(mfid, session, with_fields=bool(declared.label)) for mfid in chosen)
+    found[name] = tuple(_shown(item, declared.label) for item in items)
+
+
+def _usable(mfid: str, session: Session, *, with_fields: bool) -> InputItem:
+    try:
+        return _existing(mfid, session, with_fields=with_fields)
+    except InputError as error:  # one calibration that cannot be used does not stop the others
+        return InputItem(mfid, None, blocked=str(error))
 
 
 def register_inputs(
@@ -164,6 +200,8 @@ def _known(
     if isinstance(declared, ResultInput):
         yield from results_of(declared)
         return
+    if isinstance(declared, CalibrationInput):  # chosen once the data are known
+        return
     for entry in declared.each if isinstance(declared, EachInput) else (declared,):
         if isinstance(entry, DatasetInput):
             yield from (_existing(mfid, session, with_fields=asked) for mfid in entry.dataset)
@@ -193,6 +231,7 @@ def asked_fields(spec: PipelineSpec) -> set[str]:
     """The fields of records that a declaration goes by: to match, group and label data, and as parameters."""
     asked = {name for declared in spec.inputs.values() for name in _FIELD.findall(declared.label or "")}
     asked |= {"timestamp" for declared in spec.inputs.values() if declared.match}
+    asked |= {OF_METADATA for declared in spec.inputs.values() if isinstance(declared, CalibrationInput)}
     asked |= {name for declared in spec.inputs.values() for same in (declared.match or {}).values() for name in same}
     for step in spec.steps.values():
         sources = [source for given in step.sources.values() for source in given]

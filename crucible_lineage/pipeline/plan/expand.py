@@ -8,19 +8,19 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
-from crucible_lineage.amounts import amount
+from crucible_lineage.amounts import amount, value_text
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.dimensions import OF_PARAMS, fields_of, grouping, of_records, root_of
 from crucible_lineage.pipeline.bind.from_parents import from_parents
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
 from crucible_lineage.pipeline.bind.step_faults import label_of
 from crucible_lineage.pipeline.functions.inspection import Inspection
-from crucible_lineage.pipeline.inputs.groups import Group, groups_of, groups_of_variants, value_text
+from crucible_lineage.pipeline.inputs.groups import Group, groups_of, groups_of_variants
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.plan.naming import Naming, Point
 from crucible_lineage.pipeline.plan.relation import NO_ID, Candidates, Partner, Partners, RelationRow
 from crucible_lineage.pipeline.plan.scope import Scope
-from crucible_lineage.pipeline.spec.inputs import value_of
+from crucible_lineage.pipeline.spec.inputs import CalibrationInput, value_of
 from crucible_lineage.pipeline.spec.pipeline import Source, StepSpec
 from crucible_lineage.pipeline.spec.relation import REGISTERED, InTime
 
@@ -306,6 +306,8 @@ class _Expansion:
     def _matched(self, source: Source, role: str, point: Point, *, collects: bool) -> _Found:
         """The datasets of an input that belong to those that the instance is about: the nearest in time, or all."""
         name, declared = source.source, self.pipeline.spec.inputs[source.source]
+        if isinstance(declared, CalibrationInput):
+            return self._calibrated(source, role, declared.of, point)
         ((partner, same),) = (declared.match or {}).items()
         if name not in self.candidates:
             self.candidates[name] = Candidates(f"input {name}", self._rows_of(name, same, declared), same, declared)
@@ -319,6 +321,27 @@ class _Expansion:
         indices = sorted({row.key for rows, _ in equal for row in rows})
         feeds = tuple(Feed(role, source.files, input=name, index=index) for index in indices)
         return _Found(feeds, next((none.fault for _, none in equal if none.fault and members is not None), ""))
+
+    def _calibrated(self, source: Source, role: str, of: str, point: Point) -> _Found:
+        """The calibrations that are certified for the data that an instance is about."""
+        name, members = source.source, self._about(of, point)
+        numbers = {item.mfid or item.label: number for number, item in enumerate(self.inputs[name])}
+        data = [self.inputs[of][index] for index in (range(len(self.inputs[of])) if members is None else members)]
+        feeds: dict[tuple[str, str], Feed] = {}
+        for one in data:
+            found = one.calibrations[name]
+            if found.fault:
+                return _Found((), found.fault, blocks=not found.absent)
+            for chosen in found.chosen:
+                certificate, number = chosen.certificate, numbers[chosen.certificate.dataset]
+                item = self.inputs[name][number]
+                label = item.dataset.name if item.dataset else item.label
+                same, document = dict(certificate.fields), chosen.document()
+                partner = Partner(number, label, chosen.side, chosen.seconds, chosen.rule, same, certificate=document)
+                feed = Feed(role, source.files, input=name, index=number, chosen=partner)
+                feeds.setdefault((certificate.dataset, chosen.rule), feed)
+        blocked = next((self.inputs[name][feed.index].blocked for feed in feeds.values()), "")
+        return _Found(tuple(feeds.values()), blocked, blocks=bool(blocked))
 
     def _chosen(self, source: Source, role: str, given: _Given) -> _Found:
         """The partners in time that a source gives to what the instance is about."""

@@ -42,9 +42,9 @@ class Planned:
     knowledge: ProjectKnowledge
 
 
-def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str] = ()) -> PipelinePlan:
+def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str] = (), as_of: str = "") -> PipelinePlan:
     """The plan as things stand, with what each step took before. Changes nothing."""
-    planned = plan_pipeline(pipeline, session, forced).plan
+    planned = plan_pipeline(pipeline, session, forced, as_of=as_of).plan
     took = {step: Estimate(*figures) for step, figures in session.journal.took(pipeline.name).items()}
     return replace(
         planned,
@@ -66,9 +66,16 @@ def draw_plan(pipeline: BoundPipeline, session: Session) -> LineageGraph:
 
 @collector_paused()
 def plan_pipeline(
-    pipeline: BoundPipeline, session: Session, forced: Collection[str] = (), within: tuple[Path, ...] = ()
+    pipeline: BoundPipeline,
+    session: Session,
+    forced: Collection[str] = (),
+    within: tuple[Path, ...] = (),
+    as_of: str = "",
 ) -> Planned:
-    """The plan and what it rests on. `within` are the pipelines on whose behalf this one is planned."""
+    """The plan and what it rests on. `within` are the pipelines on whose behalf this one is planned.
+
+    Calibrations are chosen by what was certified `as_of` a moment, by default now.
+    """
     spec = pipeline.spec
     knowledge = ProjectKnowledge(session, spec.project, pipeline.name)
     knowledge.sync()
@@ -77,9 +84,9 @@ def plan_pipeline(
     asks_metadata = any(name.startswith(OF_METADATA) for name in asked)
 
     def results_of(declared: ResultInput) -> Iterator[InputItem]:
-        return _results_of(declared, session, (*within, spec.path.resolve()), asks_metadata=asks_metadata)
+        return _results_of(declared, session, (*within, spec.path.resolve()), as_of, asks_metadata=asks_metadata)
 
-    inputs = read_first(pipeline, known_inputs(spec, session, results_of, asked=bool(asked)))
+    inputs = read_first(pipeline, known_inputs(spec, session, results_of, asked=bool(asked), as_of=as_of))
     instances = expand(pipeline, inputs, partial(_inspected, session.store, {}))
     require_names(pipeline, forced, instances)
     planned = plan(spec.project, instances, inputs, knowledge, forced)
@@ -110,7 +117,7 @@ def _inspected(store: Store, seen: dict[bytes, Inspection], step: BoundStep, giv
 
 
 def _results_of(
-    declared: ResultInput, session: Session, within: tuple[Path, ...], *, asks_metadata: bool
+    declared: ResultInput, session: Session, within: tuple[Path, ...], as_of: str, *, asks_metadata: bool
 ) -> Iterator[InputItem]:
     """The current results of a step of another pipeline, one for each of its instances."""
     path = declared.path
@@ -124,7 +131,7 @@ def _results_of(
         raise InputError(
             f"step {declared.step!r} of {path} has the outputs {', '.join(outputs)}; name one with `output:`"
         )
-    planned = plan_pipeline(other, session, within=within)
+    planned = plan_pipeline(other, session, within=within, as_of=as_of)
     for step in planned.plan.steps:
         if step.step != declared.step:
             continue

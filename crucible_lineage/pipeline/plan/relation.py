@@ -13,6 +13,7 @@ from datetime import datetime
 from itertools import accumulate
 from typing import Any
 
+from crucible_lineage.calibrations import certified_text
 from crucible_lineage.pipeline.spec.relation import AFTER, BEFORE, EARLIEST, EITHER, NEAREST, NONE, SKIP, InTime
 from crucible_lineage.times import moment_text, span_text
 
@@ -55,7 +56,7 @@ class RelationRow:
 
 @dataclass(frozen=True)
 class Partner:
-    """A partner, the side in time it is on, and how far away; by which rule it was chosen."""
+    """A partner, the side in time it is on, and how far away; by which rule it was chosen, and by which certificate."""
 
     key: int
     label: str
@@ -65,6 +66,7 @@ class Partner:
     same: Mapping[str, str] = field(default_factory=dict)
     size: int = 1
     of_size: int = 1
+    certificate: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return chosen_text(self.to_json())
@@ -72,13 +74,15 @@ class Partner:
     @property
     def note(self) -> str:
         """Its distance, as pictures say it: `2 h before`."""
-        return f"{span_text(self.seconds)} {self.side}" if self.seconds else self.side
+        note = f"{span_text(self.seconds)} {self.side}" if self.seconds else self.side
+        return note or certified_text(self.certificate)
 
     def to_json(self) -> dict[str, Any]:
         """The entry in plans and records."""
         entry: dict[str, Any] = {"rule": self.rule, "side": self.side, "seconds": self.seconds}
         entry |= {"members": self.size} if self.size > 1 else {}
-        return {**entry, "same": dict(self.same), **({"of_members": self.of_size} if self.of_size > 1 else {})}
+        entry |= {"of_members": self.of_size} if self.of_size > 1 else {}
+        return {**entry, "same": dict(self.same), **({"certificate": self.certificate} if self.certificate else {})}
 
 
 @dataclass(frozen=True)
@@ -219,6 +223,11 @@ def chosen_text(chosen: Mapping[str, Any]) -> str:
     """A choice as plans and stories give it: `2 h 5 min before (nearest before, same instrument_name=A)`."""
     side, members, of_members = chosen["side"], chosen.get("members") or 1, chosen.get("of_members") or 1
     same = f", same {_told(chosen['same'])}" if chosen["same"] else ""
+    if certificate := chosen.get("certificate"):
+        far = f", {span_text(chosen['seconds'])} {side}" if side else ""
+        named = f"certificate {certificate['statement']} by {certificate['by']}"
+        why = certificate["why"] or "no reason given"
+        return f"{certified_text(certificate)}{far} ({chosen['rule']}{same}; {named}: {why})"
     if side not in _END:
         return f"{'measured before and after it' if side else 'at a time not known'} ({chosen['rule']}{same})"
     counted = f", counted from the {_END[side]} of its {members}" if members > 1 else ""

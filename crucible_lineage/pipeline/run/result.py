@@ -59,7 +59,7 @@ class Choice:
 
     `forced` ones are made again; with `only`, just these; with `from_`, these and all that depend on them. Without
     `keep_going` nothing more is started once a step has failed. At the end a Crucible that is away is waited for, for
-    `patience_s` in which it does not come back.
+    `patience_s` in which it does not come back. Calibrations are those that were certified `as_of` a moment.
     """
 
     forced: tuple[str, ...] = ()
@@ -67,6 +67,7 @@ class Choice:
     from_: tuple[str, ...] = ()
     keep_going: bool = True
     patience_s: float = 180.0
+    as_of: str = ""
 
     def steps(self, pipeline: BoundPipeline) -> Collection[str]:
         """The declared steps that may be made. InputError if a name is none."""

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
@@ -23,7 +23,7 @@ from crucible_lineage.pipeline.spec.checks import Check
 from crucible_lineage.pipeline.spec.declared import Declared, Folder
 from crucible_lineage.pipeline.spec.from_name import from_name_fault
 from crucible_lineage.pipeline.spec.ingestion import Ingested
-from crucible_lineage.pipeline.spec.relation import InTime
+from crucible_lineage.pipeline.spec.relation import Distance, InTime, Side
 
 __all__ = [
     "FLAGS",
@@ -31,6 +31,7 @@ __all__ = [
     "MATCHED",
     "NIGHT",
     "OF_METADATA",
+    "CalibrationInput",
     "DatasetFields",
     "DatasetInput",
     "EachInput",
@@ -301,6 +302,44 @@ class ResultInput(_Paired):
         return located(self.pipeline, self.folder)
 
 
+class CalibrationInput(Declared):
+    """For each dataset of another input, the calibration of that kind that is certified for it when it was measured.
+
+    `take` says which: the one that is valid then, as `before`, and the one that becomes valid next, as `after`. Where
+    none is valid, `otherwise` says what then: `block`, `nearest` in time, or `none`; nothing is taken from beyond
+    `within`.
+    """
+
+    calibration: str = Field(min_length=1)
+    of: str = Field(alias="for")
+    take: Annotated[tuple[Side, ...], Field(min_length=1, max_length=2)] = ("before",)
+    within: Distance | None = None
+    otherwise: Literal["block", "nearest", "none"] = Field(default="block", alias="else")
+    label: str | None = None
+    checks: dict[str, Check] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _sides_once(self) -> Self:
+        if len(set(self.take)) != len(self.take):
+            raise ValueError("`take` names each side once, as in [before, after]")
+        return self
+
+    @property
+    def each(self) -> bool:
+        """False: it has no instances of its own."""
+        return False
+
+    @property
+    def partner(self) -> str:
+        """The input whose data are calibrated."""
+        return self.of
+
+    @property
+    def match(self) -> dict[str, tuple[str, ...]]:
+        """The same, without fields: certificates say which data they are about."""
+        return {self.of: ()}
+
+
 class EachInput(_Paired):
     """Datasets declared one by one; what stands beside `each` holds for all of them."""
 
@@ -361,6 +400,7 @@ INPUT_KINDS: Mapping[str, type[Declared]] = {
     "dataset": DatasetInput,
     "select": SelectInput,
     "pipeline": ResultInput,
+    "calibration": CalibrationInput,
 }
 
 
@@ -378,11 +418,14 @@ PipelineInput = Annotated[
     | Annotated[FileInput, Tag("file")]
     | Annotated[DatasetInput, Tag("dataset")]
     | Annotated[SelectInput, Tag("select")]
-    | Annotated[ResultInput, Tag("pipeline")],
+    | Annotated[ResultInput, Tag("pipeline")]
+    | Annotated[CalibrationInput, Tag("calibration")],
     Discriminator(
         _input_kind,
         custom_error_type="input_kind",
-        custom_error_message="it needs one of the keys file, dataset, select, pipeline, crux, or each with a list",
+        custom_error_message=(
+            "it needs one of the keys file, dataset, select, pipeline, calibration, crux, or each with a list"
+        ),
     ),
 ]
 

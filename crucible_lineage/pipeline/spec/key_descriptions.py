@@ -98,6 +98,15 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "label": _LABEL,
         "checks": _CHECKS,
     },
+    "CalibrationInput": {
+        "calibration": "the kind of calibration, as certificates have it: chosen for each dataset by its time",
+        "for": "the input (with `each`) whose data are calibrated",
+        "take": "before: the one that is valid (default); after: the one that becomes valid next; or both, in a list",
+        "within": _IN_TIME["within"],
+        "else": "where none is valid: block (default), nearest in time, or none (the role stays empty)",
+        "label": _LABEL,
+        "checks": _CHECKS,
+    },
     "EachInput": {
         **_IN_TIME,
         "each": "the datasets, one by one, each as an input; one instance of the steps for each",

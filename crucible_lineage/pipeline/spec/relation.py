@@ -9,7 +9,19 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from crucible_lineage.pipeline.spec.declared import Declared
 
-__all__ = ["AFTER", "BEFORE", "EARLIEST", "EITHER", "NEAREST", "NONE", "REGISTERED", "SKIP", "InTime"]
+__all__ = [
+    "AFTER",
+    "BEFORE",
+    "EARLIEST",
+    "EITHER",
+    "NEAREST",
+    "NONE",
+    "REGISTERED",
+    "SKIP",
+    "Distance",
+    "InTime",
+    "Side",
+]
 
 BEFORE, AFTER, EITHER = "before", "after", "either"
 NEAREST, EARLIEST, NONE = "nearest", "earliest", "none"

@@ -1,0 +1,203 @@
+"""Certifying calibrations, and taking that back: one statement each, refused where it would contradict another one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from crucible_lineage.amounts import amount
+from crucible_lineage.calibrations import (
+    NEXT,
+    NO_END,
+    Certificate,
+    Span,
+    certificates_of,
+    overlapping,
+    range_text,
+)
+from crucible_lineage.condition import parse_condition
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
+from crucible_lineage.session import Session
+from crucible_lineage.statements import CERTIFY, DECERTIFY, About, InForce, Statement, in_force
+from crucible_lineage.stating import Stating, known_statements, state
+from crucible_lineage.times import utc
+
+__all__ = ["FIELDS", "Decertified", "as_of_moment", "certificates_as_of", "certify", "decertify", "moment"]
+
+FIELDS = ("instrument_name", "measurement", "data_type", "session_name", "dataset_name")
+OF_METADATA = "metadata."
+SHORT = {"instrument": "instrument_name"}
+
+
+@dataclass(frozen=True)
+class Decertified:
+    """What was taken back: the statement, and the certificates with the ranges that they have lost."""
+
+    stating: Stating
+    lost: tuple[tuple[Certificate, tuple[Span, ...]], ...]
+
+
+def certify(
+    session: Session,
+    dataset: str,
+    fields: Mapping[str, str],
+    since: str,
+    until: str = "",
+    *,
+    kind: str = "",
+    where: str = "",
+    why: str = "",
+    project: str = "",
+    replaced: bool | Collection[str] = False,
+) -> Stating:
+    """State that a dataset is a valid calibration of the data with these fields from one moment until another one.
+
+    `until` is empty for no end, or `next`: until the next certificate of the same data begins. Where another
+    certificate is valid in that time, it is refused, unless it is `replaced`: True, or ids of statements, for which the
+    same holds. Raises InputError for what is not understood, and where there is no such dataset.
+    """
+    said = _validity(fields, since, until, where)
+    found = _dataset(session, dataset)
+    kind, project = kind or found[0], project or found[1]
+    if not kind:
+        raise InputError(f"certify {dataset}: it has no measurement; name the kind of calibration with --kind")
+    standing = known_statements(session)[1]
+    body = {"kind": kind, **said}
+    new = Statement("", project, CERTIFY, About((dataset,)), "", datetime.now(UTC).isoformat(), body=body)
+    (own,), others = _with(standing, new, project)
+    same = [one for one in others if one.key == own.key]
+    for one in same:
+        if (one.dataset, one.since, one.until, one.spans) == (own.dataset, own.since, own.until, own.spans):
+            return Stating(standing.statements[one.statement], is_new=False)
+    against = [one for one in same if any(overlapping(span, [one]) for span in own.spans)]
+    if replaced is not True and (left := [one for one in against if one.statement not in (replaced or ())]):
+        raise InputError(_refusal(own, left))
+    before = [one for one in same if (one.dataset, one.since, one.until) == (own.dataset, own.since, own.until)]
+    if over := sorted({one.statement for one in (*against, *before)}):
+        body["over"] = over
+    return state(session, project, CERTIFY, About((dataset,)), why=why, body=body)
+
+
+def decertify(
+    session: Session,
+    dataset: str,
+    since: str = "",
+    until: str = "",
+    *,
+    kind: str = "",
+    fields: Mapping[str, str] | None = None,
+    why: str = "",
+    project: str = "",
+) -> Decertified:
+    """State that a calibration is not valid in a time after all: by default in all of it.
+
+    With `kind` and `fields` only as a calibration of these. Raises InputError if it is not certified in that time.
+    """
+    _, lies_in = _dataset(session, dataset)
+    project = project or lies_in
+    wanted = {_named(name): value for name, value in (fields or {}).items()}
+    mine = [
+        one
+        for one in certificates_of(known_statements(session)[1])
+        if one.dataset == dataset and kind in ("", one.kind) and (not wanted or dict(one.fields) == wanted)
+    ]
+    first = utc(moment("--from", since)) if since else min((one.since for one in mine), default=NO_END)
+    span = first, utc(moment("--until", until)) if until else NO_END
+    if since and until and span[0] >= span[1]:
+        raise InputError(f"decertify {dataset}: --from {since} is not before --until {until}")
+    cut = overlapping(span, mine)
+    if not cut:
+        said = f" in the time {range_text(span)}" if since else ""
+        valid = "; ".join(f"{range_text(part)}" for one in mine for part in one.spans)
+        raise InputError(f"decertify {dataset}: it is not certified{said}" + (f"; it is {valid}" if valid else ""))
+    body = {"from": span[0].isoformat(), "over": sorted(one.statement for one in cut)}
+    body |= {"until": span[1].isoformat()} if until else {}
+    stating = state(session, project, DECERTIFY, About((dataset,)), why=why, body=body)
+    lost = [
+        (one, tuple((max(a, span[0]), min(b, span[1])) for a, b in one.spans if a < span[1] and span[0] < b))
+        for one in cut
+    ]
+    return Decertified(stating, tuple(lost))
+
+
+def certificates_as_of(session: Session, project: str, kind: str | None = None, as_of: str = "") -> list[Certificate]:
+    """Return the certificates that count in a project; with `as_of`, going by what was stated until then."""
+    if not session.is_away:
+        session.mirror.sync_statements()
+    if not as_of:
+        return session.mirror.certificates(project, kind)
+    until = as_of_moment(as_of)
+    stated = in_force(one for one in session.mirror.statements().values() if utc(one.when) < until)
+    return [one for one in certificates_of(stated) if kind in (None, one.kind) and stated.counts(one, project)]
+
+
+def as_of_moment(text: str) -> datetime:
+    """Return the moment up to which statements are meant: of a date, the end of that day in UTC."""
+    found = utc(moment("--as-of", text))
+    try:
+        date.fromisoformat(text.strip())
+    except ValueError:
+        return found
+    return found + timedelta(days=1)
+
+
+def moment(option: str, text: str) -> str:
+    """Return a moment in ISO 8601, in UTC. Raises InputError, naming the option, if it is none."""
+    try:
+        return utc(text).astimezone(UTC).isoformat()
+    except ValueError as error:
+        raise InputError(f"{option} {text}: write it as in 2024-05-10 or 2024-05-10T12:00:00Z") from error
+
+
+def _validity(fields: Mapping[str, str], since: str, until: str, where: str) -> dict[str, object]:
+    """Return what of a certificate says for which data and when, checked."""
+    named = {_named(name): str(value) for name, value in fields.items()}
+    if not named:
+        raise InputError("certify: say of which data, as in --for instrument='Raman 1'")
+    said: dict[str, object] = {"for": dict(sorted(named.items())), "from": moment("--from", since)}
+    if where:
+        for name in parse_condition(where).names:
+            _named(name)
+        said["where"] = where.strip()
+    if until:
+        said["until"] = until if until == NEXT else moment("--until", until)
+        if until != NEXT and utc(str(said["from"])) >= utc(str(said["until"])):
+            raise InputError(f"certify: --from {since} is not before --until {until}")
+    return said
+
+
+def _named(name: str) -> str:
+    full = SHORT.get(name.strip(), name.strip())
+    if full not in FIELDS and not (full.startswith(OF_METADATA) and full != OF_METADATA):
+        raise InputError(
+            f"certify: data have no field {name!r}; it is one of {', '.join((*SHORT, *FIELDS))} or metadata.NAME"
+        )
+    return full
+
+
+def _dataset(session: Session, mfid: str) -> tuple[str, str]:
+    """Return what was measured in a dataset, and the project that it lies in."""
+    try:
+        found = session.client.datasets.get(mfid)
+    except (ForbiddenError, NotFoundError) as error:
+        raise InputError(f"there is no dataset {mfid} here that this key may see") from error
+    if not found.project_id:
+        raise InputError(f"dataset {mfid} belongs to no project")
+    return found.measurement or "", found.project_id
+
+
+def _with(standing: InForce, new: Statement, project: str) -> tuple[list[Certificate], list[Certificate]]:
+    """Return what a new certificate would be, and what the others in the project would be beside it."""
+    both = InForce({**standing.statements, new.mfid: new}, standing.trusted)
+    found = [one for one in certificates_of(both) if both.counts(one, project)]
+    return [one for one in found if not one.statement], [one for one in found if one.statement]
+
+
+def _refusal(own: Certificate, against: list[Certificate]) -> str:
+    named = "; ".join(f"{one.dataset} is {', '.join(map(range_text, one.spans))} ({one.said})" for one in against[:3])
+    more = f"; and {amount(len(against) - 3, 'certificate')} more" if len(against) > 3 else ""
+    return (
+        f"certify {own.dataset} {range_text(own.stated)}: another {own.kind} of {own.of} is certified in that time: "
+        f"{named}{more}. Nothing was stated; --replace ends the others for that time, --until shortens this one"
+    )

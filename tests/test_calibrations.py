@@ -1,0 +1,170 @@
+"""Certificates: what is left of each follows from the set of statements alone, and the choice from the time."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crucible_lineage.calibrations import (
+    NEXT,
+    Calibrations,
+    Certificate,
+    certificates_of,
+    certificates_to_json,
+    counting_certificates,
+    range_text,
+)
+from crucible_lineage.ids import derive_mfid
+from crucible_lineage.statements import CERTIFY, DECERTIFY, REVOKE, TRUST, About, Statement, in_force, statement_id
+
+DAY0 = datetime(2024, 1, 1, tzinfo=UTC)
+DAYS = 40
+LAST = 10_000
+
+
+def day(number: int) -> datetime:
+    return DAY0 + timedelta(days=number)
+
+
+def dataset(number: int) -> str:
+    return derive_mfid({"calibration": number}, DAY0)
+
+
+def stated(verb: str, body: dict[str, Any], on: str, project: str = "lab", why: str = "") -> Statement:
+    one = Statement("", project, verb, About((on,)), "user", "2026-11-01T00:00:00+00:00", why, body=body)
+    return replace(one, mfid=statement_id(one))
+
+
+def body(since: int, until: int | str | None, **more: Any) -> dict[str, Any]:
+    end = {"until": day(until).isoformat() if isinstance(until, int) else until} if until is not None else {}
+    return {"kind": "axis", "for": {"instrument_name": "Raman 1"}, "from": day(since).isoformat(), **end, **more}
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Statement]:
+    """Certificates, some of which cut others, decertifications, and revocations, in projects of which one is trusted."""
+    found: list[Statement] = []
+    trusts = Statement("", "lab", TRUST, About(project="lab"), "user", "2026-11-01", body={"whose": ["beamline"]})
+    found.append(replace(trusts, mfid=statement_id(trusts)))
+    for number in range(draw(st.integers(1, 10))):
+        since = draw(st.integers(0, DAYS - 1))
+        until = draw(st.one_of(st.none(), st.just(NEXT), st.integers(since + 1, DAYS)))
+        project = draw(st.sampled_from(["lab", "lab", "beamline", "other"]))
+        names = [one.mfid for one in found if one.verb == CERTIFY]
+        over = sorted(draw(st.sets(st.sampled_from(names), max_size=3))) if names else []
+        on, why = dataset(draw(st.integers(0, 3))), str(number)
+        kind = draw(st.sampled_from([CERTIFY, CERTIFY, CERTIFY, DECERTIFY, REVOKE]))
+        if kind == CERTIFY:
+            found.append(stated(CERTIFY, body(since, until, **({"over": over} if over else {})), on, project, why))
+        elif kind == DECERTIFY and over:
+            ends = None if until == NEXT else until
+            found.append(stated(DECERTIFY, {**body(since, ends), "over": over}, on, project, why))
+        elif kind == REVOKE and len(found) > 1:
+            one = Statement("", project, REVOKE, About(), "user", "2026-11-01", why, revokes=(found[-1].mfid,))
+            found.append(replace(one, mfid=statement_id(one)))
+    return found
+
+
+def by_the_day(history: list[Statement]) -> dict[str, set[int]]:
+    """On which days each certificate is valid, by the definition, day by day."""
+    standing = in_force(history)
+    certificates = {mfid: one for mfid, one in standing.statements.items() if one.verb == CERTIFY}
+    found = {}
+    for mfid, one in certificates.items():
+        begins = [number(other) for other in certificates.values() if other.project == one.project]
+        end = one.body.get("until")
+        if end == NEXT:
+            last = min((begin for begin in begins if begin > number(one)), default=LAST)
+        else:
+            last = number(one, "until") if end else LAST
+        days = {at for at in range(number(one), min(last, DAYS + 5))}
+        for other in standing.statements.values():
+            if mfid in (other.body.get("over") or ()) and standing.counts(other, one.project):
+                has_end = other.body.get("until") not in (None, NEXT)
+                days -= set(range(number(other), number(other, "until") if has_end else LAST))
+        found[mfid] = days
+    return found
+
+
+def number(one: Statement, key: str = "from") -> int:
+    return (datetime.fromisoformat(one.body[key]) - DAY0).days
+
+
+@settings(max_examples=300, deadline=None)
+@given(histories(), st.randoms())
+def test_what_is_left_of_certificates_is_that_of_a_calendar_in_any_order_of_arrival(
+    history: list[Statement], chance: random.Random
+) -> None:
+    expected = by_the_day(history)
+    found = {one.statement: one for one in certificates_of(in_force(history))}
+    days = {mfid: {at for at in range(DAYS + 5) if one.span_at(day(at))} for mfid, one in found.items()}
+    assert days == expected
+    shuffled = [*history, *history[:2]]
+    chance.shuffle(shuffled)
+    assert certificates_of(in_force(shuffled)) == certificates_of(in_force(history))
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories(), st.integers(0, DAYS))
+def test_the_choice_and_its_neighbours_are_those_of_a_search_through_all(history: list[Statement], at: int) -> None:
+    standing = in_force(history)
+    certificates = counting_certificates(certificates_to_json(standing), "lab")
+    assert [one.statement for one in certificates] == [
+        one.statement for one in certificates_of(standing) if standing.counts(one, "lab")
+    ]
+    found = Calibrations(certificates).fitting("axis", {"instrument_name": "raman 1"}.get, day(at))
+    spans = [(span, one) for one in certificates for span in one.spans]
+    assert {one.statement for one in found.valid} == {
+        one.statement for (since, until), one in spans if since <= day(at) < until
+    }
+    assert found.ended == max((until for (_, until), _ in spans if until <= day(at)), default=None)
+    assert found.begins == min((since for (since, _), _ in spans if since > day(at)), default=None)
+
+
+def certificate(since: int, until: int | None = None, **more: Any) -> Certificate:
+    one = stated(CERTIFY, {**body(since, until), **more}, dataset(since))
+    (found,) = certificates_of(in_force([one]))
+    return found
+
+
+def test_ranges_are_half_open_and_instruments_are_called_the_same_in_capitals() -> None:
+    calibrations = Calibrations([certificate(0, 10), certificate(10, 20)])
+
+    def chosen(at: datetime, instrument: str = "RAMAN 1") -> list[str]:
+        return [one.dataset for one in calibrations.fitting("axis", {"instrument_name": instrument}.get, at).valid]
+
+    assert chosen(day(0)) == [dataset(0)]
+    assert chosen(day(10) - timedelta(microseconds=1)) == [dataset(0)]
+    assert chosen(day(10)) == [dataset(10)]
+    assert chosen(day(20)) == []
+    assert chosen(day(5), "Raman 2") == []
+
+
+def test_conditions_and_fields_say_of_which_data_and_what_lacks_them_has_none() -> None:
+    fine = certificate(0, where="metadata.grating == 1800", **{"for": {"metadata.laser_nm": "532"}})
+    calibrations = Calibrations([fine])
+
+    def has(**fields: Any) -> bool:
+        return bool(calibrations.fitting("axis", lambda name: fields.get(name.replace(".", "_")), day(3)).valid)
+
+    assert has(metadata_laser_nm=532.0, metadata_grating=1800)
+    assert not has(metadata_laser_nm=532, metadata_grating=600)
+    assert not has(metadata_laser_nm=532)
+    assert not has(metadata_grating=1800)
+    assert not has(metadata_laser_nm=532, metadata_grating="none")
+
+
+def test_a_statement_that_is_not_understood_certifies_nothing() -> None:
+    bodies = [{**body(0, 5), "from": "some day"}, {**body(0, 5), "for": ["x"]}, {**body(0, 5), "where": "import os"}]
+    assert certificates_of(in_force([stated(CERTIFY, one, dataset(1)) for one in bodies])) == []
+
+
+def test_ranges_are_told_with_the_time_of_day_only_where_it_matters() -> None:
+    assert range_text(certificate(0).spans[0]) == "from 2024-01-01 on"
+    later = (day(0) + timedelta(hours=3), day(2))
+    assert range_text(later) == "from 2024-01-01 03:00:00 UTC until 2024-01-03"
