@@ -22,6 +22,7 @@ from crucible_lineage.statements import CERTIFY, DECERTIFY, InForce, Statement
 from crucible_lineage.times import moment_text, utc
 
 __all__ = [
+    "FIELDS",
     "NEXT",
     "NO_END",
     "Calibrations",
@@ -37,6 +38,7 @@ __all__ = [
     "range_text",
 ]
 
+FIELDS = ("instrument_name", "measurement", "data_type", "session_name", "dataset_name")  # beside metadata.NAME
 NEXT = "next"  # the end of a certificate that lasts until the next one begins
 NO_END = datetime.max.replace(tzinfo=UTC)
 Span = tuple[datetime, datetime]
@@ -47,6 +49,8 @@ _Key = tuple[str, tuple[tuple[str, str], ...], str]
 @dataclass(frozen=True)
 class Certificate:
     """A certificate in force. `fields` and `where` say of which data the `dataset` is a calibration of this `kind`.
+
+    `place` is the pipeline and step that declared it, empty where a person did.
 
     `since` and `until` are as they were stated, `until` empty for no end; `spans` are what is left of that.
     """
@@ -63,6 +67,7 @@ class Certificate:
     who: str
     when: str
     why: str
+    place: str = ""
     spans: tuple[Span, ...] = ()
 
     @property
@@ -184,6 +189,7 @@ def _certificate(stated: Statement) -> Certificate | None:
         who=stated.who or stated.by,
         when=stated.when,
         why=stated.why,
+        place=str(body.get("place") or ""),
     )
 
 
@@ -220,7 +226,7 @@ def certificates_to_json(found: InForce) -> Any:
     for one in certificates_of(found):
         spans = [[since.isoformat(), _until(until)] for since, until in one.spans]
         own = (one.statement, one.project, one.account, one.dataset, one.kind, one.fields, one.where)
-        rows.append([*own, one.since.isoformat(), one.until, one.who, one.when, one.why, spans])
+        rows.append([*own, one.since.isoformat(), one.until, one.who, one.when, one.why, one.place, spans])
     return [rows, {project: sorted(whose) for project, whose in found.trusted.items()}]
 
 
@@ -233,13 +239,15 @@ def counting_certificates(found: Any, project: str, kind: str | None = None) -> 
 
 
 def _from_row(row: Sequence[Any]) -> Certificate:
-    statement, project, account, dataset, kind, fields, where, since, until, who, when, why, spans = row
+    statement, project, account, dataset, kind, fields, where, since, until, who, when, why, place, spans = row
     named = tuple((name, value) for name, value in fields)
     left = tuple(
         (datetime.fromisoformat(begin), datetime.fromisoformat(end) if end else NO_END) for begin, end in spans
     )
     begun = datetime.fromisoformat(since)
-    return Certificate(statement, project, account, dataset, kind, named, where, begun, until, who, when, why, left)
+    return Certificate(
+        statement, project, account, dataset, kind, named, where, begun, until, who, when, why, place, left
+    )
 
 
 @dataclass(frozen=True)

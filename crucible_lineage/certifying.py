@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.calibrations import (
+    FIELDS,
     NEXT,
     NO_END,
     Certificate,
@@ -23,9 +24,8 @@ from crucible_lineage.statements import CERTIFY, DECERTIFY, About, InForce, Stat
 from crucible_lineage.stating import Stating, known_statements, state
 from crucible_lineage.times import utc
 
-__all__ = ["FIELDS", "Decertified", "as_of_moment", "certificates_as_of", "certify", "decertify", "moment"]
+__all__ = ["Decertified", "as_of_moment", "certificates_as_of", "certify", "decertify", "moment"]
 
-FIELDS = ("instrument_name", "measurement", "data_type", "session_name", "dataset_name")
 OF_METADATA = "metadata."
 SHORT = {"instrument": "instrument_name"}
 
@@ -50,12 +50,14 @@ def certify(
     why: str = "",
     project: str = "",
     replaced: bool | Collection[str] = False,
+    place: str = "",
 ) -> Stating:
     """State that a dataset is a valid calibration of the data with these fields from one moment until another one.
 
     `until` is empty for no end, or `next`: until the next certificate of the same data begins. Where another
-    certificate is valid in that time, it is refused, unless it is `replaced`: True, or ids of statements, for which the
-    same holds. Raises InputError for what is not understood, and where there is no such dataset.
+    certificate is valid in that time, it is refused, unless it is `replaced`: True, or ids of statements, for which
+    the same holds. `place` is the pipeline and step that declares it. Raises InputError for what is not understood,
+    and where there is no such dataset.
     """
     said = _validity(fields, since, until, where)
     found = _dataset(session, dataset)
@@ -63,7 +65,7 @@ def certify(
     if not kind:
         raise InputError(f"certify {dataset}: it has no measurement; name the kind of calibration with --kind")
     standing = known_statements(session)[1]
-    body = {"kind": kind, **said}
+    body = {"kind": kind, **said, **({"place": place} if place else {})}
     new = Statement("", project, CERTIFY, About((dataset,)), "", datetime.now(UTC).isoformat(), body=body)
     (own,), others = _with(standing, new, project)
     same = [one for one in others if one.key == own.key]

@@ -47,7 +47,7 @@ def body(since: int, until: int | str | None, **more: Any) -> dict[str, Any]:
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Statement]:
-    """Certificates, some of which cut others, decertifications, and revocations, in projects of which one is trusted."""
+    """Certificates, some of which cut others, decertifications and revocations; one project of three is trusted."""
     found: list[Statement] = []
     trusts = Statement("", "lab", TRUST, About(project="lab"), "user", "2026-11-01", body={"whose": ["beamline"]})
     found.append(replace(trusts, mfid=statement_id(trusts)))
@@ -82,7 +82,7 @@ def by_the_day(history: list[Statement]) -> dict[str, set[int]]:
             last = min((begin for begin in begins if begin > number(one)), default=LAST)
         else:
             last = number(one, "until") if end else LAST
-        days = {at for at in range(number(one), min(last, DAYS + 5))}
+        days = set(range(number(one), min(last, DAYS + 5)))
         for other in standing.statements.values():
             if mfid in (other.body.get("over") or ()) and standing.counts(other, one.project):
                 has_end = other.body.get("until") not in (None, NEXT)

@@ -73,7 +73,7 @@ class CalibrationFor:
             yield f"  after: {fitting.after.dataset}, from {moment_text(fitting.begins)} ({away} after)"
         own = self.valid
         for use in self.uses:
-            same = "" if own and use.calibration == own.dataset else ", which is another one than is certified now"
+            same = "" if own and use.calibration == own.dataset else ", which is not certified now"
             yield f"  used: {use.mfid} ({use.name}) was made with {use.calibration}{same}"
 
     def to_json(self) -> dict[str, Any]:

@@ -48,8 +48,8 @@ def run(session: Session) -> Callable[..., RunResult]:
 def planned(session: Session) -> Callable[..., dict[str, StepPlan]]:
     """The plan of a declaration, by instance."""
 
-    def plan_file(path: Path, forced: tuple[str, ...] = ()) -> dict[str, StepPlan]:
-        steps = make_plan(bind_file(path, session.store), session, forced).steps
+    def plan_file(path: Path, forced: tuple[str, ...] = (), as_of: str = "") -> dict[str, StepPlan]:
+        steps = make_plan(bind_file(path, session.store), session, forced, as_of).steps
         return {step.name: step for step in steps}
 
     return plan_file

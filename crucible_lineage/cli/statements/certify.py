@@ -107,11 +107,11 @@ def decertify_command(
         spans = [span for _, lost in done.lost for span in lost]
         used = used_in(session, done.stating.statement.project, mfid, spans)
     if as_json:
-        lost = [
+        told = [
             {"statement": one.statement, "from": a.isoformat(), "until": None if b == NO_END else b.isoformat()}
             for one, some in done.lost for a, b in some
         ]  # fmt: skip
-        print_json({**done.stating.to_json(), "lost": lost, "used": [one.to_json() for one in used]})
+        print_json({**done.stating.to_json(), "lost": told, "used": [one.to_json() for one in used]})
         return
     for one, lost in done.lost:
         click.echo(plain(f"{mfid} is not the {one.kind} of {one.of} any more {', '.join(map(range_text, lost))}"))

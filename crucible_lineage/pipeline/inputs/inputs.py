@@ -138,7 +138,8 @@ def _calibrate(
 ) -> None:
     """Choose the calibrations of an input for the data of another one; both are put among what was found."""
     data = found.get(declared.of, ())
-    choices = calibrated(name, declared, [(one.label, one.fields, one.span) for one in data], project, session, as_of)
+    measured = [(one.shown or one.label, one.fields, one.span) for one in data]
+    choices = calibrated(name, declared, measured, project, session, as_of)
     found[declared.of] = tuple(
         replace(item, calibrations={**item.calibrations, name: choice})
         for item, choice in zip(data, choices, strict=True)
@@ -237,6 +238,7 @@ def asked_fields(spec: PipelineSpec) -> set[str]:
         sources = [source for given in step.sources.values() for source in given]
         asked |= {name for source in sources for name in (*(source.group_by or ()), *source.same)}
         asked |= {"timestamp" for source in sources if source.is_partner} | named_fields(step)
+        asked |= {"timestamp", *step.certify.of} if step.certify else set()
         asked |= {field.name for field in from_parents(step).values()}
     return asked
 

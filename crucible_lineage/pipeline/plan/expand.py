@@ -307,7 +307,7 @@ class _Expansion:
         """The datasets of an input that belong to those that the instance is about: the nearest in time, or all."""
         name, declared = source.source, self.pipeline.spec.inputs[source.source]
         if isinstance(declared, CalibrationInput):
-            return self._calibrated(source, role, declared.of, point)
+            return self._calibrated(source, role, declared.of, point, collects=collects)
         ((partner, same),) = (declared.match or {}).items()
         if name not in self.candidates:
             self.candidates[name] = Candidates(f"input {name}", self._rows_of(name, same, declared), same, declared)
@@ -322,7 +322,7 @@ class _Expansion:
         feeds = tuple(Feed(role, source.files, input=name, index=index) for index in indices)
         return _Found(feeds, next((none.fault for _, none in equal if none.fault and members is not None), ""))
 
-    def _calibrated(self, source: Source, role: str, of: str, point: Point) -> _Found:
+    def _calibrated(self, source: Source, role: str, of: str, point: Point, *, collects: bool) -> _Found:
         """The calibrations that are certified for the data that an instance is about."""
         name, members = source.source, self._about(of, point)
         numbers = {item.mfid or item.label: number for number, item in enumerate(self.inputs[name])}
@@ -340,7 +340,11 @@ class _Expansion:
                 partner = Partner(number, label, chosen.side, chosen.seconds, chosen.rule, same, certificate=document)
                 feed = Feed(role, source.files, input=name, index=number, chosen=partner)
                 feeds.setdefault((certificate.dataset, chosen.rule), feed)
-        blocked = next((self.inputs[name][feed.index].blocked for feed in feeds.values()), "")
+        blocked = next((blocked for feed in feeds.values() if (blocked := self.inputs[name][feed.index].blocked)), "")
+        if not collects and len(feeds) > max(len(one.calibrations[name].chosen) for one in data):
+            named = ", ".join(dict.fromkeys(feed.chosen.label for feed in feeds.values() if feed.chosen))
+            fault = f"several calibrations are certified for its data: {named}; group them by what tells these apart"
+            return _Found((), fault, blocks=True)
         return _Found(tuple(feeds.values()), blocked, blocks=bool(blocked))
 
     def _chosen(self, source: Source, role: str, given: _Given) -> _Found:

@@ -586,6 +586,31 @@ class Run:
                 )
                 self._end(name, FAILED, self.steps[name].results, message)
 
+    def certify(self) -> None:
+        """Certify what steps ask for, once it is at Crucible; a step of which that fails has failed."""
+        for name, state in self.steps.items():
+            step = self.instances[name].step
+            if state.results is None or step.spec.certify is None or state.outcome not in (EXECUTED, REUSED):
+                continue
+            if self.relying.waits(state.results.values()) or name in self.approving.waiting:
+                continue  # the run after its delivery, or its signature, does
+            from crucible_lineage.pipeline.run.certified import certify_result  # few steps make calibrations
+
+            project = self.pipeline.spec.project
+            try:
+                dataset = next(iter(state.results.values()))
+                certify_result(
+                    self.session,
+                    self.pipeline.name,
+                    project,
+                    self.instances[name],
+                    self.instances,
+                    self.inputs,
+                    dataset,
+                )
+            except LineageError as error:
+                self._end(name, FAILED, state.results, f"its result is registered, but not certified: {error}")
+
     def publish(self) -> None:
         """Copy results to where their steps say that they are published; a step of which that fails has failed."""
         for name, state in self.steps.items():

@@ -133,6 +133,7 @@ def run_planned(
                     run.see_again()
             run.confirm()
             run.record_checks()
+            run.certify()
             run.publish()
             asked = new or any(state.outcome == EXECUTED for state in run.steps.values())
             unread = _not_ingested(session, run_id, before, run.to_be_ingested, asked=asked)

@@ -131,9 +131,17 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "reads": "files beside the declaration that the step reads: their bytes are part of the recipe",
         "strict": "true: reading a file that was not given and that `reads` does not name is a failure",
         "approve": "whose signatures the results need: until then they are candidates, and nothing is made from them",
+        "certify": "the result is certified as a calibration of the data of its instrument, from its own time on",
         "checks": "conditions on the results, by name: evaluated once they are made, and for those made before",
         "tags": "tags of the task in Prefect, for concurrency limits",
         "resources": "resources of a cluster: {GPU: 1}; of Slurm: cpus, gpus, memory (bytes), time (min), partition",
+    },
+    "Certify": {
+        "for": "fields, as instrument_name: it is a calibration of data with the same values",
+        "from": "when its validity begins: {ROLE.timestamp}, or a moment",
+        "until": "when it ends: next (default), when the next one is certified, or a moment",
+        "kind": "the kind of calibration; by default the measurement of the result",
+        "where": "a further condition on the data",
     },
     "Approve": {
         "by": "names or ids of the accounts that may sign; by default all whose statements count in the project",

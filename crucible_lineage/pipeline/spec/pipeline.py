@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from itertools import product
 from pathlib import Path
 from string import Formatter
@@ -13,18 +14,22 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from crucible_lineage.errors import nearest
+from crucible_lineage.calibrations import FIELDS, NEXT
+from crucible_lineage.condition import parse_condition
+from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.spec.checks import Check
 from crucible_lineage.pipeline.spec.declared import Declared, Folder
 from crucible_lineage.pipeline.spec.ingestion import Ingested
-from crucible_lineage.pipeline.spec.inputs import NIGHT, DatasetFields, PipelineInput, Salt, is_remote
+from crucible_lineage.pipeline.spec.inputs import NIGHT, OF_METADATA, DatasetFields, PipelineInput, Salt, is_remote
 from crucible_lineage.pipeline.spec.relation import InTime
+from crucible_lineage.times import utc
 
 __all__ = [
     "OF_PARENT",
     "TEMPLATED",
     "UNKNOWN_FUNCTION",
+    "Certify",
     "OutputFields",
     "PipelineSpec",
     "Publish",
@@ -56,6 +61,7 @@ OF_PARENT = ("dataset_name", "mfid", "count", "timestamp")  # said of the parent
 TEMPLATED = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")
 _DESCRIBING = frozenset((*TEMPLATED, "dataset_name", "metadata"))
 _TEMPLATE = re.compile(r"\{([A-Za-z][\w-]*\.[\w.-]+|step)(![rsa])?(:[^{}]*)?\}")
+_BEGINS = re.compile(r"^\{([A-Za-z_]\w*)\.timestamp\}$")  # when a certificate begins
 UNKNOWN_FUNCTION = "?"  # stands for what a step calls where that cannot be read; no declaration can say it
 NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 ANY_NAME = {"any_name": True}  # the context in which what is wrong with names has been told already
@@ -202,6 +208,7 @@ class StepSpec(Declared):
     salt: Salt | None = None
     checks: dict[Annotated[str, Field(pattern=NAME)], Check] = Field(default_factory=dict)
     approve: Approve | None = None
+    certify: Certify | None = None
     folder: Folder = Path()
     references: dict[str, Any] = Field(default_factory=dict)
 
@@ -215,6 +222,13 @@ class StepSpec(Declared):
             raise ValueError(
                 "shell is for a command that is written as one line: run: sort {inputs.a} | head > {out}/a"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _certifies(self) -> Self:
+        if self.certify and self.certify.role and self.certify.role not in self.inputs:
+            hint = nearest(self.certify.role, self.inputs, "it has")
+            raise ValueError(f"certify: from {self.certify.since}: the step has no input {self.certify.role!r}; {hint}")
         return self
 
     @field_validator("inputs", mode="before")
@@ -444,6 +458,59 @@ def template_fault(
     except (ValueError, TypeError) as error:
         return f"{what} {template!r} cannot be filled in: {error}"
     return None
+
+
+class Certify(Declared):
+    """The step's result is certified as a calibration of data that agree with its own in these fields.
+
+    `since` names the role whose data begin its validity, as {neon.timestamp}, or is a moment; `until` is a moment, or
+    `next`: until the next one is certified. `kind` is by default what the result is a measurement of.
+    """
+
+    of: Fields = Field(alias="for", min_length=1)
+    since: str = Field(alias="from")
+    until: str = NEXT
+    kind: str | None = None
+    where: str = ""
+
+    @field_validator("of")
+    @classmethod
+    def _known_fields(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in FIELDS and not name.startswith(OF_METADATA):
+                raise ValueError(f"data have no field {name!r}; {nearest(name, FIELDS)}, or metadata.NAME")
+        return value
+
+    @field_validator("since", "until")
+    @classmethod
+    def _is_moment(cls, value: str) -> str:
+        if value != NEXT and not _BEGINS.match(value):
+            try:
+                utc(value)
+            except ValueError as error:
+                raise ValueError("write {ROLE.timestamp}, or a moment as in 2024-05-10T12:00:00Z") from error
+        return value
+
+    @field_validator("where")
+    @classmethod
+    def _is_understood(cls, value: str) -> str:
+        if value:
+            try:
+                parse_condition(value)
+            except InputError as error:
+                raise ValueError(str(error)) from error
+        return value
+
+    @property
+    def role(self) -> str | None:
+        """The role whose data begin its validity; None where a moment is given."""
+        found = _BEGINS.match(self.since)
+        return found[1] if found else None
+
+    @property
+    def moment(self) -> datetime:
+        """The moment at which its validity begins, where one is given."""
+        return utc(self.since)
 
 
 class Approve(Declared):

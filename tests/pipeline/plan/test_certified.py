@@ -1,0 +1,365 @@
+"""Calibrations by certificate: chosen by the time of measurement, never one that is not valid, and on the record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.certifying import certify, decertify
+from crucible_lineage.errors import InputError
+from crucible_lineage.lineage.records import chosen_in_time
+from crucible_lineage.pipeline.run.result import Choice
+from crucible_lineage.queries.calibrations import calibrations_for, used_in
+from crucible_lineage.queries.explain import explain
+from crucible_lineage.session import Session
+
+STEPS = """
+from pathlib import Path
+
+from crucible_lineage import step
+
+
+@step
+def calibrate(scan: Path, axis: Path, *, out: Path) -> dict:
+    (out / "calibrated.txt").write_text(scan.read_text() + axis.read_text())
+    return {}
+
+
+@step
+def between(scan: Path, axes: list[Path], *, out: Path) -> dict:
+    (out / "between.txt").write_text(scan.read_text() + "".join(path.read_text() for path in axes))
+    return {}
+
+
+@step
+def alone(scan: Path, axis: Path | None = None, *, out: Path) -> dict:
+    (out / "alone.txt").write_text(scan.read_text() + (axis.read_text() if axis else "no axis"))
+    return {}
+
+
+@step
+def together(scans: list[Path], axis: Path, *, out: Path) -> dict:
+    (out / "together.txt").write_text("".join(path.read_text() for path in scans) + axis.read_text())
+    return {}
+"""
+SCANS = """
+pipeline: scans
+project: lab
+inputs:
+  scan: {select: {measurement: scan}, each: true, label: "{dataset_name}"}
+  axis: {calibration: wavenumber axis, for: scan}
+steps:
+  calibrate: {uses: "LABMODULE:calibrate", inputs: {scan: scan, axis: axis}}
+"""
+RAMAN = {"instrument": "Raman 1"}
+Register = Callable[..., str]
+
+
+@pytest.fixture
+def register(lab: Any, session: Session) -> Register:
+    lab.file(f"{lab.module}.py", STEPS)
+    session.ensure_project("lab")
+
+    def registered(
+        name: str, when: str = "", measurement: str = "scan", instrument: str = "Raman 1", **more: Any
+    ) -> str:
+        path = lab.file(f"{name}.txt", name)
+        fields = {"timestamp": when} if when else {}
+        created = session.client.datasets.create(
+            {
+                "project_id": "lab",
+                "dataset_name": name,
+                "measurement": measurement,
+                "instrument_name": instrument,
+                **fields,
+            },
+            scientific_metadata=more,
+        )
+        session.client.files.upload(created.dsid, path)
+        return created.dsid
+
+    return registered
+
+
+@pytest.fixture
+def axes(register: Register) -> tuple[str, str]:
+    return register("first axis", measurement="wavenumber axis"), register("second axis", measurement="wavenumber axis")
+
+
+def chosen(steps: dict[str, Any]) -> dict[str, str]:
+    return {name: step.choices["axis"][0]["name"] for name, step in steps.items() if step.choices}
+
+
+def test_the_axis_is_the_one_valid_when_the_scan_was_measured_and_a_late_one_makes_its_range_stale(
+    lab: Any, session: Session, register: Register, axes: tuple[str, str], run: Any, planned: Any, record_of: Any
+) -> None:
+    first, second = axes
+    for name, when in (("a", "2024-01-10"), ("b", "2024-05-31T23:59:59"), ("c", "2024-06-01"), ("d", "2024-07-01")):
+        register(name, f"{when}Z" if "T" in when else f"{when}T00:00:00Z")
+    path = lab.declare(SCANS, "scans.yaml")
+    blocked = planned(path)["calibrate[a]"]
+    assert (blocked.state, "none is at any time" in blocked.causes[0]) == ("blocked", True)
+
+    certificate = certify(session, first, RAMAN, "2024-01-01", why="looked at residuals").statement
+    before = run(path)
+    assert set(before.outcomes.values()) == {"executed"}
+    record = record_of(before.datasets["calibrate[a]"]["out"])
+    (used,) = [one for one in record["used"] if one["role"] == "axis"]
+    told = used["chosen"]["certificate"]
+    assert (told["statement"], told["from"][:10], told["until"]) == (certificate.mfid, "2024-01-01", None)
+    dataset = session.client.datasets.get(before.datasets["calibrate[a]"]["out"], include_metadata=True)
+    assert chosen_in_time(dataset.model_dump(), first) == "certified from 2024-01-01 on"
+    assert certificate.mfid in str(explain(session, dataset.unique_id))
+
+    with pytest.raises(InputError, match=rf"{first} is from 2024-01-01 on .*--replace"):
+        certify(session, second, RAMAN, "2024-06-01", "2024-06-15", why="new lamp")
+    certify(session, second, RAMAN, "2024-06-01", "2024-06-15", why="new lamp", replaced=True)
+    steps = planned(path)
+    assert {name: step.state for name, step in steps.items()} == {
+        "calibrate[a]": "fresh", "calibrate[b]": "fresh", "calibrate[c]": "stale", "calibrate[d]": "fresh",
+    }  # fmt: skip
+    assert chosen(steps)["calibrate[c]"] == "second axis"
+    assert run(path).executed == ["calibrate[c]"]
+    old = planned(path, as_of="2020-01-01")
+    assert {step.state for step in old.values()} == {"blocked"}, "as of a day on which nothing was stated"
+
+    lost = decertify(session, second, "2024-06-01", why="wrong lamp").lost
+    assert [use.name for use in used_in(session, "lab", second, [span for _, spans in lost for span in spans])] == [
+        "c (calibrate)"
+    ]
+    again = planned(path)
+    assert {name for name, step in again.items() if step.state == "blocked"} == {"calibrate[c]"}
+    (cause,) = again["calibrate[c]"].causes
+    assert f"{first} was until 2024-06-01 00:00:00 UTC" in cause
+    assert f"{first} is from 2024-06-15 00:00:00 UTC, 14 d after" in cause
+
+
+def test_certified_twice_is_certified_once_and_after_it_was_taken_back_it_can_be_again(
+    session: Session, register: Register, axes: tuple[str, str]
+) -> None:
+    first, _ = axes
+    one, other = (certify(session, first, RAMAN, "2024-01-01", why=why) for why in ("looked at it", "again"))
+    assert (one.is_new, other.is_new, other.statement.mfid) == (True, False, one.statement.mfid)
+    decertify(session, first, why="wrong")
+    assert not session.mirror.certificates("lab")[0].spans
+    with pytest.raises(InputError, match="it is not certified"):
+        decertify(session, first, why="wrong")
+    again = certify(session, first, RAMAN, "2024-01-01", why="looked at it")
+    assert again.is_new
+    assert sum(bool(found.spans) for found in session.mirror.certificates("lab")) == 1
+
+
+@pytest.mark.parametrize(
+    ("otherwise", "state", "axis"),
+    [("block", "blocked", ""), ("nearest", "missing", "second axis"), ("none", "missing", "")],
+)
+def test_where_none_is_valid_the_declaration_says_what_then(
+    lab: Any,
+    session: Session,
+    register: Register,
+    axes: tuple[str, str],
+    planned: Any,
+    otherwise: str,
+    state: str,
+    axis: str,
+) -> None:
+    register("gap", "2024-03-01T00:00:00Z")
+    certify(session, axes[0], RAMAN, "2024-01-01", "2024-02-01", why="before")
+    certify(session, axes[1], RAMAN, "2024-03-05", why="after")
+    text = SCANS.replace("for: scan", f"for: scan, else: {otherwise}").replace(":calibrate", ":alone")
+    step = planned(lab.declare(text, "scans.yaml"))["calibrate[gap]"]
+    assert step.state == state
+    assert chosen({"it": step}).get("it", "") == axis
+    within = text.replace("for: scan", "for: scan, within: 1d")
+    if otherwise == "nearest":
+        assert planned(lab.declare(within, "within.yaml"))["calibrate[gap]"].state == "blocked"
+
+
+def test_conditions_tell_data_apart_and_certificates_that_contradict_each_other_block(
+    lab: Any, session: Session, register: Register, axes: tuple[str, str], planned: Any
+) -> None:
+    register("fine", "2024-03-01T00:00:00Z", grating=1800)
+    register("coarse", "2024-03-01T00:00:00Z", grating=600)
+    register("elsewhere", "2024-03-01T00:00:00Z", instrument="Raman 2")
+    register("undated")
+    path = lab.declare(SCANS, "scans.yaml")
+    certify(session, axes[0], RAMAN, "2024-01-01", where="metadata.grating == 1800", why="fine")
+    certify(session, axes[1], RAMAN, "2024-01-01", where="metadata.grating < 1000", why="coarse")
+    steps = planned(path)
+    assert chosen(steps) == {"calibrate[fine]": "first axis", "calibrate[coarse]": "second axis"}
+    assert "no time of measurement" in steps["calibrate[undated]"].causes[0]
+    assert steps["calibrate[elsewhere]"].state == "blocked"
+    certify(session, axes[1], {**RAMAN, "metadata.grating": "1800"}, "2024-02-01", why="another opinion")
+    (cause,) = planned(path)["calibrate[fine]"].causes
+    assert "2 certificates fit fine" in cause
+    assert axes[0] in cause
+    assert axes[1] in cause
+
+
+def test_both_sides_and_groups(
+    lab: Any, session: Session, register: Register, axes: tuple[str, str], run: Any, planned: Any, text_of: Any
+) -> None:
+    register("one", "2024-01-10T00:00:00Z", sample="x")
+    register("two", "2024-01-20T00:00:00Z", sample="x")
+    certify(session, axes[0], RAMAN, "2024-01-01", until="next", why="first lamp")
+    both = SCANS.replace("for: scan", "for: scan, take: [before, after]").replace(":calibrate", ":between")
+    path = lab.declare(both.replace("axis: axis", "axes: axis"), "both.yaml")
+    assert "that becomes valid next" in planned(path)["calibrate[one]"].causes[0]
+    certify(session, axes[1], RAMAN, "2024-01-15", until="next", why="second lamp")
+    steps = planned(path)
+    assert [one["name"] for one in steps["calibrate[one]"].choices["axes"]] == ["first axis", "second axis"]
+    done = run(path)
+    assert text_of(done.datasets["calibrate[one]"]["out"]) == "onefirst axissecond axis"
+    assert steps["calibrate[two]"].state == "blocked", "nothing becomes valid after it"
+    group = SCANS.replace("{uses:", "{group_by: [metadata.sample], uses:").replace(":calibrate", ":together")
+    group = group.replace("scan: scan, axis", "scans: scan, axis").replace("pipeline: scans", "pipeline: groups")
+    grouped = planned(lab.declare(group, "groups.yaml"))
+    assert "several" in next(iter(grouped.values())).causes[0], "its members have different axes"
+
+
+@pytest.mark.parametrize(
+    ("fields", "since", "more", "said"),
+    [
+        ({}, "2024-01-01", {}, "say of which data"),
+        ({"grating": "1800"}, "2024-01-01", {}, "data have no field 'grating'"),
+        (RAMAN, "soon", {}, "--from soon"),
+        (RAMAN, "2024-01-02", {"until": "2024-01-01"}, "is not before"),
+        (RAMAN, "2024-01-01", {"where": "metadata.grating =="}, "condition"),
+        (RAMAN, "2024-01-01", {"where": "grating == 3"}, "data have no field 'grating'"),
+    ],
+)
+def test_what_is_not_understood_is_refused_before_anything_is_stated(
+    session: Session, axes: tuple[str, str], fields: dict[str, str], since: str, more: dict[str, str], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        certify(session, axes[0], fields, since, why="x", **more)
+    session.mirror.sync_statements()
+    assert not session.mirror.statements()
+
+
+def test_the_command_answers_which_axis_why_what_else_and_whether_it_is_good(
+    lab: Any, session: Session, register: Register, axes: tuple[str, str], run: Any, cli: Any
+) -> None:
+    scan = register("a", "2024-01-10T00:00:00Z")
+    session.close()
+    made = cli("certify", axes[0], "--for", "instrument=Raman 1", "--from", "2024-01-01", "--why", "fits")
+    assert "is the wavenumber axis of instrument_name=Raman 1 from 2024-01-01 on" in made.output
+    later = ("certify", axes[1], "--for", "instrument=Raman 1", "--from", "2024-02-01", "--why", "newer")
+    refused = cli(*later)
+    assert (refused.exit_code, "Nothing was stated" in refused.output) == (2, True)
+    assert cli(*later, "--replace").exit_code == 0
+    assert run(lab.declare(SCANS, "scans.yaml")).ok
+    asked = cli("calibration", "for", scan)
+    assert asked.exit_code == 0
+    for said in (f"wavenumber axis: {axes[0]} (first axis)", "from 2024-01-01 until 2024-02-01", "fits", "it is raw",
+                 f"after: {axes[1]}, from 2024-02-01", f"was made with {axes[0]}"):  # fmt: skip
+        assert said in asked.output, said
+    ended = cli("decertify", axes[0], "--from", "2024-01-05", "--why", "lamp broken")
+    assert "1 current result used it for data of that time" in ended.output
+    assert "a (calibrate)" in ended.output
+    asked = cli("calibration", "for", scan)
+    assert (asked.exit_code, "none is certified" in asked.output) == (1, True)
+    assert "which is not certified now" in asked.output
+    listed = cli("calibration", "list", "--project", "lab")
+    assert "2 certificates" in listed.output
+    assert calibrations_for(session, scan, as_of="2020-01-01").kinds == ()
+
+
+def test_a_certificate_of_another_project_counts_where_it_is_trusted(
+    lab: Any, session: Session, register: Register, axes: tuple[str, str], planned: Any, cli: Any
+) -> None:
+    register("a", "2024-01-10T00:00:00Z")
+    session.ensure_project("beamline")
+    certify(session, axes[0], RAMAN, "2024-01-01", why="fits", project="beamline")
+    path: Path = lab.declare(SCANS, "scans.yaml")
+    assert planned(path)["calibrate[a]"].state == "blocked"
+    assert cli("trust", "beamline", "--project", "lab", "--why", "they run it").exit_code == 0
+    assert planned(path)["calibrate[a]"].state == "missing"
+
+
+def test_a_run_as_of_a_moment_says_so_in_its_records(
+    lab: Any, session: Session, register: Register, axes: tuple[str, str], run: Any, record_of: Any
+) -> None:
+    register("a", "2024-01-10T00:00:00Z")
+    certify(session, axes[0], RAMAN, "2024-01-01", why="fits")
+    done = run(lab.declare(SCANS, "scans.yaml"), Choice(as_of="2999-01-01"))
+    record = record_of(done.datasets["calibrate[a]"]["out"])
+    assert record["used"][1]["chosen"]["certificate"]["as_of"] == "2999-01-01"
+
+
+NEONS = """
+pipeline: axes
+project: lab
+inputs:
+  neon: {select: {measurement: neon}, each: true, label: "{dataset_name}"}
+steps:
+  axis:
+    uses: "LABMODULE:alone"
+    inputs: {scan: neon}
+    output: {measurement: wavenumber axis}
+    certify: {for: instrument_name, from: "{scan.timestamp}", until: next}
+"""
+
+
+def test_a_step_certifies_what_it_makes_until_the_next_one_and_does_not_overrule_a_person(
+    lab: Any, session: Session, register: Register, run: Any, planned: Any
+) -> None:
+    register("n1", "2024-01-01T00:00:00Z", "neon")
+    register("n2", "2024-06-01T00:00:00Z", "neon")
+    for name, when in (("early", "2023-12-31"), ("a", "2024-01-10"), ("b", "2024-06-01")):
+        register(name, f"{when}T00:00:00Z")
+    scans, neons = lab.declare(SCANS, "scans.yaml"), lab.declare(NEONS, "neons.yaml")
+    done = run(neons)
+    assert done.ok, done.errors
+    steps = planned(scans)
+    assert chosen(steps) == {"calibrate[a]": "n1 (axis)", "calibrate[b]": "n2 (axis)"}
+    assert steps["calibrate[early]"].state == "blocked"
+    second = done.datasets["axis[n2]"]["out"]
+    decertify(session, second, why="lamp broken")
+    assert run(neons).ok
+    assert planned(scans)["calibrate[b]"].state == "blocked", "the next run does not certify it again"
+    register("n3", "2024-05-01T00:00:00Z", "neon")
+    third = run(neons).datasets["axis[n3]"]["out"]
+    assert chosen(planned(scans)) == {"calibrate[a]": "n1 (axis)"}
+    other = register("by hand", measurement="wavenumber axis")
+    certify(session, other, RAMAN, "2024-05-01", why="a person knows better", replaced=True)
+    lab.file(f"{lab.module}.py", STEPS.replace('"no axis"', '"another axis"'))
+    refused = run(neons)
+    assert "is registered, but not certified" in refused.errors["axis[n3]"]
+    assert other in refused.errors["axis[n3]"]
+    assert third not in [one.dataset for one in session.mirror.certificates("lab") if one.spans]
+
+
+def test_a_step_that_is_changed_replaces_what_it_had_certified(
+    lab: Any, session: Session, register: Register, run: Any, planned: Any
+) -> None:
+    register("n1", "2024-01-01T00:00:00Z", "neon")
+    register("a", "2024-01-10T00:00:00Z")
+    scans, neons = lab.declare(SCANS, "scans.yaml"), lab.declare(NEONS, "neons.yaml")
+    before = run(neons).datasets["axis[n1]"]["out"]
+    lab.file(f"{lab.module}.py", STEPS.replace('"no axis"', '"another axis"'))
+    after = run(neons)
+    assert after.ok, after.errors
+    now = after.datasets["axis[n1]"]["out"]
+    assert now != before
+    (valid,) = [one.dataset for one in session.mirror.certificates("lab") if one.spans]
+    assert valid == now
+    assert planned(scans)["calibrate[a]"].state == "missing"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("for: instrument_name", "for: grating", "data have no field 'grating'"),
+        ("{scan.timestamp}", "{neon.timestamp}", "the step has no input 'neon'"),
+        ("{scan.timestamp}", "yesterday", "write {ROLE.timestamp}, or a moment"),
+    ],
+)
+def test_a_certificate_that_cannot_be_stated_is_a_fault_of_the_declaration(
+    lab: Any, register: Register, faults: Any, old: str, new: str, said: str
+) -> None:
+    del register  # which writes the steps
+    assert any(said in fault for fault in faults(lab.declare(NEONS.replace(old, new), "neons.yaml")))
