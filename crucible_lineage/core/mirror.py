@@ -581,9 +581,9 @@ class Mirror:
         """Return these statements, or all, as of the last sync: those too that are revoked, or count nowhere."""
         return self.database.transaction(lambda db: _statements(db, mfids))
 
-    def statement_records(self, project: str) -> dict[str, Record]:
-        """Return the records of the statements that lie in a project, which no snapshot holds."""
-        sql = f"SELECT mfid FROM dataset WHERE statement <> '' AND {_of(project)}"  # noqa: S608  a text of ours
+    def records_beside(self, project: str) -> dict[str, Record]:
+        """Return the records of statements, and of what results rest on, in a project; no snapshot holds these."""
+        sql = f"SELECT mfid FROM dataset WHERE (statement <> '' OR supports) AND {_of(project)}"  # noqa: S608  a text of ours
         return self.records([mfid for (mfid,) in self.database.rows(sql, project)])
 
     def summaries(self, mfids: Collection[str], *, ask: bool = True) -> dict[str, Summary]:
@@ -865,7 +865,7 @@ _held_lock = threading.Lock()
 def _snapshot_of(db: sqlite3.Connection, project: str) -> tuple[str | None, Snapshot, list[str]]:
     """Return the token (None if the project was never listed), what there is, and the ids of damaged rows."""
     row = db.execute("SELECT token FROM feed WHERE project = ? AND scope = ''", (project,)).fetchone()
-    where = f"{_of(project)} AND (statement = '')"
+    where = f"{_of(project)} AND (statement = '') AND NOT supports"
     sql = f"SELECT {', '.join(_READ)} FROM dataset WHERE {where} ORDER BY mfid DESC"  # noqa: S608  texts of ours
     rows = db.execute(sql, (project,))
     records: dict[str, Record] = {}

@@ -12,6 +12,7 @@ from crucible_lineage.core.slots import Filled, Standing, places_of, places_to_j
 from crucible_lineage.lineage.model import PART
 from crucible_lineage.lineage.records import (
     activity_code,
+    is_support,
     provenance,
     recorded_run,
     returned_values,
@@ -29,7 +30,7 @@ MOST_NUMBERS = 6  # of what a step returned, that lists show
 COLUMNS = (
     *("mfid", "project", "name", "measurement", "step", "pipeline", "created", "tells_of_run", "data_type"),
     *("data_format", "session", "instrument", "timestamp", "size", "numbers", "samples", "complete", "derived"),
-    *("replaces", "places", "parents", "code", "statement"),
+    *("replaces", "places", "parents", "code", "statement", "supports"),
 )
 """The columns in which the mirror keeps a summary."""
 
@@ -40,6 +41,7 @@ class Summary:
 
     `numbers` are the first ones that its step returned; `size` is in bytes, `samples` are names; `parents` are those
     that its record names, `code` is the fingerprint, `statement` what it states, packed, if it is a statement.
+    `supports` is True for the source or the environment of steps.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Summary:
     parents: tuple[str, ...] = ()
     code: str = ""
     statement: str = ""
+    supports: bool = False
 
     @property
     def mfid(self) -> str:
@@ -74,7 +77,7 @@ class Summary:
         own = (self.name, self.measurement, self.step, self.pipeline, self.created, int(self.tells_of_run))
         about = (self.data_type, self.data_format, self.session, self.instrument, self.timestamp, self.size)
         holds = (int(one.complete), int(one.derived), one.replaces or "", places)
-        origin = (" ".join(self.parents), self.code, self.statement)
+        origin = (" ".join(self.parents), self.code, self.statement, int(self.supports))
         return one.mfid, one.project, *own, *about, numbers, self.samples, *holds, *origin
 
     @property
@@ -87,12 +90,12 @@ class Summary:
         """Return the summary of which these are the columns."""
         mfid, project, name, measurement, step, pipeline, created, tells_of_run, *columns = columns
         data_type, data_format, session, instrument, timestamp, size, *columns = columns
-        numbers, samples, complete, derived, replaces, places, parents, code, statement = columns
+        numbers, samples, complete, derived, replaces, places, parents, code, statement, supports = columns
         filled = places_of(json.loads(places)) if places else {}
         standing = Standing(mfid, project, bool(complete), bool(derived), filled, replaces or None)
         figures = json.loads(numbers) if numbers else {}
         own = (name, measurement, step, pipeline, created, bool(tells_of_run), standing)
-        origin = (tuple(parents.split()), code, statement)
+        origin = (tuple(parents.split()), code, statement, bool(supports))
         return cls(*own, data_type, data_format, session, instrument, timestamp, size, figures, samples, *origin)
 
 
@@ -135,6 +138,7 @@ def summary_of(record: Record) -> Summary:
         parents=tuple(dict.fromkeys((*used, *_linked_above(record)))),
         code=activity_code(record) if derived else "",
         statement=stated.packed() if (stated := statement_in(record)) else "",
+        supports=is_support(record),
     )
 
 

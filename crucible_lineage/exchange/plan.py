@@ -88,11 +88,11 @@ class CopyPlan:
 def plan_project(source: Session, target: Session, project: str, tell: Tell) -> CopyPlan:
     """Plan the copy of a project. InputError if there is no such project at either end."""
     tell(f"reading what is in project {project} here", 0)
-    here = {**source.mirror.snapshot(project).records, **source.mirror.statement_records(project)}
+    here = {**source.mirror.snapshot(project).records, **source.mirror.records_beside(project)}
     project_id = next((str(one["project_id"]) for one in here.values()), project)
     target.require_project(project_id)
     tell(f"reading what is in project {project} there", 0)
-    there = {**target.mirror.snapshot(project_id).records, **target.mirror.statement_records(project_id)}
+    there = {**target.mirror.snapshot(project_id).records, **target.mirror.records_beside(project_id)}
     samples = [sample.unique_id for sample in source.client.samples.iter(project_id=project_id)]
     return _plan(source, target, here, there, samples, tell, absent_parents=False)
 

@@ -21,6 +21,7 @@ __all__ = [
     "equal_parents",
     "generated_files",
     "instruments",
+    "is_support",
     "lists_all_used",
     "mapping",
     "mappings",
@@ -186,6 +187,12 @@ def recorded_run(record: Record | None) -> str:
     """The id of the run that a dataset tells of, whose parts are what the run relied on; empty for other datasets."""
     activity = mapping(provenance(record).get("activity"))
     return text(activity.get("run_id")) if activity.get("kind") == "pipeline run" else ""
+
+
+def is_support(record: Record | None) -> bool:
+    """Return whether results rest on the dataset: the source of their steps, or the environment of these."""
+    kind = mapping(provenance(record).get("activity")).get("kind")
+    return kind in ("source of steps", "environment of steps")
 
 
 def recorded_project(record: Record | None) -> str:

@@ -38,12 +38,16 @@ def git_state(folder: Path) -> Mapping[str, object] | None:
         return None
 
 
-def software(packages: Iterable[str]) -> dict[str, object]:
-    """Python, platform, and the versions of the distributions that bring these import packages, and of our own."""
+def software(packages: Iterable[str], environment: Mapping[str, str] | None = None) -> dict[str, object]:
+    """Python, platform, and the versions of the distributions that bring these import packages, and of our own.
+
+    `environment` is where all that is installed is kept.
+    """
     names = {name for package in packages for name in _distributions().get(package, [])}
     names.add("crucible-lineage")
     versions = {name: _version(name) for name in sorted(names)}
-    return {"python": platform.python_version(), "platform": platform.platform(), "packages": versions}
+    kept = {"environment": dict(environment)} if environment else {}
+    return {"python": platform.python_version(), "platform": platform.platform(), "packages": versions, **kept}
 
 
 @functools.cache

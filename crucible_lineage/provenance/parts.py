@@ -25,10 +25,12 @@ __all__ = [
     "Git",
     "HandActivity",
     "Hashes",
+    "KeptFile",
     "Mfid",
     "Moment",
     "Part",
     "Pipeline",
+    "Program",
     "RecipeFacts",
     "RecipeInput",
     "Result",
@@ -40,6 +42,7 @@ __all__ = [
     "StatementRecipe",
     "StepActivity",
     "StepRecipe",
+    "SupportActivity",
     "Text",
     "Used",
 ]
@@ -197,6 +200,22 @@ class StatementRecipe(Part):
     again: Annotated[int, Field(ge=1)] | None = Field(None, description="how many equal ones were revoked before")
 
 
+class KeptFile(Part):
+    """A file of a dataset that supports results: their source, or the environment that they were made in."""
+
+    mfid: Mfid
+    name: Text
+    sha256: Sha256
+
+
+class Program(Part):
+    """The program that a command starts, as it was."""
+
+    path: Text
+    sha256: Sha256
+    version: str | None = Field(None, description="the first line that it printed when it was asked for its version")
+
+
 class Git(Part):
     """The checkout that the code lay in."""
 
@@ -215,6 +234,9 @@ class Code(Part):
     not_covered: list[str] = Field(description="what the fingerprint could not look into")
     read: list[Text] | None = Field(None, description="files that it read and was not given: their bytes do not count")
     git: Git | None
+    archive: KeptFile | None = Field(None, description="the source files that it rests on, as they were")
+    left_out: list[Text] | None = Field(None, description="what of the source is not in the archive, and why")
+    program: Program | None = Field(None, description="of a command")
 
 
 class Run(Part):
@@ -283,6 +305,12 @@ class StatementActivity(Part):
     signature: Text | None = Field(None, description="of the recipe and the time, by ssh-keygen -Y sign")
 
 
+class SupportActivity(Part):
+    """That a dataset was registered since results rest on it."""
+
+    kind: Literal["source of steps", "environment of steps"]
+
+
 class Agent(Part):
     """Who did it (prov:wasAssociatedWith): the account at Crucible, and the name on the machine."""
 
@@ -298,6 +326,7 @@ class Software(Part):
     python: Text
     platform: str
     packages: dict[str, str] = Field(description="versions of the packages that the step reaches")
+    environment: KeptFile | None = Field(None, description="all that was installed, and on which machine")
 
 
 class Pipeline(Part):

@@ -22,16 +22,20 @@ __all__ = [
     "KEY",
     "PLACES_KEY",
     "SCHEMA",
+    "SOURCE",
+    "SURROUNDINGS",
     "Activity",
     "raw_record",
     "read_record",
     "run_record",
     "statement_record",
     "step_record",
+    "support_record",
     "unreadable",
 ]
 
 SCHEMA = "crucible-lineage/provenance/1"
+SOURCE, SURROUNDINGS = "source of steps", "environment of steps"  # the kinds of what results rest on
 COMPLETE = "complete"
 INCOMPLETE = "incomplete"
 
@@ -53,12 +57,18 @@ class Activity:
     declared: Mapping[str, Any] | None = None
     gaps: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
+    archive: Mapping[str, str] | None = None
+    left_out: tuple[str, ...] = ()
+    program: Mapping[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The `activity` part of the record."""
         code: dict[str, Any] = {"fingerprint": self.fingerprint, "source": self.source[:20_000]}
         code |= {"pieces": dict(self.pieces)} if self.pieces else {}
         code |= {"not_covered": list(self.not_covered), **({"read": list(self.read)} if self.read else {})}
+        code |= {"archive": dict(self.archive)} if self.archive else {}
+        code |= {"left_out": list(self.left_out)} if self.left_out else {}
+        code |= {"program": dict(self.program)} if self.program else {}
         return {
             "step": self.step,
             "function": self.function,
@@ -135,6 +145,13 @@ def run_record(
     """The record of a dataset that tells of a run, as yet incomplete."""
     told = {"activity": {"kind": "pipeline run", "pipeline": pipeline, "run_id": run_id}}
     return _files_record(recipe, files, who, (), told)
+
+
+def support_record(
+    recipe: Mapping[str, object], files: Sequence[FileRef], who: Mapping[str, object], kind: str
+) -> FilesRecord:
+    """The record of a dataset that results rest on, as yet incomplete. `kind` is SOURCE or SURROUNDINGS."""
+    return _files_record(recipe, files, who, (), {"activity": {"kind": kind}})
 
 
 def statement_record(

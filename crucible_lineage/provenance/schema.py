@@ -43,6 +43,7 @@ from crucible_lineage.provenance.parts import (
     StatementRecipe,
     StepActivity,
     StepRecipe,
+    SupportActivity,
     Text,
     Used,
 )
@@ -194,10 +195,12 @@ class StepRecord(ProvenanceRecord):
 
 
 class FilesRecord(ProvenanceRecord):
-    """What was registered as it was: files that were measured, made by hand, or tell of a run; and statements."""
+    """What was registered as it was: files that were measured, made by hand, or tell of a run; statements; what
+    results rest on.
+    """
 
     recipe_: FilesRecipe | StatementRecipe | None = Field(None, alias="recipe")
-    activity: HandActivity | RunActivity | StatementActivity | None = None
+    activity: HandActivity | RunActivity | StatementActivity | SupportActivity | None = None
     supersedes: Mfid | None = Field(None, description="prov:wasRevisionOf: the dataset that this one replaces")
 
     @property

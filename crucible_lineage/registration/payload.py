@@ -22,6 +22,7 @@ from typing import Any
 
 from crucible_lineage.checksums import FileChecksums, scan_file
 from crucible_lineage.core.slots import Filled
+from crucible_lineage.provenance.record import SOURCE, SURROUNDINGS
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.new_dataset import Elsewhere, LocalFile, NewDataset
 
@@ -66,6 +67,11 @@ class Payload:
         """{output: id}; a dataset that no step made is called by its id."""
         records = ((new.mfid, new.record.as_step) for new in self.datasets)
         return {record.output if record else mfid: mfid for mfid, record in records}
+
+    @property
+    def supports(self) -> bool:
+        """Whether it is no result, but what results rest on: source, or environment."""
+        return all(getattr(new.record.activity, "kind", "") in (SOURCE, SURROUNDINGS) for new in self.datasets)
 
     @property
     def parents(self) -> frozenset[str]:

@@ -24,10 +24,11 @@ from crucible_lineage.local.usage import in_use, remove_folder, remove_old_work
 from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.files.lost import has_bytes, send_again
 from crucible_lineage.pipeline.inputs.register import described
-from crucible_lineage.pipeline.job.calling import call_step
+from crucible_lineage.pipeline.job.calling import call_step, secrets_of
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.inputs import place_inputs, require_unchanged, telling_of_changes
 from crucible_lineage.pipeline.job.job import Job
+from crucible_lineage.pipeline.job.keeping import Kept, keep
 from crucible_lineage.pipeline.job.naming import dataset_name
 from crucible_lineage.pipeline.job.news import tell_line, tell_phase
 from crucible_lineage.pipeline.job.phases import MADE, STARTED
@@ -96,7 +97,7 @@ def materialize_step(
         began = time.monotonic()
         tell_phase(job, STARTED, session.settings.data)
         with _attempt_folder(job, session) as folder:
-            new, kept, note = _execute(job, folder, session, hear)
+            new, kept, note = _execute(job, folder, session, hear, deliveries)
             if lost:
                 there = _healed(job, new, kept, lost, session)
                 told = "; ".join(filter(None, ("Crucible had lost its bytes, which were sent again", note)))
@@ -198,15 +199,16 @@ def _at_service(planned: PlannedOutput, job: Job, session: Session, client: Cruc
 
 
 def _execute(
-    job: Job, folder: Path, session: Session, hear: Hear | None
+    job: Job, folder: Path, session: Session, hear: Hear | None, deliveries: DeliversLater | None
 ) -> tuple[list[NewDataset], dict[str, Path], str]:
     """Execute the step. Returns the new datasets, their files by hash, and a note for whoever ran the step."""
     placed = place_inputs(job, folder, session)
     outputs = {planned.output: folder / planned.output for planned in job.outputs}
     for path in outputs.values():
         path.mkdir()
-    started = datetime.now(UTC)
     own = own_secrets(session.settings.api_key)
+    rests_on = keep(job, session, (*own, *secrets_of(job)), deliveries)
+    started = datetime.now(UTC)
     with telling_of_changes(placed):
         called = call_step(
             job, placed.arguments, outputs, folder, secrets=own, hear=partial(_tell, job, session.settings.data, hear)
@@ -229,6 +231,9 @@ def _execute(
         declared=job.declared,
         gaps=job.gaps,
         read=(*map(str, called.read), *(f"{path} (opened while it ran)" for path in called.opened)),
+        archive=rests_on.archive,
+        left_out=rests_on.left_out,
+        program=rests_on.program,
     )
     note, pictures = called.note(), called.pictures
     files = {output: output_files(job, output, path, note, pictures) for output, path in outputs.items()}
@@ -243,13 +248,14 @@ def _execute(
 
     names = [dataset_name(job, output.planned.output, output.metadata, fields_of) for output in made]
     new = [
-        new_dataset(job, output, activity, session.agent, name) for output, (name, _) in zip(made, names, strict=True)
+        new_dataset(job, output, activity, session.agent, name, rests_on)
+        for output, (name, _) in zip(made, names, strict=True)
     ]
     kept = {  # what comes next reads them from there
         file.ref.sha256: session.cache.take(file.path, file.checksums) for output in made for file in output.files
     }
     notes = dict.fromkeys(
-        (placed.note, note, *(told for _, told in names), *(f"made without {gap}" for gap in job.gaps))
+        (placed.note, note, rests_on.note, *(told for _, told in names), *(f"made without {gap}" for gap in job.gaps))
     )
     return new, kept, "; ".join(filter(None, notes))
 
@@ -289,7 +295,9 @@ class MadeOutput:
     files: tuple[LocalFile, ...]
 
 
-def new_dataset(job: Job, made: MadeOutput, activity: Activity, agent: Mapping[str, object], name: str) -> NewDataset:
+def new_dataset(
+    job: Job, made: MadeOutput, activity: Activity, agent: Mapping[str, object], name: str, rests_on: Kept
+) -> NewDataset:
     """The dataset to be registered for an output, under that name."""
     inspection, declared, planned = job.inspection, job.spec.output, made.planned
     record = step_record(
@@ -298,7 +306,7 @@ def new_dataset(job: Job, made: MadeOutput, activity: Activity, agent: Mapping[s
         used=job.used,
         generated=[file.ref for file in made.files],
         activity=activity,
-        software=software(inspection.reached_packages),
+        software=software(inspection.reached_packages, rests_on.environment),
         who=agent,
         supersedes=planned.supersedes,
     )

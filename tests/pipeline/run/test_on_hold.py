@@ -209,7 +209,7 @@ def test_statements_are_no_data_of_the_project(lab: Any, session: Session, run: 
     made = run(lab.pipeline)
     hold = put_on_hold(session, made.inputs["first"][0])
     assert hold not in states(session)
-    assert hold in session.mirror.statement_records("lab")
+    assert hold in session.mirror.records_beside("lab")
 
 
 def test_a_selection_goes_by_flags_and_never_takes_a_statement(lab: Any, session: Session, run: Run) -> None:

@@ -1,0 +1,225 @@
+"""What results rest on, kept: the source of their steps and the environment, each registered once in a project.
+
+Both are datasets that lists leave out. Their ids follow from their bytes, so that ten thousand results of one code
+share one. Set CRUCIBLE_LINEAGE_KEEP=no where code must not leave the machine; records then say that nothing was kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crucible_lineage.checksums import file_sha256, scan_file, stamp
+from crucible_lineage.errors import TRANSIENT, CrucibleError, InputError
+from crucible_lineage.pipeline.functions.command import arguments_of, is_command
+from crucible_lineage.pipeline.functions.inspection import RULES
+from crucible_lineage.pipeline.job.delivering import delivery_context
+from crucible_lineage.pipeline.job.job import Job
+from crucible_lineage.pipeline.job.source import archived, source_of
+from crucible_lineage.provenance.environment import (
+    canonical_text,
+    environment_document,
+    environment_mark,
+    lock_text,
+)
+from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe
+from crucible_lineage.provenance.record import SOURCE, SURROUNDINGS, support_record
+from crucible_lineage.refs import FileRef
+from crucible_lineage.registration.delivery import DeliveredByRun, DeliversLater, deliver_now
+from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
+from crucible_lineage.session import Session
+from crucible_lineage.statements import EPOCH
+
+if TYPE_CHECKING:
+    from crucible_lineage.registration.payload import Payload
+
+__all__ = ["KEEP_VARIABLE", "Kept", "keep"]
+
+KEEP_VARIABLE = "CRUCIBLE_LINEAGE_KEEP"
+SOURCE_NAME, ENVIRONMENT_NAME, LOCK_NAME = "source.zip", "environment.json", "requirements.txt"
+KEYWORD = "supports results"
+ASK_S = 5.0  # chosen: for a program to say its version
+
+_lock = threading.Lock()
+_held: dict[
+    object, tuple[tuple[tuple[str, bytes], ...], tuple[str, ...]]
+] = {}  # the last contents, by what they are of
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a record says of the source and the environment of a step. `left_out` is what could not be kept."""
+
+    archive: Mapping[str, str] | None = None
+    environment: Mapping[str, str] | None = None
+    program: Mapping[str, str] | None = None
+    left_out: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """What whoever runs the step should know; empty if all was kept."""
+        more = f" and {len(self.left_out) - 1} more" if len(self.left_out) > 1 else ""
+        left = f"not kept of its source: {self.left_out[0]}{more}" if self.left_out else ""
+        return "; ".join(filter(None, (left, *self.faults)))
+
+
+def keep(job: Job, session: Session, secrets: Sequence[str], deliveries: DeliversLater | None) -> Kept:
+    """Keep the source of a job's step and the environment, unless they are kept. What cannot be kept fails no step."""
+    if os.environ.get(KEEP_VARIABLE, "").lower() in ("no", "0", "off", "false"):
+        return Kept()
+    program = _program(job, session) if is_command(job.inspection.uses) else None
+    faults: list[str] = []
+    archive, left_out = _source(job, session, secrets, deliveries, faults)
+    environment = _environment(job, session, deliveries, faults)
+    return Kept(archive, environment, program, left_out, tuple(faults))
+
+
+def _source(
+    job: Job, session: Session, secrets: Sequence[str], deliveries: DeliversLater | None, faults: list[str]
+) -> tuple[Mapping[str, str] | None, tuple[str, ...]]:
+    source = source_of(job)
+    try:
+        key = (tuple((place, stamp(file)) for place, file in source.files.items()), source.left_out, tuple(secrets))
+        with _lock:
+            known = _held.get(key)
+        if known is None:
+            data, left_out = archived(source, secrets)
+            known = ((SOURCE_NAME, data),), left_out
+            _hold(key, known)
+    except OSError as error:
+        return None, (f"{error.filename}: it cannot be read: {error.strerror}",)
+    files, left_out = known
+    if len(left_out) >= len(source.files) + len(source.left_out):
+        return None, left_out or ("no file of it is known",)
+    return _registered(job, session, SOURCE, files, deliveries, faults), left_out
+
+
+def _environment(
+    job: Job, session: Session, deliveries: DeliversLater | None, faults: list[str]
+) -> Mapping[str, str] | None:
+    mark = environment_mark()
+    with _lock:
+        known = _held.get(mark)
+    if known is None:
+        asked = f"environment {mark}"
+        document = session.store.inspection(asked, RULES)
+        if not isinstance(document, dict):
+            document = environment_document()
+            session.store.keep_inspection(asked, RULES, (), document)
+        files = ((ENVIRONMENT_NAME, canonical_text(document).encode()), (LOCK_NAME, lock_text(document).encode()))
+        known = files, ()
+        _hold(mark, known)
+    return _registered(job, session, SURROUNDINGS, known[0], deliveries, faults)
+
+
+def _hold(key: object, found: tuple[tuple[tuple[str, bytes], ...], tuple[str, ...]]) -> None:
+    with _lock:
+        _held[key] = found
+        while len(_held) > 64:
+            del _held[next(iter(_held))]
+
+
+def _registered(
+    job: Job,
+    session: Session,
+    kind: str,
+    contents: Sequence[tuple[str, bytes]],
+    deliveries: DeliversLater | None,
+    faults: list[str],
+) -> Mapping[str, str]:
+    """Register these files as a dataset, unless they are. Return what records say of the first one."""
+    refs = [FileRef(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in contents]
+    recipe = raw_recipe(job.project, refs)
+    mfid = raw_mfid(recipe, EPOCH)
+    said = {"mfid": mfid, "name": refs[0].name, "sha256": refs[0].sha256}
+    if known := session.known(mfid):
+        return {**said, "mfid": known.mfid}
+    with session.turn(mfid):
+        session.outbox.look(mfid)
+        if known := session.known(mfid):
+            return {**said, "mfid": known.mfid}
+        with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
+            files = tuple(_written(Path(folder), ref, data) for ref, (_, data) in zip(refs, contents, strict=True))
+            new = NewDataset(
+                mfid=mfid,
+                fields={
+                    "project_id": job.project,
+                    "dataset_name": f"{kind} {refs[0].sha256[:8]}",
+                    "measurement": kind,
+                    "data_type": kind,
+                },
+                record=support_record(recipe, refs, session.agent, kind),
+                metadata={},
+                files=files,
+                keywords=(KEYWORD,),
+                ingest=False,
+            )
+            payload = session.outbox.put(kind, job.project, [new], {file.ref.sha256: file.path for file in files})
+    return {**said, "mfid": _sent(payload, session, deliveries, faults)}
+
+
+def _sent(payload: Payload, session: Session, deliveries: DeliversLater | None, faults: list[str]) -> str:
+    """Let the payload be sent; return its id at the service. What is refused, or waits, keeps no step from running."""
+    mfid = payload.name
+    if deliveries is not None and session.hands_on_made and not isinstance(deliveries, DeliveredByRun):
+        deliveries.add(payload)
+        return mfid
+    try:
+        with session.turn(mfid):
+            return deliver_now(delivery_context(session), payload)[mfid].mfid
+    except TRANSIENT:
+        return mfid  # it waits in the outbox
+    except CrucibleError as error:
+        faults.append(f"the {payload.step} could not be registered: {str(error).partition(chr(10))[0]}")
+        return mfid
+
+
+def _written(folder: Path, ref: FileRef, data: bytes) -> LocalFile:
+    path = folder / ref.name
+    path.write_bytes(data)
+    return LocalFile(path, ref, scan_file(path))
+
+
+def _program(job: Job, session: Session) -> Mapping[str, str] | None:
+    """Return what is known of the program that a command starts; None if it is a script of the project."""
+    try:
+        name = arguments_of(job.spec.run or (), shell=job.spec.shell)[0]
+    except InputError:
+        return None
+    found = None if (job.spec.folder / name).is_file() else shutil.which(name)
+    if found is None:
+        return None
+    asked = f"program {found}"
+    said = session.store.inspection(asked, RULES)
+    if not isinstance(said, dict):
+        path = Path(found).resolve()
+        said = {"path": str(path), "sha256": file_sha256(path)}
+        if version := _version(found):
+            said["version"] = version
+        session.store.keep_inspection(asked, RULES, (found, str(path)), said)
+    return said
+
+
+def _version(program: str) -> str:
+    """Return the first line that a program prints for --version, asked in a folder of its own; empty if none."""
+    with (
+        tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder,
+        suppress(OSError, subprocess.SubprocessError),
+    ):
+        done = subprocess.run(  # noqa: S603
+            [program, "--version"],
+            capture_output=True, cwd=folder, stdin=subprocess.DEVNULL, timeout=ASK_S, check=False,
+        )  # fmt: skip
+        if not done.returncode:
+            return (done.stdout or done.stderr).decode(errors="replace").strip().partition("\n")[0][:200]
+    return ""

@@ -1,0 +1,139 @@
+"""The environment that steps run in: distributions, Python, machine, linear algebra, and the variables that matter.
+
+Two environments are equal if their documents are: nothing in one says when, where or by whom it was looked at.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+__all__ = ["ENVIRONMENT", "canonical_text", "environment_document", "environment_mark", "lock_text"]
+
+ENVIRONMENT = "crucible-lineage/environment/1"
+VARIABLES = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
+    *("NUMEXPR_NUM_THREADS", "OPENBLAS_CORETYPE", "MKL_CBWR", "OMP_DYNAMIC", "LANG", "LC_ALL", "LC_NUMERIC", "TZ"),
+    *("PYTHONHASHSEED", "CUDA_VISIBLE_DEVICES", "MPLBACKEND", "NPY_DISABLE_CPU_FEATURES"),
+)
+_BLAS = re.compile(
+    r"(?:^|/)(lib[\w.-]*(?:openblas|mkl_rt|blis|flexiblas)[\w.-]*\.(?:so|dylib|dll)[\w.]*),", re.MULTILINE
+)
+
+
+def environment_mark() -> str:
+    """Return what changes when a distribution comes, goes or is replaced, or a variable has another value. It is cheap."""
+    seen = [(entry, _changed(entry)) for entry in dict.fromkeys(sys.path) if _has_distributions(entry)]
+    return hashlib.sha256(repr([sys.version, sys.executable, seen, _variables(), os.cpu_count()]).encode()).hexdigest()
+
+
+def environment_document() -> dict[str, Any]:
+    """Return the environment of this process. It reads the metadata of all distributions, which takes a while."""
+    packages: dict[str, dict[str, Any]] = {}
+    blas: set[str] = set()
+    for found in metadata.distributions():
+        name = _normal(found.name or "")
+        if not name or name in packages:  # what comes first on the path is imported
+            continue
+        record = found.read_text("RECORD") or ""
+        packages[name] = {"version": found.version, **_origin(found)}
+        if record:
+            packages[name]["record_sha256"] = hashlib.sha256(record.encode()).hexdigest()
+        blas |= {f"{name}: {library}" for library in _BLAS.findall(record)}
+    return {
+        "schema": ENVIRONMENT,
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "libc": "-".join(filter(None, platform.libc_ver())),
+        "cpu": _cpu(),
+        "cpus": os.cpu_count(),
+        "blas": sorted(blas),
+        "variables": _variables(),
+        "packages": dict(sorted(packages.items())),
+    }
+
+
+def lock_text(document: Mapping[str, Any]) -> str:
+    """Return the distributions as a file of requirements, which `uv pip install -r` and `pip install -r` read."""
+    lines = [f"# Python {document['python']} on {document['system']} {document['machine']}"]
+    for name, one in document["packages"].items():
+        pinned = f"{name}=={one['version']}"
+        if one.get("url"):
+            lines.append(f"{name} @ {one['url']}")
+        else:
+            lines.append(f"# {pinned}, from a folder of its machine" if one.get("local") else pinned)
+    return "\n".join(lines) + "\n"
+
+
+def canonical_text(document: Mapping[str, Any]) -> str:
+    """Return the document as text: equal documents are equal bytes."""
+    return json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _origin(found: metadata.Distribution) -> dict[str, Any]:
+    """Return where a distribution is from, unless from an index: a repository and commit, or a folder of this machine."""
+    text = found.read_text("direct_url.json")
+    if not text:
+        return {}
+    try:
+        said = json.loads(text)
+        parts = urlsplit(said["url"])
+    except (ValueError, KeyError, TypeError):
+        return {"local": True}
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return {"local": True}
+    url = urlunsplit((parts.scheme, parts.hostname, parts.path, "", ""))  # without an account, a token or a query
+    vcs = said.get("vcs_info") or {}
+    return {"url": f"{vcs['vcs']}+{url}@{vcs['commit_id']}" if {"vcs", "commit_id"} <= vcs.keys() else url}
+
+
+def _variables() -> dict[str, str]:
+    return {name: os.environ[name] for name in VARIABLES if name in os.environ}
+
+
+@functools.cache
+def _has_distributions(entry: str) -> bool:
+    """Return whether distributions are installed there: a folder of declarations and data changes all the time."""
+    try:
+        return any(name.endswith((".dist-info", ".egg-info")) for name in os.listdir(entry or "."))
+    except OSError:
+        return False
+
+
+def _changed(entry: str) -> int:
+    try:
+        return os.stat(entry or ".").st_mtime_ns  # noqa: PTH116  (it is asked for each step)
+    except OSError:
+        return 0
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _cpu() -> str:
+    """Return the model of the processor, which decides by which instructions numbers are summed."""
+    return next(_models(), "") or platform.processor() or platform.machine()
+
+
+def _models() -> Iterator[str]:
+    try:
+        lines: Iterable[str] = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in ("model name", "Model", "cpu model"):
+            yield value.strip()
