@@ -23,6 +23,9 @@ from crucible_lineage.settings import Settings
 
 COMMAND = [sys.executable, "-m", "crucible_lineage"]
 
+# Most tests count what a run registers. What results rest on, two datasets more a project, is kept where a test asks.
+os.environ.setdefault("CRUCIBLE_LINEAGE_KEEP", "no")
+
 
 # Rooms whose tests take longest, begun first, so that no process ends long after the others.
 SLOW = ("flows", "tasks", "scale", "gcs", "crash", "soak", "pipeline", "cli", "server", "examples")
@@ -74,6 +77,12 @@ def session(data: Path) -> Iterator[Session]:
     """A session with an embedded Crucible of its own."""
     with Session(Settings(data)) as opened:
         yield opened
+
+
+@pytest.fixture
+def keeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the source and the environment of steps be kept, as they are by default."""
+    monkeypatch.delenv("CRUCIBLE_LINEAGE_KEEP", raising=False)
 
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -32,7 +32,7 @@ _BLAS = re.compile(
 
 
 def environment_mark() -> str:
-    """Return what changes when a distribution comes, goes or is replaced, or a variable has another value. It is cheap."""
+    """Return what changes when a distribution comes, goes or is replaced, or a variable has another value."""
     seen = [(entry, _changed(entry)) for entry in dict.fromkeys(sys.path) if _has_distributions(entry)]
     return hashlib.sha256(repr([sys.version, sys.executable, seen, _variables(), os.cpu_count()]).encode()).hexdigest()
 
@@ -83,7 +83,7 @@ def canonical_text(document: Mapping[str, Any]) -> str:
 
 
 def _origin(found: metadata.Distribution) -> dict[str, Any]:
-    """Return where a distribution is from, unless from an index: a repository and commit, or a folder of this machine."""
+    """Return where a distribution is from, unless from an index: a repository and commit, or a folder here."""
     text = found.read_text("direct_url.json")
     if not text:
         return {}
@@ -107,7 +107,7 @@ def _variables() -> dict[str, str]:
 def _has_distributions(entry: str) -> bool:
     """Return whether distributions are installed there: a folder of declarations and data changes all the time."""
     try:
-        return any(name.endswith((".dist-info", ".egg-info")) for name in os.listdir(entry or "."))
+        return any(path.suffix in (".dist-info", ".egg-info") for path in Path(entry or ".").iterdir())
     except OSError:
         return False
 

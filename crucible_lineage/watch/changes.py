@@ -14,6 +14,7 @@ from typing import Any
 
 from crucible_lineage.client.models import Dataset, IngestionRequest
 from crucible_lineage.errors import ForbiddenError, NotFoundError
+from crucible_lineage.lineage.records import is_support
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.session import Session
 from crucible_lineage.statements import HOLD, REVOKE, SIGN, Statement, statement_in
@@ -108,7 +109,10 @@ class Watcher:
 
     def _of_dataset(self, dataset: Dataset) -> Iterator[News]:
         """What is new with a dataset: that it is there; of a statement, what is on hold, or is not any more."""
-        stated = statement_in(dataset.model_dump())
+        record = dataset.model_dump()
+        stated = statement_in(record)
+        if is_support(record):
+            return
         if stated is None:
             yield self._news(DATASET_CREATED, dataset)
         elif stated.verb == HOLD:

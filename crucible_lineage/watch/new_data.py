@@ -18,7 +18,7 @@ from typing import Any
 from crucible_lineage.core.slots import SUPERSEDED
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.inputs.inputs import currency_among
+from crucible_lineage.pipeline.inputs.inputs import currency_among, is_selected
 from crucible_lineage.pipeline.run.result import EXECUTED, REUSED, RunResult
 from crucible_lineage.pipeline.spec.inputs import SelectInput
 from crucible_lineage.provenance.record import read_record
@@ -102,7 +102,7 @@ class Newest:
         assert isinstance(declared, SelectInput)
         filters = {"project_id": pipeline.spec.project, **declared.filters}
         for dataset in self.session.client.datasets.iter(**filters, include_metadata=True):
-            if not declared.fits(dataset.scientific_metadata or {}):
+            if not is_selected(declared, dataset):
                 continue
             record = read_record(dataset.scientific_metadata)
             self._seen[dataset.unique_id] = _Seen(

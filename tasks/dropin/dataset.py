@@ -15,7 +15,9 @@ from typing import Any
 from crucible_lineage.errors import FileChangedError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.inputs.raw import hash_files
+from crucible_lineage.pipeline.job.keeping import Kept, code_rests_on
 from crucible_lineage.pipeline.job.naming import without_step
+from crucible_lineage.pipeline.logs.secrets import own_secrets
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.provenance.circumstances import software
 from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid
@@ -136,6 +138,14 @@ def _new_dataset(
     ended: datetime,
 ) -> NewDataset:
     described, found = result.described, result.code.fingerprint
+    session = result.recording.session
+    kept = Kept()
+    if found is not None and result.code.folder is not None:  # elsewhere its files are not those that ran
+        secrets = own_secrets(session.settings.api_key)
+        rests = code_rests_on(result.code.name, found.files, result.code.folder, session, secrets)
+        kept = rests.register(result.project, session)
+        if kept.note:
+            result.logger.warning("%s: %s", described.name, kept.note)
     run = {"engine": "prefect", "run_id": result.recording.destination.run_id}
     ids = {"flow_run_id": result.flow_run_id, "task_run_id": result.task_run_id}
     activity = Activity(
@@ -148,6 +158,8 @@ def _new_dataset(
         not_covered=found.not_covered if found else (),
         git=result.code.git,
         run={**run, **ids},
+        archive=kept.archive,
+        left_out=kept.left_out,
     )
     record = step_record(
         recipe=recipe,
@@ -155,8 +167,8 @@ def _new_dataset(
         used=used,
         generated=[file.ref for file in stored.files],
         activity=activity,
-        software=software(found.packages if found else ()),
-        who=result.recording.session.agent,
+        software=software(found.packages if found else (), kept.environment),
+        who=session.agent,
         supersedes=None,
     )
     samples = tuple(sorted({sample for part in used for sample in part.dataset.samples}))

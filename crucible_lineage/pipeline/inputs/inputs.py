@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from crucible_lineage.core.slots import SUPERSEDED, Currency, Filled, Standing
 from crucible_lineage.errors import IdTakenError, InputError
 from crucible_lineage.ids import mfid_time
+from crucible_lineage.lineage.records import is_support
 from crucible_lineage.pipeline.bind.from_parents import from_parents
 from crucible_lineage.pipeline.inputs.calibrations import Calibrated, calibrated
 from crucible_lineage.pipeline.inputs.current import DeclaredDifference, as_at_crucible, note_agreeing
@@ -50,7 +51,10 @@ if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should
     from crucible_lineage.client.models import Dataset
     from crucible_lineage.pipeline.files.remote import RemoteFile
 
-__all__ = ["InputItem", "Inputs", "ResultsOf", "asked_fields", "currency_among", "known_inputs", "register_inputs"]
+__all__ = [
+    *("InputItem", "Inputs", "ResultsOf", "asked_fields", "currency_among", "is_selected", "known_inputs"),
+    "register_inputs",
+]
 
 NOON = timedelta(hours=12)  # when one night ends and the next one begins
 _FIELD = re.compile(r"\{([\w.-]+)\}")
@@ -352,9 +356,7 @@ def _selected(project: str, declared: SelectInput, session: Session) -> Iterator
     """Yield the matching measured datasets, without the incomplete and those that another of them supersedes."""
     filters = {"project_id": project, **declared.filters}
     listed = session.client.datasets.list(limit=None, include_metadata=True, include_links=True, **filters)
-    fitting = [
-        dataset for dataset in listed if declared.fits(dataset.scientific_metadata or {}) and not _is_statement(dataset)
-    ]
+    fitting = [dataset for dataset in listed if is_selected(declared, dataset)]
     if FLAGS in declared.select:
         fitting = list(_flagged(project, fitting, declared, session))
     found = [registered(session.client, dataset) for dataset in sorted(fitting, key=_measured)]
@@ -368,8 +370,12 @@ def _selected(project: str, declared: SelectInput, session: Session) -> Iterator
     yield from (_selected_item(one, session, wrong.get(one.mfid, "")) for one in usable)
 
 
-def _is_statement(dataset: Dataset) -> bool:
-    return dataset.measurement == MEASUREMENT and statement_in(dataset.model_dump()) is not None
+def is_selected(declared: SelectInput, dataset: Dataset) -> bool:
+    """Return whether a listed dataset is one of the selection; statements and what results rest on never are."""
+    if not declared.fits(dataset.scientific_metadata or {}):
+        return False
+    record = dataset.model_dump()
+    return not is_support(record) and (dataset.measurement != MEASUREMENT or statement_in(record) is None)
 
 
 def _flagged(project: str, fitting: Sequence[Dataset], declared: SelectInput, session: Session) -> Iterator[Dataset]:

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from crucible_lineage.pipeline.functions.command import arguments_of, is_command
 from crucible_lineage.pipeline.functions.inspection import RULES
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.job.source import archived, source_of
+from crucible_lineage.pipeline.job.source import Source, archived, lies_in, source_of, source_of_code
 from crucible_lineage.provenance.environment import (
     canonical_text,
     environment_document,
@@ -42,12 +42,14 @@ from crucible_lineage.statements import EPOCH
 if TYPE_CHECKING:
     from crucible_lineage.registration.payload import Payload
 
-__all__ = ["KEEP_VARIABLE", "Kept", "keep"]
+__all__ = ["KEEP_VARIABLE", "Kept", "Rests", "code_rests_on", "rests_on"]
 
 KEEP_VARIABLE = "CRUCIBLE_LINEAGE_KEEP"
 SOURCE_NAME, ENVIRONMENT_NAME, LOCK_NAME = "source.zip", "environment.json", "requirements.txt"
 KEYWORD = "supports results"
 ASK_S = 5.0  # chosen: for a program to say its version
+
+Contents = tuple[tuple[str, bytes], ...]  # names and bytes of files
 
 _lock = threading.Lock()
 _held: dict[
@@ -73,21 +75,47 @@ class Kept:
         return "; ".join(filter(None, (left, *self.faults)))
 
 
-def keep(job: Job, session: Session, secrets: Sequence[str], deliveries: DeliversLater | None) -> Kept:
-    """Keep the source of a job's step and the environment, unless they are kept. What cannot be kept fails no step."""
-    if os.environ.get(KEEP_VARIABLE, "").lower() in ("no", "0", "off", "false"):
-        return Kept()
+@dataclass(frozen=True)
+class Rests:
+    """What a result is going to rest on, as it is before the step runs."""
+
+    source: Contents = ()
+    environment: Contents = ()
+    program: Mapping[str, str] | None = None
+    left_out: tuple[str, ...] = ()
+
+    def register(self, project: str, session: Session, deliveries: DeliversLater | None = None) -> Kept:
+        """Register what is not registered in the project. What cannot be fails no step."""
+        faults: list[str] = []
+        archive, environment = (
+            _registered(project, session, kind, contents, deliveries, faults) if contents else None
+            for kind, contents in ((SOURCE, self.source), (SURROUNDINGS, self.environment))
+        )
+        return Kept(archive, environment, self.program, self.left_out, tuple(faults))
+
+
+def rests_on(job: Job, session: Session, secrets: Sequence[str]) -> Rests:
+    """Return the source of a job's step and the environment, read once while they are the same."""
+    if not _is_wanted():
+        return Rests()
     program = _program(job, session) if is_command(job.inspection.uses) else None
-    faults: list[str] = []
-    archive, left_out = _source(job, session, secrets, deliveries, faults)
-    environment = _environment(job, session, deliveries, faults)
-    return Kept(archive, environment, program, left_out, tuple(faults))
+    source, left_out = _read(source_of(job), secrets)
+    return Rests(source, _environment(session), program, left_out)
 
 
-def _source(
-    job: Job, session: Session, secrets: Sequence[str], deliveries: DeliversLater | None, faults: list[str]
-) -> tuple[Mapping[str, str] | None, tuple[str, ...]]:
-    source = source_of(job)
+def code_rests_on(uses: str, files: Iterable[str], folder: Path, session: Session, secrets: Sequence[str]) -> Rests:
+    """Return the same of a function that no pipeline declares."""
+    if not _is_wanted():
+        return Rests()
+    source, left_out = _read(source_of_code(uses, files, folder), secrets)
+    return Rests(source, _environment(session), None, left_out)
+
+
+def _is_wanted() -> bool:
+    return os.environ.get(KEEP_VARIABLE, "").lower() not in ("no", "0", "off", "false")
+
+
+def _read(source: Source, secrets: Sequence[str]) -> tuple[Contents, tuple[str, ...]]:
     try:
         key = (tuple((place, stamp(file)) for place, file in source.files.items()), source.left_out, tuple(secrets))
         with _lock:
@@ -97,16 +125,13 @@ def _source(
             known = ((SOURCE_NAME, data),), left_out
             _hold(key, known)
     except OSError as error:
-        return None, (f"{error.filename}: it cannot be read: {error.strerror}",)
+        return (), (f"{error.filename}: it cannot be read: {error.strerror}",)
     files, left_out = known
-    if len(left_out) >= len(source.files) + len(source.left_out):
-        return None, left_out or ("no file of it is known",)
-    return _registered(job, session, SOURCE, files, deliveries, faults), left_out
+    nothing = len(left_out) >= len(source.files) + len(source.left_out)
+    return () if nothing else files, left_out
 
 
-def _environment(
-    job: Job, session: Session, deliveries: DeliversLater | None, faults: list[str]
-) -> Mapping[str, str] | None:
+def _environment(session: Session) -> Contents:
     mark = environment_mark()
     with _lock:
         known = _held.get(mark)
@@ -119,10 +144,10 @@ def _environment(
         files = ((ENVIRONMENT_NAME, canonical_text(document).encode()), (LOCK_NAME, lock_text(document).encode()))
         known = files, ()
         _hold(mark, known)
-    return _registered(job, session, SURROUNDINGS, known[0], deliveries, faults)
+    return known[0]
 
 
-def _hold(key: object, found: tuple[tuple[tuple[str, bytes], ...], tuple[str, ...]]) -> None:
+def _hold(key: object, found: tuple[Contents, tuple[str, ...]]) -> None:
     with _lock:
         _held[key] = found
         while len(_held) > 64:
@@ -130,16 +155,16 @@ def _hold(key: object, found: tuple[tuple[tuple[str, bytes], ...], tuple[str, ..
 
 
 def _registered(
-    job: Job,
+    project: str,
     session: Session,
     kind: str,
-    contents: Sequence[tuple[str, bytes]],
+    contents: Contents,
     deliveries: DeliversLater | None,
     faults: list[str],
 ) -> Mapping[str, str]:
     """Register these files as a dataset, unless they are. Return what records say of the first one."""
     refs = [FileRef(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in contents]
-    recipe = raw_recipe(job.project, refs)
+    recipe = raw_recipe(project, refs)
     mfid = raw_mfid(recipe, EPOCH)
     said = {"mfid": mfid, "name": refs[0].name, "sha256": refs[0].sha256}
     if known := session.known(mfid):
@@ -153,7 +178,7 @@ def _registered(
             new = NewDataset(
                 mfid=mfid,
                 fields={
-                    "project_id": job.project,
+                    "project_id": project,
                     "dataset_name": f"{kind} {refs[0].sha256[:8]}",
                     "measurement": kind,
                     "data_type": kind,
@@ -164,7 +189,7 @@ def _registered(
                 keywords=(KEYWORD,),
                 ingest=False,
             )
-            payload = session.outbox.put(kind, job.project, [new], {file.ref.sha256: file.path for file in files})
+            payload = session.outbox.put(kind, project, [new], {file.ref.sha256: file.path for file in files})
     return {**said, "mfid": _sent(payload, session, deliveries, faults)}
 
 
@@ -196,7 +221,7 @@ def _program(job: Job, session: Session) -> Mapping[str, str] | None:
         name = arguments_of(job.spec.run or (), shell=job.spec.shell)[0]
     except InputError:
         return None
-    found = None if (job.spec.folder / name).is_file() else shutil.which(name)
+    found = None if lies_in(job.spec.folder / name, job.spec.folder) else shutil.which(name)
     if found is None:
         return None
     asked = f"program {found}"

@@ -28,7 +28,7 @@ from crucible_lineage.pipeline.job.calling import call_step, secrets_of
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.inputs import place_inputs, require_unchanged, telling_of_changes
 from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.job.keeping import Kept, keep
+from crucible_lineage.pipeline.job.keeping import Kept, rests_on
 from crucible_lineage.pipeline.job.naming import dataset_name
 from crucible_lineage.pipeline.job.news import tell_line, tell_phase
 from crucible_lineage.pipeline.job.phases import MADE, STARTED
@@ -207,7 +207,7 @@ def _execute(
     for path in outputs.values():
         path.mkdir()
     own = own_secrets(session.settings.api_key)
-    rests_on = keep(job, session, (*own, *secrets_of(job)), deliveries)
+    rests = rests_on(job, session, (*own, *secrets_of(job)))
     started = datetime.now(UTC)
     with telling_of_changes(placed):
         called = call_step(
@@ -217,6 +217,9 @@ def _execute(
     tell_phase(job, MADE, session.settings.data)
     require_unchanged(job, placed)
     metadata = metadata_of(job, called.result)
+    note, pictures = called.note(), called.pictures
+    files = {output: output_files(job, output, path, note, pictures) for output, path in outputs.items()}
+    kept_for_it = rests.register(job.project, session, deliveries)
     activity = Activity(
         step=job.inspection.step,
         function=job.inspection.uses,
@@ -231,12 +234,10 @@ def _execute(
         declared=job.declared,
         gaps=job.gaps,
         read=(*map(str, called.read), *(f"{path} (opened while it ran)" for path in called.opened)),
-        archive=rests_on.archive,
-        left_out=rests_on.left_out,
-        program=rests_on.program,
+        archive=kept_for_it.archive,
+        left_out=kept_for_it.left_out,
+        program=kept_for_it.program,
     )
-    note, pictures = called.note(), called.pictures
-    files = {output: output_files(job, output, path, note, pictures) for output, path in outputs.items()}
     made = [  # all outputs are looked at before the first is registered
         MadeOutput(planned, metadata[planned.output], files[planned.output]) for planned in job.outputs
     ]
@@ -248,14 +249,20 @@ def _execute(
 
     names = [dataset_name(job, output.planned.output, output.metadata, fields_of) for output in made]
     new = [
-        new_dataset(job, output, activity, session.agent, name, rests_on)
+        new_dataset(job, output, activity, session.agent, name, kept_for_it)
         for output, (name, _) in zip(made, names, strict=True)
     ]
     kept = {  # what comes next reads them from there
         file.ref.sha256: session.cache.take(file.path, file.checksums) for output in made for file in output.files
     }
     notes = dict.fromkeys(
-        (placed.note, note, rests_on.note, *(told for _, told in names), *(f"made without {gap}" for gap in job.gaps))
+        (
+            placed.note,
+            note,
+            kept_for_it.note,
+            *(told for _, told in names),
+            *(f"made without {gap}" for gap in job.gaps),
+        )
     )
     return new, kept, "; ".join(filter(None, notes))
 
@@ -296,7 +303,7 @@ class MadeOutput:
 
 
 def new_dataset(
-    job: Job, made: MadeOutput, activity: Activity, agent: Mapping[str, object], name: str, rests_on: Kept
+    job: Job, made: MadeOutput, activity: Activity, agent: Mapping[str, object], name: str, kept: Kept
 ) -> NewDataset:
     """The dataset to be registered for an output, under that name."""
     inspection, declared, planned = job.inspection, job.spec.output, made.planned
@@ -306,7 +313,7 @@ def new_dataset(
         used=job.used,
         generated=[file.ref for file in made.files],
         activity=activity,
-        software=software(inspection.reached_packages, rests_on.environment),
+        software=software(inspection.reached_packages, kept.environment),
         who=agent,
         supersedes=planned.supersedes,
     )

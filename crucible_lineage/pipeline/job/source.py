@@ -10,7 +10,7 @@ import ast
 import io
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -20,7 +20,7 @@ from crucible_lineage.pipeline.functions.command import arguments_of, is_command
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.logs.secrets import Blotter
 
-__all__ = ["Source", "archived", "source_of"]
+__all__ = ["Source", "archived", "lies_in", "source_of", "source_of_code"]
 
 MOST_BYTES = 64 << 20  # chosen: of one file; larger data belong into a dataset
 SECRET_NAMES = (".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_ed25519*", ".netrc", ".pgpass")
@@ -41,20 +41,23 @@ def source_of(job: Job) -> Source:
     folder, uses = job.spec.folder, job.inspection.uses
     if is_command(uses):
         arguments = arguments_of(job.spec.run or (), shell=job.spec.shell)
-        scripts = [folder / part for part in arguments if (folder / part).is_file()]
+        named = enumerate(folder / part for part in arguments)
+        scripts = [path for number, path in named if path.is_file() and (number or lies_in(path, folder))]
         files, roots = [*_with_imports(scripts, folder), *map(Path, job.inspection.files)], [folder]
-    else:
-        files = [Path(file) for file in job.inspection.files]
-        roots = [*_roots(uses.partition(":")[0], files), folder, *(Path(one) for one in sys.path if one)]
-    placed: dict[str, Path] = {}
-    left_out = []
-    for file in dict.fromkeys(files):
-        place = _place(file, roots)
-        if not place:
-            left_out.append(f"{file.name}: it lies outside the folders of the code and of the declaration")
-        elif placed.setdefault(place, file) != file:
-            left_out.append(f"{file}: another file takes the place {place}")
-    return Source(placed, tuple(left_out))
+        return _laid_out(files, roots)
+    return source_of_code(uses, job.inspection.files, folder)
+
+
+def source_of_code(uses: str, files: Iterable[str], folder: Path) -> Source:
+    """Return the files that a function, called `module:function`, rests on; `folder` is searched for modules, too."""
+    found = [Path(file) for file in files]
+    roots = [*_roots(uses.partition(":")[0], found), folder, *(Path(one) for one in sys.path if one)]
+    return _laid_out(found, roots)
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Return whether a file is there, and in the folder."""
+    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
 
 
 def archived(source: Source, secrets: Iterable[str]) -> tuple[bytes, tuple[str, ...]]:
@@ -74,6 +77,18 @@ def archived(source: Source, secrets: Iterable[str]) -> tuple[bytes, tuple[str, 
             entry.create_system, entry.external_attr = 3, 0o644 << 16
             archive.writestr(entry, data)
     return content.getvalue(), tuple(left_out)
+
+
+def _laid_out(files: Iterable[Path], roots: Sequence[Path]) -> Source:
+    placed: dict[str, Path] = {}
+    left_out = []
+    for file in dict.fromkeys(files):
+        place = _place(file, roots)
+        if not place:
+            left_out.append(f"{file.name}: it lies outside the folders of the code and of the declaration")
+        elif placed.setdefault(place, file) != file:
+            left_out.append(f"{file}: another file takes the place {place}")
+    return Source(placed, tuple(left_out))
 
 
 def _named_reason(file: Path) -> str:

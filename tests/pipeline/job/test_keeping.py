@@ -1,0 +1,180 @@
+"""What results rest on is kept: source and environment, each once in a project, and nothing that is a secret."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import time
+import zipfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.job import keeping as module
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.provenance.environment import environment_document, lock_text
+from crucible_lineage.queries.catalogue.listing import list_datasets
+from crucible_lineage.session import Session
+
+pytestmark = pytest.mark.usefixtures("keeping")
+
+
+def supports(session: Session, kind: str) -> list[Any]:
+    return session.client.datasets.list(project_id="lab", measurement=kind, limit=None)
+
+
+def record_of(session: Session, mfid: str) -> dict[str, Any]:
+    return dict(session.client.datasets.get(mfid, include_metadata=True).scientific_metadata["crucible_lineage"])
+
+
+def archive_of(session: Session, mfid: str) -> zipfile.ZipFile:
+    said = record_of(session, mfid)["activity"]["code"]["archive"]
+    (file,) = session.client.files.list(said["mfid"])
+    assert (file.filename, file.sha256_hash) == (said["name"], said["sha256"])
+    path = session.client.files.download(file, session.settings.data / "looked-at")
+    return zipfile.ZipFile(io.BytesIO(path.read_bytes()))
+
+
+def test_source_and_environment_are_registered_once_and_named_in_each_record(
+    lab: Any, session: Session, run: Any
+) -> None:
+    lab.declare(lab.pipeline.read_text() + f"  split:\n    uses: {lab.module}:split\n    inputs: {{counts: first}}\n")
+    first = run(lab.pipeline)
+    again = run(lab.pipeline, **{"scaled__factor": 5})
+    assert (len(supports(session, "source of steps")), len(supports(session, "environment of steps"))) == (1, 1)
+    results = [mfid for done in (first, again) for made in done.datasets.values() for mfid in made.values()]
+    said = {
+        (record["activity"]["code"]["archive"]["mfid"], record["software"]["environment"]["mfid"])
+        for record in (record_of(session, mfid) for mfid in results)
+    }
+    assert len(said) == 1
+    archive = archive_of(session, results[0])
+    assert archive.namelist() == [f"{lab.module}.py"]
+    assert archive.read(f"{lab.module}.py") == (lab.folder / f"{lab.module}.py").read_bytes()
+    shown = list_datasets(session, "lab", every=True)
+    assert {entry.mfid for entry in shown.entries} == {*results, *(m for ms in first.inputs.values() for m in ms)}
+    assert (again.delivered, again.waiting) == ((), ())
+
+
+def test_ids_are_those_of_results_that_rest_on_nothing(
+    lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_KEEP", "no")
+    before = run(lab.pipeline)
+    assert not supports(session, "source of steps")
+    record = record_of(session, before.datasets["scaled"]["out"])
+    assert "archive" not in record["activity"]["code"]
+    monkeypatch.delenv("CRUCIBLE_LINEAGE_KEEP")
+    after = run(lab.pipeline)
+    assert (after.executed, after.datasets) == ([], before.datasets), "records made before stay current"
+
+
+def test_an_edit_makes_another_archive_and_a_failed_step_none(lab: Any, session: Session, run: Any) -> None:
+    code = lab.folder / f"{lab.module}.py"
+    lab.declare(
+        f"pipeline: odd\nproject: lab\ninputs:\n  first: {{file: first.txt}}\n"
+        f"steps:\n  bad:\n    uses: {lab.module}:fail\n    inputs: {{counts: first}}\n"
+    )
+    run(lab.pipeline)
+    assert not supports(session, "source of steps")
+    lab.declare(lab.pipeline.read_text().replace(":fail", ":scale"))
+    run(lab.pipeline)
+    code.write_text(code.read_text().replace("* factor", "* factor + 1"))
+    sys.modules.pop(lab.module)
+    changed = run(lab.pipeline)
+    assert len(supports(session, "source of steps")) == 2
+    found = archive_of(session, changed.datasets["bad"]["out"])
+    assert b"* factor + 1" in found.read(f"{lab.module}.py")
+
+
+def test_secrets_and_files_elsewhere_are_left_out_and_named(
+    lab: Any, session: Session, run: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "shared.csv").write_text("1\n")
+    lab.file("curve.csv", "0.5\n")
+    lab.file("site.pem", "just a certificate\n")
+    lab.file("token.txt", "-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    lab.declare(
+        lab.pipeline.read_text().replace(
+            "params: {factor: 3}", "params: {factor: 3}\n    reads: [curve.csv, site.pem, token.txt, ../shared.csv]"
+        )
+    )
+    done: RunResult = run(lab.pipeline)
+    mfid = done.datasets["scaled"]["out"]
+    assert archive_of(session, mfid).namelist() == ["curve.csv", f"{lab.module}.py"]
+    left_out = record_of(session, mfid)["activity"]["code"]["left_out"]
+    assert [text.partition(":")[0] for text in left_out] == ["shared.csv", "site.pem", "token.txt"]
+    assert "not kept of its source: shared.csv" in done.notes["scaled"]
+
+
+def test_a_command_keeps_its_script_with_what_that_imports_and_says_which_program_ran(
+    lab: Any, session: Session, run: Any
+) -> None:
+    lab.file("fit.py", "import sys, shutil\nfrom helpers import double\nshutil.copy(sys.argv[1], sys.argv[2])\n")
+    (lab.folder / "helpers").mkdir()
+    lab.file("helpers/__init__.py", "from .twice import double\n")
+    lab.file("helpers/twice.py", "def double(x):\n    return 2 * x\n")
+    lab.file("unrelated.py", "1 / 0\n")
+    lab.declare(
+        "pipeline: fits\nproject: lab\ninputs:\n  first: {file: first.txt}\nsteps:\n  fit:\n"
+        f"    run: '{sys.executable} fit.py {{inputs.first}} {{out}}'\n    inputs: {{first: first}}\n"
+    )
+    mfid = run(lab.pipeline).datasets["fit"]["out"]
+    assert archive_of(session, mfid).namelist() == ["fit.py", "helpers/__init__.py", "helpers/twice.py"]
+    program = record_of(session, mfid)["activity"]["code"]["program"]
+    assert program["version"] == f"Python {sys.version.split()[0]}"
+    assert program["path"] == str(Path(sys.executable).resolve())
+
+
+def test_the_environment_is_a_lock_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRUCIBLE_API_KEY", "very-secret-key")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    document = environment_document()
+    assert "very-secret-key" not in json.dumps(document)
+    assert document["variables"]["OMP_NUM_THREADS"] == "3"
+    assert len(document["packages"]["numpy"]["record_sha256"]) == 64
+    lines = [line for line in lock_text(document).splitlines() if not line.startswith("#")]
+    assert {Requirement(line).name for line in lines} >= {"numpy", "pydantic"}
+    assert any(line.startswith("numpy: lib") for line in document["blas"]), "the wheel of numpy brings its own"
+
+
+def test_what_is_kept_already_costs_at_most_two_milliseconds(
+    lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds: list[float] = []
+    rests_on, register = module.rests_on, module.Rests.register
+
+    def timed(call: Any) -> Any:
+        def measured(*given: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return call(*given)
+            finally:
+                seconds.append(time.perf_counter() - began)
+
+        return measured
+
+    monkeypatch.setattr("crucible_lineage.pipeline.job.materialize.rests_on", timed(rests_on))
+    monkeypatch.setattr(module.Rests, "register", timed(register))
+    run(lab.pipeline)
+    seconds.clear()
+    for factor in range(10, 16):
+        run(lab.pipeline, **{"scaled__factor": factor})
+    pairs = [sum(pair) for pair in zip(seconds[::2], seconds[1::2], strict=True)]
+    assert median(pairs) < 0.002
+
+
+def test_a_plan_reads_neither_source_nor_environment(
+    lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(lab.pipeline)
+    monkeypatch.setattr(module, "rests_on", None)
+    assert run(lab.pipeline).executed == []
+    assert bind_file(lab.pipeline, session.store).name == "counting"
+    assert "CRUCIBLE_LINEAGE_KEEP" not in os.environ
