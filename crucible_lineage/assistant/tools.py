@@ -21,6 +21,7 @@ from crucible_lineage.queries.diff import compare_datasets
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.queries.impact import code_impact, dataset_impact, instrument_impact
+from crucible_lineage.queries.overview import overview
 from crucible_lineage.queries.table.table import make_table
 from crucible_lineage.session import Session
 
@@ -159,6 +160,12 @@ class Questions:
         shown = [list(row) for row in found.rows[: max(rows, 0)]]
         return bounded({"count": len(found), "columns": list(found.columns), "rows": shown})
 
+    def status(self) -> dict[str, Any]:
+        """List each pipeline of each project: its last run, its results by state, and what a person has to do."""
+        with self._lock:
+            found = overview(self._session)
+        return bounded({"pipelines": [one.to_json() for one in found]})
+
     def plan(self, pipeline: str) -> dict[str, Any]:
         """Preview a run of the pipeline in this file: what it would do, and why.
 
@@ -188,6 +195,7 @@ TOOLS: Mapping[str, str] = {
     "diff": "Compare two datasets",
     "impact": "List what must be redone",
     "table": "Put the results of a step into a table",
+    "status": "Say how the pipelines stand",
     "plan": "Say what a run would do",
 }
 

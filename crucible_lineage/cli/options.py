@@ -73,9 +73,10 @@ def given(name: str) -> Any:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
 
 
-def open_session() -> Session:
+def open_session(patience_s: float | None = None) -> Session:
     """The session that the command's `--data`, `--url` and `--api-key` ask for."""
-    return Session(resolve_settings(data=given("data"), api_url=given("url"), api_key=given("api_key")))
+    settings = resolve_settings(data=given("data"), api_url=given("url"), api_key=given("api_key"))
+    return Session(settings, patience_s=patience_s)
 
 
 def dataset_id(session: Session, text: str, projects: Sequence[str] = ()) -> str:

@@ -63,6 +63,7 @@ VIEWS: tuple[tuple[str, View], ...] = (
     ("/datasets", browsing.all_datasets),
     ("/datasets.csv", browsing.all_csv),
     ("/datasets.json", browsing.all_json),
+    ("/pipelines", pipelines.all_pipelines),
     ("/projects/{project}", browsing.project_datasets),
     ("/projects/{project}/datasets.csv", browsing.project_csv),
     ("/projects/{project}/datasets.json", browsing.project_json),

@@ -70,10 +70,10 @@ def test_every_tool_answers_what_the_command_says(made: Any, data: Path) -> None
         ("search", {"step": "total"}), ("show", {"dataset": new[:24]}), ("lineage", {"dataset": new}),
         ("why", {"dataset": "first (total)"}), ("diff", {"old": old, "new": new}), ("impact", {"dataset": first}),
         ("table", {"step": "scaled", "where": "params.factor > 3"}), ("plan", {"pipeline": "pipeline.yaml"}),
-        ("search", {"text": "FIRST", "superseded": True}),
+        ("search", {"text": "FIRST", "superseded": True}), ("status", {}),
     )  # fmt: skip
     assert not [answer for is_error, answer in answers if is_error]
-    search, show, lineage, why, diff, impact, table, plan, every = [answer for _, answer in answers]
+    search, show, lineage, why, diff, impact, table, plan, every, status = [answer for _, answer in answers]
     assert [one["mfid"] for one in search["datasets"]] == [new]
     assert (show["mfid"], show["state"], show["results"]) == (new, "current", {"total": 34.0})
     assert "first (scaled)" in lineage
@@ -82,6 +82,7 @@ def test_every_tool_answers_what_the_command_says(made: Any, data: Path) -> None
     assert {one["mfid"] for one in impact["redo"]} == {made.runs[1].datasets["scaled"]["out"], new}
     assert (table["count"], table["columns"][-1]) == (1, "results.factor")
     assert {step["name"]: step["state"] for step in plan["steps"]}["scaled"] == "fresh"  # of the first run
+    assert [(one["pipeline"], one["todo"]) for one in status["pipelines"]] == [("counting", [])]
     assert {one["state"] for one in every["datasets"]} == {"raw", "current", "superseded"}
 
 

@@ -22,6 +22,7 @@ PATHS = (
     "/projects/open-lab",
     "/projects/open-lab/runs",
     "/projects/open-lab/findings",
+    "/pipelines",
     "/datasets/{child}",
     "/datasets/{child}/lineage",
     "/datasets/{child}/lineage.html",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,14 +21,15 @@ from crucible_lineage.cli.options import (
     print_json,
 )
 from crucible_lineage.cli.runs.waiting import print_not_ingested, print_others, print_set_aside, print_waiting
-from crucible_lineage.core.journal import Failure
-from crucible_lineage.errors import CrucibleError, InputError
+from crucible_lineage.core.journal import Failure, ResultRow
+from crucible_lineage.errors import CrucibleError, InputError, UnreachableError
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.local.usage import disk_usage, is_in_use
 from crucible_lineage.local.usage import runs as running
 from crucible_lineage.parked import failures
 from crucible_lineage.queries.metrics import metrics_text
 from crucible_lineage.registration.ingestion import in_words
+from crucible_lineage.registration.outbox import Waiting
 from crucible_lineage.session import Session
 from crucible_lineage.statements import Statement
 from crucible_lineage.times import utc
@@ -36,6 +38,7 @@ from crucible_lineage.watch.state import unpark as try_again
 __all__ = ["status_command"]
 
 MOST_UNREAD = 20
+PATIENCE_S = 5.0  # chosen: whoever asks wants to know now that Crucible is away
 
 
 @click.command("status")
@@ -45,6 +48,9 @@ MOST_UNREAD = 20
 @click.option(
     "--unpark", metavar="MFID", help="Let this be tried again: a parked result, or all that is about this dataset."
 )
+@click.option(
+    "--all", "every", is_flag=True, help="Each pipeline of each project, as all machines made it, and what to do."
+)
 @click.option("--metrics", is_flag=True, help="Print metrics of this data folder for Prometheus, and nothing else.")
 @click.option("--service", is_flag=True, help="Print what is known of this Crucible, and nothing else.")
 @json_option
@@ -52,6 +58,7 @@ def status_command(
     project: str | None,
     runs: int,
     unpark: str | None,
+    every: bool,
     metrics: bool,
     service: bool,
     as_json: bool,
@@ -62,8 +69,12 @@ def status_command(
     goes on from there. A parked result failed so often that process-new leaves it alone, until its code, parameters or
     inputs change. At the end stands how much room the data folder takes.
     What is made and not yet at Crucible is named with the reason, and files that Crucible could not read.
+
+    With --all the exit code is 1 if something needs a person, 3 if Crucible is away.
     """
-    with open_session() as session:
+    if every:
+        sys.exit(_print_all(project, as_json=as_json))
+    with open_session(PATIENCE_S) as session:
         if metrics:
             click.echo(metrics_text(session), nl=False)
             return
@@ -76,8 +87,7 @@ def status_command(
             _unpark(session, unpark)
         recent = [_with_state(run, session.settings.data) for run in session.journal.recent_runs(project, runs)]
         pipelines = session.journal.pipelines(project)
-        waiting = [one for one in session.outbox.waiting() if project is None or one.project == project]
-        others = session.journal.waiting_of_others()
+        waiting, others = _waiting(session, project)
         damaged = session.outbox.set_aside()
         unread = [in_words(one) for one in session.store.ended_ingestions(MOST_UNREAD)]
         used = disk_usage(session.settings.data)
@@ -115,6 +125,36 @@ def status_command(
     _print_disk(used)
 
 
+def _print_all(project: str | None, *, as_json: bool) -> int:
+    from crucible_lineage.queries.overview import overview  # with networkx, which the other answers need not
+
+    with open_session(PATIENCE_S) as session:
+        if not as_json:
+            announce(session)
+        found = [one for one in overview(session) if project is None or one.project.casefold() == project.casefold()]
+    if as_json:
+        print_json({"pipelines": [one.to_json() for one in found]})
+        return 1 if any(one.todo for one in found) else 0
+    if not found:
+        click.echo("no pipeline has run")
+    rows = [("PROJECT", "PIPELINE", "LAST RUN (UTC)", "STATE", "NEWEST RESULT (UTC)", "RESULTS")]
+    for one in found:
+        states = ", ".join(f"{number} {state}" for state, number in one.states.items()) or "none"
+        began, state = (one.run.started, one.run.state or "elsewhere") if one.run else ("", "")
+        rows.append((one.project, one.pipeline, _moment(began), state, _moment(one.newest), states))
+    _print_rows(rows if found else [])
+    for one in found:
+        for todo in one.todo:
+            since = f" since {_moment(todo.since)}" if todo.since else ""
+            click.echo(plain(f"{one.project}/{one.pipeline}: {todo.what}{since}"))
+            click.echo(f"  {todo.command}")
+    return 1 if any(one.todo for one in found) else 0
+
+
+def _moment(text: str) -> str:
+    return text[:16].replace("T", " ")
+
+
 def _batch_jobs(data: Path) -> list[dict[str, str]]:
     if not any((data / "work").glob("slurm-*")):
         return []
@@ -146,6 +186,10 @@ def _print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
         began, ended = run["started"], run["ended"]
         took = time_text((utc(ended) - utc(began)).total_seconds()) if ended else ""
         rows.append((began[:19].replace("T", " "), run["pipeline"], run["project"], run["state"], took, steps))
+    _print_rows(rows)
+
+
+def _print_rows(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
@@ -188,6 +232,16 @@ def _print_holds(holds: Sequence[Statement]) -> None:
 
 def _is_overdue(one: Statement) -> bool:
     return bool(one.due) and one.due < f"{datetime.now(UTC):%Y-%m-%d}"
+
+
+def _waiting(session: Session, project: str | None) -> tuple[list[Waiting], list[ResultRow]]:
+    """Return what waits to be delivered by this account, and by others; nothing of an account that is not known yet."""
+    try:
+        waiting = [one for one in session.outbox.waiting() if project is None or one.project == project]
+        return waiting, session.journal.waiting_of_others()
+    except UnreachableError as error:
+        click.echo(f"warning: whose results wait here is not known while Crucible is away: {error}", err=True)
+        return [], []
 
 
 def _print_disk(used: Mapping[str, int]) -> None:

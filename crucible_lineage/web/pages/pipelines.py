@@ -1,4 +1,4 @@
-"""The pipelines of a project, with how the results of their steps stand."""
+"""The pipelines of a project, with how the results of their steps stand; and those of all projects, a row each."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from starlette.responses import Response
 
 from crucible_lineage.core.slots import CURRENT, INCOMPLETE, SUPERSEDED
 from crucible_lineage.queries.catalogue.pipelines import pipelines_of
+from crucible_lineage.queries.overview import overview
 from crucible_lineage.web.pages.copying import still_reading
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import rendered
 
-__all__ = ["pipelines"]
+__all__ = ["all_pipelines", "pipelines"]
 
 
 def pipelines(reader: Reader) -> Response:
@@ -22,3 +23,12 @@ def pipelines(reader: Reader) -> Response:
         found = pipelines_of(session, project.project_id)
     states = (CURRENT, SUPERSEDED, INCOMPLETE)
     return rendered("pipelines.html", reader.name, project=project, pipelines=found, states=states)
+
+
+def all_pipelines(reader: Reader) -> Response:
+    """Show how the pipelines of all projects stand, what needs a person first."""
+    if waiting := still_reading(reader, None, "Pipelines"):
+        return waiting
+    with reader.sign_in.session() as session:
+        found = overview(session)
+    return rendered("overview.html", reader.name, pipelines=found)

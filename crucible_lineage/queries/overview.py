@@ -1,0 +1,164 @@
+"""A facility's view: each pipeline of each project, by what all machines made, and what a person has to do about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crucible_lineage.amounts import amount
+from crucible_lineage.core.journal import Failure
+from crucible_lineage.core.slots import CURRENT, INCOMPLETE
+from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL
+from crucible_lineage.parked import failures
+from crucible_lineage.queries.catalogue.pipelines import PipelineSummary, pipelines_of
+from crucible_lineage.queries.catalogue.runs import ListedRun, list_runs
+from crucible_lineage.queries.check import made_of_superseded
+from crucible_lineage.queries.graph.fetch import fetch_projects
+from crucible_lineage.queries.graph.standing import entries_of_copy, stated_entries
+from crucible_lineage.registration.outbox import Waiting
+from crucible_lineage.session import Session
+
+__all__ = ["PipelineOverview", "Todo", "overview"]
+
+
+@dataclass(frozen=True)
+class Todo:
+    """What is wrong, since when, and the command that does something about it."""
+
+    what: str
+    since: str
+    command: str
+
+
+@dataclass(frozen=True)
+class PipelineOverview:
+    """How a pipeline stands. `states` count its results at Crucible, of all machines; `newest` is its youngest result.
+
+    `run` is its newest run: one of this data folder, or one that records name.
+    """
+
+    project: str
+    pipeline: str
+    states: Mapping[str, int]
+    newest: str
+    run: ListedRun | None
+    todo: tuple[Todo, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """An entry of `status --all --json`."""
+        return {
+            "project": self.project,
+            "pipeline": self.pipeline,
+            "states": dict(self.states),
+            "newest_result": self.newest or None,
+            "run": self.run.to_json() if self.run else None,
+            "todo": [vars(one) for one in self.todo],
+        }
+
+
+def overview(session: Session) -> list[PipelineOverview]:
+    """Return all pipelines that this key may see or that ran here, what needs a person first.
+
+    Failures and what waits are those of this data folder, what is parked is that of all machines. Raises
+    UnreachableError if the service is away.
+    """
+    session.mirror.sync_statements()
+    projects = [one.project_id for one in session.client.projects.list()]
+    failed = list(failures(session).values())
+    waiting = session.outbox.waiting()
+    found = [
+        one
+        for project in projects
+        for one in _of_project(session, project, _within(failed, project), _within(waiting, project))
+    ]
+    return sorted(found, key=lambda one: (not one.todo, one.project.casefold(), one.pipeline))
+
+
+def _within(found: Iterable[Any], project: str) -> list[Any]:
+    return [one for one in found if one.project.casefold() == project.casefold()]
+
+
+def _of_project(
+    session: Session, project: str, failed: Sequence[Failure], waiting: Sequence[Waiting]
+) -> list[PipelineOverview]:
+    fetched = fetch_projects(session, [project])
+    copy = session.mirror.snapshot(project)
+    entries = stated_entries(session, entries_of_copy(copy), project, copy.summaries)
+    outdated = Counter(fetched.summaries[one.ids[0]].pipeline for one in made_of_superseded(fetched.graph))
+    summaries = {one.name: one for one in pipelines_of(session, project)}
+    runs: dict[str, ListedRun] = {}
+    for run in list_runs(session, [project]):
+        runs.setdefault(run.pipeline, run)
+    ran_here = {one["run_id"]: one["pipeline"] for one in session.journal.recent_runs(project, -1)}
+    declared = {one["pipeline"]: str(one["declaration"] or "") for one in session.journal.pipelines(project)}
+    stated: dict[str, Counter[str]] = {}
+    created: dict[str, str] = {}
+    for entry in entries.values():
+        if pipeline := entry.summary.pipeline:
+            stated.setdefault(pipeline, Counter())[entry.state] += 1
+            created[pipeline] = max(created.get(pipeline, ""), entry.summary.created)
+    names = sorted({*summaries, *runs, *declared, *(one.pipeline for one in failed)})
+    return [
+        PipelineOverview(
+            project,
+            name,
+            _states(summaries.get(name), stated.get(name, Counter())),
+            created.get(name, ""),
+            runs.get(name),
+            tuple(
+                _todo(
+                    project,
+                    [one for one in failed if one.pipeline == name],
+                    [one for one in waiting if ran_here.get(one.run) == name],
+                    stated.get(name, Counter()),
+                    outdated[name],
+                    runs.get(name),
+                    declared.get(name) or "PIPELINE.yaml",
+                )
+            ),
+        )
+        for name in names
+    ]
+
+
+def _states(summary: PipelineSummary | None, stated: Counter[str]) -> dict[str, int]:
+    """Count the results by state; doubtful ones and candidates are current but for what statements say."""
+    found = Counter(summary.states) if summary else Counter()
+    for state in (DOUBTFUL, CANDIDATE):
+        if number := stated[state]:
+            found[state] = number
+            found[CURRENT] -= min(number, found[CURRENT])
+    return {state: number for state, number in found.items() if number}
+
+
+def _todo(
+    project: str,
+    failed: Sequence[Failure],
+    waiting: Sequence[Waiting],
+    stated: Counter[str],
+    outdated: int,
+    run: ListedRun | None,
+    declared: str,
+) -> Iterable[Todo]:
+    again = f"crucible-lineage run {declared}"
+    if run and run.state in ("failed", "cut short", "stopped"):
+        yield Todo(f"the last run here is {run.state}", run.ended or run.started, again)
+    for one in failed:
+        what = f"{one.step} {'is parked: failed' if one.parked else 'failed'} {amount(one.failures, 'time')}: "
+        command = f"crucible-lineage status --unpark {one.mfid}" if one.parked else again
+        why = one.error.partition("\n")[0].removeprefix(f"step {one.step!r} failed: ")
+        yield Todo(what + why, one.last, command)
+    if waiting:
+        refused = sum(one.refused for one in waiting)
+        what = f"{amount(len(waiting), 'result')} made here and not delivered"
+        what += f", {refused} refused by Crucible" if refused else ""
+        yield Todo(what, min(one.since for one in waiting), "crucible-lineage push")
+    if outdated:
+        what = f"{amount(outdated, 'current result')} made of what is superseded"
+        yield Todo(what, "", f"crucible-lineage rerun --stale --project {project}")
+    if number := stated[CANDIDATE]:
+        yield Todo(f"{amount(number, 'result')} to be signed", "", f"crucible-lineage list --project {project}")
+    if number := stated[INCOMPLETE]:
+        yield Todo(f"{amount(number, 'result')} incomplete", "", again)

@@ -1,0 +1,77 @@
+"""`status --all`: each pipeline of each project, by what all machines made, and what a person has to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.run.run import plan_and_run
+from crucible_lineage.queries.overview import PipelineOverview, overview
+from crucible_lineage.session import Session
+from crucible_lineage.statements import HOLD, About
+from crucible_lineage.stating import state
+
+
+def run(session: Session, path: Path) -> Any:
+    return plan_and_run(bind_file(path, session.store), session, lambda: LocalEngine(session, 2), lambda event: None)
+
+
+def only(session: Session) -> PipelineOverview:
+    (found,) = overview(session)
+    return found
+
+
+def test_a_pipeline_that_is_well_needs_nothing(lab: Any, session: Session) -> None:
+    assert overview(session) == []
+    made = run(session, lab.pipeline)
+    found = only(session)
+    assert (found.project, found.pipeline, found.states, found.todo) == ("lab", "counting", {"current": 2}, ())
+    assert found.run is not None
+    assert (found.run.run_id, found.run.state) == (made.run_id, "complete")
+    assert found.newest
+
+
+def failing(lab: Any) -> Path:
+    text = lab.pipeline.read_text().replace(":scale", ":fail").replace("    params: {factor: 3}\n", "")
+    path: Path = lab.declare(text)
+    return path
+
+
+def test_what_failed_and_what_is_on_hold_is_named_with_what_to_do(lab: Any, session: Session) -> None:
+    made = run(session, lab.pipeline)
+    state(session, "lab", HOLD, About((made.datasets["total"]["out"],)), why="lamp")
+    assert only(session).states == {"current": 1, "doubtful": 1}
+    assert not run(session, failing(lab)).ok
+    last, failed = only(session).todo
+    assert last.what == "the last run here is failed"
+    assert failed.what.startswith("scaled failed 1 time: RuntimeError: the lamp was off")
+    assert last.command == failed.command == f"crucible-lineage run {lab.pipeline}"
+
+
+def test_the_command_ends_with_code_1_if_something_needs_a_person(
+    lab: Any, data: Path, session: Session, command: Any
+) -> None:
+    run(session, lab.pipeline)
+    shown = command("status", "--all", "--data", data)
+    assert shown.returncode == 0, shown.stderr
+    assert "counting" in shown.stdout
+    assert "2 current" in shown.stdout
+    run(session, failing(lab))
+    shown = command("status", "--all", "--data", data, "--json")
+    assert shown.returncode == 1
+    (one,) = json.loads(shown.stdout)["pipelines"]
+    assert "the lamp was off" in one["todo"][1]["what"]
+    assert command("status", "--all", "--data", data, "--project", "other").stdout.endswith("no pipeline has run\n")
+
+
+def test_with_crucible_away_it_says_so(tmp_path: Path, command: Any) -> None:
+    away = {"CRUCIBLE_API_URL": "http://127.0.0.1:9", "CRUCIBLE_API_KEY": "x", "CRUCIBLE_LINEAGE_RETRY_SECONDS": "1"}
+    away["CRUCIBLE_LINEAGE_DATA"] = str(tmp_path)
+    shown = command("status", "--all", **away)
+    assert (shown.returncode, "no answer from" in shown.stderr) == (3, True)
+    here = command("status", **away)
+    assert (here.returncode, "is not known while Crucible is away" in here.stderr) == (0, True)
+    assert "nothing ran from this data folder yet" in here.stdout
