@@ -36,6 +36,7 @@ __all__ = [
     "counting_certificates",
     "overlapping",
     "range_text",
+    "validity_text",
 ]
 
 FIELDS = ("instrument_name", "measurement", "data_type", "session_name", "dataset_name")  # beside metadata.NAME
@@ -130,6 +131,24 @@ def certified_text(said: Mapping[str, Any]) -> str:
     except ValueError:
         return ""
     return f"certified {range_text(span)}"
+
+
+def validity_text(stated: Statement) -> str:
+    """Return what a statement says of the validity of a calibration, in words; empty for other statements."""
+    body = stated.body
+    if stated.verb not in (CERTIFY, DECERTIFY):
+        return ""
+    try:
+        since, until = utc(str(body.get("from"))), str(body.get("until") or "")
+        ends = NO_END if until in ("", NEXT) else utc(until)
+    except ValueError:
+        return ""
+    lasts = range_text((since, ends)).removesuffix(" on") + (" until the next one" if until == NEXT else "")
+    lasts += " on" if not until else ""
+    if stated.verb == DECERTIFY:
+        return f"not valid {lasts}, decertified"
+    one = _certificate(stated)
+    return f"{one.kind} of {one.of} {lasts}, certified" if one else ""
 
 
 def _moment(one: datetime) -> str:

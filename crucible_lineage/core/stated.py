@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from crucible_lineage.calibrations import validity_text
 from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.summary import Summary
 from crucible_lineage.errors import CrucibleError, OnHoldError
@@ -28,7 +29,7 @@ class Heard:
     def told(self) -> str:
         """Return it in words."""
         one = self.statement
-        what = f"flag {one.flag}" if one.flag else one.verb
+        what = f"flag {one.flag}" if one.flag else validity_text(one) or one.verb
         if self.in_force:
             return f"{what} {one.said}" + ("" if self.counts else f" (of project {one.project}, does not count here)")
         by = self.revoked_by

@@ -27,6 +27,7 @@ from crucible_lineage.stating import lift, state
 if TYPE_CHECKING:
     from crucible_lineage.notebook.catalogue import Catalogue
     from crucible_lineage.notebook.views import Lineage
+    from crucible_lineage.queries.calibrations import CalibrationsFor
     from crucible_lineage.queries.explain import Explanation
 
 __all__ = ["Dataset", "Datasets", "File"]
@@ -99,6 +100,12 @@ class Dataset:
         lacking = sign(self._catalogue.session, (self.mfid,), why).lacking[self.mfid]
         self.__dict__.pop("_shown", None)
         return lacking
+
+    def calibrations(self, kind: str = "", *, as_of: str = "") -> CalibrationsFor:
+        """Return which calibrations are certified for measured data, why, what else there is, and what used which."""
+        from crucible_lineage.queries.calibrations import calibrations_for  # few notebooks ask
+
+        return calibrations_for(self._catalogue.session, self.mfid, kind, as_of)
 
     @property
     def step(self) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from html import escape
 from typing import Any
 
 from crucible_lineage.calibrations import Calibrations, Certificate, Fitting, Span, range_text
@@ -52,29 +53,36 @@ class CalibrationFor:
         datasets = {one.dataset for one in self.fitting.valid}
         return self.fitting.valid[0] if len(datasets) == 1 else None
 
+    def named(self, mfid: str) -> str:
+        """Return the id of a calibration, with its name where that is known."""
+        return f"{mfid} ({self.names[mfid]})" if mfid in self.names else mfid
+
+    def range_of(self, one: Certificate) -> str:
+        """Return in which range a valid certificate is valid, in words."""
+        return range_text(one.span_at(self.moment) or one.stated)
+
     def lines(self) -> Iterable[str]:
         """Yield it in lines: which, why, what else there is, and what was made with it."""
         valid, fitting = self.fitting.valid, self.fitting
         if not valid:
             yield f"{self.kind}: none is certified for {moment_text(self.moment)}"
         for one in valid:
-            span = one.span_at(self.moment) or one.stated
-            yield f"{self.kind}: {one.dataset} ({self.names.get(one.dataset, one.dataset)})"
-            yield f"  valid {range_text(span)}, for {one.of}"
+            yield f"{self.kind}: {self.named(one.dataset)}"
+            yield f"  valid {self.range_of(one)}, for {one.of}"
             yield f"  {one.said} (certificate {one.statement})"
-            yield f"  {self.standings.get(one.dataset, 'not visible to this key')}"
+            yield f"  it is {self.standings.get(one.dataset, 'not visible to this key')}"
         if len({one.dataset for one in valid}) > 1:
             yield "  these contradict each other, and nothing is made with them: decertify one"
         if fitting.before and fitting.ended:
             away = span_text((self.moment - fitting.ended).total_seconds())
-            yield f"  before: {fitting.before.dataset}, until {moment_text(fitting.ended)} ({away} before)"
+            yield f"  before: {self.named(fitting.before.dataset)}, until {moment_text(fitting.ended)} ({away} before)"
         if fitting.after and fitting.begins:
             away = span_text((fitting.begins - self.moment).total_seconds())
-            yield f"  after: {fitting.after.dataset}, from {moment_text(fitting.begins)} ({away} after)"
+            yield f"  after: {self.named(fitting.after.dataset)}, from {moment_text(fitting.begins)} ({away} after)"
         own = self.valid
         for use in self.uses:
             same = "" if own and use.calibration == own.dataset else ", which is not certified now"
-            yield f"  used: {use.mfid} ({use.name}) was made with {use.calibration}{same}"
+            yield f"  used: {use.mfid} ({use.name}) was made with {self.named(use.calibration)}{same}"
 
     def to_json(self) -> dict[str, Any]:
         """Return it for `calibration for --json`."""
@@ -97,6 +105,16 @@ class CalibrationsFor:
     mfid: str
     name: str
     kinds: tuple[CalibrationFor, ...]
+
+    def __str__(self) -> str:
+        lines = [line for one in self.kinds for line in one.lines()]
+        return "\n".join(lines) or f"no calibration is certified for {self.name}"
+
+    def __repr__(self) -> str:
+        return f"<calibrations of {self.mfid}: {', '.join(one.kind for one in self.kinds) or 'none'}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 def calibrations_for(session: Session, mfid: str, kind: str = "", as_of: str = "") -> CalibrationsFor:
@@ -132,7 +150,12 @@ def calibrations_for(session: Session, mfid: str, kind: str = "", as_of: str = "
         uses = tuple(_uses(session, project, datasets, {mfid}))
         shown = {certificate.dataset for certificate in fitting.valid}
         standings = {dataset: _standing(session, dataset) for dataset in sorted(shown)}
-        names = {dataset: name for dataset, (name, _) in standings.items()}
+        others = {other.dataset for other in (fitting.before, fitting.after) if other} | {
+            use.calibration for use in uses
+        }
+        known = session.mirror.summaries(others)
+        names = {dataset: summary.name for dataset, summary in known.items()}
+        names |= {dataset: name for dataset, (name, _) in standings.items()}
         good = {dataset: told for dataset, (_, told) in standings.items()}
         kinds.append(CalibrationFor(one, fitting, uses, names, good, moment))
     return CalibrationsFor(mfid, found.dataset_name or mfid, tuple(kinds))
@@ -181,7 +204,7 @@ def _standing(session: Session, mfid: str) -> tuple[str, str]:
         entry: Entry = entry_of(session, existing(session, mfid))
     except InputError:
         return mfid, "not visible to this key"
-    parts = [f"it is {entry.state}"]
+    parts = [entry.state]
     parts += [entry.doubt.told(mfid)] if entry.doubt else []
     failed = [name.rpartition("/")[2] for name, check in entry.checks.items() if not check.passed]
     passed = [name.rpartition("/")[2] for name, check in entry.checks.items() if check.passed]

@@ -152,11 +152,8 @@ def calibration_for_command(dataset: str, kind: str, as_of: str, as_json: bool) 
     if as_json:
         print_json({"mfid": found.mfid, "name": found.name, "calibrations": [one.to_json() for one in found.kinds]})
     else:
-        for one in found.kinds:
-            for line in one.lines():
-                click.echo(plain(line))
-        if not found.kinds:
-            click.echo(plain(f"no calibration is certified for {found.name}"))
+        for line in str(found).splitlines():
+            click.echo(plain(line))
     sys.exit(0 if found.kinds and all(one.valid for one in found.kinds) else 1)
 
 

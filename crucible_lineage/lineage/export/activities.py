@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from typing import Any
 
@@ -49,10 +49,11 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Use:
-    """A dataset and the role in which an activity used it."""
+    """A dataset and the role in which an activity used it; for a calibration, the certificate that chose it."""
 
     role: str
     mfid: str
+    certificate: Record | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def _activity(node: Node, outside: Set[str]) -> ExportedActivity | None:
         return None
     code, run = mapping(done.get("code")), mapping(done.get("run"))
     used = tuple(
-        Use(text(entry.get("role")), mfid)
+        Use(text(entry.get("role")), mfid, mapping(mapping(entry.get("chosen")).get("certificate")) or None)
         for entry in mappings(record.get("used"))
         if (mfid := text(entry.get("mfid"))) in outside
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from crucible_lineage.calibrations import certified_text
 from crucible_lineage.lineage.export.activities import (
     ExportedActivity,
     ExportedAgent,
@@ -33,7 +34,7 @@ from crucible_lineage.lineage.export.crate_parts import (
 )
 from crucible_lineage.lineage.extra import missing_library
 from crucible_lineage.lineage.model import DERIVED, MEASURED, Node
-from crucible_lineage.lineage.records import moment
+from crucible_lineage.lineage.records import moment, text
 from crucible_lineage.refs import file_stem
 from crucible_lineage.statements import Statement
 
@@ -303,7 +304,21 @@ class _Builder(DataEntities):
         return self._tools[key]
 
     def _input(self, tool: Entity, use: Use) -> Reference:
-        return self._example(tool, "input", use.role, "Dataset", self.dataset_id(use.mfid))
+        found = self._example(tool, "input", use.role, "Dataset", self.dataset_id(use.mfid))
+        if use.certificate:
+            self._add_certificate(self.entities[found["@id"]], use.certificate)
+        return found
+
+    def _add_certificate(self, calibration: Entity, said: Mapping[str, Any]) -> None:
+        """Add the certificate by which a calibration was chosen, and the range in which it was valid then."""
+        named = text(said.get("statement"))
+        why = f": {text(said.get('why'))}" if said.get("why") else ""
+        told = {"name": f"certificate {named}", "identifier": named}
+        told["text"] = f"{certified_text(said)} by {text(said.get('by'))}{why}"
+        entity = {"@id": f"#{named}/{quote(text(said.get('from')), safe='')}", "@type": "CreativeWork"}
+        about = self.add({**entity, "dateCreated": instant(text(said.get("when"))), **told})
+        if about not in calibration.setdefault("subjectOf", []):
+            calibration["subjectOf"].append(about)
 
     def _output(self, tool: Entity, made: Use) -> Reference:
         return self._example(tool, "output", made.role, "Dataset", self.dataset_id(made.mfid))

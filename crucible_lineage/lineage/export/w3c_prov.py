@@ -12,11 +12,13 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from crucible_lineage.calibrations import certified_text
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.export.activities import (
     ExportedActivity,
     ExportedAgent,
     ExportedLineage,
+    Use,
     exported,
     is_orcid,
 )
@@ -98,12 +100,22 @@ def _add_activities(document: ProvDocument, lineage: ExportedLineage) -> None:
         about = _attributes(document, _about_activity(activity))
         document.activity(me, activity.started or None, activity.ended or None, about)
         for use in activity.used:
-            document.used(me, f"mfid:{use.mfid}", other_attributes=_attributes(document, {"prov:role": use.role}))
+            document.used(me, f"mfid:{use.mfid}", other_attributes=_attributes(document, _about_use(use)))
         for made in activity.made:
             role = _attributes(document, {"prov:role": made.role})
             document.wasGeneratedBy(f"mfid:{made.mfid}", me, activity.ended or None, other_attributes=role)
         if activity.agent:
             document.wasAssociatedWith(me, agents[activity.agent], plans.get((activity.function, activity.code)))
+
+
+def _about_use(use: Use) -> Attributes:
+    certificate = use.certificate or {}
+    return {
+        "prov:role": use.role,
+        "cl:certificate": text(certificate.get("statement")),
+        "cl:certified": certified_text(certificate),
+        "cl:certifiedBy": text(certificate.get("by")),
+    }
 
 
 def _add_edge(document: ProvDocument, edge: Edge, maker: ExportedActivity | None) -> None:

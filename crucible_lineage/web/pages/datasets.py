@@ -15,8 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from crucible_lineage.client.models import Dataset, Link, Thumbnail
+from crucible_lineage.core.slots import RAW
 from crucible_lineage.core.stated import Heard
-from crucible_lineage.errors import ForbiddenError, LineageError, NotFoundError
+from crucible_lineage.errors import ForbiddenError, InputError, LineageError, NotFoundError
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.records import (
     CORRECTIONS_KEY,
@@ -29,8 +30,10 @@ from crucible_lineage.lineage.records import (
 )
 from crucible_lineage.pipeline.inputs.corrections import corrections
 from crucible_lineage.provenance.record import read_record, unreadable
+from crucible_lineage.queries.calibrations import CalibrationFor, calibrations_for
 from crucible_lineage.queries.graph.standing import Entry, entry_of
 from crucible_lineage.registration.read import whole_record
+from crucible_lineage.times import taken
 from crucible_lineage.web.pages.copying import still_reading
 from crucible_lineage.web.pages.correcting import SET_FIELDS
 from crucible_lineage.web.reader import Reader
@@ -84,6 +87,7 @@ def dataset(reader: Reader) -> Response:
         doubt=entry.doubt.told(mfid) if entry.doubt else "",
         flags=entry.flags,
         statements=_statements(reader, entry),
+        calibrations=_calibrations(reader, found, entry),
         damage=damage,
         pictures=[picture for picture in reader.client.datasets.get_thumbnails(mfid) if _is_shown(picture)],
         keywords=[keyword.keyword for keyword in reader.client.datasets.get_keywords(mfid)],
@@ -115,6 +119,19 @@ def dataset(reader: Reader) -> Response:
 def _statements(reader: Reader, entry: Entry) -> tuple[Heard, ...]:
     with reader.sign_in.session() as session:
         return session.stated.about(entry.mfid, entry.summary.standing.project, entry.summary)
+
+
+def _calibrations(reader: Reader, found: Dataset, entry: Entry) -> tuple[CalibrationFor, ...]:
+    """What is certified for measured data; nothing of results, and of data without a time."""
+    if entry.state != RAW or taken(found.model_dump()) is None:
+        return ()
+    with reader.sign_in.session() as session:
+        if not session.mirror.certificates(found.project_id or ""):
+            return ()
+        try:
+            return calibrations_for(session, found.unique_id).kinds
+        except (ForbiddenError, InputError, NotFoundError):  # the dataset is this reader's to see, its project is not
+            return ()
 
 
 def _still_reading(reader: Reader, found: Dataset) -> Response | None:

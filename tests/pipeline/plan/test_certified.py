@@ -11,6 +11,7 @@ import pytest
 from crucible_lineage.certifying import certify, decertify
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.records import chosen_in_time
+from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.pipeline.run.result import Choice
 from crucible_lineage.queries.calibrations import calibrations_for, used_in
 from crucible_lineage.queries.explain import explain
@@ -255,7 +256,7 @@ def test_the_command_answers_which_axis_why_what_else_and_whether_it_is_good(
     asked = cli("calibration", "for", scan)
     assert asked.exit_code == 0
     for said in (f"wavenumber axis: {axes[0]} (first axis)", "from 2024-01-01 until 2024-02-01", "fits", "it is raw",
-                 f"after: {axes[1]}, from 2024-02-01", f"was made with {axes[0]}"):  # fmt: skip
+                 f"after: {axes[1]} (second axis), from 2024-02-01", f"was made with {axes[0]}"):  # fmt: skip
         assert said in asked.output, said
     ended = cli("decertify", axes[0], "--from", "2024-01-05", "--why", "lamp broken")
     assert "1 current result used it for data of that time" in ended.output
@@ -363,3 +364,23 @@ def test_a_certificate_that_cannot_be_stated_is_a_fault_of_the_declaration(
 ) -> None:
     del register  # which writes the steps
     assert any(said in fault for fault in faults(lab.declare(NEONS.replace(old, new), "neons.yaml")))
+
+
+def test_exports_name_the_certificate_and_its_range(
+    lab: Any, session: Session, register: Register, axes: tuple[str, str], run: Any, cli: Any
+) -> None:
+    register("a", "2024-01-10T00:00:00Z")
+    certificate = certify(session, axes[0], RAMAN, "2024-01-01", "2024-02-01", why="fits").statement
+    made = run(lab.declare(SCANS, "scans.yaml")).datasets["calibrate[a]"]["out"]
+    session.close()
+    for target, form in (("story.json", "prov-json"), ("crate", "ro-crate"), ("story.svg", "svg")):
+        path = lab.folder / target
+        assert cli("lineage", made, "-o", path, "--format", form).exit_code == 0
+        text = (path / "ro-crate-metadata.json" if path.is_dir() else path).read_text(encoding="utf-8")
+        assert "certified from 2024-01-01 until 2024-02-01" in text, form
+        assert form == "svg" or certificate.mfid in text
+    catalogue = Catalogue(session)
+    (scan,) = (one for one in catalogue.dataset(made).parents if one.name == "a")
+    asked = scan.calibrations()
+    assert "from 2024-01-01 until 2024-02-01" in str(asked)
+    assert axes[0] in asked._repr_html_()
