@@ -153,8 +153,7 @@ def calibrations_for(session: Session, mfid: str, kind: str = "", as_of: str = "
         others = {other.dataset for other in (fitting.before, fitting.after) if other} | {
             use.calibration for use in uses
         }
-        known = session.mirror.summaries(others)
-        names = {dataset: summary.name for dataset, summary in known.items()}
+        names = {dataset: summary.name for dataset, summary in session.mirror.summaries(others).items()}
         names |= {dataset: name for dataset, (name, _) in standings.items()}
         good = {dataset: told for dataset, (_, told) in standings.items()}
         kinds.append(CalibrationFor(one, fitting, uses, names, good, moment))
