@@ -38,6 +38,7 @@ SECTIONS = {
         "lineage": ("questions.lineage", "Show what a dataset comes from, and what was made from it."),
         "diff": ("questions.diff", "Compare two datasets, or two runs, with all that they come from."),
         "impact": ("questions.impact", "List what a wrong dataset, file, code or instrument affects."),
+        "reproduce": ("questions.reproduce", "Make results again from what is kept, and compare number by number."),
         "verify": ("questions.verify", "Compare datasets with their provenance: ids, links, files."),
     },
     "Corrections": {

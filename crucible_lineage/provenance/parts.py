@@ -266,6 +266,7 @@ class Declared(Part):
     resources: dict[str, float | str] | None = None
     reads: list[str] | None = Field(None, description="files beside the declaration whose bytes belong to the code")
     strict: bool | None = Field(None, description="whether reading other files is a failure")
+    reproduce: dict[str, JsonValue] | None = Field(None, description="how it is compared when it is made again")
     output: DeclaredOutput | None = None
 
 

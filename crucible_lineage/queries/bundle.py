@@ -1,7 +1,8 @@
 """A lineage with its bytes, on disk: as an RO-Crate in a folder, or as a bundle in a ZIP file that checks itself.
 
-A bundle is a result with all that it was made from: files, records, pictures, RO-Crate metadata, and `verify.py`, by
-which a stranger finds out offline whether it is whole and what its records say.
+A bundle is a result with all that it was made from: files, records, pictures, RO-Crate metadata; `verify.py`, by
+which a stranger finds out offline whether it is whole and what its records say; and `reproduce.py`, which makes it
+again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from crucible_lineage import __version__
 from crucible_lineage.client.models import FileRecord
@@ -37,7 +39,9 @@ from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.records import provenance, text
 from crucible_lineage.pipeline.files.fetch import fetch_reference, is_reference
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
+from crucible_lineage.provenance.record import read_record
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, with_named_parents, with_whole_records
+from crucible_lineage.remake.kit import DRIVER, KitStep, write_kit
 from crucible_lineage.server import instance_id
 from crucible_lineage.session import Session
 
@@ -116,7 +120,7 @@ def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str 
         stored = _download(session, graph, part)
         records = _write_records(graph, part)
         pictures = _write_thumbnails(graph, part)
-        own = [*records.values(), *pictures]
+        own = [*records.values(), *pictures, *_write_remaking(session, graph, mfid, stored, part)]
         described = _write_described(session, graph, mfid, part, stored, license_url, [*own, *_CHECKING])
         entries = _bundle_list(graph, mfid, stored, {name: file.path for name, file in records.items()})
         entries["others"] = [{"path": file.path, "sha256": _sha256(part / file.path)} for file in [*own, *described]]
@@ -217,6 +221,32 @@ def _write_records(graph: LineageGraph, folder: Path) -> dict[str, TextFile]:
         written[node.id] = TextFile(f"records/{node.id}.json", f"record of {node.name or node.id}", content)
         _write(folder, written[node.id].path, content)
     return written
+
+
+def _write_remaking(
+    session: Session, graph: LineageGraph, mfid: str, stored: Mapping[str, _Stored], folder: Path
+) -> list[TextFile]:
+    """Write what the results are made again from, and the program that does. What names hidden datasets is left out."""
+    outputs = []
+    for node in _datasets(shareable(graph)):
+        record = None if "withheld" in provenance(node.record) else read_record(_metadata(node))
+        step = record.as_step if record is not None else None
+        if step is not None and step.is_whole:
+            outputs.append(KitStep(node.id, step, _metadata(node)))
+    if not outputs:
+        return []
+    paths = {(mfid, file.name, file.sha256): file.path for mfid, one in stored.items() for file in one.files}
+    written = write_kit(session, folder, mfid, outputs, lambda of, file: paths.get((of, file.name, file.sha256)))
+    names = {place: place.relative_to(folder).as_posix() for place in written}
+    return [
+        TextFile(name, "makes the results again" if name == DRIVER else "for reproduce.py", "")
+        for name in names.values()
+    ]
+
+
+def _metadata(node: Node) -> Mapping[str, Any]:
+    found = (node.record or {}).get("scientific_metadata")
+    return found if isinstance(found, Mapping) else {}
 
 
 def _write_thumbnails(graph: LineageGraph, folder: Path) -> list[TextFile]:

@@ -76,13 +76,12 @@ class Job:
         Of declared metadata the names: the values are in the dataset.
         """
         spec = self.spec
-        how = spec.model_dump(
-            mode="json", include={"retries", "timeout", "tags", "resources", "reads", "strict"}, exclude_defaults=True
-        )
+        names = {"retries", "timeout", "tags", "resources", "reads", "strict", "reproduce"}
+        how = spec.model_dump(mode="json", include=names, exclude_defaults=True)
         what = spec.output.model_dump(mode="json", include={"ingestor", "publish"}, exclude_defaults=True)
         what |= {} if spec.output.is_ingested else {"ingest": False}
-        names = {"metadata": sorted(spec.output.metadata)} if spec.output.metadata else {}
-        output = {**what, **names}
+        metadata = {"metadata": sorted(spec.output.metadata)} if spec.output.metadata else {}
+        output = {**what, **metadata}
         return {**how, **({"output": output} if output else {})} or None
 
 

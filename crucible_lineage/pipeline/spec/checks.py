@@ -13,7 +13,7 @@ from crucible_lineage.condition import parse_condition
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.spec.declared import Declared
 
-__all__ = ["FAIL", "HOLD", "WARN", "Check", "Verdict"]
+__all__ = ["FAIL", "HOLD", "WARN", "Check", "Reproduce", "Verdict"]
 
 FAIL, HOLD, WARN = "fail", "hold", "warn"
 PARTS = ("results", "params", "metadata")
@@ -32,6 +32,14 @@ class Verdict:
         return ", ".join(
             f"{name} is {value if value is not None else 'not there'}" for name, value in self.values.items()
         )
+
+
+class Reproduce(Declared):
+    """How a result that is made again is compared: the tolerance of numbers, the kind of files, what does not count."""
+
+    rtol: float | None = Field(default=None, ge=0, lt=1)
+    files: dict[str, Literal["numbers", "picture", "bytes"]] = Field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
 
 
 class Check(Declared):

@@ -132,6 +132,7 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "strict": "true: reading a file that was not given and that `reads` does not name is a failure",
         "approve": "whose signatures the results need: until then they are candidates, and nothing is made from them",
         "certify": "the result is certified as a calibration of the data of its instrument, from its own time on",
+        "reproduce": "how a result that is made again is compared",
         "checks": "conditions on the results, by name: evaluated once they are made, and for those made before",
         "tags": "tags of the task in Prefect, for concurrency limits",
         "resources": "resources of a cluster: {GPU: 1}; of Slurm: cpus, gpus, memory (bytes), time (min), partition",
@@ -147,6 +148,11 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "by": "names or ids of the accounts that may sign; by default all whose statements count in the project",
         "count": "how many different accounts have to sign",
         "not": "maker: the account that made the result does not count",
+    },
+    "Reproduce": {
+        "rtol": "the relative tolerance of numbers (1e-9)",
+        "files": "what files are, by name or pattern: numbers, picture or bytes",
+        "ignore": "names of values that do not count, as created_at",
     },
     "Check": {
         "that": "a condition in the language of tables, over results.NAME, params.NAME and metadata.NAME",

@@ -18,7 +18,7 @@ from crucible_lineage.calibrations import FIELDS, NEXT
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.spec.checks import Check
+from crucible_lineage.pipeline.spec.checks import Check, Reproduce
 from crucible_lineage.pipeline.spec.declared import Declared, Folder
 from crucible_lineage.pipeline.spec.ingestion import Ingested
 from crucible_lineage.pipeline.spec.inputs import NIGHT, OF_METADATA, DatasetFields, PipelineInput, Salt, is_remote
@@ -184,7 +184,7 @@ class StepSpec(Declared):
     A `salt` gives the results other ids, where those without it were taken by something else. `reads` are files beside
     the declaration that the step reads, whose bytes belong to the identity; with `strict`, a step that reads others
     that it was not given has failed. `checks` say what its results have to be; they are no part of the identity. With
-    `approve` they are candidates until they are signed.
+    `approve` they are candidates until they are signed. `reproduce` says how they are compared when made again.
     `folder` is where it was declared, `references` are parameters that take values from the environment, as they were
     written.
     """
@@ -209,6 +209,7 @@ class StepSpec(Declared):
     checks: dict[Annotated[str, Field(pattern=NAME)], Check] = Field(default_factory=dict)
     approve: Approve | None = None
     certify: Certify | None = None
+    reproduce: Reproduce | None = None
     folder: Folder = Path()
     references: dict[str, Any] = Field(default_factory=dict)
 

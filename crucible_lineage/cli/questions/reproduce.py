@@ -1,0 +1,92 @@
+"""`reproduce`: results made again from what is kept with them, and compared number by number."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from crucible_lineage.amounts import amount
+from crucible_lineage.cli.options import announce, crucible_options, dataset_id, json_option, open_session, print_json
+from crucible_lineage.errors import InputError
+from crucible_lineage.lineage.labels import plain
+
+__all__ = ["reproduce_command"]
+
+
+@click.command("reproduce")
+@click.argument("results", nargs=-1, metavar="MFID|BUNDLE.zip...")
+@click.option("--all", "is_all", is_flag=True, help="Make all steps again, from the measured files on.")
+@click.option("--here", is_flag=True, help="In the environment of this Python; in what it differs is said.")
+@click.option("--rtol", type=click.FloatRange(0, 1), help="Relative tolerance of numbers (1e-9, or as declared).")
+@click.option(
+    "--wheels",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of wheels to install from, without an index.",
+)
+@click.option("--project", metavar="P", help="Results of this project, chosen at random: with --sample.")
+@click.option("--sample", type=click.IntRange(1), metavar="N", help="How many results of --project.")
+@click.option("--older-than", metavar="AGE", help="Only results of --project that are older, as in 30d or 12h.")
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A new folder for what is made; by default it is removed.",
+)
+@crucible_options
+@json_option
+def reproduce_command(
+    results: tuple[str, ...],
+    is_all: bool,
+    here: bool,
+    rtol: float | None,
+    wheels: Path | None,
+    project: str | None,
+    sample: int | None,
+    older_than: str | None,
+    keep: Path | None,
+    as_json: bool,
+) -> None:
+    """Make results again from their recorded source, environment, parameters and inputs, and compare.
+
+    Nothing at Crucible is changed. Exit code 0: all is the same, within the tolerance; 1: something differs, or could
+    not be made.
+    """
+    from crucible_lineage.remake.driver import Options
+    from crucible_lineage.remake.reproduce import reproduce_bundle, reproduce_datasets, sampled
+
+    if bool(results) == bool(project):
+        raise InputError("reproduce: name results, a bundle, or --project with --sample")
+    if (sample or older_than) and not project:
+        raise InputError("reproduce: --sample and --older-than are for --project")
+    if keep is not None and keep.exists():
+        raise InputError(f"reproduce: {keep} is there already; name a new folder")
+    bundles = [one for one in results if one.endswith(".zip") or Path(one).is_dir()]
+    if bundles and len(results) > 1:
+        raise InputError("reproduce: one bundle at a time, and nothing else with it")
+
+    def tell(line: str) -> None:
+        if not as_json:
+            click.echo(plain(line), err=True)
+
+    with open_session() as session:
+        environments = session.settings.data / "environments"
+        options = Options(here, rtol, wheels, environments, is_all)
+        if bundles:
+            found = reproduce_bundle(Path(bundles[0]), (), options, tell, keep)
+        else:
+            announce(session)
+            mfids = [dataset_id(session, one) for one in results]
+            if project:
+                mfids = sampled(session, project, sample or 1, older_than)
+            found = reproduce_datasets(session, mfids, options, tell, keep)
+    if as_json:
+        print_json({"results": [one.to_json() for one in found]})
+    else:
+        for one in found:
+            for line in one.lines():
+                click.echo(plain(line))
+        good = sum(one.is_good for one in found)
+        click.echo(f"{good} of {amount(len(found), 'result')} made again the same")
+    if not all(one.is_good for one in found):
+        sys.exit(1)

@@ -1,0 +1,467 @@
+"""Make results again from what is kept with them, and compare. Python 3.9 or newer; `uv`, or `venv` and `pip`.
+
+    python reproduce.py [MFID ...] [--all] [--here] [--rtol 1e-9] [--wheels FOLDER]
+
+Without an MFID it is the result that the bundle is about; `--all` makes all steps again, from the measured files on.
+Each step gets its recorded source, parameters and inputs, in an environment of the recorded versions that is built for
+it; with `--here` in that of this Python. What is made is compared file by file and number by number, and goes into a
+folder of its own: nothing of the bundle is changed. Exit code 0: all is the same, within the tolerance; 1: something
+differs or could not be made; 2: there is nothing to make again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FORMAT = "crucible-lineage/remake/1"
+PLAN, RUNTIME, RUNNER, COMPARER = "remake/plan.json", "remake/runtime.zip", "remake/run_step.py", "remake/compare.py"
+IDENTICAL, WITHIN, ALIKE, DIFFERS = "identical", "numbers within tolerance", "picture alike", "differs"
+FAILED, NOT_MADE = "failed", "not made again"
+GOOD = (IDENTICAL, WITHIN, ALIKE)
+ORDER = (IDENTICAL, WITHIN, ALIKE, "not recorded", "not made", DIFFERS)
+MOST_FILES = 8  # chosen: that differ, named for a step
+PASSED = ("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH", "UV_CACHE_DIR", "SSL_CERT_FILE")
+
+Entry = dict[str, Any]
+Tell = Callable[[str], None]
+
+
+class RemakeError(Exception):
+    """A step cannot be made again; the message says why."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How it is done: in this Python's environment, with which tolerance, with wheels from which folder."""
+
+    here: bool = False
+    rtol: float | None = None
+    wheels: Path | None = None
+    environments: Path | None = None
+    is_all: bool = False
+
+
+@dataclass
+class Outcome:
+    """What became of a step: the verdict, that on each file, and what may be the cause of a difference."""
+
+    name: str
+    mfids: list[str]
+    verdict: str
+    said: str = ""
+    files: list[dict[str, Any]] = field(default_factory=list)
+    causes: list[str] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it gave the same, within the tolerance."""
+        return self.verdict in GOOD
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        kept = {key: value for key, value in self.environment.items() if key != "variables"}
+        return {**vars(self), "environment": kept}
+
+    def lines(self) -> Iterator[str]:
+        """Yield what people read."""
+        files = [one for one in self.files if one["verdict"] not in ("not compared",)]
+        same = sum(one["verdict"] == IDENTICAL for one in files)
+        counted = f": {same} of {len(files)} identical" if files else ""
+        yield f"{self.name}  {', '.join(self.mfids)}  {self.verdict}{counted}" + (f": {self.said}" if self.said else "")
+        for one in [one for one in files if one["verdict"] != IDENTICAL][:MOST_FILES]:
+            yield f"    {one['name']}: {one['verdict']}" + (f": {one['said']}" if one["said"] else "")
+        for cause in self.causes:
+            yield f"    why: {cause}"
+
+
+def remake(kit: Path, wanted: Sequence[str], options: Options, work: Path, tell: Tell) -> list[Outcome]:
+    """Make these results again, or all steps; `kit` is the folder with plan and files, `work` is written into."""
+    plan = json.loads((kit / PLAN).read_text(encoding="utf-8"))
+    if plan.get("format") != FORMAT:
+        raise RemakeError(f"{PLAN} has the format {plan.get('format')!r}, this program reads {FORMAT}")
+    chosen = [one for one in plan["steps"] if options.is_all or set(wanted) & {*_mfids(one)}]
+    made: dict[tuple[str, str], Path] = {}
+    found = []
+    for number, entry in enumerate(chosen, 1):
+        tell(f"{entry['name']}: making it again")
+        outcome = _Remaking(kit, entry, options, work / f"{number:03}", tell).outcome(made)
+        found.append(outcome)
+    return found
+
+
+def _mfids(entry: Entry) -> list[str]:
+    return [one["mfid"] for one in entry["outputs"].values()]
+
+
+class _Remaking:
+    """One step that is made again."""
+
+    def __init__(self, kit: Path, entry: Entry, options: Options, work: Path, tell: Tell) -> None:
+        self.kit = kit
+        self.entry = entry
+        self.options = options
+        self.work = work
+        self.tell = tell
+        self.recorded = self._recorded_environment()
+        self.pins: dict[str, str] = {}
+
+    def outcome(self, made: dict[tuple[str, str], Path]) -> Outcome:
+        began = time.monotonic()
+        outcome = Outcome(self.entry["name"], _mfids(self.entry), NOT_MADE)
+        try:
+            if self.entry["why_not"]:
+                raise RemakeError(self.entry["why_not"])
+            self.work.mkdir(parents=True)
+            inputs, replaced = self._inputs(made)
+            source = self._source()
+            python = Path(sys.executable) if self.options.here else self._environment()
+            answer, folders, python = self._run(python, source, inputs, self.work / "made")
+            outcome.environment = answer["environment"]
+            if "error" in answer:
+                outcome.verdict, outcome.said = FAILED, answer["error"]
+                outcome.causes = list(self._causes(answer["environment"]))
+                return outcome
+            outcome.files = self._compared(python, folders, answer["returned"])
+            outcome.verdict = max((one["verdict"] for one in outcome.files), key=ORDER.index, default=IDENTICAL)
+            outcome.verdict = DIFFERS if outcome.verdict in ORDER[3:] else outcome.verdict
+            for output, one in self.entry["outputs"].items():
+                made |= {(one["mfid"], path.name): path for path in folders[output].rglob("*") if path.is_file()}
+            if not outcome.is_good:
+                outcome.causes = [*replaced, *self._causes(answer["environment"])]
+                if again := self._differs_again(python, source, inputs, folders):
+                    outcome.causes.insert(0, again)
+        except RemakeError as error:
+            outcome.said = str(error)
+        finally:
+            outcome.seconds = round(time.monotonic() - began, 3)
+        return outcome
+
+    # What it is made from
+
+    def _inputs(self, made: dict[tuple[str, str], Path]) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+        """Return the files of each input, copied into a folder of the step, and which are not as recorded."""
+        given: dict[str, list[dict[str, Any]]] = {}
+        replaced = []
+        for number, used in enumerate(self.entry["inputs"], 1):
+            for file in used["files"]:
+                target = self.work / "inputs" / used["role"] / str(number) / file["name"]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                what = f"{file['name']} of {used['mfid']}, its input {used['role']}"
+                if (remade := made.get((used["mfid"], file["name"]))) is not None:
+                    shutil.copyfile(remade, target)
+                    if _sha256(target) != file["sha256"]:
+                        replaced.append(f"{what}, was made again with other bytes")
+                elif not file.get("path"):
+                    raise RemakeError(f"the bytes of {what}, are not here")
+                else:
+                    shutil.copyfile(self.kit / file["path"], target)
+                    if _sha256(target) != file["sha256"]:
+                        raise RemakeError(f"{what}, has other bytes than those that were used: it was exchanged")
+                entry = {"path": str(target), "name": file["name"], "number": number}
+                given.setdefault(used["role"], []).append(entry)
+        return given, replaced
+
+    def _source(self) -> Path:
+        """Lay out the source, over the few files of crucible-lineage that declare a step."""
+        kept, folder = self.entry["source"], self.work / "source"
+        path = self.kit / kept["path"]
+        if _sha256(path) != kept["sha256"]:
+            raise RemakeError(f"its source is not the one that the record names: {self._changed_in(path)}")
+        for archive in (self.kit / RUNTIME, path):
+            with zipfile.ZipFile(archive) as content:
+                content.extractall(folder)
+        return folder
+
+    def _changed_in(self, path: Path) -> str:
+        """Say what of the source is not in the record any more, as far as that can be known."""
+        try:
+            with zipfile.ZipFile(path) as content:
+                texts = [content.read(name).decode(errors="replace") for name in content.namelist()]
+        except (OSError, zipfile.BadZipFile) as error:
+            return f"{path.name} cannot be read: {error}"
+        pieces = {self.entry["function"]: self.entry["text"], **self.entry["pieces"]}
+        functions = {name: text for name, text in pieces.items() if text.lstrip().startswith(("def ", "@", "class "))}
+        gone = [name for name, text in functions.items() if not any(text.strip() in one for one in texts)]
+        if gone:
+            return f"{', '.join(gone)} was changed"
+        for name, value in pieces.items():
+            if name not in functions and not value.startswith("#"):
+                assigned = re.compile(
+                    rf"^{re.escape(name.rpartition('.')[2])}\b[^=\n]*=\s*(.+?)\s*(?:#.*)?$", re.MULTILINE
+                )
+                for found in (match[1] for one in texts for match in assigned.finditer(one)):
+                    if not _is_same_number(found, value):
+                        return f"{name} is {found} in it, {value} by the record"
+        return f"{path.name} has other bytes"
+
+    # The environment
+
+    def _recorded_environment(self) -> dict[str, Any]:
+        kept = self.entry["environment"]
+        if not kept:
+            return {}
+        return dict(json.loads((self.kit / kept["path"]).read_text(encoding="utf-8")))
+
+    def _environment(self) -> Path:
+        """Return the Python of an environment with the recorded versions; it is built unless it is there."""
+        if not self.recorded:
+            raise RemakeError("its environment was not kept; make it again in the present one, with --here")
+        if _sha256(self.kit / self.entry["environment"]["path"]) != self.entry["environment"]["sha256"]:
+            raise RemakeError("its environment is not the one that the record names; its file was changed")
+        wanted = {*self.entry["packages"]}
+        if any(not isinstance(one, (str, int, float, bool, type(None))) for one in self.entry["params"].values()):
+            wanted.add("pydantic")
+        is_command = self.entry["function"].startswith(("run: ", "shell: "))  # nobody knows what a program imports
+        self.pins = {name: one for name, one in self._all_pins().items() if is_command or name in wanted}
+        return self._built()
+
+    def _all_pins(self) -> dict[str, str]:
+        packages = self.recorded["packages"]
+        return {name: one["version"] for name, one in packages.items() if _is_to_be_had(packages, name)}
+
+    def _built(self) -> Path:
+        """Return the Python of an environment of the pins; what it cannot import is added to them."""
+        version, pins = self.recorded["python"], self.pins
+        key = hashlib.sha256(json.dumps([version, sorted(pins.items())]).encode()).hexdigest()[:16]
+        folder = (self.options.environments or self.work.parent / "environments") / key
+        python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+        if (folder / "whole").exists():
+            return python
+        shutil.rmtree(folder, ignore_errors=True)
+        self.tell(f"{self.entry['name']}: building an environment of {len(pins)} packages on Python {version}")
+        uv = shutil.which("uv")
+        self._make_environment(uv, version, folder)
+        lock = self.kit / self.entry["environment"]["lock"]
+        index = ["--no-index", "--find-links", str(self.options.wheels)] if self.options.wheels else []
+        install = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
+        if pins:
+            named = [f"{name}=={one}" for name, one in pins.items()]
+            _must([*install, "--quiet", *index, "-c", str(lock), *named], "its environment cannot be built")
+        (folder / "whole").touch()
+        return python
+
+    def _make_environment(self, uv: str | None, version: str, folder: Path) -> None:
+        if not uv:
+            if not version.startswith(f"{sys.version_info.major}.{sys.version_info.minor}."):
+                raise RemakeError(f"it ran with Python {version}: install uv, or start this with that Python")
+            _must([sys.executable, "-m", "venv", str(folder)], "its environment cannot be built")
+            return
+        minor = version.rpartition(".")[0]
+        for asked in (version, minor):  # the same digits of a patch are not always to be had
+            done = subprocess.run([uv, "venv", "--quiet", "--python", asked, str(folder)], capture_output=True)  # noqa: S603
+            if not done.returncode:
+                return
+        raise RemakeError(
+            f"there is no Python {minor} for its environment: {_last(done.stderr)}; with --here, this one"
+        )
+
+    # Running and comparing
+
+    def _run(
+        self, python: Path, source: Path, inputs: dict[str, Any], folder: Path
+    ) -> tuple[dict[str, Any], dict[str, Path], Path]:
+        """Run the step; what it cannot import is installed once, with all that was. Returns also the Python it was."""
+        folders = {output: folder / output for output in self.entry["outputs"]}
+        for path in folders.values():
+            path.mkdir(parents=True)
+        request = {
+            **{key: self.entry[key] for key in ("function", "params", "facts")},
+            "packages": sorted({*self.entry["packages"], "numpy", "scipy", "matplotlib"}),
+            "inputs": inputs,
+            "outputs": {output: str(path) for output, path in folders.items()},
+            "source": str(source),
+            "answer": str(folder / "answer.json"),
+        }
+        place = folder / "request.json"
+        place.write_text(json.dumps(request), encoding="utf-8")
+        command = [str(python), "-B", str(self.kit / RUNNER), str(place)]
+        with (folder / "printed.txt").open("wb") as printed:
+            done = subprocess.run(  # noqa: S603
+                command,
+                cwd=folder,
+                env=self._variables(python),
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=printed,
+            )
+        if not Path(request["answer"]).is_file():
+            printed_text = (folder / "printed.txt").read_bytes()
+            raise RemakeError(f"it died with exit code {done.returncode}: {_last(printed_text)}")
+        answer = json.loads(Path(request["answer"]).read_text(encoding="utf-8"))
+        missing = str(answer.get("missing") or "").partition(".")[0]
+        if missing and not self.options.here and len(self.pins) < len(self._all_pins()):
+            found = {name: one for name, one in self._all_pins().items() if name == missing.replace("_", "-").lower()}
+            self.pins = self.pins | found if found and not found.keys() <= self.pins.keys() else self._all_pins()
+            return self._run(self._built(), source, inputs, folder.with_name(f"made-with-{len(self.pins)}"))
+        return answer, folders, python
+
+    def _variables(self, python: Path) -> dict[str, str]:
+        passed = {name: value for name, value in os.environ.items() if name in PASSED}
+        passed["PATH"] = f"{python.parent}{os.pathsep}{passed.get('PATH', '')}"
+        if self.options.here:
+            kept = self.recorded.get("variables", {}).keys() | {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LANG", "TZ"}
+            kept |= {"MKL_NUM_THREADS", "OPENBLAS_CORETYPE"}
+            return {**passed, **{name: os.environ[name] for name in kept if name in os.environ}}
+        return {**passed, **self.recorded.get("variables", {})}
+
+    def _compared(self, python: Path, folders: dict[str, Path], returned: Any) -> list[dict[str, Any]]:
+        """Compare the outputs with what is recorded, in the environment of the step, which can read its files."""
+        pairs, values, found = [], [], []
+        many = len(self.entry["outputs"]) > 1
+        for output, one in self.entry["outputs"].items():
+            folder = folders[output]
+            there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+            for file in one["files"]:
+                name = file["name"]
+                if file.get("log"):
+                    continue
+                if (path := there.pop(name, None)) is None:
+                    found.append({"name": name, "verdict": "not made", "said": "", "largest": 0.0})
+                elif _sha256(path) == file["sha256"]:
+                    found.append({"name": name, "verdict": IDENTICAL, "said": "", "largest": 0.0})
+                elif not file.get("path"):
+                    said = "it has other bytes, and the recorded ones are not here to compare numbers"
+                    found.append({"name": name, "verdict": DIFFERS, "said": said, "largest": 0.0})
+                else:
+                    pairs.append({"name": name, "recorded": str(self.kit / file["path"]), "made": str(path)})
+            found += [{"name": name, "verdict": "not recorded", "said": "", "largest": 0.0} for name in sorted(there)]
+            value = (returned or {}).get(output) if many else returned
+            if one["returned"] is not None:
+                values.append({"name": "returned values", "recorded": one["returned"], "made": value or {}})
+        answer = self.work / "compared.json"
+        rules = {"rtol": 1e-9, **self.entry["reproduce"]}
+        rules |= {"rtol": self.options.rtol} if self.options.rtol is not None else {}
+        asked = {"pairs": pairs, "values": values, "rules": rules, "answer": str(answer)}
+        request = self.work / "compare.json"
+        request.write_text(json.dumps(asked), encoding="utf-8")
+        _must([str(python), "-B", str(self.kit / COMPARER), str(request)], "what was made cannot be compared")
+        return [*found, *json.loads(answer.read_text(encoding="utf-8"))]
+
+    def _differs_again(self, python: Path, source: Path, inputs: dict[str, Any], folders: dict[str, Path]) -> str:
+        """Run it once more. Return that it gives something else each time; empty if it gives the same."""
+        try:
+            _, again, _ = self._run(python, source, inputs, self.work / "again")
+        except RemakeError:
+            return ""
+        for output, folder in folders.items():
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                other = again[output] / path.relative_to(folder)
+                if not other.is_file() or _sha256(other) != _sha256(path):
+                    return f"the step is not deterministic: made twice here, {path.name} differs too"
+        return ""
+
+    def _causes(self, now: dict[str, Any]) -> Iterator[str]:
+        """Yield in what the environment is another one, what may move a number first."""
+        was = self.recorded
+        if not was:
+            yield "its environment was not kept, so that nobody knows in what the present one differs"
+            return
+        recorded = was["packages"]
+        for name, version in now["packages"].items():
+            before = recorded.get(name, {}).get("version")
+            if version != before and name in {*self.entry["packages"], "numpy", "scipy"} and (version or before):
+                yield f"{name} is {version or 'not installed'} here, {before or 'was not installed'} by the record"
+        threads = dict(was["variables"].items())
+        for name in sorted(threads.keys() | (now["variables"].keys() & _VARIABLES)):
+            here, before = now["variables"].get(name), threads.get(name)
+            if here != before and name in _VARIABLES:
+                yield f"{name} is {here or 'not set'} here, {before or 'was not set'} by the record"
+        blas = {one.partition(": ")[2] for one in was["blas"]}
+        if other := [one for one in now["blas"] if blas and one not in blas]:
+            yield f"linear algebra is by {', '.join(other)} here, by {', '.join(sorted(blas))} by the record"
+        for name, what in (("cpu", "the processor"), ("machine", "the architecture"), ("python", "Python")):
+            if now[name] != was[name]:
+                yield f"{what} is {now[name]} here, {was[name]} by the record"
+        if self.entry["read"]:
+            yield f"it read {', '.join(self.entry['read'][:3])}, which it was not given"
+
+
+_VARIABLES = frozenset(
+    (
+        *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OPENBLAS_CORETYPE"),
+        *("MKL_CBWR", "LANG", "LC_ALL", "LC_NUMERIC", "TZ", "PYTHONHASHSEED", "NPY_DISABLE_CPU_FEATURES"),
+    )
+)
+
+
+def _is_to_be_had(packages: dict[str, Any], name: str) -> bool:
+    return name in packages and name != "crucible-lineage" and not packages[name].get("local")
+
+
+def _is_same_number(text: str, value: str) -> bool:
+    try:
+        return float(text) == float(value)
+    except ValueError:
+        return True  # a calculation: nobody can say
+
+
+def _must(command: Iterable[str], what: str) -> None:
+    """Run a command. RemakeError if it fails."""
+    done = subprocess.run(list(command), capture_output=True)  # noqa: S603
+    if done.returncode:
+        raise RemakeError(f"{what}: {_last(done.stderr or done.stdout)}")
+
+
+def _last(said: bytes) -> str:
+    lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
+    return "; ".join(lines[-3:]) or "it said nothing"
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def main() -> int:
+    """Do what the command line asks for. Return the exit code."""
+    kit = Path(__file__).resolve().parent
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mfids", nargs="*", metavar="MFID")
+    parser.add_argument("--all", action="store_true", dest="is_all", help="all steps, from the measured files on")
+    parser.add_argument("--here", action="store_true", help="in the environment of this Python")
+    parser.add_argument("--rtol", type=float, help="relative tolerance of numbers (1e-9, or as declared)")
+    parser.add_argument("--wheels", type=Path, help="a folder of wheels to install from, without an index")
+    parser.add_argument("--work", type=Path, help="a new folder to work in, which stays")
+    parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
+    asked = parser.parse_args()
+    try:
+        about = json.loads((kit / PLAN).read_text(encoding="utf-8"))["about"]
+    except (OSError, ValueError, KeyError) as error:
+        print(f"there is nothing to make again in {kit}: {error}")
+        return 2
+    options = Options(asked.here, asked.rtol, asked.wheels, None, asked.is_all)
+    with tempfile.TemporaryDirectory(prefix="reproduce-") as scratch:
+        work = asked.work or Path(scratch)
+        found = remake(kit, asked.mfids or [about], options, work, lambda line: print(line, file=sys.stderr))
+    if asked.as_json:
+        print(json.dumps([one.to_json() for one in found], indent=1))
+    else:
+        for one in found:
+            print("\n".join(one.lines()))
+    if not found:
+        print("no step of this bundle made that; --all makes all again")
+        return 2
+    return 0 if all(one.is_good for one in found) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

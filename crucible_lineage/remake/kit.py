@@ -1,0 +1,225 @@
+"""A kit: a folder with all that steps are made again from, and the programs that do so.
+
+remake/plan.json               the steps, parents first
+remake/source/SHA256.zip       their source, as it is kept
+remake/environment/SHA256.*    their environments, as documents and as locks
+remake/runtime.zip             the few files of crucible-lineage that declare a step
+remake/run_step.py, compare.py, reproduce.py
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crucible_lineage.errors import LineageError
+from crucible_lineage.ids import canonical_json
+from crucible_lineage.marks import is_own
+from crucible_lineage.pipeline.files.fetch import cached_file
+from crucible_lineage.pipeline.inputs.parent_facts import facts_in
+from crucible_lineage.provenance.attachment import ATTACHED_NAME
+from crucible_lineage.refs import DatasetRef, FileRef
+from crucible_lineage.remake.driver import COMPARER, FORMAT, PLAN, RUNNER, RUNTIME
+from crucible_lineage.session import Session
+
+if TYPE_CHECKING:
+    from crucible_lineage.provenance.parts import KeptFile
+    from crucible_lineage.provenance.schema import StepRecord
+
+__all__ = ["DRIVER", "KitStep", "write_kit"]
+
+DRIVER = "reproduce.py"
+_RUNTIME = (
+    *("__init__.py", "step.py", "errors.py", "facts.py", "ids.py", "refs.py", "times.py"),
+    *("pipeline/__init__.py", "pipeline/processes/__init__.py", "pipeline/processes/pictures.py"),
+)
+PathOf = Callable[[str, FileRef], "str | None"]
+
+
+@dataclass(frozen=True)
+class KitStep:
+    """An output of a step: its id, its whole record, and its scientific metadata."""
+
+    mfid: str
+    record: StepRecord
+    metadata: Mapping[str, Any]
+
+
+def write_kit(session: Session, folder: Path, about: str, outputs: Sequence[KitStep], path_of: PathOf) -> list[Path]:
+    """Write a kit for these outputs of steps. Return the files that were written.
+
+    `path_of` gives where in the folder a file of a dataset lies; None if its bytes are not to be had.
+    """
+    writer = _Writer(session, folder, path_of)
+    steps = [writer.entry(group) for group in _in_order(_executions(outputs))]
+    writer.text(PLAN, json.dumps({"format": FORMAT, "about": about, "steps": steps}, indent=1, ensure_ascii=False))
+    own = resources.files("crucible_lineage.remake")
+    for path, name in ((RUNNER, "run_step.py"), (COMPARER, "compare.py"), (DRIVER, "driver.py")):
+        writer.text(path, own.joinpath(name).read_text(encoding="utf-8"))
+    writer.data(RUNTIME, _runtime())
+    return writer.written
+
+
+def _executions(outputs: Iterable[KitStep]) -> list[list[KitStep]]:
+    """Return the outputs of one execution together."""
+    groups: dict[bytes, list[KitStep]] = {}
+    for one in outputs:
+        key = canonical_json({name: part for name, part in one.record.recipe.items() if name != "output"})
+        groups.setdefault(key, []).append(one)
+    return list(groups.values())
+
+
+def _in_order(groups: list[list[KitStep]]) -> list[list[KitStep]]:
+    """Return parents first."""
+    made_by = {one.mfid: number for number, group in enumerate(groups) for one in group}
+    needs = {
+        number: {made_by[parent] for parent in group[0].record.parents if parent in made_by} - {number}
+        for number, group in enumerate(groups)
+    }
+    order: list[int] = []
+    while ready := [number for number, waits in needs.items() if waits.isdisjoint(needs)]:
+        order += ready
+        for number in ready:
+            del needs[number]
+    return [groups[number] for number in (*order, *needs)]
+
+
+class _Writer:
+    def __init__(self, session: Session, folder: Path, path_of: PathOf) -> None:
+        self.session = session
+        self.folder = folder
+        self.path_of = path_of
+        self.written: list[Path] = []
+
+    def entry(self, group: Sequence[KitStep]) -> dict[str, Any]:
+        """Return the entry of one execution in the plan."""
+        record = group[0].record
+        code, recipe = record.activity.code, record.recipe
+        faults = [_why_not(record)]
+        source = self._kept(code.archive, "source", ".zip", faults) if code.archive else None
+        environment = self._kept(record.software.environment, "environment", ".json", faults)
+        if environment:
+            environment["lock"] = self._lock(environment)
+        facts = facts_in(recipe)
+        declared = record.activity.declared
+        return {
+            "name": record.declared_step,
+            "function": record.activity.function,
+            "fingerprint": code.fingerprint,
+            "text": code.source,
+            "pieces": code.pieces or {},
+            "params": recipe["params"],
+            "facts": None if facts is None else facts.to_json(),
+            "inputs": [
+                {
+                    "role": used.role,
+                    "mfid": used.mfid,
+                    "files": [self._file(used.mfid, file) for file in used.files or ()],
+                }
+                for used in record.used
+            ],
+            "outputs": {one.record.output: self._output(one) for one in group},
+            "source": source,
+            "environment": environment,
+            "packages": sorted(record.software.packages),
+            "not_covered": code.not_covered,
+            "read": code.read or [],
+            "left_out": code.left_out or [],
+            "reproduce": (declared.reproduce if declared else None) or {},
+            "why_not": next(filter(None, faults), ""),
+        }
+
+    def data(self, path: str, content: bytes) -> None:
+        place = self.folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+        self.written.append(place)
+
+    def text(self, path: str, content: str) -> None:
+        self.data(path, content.encode("utf-8", "backslashreplace"))
+
+    def _output(self, one: KitStep) -> dict[str, Any]:
+        files = [file for file in one.record.generated or () if file.name != ATTACHED_NAME]
+        return {
+            "mfid": one.mfid,
+            "files": [{**self._file(one.mfid, file), "log": file.log, "preview": file.preview} for file in files],
+            "returned": _returned(one),
+        }
+
+    def _file(self, mfid: str, file: Any) -> dict[str, Any]:
+        ref = FileRef(file.name, file.sha256, file.size)
+        return {"name": file.name, "sha256": file.sha256, "size": file.size, "path": self.path_of(mfid, ref)}
+
+    def _kept(self, kept: KeptFile | None, kind: str, ending: str, faults: list[str]) -> dict[str, Any] | None:
+        """Put a file that supports results into the kit."""
+        if kept is None:
+            return None
+        path = f"remake/{kind}/{kept.sha256}{ending}"
+        if not (self.folder / path).exists():
+            try:
+                self.data(path, _bytes_of(self.session, kept))
+            except LineageError as error:
+                faults.append(f"its {kind}, dataset {kept.mfid}, cannot be had: {error}")
+                return None
+        return {"mfid": kept.mfid, "sha256": kept.sha256, "path": path}
+
+    def _lock(self, environment: Mapping[str, Any]) -> str:
+        from crucible_lineage.provenance.environment import lock_text
+
+        path = str(environment["path"]).replace(".json", ".txt")
+        if not (self.folder / path).exists():
+            self.text(path, lock_text(json.loads((self.folder / environment["path"]).read_text(encoding="utf-8"))))
+        return path
+
+
+def _why_not(record: StepRecord) -> str:
+    """Return why a result cannot be made again, as far as its record says; empty if nothing speaks against it."""
+    function, params = record.activity.function, record.recipe["params"]
+    is_command = function.startswith(("run: ", "shell: "))
+    if "result_sha256" in params:
+        return "a task of a flow made it from values of Python, of which the record has hashes only; run the flow"
+    secret = [name for name, value in params.items() if isinstance(value, Mapping) and {*value} == {"secret"}]
+    if secret:
+        return f"its parameter {secret[0]} is secret, and was not kept"
+    if record.activity.code.archive is None:
+        left_out = record.activity.code.left_out or []
+        return f"its source was not kept: {left_out[0]}" if left_out else "its source was not kept when it was made"
+    if not is_command and ("<" in function or function.startswith("__main__:")):
+        return f"its function {function} cannot be imported; give it a name in a module"
+    return ""
+
+
+def _returned(one: KitStep) -> dict[str, Any] | None:
+    """Return the values that the step returned; None if the record does not say which those are."""
+    if one.record.result is None:
+        return None
+    declared = one.record.activity.declared
+    described = set(declared.output.metadata or ()) if declared and declared.output else set()
+    names = dict.fromkeys(key.split("/")[1].replace("~1", "/").replace("~0", "~") for key in one.record.result.keys)
+    return {
+        name: one.metadata[name]
+        for name in names
+        if name in one.metadata and name not in described and not is_own(name)
+    }
+
+
+def _bytes_of(session: Session, kept: KeptFile) -> bytes:
+    file = FileRef(kept.name, kept.sha256, 0)
+    return cached_file(DatasetRef(kept.mfid, kept.mfid, (file,)), file, session).read_bytes()
+
+
+def _runtime() -> bytes:
+    """Return the files of crucible-lineage that a step's module needs to be imported, in an archive."""
+    content = io.BytesIO()
+    root = resources.files("crucible_lineage")
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
+        for name in _RUNTIME:
+            entry = zipfile.ZipInfo(f"crucible_lineage/{name}", (1980, 1, 1, 0, 0, 0))
+            archive.writestr(entry, root.joinpath(*name.split("/")).read_bytes())
+    return content.getvalue()

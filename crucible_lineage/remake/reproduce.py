@@ -1,0 +1,144 @@
+"""Results made again from their records, outside of any run, and compared: nothing at Crucible is changed."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from crucible_lineage.core.slots import CURRENT, Currency
+from crucible_lineage.disk import private_folder
+from crucible_lineage.errors import ChecksumError, InputError, LineageError, NotFoundError
+from crucible_lineage.pipeline.files.fetch import cached_file
+from crucible_lineage.provenance.record import read_record
+from crucible_lineage.refs import DatasetRef, FileRef
+from crucible_lineage.registration.read import whole_record
+from crucible_lineage.remake.driver import PLAN, Options, Outcome, RemakeError, remake
+from crucible_lineage.remake.kit import KitStep, write_kit
+from crucible_lineage.session import Session
+from crucible_lineage.times import utc
+
+__all__ = ["reproduce_bundle", "reproduce_datasets", "sampled"]
+
+ENVIRONMENTS = "environments"  # in the data folder: those that were built
+
+
+def reproduce_datasets(
+    session: Session, mfids: Sequence[str], options: Options, tell: Callable[[str], None], keep: Path | None = None
+) -> list[Outcome]:
+    """Make these results again, with `options.is_all` all that they were made from, too.
+
+    `keep` is a folder in which what was made stays. InputError if no step made one of them.
+    """
+    outputs = _outputs(session, mfids, is_all=options.is_all)
+    with tempfile.TemporaryDirectory(dir=private_folder(session.settings.data / "work"), prefix="reproduce-") as name:
+        kit = Path(name) / "kit"
+
+        def path_of(mfid: str, file: FileRef) -> str | None:
+            path = f"data/{mfid}/{file.sha256}"
+            if not (kit / path).exists():
+                try:
+                    source = cached_file(DatasetRef(mfid, mfid, (file,)), file, session)
+                except LineageError:
+                    return None
+                (kit / path).parent.mkdir(parents=True, exist_ok=True)
+                (kit / path).write_bytes(source.read_bytes())
+            return path
+
+        write_kit(session, kit, mfids[0], outputs, path_of)
+        return _remade(kit, mfids, options, keep or Path(name) / "made", tell)
+
+
+def reproduce_bundle(
+    bundle: Path, mfids: Sequence[str], options: Options, tell: Callable[[str], None], keep: Path | None = None
+) -> list[Outcome]:
+    """Make the result that a bundle is about again, or others in it. InputError if it is no bundle that can be."""
+    with tempfile.TemporaryDirectory(prefix="reproduce-") as name:
+        kit = bundle
+        if bundle.is_file():
+            kit = Path(name) / "kit"
+            try:
+                with zipfile.ZipFile(bundle) as archive:
+                    archive.extractall(kit)
+            except (OSError, zipfile.BadZipFile) as error:
+                raise InputError(f"reproduce {bundle}: it is no bundle: {error}") from error
+        if not (kit / PLAN).is_file():
+            raise InputError(f"reproduce {bundle}: it has no {PLAN}; bundle the result again with this version")
+        about = json.loads((kit / PLAN).read_text(encoding="utf-8"))["about"]
+        return _remade(kit, mfids or [about], options, keep or Path(name) / "made", tell)
+
+
+def sampled(session: Session, project: str, count: int, older_than: str | None = None) -> list[str]:
+    """Return current results of a project that steps made, chosen at random.
+
+    InputError if there is none, or `older_than` (as in 30d, 12h) is no age.
+    """
+    until = datetime.now(UTC) - _age(older_than) if older_than else datetime.now(UTC)
+    known = session.mirror.snapshot(project)
+    currency = Currency(one.standing for one in known.summaries.values())
+    fitting = sorted(
+        one.mfid
+        for one in known.summaries.values()
+        if one.step and currency.state(one.mfid) == CURRENT and utc(one.created) <= until
+    )
+    if not fitting:
+        raise InputError(f"reproduce: project {project!r} has no current result of a step that is old enough")
+    return random.sample(fitting, min(count, len(fitting)))
+
+
+def _age(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d+)([dh])", text)
+    if found is None:
+        raise InputError(f"--older-than {text}: give days or hours, as in 30d or 12h")
+    return timedelta(**{{"d": "days", "h": "hours"}[found[2]]: int(found[1])})
+
+
+def _remade(
+    kit: Path, mfids: Sequence[str], options: Options, work: Path, tell: Callable[[str], None]
+) -> list[Outcome]:
+    try:
+        found = remake(kit, mfids, options, work, tell)
+    except RemakeError as error:
+        raise InputError(f"reproduce {', '.join(mfids)}: {error}") from error
+    if not found:
+        raise InputError(f"reproduce {', '.join(mfids)}: no step that is recorded here made that")
+    return found
+
+
+def _outputs(session: Session, mfids: Sequence[str], *, is_all: bool) -> list[KitStep]:
+    """Return these results, with `is_all` those that they come from, too."""
+    found: dict[str, KitStep] = {}
+    waiting, seen = list(mfids), set[str]()
+    while waiting:
+        mfid = waiting.pop()
+        if mfid in seen:
+            continue
+        seen.add(mfid)
+        one = _output(session, mfid)
+        if one is None and mfid in mfids:
+            raise InputError(f"reproduce {mfid}: it was not made by a step that is recorded; there is nothing to run")
+        if one is not None:
+            found[mfid] = one
+            waiting += one.record.parents if is_all else ()
+    return list(found.values())
+
+
+def _output(session: Session, mfid: str) -> KitStep | None:
+    try:
+        dataset = session.client.datasets.get(mfid, include_metadata=True)
+    except NotFoundError as error:
+        raise InputError(f"reproduce {mfid}: no such dataset here is visible to this key") from error
+    record = read_record(dataset.scientific_metadata)
+    step = record.as_step if record is not None else None
+    if step is None:
+        return None
+    try:
+        whole = whole_record(session.client, mfid, step)
+    except ChecksumError as error:
+        raise InputError(f"reproduce {mfid}: {error}") from error
+    return KitStep(mfid, whole, dataset.scientific_metadata or {})

@@ -1,0 +1,202 @@
+"""Run one step on recorded inputs, in the environment of this Python: `python run_step.py REQUEST.json`.
+
+The request names function or command, parameters, files by input, and the folders to write into. The answer, a file of
+JSON, says what was returned, or why it failed, and in which environment that was. This file goes into bundles as it is;
+it needs the step's own packages only, and of crucible-lineage the few files that declare a step.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import traceback
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+FIELD = re.compile(r"\{([^{}]*)\}")
+SHELL_FIELD = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
+BLAS = re.compile(r"lib[\w.-]*(?:openblas|mkl_rt|blis|flexiblas)[\w.-]*\.(?:so|dylib|dll)[\w.]*")
+
+
+def main() -> int:
+    """Answer the request. Returns 0 also if the step has failed: the answer says so."""
+    request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    sys.path[:0] = [request["source"]]
+    answer: dict[str, Any] = {}
+    try:
+        call = command if request["function"].startswith(("run: ", "shell: ")) else function
+        answer["returned"] = plain(call(request))
+    except BaseException as error:
+        answer["error"] = f"{type(error).__name__}: {error}"
+        answer["missing"] = error.name if isinstance(error, ModuleNotFoundError) else None
+        answer["trace"] = traceback.format_exc()
+    answer["environment"] = environment(request["packages"])
+    Path(request["answer"]).write_text(json.dumps(answer), encoding="utf-8")
+    return 0
+
+
+def function(request: dict[str, Any]) -> Any:
+    """Call the function `module:name`."""
+    from crucible_lineage.facts import DatasetFacts, Facts
+    from crucible_lineage.step import Step
+
+    module, _, name = request["function"].partition(":")
+    found = getattr(importlib.import_module(module), name)
+    step = found if isinstance(found, Step) else Step(found)
+    given: dict[str, Any] = {role: shaped(shape_of(step, role), files) for role, files in request["inputs"].items()}
+    given |= {name: Path(folder) for name, folder in request["outputs"].items()}
+    for spec in step.parameters:
+        if spec.name in request["params"]:
+            given[spec.name] = converted(spec.annotation, request["params"][spec.name])
+    if step.facts:
+        entries = {role: [DatasetFacts.from_json(one) for one in of] for role, of in request["facts"].items()}
+        given[step.facts] = Facts({**{role.name: () for role in step.inputs}, **entries})
+    return drawn(step.function(**given), {name: Path(folder) for name, folder in request["outputs"].items()})
+
+
+def shape_of(step: Any, role: str) -> str:
+    return str(next(one.shape for one in step.inputs if one.name == role))
+
+
+def shaped(shape: str, files: list[dict[str, Any]]) -> Any:
+    """Return the files of an input as the step takes them."""
+    if shape == "file":
+        return Path(files[0]["path"])
+    if shape == "files":
+        return [Path(file["path"]) for file in files]
+    names = [file["name"] for file in files]
+    keys = [
+        name if names.count(name) == 1 else f"{file['number']}/{name}" for name, file in zip(names, files, strict=False)
+    ]
+    return {key: Path(file["path"]) for key, file in zip(keys, files, strict=False)}
+
+
+def converted(annotation: Any, value: Any) -> Any:
+    """Return a recorded parameter as the function takes it."""
+    if annotation is inspect.Parameter.empty or type(value) is annotation or value is None:
+        return value
+    try:
+        from pydantic import TypeAdapter
+    except ImportError:
+        return annotation(value) if isinstance(annotation, type) else value
+    try:
+        return TypeAdapter(annotation).validate_python(value)
+    except Exception:
+        return value
+
+
+def drawn(result: Any, folders: dict[str, Path]) -> Any:
+    """Save the figures that were returned, as crucible-lineage does."""
+    try:
+        from crucible_lineage.pipeline.processes.pictures import draw_returned
+    except ImportError:
+        return result
+    return draw_returned(result, folders)[0]
+
+
+def command(request: dict[str, Any]) -> Any:
+    """Run the command in a folder of its own; its metadata are what it wrote into metadata.json."""
+    text = request["function"]
+    shell = text.startswith("shell: ")
+    parts = shlex.split(text.partition(": ")[2])
+    env = {}
+    while parts and re.match(r"[A-Za-z_][A-Za-z0-9_]*=", parts[0]):
+        name, _, value = parts.pop(0).partition("=")
+        env[name] = value
+    arguments = ["sh", "-c", parts[-1]] if shell else parts
+    source, out = Path(request["source"]), Path(request["outputs"]["out"])
+    facts = Path(request["answer"]).with_name("facts.json")
+    if request["facts"] is not None:
+        facts.write_text(json.dumps(request["facts"], indent=1, ensure_ascii=False), encoding="utf-8")
+    filled = [part for argument in arguments for part in fill(argument, request, out, facts, shell)]
+    filled = [str(source / part) if (source / part).is_file() else part for part in filled]
+    if not shell and re.fullmatch(r"python[\d.]*(\.exe)?", Path(filled[0]).name):
+        filled[0] = sys.executable
+    folder = out.parent / "work"
+    folder.mkdir()
+    subprocess.run(filled, cwd=folder, env={**os.environ, **env}, check=True)  # noqa: S603
+    written = out / "metadata.json"
+    if not written.is_file():
+        return {}
+    said = json.loads(written.read_text(encoding="utf-8"))
+    written.unlink()
+    return said
+
+
+def fill(argument: str, request: dict[str, Any], out: Path, facts: Path, shell: bool) -> list[str]:
+    """Return an argument with its fields filled in; one that is just a list of files becomes several."""
+    paths = {role: [file["path"] for file in files] for role, files in request["inputs"].items()}
+    whole = None if shell else FIELD.fullmatch(argument)
+    if whole and whole[1].startswith("inputs."):
+        return paths[whole[1][7:]]
+    quoted = shlex.quote if shell else str
+
+    def value(match: re.Match[str]) -> str:
+        kind, _, name = match[1].partition(".")
+        if kind == "inputs":
+            return " ".join(quoted(path) for path in paths[name])
+        found = {"out": str(out), "facts": str(facts)}.get(kind) or request["params"][name]
+        return quoted(found if isinstance(found, str) else json.dumps(found))
+
+    return [(SHELL_FIELD if shell else FIELD).sub(value, argument)]
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it."""
+    if isinstance(value, dict):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return None if isinstance(value, Path) else str(value)
+
+
+def environment(packages: list[str]) -> dict[str, Any]:
+    """Return in which environment the step has run: what of it may move a number."""
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu": cpu(),
+        "packages": versions,
+        "variables": dict(os.environ),
+        "blas": sorted(loaded_blas()),
+    }
+
+
+def cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    found = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model", "cpu model")))
+    return next(found, "") or platform.machine()
+
+
+def loaded_blas() -> set[str]:
+    """Return the libraries of linear algebra that this process has loaded."""
+    try:
+        return set(BLAS.findall(Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")))
+    except OSError:
+        return set()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
