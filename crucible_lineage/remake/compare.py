@@ -1,7 +1,7 @@
 """Compare a file with the one that it should be: byte by byte, number by number, pixel by pixel.
 
-Plain Python suffices; NumPy and h5py are used for files of theirs, where they are installed. This file goes into bundles
-as it is.
+Plain Python suffices; NumPy and h5py are used for files of theirs, where they are installed. This file goes into
+bundles as it is.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Compared:
         return asdict(self)
 
 
-class _Differs(Exception):
+class _DiffersError(Exception):
     """The two differ otherwise than in a number; the message says where."""
 
 
@@ -126,7 +126,7 @@ def _judged(name: str, pairs: Any, rules: Rules) -> Compared:
             largest = max(largest, difference)
             if difference > rules.rtol and not first:
                 first = f"{where}: {was!r} is recorded, {now!r} was made ({difference:.2g} of it)"
-    except _Differs as error:
+    except _DiffersError as error:
         return Compared(name, DIFFERS, str(error), math.inf)
     if first:
         return Compared(name, DIFFERS, f"{first}; {moved} of {total} numbers differ, by {largest:.2g} at most", largest)
@@ -159,19 +159,21 @@ def _json_numbers(was: Any, now: Any, ignore: Collection[str], path: str = "") -
         old, new = ({key for key in one if key not in ignore} for one in (was, now))
         if old != new:
             name = sorted(old ^ new)[0]
-            raise _Differs(f"{path + '.' if path else ''}{name} is {'not made' if name in old else 'not recorded'}")
+            raise _DiffersError(
+                f"{path + '.' if path else ''}{name} is {'not made' if name in old else 'not recorded'}"
+            )
         for key in was:
             if key not in ignore:
                 yield from _json_numbers(was[key], now[key], ignore, f"{path}.{key}" if path else str(key))
     elif isinstance(was, list) and isinstance(now, list):
         if len(was) != len(now):
-            raise _Differs(f"{here} has {len(was)} entries by the record, {len(now)} were made")
+            raise _DiffersError(f"{here} has {len(was)} entries by the record, {len(now)} were made")
         for number, (one, other) in enumerate(zip(was, now, strict=False)):
             yield from _json_numbers(one, other, ignore, f"{path}[{number}]")
     elif _is_number(was) and _is_number(now):
         yield here, float(was), float(now)
     elif was != now:
-        raise _Differs(f"{here}: {_short(was)} is recorded, {_short(now)} was made")
+        raise _DiffersError(f"{here}: {_short(was)} is recorded, {_short(now)} was made")
 
 
 def _text_numbers(was: str, now: str) -> Iterator[tuple[str, float, float]]:
@@ -182,25 +184,25 @@ def _text_numbers(was: str, now: str) -> Iterator[tuple[str, float, float]]:
                 yield f"line {number}", float(found[0]), float(found[0])
             continue
         if _NUMBER.sub("#", one).split() != _NUMBER.sub("#", other).split():
-            raise _Differs(f"line {number}: {_short(one)} is recorded, {_short(other)} was made")
+            raise _DiffersError(f"line {number}: {_short(one)} is recorded, {_short(other)} was made")
         pairs = zip(_NUMBER.findall(one), _NUMBER.findall(other), strict=False)
         for place, (left, right) in enumerate(pairs, 1):
             yield f"line {number}, number {place}", float(left), float(right)
     if len(old) != len(new):
-        raise _Differs(f"{len(old)} lines are recorded, {len(new)} were made")
+        raise _DiffersError(f"{len(old)} lines are recorded, {len(new)} were made")
 
 
 def _numpy_numbers(recorded: Path, made: Path) -> Iterator[tuple[str, float, float]]:
     try:
         import numpy as np
     except ImportError:
-        raise _Differs("its bytes differ, and NumPy is not installed to compare its numbers") from None
+        raise _DiffersError("its bytes differ, and NumPy is not installed to compare its numbers") from None
     was, now = (np.load(path, allow_pickle=False) for path in (recorded, made))
     if isinstance(was, np.ndarray):
         yield from _array_numbers("", was, now, np)
         return
     if set(was.files) != set(now.files):
-        raise _Differs(f"array {sorted(set(was.files) ^ set(now.files))[0]} is in one of the two only")
+        raise _DiffersError(f"array {sorted(set(was.files) ^ set(now.files))[0]} is in one of the two only")
     for name in was.files:
         yield from _array_numbers(name, was[name], now[name], np)
 
@@ -210,7 +212,7 @@ def _hdf5_numbers(recorded: Path, made: Path, ignore: Collection[str]) -> Iterat
         import h5py
         import numpy as np
     except ImportError:
-        raise _Differs("its bytes differ, and h5py is not installed to compare its numbers") from None
+        raise _DiffersError("its bytes differ, and h5py is not installed to compare its numbers") from None
     with h5py.File(recorded, "r") as was, h5py.File(made, "r") as now:
         names: list[set[str]] = []
         for file in (was, now):
@@ -218,26 +220,26 @@ def _hdf5_numbers(recorded: Path, made: Path, ignore: Collection[str]) -> Iterat
             file.visit(found.add)
             names.append({name for name in found if not set(name.split("/")) & set(ignore)})
         if names[0] != names[1]:
-            raise _Differs(f"{sorted(names[0] ^ names[1])[0]} is in one of the two only")
+            raise _DiffersError(f"{sorted(names[0] ^ names[1])[0]} is in one of the two only")
         for name in sorted(names[0]):
             old, new = was[name], now[name]
             keys = [set(one.attrs) - set(ignore) for one in (old, new)]
             if keys[0] != keys[1]:
-                raise _Differs(f"{name}: the attribute {sorted(keys[0] ^ keys[1])[0]} is in one of the two only")
+                raise _DiffersError(f"{name}: the attribute {sorted(keys[0] ^ keys[1])[0]} is in one of the two only")
             for key in sorted(keys[0]):
                 yield from _array_numbers(f"{name}@{key}", np.asarray(old.attrs[key]), np.asarray(new.attrs[key]), np)
             if isinstance(old, h5py.Dataset) != isinstance(new, h5py.Dataset):
-                raise _Differs(f"{name} is a dataset in one of the two only")
+                raise _DiffersError(f"{name} is a dataset in one of the two only")
             if isinstance(old, h5py.Dataset):
                 yield from _array_numbers(name, np.asarray(old[()]), np.asarray(new[()]), np)
 
 
 def _array_numbers(name: str, was: Any, now: Any, np: Any) -> Iterator[tuple[str, float, float]]:
     if was.shape != now.shape:
-        raise _Differs(f"{name or 'the array'} has the shape {was.shape} by the record, {now.shape} was made")
+        raise _DiffersError(f"{name or 'the array'} has the shape {was.shape} by the record, {now.shape} was made")
     if was.dtype.names:
         if was.dtype.names != now.dtype.names:
-            raise _Differs(f"{name or 'the array'} has other columns")
+            raise _DiffersError(f"{name or 'the array'} has other columns")
         for column in was.dtype.names:
             yield from _array_numbers(f"{name}.{column}", was[column], now[column], np)
         return
@@ -247,7 +249,7 @@ def _array_numbers(name: str, was: Any, now: Any, np: Any) -> Iterator[tuple[str
         return
     if was.dtype.kind not in "fiub" or now.dtype.kind not in "fiub":
         if not np.array_equal(was, now):
-            raise _Differs(f"{name or 'the array'} has other texts")
+            raise _DiffersError(f"{name or 'the array'} has other texts")
         return
     old, new = np.ravel(was).astype(float), np.ravel(now).astype(float)
     differ = np.flatnonzero(~((old == new) | (np.isnan(old) & np.isnan(new))))

@@ -137,7 +137,7 @@ class _Remaking:
                 outcome.verdict, outcome.said = FAILED, answer["error"]
                 outcome.causes = list(self._causes(answer["environment"]))
                 return outcome
-            outcome.files = self._compared(python, folders, answer["returned"])
+            outcome.files = self._compared(python, folders, answer)
             outcome.verdict = max((one["verdict"] for one in outcome.files), key=ORDER.index, default=IDENTICAL)
             outcome.verdict = DIFFERS if outcome.verdict in ORDER[3:] else outcome.verdict
             for output, one in self.entry["outputs"].items():
@@ -320,10 +320,10 @@ class _Remaking:
             return {**passed, **{name: os.environ[name] for name in kept if name in os.environ}}
         return {**passed, **self.recorded.get("variables", {})}
 
-    def _compared(self, python: Path, folders: dict[str, Path], returned: Any) -> list[dict[str, Any]]:
+    def _compared(self, python: Path, folders: dict[str, Path], answer: dict[str, Any]) -> list[dict[str, Any]]:
         """Compare the outputs with what is recorded, in the environment of the step, which can read its files."""
         pairs, values, found = [], [], []
-        many = len(self.entry["outputs"]) > 1
+        returned, many = answer["returned"] or {}, len(answer["outputs"]) > 1
         for output, one in self.entry["outputs"].items():
             folder = folders[output]
             there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
@@ -338,20 +338,23 @@ class _Remaking:
                 elif not file.get("path"):
                     said = "it has other bytes, and the recorded ones are not here to compare numbers"
                     found.append({"name": name, "verdict": DIFFERS, "said": said, "largest": 0.0})
+                elif _sha256(self.kit / file["path"]) != file["sha256"]:
+                    said = "it has other bytes, and the copy here is not the recorded one: it was exchanged"
+                    found.append({"name": name, "verdict": DIFFERS, "said": said, "largest": 0.0})
                 else:
                     pairs.append({"name": name, "recorded": str(self.kit / file["path"]), "made": str(path)})
             found += [{"name": name, "verdict": "not recorded", "said": "", "largest": 0.0} for name in sorted(there)]
-            value = (returned or {}).get(output) if many else returned
+            value = returned.get(output) if many else returned
             if one["returned"] is not None:
                 values.append({"name": "returned values", "recorded": one["returned"], "made": value or {}})
-        answer = self.work / "compared.json"
+        verdicts = self.work / "compared.json"
         rules = {"rtol": 1e-9, **self.entry["reproduce"]}
         rules |= {"rtol": self.options.rtol} if self.options.rtol is not None else {}
-        asked = {"pairs": pairs, "values": values, "rules": rules, "answer": str(answer)}
+        asked = {"pairs": pairs, "values": values, "rules": rules, "answer": str(verdicts)}
         request = self.work / "compare.json"
         request.write_text(json.dumps(asked), encoding="utf-8")
         _must([str(python), "-B", str(self.kit / COMPARER), str(request)], "what was made cannot be compared")
-        return [*found, *json.loads(answer.read_text(encoding="utf-8"))]
+        return [*found, *json.loads(verdicts.read_text(encoding="utf-8"))]
 
     def _differs_again(self, python: Path, source: Path, inputs: dict[str, Any], folders: dict[str, Path]) -> str:
         """Run it once more. Return that it gives something else each time; empty if it gives the same."""

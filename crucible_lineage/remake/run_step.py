@@ -33,7 +33,8 @@ def main() -> int:
     answer: dict[str, Any] = {}
     try:
         call = command if request["function"].startswith(("run: ", "shell: ")) else function
-        answer["returned"] = plain(call(request))
+        returned, answer["outputs"] = call(request)
+        answer["returned"] = plain(returned)
     except BaseException as error:
         answer["error"] = f"{type(error).__name__}: {error}"
         answer["missing"] = error.name if isinstance(error, ModuleNotFoundError) else None
@@ -43,8 +44,8 @@ def main() -> int:
     return 0
 
 
-def function(request: dict[str, Any]) -> Any:
-    """Call the function `module:name`."""
+def function(request: dict[str, Any]) -> tuple[Any, list[str]]:
+    """Call the function `module:name`. Return its value, and the names of its outputs."""
     from crucible_lineage.facts import DatasetFacts, Facts
     from crucible_lineage.step import Step
 
@@ -52,14 +53,18 @@ def function(request: dict[str, Any]) -> Any:
     found = getattr(importlib.import_module(module), name)
     step = found if isinstance(found, Step) else Step(found)
     given: dict[str, Any] = {role: shaped(shape_of(step, role), files) for role, files in request["inputs"].items()}
-    given |= {name: Path(folder) for name, folder in request["outputs"].items()}
+    beside = Path(request["answer"]).parent
+    folders = {name: Path(request["outputs"].get(name, beside / f"not asked for {name}")) for name in step.outputs}
+    for folder in folders.values():
+        folder.mkdir(exist_ok=True)
+    given |= folders
     for spec in step.parameters:
         if spec.name in request["params"]:
             given[spec.name] = converted(spec.annotation, request["params"][spec.name])
     if step.facts:
         entries = {role: [DatasetFacts.from_json(one) for one in of] for role, of in request["facts"].items()}
         given[step.facts] = Facts({**{role.name: () for role in step.inputs}, **entries})
-    return drawn(step.function(**given), {name: Path(folder) for name, folder in request["outputs"].items()})
+    return drawn(step.function(**given), folders), list(step.outputs)
 
 
 def shape_of(step: Any, role: str) -> str:
@@ -102,8 +107,8 @@ def drawn(result: Any, folders: dict[str, Path]) -> Any:
     return draw_returned(result, folders)[0]
 
 
-def command(request: dict[str, Any]) -> Any:
-    """Run the command in a folder of its own; its metadata are what it wrote into metadata.json."""
+def command(request: dict[str, Any]) -> tuple[Any, list[str]]:
+    """Run the command in a folder of its own. Return the metadata that it wrote into metadata.json."""
     text = request["function"]
     shell = text.startswith("shell: ")
     parts = shlex.split(text.partition(": ")[2])
@@ -125,10 +130,10 @@ def command(request: dict[str, Any]) -> Any:
     subprocess.run(filled, cwd=folder, env={**os.environ, **env}, check=True)  # noqa: S603
     written = out / "metadata.json"
     if not written.is_file():
-        return {}
+        return {}, ["out"]
     said = json.loads(written.read_text(encoding="utf-8"))
     written.unlink()
-    return said
+    return said, ["out"]
 
 
 def fill(argument: str, request: dict[str, Any], out: Path, facts: Path, shell: bool) -> list[str]:
@@ -164,7 +169,7 @@ def plain(value: Any) -> Any:
 
 def environment(packages: list[str]) -> dict[str, Any]:
     """Return in which environment the step has run: what of it may move a number."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in packages:
         try:
             versions[name] = metadata.version(name)

@@ -1,0 +1,306 @@
+"""Results are made again from what is kept with them; verdicts are right, and causes are named."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.pipeline.run.run import plan_and_run
+from crucible_lineage.queries.bundle import write_bundle
+from crucible_lineage.remake.driver import DIFFERS, FAILED, IDENTICAL, NOT_MADE, WITHIN, Options, Outcome
+from crucible_lineage.remake.reproduce import reproduce_bundle, reproduce_datasets
+from crucible_lineage.session import Session
+
+pytestmark = pytest.mark.usefixtures("keeping")
+HERE = Options(here=True)
+
+STEPS = """
+import json
+import os
+import time
+from enum import Enum
+from pathlib import Path
+
+from crucible_lineage import Facts, step
+
+SCALE = 3.0
+
+
+class Mode(Enum):
+    PLAIN = "plain"
+    SQUARED = "squared"
+
+
+def helper(value):
+    return value * SCALE
+
+
+@step
+def scaled(counts: Path, *, mode: Mode = Mode.PLAIN, powers: tuple[int, ...] = (1, 2), facts: Facts, out: Path) -> dict:
+    values = [helper(float(line)) for line in counts.read_text().split()]
+    (out / "scaled.csv").write_text("value\\n" + "\\n".join(map(repr, values)))
+    name = facts.one("counts").name
+    return {"mean": sum(values) / len(values), "mode": mode.value, "of": name, "powers": list(powers)}
+
+
+@step(outputs=("low", "high"))
+def split(counts: Path, *, at: float = 4.0, low: Path, high: Path) -> dict:
+    values = [float(line) for line in counts.read_text().split()[1:]]
+    (low / "low.json").write_text(json.dumps([v for v in values if v < at]))
+    (high / "high.json").write_text(json.dumps([v for v in values if v >= at]))
+    return {"low": {"count": sum(v < at for v in values)}, "high": {"count": sum(v >= at for v in values)}}
+
+
+@step
+def joined(parts: dict[str, Path], *, out: Path) -> dict:
+    (out / "all.json").write_text(json.dumps({name: json.loads(path.read_text()) for name, path in parts.items()}))
+    return {"files": len(parts)}
+
+
+@step
+def by_threads(counts: Path, *, out: Path) -> dict:
+    threads = float(os.environ.get("OMP_NUM_THREADS", "1"))
+    (out / "sum.txt").write_text(repr(1.0 + threads * 1e-12))
+    return {"sum": 1.0}
+
+
+@step
+def by_clock(counts: Path, *, out: Path) -> dict:
+    (out / "when.txt").write_text(repr(time.time()))
+    return {}
+
+
+@step
+def secret(counts: Path, *, token: str, out: Path) -> dict:
+    (out / "x.txt").write_text("1")
+    return {}
+"""
+
+PIPELINE = """
+pipeline: remade
+project: lab
+inputs:
+  first: {{file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}
+steps:
+  scaled: {{uses: {0}:scaled, inputs: {{counts: first}}, params: {{mode: squared, powers: [3, 4]}}}}
+  split: {{uses: {0}:split, inputs: {{counts: scaled}}}}
+  joined: {{uses: {0}:joined, inputs: {{parts: [split.low, split.high]}}}}
+  threads: {{uses: {0}:by_threads, inputs: {{counts: first}}}}
+  clock: {{uses: {0}:by_clock, inputs: {{counts: first}}}}
+  sorted:
+    run: "{1} sorts.py {{inputs.first}} {{out}} {{params.reverse}}"
+    inputs: {{first: first}}
+    params: {{reverse: true}}
+"""
+SORTS = """
+import sys
+from pathlib import Path
+lines = sorted(Path(sys.argv[1]).read_text().split(), reverse=sys.argv[3] == "true")
+Path(sys.argv[2], "sorted.txt").write_text("\\n".join(lines))
+Path(sys.argv[2], "metadata.json").write_text('{"lines": %d}' % len(lines))
+"""
+
+
+@pytest.fixture
+def made(lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch) -> RunResult:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    lab.file(f"{lab.module}.py", STEPS)
+    lab.file("sorts.py", SORTS)
+    lab.declare(PIPELINE.format(lab.module, sys.executable))
+    return plan_and_run(
+        bind_file(lab.pipeline, session.store), session, lambda: LocalEngine(session, 2), lambda _: None
+    )
+
+
+@pytest.fixture
+def again(session: Session, made: RunResult, lab: Any) -> Callable[..., Outcome]:
+    """Make the result of a step again in this environment, where the code of the laboratory is gone."""
+    shutil.rmtree(lab.folder)
+
+    def reproduce(step: str, output: str = "out", options: Options = HERE) -> Outcome:
+        return reproduce_datasets(session, [made.datasets[step][output]], options, lambda _: None)[0]
+
+    return reproduce
+
+
+def test_results_are_made_again_though_the_code_is_gone(again: Callable[..., Outcome], made: RunResult) -> None:
+    assert made.ok, made.errors
+    for step, output in (("scaled", "out"), ("split", "low"), ("split", "high"), ("joined", "out"), ("sorted", "out")):
+        found = again(step, output)
+        assert (found.verdict, found.said, found.causes) == (IDENTICAL, "", []), (step, found)
+    names = {one["name"] for one in again("scaled").files}
+    assert names == {"scaled.csv", "returned values"}, "what was printed does not count"
+
+
+def test_all_are_made_from_the_measured_files_on(session: Session, made: RunResult) -> None:
+    options = Options(here=True, is_all=True)
+    found = reproduce_datasets(session, [made.datasets["joined"]["out"]], options, lambda _: None)
+    assert [(one.name, one.verdict) for one in found] == [(n, IDENTICAL) for n in ("scaled", "split", "joined")]
+
+
+def test_causes_of_differences_are_named(again: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    found = again("threads")
+    assert found.verdict == WITHIN
+    strict = again("threads", options=Options(here=True, rtol=1e-15))
+    assert strict.verdict == DIFFERS
+    assert strict.causes == ["OMP_NUM_THREADS is 4 here, 1 by the record"]
+    assert "line 1, number 1: 1.000000000001 is recorded, 1.000000000004 was made" in strict.files[0]["said"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    clock = again("clock")
+    assert clock.causes[0] == "the step is not deterministic: made twice here, when.txt differs too"
+
+
+def test_what_cannot_be_made_again_says_why(lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.file(f"{lab.module}.py", STEPS.replace("@step\ndef secret", '@step(secrets=["token"])\ndef secret'))
+    lab.declare(
+        f"pipeline: odd\nproject: lab\ninputs:\n  first: {{file: first.txt}}\nsteps:\n"
+        f"  secret: {{uses: {lab.module}:secret, inputs: {{counts: first}}, params: {{token: abc}}}}\n"
+    )
+
+    def run() -> RunResult:
+        bound = bind_file(lab.pipeline, session.store)
+        return plan_and_run(bound, session, lambda: LocalEngine(session, 1), lambda _: None)
+
+    first = run()
+    (found,) = reproduce_datasets(session, [first.datasets["secret"]["out"]], HERE, lambda _: None)
+    assert (found.verdict, found.said) == (NOT_MADE, "its parameter token is secret, and was not kept")
+    with pytest.raises(InputError, match="was not made by a step that is recorded"):
+        reproduce_datasets(session, list(first.inputs["first"]), HERE, lambda _: None)
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_KEEP", "no")
+    lab.declare(lab.pipeline.read_text().replace(":secret,", ":by_clock,").replace(", params: {token: abc}", ""))
+    (found,) = reproduce_datasets(session, [run().datasets["secret"]["out"]], HERE, lambda _: None)
+    assert (found.verdict, found.said) == (NOT_MADE, "its source was not kept when it was made")
+
+
+@pytest.fixture
+def bundle(session: Session, made: RunResult, tmp_path: Path) -> Path:
+    target = tmp_path / "joined.zip"
+    write_bundle(session, made.datasets["joined"]["out"], target)
+    folder = tmp_path / "elsewhere"
+    with zipfile.ZipFile(target) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def test_a_bundle_is_made_again_by_its_own_script(bundle: Path, tmp_path: Path) -> None:
+    def script(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-I", str(bundle / "reproduce.py"), *arguments]
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "empty")}
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path / "empty", env=environment, check=False
+        )
+
+    done = script("--here", "--all", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [one["verdict"] for one in json.loads(done.stdout)] == [IDENTICAL] * 3
+    checked = subprocess.run([sys.executable, "-I", "-S", str(bundle / "verify.py")], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+def altered(bundle: Path, place: str, change: Callable[[str], str]) -> None:
+    """Change a file of the source archive."""
+    (path,) = (bundle / "remake" / "source").glob("*.zip")
+    with zipfile.ZipFile(path) as archive:
+        texts = {name: archive.read(name).decode() for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in texts.items():
+            changed = change(text) if name.endswith(place) else text
+            archive.writestr(name, changed)
+            assert not name.endswith(place) or changed != text
+
+
+def test_exchanged_source_and_inputs_are_found_and_named(bundle: Path, lab: Any, made: RunResult) -> None:
+    def verdict(step: str, change: Callable[[Path], None]) -> Outcome:
+        copy = bundle.with_name("changed")
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(bundle, copy)
+        change(copy)
+        mfid = made.datasets[step]["low" if step == "split" else "out"]
+        return reproduce_bundle(copy, [mfid], HERE, lambda _: None)[0]
+
+    module = f"{lab.module}.py"
+    constant = verdict(
+        "scaled", lambda it: altered(it, module, lambda text: text.replace("SCALE = 3.0", "SCALE = 3.1"))
+    )
+    assert constant.verdict == NOT_MADE
+    assert "SCALE is 3.1 in it, 3.0 by the record" in constant.said
+    helper = verdict("scaled", lambda it: altered(it, module, lambda text: text.replace("value * S", "value / S")))
+    assert "helper was changed" in helper.said
+    (raw,) = made.inputs["first"]
+    swapped = verdict("scaled", lambda it: (it / "data" / raw / "first.txt").write_text("9\n") and None)
+    assert "was exchanged" in swapped.said
+    assert f"first.txt of {raw}" in swapped.said
+    gone = verdict("scaled", lambda it: next((it / "remake" / "source").glob("*.zip")).write_bytes(b"no archive"))  # type: ignore[arg-type, return-value]
+    assert gone.verdict == NOT_MADE
+
+
+def wheel(folder: Path, version: str, factor: float) -> None:
+    """Write a wheel of the package labtools, and nothing else."""
+    info = f"labtools-{version}.dist-info"
+    files = {
+        "labtools.py": f"def scale(value):\n    return value * {factor!r}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: labtools\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{name},,\n" for name in (*files, f"{info}/RECORD"))
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(folder / f"labtools-{version}-py3-none-any.whl", "w") as archive:
+        for name, text in (*files.items(), (f"{info}/RECORD", record)):
+            archive.writestr(name, text)
+
+
+def installed(wheels: Path, version: str, folder: Path) -> Path:
+    with zipfile.ZipFile(wheels / f"labtools-{version}-py3-none-any.whl") as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def test_the_recorded_versions_are_installed_and_others_are_named_as_the_cause(
+    lab: Any, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheels = tmp_path / "wheels"
+    wheel(wheels, "1.0", 2.0)
+    wheel(wheels, "2.0", 2.5)
+    monkeypatch.syspath_prepend(str(installed(wheels, "1.0", tmp_path / "site-packages")))
+    lab.file(
+        f"{lab.module}.py",
+        "from pathlib import Path\nimport labtools\n\n\ndef scaled(counts: Path, *, out: Path):\n"
+        "    (out / 'x.txt').write_text(repr(labtools.scale(1.1)))\n",
+    )
+    lab.declare(
+        f"pipeline: odd\nproject: lab\ninputs:\n  first: {{file: first.txt}}\nsteps:\n"
+        f"  scaled: {{uses: {lab.module}:scaled, inputs: {{counts: first}}}}\n"
+    )
+    from crucible_lineage.provenance import circumstances, environment
+
+    circumstances._distributions.cache_clear()
+    environment._has_distributions.cache_clear()
+    done = plan_and_run(
+        bind_file(lab.pipeline, session.store), session, lambda: LocalEngine(session, 1), lambda _: None
+    )
+    mfid = done.datasets["scaled"]["out"]
+    shutil.rmtree(tmp_path / "site-packages")
+    built = Options(wheels=wheels, environments=tmp_path / "environments")
+    (found,) = reproduce_datasets(session, [mfid], built, lambda _: None)
+    assert (found.verdict, found.environment["packages"]["labtools"]) == (IDENTICAL, "1.0"), found
+    monkeypatch.setenv("PYTHONPATH", str(installed(wheels, "2.0", tmp_path / "newer")))
+    monkeypatch.setattr("crucible_lineage.remake.driver.PASSED", ("PATH", "HOME", "PYTHONPATH"))
+    (found,) = reproduce_datasets(session, [mfid], HERE, lambda _: None)
+    assert found.verdict == DIFFERS
+    assert found.causes[0] == "labtools is 2.0 here, 1.0 by the record"
+    assert FAILED not in found.verdict
