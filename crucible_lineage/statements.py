@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.ids import canonical_json, derive_mfid, has_derived_id
 from crucible_lineage.marks import KEY
 from crucible_lineage.times import utc
@@ -28,7 +29,9 @@ __all__ = [
     "KEYWORD",
     "MEASUREMENT",
     "PARK",
+    "REMAKE",
     "REVOKE",
+    "SAME",
     "SIGN",
     "TRUST",
     "About",
@@ -37,10 +40,12 @@ __all__ = [
     "Facts",
     "InForce",
     "Mention",
+    "Remade",
     "Statement",
     "StatementIndex",
     "at_fault",
     "in_force",
+    "remade_in",
     "signatures_lacking",
     "signatures_of",
     "statement_id",
@@ -52,6 +57,7 @@ __all__ = [
 KEYWORD = MEASUREMENT = "statement"
 HOLD, FLAG, SIGN, TRUST, REVOKE, CHECK = "hold", "flag", "sign", "trust", "revoke", "check"
 CERTIFY, DECERTIFY = "certify", "decertify"  # from when until when a calibration is valid
+REMAKE = "remake"  # of a result that was made again
 AWAIT = "await"  # of a result that counts only once it is signed
 PARK = "park"  # of a result that failed too often to be tried again
 EPOCH = utc("1970-01-01T00:00:00")  # of the ids of statements about no dataset and no time
@@ -399,6 +405,56 @@ def verdicts_in(found: InForce) -> dict[str, dict[str, Checked]]:
                 values = verdict.get("values") or {}
                 verdicts.setdefault(mfid, {})[f"{place}/{name}"] = Checked(that, bool(verdict.get("passed")), values)
     return verdicts
+
+
+class Remade(NamedTuple):
+    """How often a result was made again: with the same outcome elsewhere than where it was made, and with another one.
+
+    `last` is when it was the same last, as a day.
+    """
+
+    times: int = 0
+    people: int = 0
+    architectures: int = 0
+    last: str = ""
+    differed: int = 0
+
+    def told(self) -> str:
+        """Return it in words; empty if there is nothing to say."""
+        parts = []
+        if self.times:
+            people, machines = amount(self.people, "person", "people"), amount(self.architectures, "architecture")
+            parts.append(f"remade {amount(self.times, 'time')} by {people} on {machines}, last {self.last}")
+        if self.differed:
+            parts.append(f"made again otherwise {amount(self.differed, 'time')}")
+        return "; ".join(parts)
+
+
+SAME = ("identical", "numbers within tolerance", "picture alike")  # verdicts by which a result was made again
+
+
+def remade_in(found: InForce) -> dict[str, Remade]:
+    """Return how often results were made again. The machine on which one was made counts for nothing."""
+    same: dict[str, list[Statement]] = {}
+    other: dict[str, int] = {}
+    for one in found.statements.values():
+        if one.verb != REMAKE:
+            continue
+        for mfid in one.about.datasets:
+            if one.body.get("verdict") not in SAME:
+                other[mfid] = other.get(mfid, 0) + 1
+            elif not one.body.get("own"):
+                same.setdefault(mfid, []).append(one)
+    return {
+        mfid: Remade(
+            len(some := same.get(mfid, [])),
+            len({one.account for one in some}),
+            len({str(one.body.get("architecture") or "") for one in some}),
+            max((one.when[:10] for one in some), default=""),
+            other.get(mfid, 0),
+        )
+        for mfid in {*same, *other}
+    }
 
 
 class Facts(NamedTuple):

@@ -50,11 +50,14 @@ from crucible_lineage.statements import (
     FLAG,
     HOLD,
     KEYWORD,
+    REMAKE,
     SIGN,
     Checked,
+    Remade,
     Statement,
     StatementIndex,
     in_force,
+    remade_in,
     verdicts_in,
 )
 
@@ -569,6 +572,16 @@ class Mirror:
             return self.verdicts()
         return {mfid: {name: Checked(*one) for name, one in some.items()} for mfid, some in found.items()}
 
+    def remade(self) -> dict[str, Remade]:
+        """Return how often results were made again, as of the last sync."""
+        row = self.database.row("SELECT found FROM stated WHERE verb = ?", REMAKE)
+        if row is None:
+            return {}
+        if (found := unsealed(row[0], REMAKE)) is None:
+            self.database.transaction(_set_stated)
+            return self.remade()
+        return {mfid: Remade(*one) for mfid, one in found.items()}
+
     def certificates(self, project: str, kind: str | None = None) -> list[Certificate]:
         """Return the certificates of calibrations that count in a project, of one kind or all, as of the last sync."""
         row = self.database.row("SELECT found FROM stated WHERE verb = ?", CERTIFY)
@@ -803,6 +816,7 @@ def _set_stated(db: sqlite3.Connection) -> None:
     found = in_force(_statements(db, None).values())
     rows = [(verb, sealed(StatementIndex.of(found, verb).to_json(), verb)) for verb in STATED]
     rows.append((CHECK, sealed(verdicts_in(found), CHECK)))
+    rows.append((REMAKE, sealed(remade_in(found), REMAKE)))
     rows.append((CERTIFY, sealed(certificates_to_json(found), CERTIFY)))
     db.executemany("INSERT OR REPLACE INTO stated VALUES (?, ?)", rows)
 

@@ -67,6 +67,12 @@ class Outcome:
     causes: list[str] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    recorded: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def is_tried(self) -> bool:
+        """Whether the step was run."""
+        return self.verdict != NOT_MADE
 
     @property
     def is_good(self) -> bool:
@@ -76,7 +82,7 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON."""
         kept = {key: value for key, value in self.environment.items() if key != "variables"}
-        return {**vars(self), "environment": kept}
+        return {key: value for key, value in vars(self).items() if key != "recorded"} | {"environment": kept}
 
     def lines(self) -> Iterator[str]:
         """Yield what people read."""
@@ -124,6 +130,7 @@ class _Remaking:
     def outcome(self, made: dict[tuple[str, str], Path]) -> Outcome:
         began = time.monotonic()
         outcome = Outcome(self.entry["name"], _mfids(self.entry), NOT_MADE)
+        outcome.recorded = {one["mfid"]: one["files"] for one in self.entry["outputs"].values()}
         try:
             if self.entry["why_not"]:
                 raise RemakeError(self.entry["why_not"])

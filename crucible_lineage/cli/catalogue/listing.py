@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.cli.catalogue.printing import CSV, PROJECT, not_listed, print_csv
 from crucible_lineage.cli.options import announce, crucible_options, json_option, open_session, print_json
 from crucible_lineage.errors import InputError
@@ -145,4 +146,5 @@ def _described(entry: Entry) -> str:
     origin = "/".join(filter(None, (one.pipeline, one.step)))
     flags = " ".join(f"[{name}]" for name in entry.flags)
     doubt = entry.doubt.told(entry.mfid) if entry.doubt else ""
-    return plain("  ".join(filter(None, (one.name, origin or one.measurement, flags, doubt))))
+    remade = f"remade {amount(entry.remade.times, 'time')}" if entry.remade.times else ""
+    return plain("  ".join(filter(None, (one.name, origin or one.measurement, flags, remade, doubt))))

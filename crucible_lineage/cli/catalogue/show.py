@@ -24,7 +24,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.values import told_value
 from crucible_lineage.pipeline.spec.inputs import located
-from crucible_lineage.statements import CHECK
+from crucible_lineage.statements import CHECK, REMAKE
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Thumbnail
@@ -117,7 +117,9 @@ def _shown(found: Shown) -> Iterator[str]:
     yield f"{mfid}  {entry.state}"
     if entry.doubt and entry.doubt.source != mfid:
         yield plain(f"doubtful: {entry.doubt.told(mfid)}")
-    yield from (plain(one.told) for one in found.statements if one.statement.verb != CHECK)
+    yield from (plain(one.told) for one in found.statements if one.statement.verb not in (CHECK, REMAKE))
+    if told := entry.remade.told():
+        yield told
     for check, verdict in entry.checks.items():
         how = "passed" if verdict.passed else "failed"
         yield plain(f"check {check.rpartition('/')[2]} {how}: {verdict.that} ({_told_of(verdict.values)})")

@@ -33,6 +33,13 @@ __all__ = ["reproduce_command"]
     type=click.Path(path_type=Path, file_okay=False),
     help="A new folder for what is made; by default it is removed.",
 )
+@click.option("--no-receipt", is_flag=True, help="State nothing at Crucible about what comes of it.")
+@click.option(
+    "--receipts",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write receipts into this folder: in-toto statements, signed if an ssh key is configured.",
+)
 @crucible_options
 @json_option
 def reproduce_command(
@@ -45,14 +52,17 @@ def reproduce_command(
     sample: int | None,
     older_than: str | None,
     keep: Path | None,
+    no_receipt: bool,
+    receipts: Path | None,
     as_json: bool,
 ) -> None:
     """Make results again from their recorded source, environment, parameters and inputs, and compare.
 
-    Nothing at Crucible is changed. Exit code 0: all is the same, within the tolerance; 1: something differs, or could
-    not be made.
+    No result is changed; what came of it is stated at Crucible, as a receipt. Exit code 0: all is the same, within the
+    tolerance; 1: something differs, or could not be made.
     """
     from crucible_lineage.remake.driver import Options
+    from crucible_lineage.remake.receipts import state_receipts, write_receipts
     from crucible_lineage.remake.reproduce import reproduce_bundle, reproduce_datasets, sampled
 
     if bool(results) == bool(project):
@@ -80,6 +90,11 @@ def reproduce_command(
             if project:
                 mfids = sampled(session, project, sample or 1, older_than)
             found = reproduce_datasets(session, mfids, options, tell, keep)
+            if not no_receipt:
+                _, faults = state_receipts(session, found)
+                for fault in faults:
+                    click.echo(plain(f"note: {fault}"), err=True)
+        written = write_receipts(found, receipts) if receipts else []
     if as_json:
         print_json({"results": [one.to_json() for one in found]})
     else:
@@ -87,6 +102,8 @@ def reproduce_command(
             for line in one.lines():
                 click.echo(plain(line))
         good = sum(one.is_good for one in found)
+        for path in written:
+            click.echo(f"receipt: {path}")
         click.echo(f"{good} of {amount(len(found), 'result')} made again the same")
     if not all(one.is_good for one in found):
         sys.exit(1)

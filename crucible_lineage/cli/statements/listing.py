@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from crucible_lineage.cli.options import announce, crucible_options, dataset_id, json_option, open_session, print_json
 from crucible_lineage.core.stated import Heard
+from crucible_lineage.ids import canonical_json
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.ssh import signer_of
 
@@ -65,6 +67,9 @@ def statements_command(
 def _signer(one: Heard, allowed: Path) -> str | None:
     """Who has signed it, None if nobody has, empty if the signature is not of an allowed signer."""
     statement = one.statement
+    receipt, signature = statement.body.get("receipt"), statement.body.get("signature")
+    if isinstance(receipt, Mapping) and signature and not signer_of(canonical_json(receipt), str(signature), allowed):
+        return ""
     return signer_of(statement.signed_text, statement.signature, allowed) if statement.signature else None
 
 

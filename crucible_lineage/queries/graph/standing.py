@@ -15,7 +15,7 @@ from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL
 from crucible_lineage.marks import CORRECTIONS_KEY
 from crucible_lineage.session import Session
-from crucible_lineage.statements import Checked, Doubt
+from crucible_lineage.statements import Checked, Doubt, Remade
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset
@@ -32,12 +32,15 @@ __all__ = [
 ]
 
 
+NEVER = Remade()
+
+
 @dataclass(frozen=True)
 class Entry:
     """A dataset with its state. If it is superseded: what holds in its place, and since when.
 
-    `doubt` says why it is doubtful, also of what is superseded; `flags` are the names of those in force on it, and
-    `checks` the verdicts of its checks.
+    `doubt` says why it is doubtful, also of what is superseded; `flags` are the names of those in force on it,
+    `checks` the verdicts of its checks, and `remade` says how often it was made again.
     """
 
     summary: Summary
@@ -47,6 +50,7 @@ class Entry:
     doubt: Doubt | None = None
     flags: tuple[str, ...] = ()
     checks: Mapping[str, Checked] = field(default_factory=dict)
+    remade: Remade = NEVER
 
     @property
     def mfid(self) -> str:
@@ -69,6 +73,7 @@ class Entry:
             "doubtful": self.doubt.to_json() if self.doubt else None,
             "flags": list(self.flags),
             "checks": {name: one._asdict() for name, one in self.checks.items()},
+            "remade": self.remade._asdict(),
         }
 
 
@@ -100,7 +105,8 @@ def stated_entries(
     session.mirror.sync_statements()
     stated = session.stated
     verdicts = session.mirror.verdicts()
-    if not stated.says_any and not verdicts:
+    remade = session.mirror.remade()
+    if not stated.says_any and not verdicts and not remade:
         return entries
     viewers: dict[str, list[str]] = {}
     for mfid, entry in entries.items():
@@ -111,7 +117,10 @@ def stated_entries(
         doubts |= stated.doubts(mfids, viewer, known)
         flags |= stated.flags(mfids, viewer, known)
     return {
-        mfid: _stated(entry, doubts.get(mfid), flags.get(mfid, ()), verdicts.get(mfid, {}))
+        mfid: replace(
+            _stated(entry, doubts.get(mfid), flags.get(mfid, ()), verdicts.get(mfid, {})),
+            remade=remade.get(mfid, NEVER),
+        )
         for mfid, entry in entries.items()
     }
 

@@ -28,7 +28,7 @@ __all__ = ["OWN", "PARTS", "ColumnValues", "ProjectFacts", "flattened"]
 
 OWN = (
     *("mfid", "name", "step", "pipeline", "output", "state", "measurement", "data_type", "instrument", "sample"),
-    *("session", "timestamp", "created", "run", "who", "checks"),
+    *("session", "timestamp", "created", "run", "who", "checks", "remade"),
 )
 PARTS = ("params", "results", "metadata")  # `metadata` is all of it, also what no step returned
 RAW = "raw"  # the measured data that a dataset comes from, by whatever way
@@ -174,6 +174,7 @@ class ProjectFacts:
             "run": text((activity.get("run") or {}).get("run_id")),
             "who": text(agent.get("username")) or text(agent.get("local_user")),
             "checks": _told_checks(self._verdicts.get(mfid, {})),
+            "remade": entry.remade.times if entry else 0,
         }
         values = {name: value for name, value in own.items() if value}
         values |= flattened("params", (written.get("recipe") or {}).get("params") or {})

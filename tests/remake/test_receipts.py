@@ -1,0 +1,146 @@
+"""What came of making results again is stated, counted by people and machines, and verified without this package."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from crucible_lineage.cli import main
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.ids import canonical_json
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.run.run import plan_and_run
+from crucible_lineage.queries.catalogue.listing import list_datasets
+from crucible_lineage.queries.catalogue.shown import show_dataset
+from crucible_lineage.remake.driver import GOOD, Options
+from crucible_lineage.remake.receipts import PREDICATE, state_receipts, write_receipts
+from crucible_lineage.remake.reproduce import reproduce_datasets
+from crucible_lineage.server import start_server
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+from crucible_lineage.ssh import KEY_VARIABLE, NAMESPACE
+from crucible_lineage.statements import SAME
+
+pytestmark = pytest.mark.usefixtures("keeping")
+HERE = Options(here=True)
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> Iterator[list[Session]]:
+    """Three contributors to one project, each with a machine of their own."""
+    with start_server(tmp_path / "service") as server, CrucibleClient(server.url, server.api_key) as admin:
+        admin.projects.create(project_id="lab", organization="lab", project_lead="local")
+        ask = admin._connection.call
+        opened = []
+        for name in ("ada", "bob", "eve"):
+            made: Any = ask("POST", "/service_accounts", "make an account", body={"username": name})
+            ask("POST", f"/projects/lab/users/{name}", "add a member", params={"role": "contributor"})
+            opened.append(Session(Settings(tmp_path / name, server.url, str(made["api_key"]))))
+        yield opened
+        for session in opened:
+            session.close()
+
+
+@pytest.fixture
+def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of allowed signers, with the key that signs from now on."""
+    private = tmp_path / "id_test"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", private], check=True)
+    monkeypatch.setenv(KEY_VARIABLE, str(private))
+    allowed = tmp_path / "allowed_signers"
+    allowed.write_text(f"ada@lab {private.with_suffix('.pub').read_text()}")
+    return allowed
+
+
+def made(session: Session, lab: Any) -> str:
+    bound = bind_file(lab.pipeline, session.store)
+    done = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+    return str(done.datasets["total"]["out"])
+
+
+def again(session: Session, mfid: str) -> None:
+    stated, faults = state_receipts(session, reproduce_datasets(session, [mfid], HERE, lambda _: None))
+    assert (len(stated), faults) == (1, [])
+
+
+def test_who_made_it_again_where_is_counted_and_shown(lab: Any, members: list[Session]) -> None:
+    ada, bob, eve = members
+    mfid = made(ada, lab)
+    again(ada, mfid)
+    assert show_dataset(ada, mfid).entry.remade.told() == "", "the machine that made it proves nothing"
+    for session in (bob, bob, eve):
+        again(session, mfid)
+    shown = show_dataset(ada, mfid).entry.remade
+    assert shown.told() == f"remade 3 times by 2 people on 1 architecture, last {shown.last}"
+    (entry,) = [one for one in list_datasets(bob, "lab").entries if one.mfid == mfid]
+    assert (entry.remade, entry.to_json()["remade"]["times"]) == (shown, 3)
+    assert entry.state == "current"
+    where = (
+        "--data",
+        str(ada.settings.data),
+        "--url",
+        str(ada.settings.api_url),
+        "--api-key",
+        str(ada.settings.api_key),
+    )
+    printed = CliRunner().invoke(main, ["show", mfid, *where]).output
+    assert shown.told() in printed
+    assert printed.count("remade") == 1
+
+
+def test_receipts_are_in_toto_statements_that_ssh_keygen_verifies(
+    lab: Any, session: Session, tmp_path: Path, key: Path
+) -> None:
+    mfid = made(session, lab)
+    found = reproduce_datasets(session, [mfid], HERE, lambda _: None)
+    (path,) = write_receipts(found, tmp_path / "receipts")
+    verify = ["ssh-keygen", "-Y", "verify", "-f", key, "-I", "ada@lab", "-n", NAMESPACE, "-s", f"{path}.sig"]
+    assert subprocess.run(verify, input=path.read_bytes(), capture_output=True).returncode == 0
+    assert subprocess.run(verify, input=path.read_bytes() + b" ", capture_output=True).returncode != 0
+    receipt = json.loads(path.read_bytes())
+    assert (receipt["_type"], receipt["predicateType"]) == ("https://in-toto.io/Statement/v1", PREDICATE)
+    recorded = session.client.metadata.get(mfid)["crucible_lineage"]["generated"]
+    assert {(one["name"], one["digest"]["sha256"]) for one in receipt["subject"]} == {
+        (f"{mfid}/{file['name']}", file["sha256"]) for file in recorded
+    }
+    assert receipt["predicate"]["verdict"] == "identical"
+    (stated,), _ = state_receipts(session, found)
+    assert canonical_json(stated.statement.body["receipt"])
+    data = ("--data", str(session.settings.data))
+    assert CliRunner().invoke(main, ["statements", mfid, "--verify", str(key), *data]).exit_code == 0
+    stranger = tmp_path / "nobody"
+    stranger.write_text("")
+    assert CliRunner().invoke(main, ["statements", mfid, "--verify", str(stranger), *data]).exit_code == 1
+
+
+def test_the_command_states_what_came_of_it(lab: Any, session: Session, tmp_path: Path) -> None:
+    mfid = made(session, lab)
+    shutil.rmtree(lab.folder)
+    data = ("--data", str(session.settings.data))
+    kept = tmp_path / "kept"
+    ran = CliRunner().invoke(main, ["reproduce", mfid, "--here", "--keep", str(kept), *data])
+    assert ran.exit_code == 0, ran.output
+    assert "1 of 1 result made again the same" in ran.output
+    assert list(kept.rglob("total.txt"))
+    told = json.loads(CliRunner().invoke(main, ["statements", mfid, "--json", *data]).stdout)
+    assert [(one["verb"], one["body"]["own"]) for one in told["statements"]] == [("remake", True)]
+    ran = CliRunner().invoke(
+        main, ["reproduce", "--project", "lab", "--sample", "5", "--here", "--no-receipt", "--json", *data]
+    )
+    assert len(json.loads(ran.stdout)["results"]) == 2
+    told = json.loads(CliRunner().invoke(main, ["statements", mfid, "--json", *data]).stdout)
+    assert len(told["statements"]) == 1
+    ran = CliRunner().invoke(main, ["reproduce", "--project", "lab", "--older-than", "30d", *data])
+    assert (ran.exit_code, "has no current result of a step that is old enough" in ran.output) == (2, True)
+
+
+def test_verdicts_that_count_are_those_of_the_program_in_bundles() -> None:
+    assert SAME == GOOD
