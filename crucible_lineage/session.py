@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from crucible_lineage.core.datasets import no_project
@@ -46,9 +47,11 @@ if TYPE_CHECKING:
     from crucible_lineage.server import RunningServer
     from crucible_lineage.server.shared import SharedServer
 
-__all__ = ["Session"]
+__all__ = ["Remake", "Session"]
 
 Found = TypeVar("Found")
+Remake = Callable[["Session", str, str], Path]
+"""A file of a dataset, by its SHA-256, made again. InputError if that cannot be, or gives other bytes."""
 HEARD_FOR_S = 10.0  # chosen: how old what steps of a flow know of statements may be
 
 
@@ -62,6 +65,7 @@ class Session:
         self.settings = settings
         self._patience_s = patience_s
         self.is_away = False  # what is not known here is not asked for
+        self.remake: Remake | None = None  # makes a file again that Crucible has lost; whoever opens it may give one
         self.cache = FileCache(settings.data / "cache", limit_from_environment())
         self._stack = ExitStack()
         self._lock = threading.RLock()

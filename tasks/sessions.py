@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import InputError
+from crucible_lineage.remake.healing import remade_file
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, default_data_folder, resolve_settings
 from crucible_lineage.tasks.credentials import CrucibleCredentials
@@ -132,6 +133,7 @@ def _data_folder(data: Path | None) -> Path:
 def _shared(session: Session, block: str | None) -> Session:
     """The session that this process keeps for these settings: an earlier one, if there is one."""
     key = (session.settings.data, session.settings.api_url, block)
+    session.remake = remade_file
     if key not in _sessions:
         _sessions[key] = session
         atexit.register(session.close)

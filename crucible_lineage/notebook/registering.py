@@ -128,7 +128,9 @@ def connect(
     are about `project`, unless they name another one. Nothing is asked before the first question. Close it, or use it
     in a `with`; else it is closed with the process. InputError if what is named is not there or does not go together.
     """
-    catalogue = Catalogue(Session(_settings(data, url, api_key, profile)), project)
+    session = Session(_settings(data, url, api_key, profile))
+    session.remake = _remade
+    catalogue = Catalogue(session, project)
     atexit.register(catalogue.close)
     return catalogue
 
@@ -142,3 +144,9 @@ def _settings(data: str | PathLike[str] | None, url: str | None, api_key: str | 
     if url is not None or api_key is not None:
         raise InputError("connect: a profile names the address and the key; give either, not both")
     return profile_settings(profile, data=folder)
+
+
+def _remade(session: Session, mfid: str, sha256: str) -> Path:
+    from crucible_lineage.remake.healing import remade_file  # hardly ever is something lost
+
+    return remade_file(session, mfid, sha256)

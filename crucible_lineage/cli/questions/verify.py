@@ -20,9 +20,9 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.remake import remade_files
 from crucible_lineage.queries.verify.repair import Repair
 from crucible_lineage.queries.verify.verify import Verification, repaired, verify_dataset, verify_project
+from crucible_lineage.remake.healing import made_again
 
 __all__ = ["verify_command"]
 
@@ -73,7 +73,7 @@ def verify_command(
 
             found, repairs = verify(read_bytes=read_bytes or is_repair), list[Repair]()
             if is_repair and (found.damaged or found.damaged_copies):
-                found, repairs = repaired(session, found, verify, folders, remade_files)
+                found, repairs = repaired(session, found, verify, folders, made_again)
         announce(session)
     if as_json:
         print_json({**found.to_json(), **({"repairs": [one.to_json() for one in repairs]} if is_repair else {})})

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.checksums import file_sha256
-from crucible_lineage.errors import ChecksumError, InputError
+from crucible_lineage.errors import ChecksumError, InputError, LineageError
 from crucible_lineage.pipeline.files.lost import LOST, note_if_lost
 from crucible_lineage.pipeline.spec.inputs import is_remote
 from crucible_lineage.refs import DatasetRef, FileRef
@@ -23,12 +23,12 @@ from crucible_lineage.session import Session
 if TYPE_CHECKING:
     from crucible_lineage.client.models import FileRecord
 
-__all__ = ["cached_file", "fetch_reference", "is_reference", "place_file"]
+__all__ = ["cached_file", "fetch_reference", "is_reference", "place_file", "remade"]
 
 
 def cached_file(dataset: DatasetRef, file: FileRef, session: Session) -> Path:
     """The cache's copy of a file, fetched if need be. ChecksumError if the bytes that come are not the file's."""
-    return session.cache.get(file.sha256, _download(dataset, file, session))
+    return session.cache.get(file.sha256, _had(dataset, file, session))
 
 
 def place_file(dataset: DatasetRef, file: FileRef, target: Path, session: Session) -> bool:
@@ -36,7 +36,37 @@ def place_file(dataset: DatasetRef, file: FileRef, target: Path, session: Sessio
 
     ChecksumError if the bytes that come are not the file's.
     """
-    return session.cache.place(file.sha256, target, _download(dataset, file, session))
+    return session.cache.place(file.sha256, target, _had(dataset, file, session))
+
+
+def _had(dataset: DatasetRef, file: FileRef, session: Session) -> Callable[[Path], str]:
+    """Fetch a file; where Crucible has lost it, let it be made again, if the session can."""
+    download = _download(dataset, file, session)
+
+    def fetch(target: Path) -> str:
+        try:
+            found = download(target)
+            if found == file.sha256 or session.remake is None:
+                return found
+            lost: LineageError = ChecksumError(f"Crucible has other bytes of {file.name} of dataset {dataset.mfid}")
+        except LOST as error:
+            if session.remake is None:
+                raise
+            lost = error
+        shutil.copyfile(remade(session, dataset.mfid, file.sha256, lost), target)
+        return file.sha256
+
+    return fetch
+
+
+def remade(session: Session, mfid: str, sha256: str, lost: LineageError) -> Path:
+    """A file that Crucible has lost, made again. Raises `lost`, with why it cannot be made, if it cannot."""
+    if session.remake is None:
+        raise lost
+    try:
+        return session.remake(session, mfid, sha256)
+    except LineageError as error:
+        raise type(lost)(f"{lost}; {error}") from error
 
 
 def _download(dataset: DatasetRef, file: FileRef, session: Session) -> Callable[[Path], str]:

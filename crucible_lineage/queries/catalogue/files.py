@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,8 +15,8 @@ from crucible_lineage.client.transfer.download import local_path
 from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.records import text
-from crucible_lineage.pipeline.files.fetch import fetch_reference, is_reference
-from crucible_lineage.pipeline.files.lost import note_if_lost
+from crucible_lineage.pipeline.files.fetch import fetch_reference, is_reference, remade
+from crucible_lineage.pipeline.files.lost import LOST, note_if_lost
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
@@ -107,8 +108,20 @@ def _fetched_all(
             fetched.append(_fetched(session, mfid, file, path, folder))
         except LineageError as error:
             note_if_lost(session, mfid, file.filename, error)
-            absent[file.filename] = str(error)
+            try:
+                fetched.append(_made_again(session, mfid, file, path, error))
+            except LineageError as lost:
+                absent[file.filename] = str(lost)
     return FilesFetched(mfid, tuple(fetched), present, absent)
+
+
+def _made_again(session: Session, mfid: str, file: FileRecord, path: Path, error: LineageError) -> Path:
+    """A file that Crucible has lost, made again. Raises why it cannot be had."""
+    if not isinstance(error, LOST) or not file.sha256_hash:
+        raise error
+    made = remade(session, mfid, file.sha256_hash, error)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copyfile(made, path))
 
 
 def _is_there(path: Path, file: FileRecord) -> bool:
