@@ -18,7 +18,7 @@ from typing import Any
 from crucible_lineage.amounts import value_text
 from crucible_lineage.condition import Condition, parse_condition
 from crucible_lineage.errors import InputError
-from crucible_lineage.statements import CERTIFY, DECERTIFY, InForce, Statement
+from crucible_lineage.statements import CERTIFY, DECERTIFY, PROMOTE, About, InForce, Statement, promoted_in
 from crucible_lineage.times import moment_text, utc
 
 __all__ = [
@@ -160,23 +160,35 @@ def _until(until: datetime) -> str | None:
     return None if until == NO_END else until.isoformat()
 
 
-def certificates_of(found: InForce) -> list[Certificate]:
-    """Return the certificates in force, the earliest first, with what is left of the time that each was stated for."""
-    certificates = {one.statement: one for stated in found.statements.values() if (one := _certificate(stated))}
+def certificates_of(found: InForce, campaign: str = "") -> list[Certificate]:
+    """Return the certificates in force, the earliest first, with what is left of the time that each was stated for.
+
+    Those of a campaign are among them once it is promoted. With `campaign`, those of that one are as well, and end all
+    others of the same data for their time, as they would if it were promoted.
+    """
+    certificates = [one for stated in found.statements.values() if (one := _certificate(stated))]
+    promoted = promoted_in(found)
+    for mfid in {*promoted, campaign} & found.statements.keys():
+        certificates += _of_campaign(found.statements[mfid], promoted.get(mfid, ""))
     begins: dict[tuple[str, _Key], list[datetime]] = {}
-    for one in certificates.values():
+    for one in certificates:
         begins.setdefault((one.project.casefold(), one.key), []).append(one.since)
     for moments in begins.values():
         moments.sort()
     cuts = _cuts(found, certificates)
+    for one in certificates if campaign else ():
+        cuts.setdefault(one, []).extend(
+            draft.stated for draft in certificates
+            if draft.statement == campaign != one.statement and draft.key == one.key
+        )  # fmt: skip
     left = []
-    for one in certificates.values():
+    for one in certificates:
         since, until = one.stated
         if one.until == NEXT:
             moments = begins[one.project.casefold(), one.key]
             at = bisect_right(moments, since)
             until = moments[at] if at < len(moments) else NO_END
-        left.append(replace(one, spans=_without((since, until), cuts.get(one.statement, ()))))
+        left.append(replace(one, spans=_without((since, until), cuts.get(one, ()))))
     return sorted(left, key=lambda one: (one.since, one.statement))
 
 
@@ -212,22 +224,49 @@ def _certificate(stated: Statement) -> Certificate | None:
     )
 
 
-def _cuts(found: InForce, certificates: Mapping[str, Certificate]) -> dict[str, list[Span]]:
-    """Return what is cut out of certificates by statements that count where these lie."""
-    cuts: dict[str, list[Span]] = {}
+def _of_campaign(stated: Statement, since: str) -> list[Certificate]:
+    """Return the certificates of a campaign, which is promoted since that moment, or is taken to be."""
+    listed = stated.body.get("certificates")
+    found = []
+    for body in listed if isinstance(listed, list | tuple) else ():
+        about = About((str(body.get("dataset")),))
+        when, why = since or stated.when, stated.why or f"campaign {stated.body.get('name')}"
+        if one := _certificate(replace(stated, verb=CERTIFY, about=about, body=body, when=when, why=why)):
+            found.append(one)
+    return found
+
+
+def _cuts(found: InForce, certificates: Sequence[Certificate]) -> dict[Certificate, list[Span]]:
+    """Return what is cut out of certificates by statements that count where these lie.
+
+    A certificate ends others of the same data, a decertification those of its dataset, the promotion of a campaign
+    those of the same data as one of its certificates.
+    """
+    known: dict[str, list[Certificate]] = {}
+    for one in certificates:
+        known.setdefault(one.statement, []).append(one)
+    cuts: dict[Certificate, list[Span]] = {}
     for stated in found.statements.values():
-        over = stated.body.get("over") if stated.verb in (CERTIFY, DECERTIFY) else None
+        over = stated.body.get("over") if stated.verb in (CERTIFY, DECERTIFY, PROMOTE) else None
         if not isinstance(over, list | tuple):
             continue
-        try:
-            since, until = utc(str(stated.body.get("from"))), str(stated.body.get("until") or "")
-            span = since, utc(until) if until not in ("", NEXT) else NO_END
-        except ValueError:
-            continue
-        for mfid in over:
-            if mfid in certificates and found.counts(stated, certificates[mfid].project):
-                cuts.setdefault(str(mfid), []).append(span)
+        named = [one for mfid in over for one in known.get(str(mfid), ()) if found.counts(stated, one.project)]
+        ending = known.get(str(stated.body.get("campaign")) if stated.verb == PROMOTE else stated.mfid, [])
+        for one in named:
+            if stated.verb == DECERTIFY:
+                spans = [_stated_span(stated)] if one.dataset in stated.about.datasets else []
+            else:
+                spans = [other.stated for other in ending if other.key == one.key and other is not one]
+            cuts.setdefault(one, []).extend(filter(None, spans))
     return cuts
+
+
+def _stated_span(stated: Statement) -> Span | None:
+    try:
+        since, until = utc(str(stated.body.get("from"))), str(stated.body.get("until") or "")
+        return since, utc(until) if until not in ("", NEXT) else NO_END
+    except ValueError:
+        return None
 
 
 def _without(span: Span, cuts: Iterable[Span]) -> tuple[Span, ...]:

@@ -123,15 +123,22 @@ def decertify(
     return Decertified(stating, tuple(lost))
 
 
-def certificates_as_of(session: Session, project: str, kind: str | None = None, as_of: str = "") -> list[Certificate]:
-    """Return the certificates that count in a project; with `as_of`, going by what was stated until then."""
+def certificates_as_of(
+    session: Session, project: str, kind: str | None = None, as_of: str = "", campaign: str = ""
+) -> list[Certificate]:
+    """Return the certificates that count in a project; with `as_of`, going by what was stated until then.
+
+    With `campaign`, as they would be if that one were promoted.
+    """
     if not session.is_away:
         session.mirror.sync_statements()
-    if not as_of:
+    if not as_of and not campaign:
         return session.mirror.certificates(project, kind)
-    until = as_of_moment(as_of)
+    until = as_of_moment(as_of) if as_of else NO_END
     stated = in_force(one for one in session.mirror.statements().values() if utc(one.when) < until)
-    return [one for one in certificates_of(stated) if kind in (None, one.kind) and stated.counts(one, project)]
+    return [
+        one for one in certificates_of(stated, campaign) if kind in (None, one.kind) and stated.counts(one, project)
+    ]
 
 
 def as_of_moment(text: str) -> datetime:

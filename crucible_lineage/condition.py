@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "len": len,
     "lower": lambda text: str(text).lower(),
     "max": max,
+    "median": statistics.median,
     "min": min,
     "round": round,
     "startswith": lambda text, head: str(text).startswith(head),

@@ -20,6 +20,7 @@ from crucible_lineage.times import utc
 
 __all__ = [
     "AWAIT",
+    "CAMPAIGN",
     "CERTIFY",
     "CHECK",
     "DECERTIFY",
@@ -29,6 +30,7 @@ __all__ = [
     "KEYWORD",
     "MEASUREMENT",
     "PARK",
+    "PROMOTE",
     "REMAKE",
     "REVOKE",
     "SAME",
@@ -45,6 +47,7 @@ __all__ = [
     "StatementIndex",
     "at_fault",
     "in_force",
+    "promoted_in",
     "remade_in",
     "signatures_lacking",
     "signatures_of",
@@ -56,6 +59,7 @@ __all__ = [
 
 KEYWORD = MEASUREMENT = "statement"
 HOLD, FLAG, SIGN, TRUST, REVOKE, CHECK = "hold", "flag", "sign", "trust", "revoke", "check"
+CAMPAIGN, PROMOTE = "campaign", "promote"  # other calibrations, tried; and that they count from now on
 CERTIFY, DECERTIFY = "certify", "decertify"  # from when until when a calibration is valid
 REMAKE = "remake"  # of a result that was made again
 AWAIT = "await"  # of a result that counts only once it is signed
@@ -382,6 +386,16 @@ def signatures_lacking(found: InForce, awaited: Statement, signed: Mapping[str, 
         and not (body.get("not") == "maker" and one.account == body.get("maker"))
     }
     return max(0, int(body.get("count") or 1) - len(accounts))
+
+
+def promoted_in(found: InForce) -> dict[str, str]:
+    """Return the campaigns that are promoted, each with the moment since when: the latest, if it was twice."""
+    promoted: dict[str, str] = {}
+    for one in sorted(found.statements.values(), key=lambda one: (one.when, one.mfid)):
+        campaign = found.statements.get(str(one.body.get("campaign"))) if one.verb == PROMOTE else None
+        if campaign is not None and campaign.verb == CAMPAIGN and found.counts(one, campaign.project):
+            promoted[campaign.mfid] = str(one.body.get("since") or one.when)
+    return promoted
 
 
 class Checked(NamedTuple):

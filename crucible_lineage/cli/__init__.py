@@ -57,6 +57,7 @@ SECTIONS = {
         "certify": ("statements.certify", "Certify a calibration for an instrument and a time."),
         "decertify": ("statements.certify", "End the validity of a calibration, and list what used it."),
         "calibration": ("statements.certify", "Show which calibrations are certified for data."),
+        "campaign": ("campaign", "Try other calibrations, compare, and make them current by one statement."),
         "statements": ("statements.listing", "List what is stated about results, by whom, and whether it is in force."),
         "trust": ("statements.hold", "Let statements of another project or account count in a project."),
     },

@@ -50,6 +50,7 @@ from crucible_lineage.statements import (
     FLAG,
     HOLD,
     KEYWORD,
+    PROMOTE,
     REMAKE,
     SIGN,
     Checked,
@@ -57,6 +58,7 @@ from crucible_lineage.statements import (
     Statement,
     StatementIndex,
     in_force,
+    promoted_in,
     remade_in,
     verdicts_in,
 )
@@ -145,12 +147,15 @@ class StoredRecord(Mapping[str, Any]):
 class Snapshot:
     """A project's datasets by id, as they are now; `downloaded` of them were not known in this state before.
 
+    `promoted` are campaigns, each with the moment since when it is promoted.
+
     Nobody may change it: in one process, who asks again while nothing has changed is given the same one.
     """
 
     records: dict[str, Record]
     downloaded: int
     summaries: dict[str, Summary]
+    promoted: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Row(NamedTuple):
@@ -582,6 +587,10 @@ class Mirror:
             return self.remade()
         return {mfid: Remade(*one) for mfid, one in found.items()}
 
+    def promoted(self) -> dict[str, str]:
+        """Return the campaigns that are promoted, each with the moment since when, as of the last sync."""
+        return self.database.transaction(_promoted)
+
     def certificates(self, project: str, kind: str | None = None) -> list[Certificate]:
         """Return the certificates of calibrations that count in a project, of one kind or all, as of the last sync."""
         row = self.database.row("SELECT found FROM stated WHERE verb = ?", CERTIFY)
@@ -630,6 +639,7 @@ class Mirror:
 
         Of EVERYTHING, all that this key sees. Raises InputError if there is no such project.
         """
+        self.sync_statements()
         latest = None if refresh else self._latest(project)
         changed = self._changed_since(project, latest) if latest else self._modified_since(project)
         total = self._client().datasets.count(**_within(project))
@@ -817,8 +827,17 @@ def _set_stated(db: sqlite3.Connection) -> None:
     rows = [(verb, sealed(StatementIndex.of(found, verb).to_json(), verb)) for verb in STATED]
     rows.append((CHECK, sealed(verdicts_in(found), CHECK)))
     rows.append((REMAKE, sealed(remade_in(found), REMAKE)))
+    before = _promoted(db)
+    rows.append((PROMOTE, sealed(promoted_in(found), PROMOTE)))
     rows.append((CERTIFY, sealed(certificates_to_json(found), CERTIFY)))
     db.executemany("INSERT OR REPLACE INTO stated VALUES (?, ?)", rows)
+    if _promoted(db) != before:
+        _renew(db)
+
+
+def _promoted(db: sqlite3.Connection) -> dict[str, str]:
+    row = db.execute("SELECT found FROM stated WHERE verb = ?", (PROMOTE,)).fetchone()
+    return (unsealed(row[0], PROMOTE) if row else None) or {}
 
 
 def _statements(db: sqlite3.Connection, mfids: Collection[str] | None) -> dict[str, Statement]:
@@ -893,7 +912,7 @@ def _snapshot_of(db: sqlite3.Connection, project: str) -> tuple[str | None, Snap
                 continue
             records[kept[0]] = StoredRecord(kept[-1])
             summaries[kept[0]] = Summary.from_columns(kept[:width])
-    return row[0] if row else None, Snapshot(records, 0, summaries), damaged
+    return row[0] if row else None, Snapshot(records, 0, summaries, _promoted(db)), damaged
 
 
 def _seal(values: Sequence[object]) -> int:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from crucible_lineage.marks import PLACES_KEY, holds, places_in
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.core.mirror import Mirror
 
 __all__ = [
+    "CANDIDATE",
     "CURRENT",
     "INCOMPLETE",
     "RAW",
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 CURRENT, SUPERSEDED, INCOMPLETE, RAW = "current", "superseded", "incomplete", "raw"
+CANDIDATE = "candidate"  # of a campaign that is not promoted
 MOST_CHARACTERS = 200  # of a scope; a longer one is told by its hash
 
 
@@ -46,7 +49,7 @@ class Filled:
     """That a dataset fills a place: which run relied on it last, begun when, for the declaration in which file.
 
     `also` are other files that declare the same and rely on it still, `was` are former names of the file: what was made
-    for these before is not current again.
+    for these before is not current again. What a `campaign` made counts once that is promoted, since that moment.
     """
 
     since: str
@@ -54,6 +57,7 @@ class Filled:
     declared_in: str = ""
     also: tuple[str, ...] = ()
     was: tuple[str, ...] = ()
+    campaign: str = ""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -63,13 +67,15 @@ class Filled:
     def to_json(self) -> dict[str, object]:
         """Return what is written into the scientific metadata."""
         others = {"also": list(self.also), "was": list(self.was)} if self.also or self.was else {}
-        return {"since": self.since, "run": self.run, "declared_in": self.declared_in, **others}
+        of = {"campaign": self.campaign} if self.campaign else {}
+        return {"since": self.since, "run": self.run, "declared_in": self.declared_in, **others, **of}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, object]) -> Filled:
         """Return what such an entry says; what is not understood of it is left out."""
         also, was = _texts(entry.get("also")), _texts(entry.get("was"))
-        return cls(str(entry["since"]), str(entry.get("run", "")), str(entry.get("declared_in", "")), also, was)
+        declared_in, campaign = str(entry.get("declared_in", "")), str(entry.get("campaign") or "")
+        return cls(str(entry["since"]), str(entry.get("run", "")), declared_in, also, was, campaign)
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Standing:
 
     `replaces` is the dataset that it was made to replace; it counts only for those that fill no place. What is neither
     derived nor a replacement is measured data and fills none, whatever is written on it. All of this counts in its own
-    `project`: what lies elsewhere may say what it likes.
+    `project`: what lies elsewhere may say what it likes. A candidate fills some place only once a campaign is promoted.
     """
 
     mfid: str
@@ -87,11 +93,24 @@ class Standing:
     derived: bool
     places: Mapping[str, Filled]
     replaces: str | None = None
+    is_candidate: bool = False
 
     @property
     def fills(self) -> Mapping[str, Filled]:
         """The places that count."""
         return self.places if self.derived or self.replaces else {}
+
+
+def _promoted(one: Standing, promoted: Mapping[str, str]) -> Standing:
+    """Return what there is to know of a dataset, where what campaigns made counts only if they are promoted."""
+    if not any(filled.campaign for filled in one.places.values()):
+        return one
+    counting = {
+        key: replace(filled, since=promoted[filled.campaign]) if filled.campaign else filled
+        for key, filled in one.places.items()
+        if not filled.campaign or filled.campaign in promoted
+    }
+    return replace(one, places=counting, is_candidate=len(counting) < len(one.places))
 
 
 def pipeline_keyword(pipeline: str) -> str:
@@ -165,10 +184,10 @@ def later_than(moment: datetime, others: Iterable[str]) -> str:
 
 
 class Currency:
-    """Of many datasets, which hold now."""
+    """Of many datasets, which hold now. `promoted` are campaigns, each with the moment since when it is promoted."""
 
-    def __init__(self, standings: Iterable[Standing]) -> None:
-        self._standings = {one.mfid: one for one in standings}
+    def __init__(self, standings: Iterable[Standing], promoted: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._standings = {one.mfid: _promoted(one, promoted) for one in standings}
         self._holders: dict[tuple[str, str], list[Standing]] = {}
         self._successors: dict[str, str] = {}
         for one in self._standings.values():
@@ -215,14 +234,18 @@ class Currency:
         return self._standings[mfid].places if mfid in self._standings else {}
 
     def state(self, mfid: str) -> str:
-        """CURRENT, SUPERSEDED, INCOMPLETE or RAW; RAW also for a dataset of which nothing is known."""
+        """CURRENT, CANDIDATE, SUPERSEDED, INCOMPLETE or RAW; RAW also for a dataset of which nothing is known."""
         one = self._standings.get(mfid)
         if one is None:
             return RAW
         if not one.complete:
             return INCOMPLETE
+        if one.fills and any(self._holds(one, key) for key in one.fills):
+            return CURRENT
+        if one.is_candidate:
+            return CANDIDATE
         if one.fills:
-            return CURRENT if any(self._holds(one, key) for key in one.fills) else SUPERSEDED
+            return SUPERSEDED
         if mfid in self._successors:
             return SUPERSEDED
         return CURRENT if one.derived else RAW

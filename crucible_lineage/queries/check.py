@@ -51,7 +51,11 @@ def check_projects(session: Session, projects: Iterable[str], *, refresh: bool =
     names = list(dict.fromkeys(projects))
     fetched = fetch_projects(session, names, refresh=refresh)
     graph = with_named_parents(session, fetched.graph)
-    findings = [*check(graph), *made_of_superseded(graph), *held_wrongly(graph, fetched.summaries)]
+    findings = [
+        *check(graph),
+        *made_of_superseded(graph),
+        *held_wrongly(graph, fetched.summaries, session.mirror.promoted()),
+    ]
     findings += (finding for name in names for finding in withdrawn(session, name, fetched.summaries))
     findings += not_ingested(session, graph)
     return _checked(graph, findings, fetched.downloaded)
@@ -126,9 +130,9 @@ def _made_of_superseded(graph: LineageGraph, mfid: str, parent: str) -> Finding:
     )
 
 
-def held_wrongly(graph: LineageGraph, summaries: Summaries) -> Iterator[Finding]:
+def held_wrongly(graph: LineageGraph, summaries: Summaries, promoted: Mapping[str, str]) -> Iterator[Finding]:
     """Places that several hold at once, or that two declarations share."""
-    currency = Currency(one.standing for one in summaries.values())
+    currency = Currency((one.standing for one in summaries.values()), promoted)
     shared: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
     for project, key in sorted(currency.all_places()):
         by_file = currency.by_declaration(key, project)
@@ -175,8 +179,9 @@ def withdrawn(session: Session, project: str, summaries: Summaries) -> Iterator[
                         hidden[found.unique_id] = (request, summary_of(found.model_dump()))
     if not hidden:
         return
-    before = Currency(one.standing for one in summaries.values())
-    everything = Currency([*(one.standing for _, one in hidden.values()), *(s.standing for s in summaries.values())])
+    promoted, there = session.mirror.promoted(), [one.standing for one in summaries.values()]
+    before = Currency(there, promoted)
+    everything = Currency([*(one.standing for _, one in hidden.values()), *there], promoted)
     for mfid, (request, summary) in hidden.items():
         held = [key for key in summary.standing.places if mfid in everything.current(key, project)]
         shown = dict.fromkeys(other for key in held for other in before.current(key, project))

@@ -75,14 +75,14 @@ class KnownResults:
                 self.filled = self.mirror.sync(self.project, self.scope, self._judged)
             self.members = self.mirror.members(self.project, self.scope)
             standings = (Standing(mfid, self.project, True, True, slots) for mfid, slots in self.filled.items())
-            self._slots, self._everything, self._attempts = Currency(standings), None, None
+            self._slots, self._everything, self._attempts = Currency(standings, self.mirror.promoted()), None, None
 
     @property
     def slots(self) -> Currency:
         """Which results hold, as of the last sync."""
         with self._lock:
             if self._slots is None:
-                self._slots = Currency(one.standing for one in self.registered().values())
+                self._slots = Currency((one.standing for one in self.registered().values()), self.mirror.promoted())
             return self._slots
 
     def look(self, mfids: Iterable[str], *, ask: bool = True) -> None:

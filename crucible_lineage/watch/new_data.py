@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from crucible_lineage.core.slots import SUPERSEDED
+from crucible_lineage.core.slots import CANDIDATE, SUPERSEDED
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.inputs.inputs import currency_among, is_selected
@@ -143,7 +143,7 @@ class Newest:
             return set()
         found = [seen.found for seen in self._seen.values()]
         currency = currency_among(self.pipeline.spec.project, found, self.session)
-        return {one.mfid for one in found if currency.state(one.mfid) == SUPERSEDED}
+        return {one.mfid for one in found if currency.state(one.mfid) in (CANDIDATE, SUPERSEDED)}
 
     def _unfinished(self, result: RunResult, parked: set[str]) -> set[str]:
         """The datasets about which a step failed or was skipped, though no step about them is parked."""

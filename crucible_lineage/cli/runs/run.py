@@ -30,6 +30,7 @@ from crucible_lineage.cli.runs.waiting import PATIENCE, print_not_ingested, prin
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.bind.names import require_names
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, LEFT_OUT, REUSED, SKIPPED, STOPPED, Choice, RunResult
 from crucible_lineage.pipeline.spec.inputs import located
@@ -74,7 +75,7 @@ REFRESH = click.option("--refresh", is_flag=True, help="Ask Crucible again, also
 )
 @SET
 @FORCE
-@click.option("--only", multiple=True, metavar="STEP", help="Make just this step; repeatable.")
+@click.option("--only", multiple=True, metavar="STEP", help="Make just this step, or STEP[INSTANCE]; repeatable.")
 @click.option("--from", "from_", multiple=True, metavar="STEP", help="Make this step and all that depend on it.")
 @click.option("--keep-going/--fail-fast", default=True, help="What to do once a step has failed.  [default: go on]")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, as `plan` does.")
@@ -121,10 +122,11 @@ def run_command(
         if refresh:
             session.mirror.forget()
         request = RunRequest(bound, values, Choice(forced, only, from_, keep_going, patience, as_of), _runner(runner))
-        chosen = request.choice.steps(bound)
+        request.choice.steps(bound)  # a name that is none is refused before anything is looked up
         if dry_run:
             planned = make_plan(bound, session, forced, as_of)
-            chosen_steps = tuple(step for step in planned.steps if step.step in chosen)
+            require_names(bound, only, [step.name for step in planned.steps])
+            chosen_steps = tuple(step for step in planned.steps if request.choice.makes(step.step, step.name, bound))
             print_plan(replace(planned, steps=chosen_steps), as_json=as_json, above=planned.steps)
             return
         if apply_declared:

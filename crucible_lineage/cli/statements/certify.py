@@ -17,7 +17,7 @@ from crucible_lineage.lineage.labels import plain
 if TYPE_CHECKING:
     from crucible_lineage.queries.calibrations import Use
 
-__all__ = ["calibration_command", "certify_command", "decertify_command"]
+__all__ = ["calibration_command", "certify_command", "decertify_command", "read_fields"]
 
 MOST_LISTED = 20
 FOR = "field of the data and its value, as in instrument='Raman 1' or metadata.grating=1800; repeatable"
@@ -61,7 +61,7 @@ def certify_command(
     with open_session() as session:
         mfid = dataset_id(session, calibration)
         done = certify(
-            session, mfid, _fields(fields), since, until,
+            session, mfid, read_fields(fields), since, until,
             kind=kind, where=where, why=why, project=project, replaced=is_replacing,
         )  # fmt: skip
         mine = [
@@ -102,7 +102,7 @@ def decertify_command(
 
     with open_session() as session:
         mfid = dataset_id(session, calibration)
-        named = _fields(fields) if fields else None
+        named = read_fields(fields) if fields else None
         done = decertify(session, mfid, since, until, kind=kind, fields=named, why=why, project=project)
         spans = [span for _, lost in done.lost for span in lost]
         used = used_in(session, done.stating.statement.project, mfid, spans)
@@ -182,7 +182,8 @@ def calibration_list_command(project: str | None, kind: str, as_of: str, as_json
     click.echo(amount(len(found), "certificate"))
 
 
-def _fields(given: Sequence[str]) -> dict[str, str]:
+def read_fields(given: Sequence[str]) -> dict[str, str]:
+    """Return the fields and values of `--for FIELD=VALUE`."""
     named = {}
     for text in given:
         name, equals, value = text.partition("=")

@@ -157,7 +157,7 @@ class FlowPlaces:
         except (NotFoundError, RefusedError, *TRANSIENT):  # the project is not there yet, or the service away
             return _Project()
         found = {one.unique_id: Registered(one, read_record(one.scientific_metadata)) for one in listed}
-        return _Project(found, Currency(one.standing for one in found.values()))
+        return _Project(found, Currency((one.standing for one in found.values()), self._session.mirror.promoted()))
 
 
 def about_file(path: Path) -> About:

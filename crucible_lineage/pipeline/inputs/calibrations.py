@@ -54,10 +54,19 @@ class Calibrated:
 
 
 def calibrated(
-    name: str, declared: CalibrationInput, data: Sequence[Data], project: str, session: Session, as_of: str = ""
+    name: str,
+    declared: CalibrationInput,
+    data: Sequence[Data],
+    project: str,
+    session: Session,
+    as_of: str = "",
+    campaign: str = "",
 ) -> list[Calibrated]:
-    """Choose calibrations for each of these data, by what counts in a project, stated now or `as_of` a moment."""
-    certificates = certificates_as_of(session, project, declared.calibration, as_of) if data else []
+    """Choose calibrations for each of these data, by what counts in a project, stated now or `as_of` a moment.
+
+    With `campaign`, as if that one were promoted.
+    """
+    certificates = certificates_as_of(session, project, declared.calibration, as_of, campaign) if data else []
     choose = _Chooser(name, declared, certificates, as_of)
     return [choose.of(*one) for one in data]
 

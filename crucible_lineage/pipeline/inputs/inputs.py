@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from crucible_lineage.core.slots import SUPERSEDED, Currency, Filled, Standing
+from crucible_lineage.core.slots import CANDIDATE, SUPERSEDED, Currency, Filled, Standing
 from crucible_lineage.errors import IdTakenError, InputError
 from crucible_lineage.ids import mfid_time
 from crucible_lineage.lineage.records import is_support
@@ -113,12 +113,12 @@ ResultsOf = Callable[[ResultInput], Iterator[InputItem]]  # what a step of anoth
 
 
 def known_inputs(
-    spec: PipelineSpec, session: Session, results_of: ResultsOf, *, asked: bool, as_of: str = ""
+    spec: PipelineSpec, session: Session, results_of: ResultsOf, *, asked: bool, as_of: str = "", campaign: str = ""
 ) -> dict[str, tuple[InputItem, ...]]:
     """The datasets of each input, those included that are still to be registered. Changes nothing.
 
     `asked` says whether the declaration goes by fields of their records (`asked_fields`); calibrations are those that
-    were certified `as_of` a moment.
+    were certified `as_of` a moment, or would be if a `campaign` were promoted.
     """
     zone, found = ZoneInfo(spec.timezone), {}
     own = [name for name, declared in spec.inputs.items() if not isinstance(declared, CalibrationInput)]
@@ -128,7 +128,7 @@ def known_inputs(
         found[name] = tuple(_shown(_dated(item, zone), spec.inputs[name].label) for item in current)
     for name, declared in spec.inputs.items():
         if isinstance(declared, CalibrationInput):
-            _calibrate(name, declared, found, spec.project, session, as_of)
+            _calibrate(name, declared, found, spec.project, session, as_of, campaign)
     return found
 
 
@@ -139,11 +139,12 @@ def _calibrate(
     project: str,
     session: Session,
     as_of: str,
+    campaign: str,
 ) -> None:
     """Choose the calibrations of an input for the data of another one; both are put among what was found."""
     data = found.get(declared.of, ())
     measured = [(one.shown or one.label, one.fields, one.span) for one in data]
-    choices = calibrated(name, declared, measured, project, session, as_of)
+    choices = calibrated(name, declared, measured, project, session, as_of, campaign)
     found[declared.of] = tuple(
         replace(item, calibrations={**item.calibrations, name: choice})
         for item, choice in zip(data, choices, strict=True)
@@ -363,7 +364,7 @@ def _selected(project: str, declared: SelectInput, session: Session) -> Iterator
     usable = [one for one in found if not one.is_begun]
     if not declared.superseded:
         currency = currency_among(project, found, session)
-        usable = [one for one in usable if currency.state(one.mfid) != SUPERSEDED]
+        usable = [one for one in usable if currency.state(one.mfid) not in (CANDIDATE, SUPERSEDED)]
     if not usable and not declared.each and not declared.match:
         raise InputError(f"no complete dataset matches the selection { {'project_id': project, **declared.select} }")
     wrong = refusals(session.client, [one for one in usable if not knows(session.mirror, one)])
@@ -404,7 +405,8 @@ def currency_among(project: str, found: Sequence[Registered], session: Session) 
         for mfid, places in known.filled.items():
             filled.setdefault(mfid, {}).update(places)
     others = {mfid: Standing(mfid, project, True, True, places) for mfid, places in filled.items()}
-    return Currency({**others, **{one.mfid: one.standing for one in found}}.values())
+    standings = {**others, **{one.mfid: one.standing for one in found}}.values()
+    return Currency(standings, session.mirror.promoted())
 
 
 def _selected_item(found: Registered, session: Session, refusal: str) -> InputItem:

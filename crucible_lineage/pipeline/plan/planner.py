@@ -71,10 +71,11 @@ def plan_pipeline(
     forced: Collection[str] = (),
     within: tuple[Path, ...] = (),
     as_of: str = "",
+    campaign: str = "",
 ) -> Planned:
     """The plan and what it rests on. `within` are the pipelines on whose behalf this one is planned.
 
-    Calibrations are chosen by what was certified `as_of` a moment, by default now.
+    Calibrations are chosen by what was certified `as_of` a moment, by default now, or as if a `campaign` were promoted.
     """
     spec = pipeline.spec
     knowledge = ProjectKnowledge(session, spec.project, pipeline.name)
@@ -86,7 +87,9 @@ def plan_pipeline(
     def results_of(declared: ResultInput) -> Iterator[InputItem]:
         return _results_of(declared, session, (*within, spec.path.resolve()), as_of, asks_metadata=asks_metadata)
 
-    inputs = read_first(pipeline, known_inputs(spec, session, results_of, asked=bool(asked), as_of=as_of))
+    inputs = read_first(
+        pipeline, known_inputs(spec, session, results_of, asked=bool(asked), as_of=as_of, campaign=campaign)
+    )
     instances = expand(pipeline, inputs, partial(_inspected, session.store, {}))
     require_names(pipeline, forced, instances)
     planned = plan(spec.project, instances, inputs, knowledge, forced)

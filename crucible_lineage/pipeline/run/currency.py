@@ -39,12 +39,20 @@ class Reliance:
     """What a run of a pipeline relies on. A result that holds already, as far as is known, costs no call.
 
     `file` is that of the declaration; None where there is none, and results take over the places of recorded ones.
-    Other declarations of this name are told from former names of this one by whether they lie beside it.
+    Other declarations of this name are told from former names of this one by whether they lie beside it. What it relies
+    on for a `campaign` holds once that is promoted.
     """
 
     def __init__(
-        self, session: Session, knowledge: ProjectKnowledge, pipeline: str, run_id: str, path: Path | None
+        self,
+        session: Session,
+        knowledge: ProjectKnowledge,
+        pipeline: str,
+        run_id: str,
+        path: Path | None,
+        campaign: str = "",
     ) -> None:
+        self.campaign = campaign
         self.session = session
         self.knowledge = knowledge
         self.pipeline = pipeline
@@ -106,6 +114,10 @@ class Reliance:
 
     def _holds(self, key: str, mfid: str) -> bool:
         """Return whether just this result holds in a place for this declaration."""
+        if self.campaign:
+            own = self.knowledge.results.filled.get(mfid, {}).get(key)
+            if (own is not None and own.campaign == self.campaign) or self._holding(key) == [mfid]:
+                return True
         before = self._relied_on.get(key)
         return before == mfid if before is not None else self._holding(key) == [mfid]
 
@@ -137,7 +149,9 @@ class Reliance:
             filled = {key: self._filled(key, dataset.mfid, places.get(key)) for key in missing}
             self.wrote = True
             hold(self.session.mirror, client, self.knowledge.project, dataset.mfid, filled)
-            changed = changed or not alone.issuperset(missing)  # else only its declaration was renamed
+            changed = changed or not (
+                self.campaign or alone.issuperset(missing)
+            )  # else only its declaration was renamed
         if changed:
             with self._lock:
                 self.again.append(relied.instance.name)
@@ -179,6 +193,8 @@ class Reliance:
     def _filled(self, key: str, mfid: str = "", before: Filled | None = None) -> Filled:
         """That this run relied on something there: later than whoever filled the place before."""
         since = later_than(self._begun, (filled.since for filled in self.knowledge.filled(key)))
+        if self.campaign:
+            return Filled(since, self.run_id, self.file or self._declared_in(key), campaign=self.campaign)
         if self.file is None or self.folder is None:
             kept = before or Filled("", "")
             return Filled(since, self.run_id, self._declared_in(key), kept.also, kept.was)

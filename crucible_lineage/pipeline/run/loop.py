@@ -34,6 +34,7 @@ from crucible_lineage.errors import (
     UnauthorizedError,
 )
 from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.bind.names import require_names
 from crucible_lineage.pipeline.engines.engine import Engine
 from crucible_lineage.pipeline.inputs.inputs import InputItem
 from crucible_lineage.pipeline.job.job import Job, job_of
@@ -157,8 +158,13 @@ class Run:
         self.listener = listener
         self.choice = choice
         self.chosen = choice.steps(pipeline)
+        require_names(pipeline, choice.only, self.instances)
+        self.taking_part = frozenset(
+            name for name, one in self.instances.items() if choice.makes(one.step.name, name, pipeline)
+        )
         self.steps = {name: StepState() for name in self.instances}
-        self.reliance = Reliance(session, planned.knowledge, pipeline.name, run_id, _declared_in(pipeline))
+        declared_in = _declared_in(pipeline)
+        self.reliance = Reliance(session, planned.knowledge, pipeline.name, run_id, declared_in, choice.campaign)
         self.relying = Relying(self.reliance, session.outbox, is_away=planned.knowledge.is_away)
         self.unseen = ""
         self.checking = Checking(pipeline, session, planned.knowledge)
@@ -192,7 +198,7 @@ class Run:
             if step.state == FRESH:
                 self._set_results(step.name, step.results)
                 reused.append(step)
-            elif step.step not in self.chosen:
+            elif step.name not in self.taking_part:
                 left_out.append(step.name)
             else:
                 todo.append(step)
@@ -218,8 +224,10 @@ class Run:
         """Rely on results that are there already, all at once, since there may be thousands."""
         datasets = {step.name: ids_of(step.results) for step in steps}
         self.session.journal.note_present(self.run_id, REUSED, datasets)
+        if self.choice.campaign:  # what it does not change stays as it is
+            steps = [step for step in steps if step.name in self.taking_part]
         errors = self.relying.rely([Relied(self.instances[step.name], step.results, step.used) for step in steps])
-        there = [step for step in steps if not self.relying.waits(step.results.values())]
+        there = [step for step in steps if not self.relying.waits(step.results.values()) and not self.choice.campaign]
         again = described_anew(self.pipeline, there, self.instances, self.session, self.run_id)
         errors |= again.errors
         for name, mfids in datasets.items():
@@ -590,7 +598,12 @@ class Run:
         """Certify what steps ask for, once it is at Crucible; a step of which that fails has failed."""
         for name, state in self.steps.items():
             step = self.instances[name].step
-            if state.results is None or step.spec.certify is None or state.outcome not in (EXECUTED, REUSED):
+            if (
+                state.results is None
+                or step.spec.certify is None
+                or self.choice.campaign
+                or state.outcome not in (EXECUTED, REUSED)
+            ):
                 continue
             if self.relying.waits(state.results.values()) or name in self.approving.waiting:
                 continue  # the run after its delivery, or its signature, does
@@ -615,9 +628,9 @@ class Run:
         """Copy results to where their steps say that they are published; a step of which that fails has failed."""
         for name, state in self.steps.items():
             step = self.instances[name].step
-            if state.results is None or step.spec.output.publish is None or step.name not in self.chosen:
+            if state.results is None or step.spec.output.publish is None or name not in self.taking_part:
                 continue
-            if self.relying.waits(state.results.values()):
+            if self.choice.campaign or self.relying.waits(state.results.values()):
                 continue  # it comes after what Crucible has
             from crucible_lineage.pipeline.files.publish import publish  # most pipelines publish nothing
 

@@ -59,7 +59,8 @@ class Choice:
 
     `forced` ones are made again; with `only`, just these; with `from_`, these and all that depend on them. Without
     `keep_going` nothing more is started once a step has failed. At the end a Crucible that is away is waited for, for
-    `patience_s` in which it does not come back. Calibrations are those that were certified `as_of` a moment.
+    `patience_s` in which it does not come back. Calibrations are those that were certified `as_of` a moment. What is
+    made for a `campaign` counts once that is promoted.
     """
 
     forced: tuple[str, ...] = ()
@@ -68,13 +69,21 @@ class Choice:
     keep_going: bool = True
     patience_s: float = 180.0
     as_of: str = ""
+    campaign: str = ""
 
     def steps(self, pipeline: BoundPipeline) -> Collection[str]:
         """The declared steps that may be made. InputError if a name is none."""
-        require_names(pipeline, (*self.only, *self.from_))
+        instances = [name for name in self.only if "[" in name and name.partition("[")[0] in pipeline.steps]
+        require_names(pipeline, (*self.only, *self.from_), instances)
         if not self.only and not self.from_:
             return pipeline.steps
-        return set(self.only) | descendants(pipeline, self.from_)
+        return {name.partition("[")[0] for name in self.only} | descendants(pipeline, self.from_)
+
+    def makes(self, step: str, instance: str, pipeline: BoundPipeline) -> bool:
+        """Return whether an instance of a step may be made."""
+        if not self.only and not self.from_:
+            return True
+        return not {step, instance}.isdisjoint(self.only) or step in descendants(pipeline, self.from_)
 
 
 @dataclass(frozen=True)

@@ -63,20 +63,20 @@ def plan_for_run(pipeline: BoundPipeline, session: Session, listener: Listener, 
     """
     choice.steps(pipeline)  # a name that is none is refused before anything is looked up
     if session.settings.embedded:
-        return plan_pipeline(pipeline, session, choice.forced, as_of=choice.as_of)
+        return plan_pipeline(pipeline, session, choice.forced, as_of=choice.as_of, campaign=choice.campaign)
     is_set = bool(retries_from_environment())
     try:
         with nullcontext() if is_set else session.client.repeating(_SOON_S):
-            return plan_pipeline(pipeline, session, choice.forced, as_of=choice.as_of)
+            return plan_pipeline(pipeline, session, choice.forced, as_of=choice.as_of, campaign=choice.campaign)
     except (CertificateError, RateLimitedError) as error:
         if isinstance(error, CertificateError):
             raise
-        return plan_pipeline(pipeline, session, choice.forced, as_of=choice.as_of)
+        return plan_pipeline(pipeline, session, choice.forced, as_of=choice.as_of, campaign=choice.campaign)
     except TRANSIENT as error:
         reason = str(error).partition("\n")[0]
     if session.mirror.is_synced(pipeline.spec.project, pipeline_keyword(pipeline.name)):
         with suppress(*TRANSIENT), session.going_on():
-            planned = plan_pipeline(pipeline, session, choice.forced, as_of=choice.as_of)
+            planned = plan_pipeline(pipeline, session, choice.forced, as_of=choice.as_of, campaign=choice.campaign)
             if not planned.plan.is_fresh:
                 _ = session.agent  # who registers has to be known as well
             listener(StepEvent("", AWAY, f"{reason}; going on with what is known here"))
@@ -84,7 +84,7 @@ def plan_for_run(pipeline: BoundPipeline, session: Session, listener: Listener, 
     waits = "asking again" if is_set else f"waiting for it for {choice.patience_s:g} s (--patience)"
     listener(StepEvent("", AWAY, f"{reason}; what is known here does not suffice, {waits}"))
     with nullcontext() if is_set else session.client.repeating(choice.patience_s):
-        return plan_pipeline(pipeline, session, choice.forced, as_of=choice.as_of)
+        return plan_pipeline(pipeline, session, choice.forced, as_of=choice.as_of, campaign=choice.campaign)
 
 
 def run_planned(

@@ -59,6 +59,12 @@ class Stop:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def ask(self) -> None:
+        """Ask for the stop of whoever makes steps, now or as soon as somebody does."""
+        self.asked = True
+        if self._hear is not None:
+            self._hear()
+
     def _signalled(self, number: int, frame: FrameType | None) -> Any:  # noqa: ARG002 (Python's signature)
         if self.asked:
             _leave()

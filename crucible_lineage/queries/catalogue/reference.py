@@ -34,7 +34,7 @@ def find_mfid(session: Session, text: str, projects: Sequence[str] = ()) -> str:
     if is_mfid(text):
         return text
     among = _summaries(session, projects or visible_projects(session), text)
-    found = _fitting(text.strip(), among)
+    found = _fitting(text.strip(), among, session.mirror.promoted())
     if len(found) == 1:
         return found[0]
     if not found:
@@ -101,8 +101,8 @@ def _summaries(session: Session, projects: Sequence[str], text: str) -> Mapping[
     return found
 
 
-def _fitting(text: str, among: Mapping[str, Summary]) -> list[str]:
-    for found in (_by_id(text, among), _by_name(text, among), _by_name(text, among, exact=False)):
+def _fitting(text: str, among: Mapping[str, Summary], promoted: Mapping[str, str]) -> list[str]:
+    for found in (_by_id(text, among), _by_name(text, among, promoted), _by_name(text, among, promoted, exact=False)):
         if found:
             return found
     return []
@@ -115,13 +115,13 @@ def _by_id(text: str, among: Mapping[str, Summary]) -> list[str]:
     return [mfid for mfid in among if mfid.startswith(text)] if len(text) >= LEAST else []
 
 
-def _by_name(text: str, among: Mapping[str, Summary], *, exact: bool = True) -> list[str]:
+def _by_name(text: str, among: Mapping[str, Summary], promoted: Mapping[str, str], *, exact: bool = True) -> list[str]:
     """Those of that name; of several the one that holds now, if it is one. Records of runs have names, too."""
     wanted = text if exact else text.casefold()
     found = [one for one in among.values() if (one.name if exact else one.name.casefold()) == wanted]
     if len(found) < 2:
         return [one.mfid for one in found]
-    entries = entries_of(found, among.values())
+    entries = entries_of(found, among.values(), promoted)
     for states in ((CURRENT, RAW), (INCOMPLETE,)):
         holding = [entry.mfid for entry in entries if entry.state in states]
         if len(holding) == 1:

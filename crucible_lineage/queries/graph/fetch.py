@@ -65,7 +65,9 @@ def fetch_lineage(session: Session, mfid: str, *, thumbnails: bool = False) -> L
     if thumbnails:
         records = {key: {**record, "thumbnail": _picture(session, key)} for key, record in records.items()}
     summaries = {**_summaries(copies), **{mfid: summary_of(record) for mfid, record in records.items()}}
-    return _with_doubts(session, _with_states(graph.with_records(records), summaries), summaries)
+    return _with_doubts(
+        session, _with_states(graph.with_records(records), summaries, session.mirror.promoted()), summaries
+    )
 
 
 def _without_graphs(session: Session, mfid: str, refusal: CrucibleError | None = None) -> LineageGraph:
@@ -140,7 +142,8 @@ def lineage_of_copies(copies: Sequence[Snapshot]) -> ProjectLineage:
     """The lineage that local copies show."""
     records = {mfid: record for copy in copies for mfid, record in copy.records.items()}
     summaries = _summaries(copies)
-    graph = _with_states(LineageGraph.from_records(records.values()), summaries)
+    promoted = {mfid: since for copy in copies for mfid, since in copy.promoted.items()}
+    graph = _with_states(LineageGraph.from_records(records.values()), summaries, promoted)
     return ProjectLineage(graph, len(records), sum(copy.downloaded for copy in copies), summaries)
 
 
@@ -189,7 +192,7 @@ def with_states(session: Session, graph: LineageGraph) -> LineageGraph:
     records = {mfid: node.record for mfid, node in graph.nodes.items() if node.record and node.kind == "dataset"}
     copies = _copies(session, (), records.values()) if _any_result(records.values()) else []
     summaries = {**_summaries(copies), **{mfid: summary_of(one) for mfid, one in records.items()}}
-    return _with_doubts(session, _with_states(graph, summaries), summaries)
+    return _with_doubts(session, _with_states(graph, summaries, session.mirror.promoted()), summaries)
 
 
 def _any_result(records: Iterable[Record]) -> bool:
@@ -214,9 +217,9 @@ def _summaries(copies: Iterable[Snapshot]) -> dict[str, Summary]:
     return {mfid: summary for copy in copies for mfid, summary in copy.summaries.items()}
 
 
-def _with_states(graph: LineageGraph, summaries: Mapping[str, Summary]) -> LineageGraph:
+def _with_states(graph: LineageGraph, summaries: Mapping[str, Summary], promoted: Mapping[str, str]) -> LineageGraph:
     """The graph, in which each dataset that is known says whether it holds, and what holds in its place if not."""
-    currency = Currency(summary.standing for summary in summaries.values())
+    currency = Currency((summary.standing for summary in summaries.values()), promoted)
     known = graph.nodes.keys() & summaries.keys()
     return graph.with_states({mfid: (currency.state(mfid), currency.superseded_by(mfid)) for mfid in known})
 

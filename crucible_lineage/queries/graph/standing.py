@@ -77,9 +77,9 @@ class Entry:
         }
 
 
-def entries_of(wanted: Iterable[Summary], everything: Iterable[Summary]) -> list[Entry]:
-    """Return the standing of these datasets among all of their projects."""
-    currency = Currency(summary.standing for summary in everything)
+def entries_of(wanted: Iterable[Summary], everything: Iterable[Summary], promoted: Mapping[str, str]) -> list[Entry]:
+    """Return the standing of these datasets among all of their projects, with these campaigns promoted."""
+    currency = Currency((summary.standing for summary in everything), promoted)
     return [_entry(summary, currency) for summary in wanted]
 
 
@@ -90,7 +90,7 @@ def entries_of_copy(copy: Snapshot) -> Mapping[str, Entry]:
     """Return the standing of all datasets of a copy, by id and in its order; computed once for the same copy."""
     found = _entries.get(copy)
     if found is None:
-        worked_out = entries_of(copy.summaries.values(), copy.summaries.values())
+        worked_out = entries_of(copy.summaries.values(), copy.summaries.values(), copy.promoted)
         found = _entries[copy] = {entry.mfid: entry for entry in worked_out}
     return found
 
@@ -102,7 +102,6 @@ def stated_entries(
 
     Of EVERYTHING, each is as its own project sees it. `known` are summaries that were read already.
     """
-    session.mirror.sync_statements()
     stated = session.stated
     verdicts = session.mirror.verdicts()
     remade = session.mirror.remade()
@@ -134,6 +133,7 @@ def _stated(entry: Entry, doubt: Doubt | None, flags: tuple[str, ...], checks: M
 
 def entry_of(session: Session, found: Dataset) -> Entry:
     """Return the standing of a dataset, read with its metadata."""
+    session.mirror.sync_statements()
     entry = entries_in_projects(session, [found])[0]
     viewer = entry.summary.standing.project
     return stated_entries(session, {entry.mfid: entry}, viewer, {entry.mfid: entry.summary})[entry.mfid]
@@ -157,7 +157,7 @@ def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[Entr
     if all(mfid in known and known[mfid].summary.standing == one.standing for mfid, one in wanted.items()):
         return [replace(known[mfid], summary=one) for mfid, one in wanted.items()]
     everything = {mfid: one for copy in copies for mfid, one in copy.summaries.items()}
-    return entries_of(wanted.values(), {**everything, **wanted}.values())
+    return entries_of(wanted.values(), {**everything, **wanted}.values(), session.mirror.promoted())
 
 
 def _entry(summary: Summary, currency: Currency) -> Entry:

@@ -1,0 +1,380 @@
+"""`campaign`: try other calibrations over data of years, compare, and make them current by one statement."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from crucible_lineage.amounts import amount, size_text, time_text
+from crucible_lineage.cli.options import (
+    announce,
+    crucible_options,
+    dataset_id,
+    json_option,
+    next_command,
+    open_session,
+    print_json,
+)
+from crucible_lineage.errors import InputError
+from crucible_lineage.lineage.labels import plain
+
+if TYPE_CHECKING:
+    from crucible_lineage.pipeline.bind.model import BoundPipeline
+    from crucible_lineage.pipeline.campaign import Campaign, CampaignPlan
+    from crucible_lineage.queries.campaigns import Comparison
+    from crucible_lineage.session import Session
+
+__all__ = ["campaign_command"]
+
+PIPELINE = click.option("--pipeline", "file", metavar="FILE", help="Its pipeline; by default the file it was made for.")
+PROJECT = click.option("--project", metavar="P", help="Its project; may be left out where there is only one.")
+WHY = click.option("--why", required=True, help="Why, in your own words.")
+BY = click.option("--stratify", metavar="FIELDS", default="", help="As in instrument,month or metadata.NAME.")
+
+
+@click.group("campaign")
+def campaign_command() -> None:
+    """Try other calibrations over all data, compare with what is current, and switch by one statement."""
+
+
+@campaign_command.command("new")
+@click.argument("name")
+@click.argument("pipeline")
+@click.option("--replace", "replaced", multiple=True, required=True, metavar="INPUT=DATASET", help="Repeatable.")
+@click.option("--since", required=True, metavar="TIME", help="For data measured at that time or later (UTC).")
+@click.option("--until", default="", metavar="TIME", help="For data measured before that time.")
+@click.option("--for", "fields", multiple=True, metavar="FIELD=VALUE", help="Of which data; by default its instrument.")
+@click.option("--require", default="", metavar="CONDITION", help='For promoting, as in "abs(median(d.peak)) < 1".')
+@WHY
+@crucible_options
+@json_option
+def new_command(
+    name: str,
+    pipeline: str,
+    replaced: tuple[str, ...],
+    since: str,
+    until: str,
+    fields: tuple[str, ...],
+    require: str,
+    why: str,
+    as_json: bool,
+) -> None:
+    """State campaign NAME of a pipeline, and say what it would make. What is current stays so."""
+    from crucible_lineage.cli.statements.certify import read_fields
+    from crucible_lineage.pipeline.campaign import find_campaign, new_campaign
+
+    with open_session() as session:
+        bound = _bound(session, pipeline)
+        pairs = [(of.strip(), dataset_id(session, text.strip())) for of, text in map(_pair, replaced)]
+        named = read_fields(fields) if fields else None
+        new_campaign(
+            session, bound, name, pairs, since, until, fields=named, require=require, why=why, file=pipeline
+        )  # fmt: skip
+        campaign = find_campaign(session, bound.spec.project, name)
+        _print_plan(session, bound, campaign, as_json=as_json)
+
+
+@campaign_command.command("list")
+@PROJECT
+@crucible_options
+@json_option
+def list_command(project: str | None, as_json: bool) -> None:
+    """List the campaigns of a project."""
+    from crucible_lineage.pipeline.campaign import campaigns_in
+    from crucible_lineage.queries.catalogue.reference import find_project
+
+    with open_session() as session:
+        if not as_json:
+            announce(session)
+        found = campaigns_in(session, find_project(session, project))
+    if as_json:
+        print_json({"campaigns": [one.to_json() for one in found]})
+        return
+    for one in found:
+        since = f" since {one.promoted[:10]}" if one.promoted else ""
+        click.echo(plain(f"{one.name}  {one.state}{since}  pipeline {one.pipeline}, {one.statement.said}"))
+    click.echo(amount(len(found), "campaign"))
+
+
+@campaign_command.command("run")
+@click.argument("name")
+@click.option("--canary", "count", type=click.IntRange(1), help="Only for so many data, spread over the strata.")
+@BY
+@click.option(
+    "--max-hours", type=click.FloatRange(min=0, min_open=True), help="Stop after that time; run it again to go on."
+)
+@click.option("--jobs", type=click.IntRange(1, 256), default=min(8, (os.cpu_count() or 1) + 2), show_default=True)
+@click.option("--dry-run", is_flag=True, help="Say what would be made.")
+@click.option("--quiet", "-q", is_flag=True, help="Say nothing but what failed.")
+@PIPELINE
+@PROJECT
+@crucible_options
+@json_option
+def run_command(
+    name: str,
+    count: int | None,
+    stratify: str,
+    max_hours: float | None,
+    jobs: int,
+    dry_run: bool,
+    quiet: bool,
+    file: str | None,
+    project: str | None,
+    as_json: bool,
+) -> None:
+    """Make the candidates of campaign NAME that are not there. Nothing that is current changes; run it again to go on.
+
+    Exit codes are those of `run`.
+    """
+    from crucible_lineage.cli.runs.engines import RunRequest, run_with_engine
+    from crucible_lineage.cli.runs.progress import Progress
+    from crucible_lineage.cli.runs.run import exit_code, print_summary
+    from crucible_lineage.pipeline.campaign import canary, plan_campaign
+    from crucible_lineage.pipeline.run.result import Choice
+
+    with open_session() as session:
+        if not as_json and not quiet:
+            announce(session)
+        campaign, bound = _found(session, name, file, project)
+        if dry_run:
+            _print_plan(session, bound, campaign, as_json=as_json)
+            return
+        plan = plan_campaign(session, bound, campaign)
+        chosen = canary(plan, count, _fields(stratify)) if count else plan.affected
+        if not chosen:
+            raise InputError(f"campaign {name} changes nothing: no data have one of its calibrations")
+        request = RunRequest(bound, choice=Choice(only=chosen, campaign=campaign.mfid))
+        shown = Progress(list(bound.steps), quiet=quiet, silent=as_json, verbose=False, jobs=jobs)
+        with shown as progress:
+            timer = threading.Timer(max_hours * 3600, progress.stop.ask) if max_hours else None
+            if timer:
+                timer.daemon = True
+                timer.start()
+            result = run_with_engine("local", request, session, progress.listen, jobs, progress.stop)
+            if timer:
+                timer.cancel()
+    if as_json:
+        print_json(result.to_json())
+    else:
+        print_summary(result, quiet=quiet)
+    sys.exit(exit_code(result))
+
+
+@campaign_command.command("compare")
+@click.argument("name")
+@BY
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write a page: .html.")
+@PIPELINE
+@PROJECT
+@crucible_options
+@json_option
+def compare_command(
+    name: str, stratify: str, output: Path | None, file: str | None, project: str | None, as_json: bool
+) -> None:
+    """Compare the candidates of campaign NAME with what is current: paired differences of every returned number.
+
+    Exit code 1 if the campaign's condition is not met.
+    """
+    if output is not None and output.suffix != ".html":
+        raise InputError(f"-o {output}: a comparison is written as .html")
+    with open_session() as session:
+        if not as_json:
+            announce(session)
+        campaign, bound = _found(session, name, file, project)
+        found = _compared(session, bound, campaign, _fields(stratify))
+    if output is not None:
+        output.write_text(comparison_page(found), encoding="utf-8")
+    if as_json:
+        print_json(found.to_json())
+    else:
+        for line in _told(found):
+            click.echo(plain(line))
+        if output is not None:
+            click.echo(str(output))
+    sys.exit(1 if found.gate else 0)
+
+
+@campaign_command.command("approve")
+@click.argument("name")
+@WHY
+@PROJECT
+@crucible_options
+@json_option
+def approve_command(name: str, why: str, project: str | None, as_json: bool) -> None:
+    """Approve campaign NAME: your signature, without which it cannot be promoted."""
+    from crucible_lineage.pipeline.campaign import approve, find_campaign
+
+    with open_session() as session:
+        done = approve(session, find_campaign(session, _project(session, project), name), why)
+    if as_json:
+        print_json(done.to_json())
+        return
+    click.echo(plain(f"campaign {name} is approved by {done.statement.who or done.statement.by}"))
+
+
+@campaign_command.command("promote")
+@click.argument("name")
+@WHY
+@PIPELINE
+@PROJECT
+@crucible_options
+@json_option
+def promote_command(name: str, why: str, file: str | None, project: str | None, as_json: bool) -> None:
+    """Make what campaign NAME made current, and its calibrations valid: one statement, and nothing is computed.
+
+    Refused unless all is made, it is approved, and its condition is met.
+    """
+    from crucible_lineage.pipeline.campaign import promote
+
+    with open_session() as session:
+        campaign, bound = _found(session, name, file, project)
+        gate = _compared(session, bound, campaign, ()).gate if campaign.require else ""
+        done, plan = promote(session, bound, campaign, gate, why)
+    if as_json:
+        print_json(done.to_json())
+        return
+    click.echo(plain(f"campaign {name} is promoted: {amount(len(plan.affected), 'result')} of it are current"))
+    undo = next_command("campaign", "roll-back", name, "--why", "WHY")
+    click.echo(f"statement {done.statement.mfid}; to undo it: {undo}")
+
+
+@campaign_command.command("roll-back")
+@click.argument("name")
+@WHY
+@PROJECT
+@crucible_options
+@json_option
+def roll_back_command(name: str, why: str, project: str | None, as_json: bool) -> None:
+    """Undo the promotion of campaign NAME: what was current before is so again. Computes nothing."""
+    from crucible_lineage.pipeline.campaign import find_campaign, roll_back
+
+    with open_session() as session:
+        gone = roll_back(session, find_campaign(session, _project(session, project), name), why)
+    if as_json:
+        print_json({"revoked": [one.to_json() for one in gone]})
+        return
+    click.echo(plain(f"campaign {name} is rolled back: what was current before its promotion is so again"))
+
+
+def comparison_page(found: Comparison) -> str:
+    """Return the comparison as a page with a figure for each number."""
+    from crucible_lineage.cli.questions.trend import trend_svg
+
+    title = escape(f"Campaign {found.campaign.name}")
+    parts = [
+        "<!doctype html>",
+        f'<html lang="en"><meta charset="utf-8"><title>{title}</title>',
+        "<style>body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#111}"
+        "table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left;border-bottom:1px solid #ddd}"
+        "td.n,th.n{text-align:right}.bad{color:#B00020}svg{max-width:100%;height:auto}</style>",
+        f"<h1>{title}</h1>",
+        f"<p>{escape(found.campaign.statement.why)}</p>",
+        f"<p>{amount(found.pairs, 'pair')}; without a current result: {found.unpaired}; not made: {found.left}.</p>",
+    ]
+    if found.campaign.require:
+        verdict = f'<span class="bad">not met: {escape(found.gate)}</span>' if found.gate else "met"
+        parts.append(f"<p>Required: <code>{escape(found.campaign.require)}</code>, {verdict}.</p>")
+    parts.append('<table><tr><th>Number<th class="n">Pairs<th class="n">Median<th class="n">Spread</tr>')
+    for one in found.effects:
+        cells = f'<td class="n">{len(one.pairs)}<td class="n">{one.median:.4g}<td class="n">{one.spread:.4g}'
+        parts.append(f"<tr><td>{escape(f'{one.step}.{one.number}')}{cells}</tr>")
+    parts.append("</table>")
+    for one in found.effects:
+        parts.append(f"<h2>{escape(f'{one.step}.{one.number}')}</h2>")
+        parts.append(trend_svg(one.trend(found.campaign.statement.project)))
+        if one.by_stratum:
+            parts.append('<table><tr><th>Stratum<th class="n">Pairs<th class="n">Median</tr>')
+            for label, (count, median) in one.by_stratum.items():
+                parts.append(f'<tr><td>{escape(label)}<td class="n">{count}<td class="n">{median:.4g}</tr>')
+            parts.append("</table>")
+        if one.outliers:
+            parts.append('<table><tr><th>Outlier<th class="n">Difference<th>Old<th>New</tr>')
+            for far in one.outliers:
+                cells = f'<td class="n">{far.point.value:.4g}<td><code>{far.old}</code><td><code>{far.new}</code>'
+                parts.append(f"<tr><td>{escape(far.instance)}{cells}</tr>")
+            parts.append("</table>")
+    return "\n".join([*parts, "</html>"]) + "\n"
+
+
+def _told(found: Comparison) -> Iterator[str]:
+    yield f"{amount(found.pairs, 'pair')}; without a current result: {found.unpaired}; not made: {found.left}"
+    for one in found.effects:
+        yield f"{one.step}.{one.number}: {len(one.pairs)} differences, median {one.median:.6g}, spread {one.spread:.3g}"
+        for label, (count, median) in one.by_stratum.items():
+            yield f"  {label}: {count}, median {median:.6g}"
+        for far in one.outliers:
+            yield f"  outlier  {far.instance}: {far.point.value:.6g}, {far.old} -> {far.new}"
+    if found.campaign.require:
+        yield f"required: {found.campaign.require}: {found.gate or 'met'}"
+
+
+def _print_plan(session: Session, bound: BoundPipeline, campaign: Campaign, *, as_json: bool) -> None:
+    from crucible_lineage.pipeline.campaign import plan_campaign
+
+    plan = plan_campaign(session, bound, campaign)
+    seconds, size = plan.cost(session.journal.took(bound.name))
+    if as_json:
+        about = {"results": len(plan.affected), "made": len(plan.done), "left": len(plan.todo)}
+        cost = {"seconds": seconds, "bytes": size}
+        print_json({**campaign.to_json(), **about, **cost, "blocked": plan.blocked})
+        return
+    for line in _planned(campaign, plan, seconds, size):
+        click.echo(plain(line))
+
+
+def _planned(campaign: Campaign, plan: CampaignPlan, seconds: float, size: int) -> Iterator[str]:
+    yield f"campaign {campaign.name} ({campaign.state}): {amount(len(plan.affected), 'result')} are other ones"
+    cost = f", about {time_text(seconds)} of work and {size_text(size)}" if seconds else ""
+    yield f"  made: {len(plan.done)}; to be made: {len(plan.todo)}{cost}; blocked: {len(plan.blocked)}"
+    for name, why in list(plan.blocked.items())[:3]:
+        yield f"  {name} is blocked: {why}"
+
+
+def _compared(session: Session, bound: BoundPipeline, campaign: Campaign, by: tuple[str, ...]) -> Comparison:
+    from crucible_lineage.pipeline.campaign import plan_campaign
+    from crucible_lineage.queries.campaigns import compare_campaign
+
+    return compare_campaign(campaign, plan_campaign(session, bound, campaign), by)
+
+
+def _found(session: Session, name: str, file: str | None, project: str | None) -> tuple[Campaign, BoundPipeline]:
+    from crucible_lineage.pipeline.campaign import find_campaign
+
+    if file:
+        bound = _bound(session, file)
+        return find_campaign(session, project or bound.spec.project, name), bound
+    campaign = find_campaign(session, _project(session, project), name)
+    if not Path(campaign.file).is_file():
+        raise InputError(f"campaign {name} was made for {campaign.file}, which is not here; name it with --pipeline")
+    return campaign, _bound(session, campaign.file)
+
+
+def _bound(session: Session, file: str) -> BoundPipeline:
+    from crucible_lineage.pipeline.bind.cached import bind_file
+    from crucible_lineage.pipeline.spec.inputs import located
+
+    return bind_file(located(file), session.store)
+
+
+def _project(session: Session, project: str | None) -> str:
+    from crucible_lineage.queries.catalogue.reference import find_project
+
+    return find_project(session, project)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    of, equals, dataset = text.partition("=")
+    if not equals or not of.strip() or not dataset.strip():
+        raise InputError(f"--replace {text}: write INPUT=DATASET, as in --replace axis=0sh4qk")
+    return of, dataset
+
+
+def _fields(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())

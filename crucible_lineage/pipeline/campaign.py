@@ -1,0 +1,349 @@
+"""Campaigns: better calibrations tried over data of years, compared, and then made current by one statement.
+
+A campaign is a statement that holds certificates which do not count yet. Its runs choose as if they did; what they make
+has the ids that it would have anyway, and fills its places only once the campaign is promoted, by one more statement.
+Rolling back revokes that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from crucible_lineage.amounts import amount
+from crucible_lineage.calibrations import certificates_of, overlapping
+from crucible_lineage.certifying import moment
+from crucible_lineage.condition import parse_condition
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
+from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.inputs.inputs import InputItem
+from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, StepPlan
+from crucible_lineage.pipeline.plan.planner import Planned, plan_pipeline
+from crucible_lineage.pipeline.spec.inputs import CalibrationInput, value_of
+from crucible_lineage.session import Session
+from crucible_lineage.statements import CAMPAIGN, PROMOTE, About, InForce, Statement, promoted_in, signatures_of
+from crucible_lineage.stating import Stating, known_statements, revoke, sign, state
+from crucible_lineage.times import utc
+
+__all__ = [
+    "Campaign",
+    "CampaignPlan",
+    "approve",
+    "campaigns_in",
+    "canary",
+    "find_campaign",
+    "new_campaign",
+    "plan_campaign",
+    "promote",
+    "roll_back",
+    "strata",
+]
+
+SHORT = {"instrument": "instrument_name"}
+MONTH = "month"
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A campaign as it stands: since when it is promoted, and how many accounts have approved it."""
+
+    statement: Statement
+    promoted: str = ""
+    promotions: tuple[Statement, ...] = ()
+    approvals: int = 0
+
+    @property
+    def mfid(self) -> str:
+        """The id of its statement."""
+        return self.statement.mfid
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return str(self.statement.body.get("name"))
+
+    @property
+    def pipeline(self) -> str:
+        """The name of its pipeline."""
+        return str(self.statement.body.get("pipeline"))
+
+    @property
+    def file(self) -> str:
+        """The file of its pipeline, as it was given."""
+        return str(self.statement.body.get("file") or "")
+
+    @property
+    def require(self) -> str:
+        """The condition on the differences without which it cannot be promoted; empty for none."""
+        return str(self.statement.body.get("require") or "")
+
+    @property
+    def state(self) -> str:
+        """How far it is: promoted, approved or new."""
+        return "promoted" if self.promoted else "approved" if self.approvals else "new"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as commands print it."""
+        return {
+            "name": self.name,
+            "mfid": self.mfid,
+            "pipeline": self.pipeline,
+            "state": self.state,
+            "promoted": self.promoted or None,
+            "approvals": self.approvals,
+            "certificates": list(self.statement.body.get("certificates") or ()),
+            "require": self.require or None,
+            "by": self.statement.who or self.statement.by,
+            "when": self.statement.when,
+            "why": self.statement.why,
+        }
+
+
+@dataclass(frozen=True)
+class CampaignPlan:
+    """What a campaign changes: the instances whose calibration, or whose parents, are other ones.
+
+    `done` are those whose candidates are there, `todo` those still to be made, `blocked` those that cannot be.
+    """
+
+    planned: Planned
+    affected: tuple[str, ...]
+
+    @property
+    def steps(self) -> Iterator[StepPlan]:
+        """The plans of what it changes."""
+        wanted = frozenset(self.affected)
+        return (step for step in self.planned.plan.steps if step.name in wanted)
+
+    @property
+    def done(self) -> tuple[str, ...]:
+        """The instances whose candidates are there."""
+        return tuple(step.name for step in self.steps if step.state == FRESH)
+
+    @property
+    def blocked(self) -> dict[str, str]:
+        """Why instances cannot be made."""
+        return {step.name: "; ".join(step.causes) for step in self.steps if step.state == BLOCKED}
+
+    @property
+    def todo(self) -> tuple[str, ...]:
+        """The instances that are still to be made."""
+        return tuple(step.name for step in self.steps if step.state not in (FRESH, BLOCKED))
+
+    def cost(self, took: Mapping[str, tuple[float | None, int | None]]) -> tuple[float, int]:
+        """Return the seconds of work and the bytes that are still to be made, going by what steps took before."""
+        left = frozenset(self.todo)
+        known = [took.get(step.step, (None, None)) for step in self.steps if step.name in left]
+        return sum(seconds or 0.0 for seconds, _ in known), sum(size or 0 for _, size in known)
+
+
+def campaigns_in(session: Session, project: str) -> list[Campaign]:
+    """Return the campaigns of a project, the oldest first."""
+    _, standing = known_statements(session)
+    return _campaigns(standing, project)
+
+
+def find_campaign(session: Session, project: str, name: str) -> Campaign:
+    """Return the campaign of this name. Raises InputError if there is none."""
+    found = {one.name: one for one in campaigns_in(session, project)}
+    if name not in found:
+        raise InputError(f"project {project} has no campaign {name!r}; {nearest(name, found, 'there are')}")
+    return found[name]
+
+
+def new_campaign(
+    session: Session,
+    pipeline: BoundPipeline,
+    name: str,
+    replaced: Sequence[tuple[str, str]],
+    since: str,
+    until: str = "",
+    *,
+    fields: Mapping[str, str] | None = None,
+    require: str = "",
+    why: str = "",
+    file: str = "",
+) -> Stating:
+    """State a campaign: for data from a moment until another one, other calibrations than those that are certified.
+
+    `replaced` are names of calibration inputs, each with the new calibration. It is for the data of the instrument that
+    this was measured with, or for those with these `fields`. Raises InputError for what is not understood.
+    """
+    project = pipeline.spec.project
+    if name in {one.name for one in campaigns_in(session, project)}:
+        raise InputError(f"campaign {name!r} exists in project {project}; choose another name")
+    if require:
+        _check_gate(require)
+    certificates = [
+        {
+            "dataset": mfid,
+            "kind": _kind(pipeline, of),
+            "for": dict(fields) if fields else {"instrument_name": _instrument(session, mfid)},
+            "from": moment("--since", since),
+            **({"until": moment("--until", until)} if until else {}),
+        }
+        for of, mfid in replaced
+    ]
+    keys = {str((one["kind"], one["for"])) for one in certificates}
+    if len(keys) < max(1, len(certificates)):
+        raise InputError(f"campaign {name}: give one new calibration for each input and instrument with --replace")
+    if until and utc(moment("--since", since)) >= utc(moment("--until", until)):
+        raise InputError(f"campaign {name}: --since {since} is not before --until {until}")
+    body = {"name": name, "pipeline": pipeline.name, "file": file, "certificates": certificates}
+    body |= {"require": require} if require else {}
+    return state(session, project, CAMPAIGN, About(project=project), why=why, body=body)
+
+
+def plan_campaign(session: Session, pipeline: BoundPipeline, campaign: Campaign) -> CampaignPlan:
+    """Plan a pipeline as if a campaign were promoted. Changes nothing."""
+    _require_own(pipeline, campaign)
+    planned = plan_pipeline(pipeline, session, campaign=campaign.mfid)
+    affected: dict[str, None] = {}
+    for name, instance in planned.instances.items():  # parents come before their children
+        chosen = [feed.chosen.certificate.get("statement") for feed in instance.feeds if feed.chosen]
+        if campaign.mfid in chosen or any(need in affected for need in instance.needs):
+            affected[name] = None
+    return CampaignPlan(planned, tuple(affected))
+
+
+def canary(plan: CampaignPlan, count: int, by: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the instances of some of the data that a campaign changes: `count` of them, spread over the strata."""
+    inputs = plan.planned.inputs
+    left: dict[tuple[str, ...], list[tuple[str, int]]] = {}
+    places = dict.fromkeys(place for name in plan.affected for place in plan.planned.instances[name].about)
+    for root, index in sorted(places, key=lambda place: _order(inputs[place[0]][place[1]]), reverse=True):
+        left.setdefault(strata(inputs[root][index], by), []).append((root, index))
+    chosen: set[tuple[str, int]] = set()
+    taken: Counter[tuple[int, str]] = Counter()  # how often each value of each field was taken
+    whole: Counter[tuple[str, ...]] = Counter()
+    while left and len(chosen) < count:
+        key = min(left, key=lambda key: (whole[key], sum(taken[part] for part in enumerate(key)), key))
+        chosen.add(left[key].pop())
+        whole[key] += 1
+        taken.update(enumerate(key))
+        if not left[key]:
+            del left[key]
+    return tuple(name for name in plan.affected if chosen.issuperset(plan.planned.instances[name].about))
+
+
+def strata(item: InputItem, by: Sequence[str]) -> tuple[str, ...]:
+    """Return the stratum of data: the values of these fields; `month` is that of the measurement."""
+    values = []
+    for name in by:
+        if name == MONTH:
+            values.append(f"{item.span[0]:%Y-%m}" if item.span else "")
+        else:
+            values.append(str(value_of(item.fields, SHORT.get(name, name)) or ""))
+    return tuple(values)
+
+
+def approve(session: Session, campaign: Campaign, why: str) -> Stating:
+    """Sign a campaign."""
+    return sign(session, [campaign.mfid], why, project=campaign.statement.project).stating
+
+
+def promote(
+    session: Session, pipeline: BoundPipeline, campaign: Campaign, gate: str = "", why: str = ""
+) -> tuple[Stating, CampaignPlan]:
+    """Make what a campaign made current, by one statement; nothing is computed.
+
+    `gate` says why the comparison does not let it pass; empty if it does. Raises InputError, and states nothing, where
+    it is promoted already, not approved, not whole, or does not pass.
+    """
+    plan = plan_campaign(session, pipeline, campaign)
+    faults = [
+        f"it is promoted since {campaign.promoted[:10]}" if campaign.promoted else "",
+        "" if campaign.approvals else "nobody has approved it (campaign approve)",
+        gate,
+        f"{amount(len(plan.todo), 'result')} of {len(plan.affected)} are not made (campaign run)" if plan.todo else "",
+        f"{next(iter(plan.blocked.items()))}" if plan.blocked else "",
+    ]
+    if any(faults):
+        told = "; ".join(filter(None, faults))
+        raise InputError(f"campaign {campaign.name} is not promoted: {told}. Nothing was stated")
+    _, standing = known_statements(session)
+    drafts = [one for one in certificates_of(standing, campaign.mfid) if one.statement == campaign.mfid]
+    ended = {
+        one.statement
+        for one in certificates_of(standing)
+        if standing.counts(one, campaign.statement.project)
+        and any(one.key == draft.key and overlapping(draft.stated, [one]) for draft in drafts)
+    }
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    body = {"campaign": campaign.mfid, "since": now, "over": sorted(ended)}
+    return state(session, campaign.statement.project, PROMOTE, About((campaign.mfid,)), why=why, body=body), plan
+
+
+def roll_back(session: Session, campaign: Campaign, why: str) -> list[Statement]:
+    """Revoke the promotion of a campaign: all is current that was before. Raises InputError if it is not promoted."""
+    if not campaign.promotions:
+        raise InputError(f"campaign {campaign.name} is not promoted; nothing was rolled back")
+    return revoke(session, campaign.promotions, why)
+
+
+def _campaigns(standing: InForce, project: str) -> list[Campaign]:
+    signed, promoted = signatures_of(standing), promoted_in(standing)
+    promotions: dict[str, list[Statement]] = {}
+    for one in standing.statements.values():
+        if one.verb == PROMOTE:
+            promotions.setdefault(str(one.body.get("campaign")), []).append(one)
+    found = [one for one in standing.statements.values() if one.verb == CAMPAIGN and standing.counts(one, project)]
+    return [
+        Campaign(
+            one,
+            promoted.get(one.mfid, ""),
+            tuple(promotions.get(one.mfid, ())) if one.mfid in promoted else (),
+            len({mark.account for mark in signed.get(one.mfid, ()) if standing.counts(mark, project)}),
+        )
+        for one in sorted(found, key=lambda one: (one.when, one.mfid))
+    ]
+
+
+def _require_own(pipeline: BoundPipeline, campaign: Campaign) -> None:
+    if pipeline.name != campaign.pipeline:
+        raise InputError(f"campaign {campaign.name} is one of pipeline {campaign.pipeline!r}, not {pipeline.name!r}")
+
+
+def _kind(pipeline: BoundPipeline, name: str) -> str:
+    declared = pipeline.spec.inputs.get(name)
+    if declared is None:
+        raise InputError(f"--replace {name}: the pipeline has no input {name!r}; {nearest(name, pipeline.spec.inputs)}")
+    if not isinstance(declared, CalibrationInput):
+        raise InputError(
+            f"--replace {name}: it is not chosen by certificate; declare {name}: {{calibration: KIND, for: INPUT}}"
+        )
+    return declared.calibration
+
+
+def _instrument(session: Session, mfid: str) -> str:
+    """Return the instrument of the data that a calibration was made from."""
+    found: set[str] = set()
+    left, seen = [mfid], set[str]()
+    while left:
+        one = left.pop()
+        seen.add(one)
+        try:
+            summary = session.mirror.summaries([one])[one]
+        except (ForbiddenError, KeyError, NotFoundError) as error:
+            raise InputError(f"there is no dataset {one} here that this key may see") from error
+        if summary.instrument:
+            found.add(summary.instrument)
+        else:
+            left += [parent for parent in summary.parents if parent not in seen]
+    if len(found) != 1:
+        told = f"comes from several instruments: {', '.join(sorted(found))}" if found else "is of no known instrument"
+        raise InputError(f"calibration {mfid} {told}; say of which data with --for instrument=NAME")
+    return found.pop()
+
+
+def _check_gate(require: str) -> None:
+    for name in parse_condition(require).names:
+        if not name.startswith("d."):
+            raise InputError(f"--require {require}: a gate goes by differences, d.NAME or d.STEP.NAME, not by {name!r}")
+
+
+def _order(item: InputItem) -> tuple[bool, Any, str]:
+    return item.span is None, item.span, item.label

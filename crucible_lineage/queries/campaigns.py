@@ -1,0 +1,176 @@
+"""What a campaign changes, measured: paired differences of every number that steps return, old and new."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crucible_lineage.condition import parse_condition
+from crucible_lineage.lineage.records import returned_values
+from crucible_lineage.pipeline.campaign import Campaign, CampaignPlan, strata
+from crucible_lineage.pipeline.plan.plan import FRESH
+from crucible_lineage.queries.trend import FEWEST, SCALED, SIGMAS, Point, Series, Trend
+
+__all__ = ["Comparison", "Effect", "Pair", "compare_campaign"]
+
+MOST_OUTLIERS = 5
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A result and its candidate: which instance, its stratum, when it was measured, and their numbers."""
+
+    instance: str
+    old: str
+    new: str
+    stratum: tuple[str, ...]
+    point: Point
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a campaign does to a number of a step: the differences, new minus old, of all pairs that have it."""
+
+    step: str
+    number: str
+    pairs: tuple[Pair, ...]
+
+    @property
+    def differences(self) -> list[float]:
+        """The differences, new minus old."""
+        return [one.point.value for one in self.pairs]
+
+    @property
+    def median(self) -> float:
+        """Their median."""
+        return statistics.median(self.differences)
+
+    @property
+    def spread(self) -> float:
+        """Their scaled median absolute deviation."""
+        return SCALED * statistics.median(abs(one - self.median) for one in self.differences)
+
+    @property
+    def outliers(self) -> tuple[Pair, ...]:
+        """The pairs that lie beyond the limits, the farthest first; without limits where there are few."""
+        if len(self.pairs) < FEWEST:
+            return ()
+        limit = SIGMAS * self.spread
+        beyond = [one for one in self.pairs if abs(one.point.value - self.median) > limit]
+        return tuple(sorted(beyond, key=lambda one: -abs(one.point.value - self.median))[:MOST_OUTLIERS])
+
+    @property
+    def by_stratum(self) -> dict[str, tuple[int, float]]:
+        """How many pairs each stratum has, and their median difference."""
+        found: dict[str, list[float]] = {}
+        for one in self.pairs:
+            found.setdefault(", ".join(one.stratum), []).append(one.point.value)
+        return {label: (len(values), statistics.median(values)) for label, values in sorted(found.items()) if label}
+
+    def trend(self, project: str) -> Trend:
+        """Return the differences over the time of measurement, for a picture."""
+        far = {one.new for one in self.outliers}
+        points = sorted(self.pairs, key=lambda one: (one.point.time, one.new))
+        judged = tuple(Point(one.new, one.point.time, one.point.value, one.new in far) for one in points)
+        limit = SIGMAS * self.spread if len(points) >= FEWEST else None
+        low, high = (None, None) if limit is None else (self.median - limit, self.median + limit)
+        series = Series("new minus old", judged, self.median, low, high, ())
+        return Trend(project, self.step, self.number, (series,), 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as `campaign compare --json` prints it."""
+        return {
+            "step": self.step,
+            "number": self.number,
+            "pairs": len(self.pairs),
+            "median": self.median,
+            "spread": self.spread,
+            "strata": [
+                {"stratum": label, "pairs": count, "median": median}
+                for label, (count, median) in self.by_stratum.items()
+            ],
+            "outliers": [
+                {"instance": one.instance, "old": one.old, "new": one.new, "difference": one.point.value}
+                for one in self.outliers
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that was compared. `unpaired` candidates have no current result beside them, `left` are not made yet."""
+
+    campaign: Campaign
+    effects: tuple[Effect, ...]
+    pairs: int
+    unpaired: int
+    left: int
+
+    @property
+    def gate(self) -> str:
+        """Why the campaign's condition is not met; empty where it is, or there is none."""
+        if not self.campaign.require:
+            return ""
+        condition = parse_condition(self.campaign.require)
+        if condition.holds(self._values, "the differences"):
+            return ""
+        lacking = [name for name in condition.names if self._values(name) is None]
+        told = f", and no pair has {', '.join(lacking)}" if lacking else ""
+        return f"{self.campaign.require} does not hold{told}"
+
+    def _values(self, name: str) -> list[float] | None:
+        wanted = name.removeprefix("d.")
+        found = [one for one in self.effects if wanted in (one.number, f"{one.step}.{one.number}")]
+        return [value for one in found for value in one.differences] or None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as `campaign compare --json` prints it."""
+        return {
+            **self.campaign.to_json(),
+            "pairs": self.pairs,
+            "unpaired": self.unpaired,
+            "left": self.left,
+            "effects": [one.to_json() for one in self.effects],
+            "passes": not self.gate,
+            "gate": self.gate or None,
+        }
+
+
+def compare_campaign(campaign: Campaign, plan: CampaignPlan, by: Sequence[str] = ()) -> Comparison:
+    """Compare the candidates that are there with what is current in their places. Changes nothing."""
+    knowledge, instances = plan.planned.knowledge, plan.planned.instances
+    made = [step for step in plan.steps if step.state == FRESH]
+    places = [
+        (step, dataset.mfid, key)
+        for step in made
+        for output, dataset in step.results.items()
+        for key in instances[step.name].places.get(output, ())[:1]
+    ]
+    holding = {key: knowledge.holding(key) for _, _, key in places}
+    paired = [(step, holding[key][0], new) for step, new, key in places if holding[key] and new not in holding[key]]
+    knowledge.results.read_ahead([mfid for _, old, new in paired for mfid in (old, new)])
+    found: dict[tuple[str, str], list[Pair]] = {}
+    for step, old, new in paired:
+        before, after = _numbers(knowledge.registered_as(old)), _numbers(knowledge.registered_as(new))
+        items = [plan.planned.inputs[root][index] for root, index in instances[step.name].about]
+        spans = [item.span for item in items if item.span]
+        stratum = strata(items[0], by) if items else ()
+        for name in before.keys() & after.keys() if spans else ():
+            point = Point(new, max(last for _, last in spans), after[name] - before[name])
+            found.setdefault((step.step, name), []).append(Pair(step.name, old, new, stratum, point))
+    effects = tuple(Effect(step, name, tuple(pairs)) for (step, name), pairs in sorted(found.items()))
+    return Comparison(campaign, effects, len(paired), len(places) - len(paired), len(plan.todo))
+
+
+def _numbers(found: Any) -> dict[str, float]:
+    if found is None:
+        return {}
+    returned: Mapping[str, Any] = returned_values(found.dataset.model_dump())
+    return {
+        name: float(value)
+        for name, value in returned.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
