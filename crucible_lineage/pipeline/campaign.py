@@ -111,6 +111,7 @@ class CampaignPlan:
 
     planned: Planned
     affected: tuple[str, ...]
+    campaign: str = ""
 
     @property
     def steps(self) -> Iterator[StepPlan]:
@@ -120,8 +121,8 @@ class CampaignPlan:
 
     @property
     def done(self) -> tuple[str, ...]:
-        """The instances whose candidates are there."""
-        return tuple(step.name for step in self.steps if step.state == FRESH)
+        """The instances whose candidates are there, and known to be those of the campaign."""
+        return tuple(step.name for step in self.steps if self._is_made(step))
 
     @property
     def blocked(self) -> dict[str, str]:
@@ -131,12 +132,26 @@ class CampaignPlan:
     @property
     def todo(self) -> tuple[str, ...]:
         """The instances that are still to be made."""
-        return tuple(step.name for step in self.steps if step.state not in (FRESH, BLOCKED))
+        return tuple(step.name for step in self.steps if step.state != BLOCKED and not self._is_made(step))
+
+    def _is_made(self, step: StepPlan) -> bool:
+        """Whether the results are there, and hold as soon as the campaign is promoted."""
+        if step.state != FRESH:
+            return False
+        knowledge, places = self.planned.knowledge, self.planned.instances[step.name].places
+        for output, dataset in step.results.items():
+            own = knowledge.results.filled.get(dataset.mfid, {})
+            for key in places.get(output, ()):
+                is_marked = key in own and own[key].campaign == self.campaign
+                if not is_marked and knowledge.holding(key) != (dataset.mfid,):
+                    return False
+        return True
 
     def cost(self, took: Mapping[str, tuple[float | None, int | None]]) -> tuple[float, int]:
         """Return the seconds of work and the bytes that are still to be made, going by what steps took before."""
         left = frozenset(self.todo)
-        known = [took.get(step.step, (None, None)) for step in self.steps if step.name in left]
+        made = (step for step in self.steps if step.name in left and step.state != FRESH)
+        known = [took.get(step.step, (None, None)) for step in made]
         return sum(seconds or 0.0 for seconds, _ in known), sum(size or 0 for _, size in known)
 
 
@@ -206,7 +221,7 @@ def plan_campaign(session: Session, pipeline: BoundPipeline, campaign: Campaign)
         chosen = [feed.chosen.certificate.get("statement") for feed in instance.feeds if feed.chosen]
         if campaign.mfid in chosen or any(need in affected for need in instance.needs):
             affected[name] = None
-    return CampaignPlan(planned, tuple(affected))
+    return CampaignPlan(planned, tuple(affected), campaign.mfid)
 
 
 def canary(plan: CampaignPlan, count: int, by: Sequence[str] = ()) -> tuple[str, ...]:
