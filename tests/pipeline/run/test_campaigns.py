@@ -15,6 +15,7 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.campaign import (
     CampaignPlan,
     approve,
+    canary,
     find_campaign,
     new_campaign,
     plan_campaign,
