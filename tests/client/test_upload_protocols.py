@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.transfer import resumable
+from crucible_lineage.client.transfer import uploads
 from crucible_lineage.errors import ChecksumError, InputError, RefusedError, ServerError
 
 CHUNK = 1 << 20
@@ -16,7 +16,7 @@ CHUNK = 1 << 20
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resumable, "SMALLEST_CHUNK", CHUNK)
+    monkeypatch.setattr(uploads, "SMALLEST_CHUNK", CHUNK)
 
 
 def ranges(stub: Any) -> list[str]:

@@ -18,6 +18,7 @@ import os
 import random
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -44,6 +45,7 @@ from crucible_lineage.registration import claim as claims
 from crucible_lineage.registration import contents, register, trust
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.registration.register import register_output
+from crucible_lineage.service import ServiceProfile
 
 HISTORIES = int(os.environ.get("CLAIM_HISTORIES", "150"))  # `make crash` tries many more
 PATIENCE_S = 4.0
@@ -179,6 +181,7 @@ class Network:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.world = machine.world
+        self.service = ServiceProfile(is_ours=True)
         self.datasets = SimpleNamespace(
             create=self.create,
             get=self.get,
@@ -368,6 +371,9 @@ class Machine:
                 self.made.clear()  # its disk is gone, too: it makes all again
         except LineageError:
             pass  # it tries again later, with what it has made
+        except Exception as error:
+            traceback.print_exc()
+            self.world.violation = Violation(f"{self.name} died of {error!r}")
         self.wakes = self.world.now + self.world.random.choice((0.05, self.world.random.uniform(0.1, 6.0)))
         self.thread = None
         self.given_back.release()

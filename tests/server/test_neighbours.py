@@ -15,7 +15,7 @@ import httpx
 import pytest
 from crucible import CrucibleClient
 
-from crucible_lineage.server import RunningServer, connections, database, start_server
+from crucible_lineage.server import RunningServer, database, running, start_server
 from crucible_lineage.server.catalogue import records
 from crucible_lineage.server.files import storage
 
@@ -215,8 +215,8 @@ HEAD = b"POST /api/v3/datasets HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n"
 
 @pytest.mark.parametrize("sent", [b"", b"GET /api", HEAD, HEAD + b"\r\n{"], ids=["nothing", "line", "head", "body"])
 def test_connection_that_falls_silent_in_the_middle_ends(server, monkeypatch, sent):
-    monkeypatch.setattr(connections, "HEAD_S", 0.2)
-    monkeypatch.setattr(connections, "SILENCE_S", 0.2)
+    monkeypatch.setattr(running, "HEAD_S", 0.2)
+    monkeypatch.setattr(running, "SILENCE_S", 0.2)
     assert ended(server, sent)
 
 
@@ -231,7 +231,7 @@ def test_a_head_without_end_is_refused(server):
 
 
 def test_connection_that_takes_no_more_of_an_answer_ends(server, api, monkeypatch):
-    monkeypatch.setattr(connections, "SILENCE_S", 0.2)
+    monkeypatch.setattr(running, "SILENCE_S", 0.2)
     mfid = api.post("/datasets", json={"scientific_metadata": {"long": "x" * 4_000_000}}).json()["unique_id"]
     request = (
         f"GET /api/v3/resources/{mfid}/metadata HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.api_key}\r\n\r\n"
@@ -249,7 +249,7 @@ def test_connection_that_takes_no_more_of_an_answer_ends(server, api, monkeypatc
 
 
 def test_connection_that_goes_on_slowly_is_kept(server, monkeypatch):
-    monkeypatch.setattr(connections, "SILENCE_S", 0.4)
+    monkeypatch.setattr(running, "SILENCE_S", 0.4)
     with connected(server) as slow:
         body = b'{"a":  1 }'
         slow.sendall(
