@@ -313,7 +313,7 @@ class Deliverer:
         except _ParentWaitsError:
             self._wait_for_parents(entry)
         except _OvertakenError as error:
-            self._drop(entry, str(error), state=OVERTAKEN)
+            self._drop(entry, str(error), state=OVERTAKEN, delete=True)
         except (IdTakenError, WithdrawnError) as error:  # under another id, or when the way is free, it is made again
             self._drop(entry, str(error), outcome=REFUSED, delete=isinstance(error, WithdrawnError))
         except FileChangedError as error:  # nothing is left of the result
@@ -453,9 +453,12 @@ class Deliverer:
             self._heard(one)
 
     def _drop(
-        self, entry: _Entry, why: str, *, state: str = FAILED, outcome: str = DROPPED, delete: bool = True
+        self, entry: _Entry, why: str, *, state: str = FAILED, outcome: str = DROPPED, delete: bool = False
     ) -> None:
-        """Remove a payload that is no result, and all that was made from it; ask for what was begun to be deleted."""
+        """Remove a payload that is no result, and all that was made from it.
+
+        With `delete`, ask for what was begun to be deleted: what is never made again under these ids.
+        """
         payload = entry.payload
         self.context.outbox.dropped(payload, state, why)
         with self._changed:
