@@ -25,6 +25,7 @@ __all__ = [
     "CHECK",
     "DECERTIFY",
     "EPOCH",
+    "EVICT",
     "FLAG",
     "HOLD",
     "KEYWORD",
@@ -61,7 +62,7 @@ KEYWORD = MEASUREMENT = "statement"
 HOLD, FLAG, SIGN, TRUST, REVOKE, CHECK = "hold", "flag", "sign", "trust", "revoke", "check"
 CAMPAIGN, PROMOTE = "campaign", "promote"  # other calibrations, tried; and that they count from now on
 CERTIFY, DECERTIFY = "certify", "decertify"  # from when until when a calibration is valid
-REMAKE = "remake"  # of a result that was made again
+REMAKE, EVICT = "remake", "evict"  # of a result that was made again; whose bytes were let go, as they can be
 AWAIT = "await"  # of a result that counts only once it is signed
 PARK = "park"  # of a result that failed too often to be tried again
 EPOCH = utc("1970-01-01T00:00:00")  # of the ids of statements about no dataset and no time

@@ -74,6 +74,10 @@ SECTIONS = {
         "project": ("operation.project", "List projects, create one, and add members."),
         "mcp": ("operation.mcp", "Answer the questions of an assistant (Model Context Protocol)."),
         "doctor": ("operation.doctor", "Try on a scratch project what a Crucible does, and what that means."),
+        "evict": (
+            "operation.evict",
+            "Free room in the embedded Crucible: what was made again elsewhere, byte for byte.",
+        ),
         "clean": ("operation.clean", "Free disk space: leftovers of failed steps, and copies."),
         "backup": ("operation.backup", "Copy the embedded Crucible into a folder, also while it runs."),
         "restore": ("operation.backup", "Restore a backup, and list what is younger than the copy."),

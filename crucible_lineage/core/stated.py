@@ -11,7 +11,7 @@ from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.summary import Summary
 from crucible_lineage.errors import CrucibleError, OnHoldError
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.statements import FLAG, HOLD, Doubt, Facts, Statement, StatementIndex, at_fault, in_force
+from crucible_lineage.statements import EVICT, FLAG, HOLD, Doubt, Facts, Statement, StatementIndex, at_fault, in_force
 
 __all__ = ["Heard", "Stated"]
 
@@ -151,6 +151,15 @@ class Stated:
         """Return the holds in force that lie in a project, or all, the oldest first: as far as they are known here."""
         found = [one.statement for one in self.all(None) if one.in_force and one.statement.verb == HOLD]
         return [one for one in found if project is None or one.project.casefold() == project.casefold()]
+
+    def evicted(self) -> dict[str, set[str]]:
+        """Return of which files the bytes were let go, since they can be made again: {MFID: SHA-256 of each}."""
+        found: dict[str, set[str]] = {}
+        for one in in_force(self.mirror.statements().values()).statements.values():
+            if one.verb == EVICT:
+                for mfid in one.about.datasets:
+                    found.setdefault(mfid, set()).update(map(str, one.body.get("files") or ()))
+        return found
 
     def _facts(self, mfids: Iterable[str], known: Mapping[str, Summary], viewer: str) -> dict[str, Facts]:
         """Return what is known of these datasets and all that they come from."""

@@ -69,6 +69,7 @@ def remade_file(session: Session, mfid: str, sha256: str) -> Path:
         with made_again(mfid, session) as found:
             for digest, path in found.items():
                 if digest == sha256:
+                    _note_evicted(session, mfid, sha256)
                     return session.cache.add(path, digest)
     except LineageError as error:
         raise InputError(f"making dataset {mfid} again failed: {error}") from error
@@ -78,6 +79,13 @@ def remade_file(session: Session, mfid: str, sha256: str) -> Path:
         f"dataset {mfid} was made again with other bytes, which are in {session.settings.data / ASIDE / mfid}; "
         f"see crucible-lineage reproduce {mfid}"
     )
+
+
+def _note_evicted(session: Session, mfid: str, sha256: str) -> None:
+    """Note that nothing is lost that was let go on purpose: no run need send it again."""
+    if sha256 in session.stated.evicted().get(mfid, ()):
+        for name in session.mirror.lost(mfid):
+            session.mirror.note_whole(mfid, name)
 
 
 def _has_all(outcome: Outcome, found: dict[str, Path]) -> bool:

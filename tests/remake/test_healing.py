@@ -103,3 +103,57 @@ def test_other_bytes_are_never_taken_and_kept_aside(lab: Any, session: Session, 
     assert json.loads(ask(session, "verify", mfid, "--bytes", "--json").stdout)["damaged"]
     assert isinstance(found := read(session.client, mfid), object)
     assert isinstance(found and found.ref, DatasetRef)
+
+
+def size_of(session: Session, mfid: str) -> int:
+    paths = (
+        session.settings.data / "crucible" / "contents" / str(file.sha256_hash)[:2] / str(file.sha256_hash)[2:]
+        for file in session.client.files.list(mfid)
+    )
+    return sum(path.stat().st_size for path in paths if path.exists())
+
+
+def test_only_what_was_made_again_is_let_go_and_comes_back(lab: Any, session: Session, tmp_path: Path) -> None:
+    lab.declare(lab.pipeline.read_text().replace("inputs: {left", "keep: forever\n    inputs: {left"))
+    done = run(lab, session)
+    scaled, total = done.datasets["scaled"]["out"], done.datasets["total"]["out"]
+    before = size_of(session, scaled)
+    nothing = json.loads(ask(session, "evict", "--to-free", "1GB", "--json").stdout)
+    assert (nothing["evicted"], nothing["stays"]["not made again elsewhere yet (reproduce; or --trust-own)"] > 0) == (
+        [],
+        True,
+    )
+    for mfid in (scaled, total):
+        assert ask(session, "reproduce", mfid, "--here").exit_code == 0
+    assert json.loads(ask(session, "evict", "--to-free", "1GB", "--json").stdout)["evicted"] == [], "its own receipts"
+    dry = ask(session, "evict", "--to-free", "1B", "--trust-own", "--dry-run")
+    assert (dry.exit_code, size_of(session, scaled)) == (0, before), dry.output
+    went = ask(session, "evict", "--to-free", "1GB", "--trust-own", "--json")
+    told = json.loads(went.stdout)
+    assert (went.exit_code, [one["mfid"] for one in told["evicted"]]) == (1, [scaled])
+    assert {"keep: forever", "measured, or made by hand"} <= told["stays"].keys()
+    assert size_of(session, scaled) < before
+    verified = json.loads(ask(session, "verify", "--project", "lab", "--bytes", "--json").stdout)
+    assert (verified["ok"], [one["class"] for one in verified["findings"]]) == (True, ["file-evicted"])
+    shutil.rmtree(lab.folder)
+    assert ask(session, "get", scaled, "-o", tmp_path / "got").exit_code == 0
+    assert (tmp_path / "got" / "scaled.txt").read_text() == "3.0\n6.0\n9.0"
+    assert session.mirror.lost(scaled) == (), "no run sends it again"
+    again = json.loads(ask(session, "evict", "--to-free", "1GB", "--trust-own", "--json").stdout)
+    assert again["evicted"] == []
+
+
+def test_bytes_that_others_share_or_rest_on_stay(lab: Any, session: Session) -> None:
+    done = run(lab, session)
+    scaled, total = done.datasets["scaled"]["out"], done.datasets["total"]["out"]
+    for mfid in (scaled, total):
+        assert ask(session, "reproduce", mfid, "--here").exit_code == 0
+    (lab.folder / "copied.txt").write_text("3.0\n6.0\n9.0")
+    registered = ask(session, "register", lab.folder / "copied.txt", "--project", "lab")
+    assert registered.exit_code == 0, registered.output
+    (second,) = done.inputs["second"]
+    lose(session, second)
+    told = json.loads(ask(session, "evict", "--to-free", "1GB", "--trust-own", "--json").stdout)
+    assert told["evicted"] == []
+    assert "the same bytes as of something that stays" in told["stays"]
+    assert f"made from {second}, whose bytes are not here" in told["stays"]

@@ -76,7 +76,7 @@ class Job:
         Of declared metadata the names: the values are in the dataset.
         """
         spec = self.spec
-        names = {"retries", "timeout", "tags", "resources", "reads", "strict", "reproduce"}
+        names = {"retries", "timeout", "tags", "resources", "reads", "strict", "reproduce", "keep"}
         how = spec.model_dump(mode="json", include=names, exclude_defaults=True)
         what = spec.output.model_dump(mode="json", include={"ingestor", "publish"}, exclude_defaults=True)
         what |= {} if spec.output.is_ingested else {"ingest": False}

@@ -184,7 +184,8 @@ class StepSpec(Declared):
     A `salt` gives the results other ids, where those without it were taken by something else. `reads` are files beside
     the declaration that the step reads, whose bytes belong to the identity; with `strict`, a step that reads others
     that it was not given has failed. `checks` say what its results have to be; they are no part of the identity. With
-    `approve` they are candidates until they are signed. `reproduce` says how they are compared when made again.
+    `approve` they are candidates until they are signed. `reproduce` says how they are compared when made again,
+    and `keep` whether their bytes may be let go of then.
     `folder` is where it was declared, `references` are parameters that take values from the environment, as they were
     written.
     """
@@ -210,6 +211,7 @@ class StepSpec(Declared):
     approve: Approve | None = None
     certify: Certify | None = None
     reproduce: Reproduce | None = None
+    keep: Literal["forever", "remakable"] = "remakable"
     folder: Folder = Path()
     references: dict[str, Any] = Field(default_factory=dict)
 

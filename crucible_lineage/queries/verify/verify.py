@@ -291,6 +291,8 @@ def _read_bytes(
     With each the file, if its right bytes can be sent again.
     """
     read_files = itertools.count(1)
+    session.mirror.sync_statements()
+    evicted = session.stated.evicted()
 
     def read(task: tuple[str, FileRecord]) -> tuple[tuple[Finding, DamagedFile | None] | None, int]:
         found = read_one(*task)
@@ -305,8 +307,11 @@ def _read_bytes(
             try:
                 size = session.client.files.download(file, folder).stat().st_size
             except LOST as error:
-                note_if_lost(session, mfid, file.filename, error)
+                if file.sha256_hash not in evicted.get(mfid, ()):
+                    note_if_lost(session, mfid, file.filename, error)
                 finding = _unreadable_file(datasets[mfid], file, error)
+                if file.sha256_hash in evicted.get(mfid, ()):
+                    return (_evicted_file(datasets[mfid], file), None), file.size or 0
                 damaged = file.sha256_hash and DamagedFile(mfid, file.filename, file.sha256_hash, finding)
                 return (finding, damaged or None), file.size or 0
         return None, size
@@ -363,6 +368,12 @@ def _unreadable_file(dataset: Document, file: FileRecord, error: LineageError) -
     what = "holds other bytes than its hash says" if isinstance(error, ChecksumError) else f"cannot be read: {error}"
     message = f"{label(dataset)}: the file {file.filename} {what}; its storage is damaged"
     return Finding("file-damaged", "error", (mfid,), message, repair_command(mfid) if file.sha256_hash else "")
+
+
+def _evicted_file(dataset: Document, file: FileRecord) -> Finding:
+    mfid = str(dataset["unique_id"])
+    message = f"{label(dataset)}: the bytes of {file.filename} were let go; `get` makes them again"
+    return Finding("file-evicted", "notice", (mfid,), message, f"crucible-lineage get {mfid}")
 
 
 def _lost(

@@ -1,0 +1,203 @@
+"""Room in the embedded Crucible, by letting go of bytes that can be made again: never of the last copy of others.
+
+What goes was made again before with the same bytes, by its receipts; it rests on kept source, and on data that are
+there or go by the same rule. It is stated before it goes, so that nobody takes it for lost.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.core.mirror import EVERYTHING
+from crucible_lineage.errors import InputError
+from crucible_lineage.lineage.records import mapping, mappings, provenance, text, used_mfids
+from crucible_lineage.session import Session
+from crucible_lineage.statements import EVICT, REMAKE, About
+from crucible_lineage.stating import known_statements, state
+from crucible_lineage.times import utc
+
+__all__ = ["Eviction", "evict", "plan_eviction"]
+
+IDENTICAL = "identical"  # the only verdict after which bytes can come back
+FOREVER = "forever"  # of a step whose results stay
+LEAST_S = 0.01  # no step is free
+
+
+@dataclass(frozen=True)
+class Goes:
+    """The bytes of a result that go: of which files, how many, and how long its step took."""
+
+    mfid: str
+    name: str
+    project: str
+    files: tuple[str, ...]
+    bytes: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        named = {"mfid": self.mfid, "name": self.name, "project": self.project}
+        return {**named, "files": len(self.files), "bytes": self.bytes, "seconds": self.seconds}
+
+
+@dataclass(frozen=True)
+class Eviction:
+    """What may go, the most bytes for a second of work first; and how many bytes of results stay, by the reason."""
+
+    goes: tuple[Goes, ...]
+    stays: Mapping[str, int]
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes that frees."""
+        return sum(one.bytes for one in self.goes)
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes to make all again."""
+        return sum(one.seconds for one in self.goes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        goes = [one.to_json() for one in self.goes]
+        return {"evicted": goes, "bytes": self.bytes, "seconds": self.seconds, "stays": dict(self.stays)}
+
+
+def plan_eviction(session: Session, to_free: int, *, trust_own: bool = False) -> Eviction:
+    """Return what is to go so that `to_free` bytes are free, or all that may.
+
+    With `trust_own`, receipts from the machine that made a result count, too. InputError unless Crucible is the
+    embedded one.
+    """
+    if not session.settings.embedded:
+        raise InputError("evict: only the embedded Crucible lets go of bytes; at a service, ask whoever runs it")
+    store = _Store(session)
+    candidates = store.candidates(trust_own=trust_own)
+    goes: list[Goes] = []
+    free = 0
+    gone: set[str] = set()
+    for one in sorted(candidates.values(), key=lambda one: one.bytes / max(one.seconds, LEAST_S), reverse=True):
+        if free >= to_free:
+            store.stays["not needed"] += one.bytes
+            continue
+        files = tuple(sha256 for sha256 in one.files if sha256 not in gone)
+        size = sum(store.size(sha256) for sha256 in files)
+        if size:
+            goes.append(Goes(one.mfid, one.name, one.project, files, size, one.seconds))
+            gone |= set(files)
+            free += size
+    return Eviction(tuple(goes), {reason: size for reason, size in store.stays.items() if size})
+
+
+def evict(session: Session, plan: Eviction) -> int:
+    """Let go of what the plan names: first it is stated, then the bytes go. Return how many bytes are free."""
+    freed = 0
+    for one in plan.goes:
+        body = {"files": sorted(one.files), "bytes": one.bytes}
+        state(session, one.project, EVICT, About((one.mfid,)), why="can be made again", body=body)
+        for sha256 in one.files:
+            path = _content(session, sha256)
+            if path.exists():
+                freed += path.stat().st_size
+                path.unlink()
+            session.cache.evict(sha256)
+    return freed
+
+
+class _Store:
+    """The results of the embedded Crucible, with what decides whether their bytes may go."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.copy = session.mirror.snapshot(EVERYTHING)
+        self.stays: dict[str, int] = defaultdict(int)
+        _, self.standing = known_statements(session)
+        self.evicted = session.stated.evicted()
+        self.files = {mfid: dict(_data_files(record)) for mfid, record in self.copy.records.items()}
+        self.holders: dict[str, set[str]] = defaultdict(set)
+        for mfid, files in self.files.items():
+            for sha256 in files.values():
+                self.holders[sha256].add(mfid)
+
+    def size(self, sha256: str) -> int:
+        path = _content(self.session, sha256)
+        return path.stat().st_size if path.exists() else 0
+
+    def candidates(self, *, trust_own: bool) -> dict[str, Goes]:
+        """Return all that may go, whatever is needed."""
+        proved = self._proved(trust_own=trust_own)
+        doubtful = self.session.stated.doubts(list(self.copy.records), "", self.copy.summaries)
+        found: dict[str, Goes] = {}
+        for mfid, record in self.copy.records.items():
+            size = sum(self.size(sha256) for sha256 in set(self.files[mfid].values()))
+            if reason := self._why_stays(mfid, record, proved, set(doubtful)):
+                self.stays[reason] += size
+            elif size:
+                summary, written = self.copy.summaries[mfid], mapping(provenance(record).get("activity"))
+                seconds = (utc(text(written["ended"])) - utc(text(written["started"]))).total_seconds()
+                files = tuple(sorted(set(self.files[mfid].values())))
+                found[mfid] = Goes(mfid, summary.name, summary.standing.project, files, size, seconds)
+        return self._whose_parents_can_be_had(found)
+
+    def _proved(self, *, trust_own: bool) -> set[str]:
+        return {
+            mfid
+            for one in self.standing.statements.values()
+            if one.verb == REMAKE and one.body.get("verdict") == IDENTICAL and (trust_own or not one.body.get("own"))
+            for mfid in one.about.datasets
+        }
+
+    def _why_stays(self, mfid: str, record: Mapping[str, Any], proved: set[str], doubtful: set[str]) -> str:
+        written = provenance(record)
+        activity = mapping(written.get("activity"))
+        if not written.get("step"):
+            return "measured, or made by hand"
+        declared = mapping(activity.get("declared"))
+        if declared.get("keep") == FOREVER:
+            return "keep: forever"
+        if mapping(declared.get("output")).get("publish"):
+            return "published"
+        if not mapping(activity.get("code")).get("archive"):
+            return "its source was not kept"
+        if mfid in doubtful:
+            return "on hold"
+        if mfid not in proved:
+            return "not made again elsewhere yet (reproduce; or --trust-own)"
+        return ""
+
+    def _whose_parents_can_be_had(self, found: dict[str, Goes]) -> dict[str, Goes]:
+        """Leave out what needs bytes that are neither here nor can go themselves, and bytes that others need, too."""
+        while True:
+            bad = {}
+            for mfid in found:
+                used = used_mfids(self.copy.records[mfid])
+                if lost := [one for one in used if one not in found and not self._is_whole(one)]:
+                    bad[mfid] = f"made from {lost[0]}, whose bytes are not here"
+                elif any(self.holders[sha256] - found.keys() for sha256 in found[mfid].files):
+                    bad[mfid] = "the same bytes as of something that stays"
+            for mfid, reason in bad.items():
+                self.stays[reason] += found.pop(mfid).bytes
+            if not bad:
+                return found
+
+    def _is_whole(self, mfid: str) -> bool:
+        """Whether all bytes of a dataset are here, or it was let go before, by the same rule."""
+        if mfid not in self.files:
+            return False
+        evicted = self.evicted.get(mfid, set())
+        return all(sha256 in evicted or self.size(sha256) for sha256 in self.files[mfid].values())
+
+
+def _data_files(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield name and SHA-256 of the files that a step wrote; what it printed stays."""
+    for file in mappings(provenance(record).get("generated")):
+        if not file.get("log"):
+            yield text(file.get("name")), text(file.get("sha256"))
+
+
+def _content(session: Session, sha256: str) -> Path:
+    return session.settings.data / "crucible" / "contents" / sha256[:2] / sha256[2:]
