@@ -8,13 +8,21 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 TESTS ?= tests  # what `make test` and `make coverage` run
 
-.PHONY: demo test test-alone lint format crash soak shapes on-prefect coverage docs map pictures dist wheel-demo release-tag typecheck-tree
+.PHONY: demo test test-fast test-alone lint format crash soak shapes on-prefect coverage docs map pictures dist wheel-demo release-tag typecheck-tree
 
 demo: .venv/demo.installed  ## set up, and run the demo: raw to analyzed, with its lineage
 	$(BIN)/crucible-lineage demo
 
 test: .venv/test.installed  ## set up, and run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
+
+# Rooms of the library whose tests start few processes.
+FAST = $(wildcard tests/test_[a-q]*.py tests/test_s*.py) $(addprefix tests/, core client fingerprint lineage local \
+	  provenance registration server watch web) \
+	$(addprefix tests/pipeline/, bind declare functions logs processes)
+
+test-fast:  ## the tests of the library's rooms alone, within two minutes
+	$(MAKE) test TESTS="$(FAST)" WORKERS=2
 
 test-alone:  ## up to eight tests that failed just now, again, with nothing beside them; their names are said
 	$(BIN)/python -c 'import json, sys; failed = json.load(open(".pytest_cache/v/cache/lastfailed")); \

@@ -84,6 +84,8 @@ def by_the_day(history: list[Statement]) -> dict[str, set[int]]:
             last = number(one, "until") if end else LAST
         days = set(range(number(one), min(last, DAYS + 5)))
         for other in standing.statements.values():
+            if other.verb == DECERTIFY and other.about != one.about:
+                continue
             if mfid in (other.body.get("over") or ()) and standing.counts(other, one.project):
                 has_end = other.body.get("until") not in (None, NEXT)
                 days -= set(range(number(other), number(other, "until") if has_end else LAST))
