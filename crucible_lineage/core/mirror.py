@@ -837,7 +837,9 @@ def _set_stated(db: sqlite3.Connection) -> None:
 
 def _promoted(db: sqlite3.Connection) -> dict[str, str]:
     row = db.execute("SELECT found FROM stated WHERE verb = ?", (PROMOTE,)).fetchone()
-    return (unsealed(row[0], PROMOTE) if row else None) or {}
+    if row is not None and (found := unsealed(row[0], PROMOTE)) is not None:
+        return dict(found)
+    return promoted_in(in_force(_statements(db, None).values()))  # damaged, or of an earlier version
 
 
 def _statements(db: sqlite3.Connection, mfids: Collection[str] | None) -> dict[str, Statement]:

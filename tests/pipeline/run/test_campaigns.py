@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,14 @@ from crucible_lineage.pipeline.campaign import (
     promote,
     roll_back,
 )
-from crucible_lineage.pipeline.run.result import Choice
+from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.run.result import Choice, RunResult
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.campaigns import compare_campaign
 from crucible_lineage.queries.catalogue.listing import list_datasets
+from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
 from crucible_lineage.stating import revoke
 
 STEPS = """
@@ -238,3 +243,46 @@ def test_a_campaign_that_cannot_be_is_refused(
         new_campaign(session, bind_file(path, session.store), "neon", [(replaced, new)], since, why="x")
     session.mirror.sync_statements()
     assert set(session.mirror.statements()) == known
+
+
+def test_another_machine_reads_the_promotion_and_two_workers_make_each_candidate_once(lab: Any, tmp_path: Path) -> None:
+    with start_server(tmp_path / "service") as server:
+        here, there = (Settings(tmp_path / name, server.url, server.api_key) for name in ("here", "there"))
+        with Session(here) as first, Session(there) as second:
+            lab.file(f"{lab.module}.py", STEPS)
+            first.client.projects.create(project_id="lab", organization="lab", project_lead="local")
+
+            def register(name: str, value: float, measurement: str) -> str:
+                path = lab.file(f"{name}.txt", str(value))
+                fields = {"project_id": "lab", "dataset_name": name, "measurement": measurement}
+                fields |= {"timestamp": "2024-03-01T00:00:00Z", "instrument_name": "Raman 1"}
+                created = first.client.datasets.create(fields)
+                first.client.files.upload(created.dsid, path)
+                return created.dsid
+
+            for number in range(3):
+                register(f"s{number}", number, "scan")
+            old, new = (register(name, value, "wavenumber axis") for name, value in (("old", 0.0), ("new", 0.5)))
+            certify(first, old, {"instrument": "Raman 1"}, "2024-01-01", why="the first one")
+            path = lab.declare(SCANS, "scans.yaml")
+            run_of(first, path, Choice())
+            before = current(second)
+            plan = begin(first, path, new)
+            with ThreadPoolExecutor(2) as pool:
+                runs = [pool.submit(run_of, one, path, choice(one, plan.affected)) for one in (first, second)]
+                done = [one.result() for one in runs]
+            assert all(one.ok for one in done)
+            assert done[0].datasets == done[1].datasets
+            assert current(first) == current(second) == before
+            approve(first, find_campaign(first, "lab", "neon"), "compared")
+            promote(first, bind_file(path, first.store), find_campaign(first, "lab", "neon"))
+            promoted = current(second)
+            assert set(promoted.values()).isdisjoint(before[name] for name in promoted if "(" in name)
+            assert run_of(second, path, Choice()).executed == []
+            roll_back(second, find_campaign(second, "lab", "neon"), "from the other machine")
+            assert current(first) == before
+
+
+def run_of(session: Session, path: Path, wanted: Choice) -> RunResult:
+    bound = bind_file(path, session.store)
+    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, wanted)
