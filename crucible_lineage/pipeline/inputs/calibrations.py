@@ -17,6 +17,7 @@ from crucible_lineage.calibrations import (
     range_text,
 )
 from crucible_lineage.certifying import certificates_as_of
+from crucible_lineage.errors import shortened
 from crucible_lineage.pipeline.spec.inputs import CalibrationInput, value_of
 from crucible_lineage.pipeline.spec.relation import BEFORE, NEAREST, NONE
 from crucible_lineage.session import Session
@@ -25,6 +26,7 @@ from crucible_lineage.times import moment_text, span_text
 __all__ = ["Calibrated", "ChosenCertificate", "calibrated"]
 
 Data = tuple[str, Mapping[str, Any], Span | None]  # label, fields of the record, and when it was measured
+MOST_KINDS = 6  # that a message names
 VALID, FOLLOWING = "valid then", "valid next"
 
 
@@ -67,14 +69,25 @@ def calibrated(
     With `campaign`, as if that one were promoted.
     """
     certificates = certificates_as_of(session, project, declared.calibration, as_of, campaign) if data else []
-    choose = _Chooser(name, declared, certificates, as_of)
+    others: list[str] = []
+    if data and not certificates:
+        others = sorted({one.kind for one in certificates_as_of(session, project, None, as_of, campaign)})
+    choose = _Chooser(name, declared, certificates, as_of, others)
     return [choose.of(*one) for one in data]
 
 
 class _Chooser:
     """Chooses by the certificates of one kind, as one input asks for it."""
 
-    def __init__(self, name: str, declared: CalibrationInput, certificates: Sequence[Certificate], as_of: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        declared: CalibrationInput,
+        certificates: Sequence[Certificate],
+        as_of: str,
+        others: Sequence[str],
+    ) -> None:
+        self._others = f"; of other kinds there are: {shortened(others, MOST_KINDS)}" if others else ""
         self._name = name
         self._declared = declared
         self._calibrations = Calibrations(certificates)
@@ -115,7 +128,7 @@ class _Chooser:
             told = f"{self._name}: {len(fitting.valid)} certificates fit {label} ({moment_text(moment)}): {both}"
             return None, f"{told}; decertify one of them, or state conditions that exclude one another"
         if not fitting.valid:
-            return None, f"{self._nothing(label, moment)}: {_near(fitting, moment)}"
+            return None, f"{self._nothing(label, moment)}: {_near(fitting, moment)}{self._others}"
         one = fitting.valid[0]
         return ChosenCertificate(one, _span(one, moment), as_of=self._as_of), ""
 

@@ -143,7 +143,7 @@ def _calibrate(
 ) -> None:
     """Choose the calibrations of an input for the data of another one; both are put among what was found."""
     data = found.get(declared.of, ())
-    measured = [(one.shown or one.label, one.fields, one.span) for one in data]
+    measured = [(one.shown or one.label, one.fields, one.span if _is_timed(one) else None) for one in data]
     choices = calibrated(name, declared, measured, project, session, as_of, campaign)
     found[declared.of] = tuple(
         replace(item, calibrations={**item.calibrations, name: choice})
@@ -152,6 +152,11 @@ def _calibrate(
     chosen = dict.fromkeys(one.certificate.dataset for choice in choices for one in choice.chosen)
     items = (_usable(mfid, session, with_fields=bool(declared.label)) for mfid in chosen)
     found[name] = tuple(_shown(item, declared.label) for item in items)
+
+
+def _is_timed(item: InputItem) -> bool:
+    """Whether somebody said when it was measured: that files are known since a moment does not say it."""
+    return item.new is None or bool(item.fields.get("timestamp"))
 
 
 def _usable(mfid: str, session: Session, *, with_fields: bool) -> InputItem:

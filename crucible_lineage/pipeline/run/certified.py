@@ -39,7 +39,6 @@ def certify_result(
     known = session.mirror.certificates(project)
     if any(one.dataset == dataset.mfid and one.place == place for one in known):
         return
-    kind = wanted.kind or instance.inspection.measurement or instance.step.spec.output.measurement or ""
     about = [inputs[root][index] for root, index in instance.about]
     certify(
         session,
@@ -47,7 +46,7 @@ def certify_result(
         {name: _shared(name, about) for name in wanted.of},
         _since(wanted, instance, instances, inputs).isoformat(),
         wanted.until,
-        kind=kind,
+        kind=wanted.kind or "",
         where=wanted.where,
         why=f"as {place} declares",
         project=project,

@@ -103,6 +103,8 @@ def test_the_axis_is_the_one_valid_when_the_scan_was_measured_and_a_late_one_mak
     path = lab.declare(SCANS, "scans.yaml")
     blocked = planned(path)["calibrate[a]"]
     assert (blocked.state, "none is at any time" in blocked.causes[0]) == ("blocked", True)
+    certify(session, first, RAMAN, "2020-01-01", "2020-02-01", kind="wave number axis", why="a slip of the pen")
+    assert "of other kinds there are: wave number axis" in planned(path)["calibrate[a]"].causes[0]
 
     certificate = certify(session, first, RAMAN, "2024-01-01", why="looked at residuals").statement
     before = run(path)
@@ -384,3 +386,18 @@ def test_exports_name_the_certificate_and_its_range(
     asked = scan.calibrations()
     assert "from 2024-01-01 until 2024-02-01" in str(asked)
     assert axes[0] in asked._repr_html_()
+
+
+def test_files_that_are_only_known_since_a_moment_have_no_time_of_measurement(
+    lab: Any, session: Session, register: Register, axes: tuple[str, str], planned: Any
+) -> None:
+    del register
+    certify(session, axes[0], RAMAN, "2020-01-01", why="fits")
+    lab.file("s.txt", "s")
+    files = SCANS.replace(
+        'scan: {select: {measurement: scan}, each: true, label: "{dataset_name}"}',
+        "scan: {each: [{file: s.txt, TIME: 2024-01-10T00:00:00Z, instrument_name: Raman 1}]}",
+    )
+    known = planned(lab.declare(files.replace("TIME", "known_since"), "known.yaml"))["calibrate[s.txt]"]
+    assert "no time of measurement" in known.causes[0]
+    assert planned(lab.declare(files.replace("TIME", "timestamp"), "said.yaml"))["calibrate[s.txt]"].state == "missing"
