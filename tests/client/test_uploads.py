@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -301,8 +302,9 @@ def test_what_was_announced_and_is_not_sent_leaves_nothing_open(
 
 
 def test_nearby_nothing_is_asked_before_a_file_is_sent(
-    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path
+    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(at_once, "FAR_S", math.inf)
     stub.calls.clear()
     client.files.announce(dsid, spectrum, filename=spectrum.name, checksums=scan_file(spectrum))
     client.files.withdraw(dsid)
