@@ -189,8 +189,9 @@ def compare_command(
             announce(session)
         campaign, bound = _found(session, name, file, project)
         found = _compared(session, bound, campaign, _fields(stratify))
+        pages = (session.settings.api_url or "").partition("/api/")[0].rstrip("/")
     if output is not None:
-        output.write_text(comparison_page(found), encoding="utf-8")
+        output.write_text(comparison_page(found, pages), encoding="utf-8")
     if as_json:
         print_json(found.to_json())
     else:
@@ -263,8 +264,11 @@ def roll_back_command(name: str, why: str, project: str | None, as_json: bool) -
     click.echo(plain(f"campaign {name} is rolled back: what was current before its promotion is so again"))
 
 
-def comparison_page(found: Comparison) -> str:
-    """Return the comparison as a page with a figure for each number."""
+def comparison_page(found: Comparison, pages: str = "") -> str:
+    """Return the comparison as a page with a figure for each number.
+
+    `pages` is the address of the Crucible's own pages, to which its datasets are linked.
+    """
     from crucible_lineage.cli.questions.trend import trend_svg
 
     title = escape(f"Campaign {found.campaign.name}")
@@ -288,7 +292,10 @@ def comparison_page(found: Comparison) -> str:
     parts.append("</table>")
     for one in found.effects:
         parts.append(f"<h2>{escape(f'{one.step}.{one.number}')}</h2>")
-        parts.append(trend_svg(one.trend(found.campaign.statement.project)))
+        if len(set(one.differences)) < 2:
+            parts.append(f"<p>{one.median:.6g} in {'all pairs' if len(one.pairs) > 1 else 'the only pair'}.</p>")
+        else:
+            parts.append(trend_svg(one.trend(found.campaign.statement.project)))
         if one.by_stratum:
             parts.append('<table><tr><th>Stratum<th class="n">Pairs<th class="n">Median</tr>')
             for label, (count, median) in one.by_stratum.items():
@@ -297,10 +304,14 @@ def comparison_page(found: Comparison) -> str:
         if one.outliers:
             parts.append('<table><tr><th>Outlier<th class="n">Difference<th>Old<th>New</tr>')
             for far in one.outliers:
-                cells = f'<td class="n">{far.point.value:.4g}<td><code>{far.old}</code><td><code>{far.new}</code>'
+                cells = f'<td class="n">{far.point.value:.4g}<td>{_link(far.old, pages)}<td>{_link(far.new, pages)}'
                 parts.append(f"<tr><td>{escape(far.instance)}{cells}</tr>")
             parts.append("</table>")
     return "\n".join([*parts, "</html>"]) + "\n"
+
+
+def _link(mfid: str, pages: str) -> str:
+    return f'<a href="{escape(pages)}/datasets/{mfid}"><code>{mfid}</code></a>' if pages else f"<code>{mfid}</code>"
 
 
 def _told(found: Comparison) -> Iterator[str]:

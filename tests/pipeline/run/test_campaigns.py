@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -196,8 +197,17 @@ def test_candidates_are_compared_pair_by_pair_and_the_condition_stops_a_promotio
     assert found.effects[0].by_stratum == {"Raman 1, 2024-02": (1, 0.5), "Raman 1, 2024-03": (1, 0.5)}
     assert "does not hold" in found.gate
     page = comparison_page(found)
-    assert page.count("<svg") == 2
+    assert "0.5 in all pairs" in page
     assert "not met" in page
+    pairs = [
+        replace(one, point=replace(one.point, value=0.1 * at)) for at, one in enumerate(found.effects[0].pairs * 3)
+    ]
+    pairs[-1] = replace(pairs[-1], point=replace(pairs[-1].point, value=9.0))
+    spread = replace(found, effects=(replace(found.effects[0], pairs=tuple(pairs)),))
+    assert [far.point.value for far in spread.effects[0].outliers] == [9.0]
+    page = comparison_page(spread, "https://crucible.example")
+    assert page.count("<svg") == 1
+    assert f'<a href="https://crucible.example/datasets/{pairs[-1].new}">' in page
     approve(session, campaign, "not looked")
     with pytest.raises(InputError, match="does not hold"):
         promote(session, bound, find_campaign(session, "lab", "neon"), found.gate)
