@@ -13,7 +13,15 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
-from prefect.events import DeploymentEventTrigger
+from prefect.events import (
+    Automation,
+    AutomationCore,
+    DeploymentEventTrigger,
+    EventTrigger,
+    Posture,
+    ResourceSpecification,
+)
+from prefect.events.actions import DoNothing
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flows import Flow
 from prefect.schedules import Schedule as PrefectSchedule
@@ -111,6 +119,7 @@ def serve_pipelines(requests: Sequence[DeploymentRequest]) -> None:
 def _deployed(client: SyncPrefectClient, request: DeploymentRequest, pool: str, reset: bool) -> Deployed:
     existing = _find(client, request.flow.name, request.spec.pipeline)
     deployment = _deployment(request)
+    related: Sequence[Automation] = ()
     if existing is not None and not reset:
         _keep_settings(deployment, existing, pool)
         related = client.read_resource_related_automations(f"prefect.deployment.{existing.id}")
@@ -122,11 +131,38 @@ def _deployed(client: SyncPrefectClient, request: DeploymentRequest, pool: str, 
         made = str(deployment.apply(work_pool_name=pool, image=request.image))
     except DeploymentApplyError as error:
         raise RunError(f"deploy pipeline {request.spec.pipeline}: {error}") from error
+    _alarm(client, request, made, related)
     _drop_schedules(client, request, reset)
     for other in FLOWS:
         if other is not request.flow:
             _removed(client, other.name, request.spec.pipeline)
     return Deployed(f"{request.flow.name}/{request.spec.pipeline}", made, request.runs, existing is None)
+
+
+def _alarm(client: SyncPrefectClient, request: DeploymentRequest, made: str, before: Sequence[Automation]) -> None:
+    """Have Prefect report when no result comes for as long as is declared. What somebody lets it do then stays."""
+    spec = request.spec
+    if spec.fresh is None:
+        return
+    name = f"{spec.pipeline} is not fresh"
+    there = [one for one in before if one.name == name]
+    trigger = EventTrigger(
+        expect={"crucible.step.materialized"},
+        match=ResourceSpecification({"pipeline": spec.pipeline, "project_id": spec.project}),
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=spec.fresh.within),
+    )
+    client.create_automation(
+        AutomationCore(
+            name=name,
+            description=f"Triggers when the pipeline {spec.pipeline} has given no result for {spec.fresh.within:g} s.",
+            enabled=there[0].enabled if there else True,
+            trigger=trigger,
+            actions=there[0].actions if there else [DoNothing()],
+            owner_resource=f"prefect.deployment.{made}",
+        )
+    )
 
 
 def _deployment(request: DeploymentRequest, *, paused: bool | None = None) -> RunnerDeployment:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import inf
+from pathlib import Path
 from typing import Any
 
-from crucible_lineage.amounts import amount
+from crucible_lineage.amounts import amount, time_text
 from crucible_lineage.core.journal import Failure
 from crucible_lineage.core.slots import CURRENT, INCOMPLETE
+from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL
 from crucible_lineage.parked import failures
 from crucible_lineage.queries.catalogue.pipelines import PipelineSummary, pipelines_of
@@ -19,6 +24,7 @@ from crucible_lineage.queries.graph.fetch import fetch_projects
 from crucible_lineage.queries.graph.standing import entries_of_copy, stated_entries
 from crucible_lineage.registration.outbox import Waiting
 from crucible_lineage.session import Session
+from crucible_lineage.times import utc
 
 __all__ = ["PipelineOverview", "Todo", "overview"]
 
@@ -116,6 +122,7 @@ def _of_project(
                     outdated[name],
                     runs.get(name),
                     declared.get(name) or "PIPELINE.yaml",
+                    created.get(name, ""),
                 )
             ),
         )
@@ -141,8 +148,10 @@ def _todo(
     outdated: int,
     run: ListedRun | None,
     declared: str,
+    newest: str,
 ) -> Iterable[Todo]:
     again = f"crucible-lineage run {declared}"
+    yield from _late(declared, newest, again)
     if run and run.state in ("failed", "cut short", "stopped"):
         yield Todo(f"the last run here is {run.state}", run.ended or run.started, again)
     for one in failed:
@@ -162,3 +171,17 @@ def _todo(
         yield Todo(f"{amount(number, 'result')} to be signed", "", f"crucible-lineage list --project {project}")
     if number := stated[INCOMPLETE]:
         yield Todo(f"{amount(number, 'result')} incomplete", "", again)
+
+
+def _late(declared: str, newest: str, again: str) -> Iterable[Todo]:
+    """What is to be done if no result came for as long as the pipeline declares (`fresh`)."""
+    from crucible_lineage.pipeline.declare.load import read_declaration
+
+    if not Path(declared).is_file():
+        return
+    with suppress(InputError):  # `check` names its faults
+        spec = read_declaration(Path(declared)).spec
+        within = spec.fresh.within if spec and spec.fresh else None
+        age = (datetime.now(UTC) - utc(newest)).total_seconds() if newest else inf
+        if within is not None and age > within:
+            yield Todo(f"no result for more than {time_text(within)}, as is declared", newest, again)

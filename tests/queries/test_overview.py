@@ -75,3 +75,14 @@ def test_with_crucible_away_it_says_so(tmp_path: Path, command: Any) -> None:
     here = command("status", **away)
     assert (here.returncode, "is not known while Crucible is away" in here.stderr) == (0, True)
     assert "nothing ran from this data folder yet" in here.stdout
+
+
+def test_a_pipeline_without_a_result_for_longer_than_declared_is_late(lab: Any, session: Session) -> None:
+    text = lab.pipeline.read_text()
+    path = lab.declare(f"{text}fresh: {{within: 24h}}\n")
+    run(session, path)
+    assert only(session).todo == ()
+    lab.declare(f"{text}fresh: {{within: 0.01}}\n")
+    (late,) = only(session).todo
+    assert late.what == "no result for more than 0.01 s, as is declared"
+    assert late.command == f"crucible-lineage run {path}"

@@ -48,6 +48,7 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "runner": "what steps run on under Prefect: threads, processes, dask, ray, slurm or dask=ADDRESS",
         "schedule": "when it runs, once deployed",
         "trigger": "the event on which it runs, once deployed",
+        "fresh": "how often a new result is expected",
     },
     "FileInput": {
         **_RECORD,
@@ -183,6 +184,9 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "address": "the address of a running Dask or Ray cluster",
         "cluster": "the class of a Dask cluster to start for the run",
         "options": "keywords for that class",
+    },
+    "Fresh": {
+        "within": "the time within which a new result is expected: seconds, or as in 90m, 24h",
     },
     "Schedule": {
         "cron": "five fields: minute, hour, day of the month, month, day of the week",

@@ -20,7 +20,7 @@ from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.spec.checks import Check, Reproduce
 from crucible_lineage.pipeline.spec.declared import Declared, Folder
-from crucible_lineage.pipeline.spec.ingestion import Ingested
+from crucible_lineage.pipeline.spec.ingestion import Ingested, Seconds
 from crucible_lineage.pipeline.spec.inputs import NIGHT, OF_METADATA, DatasetFields, PipelineInput, Salt, is_remote
 from crucible_lineage.pipeline.spec.relation import InTime
 from crucible_lineage.times import utc
@@ -375,6 +375,12 @@ class Trigger(Declared):
     match: dict[str, str] = Field(default_factory=dict)
 
 
+class Fresh(Declared):
+    """The time within which a new result is expected."""
+
+    within: Seconds
+
+
 class PipelineSpec(Declared):
     """A pipeline as it was declared, its variables filled in.
 
@@ -394,6 +400,7 @@ class PipelineSpec(Declared):
     runner: Runner | None = None
     schedule: Schedule | None = None
     trigger: Trigger | None = None
+    fresh: Fresh | None = None
     path: Path
     digest: str
 

@@ -104,6 +104,35 @@ def test_deploying_again_changes_nothing_that_an_operator_set(
     assert crucible_lineage("deploy", declared, "--remove").returncode == 0
 
 
+def test_a_pipeline_that_is_to_be_fresh_has_an_automation_that_keeps_what_it_is_to_do(
+    declared: Path, name: str, crucible_lineage: Any, prefect: Any, pool: str
+) -> None:
+    def alarms() -> list[Any]:
+        return [one for one in prefect.post("automations/filter") if one["name"] == f"{name} is not fresh"]
+
+    text = declared.read_text()
+    declared.write_text(f"{text}fresh: {{within: 24h}}\n")
+    assert crucible_lineage("deploy", declared, "--pool", pool).returncode == 0
+    (alarm,) = alarms()
+    trigger = alarm["trigger"]
+    assert (trigger["posture"], trigger["within"], trigger["expect"]) == (
+        "Proactive",
+        86400.0,
+        ["crucible.step.materialized"],
+    )
+    assert trigger["match"] == {"pipeline": name, "project_id": "lab"}
+    fields = ("name", "description", "enabled", "trigger")
+    paused = {**{key: alarm[key] for key in fields}, "actions": [{"type": "cancel-flow-run"}]}
+    assert prefect.ask("PUT", f"automations/{alarm['id']}", paused).is_success
+    assert crucible_lineage("deploy", declared, "--pool", pool).returncode == 0
+    (again,) = alarms()
+    assert [one["type"] for one in again["actions"]] == ["cancel-flow-run"]
+    declared.write_text(text)
+    assert crucible_lineage("deploy", declared, "--pool", pool).returncode == 0
+    assert alarms() == []
+    assert crucible_lineage("deploy", declared, "--remove").returncode == 0
+
+
 def test_the_form_of_a_run_shows_the_parameters_of_the_steps(
     declared: Path, name: str, crucible_lineage: Any, prefect: Any, pool: str
 ) -> None:

@@ -77,6 +77,7 @@ steps:
   u: {run: [fit, "{inputs.a}", "{out}"], inputs: {a: a}}
 schedule: {cron: "0 2 * * *", timezone: America/Los_Angeles}
 trigger: {event: crucible.dataset.created, match: {measurement: "Raman*"}}
+fresh: {within: 24h}
 """
 
 
