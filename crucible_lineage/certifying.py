@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -75,6 +75,7 @@ def certify(
     against = [one for one in same if any(overlapping(span, [one]) for span in own.spans)]
     if replaced is not True and (left := [one for one in against if one.statement not in (replaced or ())]):
         raise InputError(_refusal(own, left))
+    _require_counting(session, standing, "certify", project, against)
     before = [one for one in same if (one.dataset, one.since, one.until) == (own.dataset, own.since, own.until)]
     if over := sorted({one.statement for one in (*against, *before)}):
         body["over"] = over
@@ -99,9 +100,10 @@ def decertify(
     _, lies_in = _dataset(session, dataset)
     project = project or lies_in
     wanted = {_named(name): value for name, value in (fields or {}).items()}
+    standing = known_statements(session)[1]
     mine = [
         one
-        for one in certificates_of(known_statements(session)[1])
+        for one in certificates_of(standing)
         if one.dataset == dataset and kind in ("", one.kind) and (not wanted or dict(one.fields) == wanted)
     ]
     first = utc(moment("--from", since)) if since else min((one.since for one in mine), default=NO_END)
@@ -113,6 +115,7 @@ def decertify(
         said = f" in the time {range_text(span)}" if since else ""
         valid = "; ".join(f"{range_text(part)}" for one in mine for part in one.spans)
         raise InputError(f"decertify {dataset}: it is not certified{said}" + (f"; it is {valid}" if valid else ""))
+    _require_counting(session, standing, "decertify", project, cut)
     body = {"from": span[0].isoformat(), "over": sorted(one.statement for one in cut)}
     body |= {"until": span[1].isoformat()} if until else {}
     stating = state(session, project, DECERTIFY, About((dataset,)), why=why, body=body)
@@ -201,6 +204,20 @@ def _with(standing: InForce, new: Statement, project: str) -> tuple[list[Certifi
     both = InForce({**standing.statements, new.mfid: new}, standing.trusted)
     found = [one for one in certificates_of(both) if both.counts(one, project)]
     return [one for one in found if not one.statement], [one for one in found if one.statement]
+
+
+def _require_counting(
+    session: Session, standing: InForce, act: str, project: str, ended: Iterable[Certificate]
+) -> None:
+    """Raise InputError if a statement in a project would not end one of these certificates, which lie in others."""
+    by = str(session.agent.get("unique_id") or "")
+    own = Statement("", project, DECERTIFY, About(), by, "")
+    for one in ended:
+        if not standing.counts(own, one.project):
+            raise InputError(
+                f"{act} in project {project}: {one.dataset} is certified in project {one.project}, where statements of "
+                f"{project} do not count. Nothing was stated; state it there, with --project {one.project}"
+            )
 
 
 def _refusal(own: Certificate, against: list[Certificate]) -> str:

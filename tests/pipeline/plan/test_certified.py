@@ -281,6 +281,12 @@ def test_a_certificate_of_another_project_counts_where_it_is_trusted(
     assert planned(path)["calibrate[a]"].state == "blocked"
     assert cli("trust", "beamline", "--project", "lab", "--why", "they run it").exit_code == 0
     assert planned(path)["calibrate[a]"].state == "missing"
+    with pytest.raises(InputError, match="where statements of lab do not count"):
+        certify(session, axes[1], RAMAN, "2024-01-05", why="newer", replaced=True)
+    with pytest.raises(InputError, match="with --project beamline"):
+        decertify(session, axes[0], why="wrong")
+    decertify(session, axes[0], why="wrong", project="beamline")
+    assert planned(path)["calibrate[a]"].state == "blocked"
 
 
 def test_a_run_as_of_a_moment_says_so_in_its_records(
