@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import getpass
+import os
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["agent", "git_state", "software"]
+__all__ = ["CONTAINER_VARIABLE", "agent", "container", "git_state", "software"]
+
+CONTAINER_VARIABLE = "CRUCIBLE_LINEAGE_CONTAINER"
 
 
 def agent(user: Mapping[str, object]) -> dict[str, Any]:
@@ -46,8 +49,26 @@ def software(packages: Iterable[str], environment: Mapping[str, str] | None = No
     names = {name for package in packages for name in _distributions().get(package, [])}
     names.add("crucible-lineage")
     versions = {name: _version(name) for name in sorted(names)}
-    kept = {"environment": dict(environment)} if environment else {}
-    return {"python": platform.python_version(), "platform": platform.platform(), "packages": versions, **kept}
+    found: dict[str, object] = {"python": platform.python_version(), "platform": platform.platform()}
+    found |= {"packages": versions, **({"container": image} if (image := container()) else {})}
+    return found | ({"environment": dict(environment)} if environment else {})
+
+
+@functools.cache
+def container() -> str:
+    """Return the image of the container that this runs in, as far as it is known; empty outside of one.
+
+    CRUCIBLE_LINEAGE_CONTAINER says it (Docker tells nothing inside), else Podman's file, else Apptainer's variable.
+    """
+    if named := os.environ.get(CONTAINER_VARIABLE):
+        return named
+    try:
+        lines = Path("/run/.containerenv").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER") or ""
+    told = {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}
+    digest = told.get("imageid", "").removeprefix("sha256:")
+    return "@sha256:".join(filter(None, (told.get("image", ""), digest)))
 
 
 @functools.cache

@@ -25,6 +25,7 @@ from crucible_lineage.pipeline.files.fetch import cached_file
 from crucible_lineage.pipeline.inputs.parent_facts import facts_in
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
 from crucible_lineage.refs import DatasetRef, FileRef
+from crucible_lineage.registration.read import recipe_keyword
 from crucible_lineage.remake.driver import COMPARER, FORMAT, PLAN, RUNNER, RUNTIME
 from crucible_lineage.session import Session
 
@@ -210,8 +211,15 @@ def _returned(one: KitStep) -> dict[str, Any] | None:
 
 
 def _bytes_of(session: Session, kept: KeptFile) -> bytes:
+    """The bytes of what supports results; a service that gives own ids has it by the keyword of its recipe."""
     file = FileRef(kept.name, kept.sha256, 0)
-    return cached_file(DatasetRef(kept.mfid, kept.mfid, (file,)), file, session).read_bytes()
+    try:
+        return cached_file(DatasetRef(kept.mfid, kept.mfid, (file,)), file, session).read_bytes()
+    except LineageError:
+        for dataset in session.client.datasets.list(keyword=recipe_keyword(kept.mfid)):
+            ref = DatasetRef(dataset.unique_id, kept.mfid, (file,))
+            return cached_file(ref, file, session).read_bytes()
+        raise
 
 
 def _runtime() -> bytes:

@@ -191,7 +191,8 @@ def test_the_crate_says_who_used_what_for_which_parameter(made: Any) -> None:
     (action,) = [one for one in entities.values() if one.get("name") == "execution of scale"]
     used, factor = (entities[ref["@id"]] for ref in action["object"])
     assert used["identifier"] == made.first
-    assert entities[used["exampleOfWork"]["@id"]]["name"] == "counts"
+    of_step, of_workflow = (entities[ref["@id"]]["name"] for ref in used["exampleOfWork"])
+    assert (of_step, of_workflow) == ("counts", "scale: counts")
     assert (factor["name"], float(factor["value"])) == ("factor", 3)
     assert entities[action["result"]["@id"]]["identifier"] == made.scaled
     code = {file.path: file.text for file in crate.files}

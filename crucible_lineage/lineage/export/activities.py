@@ -89,6 +89,13 @@ class ExportedActivity:
     run: str = ""
     by_hand: bool = False
     note: str = ""
+    program: Record | None = None
+    declared: Record | None = None
+
+    @property
+    def resources(self) -> Record:
+        """What was declared that it needs of a cluster."""
+        return mapping((self.declared or {}).get("resources"))
 
 
 @dataclass(frozen=True)
@@ -175,6 +182,8 @@ def _activity(node: Node, outside: Set[str]) -> ExportedActivity | None:
         run=text(run.get("run_id")),
         by_hand="step" not in done,
         note=text(done.get("note")),
+        program=mapping(code.get("program")) or None,
+        declared=mapping(done.get("declared")) or None,
     )
     return replace(activity, id=_activity_id(activity, node.id))
 

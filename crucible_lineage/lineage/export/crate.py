@@ -9,7 +9,7 @@ no step was executed is a plain RO-Crate.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -34,9 +34,10 @@ from crucible_lineage.lineage.export.crate_parts import (
 )
 from crucible_lineage.lineage.extra import missing_library
 from crucible_lineage.lineage.model import DERIVED, MEASURED, Node
-from crucible_lineage.lineage.records import moment, text
+from crucible_lineage.lineage.records import mapping, moment, text
 from crucible_lineage.refs import file_stem
 from crucible_lineage.statements import Statement
+from crucible_lineage.times import utc
 
 __all__ = ["Crate", "make_crate"]
 
@@ -189,7 +190,13 @@ PROFILES = {
 }
 BIOSCHEMAS = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
 ENGINE = "https://w3id.org/crucible-lineage/"
+REQUIREMENTS = "https://pip.pypa.io/en/stable/reference/requirements-file-format/"
 DONE = "http://schema.org/CompletedActionStatus"
+_TERMS = (
+    *("sha256", "environment", "resourceUsage", "containerImage", "ContainerImage", "registry", "tag"),
+    *("ParameterConnection", "connection", "sourceParameter", "targetParameter"),
+)
+_SECOND, _BYTE = "https://qudt.org/vocab/unit/SEC", "https://qudt.org/vocab/unit/BYTE"
 _PARAMETER_TYPES = {bool: "Boolean", int: "Integer", float: "Float", str: "Text"}
 
 
@@ -211,7 +218,8 @@ def make_crate(lineage: ExportedLineage, header: CrateHeader, extras: Sequence[T
     builder = _Builder(lineage, header)
     builder.build(extras)
     crate = ROCrate(version="1.1")
-    crate.metadata.extra_terms.update({name: TERMS + name for name in ("sha256", "environment")})
+    crate.metadata.extra_terms.update({name: TERMS + name for name in _TERMS})
+    crate.metadata.extra_terms["buildInstructions"] = "https://codemeta.github.io/terms/buildInstructions"
     for key, value in _compact(builder.root).items():
         crate.root_dataset[key] = value
     if builder.steps:
@@ -229,6 +237,8 @@ class _Builder(DataEntities):
         super().__init__(lineage, header)
         self.texts: list[TextFile] = []
         self._tools: dict[tuple[str, str], Entity] = {}
+        self._environments: dict[tuple[str, str], Reference] = {}
+        self._given: dict[str, None] = {}  # what was given for the parameters of the workflow
 
     def build(self, extras: Sequence[TextFile]) -> None:
         """Everything is told; `texts` are the files that go with it."""
@@ -272,6 +282,8 @@ class _Builder(DataEntities):
                     ],
                     "object": [self._input(tool, use) for use in activity.used] + self._params(tool, action, activity),
                     "result": [self._output(tool, made) for made in activity.made],
+                    "resourceUsage": list(self._usage(action, activity)),
+                    "containerImage": self._container(activity),
                 }
             )
         )
@@ -284,7 +296,7 @@ class _Builder(DataEntities):
             name = file_stem(activity.step)
             entity: Entity = {
                 "@id": f"#tool-{number}",
-                "@type": ["SoftwareSourceCode"],
+                "@type": ["SoftwareSourceCode", "SoftwareApplication"],
                 "name": activity.step,
                 "description": activity.function,
                 "version": activity.code,
@@ -296,12 +308,76 @@ class _Builder(DataEntities):
                 ending = "py" if ":" in activity.function else "txt"
                 file = TextFile(f"code/{number}-{name}.{ending}", activity.step, activity.source)
                 self.texts.append(file)
-                entity |= {"@id": quote(file.path), "@type": ["File", "SoftwareSourceCode"]}
+                entity |= {"@id": quote(file.path), "@type": ["File", "SoftwareSourceCode", "SoftwareApplication"]}
                 entity["encodingFormat"] = "text/x-python" if ending == "py" else "text/plain"
                 self.root["hasPart"].append(reference(entity["@id"]))
+            requirements = list(self._requirements(activity))
+            entity |= {"softwareRequirements": requirements, "mainEntity": requirements[0] if requirements else ""}
             self.add(entity)
             self._tools[key] = entity
+            self._environments[key] = self._environment(number, name, activity)
         return self._tools[key]
+
+    def _requirements(self, activity: ExportedActivity) -> Iterator[Reference]:
+        """Yield what the code needs to run, in the recorded versions: Python first, or the program of a command."""
+        software = mapping(activity.software)
+        program = mapping(activity.program)
+        if program:
+            version = text(program.get("version")) or f"sha256:{text(program.get('sha256'))[:12]}"
+            url = f"urn:crucible-lineage:program:{text(program.get('sha256'))}"
+            yield self._requirement(text(program.get("path")).rpartition("/")[2], version, url)
+        if python := text(software.get("python")):
+            yield self._requirement("Python", python, "https://www.python.org/")
+        for name, version in mapping(software.get("packages")).items():
+            yield self._requirement(name, text(version), f"https://pypi.org/project/{name}/")
+
+    def _requirement(self, name: str, version: str, url: str) -> Reference:
+        told = {"name": name, "version": version, "url": url}
+        me = f"#software-{quote(name, safe='')}-{quote(version, safe='')}"
+        return self.add({"@id": me, "@type": "SoftwareApplication", **told})
+
+    def _environment(self, number: int, name: str, activity: ExportedActivity) -> Reference:
+        """Add the recorded versions as a file that `uv` and `pip` install from."""
+        software = mapping(activity.software)
+        pins = [f"{package}=={version}" for package, version in mapping(software.get("packages")).items()]
+        content = "\n".join([f"# Python {text(software.get('python'))}", *pins]) + "\n"
+        file = TextFile(f"environment/{number}-{name}.txt", f"what {activity.step} ran with", content)
+        self.texts.append(file)
+        self.add_text(file)
+        form = {"@id": REQUIREMENTS, "@type": "CreativeWork", "name": "requirements file of pip"}
+        self.entities[quote(file.path)]["conformsTo"] = self.add(form)
+        return reference(quote(file.path))
+
+    def _usage(self, action: str, activity: ExportedActivity) -> Iterator[Reference]:
+        """Yield the resources that an execution took, as far as they are recorded."""
+        found: list[tuple[str, Any, str]] = []
+        if activity.started and activity.ended:
+            seconds = (utc(activity.ended) - utc(activity.started)).total_seconds()
+            found.append(("elapsed time", round(seconds, 3), _SECOND))
+        files = [file for made in activity.made for file in self.lineage.files.get(made.mfid, ())]
+        found.append(("bytes written", sum(file.size or 0 for file in files), _BYTE))
+        found += [(f"declared {name}", value, "") for name, value in (activity.resources or {}).items()]
+        for name, value, unit in found:
+            me = f"{action}/usage/{quote(name, safe='')}"
+            told = {"name": name, "propertyID": f"{ENGINE}usage#{quote(name.replace(' ', '-'))}", "value": str(value)}
+            yield self.add({"@id": me, "@type": "PropertyValue", **told, "unitCode": unit})
+
+    def _container(self, activity: ExportedActivity) -> Reference | str:
+        """Add the container image that the step ran in, `registry/name:tag@sha256:...`; empty if none is recorded."""
+        image = text(mapping(activity.software).get("container"))
+        if not image:
+            return ""
+        named, _, digest = image.partition("@")
+        registry, _, rest = named.partition("/")
+        if not rest or not set(registry) & set(".:"):
+            registry, rest = "docker.io", named
+        name, _, tag = rest.partition(":")
+        kind = "SIFImage" if named.endswith(".sif") else "DockerImage"
+        told = {"name": name, "registry": registry, "tag": tag, "sha256": digest.removeprefix("sha256:")}
+        entity = {"@id": f"#container-{quote(image, safe='')}", "@type": "ContainerImage"}
+        return self.add(
+            {**entity, "additionalType": self.add({"@id": TERMS + kind, "@type": "Thing", "name": kind}), **told}
+        )
 
     def _input(self, tool: Entity, use: Use) -> Reference:
         found = self._example(tool, "input", use.role, "Dataset", self.dataset_id(use.mfid))
@@ -335,7 +411,7 @@ class _Builder(DataEntities):
 
     def _example(self, tool: Entity, way: str, name: str, kind: str, example: str) -> Reference:
         """The entity `example`, which from now on says which parameter of the tool it was given for."""
-        parameter = f"{'' if tool['@id'].startswith('#') else '#'}{tool['@id']}/{way}/{quote(name, safe='')}"
+        parameter = self._parameter(tool, way, name)
         known = self.entities.get(parameter)
         if known is None:
             known = {"@id": parameter, "@type": "FormalParameter", "name": name, "additionalType": kind}
@@ -350,7 +426,9 @@ class _Builder(DataEntities):
         steps, controls = [], []
         for position, tool in enumerate(self._tools.values(), 1):
             step: Entity = {"@id": f"{WORKFLOW}#step-{position}", "@type": "HowToStep", "name": tool["name"]}
-            steps.append(self.add({**step, "position": str(position), "workExample": reference(tool["@id"])}))
+            step |= {"position": str(position), "workExample": reference(tool["@id"])}
+            steps.append(self.add({**step, "buildInstructions": list(self._environments.values())[position - 1]}))
+        given = self._add_connections(steps)
         numbers = {key: number for number, key in enumerate(self._tools)}
         for activity in self.steps:
             step_ref = steps[numbers[activity.function, activity.code]]
@@ -381,6 +459,8 @@ class _Builder(DataEntities):
             ),
             "hasPart": [reference(tool["@id"]) for tool in self._tools.values()],
             "step": steps,
+            "input": given,
+            "buildInstructions": list(self._environments.values()),
         }
         self.root["mainEntity"] = self.add(workflow)
         self.root["hasPart"].append(reference(WORKFLOW))
@@ -389,6 +469,55 @@ class _Builder(DataEntities):
             for uri, name in PROFILES.items()
         ]
         self._add_run(controls)
+
+    def _add_connections(self, steps: list[Reference]) -> list[Reference]:
+        """Add the parameters of the workflow, what was given for them, and to which of its tools each goes.
+
+        What one tool makes and another one takes is connected, too.
+        """
+        makers = {made.mfid: (activity, made.role) for activity in self.steps for made in activity.made}
+        numbers = {key: number for number, key in enumerate(self._tools)}
+        inputs: dict[str, Reference] = {}
+        for activity in self.steps:
+            key = activity.function, activity.code
+            tool, step = self._tools[key], self.entities[steps[numbers[key]]["@id"]]
+            for use in activity.used:
+                target = self._parameter(tool, "input", use.role)
+                if use.mfid in makers:
+                    maker, role = makers[use.mfid]
+                    source = self._parameter(self._tools[maker.function, maker.code], "output", role)
+                else:
+                    source = self._workflow_input(inputs, tool, use.role, "Dataset", self.dataset_id(use.mfid))
+                self._connect(step, source, target)
+            for name, value in (activity.params or {}).items():
+                kind, me = _PARAMETER_TYPES.get(type(value), "Text"), f"#{activity.id}/param/{quote(name, safe='')}"
+                source = self._workflow_input(inputs, tool, name, kind, me)
+                self._connect(step, source, self._parameter(tool, "input", name))
+        return list(inputs.values())
+
+    def _workflow_input(self, inputs: dict[str, Reference], tool: Entity, name: str, kind: str, example: str) -> str:
+        me = f"#{WORKFLOW}/input/{quote(str(tool['name']), safe='')}/{quote(name, safe='')}"
+        if me not in inputs:
+            told = {"name": f"{tool['name']}: {name}", "additionalType": kind, "workExample": []}
+            inputs[me] = self.add({"@id": me, "@type": "FormalParameter", **told})
+        if reference(example) not in self.entities[me]["workExample"]:
+            self.entities[me]["workExample"].append(reference(example))
+            self.entities[example].setdefault("exampleOfWork", []).append(reference(me))
+            self._given[example] = None
+        return me
+
+    def _connect(self, step: Entity, source: str, target: str) -> None:
+        me = (
+            f"{step['@id']}/connection/{quote(source.lstrip('#'), safe='')}/{quote(target.rpartition('/')[2], safe='')}"
+        )
+        if me not in self.entities:
+            ends = {"sourceParameter": reference(source), "targetParameter": reference(target)}
+            step.setdefault("connection", []).append(self.add({"@id": me, "@type": "ParameterConnection", **ends}))
+
+    @staticmethod
+    def _parameter(tool: Entity, way: str, name: str) -> str:
+        """Return the id of a parameter of a tool."""
+        return f"{'' if tool['@id'].startswith('#') else '#'}{tool['@id']}/{way}/{quote(name, safe='')}"
 
     def _add_run(self, controls: list[Reference]) -> None:
         """The execution of the workflow as a whole, and the engine that organized it."""
@@ -404,8 +533,12 @@ class _Builder(DataEntities):
             "endTime": max(filter(None, (instant(one.ended, "milliseconds") for one in self.steps)), default=""),
             "agent": self.root["author"][0],
             "actionStatus": DONE,
-            "object": [self.any_ref(mfid) for mfid in used if mfid not in made],
+            "object": [
+                *(self.any_ref(mfid) for mfid in used if mfid not in made),
+                *(reference(one) for one in self._given if self.entities[one]["@type"] == "PropertyValue"),
+            ],
             "result": [self.any_ref(mfid) for mfid in made],
+            "containerImage": next(filter(None, map(self._container, self.steps)), ""),
         }
         engine: Entity = {"@id": ENGINE, "@type": "SoftwareApplication", "name": "crucible-lineage", "url": ENGINE}
         organize = {
@@ -413,10 +546,27 @@ class _Builder(DataEntities):
             "@type": "OrganizeAction",
             "name": "organization of the run",
             "instrument": self.add({**engine, "softwareVersion": self.header.version}),
-            "object": controls,
+            "object": [*controls, self._add_configuration()],
             "result": self.add(run),
         }
         self.root["mentions"] += [reference("#run"), self.add(organize)]
+
+    def _add_configuration(self) -> Reference:
+        """Add how the engine was told to run the steps, beside what is part of their recipes."""
+        steps = {
+            activity.id: {
+                "step": activity.step,
+                "pipeline": activity.pipeline,
+                "run": activity.run,
+                **(activity.declared or {}),
+            }
+            for activity in self.steps
+        }
+        content = json.dumps({"format": "crucible-lineage/configuration/1", "executions": steps}, indent=1) + "\n"
+        file = TextFile("configuration.json", "how the steps were declared to run", content)
+        self.texts.append(file)
+        self.add_text(file)
+        return reference(file.path)
 
 
 def _compact(entity: Entity) -> Entity:

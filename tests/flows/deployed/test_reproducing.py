@@ -1,0 +1,33 @@
+"""The flow reproduce-sample: Completed while results are made again the same, Failed once one is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+RUN = """
+import json, os, sys
+from crucible_lineage.flows import reproduce_sample
+from crucible_lineage.tasks import CrucibleConnection
+crucible = CrucibleConnection(data=sys.argv[1])
+told = []
+for threads in ("1", "4"):
+    os.environ["OMP_NUM_THREADS"] = threads
+    state = reproduce_sample("lab", sample=5, here=True, crucible=crucible, return_state=True)
+    told.append([state.type.value, state.message])
+print(json.dumps(told))
+"""
+
+
+def test_the_first_that_is_not_the_same_fails_the_run(lab: Any, data: Path, command: Any, prefect: Any) -> None:
+    module = lab.folder / f"{lab.module}.py"
+    module.write_text(module.read_text().replace("* factor for", "* factor * int(os.environ['OMP_NUM_THREADS']) for"))
+    module.write_text(f"import os\n{module.read_text()}")
+    ran = command(
+        *("run", lab.pipeline, "--data", data, "--engine", "local"), OMP_NUM_THREADS="1", CRUCIBLE_LINEAGE_KEEP="yes"
+    )
+    assert ran.returncode == 0, ran.stderr
+    same, other = prefect.run(RUN, data)
+    assert same == ["COMPLETED", "project lab: 2 of 2 results made again the same"]
+    assert other[0] == "FAILED"
+    assert "1 of 2 results made again the same; the first: scaled" in other[1]
