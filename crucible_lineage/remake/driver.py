@@ -106,8 +106,8 @@ def remake(kit: Path, wanted: Sequence[str], options: Options, work: Path, tell:
     found = []
     for number, entry in enumerate(chosen, 1):
         tell(f"{entry['name']}: making it again")
-        outcome = _Remaking(kit, entry, options, work / f"{number:03}", tell).outcome(made)
-        found.append(outcome)
+        parents = made if options.is_all else {}  # else each gets what it was given then
+        found.append(_Remaking(kit, entry, options, work / f"{number:03}", tell).outcome(parents))
     return found
 
 
