@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,9 +20,10 @@ from crucible_lineage.cli.options import (
     open_session,
     print_json,
 )
+from crucible_lineage.cli.runs.engines import prefect_is_configured
 from crucible_lineage.cli.runs.waiting import print_not_ingested, print_others, print_set_aside, print_waiting
 from crucible_lineage.core.journal import Failure, ResultRow
-from crucible_lineage.errors import CrucibleError, InputError, UnreachableError
+from crucible_lineage.errors import CrucibleError, InputError, PrefectAwayError, UnreachableError
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.local.usage import disk_usage, is_in_use
 from crucible_lineage.local.usage import runs as running
@@ -34,6 +35,9 @@ from crucible_lineage.session import Session
 from crucible_lineage.statements import Statement
 from crucible_lineage.times import utc
 from crucible_lineage.watch.state import unpark as try_again
+
+if TYPE_CHECKING:
+    from crucible_lineage.flows.left import FlowRunLeft
 
 __all__ = ["status_command"]
 
@@ -132,9 +136,12 @@ def _print_all(project: str | None, *, as_json: bool) -> int:
         if not as_json:
             announce(session)
         found = [one for one in overview(session) if project is None or one.project.casefold() == project.casefold()]
+    left = _flow_runs_left()
+    code = 1 if left or any(one.todo for one in found) else 0
     if as_json:
-        print_json({"pipelines": [one.to_json() for one in found]})
-        return 1 if any(one.todo for one in found) else 0
+        runs = [{**vars(one), "command": one.command} for one in left]
+        print_json({"pipelines": [one.to_json() for one in found], "flow_runs_left": runs})
+        return code
     if not found:
         click.echo("no pipeline has run")
     rows = [("PROJECT", "PIPELINE", "LAST RUN (UTC)", "STATE", "NEWEST RESULT (UTC)", "RESULTS")]
@@ -148,7 +155,22 @@ def _print_all(project: str | None, *, as_json: bool) -> int:
             since = f" since {_moment(todo.since)}" if todo.since else ""
             click.echo(plain(f"{one.project}/{one.pipeline}: {todo.what}{since}"))
             click.echo(f"  {todo.command}")
-    return 1 if any(one.todo for one in found) else 0
+    for run in left:
+        click.echo(plain(f"flow run {run.name} is {run.state} since {_moment(run.since)}, and no worker has it"))
+        click.echo(f"  {run.command}")
+    return code
+
+
+def _flow_runs_left() -> list[FlowRunLeft]:
+    if not prefect_is_configured():
+        return []
+    from crucible_lineage.flows.left import flow_runs_left  # Prefect takes a second to import
+
+    try:
+        return flow_runs_left()
+    except PrefectAwayError as error:
+        click.echo(f"warning: flow runs without a worker are not known: {error}", err=True)
+        return []
 
 
 def _moment(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,15 @@ import pytest
 
 SCHEDULE = "schedule: {cron: '0 2 * * *', timezone: America/Los_Angeles}\n"
 TRIGGER = "trigger: {event: crucible.dataset.created, match: {measurement: count*, kind: raw}}\n"
+
+
+LEFT = """
+import json, sys
+from datetime import timedelta
+from crucible_lineage.flows.left import flow_runs_left
+left = flow_runs_left(timedelta(seconds=float(sys.argv[1])))
+print(json.dumps([{**vars(one), "command": one.command} for one in left]))
+"""
 
 
 @pytest.fixture
@@ -131,6 +141,32 @@ def test_a_pipeline_that_is_to_be_fresh_has_an_automation_that_keeps_what_it_is_
     assert crucible_lineage("deploy", declared, "--pool", pool).returncode == 0
     assert alarms() == []
     assert crucible_lineage("deploy", declared, "--remove").returncode == 0
+
+
+def test_runs_without_a_worker_are_named_and_ended_by_the_command(
+    declared: Path, name: str, crucible_lineage: Any, prefect: Any, data: Path
+) -> None:
+    prefect.command("work-pool", "create", "deserted", "--type", "process", "--overwrite")
+    assert crucible_lineage("deploy", declared, "--pool", "deserted").returncode == 0
+    (deployment,) = prefect.deployments(name)
+
+    def begun(state: str) -> str:
+        asked = {"state": {"type": state}}
+        made = prefect.ask("POST", f"deployments/{deployment['id']}/create_flow_run", {}).json()["id"]
+        assert prefect.ask("POST", f"flow_runs/{made}/set_state", {**asked, "force": True}).is_success
+        return str(made)
+
+    pending, running = begun("PENDING"), begun("RUNNING")
+    prefect.ask("POST", f"deployments/{deployment['id']}/create_flow_run", {})  # one that is scheduled is not left
+    assert {one["id"] for one in prefect.run(LEFT, 600)} == set()
+    left = {one["id"]: one for one in prefect.run(LEFT, 0)}
+    assert {mfid: one["state"] for mfid, one in left.items()} == {pending: "Pending", running: "Running"}
+    for one in left.values():
+        prefect.command(*shlex.split(one["command"])[1:])
+    assert prefect.run(LEFT, 0) == []
+    assert crucible_lineage("deploy", declared, "--remove").returncode == 0
+    shown = crucible_lineage("status", "--all", "--data", data, "--json")
+    assert (shown.returncode, json.loads(shown.stdout)["flow_runs_left"]) == (0, [])
 
 
 def test_the_form_of_a_run_shows_the_parameters_of_the_steps(
