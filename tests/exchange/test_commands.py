@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from crucible_lineage.certifying import certificates_as_of, certify, decertify
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -110,6 +113,41 @@ def test_pull_brings_datasets_with_their_files_and_what_is_made_of_them_goes_bac
     after = service.state()
     assert after.pop(made.unique_id)["keywords"] == sorted([*before.pop(made.unique_id)["keywords"], "from the field"])
     assert after == before
+
+
+def test_pull_for_a_pipeline_brings_the_certificates_by_which_calibrations_are_chosen(
+    service: Any, command: Any, tmp_path: Path
+) -> None:
+    with service.session() as session:
+
+        def register(name: str, measurement: str) -> str:
+            path = tmp_path / f"{name}.txt"
+            path.write_text(name)
+            fields = {"timestamp": "2024-05-02T10:00:00Z", "instrument_name": "Raman 1", "measurement": measurement}
+            created = session.client.datasets.create({"project_id": "lab", "dataset_name": name, **fields})
+            session.client.files.upload(created.dsid, path)
+            return str(created.dsid)
+
+        register("scan", "scan")
+        first, second = register("first", "axis"), register("second", "axis")
+        certify(session, first, {"instrument": "Raman 1"}, "2024-01-01", why="fits")
+        certify(session, second, {"instrument": "Raman 1"}, "2024-05-01", why="newer", replaced=True)
+        decertify(session, second, "2024-05-01", "2024-05-02", why="not that day")
+    pipeline = tmp_path / "scans.yaml"
+    pipeline.write_text(
+        "pipeline: scans\nproject: lab\n"
+        "inputs: {scan: {select: {measurement: scan}, each: true}, axis: {calibration: axis, for: scan}}\n"
+        "steps: {kept: {run: 'cat {inputs.scan} {inputs.axis} > {out}/kept.txt', shell: true,"
+        " inputs: {scan: scan, axis: axis}}}\n"
+    )
+    online = {"CRUCIBLE_API_URL": service.url, "CRUCIBLE_API_KEY": service.api_key}
+    field = tmp_path / "field"
+    assert command("pull", "--for", pipeline, "--data", field, **online).returncode == 0
+    with Session(Settings(field)) as session:
+        (one,) = certificates_as_of(session, "lab")
+        assert (one.dataset, f"{one.spans[0][0]:%Y-%m-%d}") == (second, "2024-05-02"), "as it is decertified"
+        (step,) = make_plan(bind_file(pipeline, session.store), session).steps
+        assert (step.state, step.choices["axis"][0]["name"]) == ("missing", "second")
 
 
 def test_pull_for_a_pipeline_of_new_files_says_that_there_is_nothing(

@@ -16,6 +16,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, default_data_folder, resolve_settings
+from crucible_lineage.statements import Statement
 
 __all__ = ["pull_command"]
 
@@ -69,9 +70,25 @@ def pull_command(mfids: tuple[str, ...], pipelines: tuple[Path, ...], patience: 
 
 
 def _inputs(path: Path, session: Session) -> list[str]:
-    """The datasets that are the inputs of a pipeline now, without files that are not registered yet."""
+    """The datasets that are the inputs of a pipeline now, without files that are not registered yet.
+
+    With the statements by which calibrations are chosen among them, and those that end others.
+    """
     from crucible_lineage.pipeline.bind.cached import bind_file
     from crucible_lineage.pipeline.plan.planner import plan_pipeline
 
     inputs = plan_pipeline(bind_file(path, session.store), session).inputs
-    return [item.dataset.mfid for items in inputs.values() for item in items if item.dataset is not None]
+    found = [item.dataset.mfid for items in inputs.values() for item in items if item.dataset is not None]
+    choices = (one for items in inputs.values() for item in items for one in item.calibrations.values())
+    named: set[str] = set()
+    new = {chosen.certificate.statement for one in choices for chosen in one.chosen}
+    statements = session.mirror.statements().values() if new else ()
+    while new:  # what ends a certificate may be ended itself
+        named |= new
+        new = {one.mfid for one in statements if new.intersection(_named_by(one))} - named
+    return [*found, *sorted(named)]
+
+
+def _named_by(one: Statement) -> list[str]:
+    """The statements that another one ends for a time, or promotes."""
+    return [*map(str, one.body.get("over") or ()), str(one.body.get("campaign") or "")]
