@@ -257,7 +257,7 @@ def _array_numbers(name: str, was: Any, now: Any, np: Any) -> Iterator[tuple[str
         yield name, float(old[0]), float(old[0])
     for at in differ:
         index = ", ".join(map(str, np.unravel_index(at, was.shape))) if was.shape else ""
-        yield f"{name}[{index}]", float(old[at]), float(new[at])
+        yield f"{name}[{index}]" if index else name, float(old[at]), float(new[at])
 
 
 def _picture(name: str, old: bytes, new: bytes) -> Compared:

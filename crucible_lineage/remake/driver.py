@@ -187,10 +187,10 @@ class _Remaking:
     def _source(self) -> Path:
         """Lay out the source, over the few files of crucible-lineage that declare a step."""
         kept, folder = self.entry["source"], self.work / "source"
-        path = self.kit / kept["path"]
-        if _sha256(path) != kept["sha256"]:
+        path = self.kit / kept["path"] if kept else None
+        if path and _sha256(path) != kept["sha256"]:
             raise RemakeError(f"its source is not the one that the record names: {self._changed_in(path)}")
-        for archive in (self.kit / RUNTIME, path):
+        for archive in (self.kit / RUNTIME, *([path] if path else ())):
             with zipfile.ZipFile(archive) as content:
                 content.extractall(folder)
         return folder
@@ -379,13 +379,16 @@ class _Remaking:
     def _causes(self, now: dict[str, Any]) -> Iterator[str]:
         """Yield in what the environment is another one, what may move a number first."""
         was = self.recorded
+        if self.entry["read"]:
+            yield f"it read {', '.join(self.entry['read'][:3])}, which it was not given"
         if not was:
             yield "its environment was not kept, so that nobody knows in what the present one differs"
             return
         recorded = was["packages"]
         for name, version in now["packages"].items():
             before = recorded.get(name, {}).get("version")
-            if version != before and name in {*self.entry["packages"], "numpy", "scipy"} and (version or before):
+            is_reached = name in self.entry["packages"] and name != "crucible-lineage"
+            if version != before and (is_reached or (version and before)):
                 yield f"{name} is {version or 'not installed'} here, {before or 'was not installed'} by the record"
         threads = dict(was["variables"].items())
         for name in sorted(threads.keys() | (now["variables"].keys() & _VARIABLES)):
@@ -398,8 +401,6 @@ class _Remaking:
         for name, what in (("cpu", "the processor"), ("machine", "the architecture"), ("python", "Python")):
             if now[name] != was[name]:
                 yield f"{what} is {now[name]} here, {was[name]} by the record"
-        if self.entry["read"]:
-            yield f"it read {', '.join(self.entry['read'][:3])}, which it was not given"
 
 
 _VARIABLES = frozenset(

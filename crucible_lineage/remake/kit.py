@@ -188,7 +188,8 @@ def _why_not(record: StepRecord) -> str:
     secret = [name for name, value in params.items() if isinstance(value, Mapping) and {*value} == {"secret"}]
     if secret:
         return f"its parameter {secret[0]} is secret, and was not kept"
-    if record.activity.code.archive is None:
+    is_all = is_command and record.software.environment is not None and not record.activity.code.left_out
+    if record.activity.code.archive is None and not is_all:  # a command may have no script
         left_out = record.activity.code.left_out or []
         return f"its source was not kept: {left_out[0]}" if left_out else "its source was not kept when it was made"
     if not is_command and ("<" in function or function.startswith("__main__:")):

@@ -105,6 +105,12 @@ steps:
     inputs: {{first: first}}
     params: {{reverse: true}}
 """
+SHELL = """
+  shell:
+    run: "sort -r {inputs.first} | head -2 > {out}/s.txt"
+    shell: true
+    inputs: {first: first}
+"""
 SORTS = """
 import sys
 from pathlib import Path
@@ -119,7 +125,7 @@ def made(lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch) -> RunResu
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     lab.file(f"{lab.module}.py", STEPS)
     lab.file("sorts.py", SORTS)
-    lab.declare(PIPELINE.format(lab.module, sys.executable))
+    lab.declare(PIPELINE.format(lab.module, sys.executable) + SHELL)
     return plan_and_run(
         bind_file(lab.pipeline, session.store), session, lambda: LocalEngine(session, 2), lambda _: None
     )
@@ -138,7 +144,14 @@ def again(session: Session, made: RunResult, lab: Any) -> Callable[..., Outcome]
 
 def test_results_are_made_again_though_the_code_is_gone(again: Callable[..., Outcome], made: RunResult) -> None:
     assert made.ok, made.errors
-    for step, output in (("scaled", "out"), ("split", "low"), ("split", "high"), ("joined", "out"), ("sorted", "out")):
+    for step, output in (
+        ("scaled", "out"),
+        ("split", "low"),
+        ("split", "high"),
+        ("joined", "out"),
+        ("sorted", "out"),
+        ("shell", "out"),
+    ):
         found = again(step, output)
         assert (found.verdict, found.said, found.causes) == (IDENTICAL, "", []), (step, found)
     names = {one["name"] for one in again("scaled").files}
