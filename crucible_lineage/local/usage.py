@@ -89,6 +89,8 @@ def leftovers(data: Path, *, copies: bool = False) -> list[Leftover]:
         mirrors = sorted((data / "mirror").glob("*.sqlite"))
         found += [Leftover(path, "what was read of a Crucible", _size(path)) for path in mirrors]
         found += [Leftover(path, "copies of files", _size(path)) for path in _folders(data / "cache")]
+        built = _folders(data / "environments")
+        found += [Leftover(path, "an environment in which results were made again", _size(path)) for path in built]
     return found
 
 

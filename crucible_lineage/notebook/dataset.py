@@ -21,7 +21,7 @@ from crucible_lineage.pipeline.inputs.corrections import Correction, corrections
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.queries.catalogue.shown import Shown, show_dataset
 from crucible_lineage.refs import DatasetRef, FileRef
-from crucible_lineage.statements import FLAG, HOLD, About
+from crucible_lineage.statements import FLAG, HOLD, REMAKE, About
 from crucible_lineage.stating import lift, state
 
 if TYPE_CHECKING:
@@ -81,6 +81,11 @@ class Dataset:
     def statements(self) -> tuple[Heard, ...]:
         """What was stated about it, the oldest first; also what was taken back."""
         return self._shown.statements
+
+    @property
+    def remade(self) -> int:
+        """How often it was made again, the same, elsewhere than where it was made."""
+        return self._shown.entry.remade.times
 
     def hold(self, why: str, *, flag: str = "") -> None:
         """Put it on hold: nothing is made of it any more, nor of what was made of it. With `flag`, only warn."""
@@ -234,7 +239,8 @@ class Dataset:
             line(strong(self.name), state_mark(self.state)),
             line(f"<code>{escape(self.mfid)}</code>", escape(made), escape(" ".join(f"[{one}]" for one in self.flags))),
             line(escape(self.doubt)) if self.doubt else "",
-            *(line(escape(one.told)) for one in self.statements),
+            *(line(escape(one.told)) for one in self.statements if one.statement.verb != REMAKE),
+            line(escape(told)) if (told := self._shown.entry.remade.told()) else "",
             self._picture(),
             pairs("parameters", self.params),
             pairs("results" if self.step else "metadata", self.results),

@@ -144,3 +144,14 @@ def test_the_command_states_what_came_of_it(lab: Any, session: Session, tmp_path
 
 def test_verdicts_that_count_are_those_of_the_program_in_bundles() -> None:
     assert SAME == GOOD
+
+
+def test_a_notebook_says_it_in_one_line(lab: Any, members: list[Session]) -> None:
+    from crucible_lineage.notebook.catalogue import Catalogue
+
+    ada, bob, _ = members
+    mfid = made(ada, lab)
+    again(bob, mfid)
+    dataset = Catalogue(ada, "lab").dataset(mfid)
+    assert dataset.remade == 1
+    assert dataset._repr_html_().count("remade 1 time by 1 person on 1 architecture") == 1

@@ -33,6 +33,7 @@ from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.queries.calibrations import CalibrationFor, calibrations_for
 from crucible_lineage.queries.graph.standing import Entry, entry_of
 from crucible_lineage.registration.read import whole_record
+from crucible_lineage.statements import REMAKE
 from crucible_lineage.times import taken
 from crucible_lineage.web.pages.copying import still_reading
 from crucible_lineage.web.pages.correcting import SET_FIELDS
@@ -87,6 +88,7 @@ def dataset(reader: Reader) -> Response:
         doubt=entry.doubt.told(mfid) if entry.doubt else "",
         flags=entry.flags,
         statements=_statements(reader, entry),
+        remade=entry.remade.told(),
         calibrations=_calibrations(reader, found, entry),
         damage=damage,
         pictures=[picture for picture in reader.client.datasets.get_thumbnails(mfid) if _is_shown(picture)],
@@ -118,7 +120,8 @@ def dataset(reader: Reader) -> Response:
 
 def _statements(reader: Reader, entry: Entry) -> tuple[Heard, ...]:
     with reader.sign_in.session() as session:
-        return session.stated.about(entry.mfid, entry.summary.standing.project, entry.summary)
+        found = session.stated.about(entry.mfid, entry.summary.standing.project, entry.summary)
+    return tuple(one for one in found if one.statement.verb != REMAKE)  # counted on a line of their own
 
 
 def _calibrations(reader: Reader, found: Dataset, entry: Entry) -> tuple[CalibrationFor, ...]:
