@@ -145,6 +145,9 @@ def test_ranges_are_half_open_and_instruments_are_called_the_same_in_capitals() 
     assert chosen(day(10)) == [dataset(10)]
     assert chosen(day(20)) == []
     assert chosen(day(5), "Raman 2") == []
+    contradicting = Calibrations([certificate(0, 20), certificate(1, 10)])
+    valid = contradicting.fitting("axis", {"instrument_name": "Raman 1"}.get, day(10)).valid
+    assert [one.dataset for one in valid] == [dataset(0)]
 
 
 def test_conditions_and_fields_say_of_which_data_and_what_lacks_them_has_none() -> None:

@@ -49,6 +49,13 @@ class Laboratory:
         places = {which: {"s": fill} for which, fill in self.fills.get(slot, {}).items()}
         return currency(places, promoted).current("s", "lab")
 
+    def verify(self) -> None:
+        """Compare what is current in every slot with what a person would say."""
+        promoted = self.promoted
+        for slot in range(SLOTS):
+            expected = (self.expected[slot],) if slot in self.expected else ()
+            assert self.current(slot, promoted) == expected, slot
+
     def scheduled(self, slot: int, *, is_cut: bool) -> None:
         """A run of the pipeline as it is declared: by the new calibration once that is promoted."""
         promoted = self.promoted
@@ -108,16 +115,16 @@ def test_any_interleaving_of_runs_promotions_and_crashes_is_that_of_one_after_th
             lab.tried(slot, is_cut=is_cut)
         elif act < 0.995:
             lab.promote()
+            lab.verify()
         else:
             lab.roll_back()
+            lab.verify()
     promotions = sum(one.verb == PROMOTE for one in lab.statements)
     assert promotions > 1, "or nothing was tried"
     promoted = lab.promoted
     chance.shuffle(lab.statements)
     assert lab.promoted == promoted, "in whatever order statements arrive"
-    for slot in range(SLOTS):
-        expected = (lab.expected[slot],) if slot in lab.expected else ()
-        assert lab.current(slot, promoted) == expected, slot
+    lab.verify()
 
 
 def test_a_candidate_is_neither_current_nor_superseded_until_its_campaign_is_promoted() -> None:

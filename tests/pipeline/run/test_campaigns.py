@@ -136,7 +136,10 @@ def test_a_campaign_changes_nothing_until_it_is_promoted_and_rolled_back_all_is_
     assert (len(plan.affected), set(plan.done)) == (6, {"calibrate[s2]", "fit[s2]"})
     rest = run(path, choice(session, plan.affected))
     assert set(rest.executed) == {"calibrate[s3]", "fit[s3]", "calibrate[late]", "fit[late]"}
+    made = rest.datasets["fit[s3]"]["out"]
+    written = session.client.datasets.get(made).modification_time
     assert run(path, choice(session, plan.affected)).executed == []
+    assert session.client.datasets.get(made).modification_time == written, "and it writes nothing"
     assert current(session) == with_old
     assert sum(entry.state == "candidate" for entry in list_datasets(session, "lab", every=True).entries) == 6
 
