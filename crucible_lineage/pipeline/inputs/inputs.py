@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.core.slots import CANDIDATE, SUPERSEDED, Currency, Filled, Standing
-from crucible_lineage.errors import IdTakenError, InputError
+from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, RefusedError
 from crucible_lineage.ids import mfid_time
 from crucible_lineage.lineage.records import is_support
 from crucible_lineage.pipeline.bind.from_parents import from_parents
@@ -40,6 +41,7 @@ from crucible_lineage.pipeline.spec.inputs import (
     value_of,
 )
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, named_fields
+from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.registration.read import Registered, knows, refusals, registered
@@ -56,6 +58,7 @@ __all__ = [
     "register_inputs",
 ]
 
+MOST_LISTED = 5  # datasets of a project for each file that is looked up: chosen, a call costs as much
 NOON = timedelta(hours=12)  # when one night ends and the next one begins
 _FIELD = re.compile(r"\{([\w.-]+)\}")
 
@@ -296,10 +299,37 @@ def _elsewhere(declared: FileInput, session: Session) -> list[RemoteFile]:
 
 def _looked_up(items: Sequence[InputItem], session: Session) -> list[InputItem]:
     """The same, with their datasets as far as they are registered. Those that are not known here are asked for."""
-    asked = [item for item in items if item.raw and not (item.raw.mfid and session.mirror.known(item.raw.mfid))]
+    unknown = [item for item in items if item.raw and not (item.raw.mfid and session.mirror.known(item.raw.mfid))]
+    asked = _may_be_there(unknown, session) if len(unknown) > ONE_BY_ONE else unknown
     answers = session.at_once(partial(_found, item, session) for item in asked)
-    found = {id(item): answer for item, answer in zip(asked, answers, strict=True)}
+    found = {id(item): item for item in unknown}  # new, unless Crucible answers otherwise
+    found |= {id(item): answer for item, answer in zip(asked, answers, strict=True)}
     return [found.get(id(item)) or _found(item, session) for item in items]
+
+
+def _may_be_there(items: Sequence[InputItem], session: Session) -> Sequence[InputItem]:
+    """Return those whose files may be registered, by a listing of the project, which costs less than a call for each.
+
+    All where the project holds far more than is asked for. Registering looks for each by its id once more.
+    """
+    project = next(item.raw.project for item in items if item.raw)
+    if session.is_away:
+        return items
+    try:
+        if session.client.datasets.count(project_id=project) > MOST_LISTED * len(items):
+            return items
+        records = session.mirror.snapshot(project).records
+    except (InputError, NotFoundError, RefusedError):  # the project is not there yet
+        return []
+    written = {mfid: read_record(record.get("scientific_metadata")) for mfid, record in records.items()}
+    whole = {mfid: one for mfid, one in written.items() if one is not None and one.is_complete}
+    others = written.keys() - whole.keys()  # of other programs, or begun: their files are in no record
+    if len(others) > len(items):
+        return items
+    there = set(written)
+    hashes = {file.sha256 for one in whole.values() for file in one.generated or ()}
+    hashes |= {str(file.sha256_hash) for mfid in others for file in session.client.files.list(mfid)}
+    return [item for item in items if item.raw and (item.raw.mfid in there or item.raw.files[0].ref.sha256 in hashes)]
 
 
 def _found(item: InputItem, session: Session) -> InputItem:

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import httpx
 import pytest
 
 from crucible_lineage.errors import IdTakenError, InputError, RecipeConflictError
 from crucible_lineage.ids import derive_mfid, new_mfid
+from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.files.named_mfid import mfid_in
 from crucible_lineage.pipeline.inputs.existing import find_raw
+from crucible_lineage.pipeline.inputs.inputs import known_inputs
 from crucible_lineage.pipeline.inputs.raw import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.spec.inputs import FileInput
@@ -172,3 +175,37 @@ def test_the_command_takes_an_id(lab: Any, cli: Callable[..., Any]) -> None:
     again = cli("register", lab.folder / "first.txt", "--project", "lab", "--timestamp", "2024-05-01T12:00:00Z")
     assert again.stdout.split()[0] == mfid
     assert "there already" in again.stdout
+
+
+MANY = """
+pipeline: counting
+project: lab
+inputs:
+  scan: {file: "many/*.txt", each: true, timestamp: "2024-05-01T12:00:00Z", ingest: false}
+steps:
+  scaled: {uses: "LABMODULE:scale", inputs: {counts: scan}}
+"""
+
+
+def test_many_new_files_cost_a_few_calls_and_what_is_there_is_found_among_them(
+    lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (lab.folder / "many").mkdir()
+    for number in range(40):
+        lab.file(f"many/{number:02}.txt", f"{number}\n")
+    theirs = uploaded(session, lab.folder / "many" / "39.txt")
+    registered = register(session, lab.file("00.txt", "0\n"), timestamp="2024-05-01T12:00:00Z")
+    session.client.datasets.create({"project_id": "lab", "dataset_name": "begun elsewhere"})
+    asked: list[str] = []
+    send = httpx.Client.send
+
+    def counted(client: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
+        asked.append(f"{request.method} {request.url.path}")
+        return send(client, request, **options)
+
+    monkeypatch.setattr(httpx.Client, "send", counted)
+    bound = bind_file(lab.declare(MANY, "many.yaml"), session.store)
+    items = known_inputs(bound.spec, session, lambda _: iter(()), asked=False)["scan"]
+    assert len(items) == 40
+    assert {item.dataset.mfid for item in items if item.dataset} == {theirs, registered.mfid}
+    assert len(asked) < 20, asked
