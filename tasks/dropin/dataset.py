@@ -41,7 +41,7 @@ from crucible_lineage.tasks.dropin.result import (
     recipe_of,
     used_datasets,
 )
-from crucible_lineage.tasks.dropin.secret import hidden, hidden_text
+from crucible_lineage.tasks.dropin.secret import hidden, hidden_text, known_secrets
 from crucible_lineage.tasks.dropin.values.storing import Stored
 from crucible_lineage.tasks.dropin.written import learn
 from crucible_lineage.tasks.events import tell_asset
@@ -141,7 +141,7 @@ def _new_dataset(
     session = result.recording.session
     kept = Kept()
     if found is not None and result.code.folder is not None:  # elsewhere its files are not those that ran
-        secrets = own_secrets(session.settings.api_key)
+        secrets = (*own_secrets(session.settings.api_key), *known_secrets())
         rests = code_rests_on(result.code.name, found.files, result.code.folder, session, secrets)
         kept = rests.register(result.project, session)
         if kept.note:

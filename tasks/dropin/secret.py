@@ -19,7 +19,16 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.params import secret_digest
 from crucible_lineage.pipeline.logs.secrets import BLOT, Blotter
 
-__all__ = ["hidden", "hidden_text", "holds_secret", "is_key_file", "is_secret_name", "shown_secret", "watch_secrets"]
+__all__ = [
+    "hidden",
+    "hidden_text",
+    "holds_secret",
+    "is_key_file",
+    "is_secret_name",
+    "known_secrets",
+    "shown_secret",
+    "watch_secrets",
+]
 
 LEAST_LETTERS = 6  # of a secret that is looked for: shorter ones are in everything
 LARGEST_SCANNED = 4 << 20  # bytes of a file that is looked through
@@ -99,6 +108,12 @@ def shown_secret(value: object, name: str, task: str) -> Any:
         return secret_digest(value, name, task)
     except InputError:  # an object without a stable spelling
         return {"secret": type(value).__qualname__}
+
+
+def known_secrets() -> tuple[str, ...]:
+    """Return what blocks of secrets have given out in this process."""
+    with _lock:
+        return tuple(sorted(_revealed))
 
 
 def hidden_text(text: str) -> str:

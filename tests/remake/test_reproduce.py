@@ -317,3 +317,12 @@ def test_the_recorded_versions_are_installed_and_others_are_named_as_the_cause(
     assert found.verdict == DIFFERS
     assert found.causes[0] == "labtools is 2.0 here, 1.0 by the record"
     assert FAILED not in found.verdict
+
+
+def test_the_demo_keeps_its_ids_and_is_made_again_from_its_measured_files(data: Path, command: Any) -> None:
+    ran = command("demo", "--data", data, "--engine", "local", "--json", CRUCIBLE_LINEAGE_KEEP="yes")
+    assert ran.returncode == 0, ran.stderr
+    assert "0rztm2jg027y30wkjw0mphqx28" in ran.stdout
+    made = command("reproduce", "0rztm2jg025xken9c7jm27b0e4", "--all", "--here", "--data", data, "--json")
+    assert made.returncode == 0, made.stderr
+    assert [one["verdict"] for one in json.loads(made.stdout)["results"]] == [IDENTICAL] * 3

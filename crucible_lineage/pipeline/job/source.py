@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ __all__ = ["Source", "archived", "lies_in", "source_of", "source_of_code"]
 MOST_BYTES = 64 << 20  # chosen: of one file; larger data belong into a dataset
 SECRET_NAMES = (".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_ed25519*", ".netrc", ".pgpass")
 PRIVATE_KEY = b"PRIVATE KEY-----"
+# A password in an address; one that is filled in when it runs is none.
+_IN_ADDRESS = re.compile(rb"[a-z][a-z0-9+.-]{0,30}://[^\s/:@'\"]{1,100}:(?![{<$*%])[^\s/@'\"]{1,200}@", re.IGNORECASE)
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -70,7 +73,7 @@ def archived(source: Source, secrets: Iterable[str]) -> tuple[bytes, tuple[str, 
                 left_out.append(f"{place}: {reason}")
                 continue
             data = file.read_bytes()
-            if PRIVATE_KEY in data or (blotter and blotter.data(data)[0] != data):
+            if PRIVATE_KEY in data or _IN_ADDRESS.search(data) or (blotter and blotter.data(data)[0] != data):
                 left_out.append(f"{place}: it holds a secret")
                 continue
             entry = zipfile.ZipInfo(place, _EPOCH)

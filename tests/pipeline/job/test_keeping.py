@@ -101,16 +101,15 @@ def test_secrets_and_files_elsewhere_are_left_out_and_named(
     lab.file("curve.csv", "0.5\n")
     lab.file("site.pem", "just a certificate\n")
     lab.file("token.txt", "-----BEGIN OPENSSH PRIVATE KEY-----\n")
-    lab.declare(
-        lab.pipeline.read_text().replace(
-            "params: {factor: 3}", "params: {factor: 3}\n    reads: [curve.csv, site.pem, token.txt, ../shared.csv]"
-        )
-    )
+    lab.file("database.txt", "postgres://ada:hunter2@host/spectra\n")
+    lab.file("template.txt", "postgres://{user}:{password}@host/spectra\n")
+    reads = "curve.csv, database.txt, site.pem, template.txt, token.txt, ../shared.csv"
+    lab.declare(lab.pipeline.read_text().replace("params: {factor: 3}", f"params: {{factor: 3}}\n    reads: [{reads}]"))
     done: RunResult = run(lab.pipeline)
     mfid = done.datasets["scaled"]["out"]
-    assert archive_of(session, mfid).namelist() == ["curve.csv", f"{lab.module}.py"]
+    assert archive_of(session, mfid).namelist() == ["curve.csv", f"{lab.module}.py", "template.txt"]
     left_out = record_of(session, mfid)["activity"]["code"]["left_out"]
-    assert [text.partition(":")[0] for text in left_out] == ["shared.csv", "site.pem", "token.txt"]
+    assert [text.partition(":")[0] for text in left_out] == ["shared.csv", "database.txt", "site.pem", "token.txt"]
     assert "not kept of its source: shared.csv" in done.notes["scaled"]
 
 
