@@ -38,6 +38,7 @@ from crucible_lineage.watch.state import unpark as try_again
 
 if TYPE_CHECKING:
     from crucible_lineage.flows.left import FlowRunLeft
+    from crucible_lineage.queries.overview import PipelineOverview
 
 __all__ = ["status_command"]
 
@@ -142,14 +143,7 @@ def _print_all(project: str | None, *, as_json: bool) -> int:
         runs = [{**vars(one), "command": one.command} for one in left]
         print_json({"pipelines": [one.to_json() for one in found], "flow_runs_left": runs})
         return code
-    if not found:
-        click.echo("no pipeline has run")
-    rows = [("PROJECT", "PIPELINE", "LAST RUN (UTC)", "STATE", "NEWEST RESULT (UTC)", "RESULTS")]
-    for one in found:
-        states = ", ".join(f"{number} {state}" for state, number in one.states.items()) or "none"
-        began, state = (one.run.started, one.run.state or "elsewhere") if one.run else ("", "")
-        rows.append((one.project, one.pipeline, _moment(began), state, _moment(one.newest), states))
-    _print_rows(rows if found else [])
+    _print_pipelines_of_all(found)
     for one in found:
         for todo in one.todo:
             since = f" since {_moment(todo.since)}" if todo.since else ""
@@ -159,6 +153,18 @@ def _print_all(project: str | None, *, as_json: bool) -> int:
         click.echo(plain(f"flow run {run.name} is {run.state} since {_moment(run.since)}, and no worker has it"))
         click.echo(f"  {run.command}")
     return code
+
+
+def _print_pipelines_of_all(found: Sequence[PipelineOverview]) -> None:
+    if not found:
+        click.echo("no pipeline has run")
+        return
+    rows = [("PROJECT", "PIPELINE", "LAST RUN (UTC)", "STATE", "NEWEST RESULT (UTC)", "RESULTS")]
+    for one in found:
+        states = ", ".join(f"{number} {state}" for state, number in one.states.items()) or "none"
+        began, state = (one.run.started, one.run.state or "elsewhere") if one.run else ("", "")
+        rows.append((one.project, one.pipeline, _moment(began), state, _moment(one.newest), states))
+    _print_rows(rows)
 
 
 def _flow_runs_left() -> list[FlowRunLeft]:
