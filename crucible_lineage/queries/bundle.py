@@ -37,7 +37,8 @@ from crucible_lineage.lineage.export.sharing import shareable, shared_record, wi
 from crucible_lineage.lineage.extra import require_library
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.records import provenance, text
-from crucible_lineage.pipeline.files.fetch import fetch_reference, is_reference
+from crucible_lineage.pipeline.files.fetch import fetch_reference, is_reference, remade
+from crucible_lineage.pipeline.files.lost import LOST
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, with_named_parents, with_whole_records
@@ -200,11 +201,19 @@ def _download(session: Session, graph: LineageGraph, folder: Path) -> dict[str, 
 
 
 def _brought(session: Session, mfid: str, record: FileRecord, folder: Path) -> Path:
-    """The file in the folder; one that is catalogued by reference is fetched from where it lies, if it can be had."""
-    if not is_reference(record):
-        return session.client.files.download(record, folder)
+    """The file in the folder; what Crucible has lost is made again.
+
+    One that is catalogued by reference is fetched from where it lies, if it can be had.
+    """
     place = local_path(folder, record)
     place.parent.mkdir(parents=True, exist_ok=True)
+    if not is_reference(record):
+        try:
+            return session.client.files.download(record, folder)
+        except LOST as error:
+            if not record.sha256_hash:
+                raise
+            return Path(shutil.copyfile(remade(session, mfid, record.sha256_hash, error), place))
     try:
         with place.open("wb") as stream:
             fetch_reference(mfid, record, stream.write, session)

@@ -379,8 +379,9 @@ class _Remaking:
     def _causes(self, now: dict[str, Any]) -> Iterator[str]:
         """Yield in what the environment is another one, what may move a number first."""
         was = self.recorded
-        if self.entry["read"]:
-            yield f"it read {', '.join(self.entry['read'][:3])}, which it was not given"
+        surely = [path for path in self.entry["read"] if "(opened while it ran)" not in path]
+        if surely:
+            yield f"it read {', '.join(surely[:3])}, which it was not given"
         if not was:
             yield "its environment was not kept, so that nobody knows in what the present one differs"
             return
@@ -401,6 +402,8 @@ class _Remaking:
         for name, what in (("cpu", "the processor"), ("machine", "the architecture"), ("python", "Python")):
             if now[name] != was[name]:
                 yield f"{what} is {now[name]} here, {was[name]} by the record"
+        if len(surely) < len(self.entry["read"]):
+            yield f"{', '.join(sorted({*self.entry['read']} - {*surely})[:3])}, and it was not given"
 
 
 _VARIABLES = frozenset(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,11 @@ def test_other_bytes_are_never_taken_and_kept_aside(lab: Any, session: Session, 
     assert isinstance(found and found.ref, DatasetRef)
 
 
+def sha256_of(session: Session, mfid: str) -> str:
+    (file,) = (file for file in session.client.files.list(mfid) if file.filename == "scaled.txt")
+    return str(file.sha256_hash)
+
+
 def size_of(session: Session, mfid: str) -> int:
     paths = (
         session.settings.data / "crucible" / "contents" / str(file.sha256_hash)[:2] / str(file.sha256_hash)[2:]
@@ -139,6 +145,11 @@ def test_only_what_was_made_again_is_let_go_and_comes_back(lab: Any, session: Se
     assert ask(session, "get", scaled, "-o", tmp_path / "got").exit_code == 0
     assert (tmp_path / "got" / "scaled.txt").read_text() == "3.0\n6.0\n9.0"
     assert session.mirror.lost(scaled) == (), "no run sends it again"
+    session.cache.evict(sha256_of(session, scaled))
+    bundled = ask(session, "bundle", scaled, "-o", tmp_path / "it.zip")
+    assert bundled.exit_code == 0, bundled.output
+    with zipfile.ZipFile(tmp_path / "it.zip") as archive:
+        assert archive.read(f"data/{scaled}/scaled.txt") == b"3.0\n6.0\n9.0"
     again = json.loads(ask(session, "evict", "--to-free", "1GB", "--trust-own", "--json").stdout)
     assert again["evicted"] == []
 
