@@ -26,6 +26,8 @@ from crucible_lineage.exchange.compare import FIELDS, SAMPLE_FIELDS, compare, co
 from crucible_lineage.exchange.ends import read_held
 from crucible_lineage.exchange.model import Held, Lacking, has_bytes, linked
 from crucible_lineage.exchange.plan import ItemToCopy
+from crucible_lineage.pipeline.files.fetch import remade
+from crucible_lineage.pipeline.files.lost import LOST
 from crucible_lineage.provenance.record import INCOMPLETE, KEY, PLACES_KEY
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord, parse_record
 from crucible_lineage.refs import FileRef
@@ -227,7 +229,10 @@ class Sender:
 
     def _fetch(self, file: FileRecord, target: Path) -> str:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
-            self.source.client.files.download(file, folder).replace(target)
+            try:
+                self.source.client.files.download(file, folder).replace(target)
+            except LOST as error:  # it may have been let go, since it can be made again
+                shutil.copyfile(remade(self.source, str(file.dataset_mfid), str(file.sha256_hash), error), target)
         return str(file.sha256_hash)  # the download has compared them
 
     def _send_sample(self, item: ItemToCopy) -> None:
