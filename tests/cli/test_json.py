@@ -52,7 +52,7 @@ def test_what_commands_print_fits(lab: Any, said: Said, data: Path) -> None:
     asked = [
         ("check", lab.pipeline, total), ("verify", total), ("why", total), ("why", "total", lab.pipeline),
         ("show", total, "--log"), ("show", "total", lab.pipeline, "--log"),
-        ("diff", scaled, total), ("impact", scaled), ("status",), ("rerun", total),
+        ("diff", scaled, total), ("impact", scaled), ("status",), ("status", "--all"), ("rerun", total),
         ("list", "--project", "lab", "--all"), ("show", total), ("get", total, "-o", lab.folder / "fetched"),
         ("get", "--step", "total", "-o", lab.folder / "each"), ("table", "--step", "total"), ("runs",),
         ("register", lab.folder / "first.txt", "--project", "lab", "--parent", total), ("clean", "--yes"), ("push",),

@@ -152,9 +152,20 @@ def test_bytes_that_are_not_the_recorded_ones_are_not_kept(changed: Changed, tmp
     stored = changed.data / "crucible" / "contents" / digest[:2] / digest[2:]
     stored.chmod(0o644)
     stored.write_text("forged....")
-    ran = changed.ask("get", changed.total, "-o", tmp_path / "x", code=1)
-    assert "note.txt" in ran.stderr
-    assert [path.name for path in (tmp_path / "x").iterdir()] == ["total.txt"]
+    ran = changed.ask("get", changed.total, "-o", tmp_path / "x")
+    assert "made again, with the recorded bytes: note.txt: " in ran.stderr
+    assert (tmp_path / "x" / "note.txt").read_text() == "both added"
+
+
+def test_bytes_that_cannot_be_made_again_are_not_there(changed: Changed, tmp_path: Path) -> None:
+    (file,) = changed.session.client.files.list(changed.first)
+    digest = file.sha256_hash or ""
+    stored = changed.data / "crucible" / "contents" / digest[:2] / digest[2:]
+    stored.chmod(0o644)
+    stored.write_text("forged")
+    ran = changed.ask("get", changed.first, "-o", tmp_path / "x", code=1)
+    assert "first.txt" in ran.stderr
+    assert [*(tmp_path / "x").glob("*")] == []
 
 
 def test_the_tree_counts_what_is_superseded_and_shows_it_if_asked(changed: Changed) -> None:

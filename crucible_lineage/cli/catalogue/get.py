@@ -95,6 +95,7 @@ def _as_json(found: Sequence[FilesFetched], meant: dict[str, tuple[str, str]], s
             "state": meant[one.mfid][1],
             "files": [str(path) for path in (*one.present, *one.files)],
             "absent": dict(one.absent),
+            "made_again": dict(one.made_again),
         }
         for one in found
     ]
@@ -106,6 +107,8 @@ def _print(found: FilesFetched, state: str) -> None:
         click.echo(f"{path}  there already")
     for path in found.files:
         click.echo(path)
+    for name, reason in found.made_again.items():
+        click.echo(f"made again, with the recorded bytes: {plain(name)}: {plain(reason)}", err=True)
     for name, reason in found.absent.items():
         click.echo(f"error: {plain(name)}: {plain(reason)}", err=True)
     if state in ("superseded", "incomplete"):

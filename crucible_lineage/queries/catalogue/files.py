@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,12 +29,16 @@ __all__ = ["FilesFetched", "fetch_many", "is_wanted", "own_files"]
 
 @dataclass(frozen=True)
 class FilesFetched:
-    """Files of a dataset that are in a folder now, and why others are not."""
+    """Files of a dataset that are in a folder now, and why others are not.
+
+    `made_again` are those that Crucible has lost or damaged, with its error: they were made again with the same bytes.
+    """
 
     mfid: str
     files: tuple[Path, ...]
     present: tuple[Path, ...]
     absent: Mapping[str, str]
+    made_again: Mapping[str, str] = field(default_factory=dict)
 
 
 def own_files(session: Session, mfid: str) -> Iterator[FileRecord]:
@@ -99,6 +103,7 @@ def _fetched_all(
 ) -> FilesFetched:
     present = tuple(path for path in files if path.exists())
     absent: dict[str, str] = {}
+    again: dict[str, str] = {}
     fetched = []
     for path, file in files.items():
         if path in present:
@@ -110,9 +115,10 @@ def _fetched_all(
             note_if_lost(session, mfid, file.filename, error)
             try:
                 fetched.append(_made_again(session, mfid, file, path, error))
+                again[file.filename] = str(error)
             except LineageError as lost:
                 absent[file.filename] = str(lost)
-    return FilesFetched(mfid, tuple(fetched), present, absent)
+    return FilesFetched(mfid, tuple(fetched), present, absent, again)
 
 
 def _made_again(session: Session, mfid: str, file: FileRecord, path: Path, error: LineageError) -> Path:
