@@ -24,7 +24,7 @@ __all__ = [
 
 KEPT_DAYS = 14  # chosen: what a failed or killed attempt left can be looked at for so long
 MARK = ".in-use"
-PARTS = {"cache": "cache", "work": "work", "records": "", "crucible": "crucible"}
+PARTS = {"cache": "cache", "work": "work", "environments": "environments", "records": "", "crucible": "crucible"}
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ def runs(data: Path) -> Path:
 
 
 def disk_usage(data: Path) -> dict[str, int]:
-    """Bytes on disk: copies of files, folders of attempts, records (the rest), and the embedded Crucible."""
+    """Bytes on disk: copies of files, folders of attempts, environments, records (the rest), the embedded Crucible."""
     used = {name: _size(data / folder) for name, folder in PARTS.items()}
-    used["records"] -= used["cache"] + used["work"] + used["crucible"]
+    used["records"] -= sum(size for name, size in used.items() if name != "records")
     return used
 
 

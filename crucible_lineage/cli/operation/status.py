@@ -274,6 +274,7 @@ def _waiting(session: Session, project: str | None) -> tuple[list[Waiting], list
 
 def _print_disk(used: Mapping[str, int]) -> None:
     names = {"cache": "copies of files", "work": "left by steps", "records": "records", "crucible": "embedded Crucible"}
+    names |= {"environments": "environments to make results again"} if used["environments"] else {}
     click.echo("disk: " + ", ".join(f"{size_text(used[key])} {name}" for key, name in names.items()))
     if used["work"]:
         click.echo(f"free what nothing needs: {next_command('clean')}")
