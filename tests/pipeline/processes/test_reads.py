@@ -173,7 +173,7 @@ def test_watching_folders_costs_little(tmp_path: Path) -> None:
 
     once([tmp_path])
     plain, watched = (min(once(folders) for _ in range(20)) for folders in ([], [tmp_path]))
-    assert watched - plain < 0.0015, "3 % of a step of 50 ms"
+    assert watched - plain < 0.03 * short_step(), "3 % of a step of some 50 ms"
 
 
 def test_watching_costs_little(tmp_path: Path) -> None:
@@ -191,4 +191,11 @@ def test_watching_costs_little(tmp_path: Path) -> None:
     plain = min(reading_all() for _ in range(5))
     with watching_files(tmp_path):
         watched = min(reading_all() for _ in range(5))
-    assert watched - plain < 0.0015, "3 % of a step of 50 ms, though it opens two hundred files"
+    assert watched - plain < 0.03 * short_step(), "3 % of a step of some 50 ms, though it opens two hundred files"
+
+
+def short_step() -> float:
+    """The CPU time of a short step on this machine, in seconds."""
+    started = time.process_time()
+    sum(range(4_000_000))
+    return time.process_time() - started
