@@ -18,7 +18,7 @@ test: .venv/test.installed  ## set up, and run the tests
 
 # Rooms of the library whose tests start few processes.
 FAST = $(wildcard tests/test_[a-q]*.py tests/test_s*.py) $(addprefix tests/, core client fingerprint lineage local \
-	  provenance registration server watch web) \
+	  provenance registration server/ingest watch web) \
 	$(addprefix tests/pipeline/, bind declare functions logs processes)
 
 test-fast:  ## the tests of the library's rooms alone, within two minutes
