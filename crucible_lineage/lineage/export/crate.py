@@ -329,7 +329,7 @@ class _Builder(DataEntities):
         if python := text(software.get("python")):
             yield self._requirement("Python", python, "https://www.python.org/")
         for name, version in mapping(software.get("packages")).items():
-            yield self._requirement(name, text(version), f"https://pypi.org/project/{name}/")
+            yield self._requirement(name, text(version), f"pkg:pypi/{name.lower()}@{text(version)}")
 
     def _requirement(self, name: str, version: str, url: str) -> Reference:
         told = {"name": name, "version": version, "url": url}
