@@ -24,7 +24,9 @@ from crucible_lineage.statements import CERTIFY, DECERTIFY, About, InForce, Stat
 from crucible_lineage.stating import Stating, known_statements, state
 from crucible_lineage.times import utc
 
-__all__ = ["Decertified", "as_of_moment", "certificates_as_of", "certify", "decertify", "moment"]
+__all__ = [
+    *("SHORT", "Decertified", "as_of_moment", "certificates_as_of", "certify", "decertify", "moment", "validity"),
+]
 
 OF_METADATA = "metadata."
 SHORT = {"instrument": "instrument_name"}
@@ -59,7 +61,7 @@ def certify(
     the same holds. `place` is the pipeline and step that declares it. Raises InputError for what is not understood,
     and where there is no such dataset.
     """
-    said = _validity(fields, since, until, where)
+    said = validity(fields, since, until, where)
     found = _dataset(session, dataset)
     kind, project = kind or found[0], project or found[1]
     if not kind:
@@ -162,7 +164,7 @@ def moment(option: str, text: str) -> str:
         raise InputError(f"{option} {text}: write it as in 2024-05-10 or 2024-05-10T12:00:00Z") from error
 
 
-def _validity(fields: Mapping[str, str], since: str, until: str, where: str) -> dict[str, object]:
+def validity(fields: Mapping[str, str], since: str, until: str, where: str = "") -> dict[str, object]:
     """Return what of a certificate says for which data and when, checked."""
     named = {_named(name): str(value) for name, value in fields.items()}
     if not named:

@@ -15,7 +15,7 @@ from typing import Any
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.calibrations import certificates_of, overlapping
-from crucible_lineage.certifying import moment
+from crucible_lineage.certifying import SHORT, moment, validity
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
 from crucible_lineage.pipeline.bind.model import BoundPipeline
@@ -42,7 +42,6 @@ __all__ = [
     "strata",
 ]
 
-SHORT = {"instrument": "instrument_name"}
 MONTH = "month"
 
 
@@ -192,21 +191,20 @@ def new_campaign(
         raise InputError(f"campaign {name!r} exists in project {project}; choose another name")
     if require:
         _check_gate(require)
+    begins = moment("--since", since)
+    if until and utc(begins) >= utc(moment("--until", until)):
+        raise InputError(f"campaign {name}: --since {since} is not before --until {until}")
     certificates = [
         {
             "dataset": mfid,
             "kind": _kind(pipeline, of),
-            "for": dict(fields) if fields else {"instrument_name": _instrument(session, mfid)},
-            "from": moment("--since", since),
-            **({"until": moment("--until", until)} if until else {}),
+            **validity(fields or {"instrument_name": _instrument(session, mfid)}, begins, until),
         }
         for of, mfid in replaced
     ]
     keys = {str((one["kind"], one["for"])) for one in certificates}
     if len(keys) < max(1, len(certificates)):
         raise InputError(f"campaign {name}: give one new calibration for each input and instrument with --replace")
-    if until and utc(moment("--since", since)) >= utc(moment("--until", until)):
-        raise InputError(f"campaign {name}: --since {since} is not before --until {until}")
     body = {"name": name, "pipeline": pipeline.name, "file": file, "certificates": certificates}
     body |= {"require": require} if require else {}
     return state(session, project, CAMPAIGN, About(project=project), why=why, body=body)
@@ -271,6 +269,7 @@ def promote(
     plan = plan_campaign(session, pipeline, campaign)
     faults = [
         f"it is promoted since {campaign.promoted[:10]}" if campaign.promoted else "",
+        "" if plan.affected or campaign.promoted else "it changes nothing",
         "" if campaign.approvals else "nobody has approved it (campaign approve)",
         gate,
         f"{amount(len(plan.todo), 'result')} of {len(plan.affected)} are not made (campaign run)" if plan.todo else "",

@@ -114,6 +114,31 @@ def choice(session: Session, only: tuple[str, ...]) -> Choice:
     return Choice(only=only, campaign=find_campaign(session, "lab", "neon").mfid)
 
 
+def test_its_data_are_named_as_those_of_a_certificate_are(session: Session, scans: tuple[Path, str]) -> None:
+    path, new = scans
+    short = begin(session, path, new, fields={"instrument": "Raman 1"})
+    assert set(short.affected) == {"calibrate[s2]", "fit[s2]", "calibrate[s3]", "fit[s3]"}
+    with pytest.raises(InputError, match="no field 'lens'"):
+        new_campaign(
+            session,
+            bind_file(path, session.store),
+            "lens",
+            [("axis", new)],
+            "2024-02-01",
+            fields={"lens": "a"},
+            why="x",
+        )
+
+
+def test_a_campaign_that_changes_nothing_is_not_promoted(session: Session, scans: tuple[Path, str]) -> None:
+    path, new = scans
+    begin(session, path, new, fields={"instrument": "another one"})
+    campaign = find_campaign(session, "lab", "neon")
+    approve(session, campaign, "looked")
+    with pytest.raises(InputError, match="it changes nothing"):
+        promote(session, bind_file(path, session.store), find_campaign(session, "lab", "neon"))
+
+
 def test_a_campaign_changes_nothing_until_it_is_promoted_and_rolled_back_all_is_as_before(
     session: Session, scans: tuple[Path, str], run: Any, planned: Any, register: Register
 ) -> None:
