@@ -36,9 +36,9 @@ def failures(session: Session, project: str | None = None) -> dict[str, Failure]
 
 
 def park(session: Session, project: str) -> None:
-    """State of what is parked here that it is, so that no machine tries it again. Count what is tried again from zero.
+    """State at Crucible what is parked here, so that no machine tries it again. Count what is tried again from zero.
 
-    What has another recipe since is revoked.
+    Revoke what another recipe has replaced.
     Raises CrucibleError if it cannot be stated now; the next call does.
     """
     session.mirror.sync_statements()
@@ -68,7 +68,7 @@ def unpark(session: Session, mfid: str) -> set[tuple[str, str]]:
 
 
 def _parked(session: Session) -> dict[str, tuple[Statement, str]]:
-    """Return what was parked, by the id of its result, and when it was let be tried again; empty if it was not."""
+    """Return what was parked, by the id of its result, and when it was unparked; empty if it was not."""
     known = session.mirror.statements()
     standing = in_force(known.values())
     revoked = {mfid: one.when for one in standing.statements.values() for mfid in one.revokes}

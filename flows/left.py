@@ -1,4 +1,4 @@
-"""Flow runs that nobody goes on with: their worker was killed, or never started them."""
+"""Flow runs without a worker: it was killed while they ran, or never started them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CRASHED = """'{"state": {"type": "CRASHED", "name": "Crashed"}, "force": true}'"
 
 @dataclass(frozen=True)
 class FlowRunLeft:
-    """A flow run that has not ended and that no worker has, with the time of its last change."""
+    """A flow run that has not ended and has no worker; `since` is its last change."""
 
     id: str
     name: str
