@@ -3,18 +3,21 @@
 remake/plan.json               the steps, parents first
 remake/source/SHA256.zip       their source, as it is kept
 remake/environment/SHA256.*    their environments, as documents and as locks
-remake/runtime.zip             the few files of crucible-lineage that declare a step
+remake/runtime.zip             the few files of crucible-lineage that declare a step; all, if the source imports others
 remake/run_step.py, compare.py, reproduce.py
 """
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +39,13 @@ if TYPE_CHECKING:
 __all__ = ["DRIVER", "KitStep", "write_kit"]
 
 DRIVER = "reproduce.py"
+SOURCES, ENVIRONMENTS = "remake/source", "remake/environment"
 _RUNTIME = (
     *("__init__.py", "step.py", "errors.py", "facts.py", "ids.py", "refs.py", "times.py"),
     *("pipeline/__init__.py", "pipeline/processes/__init__.py", "pipeline/processes/pictures.py"),
 )
+_DECLARING = frozenset({"DatasetFacts", "Facts", "__version__", "step"})  # of crucible_lineage itself
+_OWN = "crucible_lineage"
 PathOf = Callable[[str, FileRef], "str | None"]
 
 
@@ -63,7 +69,7 @@ def write_kit(session: Session, folder: Path, about: str, outputs: Sequence[KitS
     own = resources.files("crucible_lineage.remake")
     for path, name in ((RUNNER, "run_step.py"), (COMPARER, "compare.py"), (DRIVER, "driver.py")):
         writer.text(path, own.joinpath(name).read_text(encoding="utf-8"))
-    writer.data(RUNTIME, _runtime())
+    writer.data(RUNTIME, _runtime(whole=any(_imports_more(path) for path in (folder / SOURCES).glob("*.zip"))))
     return writer.written
 
 
@@ -103,8 +109,8 @@ class _Writer:
         record = group[0].record
         code, recipe = record.activity.code, record.recipe
         faults = [_why_not(record)]
-        source = self._kept(code.archive, "source", ".zip", faults) if code.archive else None
-        environment = self._kept(record.software.environment, "environment", ".json", faults)
+        source = self._kept(code.archive, SOURCES, ".zip", faults) if code.archive else None
+        environment = self._kept(record.software.environment, ENVIRONMENTS, ".json", faults)
         if environment:
             environment["lock"] = self._lock(environment)
         facts = facts_in(recipe)
@@ -161,12 +167,12 @@ class _Writer:
         """Put a file that supports results into the kit."""
         if kept is None:
             return None
-        path = f"remake/{kind}/{kept.sha256}{ending}"
+        path = f"{kind}/{kept.sha256}{ending}"
         if not (self.folder / path).exists():
             try:
                 self.data(path, _bytes_of(self.session, kept))
             except LineageError as error:
-                faults.append(f"its {kind}, dataset {kept.mfid}, cannot be had: {error}")
+                faults.append(f"its {Path(kind).name}, dataset {kept.mfid}, cannot be had: {error}")
                 return None
         return {"mfid": kept.mfid, "sha256": kept.sha256, "path": path}
 
@@ -223,12 +229,52 @@ def _bytes_of(session: Session, kept: KeptFile) -> bytes:
         raise
 
 
-def _runtime() -> bytes:
-    """Return the files of crucible-lineage that a step's module needs to be imported, in an archive."""
+def _runtime(*, whole: bool) -> bytes:
+    """Return the files of crucible-lineage that a step's module needs to be imported, in an archive; or all."""
     content = io.BytesIO()
-    root = resources.files("crucible_lineage")
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
-        for name in _RUNTIME:
-            entry = zipfile.ZipInfo(f"crucible_lineage/{name}", (1980, 1, 1, 0, 0, 0))
-            archive.writestr(entry, root.joinpath(*name.split("/")).read_bytes())
+    root = resources.files(_OWN)
+    files = dict(_code()) if whole else {f"{_OWN}/{name}": root.joinpath(*name.split("/")) for name in _RUNTIME}
+    with zipfile.ZipFile(content, "w") as archive:
+        for place, file in sorted(files.items()):
+            entry = zipfile.ZipInfo(place, (1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, file.read_bytes())
     return content.getvalue()
+
+
+def _code() -> Iterator[tuple[str, Traversable]]:
+    """Yield the place and the file of each module of crucible-lineage, and of the schemas that modules read."""
+    waiting = [(name.replace(".", "/"), resources.files(name)) for name in (_OWN, f"{_OWN}.tasks", f"{_OWN}.flows")]
+    while waiting:
+        place, folder = waiting.pop()
+        for child in folder.iterdir():
+            if child.is_dir():
+                waiting.append((f"{place}/{child.name}", child))
+            elif child.name.endswith((".py", ".json")):
+                yield f"{place}/{child.name}", child
+
+
+def _imports_more(archive: Path) -> bool:
+    """Whether a module in an archive of source imports more of crucible-lineage than what declares a step."""
+    with zipfile.ZipFile(archive) as content:
+        names = [name for name in content.namelist() if name.endswith(".py")]
+        there = (*_RUNTIME, *(name.removeprefix(f"{_OWN}/") for name in names))
+        known = {name.removesuffix(".py").removesuffix("/__init__") for name in there}
+        for name in names:
+            with suppress(SyntaxError, ValueError):
+                if not _imported(ast.parse(content.read(name))) <= known:
+                    return True
+    return False
+
+
+def _imported(tree: ast.AST) -> set[str]:
+    """Return what is imported of crucible-lineage, as paths below it."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == _OWN:
+            found |= {f"{_OWN}.{alias.name}" for alias in node.names if alias.name not in _DECLARING}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+    return {name.removeprefix(f"{_OWN}.").replace(".", "/") for name in found if name.startswith(f"{_OWN}.")}

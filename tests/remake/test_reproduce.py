@@ -177,6 +177,23 @@ def test_causes_of_differences_are_named(again: Callable[..., Outcome], monkeypa
     assert clock.causes[0] == "the step is not deterministic: made twice here, when.txt differs too"
 
 
+def test_a_module_that_imports_more_of_this_package_is_made_again(lab: Any, session: Session) -> None:
+    lab.file(
+        f"{lab.module}.py",
+        "from pathlib import Path\nfrom crucible_lineage.amounts import amount\n\n\n"
+        "def counted(counts: Path, *, out: Path):\n"
+        "    (out / 'x.txt').write_text(amount(len(counts.read_text().split()), 'row'))\n",
+    )
+    lab.declare(
+        f"pipeline: odd\nproject: lab\ninputs:\n  first: {{file: first.txt}}\nsteps:\n"
+        f"  counted: {{uses: {lab.module}:counted, inputs: {{counts: first}}}}\n"
+    )
+    bound = bind_file(lab.pipeline, session.store)
+    done = plan_and_run(bound, session, lambda: LocalEngine(session, 1), lambda _: None)
+    (found,) = reproduce_datasets(session, [done.datasets["counted"]["out"]], HERE, lambda _: None)
+    assert (found.verdict, found.said) == (IDENTICAL, "")
+
+
 def test_what_cannot_be_made_again_says_why(lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.file(f"{lab.module}.py", STEPS.replace("@step\ndef secret", '@step(secrets=["token"])\ndef secret'))
     lab.declare(
