@@ -32,7 +32,8 @@ from crucible_lineage.lineage.draw.html import render_html
 from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.export.activities import StoredFile, exported
 from crucible_lineage.lineage.export.crate import make_crate
-from crucible_lineage.lineage.export.crate_parts import METADATA, CrateHeader, TextFile
+from crucible_lineage.lineage.export.crate_parts import METADATA, PREVIEW, CrateHeader, TextFile, utf8
+from crucible_lineage.lineage.export.crate_profiles import PROFILES
 from crucible_lineage.lineage.export.sharing import shareable, shared_record, with_hidden_parents
 from crucible_lineage.lineage.extra import require_library
 from crucible_lineage.lineage.labels import nodes_text
@@ -50,7 +51,7 @@ __all__ = ["Taken", "lineage_to_share", "projects_to_share", "write_bundle", "wr
 
 DOWNLOADS_AT_ONCE = 4  # downloads at a time
 FORMAT = "crucible-lineage/bundle/1"
-PREVIEW, PICTURE, LIST, CHECKER = "ro-crate-preview.html", "lineage.svg", "bundle.json", "verify.py"
+PICTURE, LIST, CHECKER = "lineage.svg", "bundle.json", "verify.py"
 _ENDINGS = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/svg+xml": "svg", "image/webp": "webp"}
 
 _CHECKING = (
@@ -95,7 +96,14 @@ def projects_to_share(session: Session, projects: Sequence[str]) -> LineageGraph
 
 
 def write_crate(
-    session: Session, graph: LineageGraph, mfid: str, folder: Path, *, files: bool, license_url: str = ""
+    session: Session,
+    graph: LineageGraph,
+    mfid: str,
+    folder: Path,
+    *,
+    files: bool,
+    license_url: str = "",
+    profile: str = PROFILES[0],
 ) -> Taken:
     """`folder`, which must be new or empty, is an RO-Crate of the graph; with `files` it holds their bytes.
 
@@ -106,14 +114,16 @@ def write_crate(
         raise InputError(f"write an RO-Crate to {folder}: there is something already; name a new folder")
     with _beside(folder) as part:
         stored = _download(session, graph, part) if files else _unrecorded_files(session, graph)
-        _write_described(session, graph, mfid, part, stored, license_url)
+        _write_described(graph, mfid, part, stored, _header(session, graph, mfid, license_url, profile))
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
     return _taken(graph, stored)
 
 
-def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str = "") -> Taken:
+def write_bundle(
+    session: Session, mfid: str, target: Path, *, license_url: str = "", profile: str = PROFILES[0]
+) -> Taken:
     """Write a ZIP file with the dataset and all that it was made from. InputError as for `write_crate`."""
     require_library("a bundle", "rocrate", "export")
     graph = lineage_to_share(session, mfid, thumbnails=True).around(mfid, direction="ancestors")
@@ -122,7 +132,8 @@ def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str 
         records = _write_records(graph, part)
         pictures = _write_thumbnails(graph, part)
         own = [*records.values(), *pictures, *_write_remaking(session, graph, mfid, stored, part)]
-        described = _write_described(session, graph, mfid, part, stored, license_url, [*own, *_CHECKING])
+        header = _header(session, graph, mfid, license_url, profile)
+        described = _write_described(graph, mfid, part, stored, header, [*own, *_CHECKING])
         entries = _bundle_list(graph, mfid, stored, {name: file.path for name, file in records.items()})
         entries["others"] = [{"path": file.path, "sha256": _sha256(part / file.path)} for file in [*own, *described]]
         _write(part, LIST, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
@@ -133,12 +144,11 @@ def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str 
 
 
 def _write_described(
-    session: Session,
     graph: LineageGraph,
     mfid: str,
     folder: Path,
     stored: Mapping[str, _Stored],
-    license_url: str,
+    header: CrateHeader,
     more: Sequence[TextFile] = (),
 ) -> list[TextFile]:
     """The metadata, the pictures and the code are in the folder; gives all files that this wrote."""
@@ -148,7 +158,7 @@ def _write_described(
         TextFile(PREVIEW, "the lineage as a page to explore", render_html(shown, mfid)),
     ]
     known = {name: (*one.files, *(file for file, _ in one.absent)) for name, one in stored.items()}
-    crate = make_crate(exported(graph, known), _header(session, graph, mfid, license_url), [*pictures, *more])
+    crate = make_crate(exported(graph, known), header, [*pictures, *more])
     metadata = TextFile(METADATA, "RO-Crate metadata", json.dumps(crate.metadata, indent=1, ensure_ascii=False) + "\n")
     written = [file for file in (metadata, *crate.files) if file not in more]
     for file in written:
@@ -156,7 +166,7 @@ def _write_described(
     return written
 
 
-def _header(session: Session, graph: LineageGraph, mfid: str, license_url: str) -> CrateHeader:
+def _header(session: Session, graph: LineageGraph, mfid: str, license_url: str, profile: str) -> CrateHeader:
     node = graph.node(mfid)
     settings = session.settings
     instance = f"urn:crucible-lineage:instance:{instance_id(settings.data / 'crucible')}"
@@ -168,6 +178,7 @@ def _header(session: Session, graph: LineageGraph, mfid: str, license_url: str) 
         crucible_url=instance if settings.embedded else str(settings.api_url),
         version=__version__,
         license=license_url,
+        profile=profile,
     )
 
 
@@ -330,10 +341,9 @@ def _checker_text() -> str:
 
 
 def _write(folder: Path, path: str, content: str) -> None:
-    """A lone surrogate, which UTF-8 cannot hold, is spelled out; in JSON that is what it means."""
     place = folder / path
     place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(content.encode("utf-8", "backslashreplace"))
+    place.write_bytes(utf8(content))
 
 
 def _sha256(place: Path) -> str:

@@ -1,8 +1,9 @@
-"""Puts into roc-validator's HTTP cache the one address that it asks for: the context of RO-Crate 1.1.
+"""Puts a context of RO-Crate, the one address that roc-validator asks for, into its HTTP cache.
 
-    python warm_validator.py CACHE
+    python warm_validator.py CACHE [CONTEXT.jsonld]
 
-Run by the Python of the validators' environment, where `rocrate` brings the file. Then the validator needs no network.
+Run by the Python of the validators' environment, whose `rocrate` brings the context of RO-Crate 1.1. Then the validator
+needs no network.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import io
 import json
 import sys
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -18,21 +20,27 @@ import requests_cache
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPResponse
 
-CONTEXT = "https://w3id.org/ro/crate/1.1/context"
+OWN = "https://w3id.org/ro/crate/1.1/context"
 
 
-class FromPackage(HTTPAdapter):
-    """Answers with the context that `rocrate` brings."""
+class FromFile(HTTPAdapter):
+    """Answers with what is in a file."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__()
+        self.content = content
 
     def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
-        content = files("rocrate").joinpath("data/ro-crate.jsonld").read_bytes()
-        if json.loads(content)["@id"] != CONTEXT:
-            raise SystemExit(f"rocrate brings {json.loads(content)['@id']}, not {CONTEXT}: pin another version")
         headers = {"Content-Type": "application/ld+json"}
-        answer = HTTPResponse(io.BytesIO(content), headers, 200, preload_content=False, request_method="GET")
+        answer = HTTPResponse(io.BytesIO(self.content), headers, 200, preload_content=False, request_method="GET")
         return self.build_response(request, answer)
 
 
+given = Path(sys.argv[2]) if len(sys.argv) > 2 else files("rocrate").joinpath("data/ro-crate.jsonld")
+found = given.read_bytes()
+context = json.loads(found)["@id"]
+if len(sys.argv) == 2 and context != OWN:
+    raise SystemExit(f"rocrate brings {context}, not {OWN}: pin another version")
 with requests_cache.CachedSession(sys.argv[1], backend="sqlite", expire_after=-1) as session:
-    session.mount(CONTEXT, FromPackage())
-    session.get(CONTEXT).raise_for_status()
+    session.mount(context, FromFile(found))
+    session.get(context).raise_for_status()

@@ -7,13 +7,27 @@ from pathlib import Path
 import click
 
 from crucible_lineage.amounts import amount, size_text
-from crucible_lineage.cli.options import announce, crucible_options, dataset_id, json_option, open_session, print_json
+from crucible_lineage.cli.options import (
+    announce,
+    crucible_options,
+    dataset_id,
+    json_option,
+    open_session,
+    print_json,
+)
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.errors import InputError
+from crucible_lineage.lineage.export.crate_profiles import PROFILES
 from crucible_lineage.lineage.extra import require_library
 from crucible_lineage.lineage.labels import plain
 
-__all__ = ["bundle_command"]
+__all__ = ["bundle_command", "profile_option"]
+
+profile_option = click.option(
+    "--profile",
+    type=click.Choice(PROFILES),
+    help=f"The version of Workflow Run RO-Crate that the metadata follow ({PROFILES[0]}).",
+)
 
 
 @click.command("bundle")
@@ -23,11 +37,13 @@ __all__ = ["bundle_command"]
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The ZIP file to write."
 )
 @click.option("--license", "license_url", metavar="URL", default="", help="The licence that the bundle states.")
+@profile_option
 @json_option
 def bundle_command(
     mfid: str,
     output: Path,
     license_url: str,
+    profile: str | None,
     as_json: bool,
 ) -> None:
     """Put the dataset MFID and all that it was made from into a ZIP file: files, records, pictures, metadata.
@@ -44,7 +60,7 @@ def bundle_command(
         mfid = dataset_id(session, mfid)
         with showing_work(silent=as_json) as work:
             work("fetching the files of all that it was made from", 0)
-            taken = write_bundle(session, mfid, output, license_url=license_url)
+            taken = write_bundle(session, mfid, output, license_url=license_url, profile=profile or PROFILES[0])
     if as_json:
         print_json(
             {

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from crucible_lineage.cli.options import chosen_projects, crucible_options, dataset_id, open_session
+from crucible_lineage.cli.questions.bundle import profile_option
 from crucible_lineage.disk import draft_beside
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.lineage import LineageGraph, render_tree, render_tree_rich
@@ -19,6 +20,7 @@ from crucible_lineage.lineage.draw.html import render_html
 from crucible_lineage.lineage.draw.png import render_png
 from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.draw.view import FOLD_BEYOND
+from crucible_lineage.lineage.export.crate_profiles import PROFILES
 from crucible_lineage.lineage.export.openlineage_events import render_openlineage
 from crucible_lineage.lineage.export.sharing import shareable
 from crucible_lineage.lineage.export.w3c_prov import render_prov_json, render_prov_n
@@ -72,6 +74,7 @@ ENDINGS = {"provn": "prov-n", "jsonl": "openlineage", "mermaid": "mmd", "gv": "d
 @click.option("--format", "kind", metavar="FORMAT", help="By default, the ending of the file.")
 @click.option("--files", is_flag=True, help="With --format ro-crate: put the files of the datasets into it, too.")
 @click.option("--license", "license_url", metavar="URL", default="", help="The licence that an ro-crate states.")
+@profile_option
 def lineage_command(
     mfid: str | None,
     projects: tuple[str, ...],
@@ -85,6 +88,7 @@ def lineage_command(
     kind: str | None,
     files: bool,
     license_url: str,
+    profile: str | None,
 ) -> None:
     """Show the lineage of the dataset MFID, or of a project, as a tree, or write it as a picture or for other programs.
 
@@ -102,7 +106,8 @@ def lineage_command(
     else:
         _refuse(bool(projects), "give either the MFID of a dataset or --project, not both")
         _refuse(bool(measurement or run_id), "--measurement and --run go with --project, not with an MFID")
-    _refuse(bool(files or license_url) and chosen != CRATE, "--files and --license go with --format ro-crate")
+    is_of_crate = bool(files or license_url or profile)
+    _refuse(is_of_crate and chosen != CRATE, "--files, --license and --profile go with --format ro-crate")
     _refuse(chosen == CRATE and output is None, "an RO-Crate is a folder: name a new one with -o FOLDER")
     # What follows needs pydantic and httpx, which --help does not.
     if mfid is not None and is_file:
@@ -122,7 +127,7 @@ def lineage_command(
         if mfid is not None and (is_part or chosen == CRATE):
             graph = graph.around(mfid, depth, way)
         if chosen == CRATE and output is not None and mfid is not None:
-            _write_crate(session, graph, mfid, output, files, license_url)
+            _write_crate(session, graph, mfid, output, files, license_url, profile)
             return
     _show(graph, mfid, chosen, output, every=every, superseded=superseded)
 
@@ -201,10 +206,19 @@ def _rendered(graph: LineageGraph, mfid: str | None, kind: str, superseded: bool
     return content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
 
 
-def _write_crate(session: Session, graph: LineageGraph, mfid: str, folder: Path, files: bool, license_url: str) -> None:
+def _write_crate(
+    session: Session,
+    graph: LineageGraph,
+    mfid: str,
+    folder: Path,
+    files: bool,
+    license_url: str,
+    profile: str | None,
+) -> None:
     from crucible_lineage.queries.bundle import write_crate
 
-    taken = write_crate(session, graph, mfid, folder, files=files, license_url=license_url)
+    chosen = profile or PROFILES[0]
+    taken = write_crate(session, graph, mfid, folder, files=files, license_url=license_url, profile=chosen)
     for line in taken.absent:
         click.echo(f"not in it: {line}", err=True)
     click.echo(folder)

@@ -1,4 +1,4 @@
-"""A lineage as a Provenance Run Crate, the fullest profile of Workflow Run RO-Crate (0.5), by the library `rocrate`.
+"""A lineage as a Provenance Run Crate, the fullest profile of Workflow Run RO-Crate, by the library `rocrate`.
 
 The workflow of the crate is what the lineage shows: the executed steps, in `workflow.json`, each with its code. Each
 execution is a CreateAction; datasets are folders with their files. Without their bytes, datasets and files have ids
@@ -25,13 +25,16 @@ from crucible_lineage.lineage.export.activities import (
     is_orcid,
 )
 from crucible_lineage.lineage.export.crate_parts import (
+    PREVIEW,
     CrateHeader,
     TextFile,
     flat_software,
     media_type,
     readme_text,
+    utf8,
     workflow_text,
 )
+from crucible_lineage.lineage.export.crate_profiles import BASES, TERMS
 from crucible_lineage.lineage.extra import missing_library
 from crucible_lineage.lineage.model import DERIVED, MEASURED, Node
 from crucible_lineage.lineage.records import mapping, moment, text
@@ -51,6 +54,7 @@ class DataEntities:
 
     def __init__(self, lineage: ExportedLineage, header: CrateHeader) -> None:
         self.lineage, self.header = lineage, header
+        self.basis = BASES[header.profile]
         self.entities: dict[str, Entity] = {}
         self.root: Entity = {}
         self.steps = [activity for activity in lineage.activities if not activity.by_hand]
@@ -70,11 +74,14 @@ class DataEntities:
 
     def add_text(self, file: TextFile) -> None:
         """The file is described as a part of the crate."""
-        entity: Entity = {"@id": quote(file.path), "@type": "File", "name": file.name}
+        is_preview = file.path == PREVIEW  # which RO-Crate does not count among the data
+        entity: Entity = {"@id": quote(file.path), "@type": "CreativeWork" if is_preview else "File", "name": file.name}
         entity["encodingFormat"] = media_type(file.path)
-        if file.path == "README.md":
+        entity["contentSize"] = str(len(utf8(file.text))) if file.text else ""
+        if file.path in ("README.md", PREVIEW):
             entity["about"] = reference("./")
-        self.root["hasPart"].append(self.add(entity))
+        described = self.add(entity)
+        self.root["hasPart"] += [] if is_preview else [described]
 
     def agent(self, agent: ExportedAgent) -> Reference:
         """The person or service account."""
@@ -147,6 +154,7 @@ class DataEntities:
                 "@id": quote(file.path) or f"#{mfid}-file-{number}",
                 "@type": "File",
                 "name": file.name,
+                "localPath": "" if file.path or not self.basis.says_where else f"data/{mfid}/{file.name}",
                 "contentSize": str(file.size) if file.size is not None else "",
                 "sha256": file.sha256,
                 "encodingFormat": media_type(file.name),
@@ -181,21 +189,10 @@ def reference(identifier: str) -> Reference:
 
 
 WORKFLOW = "workflow.json"
-TERMS = "https://w3id.org/ro/terms/workflow-run#"
-PROFILES = {
-    "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
-    "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
-    "https://w3id.org/ro/wfrun/provenance/0.5": "Provenance Run Crate",
-    "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
-}
 BIOSCHEMAS = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
 ENGINE = "https://w3id.org/crucible-lineage/"
 REQUIREMENTS = "https://pip.pypa.io/en/stable/reference/requirements-file-format/"
 DONE = "http://schema.org/CompletedActionStatus"
-_TERMS = (
-    *("sha256", "environment", "resourceUsage", "containerImage", "ContainerImage", "registry", "tag"),
-    *("ParameterConnection", "connection", "sourceParameter", "targetParameter"),
-)
 _SECOND, _BYTE = "https://qudt.org/vocab/unit/SEC", "https://qudt.org/vocab/unit/BYTE"
 _PARAMETER_TYPES = {bool: "Boolean", int: "Integer", float: "Float", str: "Text"}
 
@@ -217,14 +214,13 @@ def make_crate(lineage: ExportedLineage, header: CrateHeader, extras: Sequence[T
         raise missing_library("an RO-Crate", "rocrate", "export") from error
     builder = _Builder(lineage, header)
     builder.build(extras)
-    crate = ROCrate(version="1.1")
-    crate.metadata.extra_terms.update({name: TERMS + name for name in _TERMS})
-    crate.metadata.extra_terms["buildInstructions"] = "https://codemeta.github.io/terms/buildInstructions"
+    basis = builder.basis
+    crate = ROCrate(version=basis.crate)
+    crate.metadata.extra_terms.update(basis.terms)
     for key, value in _compact(builder.root).items():
         crate.root_dataset[key] = value
-    if builder.steps:
-        workflow_profile = list(PROFILES)[-1]
-        crate.metadata["conformsTo"] = [reference(crate.metadata.profile), reference(workflow_profile)]
+    if builder.steps and basis.in_descriptor:
+        crate.metadata["conformsTo"] = [reference(crate.metadata.profile), reference(basis.in_descriptor)]
     for entity in builder.entities.values():
         crate.add(ContextEntity(crate, entity["@id"], _compact(entity)))
     return Crate(crate.metadata.generate(), (*builder.texts, *extras))
@@ -310,6 +306,7 @@ class _Builder(DataEntities):
                 self.texts.append(file)
                 entity |= {"@id": quote(file.path), "@type": ["File", "SoftwareSourceCode", "SoftwareApplication"]}
                 entity["encodingFormat"] = "text/x-python" if ending == "py" else "text/plain"
+                entity["programmingLanguage"] = self._python(activity) if ending == "py" else ""
                 self.root["hasPart"].append(reference(entity["@id"]))
             requirements = list(self._requirements(activity))
             entity |= {"softwareRequirements": requirements, "mainEntity": requirements[0] if requirements else ""}
@@ -317,6 +314,12 @@ class _Builder(DataEntities):
             self._tools[key] = entity
             self._environments[key] = self._environment(number, name, activity)
         return self._tools[key]
+
+    def _python(self, activity: ExportedActivity) -> Reference:
+        """Add the language that a step's code is written in, in the version that ran it."""
+        version = text(mapping(activity.software).get("python"))
+        python = {"@id": f"#python-{quote(version, safe='')}", "@type": "ComputerLanguage", "name": "Python"}
+        return self.add({**python, "url": "https://www.python.org/", "version": version or "3"})
 
     def _requirements(self, activity: ExportedActivity) -> Iterator[Reference]:
         """Yield what the code needs to run, in the recorded versions: Python first, or the program of a command."""
@@ -443,6 +446,7 @@ class _Builder(DataEntities):
             "@type": "ComputerLanguage",
             "name": "crucible-lineage workflow, as JSON",
             "url": ENGINE,
+            "version": "1",
         }
         self.texts.append(TextFile(WORKFLOW, "the workflow that the lineage shows", workflow_text(self.steps)))
         workflow = {
@@ -464,9 +468,10 @@ class _Builder(DataEntities):
         }
         self.root["mainEntity"] = self.add(workflow)
         self.root["hasPart"].append(reference(WORKFLOW))
+        kinds = list(self.basis.types)
         self.root["conformsTo"] = [
-            self.add({"@id": uri, "@type": "CreativeWork", "name": name, "version": uri.rpartition("/")[2]})
-            for uri, name in PROFILES.items()
+            self.add({"@id": uri, "@type": kinds, "name": name, "version": uri.rpartition("/")[2]})
+            for uri, name in self.basis.profiles.items()
         ]
         self._add_run(controls)
 
@@ -511,7 +516,8 @@ class _Builder(DataEntities):
             f"{step['@id']}/connection/{quote(source.lstrip('#'), safe='')}/{quote(target.rpartition('/')[2], safe='')}"
         )
         if me not in self.entities:
-            ends = {"sourceParameter": reference(source), "targetParameter": reference(target)}
+            ends: Entity = {"sourceParameter": reference(source), "targetParameter": reference(target)}
+            ends["name"] = f"{self.entities[source]['name']} to {self.entities[target]['name']}"
             step.setdefault("connection", []).append(self.add({"@id": me, "@type": "ParameterConnection", **ends}))
 
     @staticmethod
@@ -545,7 +551,7 @@ class _Builder(DataEntities):
             "@id": "#organization-of-the-run",
             "@type": "OrganizeAction",
             "name": "organization of the run",
-            "instrument": self.add({**engine, "softwareVersion": self.header.version}),
+            "instrument": self.add({**engine, "version": self.header.version}),
             "object": [*controls, self._add_configuration()],
             "result": self.add(run),
         }

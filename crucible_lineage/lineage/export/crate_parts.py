@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from html import escape
 
 from crucible_lineage.lineage.export.activities import ExportedActivity, Use
+from crucible_lineage.lineage.export.crate_profiles import PROFILES
 from crucible_lineage.lineage.labels import plain
 
-__all__ = ["METADATA", "CrateHeader", "TextFile", "flat_software", "media_type", "readme_text", "workflow_text"]
+__all__ = [
+    *("METADATA", "PREVIEW", "CrateHeader", "TextFile", "flat_software", "media_type", "readme_text", "utf8"),
+    "workflow_text",
+]
 
-METADATA = "ro-crate-metadata.json"
+METADATA, PREVIEW = "ro-crate-metadata.json", "ro-crate-preview.html"
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class TextFile:
 class CrateHeader:
     """What the crate says of itself: name, content, when it was made, from which Crucible, under which licence.
 
-    `license` is a URL, empty where none is stated.
+    `license` is a URL, empty where none is stated. `profile` is one of `PROFILES`.
     """
 
     name: str
@@ -39,6 +43,7 @@ class CrateHeader:
     crucible_url: str
     version: str
     license: str = ""
+    profile: str = PROFILES[0]
 
 
 def workflow_text(steps: Sequence[ExportedActivity]) -> str:
@@ -78,6 +83,11 @@ def flat_software(software: Mapping[str, object]) -> dict[str, str]:
     packages = software.get("packages")
     found = {key: value for key, value in software.items() if isinstance(value, str)}
     return found | ({name: str(version) for name, version in packages.items()} if isinstance(packages, Mapping) else {})
+
+
+def utf8(content: str) -> bytes:
+    """Return the bytes of a text. A lone surrogate, which UTF-8 cannot hold, is spelled out, as JSON does it."""
+    return content.encode("utf-8", "backslashreplace")
 
 
 def media_type(name: str) -> str:
