@@ -202,28 +202,25 @@ _janitor: threading.Thread | None = None
 def _take(call: FunctionCall) -> _Worker:
     """An idle worker that fits, or a new one. StoppedError if the run was stopped."""
     environment = _environment()
-    with _lock:
-        found = [
-            worker
-            for worker in _idle
-            if worker.environment == environment and worker.folder in (None, call.declared_in)
-        ]
-        for worker in found:
-            _idle.remove(worker)
-    chosen: _Worker | None = None
-    for worker in found:
-        if chosen is None and worker.is_current() and worker.process.take_over(call.name, call.run_id):
-            chosen = worker
-        elif chosen is not None and worker.is_current():
-            with _lock:
-                _idle.append(worker)
-        else:
-            worker.process.finish()
-    if chosen is None:
-        chosen = _Worker(environment, call.name, call.run_id)
+    while (worker := _idle_one(environment, call.declared_in)) is not None:
+        if worker.is_current() and worker.process.take_over(call.name, call.run_id):
+            break
+        worker.process.finish()
+    else:
+        worker = _Worker(environment, call.name, call.run_id)
         _start_janitor()
-    chosen.folder = call.declared_in
-    return chosen
+    worker.folder = call.declared_in
+    return worker
+
+
+def _idle_one(environment: object, folder: Path) -> _Worker | None:
+    """Take the worker that was used last out of the idle ones; others stay there for other threads."""
+    with _lock:
+        for worker in reversed(_idle):
+            if worker.environment == environment and worker.folder in (None, folder):
+                _idle.remove(worker)
+                return worker
+    return None
 
 
 def _environment() -> object:

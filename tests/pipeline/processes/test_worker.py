@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crucible_lineage.checksums import stamp
 from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.pipeline.logs.step_log import STEP_LOG, StepLog
 from crucible_lineage.pipeline.processes import worker
@@ -101,6 +103,24 @@ def test_it_is_used_again_and_finds_what_the_first_one_found(call: Any) -> None:
     first = call("who").result
     assert call("moves").result["pid"] == first["pid"]
     assert call("who").result == first
+
+
+def test_threads_that_call_at_once_start_no_more_workers_than_they_are(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(path: Path) -> tuple[int, ...]:
+        time.sleep(0.02)  # as on a file system that is far away
+        return stamp(path)
+
+    def pid(_: int) -> int:
+        time.sleep(0.02)  # what a step does beside its function
+        found: int = call("who").result["pid"]
+        return found
+
+    monkeypatch.setattr(worker, "stamp", slow)
+    with ThreadPoolExecutor(4) as threads:
+        pids = set(threads.map(pid, range(80)))
+    assert len(pids) <= 4
 
 
 @pytest.mark.parametrize("name", ["leaves_a_thread", "leaves_a_process", "closes_everything"])
