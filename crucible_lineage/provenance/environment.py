@@ -42,11 +42,12 @@ def environment_document() -> dict[str, Any]:
     packages: dict[str, dict[str, Any]] = {}
     blas: set[str] = set()
     for found in metadata.distributions():
-        name = _normal(found.name or "")
+        said = found.metadata  # read and parsed each time that it is asked for
+        name = _normal(said["Name"] or "")
         if not name or name in packages:  # what comes first on the path is imported
             continue
         record = found.read_text("RECORD") or ""
-        packages[name] = {"version": found.version, **_origin(found)}
+        packages[name] = {"version": said["Version"], **_origin(found)}
         if record:
             packages[name]["record_sha256"] = hashlib.sha256(record.encode()).hexdigest()
         blas |= {f"{name}: {library}" for library in _BLAS.findall(record)}

@@ -10,9 +10,10 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from crucible_lineage.pipeline.functions.command import arguments_of, is_command
 from crucible_lineage.pipeline.functions.inspection import RULES
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.job.source import Source, archived, lies_in, source_of, source_of_code
+from crucible_lineage.pipeline.job.source import Source, archived, lies_in, source_of_code, source_of_command
 from crucible_lineage.provenance.environment import (
     canonical_text,
     environment_document,
@@ -51,7 +52,7 @@ ASK_S = 5.0  # chosen: for a program to say its version
 
 Contents = tuple[tuple[str, bytes], ...]  # names and bytes of files
 
-_lock = threading.Lock()
+_lock, _looking = threading.Lock(), threading.Lock()
 _held: dict[
     object, tuple[tuple[tuple[str, bytes], ...], tuple[str, ...]]
 ] = {}  # the last contents, by what they are of
@@ -98,53 +99,59 @@ def rests_on(job: Job, session: Session, secrets: Sequence[str]) -> Rests:
     """Return the source of a job's step and the environment, read once while they are the same."""
     if not _is_wanted():
         return Rests()
-    program = _program(job, session) if is_command(job.inspection.uses) else None
-    source, left_out = _read(source_of(job), secrets)
-    return Rests(source, _environment(session), program, left_out)
+    if not is_command(job.inspection.uses):
+        return code_rests_on(job.inspection.uses, job.inspection.files, job.spec.folder, session, secrets)
+    source = source_of_command(job)
+    contents, left_out = _read(source.files.values(), (), lambda: source, secrets)
+    return Rests(contents, _environment(session), _program(job, session), left_out)
 
 
 def code_rests_on(uses: str, files: Iterable[str], folder: Path, session: Session, secrets: Sequence[str]) -> Rests:
     """Return the same of a function that no pipeline declares."""
     if not _is_wanted():
         return Rests()
-    source, left_out = _read(source_of_code(uses, files, folder), secrets)
-    return Rests(source, _environment(session), None, left_out)
+    paths = [Path(file) for file in files]
+    contents, left_out = _read(paths, (uses, folder, *sys.path), lambda: source_of_code(uses, paths, folder), secrets)
+    return Rests(contents, _environment(session), None, left_out)
 
 
 def _is_wanted() -> bool:
     return os.environ.get(KEEP_VARIABLE, "").lower() not in ("no", "0", "off", "false")
 
 
-def _read(source: Source, secrets: Sequence[str]) -> tuple[Contents, tuple[str, ...]]:
+def _read(
+    files: Iterable[Path], searched: Sequence[object], laid_out: Callable[[], Source], secrets: Sequence[str]
+) -> tuple[Contents, tuple[str, ...]]:
+    """Return the archive of a source, read once while its files are the same, and what is not in it."""
     try:
-        key = (tuple((place, stamp(file)) for place, file in source.files.items()), source.left_out, tuple(secrets))
+        key = (tuple((str(file), stamp(file)) for file in files), tuple(searched), tuple(secrets))
         with _lock:
             known = _held.get(key)
         if known is None:
+            source = laid_out()
             data, left_out = archived(source, secrets)
-            known = ((SOURCE_NAME, data),), left_out
+            is_nothing = len(left_out) >= len(source.files) + len(source.left_out)
+            known = () if is_nothing else ((SOURCE_NAME, data),), left_out
             _hold(key, known)
     except OSError as error:
         return (), (f"{error.filename}: it cannot be read: {error.strerror}",)
-    files, left_out = known
-    nothing = len(left_out) >= len(source.files) + len(source.left_out)
-    return () if nothing else files, left_out
+    return known
 
 
 def _environment(session: Session) -> Contents:
     mark = environment_mark()
-    with _lock:
+    with _looking:  # the first steps of a run begin together, and it takes half a second
         known = _held.get(mark)
-    if known is None:
+        if known is not None:
+            return known[0]
         asked = f"environment {mark}"
         document = session.store.inspection(asked, RULES)
         if not isinstance(document, dict):
             document = environment_document()
             session.store.keep_inspection(asked, RULES, (), document)
         files = ((ENVIRONMENT_NAME, canonical_text(document).encode()), (LOCK_NAME, lock_text(document).encode()))
-        known = files, ()
-        _hold(mark, known)
-    return known[0]
+        _hold(mark, (files, ()))
+        return files
 
 
 def _hold(key: object, found: tuple[Contents, tuple[str, ...]]) -> None:

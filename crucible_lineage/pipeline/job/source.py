@@ -17,11 +17,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from crucible_lineage.amounts import size_text
-from crucible_lineage.pipeline.functions.command import arguments_of, is_command
+from crucible_lineage.pipeline.functions.command import arguments_of
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.logs.secrets import Blotter
 
-__all__ = ["Source", "archived", "lies_in", "source_of", "source_of_code"]
+__all__ = ["Source", "archived", "lies_in", "source_of_code", "source_of_command"]
 
 MOST_BYTES = 64 << 20  # chosen: of one file; larger data belong into a dataset
 SECRET_NAMES = (".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_ed25519*", ".netrc", ".pgpass")
@@ -39,23 +39,19 @@ class Source:
     left_out: tuple[str, ...] = ()
 
 
-def source_of(job: Job) -> Source:
-    """Return the files of a job's step."""
-    folder, uses = job.spec.folder, job.inspection.uses
-    if is_command(uses):
-        arguments = arguments_of(job.spec.run or (), shell=job.spec.shell)
-        named = enumerate(folder / part for part in arguments)
-        scripts = [path for number, path in named if path.is_file() and (number or lies_in(path, folder))]
-        files, roots = [*_with_imports(scripts, folder), *map(Path, job.inspection.files)], [folder]
-        return _laid_out(files, roots)
-    return source_of_code(uses, job.inspection.files, folder)
+def source_of_command(job: Job) -> Source:
+    """Return the files of a job's command."""
+    folder = job.spec.folder
+    arguments = arguments_of(job.spec.run or (), shell=job.spec.shell)
+    named = enumerate(folder / part for part in arguments)
+    scripts = [path for number, path in named if path.is_file() and (number or lies_in(path, folder))]
+    return _laid_out([*_with_imports(scripts, folder), *map(Path, job.inspection.files)], [folder])
 
 
-def source_of_code(uses: str, files: Iterable[str], folder: Path) -> Source:
+def source_of_code(uses: str, files: Sequence[Path], folder: Path) -> Source:
     """Return the files that a function, called `module:function`, rests on; `folder` is searched for modules, too."""
-    found = [Path(file) for file in files]
-    roots = [*_roots(uses.partition(":")[0], found), folder, *(Path(one) for one in sys.path if one)]
-    return _laid_out(found, roots)
+    roots = [*_roots(uses.partition(":")[0], files), folder, *(Path(one) for one in sys.path if one)]
+    return _laid_out(files, roots)
 
 
 def lies_in(path: Path, folder: Path) -> bool:
