@@ -22,6 +22,7 @@ from crucible_lineage.errors import InputError
 
 __all__ = [
     "CODE_TAG",
+    "EMBEDDED_USER",
     "PROJECT_ID_RULE",
     "RECIPE_TAGS",
     "canonical_json",
@@ -37,6 +38,7 @@ __all__ = [
     "youngest",
 ]
 
+EMBEDDED_USER = "0000-0000-0000-0001"  # the account of an embedded Crucible; has the form of an ORCID, is nobody's
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 # By the version of the recipe. Of files that nobody made of others the first holds; docs/identity.md says why.
 RECIPE_TAGS = {1: b"crucible-lineage/recipe/1\n", 2: b"crucible-lineage/recipe/2\n"}

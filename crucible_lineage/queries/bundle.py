@@ -15,7 +15,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import resources
@@ -25,7 +25,7 @@ from typing import Any
 from crucible_lineage import __version__
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.transfer.download import local_path
-from crucible_lineage.errors import InputError, RunError
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, RunError
 from crucible_lineage.lineage import LineageGraph, Node
 from crucible_lineage.lineage.draw.formats import public_ids
 from crucible_lineage.lineage.draw.html import render_html
@@ -38,6 +38,7 @@ from crucible_lineage.lineage.export.sharing import shareable, shared_record, wi
 from crucible_lineage.lineage.extra import require_library
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.records import provenance, text
+from crucible_lineage.lineage.rights import Rights, stated_rights
 from crucible_lineage.pipeline.files.fetch import fetch_reference, is_reference, remade
 from crucible_lineage.pipeline.files.lost import LOST
 from crucible_lineage.provenance.attachment import ATTACHED_NAME
@@ -158,7 +159,7 @@ def _write_described(
         TextFile(PREVIEW, "the lineage as a page to explore", render_html(shown, mfid)),
     ]
     known = {name: (*one.files, *(file for file, _ in one.absent)) for name, one in stored.items()}
-    crate = make_crate(exported(graph, known), header, [*pictures, *more])
+    crate = make_crate(exported(graph, known, header.projects), header, [*pictures, *more])
     metadata = TextFile(METADATA, "RO-Crate metadata", json.dumps(crate.metadata, indent=1, ensure_ascii=False) + "\n")
     written = [file for file in (metadata, *crate.files) if file not in more]
     for file in written:
@@ -179,7 +180,20 @@ def _header(session: Session, graph: LineageGraph, mfid: str, license_url: str, 
         version=__version__,
         license=license_url,
         profile=profile,
+        projects=_projects(session, graph),
+        about=mfid,
     )
+
+
+def _projects(session: Session, graph: LineageGraph) -> dict[str, Rights]:
+    """Return what the projects of the datasets state about the rights in their data; nothing of those not visible."""
+    names = {text(node.record.get("project_id")) for node in graph.nodes.values() if node.record} - {""}
+    found = {}
+    for name in sorted(names):
+        with suppress(NotFoundError, ForbiddenError):
+            project = session.client.projects.get(name)
+            found[name] = stated_rights(session.client.metadata.get(project.unique_id))
+    return found
 
 
 def _unrecorded_files(session: Session, graph: LineageGraph) -> dict[str, _Stored]:

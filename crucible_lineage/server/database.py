@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from crucible_lineage.ids import EMBEDDED_USER
 from crucible_lineage.server.schema import MIGRATIONS
 from crucible_lineage.server.seals import REMEDY, add_checksum, checksum, damage
 
@@ -33,7 +34,7 @@ Row = sqlite3.Row
 CHECKED_EVERY = timedelta(days=1)  # chosen: 100,000 datasets are read in some seconds
 BUSY_TIMEOUT_S = 30.0  # chosen: other processes write to the same folder, each for a few milliseconds
 
-LOCAL_USER = {"unique_id": "0000-0000-0000-0001", "username": "local", "first_name": "Local", "last_name": "User"}
+LOCAL_USER = {"unique_id": EMBEDDED_USER, "username": "local", "first_name": "Local", "last_name": "User"}
 
 
 class Database:

@@ -70,3 +70,15 @@ def test_a_member_that_nobody_knows_is_named(ask: Ask) -> None:
     assert "no members beside its lead" in ask("members", "beamline")[1]
     code, said = ask("members", "beamline", "--add", "nobody")
     assert (code, "User not found: nobody" in said) == (1, True)
+
+
+def test_the_rights_in_its_data_are_stated_and_shown(ask: Ask) -> None:
+    assert ask("create", "beamline")[0] == 0
+    assert "nothing is stated" in ask("rights", "beamline")[1]
+    code, told = ask("rights", "beamline", "--license", "CC-BY-4.0", "--creator", "Ada L <0000-0002-1825-0097>")
+    assert code == 0, told
+    assert ask("rights", "beamline", "--holder", "Our Lab")[0] == 0
+    told = ask("rights", "beamline")[1]
+    for said in ("licence: CC-BY-4.0", "creators: Ada L (0000-0002-1825-0097)", "rights: Our Lab"):
+        assert said in told
+    assert ask("rights", "nowhere", "--license", "MIT")[0] == 1

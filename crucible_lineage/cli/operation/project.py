@@ -1,4 +1,4 @@
-"""`project`: the projects of a Crucible and their members, for services where no run makes them."""
+"""`project`: the projects of a Crucible, their members, and whose their data are."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from crucible_lineage.cli.options import announce, crucible_options, json_option
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
 from crucible_lineage.lineage.labels import plain
+from crucible_lineage.lineage.rights import stated_rights
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Person
@@ -22,7 +23,7 @@ ROLES = ("viewer", "contributor", "editor", "admin")
 
 @click.group("project")
 def project_command() -> None:
-    """List projects, create one, and add members."""
+    """List projects, create one, add members, and state the rights in its data."""
 
 
 @project_command.command("list")
@@ -84,6 +85,38 @@ def members_command(project: str, user: str | None, role: str, as_json: bool) ->
         return
     rows = [(_name(one), one.role or "") for one in found]
     click.echo("\n".join(map(plain, in_columns(("USER", "ROLE"), rows))) if rows else "no members beside its lead")
+
+
+@project_command.command("rights")
+@click.argument("project")
+@click.option("--license", "license_name", metavar="LICENSE", help="SPDX name or URL of the licence of its data.")
+@click.option(
+    "--creator", "creators", metavar="NAME (ORCID)", multiple=True, help="Who made its data; may be given repeatedly."
+)
+@click.option("--holder", metavar="TEXT", help="Who holds rights in its data.")
+@crucible_options
+@json_option
+def rights_command(
+    project: str, license_name: str | None, creators: tuple[str, ...], holder: str | None, as_json: bool
+) -> None:
+    """Show whose the data of PROJECT are, and under which licence, or state it.
+
+    Datasets whose own metadata have `license`, `creators` or `rights` are excepted.
+    """
+    stated: dict[str, object] = {"license": license_name, "creators": list(creators) or None, "rights": holder}
+    stated = {key: value for key, value in stated.items() if value is not None}
+    with open_session() as session:
+        announce(session)
+        found = session.client.projects.get(project)
+        if stated:
+            session.client.metadata.merge(found.unique_id, stated)
+        rights = stated_rights(session.client.metadata.get(found.unique_id))
+    if as_json:
+        people = [{"name": one.name, "orcid": one.orcid} for one in rights.creators]
+        told = {"license": rights.license, "creators": people, "rights": rights.holder}
+        print_json({"project_id": found.project_id, **told})
+        return
+    click.echo("\n".join(map(plain, rights.lines())) or "nothing is stated about the rights in its data")
 
 
 def _name(person: Person | None) -> str:

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC
 from typing import Any
 
-from crucible_lineage.ids import canonical_json
+from crucible_lineage.ids import EMBEDDED_USER, canonical_json
 from crucible_lineage.lineage.draw.formats import public_ids
 from crucible_lineage.lineage.export.sharing import shareable
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.records import mapping, mappings, provenance, text
+from crucible_lineage.lineage.rights import Rights, rights_of
 from crucible_lineage.times import utc
 
 __all__ = [
@@ -106,6 +107,7 @@ class ExportedLineage:
     edges: tuple[Edge, ...]
     activities: tuple[ExportedActivity, ...]
     files: Mapping[str, tuple[StoredFile, ...]]
+    rights: Mapping[str, Rights] = field(default_factory=dict)
 
     @property
     def makers(self) -> Mapping[str, ExportedActivity]:
@@ -113,15 +115,23 @@ class ExportedLineage:
         return {made.mfid: activity for activity in self.activities for made in activity.made}
 
 
-def exported(graph: LineageGraph, files: Mapping[str, Sequence[StoredFile]] | None = None) -> ExportedLineage:
-    """The story of a graph with records. `files` says more of a dataset's files than its record does."""
+def exported(
+    graph: LineageGraph,
+    files: Mapping[str, Sequence[StoredFile]] | None = None,
+    projects: Mapping[str, Rights] | None = None,
+) -> ExportedLineage:
+    """Return the story of a graph with records.
+
+    `files` says more of a dataset's files than its record does, `projects` what holds for data of projects, by ID.
+    """
     graph = shareable(graph)
     names = public_ids(graph)
     nodes = {names[mfid]: _shown(node, names[mfid]) for mfid, node in graph.nodes.items()}
     edges = tuple(Edge(names[e.source], names[e.target], e.relationship) for e in graph.edges.values())
     known = {**{mfid: tuple(_recorded_files(node.record)) for mfid, node in nodes.items()}, **(files or {})}
     listed = {mfid: tuple(found) for mfid, found in known.items() if found and mfid in nodes}
-    return ExportedLineage(nodes, edges, tuple(_activities(nodes, nodes.keys())), listed)
+    rights = {mfid: rights_of(node.record, projects or {}) for mfid, node in nodes.items() if node.kind == "dataset"}
+    return ExportedLineage(nodes, edges, tuple(_activities(nodes, nodes.keys())), listed, rights)
 
 
 def instant(moment: str, timespec: str = "auto") -> str:
@@ -200,6 +210,8 @@ def _activity_id(activity: ExportedActivity, mfid: str) -> str:
 def _agent(record: Record) -> ExportedAgent | None:
     name = text(record.get("username")) or text(record.get("local_user"))
     mfid = text(record.get("unique_id"))
+    if mfid == EMBEDDED_USER:  # nobody in particular
+        name, mfid = text(record.get("local_user")) or "somebody", ""
     return ExportedAgent(mfid, name or mfid, record.get("is_service_account") is True) if name or mfid else None
 
 

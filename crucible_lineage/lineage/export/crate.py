@@ -38,6 +38,7 @@ from crucible_lineage.lineage.export.crate_profiles import BASES, TERMS
 from crucible_lineage.lineage.extra import missing_library
 from crucible_lineage.lineage.model import DERIVED, MEASURED, Node
 from crucible_lineage.lineage.records import mapping, moment, text
+from crucible_lineage.lineage.rights import Creator, Rights, license_iri
 from crucible_lineage.refs import file_stem
 from crucible_lineage.statements import Statement
 from crucible_lineage.times import utc
@@ -55,6 +56,7 @@ class DataEntities:
     def __init__(self, lineage: ExportedLineage, header: CrateHeader) -> None:
         self.lineage, self.header = lineage, header
         self.basis = BASES[header.profile]
+        self.rights = Rights(header.license).or_else(lineage.rights.get(header.about, Rights()))
         self.entities: dict[str, Entity] = {}
         self.root: Entity = {}
         self.steps = [activity for activity in lineage.activities if not activity.by_hand]
@@ -95,6 +97,21 @@ class DataEntities:
         )
         return self.add({"@id": me, "@type": "Person", "name": agent.name, "affiliation": reference("#crucible")})
 
+    def creator(self, creator: Creator) -> Reference:
+        """Add somebody who is said to have made data."""
+        me = f"https://orcid.org/{creator.orcid}" if creator.orcid else f"#creator-{quote(creator.name, safe='')}"
+        return self.add({"@id": me, "@type": "Person", "name": creator.name})
+
+    def license(self, stated: str) -> Reference:
+        """Add a licence; without one, that none is stated."""
+        if not stated:
+            known = sorted({one.license for one in self.lineage.rights.values() if one.license})
+            some = f"Some of the datasets have one of their own: {', '.join(known)}. " if known else ""
+            ask = f"{some}No licence was stated for all of this when it was exported; ask the people named here."
+            return self.add({"@id": "#license", "@type": "CreativeWork", "name": "not stated", "description": ask})
+        iri = license_iri(stated) or f"#license-{quote(stated, safe='')}"
+        return self.add({"@id": iri, "@type": "CreativeWork", "name": stated, "description": "the licence as stated"})
+
     def dataset_id(self, mfid: str) -> str:
         """The id of a dataset: the folder of its files where they are in the crate."""
         paths = [file.path for file in self.lineage.files.get(mfid, ()) if file.path]
@@ -107,22 +124,21 @@ class DataEntities:
     def _add_header(self) -> None:
         header = self.header
         crucible = {"@id": "#crucible", "@type": "Organization", "name": header.crucible_name}
-        where = "The Crucible that the records were read from; the people named here have their accounts there."
+        where = "The Crucible that the records were read from; agents have their accounts there."
         publisher = self.add({**crucible, "url": header.crucible_url, "description": where})
-        stated = {"name": header.license or "not stated"}
-        if not header.license:
-            stated["description"] = "No licence was stated when this was exported; ask the people named here."
         self.root = {
             "name": header.name,
             "description": header.description,
             "datePublished": header.published,
-            "license": self.add({"@id": header.license or "#license", "@type": "CreativeWork", **stated}),
+            "license": self.license(self.rights.license),
+            "copyrightNotice": self.rights.holder,
             "publisher": publisher,
             "hasPart": [],
             "mentions": [],
         }
         agents = dict.fromkeys(activity.agent for activity in self.lineage.activities if activity.agent)
-        self.root["author"] = [self.agent(agent) for agent in agents] or [publisher]
+        people = [self.creator(one) for one in self.rights.creators] or [self.agent(agent) for agent in agents]
+        self.root["author"] = people or [publisher]
 
     def _add_node(self, node: Node) -> None:
         if node.kind == "sample":
@@ -136,12 +152,18 @@ class DataEntities:
             if node.doubt:
                 entity["creativeWorkStatus"] = "doubtful"
                 entity.setdefault("subjectOf", []).append(self._add_statement(node.doubt.statement))
+            self._add_rights(entity, self.lineage.rights.get(node.id, Rights()))
             known = moment(record)
             entity["dateCreated"] = instant(known.isoformat() if known else str(record.get("creation_time") or ""))
             entity["hasPart"] = [
                 self._add_file(node.id, n, f) for n, f in enumerate(self.lineage.files.get(node.id, ()), 1)
             ]
         self.root["hasPart"].append(self.add(entity))
+
+    def _add_rights(self, entity: Entity, rights: Rights) -> None:
+        entity["license"] = self.license(rights.license) if rights.license else ""
+        entity["author"] = [self.creator(one) for one in rights.creators]
+        entity["copyrightNotice"] = rights.holder
 
     def _add_statement(self, one: Statement) -> Reference:
         """What somebody has stated, as a text about datasets."""
@@ -179,7 +201,8 @@ class DataEntities:
         for activity in self.lineage.activities:
             for made in activity.made if activity.by_hand else ():
                 entity = self.entities[self.dataset_id(made.mfid)]
-                entity["creator"] = self.agent(activity.agent) if activity.agent else ""
+                if activity.agent and not entity.get("author"):
+                    entity["author"] = self.agent(activity.agent)
                 entity["description"] = "; ".join(filter(None, (entity["description"], "made by hand", activity.note)))
 
 
@@ -243,7 +266,7 @@ class _Builder(DataEntities):
             self._add_action(activity)
         if self.steps:
             self._add_workflow()
-        readme = TextFile("README.md", "what this is", readme_text(self.header, extras))
+        readme = TextFile("README.md", "what this is", readme_text(self.header, self.rights, extras))
         self.texts.append(readme)
         for file in (readme, *extras):
             self.add_text(file)

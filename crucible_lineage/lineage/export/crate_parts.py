@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import mimetypes
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 
 from crucible_lineage.lineage.export.activities import ExportedActivity, Use
 from crucible_lineage.lineage.export.crate_profiles import PROFILES
 from crucible_lineage.lineage.labels import plain
+from crucible_lineage.lineage.rights import Rights
 
 __all__ = [
     *("METADATA", "PREVIEW", "CrateHeader", "TextFile", "flat_software", "media_type", "readme_text", "utf8"),
@@ -33,7 +34,8 @@ class TextFile:
 class CrateHeader:
     """What the crate says of itself: name, content, when it was made, from which Crucible, under which licence.
 
-    `license` is a URL, empty where none is stated. `profile` is one of `PROFILES`.
+    `license` is a URL, empty where none is stated for the crate. `profile` is one of `PROFILES`, `projects` what holds
+    for data of projects, `about` the dataset that the crate is about.
     """
 
     name: str
@@ -44,6 +46,8 @@ class CrateHeader:
     version: str
     license: str = ""
     profile: str = PROFILES[0]
+    projects: Mapping[str, Rights] = field(default_factory=dict)
+    about: str = ""
 
 
 def workflow_text(steps: Sequence[ExportedActivity]) -> str:
@@ -70,11 +74,12 @@ def workflow_text(steps: Sequence[ExportedActivity]) -> str:
     return json.dumps(workflow, indent=1, ensure_ascii=False) + "\n"
 
 
-def readme_text(header: CrateHeader, extras: Sequence[TextFile]) -> str:
-    """The text of README.md; names in it are no markup."""
+def readme_text(header: CrateHeader, rights: Rights, extras: Sequence[TextFile]) -> str:
+    """Return the text of README.md; names in it are no markup."""
     listed = [f"- `{file.path}`: {escape(plain(file.name))}" for file in extras if "/" not in file.path]
     about = [f"# {escape(plain(header.name))}", "", escape(plain(header.description)), ""]
     machine = f"`{METADATA}` describes everything here for programs (RO-Crate, https://w3id.org/ro/crate)."
+    about += [*(f"- {escape(plain(line))}" for line in rights.lines()), ""] if rights != Rights() else []
     return "\n".join([*about, machine, "", *listed]).rstrip() + "\n"
 
 

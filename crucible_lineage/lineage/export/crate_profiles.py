@@ -8,7 +8,6 @@ from dataclasses import dataclass
 __all__ = ["BASES", "PROFILES", "TERMS", "Basis"]
 
 TERMS = "https://w3id.org/ro/terms/workflow-run#"
-_BUILD = "https://codemeta.github.io/terms/buildInstructions"
 _NAMES = (
     *("environment", "resourceUsage", "containerImage", "ContainerImage", "registry", "tag"),
     *("ParameterConnection", "connection", "sourceParameter", "targetParameter"),
@@ -42,7 +41,11 @@ class Basis:
 
 _WORKFLOW = "https://w3id.org/workflowhub/workflow-ro-crate"
 _TERMS = {name: TERMS + name for name in _NAMES}
-_OLD_TERMS = {"sha256": f"{TERMS}sha256", "buildInstructions": _BUILD}
+_OLD_TERMS = {
+    "sha256": f"{TERMS}sha256",
+    "buildInstructions": "https://codemeta.github.io/terms/buildInstructions",
+    "copyrightNotice": "http://schema.org/copyrightNotice",
+}
 BASES = {
     "0.5": Basis(
         "0.5", "1.1", f"{_WORKFLOW}/1.0", ("CreativeWork",), _TERMS | _OLD_TERMS, in_descriptor=f"{_WORKFLOW}/1.0"

@@ -1,0 +1,111 @@
+"""Whose data are, and under which licence: what datasets and their project state is in crates and bundles."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.lineage.rights import Creator, Rights, creator_of, license_iri, rights_of, stated_rights
+from crucible_lineage.queries.bundle import write_bundle, write_crate
+
+ADA = "0000-0002-1825-0097"
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "orcid"),
+    [
+        (f"Ada Lovelace ({ADA})", "Ada Lovelace", ADA),
+        (f"Lovelace Ada <https://orcid.org/{ADA}>", "Lovelace Ada", ADA),
+        ("Our Lab (Building 7)", "Our Lab (Building 7)", ""),
+        (ADA, ADA, ADA),
+    ],
+)
+def test_creators_are_read_with_their_orcid(said: str, name: str, orcid: str) -> None:
+    assert creator_of(said) == Creator(name, orcid)
+
+
+@pytest.mark.parametrize(
+    ("said", "iri"),
+    [
+        ("CC-BY-4.0", "https://spdx.org/licenses/CC-BY-4.0"),
+        ("CC-BY-NC-SA-4.0", "https://spdx.org/licenses/CC-BY-NC-SA-4.0"),
+        ("MIT", "https://spdx.org/licenses/MIT"),
+        ("https://lab.example/terms", "https://lab.example/terms"),
+        ("internal", ""),
+        ("https://lab.example/terms and more", ""),
+    ],
+)
+def test_only_common_names_and_urls_are_licences_that_programs_know(said: str, iri: str) -> None:
+    assert license_iri(said) == iri
+
+
+def test_a_dataset_states_before_its_project() -> None:
+    projects = {"lab": Rights("CC-BY-4.0", (Creator("Ada"),), "Our Lab")}
+    record = {"project_id": "lab", "scientific_metadata": {"license": "MIT"}}
+    assert rights_of(record, projects) == Rights("MIT", (Creator("Ada"),), "Our Lab")
+    assert rights_of({**record, "project_id": "other"}, projects) == Rights("MIT")
+    assert rights_of(None, projects) == Rights()
+
+
+@pytest.mark.parametrize("odd", [{"license": 3}, {"creators": 7}, {"creators": [{}]}, {"rights": []}, {"license": " "}])
+def test_odd_metadata_state_nothing(odd: dict[str, object]) -> None:
+    assert stated_rights(odd) == Rights()
+
+
+@pytest.fixture
+def stated(made: Any) -> Any:
+    """The project states a licence and creators; `first` has a licence of its own."""
+    client = made.session.client
+    people = [f"Ada L ({ADA})", {"name": "Grace H"}]
+    client.metadata.merge(client.projects.get("lab").unique_id, {"license": "CC-BY-4.0", "creators": people})
+    client.metadata.merge(made.first, {"license": "MIT", "rights": "Their Lab"})
+    return made
+
+
+def entities_of(crate: Path) -> dict[str, Any]:
+    graph = json.loads((crate / "ro-crate-metadata.json").read_text())["@graph"]
+    return {one["@id"]: one for one in graph}
+
+
+@pytest.mark.parametrize("profile", ["0.5", "0.6"])
+def test_a_crate_says_whose_its_data_are(stated: Any, tmp_path: Path, profile: str) -> None:
+    write_crate(stated.session, stated.graph, stated.total, tmp_path / "crate", files=False, profile=profile)
+    entities = entities_of(tmp_path / "crate")
+    root, first, second = entities["./"], entities[f"#{stated.first}"], entities[f"#{stated.second}"]
+    ada = {"@id": f"https://orcid.org/{ADA}"}
+    assert root["license"] == second["license"] == {"@id": "https://spdx.org/licenses/CC-BY-4.0"}
+    assert first["license"] == {"@id": "https://spdx.org/licenses/MIT"}
+    assert first["copyrightNotice"] == "Their Lab"
+    assert root["author"] == second["author"] == [ada, {"@id": "#creator-Grace%20H"}]
+    assert entities[ada["@id"]]["name"] == "Ada L"
+    assert "not stated" not in json.dumps(list(entities.values()))
+    assert "licence: CC-BY-4.0" in (tmp_path / "crate" / "README.md").read_text()
+
+
+def test_a_licence_that_is_given_holds_for_the_crate_alone(stated: Any, tmp_path: Path) -> None:
+    crate, url = tmp_path / "crate", "https://lab.example/terms"
+    write_crate(stated.session, stated.graph, stated.total, crate, files=False, license_url=url)
+    entities = entities_of(crate)
+    assert entities["./"]["license"] == {"@id": url}
+    assert entities[f"#{stated.first}"]["license"] == {"@id": "https://spdx.org/licenses/MIT"}
+
+
+def test_without_a_statement_the_crate_says_so_and_names_no_account_that_is_nobody(made: Any, tmp_path: Path) -> None:
+    made.session.client.metadata.merge(made.first, {"license": "MIT"})
+    write_crate(made.session, made.graph, made.total, tmp_path / "crate", files=False)
+    entities = entities_of(tmp_path / "crate")
+    licence = entities[entities["./"]["license"]["@id"]]
+    assert licence["name"] == "not stated"
+    assert "Some of the datasets have one of their own: MIT" in licence["description"]
+    assert not [one for one in entities if "0000-0000-0000-0001" in one]
+    assert "local" not in [one["name"] for one in entities.values() if one["@type"] == "Person"]
+
+
+def test_a_bundle_says_it_too(stated: Any, tmp_path: Path) -> None:
+    write_bundle(stated.session, stated.total, tmp_path / "it.zip")
+    with zipfile.ZipFile(tmp_path / "it.zip") as archive:
+        assert "creators: Ada L (0000-0002-1825-0097), Grace H" in archive.read("README.md").decode()
