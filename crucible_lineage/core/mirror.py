@@ -24,43 +24,33 @@ import logging
 import sqlite3
 import threading
 import time
-import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.calibrations import Certificate, certificates_to_json, counting_certificates
-from crucible_lineage.collector import collector_paused
+from crucible_lineage.calibrations import Certificate, counting_certificates
+from crucible_lineage.core import tables
 from crucible_lineage.core.slots import Filled
 from crucible_lineage.core.sql import LocalDatabase
-from crucible_lineage.core.summary import COLUMNS, Summary, summary_of
+from crucible_lineage.core.summary import Summary
+from crucible_lineage.core.tables import EVERYTHING, SCHEMA, Feed, Record, Row, Snapshot, StoredRecord
 from crucible_lineage.errors import InputError, NotFoundError, RefusedError
-from crucible_lineage.local.sealed import sealed, unsealed
+from crucible_lineage.local.sealed import unsealed
 from crucible_lineage.refs import DatasetRef, ProjectChanges
 from crucible_lineage.server import present_datasets, project_changes, project_revision, statements_token
 from crucible_lineage.service import DATES, Observation, ServiceProfile
 from crucible_lineage.statements import (
-    AWAIT,
     CERTIFY,
     CHECK,
-    FLAG,
-    HOLD,
     KEYWORD,
-    PROMOTE,
     REMAKE,
-    SIGN,
     Checked,
     Remade,
     Statement,
     StatementIndex,
-    in_force,
-    promoted_in,
-    remade_in,
-    verdicts_in,
 )
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
@@ -68,115 +58,11 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
 
 __all__ = ["EVERYTHING", "Judged", "Mirror", "Snapshot"]
 
-Record = Mapping[str, Any]
-
 log = logging.getLogger(__name__)
 
 MAX_AGE_S = 24 * 3600
 OVERLAP = timedelta(seconds=10)  # a change may be dated before one that could be read earlier: transactions take time
-STATED = (HOLD, FLAG, SIGN, AWAIT)  # the verbs that are looked up by what they are about
-EVERYTHING = ""  # in place of a project: all that the key sees
 MOST_HELD = 4  # snapshots that a process keeps in memory, beside the file
-READY = 256  # records that stay unpacked: more than those that all checks look at in one turn
-
-SCHEMA = f"""
-CREATE TABLE feed (
-    project TEXT NOT NULL COLLATE NOCASE, scope TEXT NOT NULL, state TEXT NOT NULL, listed REAL NOT NULL,
-    token TEXT NOT NULL, PRIMARY KEY (project, scope)
-) WITHOUT ROWID;
-CREATE TABLE dataset (
-    mfid TEXT PRIMARY KEY, project TEXT NOT NULL COLLATE NOCASE,
-    {", ".join(f"{name} NOT NULL" for name in COLUMNS[2:] if name != "size")}, size,
-    modified TEXT NOT NULL, record BLOB NOT NULL, seal INTEGER NOT NULL
-);
-CREATE INDEX dataset_of_project ON dataset (project, statement = '', mfid);
-CREATE INDEX statement ON dataset (mfid) WHERE statement <> '';
-CREATE TABLE member (
-    project TEXT NOT NULL COLLATE NOCASE, scope TEXT NOT NULL, mfid TEXT NOT NULL, seen TEXT NOT NULL,
-    PRIMARY KEY (project, scope, mfid)
-) WITHOUT ROWID;
-CREATE TABLE slot (
-    project TEXT NOT NULL COLLATE NOCASE, slot TEXT NOT NULL, mfid TEXT NOT NULL, filled TEXT NOT NULL,
-    PRIMARY KEY (project, slot, mfid)
-) WITHOUT ROWID;
-CREATE INDEX slot_of_dataset ON slot (mfid);
-CREATE TABLE trusted (mfid TEXT PRIMARY KEY, there TEXT NOT NULL, ref TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE attempt (first TEXT PRIMARY KEY, attempt INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE lost (mfid TEXT NOT NULL, file TEXT NOT NULL, PRIMARY KEY (mfid, file)) WITHOUT ROWID;
-CREATE TABLE stated (verb TEXT PRIMARY KEY, found TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE absent (mfid TEXT PRIMARY KEY, asked REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE trait (
-    name TEXT PRIMARY KEY, holds INTEGER, seen TEXT NOT NULL, source TEXT NOT NULL, at TEXT NOT NULL
-) WITHOUT ROWID
-"""
-_READ = (*COLUMNS, "modified", "record", "seal")
-_SET = ", ".join(f"{name} = excluded.{name}" for name in _READ[1:])
-_WRITE = (
-    f"INSERT INTO dataset ({', '.join(_READ)}) VALUES ({', '.join('?' * len(_READ))})"  # noqa: S608  texts of ours
-    f" ON CONFLICT DO UPDATE SET {_SET} WHERE excluded.modified >= modified AND excluded.record <> record"
-)
-# What a registration completes, it changes after it was created: equal times show that the service dates nothing.
-_IS_UNDATED = "step <> '' AND complete AND modified = created"
-
-
-class StoredRecord(Mapping[str, Any]):
-    """A record as the mirror has it, deflated JSON, unpacked when it is looked at.
-
-    As Python objects, records take ten times as much memory: a million links with theirs would not fit in 4 GB.
-    """
-
-    __slots__ = ("stored",)
-
-    def __init__(self, stored: bytes) -> None:
-        self.stored = stored
-
-    def __getitem__(self, key: str) -> Any:
-        return _unpacked(self.stored)[key]
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return _unpacked(self.stored).get(key, default)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_unpacked(self.stored))
-
-    def __len__(self) -> int:
-        return len(_unpacked(self.stored))
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """A project's datasets by id, as they are now; `downloaded` of them were not known in this state before.
-
-    `promoted` are campaigns, each with the moment since when it is promoted.
-
-    Nobody may change it: in one process, who asks again while nothing has changed is given the same one.
-    """
-
-    records: dict[str, Record]
-    downloaded: int
-    summaries: dict[str, Summary]
-    promoted: Mapping[str, str] = field(default_factory=dict)
-
-
-class _Row(NamedTuple):
-    """A dataset as the mirror keeps it: its summary, when it was modified, its record deflated."""
-
-    summary: Summary
-    modified: str
-    record: bytes
-
-    @classmethod
-    def of(cls, record: Record) -> _Row:
-        return cls(summary_of(record), record["modification_time"] or "", packed(record))
-
-    @property
-    def mfid(self) -> str:
-        return self.summary.mfid
-
-    @property
-    def values(self) -> tuple[object, ...]:
-        kept = (*self.summary.columns(), self.modified, self.record)
-        return (*kept, _seal(kept))
 
 
 @dataclass(frozen=True)
@@ -191,13 +77,6 @@ class Judged:
 
 
 Judge = Callable[[Mapping[str, Record], Collection[str]], Judged]
-
-
-class _Feed(NamedTuple):
-    """A state of Crucible: a revision, empty where the service tells none, and the latest change."""
-
-    revision: str
-    latest: str
 
 
 class Mirror:
@@ -243,7 +122,7 @@ class Mirror:
 
     def trust(self, datasets: Mapping[str, DatasetRef]) -> None:
         """Trust these datasets from now on, under the ids that their recipes give."""
-        self.database.transaction(lambda db: _trust(db, datasets))
+        self.database.transaction(lambda db: tables.trust(db, datasets))
 
     def forget(self, mfids: Iterable[str] | None = None) -> None:
         """Trust these datasets no more; without `mfids` read everything again when it is asked for."""
@@ -263,7 +142,7 @@ class Mirror:
 
     def note_attempt(self, first: str, attempt: int) -> None:
         """Note that the recipe was made again, as this attempt; a later one stands."""
-        self.database.transaction(lambda db: _note_attempts(db, {first: attempt}))
+        self.database.transaction(lambda db: tables.note_attempts(db, {first: attempt}))
 
     def lost(self, mfid: str) -> tuple[str, ...]:
         """Return the files of a dataset that Crucible is known to have lost."""
@@ -292,7 +171,7 @@ class Mirror:
         before = self._feed(project, scope)
         changes = self._changes(project, before.latest or None if before else None, scope)
         if changes is None:  # the project is not there
-            self.database.transaction(lambda db: _forget_scope(db, project, scope))
+            self.database.transaction(lambda db: tables.forget_scope(db, project, scope))
             self.sync_statements()
             return {}
         sql = "SELECT mfid, seen FROM member WHERE project = ? AND scope = ?"
@@ -316,21 +195,21 @@ class Mirror:
             found = {row.mfid: row.modified for row in rows}
             seen = {mfid: when for mfid, when in changes.modified.items() if mfid not in changed} | found
             gone = changed - found.keys()
-        after = _Feed(changes.revision, max([*changes.modified.values(), before.latest if before else ""]))
+        after = Feed(changes.revision, max([*changes.modified.values(), before.latest if before else ""]))
         if rows or gone or after != before or any(members.get(mfid) != when for mfid, when in seen.items()):
             judged = judge({row.mfid: StoredRecord(row.record) for row in rows}, changed) if rows else Judged()
 
             def store(db: sqlite3.Connection) -> None:
-                _drop(db, gone)
+                tables.drop(db, gone)
                 if whole and before is not None and before.revision:  # what else was trusted may be lost, too
                     db.execute("DELETE FROM trusted WHERE mfid NOT IN (SELECT mfid FROM member)")
                 db.executemany("DELETE FROM trusted WHERE mfid = ?", [(mfid,) for mfid in changed])
-                _write(db, rows)
+                tables.write(db, rows)
                 entries = [(project, scope, mfid, when) for mfid, when in seen.items()]
                 db.executemany("INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?)", entries)
-                _trust(db, judged.trusted)
-                _note_attempts(db, judged.attempts)
-                _set_feed(db, project, scope, after)
+                tables.trust(db, judged.trusted)
+                tables.note_attempts(db, judged.attempts)
+                tables.set_feed(db, project, scope, after)
 
             self.database.transaction(store)
         slots = self._slots(project, scope)
@@ -361,17 +240,17 @@ class Mirror:
             return found
 
         def list_again(db: sqlite3.Connection) -> None:
-            _drop(db, damaged)
+            tables.drop(db, damaged)
             db.execute("DELETE FROM feed WHERE project = ? AND scope <> ''", (project,))
 
         self.database.transaction(list_again)
         return None
 
-    def _feed(self, project: str, scope: str) -> _Feed | None:
+    def _feed(self, project: str, scope: str) -> Feed | None:
         """Return the state of Crucible up to which all was seen; None if it is not known."""
         row = self.database.row("SELECT state FROM feed WHERE project = ? AND scope = ?", project, scope)
         state = unsealed(row[0], project.casefold(), scope) if row else None
-        return _Feed(*state) if state else None
+        return Feed(*state) if state else None
 
     def latest(self, project: str, scope: str) -> str | None:
         """Return the latest change that a sync has seen, as the service dates it."""
@@ -396,7 +275,7 @@ class Mirror:
         """Note that this machine has written that a dataset, which has these keywords, fills these slots."""
 
         def note(db: sqlite3.Connection) -> None:
-            _fill(db, project, mfid, slots)
+            tables.fill(db, project, mfid, slots)
             members = [(project, scope, mfid) for scope in scopes]
             db.executemany("INSERT OR REPLACE INTO member VALUES (?, ?, ?, '')", members)
 
@@ -423,10 +302,10 @@ class Mirror:
 
     def records(self, mfids: Collection[str]) -> dict[str, Record]:
         """Return the records of these datasets as they were last read, as far as they were."""
-        names = ", ".join(_READ)
+        names = ", ".join(tables.READ)
         sql = f"SELECT {names} FROM dataset WHERE mfid IN (SELECT value FROM json_each(?))"  # noqa: S608  names of ours
         rows = self.database.rows(sql, json.dumps(list(mfids)))
-        return {kept[0]: StoredRecord(kept[-1]) for *kept, seal in rows if _seal(kept) == seal}
+        return {kept[0]: StoredRecord(kept[-1]) for *kept, seal in rows if tables.seal_of(kept) == seal}
 
     def may_have(self, mfids: Collection[str]) -> Collection[str]:
         """Return those of these datasets that may be at Crucible: all, where only a call can tell."""
@@ -445,19 +324,19 @@ class Mirror:
             there = self._client().datasets.count(**_within(project))
         except (NotFoundError, RefusedError):
             return 0
-        row = self.database.row(f"SELECT count(*) FROM dataset WHERE {_of(project)}", project)  # noqa: S608
+        row = self.database.row(f"SELECT count(*) FROM dataset WHERE {tables.of_project(project)}", project)  # noqa: S608
         return max(0, there - int(row[0]))
 
     def read(self, mfids: Collection[str]) -> dict[str, Record]:
         """Read these datasets at Crucible by their ids, as far as they are there, and keep their records."""
         rows = self._read(mfids)
-        self.database.transaction(lambda db: _write(db, rows))
+        self.database.transaction(lambda db: tables.write(db, rows))
         return {row.mfid: StoredRecord(row.record) for row in rows}
 
     def read_scope(self, project: str, scope: str) -> dict[str, Record]:
         """Read all datasets of a project with the keyword `scope` at Crucible, and keep their records."""
         rows = self._listed(project, scope)
-        self.database.transaction(lambda db: _write(db, rows))
+        self.database.transaction(lambda db: tables.write(db, rows))
         return {row.mfid: StoredRecord(row.record) for row in rows}
 
     def _changes(self, project: str, since: str | None, scope: str) -> ProjectChanges | None:
@@ -472,7 +351,7 @@ class Mirror:
         except (NotFoundError, RefusedError):
             return None
 
-    def _changed(self, project: str, scope: str, changed: Collection[str], latest: str) -> list[_Row]:
+    def _changed(self, project: str, scope: str, changed: Collection[str], latest: str) -> list[Row]:
         """Read the datasets that were changed since: those that are few by their ids, else as they are listed."""
         from crucible_lineage.core.datasets import ONE_BY_ONE  # most runs ask for none
 
@@ -480,12 +359,12 @@ class Mirror:
             return self._read(changed)
         return [row for row in self._listed(project, scope, modification_time_gte=latest) if row.mfid in changed]
 
-    def _listed(self, project: str, scope: str, **filters: Any) -> list[_Row]:
+    def _listed(self, project: str, scope: str, **filters: Any) -> list[Row]:
         listed = self._client().datasets.iter(
             project_id=project, keyword=scope, include_metadata=True, include_links=True, **filters
         )
         try:
-            return [_Row.of(dataset.model_dump()) for dataset in listed]
+            return [Row.of(dataset.model_dump()) for dataset in listed]
         except (NotFoundError, RefusedError):  # the project is not there yet
             return []
 
@@ -516,23 +395,23 @@ class Mirror:
         listed = self.database.row("SELECT listed FROM feed WHERE project = '' AND scope = ?", KEYWORD)
         is_recent = token is None and listed is not None and 0 <= time.time() - listed[0] < MAX_AGE_S
         rows, gone = self._read_stated(known, changed, latest, none=none, is_recent=is_recent)
-        after = _Feed(token or "", max([latest, *changed.values()]))
+        after = Feed(token or "", max([latest, *changed.values()]))
 
         def store(db: sqlite3.Connection) -> None:
-            _drop(db, gone)
-            _write(db, rows)
+            tables.drop(db, gone)
+            tables.write(db, rows)
             members = [(EVERYTHING, KEYWORD, row.mfid, row.modified) for row in rows]
             db.executemany("INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?)", members)
-            _set_feed(db, EVERYTHING, KEYWORD, after)
+            tables.set_feed(db, EVERYTHING, KEYWORD, after)
             if rows or gone or before is None:
-                _set_stated(db)
+                tables.set_stated(db)
 
         if rows or gone or after != before or not is_recent:
             self.database.transaction(store)
 
     def _read_stated(
         self, known: Mapping[str, str], changed: Mapping[str, str], latest: str, *, none: bool, is_recent: bool
-    ) -> tuple[list[_Row], Collection[str]]:
+    ) -> tuple[list[Row], Collection[str]]:
         """Read the statements that are new or were changed, and find those that are gone: all, if there are `none`.
 
         Where nothing is new and that was found out recently, nothing is asked for.
@@ -542,7 +421,7 @@ class Mirror:
         if none:
             return [], known.keys()
         new = {mfid for mfid, when in changed.items() if known.get(mfid) != when}
-        datasets, rows = self._client().datasets, list[_Row]()
+        datasets, rows = self._client().datasets, list[Row]()
         gone: Collection[str] = ()
         if not new and is_recent:
             return rows, gone
@@ -554,7 +433,7 @@ class Mirror:
         since: dict[str, Any] = {"modification_time_gte": latest} if latest and not gone else {}
         for one in datasets.iter(keyword=KEYWORD, include_metadata=True, include_links=True, **since):
             if one.unique_id in new:
-                rows.append(_Row.of(one.model_dump()))
+                rows.append(Row.of(one.model_dump()))
         return rows, gone
 
     def stated(self, verb: str) -> StatementIndex:
@@ -563,7 +442,7 @@ class Mirror:
         if row is None:
             return StatementIndex()
         if (found := unsealed(row[0], verb)) is None:
-            self.database.transaction(_set_stated)
+            self.database.transaction(tables.set_stated)
             return self.stated(verb)
         return StatementIndex.from_json(found)
 
@@ -573,7 +452,7 @@ class Mirror:
         if row is None:
             return {}
         if (found := unsealed(row[0], CHECK)) is None:
-            self.database.transaction(_set_stated)
+            self.database.transaction(tables.set_stated)
             return self.verdicts()
         return {mfid: {name: Checked(*one) for name, one in some.items()} for mfid, some in found.items()}
 
@@ -583,29 +462,29 @@ class Mirror:
         if row is None:
             return {}
         if (found := unsealed(row[0], REMAKE)) is None:
-            self.database.transaction(_set_stated)
+            self.database.transaction(tables.set_stated)
             return self.remade()
         return {mfid: Remade(*one) for mfid, one in found.items()}
 
     def promoted(self) -> dict[str, str]:
         """Return the campaigns that are promoted, each with the moment since when, as of the last sync."""
-        return self.database.transaction(_promoted)
+        return self.database.transaction(tables.promoted_now)
 
     def certificates(self, project: str, kind: str | None = None) -> list[Certificate]:
         """Return the certificates of calibrations that count in a project, of one kind or all, as of the last sync."""
         row = self.database.row("SELECT found FROM stated WHERE verb = ?", CERTIFY)
         if row is None or (found := unsealed(row[0], CERTIFY)) is None:
-            self.database.transaction(_set_stated)
+            self.database.transaction(tables.set_stated)
             return self.certificates(project, kind)
         return counting_certificates(found, project, kind)
 
     def statements(self, mfids: Collection[str] | None = None) -> dict[str, Statement]:
         """Return these statements, or all, as of the last sync: those too that are revoked, or count nowhere."""
-        return self.database.transaction(lambda db: _statements(db, mfids))
+        return self.database.transaction(lambda db: tables.statements_of(db, mfids))
 
     def records_beside(self, project: str) -> dict[str, Record]:
         """Return the records of statements, and of what results rest on, in a project; no snapshot holds these."""
-        sql = f"SELECT mfid FROM dataset WHERE (statement <> '' OR supports) AND {_of(project)}"  # noqa: S608  a text of ours
+        sql = f"SELECT mfid FROM dataset WHERE (statement <> '' OR supports) AND {tables.of_project(project)}"  # noqa: S608  a text of ours
         return self.records([mfid for (mfid,) in self.database.rows(sql, project)])
 
     def summaries(self, mfids: Collection[str], *, ask: bool = True) -> dict[str, Summary]:
@@ -613,7 +492,7 @@ class Mirror:
 
         What is not there, or not for this key to see, is asked for again after a day.
         """
-        found = self.database.transaction(lambda db: _summaries(db, mfids))
+        found = self.database.transaction(lambda db: tables.summaries_of(db, mfids))
         lacking = [mfid for mfid in mfids if mfid not in found]
         if not lacking or not ask:
             return found
@@ -625,7 +504,7 @@ class Mirror:
             absent = set(wanted) - {row.mfid for row in rows}
 
             def store(db: sqlite3.Connection) -> None:
-                _write(db, rows)
+                tables.write(db, rows)
                 db.executemany("INSERT OR REPLACE INTO absent VALUES (?, ?)", [(one, time.time()) for one in absent])
 
             self.database.transaction(store)
@@ -644,7 +523,7 @@ class Mirror:
         changed = self._changed_since(project, latest) if latest else self._modified_since(project)
         total = self._client().datasets.count(**_within(project))
         downloaded, present = self.database.transaction(
-            lambda db: (_store(db, project, changed, everything=latest is None), _ids(db, project))
+            lambda db: (tables.store(db, project, changed, everything=latest is None), tables.ids_of(db, project))
         )
         if len(present) != total:
             downloaded += self._reconcile(project, present)
@@ -658,14 +537,14 @@ class Mirror:
         return self.latest(project, EVERYTHING)
 
     def _is_undated(self, project: str) -> bool:
-        sql = f"SELECT mfid FROM dataset WHERE {_of(project)} AND {_IS_UNDATED} LIMIT 1"  # noqa: S608  texts of ours
+        sql = f"SELECT mfid FROM dataset WHERE {tables.of_project(project)} AND {tables.IS_UNDATED} LIMIT 1"  # noqa: S608  texts of ours
         if self.service.holds(DATES) is not False and (row := self.database.row(sql, project)) is not None:
             self.service.note(DATES, False, f"{row[0]} was completed after it was created, and both have the same time")
         return self.service.holds(DATES) is False
 
-    def _changed_since(self, project: str, latest: str) -> list[_Row]:
+    def _changed_since(self, project: str, latest: str) -> list[Row]:
         """Read what was modified since then and is not known in this state; list what is known without metadata."""
-        sql = f"SELECT mfid, modified FROM dataset WHERE {_of(project)}"  # noqa: S608  a text of ours
+        sql = f"SELECT mfid, modified FROM dataset WHERE {tables.of_project(project)}"  # noqa: S608  a text of ours
         known = dict(self.database.rows(sql, project))
         earliest = datetime.fromisoformat(latest) - OVERLAP
         listed = self._client().datasets.iter(
@@ -678,14 +557,14 @@ class Mirror:
         times = [datetime.fromisoformat(one) for one in new if one]
         return self._modified_since(project, min(times)) if times else []
 
-    def _modified_since(self, project: str, earliest: datetime | None = None) -> list[_Row]:
+    def _modified_since(self, project: str, earliest: datetime | None = None) -> list[Row]:
         """Read what was modified since then, or all; in that order, a change while listing is listed too."""
         filters = {**_within(project), **({"modification_time_gte": earliest} if earliest else {})}
         found = self._client().datasets.iter(
             include_metadata=True, include_links=True, sort="updated", direction="asc", **filters
         )
         try:
-            return [_Row.of(dataset.model_dump()) for dataset in found]
+            return [Row.of(dataset.model_dump()) for dataset in found]
         except (NotFoundError, RefusedError) as error:
             raise self._no_project(project, error) from error
 
@@ -705,17 +584,17 @@ class Mirror:
         rows = self._read(new) if len(new) <= ONE_BY_ONE else self._modified_since(project)
 
         def reconcile(db: sqlite3.Connection) -> int:
-            _drop(db, present - listed)
+            tables.drop(db, present - listed)
             db.executemany("DELETE FROM dataset WHERE mfid = ?", [(mfid,) for mfid in new])  # it may be a damaged row
-            return _store(db, project, rows, everything=False)
+            return tables.store(db, project, rows, everything=False)
 
         return self.database.transaction(reconcile)
 
-    def _read(self, mfids: Collection[str]) -> list[_Row]:
+    def _read(self, mfids: Collection[str]) -> list[Row]:
         """Read datasets by their ids, as far as they are there."""
         from crucible_lineage.core.datasets import fetch_datasets  # most runs ask for none
 
-        return [_Row.of(one) for one in fetch_datasets(self._client(), mfids, include_links=True).found.values()]
+        return [Row.of(one) for one in fetch_datasets(self._client(), mfids, include_links=True).found.values()]
 
     def _snapshot(self, project: str, downloaded: int) -> Snapshot:
         """Return the newest first, as Crucible lists them; the same object while nothing has changed."""
@@ -726,13 +605,13 @@ class Mirror:
             if held is not None and row is not None and row[0] == before:
                 _held.move_to_end(key)
                 return replace(held, downloaded=downloaded) if downloaded else held
-        token, found, damaged = self.database.transaction(lambda db: _snapshot_of(db, project))
+        token, found, damaged = self.database.transaction(lambda db: tables.snapshot_of(db, project))
         if damaged:
             rows = self._modified_since(project)
 
             def replace_all(db: sqlite3.Connection) -> None:
-                _drop(db, damaged)
-                _store(db, project, rows, everything=True)
+                tables.drop(db, damaged)
+                tables.store(db, project, rows, everything=True)
 
             self.database.transaction(replace_all)
         if damaged or token is None:  # the file was begun anew meanwhile
@@ -745,117 +624,8 @@ class Mirror:
         return replace(found, downloaded=downloaded) if downloaded else found
 
 
-def _of(project: str) -> str:
-    """Return the SQL condition for the rows of a project, which takes it as its value."""
-    return "project = ?" if project != EVERYTHING else "? = ''"
-
-
 def _within(project: str) -> dict[str, Any]:
     return {} if project == EVERYTHING else {"project_id": project}
-
-
-def _store(db: sqlite3.Connection, project: str, found: Sequence[_Row], *, everything: bool) -> int:
-    """Store these rows, with `everything` as all that there is; return how many are new or other than before.
-
-    A record never replaces a later one: another process may have written since this one asked.
-    """
-    if everything:
-        _drop(db, _ids(db, project) - {row.mfid for row in found})
-        _set_feed(db, project, EVERYTHING, _Feed("", ""))
-    latest = max((row.modified for row in found), default="")
-    row = db.execute("SELECT state FROM feed WHERE project = ? AND scope = ''", (project,)).fetchone()
-    if row is not None and (state := unsealed(row[0], project.casefold(), EVERYTHING)):
-        state = sealed(_Feed("", max(latest, state[1])), project.casefold(), EVERYTHING)
-        db.execute("UPDATE feed SET state = ? WHERE project = ? AND scope = ''", (state, project))
-    return _write(db, found)
-
-
-def _set_feed(db: sqlite3.Connection, project: str, scope: str, feed: _Feed) -> None:
-    row = (project, scope, sealed(feed, project.casefold(), scope), time.time())
-    db.execute("INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?, hex(randomblob(8)))", row)
-
-
-def _write(db: sqlite3.Connection, rows: Sequence[_Row]) -> int:
-    """Store rows with the slots that they fill; return how many are new or other than before."""
-    changed = [row for row in rows if db.execute(_WRITE, row.values).rowcount > 0]
-    db.executemany("DELETE FROM slot WHERE mfid = ?", [(row.mfid,) for row in changed])
-    for row in changed:
-        standing = row.summary.standing
-        if standing.complete and standing.fills:
-            _fill(db, standing.project, row.mfid, standing.fills)
-    if changed:
-        _renew(db)
-    return len(changed)
-
-
-def _fill(db: sqlite3.Connection, project: str, mfid: str, slots: Mapping[str, Filled]) -> None:
-    entries = [(project, slot, mfid, sealed(one.to_json(), slot, mfid)) for slot, one in slots.items()]
-    db.executemany("INSERT OR REPLACE INTO slot VALUES (?, ?, ?, ?)", entries)
-
-
-def _trust(db: sqlite3.Connection, datasets: Mapping[str, DatasetRef]) -> None:
-    rows = [(mfid, ref.mfid, sealed(ref.to_json(), mfid)) for mfid, ref in datasets.items()]
-    db.executemany("INSERT OR REPLACE INTO trusted VALUES (?, ?, ?)", rows)
-
-
-def _note_attempts(db: sqlite3.Connection, attempts: Mapping[str, int]) -> None:
-    db.executemany(
-        "INSERT INTO attempt VALUES (?, ?) ON CONFLICT DO UPDATE SET attempt = max(attempt, excluded.attempt)",
-        list(attempts.items()),
-    )
-
-
-def _forget_scope(db: sqlite3.Connection, project: str, scope: str) -> None:
-    """Forget what was seen of a pipeline whose project is not there; all that was trusted may be lost with it."""
-    for table in ("feed", "member"):
-        where = "project = ? AND scope = ?"
-        db.execute(f"DELETE FROM {table} WHERE {where}", (project, scope))  # noqa: S608  texts of ours
-    db.execute("DELETE FROM trusted WHERE mfid NOT IN (SELECT mfid FROM member)")
-
-
-def _drop(db: sqlite3.Connection, mfids: Iterable[str]) -> None:
-    gone = [(mfid,) for mfid in mfids]
-    for table in ("dataset", "slot", "trusted", "member") if gone else ():
-        db.executemany(f"DELETE FROM {table} WHERE mfid = ?", gone)  # noqa: S608  a name of ours
-    if gone:
-        _renew(db)
-
-
-def _set_stated(db: sqlite3.Connection) -> None:
-    """Keep which statements are in force."""
-    found = in_force(_statements(db, None).values())
-    rows = [(verb, sealed(StatementIndex.of(found, verb).to_json(), verb)) for verb in STATED]
-    rows.append((CHECK, sealed(verdicts_in(found), CHECK)))
-    rows.append((REMAKE, sealed(remade_in(found), REMAKE)))
-    before = _promoted(db)
-    rows.append((PROMOTE, sealed(promoted_in(found), PROMOTE)))
-    rows.append((CERTIFY, sealed(certificates_to_json(found), CERTIFY)))
-    db.executemany("INSERT OR REPLACE INTO stated VALUES (?, ?)", rows)
-    if _promoted(db) != before:
-        _renew(db)
-
-
-def _promoted(db: sqlite3.Connection) -> dict[str, str]:
-    row = db.execute("SELECT found FROM stated WHERE verb = ?", (PROMOTE,)).fetchone()
-    if row is not None and (found := unsealed(row[0], PROMOTE)) is not None:
-        return dict(found)
-    return promoted_in(in_force(_statements(db, None).values()))  # damaged, or of an earlier version
-
-
-def _statements(db: sqlite3.Connection, mfids: Collection[str] | None) -> dict[str, Statement]:
-    found = _summaries(db, mfids, "statement <> ''")
-    return {mfid: Statement.unpacked(one.statement) for mfid, one in found.items()}
-
-
-def _summaries(db: sqlite3.Connection, mfids: Collection[str] | None, where: str = "1") -> dict[str, Summary]:
-    """Return the summaries of these datasets, or of all that fit the condition, as far as they are undamaged."""
-    sql = f"SELECT {', '.join(_READ)} FROM dataset WHERE {where}"  # noqa: S608  texts of ours
-    if mfids is None:
-        rows = db.execute(sql)
-    else:
-        sql = f"{sql} AND mfid IN (SELECT value FROM json_each(?))"  # noqa: S608  texts of ours
-        rows = db.execute(sql, (json.dumps(list(mfids)),))
-    return {kept[0]: Summary.from_columns(kept[: len(COLUMNS)]) for *kept, seal in rows if _seal(kept) == seal}
 
 
 def _nothing_lost(seen: str, now: str) -> bool:
@@ -865,7 +635,7 @@ def _nothing_lost(seen: str, now: str) -> bool:
     return bool(lost) and lost == lost_then and not _is_fewer(made, made_then)
 
 
-def _is_older(before: _Feed, changes: ProjectChanges, members: Mapping[str, str]) -> bool:
+def _is_older(before: Feed, changes: ProjectChanges, members: Mapping[str, str]) -> bool:
     """Return whether a Crucible that tells revisions lacks what was last seen there, or written by this machine.
 
     Both are among the changes since then, unless an older copy was put back, whatever has come to that meanwhile. A
@@ -883,53 +653,5 @@ def _is_fewer(made: str, then: str) -> bool:
     return made.isdigit() and then.isdigit() and int(made) < int(then)
 
 
-def _renew(db: sqlite3.Connection) -> None:
-    """Note that rows have changed: who holds a snapshot reads again."""
-    db.execute("UPDATE feed SET token = hex(randomblob(8))")
-
-
-def _ids(db: sqlite3.Connection, project: str) -> set[str]:
-    sql = f"SELECT mfid FROM dataset WHERE {_of(project)}"  # noqa: S608  a text of ours
-    return {mfid for (mfid,) in db.execute(sql, (project,))}
-
-
 _held: OrderedDict[tuple[Path, str], tuple[str, Snapshot]] = OrderedDict()
 _held_lock = threading.Lock()
-
-
-def _snapshot_of(db: sqlite3.Connection, project: str) -> tuple[str | None, Snapshot, list[str]]:
-    """Return the token (None if the project was never listed), what there is, and the ids of damaged rows."""
-    row = db.execute("SELECT token FROM feed WHERE project = ? AND scope = ''", (project,)).fetchone()
-    where = f"{_of(project)} AND (statement = '') AND NOT supports"
-    sql = f"SELECT {', '.join(_READ)} FROM dataset WHERE {where} ORDER BY mfid DESC"  # noqa: S608  texts of ours
-    rows = db.execute(sql, (project,))
-    records: dict[str, Record] = {}
-    summaries: dict[str, Summary] = {}
-    damaged = []
-    width = len(COLUMNS)
-    with collector_paused():
-        for *kept, seal in rows:
-            if _seal(kept) != seal:
-                damaged.append(kept[0])
-                continue
-            records[kept[0]] = StoredRecord(kept[-1])
-            summaries[kept[0]] = Summary.from_columns(kept[:width])
-    return row[0] if row else None, Snapshot(records, 0, summaries, _promoted(db)), damaged
-
-
-def _seal(values: Sequence[object]) -> int:
-    """Return a checksum over the columns of a row, of which the last one is the record."""
-    start = zlib.crc32("\0".join(map(str, values[:-1])).encode("utf-8", "surrogatepass"))
-    return zlib.crc32(values[-1], start)  # type: ignore[arg-type]
-
-
-def packed(record: Record) -> bytes:
-    """Return a record as the mirror keeps it."""
-    return zlib.compress(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode(), 1)
-
-
-@lru_cache(READY)
-def _unpacked(stored: bytes) -> dict[str, object]:
-    """Return what was packed. Nobody may change it."""
-    record: dict[str, Any] = json.loads(zlib.decompress(stored).decode())
-    return record

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from crucible import CrucibleClient as OfficialClient
 
-from crucible_lineage.core import mirror
+from crucible_lineage.core import mirror, tables
 from crucible_lineage.core.mirror import EVERYTHING
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.errors import InputError
@@ -177,12 +177,12 @@ def test_a_slow_process_does_not_put_an_older_record_over_a_later_one(records: A
     records.client.datasets.update(one, measurement="later")
     late = copied(records)[one]
     (path,) = (data / "mirror").glob("*.sqlite")
-    with closing(LocalDatabase(path, mirror.SCHEMA)) as database:
+    with closing(LocalDatabase(path, tables.SCHEMA)) as database:
         stored = database.transaction(
-            lambda db: mirror._store(db, "demo", [mirror._Row.of(dict(early))], everything=False)
+            lambda db: tables.store(db, "demo", [tables.Row.of(dict(early))], everything=False)
         )
         assert stored == 0
-        assert database.transaction(lambda db: mirror._snapshot_of(db, "demo"))[1].records == {one: late}
+        assert database.transaction(lambda db: tables.snapshot_of(db, "demo"))[1].records == {one: late}
 
 
 def test_processes_and_threads_share_a_copy(records: Any, data: Path) -> None:
@@ -283,10 +283,10 @@ def test_a_graph_of_stored_records_takes_less_memory_than_their_text() -> None:
             "links": links,
         }
         records.append(record)
-    stored = [mirror.packed(record) for record in records]
+    stored = [tables.packed(record) for record in records]
 
     tracemalloc.start()
-    graph = LineageGraph.from_records(map(mirror.StoredRecord, stored))
+    graph = LineageGraph.from_records(map(tables.StoredRecord, stored))
     findings = check(graph)
     taken = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -116,7 +116,8 @@ def ours(nodes: int, parents: int, *, with_records: bool = True) -> dict[str, tu
 
 def copy(nodes: int, parents: int) -> dict[str, tuple[float, float]]:
     """The local copy of a project, which another process has written, read for a question."""
-    from crucible_lineage.core import mirror
+    from crucible_lineage.core import tables
+    from crucible_lineage.core.sql import LocalDatabase
     from crucible_lineage.lineage import check
     from crucible_lineage.queries.graph.fetch import lineage_of_copies
 
@@ -126,9 +127,9 @@ def copy(nodes: int, parents: int) -> dict[str, tuple[float, float]]:
         writing = multiprocessing.get_context("spawn").Process(target=write_copy, args=(path, nodes, parents))
         writing.start()
         writing.join()
-        with closing(mirror.LocalDatabase(path, mirror.SCHEMA)) as database:
+        with closing(LocalDatabase(path, tables.SCHEMA)) as database:
             read = watch.run(
-                "the mirror, read", lambda: database.transaction(lambda db: mirror._snapshot_of(db, "demo"))
+                "the mirror, read", lambda: database.transaction(lambda db: tables.snapshot_of(db, "demo"))
             )
         copies = [read[1]]
         del read
@@ -139,11 +140,12 @@ def copy(nodes: int, parents: int) -> dict[str, tuple[float, float]]:
 
 
 def write_copy(path: Path, nodes: int, parents: int) -> None:
-    from crucible_lineage.core import mirror
+    from crucible_lineage.core import tables
+    from crucible_lineage.core.sql import LocalDatabase
 
-    rows = list(map(mirror._Row.of, records(nodes, parents)))
-    with closing(mirror.LocalDatabase(path, mirror.SCHEMA)) as database:
-        database.transaction(lambda db: mirror._store(db, "demo", rows, everything=True))
+    rows = list(map(tables.Row.of, records(nodes, parents)))
+    with closing(LocalDatabase(path, tables.SCHEMA)) as database:
+        database.transaction(lambda db: tables.store(db, "demo", rows, everything=True))
 
 
 def plain_networkx(nodes: int, parents: int) -> dict[str, tuple[float, float]]:

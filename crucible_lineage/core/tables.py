@@ -1,0 +1,306 @@
+"""The tables of the mirror: their schema, and how rows are written, sealed and read, within a transaction."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from crucible_lineage.calibrations import certificates_to_json
+from crucible_lineage.collector import collector_paused
+from crucible_lineage.core.slots import Filled
+from crucible_lineage.core.summary import COLUMNS, Summary, summary_of
+from crucible_lineage.local.sealed import sealed, unsealed
+from crucible_lineage.refs import DatasetRef
+from crucible_lineage.statements import (
+    AWAIT,
+    CERTIFY,
+    CHECK,
+    FLAG,
+    HOLD,
+    PROMOTE,
+    REMAKE,
+    SIGN,
+    Statement,
+    StatementIndex,
+    in_force,
+    promoted_in,
+    remade_in,
+    verdicts_in,
+)
+
+__all__ = ["EVERYTHING", "SCHEMA", "Feed", "Record", "Row", "Snapshot", "StoredRecord", "packed"]
+
+Record = Mapping[str, Any]
+
+EVERYTHING = ""  # in place of a project: all that the key sees
+STATED = (HOLD, FLAG, SIGN, AWAIT)  # the verbs that are looked up by what they are about
+READY = 256  # records that stay unpacked: more than those that all checks look at in one turn
+
+SCHEMA = f"""
+CREATE TABLE feed (
+    project TEXT NOT NULL COLLATE NOCASE, scope TEXT NOT NULL, state TEXT NOT NULL, listed REAL NOT NULL,
+    token TEXT NOT NULL, PRIMARY KEY (project, scope)
+) WITHOUT ROWID;
+CREATE TABLE dataset (
+    mfid TEXT PRIMARY KEY, project TEXT NOT NULL COLLATE NOCASE,
+    {", ".join(f"{name} NOT NULL" for name in COLUMNS[2:] if name != "size")}, size,
+    modified TEXT NOT NULL, record BLOB NOT NULL, seal INTEGER NOT NULL
+);
+CREATE INDEX dataset_of_project ON dataset (project, statement = '', mfid);
+CREATE INDEX statement ON dataset (mfid) WHERE statement <> '';
+CREATE TABLE member (
+    project TEXT NOT NULL COLLATE NOCASE, scope TEXT NOT NULL, mfid TEXT NOT NULL, seen TEXT NOT NULL,
+    PRIMARY KEY (project, scope, mfid)
+) WITHOUT ROWID;
+CREATE TABLE slot (
+    project TEXT NOT NULL COLLATE NOCASE, slot TEXT NOT NULL, mfid TEXT NOT NULL, filled TEXT NOT NULL,
+    PRIMARY KEY (project, slot, mfid)
+) WITHOUT ROWID;
+CREATE INDEX slot_of_dataset ON slot (mfid);
+CREATE TABLE trusted (mfid TEXT PRIMARY KEY, there TEXT NOT NULL, ref TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE attempt (first TEXT PRIMARY KEY, attempt INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE lost (mfid TEXT NOT NULL, file TEXT NOT NULL, PRIMARY KEY (mfid, file)) WITHOUT ROWID;
+CREATE TABLE stated (verb TEXT PRIMARY KEY, found TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE absent (mfid TEXT PRIMARY KEY, asked REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE trait (
+    name TEXT PRIMARY KEY, holds INTEGER, seen TEXT NOT NULL, source TEXT NOT NULL, at TEXT NOT NULL
+) WITHOUT ROWID
+"""
+READ = (*COLUMNS, "modified", "record", "seal")
+_SET = ", ".join(f"{name} = excluded.{name}" for name in READ[1:])
+_WRITE = (
+    f"INSERT INTO dataset ({', '.join(READ)}) VALUES ({', '.join('?' * len(READ))})"  # noqa: S608  texts of ours
+    f" ON CONFLICT DO UPDATE SET {_SET} WHERE excluded.modified >= modified AND excluded.record <> record"
+)
+# What a registration completes, it changes after it was created: equal times show that the service dates nothing.
+IS_UNDATED = "step <> '' AND complete AND modified = created"
+
+
+class StoredRecord(Mapping[str, Any]):
+    """A record as the mirror has it, deflated JSON, unpacked when it is looked at.
+
+    As Python objects, records take ten times as much memory: a million links with theirs would not fit in 4 GB.
+    """
+
+    __slots__ = ("stored",)
+
+    def __init__(self, stored: bytes) -> None:
+        self.stored = stored
+
+    def __getitem__(self, key: str) -> Any:
+        return _unpacked(self.stored)[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return _unpacked(self.stored).get(key, default)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_unpacked(self.stored))
+
+    def __len__(self) -> int:
+        return len(_unpacked(self.stored))
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A project's datasets by id, as they are now; `downloaded` of them were not known in this state before.
+
+    `promoted` are campaigns, each with the moment since when it is promoted.
+
+    Nobody may change it: in one process, who asks again while nothing has changed is given the same one.
+    """
+
+    records: dict[str, Record]
+    downloaded: int
+    summaries: dict[str, Summary]
+    promoted: Mapping[str, str] = field(default_factory=dict)
+
+
+class Row(NamedTuple):
+    """A dataset as the mirror keeps it: its summary, when it was modified, its record deflated."""
+
+    summary: Summary
+    modified: str
+    record: bytes
+
+    @classmethod
+    def of(cls, record: Record) -> Row:
+        return cls(summary_of(record), record["modification_time"] or "", packed(record))
+
+    @property
+    def mfid(self) -> str:
+        return self.summary.mfid
+
+    @property
+    def values(self) -> tuple[object, ...]:
+        kept = (*self.summary.columns(), self.modified, self.record)
+        return (*kept, seal_of(kept))
+
+
+class Feed(NamedTuple):
+    """A state of Crucible: a revision, empty where the service tells none, and the latest change."""
+
+    revision: str
+    latest: str
+
+
+def of_project(project: str) -> str:
+    """Return the SQL condition for the rows of a project, which takes it as its value."""
+    return "project = ?" if project != EVERYTHING else "? = ''"
+
+
+def store(db: sqlite3.Connection, project: str, found: Sequence[Row], *, everything: bool) -> int:
+    """Store these rows, with `everything` as all that there is; return how many are new or other than before.
+
+    A record never replaces a later one: another process may have written since this one asked.
+    """
+    if everything:
+        drop(db, ids_of(db, project) - {row.mfid for row in found})
+        set_feed(db, project, EVERYTHING, Feed("", ""))
+    latest = max((row.modified for row in found), default="")
+    row = db.execute("SELECT state FROM feed WHERE project = ? AND scope = ''", (project,)).fetchone()
+    if row is not None and (state := unsealed(row[0], project.casefold(), EVERYTHING)):
+        state = sealed(Feed("", max(latest, state[1])), project.casefold(), EVERYTHING)
+        db.execute("UPDATE feed SET state = ? WHERE project = ? AND scope = ''", (state, project))
+    return write(db, found)
+
+
+def set_feed(db: sqlite3.Connection, project: str, scope: str, feed: Feed) -> None:
+    row = (project, scope, sealed(feed, project.casefold(), scope), time.time())
+    db.execute("INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?, hex(randomblob(8)))", row)
+
+
+def write(db: sqlite3.Connection, rows: Sequence[Row]) -> int:
+    """Store rows with the slots that they fill; return how many are new or other than before."""
+    changed = [row for row in rows if db.execute(_WRITE, row.values).rowcount > 0]
+    db.executemany("DELETE FROM slot WHERE mfid = ?", [(row.mfid,) for row in changed])
+    for row in changed:
+        standing = row.summary.standing
+        if standing.complete and standing.fills:
+            fill(db, standing.project, row.mfid, standing.fills)
+    if changed:
+        _renew(db)
+    return len(changed)
+
+
+def fill(db: sqlite3.Connection, project: str, mfid: str, slots: Mapping[str, Filled]) -> None:
+    entries = [(project, slot, mfid, sealed(one.to_json(), slot, mfid)) for slot, one in slots.items()]
+    db.executemany("INSERT OR REPLACE INTO slot VALUES (?, ?, ?, ?)", entries)
+
+
+def trust(db: sqlite3.Connection, datasets: Mapping[str, DatasetRef]) -> None:
+    rows = [(mfid, ref.mfid, sealed(ref.to_json(), mfid)) for mfid, ref in datasets.items()]
+    db.executemany("INSERT OR REPLACE INTO trusted VALUES (?, ?, ?)", rows)
+
+
+def note_attempts(db: sqlite3.Connection, attempts: Mapping[str, int]) -> None:
+    db.executemany(
+        "INSERT INTO attempt VALUES (?, ?) ON CONFLICT DO UPDATE SET attempt = max(attempt, excluded.attempt)",
+        list(attempts.items()),
+    )
+
+
+def forget_scope(db: sqlite3.Connection, project: str, scope: str) -> None:
+    """Forget what was seen of a pipeline whose project is not there; all that was trusted may be lost with it."""
+    for table in ("feed", "member"):
+        where = "project = ? AND scope = ?"
+        db.execute(f"DELETE FROM {table} WHERE {where}", (project, scope))  # noqa: S608  texts of ours
+    db.execute("DELETE FROM trusted WHERE mfid NOT IN (SELECT mfid FROM member)")
+
+
+def drop(db: sqlite3.Connection, mfids: Iterable[str]) -> None:
+    gone = [(mfid,) for mfid in mfids]
+    for table in ("dataset", "slot", "trusted", "member") if gone else ():
+        db.executemany(f"DELETE FROM {table} WHERE mfid = ?", gone)  # noqa: S608  a name of ours
+    if gone:
+        _renew(db)
+
+
+def set_stated(db: sqlite3.Connection) -> None:
+    """Keep which statements are in force."""
+    found = in_force(statements_of(db, None).values())
+    rows = [(verb, sealed(StatementIndex.of(found, verb).to_json(), verb)) for verb in STATED]
+    rows.append((CHECK, sealed(verdicts_in(found), CHECK)))
+    rows.append((REMAKE, sealed(remade_in(found), REMAKE)))
+    before = promoted_now(db)
+    rows.append((PROMOTE, sealed(promoted_in(found), PROMOTE)))
+    rows.append((CERTIFY, sealed(certificates_to_json(found), CERTIFY)))
+    db.executemany("INSERT OR REPLACE INTO stated VALUES (?, ?)", rows)
+    if promoted_now(db) != before:
+        _renew(db)
+
+
+def promoted_now(db: sqlite3.Connection) -> dict[str, str]:
+    row = db.execute("SELECT found FROM stated WHERE verb = ?", (PROMOTE,)).fetchone()
+    if row is not None and (found := unsealed(row[0], PROMOTE)) is not None:
+        return dict(found)
+    return promoted_in(in_force(statements_of(db, None).values()))  # damaged, or of an earlier version
+
+
+def statements_of(db: sqlite3.Connection, mfids: Collection[str] | None) -> dict[str, Statement]:
+    found = summaries_of(db, mfids, "statement <> ''")
+    return {mfid: Statement.unpacked(one.statement) for mfid, one in found.items()}
+
+
+def summaries_of(db: sqlite3.Connection, mfids: Collection[str] | None, where: str = "1") -> dict[str, Summary]:
+    """Return the summaries of these datasets, or of all that fit the condition, as far as they are undamaged."""
+    sql = f"SELECT {', '.join(READ)} FROM dataset WHERE {where}"  # noqa: S608  texts of ours
+    if mfids is None:
+        rows = db.execute(sql)
+    else:
+        sql = f"{sql} AND mfid IN (SELECT value FROM json_each(?))"  # noqa: S608  texts of ours
+        rows = db.execute(sql, (json.dumps(list(mfids)),))
+    return {kept[0]: Summary.from_columns(kept[: len(COLUMNS)]) for *kept, seal in rows if seal_of(kept) == seal}
+
+
+def _renew(db: sqlite3.Connection) -> None:
+    """Note that rows have changed: who holds a snapshot reads again."""
+    db.execute("UPDATE feed SET token = hex(randomblob(8))")
+
+
+def ids_of(db: sqlite3.Connection, project: str) -> set[str]:
+    sql = f"SELECT mfid FROM dataset WHERE {of_project(project)}"  # noqa: S608  a text of ours
+    return {mfid for (mfid,) in db.execute(sql, (project,))}
+
+
+def snapshot_of(db: sqlite3.Connection, project: str) -> tuple[str | None, Snapshot, list[str]]:
+    """Return the token (None if the project was never listed), what there is, and the ids of damaged rows."""
+    row = db.execute("SELECT token FROM feed WHERE project = ? AND scope = ''", (project,)).fetchone()
+    where = f"{of_project(project)} AND (statement = '') AND NOT supports"
+    sql = f"SELECT {', '.join(READ)} FROM dataset WHERE {where} ORDER BY mfid DESC"  # noqa: S608  texts of ours
+    rows = db.execute(sql, (project,))
+    records: dict[str, Record] = {}
+    summaries: dict[str, Summary] = {}
+    damaged = []
+    width = len(COLUMNS)
+    with collector_paused():
+        for *kept, seal in rows:
+            if seal_of(kept) != seal:
+                damaged.append(kept[0])
+                continue
+            records[kept[0]] = StoredRecord(kept[-1])
+            summaries[kept[0]] = Summary.from_columns(kept[:width])
+    return row[0] if row else None, Snapshot(records, 0, summaries, promoted_now(db)), damaged
+
+
+def seal_of(values: Sequence[object]) -> int:
+    """Return a checksum over the columns of a row, of which the last one is the record."""
+    start = zlib.crc32("\0".join(map(str, values[:-1])).encode("utf-8", "surrogatepass"))
+    return zlib.crc32(values[-1], start)  # type: ignore[arg-type]
+
+
+def packed(record: Record) -> bytes:
+    """Return a record as the mirror keeps it."""
+    return zlib.compress(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode(), 1)
+
+
+@lru_cache(READY)
+def _unpacked(stored: bytes) -> dict[str, object]:
+    """Return what was packed. Nobody may change it."""
+    record: dict[str, Any] = json.loads(zlib.decompress(stored).decode())
+    return record
