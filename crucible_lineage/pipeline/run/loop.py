@@ -10,7 +10,7 @@ import json
 import queue
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +18,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core import journal as rows
-from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import (
     TRANSIENT,
     ChecksumError,
-    CrucibleError,
     FileChangedError,
     ForbiddenError,
     InputError,
@@ -39,15 +37,13 @@ from crucible_lineage.pipeline.engines.engine import Engine
 from crucible_lineage.pipeline.inputs.inputs import InputItem
 from crucible_lineage.pipeline.job.job import Job, job_of
 from crucible_lineage.pipeline.job.phases import hearing_phases
-from crucible_lineage.pipeline.plan.known import ProjectKnowledge
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance
 from crucible_lineage.pipeline.plan.planner import Planned
 from crucible_lineage.pipeline.plan.used import used_datasets
 from crucible_lineage.pipeline.run.approving import Approving
 from crucible_lineage.pipeline.run.checking import Checking
-from crucible_lineage.pipeline.run.currency import Reliance, Relied
+from crucible_lineage.pipeline.run.currency import Reliance, Relied, Relying
 from crucible_lineage.pipeline.run.redescribed import described_anew
-from crucible_lineage.pipeline.run.relying import Relying
 from crucible_lineage.pipeline.run.result import (
     DELIVERING,
     EXECUTED,
@@ -64,7 +60,6 @@ from crucible_lineage.pipeline.run.result import (
     WAITING,
     Choice,
     Listener,
-    RunResult,
     StepEvent,
 )
 from crucible_lineage.pipeline.run.stopping import Stop
@@ -173,14 +168,14 @@ class Run:
         self.stayed: list[str] = []
         self.delivered: list[str] = []
         self.stopped = False
-        self._began = datetime.now(UTC)
+        self.began = datetime.now(UTC)
         self._events: queue.SimpleQueue[_Phase | _Ended | _StopAsked | Delivery] = queue.SimpleQueue()
         self._children: dict[str, list[str]] = {}
         self._ready: list[str] = []
         self._jobs: dict[str, Job] = {}
         self._own: set[str] = set()  # payloads that this run answers for
         self._made_by: dict[str, str] = {}  # dataset -> step
-        self._returned: dict[str, Mapping[str, Mapping[str, Any]]] = {}
+        self.returned: dict[str, Mapping[str, Mapping[str, Any]]] = {}
         self._reported: set[str] = set()
         self._refuses_all = self._has_failed = False
         self._arrived: Arrived | None = None
@@ -211,7 +206,7 @@ class Run:
         for step in todo:
             if step.state == BLOCKED and not (step.on_hold and self.checking.has_lifted):
                 self._note_held(step)
-                self._end(step.name, FAILED, error=f"blocked: {'; '.join(step.causes)}")
+                self.end_step(step.name, FAILED, error=f"blocked: {'; '.join(step.causes)}")
             else:
                 self._wait(step.name)
 
@@ -234,7 +229,7 @@ class Run:
             state = self.steps[name]
             state.note = again.told.get(name, "")
             if name in errors:
-                self._end(name, FAILED, error=errors[name])
+                self.end_step(name, FAILED, error=errors[name])
                 continue
             state.outcome = REUSED
             self.listener(StepEvent(name, REUSED, ", ".join(mfids.values())))
@@ -252,11 +247,11 @@ class Run:
         checked = [(self.instances[name], found) for name, found in results.items() if self._has_checks(name)]
         if not checked:
             return
-        returned = self._returned.get(checked[0][0].name) if len(checked) == 1 else None
+        returned = self.returned.get(checked[0][0].name) if len(checked) == 1 else None
         self.checking.look(checked, returned)
         for name in results:
             if error := self.checking.failed.get(name):
-                self._end(name, FAILED, self.steps[name].results, error)
+                self.end_step(name, FAILED, self.steps[name].results, error)
 
     def _has_checks(self, name: str) -> bool:
         return bool(self.instances[name].step.spec.checks)
@@ -266,13 +261,13 @@ class Run:
         state, needs = self.steps[name], self.instances[name].needs
         if left_out := [need for need in needs if self.steps[need].outcome == LEFT_OUT]:
             message = f"its parent {left_out[0]} is not there and was left out; run without --only, or --from it"
-            self._end(name, FAILED, error=message)
+            self.end_step(name, FAILED, error=message)
             return
         state.needs = {need for need in needs if self.steps[need].results is None}
         if not state.needs:
             self._ready.append(name)
         elif bad := next((need for need in needs if self.steps[need].outcome in (FAILED, SKIPPED)), None):
-            self._end(name, SKIPPED, error=f"{bad}, which it needs, has no result")
+            self.end_step(name, SKIPPED, error=f"{bad}, which it needs, has no result")
 
     # The loop
 
@@ -284,7 +279,7 @@ class Run:
         """Make and deliver until nothing is left, or nothing more can be had."""
         started: Engine | None = None
         self.relying.client, self._arrived = deliverer.context.client, arrived
-        self._own |= set(self.session.outbox.names_of(mfid for s in self.steps.values() for mfid in _ids(s)))
+        self._own |= set(self.session.outbox.names_of(mfid for s in self.steps.values() for mfid in mfids_of(s)))
         if self.has_work:
             self._report_planned()
         idle_since: float | None = None
@@ -329,9 +324,9 @@ class Run:
             event = self._events.get(timeout=_PATIENCE_S if idle_since is None else _POLL_S)
         except queue.Empty:
             if self.stopped:
-                self._report_once(STOPPING, self._waited_for())
+                self.report_once(STOPPING, self._waited_for())
             elif idle_since and time.monotonic() - idle_since > _PATIENCE_S and (left := deliverer.waiting()):
-                self._report_once(DELIVERING, f"delivering {left} result{'s' if left > 1 else ''}")
+                self.report_once(DELIVERING, f"delivering {left} result{'s' if left > 1 else ''}")
             return
         if isinstance(event, _Phase):
             self._note_phase(event)
@@ -365,7 +360,7 @@ class Run:
             used = used_datasets(instance, self.inputs, results)
             planned = plan_instance(self.pipeline.spec.project, instance, used, self.knowledge, forced=forced)
         except (InputError, *TRANSIENT) as error:  # facts about a parent that only the service knows
-            self._end(name, FAILED, error=str(error))
+            self.end_step(name, FAILED, error=str(error))
             return
         if planned.state == FRESH:  # its parents were made again, with the same bytes
             self.stayed.append(name)
@@ -373,7 +368,7 @@ class Run:
             return
         if planned.state == BLOCKED:
             self._note_held(planned)
-            self._end(name, FAILED, error=f"blocked: {'; '.join(planned.causes)}")
+            self.end_step(name, FAILED, error=f"blocked: {'; '.join(planned.causes)}")
             return
         self.listener(StepEvent(name, QUEUED))
         places = self.reliance.new_places(instance)
@@ -396,17 +391,17 @@ class Run:
         except StoppedError as error:
             state.log = error.log or ""
             if state.began is not None:
-                self._end(name, STOPPED, error="it was ended, since the run was stopped")
+                self.end_step(name, STOPPED, error="it was ended, since the run was stopped")
             else:
-                self._end(name, SKIPPED, error=self._why_skipped(name))
+                self.end_step(name, SKIPPED, error=self._why_skipped(name))
         except LineageError as error:
             state.log, state.trace = getattr(error, "log", None) or "", getattr(error, "trace", "")
             counts = not isinstance(error, _NOT_COUNTED)
-            self._end(name, FAILED, error=str(error), failed=_counted(job, engine) if counts else {})
+            self.end_step(name, FAILED, error=str(error), failed=_counted(job, engine) if counts else {})
         except (Exception, SystemExit) as error:
             refused = storage_error(error) if isinstance(error, OSError) else None
             told = str(refused or self._describe_fault(name, error))
-            self._end(name, FAILED, error=told, failed=_counted(job, engine))
+            self.end_step(name, FAILED, error=told, failed=_counted(job, engine))
         else:
             state.note, state.took = made.note, made.seconds
             if made.healed:
@@ -426,13 +421,13 @@ class Run:
         self._own |= set(self.session.outbox.names_of(ids_of(outputs).values()))
         errors = self.relying.rely([Relied(self.instances[name], outputs, used)])
         if name in errors:
-            self._end(name, FAILED, outputs, errors[name])
+            self.end_step(name, FAILED, outputs, errors[name])
         else:
             self._done(name, REUSED, outputs)
 
     def _done(self, name: str, outcome: str, outputs: Mapping[str, DatasetRef]) -> None:
         self._set_results(name, outputs)
-        self._end(name, outcome, outputs)
+        self.end_step(name, outcome, outputs)
         self._check({name: outputs})
         for child in self._children.get(name, ()):
             state = self.steps[child]
@@ -445,7 +440,7 @@ class Run:
         self.steps[name].results = outputs
         self._made_by |= dict.fromkeys((dataset.mfid for dataset in outputs.values()), name)
 
-    def _end(
+    def end_step(
         self,
         name: str,
         outcome: str,
@@ -471,7 +466,7 @@ class Run:
             self._has_failed = self._has_failed or outcome == FAILED
             for child in self._children.get(name, ()):
                 if not self.steps[child].outcome and child not in self._jobs and self.steps[child].needs:
-                    self._end(child, SKIPPED, error=f"{name}, which it needs, has no result")
+                    self.end_step(child, SKIPPED, error=f"{name}, which it needs, has no result")
 
     # What becomes of results
 
@@ -481,21 +476,21 @@ class Run:
 
         payload = delivery.payload
         found = (self._made_by.get(mfid, "") for mfid in payload.mfids)
-        names = [name for name in dict.fromkeys(found) if name and set(_ids(self.steps[name])) & set(payload.mfids)]
+        names = [name for name in dict.fromkeys(found) if name and set(mfids_of(self.steps[name])) & set(payload.mfids)]
         if delivery.outcome in (REFUSED, WAITS):
             self._refuses_all = self._refuses_all or delivery.stops
             if delivery.outcome == REFUSED and names:
                 self._reported.add(delivery.error)
             else:
-                self._report_once(WAITING, delivery.error, payload.step)
+                self.report_once(WAITING, delivery.error, payload.step)
             for name in names if delivery.outcome == REFUSED else ():
                 self.steps[name].log = delivery.log or self.steps[name].log
                 outputs, self.steps[name].results = self.steps[name].results, None
-                self._end(name, FAILED, outputs, f"made, and not registered: {delivery.error}")
+                self.end_step(name, FAILED, outputs, f"made, and not registered: {delivery.error}")
             return
         if delivery.outcome == DROPPED:
             if not names:
-                self._report_once(
+                self.report_once(
                     WAITING, f"{delivery.error}; the next run of its pipeline makes it again", payload.step
                 )
             for name in names:
@@ -506,7 +501,7 @@ class Run:
                 results = state_results(self.steps[name])
                 self._set_results(name, {out: delivery.refs.get(one.mfid, one) for out, one in results.items()})
             if not delivery.is_ours:  # what another machine registered is there with what it returned there
-                self._returned.pop(name, None)
+                self.returned.pop(name, None)
         if delivery.is_ours and not payload.supports:
             if payload.run != self.run_id:
                 self.delivered += payload.mfids
@@ -527,118 +522,9 @@ class Run:
         self.session.journal.plan(self.run_id, self.pipeline.spec.project, again)
         for one in again:
             if self.steps[one].remade > _MOST_REMADE:
-                self._end(one, FAILED, error=f"it was made {_MOST_REMADE} times, and each time {why}")
+                self.end_step(one, FAILED, error=f"it was made {_MOST_REMADE} times, and each time {why}")
             elif not self.steps[one].outcome:
                 self._wait(one)
-
-    def rely_on_arrived(self) -> None:
-        """Let what had to wait for its delivery, or for the service, hold now."""
-        wanted = {name for name, state in self.steps.items() if state.results is not None}
-        for name, error in self.relying.rely_on_arrived(wanted).items():
-            self._end(name, FAILED, self.steps[name].results, error)
-
-    def see_again(self) -> None:
-        """See at Crucible what was taken for there, as the service was away; what is gone since has failed."""
-        reused = {name: state.results for name, state in self.steps.items() if state.outcome == REUSED}
-        mfids = [dataset.mfid for results in reused.values() for dataset in (results or {}).values()]
-        now = ProjectKnowledge(self.session, self.pipeline.spec.project, self.pipeline.name)
-        try:
-            now.sync()
-            now.look(mfids)
-            gone = {mfid for mfid in mfids if now.complete(mfid) is None}
-        except TRANSIENT as error:
-            self.unseen = str(error).partition("\n")[0]
-            return
-        for name, results in reused.items():
-            if lost := sorted(gone.intersection(ids_of(results or {}).values())):
-                message = f"{', '.join(lost)} was known here, and is not at Crucible any more; run the same again"
-                self._end(name, FAILED, results, message)
-
-    def confirm(self) -> None:
-        """See at Crucible, complete, whatever this run made, adopted or registered; what is not seen has failed."""
-        executed = [name for name, state in self.steps.items() if state.outcome == EXECUTED]
-        refs = {name: list(state_results(self.steps[name]).values()) for name in executed}
-        waiting = {mfid for payload in self.session.outbox.all() for mfid in payload.mfids}
-        self._see_here(waiting)
-        wanted = [ref for found in refs.values() for ref in found if ref.mfid not in waiting]
-        if not wanted and not self.reliance.wrote:
-            return
-        from crucible_lineage.registration.delivery import confirmed
-
-        project, keyword = self.pipeline.spec.project, pipeline_keyword(self.pipeline.name)
-        seen = confirmed(self.session.client, project, keyword, self._began, wanted)
-        self.session.mirror.settle(project, keyword, seen.listed)
-        lacking = seen.lacking
-        for name in executed:
-            reasons = [f"{ref.mfid} {lacking[ref.mfid]}" for ref in refs[name] if ref.mfid in lacking]
-            if reasons:
-                message = f"made, and not seen at Crucible: {'; '.join(reasons)}; run the same again"
-                self._end(name, FAILED, self.steps[name].results, message)
-
-    def record_checks(self) -> None:
-        """Register the verdicts of checks; the next run does what cannot be done now."""
-        try:
-            self.checking.record()
-        except CrucibleError as error:
-            self._report_once(WAITING, f"verdicts of checks are not recorded, the next run does: {error}")
-
-    def _see_here(self, waiting: Collection[str]) -> None:
-        """See all results in the embedded Crucible, of which an older copy may have been put back meanwhile."""
-        results = {name: set(_ids(state)) for name, state in self.steps.items() if state.outcome in (EXECUTED, REUSED)}
-        lost = self.session.mirror.lost_here({mfid for mfids in results.values() for mfid in mfids}.difference(waiting))
-        for name, mfids in results.items():
-            if gone := ", ".join(sorted(mfids & lost)):
-                message = (
-                    f"{gone} was in the embedded Crucible while this run was under way, and is not any more: an older "
-                    "copy was put back; run the same again, which makes what is lost"
-                )
-                self._end(name, FAILED, self.steps[name].results, message)
-
-    def certify(self) -> None:
-        """Certify what steps ask for, once it is at Crucible; a step of which that fails has failed."""
-        for name, state in self.steps.items():
-            step = self.instances[name].step
-            if (
-                state.results is None
-                or step.spec.certify is None
-                or self.choice.campaign
-                or state.outcome not in (EXECUTED, REUSED)
-            ):
-                continue
-            if self.relying.waits(state.results.values()) or name in self.approving.waiting:
-                continue  # the run after its delivery, or its signature, does
-            from crucible_lineage.pipeline.run.certified import certify_result  # few steps make calibrations
-
-            project = self.pipeline.spec.project
-            try:
-                dataset = next(iter(state.results.values()))
-                certify_result(
-                    self.session,
-                    self.pipeline.name,
-                    project,
-                    self.instances[name],
-                    self.instances,
-                    self.inputs,
-                    dataset,
-                )
-            except LineageError as error:
-                self._end(name, FAILED, state.results, f"its result is registered, but not certified: {error}")
-
-    def publish(self) -> None:
-        """Copy results to where their steps say that they are published; a step of which that fails has failed."""
-        for name, state in self.steps.items():
-            step = self.instances[name].step
-            if state.results is None or step.spec.output.publish is None or name not in self.taking_part:
-                continue
-            if self.choice.campaign or self.relying.waits(state.results.values()):
-                continue  # it comes after what Crucible has
-            from crucible_lineage.pipeline.files.publish import publish  # most pipelines publish nothing
-
-            try:
-                for dataset in state.results.values():
-                    publish(dataset, step.spec.output.publish, self.session)
-            except LineageError as error:
-                self._end(name, FAILED, state.results, f"its result is registered, but not published: {error}")
 
     # Stopping
 
@@ -651,7 +537,7 @@ class Run:
             return
         for name in list(self._jobs):  # they run elsewhere, and are not to be waited for
             del self._jobs[name]
-            self._end(name, STOPPED, error="it was ended, since the run was stopped")
+            self.end_step(name, STOPPED, error="it was ended, since the run was stopped")
 
     def _end_open(self) -> None:
         """End what is open when the loop does: a step under way may have its result all the same."""
@@ -659,11 +545,11 @@ class Run:
             if job := self._jobs.pop(name, None):
                 made = {planned.output: self.session.known(planned.mfid) for planned in job.outputs}
                 if all(made.values()):
-                    self._end(name, EXECUTED, {output: dataset for output, dataset in made.items() if dataset})
+                    self.end_step(name, EXECUTED, {output: dataset for output, dataset in made.items() if dataset})
                 else:
-                    self._end(name, STOPPED, error="it was ended, since the run was stopped")
+                    self.end_step(name, STOPPED, error="it was ended, since the run was stopped")
             elif not state.outcome:
-                self._end(name, SKIPPED, error=self._why_skipped(name))
+                self.end_step(name, SKIPPED, error=self._why_skipped(name))
 
     def _why_skipped(self, name: str) -> str:
         if self.stopped:
@@ -683,7 +569,7 @@ class Run:
         }
         self.listener(StepEvent("", PLANNED, todo=todo))
 
-    def _report_once(self, outcome: str, message: str, step: str = "") -> None:
+    def report_once(self, outcome: str, message: str, step: str = "") -> None:
         if message not in self._reported:
             self._reported.add(message)
             self.listener(StepEvent(step, outcome, message))
@@ -702,61 +588,10 @@ class Run:
 
     def _keep_returned(self, name: str, returned: Mapping[str, Mapping[str, Any]]) -> None:
         """Keep what the last steps returned, so that nobody asks Crucible for what was just sent there."""
-        self._returned[name] = returned
-        if len(self._returned) > 4 * MOST_RETURNED:
-            last = [one for one in self.instances if one in self._returned][-MOST_RETURNED:]
-            self._returned = {one: self._returned[one] for one in last}
-
-    def to_be_ingested(self) -> set[str]:
-        """The datasets whose ingestion the declaration asks to wait for."""
-        waits = [name for name, one in self.instances.items() if one.step.spec.output.ingestion.wait]
-        results = {dataset.mfid for name in waits for dataset in state_results(self.steps[name]).values()}
-        files = (item for items in self.inputs.values() for item in items if item.new and item.new.ingestion.wait)
-        return results | {item.dataset.mfid for item in files if item.dataset is not None}
-
-    def result(self, unread: tuple[str, ...]) -> RunResult:
-        """Return what the run has done."""
-        items = {name: [item.mfid for item in found if item.dataset] for name, found in self.inputs.items()}
-        steps = self.steps
-        checks = self.checking.told
-        notes = {
-            name: [self.reliance.notes.get(name, ""), state.note, *checks.get(name, ())]
-            for name, state in steps.items()
-        }
-        own = {mfid for state in steps.values() for mfid in _ids(state)}
-        waiting = [one for one in self.session.outbox.waiting() if own & set(one.mfids) or one.run == self.run_id]
-        return RunResult(
-            run_id=self.run_id,
-            pipeline=self.pipeline.name,
-            project=self.pipeline.spec.project,
-            inputs={name: tuple(mfid for mfid in mfids if mfid) for name, mfids in items.items()},
-            datasets={name: ids_of(s.results) for name, s in steps.items() if s.results is not None},
-            outcomes={name: state.outcome for name, state in steps.items() if state.outcome},
-            errors={name: state.error for name, state in steps.items() if state.error},
-            logs={name: state.log for name, state in steps.items() if state.log},
-            tracebacks={name: state.trace for name, state in steps.items() if state.trace},
-            notes={name: "; ".join(filter(None, said)) for name, said in notes.items() if any(said)},
-            stopped=self.stopped,
-            waiting=tuple(waiting),
-            delivered=tuple(self.delivered),
-            not_ingested=unread,
-            stayed=tuple(self.stayed),
-            current_again=tuple(self.reliance.again),
-            undeclared=self.undeclared,
-            unseen=self.unseen,
-            returned=self._returned,
-            held=self._all_held(),
-            unsigned=tuple(self.approving.unsigned),
-        )
-
-    def _all_held(self) -> dict[str, str]:
-        """The steps that are not made since something is on hold, and those whose results a check has put on hold."""
-        found = {**self.held, **self.checking.held, **self.approving.waiting}
-        for name, state in self.steps.items():  # parents come before their children
-            above = [need for need in self.instances[name].needs if need in found and self.steps[need].results is None]
-            if state.outcome == SKIPPED and above:
-                found[name] = f"{above[0]}, which it needs, is blocked"
-        return found
+        self.returned[name] = returned
+        if len(self.returned) > 4 * MOST_RETURNED:
+            last = [one for one in self.instances if one in self.returned][-MOST_RETURNED:]
+            self.returned = {one: self.returned[one] for one in last}
 
 
 def _counted(job: Job, engine: Engine) -> dict[str, object]:
@@ -775,7 +610,8 @@ def state_results(state: StepState) -> Mapping[str, DatasetRef]:
     return state.results or {}
 
 
-def _ids(state: StepState) -> Iterable[str]:
+def mfids_of(state: StepState) -> list[str]:
+    """The ids of the results of a step."""
     return [dataset.mfid for dataset in state_results(state).values()]
 
 

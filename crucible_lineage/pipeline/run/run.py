@@ -16,6 +16,7 @@ from crucible_lineage.pipeline.engines.engine import Engine
 from crucible_lineage.pipeline.inputs.inputs import register_inputs
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FORCED, FRESH
 from crucible_lineage.pipeline.plan.planner import Planned, plan_pipeline
+from crucible_lineage.pipeline.run.ending import finish, result_of, to_be_ingested
 from crucible_lineage.pipeline.run.loop import Arrived, Run
 from crucible_lineage.pipeline.run.result import (
     AWAY,
@@ -127,17 +128,10 @@ def run_planned(
                     run.loop(ready, deliverer, stop or Stop(), arrived)
         unread: tuple[str, ...] = ()
         if not run.stopped:
-            with session.client.repeating(0.0) if away else nullcontext():
-                run.rely_on_arrived()
-                if away:
-                    run.see_again()
-            run.confirm()
-            run.record_checks()
-            run.certify()
-            run.publish()
+            finish(run, away=away)
             asked = new or any(state.outcome == EXECUTED for state in run.steps.values())
-            unread = _not_ingested(session, run_id, before, run.to_be_ingested, asked=asked)
-        result = _with_notes(run.result(unread), planned, session)
+            unread = _not_ingested(session, run_id, before, partial(to_be_ingested, run), asked=asked)
+        result = _with_notes(result_of(run, unread), planned, session)
         session.journal.end_run(run_id, "complete" if result.ok else "stopped" if result.stopped else "failed")
     return result
 
