@@ -144,3 +144,17 @@ def test_without_graphs_the_lineage_of_a_sample_is_told_and_of_nothing_is_not(
     assert set(fetch_lineage(session, unused).nodes) == {unused}
     with pytest.raises(InputError, match="there is no dataset or sample"):
         fetch_lineage(session, new_mfid())
+
+
+@pytest.mark.parametrize("variant", ["plain", "own_ids"])
+def test_under_another_name_of_the_pipeline_nothing_is_executed(
+    variant: str, behind: Any, machine: Opened, lab: Any
+) -> None:
+    lab.declare(lab.pipeline.read_text().replace(', timestamp: "2024-05-01T12:05:00Z"', ""))
+    door = behind(variant)
+    first = run(lab.pipeline, machine(door))
+    lab.declare(lab.pipeline.read_text().replace("pipeline: counting", "pipeline: renamed"))
+    assert "pipeline: renamed" in lab.pipeline.read_text()
+    again = run(lab.pipeline, machine(door, "elsewhere"))
+    assert (again.ok, again.executed, again.datasets) == (True, [], first.datasets)
+    assert len(there(door)) == 4
