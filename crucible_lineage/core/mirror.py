@@ -169,7 +169,7 @@ class Mirror:
         slots of the pipeline the complete datasets fill: {MFID: {slot: by whom}}.
         """
         before = self._feed(project, scope)
-        changes = self._changes(project, before.latest or None if before else None, scope)
+        changes = self.changes(project, before.latest or None if before else None, scope)
         if changes is None:  # the project is not there
             self.database.transaction(lambda db: tables.forget_scope(db, project, scope))
             self.sync_statements()
@@ -339,7 +339,7 @@ class Mirror:
         self.database.transaction(lambda db: tables.write(db, rows))
         return {row.mfid: StoredRecord(row.record) for row in rows}
 
-    def _changes(self, project: str, since: str | None, scope: str) -> ProjectChanges | None:
+    def changes(self, project: str, since: str | None, scope: str) -> ProjectChanges | None:
         """Ask what was changed since; None if the project is not there."""
         if self._embedded is not None:  # no server is started for the question whether anything is to be done
             modified = project_changes(self._embedded, project, since, scope)

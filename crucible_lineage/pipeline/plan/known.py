@@ -11,7 +11,7 @@ from crucible_lineage.pipeline.inputs.parent_facts import ParentFacts
 from crucible_lineage.pipeline.plan.differences import Made, UsedFiles
 from crucible_lineage.pipeline.plan.plan import Earlier
 from crucible_lineage.provenance.recipe import UsedDataset
-from crucible_lineage.refs import DatasetRef
+from crucible_lineage.refs import DatasetRef, ProjectChanges
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.registration.others import Others
 from crucible_lineage.registration.read import Registered
@@ -86,9 +86,11 @@ class ProjectKnowledge:
     def others(self, client: CrucibleClient) -> Others | None:
         """Return what finds the pipeline's datasets that others have changed since; None if the service cannot say."""
         mirror, keyword = self.session.mirror, self.results.scope
-        if keyword is None or self.session.settings.embedded or mirror.service.holds(DERIVED_IDS) is False:
+        if keyword is None or mirror.service.holds(DERIVED_IDS) is False:
             return None
         since = mirror.latest(self.project, keyword)
+        if self.session.settings.embedded:  # it is on this machine, where nobody has to be asked
+            return Others(lambda since: mirror.changes(self.project, since, keyword) or ProjectChanges("", {}), since)
         return Others(lambda since: client.datasets.changes(self.project, since, keyword), since)
 
     def look(self, mfids: Collection[str]) -> None:

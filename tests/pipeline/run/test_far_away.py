@@ -130,3 +130,22 @@ def test_what_its_steps_returned_is_told_without_asking(lab: Any, far: Session, 
         step: (mfids[step], {key: value for key, value in metadata.items() if key not in OWN_KEYS})
         for step, metadata in there.items()
     }
+
+
+def test_the_embedded_crucible_is_not_asked_for_each_step_what_others_have_made(
+    lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    call = Connection.call
+
+    def noted(self: Connection, method: str, path: str, what: str, **options: Any) -> Any:
+        asked.append(f"{method} {re.sub('[0-9a-z]{20,}', 'ID', path)}")
+        return call(self, method, path, what, **options)
+
+    monkeypatch.setattr(Connection, "call", noted)
+    monkeypatch.setattr(deliver, "FRESH_S", 0.0)  # as in a run that has gone on for some time
+    lab.file("other.txt", "10 20 30")
+    with Session(Settings(tmp_path / "data")) as session:
+        result = run(lab, session)
+    assert (sorted(result.executed), result.ok) == (["beside", "one", "three", "two"], True), result.errors
+    assert asked.count("GET /datasets/ID") <= 2, "whether each file is registered"
