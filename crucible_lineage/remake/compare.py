@@ -6,13 +6,18 @@ bundles as it is.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import math
 import re
 import struct
 import sys
+import tempfile
+import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -36,12 +41,21 @@ IDENTICAL, WITHIN, ALIKE = "identical", "numbers within tolerance", "picture ali
 DIFFERS, MISSING, NEW = "differs", "not made", "not recorded"
 ORDER = (IDENTICAL, WITHIN, ALIKE, NEW, MISSING, DIFFERS)
 RTOL = 1e-9
+RETURNED = "returned values"
 SEEN = 8  # of 255: less in one pixel, nobody sees
 FEW = 0.0005  # of the pixels: so many may differ in a picture that is alike
 _NUMBER = re.compile(
     r"(?<![\w.])[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)(?![\w.])", re.IGNORECASE
 )
 _NUMPY, _HDF5, _PNG = (".npy", ".npz"), (".h5", ".hdf5", ".nxs", ".hdf", ".nx5"), (".png",)
+_PACKED: Mapping[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.decompress,
+    ".bz2": bz2.decompress,
+    ".xz": lzma.decompress,
+}
+MOST_NOTES = 3  # of what is no difference of a number
+
+Pairs = Iterator[tuple[str, Any, Any]]  # where, the recorded number, the one that was made
 
 
 @dataclass(frozen=True)
@@ -82,7 +96,7 @@ def worst(verdicts: Collection[str]) -> str:
 
 def compare_values(name: str, recorded: Any, made: Any, rules: Rules) -> Compared:
     """Compare values of JSON."""
-    return _judged(name, lambda: _json_numbers(recorded, made, rules.ignore), rules)
+    return _judged(name, lambda notes: _json_numbers(recorded, made, rules.ignore, notes), rules)
 
 
 def compare_files(name: str, recorded: Path, made: Path, rules: Rules) -> Compared:
@@ -96,9 +110,11 @@ def compare_files(name: str, recorded: Path, made: Path, rules: Rules) -> Compar
     if kind == "picture" or (not kind and ending in _PNG):
         return _picture(name, old, new)
     if ending in _NUMPY:
-        return _judged(name, lambda: _numpy_numbers(recorded, made), rules)
+        return _judged(name, lambda notes: _numpy_numbers(recorded, made, notes), rules)
     if ending in _HDF5 or old.startswith(b"\x89HDF\r\n"):
-        return _judged(name, lambda: _hdf5_numbers(recorded, made, rules.ignore), rules)
+        return _judged(name, lambda notes: _hdf5_numbers(recorded, made, rules.ignore, notes), rules)
+    if ending in _PACKED or (old.startswith(b"PK\x03\x04") and new.startswith(b"PK\x03\x04")):
+        return _unpacked(name, recorded, made, rules)
     try:
         was, now = old.decode(), new.decode()
     except UnicodeDecodeError:
@@ -109,36 +125,52 @@ def compare_files(name: str, recorded: Path, made: Path, rules: Rules) -> Compar
         except ValueError:
             pass
         else:
-            return _judged(name, lambda: _json_numbers(before, after, rules.ignore), rules)
-    return _judged(name, lambda: _text_numbers(was, now), rules)
+            return _judged(name, lambda notes: _json_numbers(before, after, rules.ignore, notes), rules)
+    return _judged(name, lambda notes: _text_numbers(was, now, notes), rules)
 
 
-def _judged(name: str, pairs: Any, rules: Rules) -> Compared:
-    """Judge the numbers of two files side by side: (where, recorded, made)."""
-    largest, first, moved, total = 0.0, "", 0, 0
+def _judged(name: str, pairs: Callable[[list[str]], Pairs], rules: Rules) -> Compared:
+    """Judge the numbers of two files side by side."""
+    largest, first, moved, total, error = 0.0, "", 0, 0, ""
+    notes: list[str] = []
+    signs: list[str] = []
     try:
-        for where, was, now in pairs():
+        for where, was, now in pairs(notes):
             total += 1
-            if was == now or (math.isnan(was) and math.isnan(now)):
+            if was == now or (was != was and now != now):
+                if not signs and _is_negative(was) != _is_negative(now):
+                    signs = [f"{where}: {was!r} is recorded, {now!r} with the other sign was made"]
                 continue
             moved += 1
             difference = _relative(was, now)
             largest = max(largest, difference)
             if difference > rules.rtol and not first:
                 first = f"{where}: {was!r} is recorded, {now!r} was made ({difference:.2g} of it)"
-    except _DiffersError as error:
-        return Compared(name, DIFFERS, str(error), math.inf)
-    if first:
-        return Compared(name, DIFFERS, f"{first}; {moved} of {total} numbers differ, by {largest:.2g} at most", largest)
+    except _DiffersError as found:
+        error, largest = str(found), math.inf
+    count = f"{moved} of {total} numbers differ, by {largest:.2g} at most"
+    notes = [*signs, *notes]
+    said = [*notes[:MOST_NOTES], *([f"{len(notes) - MOST_NOTES} more such"] if len(notes) > MOST_NOTES else [])]
+    if error or first:
+        return Compared(name, DIFFERS, "; ".join(filter(None, (first, error or count, *said))), largest)
     if moved:
-        return Compared(name, WITHIN, f"{moved} of {total} numbers differ, by {largest:.2g} at most", largest)
-    return Compared(name, IDENTICAL if name == "returned values" else WITHIN, "the same numbers in other bytes")
+        return Compared(name, WITHIN, "; ".join((count, *said)), largest)
+    if name == RETURNED and not said:
+        return Compared(name, IDENTICAL)
+    return Compared(name, WITHIN, "; ".join(("the same numbers in other bytes", *said)))
 
 
-def _relative(was: float, now: float) -> float:
-    if math.isnan(was) or math.isnan(now) or math.isinf(was) or math.isinf(now):
+def _is_negative(number: Any) -> bool:
+    return isinstance(number, float) and math.copysign(1, number) < 0
+
+
+def _relative(was: Any, now: Any) -> float:
+    try:
+        if not (math.isfinite(was) and math.isfinite(now)):
+            return math.inf
+        return float(abs(now - was) / max(abs(was), abs(now), 1e-300))
+    except OverflowError:  # integers of hundreds of digits
         return math.inf
-    return abs(now - was) / max(abs(was), abs(now), 1e-300)
 
 
 def _first_byte(old: bytes, new: bytes) -> str:
@@ -153,7 +185,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _json_numbers(was: Any, now: Any, ignore: Collection[str], path: str = "") -> Iterator[tuple[str, float, float]]:
+def _json_numbers(was: Any, now: Any, ignore: Collection[str], notes: list[str], path: str = "") -> Pairs:
     here = path or "the whole"
     if isinstance(was, dict) and isinstance(now, dict):
         old, new = ({key for key in one if key not in ignore} for one in (was, now))
@@ -163,101 +195,206 @@ def _json_numbers(was: Any, now: Any, ignore: Collection[str], path: str = "") -
                 f"{path + '.' if path else ''}{name} is {'not made' if name in old else 'not recorded'}"
             )
         for key in was:
+            below = f"{path}.{key}" if path else str(key)
             if key not in ignore:
-                yield from _json_numbers(was[key], now[key], ignore, f"{path}.{key}" if path else str(key))
+                yield from _json_numbers(was[key], now[key], ignore, notes, below)
+            elif key not in now or was[key] != now[key]:
+                notes.append(f"{below} differs, which does not count")
     elif isinstance(was, list) and isinstance(now, list):
         if len(was) != len(now):
             raise _DiffersError(f"{here} has {len(was)} entries by the record, {len(now)} were made")
+        if was != now and _is_reordered(was, now):
+            raise _DiffersError(f"{here} has the same entries in another order")
         for number, (one, other) in enumerate(zip(was, now, strict=False)):
-            yield from _json_numbers(one, other, ignore, f"{path}[{number}]")
+            yield from _json_numbers(one, other, ignore, notes, f"{path}[{number}]")
     elif _is_number(was) and _is_number(now):
-        yield here, float(was), float(now)
+        yield here, was, now
     elif was != now:
         raise _DiffersError(f"{here}: {_short(was)} is recorded, {_short(now)} was made")
 
 
-def _text_numbers(was: str, now: str) -> Iterator[tuple[str, float, float]]:
+def _is_reordered(was: list[Any], now: list[Any]) -> bool:
+    return sorted(json.dumps(one, sort_keys=True) for one in was) == sorted(
+        json.dumps(one, sort_keys=True) for one in now
+    )
+
+
+def _text_numbers(was: str, now: str, notes: list[str]) -> Pairs:
     old, new = was.splitlines(), now.splitlines()
+    if old == new:
+        notes.append("the same lines with other ends")
+    elif sorted(old) == sorted(new):
+        at = next(number for number, (one, other) in enumerate(zip(old, new, strict=False), 1) if one != other)
+        raise _DiffersError(f"the same {len(old)} lines in another order, from line {at} on")
     for number, (one, other) in enumerate(zip(old, new, strict=False), 1):
         if one == other:
             if found := _NUMBER.search(one):
-                yield f"line {number}", float(found[0]), float(found[0])
+                yield f"line {number}", _number(found[0]), _number(found[0])
             continue
         if _NUMBER.sub("#", one).split() != _NUMBER.sub("#", other).split():
             raise _DiffersError(f"line {number}: {_short(one)} is recorded, {_short(other)} was made")
         pairs = zip(_NUMBER.findall(one), _NUMBER.findall(other), strict=False)
         for place, (left, right) in enumerate(pairs, 1):
-            yield f"line {number}, number {place}", float(left), float(right)
+            yield f"line {number}, number {place}", _number(left), _number(right)
     if len(old) != len(new):
         raise _DiffersError(f"{len(old)} lines are recorded, {len(new)} were made")
 
 
-def _numpy_numbers(recorded: Path, made: Path) -> Iterator[tuple[str, float, float]]:
+def _number(text: str) -> int | float:
+    """Return the number that a text is: one without a point exactly, as ids and counters may be."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def _unpacked(name: str, recorded: Path, made: Path, rules: Rules) -> Compared:
+    """Compare what is packed in two files: the content of each is what counts, not how well it is packed."""
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            was, now = (_contents(name, path) for path in (recorded, made))
+        except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError) as error:
+            at = _first_byte(recorded.read_bytes(), made.read_bytes())
+            return Compared(name, DIFFERS, f"{at}; it cannot be unpacked: {error}")
+        if was.keys() != now.keys():
+            other = sorted(was.keys() ^ now.keys())[0]
+            return Compared(name, DIFFERS, f"{other} in it is {'not made' if other in was else 'not recorded'}")
+        found = []
+        for number, (inner, content) in enumerate(was.items()):
+            if content != now[inner]:
+                old, new = (Path(scratch, f"{number}-{side}") for side in ("recorded", "made"))
+                old.write_bytes(content)
+                new.write_bytes(now[inner])
+                found.append(compare_files(inner, old, new, rules))
+    if not found:
+        return Compared(name, WITHIN, "the same content, packed otherwise")
+    said = max(found, key=lambda one: ORDER.index(one.verdict))
+    largest = max(one.largest for one in found)
+    return Compared(name, said.verdict, f"{said.name} in it: {said.said}", largest)
+
+
+def _contents(name: str, path: Path) -> dict[str, bytes]:
+    ending = Path(name).suffix.lower()
+    if ending in _PACKED:
+        return {Path(name).stem: _PACKED[ending](path.read_bytes())}
+    with zipfile.ZipFile(path) as archive:
+        return {one.filename: archive.read(one) for one in archive.infolist() if not one.is_dir()}
+
+
+def _numpy_numbers(recorded: Path, made: Path, notes: list[str]) -> Pairs:
     try:
         import numpy as np
     except ImportError:
         raise _DiffersError("its bytes differ, and NumPy is not installed to compare its numbers") from None
-    was, now = (np.load(path, allow_pickle=False) for path in (recorded, made))
-    if isinstance(was, np.ndarray):
-        yield from _array_numbers("", was, now, np)
+    try:
+        was, now = (np.load(path, allow_pickle=False) for path in (recorded, made))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        at = _first_byte(recorded.read_bytes(), made.read_bytes())
+        raise _DiffersError(f"{at}; NumPy cannot read it: {error}") from None
+    if isinstance(was, np.ndarray) and isinstance(now, np.ndarray):
+        yield from _array_numbers("", was, now, np, notes)
         return
+    if isinstance(was, np.ndarray) or isinstance(now, np.ndarray):
+        raise _DiffersError("one of the two is an archive of arrays, the other an array")
     if set(was.files) != set(now.files):
-        raise _DiffersError(f"array {sorted(set(was.files) ^ set(now.files))[0]} is in one of the two only")
+        name = sorted(set(was.files) ^ set(now.files))[0]
+        raise _DiffersError(f"the array {name} is {'not made' if name in was.files else 'not recorded'}")
+    sizes = [
+        {one.filename: (one.compress_type, one.compress_size) for one in found.zip.infolist()} for found in (was, now)
+    ]
     for name in was.files:
-        yield from _array_numbers(name, was[name], now[name], np)
+        yield from _array_numbers(name, was[name], now[name], np, notes)
+    if not notes and sizes[0] != sizes[1]:
+        notes.append("packed otherwise")
 
 
-def _hdf5_numbers(recorded: Path, made: Path, ignore: Collection[str]) -> Iterator[tuple[str, float, float]]:
+def _hdf5_numbers(recorded: Path, made: Path, ignore: Collection[str], notes: list[str]) -> Pairs:
     try:
         import h5py
         import numpy as np
     except ImportError:
         raise _DiffersError("its bytes differ, and h5py is not installed to compare its numbers") from None
-    with h5py.File(recorded, "r") as was, h5py.File(made, "r") as now:
-        names: list[set[str]] = []
-        for file in (was, now):
-            found: set[str] = {"/"}
-            file.visit(found.add)
-            names.append({name for name in found if not set(name.split("/")) & set(ignore)})
-        if names[0] != names[1]:
-            raise _DiffersError(f"{sorted(names[0] ^ names[1])[0]} is in one of the two only")
-        for name in sorted(names[0]):
-            old, new = was[name], now[name]
-            keys = [set(one.attrs) - set(ignore) for one in (old, new)]
-            if keys[0] != keys[1]:
-                raise _DiffersError(f"{name}: the attribute {sorted(keys[0] ^ keys[1])[0]} is in one of the two only")
-            for key in sorted(keys[0]):
-                yield from _array_numbers(f"{name}@{key}", np.asarray(old.attrs[key]), np.asarray(new.attrs[key]), np)
-            if isinstance(old, h5py.Dataset) != isinstance(new, h5py.Dataset):
-                raise _DiffersError(f"{name} is a dataset in one of the two only")
-            if isinstance(old, h5py.Dataset):
-                yield from _array_numbers(name, np.asarray(old[()]), np.asarray(new[()]), np)
+    try:
+        with h5py.File(recorded, "r") as was, h5py.File(made, "r") as now:
+            yield from _hdf5_pairs(was, now, ignore, notes, (h5py, np))
+    except OSError as error:
+        at = _first_byte(recorded.read_bytes(), made.read_bytes())
+        raise _DiffersError(f"{at}; HDF5 cannot read it: {error}") from None
 
 
-def _array_numbers(name: str, was: Any, now: Any, np: Any) -> Iterator[tuple[str, float, float]]:
+def _hdf5_pairs(was: Any, now: Any, ignore: Collection[str], notes: list[str], libraries: tuple[Any, Any]) -> Pairs:
+    h5py, np = libraries
+    names: list[set[str]] = []
+    for file in (was, now):
+        found: set[str] = {"/"}
+        file.visit(found.add)
+        names.append({name for name in found if not set(name.split("/")) & set(ignore)})
+    if names[0] != names[1]:
+        name = sorted(names[0] ^ names[1])[0]
+        raise _DiffersError(f"{name} is {'not made' if name in names[0] else 'not recorded'}")
+    for name in sorted(names[0]):
+        old, new = was[name], now[name]
+        keys = [set(one.attrs) - set(ignore) for one in (old, new)]
+        if keys[0] != keys[1]:
+            key = sorted(keys[0] ^ keys[1])[0]
+            raise _DiffersError(f"{name}: the attribute {key} is {'not made' if key in keys[0] else 'not recorded'}")
+        for key in sorted(keys[0]):
+            values = [np.asarray(one.attrs[key]) for one in (old, new)]
+            yield from _array_numbers(f"{name}@{key}", values[0], values[1], np, notes)
+        for key in sorted(set(old.attrs) & set(new.attrs) & set(ignore)):
+            if not np.array_equal(np.asarray(old.attrs[key]), np.asarray(new.attrs[key])):
+                notes.append(f"{name}@{key} differs, which does not count")
+        if isinstance(old, h5py.Dataset) != isinstance(new, h5py.Dataset):
+            raise _DiffersError(f"{name} is a dataset in one of the two only")
+        if isinstance(old, h5py.Dataset):
+            yield from _array_numbers(name, np.asarray(old[()]), np.asarray(new[()]), np, notes)
+            packed = [(one.compression, one.compression_opts, one.shuffle, one.chunks) for one in (old, new)]
+            if packed[0] != packed[1]:
+                ways = [" ".join(str(part) for part in one[:2] if part is not None) or "not at all" for one in packed]
+                notes.append(f"{name} is packed otherwise ({ways[0]} by the record, {ways[1]} was made)")
+
+
+def _array_numbers(name: str, was: Any, now: Any, np: Any, notes: list[str]) -> Pairs:
+    here = name or "the array"
     if was.shape != now.shape:
-        raise _DiffersError(f"{name or 'the array'} has the shape {was.shape} by the record, {now.shape} was made")
-    if was.dtype.names:
+        raise _DiffersError(f"{here} has the shape {was.shape} by the record, {now.shape} was made")
+    if was.dtype.names or now.dtype.names:
         if was.dtype.names != now.dtype.names:
-            raise _DiffersError(f"{name or 'the array'} has other columns")
+            names = [set(one.dtype.names or ()) for one in (was, now)]
+            other = sorted(names[0] ^ names[1])
+            found = f": {other[0]} is {'not made' if other[0] in names[0] else 'not recorded'}" if other else ""
+            raise _DiffersError(f"{here} has other columns{found}")
         for column in was.dtype.names:
-            yield from _array_numbers(f"{name}.{column}", was[column], now[column], np)
+            yield from _array_numbers(f"{name}.{column}", was[column], now[column], np, notes)
         return
+    if was.dtype != now.dtype and was.dtype.kind in "fiubc":
+        notes.append(f"{here} is {was.dtype} by the record, {now.dtype} was made")
     if was.dtype.kind == now.dtype.kind == "c":
-        yield from _array_numbers(f"{name}, real part", was.real, now.real, np)
-        yield from _array_numbers(f"{name}, imaginary part", was.imag, now.imag, np)
+        yield from _array_numbers(f"{name}, real part", was.real, now.real, np, notes)
+        yield from _array_numbers(f"{name}, imaginary part", was.imag, now.imag, np, notes)
         return
     if was.dtype.kind not in "fiub" or now.dtype.kind not in "fiub":
         if not np.array_equal(was, now):
-            raise _DiffersError(f"{name or 'the array'} has other texts")
+            raise _DiffersError(f"{here} has other texts")
         return
-    old, new = np.ravel(was).astype(float), np.ravel(now).astype(float)
-    differ = np.flatnonzero(~((old == new) | (np.isnan(old) & np.isnan(new))))
+    old, new = np.ravel(was), np.ravel(now)
+    nan = [np.isnan(one) if one.dtype.kind == "f" else np.zeros(one.shape, bool) for one in (old, new)]
+    differ = np.flatnonzero(~((old == new) | (nan[0] & nan[1])))
+    if differ.size and old.size > 1 and np.array_equal(np.sort(old[~nan[0]]), np.sort(new[~nan[1]])):
+        index = ", ".join(map(str, np.unravel_index(differ[0], was.shape)))
+        raise _DiffersError(f"{here} has the same numbers in another order, the first at [{index}]")
+    if old.dtype.kind == new.dtype.kind == "f":
+        signs = np.flatnonzero(np.signbit(old) != np.signbit(new))
+        differ = np.union1d(differ, signs)
     if not differ.size and old.size:
-        yield name, float(old[0]), float(old[0])
+        yield name, _plain(old[0]), _plain(old[0])
     for at in differ:
         index = ", ".join(map(str, np.unravel_index(at, was.shape))) if was.shape else ""
-        yield f"{name}[{index}]" if index else name, float(old[at]), float(new[at])
+        yield f"{name}[{index}]" if index else name, _plain(old[at]), _plain(new[at])
+
+
+def _plain(number: Any) -> int | float:
+    return float(number) if number.dtype.kind == "f" else int(number)
 
 
 def _picture(name: str, old: bytes, new: bytes) -> Compared:
@@ -268,6 +405,8 @@ def _picture(name: str, old: bytes, new: bytes) -> Compared:
     if was[:3] != now[:3]:
         return Compared(name, DIFFERS, f"{was[0]} x {was[1]} pixels are recorded, {now[0]} x {now[1]} were made")
     width, height, channels = was[:3]
+    if was[4] != now[4]:
+        return Compared(name, DIFFERS, "its pixels have another palette")
     if was[3] == now[3]:
         return Compared(name, ALIKE, "the same pixels in other bytes")
     stride = width * channels
@@ -288,11 +427,14 @@ def _picture(name: str, old: bytes, new: bytes) -> Compared:
     return Compared(name, DIFFERS, f"{share:.2%} of its pixels differ visibly, in {where}")
 
 
-def _pixels(data: bytes) -> tuple[int, int, int, bytes]:
-    """Return width, height, channels and pixels of a PNG of 8 bits that is not interlaced. ValueError for others."""
+def _pixels(data: bytes) -> tuple[int, int, int, bytes, bytes]:
+    """Return width, height, channels, pixels and palette of a PNG of 8 bits that is not interlaced.
+
+    ValueError for others.
+    """
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
         raise ValueError("no PNG")
-    at, packed = 8, b""
+    at, packed, palette = 8, b"", b""
     width = height = channels = 0
     while at < len(data):
         (length,), kind = struct.unpack(">I", data[at : at + 4]), data[at + 4 : at + 8]
@@ -302,6 +444,8 @@ def _pixels(data: bytes) -> tuple[int, int, int, bytes]:
             if depth != 8 or interlaced:
                 raise ValueError("another kind of PNG")
             channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+        elif kind in (b"PLTE", b"tRNS"):
+            palette += part
         elif kind == b"IDAT":
             packed += part
         at += 12 + length
@@ -311,7 +455,7 @@ def _pixels(data: bytes) -> tuple[int, int, int, bytes]:
         start = row * (stride + 1)
         before = _unfiltered(raw[start], bytearray(raw[start + 1 : start + 1 + stride]), before, channels)
         rows.append(bytes(before))
-    return width, height, channels, b"".join(rows)
+    return width, height, channels, b"".join(rows), palette
 
 
 def _unfiltered(kind: int, line: bytearray, above: bytearray, step: int) -> bytearray:

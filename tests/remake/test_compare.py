@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import math
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -133,3 +136,126 @@ def test_pixels_are_those_that_a_library_reads(tmp_path: Path) -> None:
     with Image.open(tmp_path / "a.png") as image:
         assert _pixels((tmp_path / "a.png").read_bytes())[3] == image.tobytes()
     assert zlib.crc32(b"") == 0
+
+
+def compared(tmp_path: Path, name: str, was: bytes, now: bytes) -> Compared:
+    (tmp_path / "recorded").write_bytes(was)
+    (tmp_path / "made").write_bytes(now)
+    return compare_files(name, tmp_path / "recorded", tmp_path / "made", Rules(ignore=("created_at",)))
+
+
+def arrays(**named: Any) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, **named)
+    return content.getvalue()
+
+
+def archive(level: int, **texts: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=level) as packed:
+        for name, text in texts.items():
+            packed.writestr(name, text)
+    return content.getvalue()
+
+
+ROWS = "".join(f"{number},{number * 0.1!r}\n" for number in range(400))
+
+
+@pytest.mark.parametrize(
+    ("name", "was", "now", "verdict", "said"),
+    [
+        ("a.txt", b"9007199254740993", b"9007199254740992", WITHIN, "1 of 1 numbers differ, by 1.1e-16"),
+        ("a.json", b"[9007199254740993]", b"[9007199254740992]", WITHIN, "1 of 1 numbers differ, by 1.1e-16"),
+        ("a.npz", arrays(n=np.array([2**53 + 1])), arrays(n=np.array([2**53])), WITHIN, "1 of 1 numbers differ"),
+        (
+            "a.npz",
+            arrays(n=np.array([1.5])),
+            arrays(n=np.array([1.5], "f4")),
+            WITHIN,
+            "n is float64 by the record, float32",
+        ),
+        (
+            "a.npz",
+            arrays(n=np.array([0.1])),
+            arrays(n=np.array([0.1], "f4")),
+            DIFFERS,
+            "n is float64 by the record, float32",
+        ),
+        (
+            "a.npz",
+            arrays(n=np.array([1, 2, 3])),
+            arrays(n=np.array([1, 3, 2])),
+            DIFFERS,
+            "in another order, the first at [1]",
+        ),
+        (
+            "a.npz",
+            arrays(n=np.array([math.nan])),
+            arrays(n=-np.array([math.nan])),
+            WITHIN,
+            "n[0]: nan is recorded, nan with the other sign",
+        ),
+        (
+            "a.npz",
+            arrays(n=np.array([0.0])),
+            arrays(n=np.array([-0.0])),
+            WITHIN,
+            "0.0 is recorded, -0.0 with the other sign",
+        ),
+        ("a.csv", b"x,y\n1,2\n3,4\n", b"x,y\n3,4\n1,2\n", DIFFERS, "the same 3 lines in another order, from line 2 on"),
+        ("a.csv", b"x,y\n1,2\n", b"x,y\r\n1,2\r\n", WITHIN, "the same lines with other ends"),
+        ("a.json", b"[[1, 2], [3, 4]]", b"[[3, 4], [1, 2]]", DIFFERS, "the same entries in another order"),
+        (
+            "a.json",
+            b'{"created_at": 1, "n": 2}',
+            b'{"created_at": 3, "n": 2}',
+            WITHIN,
+            "created_at differs, which does not count",
+        ),
+        (
+            "a.csv.gz",
+            gzip.compress(ROWS.encode(), 1),
+            gzip.compress(ROWS.encode(), 9),
+            WITHIN,
+            "the same content, packed otherwise",
+        ),
+        ("a.zip", archive(1, t=ROWS), archive(9, t=ROWS), WITHIN, "the same content, packed otherwise"),
+        (
+            "a.zip",
+            archive(1, t=ROWS),
+            archive(1, t=ROWS.replace("0.1\n", "0.2\n")),
+            DIFFERS,
+            "t in it: line 2, number 2",
+        ),
+        ("a.zip", archive(1, t=ROWS, u=""), archive(1, t=ROWS), DIFFERS, "u in it is not made"),
+        ("a.gz", gzip.compress(b"1"), b"no archive", DIFFERS, "it cannot be unpacked"),
+        ("a.h5", b"\x89HDF\r\n\x1a\n1", b"\x89HDF\r\n\x1a\n2", DIFFERS, "HDF5 cannot read it"),
+        ("a.npy", b"1", b"2", DIFFERS, "NumPy cannot read it"),
+    ],
+)
+def test_what_is_no_other_number_is_named(
+    tmp_path: Path, name: str, was: bytes, now: bytes, verdict: str, said: str
+) -> None:
+    found = compared(tmp_path, name, was, now)
+    assert (found.verdict, said in found.said) == (verdict, True), found
+
+
+def test_hdf5_that_is_packed_otherwise_has_the_same_numbers(tmp_path: Path) -> None:
+    for name, level in (("recorded", 4), ("made", 9)):
+        with h5py.File(tmp_path / name, "w") as file:
+            file.create_dataset("n", data=np.arange(999.0), compression="gzip", compression_opts=level, chunks=(999,))
+    found = compare_files("a.h5", tmp_path / "recorded", tmp_path / "made", Rules())
+    assert found.verdict == WITHIN
+    assert "n is packed otherwise (gzip 4 by the record, gzip 9 was made)" in found.said
+
+
+def test_a_picture_with_other_colours_in_its_palette_is_found(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name, colour in (("recorded", (255, 0, 0)), ("made", (0, 0, 255))):
+        image = Image.new("P", (4, 4), 1)
+        image.putpalette([0, 0, 0, *colour, *range(200)])
+        image.putpixel((0, 0), 60)
+        image.save(tmp_path / name, "png")
+    found = compare_files("a.png", tmp_path / "recorded", tmp_path / "made", Rules())
+    assert (found.verdict, found.said) == (DIFFERS, "its pixels have another palette")
