@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -62,6 +63,7 @@ def environment_document() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "blas": sorted(blas),
         "variables": _variables(),
+        "timezone": _timezone(),
         "packages": dict(sorted(packages.items())),
     }
 
@@ -122,6 +124,11 @@ def _changed(entry: str) -> int:
 
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _timezone() -> str:
+    """Return the name of the system's time zone, as far as it says it: TZ is among the variables."""
+    return os.path.realpath("/etc/localtime").partition("zoneinfo/")[2] or "/".join(time.tzname)
 
 
 def _cpu() -> str:

@@ -12,6 +12,7 @@ differs or could not be made; 2: there is nothing to make again.
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import os
@@ -34,6 +35,7 @@ FAILED, NOT_MADE = "failed", "not made again"
 GOOD = (IDENTICAL, WITHIN, ALIKE)
 ORDER = (IDENTICAL, WITHIN, ALIKE, "not recorded", "not made", DIFFERS)
 MOST_FILES = 8  # chosen: that differ, named for a step
+MOST_LINES, MOST_SAID = 2, 160  # chosen: lines that it printed, and characters of each
 PASSED = ("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH", "UV_CACHE_DIR", "SSL_CERT_FILE")
 
 Entry = dict[str, Any]
@@ -90,7 +92,7 @@ class Outcome:
         same = sum(one["verdict"] == IDENTICAL for one in files)
         counted = f": {same} of {len(files)} identical" if files else ""
         yield f"{self.name}  {', '.join(self.mfids)}  {self.verdict}{counted}" + (f": {self.said}" if self.said else "")
-        for one in [one for one in files if one["verdict"] != IDENTICAL][:MOST_FILES]:
+        for one in [one for one in files if one["verdict"] != IDENTICAL or one["said"]][:MOST_FILES]:
             yield f"    {one['name']}: {one['verdict']}" + (f": {one['said']}" if one["said"] else "")
         for cause in self.causes:
             yield f"    why: {cause}"
@@ -142,7 +144,7 @@ class _Remaking:
             outcome.environment = answer["environment"]
             if "error" in answer:
                 outcome.verdict, outcome.said = FAILED, answer["error"]
-                outcome.causes = list(self._causes(answer["environment"]))
+                outcome.causes = list(self._causes(answer, folders))
                 return outcome
             outcome.files = self._compared(python, folders, answer)
             outcome.verdict = max((one["verdict"] for one in outcome.files), key=ORDER.index, default=IDENTICAL)
@@ -150,8 +152,9 @@ class _Remaking:
             for output, one in self.entry["outputs"].items():
                 made |= {(one["mfid"], path.name): path for path in folders[output].rglob("*") if path.is_file()}
             if not outcome.is_good:
-                outcome.causes = [*replaced, *self._causes(answer["environment"])]
-                if again := self._differs_again(python, source, inputs, folders):
+                outcome.causes = [*replaced, *self._causes(answer, folders)]
+                bad = {one["name"] for one in outcome.files if one["verdict"] not in GOOD}
+                if again := self._differs_again(python, source, inputs, folders, answer, bad):
                     outcome.causes.insert(0, again)
         except RemakeError as error:
             outcome.said = str(error)
@@ -175,7 +178,9 @@ class _Remaking:
                     if _sha256(target) != file["sha256"]:
                         replaced.append(f"{what}, was made again with other bytes")
                 elif not file.get("path"):
-                    raise RemakeError(f"the bytes of {what}, are not here")
+                    raise RemakeError(
+                        f"the bytes of {what}, are not here" + (f": {why}" if (why := file.get("why")) else "")
+                    )
                 else:
                     shutil.copyfile(self.kit / file["path"], target)
                     if _sha256(target) != file["sha256"]:
@@ -199,22 +204,28 @@ class _Remaking:
         """Say what of the source is not in the record any more, as far as that can be known."""
         try:
             with zipfile.ZipFile(path) as content:
-                texts = [content.read(name).decode(errors="replace") for name in content.namelist()]
+                files = {name: content.read(name) for name in content.namelist()}
         except (OSError, zipfile.BadZipFile) as error:
             return f"{path.name} cannot be read: {error}"
+        texts = [data.decode(errors="replace") for data in files.values()]
+        flat = [_flat(text) for text in texts]
         pieces = {self.entry["function"]: self.entry["text"], **self.entry["pieces"]}
-        functions = {name: text for name, text in pieces.items() if text.lstrip().startswith(("def ", "@", "class "))}
-        gone = [name for name, text in functions.items() if not any(text.strip() in one for one in texts)]
+        functions = {name: text for name, text in pieces.items() if text.lstrip().startswith(_DEFINED)}
+        gone = [name for name, text in functions.items() if not any(_flat(text) in one for one in flat)]
         if gone:
             return f"{', '.join(gone)} was changed"
         for name, value in pieces.items():
-            if name not in functions and not value.startswith("#"):
+            if name.startswith("file "):
+                found = [data for place, data in files.items() if f"/{place}".endswith(f"/{name[5:]}")]
+                if value.removeprefix("# ") not in {hashlib.sha256(data).hexdigest() for data in found}:
+                    return f"{name[5:]}, which it reads, {'was changed' if found else 'is not in it'}"
+            elif name not in functions and not value.startswith("#"):
                 assigned = re.compile(
-                    rf"^{re.escape(name.rpartition('.')[2])}\b[^=\n]*=\s*(.+?)\s*(?:#.*)?$", re.MULTILINE
+                    rf"^\s*{re.escape(name.rpartition('.')[2])}\b[^=\n]*=\s*(.+?)\s*(?:#.*)?$", re.MULTILINE
                 )
-                for found in (match[1] for one in texts for match in assigned.finditer(one)):
-                    if not _is_same_number(found, value):
-                        return f"{name} is {found} in it, {value} by the record"
+                written = [match[1] for text in texts for match in assigned.finditer(text)]
+                if written and not any(_is_same_value(one, value) for one in written):
+                    return f"{name} is {written[0]} in it, {value} by the record"
         return f"{path.name} has other bytes"
 
     # The environment
@@ -325,7 +336,8 @@ class _Remaking:
             kept = self.recorded.get("variables", {}).keys() | {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LANG", "TZ"}
             kept |= {"MKL_NUM_THREADS", "OPENBLAS_CORETYPE"}
             return {**passed, **{name: os.environ[name] for name in kept if name in os.environ}}
-        return {**passed, **self.recorded.get("variables", {})}
+        zone = self.recorded.get("timezone", "")
+        return {**({"TZ": zone} if "/" in zone else {}), **passed, **self.recorded.get("variables", {})}
 
     def _compared(self, python: Path, folders: dict[str, Path], answer: dict[str, Any]) -> list[dict[str, Any]]:
         """Compare the outputs with what is recorded, in the environment of the step, which can read its files."""
@@ -341,7 +353,9 @@ class _Remaking:
                 if (path := there.pop(name, None)) is None:
                     found.append({"name": name, "verdict": "not made", "said": "", "largest": 0.0})
                 elif _sha256(path) == file["sha256"]:
-                    found.append({"name": name, "verdict": IDENTICAL, "said": "", "largest": 0.0})
+                    changed = file.get("path") and _sha256(self.kit / file["path"]) != file["sha256"]
+                    said = "but the copy here has other bytes than the record: that was exchanged or damaged"
+                    found.append({"name": name, "verdict": IDENTICAL, "said": said if changed else "", "largest": 0.0})
                 elif not file.get("path"):
                     said = "it has other bytes, and the recorded ones are not here to compare numbers"
                     found.append({"name": name, "verdict": DIFFERS, "said": said, "largest": 0.0})
@@ -354,34 +368,69 @@ class _Remaking:
             value = returned.get(output) if many else returned
             if one["returned"] is not None:
                 values.append({"name": "returned values", "recorded": one["returned"], "made": value or {}})
-        verdicts = self.work / "compared.json"
-        rules = {"rtol": 1e-9, **self.entry["reproduce"]}
-        rules |= {"rtol": self.options.rtol} if self.options.rtol is not None else {}
-        asked = {"pairs": pairs, "values": values, "rules": rules, "answer": str(verdicts)}
-        request = self.work / "compare.json"
-        request.write_text(json.dumps(asked), encoding="utf-8")
-        _must([str(python), "-B", str(self.kit / COMPARER), str(request)], "what was made cannot be compared")
-        return [*found, *json.loads(verdicts.read_text(encoding="utf-8"))]
+        return [*found, *self._judged(python, pairs, values)]
 
-    def _differs_again(self, python: Path, source: Path, inputs: dict[str, Any], folders: dict[str, Path]) -> str:
-        """Run it once more. Return that it gives something else each time; empty if it gives the same."""
+    def _judged(
+        self, python: Path, pairs: list[Any], values: list[Any], rtol: float | None = None
+    ) -> list[dict[str, Any]]:
+        """Compare files and values by the rules, in the environment of the step."""
+        verdicts, request = self.work / "compared.json", self.work / "compare.json"
+        rules = {"rtol": 1e-9, **self.entry["reproduce"]}
+        rtol = self.options.rtol if rtol is None else rtol
+        rules |= {"rtol": rtol} if rtol is not None else {}
+        request.write_text(
+            json.dumps({"pairs": pairs, "values": values, "rules": rules, "answer": str(verdicts)}), encoding="utf-8"
+        )
+        _must([str(python), "-B", str(self.kit / COMPARER), str(request)], "what was made cannot be compared")
+        return list(json.loads(verdicts.read_text(encoding="utf-8")))
+
+    def _differs_again(
+        self,
+        python: Path,
+        source: Path,
+        inputs: dict[str, Any],
+        folders: dict[str, Path],
+        first: dict[str, Any],
+        bad: set[str],
+    ) -> str:
+        """Run it once more. Return that what is bad is another each time; empty if it is the same number by number."""
         try:
-            _, again, _ = self._run(python, source, inputs, self.work / "again")
+            second, again, _ = self._run(python, source, inputs, self.work / "again")
         except RemakeError:
             return ""
+        pairs = []
         for output, folder in folders.items():
             for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-                other = again[output] / path.relative_to(folder)
-                if not other.is_file() or _sha256(other) != _sha256(path):
-                    return f"the step is not deterministic: made twice here, {path.name} differs too"
+                name, other = path.relative_to(folder).as_posix(), again[output] / path.relative_to(folder)
+                if not other.is_file():
+                    return f"the step is not deterministic: made twice here, {name} was written once only"
+                if name in bad and _sha256(other) != _sha256(path):
+                    pairs.append({"name": name, "recorded": str(path), "made": str(other)})
+        returned = [first.get("returned"), second.get("returned")]
+        value = {"name": "returned values", "recorded": returned[0], "made": returned[1]}
+        values = [value] if value["name"] in bad and returned[0] != returned[1] else []
+        for one in self._judged(python, pairs, values, rtol=0.0) if pairs or values else ():
+            if one["verdict"] not in GOOD:
+                where = f" ({one['said'].partition(':')[0]})" if values and one["name"] == value["name"] else ""
+                return f"the step is not deterministic: made twice here, {one['name']}{where} differs too"
         return ""
 
-    def _causes(self, now: dict[str, Any]) -> Iterator[str]:
-        """Yield in what the environment is another one, what may move a number first."""
-        was = self.recorded
+    def _causes(self, answer: dict[str, Any], folders: dict[str, Path]) -> Iterator[str]:
+        """Yield what it took that it was not given, and in what the environment is another one."""
+        was, now, seen = self.recorded, answer["environment"], answer["seen"]
         surely = [path for path in self.entry["read"] if "(opened while it ran)" not in path]
         if surely:
             yield f"it read {', '.join(surely[:3])}, which it was not given"
+        if hosts := seen["hosts"]:
+            yield f"it asks {', '.join(hosts[:3])} over the network, and what that answered is not recorded"
+        for name in seen["variables"]:
+            if name not in _VARIABLES and name not in was.get("variables", {}):
+                here = "set" if name in now["variables"] else "not set"
+                yield f"it asks for the variable {name}, of which nothing is recorded; it is {here} here"
+        if files := [one for one in seen["files"] if not any(one in path for path in self.entry["read"])]:
+            yield f"it reads {', '.join(files[:3])} here, which it was not given"
+        if printed := self._printed_only_here(folders):
+            yield f"it says here, and did not then: {'; '.join(printed)}"
         if not was:
             yield "its environment was not kept, so that nobody knows in what the present one differs"
             return
@@ -399,11 +448,23 @@ class _Remaking:
         blas = {one.partition(": ")[2] for one in was["blas"]}
         if other := [one for one in now["blas"] if blas and one not in blas]:
             yield f"linear algebra is by {', '.join(other)} here, by {', '.join(sorted(blas))} by the record"
-        for name, what in (("cpu", "the processor"), ("machine", "the architecture"), ("python", "Python")):
-            if now[name] != was[name]:
+        named = (("cpu", "the processor"), ("machine", "the architecture"), ("python", "Python"))
+        for name, what in (*named, ("timezone", "the time zone of the system")):
+            if name in was and now.get(name) != was[name] and not (name == "timezone" and "TZ" in now["variables"]):
                 yield f"{what} is {now[name]} here, {was[name]} by the record"
         if len(surely) < len(self.entry["read"]):
             yield f"{', '.join(sorted({*self.entry['read']} - {*surely})[:3])}, and it was not given"
+
+    def _printed_only_here(self, folders: dict[str, Path]) -> list[str]:
+        """Return lines that the step printed now and not when its result was made; numbers in them do not count."""
+        recorded = [file for one in self.entry["outputs"].values() for file in one["files"] if file.get("log")]
+        if any(not file.get("path") for file in recorded):
+            return []
+        old = {_without_numbers(line) for file in recorded for line in _lines(self.kit / file["path"])}
+        for folder in folders.values():
+            new = [line for line in _lines(folder.with_name("printed.txt")) if _without_numbers(line) not in old]
+            return [line[:MOST_SAID] for line in new[:MOST_LINES]]
+        return []
 
 
 _VARIABLES = frozenset(
@@ -418,11 +479,28 @@ def _is_to_be_had(packages: dict[str, Any], name: str) -> bool:
     return name in packages and name != "crucible-lineage" and not packages[name].get("local")
 
 
-def _is_same_number(text: str, value: str) -> bool:
+_DEFINED = ("def ", "async def ", "@", "class ")
+
+
+def _flat(text: str) -> str:
+    """Return a text without indentation, which methods and inner functions have where they are defined."""
+    return "\n".join(line.strip() for line in text.strip().splitlines())
+
+
+def _is_same_value(text: str, value: str) -> bool:
     try:
-        return float(text) == float(value)
-    except ValueError:
+        return bool(ast.literal_eval(text) == ast.literal_eval(value))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return True  # a calculation: nobody can say
+
+
+def _lines(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _without_numbers(line: str) -> str:
+    return re.sub(r"[\d.:-]+", "#", line)
 
 
 def _must(command: Iterable[str], what: str) -> None:

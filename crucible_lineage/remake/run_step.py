@@ -16,6 +16,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 import traceback
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +24,10 @@ from typing import Any
 
 FIELD = re.compile(r"\{([^{}]*)\}")
 SHELL_FIELD = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
+SYSTEM = ("/usr", "/etc", "/proc", "/sys", "/dev", "/lib", "/lib64", "/bin")
+CODE = (".py", ".pyc", ".pyi", ".so", ".pyd", ".dll", ".pth")
+LOOKING_UP = (os.__file__, "<frozen os>", sys.modules["_collections_abc"].__file__, "<frozen _collections_abc>")
+MOST_SEEN = 8  # chosen: of one kind, named in an answer
 BLAS = re.compile(r"lib[\w.-]*(?:openblas|mkl_rt|blis|flexiblas)[\w.-]*\.(?:so|dylib|dll)[\w.]*")
 
 
@@ -31,6 +36,7 @@ def main() -> int:
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     sys.path[:0] = [request["source"]]
     answer: dict[str, Any] = {}
+    seen = watched(request)
     try:
         call = command if request["function"].startswith(("run: ", "shell: ")) else function
         returned, answer["outputs"] = call(request)
@@ -39,9 +45,53 @@ def main() -> int:
         answer["error"] = f"{type(error).__name__}: {error}"
         answer["missing"] = error.name if isinstance(error, ModuleNotFoundError) else None
         answer["trace"] = traceback.format_exc()
+    answer["seen"] = {kind: list(names)[:MOST_SEEN] for kind, names in seen.items()}
     answer["environment"] = environment(request["packages"])
     Path(request["answer"]).write_text(json.dumps(answer), encoding="utf-8")
     return 0
+
+
+def watched(request: dict[str, Any]) -> dict[str, dict[str, None]]:
+    """Note from now on what the step takes that it is not given: files, hosts, and variables that its code asks for."""
+    seen: dict[str, dict[str, None]] = {"files": {}, "hosts": {}, "variables": {}}
+    source = os.path.join(request["source"], "")  # noqa: PTH118
+    work = str(Path(request["answer"]).parents[1])
+    passing = tuple(
+        os.path.join(one, "")  # noqa: PTH118
+        for one in (sys.prefix, sys.base_prefix, work, request["source"], *SYSTEM, Path.home() / ".cache")
+    )
+    written: set[str] = set()
+
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "socket.getaddrinfo" and arguments[0]:
+            seen["hosts"][f"{as_text(arguments[0])}:{as_text(arguments[1])}"] = None
+        elif event == "open" and isinstance(arguments[0], (str, bytes)) and isinstance(arguments[2], int):
+            name = os.path.abspath(os.fsdecode(arguments[0]))  # noqa: PTH100
+            if arguments[2] & (os.O_WRONLY | os.O_RDWR):
+                written.add(name)
+            elif not (name in written or name.startswith(passing) or name.endswith(CODE)) and os.path.isfile(name):  # noqa: PTH113
+                seen["files"][name] = None
+
+    def asked(self: Any, name: Any) -> Any:
+        frame = sys._getframe(1)
+        while frame.f_back and frame.f_code.co_filename in LOOKING_UP:
+            frame = frame.f_back
+        if (
+            frame.f_code.co_filename.startswith(source)
+            and f"{os.sep}crucible_lineage{os.sep}" not in frame.f_code.co_filename
+        ):
+            seen["variables"][str(name)] = None
+        return look_up(self, name)
+
+    kind = type(os.environ)
+    look_up = kind.__getitem__
+    kind.__getitem__ = asked  # type: ignore[method-assign]
+    sys.addaudithook(note)
+    return seen
+
+
+def as_text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def function(request: dict[str, Any]) -> tuple[Any, list[str]]:
@@ -182,8 +232,17 @@ def environment(packages: list[str]) -> dict[str, Any]:
         "cpu": cpu(),
         "packages": versions,
         "variables": dict(os.environ),
+        "timezone": timezone(),
         "blas": sorted(loaded_blas()),
     }
+
+
+def timezone() -> str:
+    """Return the name of the time zone, as far as the system says it."""
+    try:
+        return os.path.realpath("/etc/localtime").partition("zoneinfo/")[2] or "/".join(time.tzname)
+    except OSError:
+        return "/".join(time.tzname)
 
 
 def cpu() -> str:
