@@ -151,8 +151,9 @@ class _Remaking:
             outcome.verdict = DIFFERS if outcome.verdict in ORDER[3:] else outcome.verdict
             for output, one in self.entry["outputs"].items():
                 made |= {(one["mfid"], path.name): path for path in folders[output].rglob("*") if path.is_file()}
-            if not outcome.is_good:
+            if outcome.verdict != IDENTICAL:
                 outcome.causes = [*replaced, *self._causes(answer, folders)]
+            if not outcome.is_good:
                 bad = {one["name"] for one in outcome.files if one["verdict"] not in GOOD}
                 if again := self._differs_again(python, source, inputs, folders, answer, bad):
                     outcome.causes.insert(0, again)
@@ -219,13 +220,14 @@ class _Remaking:
                 found = [data for place, data in files.items() if f"/{place}".endswith(f"/{name[5:]}")]
                 if value.removeprefix("# ") not in {hashlib.sha256(data).hexdigest() for data in found}:
                     return f"{name[5:]}, which it reads, {'was changed' if found else 'is not in it'}"
-            elif name not in functions and not value.startswith("#"):
+            elif name not in functions:
                 assigned = re.compile(
                     rf"^\s*{re.escape(name.rpartition('.')[2])}\b[^=\n]*=\s*(.+?)\s*(?:#.*)?$", re.MULTILINE
                 )
                 written = [match[1] for text in texts for match in assigned.finditer(text)]
-                if written and not any(_is_same_value(one, value) for one in written):
-                    return f"{name} is {written[0]} in it, {value} by the record"
+                others = [_other_value(one, value) for one in written]
+                if written and all(others):
+                    return f"{name} is {written[0]} in it, {others[0]} by the record"
         return f"{path.name} has other bytes"
 
     # The environment
@@ -366,7 +368,9 @@ class _Remaking:
                     pairs.append({"name": name, "recorded": str(self.kit / file["path"]), "made": str(path)})
             found += [{"name": name, "verdict": "not recorded", "said": "", "largest": 0.0} for name in sorted(there)]
             value = returned.get(output) if many else returned
-            if one["returned"] is not None:
+            if one["returned"] is not None and json.dumps(one["returned"]) == json.dumps(value or {}):
+                found.append({"name": "returned values", "verdict": IDENTICAL, "said": "", "largest": 0.0})
+            elif one["returned"] is not None:
                 values.append({"name": "returned values", "recorded": one["returned"], "made": value or {}})
         return [*found, *self._judged(python, pairs, values)]
 
@@ -374,6 +378,8 @@ class _Remaking:
         self, python: Path, pairs: list[Any], values: list[Any], rtol: float | None = None
     ) -> list[dict[str, Any]]:
         """Compare files and values by the rules, in the environment of the step."""
+        if not pairs and not values:
+            return []
         verdicts, request = self.work / "compared.json", self.work / "compare.json"
         rules = {"rtol": 1e-9, **self.entry["reproduce"]}
         rtol = self.options.rtol if rtol is None else rtol
@@ -409,7 +415,7 @@ class _Remaking:
         returned = [first.get("returned"), second.get("returned")]
         value = {"name": "returned values", "recorded": returned[0], "made": returned[1]}
         values = [value] if value["name"] in bad and returned[0] != returned[1] else []
-        for one in self._judged(python, pairs, values, rtol=0.0) if pairs or values else ():
+        for one in self._judged(python, pairs, values, rtol=0.0):
             if one["verdict"] not in GOOD:
                 where = f" ({one['said'].partition(':')[0]})" if values and one["name"] == value["name"] else ""
                 return f"the step is not deterministic: made twice here, {one['name']}{where} differs too"
@@ -421,6 +427,8 @@ class _Remaking:
         surely = [path for path in self.entry["read"] if "(opened while it ran)" not in path]
         if surely:
             yield f"it read {', '.join(surely[:3])}, which it was not given"
+        for left in self.entry["left_out"][:MOST_LINES]:
+            yield f"not kept of its source: {left}"
         if hosts := seen["hosts"]:
             yield f"it asks {', '.join(hosts[:3])} over the network, and what that answered is not recorded"
         for name in seen["variables"]:
@@ -487,11 +495,19 @@ def _flat(text: str) -> str:
     return "\n".join(line.strip() for line in text.strip().splitlines())
 
 
-def _is_same_value(text: str, value: str) -> bool:
+def _other_value(text: str, value: str) -> str:
+    """Return what a piece of the record is, if a text of Python that is no calculation is another value than that."""
     try:
-        return bool(ast.literal_eval(text) == ast.literal_eval(value))
+        found = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return True  # a calculation: nobody can say
+        return ""
+    if value.startswith("#"):  # of what is no number there is a hash of its spelling
+        spelled = hashlib.sha256(f"constant str:{found!a}".encode()).hexdigest()[:12]
+        return "" if not isinstance(found, str) or value == f"#{spelled}" else "another text"
+    if isinstance(found, int) and not isinstance(found, bool) and re.fullmatch("-?[0-9a-f]+", value):
+        recorded = int(value, 16)  # so integers are spelled
+        return "" if found == recorded else str(recorded)
+    return "" if repr(found) == value else value
 
 
 def _lines(path: Path) -> list[str]:

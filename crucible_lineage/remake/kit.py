@@ -61,7 +61,8 @@ class KitStep:
 def write_kit(session: Session, folder: Path, about: str, outputs: Sequence[KitStep], path_of: PathOf) -> list[Path]:
     """Write a kit for these outputs of steps. Return the files that were written.
 
-    `path_of` gives where in the folder a file of a dataset lies; None if its bytes are not to be had.
+    `path_of` gives where in the folder a file of a dataset lies; None if it is left out, LineageError if its bytes are
+    not to be had.
     """
     writer = _Writer(session, folder, path_of)
     steps = [writer.entry(group) for group in _in_order(_executions(outputs))]
@@ -161,7 +162,11 @@ class _Writer:
 
     def _file(self, mfid: str, file: Any) -> dict[str, Any]:
         ref = FileRef(file.name, file.sha256, file.size)
-        return {"name": file.name, "sha256": file.sha256, "size": file.size, "path": self.path_of(mfid, ref)}
+        said = {"name": file.name, "sha256": file.sha256, "size": file.size}
+        try:
+            return {**said, "path": self.path_of(mfid, ref)}
+        except LineageError as error:
+            return {**said, "path": None, "why": str(error).partition("\n")[0]}
 
     def _kept(self, kept: KeptFile | None, kind: str, ending: str, faults: list[str]) -> dict[str, Any] | None:
         """Put a file that supports results into the kit."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from crucible_lineage.core.slots import CURRENT, Currency
 from crucible_lineage.disk import private_folder
-from crucible_lineage.errors import ChecksumError, InputError, LineageError, NotFoundError
+from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.pipeline.files.fetch import cached_file
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef, FileRef
@@ -42,10 +42,7 @@ def reproduce_datasets(
         def path_of(mfid: str, file: FileRef) -> str | None:
             path = f"data/{mfid}/{file.sha256}"
             if not (kit / path).exists():
-                try:
-                    source = cached_file(DatasetRef(mfid, mfid, (file,)), file, session)
-                except LineageError:
-                    return None
+                source = cached_file(DatasetRef(mfid, mfid, (file,)), file, session)
                 (kit / path).parent.mkdir(parents=True, exist_ok=True)
                 (kit / path).write_bytes(source.read_bytes())
             return path

@@ -69,7 +69,9 @@ def watched(request: dict[str, Any]) -> dict[str, dict[str, None]]:
             name = os.path.abspath(os.fsdecode(arguments[0]))  # noqa: PTH100
             if arguments[2] & (os.O_WRONLY | os.O_RDWR):
                 written.add(name)
-            elif not (name in written or name.startswith(passing) or name.endswith(CODE)) and os.path.isfile(name):  # noqa: PTH113
+            elif not (
+                name in written or "site-packages" in name or name.startswith(passing) or name.endswith(CODE)
+            ) and os.path.isfile(name):  # noqa: PTH113
                 seen["files"][name] = None
 
     def asked(self: Any, name: Any) -> Any:
