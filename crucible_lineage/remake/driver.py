@@ -429,6 +429,8 @@ class _Remaking:
             yield f"it read {', '.join(surely[:3])}, which it was not given"
         for left in self.entry["left_out"][:MOST_LINES]:
             yield f"not kept of its source: {left}"
+        if lacking := answer.get("lacking"):
+            yield f"{lacking} is not among what was kept of its source: name it in `reads`"
         if hosts := seen["hosts"]:
             yield f"it asks {', '.join(hosts[:3])} over the network, and what that answered is not recorded"
         for name in seen["variables"]:
@@ -451,7 +453,7 @@ class _Remaking:
         threads = dict(was["variables"].items())
         for name in sorted(threads.keys() | (now["variables"].keys() & _VARIABLES)):
             here, before = now["variables"].get(name), threads.get(name)
-            if here != before and name in _VARIABLES:
+            if here != before and name in _VARIABLES and not (name == "TZ" and here == was.get("timezone")):
                 yield f"{name} is {here or 'not set'} here, {before or 'was not set'} by the record"
         blas = {one.partition(": ")[2] for one in was["blas"]}
         if other := [one for one in now["blas"] if blas and one not in blas]:

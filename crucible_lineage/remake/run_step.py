@@ -45,6 +45,8 @@ def main() -> int:
         answer["error"] = f"{type(error).__name__}: {error}"
         answer["missing"] = error.name if isinstance(error, ModuleNotFoundError) else None
         answer["trace"] = traceback.format_exc()
+        if isinstance(error, FileNotFoundError) and str(error.filename).startswith(request["source"]):
+            answer["lacking"] = os.path.relpath(str(error.filename), request["source"])
     answer["seen"] = {kind: list(names)[:MOST_SEEN] for kind, names in seen.items()}
     answer["environment"] = environment(request["packages"])
     Path(request["answer"]).write_text(json.dumps(answer), encoding="utf-8")
