@@ -14,7 +14,7 @@ from typing import Any
 
 from crucible_lineage.core.mirror import EVERYTHING
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage.records import mapping, mappings, provenance, text, used_mfids
+from crucible_lineage.lineage.records import mapping, mappings, provenance, text
 from crucible_lineage.session import Session
 from crucible_lineage.statements import EVICT, REMAKE, About
 from crucible_lineage.stating import known_statements, state
@@ -23,6 +23,7 @@ from crucible_lineage.times import utc
 __all__ = ["Eviction", "evict", "plan_eviction"]
 
 IDENTICAL = "identical"  # the only verdict after which bytes can come back
+NOT_DETERMINISTIC = "the step is not deterministic"  # as receipts give it for a cause
 FOREVER = "forever"  # of a step whose results stay
 LEAST_S = 0.01  # no step is free
 
@@ -144,12 +145,19 @@ class _Store:
         return self._whose_parents_can_be_had(found)
 
     def _proved(self, *, trust_own: bool) -> set[str]:
-        return {
-            mfid
-            for one in self.standing.statements.values()
-            if one.verb == REMAKE and one.body.get("verdict") == IDENTICAL and (trust_own or not one.body.get("own"))
-            for mfid in one.about.datasets
-        }
+        """Return what was made again byte for byte, and by no later or other receipt with other bytes."""
+        last: dict[str, str] = {}
+        other: set[str] = set()
+        receipts = [one for one in self.standing.statements.values() if one.verb == REMAKE]
+        for one in sorted(receipts, key=lambda one: (utc(one.when), one.body.get("verdict") != IDENTICAL)):
+            verdict = text(one.body.get("verdict"))
+            for mfid in one.about.datasets:
+                if trust_own or not one.body.get("own"):
+                    last[mfid] = verdict
+                predicate = mapping(mapping(one.body.get("receipt")).get("predicate"))
+                if any(NOT_DETERMINISTIC in str(cause) for cause in predicate.get("causes") or ()):
+                    other.add(mfid)
+        return {mfid for mfid, verdict in last.items() if verdict == IDENTICAL and mfid not in other}
 
     def _why_stays(self, mfid: str, record: Mapping[str, Any], proved: set[str], doubtful: set[str]) -> str:
         written = provenance(record)
@@ -163,6 +171,8 @@ class _Store:
             return "published"
         if not mapping(activity.get("code")).get("archive"):
             return "its source was not kept"
+        if written.get("attached"):
+            return "its record does not say in itself what it was made from"
         if mfid in doubtful:
             return "on hold"
         if mfid not in proved:
@@ -174,8 +184,8 @@ class _Store:
         while True:
             bad = {}
             for mfid in found:
-                used = used_mfids(self.copy.records[mfid])
-                if lost := [one for one in used if one not in found and not self._is_whole(one)]:
+                used = _used_files(self.copy.records[mfid])
+                if lost := [one for one, files in used if one not in found and not self._has(one, files)]:
                     bad[mfid] = f"made from {lost[0]}, whose bytes are not here"
                 elif any(self.holders[sha256] - found.keys() for sha256 in found[mfid].files):
                     bad[mfid] = "the same bytes as of something that stays"
@@ -184,12 +194,16 @@ class _Store:
             if not bad:
                 return found
 
-    def _is_whole(self, mfid: str) -> bool:
-        """Whether all bytes of a dataset are here, or it was let go before, by the same rule."""
-        if mfid not in self.files:
-            return False
+    def _has(self, mfid: str, files: tuple[str, ...]) -> bool:
+        """Whether the bytes that were used of a dataset are here, or were let go before, by the same rule."""
         evicted = self.evicted.get(mfid, set())
-        return all(sha256 in evicted or self.size(sha256) for sha256 in self.files[mfid].values())
+        return bool(files) and all(sha256 in evicted or self.size(sha256) for sha256 in files)
+
+
+def _used_files(record: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield what a step was given: a dataset, and the SHA-256 of its files."""
+    for used in mappings(provenance(record).get("used")):
+        yield text(used.get("mfid")), tuple(text(file.get("sha256")) for file in mappings(used.get("files")))
 
 
 def _data_files(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import zipfile
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,10 @@ from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration.read import read
+from crucible_lineage.remake.driver import DIFFERS, IDENTICAL, Options
 from crucible_lineage.remake.healing import ASIDE, remade_file
+from crucible_lineage.remake.receipts import state_receipts
+from crucible_lineage.remake.reproduce import reproduce_datasets
 from crucible_lineage.session import Session
 
 pytestmark = pytest.mark.usefixtures("keeping")
@@ -168,3 +173,54 @@ def test_bytes_that_others_share_or_rest_on_stay(lab: Any, session: Session) -> 
     assert told["evicted"] == []
     assert "the same bytes as of something that stays" in told["stays"]
     assert f"made from {second}, whose bytes are not here" in told["stays"]
+
+
+def test_what_others_registered_has_to_be_there_for_what_was_made_of_it(lab: Any, session: Session) -> None:
+    session.ensure_project("lab")
+    theirs = session.client.datasets.create({"dataset_name": "theirs", "project_id": "lab"}).dsid
+    session.client.files.upload(theirs, lab.folder / "first.txt")
+    lab.declare(lab.pipeline.read_text().replace("{file: first.txt, timestamp", "{dataset: " + theirs + "} #"))
+    scaled = run(lab, session).datasets["scaled"]["out"]
+    assert ask(session, "reproduce", scaled, "--here").exit_code == 0
+
+    def told(*more: str) -> Any:
+        return json.loads(ask(session, "evict", "--to-free", "1GB", "--trust-own", "--json", *more).stdout)
+
+    assert [one["mfid"] for one in told("--dry-run")["evicted"]] == [scaled]
+    lose(session, theirs)
+    assert told()["evicted"] == []
+    assert f"made from {theirs}, whose bytes are not here" in told()["stays"]
+
+
+def test_what_was_once_the_same_by_chance_is_not_let_go(
+    lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = itertools.count()
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime(2026, 1, 1, 0, 0, next(moments), tzinfo=tz)
+
+    monkeypatch.setattr("crucible_lineage.stating.datetime", Clock)
+    done = run(lab, session)
+    scaled = done.datasets["scaled"]["out"]
+    outcomes = reproduce_datasets(session, [scaled], Options(here=True), lambda _: None)
+
+    def going() -> list[str]:
+        told = json.loads(ask(session, "evict", "--to-free", "1GB", "--trust-own", "--dry-run", "--json").stdout)
+        return [one["mfid"] for one in told["evicted"]]
+
+    assert state_receipts(session, outcomes)[1] == []
+    assert going() == [scaled]
+    outcomes[0].verdict = DIFFERS
+    state_receipts(session, outcomes)
+    assert going() == [], "the last receipt counts"
+    outcomes[0].verdict = IDENTICAL
+    state_receipts(session, outcomes)
+    assert going() == [scaled]
+    outcomes[0].verdict, outcomes[0].causes = DIFFERS, ["the step is not deterministic: made twice here, x differs too"]
+    state_receipts(session, outcomes)
+    outcomes[0].verdict, outcomes[0].causes = IDENTICAL, []
+    state_receipts(session, outcomes)
+    assert going() == [], "the next time it may be another one"
