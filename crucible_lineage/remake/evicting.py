@@ -6,21 +6,22 @@ there or go by the same rule. It is stated before it goes, so that nobody takes 
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from crucible_lineage.core.mirror import EVERYTHING
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.records import mapping, mappings, provenance, text
+from crucible_lineage.pipeline.files.away import made_in, stored_file
 from crucible_lineage.session import Session
 from crucible_lineage.statements import EVICT, REMAKE, About
 from crucible_lineage.stating import known_statements, state
 from crucible_lineage.times import utc
 
-__all__ = ["Eviction", "evict", "plan_eviction"]
+__all__ = ["Eviction", "could_go", "evict", "plan_eviction"]
 
 IDENTICAL = "identical"  # the only verdict after which bytes can come back
 NOT_DETERMINISTIC = "the step is not deterministic"  # as receipts give it for a cause
@@ -94,6 +95,13 @@ def plan_eviction(session: Session, to_free: int, *, trust_own: bool = False) ->
     return Eviction(tuple(goes), {reason: size for reason, size in store.stays.items() if size})
 
 
+def could_go(session: Session) -> Eviction | None:
+    """Return all that may go; None where nothing does, since no result was made again or Crucible is not embedded."""
+    if not session.settings.embedded or all(one.verb != REMAKE for one in session.mirror.statements().values()):
+        return None
+    return plan_eviction(session, sys.maxsize)
+
+
 def evict(session: Session, plan: Eviction) -> int:
     """Let go of what the plan names: first it is stated, then the bytes go. Return how many bytes are free."""
     freed = 0
@@ -101,7 +109,7 @@ def evict(session: Session, plan: Eviction) -> int:
         body = {"files": sorted(one.files), "bytes": one.bytes}
         state(session, one.project, EVICT, About((one.mfid,)), why="can be made again", body=body)
         for sha256 in one.files:
-            path = _content(session, sha256)
+            path = stored_file(session, sha256)
             if path.exists():
                 freed += path.stat().st_size
                 path.unlink()
@@ -125,7 +133,7 @@ class _Store:
                 self.holders[sha256].add(mfid)
 
     def size(self, sha256: str) -> int:
-        path = _content(self.session, sha256)
+        path = stored_file(self.session, sha256)
         return path.stat().st_size if path.exists() else 0
 
     def candidates(self, *, trust_own: bool) -> dict[str, Goes]:
@@ -138,10 +146,8 @@ class _Store:
             if reason := self._why_stays(mfid, record, proved, set(doubtful)):
                 self.stays[reason] += size
             elif size:
-                summary, written = self.copy.summaries[mfid], mapping(provenance(record).get("activity"))
-                seconds = (utc(text(written["ended"])) - utc(text(written["started"]))).total_seconds()
-                files = tuple(sorted(set(self.files[mfid].values())))
-                found[mfid] = Goes(mfid, summary.name, summary.standing.project, files, size, seconds)
+                summary, files = self.copy.summaries[mfid], tuple(sorted(set(self.files[mfid].values())))
+                found[mfid] = Goes(mfid, summary.name, summary.standing.project, files, size, made_in(record))
         return self._whose_parents_can_be_had(found)
 
     def _proved(self, *, trust_own: bool) -> set[str]:
@@ -211,7 +217,3 @@ def _data_files(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for file in mappings(provenance(record).get("generated")):
         if not file.get("log"):
             yield text(file.get("name")), text(file.get("sha256"))
-
-
-def _content(session: Session, sha256: str) -> Path:
-    return session.settings.data / "crucible" / "contents" / sha256[:2] / sha256[2:]

@@ -99,10 +99,12 @@ def status_command(
         jobs = _batch_jobs(session.settings.data)
         holds = _holds(session, project)
         failed = list(failures(session, project).values())
+        spare = _spare(session)
         announce(session)
     if as_json:
         print_json(
             {
+                "could_go": spare,
                 "runs": recent,
                 "pipelines": pipelines,
                 "failures": [one.to_json() for one in failed],
@@ -128,6 +130,17 @@ def status_command(
     print_set_aside(damaged)
     print_not_ingested(unread)
     _print_disk(used)
+    if spare["bytes"]:
+        seconds = time_text(spare["seconds"])
+        click.echo(f"could be let go: {size_text(int(spare['bytes']))}, {seconds} to make again: see evict")
+
+
+def _spare(session: Session) -> dict[str, float]:
+    """Return how many bytes `evict` could free, and how many seconds it takes to make all that again."""
+    from crucible_lineage.remake.evicting import could_go  # hardly anybody who asks has made results again
+
+    found = could_go(session)
+    return {"bytes": found.bytes if found else 0, "seconds": found.seconds if found else 0.0}
 
 
 def _print_all(project: str | None, *, as_json: bool) -> int:

@@ -11,6 +11,7 @@ from crucible_lineage.amounts import amount, size_text, time_text
 from crucible_lineage.cli.colour import coloured
 from crucible_lineage.cli.options import print_json
 from crucible_lineage.errors import shortened
+from crucible_lineage.lineage.labels import plain
 from crucible_lineage.pipeline.plan.plan import FRESH, STALE, PipelinePlan, StepPlan
 from crucible_lineage.pipeline.plan.relation import chosen_text
 
@@ -46,7 +47,22 @@ def print_plan(planned: PipelinePlan, *, as_json: bool, above: Iterable[StepPlan
         click.echo(told)
     for line in (*notes_text(planned.notes), *differences_text(planned)):
         click.echo(line)
+    for line in _away_text(planned):
+        click.echo(line)
     _print_estimate(planned)
+
+
+def _away_text(planned: PipelinePlan) -> Iterator[str]:
+    """Yield which inputs were let go, and what it takes to make them again."""
+    if not planned.away:
+        return
+    seconds, size = (sum(getattr(one, name) for one in planned.away) for name in ("seconds", "bytes"))
+    inputs = amount(len(planned.away), "input")
+    yield f"made again first, since the bytes were let go: {inputs}, {size_text(size)}, about {time_text(seconds)}"
+    for one in planned.away[:MOST_CAUSES]:
+        yield plain(f"  {one.mfid}  {time_text(one.seconds)}  {one.name}")
+    if len(planned.away) > MOST_CAUSES:
+        yield f"  and {len(planned.away) - MOST_CAUSES} more, in plan --json"
 
 
 def notes_text(notes: Sequence[str]) -> list[str]:

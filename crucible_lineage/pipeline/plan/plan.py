@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.files.away import Away
 from crucible_lineage.pipeline.inputs.current import DeclaredDifference
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.plan.differences import Made, UsedFiles, code_diff, differences, file_changes
@@ -130,7 +131,8 @@ class PipelinePlan:
 
     `undeclared` are places of results that still hold although the pipeline declares them no more. `instances` are
     those that are planned, without what is blocked where a list may have gaps; `differences` are those between what is
-    declared of files and what Crucible says of them, `notes` are what else is to be said of files.
+    declared of files and what Crucible says of them, `notes` are what else is to be said of files. `away` are inputs of
+    what is to be made whose bytes were let go and have to be made again first.
     """
 
     steps: tuple[StepPlan, ...]
@@ -138,6 +140,7 @@ class PipelinePlan:
     instances: Mapping[str, Instance] = field(default_factory=dict, compare=False)
     differences: tuple[DeclaredDifference, ...] = ()
     notes: tuple[str, ...] = ()
+    away: tuple[Away, ...] = ()
 
     @property
     def is_fresh(self) -> bool:
@@ -153,6 +156,7 @@ class PipelinePlan:
             "undeclared": list(self.undeclared),
             "differences": differences,
             "notes": list(self.notes),
+            "away": [one.to_json() for one in self.away],
         }
 
 

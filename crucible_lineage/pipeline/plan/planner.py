@@ -16,6 +16,7 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.bind.names import require_names
+from crucible_lineage.pipeline.files.away import away
 from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.inputs.inputs import InputItem, asked_fields, known_inputs
 from crucible_lineage.pipeline.inputs.parent_facts import read_first
@@ -44,15 +45,31 @@ class Planned:
 
 def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str] = (), as_of: str = "") -> PipelinePlan:
     """The plan as things stand, with what each step took before. Changes nothing."""
-    planned = plan_pipeline(pipeline, session, forced, as_of=as_of).plan
+    whole = plan_pipeline(pipeline, session, forced, as_of=as_of)
+    planned = whole.plan
     took = {step: Estimate(*figures) for step, figures in session.journal.took(pipeline.name).items()}
     return replace(
         planned,
+        away=tuple(away(session, _needed(whole))),
         steps=tuple(
             step if step.state == FRESH else replace(step, estimate=took.get(step.step, Estimate()))
             for step in planned.steps
         ),
     )
+
+
+def _needed(planned: Planned) -> Iterator[str]:
+    """Yield the datasets that are there and that steps are going to read."""
+    steps = {step.name: step for step in planned.plan.steps}
+    for step in planned.plan.steps:
+        if step.state in (FRESH, BLOCKED):
+            continue
+        for feed in planned.instances[step.name].feeds:
+            if feed.instance is not None:
+                results = steps[feed.instance].results
+                yield from (one.mfid for output, one in results.items() if feed.output in (None, output))
+            elif (item := planned.inputs[feed.input or ""][feed.index]).dataset is not None:
+                yield item.dataset.mfid
 
 
 def draw_plan(pipeline: BoundPipeline, session: Session) -> LineageGraph:

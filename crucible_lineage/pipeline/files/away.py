@@ -1,0 +1,65 @@
+"""Results whose bytes were let go since they can be made again: which of them are away now, and what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.lineage.records import provenance, text, used_mfids
+from crucible_lineage.session import Session
+from crucible_lineage.times import utc
+
+__all__ = ["Away", "away", "made_in", "stored_file"]
+
+
+@dataclass(frozen=True)
+class Away:
+    """A dataset whose bytes have to be made again before they can be read, and how many seconds its step took."""
+
+    mfid: str
+    name: str
+    bytes: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return dict(vars(self))
+
+
+def away(session: Session, wanted: Iterable[str]) -> list[Away]:
+    """Return those of these datasets that were let go, with all that has to be made again for them, in this order."""
+    evicted = session.stated.evicted()
+    found: dict[str, Away] = {}
+
+    def visit(mfid: str) -> None:
+        gone = [sha256 for sha256 in evicted.get(mfid, ()) if not _is_here(session, sha256)]
+        if mfid in found or not gone:
+            return
+        record = session.mirror.records([mfid]).get(mfid) or {}
+        for parent in used_mfids(record):
+            visit(parent)
+        sizes = {one.get("sha256"): one.get("size") for one in provenance(record).get("generated") or ()}
+        name = text(record.get("dataset_name")) or mfid
+        found[mfid] = Away(mfid, name, sum(sizes.get(one) or 0 for one in gone), made_in(record))
+
+    for mfid in dict.fromkeys(wanted) if evicted else ():
+        visit(mfid)
+    return list(found.values())
+
+
+def made_in(record: Mapping[str, Any]) -> float:
+    """Return how many seconds the step took that made a result, by its record; 0 if that does not say it."""
+    activity = provenance(record).get("activity") or {}
+    began, ended = text(activity.get("started")), text(activity.get("ended"))
+    return (utc(ended) - utc(began)).total_seconds() if began and ended else 0.0
+
+
+def stored_file(session: Session, sha256: str) -> Path:
+    """Return where the embedded Crucible has a file's bytes, or would have them."""
+    return session.settings.data / "crucible" / "contents" / sha256[:2] / sha256[2:]
+
+
+def _is_here(session: Session, sha256: str) -> bool:
+    return session.cache.path(sha256).exists() or (session.settings.embedded and stored_file(session, sha256).exists())
