@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -44,6 +45,12 @@ def test_the_newest_run_has_the_last_word_for_its_declaration() -> None:
 def test_a_declaration_that_was_renamed_does_not_make_its_earlier_results_current_again() -> None:
     old, new = result("a", filled(1)), result("b", filled(2, "renamed.yaml", was=("raman.yaml",)))
     assert Currency([old, new]).current(SLOT, "lab") == ("b",)
+
+
+def test_of_two_replacements_by_hand_the_same_one_holds_in_whatever_order_they_are_read() -> None:
+    old, first, second = result("a"), result("b", replaces="a"), result("c", replaces="a")
+    for order in permutations([old, first, second]):
+        assert Currency(order).superseded_by("a") == ("c",)
 
 
 def test_slots_of_another_project_are_no_rivals() -> None:
