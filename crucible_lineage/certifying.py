@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -114,18 +114,25 @@ def decertify(
         raise InputError(f"decertify {dataset}: --from {since} is not before --until {until}")
     cut = overlapping(span, mine)
     if not cut:
-        said = f" in the time {range_text(span)}" if since else ""
-        valid = "; ".join(f"{range_text(part)}" for one in mine for part in one.spans)
-        raise InputError(f"decertify {dataset}: it is not certified{said}" + (f"; it is {valid}" if valid else ""))
+        raise _not_certified(dataset, mine, span if since else None)
     _require_counting(session, standing, "decertify", project, cut)
     body = {"from": span[0].isoformat(), "over": sorted(one.statement for one in cut)}
     body |= {"until": span[1].isoformat()} if until else {}
     stating = state(session, project, DECERTIFY, About((dataset,)), why=why, body=body)
-    lost = [
-        (one, tuple((max(a, span[0]), min(b, span[1])) for a, b in one.spans if a < span[1] and span[0] < b))
-        for one in cut
-    ]
-    return Decertified(stating, tuple(lost))
+    return Decertified(stating, tuple((one, _common(one, span)) for one in cut))
+
+
+def _not_certified(dataset: str, mine: Sequence[Certificate], span: Span | None) -> InputError:
+    """Return the error of a calibration that is not certified in a time, or at all, with when it is."""
+    said = f" in the time {range_text(span)}" if span else ""
+    valid = "; ".join(range_text(part) for one in mine for part in one.spans)
+    return InputError(f"decertify {dataset}: it is not certified{said}" + (f"; it is {valid}" if valid else ""))
+
+
+def _common(certificate: Certificate, span: Span) -> tuple[Span, ...]:
+    """Return the parts of a certificate's time that lie in `span`."""
+    first, end = span
+    return tuple((max(a, first), min(b, end)) for a, b in certificate.spans if a < end and first < b)
 
 
 def certificates_as_of(

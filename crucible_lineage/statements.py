@@ -244,36 +244,39 @@ def statement_in(record: Document) -> Statement | None:
 
     `record` is that of Crucible, with settled metadata.
     """
-    metadata = record.get("scientific_metadata")
-    written = metadata.get(KEY) if isinstance(metadata, Mapping) else None
-    if not isinstance(written, Mapping) or not _is_complete(written):
-        return None
+    written = _mapping(_mapping(record.get("scientific_metadata")).get(KEY))
     recipe, activity = written.get("recipe"), written.get("activity")
-    if not isinstance(recipe, Mapping) or recipe.get("kind") != "statement" or not isinstance(activity, Mapping):
+    if not isinstance(recipe, Mapping) or not isinstance(activity, Mapping) or recipe.get("kind") != "statement":
+        return None
+    if not _is_complete(written):
         return None
     mfid, project = str(record.get("unique_id")), str(record.get("project_id") or "")
-    revokes, again, body, about = (recipe.get(key) for key in ("revokes", "again", "body", "about"))
-    agent = written.get("agent")
-    agent = agent if isinstance(agent, Mapping) else {}
-    one = Statement(
+    if project.casefold() != str(recipe.get("project")).casefold():
+        return None
+    if has_derived_id(mfid) and derive_mfid(dict(recipe), mfid) != mfid:
+        return None
+    revokes, again = recipe.get("revokes"), recipe.get("again")
+    agent = _mapping(written.get("agent"))
+    return Statement(
         mfid=mfid,
         project=project,
         verb=str(recipe.get("verb")),
-        about=About.from_document(about if isinstance(about, Mapping) else {}),
+        about=About.from_document(_mapping(recipe.get("about"))),
         by=str(recipe.get("by")),
         when=str(activity.get("when")),
         why=str(recipe.get("why") or ""),
         who=str(agent.get("username") or agent.get("local_user") or ""),
-        body=dict(body) if isinstance(body, Mapping) else {},
+        body=dict(_mapping(recipe.get("body"))),
         revokes=tuple(map(str, revokes)) if isinstance(revokes, list | tuple) else (),
         again=again if isinstance(again, int) else 0,
         owner=_owner(record),
         signature=str(activity.get("signature") or ""),
     )
-    is_derived = has_derived_id(mfid)
-    if project.casefold() != str(recipe.get("project")).casefold():
-        return None
-    return one if not is_derived or derive_mfid(dict(recipe), mfid) == mfid else None
+
+
+def _mapping(found: object) -> Mapping[str, Any]:
+    """Return what is found, if it is a mapping; else an empty one."""
+    return found if isinstance(found, Mapping) else {}
 
 
 def _owner(record: Document) -> str:

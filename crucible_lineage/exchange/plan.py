@@ -152,9 +152,7 @@ def _plan(
         chosen = [(_with_parents(item, absent), comparison) for item, comparison in chosen]
     else:
         conflicts += _without_parents(chosen, absent)
-    blocked = {fault.mfid for fault in conflicts}
-    todo = [item for item, comparison in (*items, *chosen) if comparison.lacking or item.mfid in blocked]
-    equal = [item.mfid for item, comparison in chosen if not comparison.lacking and item.mfid not in blocked]
+    todo, equal = _sorted_out(items, chosen, {fault.mfid for fault in conflicts})
     brought = tuple(
         Brought(mfid, renamed(mfid), here[mfid]["modification_time"], there[renamed(mfid)]["modification_time"])
         for mfid in equal
@@ -163,6 +161,17 @@ def _plan(
     instruments = _instruments(target, order)
     differs = (*_differing(chosen), *_without_instrument(order, instruments))
     return CopyPlan(order, len(equal), tuple(conflicts), tuple(left), differs, ids, brought, instruments)
+
+
+def _sorted_out(
+    samples: Sequence[tuple[ItemToCopy, Comparison]],
+    chosen: Sequence[tuple[ItemToCopy, Comparison]],
+    blocked: Collection[str],
+) -> tuple[list[ItemToCopy], list[str]]:
+    """Split the samples and datasets that lack something there, or contradict it, from the ids of the equal ones."""
+    todo = [item for item, comparison in (*samples, *chosen) if comparison.lacking or item.mfid in blocked]
+    equal = [item.mfid for item, comparison in chosen if not comparison.lacking and item.mfid not in blocked]
+    return todo, equal
 
 
 def _compared(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -132,32 +133,36 @@ def calibrations_for(session: Session, mfid: str, kind: str = "", as_of: str = "
     moment = taken(record)
     if moment is None and calibrations.kinds:
         raise InputError(f"dataset {mfid} has no time of measurement (timestamp), by which calibrations are chosen")
-    metadata = {key: value for key, value in (found.scientific_metadata or {}).items() if key not in OWN_KEYS}
-
-    def value(name: str) -> object:
-        part: Any = {**record, "metadata": metadata}
-        for key in name.split("."):
-            part = part.get(key) if isinstance(part, Mapping) else None
-        return part
-
     kinds = []
     for one in calibrations.kinds:
         assert moment is not None
-        fitting = calibrations.fitting(one, value, moment)
-        if not (fitting.valid or fitting.before or fitting.after) and not kind:
-            continue
-        datasets = {certificate.dataset for certificate in certificates if certificate.kind == one}
-        uses = tuple(_uses(session, project, datasets, {mfid}))
-        shown = {certificate.dataset for certificate in fitting.valid}
-        standings = {dataset: _standing(session, dataset) for dataset in sorted(shown)}
-        others = {other.dataset for other in (fitting.before, fitting.after) if other} | {
-            use.calibration for use in uses
-        }
-        names = {dataset: summary.name for dataset, summary in session.mirror.summaries(others).items()}
-        names |= {dataset: name for dataset, (name, _) in standings.items()}
-        good = {dataset: told for dataset, (_, told) in standings.items()}
-        kinds.append(CalibrationFor(one, fitting, uses, names, good, moment))
+        fitting = calibrations.fitting(one, partial(_value, record), moment)
+        if fitting.valid or fitting.before or fitting.after or kind:
+            datasets = {certificate.dataset for certificate in certificates if certificate.kind == one}
+            uses = tuple(_uses(session, project, datasets, {mfid}))
+            kinds.append(_calibration_for(session, one, fitting, uses, moment))
     return CalibrationsFor(mfid, found.dataset_name or mfid, tuple(kinds))
+
+
+def _value(record: Mapping[str, Any], name: str) -> object:
+    """Return a field of a record by its dotted name; None if it has none."""
+    own = record.get("scientific_metadata") or {}
+    part: Any = {**record, "metadata": {key: value for key, value in own.items() if key not in OWN_KEYS}}
+    for key in name.split("."):
+        part = part.get(key) if isinstance(part, Mapping) else None
+    return part
+
+
+def _calibration_for(
+    session: Session, kind: str, fitting: Fitting, uses: tuple[Use, ...], moment: datetime
+) -> CalibrationFor:
+    """Add the names and standings of the calibrations that fit, and of those that were used."""
+    standings = {one.dataset: _standing(session, one.dataset) for one in fitting.valid}
+    others = {one.dataset for one in (fitting.before, fitting.after) if one} | {use.calibration for use in uses}
+    names = {dataset: summary.name for dataset, summary in session.mirror.summaries(others).items()}
+    names |= {dataset: name for dataset, (name, _) in standings.items()}
+    good = {dataset: told for dataset, (_, told) in standings.items()}
+    return CalibrationFor(kind, fitting, uses, names, good, moment)
 
 
 def used_in(session: Session, project: str, dataset: str, spans: Collection[Span]) -> list[Use]:

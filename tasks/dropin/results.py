@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from crucible_lineage.pipeline.files.fetch import place_file
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.provenance.recipe import derived_mfid, recipe_sha256
-from crucible_lineage.refs import file_stem
+from crucible_lineage.refs import DatasetRef, file_stem
 from crucible_lineage.registration.read import find_by_recipe
 from crucible_lineage.tasks.dropin.arguments import Arguments
 from crucible_lineage.tasks.dropin.cached import cache_keyword
@@ -75,9 +75,23 @@ def take(result: TaskResult, value: object) -> bool:
         result.held,
     )
     about = about_of(inputs) or (f"{result.described.name} {stored.digest[:16]}",)
-    label = call_label(result)
     names = tuple(file.ref.name for file in stored.files)
-    origin = Origin(made, names, stored.digest, about, bool(stored.described), label)
+    origin = Origin(made, names, stored.digest, about, bool(stored.described), call_label(result))
+    _note_value(result, value, stored, origin)
+    for part, names in stored.parts:
+        _note_part(result, part, names, stored, origin)
+    for path in (*stored.outside, *(one for paths in written.values() for one in paths)):
+        name = next(file for file in stored.files if file.ref.sha256 == recording.session.store.checksums(path).sha256)
+        of_file = Origin(made, (name.ref.name,), about=about, label=origin.label)
+        origins.note_path(path, name.ref.sha256, of_file)
+    if recording.shared:
+        _note_for_others(result, origin, made)
+    return True
+
+
+def _note_value(result: TaskResult, value: object, stored: Stored, origin: Origin) -> None:
+    """Note the dataset of a whole result by the task run, by its words, by its key and by its content."""
+    origins = result.recording.origins
     if result.output == "out":
         origins.note_run(result.task_run_id, origin)
         origins.note_words(result.task_run_id, value)
@@ -85,23 +99,21 @@ def take(result: TaskResult, value: object) -> bool:
             origins.note_key(result.key, origin)
     if not stored.described:
         origins.note_content(stored.digest, sum(file.ref.size for file in stored.files), origin)
+
+
+def _note_part(result: TaskResult, part: object, names: Collection[str], stored: Stored, whole: Origin) -> None:
+    """Note the dataset of a part of a result, which is in the files of these names (none: in all), by its content."""
+    origins = result.recording.origins
     by_name = {file.ref.name: file for file in stored.files}
-    for part, names in stored.parts:
-        files = tuple(by_name[name] for name in names) or stored.files
-        described = any(file.ref.name in stored.described for file in files)
-        names = tuple(file.ref.name for file in files)
-        part_origin = Origin(made, names, digest_of(files), about, described, label)
-        if not (id(part) in result.arguments.given and isinstance(part, (str, bytes, int, float))):
-            origins.note_object(part, part_origin)
-        origins.note_items(part, part_origin, result.arguments.given)
-        if not described and len(files) < len(stored.files):
-            origins.note_content(part_origin.digest, sum(file.ref.size for file in files), part_origin)
-    for path in (*stored.outside, *(one for paths in written.values() for one in paths)):
-        name = next(file for file in stored.files if file.ref.sha256 == recording.session.store.checksums(path).sha256)
-        origins.note_path(path, name.ref.sha256, Origin(made, (name.ref.name,), about=about, label=label))
-    if recording.shared:
-        _note_for_others(result, origin, made)
-    return True
+    files = tuple(by_name[name] for name in names) or stored.files
+    described = any(file.ref.name in stored.described for file in files)
+    names = tuple(file.ref.name for file in files)
+    origin = Origin(whole.made, names, digest_of(files), whole.about, described, whole.label)
+    if not (id(part) in result.arguments.given and isinstance(part, (str, bytes, int, float))):
+        origins.note_object(part, origin)
+    origins.note_items(part, origin, result.arguments.given)
+    if not described and len(files) < len(stored.files):
+        origins.note_content(origin.digest, sum(file.ref.size for file in files), origin)
 
 
 def reused(result: TaskResult) -> tuple[Any] | None:
@@ -128,15 +140,8 @@ def reused(result: TaskResult) -> tuple[Any] | None:
     told = (session.client.metadata.get(dataset.mfid) or {}).get(METADATA) or {}
     if "value" not in told:
         return None
-    with tempfile.TemporaryDirectory(dir=data_folder(recording)) as name:
-        folder = Path(name)
-        for file in dataset.files:
-            place_file(dataset, file, folder / file.name, session)
-        document = placed(told["value"], arguments.places)
-        value = loaded(document, folder) if document else None
-        for role, place, file_name in told.get("written", ()):
-            root = arguments.places[role]
-            put_back(folder / file_name, root / place if place else root)
+    document = placed(told["value"], arguments.places)
+    value = _brought_back(result, dataset, document, told.get("written", ()))
     session.mirror.trust({key: dataset})
     about = about_of(inputs)
     recording.places.rely(result.project, places_of(result, about), dataset, made=False)
@@ -153,6 +158,21 @@ def reused(result: TaskResult) -> tuple[Any] | None:
     if recording.shared:
         _note_for_others(result, origin, origin.made)
     return (value,)
+
+
+def _brought_back(
+    result: TaskResult, dataset: DatasetRef, document: Document, written: Iterable[tuple[str, str, str]]
+) -> object:
+    """Return the value of an earlier result, and put the files that it wrote back to where they were."""
+    with tempfile.TemporaryDirectory(dir=data_folder(result.recording)) as name:
+        folder = Path(name)
+        for file in dataset.files:
+            place_file(dataset, file, folder / file.name, result.recording.session)
+        value = loaded(document, folder) if document else None
+        for role, place, file_name in written:
+            root = result.arguments.places[role]
+            put_back(folder / file_name, root / place if place else root)
+    return value
 
 
 def found_in_cache(result: TaskResult, value: object, key: str) -> None:

@@ -112,6 +112,18 @@ def _print_attempts(attempts: Sequence[StepAttempt], *, as_json: bool) -> None:
 
 
 def _shown(found: Shown) -> Iterator[str]:
+    """Yield the lines for a dataset: how it stands, what it is, what it contains, and what it comes from."""
+    mfid = found.entry.summary.mfid
+    yield from _standing(found)
+    yield from map(plain, _made(found))
+    yield from _measured(found)
+    yield from _contents(found)
+    yield from _kin("parents", found.parents, found)
+    yield from _kin("children", found.children, found)
+    yield f"its files: {next_command('get', mfid, '-o', 'FOLDER')}"
+
+
+def _standing(found: Shown) -> Iterator[str]:
     entry, mfid = found.entry, found.entry.summary.mfid
     yield plain(entry.summary.name)
     yield f"{mfid}  {entry.state}"
@@ -131,17 +143,22 @@ def _shown(found: Shown) -> Iterator[str]:
     for other in entry.superseded_by:
         since = f"  since {entry.since[:19]}" if entry.since else ""
         yield plain(f"superseded by {_named(other, found.names)}{since}")
-    yield from map(plain, _made(found))
-    what = " · ".join(filter(None, (entry.summary.measurement, found.facts.get("data_type"))))
+
+
+def _measured(found: Shown) -> Iterator[str]:
+    what = " · ".join(filter(None, (found.entry.summary.measurement, found.facts.get("data_type"))))
     taken = found.facts.get("timestamp", "")[:19]
     when = f"taken {taken}" if taken else "taken at a time that is not known"
     if about := [what, found.facts.get("instrument_name"), when, *found.samples.values()]:
         yield plain("  ".join(filter(None, about)))
+
+
+def _contents(found: Shown) -> Iterator[str]:
     if found.made.params:
         yield "parameters"
         yield from _values(found.made.params)
     if found.results:
-        yield "results" if entry.summary.step else "metadata"
+        yield "results" if found.entry.summary.step else "metadata"
         yield from _values(found.results)
     if found.metadata:
         yield "more metadata"
@@ -151,16 +168,17 @@ def _shown(found: Shown) -> Iterator[str]:
     if found.files:
         yield "files"
         yield from (_file(file) for file in found.files)
-    for kin, mfids in (("parents", found.parents), ("children", found.children)):
-        if mfids:
-            yield kin
-            for one in mfids[:MOST_KIN]:
-                yield plain(f"  {_named(one, found.names)}")
-                if kin == "parents" and (equal := found.equal.get(one)):
-                    yield f"    equal bytes now: {', '.join(equal)}"
-        if len(mfids) > MOST_KIN:
-            yield f"  and {len(mfids) - MOST_KIN} more; see {next_command('lineage', mfid)}"
-    yield f"its files: {next_command('get', mfid, '-o', 'FOLDER')}"
+
+
+def _kin(kin: str, mfids: Sequence[str], found: Shown) -> Iterator[str]:
+    if mfids:
+        yield kin
+    for one in mfids[:MOST_KIN]:
+        yield plain(f"  {_named(one, found.names)}")
+        if kin == "parents" and (equal := found.equal.get(one)):
+            yield f"    equal bytes now: {', '.join(equal)}"
+    if len(mfids) > MOST_KIN:
+        yield f"  and {len(mfids) - MOST_KIN} more; see {next_command('lineage', found.entry.summary.mfid)}"
 
 
 def _told_of(values: Mapping[str, object]) -> str:

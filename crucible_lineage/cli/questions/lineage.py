@@ -48,6 +48,7 @@ GROUP = "crucible_lineage.lineage_formats"  # entry points of other packages: a 
 CRATE = "ro-crate"
 LIBRARIES = {"prov-json": "prov", "prov-n": "prov", "openlineage": "openlineage", CRATE: "rocrate"}
 OF_DATASETS = ("prov-json", "prov-n", "openlineage", CRATE)  # what a declaration alone does not say
+WAYS: dict[str | None, Direction] = {"up": "ancestors", "down": "descendants", None: "both"}
 MOST_SINGLE = 40  # datasets that a tree shows a line each, unless it is asked for all
 ENDINGS = {"provn": "prov-n", "jsonl": "openlineage", "mermaid": "mmd", "gv": "dot"}  # the others are called like them
 
@@ -100,7 +101,6 @@ def lineage_command(
     """
     chosen = _chosen(kind, output)
     is_part = depth is not None or direction is not None
-    is_file = mfid is not None and mfid.endswith((".yaml", ".yml"))
     if mfid is None:
         _refuse(is_part or chosen == CRATE, f"--depth, --up, --down and --format {CRATE} go with the MFID of a dataset")
     else:
@@ -109,12 +109,12 @@ def lineage_command(
     is_of_crate = bool(files or license_url or profile)
     _refuse(is_of_crate and chosen != CRATE, "--files, --license and --profile go with --format ro-crate")
     _refuse(chosen == CRATE and output is None, "an RO-Crate is a folder: name a new one with -o FOLDER")
-    # What follows needs pydantic and httpx, which --help does not.
-    if mfid is not None and is_file:
+    if mfid is not None and mfid.endswith((".yaml", ".yml")):
         of_datasets = f"--depth, --up, --down and the formats {', '.join(OF_DATASETS)} go with an MFID"
         _refuse(is_part or chosen in OF_DATASETS, of_datasets)
         _show(_declared_graph(Path(mfid)), None, chosen, output, every=every, superseded=superseded)
         return
+    # What follows needs pydantic and httpx, which --help does not.
     from crucible_lineage.queries.bundle import lineage_to_share, projects_to_share
 
     with open_session() as session:
@@ -123,9 +123,8 @@ def lineage_command(
             graph = _chosen_part(projects_to_share(session, chosen_projects(session, projects)), measurement, run_id)
         else:
             graph = lineage_to_share(session, mfid, thumbnails=chosen in ("html", CRATE))
-        way: Direction = "ancestors" if direction == "up" else "descendants" if direction == "down" else "both"
         if mfid is not None and (is_part or chosen == CRATE):
-            graph = graph.around(mfid, depth, way)
+            graph = graph.around(mfid, depth, WAYS[direction])
         if chosen == CRATE and output is not None and mfid is not None:
             _write_crate(session, graph, mfid, output, files, license_url, profile)
             return

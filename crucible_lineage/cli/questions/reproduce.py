@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +15,9 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
 
 __all__ = ["reproduce_command"]
+
+if TYPE_CHECKING:
+    from crucible_lineage.remake.driver import Outcome
 
 
 @click.command("reproduce")
@@ -71,9 +76,7 @@ def reproduce_command(
         raise InputError("reproduce: --sample and --older-than are for --project")
     if keep is not None and keep.exists():
         raise InputError(f"reproduce: {keep} is there already; name a new folder")
-    bundles = [one for one in results if one.endswith(".zip") or Path(one).is_dir()]
-    if bundles and len(results) > 1:
-        raise InputError("reproduce: one bundle at a time, and nothing else with it")
+    bundle = _bundle(results)
 
     def tell(line: str) -> None:
         if not as_json:
@@ -82,8 +85,8 @@ def reproduce_command(
     with open_session() as session:
         environments = session.settings.data / "environments"
         options = Options(here, rtol, wheels, environments, is_all)
-        if bundles:
-            found = reproduce_bundle(Path(bundles[0]), (), options, tell, keep)
+        if bundle:
+            found = reproduce_bundle(bundle, (), options, tell, keep)
         else:
             announce(session)
             mfids = [dataset_id(session, one) for one in results]
@@ -98,12 +101,23 @@ def reproduce_command(
     if as_json:
         print_json({"results": [one.to_json() for one in found]})
     else:
-        for one in found:
-            for line in one.lines():
-                click.echo(plain(line))
-        good = sum(one.is_good for one in found)
-        for path in written:
-            click.echo(f"receipt: {path}")
-        click.echo(f"{good} of {amount(len(found), 'result')} made again the same")
+        _print_results(found, written)
     if not all(one.is_good for one in found):
         sys.exit(1)
+
+
+def _bundle(results: Sequence[str]) -> Path | None:
+    """Return the bundle that is named; None if datasets are. InputError if it is not named alone."""
+    bundles = [Path(one) for one in results if one.endswith(".zip") or Path(one).is_dir()]
+    if bundles and len(results) > 1:
+        raise InputError("reproduce: one bundle at a time, and nothing else with it")
+    return bundles[0] if bundles else None
+
+
+def _print_results(found: Sequence[Outcome], receipts: Iterable[Path]) -> None:
+    for line in (line for one in found for line in one.lines()):
+        click.echo(plain(line))
+    for path in receipts:
+        click.echo(f"receipt: {path}")
+    good = sum(one.is_good for one in found)
+    click.echo(f"{good} of {amount(len(found), 'result')} made again the same")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.cli.options import announce, crucible_options, dataset_id, json_option, open_session, print_json
 from crucible_lineage.core.stated import Heard
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.lineage.labels import plain
+from crucible_lineage.session import Session
 from crucible_lineage.ssh import signer_of
 
 __all__ = ["statements_command"]
@@ -35,14 +37,7 @@ def statements_command(
 ) -> None:
     """List what is stated about results, or about DATASET, the oldest first: holds, flags, whose statements count."""
     with open_session() as session:
-        session.mirror.sync_statements()
-        stated = session.stated
-        if dataset is not None:
-            from crucible_lineage.queries.catalogue.shown import show_dataset  # with pydantic, as --help need not have
-
-            found = list(show_dataset(session, dataset_id(session, dataset)).statements)
-        else:
-            found = stated.all(None)
+        found = _found(session, dataset)
         if not as_json:
             announce(session)
     shown = [
@@ -51,17 +46,26 @@ def statements_command(
         if (every or one.in_force) and project in (None, one.statement.project) and (every or not one.statement.revokes)
     ]
     signers = {one.statement.mfid: _signer(one, allowed) for one in shown} if allowed else {}
-    wrong = any(found == "" for found in signers.values())
     if as_json:
         told = ({"signer": signers[one.statement.mfid]} if allowed else {} for one in shown)
         print_json({"statements": [{**one.to_json(), **more} for one, more in zip(shown, told, strict=True)]})
-        sys.exit(1 if wrong else 0)
-    for one in shown:
-        click.echo(plain(_line(one) + (_told(signers[one.statement.mfid]) if allowed else "")))
-    left = f"; not listed: {len(found) - len(shown)} (--all)" if len(shown) < len(found) else ""
-    click.echo(f"{len(shown)} {'statement' if len(shown) == 1 else 'statements'}{left}")
-    if wrong:
+    else:
+        for one in shown:
+            click.echo(plain(_line(one) + (_told(signers[one.statement.mfid]) if allowed else "")))
+        left = f"; not listed: {len(found) - len(shown)} (--all)" if len(shown) < len(found) else ""
+        click.echo(f"{amount(len(shown), 'statement')}{left}")
+    if any(signer == "" for signer in signers.values()):
         sys.exit(1)
+
+
+def _found(session: Session, dataset: str | None) -> Sequence[Heard]:
+    """Return what is stated about a dataset, or all that this key may see."""
+    session.mirror.sync_statements()
+    if dataset is None:
+        return session.stated.all(None)
+    from crucible_lineage.queries.catalogue.shown import show_dataset  # with pydantic, as --help need not have
+
+    return show_dataset(session, dataset_id(session, dataset)).statements
 
 
 def _signer(one: Heard, allowed: Path) -> str | None:

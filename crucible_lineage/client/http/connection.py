@@ -120,12 +120,11 @@ class Connection:
                 return json_of(outcome, what, mfid=mfid)
             if method == "DELETE" and in_doubt and outcome.status == 404:
                 return None
-            reached = not isinstance(outcome.__cause__, NEVER_SENT)
-            in_doubt = in_doubt or (_is_in_doubt(outcome) and reached)
+            in_doubt = in_doubt or _is_in_doubt(outcome)
             counted += not outcome.retry_after_s
             elapsed_s = time.monotonic() - started
             policy = self.retry_within.get() or self.retry
-            wait_s = decide(_attempt(counted, elapsed_s, may_repeat, outcome, reached), policy)
+            wait_s = decide(_attempt(counted, elapsed_s, may_repeat, outcome), policy)
             if wait_s is None or isinstance(outcome, CertificateError) or (is_final is not None and is_final(outcome)):
                 raise self._given_up(outcome, tries, elapsed_s, in_doubt)
             if outcome.retry_after_s or wait_s >= TOLD_FROM_S:
@@ -211,18 +210,22 @@ def _is_of_tls(error: httpx.TransportError) -> bool:
     return isinstance(found, ssl.SSLError) and not isinstance(found, cut)
 
 
+def _is_reached(error: CrucibleError) -> bool:
+    return not isinstance(error.__cause__, NEVER_SENT)
+
+
 def _is_in_doubt(error: CrucibleError) -> bool:
     """True if the call may have had its effect all the same: no answer, or one of something on the way."""
-    return error.status is None or error.status in (502, 503, 504)
+    return _is_reached(error) and error.status in (None, 502, 503, 504)
 
 
-def _attempt(number: int, elapsed_s: float, repeatable: bool, error: CrucibleError, reached: bool) -> Tries:
+def _attempt(number: int, elapsed_s: float, repeatable: bool, error: CrucibleError) -> Tries:
     return Tries(
         number=number,
         elapsed_s=elapsed_s,
         repeatable=repeatable,
         status=error.status,
-        reached=reached,
+        reached=_is_reached(error),
         retry_after_s=error.retry_after_s,
         jitter=random.random(),  # noqa: S311  spreads retries, guards nothing
     )

@@ -27,6 +27,15 @@ __all__ = ["page_data", "render_html"]
 SCRIPTS = ("data.js", "fold.js", "arrange.js", "draw.js", "panel.js", "page.js")
 _MFID = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")
 _THUMBNAIL = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
+_NODE_COLUMNS: dict[str, Callable[[Node], object]] = {
+    "kind": lambda node: node.kind,
+    "name": title,
+    "measurement": lambda node: plain(node.measurement),
+    "data_type": lambda node: plain(node.data_type),
+    "state": lambda node: plain(node.shown_state),
+    "step": lambda node: plain(node.step),
+    "superseded_by": lambda node: list(node.superseded_by),
+}
 _FIELDS = (  # of a record, as the panel lists them
     "creation_time",
     "instrument_name",
@@ -95,15 +104,9 @@ def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str]) 
     nodes, edges = graph.nodes.values(), graph.edges.values()
     return {
         "nodes": {
+            **{name: [read(node) for node in nodes] for name, read in _NODE_COLUMNS.items()},
             "id": [names[node.id] for node in nodes],
-            "kind": [node.kind for node in nodes],
-            "name": [title(node) for node in nodes],
-            "measurement": [plain(node.measurement) for node in nodes],
-            "data_type": [plain(node.data_type) for node in nodes],
-            "state": [plain(node.shown_state) for node in nodes],
-            "step": [plain(node.step) for node in nodes],
             "roles": [number_of_roles[roles[node.id]] if node.id in roles else 0 for node in nodes],
-            "superseded_by": [list(node.superseded_by) for node in nodes],
         },
         "edges": {
             "source": [number_of[edge.source] for edge in edges],

@@ -174,7 +174,23 @@ def register_inputs(
 ) -> dict[str, tuple[InputItem, ...]]:
     """The datasets of each input; files that were not known are registered. `tell` is told how far it is."""
     new = [item for items in inputs.values() for item in items if item.dataset is None and item.raw and item.new]
-    total = sum(file.ref.size for item in new if item.raw for file in item.raw.files)
+    datasets = _registered(new, session, tell)
+    for items in inputs.values():
+        if items and all(id(item) in datasets for item in items):
+            note_agreeing([replace(item, dataset=datasets[id(item)]) for item in items], session)
+    note_revisions([replace(item, dataset=datasets[id(item)]) for item in new], session)
+    note_names(inputs, session)
+    return {
+        name: tuple(replace(item, dataset=datasets[id(item)]) if id(item) in datasets else item for item in items)
+        for name, items in inputs.items()
+    }
+
+
+def _registered(
+    new: Sequence[InputItem], session: Session, tell: Callable[[str], None] | None
+) -> dict[int, DatasetRef]:
+    """Register the files of items, several at a time, and return the datasets by the `id()` of the items."""
+    total = sum(_size(item) for item in new)
     done = sent = 0
     telling = threading.Lock()
 
@@ -188,20 +204,15 @@ def register_inputs(
         declared = inherited(session, item.revises, item.new) if item.revises else item.new
         dataset = register_raw(item.raw, declared, item.label, session, supersedes=item.revises)
         with telling:
-            done, sent = done + 1, sent + sum(file.ref.size for file in item.raw.files)
+            done, sent = done + 1, sent + _size(item)
         return dataset
 
     found = session.at_once(partial(registered, item) for item in new)
-    datasets = {id(item): dataset for item, dataset in zip(new, found, strict=True)}
-    for items in inputs.values():
-        if items and all(id(item) in datasets for item in items):
-            note_agreeing([replace(item, dataset=datasets[id(item)]) for item in items], session)
-    note_revisions([replace(item, dataset=datasets[id(item)]) for item in new], session)
-    note_names(inputs, session)
-    return {
-        name: tuple(replace(item, dataset=datasets[id(item)]) if id(item) in datasets else item for item in items)
-        for name, items in inputs.items()
-    }
+    return {id(item): dataset for item, dataset in zip(new, found, strict=True)}
+
+
+def _size(item: InputItem) -> int:
+    return sum(file.ref.size for file in item.raw.files) if item.raw else 0
 
 
 def _known(

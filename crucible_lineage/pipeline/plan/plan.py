@@ -282,15 +282,27 @@ def _planned(draft: _Draft, knowledge: Knowledge, *, forced: bool) -> StepPlan:
         return StepPlan(name, INCOMPLETE, tuple(lost), ids, outputs=outputs, step=step, roots=roots, used=used)
     refused = [knowledge.refusal(planned.mfid) for planned in outputs if planned.output not in results]
     refusals = [told for told in refused if told]
-    if refusals and not forced:
+    if forced and (refusals or len(results) == len(outputs)):
+        return _forced(draft)
+    if refusals:
         return _blocked(instance, refusals)
-    if refusals or len(results) == len(outputs):
-        if not forced:
-            return StepPlan(name, FRESH, (), _ids(outputs), results, outputs, step, used=tuple(used))
-        again = tuple(_again(planned) for planned in outputs)
-        forced_root = (f"{name}: {FORCED}",)
-        return StepPlan(name, STALE, (FORCED,), _ids(again), outputs=again, step=step, roots=forced_root)
-    replaced, why, changed = _replaced(instance, outputs, used, knowledge)
+    if len(results) == len(outputs):
+        return StepPlan(name, FRESH, (), _ids(outputs), results, outputs, step, used=tuple(used))
+    return _unfinished(draft, knowledge)
+
+
+def _forced(draft: _Draft) -> StepPlan:
+    """Return the plan of an instance that is made again although nothing asks for it."""
+    name, step = draft.instance.name, draft.instance.step.name
+    again = tuple(_again(planned) for planned in draft.outputs)
+    return StepPlan(name, STALE, (FORCED,), _ids(again), outputs=again, step=step, roots=(f"{name}: {FORCED}",))
+
+
+def _unfinished(draft: _Draft, knowledge: Knowledge) -> StepPlan:
+    """Return the plan of an instance without results, or not all: begun, never made, or made of something else."""
+    instance, outputs = draft.instance, draft.outputs
+    name, step = instance.name, instance.step.name
+    replaced, why, changed = _replaced(instance, outputs, draft.used, knowledge)
     if any(knowledge.is_begun(planned.mfid) for planned in outputs):
         state, why = INCOMPLETE, ["an earlier run did not finish"]
     elif replaced:
@@ -359,7 +371,6 @@ def _current(instance: Instance, output: str, knowledge: Knowledge) -> Earlier |
 
 def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], knowledge: Knowledge) -> StepPlan | None:
     """The plan of an instance whose parents are not all there; None if they are."""
-    name, step = instance.name, instance.step.name
     above = [need for need in instance.needs if done[need].state == BLOCKED]
     blocked = [*([instance.blocked] if instance.blocked else []), *(f"parent {need} is blocked" for need in above)]
     if blocked:
@@ -372,6 +383,14 @@ def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], k
     there = [dataset.mfid for feed in instance.feeds if (dataset := _dataset(feed, inputs, done))]
     if on_hold := knowledge.on_hold(there, instance.inspection.code.fingerprint):
         return _blocked(instance, on_hold, on_hold=True)
+    return _waiting(instance, waiting, new, inputs, knowledge)
+
+
+def _waiting(
+    instance: Instance, waiting: Sequence[StepPlan], new: Sequence[Feed], inputs: Inputs, knowledge: Knowledge
+) -> StepPlan:
+    """Return the plan of an instance that waits for parents to be made and for files to be registered."""
+    name, step = instance.name, instance.step.name
     held = any(map(knowledge.is_held, (key for keys in instance.places.values() for key in keys)))
     found = (_current(instance, output, knowledge) for output in instance.inspection.outputs if new)
     earlier = next((one for one in found if one), None)

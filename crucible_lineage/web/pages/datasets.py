@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -72,8 +72,8 @@ def dataset(reader: Reader) -> Response:
     record, damage = _whole(reader, found)
     known, hidden = _named(reader, record, links)
     shown = shown_record(record, hidden)
-    values = shown.get("scientific_metadata") or {}
     written = provenance(shown) if read_record(record["scientific_metadata"]) else {}
+    recipe, activity = mapping(written.get("recipe")), mapping(written.get("activity"))
     used = [entry for entry in written.get("used") or () if isinstance(entry, Mapping)]
     used_ids, parents = {entry.get("mfid") for entry in used}, _of_kind(links, "dataset", "source")
     alike = parents_as_used(record, [link.unique_id for link in parents])
@@ -94,19 +94,15 @@ def dataset(reader: Reader) -> Response:
         pictures=[picture for picture in reader.client.datasets.get_thumbnails(mfid) if _is_shown(picture)],
         keywords=[keyword.keyword for keyword in reader.client.datasets.get_keywords(mfid)],
         files=reader.client.files.list(mfid),
-        params=mapping(mapping(written.get("recipe")).get("params")),
-        facts=mapping(mapping(written.get("recipe")).get("facts")),
-        metadata={
-            key: value
-            for key, value in values.items()
-            if key not in (PLACES_KEY, CORRECTIONS_KEY) and (key != PROVENANCE_KEY or not written)
-        },
+        params=mapping(recipe.get("params")),
+        facts=mapping(recipe.get("facts")),
+        metadata=_metadata(shown, {PLACES_KEY, CORRECTIONS_KEY, *({PROVENANCE_KEY} if written else ())}),
         corrections=corrections(found.scientific_metadata),
         may_correct=bool((found.capabilities or {}).get("can_edit")),
         set_fields=SET_FIELDS,
         provenance=written,
-        activity=mapping(written.get("activity")),
-        seconds=_seconds(mapping(written.get("activity"))),
+        activity=activity,
+        seconds=_seconds(activity),
         used=used,
         linked={link.unique_id for link in parents},
         names=known,
@@ -116,6 +112,11 @@ def dataset(reader: Reader) -> Response:
         children=_family(_of_kind(links, "dataset", "target")),
         samples=_family(_of_kind(links, "sample", "undirected")),
     )
+
+
+def _metadata(shown: Mapping[str, Any], beside: Collection[str]) -> dict[str, Any]:
+    """Return the scientific metadata without what the page shows elsewhere."""
+    return {key: value for key, value in (shown.get("scientific_metadata") or {}).items() if key not in beside}
 
 
 def _statements(reader: Reader, entry: Entry) -> tuple[Heard, ...]:

@@ -70,6 +70,29 @@ def read_jcamp(path: Path) -> Found | None:
     text = _text(path)
     if text is None or not text.lstrip().startswith("##"):
         return None
+    labels, rows, spectra = _jcamp_blocks(text)
+    if "JCAMPDX" not in labels and "TITLE" not in labels:
+        return None
+    said = {name.lower(): _value(value) for name, value in labels.items() if value and name not in _JCAMP_OWN}
+    told: dict[str, Any] = {"title": labels.get("TITLE", ""), **dict(list(said.items())[:MAX_ENTRIES])}
+    points = list(_jcamp_points(labels, rows))
+    told |= {"spectra": spectra} if spectra > 1 else {}
+    x, y = [a for a, _ in points], [b for _, b in points]
+    units = f"{labels.get('YUNITS', 'y').lower()} over {labels.get('XUNITS', 'x').lower()}"
+    picture = plot(x, y, units) if len(points) > 1 else None
+    told |= {"points": len(points), "min": min(y), "max": max(y)} if points else {}
+    facts = {
+        "date": labels.get("LONGDATE") or labels.get("DATE", ""),
+        "instrument": system if re.search(r"\w", system := labels.get("SPECTROMETERDATASYSTEM", "")) else "",
+    }
+    return Found({"jcamp": told}, picture, acquired({**facts, "time": labels.get("TIME", "")}))
+
+
+def _jcamp_blocks(text: str) -> tuple[dict[str, str], list[str], int]:
+    """Return the labels, the rows of the only spectrum, none where there are several, and how many spectra there are.
+
+    Of blocks within blocks, only the labels of the outer one are read.
+    """
     labels: dict[str, str] = {}
     data: list[str] | None = None
     rows: list[str] = []
@@ -87,21 +110,7 @@ def read_jcamp(path: Path) -> Found | None:
             labels.setdefault(name, matched[2].strip())
         elif data is not None and line:
             data.append(line)
-    if "JCAMPDX" not in labels and "TITLE" not in labels:
-        return None
-    said = {name.lower(): _value(value) for name, value in labels.items() if value and name not in _JCAMP_OWN}
-    told: dict[str, Any] = {"title": labels.get("TITLE", ""), **dict(list(said.items())[:MAX_ENTRIES])}
-    points = list(_jcamp_points(labels, rows)) if spectra == 1 and not nested else []  # of several, none stands for all
-    told |= {"spectra": spectra} if spectra > 1 else {}
-    x, y = [a for a, _ in points], [b for _, b in points]
-    units = f"{labels.get('YUNITS', 'y').lower()} over {labels.get('XUNITS', 'x').lower()}"
-    picture = plot(x, y, units) if len(points) > 1 else None
-    told |= {"points": len(points), "min": min(y), "max": max(y)} if points else {}
-    facts = {
-        "date": labels.get("LONGDATE") or labels.get("DATE", ""),
-        "instrument": system if re.search(r"\w", system := labels.get("SPECTROMETERDATASYSTEM", "")) else "",
-    }
-    return Found({"jcamp": told}, picture, acquired({**facts, "time": labels.get("TIME", "")}))
+    return labels, rows if spectra == 1 and not nested else [], spectra  # of several, none stands for all
 
 
 def read_xrdml(path: Path) -> Found | None:

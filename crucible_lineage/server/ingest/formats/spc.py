@@ -51,10 +51,7 @@ def read_spc(path: Path) -> Found | None:
         curves = _curves(raw, flags, exponent, points, (first, last), max(spectra, 1))
     except (struct.error, ValueError, OverflowError):  # shorter than its head says: some other kind of file
         return None
-    labels = [part.decode("cp1252", "replace").strip() for part in head[18].split(b"\0")]
-    own = flags & _OWN_LABELS
-    x_label = (own and labels[0]) or _X.get(x_type, "")
-    y_label = (own and len(labels) > 1 and labels[1]) or _Y.get(y_type, "")
+    x_label, y_label = _labels(head[18] if flags & _OWN_LABELS else b"", x_type, y_type)
     told: dict[str, Any] = {"x": x_label, "y": y_label, "comment": _text(head[17]), "source": _text(head[14])}
     told |= {"resolution": _text(head[13]), "method": _text(head[25])}
     told = {name: value for name, value in told.items() if value}
@@ -67,6 +64,12 @@ def read_spc(path: Path) -> Found | None:
     if len(curves) == 1 and len(curves[0][0]) > 1:
         picture = plot(*curves[0], f"{y_label or 'y'} over {x_label or 'x'}")
     return Found({"spc": told}, picture, acquired({"start": _moment(date)}))
+
+
+def _labels(own: bytes, x_type: int, y_type: int) -> tuple[str, str]:
+    """Return what the axes show: as the file names them itself, else by the number of the quantity."""
+    labels = [part.decode("cp1252", "replace").strip() for part in own.split(b"\0")]
+    return labels[0] or _X.get(x_type, ""), (len(labels) > 1 and labels[1]) or _Y.get(y_type, "")
 
 
 def _curves(
