@@ -12,7 +12,7 @@ from starlette.datastructures import MutableHeaders
 
 from crucible_lineage.server.catalogue.access import READABLE, VIEWER, Caller, roles
 from crucible_lineage.server.database import Database, hash_key
-from crucible_lineage.server.files.links import Links
+from crucible_lineage.server.files.sessions import Links
 from crucible_lineage.server.files.storage import ContentStore
 from crucible_lineage.server.http import PREFIX, invalid, refuse
 from crucible_lineage.server.instance import REVISION, STATEMENTS

@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from crucible_lineage.server.app import build_app
 from crucible_lineage.server.call import Service
 from crucible_lineage.server.database import Database, open_database, register_key, setting
-from crucible_lineage.server.files.links import Links
+from crucible_lineage.server.files.sessions import Links
 from crucible_lineage.server.files.storage import ContentStore
 from crucible_lineage.server.http import PREFIX
 from crucible_lineage.server.ingest.worker import Worker, WritesBack

@@ -187,13 +187,11 @@ def test_answers_with_metadata_are_bounded(api, monkeypatch):
 
 
 def test_pictures_keywords_and_files_of_one_dataset_are_bounded(api, monkeypatch):
-    from crucible_lineage.server.files import contents
-    from crucible_lineage.server.routes.files import thumbnails
-    from crucible_lineage.server.routes.resources import datasets
+    from crucible_lineage.server.routes import datasets, files
 
-    monkeypatch.setattr(thumbnails, "MAX_THUMBNAIL_BYTES", 10)
+    monkeypatch.setattr(files, "MAX_THUMBNAIL_BYTES", 10)
     monkeypatch.setattr(datasets, "MAX_KEYWORDS", 1)
-    monkeypatch.setattr(contents, "MAX_FILES", 1)
+    monkeypatch.setattr(storage, "MAX_FILES", 1)
     mfid = api.post("/datasets", json={}).json()["unique_id"]
 
     def twice(path: str, *bodies: Any, **params: Any) -> list[int]:

@@ -1,20 +1,56 @@
-"""From the query of a dataset or sample list to SQL, and the pages that it finds."""
+"""Lists and facets of datasets and samples: their query parameters, the SQL of them, and the pages that it finds."""
 
-# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
 from __future__ import annotations
 
 import base64
 import json
 import sqlite3
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from crucible_lineage.server.catalogue.access import READABLE, Caller
-from crucible_lineage.server.catalogue.queries import DatasetQuery, ResourceQuery, SampleQuery
+from crucible_lineage.server.catalogue.bodies import moment
 from crucible_lineage.server.catalogue.records import SELECTS, Embed, records, within_bounds
-from crucible_lineage.server.catalogue.references import project_row, select_project, user_row
-from crucible_lineage.server.http import Json, invalid
+from crucible_lineage.server.catalogue.resources import project_row, select_project, user_row
+from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid
 
-__all__ = ["Where", "cursor_page", "list_page", "where"]
+__all__ = [
+    "ChildDatasetQuery", "ChildSampleQuery", "DatasetFacetQuery", "DatasetQuery", "SampleFacetQuery", "SampleQuery",
+    "Where", "cursor_page", "facet_page", "list_page", "where",
+]  # fmt: skip
+
+
+# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+
+
+# field -> (column to group by, its value, its label)
+_FIELDS = {
+    "session": ("dataset.session_name",) * 3,
+    "measurement": ("dataset.measurement",) * 3,
+    "data_format": ("dataset.data_format",) * 3,
+    "sample_type": ("sample.sample_type",) * 3,
+    "owner": ("resource.owner_id", "owner.unique_id", "trim(owner.first_name || ' ' || owner.last_name)"),
+    "project": ("resource.project_id", "home_resource.mfid", "COALESCE(home.title, home.slug)"),
+    "instrument": ("dataset.instrument_id", "instrument_resource.mfid", "instrument.instrument_name"),
+}
+_EXTRA = {
+    "owner": ("unique_id", "username", "first_name", "last_name"),
+    "project": ("unique_id", "project_id", "title"),
+    "instrument": ("unique_id", "instrument_id", "instrument_name"),
+}
+_EXTRA_COLUMNS = {
+    "owner": "owner.unique_id, owner.username, owner.first_name, owner.last_name",
+    "project": "home_resource.mfid, home.slug, home.title",
+    "instrument": "instrument_resource.mfid, instrument.slug, instrument.instrument_name",
+}
+_JOINS = {
+    "owner": "LEFT JOIN user AS owner ON owner.id = resource.owner_id",
+    "project": "LEFT JOIN project AS home ON home.id = resource.project_id"
+    " LEFT JOIN resource AS home_resource ON home_resource.id = home.id",
+    "instrument": "LEFT JOIN instrument ON instrument.id = dataset.instrument_id"
+    " LEFT JOIN resource AS instrument_resource ON instrument_resource.id = instrument.id",
+}
 
 
 class Where:
@@ -247,3 +283,130 @@ def _decode(cursor: str) -> tuple[str, str]:
     if not isinstance(value, str) or not isinstance(mfid, str):
         raise invalid("query", "cursor", "is not a cursor of this list")
     return value, mfid
+
+
+def _stored_time(text: str) -> str:
+    """A moment as times are stored; text that is none is a validation error."""
+    return moment(text).isoformat(timespec="microseconds")
+
+
+Moment = Annotated[str, AfterValidator(_stored_time)]
+Principals = Annotated[list[str], Field(max_length=10)]
+
+
+class ResourceQuery(BaseModel):
+    """What datasets and samples are both filtered by."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(100, ge=0, le=1000)
+    cursor: str | None = None
+    include_total: bool | None = None
+    project_id: str | None = None
+    project_mfid: str | None = None
+    project_scope: Literal["assigned", "shared", "all"] = "assigned"
+    project_mfid_is_null: bool | None = None
+    owner_id: str | None = None
+    owner_id_is_null: bool | None = None
+    affiliation: Annotated[list[Literal["owner"]], Field(max_length=5)] = []
+    visibility: Literal["all", "public", "private"] = "all"
+    creation_time_gte: Moment | None = None
+    creation_time_lte: Moment | None = None
+    modification_time_gte: Moment | None = None
+    modification_time_lte: Moment | None = None
+    accessible_to_user: Principals = []
+    accessible_to_project: Principals = []
+    direction: Literal["asc", "desc"] | None = None
+
+
+class _ListQuery(ResourceQuery):
+    """What only lists take, and facets do not."""
+
+    offset: int = Field(0, ge=0, le=MAX_ROW_ID)
+    include_metadata: bool = False
+    include_links: bool = False
+    include_owner: bool = False
+    owner_orcid: str | None = None
+    public: bool | None = None
+    unique_id: str | None = None
+    timestamp: str | None = None
+    anchor_mfid: str | None = None
+    sort: Literal["created", "updated", "name"] | None = None
+
+
+class _DatasetFilters(ResourceQuery):
+    sample_mfid: str | None = None
+    instrument_mfid: str | None = None
+    instrument_mfid_is_null: bool | None = None
+    measurement: str | None = None
+    data_format: str | None = None
+    session_name: str | None = None
+    measurement_is_null: bool | None = None
+    data_format_is_null: bool | None = None
+    session_name_is_null: bool | None = None
+
+
+class DatasetQuery(_DatasetFilters, _ListQuery):
+    keyword: Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=20)] = []
+    dataset_name: str | None = None
+    data_type: str | None = None
+    size: int | None = Field(None, ge=0, le=MAX_ROW_ID)
+    instrument_name: str | None = None
+
+
+class ChildDatasetQuery(DatasetQuery):
+    relationship_type: Literal["is_derived_from", "is_part_of"] | None = None
+
+
+class DatasetFacetQuery(_DatasetFilters):
+    field: Literal["session", "measurement", "data_format", "owner", "instrument", "project"]
+    sort: Literal["value", "label", "count"] = "value"
+
+
+class _SampleFilters(ResourceQuery):
+    dataset_mfid: str | None = None
+    sample_type: str | None = None
+    sample_type_is_null: bool | None = None
+
+
+class SampleQuery(_SampleFilters, _ListQuery):
+    include_datasets: bool = True
+    sample_name: str | None = None
+    description: str | None = None
+
+
+class ChildSampleQuery(SampleQuery):
+    relationship_type: Literal["is_derived_from", "is_part_of"] | None = None
+
+
+class SampleFacetQuery(_SampleFilters):
+    field: Literal["sample_type", "owner", "project"]
+    sort: Literal["value", "label", "count"] = "value"
+
+
+def facet_page(db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetFacetQuery | SampleFacetQuery) -> Json:
+    """One page of buckets; the cursor is the number of buckets already seen."""
+    offset = int(query.cursor) if query.cursor and query.cursor.isdigit() and len(query.cursor) < 12 else 0
+    if query.cursor and not query.cursor.isdigit():
+        raise invalid("query", "cursor", "is not a cursor of this list")
+    found = where(db, caller, kind, query)
+    group, value, label = _FIELDS[query.field]
+    extra = _EXTRA_COLUMNS.get(query.field)
+    direction = (query.direction or "asc").upper()
+    rows = db.execute(
+        f"""SELECT {value} AS value, {label} AS label, COUNT(*) AS count{", " + extra if extra else ""}
+            FROM resource JOIN {kind} ON {kind}.id = resource.id {_JOINS.get(query.field, "")}
+            WHERE {found} GROUP BY {group}
+            ORDER BY {query.sort} {direction}, value {direction} LIMIT {query.limit + 1} OFFSET {offset}""",
+        found.values,
+    ).fetchall()
+    items = [_bucket(query.field, row) for row in rows[: query.limit]]
+    next_cursor = str(offset + query.limit) if len(rows) > query.limit and query.limit else None
+    return {"field": query.field, "items": items, "limit": query.limit, "next_cursor": next_cursor}
+
+
+def _bucket(field: str, row: sqlite3.Row) -> Json:
+    bucket = {"value": row["value"], "label": row["label"], "count": row["count"]}
+    if field in _EXTRA:
+        bucket[field] = dict(zip(_EXTRA[field], tuple(row)[3:], strict=True)) if row["value"] is not None else None
+    return bucket

@@ -17,15 +17,16 @@ from crucible_lineage.server.catalogue.access import (
     VIEWER,
     Caller,
     capabilities,
+    grants,
+    members,
     roles,
 )
-from crucible_lineage.server.catalogue.people import grants, members
 from crucible_lineage.server.database import placeholders
 from crucible_lineage.server.seals import DamagedError, require_rows, require_whole, whole
 
 __all__ = [
-    "DATASETS", "INSTRUMENTS", "PROJECTS", "SAMPLES", "SELECTS", "Embed", "etag", "file_record", "link_records", "load",
-    "names", "records", "within_bounds",
+    "INSTRUMENTS", "PROJECTS", "SELECTS", "Embed", "etag", "file_record", "link_records", "load", "names", "records",
+    "within_bounds",
 ]  # fmt: skip
 
 Record = dict[str, Any]

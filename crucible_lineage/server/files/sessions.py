@@ -1,13 +1,19 @@
-"""Upload sessions: how they begin, what they hold, and how their bytes become a file."""
+"""Upload sessions: how they begin, what they hold, how their bytes become a file; and the signed links to bytes."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import secrets
 import sqlite3
+import time
+from urllib.parse import quote, urlencode
 
 from crucible_lineage.server.catalogue.records import file_record
 from crucible_lineage.server.database import Database, now
-from crucible_lineage.server.files.contents import (
+from crucible_lineage.server.files.storage import (
+    ContentStore,
+    Draft,
     NewContent,
     file_named,
     refuse_other_content,
@@ -15,12 +21,15 @@ from crucible_lineage.server.files.contents import (
     replace_content,
     same_content,
 )
-from crucible_lineage.server.files.storage import ContentStore, Draft
 from crucible_lineage.server.http import Json, refuse
 
-__all__ = ["PART_BYTES", "begin", "existing", "finish", "part_count", "part_length", "session", "state_of"]
+__all__ = ["LIFETIME_S", "Links", "begin", "existing", "finish", "part_count", "part_length", "session", "state_of"]
+
 
 PART_BYTES = 64 << 20  # the official client's own slicing: any other makes it read the file twice
+
+
+LIFETIME_S = 3600  # what Crucible states for its download links
 
 
 def existing(db: sqlite3.Connection, dataset_id: int, filename: str, body: NewContent) -> sqlite3.Row | None:
@@ -143,3 +152,28 @@ def completed(db: sqlite3.Connection, upload: sqlite3.Row) -> Json:
     if row is None:
         raise refuse(404, "The uploaded file has been deleted since")
     return file_record(row)
+
+
+class Links:
+    """Makes and checks links with one secret, that of the data folder."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret.encode()
+
+    def sign(self, base_url: str, path: str, lifetime_s: int = LIFETIME_S, **values: str) -> str:
+        """The address of `path` with these values, good for that long."""
+        values["expires"] = str(int(time.time()) + lifetime_s)
+        return f"{base_url}{quote(path)}?{urlencode(values | {'signature': self._signature(path, values)})}"
+
+    def accepts(self, path: str, values: dict[str, str]) -> bool:
+        """True if this server signed exactly this and it has not expired."""
+        claimed = dict(values)
+        signature = claimed.pop("signature", "")
+        expires = claimed.get("expires", "")
+        if not hmac.compare_digest(signature.encode(), self._signature(path, claimed).encode()):
+            return False
+        return expires.isdigit() and int(expires) > time.time()
+
+    def _signature(self, path: str, values: dict[str, str]) -> str:
+        message = "\n".join([path, *(f"{name}={values[name]!r}" for name in sorted(values))])
+        return hmac.new(self._secret, message.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()

@@ -8,25 +8,52 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import os
 import re
 import secrets
 import shutil
+import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 from weakref import WeakValueDictionary
 
 import google_crc32c
+from pydantic import AfterValidator, Field
 
+from crucible_lineage.ids import is_mfid, new_mfid
+from crucible_lineage.server.catalogue.access import READABLE, VIEWER, Caller, not_found, require, roles
+from crucible_lineage.server.catalogue.bodies import Count
+from crucible_lineage.server.catalogue.metadata import renew_metadata
+from crucible_lineage.server.catalogue.records import etag
+from crucible_lineage.server.catalogue.resources import touch
+from crucible_lineage.server.database import Database, now
+from crucible_lineage.server.http import Form, refuse
 from crucible_lineage.server.instance import DataFolder
+from crucible_lineage.server.seals import require_rows
 
-__all__ = ["ContentStore", "Draft", "TooLongError", "is_sha256"]
+__all__ = [
+    "ContentStore", "Draft", "FileName", "NewContent", "NewUpload", "Sha256", "TooLongError", "file_of", "insert_file",
+    "is_readable", "refuse_other_content", "register", "release", "same_content", "sweep", "update_size",
+]  # fmt: skip
+
 
 BLOCK_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+STORE = "gcs"  # the word of Crucible's clients for files that the service itself keeps
+BUCKET = "crucible-local"
+MAX_FILES = 50_000  # chosen: of one dataset; a list of them has 20 MB
+SESSION_LIFETIME = timedelta(days=7)
+REPLACED_CONTENT_LIFETIME = timedelta(days=7)  # the contract's minimum
+
+FILES = "SELECT file.*, resource.mfid AS dataset_mfid FROM file JOIN resource ON resource.id = file.dataset_id"
 
 
 def is_sha256(text: str) -> bool:
@@ -180,3 +207,160 @@ def _flush_folder(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _plain_name(name: str) -> str:
+    if name in (".", "..") or any(character in "/\\" or ord(character) < 32 for character in name):
+        raise ValueError("must be a plain file name, without folders or control characters")
+    if len(name.encode("utf-8", "replace")) > 255:
+        raise ValueError("must not be longer than 255 bytes")
+    return name
+
+
+def _checksum(text: str) -> str:
+    if not is_sha256(text):
+        raise ValueError("must be 64 lowercase hexadecimal digits")
+    return text
+
+
+FileName = Annotated[str, Field(min_length=1), AfterValidator(_plain_name)]
+Sha256 = Annotated[str, AfterValidator(_checksum)]
+
+
+class NewContent(Form):
+    size: Count
+    sha256_hash: Sha256
+
+
+class NewUpload(NewContent):
+    filename: FileName
+
+
+def file_of(db: sqlite3.Connection, caller: Caller, mfid: str, role: int) -> sqlite3.Row:
+    """The file with this MFID, on whose dataset the caller has at least `role`."""
+    row: sqlite3.Row | None = None
+    if is_mfid(mfid):
+        row = db.execute(f"{FILES} WHERE file.mfid = ?", (mfid,)).fetchone()
+    if row is None or roles(db, caller, [row["dataset_id"]])[row["dataset_id"]] < VIEWER:
+        raise not_found("file")
+    require_rows("file", [row])
+    require(db, caller, row["dataset_mfid"], role, "dataset")
+    return row
+
+
+def file_named(db: sqlite3.Connection, dataset_id: int, filename: str) -> sqlite3.Row | None:
+    row: sqlite3.Row | None = db.execute(
+        f"{FILES} WHERE dataset_id = ? AND filename = ?", (dataset_id, filename)
+    ).fetchone()
+    return row
+
+
+def same_content(row: sqlite3.Row, size: int, sha256: str) -> bool:
+    """True if the server itself holds exactly these bytes for this file."""
+    return bool(row["backend"] == STORE and row["size"] == size and row["sha256"] == sha256)
+
+
+def is_readable(db: sqlite3.Connection, caller: Caller, size: int, sha256: str) -> bool:
+    """Return whether the server keeps these bytes for a file of a dataset that the caller may read."""
+    of_these = f"file.sha256 = :sha256 AND file.size = :size AND file.backend = '{STORE}'"
+    joined = "file JOIN resource ON resource.id = file.dataset_id"
+    sql = f"SELECT 1 FROM {joined} WHERE {of_these} AND {READABLE} LIMIT 1"  # noqa: S608 (words of this package only)
+    return db.execute(sql, {"sha256": sha256, "size": size, "user": caller.id}).fetchone() is not None
+
+
+def refuse_other_content(row: sqlite3.Row) -> Exception:
+    return refuse(
+        409,
+        {
+            "code": "filename_exists",
+            "message": f"The dataset already has a file named {row['filename']} with other content",
+            "file_mfid": row["mfid"],
+            "etag": etag(row),
+        },
+    )
+
+
+def register(db: sqlite3.Connection, dataset_id: int, filename: str, size: int, sha256: str) -> sqlite3.Row:
+    """The record of a file whose bytes are in the store: a new one, or the one that already says the same."""
+    known = file_named(db, dataset_id, filename)
+    if known is not None:
+        if same_content(known, size, sha256):
+            return known
+        raise refuse_other_content(known)
+    return insert_file(db, dataset_id, filename, backend=STORE, size=size, sha256=sha256)
+
+
+def insert_file(db: sqlite3.Connection, dataset_id: int, filename: str, **values: object) -> sqlite3.Row:
+    """A new file record; one that is kept here is downloadable at once."""
+    (held,) = db.execute("SELECT COUNT(*) FROM file WHERE dataset_id = ?", (dataset_id,)).fetchone()
+    if held >= MAX_FILES:
+        raise refuse(422, f"The dataset has {MAX_FILES} files; more are not kept. Pack them, or use several datasets")
+    mfid = new_mfid()
+    dataset_mfid = db.execute("SELECT mfid FROM resource WHERE id = ?", (dataset_id,)).fetchone()[0]
+    path = f"{BUCKET}/{dataset_mfid}/_files/{mfid}" if values["backend"] == STORE else values.get("storage_path")
+    number = db.execute(
+        "INSERT INTO file (mfid, dataset_id, filename, size, sha256, backend, storage_path, access_note)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (mfid, dataset_id, filename, values.get("size"), values.get("sha256"), values["backend"], path,
+         values.get("access_note")),
+    ).lastrowid  # fmt: skip
+    update_size(db, dataset_id)
+    row: sqlite3.Row = db.execute(f"{FILES} WHERE file.id = ?", (number,)).fetchone()
+    return row
+
+
+def replace_content(db: sqlite3.Connection, file_id: int, size: int, sha256: str) -> sqlite3.Row:
+    """The file's record, now pointing to other bytes; the old ones stay for a week. What they said is forgotten."""
+    release(db, file_id)
+    db.execute("UPDATE parsed SET document = '{}' WHERE file_id = ?", (file_id,))
+    db.execute("DELETE FROM thumbnail WHERE file_id = ?", (file_id,))
+    db.execute(
+        "UPDATE file SET size = ?, sha256 = ?, version = version + 1,"
+        " storage_path = ? || (SELECT mfid FROM resource WHERE id = dataset_id)"
+        " || '/_files/' || mfid || '.' || (version + 1) WHERE id = ?",
+        (size, sha256, BUCKET + "/", file_id),
+    )
+    row: sqlite3.Row = db.execute(f"{FILES} WHERE file.id = ?", (file_id,)).fetchone()
+    update_size(db, row["dataset_id"])
+    renew_metadata(db, row["dataset_id"])
+    return row
+
+
+def release(db: sqlite3.Connection, file_id: int) -> None:
+    """Note that this file no longer needs its content, from now on."""
+    db.execute(
+        "INSERT OR REPLACE INTO released_content SELECT sha256, ? FROM file WHERE id = ? AND sha256 IS NOT NULL",
+        (now(), file_id),
+    )
+
+
+def update_size(db: sqlite3.Connection, dataset_id: int) -> None:
+    """The dataset's size is the total of its files."""
+    db.execute(
+        "UPDATE dataset SET size = (SELECT SUM(size) FROM file WHERE dataset_id = :id) WHERE id = :id",
+        {"id": dataset_id},
+    )
+    touch(db, dataset_id)
+
+
+def sweep(database: Database, storage: ContentStore) -> None:
+    """Sessions nobody finished and contents nobody needs are gone from disk, each after a week."""
+    oldest_session = (datetime.now(UTC) - SESSION_LIFETIME).isoformat(timespec="microseconds")
+    oldest_content = (datetime.now(UTC) - REPLACED_CONTENT_LIFETIME).isoformat(timespec="microseconds")
+    with database.write() as db:
+        sessions = [row[0] for row in db.execute("SELECT id FROM upload WHERE created < ?", (oldest_session,))]
+        db.execute("DELETE FROM upload WHERE created < ?", (oldest_session,))
+        released = db.execute("SELECT sha256 FROM released_content WHERE released < ?", (oldest_content,)).fetchall()
+        for (sha256,) in released:  # inside the transaction: an upload of the same bytes waits, then keeps its own copy
+            if not db.execute("SELECT 1 FROM file WHERE sha256 = ? AND backend = ?", (sha256, STORE)).fetchone():
+                with contextlib.suppress(OSError):  # still open for a download on Windows: next time
+                    storage.content(sha256).unlink(missing_ok=True)
+                    db.execute("DELETE FROM released_content WHERE sha256 = ?", (sha256,))
+            else:
+                db.execute("DELETE FROM released_content WHERE sha256 = ?", (sha256,))
+        open_sessions = {row[0] for row in db.execute("SELECT id FROM upload WHERE state = 'uploading'")}
+    for upload_id in sessions:
+        storage.discard_upload(upload_id)
+    for folder in storage.folder.uploads.iterdir():
+        if folder.name not in open_sessions and folder.stat().st_mtime < time.time() - 86_400:
+            storage.discard_upload(folder.name)

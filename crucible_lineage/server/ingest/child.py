@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from crucible_lineage.server.ingest.ingestors import INGESTORS, ingest
-from crucible_lineage.server.ingest.isolation import IngestJob, Reply
-from crucible_lineage.server.ingest.processes import LOG_FILE
+from crucible_lineage.server.ingest.isolation import LOG_FILE, IngestJob, Reply
 
 MAX_WRITTEN_BYTES = 64 << 20  # per file, so that an endless message does not fill the disk
 GRACE_S = 5.0

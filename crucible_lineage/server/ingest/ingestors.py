@@ -13,18 +13,13 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from crucible_lineage.server.ingest.formats.arrays import read_arrays
-from crucible_lineage.server.ingest.formats.cds import read_cds
 from crucible_lineage.server.ingest.formats.findings import Found
-from crucible_lineage.server.ingest.formats.hdf5 import read_hdf5, read_scopefoundry
-from crucible_lineage.server.ingest.formats.images import read_image
+from crucible_lineage.server.ingest.formats.hdf5 import read_arrays, read_hdf5, read_nexus, read_scopefoundry
+from crucible_lineage.server.ingest.formats.images import MICROSCOPY, read_image
 from crucible_lineage.server.ingest.formats.laboratory import LABORATORY
-from crucible_lineage.server.ingest.formats.microscopy import MICROSCOPY
-from crucible_lineage.server.ingest.formats.nexus import read_nexus
-from crucible_lineage.server.ingest.formats.text import read_json, read_table
-from crucible_lineage.server.ingest.formats.workbook import read_workbook
+from crucible_lineage.server.ingest.formats.text import read_cds, read_json, read_table, read_workbook
 
-__all__ = ["GROUP", "INGESTORS", "INGESTOR_NAMES", "Found", "Ingestor", "ingest"]
+__all__ = ["INGESTORS", "INGESTOR_NAMES", "ingest"]
 
 GROUP = "crucible_lineage.ingestors"
 HDF5 = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".nxs", ".nx5"})

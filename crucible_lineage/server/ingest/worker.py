@@ -21,11 +21,9 @@ from crucible_lineage.server.catalogue.metadata import (
     renew_metadata,
     write_metadata,
 )
-from crucible_lineage.server.catalogue.references import match_instrument
-from crucible_lineage.server.catalogue.resources import change
+from crucible_lineage.server.catalogue.resources import change, match_instrument
 from crucible_lineage.server.database import Database, check, now
-from crucible_lineage.server.files.contents import STORE, sweep
-from crucible_lineage.server.files.storage import ContentStore
+from crucible_lineage.server.files.storage import STORE, ContentStore, sweep
 from crucible_lineage.server.ingest.formats.findings import Found
 from crucible_lineage.server.ingest.ingestors import INGESTOR_NAMES
 from crucible_lineage.server.ingest.isolation import IngestionError, Isolation

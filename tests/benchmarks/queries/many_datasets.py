@@ -24,7 +24,7 @@ from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.server.catalogue.metadata import write_metadata
 from crucible_lineage.server.catalogue.resources import insert
 from crucible_lineage.server.database import open_database
-from crucible_lineage.server.routes.resources.datasets import attach_keyword
+from crucible_lineage.server.routes.datasets import attach_keyword
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 

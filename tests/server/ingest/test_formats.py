@@ -13,8 +13,7 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from crucible_lineage.server.ingest.formats.acquisition import read_time
-from crucible_lineage.server.ingest.formats.findings import Found
+from crucible_lineage.server.ingest.formats.findings import Found, read_time
 from crucible_lineage.server.ingest.ingestors import ingest
 
 Read = Callable[..., Found]

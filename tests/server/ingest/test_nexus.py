@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crucible_lineage.server.ingest.formats.acquisition import read_time
+from crucible_lineage.server.ingest.formats.findings import read_time
 from crucible_lineage.server.ingest.ingestors import ingest
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.server.ingest.formats.acquisition import acquired, read_time
-from crucible_lineage.server.ingest.formats.findings import Found
+from crucible_lineage.server.ingest.formats.findings import Found, acquired, read_time
 
 Read = Callable[..., Found]
 

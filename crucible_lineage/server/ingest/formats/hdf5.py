@@ -1,6 +1,7 @@
-"""HDF5 files: attributes and single values become metadata; those of ScopeFoundry tell what was set on each device.
+"""HDF5 files, with what ScopeFoundry and NeXus say in them; and the arrays of NumPy's files.
 
-Links and arrays that lie in other files are not followed: they would name files of the server's.
+Attributes and single values become metadata. Links and arrays that lie in other files are not followed: they would name
+files of the server's. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -9,15 +10,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.server.ingest.formats.acquisition import acquired
-from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found, plain
+from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found, acquired, heat, plain, plot, read_time
 
-__all__ = [
-    "attributes", "children", "contents", "is_group", "opened", "points_elsewhere", "read_hdf5", "read_scopefoundry",
-    "scalar", "text",
-]  # fmt: skip
+__all__ = ["points_elsewhere", "read_arrays", "read_hdf5", "read_nexus", "read_scopefoundry"]
+
 
 MAX_SCALAR_BYTES = 1 << 16
+
+
+MAX_DEPTH = 6
+MAX_PLOTTED_VALUES = 16 << 20  # chosen: what is larger is thinned out before it is read
+
+
+MAX_READ_BYTES = 256 << 20  # chosen: an array beyond is described by its header
 
 
 def read_hdf5(path: Path) -> Found | None:
@@ -225,3 +230,165 @@ def _is_no_value(value: Any) -> bool:
     if isinstance(items, list | tuple):
         return any(map(_is_no_value, items))
     return kind == "V" and isinstance(items, bytes)
+
+
+def read_nexus(path: Path) -> Found | None:
+    """Title, times and all other scalars as the entry groups them; the arrays under `hdf5`. None for another HDF5 file.
+
+    Source: the NeXus manual; an entry is a group of class NXentry, the default plot its chain of `default`, `signal`
+    and `axes`.
+    """
+    with opened(path) as file:
+        if file is None:
+            return None
+        entries = [(name, node) for name, node in children(file) if _class(node) == "NXentry"]
+        if not entries:
+            return None
+        told = {name: _scalars(entry, MAX_DEPTH) for name, entry in entries}
+        facts = next(iter(told.values())) if len(told) == 1 else told
+        metadata = {**attributes(file), **facts, "hdf5": {"datasets": contents(file)["datasets"]}}
+        return Found(metadata, default_plot(file), _attributes(entries[0][1]))
+
+
+def default_plot(file: Any) -> bytes | None:
+    """Return the plot that the file names as its default, or else the first data that name their signal."""
+    group, seen = file, 0
+    while is_group(group) and (name := text(group.attrs.get("default"))) and seen < MAX_DEPTH:
+        group, seen = dict(children(group)).get(name), seen + 1
+    for data in [group, *_data_groups(file, MAX_DEPTH)]:
+        if is_group(data) and (shown := _shown(data)) is not None:
+            return shown
+    return None
+
+
+def _attributes(entry: object) -> dict[str, str]:
+    """When the entry's measurement began, and with what instrument."""
+    found = {"timestamp": read_time(scalar(dict(children(entry)).get("start_time")))}
+    for _, node in children(entry):
+        if _class(node) == "NXinstrument":
+            found["instrument_name"] = scalar(dict(children(node)).get("name"))
+    return {name: str(value) for name, value in found.items() if value}
+
+
+def _scalars(group: object, depth: int) -> dict[str, Any]:
+    """The single values below a group; of one with a unit, both."""
+    found: dict[str, Any] = {}
+    for name, node in children(group):
+        if is_group(node):
+            inner = _scalars(node, depth - 1) if depth else {}
+            if inner:
+                found[name] = inner
+        elif (value := scalar(node)) is not None:
+            unit = text(node.attrs.get("units"))
+            found[name] = {"value": value, "unit": unit} if unit else value
+    return found
+
+
+def _class(node: Any) -> str | None:
+    return text(node.attrs.get("NX_class")) if is_group(node) else None
+
+
+def _data_groups(group: object, depth: int) -> list[Any]:
+    """Groups of class NXdata, those nearer to the root first."""
+    groups = [node for _, node in children(group) if is_group(node)]
+    found = [node for node in groups if _class(node) == "NXdata"]
+    return found + [inner for node in groups if depth for inner in _data_groups(node, depth - 1)]
+
+
+def _shown(data: Any) -> bytes | None:
+    """The signal over its axis, or as a picture."""
+    fields = dict(children(data))
+    name = text(data.attrs.get("signal")) or next((key for key, node in fields.items() if _is_old_signal(node)), None)
+    signal = fields.get(name or "")
+    if signal is None or not getattr(signal, "shape", None) or signal.dtype.kind not in "iuf":
+        return None
+    values = _thinned(signal)
+    while values.ndim > 2:  # of many frames, the one in the middle
+        values = values[values.shape[0] // 2]
+    if values.ndim == 2:
+        return heat(values)
+    axis = _axis(data, fields, signal)
+    x = _thinned(axis) if axis is not None else range(len(values))
+    label = str(name) if axis is None else f"{name} over {axis.name.rpartition('/')[2]}"
+    length = min(len(x), len(values))
+    return plot([float(one) for one in x[:length]], [float(one) for one in values[:length]], label)
+
+
+def _axis(data: Any, fields: dict[str, Any], signal: Any) -> Any:
+    """The numbers along a signal of one dimension, None where it names none that fit: as many, or one more as edges."""
+    named = data.attrs.get("axes", signal.attrs.get("axes"))
+    several = hasattr(named, "__len__") and not isinstance(named, str | bytes) and len(named)
+    axis = fields.get(text(named[0] if several else named) or "")
+    if axis is None or getattr(axis, "ndim", 0) != 1 or axis.dtype.kind not in "iuf":
+        return None
+    return axis if 0 <= len(axis) - len(signal) <= 1 else None
+
+
+def _is_old_signal(node: Any) -> bool:
+    return hasattr(node, "shape") and text(node.attrs.get("signal")) == "1"
+
+
+def _thinned(node: Any) -> Any:
+    """The values, or every so many of the first dimension where they are too many to be read."""
+    total = 1
+    for size in node.shape:
+        total *= size
+    return node[:: max(1, -(-total // MAX_PLOTTED_VALUES))] if node.shape else node[()]
+
+
+def read_arrays(path: Path) -> Found | None:
+    """Under `numpy` what each array is; single values under `values`. None for what is no such file."""
+    try:
+        import numpy as np
+    except ImportError:
+        return None
+    try:
+        loaded = np.load(path, allow_pickle=False, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    arrays: dict[str, Any] = {"array": loaded}
+    if not isinstance(loaded, np.ndarray):
+        with loaded:
+            arrays = {
+                name: array for name in loaded.files[:MAX_ENTRIES] if (array := _member(loaded, name)) is not None
+            }
+    values = {
+        name: plain(array.item()) for name, array in arrays.items() if array.ndim == 0 and array.dtype.kind in "iufbSU"
+    }
+    shown = {name: _described(array) for name, array in arrays.items() if name not in values}
+    told = {"arrays": shown} | ({"values": values} if values else {})
+    thumbnail = next((png for array in arrays.values() if (png := picture_of(array)) is not None), None)
+    return Found({"numpy": told}, thumbnail)
+
+
+def picture_of(array: Any) -> bytes | None:
+    """A line for one dimension, or for two columns; a picture for two; of more dimensions the frame in the middle."""
+    if array.dtype.kind not in "iufb" or array.nbytes > MAX_READ_BYTES:
+        return None
+    while array.ndim > 2 and not (array.ndim == 3 and array.shape[-1] in (3, 4)):
+        array = array[array.shape[0] // 2]
+    if array.ndim == 3:  # colours
+        array = array[..., :3].mean(axis=2)
+    if array.ndim == 1 and len(array) > 1:
+        return plot(list(range(len(array))), [float(one) for one in array], "value over index")
+    if array.ndim == 2 and array.shape[1] == 2 and len(array) > 2:
+        return plot([float(one) for one in array[:, 0]], [float(one) for one in array[:, 1]], "column 2 over 1")
+    return heat(array) if array.ndim == 2 and min(array.shape) > 1 else None
+
+
+def _member(archive: Any, name: str) -> Any:
+    """One array of an archive, None for one that only unpickling could read."""
+    try:
+        return archive[name]
+    except ValueError:
+        return None
+
+
+def _described(array: Any) -> dict[str, Any]:
+    import numpy as np
+
+    described: dict[str, Any] = {"shape": list(array.shape), "dtype": str(array.dtype)}
+    if array.dtype.kind in "iuf" and 0 < array.nbytes <= MAX_READ_BYTES:
+        finite = array[np.isfinite(array)]
+        described |= {"min": plain(finite.min()), "max": plain(finite.max())} if finite.size else {}
+    return described

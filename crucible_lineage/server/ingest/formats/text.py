@@ -1,4 +1,4 @@
-"""Text files: JSON documents, and tables with what their preambles say."""
+"""Text files and workbooks: JSON documents, tables with what their preambles say, and tables as CDS describes them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.server.ingest.formats.acquisition import acquired
-from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found
-from crucible_lineage.server.ingest.formats.plot import plot
+from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found, acquired, plot
 from crucible_lineage.server.ingest.formats.tables import (
     TextTable,
     described,
@@ -27,7 +26,8 @@ from crucible_lineage.server.ingest.formats.tables import (
     wrapped,
 )
 
-__all__ = ["plotted", "read_json", "read_table"]
+__all__ = ["read_cds", "read_json", "read_table", "read_workbook"]
+
 
 MAX_TEXT_BYTES = 16 << 20  # chosen: the first half million rows of a longer table are enough to describe it
 MAX_JSON_BYTES = 4 << 20  # what the metadata of one resource may hold
@@ -45,6 +45,17 @@ MOST_BEND, MOST_JITTER = (
 _COMMENT = "#%;!'"
 _PAIR = re.compile(r"([A-Za-z][\w .()/%-]{0,80}?)\s*[:=]\s*(.+?)")
 _SPEC = re.compile(r"#([A-Z])\d* (.+)")
+
+
+MAX_BYTES = 64 << 20  # chosen: longer tables of this kind are rare
+_MARK = "Byte-by-byte Description of file"
+_RULE = re.compile(r"[-=]{20,}\s*")
+_COLUMN = re.compile(r"\s*(?:(\d+)\s*-\s*)?(\d+)\s+([AIFED]\d+(?:\.\d+)?)\s+(\S+)\s+(\S+)(?:\s+(.*))?")
+_SAID = re.compile(r"(Title|Authors?|Table):\s*(.*)")
+
+
+MAX_SHEETS = 50
+MAX_FILE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -248,3 +259,115 @@ def _saying(line: str, dialect: Dialect) -> list[str]:
         return []
     cells = re.split(r"\t", stripped) if "\t" in stripped else _cells(line, dialect)
     return cells if dialect.delimiter is not None or "\t" in stripped else []
+
+
+def read_cds(path: Path) -> Found | None:
+    """Title, authors and columns with their units and ranges; None for what is no such table."""
+    if path.stat().st_size > MAX_BYTES:
+        return None
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        return None
+    marks = [at for at, line in enumerate(lines) if line.startswith(_MARK)]
+    if len(marks) != 1:  # of several files, nobody can tell which rows these are
+        return None
+    (mark,) = marks
+    rules = [at for at in range(mark, len(lines)) if _RULE.fullmatch(lines[at])]
+    if len(rules) < 3:
+        return None
+    columns = [found for line in lines[rules[1] + 1 : rules[2]] if (found := _COLUMN.fullmatch(line))]
+    if not columns:
+        return None
+    rows = [line for line in lines[rules[-1] + 1 :] if line.strip()]
+    told: dict[str, Any] = {**_said(lines[:mark]), "rows": len(rows)} if rows else _said(lines[:mark])
+    told["columns"] = [_column(column, rows) for column in columns[:MAX_ENTRIES]]
+    return Found({"cds": told})
+
+
+def _said(lines: list[str]) -> dict[str, str]:
+    """Title, authors and table, each with the lines that go on with it."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in lines:
+        if matched := _SAID.fullmatch(line.strip()):
+            name = matched[1].lower()
+            found[name] = matched[2].strip()
+        elif name and line[:1].isspace() and line.strip():
+            found[name] = f"{found[name]} {line.strip()}"
+        else:
+            name = ""
+    return {name: text for name, text in found.items() if text}
+
+
+def _column(column: re.Match[str], rows: list[str]) -> dict[str, Any]:
+    first, last, kind, unit, name, explained = column.groups()
+    shown: dict[str, Any] = {"name": name, **({"unit": unit} if unit != "---" else {})}
+    if kind[0] == "A":
+        return shown
+    null = re.match(r"\?=(\S+)", explained or "")  # what stands for a missing value
+    start, end = int(first or last) - 1, int(last)
+    values = [_number(row[start:end], null[1] if null else "") for row in rows]
+    numbers = [value for value in values if value is not None]
+    return {**shown, **({"min": min(numbers), "max": max(numbers)} if numbers else {})}
+
+
+def _number(text: str, null: str) -> float | None:
+    text = text.strip()
+    try:
+        if null and float(text) == float(null):
+            return None
+        return float(text)
+    except ValueError:
+        return None
+
+
+def read_workbook(path: Path) -> Found | None:
+    """Under `sheets` what each says: names with values, and its table; the first table is plotted."""
+    try:
+        # Optional: a reader in Rust, which only workbooks need.
+        from python_calamine import CalamineError, load_workbook
+    except ImportError:
+        return None
+    if path.stat().st_size > MAX_FILE_BYTES:
+        return None
+    try:
+        with path.open("rb") as file, load_workbook(file) as workbook:
+            rows = {name: workbook.get_sheet_by_name(name).to_python() for name in workbook.sheet_names[:MAX_SHEETS]}
+    except (CalamineError, OSError, ValueError):
+        return None
+    sheets: dict[str, Any] = {}
+    thumbnail: bytes | None = None
+    for name, cells in rows.items():
+        told, picture = _sheet([_without_end([_text(cell) for cell in row]) for row in cells])
+        thumbnail = thumbnail or picture
+        if told:
+            sheets[name] = told
+    return Found({"sheets": sheets} if sheets else {}, thumbnail, acquired(sheets)) if rows else None
+
+
+def _sheet(rows: list[list[str]]) -> tuple[dict[str, Any], bytes | None]:
+    """Read one sheet, and plot it."""
+    table = find_table(rows)
+    if table is None:
+        return pairs(rows), None
+    told = pairs([*rows[: table.above], *rows[table.end :]]) | {"table": described(rows, table)}
+    return told, plotted(rows, table)
+
+
+def _without_end(row: list[str]) -> list[str]:
+    while row and not row[-1]:
+        row = row[:-1]
+    return row
+
+
+def _text(cell: object) -> str:
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15:
+        return str(int(cell))
+    return (
+        cell.isoformat()
+        if isinstance(cell, date | datetime | time)
+        else str(cell)
+        if not isinstance(cell, timedelta)
+        else str(cell.total_seconds())
+    )

@@ -1,6 +1,5 @@
 """Search: resources by name, forgiving typing errors, and by the words in their metadata."""
 
-# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
 from __future__ import annotations
 
 import json
@@ -13,11 +12,13 @@ from crucible_lineage.server.call import AuthenticatedCall, Call
 from crucible_lineage.server.catalogue.access import READABLE
 from crucible_lineage.server.catalogue.filters import Where
 from crucible_lineage.server.catalogue.records import SELECTS, Embed, names, records, within_bounds
-from crucible_lineage.server.catalogue.references import project_row
-from crucible_lineage.server.catalogue.resources import similarity
+from crucible_lineage.server.catalogue.resources import project_row, similarity
 from crucible_lineage.server.http import Json
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.seals import DamagedError, whole
+
+# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+
 
 router = new_router()
 

@@ -1,6 +1,5 @@
 """Deletion: requested by those who may edit, reviewed by those who administer, recorded for good."""
 
-# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
 from __future__ import annotations
 
 import sqlite3
@@ -9,16 +8,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from crucible_lineage.server.call import Call
-from crucible_lineage.server.catalogue.access import ADMIN, EDITOR, Caller, not_found, require, roles
+from crucible_lineage.server.catalogue.access import ADMIN, EDITOR, Caller, not_found, public_user, require, roles
 from crucible_lineage.server.catalogue.filters import Where
-from crucible_lineage.server.catalogue.people import public_user
 from crucible_lineage.server.catalogue.records import names
-from crucible_lineage.server.catalogue.references import project_row, user_row
-from crucible_lineage.server.catalogue.resources import remove
+from crucible_lineage.server.catalogue.resources import project_row, remove, user_row
 from crucible_lineage.server.database import now
-from crucible_lineage.server.files.contents import sweep
+from crucible_lineage.server.files.storage import sweep
 from crucible_lineage.server.http import MAX_ROW_ID, Direction, Json, Limit, Offset, page, refuse
 from crucible_lineage.server.http import router as new_router
+
+# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+
 
 router = new_router()
 

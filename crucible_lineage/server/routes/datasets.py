@@ -1,0 +1,526 @@
+"""Datasets and samples: their records, metadata, links and graphs."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+
+from crucible_lineage.server.call import AuthenticatedCall, Call
+from crucible_lineage.server.catalogue.access import (
+    CONTRIBUTOR,
+    EDITOR,
+    OWNER,
+    READABLE,
+    VIEWER,
+    Caller,
+    require,
+    roles,
+)
+from crucible_lineage.server.catalogue.bodies import DatasetBody, DatasetPatch, NewSample, SamplePatch
+from crucible_lineage.server.catalogue.filters import (
+    ChildDatasetQuery,
+    ChildSampleQuery,
+    DatasetFacetQuery,
+    DatasetQuery,
+    SampleFacetQuery,
+    SampleQuery,
+    Where,
+    cursor_page,
+    facet_page,
+    list_page,
+    where,
+)
+from crucible_lineage.server.catalogue.metadata import given_metadata, merged, read_metadata, write_metadata
+from crucible_lineage.server.catalogue.records import Embed, link_records, load, names
+from crucible_lineage.server.catalogue.resources import (
+    change,
+    choose_owner,
+    hand_over,
+    home_project,
+    insert,
+    instrument_row,
+    match_instrument,
+    note_loss,
+    project_row,
+    select_project,
+    touch,
+)
+from crucible_lineage.server.database import now
+from crucible_lineage.server.http import Form, Json, invalid, refuse
+from crucible_lineage.server.http import router as new_router
+from crucible_lineage.server.seals import DamagedError, require_rows, whole
+
+router = new_router()
+
+COLUMNS = ("dataset_name", "measurement", "data_type", "data_format", "session_name", "size")
+MAX_KEYWORD_CHARACTERS = 500
+MAX_KEYWORDS = 1000  # chosen: of one dataset
+MAX_COUNTED = 1000  # chosen: to look whether the caller may see each takes 2 us, at every keyword that is added
+
+
+SAMPLE_COLUMNS = ("sample_name", "sample_type", "description")
+
+
+Relationship = Literal["is_derived_from", "is_part_of"]
+
+
+_NEIGHBOURS = """
+    SELECT child_id FROM link WHERE parent_id = :start UNION SELECT parent_id FROM link WHERE child_id = :start
+    UNION SELECT sample_id FROM association WHERE dataset_id = :start
+    UNION SELECT dataset_id FROM association WHERE sample_id = :start UNION SELECT :start
+"""
+_COMPONENT = """
+    WITH RECURSIVE reached(id) AS (
+        SELECT :start
+        UNION SELECT child_id FROM reached JOIN link ON parent_id = reached.id
+        UNION SELECT parent_id FROM reached JOIN link ON child_id = reached.id
+        UNION SELECT sample_id FROM reached JOIN association ON dataset_id = reached.id
+        UNION SELECT dataset_id FROM reached JOIN association ON sample_id = reached.id)
+    SELECT id FROM reached
+"""
+
+
+class InstrumentChoice(Form):
+    instrument_id: str | None = None
+    instrument_mfid: str | None = None
+
+
+@router.post("/datasets", status_code=201)
+def create_dataset(call: Call, body: DatasetBody) -> Json:
+    with call.write() as db:
+        owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
+        project = home_project(db, call.caller, body.project_id, body.project_mfid)
+        instrument = match_instrument(
+            db, body.instrument_id, body.instrument_mfid, body.instrument_name, owner_id=owner, project_id=project
+        )
+        values: dict[str, Any] = {name: getattr(body, name) for name in COLUMNS}
+        values |= {"timestamp": body.timestamp or now(), "timed": int(body.timestamp is not None)}
+        values["instrument_id"] = instrument["id"] if instrument else None
+        values["instrument_label"] = None if instrument else body.instrument_name
+        number = insert(
+            db, "dataset", values, mfid=body.unique_id, owner_id=owner, project_id=project, public=body.public
+        )
+        if body.scientific_metadata:
+            write_metadata(db, number, body.scientific_metadata)
+        call.tell_revision(db, project)
+        return load(db, call.caller, "dataset", number)
+
+
+@router.get("/datasets")
+def list_datasets(call: Call, query: Annotated[DatasetQuery, Query()]) -> Json:
+    with call.read() as db:
+        project = select_project(db, query.project_id, query.project_mfid)
+        call.tell_revision(db, project["id"] if project else None)
+        if query.keyword:  # asked for by who follows what a pipeline has made
+            call.tell_statements(db)
+        return cursor_page(db, call.caller, "dataset", query)
+
+
+@router.get("/datasets/facets")
+def dataset_facets(call: Call, query: Annotated[DatasetFacetQuery, Query()]) -> Json:
+    with call.read() as db:
+        return facet_page(db, call.caller, "dataset", query)
+
+
+@router.get("/datasets/{mfid}")
+def get_dataset(
+    call: Call, mfid: str, include_metadata: bool = False, include_links: bool = False, include_owner: bool = False
+) -> Json:
+    with call.read() as db:
+        row = require(db, call.caller, mfid, VIEWER, "dataset")
+        embed = Embed(metadata=include_metadata, links=include_links, owner=include_owner)
+        return load(db, call.caller, "dataset", row["id"], embed)
+
+
+@router.patch("/datasets/{mfid}")
+def change_dataset(call: Call, mfid: str, body: DatasetPatch) -> Json:
+    given = body.model_dump(exclude_unset=True)
+    with call.write() as db:
+        row = require(db, call.caller, mfid, EDITOR, "dataset")
+        current = load(db, call.caller, "dataset", row["id"])
+        for name in ("instrument_id", "instrument_mfid"):
+            if name in given and given.pop(name) != current[name]:
+                raise invalid("body", name, f"is changed with PUT /datasets/{mfid}/instrument")
+        if "instrument_name" in given and (label := given.pop("instrument_name")) != current["instrument_name"]:
+            known = match_instrument(db, None, None, label, owner_id=row["owner_id"], project_id=row["project_id"])
+            given |= {"instrument_id": known["id"] if known else None, "instrument_label": None if known else label}
+        if "owner_orcid" in given:
+            hand_over(db, require(db, call.caller, mfid, OWNER, "dataset"), given.pop("owner_orcid") or "", status=422)
+        if given.get("timestamp", "") is None:
+            raise invalid("body", "timestamp", "cannot be null")
+        if "timestamp" in given:
+            given["timed"] = 1
+        change(db, "dataset", row["id"], given)
+        return load(db, call.caller, "dataset", row["id"])
+
+
+@router.get("/datasets/{mfid}/keywords")
+def list_keywords(call: Call, mfid: str) -> Json:
+    with call.read() as db:
+        row = require(db, call.caller, mfid, VIEWER, "dataset")
+        found = db.execute(
+            "SELECT attached_keyword.* FROM attached_keyword JOIN keyword ON keyword.id = keyword_id"
+            " WHERE dataset_id = ? ORDER BY folded",
+            (row["id"],),
+        ).fetchall()
+        require_rows("attached_keyword", found)
+        return [_keyword_record(db, call.caller, keyword) for keyword in found]
+
+
+@router.post("/datasets/{mfid}/keywords", status_code=201)
+def add_keyword(call: Call, mfid: str, keyword: str) -> Json:
+    text = keyword.strip()
+    if not text or len(text) > MAX_KEYWORD_CHARACTERS:
+        raise invalid("query", "keyword", f"must have 1 to {MAX_KEYWORD_CHARACTERS} characters")
+    with call.write() as db:
+        row = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+        return _keyword_record(db, call.caller, attach_keyword(db, row["id"], text))
+
+
+@router.put("/datasets/{mfid}/instrument")
+def assign_instrument(call: Call, mfid: str, body: InstrumentChoice) -> Json:
+    references = [reference for reference in (body.instrument_mfid, body.instrument_id) if reference]
+    if not references:
+        raise refuse(422, "Name an instrument: instrument_id or instrument_mfid")
+    with call.write() as db:
+        row = require(db, call.caller, mfid, EDITOR, "dataset")
+        rows = [instrument_row(db, reference) for reference in references]
+        if len({found["id"] for found in rows}) > 1:
+            raise refuse(422, "instrument_id and instrument_mfid name different instruments")
+        before = load(db, call.caller, "dataset", row["id"])
+        change(db, "dataset", row["id"], {"instrument_id": rows[0]["id"], "instrument_label": None})
+        return {
+            "dataset_mfid": mfid,
+            "previous_instrument": before["instrument"],
+            "previous_instrument_name": before["instrument_name"],
+            "instrument": load(db, call.caller, "dataset", row["id"])["instrument"],
+        }
+
+
+def attach_keyword(db: sqlite3.Connection, dataset_id: int, keyword: str) -> sqlite3.Row:
+    """The row that says so, with the dataset carrying the keyword; its first spelling there is kept."""
+    folded = keyword.casefold()
+    db.execute("INSERT OR IGNORE INTO keyword (folded) VALUES (?)", (folded,))
+    (number,) = db.execute("SELECT id FROM keyword WHERE folded = ?", (folded,)).fetchone()
+    known: sqlite3.Row | None = db.execute(
+        "SELECT * FROM attached_keyword WHERE dataset_id = ? AND keyword_id = ?", (dataset_id, number)
+    ).fetchone()
+    if known is not None:
+        return known
+    (carried,) = db.execute("SELECT COUNT(*) FROM attached_keyword WHERE dataset_id = ?", (dataset_id,)).fetchone()
+    if carried >= MAX_KEYWORDS:
+        raise refuse(422, f"The dataset has {MAX_KEYWORDS} keywords; more are not kept")
+    touch(db, dataset_id)
+    row: sqlite3.Row = db.execute(
+        "INSERT INTO attached_keyword (dataset_id, keyword_id, spelling) VALUES (?, ?, ?) RETURNING *",
+        (dataset_id, number, keyword),
+    ).fetchone()
+    return row
+
+
+def _keyword_record(db: sqlite3.Connection, caller: Caller, row: sqlite3.Row) -> Json:
+    """With the number of datasets that carry the keyword, as far as the caller may know of them and up to a bound."""
+    found = Where("keyword_id = :keyword", keyword=row["keyword_id"], user=caller.id)
+    source = "attached_keyword"
+    if not caller.elevated:
+        source += " JOIN resource ON resource.id = dataset_id"
+        found.add(READABLE)
+    some = f"SELECT 1 FROM {source} WHERE {found} LIMIT {MAX_COUNTED}"  # noqa: S608
+    (carriers,) = db.execute(f"SELECT COUNT(*) FROM ({some})", found.values).fetchone()  # noqa: S608
+    return {"id": row["id"], "keyword": row["spelling"], "num_datasets": carriers}
+
+
+@router.post("/samples", status_code=201)
+def create_sample(call: Call, body: NewSample) -> Json:
+    with call.write() as db:
+        owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
+        project = home_project(db, call.caller, body.project_id, body.project_mfid)
+        values: dict[str, Any] = {name: getattr(body, name) for name in SAMPLE_COLUMNS}
+        values["timestamp"] = body.timestamp or now()
+        number = insert(
+            db, "sample", values, mfid=body.unique_id, owner_id=owner, project_id=project, public=body.public
+        )
+        if body.scientific_metadata:
+            write_metadata(db, number, body.scientific_metadata)
+        call.tell_revision(db, project)
+        return load(db, call.caller, "sample", number)
+
+
+@router.get("/samples")
+def list_samples(call: Call, query: Annotated[SampleQuery, Query()]) -> Json:
+    with call.read() as db:
+        project = select_project(db, query.project_id, query.project_mfid)
+        call.tell_revision(db, project["id"] if project else None)
+        return cursor_page(db, call.caller, "sample", query)
+
+
+@router.get("/samples/facets")
+def sample_facets(call: Call, query: Annotated[SampleFacetQuery, Query()]) -> Json:
+    with call.read() as db:
+        return facet_page(db, call.caller, "sample", query)
+
+
+@router.get("/samples/{mfid}")
+def get_sample(
+    call: Call,
+    mfid: str,
+    include_metadata: bool = False,
+    include_links: bool = False,
+    include_owner: bool = False,
+    include_datasets: bool = True,
+) -> Json:
+    with call.read() as db:
+        row = require(db, call.caller, mfid, VIEWER, "sample")
+        embed = Embed(include_metadata, include_links, include_owner, include_datasets)
+        return load(db, call.caller, "sample", row["id"], embed)
+
+
+@router.patch("/samples/{mfid}")
+def change_sample(call: Call, mfid: str, body: SamplePatch) -> Json:
+    given = body.model_dump(exclude_unset=True)
+    if given.get("timestamp", "") is None:
+        raise invalid("body", "timestamp", "cannot be null")
+    with call.write() as db:
+        row = require(db, call.caller, mfid, EDITOR, "sample")
+        change(db, "sample", row["id"], given)
+        return load(db, call.caller, "sample", row["id"])
+
+
+@router.get("/resources/{mfid}")
+def get_resource(
+    call: Call,
+    mfid: str,
+    include_metadata: bool = False,
+    include_links: bool = False,
+    include_owner: bool = False,
+    include_datasets: bool = True,
+) -> Json:
+    with call.read() as db:
+        row = require(db, call.caller, mfid, VIEWER)
+        embed = Embed(include_metadata, include_links, include_owner, include_datasets)
+        return load(db, call.caller, row["type"], row["id"], embed)
+
+
+@router.get("/resources/{mfid}/links")
+def list_links(call: Call, mfid: str) -> Json:
+    with call.read() as db:
+        row = require(db, call.caller, mfid, VIEWER)
+        return link_records(db, call.caller, [row["id"]])[row["id"]]
+
+
+@router.get("/resources/{mfid}/metadata")
+def get_metadata(call: Call, mfid: str) -> Json:
+    with call.read() as db:
+        row = require(db, call.caller, mfid, VIEWER)
+        document = read_metadata(db, row["id"])
+        return None if document is None else _wrapped(mfid, document)
+
+
+@router.patch("/resources/{mfid}/metadata")
+def merge_metadata(call: Call, mfid: str, body: dict[str, Any]) -> Json:
+    with call.write() as db:
+        row = require(db, call.caller, mfid, CONTRIBUTOR)
+        return _wrapped(mfid, write_metadata(db, row["id"], merged(given_metadata(db, row["id"]), body)))
+
+
+@router.post("/resources/{mfid}/metadata", status_code=201)
+def replace_metadata(call: Call, mfid: str, body: dict[str, Any], overwrite: bool = False) -> Json:
+    with call.write() as db:
+        row = require(db, call.caller, mfid, EDITOR if overwrite else CONTRIBUTOR)
+        is_new = read_metadata(db, row["id"]) is None
+        if not is_new and not overwrite:
+            raise refuse(409, "Scientific metadata already exists; use PATCH to merge or overwrite=true to replace it")
+        if not is_new:
+            note_loss(db, row["id"])
+            db.execute(
+                "UPDATE parsed SET document = '{}' WHERE file_id IN (SELECT id FROM file WHERE dataset_id = ?)",
+                (row["id"],),
+            )
+        return _wrapped(mfid, write_metadata(db, row["id"], body))
+
+
+def _wrapped(mfid: str, document: dict[str, Any]) -> Json:
+    return {"unique_id": mfid, "scientific_metadata": document}
+
+
+@router.post("/datasets/{dataset}/samples/{sample}", status_code=201)
+def associate(call: Call, dataset: str, sample: str) -> Json:
+    with call.write() as db:
+        dataset_id = require(db, call.caller, dataset, EDITOR, "dataset")["id"]
+        sample_id = require(db, call.caller, sample, VIEWER, "sample")["id"]
+        new = db.execute(
+            "INSERT OR IGNORE INTO association (dataset_id, sample_id) VALUES (?, ?)", (dataset_id, sample_id)
+        ).rowcount
+        if new:
+            touch(db, dataset_id)
+        return {"dataset_id": dataset, "sample_id": sample}
+
+
+@router.delete("/datasets/{dataset}/samples/{sample}")
+def dissociate(call: Call, dataset: str, sample: str) -> Json:
+    with call.write() as db:
+        dataset_id = require(db, call.caller, dataset, EDITOR, "dataset")["id"]
+        sample_id = require(db, call.caller, sample, VIEWER, "sample")["id"]
+        unlinked = db.execute(
+            "DELETE FROM association WHERE dataset_id = ? AND sample_id = ?", (dataset_id, sample_id)
+        ).rowcount
+        if not unlinked:
+            raise refuse(404, "The dataset and the sample are not linked")
+        touch(db, dataset_id)
+        return {"detail": f"Sample {sample} unlinked from dataset {dataset}"}
+
+
+def _add_family_routes(router: APIRouter, kind: Literal["dataset", "sample"]) -> None:
+    """The same four routes for datasets and for samples."""
+
+    @router.post(f"/{kind}s/{{parent}}/children/{{child}}", status_code=201, name=f"link_{kind}s")
+    def link(call: Call, parent: str, child: str, relationship_type: Relationship | None = None) -> Json:
+        with call.write() as db:
+            parent_id, child_id = _ends(db, call, kind, parent, child)
+            _refuse_cycle(db, parent_id, child_id, parent, child)
+            stored = db.execute(
+                "INSERT INTO link (parent_id, child_id, relationship_type) VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
+                " SET relationship_type = COALESCE(excluded.relationship_type, relationship_type)"
+                " RETURNING relationship_type",
+                (parent_id, child_id, relationship_type),
+            ).fetchone()[0]
+            touch(db, child_id)
+            return {"parent_id": parent, "child_id": child, "relationship_type": stored}
+
+    @router.delete(f"/{kind}s/{{parent}}/children/{{child}}", name=f"unlink_{kind}s")
+    def unlink(call: Call, parent: str, child: str) -> Json:
+        with call.write() as db:
+            ends = _ends(db, call, kind, parent, child)
+            if not db.execute("DELETE FROM link WHERE parent_id = ? AND child_id = ?", ends).rowcount:
+                raise refuse(404, f"{child} is not a child of {parent}")
+            touch(db, ends[1])
+            return {"detail": f"{kind.capitalize()} {child} is no longer a child of {parent}"}
+
+
+def _ends(db: sqlite3.Connection, call: AuthenticatedCall, kind: str, parent: str, child: str) -> tuple[int, int]:
+    """The ids of both: a link says where the child comes from, so it needs the right to edit the child."""
+    parent_row = require(db, call.caller, parent, VIEWER, kind)
+    child_row = require(db, call.caller, child, EDITOR, kind)
+    return parent_row["id"], child_row["id"]
+
+
+def _refuse_cycle(db: sqlite3.Connection, parent_id: int, child_id: int, parent: str, child: str) -> None:
+    if parent_id == child_id:
+        raise refuse(422, f"{parent} cannot be its own parent")
+    closes = db.execute(
+        """WITH RECURSIVE below(id) AS (
+               SELECT child_id FROM link WHERE parent_id = :child
+               UNION SELECT child_id FROM link JOIN below ON parent_id = below.id)
+           SELECT 1 FROM below WHERE id = :parent""",
+        {"child": child_id, "parent": parent_id},
+    ).fetchone()
+    if closes:
+        raise refuse(
+            422, f"Linking {parent} (parent) to {child} (child) would close a cycle: {child} is above {parent}"
+        )
+
+
+for _kind in ("dataset", "sample"):
+    _add_family_routes(router, _kind)
+
+
+@router.get("/datasets/{mfid}/children")
+def dataset_children(call: Call, mfid: str, query: Annotated[ChildDatasetQuery, Query()]) -> Json:
+    return _family(call, "dataset", mfid, query, "parent_id", "child_id")
+
+
+@router.get("/datasets/{mfid}/parents")
+def dataset_parents(call: Call, mfid: str, query: Annotated[ChildDatasetQuery, Query()]) -> Json:
+    return _family(call, "dataset", mfid, query, "child_id", "parent_id")
+
+
+@router.get("/samples/{mfid}/children")
+def sample_children(call: Call, mfid: str, query: Annotated[ChildSampleQuery, Query()]) -> Json:
+    return _family(call, "sample", mfid, query, "parent_id", "child_id")
+
+
+@router.get("/samples/{mfid}/parents")
+def sample_parents(call: Call, mfid: str, query: Annotated[ChildSampleQuery, Query()]) -> Json:
+    return _family(call, "sample", mfid, query, "child_id", "parent_id")
+
+
+def _family(
+    call: AuthenticatedCall,
+    kind: str,
+    mfid: str,
+    query: ChildDatasetQuery | ChildSampleQuery,
+    here: str,
+    there: str,
+) -> Json:
+    """A page of the records at the other ends of this one's links."""
+    with call.read() as db:
+        row = require(db, call.caller, mfid, VIEWER, kind)
+        found = where(db, call.caller, kind, query)
+        linked = f"resource.id IN (SELECT {there} FROM link WHERE {here} = ?"  # noqa: S608
+        if query.relationship_type:
+            found.add(f"{linked} AND relationship_type = ?)", row["id"], query.relationship_type)
+        else:
+            found.add(f"{linked})", row["id"])
+        return list_page(db, call.caller, kind, query, found)
+
+
+@router.get("/entity_graph_cte/{mfid}")
+def entity_graph(call: Call, mfid: str, recursive: bool = False) -> Json:
+    """The resource with its neighbours, or with all that it is connected to."""
+    with call.read() as db:
+        row = require(db, call.caller, mfid, VIEWER, ("dataset", "sample"))
+        ids = [number for (number,) in db.execute(_COMPONENT if recursive else _NEIGHBOURS, {"start": row["id"]})]
+        return _graph(db, call, ids)
+
+
+@router.get("/project_graph/{project}")
+def project_graph(call: Call, project: str) -> Json:
+    with call.read() as db:
+        home = project_row(db, project)["id"]
+        ids = [
+            number
+            for (number,) in db.execute(
+                "SELECT id FROM resource WHERE project_id = ? AND type IN ('dataset', 'sample')", (home,)
+            )
+        ]
+        return _graph(db, call, ids)
+
+
+def _graph(db: sqlite3.Connection, call: AuthenticatedCall, ids: Iterable[int]) -> Json:
+    """The node-link form of what the caller may read among these resources; edges run parent to child."""
+    readable = {number for number, role in roles(db, call.caller, ids).items() if role >= VIEWER}
+    named = names(db, readable)
+    edges = [
+        {"source": named[parent]["mfid"], "target": named[child]["mfid"], "relationship_type": relationship}
+        for parent, child, relationship in _edges(db, readable)
+        if parent in readable and child in readable
+    ]
+    nodes = [
+        {
+            "id": row["mfid"],
+            "entity_type": row["type"],
+            "name": row["name"],
+            f"{row['type']}_name": row["name"],
+            "project_id": row["slug"],
+        }
+        for _, row in sorted(named.items())
+    ]
+    return {"directed": True, "multigraph": False, "graph": {}, "nodes": nodes, "edges": edges, "links": edges}
+
+
+def _edges(db: sqlite3.Connection, ids: set[int]) -> Iterator[tuple[int, int, str | None]]:
+    found = db.execute(
+        f"""SELECT parent_id, child_id, relationship_type, {whole("link")} FROM link
+            WHERE parent_id IN (SELECT value FROM json_each(:ids))
+            UNION ALL SELECT sample_id, dataset_id, NULL, {whole("association")} FROM association
+            WHERE dataset_id IN (SELECT value FROM json_each(:ids))""",  # noqa: S608 (words of this package)
+        {"ids": json.dumps(list(ids))},
+    )
+    for parent, child, relationship, is_whole in found:
+        if not is_whole:
+            raise DamagedError("link", parent)
+        yield parent, child, relationship

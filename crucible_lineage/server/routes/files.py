@@ -1,0 +1,405 @@
+"""Files of datasets, their thumbnails, and what is read out of them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import sqlite3
+from typing import Annotated, Any, Literal
+
+from fastapi import Response
+from pydantic import Field
+
+from crucible_lineage.server.call import AuthenticatedCall, Call
+from crucible_lineage.server.catalogue.access import (
+    CONTRIBUTOR,
+    EDITOR,
+    READABLE,
+    VIEWER,
+    Caller,
+    not_found,
+    require,
+    roles,
+)
+from crucible_lineage.server.catalogue.bodies import Count, Moment, Text
+from crucible_lineage.server.catalogue.filters import Where
+from crucible_lineage.server.catalogue.metadata import renew_metadata
+from crucible_lineage.server.catalogue.records import file_record
+from crucible_lineage.server.database import now
+from crucible_lineage.server.files.sessions import LIFETIME_S
+from crucible_lineage.server.files.storage import (
+    FILES,
+    STORE,
+    FileName,
+    Sha256,
+    file_named,
+    file_of,
+    insert_file,
+    release,
+    update_size,
+)
+from crucible_lineage.server.http import MAX_ROW_ID, Form, Json, Limit, Loose, Offset, invalid, page, refuse
+from crucible_lineage.server.http import router as new_router
+from crucible_lineage.server.ingest.ingestors import INGESTOR_NAMES
+from crucible_lineage.server.seals import require_rows
+
+# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+
+
+router = new_router()
+
+Disposition = Literal["attachment", "inline"]
+Backend = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+Name = Annotated[str, Field(min_length=1, max_length=500)]
+MAX_THUMBNAIL_BYTES = 32 << 20  # chosen: of one dataset
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    (b"BM", "image/bmp"),
+    (b"II*\x00", "image/tiff"),
+    (b"MM\x00*", "image/tiff"),
+)
+
+
+# ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
+# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+
+
+_REQUESTS = """SELECT ingestion_request.*, file.mfid AS file_mfid, file.dataset_id, resource.mfid AS dataset_mfid
+    FROM ingestion_request JOIN file ON file.id = file_id JOIN resource ON resource.id = file.dataset_id"""
+
+
+class CataloguedFile(Loose):
+    filename: FileName
+    storage_backend: Backend
+    size: Count | None = None
+    access_note: Text | None = None
+    sha256_hash: Sha256 | None = None
+    storage_path: Text | None = None
+
+
+class FilePatch(Form):
+    filename: FileName | None = None
+    storage_path: Text | None = None
+    storage_backend: Backend | None = None
+    access_note: Text | None = None
+    size: Count | None = None
+    sha256_hash: Sha256 | None = None
+
+
+@router.get("/datasets/{mfid}/files")
+def list_dataset_files(call: Call, mfid: str) -> Json:
+    with call.read() as db:
+        row = require(db, call.caller, mfid, VIEWER, "dataset")
+        found = db.execute(f"{FILES} WHERE dataset_id = ? ORDER BY file.id", (row["id"],))
+        return [file_record(file) for file in found]
+
+
+@router.post("/datasets/{mfid}/files", status_code=201)
+def catalogue_file(call: Call, mfid: str, body: CataloguedFile) -> Json:
+    if body.storage_backend == STORE:
+        raise refuse(422, "Files kept by the service are uploaded; catalogue only files that lie elsewhere")
+    with call.write() as db:
+        row = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+        if file_named(db, row["id"], body.filename) is not None:
+            raise refuse(409, f"The dataset already has a file named {body.filename}")
+        file = insert_file(
+            db,
+            row["id"],
+            body.filename,
+            backend=body.storage_backend,
+            size=body.size,
+            sha256=body.sha256_hash,
+            storage_path=body.storage_path,
+            access_note=body.access_note,
+        )
+        return file_record(file)
+
+
+@router.get("/datasets/{mfid}/download_links")
+def dataset_download_links(call: Call, mfid: str, disposition: Disposition = "attachment") -> Json:
+    with call.read() as db:
+        row = require(db, call.caller, mfid, VIEWER, "dataset")
+        found = db.execute(f"{FILES} WHERE dataset_id = ? ORDER BY file.id", (row["id"],)).fetchall()
+    if not found:
+        raise refuse(404, "The dataset has no files")
+    require_rows("file", found)
+    return {file["mfid"]: _link(call, file, disposition) if file["backend"] == STORE else None for file in found}
+
+
+@router.get("/files")
+def list_files(call: Call, sha256_hash: str | None = None, limit: Limit = 100, offset: Offset = 0) -> Json:
+    found = Where("NOT resource.hidden", user=call.caller.id)
+    if not call.caller.elevated:
+        found.add(READABLE)
+    if sha256_hash is not None:
+        found.add("file.sha256 = ?", sha256_hash)
+    with call.read() as db:
+        total = db.execute(
+            f"SELECT COUNT(*) FROM file JOIN resource ON resource.id = file.dataset_id WHERE {found}",
+            found.values,
+        ).fetchone()[0]
+        rows = db.execute(
+            f"{FILES} WHERE {found} ORDER BY file.id DESC LIMIT {limit} OFFSET {offset}", found.values
+        ).fetchall()
+    return page([file_record(row) for row in rows], limit, total, offset)
+
+
+@router.get("/files/{mfid}")
+def get_file(call: Call, mfid: str) -> Json:
+    with call.read() as db:
+        return file_record(file_of(db, call.caller, mfid, VIEWER))
+
+
+@router.patch("/files/{mfid}")
+def change_file(call: Call, mfid: str, body: FilePatch) -> Json:
+    given: dict[str, Any] = body.model_dump(exclude_unset=True)
+    with call.write() as db:
+        file = file_of(db, call.caller, mfid, EDITOR)
+        if file["backend"] == STORE and given.keys() - {"filename", "access_note"}:
+            raise refuse(422, "Location, size and checksum of a file kept by the service cannot be set")
+        if given.get("storage_backend") == STORE:
+            raise refuse(422, "A file becomes kept by the service by being uploaded")
+        if any(given.get(name, "") is None for name in ("filename", "storage_backend")):
+            raise refuse(422, "filename and storage_backend cannot be null")
+        columns = {"storage_backend": "backend", "sha256_hash": "sha256"}
+        values = {columns.get(name, name): value for name, value in given.items()}
+        try:
+            for name, value in values.items():
+                db.execute(f"UPDATE file SET {name} = ? WHERE id = ?", (value, file["id"]))
+        except sqlite3.IntegrityError:
+            raise refuse(409, f"The dataset already has a file named {given['filename']}") from None
+        update_size(db, file["dataset_id"])
+        renew_metadata(db, file["dataset_id"])
+        return file_record(file_of(db, call.caller, mfid, EDITOR))
+
+
+@router.delete("/files/{mfid}", status_code=204)
+def delete_file(call: Call, mfid: str) -> Response:
+    with call.write() as db:
+        file = file_of(db, call.caller, mfid, EDITOR)
+        release(db, file["id"])
+        db.execute("DELETE FROM file WHERE id = ?", (file["id"],))
+        update_size(db, file["dataset_id"])
+        renew_metadata(db, file["dataset_id"])
+    return Response(status_code=204)
+
+
+@router.get("/files/{mfid}/download_link")
+def file_download_link(call: Call, mfid: str, disposition: Disposition = "attachment") -> Json:
+    with call.read() as db:
+        file = file_of(db, call.caller, mfid, VIEWER)
+    if file["backend"] != STORE:
+        raise refuse(
+            409,
+            {
+                "code": "storage_location_invalid",
+                "reason": "outside_store",
+                "message": f"The file lies in {file['backend']}, which the service does not serve",
+            },
+        )
+    return {"url": _link(call, file, disposition), "expires_in": LIFETIME_S}
+
+
+def _link(call: AuthenticatedCall, file: sqlite3.Row, disposition: Disposition) -> str:
+    """Names the content, not the file: a link keeps giving the same bytes after the file was replaced."""
+    path = f"/storage/contents/{file['sha256']}/{file['filename']}"
+    return call.service.links.sign(call.base_url, path, disposition=disposition)
+
+
+class NewThumbnail(Form):
+    thumbnail_name: Name
+    thumbnail_b64str: str
+
+
+class ThumbnailPatch(Form):
+    thumbnail_name: Name | None = None
+    thumbnail_b64str: str | None = None
+
+
+@router.get("/datasets/{mfid}/thumbnails")
+def list_thumbnails(call: Call, mfid: str) -> Json:
+    with call.read() as db:
+        row = require(db, call.caller, mfid, VIEWER, "dataset")
+        found = db.execute("SELECT * FROM thumbnail WHERE dataset_id = ? ORDER BY id", (row["id"],)).fetchall()
+        require_rows("thumbnail", found)
+        return [_thumbnail_record(thumbnail) for thumbnail in found]
+
+
+@router.post("/datasets/{mfid}/thumbnails", status_code=201)
+def add_thumbnail(call: Call, mfid: str, body: NewThumbnail) -> Json:
+    image, mime_type = _decoded(body.thumbnail_b64str)
+    with call.write() as db:
+        row = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+        _refuse_too_many(db, row["id"], len(image))
+        added = db.execute(
+            "INSERT INTO thumbnail (dataset_id, name, mime_type, image) VALUES (?, ?, ?, ?) RETURNING *",
+            (row["id"], body.thumbnail_name, mime_type, image),
+        ).fetchone()
+        return _thumbnail_record(added)
+
+
+@router.patch("/datasets/{mfid}/thumbnails/{number}")
+def change_thumbnail(call: Call, mfid: str, number: int, body: ThumbnailPatch) -> Json:
+    with call.write() as db:
+        thumbnail = _find_thumbnail(db, require(db, call.caller, mfid, EDITOR, "dataset")["id"], number)
+        image, mime_type = thumbnail["image"], thumbnail["mime_type"]
+        if body.thumbnail_b64str is not None:
+            image, mime_type = _decoded(body.thumbnail_b64str)
+            _refuse_too_many(db, thumbnail["dataset_id"], len(image) - len(thumbnail["image"]))
+        changed = db.execute(
+            "UPDATE thumbnail SET name = ?, mime_type = ?, image = ?, file_id = NULL WHERE id = ? RETURNING *",
+            (body.thumbnail_name or thumbnail["name"], mime_type, image, number),
+        ).fetchone()
+        return _thumbnail_record(changed)
+
+
+@router.delete("/datasets/{mfid}/thumbnails/{number}")
+def delete_thumbnail(call: Call, mfid: str, number: int) -> Json:
+    with call.write() as db:
+        _find_thumbnail(db, require(db, call.caller, mfid, EDITOR, "dataset")["id"], number)
+        db.execute("DELETE FROM thumbnail WHERE id = ?", (number,))
+        return {"detail": f"Thumbnail {number} deleted"}
+
+
+def _find_thumbnail(db: sqlite3.Connection, dataset_id: int, number: int) -> sqlite3.Row:
+    row: sqlite3.Row | None = None
+    if 0 < number <= MAX_ROW_ID:
+        row = db.execute("SELECT * FROM thumbnail WHERE id = ? AND dataset_id = ?", (number, dataset_id)).fetchone()
+    if row is None:
+        raise not_found("thumbnail")
+    require_rows("thumbnail", [row])
+    return row
+
+
+def _refuse_too_many(db: sqlite3.Connection, dataset_id: int, more_bytes: int) -> None:
+    """413 where all thumbnails of the dataset, which are listed in one answer, would become too large."""
+    (held,) = db.execute(
+        "SELECT COALESCE(SUM(length(image)), 0) FROM thumbnail WHERE dataset_id = ?", (dataset_id,)
+    ).fetchone()
+    if held + more_bytes > MAX_THUMBNAIL_BYTES:
+        raise refuse(413, f"The thumbnails of one dataset may have {MAX_THUMBNAIL_BYTES >> 20} MB; upload it as a file")
+
+
+def _decoded(text: str) -> tuple[bytes, str]:
+    """The image's bytes and type."""
+    try:
+        image = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise invalid("body", "thumbnail_b64str", "is not base64") from None
+    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
+        return image, "image/webp"
+    for signature, mime_type in _SIGNATURES:
+        if image.startswith(signature):
+            return image, mime_type
+    if image.lstrip()[:5] in (b"<?xml", b"<svg ") and b"<svg" in image[:1000]:
+        return image, "image/svg+xml"
+    raise invalid("body", "thumbnail_b64str", "is not an image: PNG, JPEG, GIF, WebP, TIFF, BMP or SVG")
+
+
+def _thumbnail_record(row: sqlite3.Row) -> Json:
+    return {
+        "id": row["id"],
+        "dataset_id": row["dataset_id"],
+        "thumbnail_name": row["name"],
+        "thumbnail_b64str": base64.b64encode(row["image"]).decode(),
+        "mime_type": row["mime_type"],
+    }
+
+
+class RequestPatch(Form):
+    id: int | None = None
+    status: Annotated[str, Field(min_length=1, max_length=50)]
+    ingestion_class: Text | None = None
+    ingestion_githash: Text | None = None
+    time_completed: Moment | None = None
+    error_message: Text | None = None
+
+
+@router.post("/files/{mfid}/ingest", status_code=201)
+def request_ingestion(
+    call: Call,
+    mfid: str,
+    status: Literal["requested", "not_requested"] = "requested",
+    ingestion_class: Annotated[str | None, Field(max_length=200)] = None,
+) -> Json:
+    with call.write() as db:
+        file = file_of(db, call.caller, mfid, CONTRIBUTOR)
+        number = db.execute(
+            "INSERT INTO ingestion_request (file_id, status, ingestion_class, time_created) VALUES (?, ?, ?, ?)",
+            (file["id"], status, ingestion_class, now()),
+        ).lastrowid
+        record = _request_record(db.execute(f"{_REQUESTS} WHERE ingestion_request.id = ?", (number,)).fetchone())
+    if status == "requested":
+        call.service.wake_worker()
+    return record
+
+
+@router.get("/ingestion_requests")
+def list_requests(
+    call: Call,
+    dataset_mfid: str | None = None,
+    file_mfid: str | None = None,
+    limit: Limit = 100,
+    offset: Offset = 0,
+) -> Json:
+    found = Where("1", user=call.caller.id)
+    if not call.caller.elevated:
+        found.add(READABLE)
+    if dataset_mfid is not None:
+        found.add("resource.mfid = ?", dataset_mfid)
+    if file_mfid is not None:
+        found.add("file.mfid = ?", file_mfid)
+    with call.read() as db:
+        total = db.execute(
+            f"SELECT COUNT(*) FROM ({_REQUESTS} WHERE {found})",
+            found.values,
+        ).fetchone()[0]
+        rows = db.execute(
+            f"{_REQUESTS} WHERE {found} ORDER BY ingestion_request.id DESC LIMIT {limit} OFFSET {offset}", found.values
+        ).fetchall()
+    return page([_request_record(row) for row in rows], limit, total, offset)
+
+
+@router.get("/ingestion_requests/{number}")
+def get_request(call: Call, number: int) -> Json:
+    with call.read() as db:
+        return _request_record(_find_request(db, call.caller, number))
+
+
+@router.patch("/ingestion_requests/{number}")
+def change_request(call: Call, number: int, body: RequestPatch) -> Json:
+    """For workers outside this server."""
+    given = body.model_dump(exclude_unset=True)
+    given.pop("id", None)
+    with call.write() as db:
+        row = _find_request(db, call.caller, number)
+        require(db, call.caller, row["dataset_mfid"], EDITOR, "dataset")
+        for name, value in given.items():
+            db.execute(f"UPDATE ingestion_request SET {name} = ? WHERE id = ?", (value, number))
+        record = _request_record(_find_request(db, call.caller, number))
+    if body.status == "requested":
+        call.service.wake_worker()
+    return record
+
+
+@router.get("/ingestors")
+def list_ingestors(call: Call) -> Json:
+    return list(INGESTOR_NAMES)
+
+
+def _find_request(db: sqlite3.Connection, caller: Caller, number: int) -> sqlite3.Row:
+    row: sqlite3.Row | None = None
+    if 0 < number <= MAX_ROW_ID:
+        row = db.execute(f"{_REQUESTS} WHERE ingestion_request.id = ?", (number,)).fetchone()
+    if row is None or roles(db, caller, [row["dataset_id"]])[row["dataset_id"]] < VIEWER:
+        raise not_found("ingestion request")
+    return row
+
+
+def _request_record(row: sqlite3.Row) -> Json:
+    names = ("id", "status", "file_mfid", "dataset_mfid", "ingestion_class", "ingestion_githash", "time_created")
+    return {name: row[name] for name in (*names, "time_completed", "error_message")}

@@ -1,1 +1,0 @@
-"""Routes of files: lists, uploads, downloads, ingestion, thumbnails."""

@@ -1,1 +1,0 @@
-"""Routes of people and programs: the caller's account, other users, their part in resources."""

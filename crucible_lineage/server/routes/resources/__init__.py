@@ -1,1 +1,0 @@
-"""Routes of datasets, samples, projects and instruments: records, metadata, links, search, deletion."""
