@@ -15,26 +15,21 @@ from urllib.request import getproxies
 
 import httpx
 
-from crucible_lineage.client.bodies import SampleCreate
-from crucible_lineage.client.dataset.datasets import DatasetCalls
-from crucible_lineage.client.dataset.deletions import DeletionCalls
+from crucible_lineage.client.dataset.contents import MetadataCalls
+from crucible_lineage.client.dataset.datasets import DatasetCalls, DeletionCalls, LinkCalls
 from crucible_lineage.client.dataset.files import FileCalls
-from crucible_lineage.client.dataset.links import LinkCalls
-from crucible_lineage.client.dataset.metadata import MetadataCalls
 from crucible_lineage.client.filters import SampleFilters, sent_filters
 from crucible_lineage.client.http.at_once import AtOnce
-from crucible_lineage.client.http.connection import Connection, Timeouts
+from crucible_lineage.client.http.connection import Connection, Timeouts, count_of, pages
 from crucible_lineage.client.http.lanes import Lanes
-from crucible_lineage.client.http.paging import count_of, pages
 from crucible_lineage.client.http.retry import RetryPolicy
 from crucible_lineage.client.http.wire import parse, parse_all, quoted, segment, to_send
 from crucible_lineage.client.ingestions import IngestionCalls
-from crucible_lineage.client.models import Account, Health, Profile, Sample
+from crucible_lineage.client.models import Account, Health, Profile, Sample, SampleCreate
 from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.client.projects import InstrumentCalls, ProjectCalls
-from crucible_lineage.client.transfer.hosts import LinkHosts
-from crucible_lineage.client.transfer.memory import UploadMemory
-from crucible_lineage.client.transfer.storage import Storage, Unsealing
+from crucible_lineage.client.transfer.outgoing import UploadMemory
+from crucible_lineage.client.transfer.storage import LinkHosts, Storage, Unsealing
 from crucible_lineage.errors import ServerError
 from crucible_lineage.service import ServiceProfile
 from crucible_lineage.settings import official_access

@@ -8,8 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Unpack
 
 from crucible_lineage.client.filters import IngestionFilters, sent_filters
-from crucible_lineage.client.http.connection import Connection
-from crucible_lineage.client.http.paging import pages
+from crucible_lineage.client.http.connection import Connection, pages
 from crucible_lineage.client.http.wire import parse, segment
 from crucible_lineage.client.models import IngestionRequest
 from crucible_lineage.client.official import OfficialNames

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar, Unpack
 
-from crucible_lineage.client.bodies import InstrumentCreate, ProjectCreate
 from crucible_lineage.client.filters import InstrumentFilters, ProjectFilters, sent_filters
-from crucible_lineage.client.http.connection import Connection
-from crucible_lineage.client.http.paging import pages
+from crucible_lineage.client.http.connection import Connection, pages
 from crucible_lineage.client.http.wire import parse, parse_all, quoted, segment, to_send
-from crucible_lineage.client.models import Account, Instrument, Member, Project, Received
+from crucible_lineage.client.models import (
+    Account,
+    Instrument,
+    InstrumentCreate,
+    Member,
+    Project,
+    ProjectCreate,
+    Received,
+)
 from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.errors import InputError, NotFoundError, ServerError
 from crucible_lineage.ids import is_mfid

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from crucible_lineage.client import CrucibleClient, RetryPolicy
-from crucible_lineage.client.transfer.hosts import is_private
+from crucible_lineage.client.transfer.storage import is_private
 from crucible_lineage.errors import (
     TRANSIENT,
     ConflictError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crucible_lineage.client.dataset.thumbnails import Picture, picture_body
+from crucible_lineage.client.dataset.contents import Picture, picture_body
 from crucible_lineage.client.models import Thumbnail
 from crucible_lineage.tasks.api.calls import api_task
 from crucible_lineage.tasks.sessions import Crucible, session_for

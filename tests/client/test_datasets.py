@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.bodies import DatasetCreate
+from crucible_lineage.client.models import DatasetCreate
 from crucible_lineage.errors import ConflictError, InputError, NotFoundError, RefusedError
 from crucible_lineage.ids import is_mfid, new_mfid
 

@@ -9,8 +9,7 @@ import httpx
 import pytest
 
 from crucible_lineage.client.http.connection import Timeouts
-from crucible_lineage.client.transfer.hosts import LinkHosts
-from crucible_lineage.client.transfer.storage import Storage, Unsealing
+from crucible_lineage.client.transfer.storage import LinkHosts, Storage, Unsealing
 from crucible_lineage.errors import ServerError
 from crucible_lineage.service import LINKS, ServiceProfile
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import rocrate
 
-from crucible_lineage.client.bodies import RemoteFileCreate
+from crucible_lineage.client.models import RemoteFileCreate
 from crucible_lineage.lineage.draw.html import page_data
 from crucible_lineage.lineage.export.crate_profiles import PROFILES
 from crucible_lineage.queries.bundle import lineage_to_share, write_bundle, write_crate

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.client.bodies import RemoteFileCreate
+from crucible_lineage.client.models import RemoteFileCreate
 from crucible_lineage.queries.bundle import write_bundle
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.session import Session

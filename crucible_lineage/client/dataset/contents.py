@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from crucible_lineage.client.bodies import RemoteFileCreate
 from crucible_lineage.client.dataset.files import FileCalls
-from crucible_lineage.client.dataset.metadata import MetadataCalls
-from crucible_lineage.client.dataset.thumbnails import Picture, picture_body
 from crucible_lineage.client.http.connection import Connection
 from crucible_lineage.client.http.wire import parse, parse_all, segment, to_send
 from crucible_lineage.client.ingestions import IngestionCalls
-from crucible_lineage.client.models import FileRecord, IngestionRequest, Keyword, SearchHit, Thumbnail
+from crucible_lineage.client.models import (
+    FileRecord,
+    IngestionRequest,
+    Keyword,
+    Metadata,
+    RemoteFileCreate,
+    SearchHit,
+    Thumbnail,
+)
 from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.client.transfer.download import fetch, is_wanted, local_path
 from crucible_lineage.errors import InputError, NotFoundError, RefusedError, ServerError
 from crucible_lineage.service import COLONS, ServiceProfile
 
-__all__ = ["AddedFile", "ContentCalls"]
+__all__ = ["AddedFile", "ContentCalls", "MetadataCalls", "Picture", "picture_body"]
 
 
 @dataclass(frozen=True)
@@ -250,3 +257,73 @@ class Keywords:
 
 def _plain(word: str) -> str:
     return word.replace(":", "_")
+
+
+class MetadataCalls(OfficialNames):
+    """`client.metadata`: the scientific metadata of datasets, samples, instruments and projects, by their MFID."""
+
+    subject = "metadata"
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def get(self, mfid: str) -> dict[str, Any] | None:
+        """The metadata of a resource; None if it has none."""
+        what = f"read the metadata of {mfid}"
+        answer = self._connection.get(f"/resources/{segment(mfid, 'resource')}/metadata", what, mfid=mfid)
+        return None if answer is None else parse(Metadata, answer, what).scientific_metadata
+
+    def create(self, mfid: str, metadata: Mapping[str, object]) -> dict[str, Any]:
+        """`metadata`, which is now all that the resource has; ConflictError if it had some already."""
+        return self._write("POST", mfid, metadata, None)
+
+    def merge(self, mfid: str, metadata: Mapping[str, object]) -> dict[str, Any]:
+        """All metadata of the resource, after `metadata` was merged in: objects key by key, other values replaced."""
+        return self._write("PATCH", mfid, metadata, None)
+
+    def replace(self, mfid: str, metadata: Mapping[str, object]) -> dict[str, Any]:
+        """`metadata`, which is now all that the resource has."""
+        return self._write("POST", mfid, metadata, {"overwrite": True})
+
+    def search(self, q: str, *, limit: int = 20) -> list[SearchHit]:
+        """Resources of all kinds whose metadata holds all words of `q` in keys or values; best first, at most 50."""
+        what = f"search metadata for {q!r}"
+        answer = self._connection.get("/resources/metadata/search", what, params={"q": q, "limit": limit})
+        return parse_all(SearchHit, answer, what)
+
+    def _write(
+        self, method: str, mfid: str, metadata: Mapping[str, object], params: Mapping[str, object] | None
+    ) -> dict[str, Any]:
+        what = f"write the metadata of {mfid}"
+        path = f"/resources/{segment(mfid, 'resource')}/metadata"
+        answer = self._connection.call(method, path, what, mfid=mfid, params=params, body=metadata, repeatable=True)
+        return parse(Metadata, answer, what).scientific_metadata
+
+
+class Figure(Protocol):
+    """What can draw itself into a file, as a matplotlib figure does."""
+
+    def savefig(self, fname: object, **options: object) -> None: ...
+
+
+Picture = str | Path | bytes | Figure
+
+
+def picture_body(picture: Picture, name: str | None, default_name: str) -> dict[str, str]:
+    """The request body for a picture given as path, as image bytes or as figure (drawn as PNG)."""
+    if isinstance(picture, bytes):
+        content = picture
+    elif isinstance(picture, str | Path):
+        path = Path(picture)
+        if not path.is_file():
+            raise InputError(f"there is no picture {path}; nothing was sent")
+        content, default_name = path.read_bytes(), path.name
+    elif hasattr(picture, "savefig"):
+        drawn = io.BytesIO()
+        picture.savefig(drawn, format="png")
+        content = drawn.getvalue()
+    else:
+        raise InputError(f"a thumbnail is a path, image bytes or a figure, not {type(picture).__name__}")
+    if not content:
+        raise InputError("the picture is empty; nothing was sent")
+    return {"thumbnail_name": name or default_name, "thumbnail_b64str": base64.b64encode(content).decode()}

@@ -1,4 +1,4 @@
-"""Datasets: made, found, changed, linked."""
+"""Datasets: made, found, changed, linked, and their deletion."""
 
 from __future__ import annotations
 
@@ -6,27 +6,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Protocol, Unpack
+from typing import Any, Generic, Protocol, TypeVar, Unpack
 
-from crucible_lineage.client.bodies import DatasetCreate
-from crucible_lineage.client.dataset.contents import AddedFile, ContentCalls
-from crucible_lineage.client.dataset.deletions import DeletionCalls
+from crucible_lineage.client.dataset.contents import AddedFile, ContentCalls, MetadataCalls
 from crucible_lineage.client.dataset.files import FileCalls
-from crucible_lineage.client.dataset.links import LinkCalls
-from crucible_lineage.client.dataset.metadata import MetadataCalls
-from crucible_lineage.client.filters import DatasetFilters, sent_filters
-from crucible_lineage.client.http.connection import Connection
-from crucible_lineage.client.http.paging import PAGE, count_of, pages
-from crucible_lineage.client.http.wire import parse, parse_all, segment, to_send
+from crucible_lineage.client.filters import DatasetFilters, DeletionFilters, sent_filters
+from crucible_lineage.client.http.connection import PAGE, Connection, count_of, pages
+from crucible_lineage.client.http.wire import Params, parse, parse_all, segment, to_send
 from crucible_lineage.client.ingestions import IngestionCalls
-from crucible_lineage.client.models import Dataset, DeletionRequest, FacetValue
+from crucible_lineage.client.models import Dataset, DatasetCreate, DeletedRecord, DeletionRequest, FacetValue, Received
+from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.client.projects import InstrumentCalls
 from crucible_lineage.errors import ConflictError, InputError, nearest
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.refs import ProjectChanges
 from crucible_lineage.service import ServiceProfile
 
-__all__ = ["CreatedDataset", "DatasetCalls", "DatasetModel"]
+__all__ = ["CreatedDataset", "DatasetCalls", "DeletionCalls", "LinkCalls"]
+
 
 # What models of datasets have that is only ever answered.
 ANSWERED = frozenset(
@@ -35,6 +32,13 @@ ANSWERED = frozenset(
         *("project", "project_relation", "resource_type"),
     )
 )
+
+
+Record = TypeVar("Record", bound=Received)
+RELATIONSHIPS = ("is_derived_from", "is_part_of")
+
+
+ELEVATED = {"Crucible-Privilege-Mode": "elevated"}
 
 
 @dataclass(frozen=True)
@@ -362,3 +366,101 @@ def _one_of(fields: dict[str, Any], *names: str) -> Any:
 
 def _selector(kind: str, name: str) -> dict[str, str]:
     return {f"{kind}_mfid" if is_mfid(name) else f"{kind}_id": name}
+
+
+class LinkCalls(Generic[Record]):
+    """The link routes under `/datasets` or `/samples`."""
+
+    def __init__(self, connection: Connection, collection: str, kind: str, model: type[Record]) -> None:
+        self._connection = connection
+        self._collection = collection
+        self._kind = kind
+        self._model = model
+
+    def link(self, parent_mfid: str, child_mfid: str, relationship_type: str | None) -> None:
+        """The child hangs below the parent; a relationship that is given replaces a stored one."""
+        if relationship_type not in (None, *RELATIONSHIPS):
+            hint = nearest(relationship_type, RELATIONSHIPS)
+            raise InputError(f"there is no relationship {relationship_type!r}; {hint}")
+        what = f"link {child_mfid} as a child of {parent_mfid}"
+        params = {"relationship_type": relationship_type} if relationship_type else None
+        path = self._path(parent_mfid, child_mfid)
+        self._connection.call("POST", path, what, mfid=child_mfid, params=params, repeatable=True)
+
+    def unlink(self, parent_mfid: str, child_mfid: str) -> None:
+        """The link is gone."""
+        what = f"unlink {child_mfid} from its parent {parent_mfid}"
+        self._connection.call("DELETE", self._path(parent_mfid, child_mfid), what, mfid=child_mfid)
+
+    def related(self, mfid: str, side: str, params: Params, limit: int | None) -> list[Record]:
+        """The records on one side, `parents` or `children`."""
+        path = f"{self._collection}/{segment(mfid, self._kind)}/{side}"
+        return list(pages(self._connection, path, self._model, f"list the {side} of {mfid}", params, limit))
+
+    def _path(self, parent_mfid: str, child_mfid: str) -> str:
+        parent, child = segment(parent_mfid, self._kind), segment(child_mfid, self._kind)
+        return f"{self._collection}/{parent}/children/{child}"
+
+
+class DeletionCalls(OfficialNames):
+    """`client.deletions`. `elevated` uses the rights of an administrator; others are refused."""
+
+    subject = "deletions"
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def request(self, mfid: str, reason: str | None = None) -> DeletionRequest:
+        """The request to delete a resource. It is hidden from lists from now on, and deleted only after a review."""
+        what = f"request deletion of {mfid}"
+        path = f"/resources/{segment(mfid, 'resource')}/delete"
+        return parse(
+            DeletionRequest, self._connection.call("POST", path, what, mfid=mfid, params={"reason": reason}), what
+        )
+
+    def get(self, request_id: int) -> DeletionRequest:
+        """The request as it stands."""
+        what = f"read deletion request {request_id}"
+        return parse(DeletionRequest, self._connection.get(f"/deletion_requests/{int(request_id)}", what), what)
+
+    def list(self, *, limit: int | None = None, **filters: Unpack[DeletionFilters]) -> list[DeletionRequest]:
+        """Deletion requests, all or `limit` of them."""
+        params = sent_filters(filters, DeletionFilters)
+        what = "list deletion requests"
+        return list(pages(self._connection, "/deletion_requests", DeletionRequest, what, params, limit))
+
+    def approve(self, request_id: int, *, notes: str | None = None, elevated: bool = False) -> DeletionRequest:
+        """The request, approved: the resource may be deleted now."""
+        return self._review(request_id, "approved", notes, elevated)
+
+    def reject(self, request_id: int, *, notes: str | None = None, elevated: bool = False) -> DeletionRequest:
+        """The request, rejected: the resource is as it was before."""
+        return self._review(request_id, "rejected", notes, elevated)
+
+    def delete(self, mfid: str, *, force: bool = False, elevated: bool = False) -> None:
+        """The resource is gone for good. Needs an approved request, or `force` from an administrator."""
+        self._connection.call(
+            "DELETE",
+            f"/resources/{segment(mfid, 'resource')}",
+            f"delete {mfid}",
+            mfid=mfid,
+            params={"force": True} if force else None,
+            headers=ELEVATED if elevated else None,
+        )
+
+    def deleted(self, *, limit: int | None = None, resource_id: str | None = None) -> Iterator[DeletedRecord]:
+        """The audit entries of what was deleted, newest first."""
+        params = {"resource_id": resource_id}
+        return pages(self._connection, "/deletion_audit", DeletedRecord, "list what was deleted", params, limit)
+
+    def _review(self, request_id: int, status: str, notes: str | None, elevated: bool) -> DeletionRequest:
+        what = f"have deletion request {request_id} {status}"
+        answer = self._connection.call(
+            "PATCH",
+            f"/deletion_requests/{int(request_id)}",
+            what,
+            params={"status": status, "reviewer_notes": notes},
+            headers=ELEVATED if elevated else None,
+            repeatable=False,  # a second review is a conflict
+        )
+        return parse(DeletionRequest, answer, what)

@@ -8,15 +8,13 @@ from typing import Any, Unpack
 
 from crucible_lineage.checksums import FileChecksums, require_unchanged, scan_file
 from crucible_lineage.client.filters import FileFilters, sent_filters
-from crucible_lineage.client.http.connection import Connection
-from crucible_lineage.client.http.paging import pages
+from crucible_lineage.client.http.connection import Connection, pages
 from crucible_lineage.client.http.wire import parse, parse_all, segment
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.client.transfer.download import Progress as DownloadProgress
 from crucible_lineage.client.transfer.download import fetch, fetch_bytes, local_path
-from crucible_lineage.client.transfer.memory import UploadMemory
-from crucible_lineage.client.transfer.outgoing import Outgoing, Progress, UploadedFile
+from crucible_lineage.client.transfer.outgoing import Outgoing, Progress, UploadedFile, UploadMemory
 from crucible_lineage.client.transfer.storage import Storage
 from crucible_lineage.client.transfer.uploads import Ahead, Protocol, Uploader
 from crucible_lineage.errors import InputError, NotFoundError, ServerError

@@ -1,26 +1,42 @@
-"""The one place that sends calls to Crucible's API: encoding, key, time limits, retries, errors."""
+"""The one place that sends calls to Crucible's API: encoding, key, time limits, retries, errors, and pages of lists."""
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 
-from crucible_lineage.client.http.answers import error_of, json_of, read_whole
-from crucible_lineage.client.http.retry import RetryPolicy, Tries, decide
-from crucible_lineage.client.http.wire import Params, encoded, json_bytes
-from crucible_lineage.errors import CertificateError, CrucibleError, InputError, ServerError, UnreachableError
+from crucible_lineage.client.http.retry import RetryPolicy, Tries, decide, retry_after_s
+from crucible_lineage.client.http.wire import Params, encoded, json_bytes, parse
+from crucible_lineage.client.models import Received
+from crucible_lineage.errors import (
+    CertificateError,
+    ConflictError,
+    CrucibleError,
+    ForbiddenError,
+    InputError,
+    NotFoundError,
+    PreconditionError,
+    RateLimitedError,
+    RefusedError,
+    ServerError,
+    UnauthorizedError,
+    UnreachableError,
+)
 
-__all__ = ["Connection", "Timeouts"]
+__all__ = ["PAGE", "Connection", "Timeouts", "count_of", "pages", "read_whole"]
+
 
 REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -32,6 +48,30 @@ TLS_WAY_OUT = (
 )
 
 log = logging.getLogger(__name__)
+
+
+MOST_BYTES = 256 << 20  # chosen: four times the metadata that an embedded Crucible gives in one answer
+
+FRAMING = frozenset({"content-encoding", "content-length", "transfer-encoding"})  # of the body as it travelled
+CLASSES: dict[int, type[CrucibleError]] = {
+    401: UnauthorizedError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    409: ConflictError,
+    412: PreconditionError,
+    429: RateLimitedError,
+}
+WAYS_OUT = {
+    401: "check that the API key is set, complete and not expired",
+    403: "ask the owner of the resource or project for access",
+    404: "check the id, and that this key may see it",
+    412: "read it again and repeat the change on what is there now",
+    429: "wait before calling again",
+}
+
+
+Record = TypeVar("Record", bound=Received)
+PAGE = 1000  # the largest page that the service gives
 
 
 @dataclass(frozen=True)
@@ -254,3 +294,145 @@ def _checked_key(api_key: str) -> str:
     if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
         raise InputError("the API key is empty or holds characters that no key has; set CRUCIBLE_API_KEY")
     return api_key
+
+
+def read_whole(response: httpx.Response, what: str, *, mfid: str | None = None) -> httpx.Response:
+    """The answer with its body, unpacked; ServerError as soon as there is more of it than any call is answered with."""
+    length = response.headers.get("content-length", "")
+    if length.isdecimal() and int(length) <= MOST_BYTES and "content-encoding" not in response.headers:
+        response.read()  # nothing that comes after so many bytes belongs to it
+        return response
+    blocks, size = [], 0
+    try:
+        for block in response.iter_bytes():
+            size += len(block)
+            if size > MOST_BYTES:
+                raise ServerError(
+                    f"could not {what}: the answer has more than {MOST_BYTES >> 20} MB; it was not read further\n"
+                    "check the API URL, and what the service has in its log",
+                    status=response.status_code,
+                    mfid=mfid,
+                )
+            blocks.append(block)
+    finally:
+        response.close()
+    headers = [pair for pair in response.headers.multi_items() if pair[0] not in FRAMING]
+    return httpx.Response(response.status_code, headers=headers, content=b"".join(blocks), request=response.request)
+
+
+def error_of(response: httpx.Response, what: str, *, mfid: str | None = None, secret: str = "") -> CrucibleError:
+    """The error for an answer outside 2xx. `what` completes "could not ..."; `secret` is blotted out."""
+    status = response.status_code
+    detail = _detail(response)
+    code = detail.get("code") if isinstance(detail, dict) else None
+    lines = [f"could not {what}: Crucible answered {status} {_text(detail) or response.reason_phrase}".rstrip()]
+    if status in WAYS_OUT:
+        lines.append(WAYS_OUT[status])
+    message = "\n".join(lines)
+    return _class_of(status)(
+        message.replace(secret, "***") if secret else message,
+        status=status,
+        detail=detail,
+        code=code if isinstance(code, str) else None,
+        mfid=mfid,
+        retry_after_s=retry_after_s(response.headers.get("retry-after")),
+    )
+
+
+def json_of(response: httpx.Response, what: str, *, mfid: str | None = None) -> Any:
+    """The JSON of a 2xx answer; None if it has no body. ServerError if it is not JSON."""
+    if not response.content:
+        return None
+    try:
+        return json.loads(response.content)
+    except RecursionError as error:
+        raise ServerError(
+            f"could not {what}: the JSON that Crucible answered is nested too deeply to be read",
+            status=response.status_code,
+            mfid=mfid,
+        ) from error
+    except ValueError as error:
+        raise ServerError(
+            f"could not {what}: Crucible answered {response.status_code} with something that is not JSON\n"
+            "check that the API URL ends in /api/v3 and is not that of a web page",
+            status=response.status_code,
+            mfid=mfid,
+        ) from error
+
+
+def _class_of(status: int) -> type[CrucibleError]:
+    return CLASSES.get(status, RefusedError if 400 <= status < 500 else ServerError)
+
+
+def _detail(response: httpx.Response) -> Any:
+    """Return the reason that the service gives: `detail`, else `message`, else `error`; None without one."""
+    try:
+        body = json.loads(response.content)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(body, dict):
+        return None
+    return next((body[key] for key in ("detail", "message", "error") if body.get(key) is not None), None)
+
+
+def _text(detail: object) -> str:
+    """One line of it: a text, the message of a coded object, or the items of a validation list."""
+    if isinstance(detail, dict):
+        return str(detail.get("message") or detail.get("code") or "")
+    if isinstance(detail, list):
+        return "; ".join(_item(item) for item in detail)
+    return "" if detail is None else str(detail)
+
+
+def _item(item: object) -> str:
+    if not isinstance(item, dict):
+        return str(item)
+    place = ".".join(str(part) for part in item.get("loc", ()) if part not in ("body", "query", "path"))
+    return f"{place}: {item.get('msg', '')}".strip(": ")
+
+
+def pages(
+    connection: Connection, path: str, model: type[Record], what: str, params: Params, limit: int | None = None
+) -> Iterator[Record]:
+    """The records of a list one by one, page after page, `limit` of them or all."""
+    if limit is not None and limit < 0:
+        raise InputError(f"could not {what}: the limit is {limit}; give a number from 0 on, or None for all")
+    items = _items(connection, path, what, params, PAGE if limit is None else min(limit, PAGE))
+    return (parse(model, item, what) for item in islice(items, limit))
+
+
+def count_of(connection: Connection, path: str, what: str, params: Params) -> int:
+    """Count the records of the list."""
+    total = _page(connection, path, what, {**params, "limit": 1}).get("total")
+    if not isinstance(total, int):
+        raise ServerError(f"could not {what}: Crucible's answer has no total")
+    return total
+
+
+def _items(connection: Connection, path: str, what: str, params: Params, size: int) -> Iterator[Any]:
+    """All items. A page names the next one by cursor; or it has a total, and the next one is asked for by offset."""
+    if size == 0:
+        return
+    position: dict[str, Any] = {}
+    offset = 0
+    while True:
+        page = _page(connection, path, what, {**params, "limit": size, **position})
+        items = page["items"]
+        yield from items
+        offset += len(items)
+        cursor, total = page.get("next_cursor"), page.get("total")
+        if not items:
+            return
+        if cursor:
+            position = {"cursor": cursor}
+        elif "cursor" not in position and isinstance(total, int) and offset < total:
+            position = {"offset": offset}
+        else:
+            return
+
+
+def _page(connection: Connection, path: str, what: str, params: Params) -> dict[str, Any]:
+    page = connection.get(path, what, params=params)
+    if not isinstance(page, dict) or not isinstance(page.get("items"), list):
+        raise ServerError(f"could not {what}: Crucible's answer is no page of items")
+    return page

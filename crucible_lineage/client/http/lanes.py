@@ -15,7 +15,10 @@ from functools import partial
 
 import httpx
 
-__all__ = ["Lanes"]
+__all__ = ["Lanes", "Reviving"]
+
+
+KEEPALIVE_S = 60.0  # the shared server closes no idle connection
 
 
 class Lanes(httpx.BaseTransport):
@@ -89,3 +92,24 @@ class _Read(httpx.SyncByteStream):
         finally:
             if done is not None:
                 done()
+
+
+class Reviving(httpx.BaseTransport):
+    """Sends requests to this machine. Where nobody listens, `revive` is asked, who says if somebody does now."""
+
+    def __init__(self, revive: Callable[[], bool]) -> None:
+        self._revive = revive
+        self._wire = Lanes(False, most=64, keepalive_s=KEEPALIVE_S)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """The answer; httpx.ConnectError if nobody could be brought to listen."""
+        try:
+            return self._wire.handle_request(request)
+        except httpx.ConnectError:
+            if not self._revive():
+                raise
+        return self._wire.handle_request(request)
+
+    def close(self) -> None:
+        """All connections are closed."""
+        self._wire.close()

@@ -9,8 +9,7 @@ from urllib.parse import quote, urlencode
 
 from pydantic import ValidationError
 
-from crucible_lineage.client.bodies import Sent
-from crucible_lineage.client.models import Received
+from crucible_lineage.client.models import Received, Sent
 from crucible_lineage.errors import InputError, ServerError
 from crucible_lineage.ids import is_mfid
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import httpx
 
 from crucible_lineage.checksums import blocks
-from crucible_lineage.client.http.answers import read_whole
+from crucible_lineage.client.http.connection import read_whole
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.transfer.storage import Storage, storage_error
 from crucible_lineage.disk import draft_beside

@@ -19,8 +19,17 @@ from crucible_lineage.checksums import blocks, crc32c_text, require_unchanged
 from crucible_lineage.client.http.connection import Connection
 from crucible_lineage.client.http.wire import parse
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.client.transfer.memory import Begun, UploadMemory
-from crucible_lineage.client.transfer.outgoing import REUSE, Meter, Outgoing, Progress, UploadedFile, complete, existing
+from crucible_lineage.client.transfer.outgoing import (
+    REUSE,
+    Begun,
+    Meter,
+    Outgoing,
+    Progress,
+    UploadedFile,
+    UploadMemory,
+    complete,
+    existing,
+)
 from crucible_lineage.client.transfer.signed import (
     UploadSession,
     abort,
