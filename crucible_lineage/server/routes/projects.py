@@ -322,7 +322,7 @@ def list_instruments(
             found.values,
         ).fetchone()[0]
         default = "DESC" if sort in ("created", "updated") else "ASC"
-        order = f"{_SORTS[sort or 'instrument_id']} {(direction or default).upper()}, mfid"
+        order = f"{_INSTRUMENT_SORTS[sort or 'instrument_id']} {(direction or default).upper()}, mfid"
         rows = db.execute(
             f"{INSTRUMENTS} WHERE {found} ORDER BY {order} LIMIT {limit} OFFSET {offset}", found.values
         ).fetchall()
