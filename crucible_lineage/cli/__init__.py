@@ -27,18 +27,18 @@ SECTIONS = {
         "plan": ("runs.run", "Preview a run: what it would do, and why. Changes nothing."),
         "run": ("runs.run", "Run a pipeline: make what is missing, and register it."),
         "rerun": ("runs.rerun", "Make a dataset again from current inputs, or all that is stale in a project."),
-        "register": ("register", "Register files: measured ones, or a result made by hand with its parents."),
+        "register": ("correct", "Register files: measured ones, or a result made by hand with its parents."),
         "list": ("catalogue.listing", "List measured data and current results."),
         "show": ("catalogue.show", "Show a dataset: state, values, files, parents, children; with --log its log."),
-        "get": ("catalogue.get", "Download the files of datasets, each checked by its hash."),
+        "get": ("catalogue.show", "Download the files of datasets, each checked by its hash."),
         "table": ("catalogue.table", "Tabulate the results of a step with parameters and ancestors."),
-        "runs": ("catalogue.runs", "List the runs of pipelines."),
-        "trend": ("questions.trend", "Follow a number that a step returns over the time of measurement."),
+        "runs": ("catalogue.listing", "List the runs of pipelines."),
+        "trend": ("catalogue.table", "Follow a number that a step returns over the time of measurement."),
         "why": ("questions.why", "Explain how a dataset came to be, or why a step would run."),
         "lineage": ("questions.lineage", "Show what a dataset comes from, and what was made from it."),
         "diff": ("questions.diff", "Compare two datasets, or two runs, with all that they come from."),
         "impact": ("questions.impact", "List what a wrong dataset, file, code or instrument affects."),
-        "reproduce": ("questions.reproduce", "Make results again from what is kept, and compare number by number."),
+        "reproduce": ("questions.verify", "Make results again from what is kept, and compare number by number."),
         "verify": ("questions.verify", "Compare datasets with their provenance: ids, links, files."),
     },
     "Corrections": {
@@ -51,34 +51,34 @@ SECTIONS = {
         "delete": ("correct", "Request the deletion of a dataset, and list what was made from it."),
     },
     "Statements": {
-        "hold": ("statements.hold", "Stop what would be made from datasets, an instrument's data, or by code."),
-        "unhold": ("statements.hold", "Lift a hold. Computes nothing."),
-        "sign": ("statements.sign", "Sign results; a candidate with all its signatures is current."),
-        "certify": ("statements.certify", "Certify a calibration for an instrument and a time."),
-        "decertify": ("statements.certify", "End the validity of a calibration, and list what used it."),
-        "calibration": ("statements.certify", "Show which calibrations are certified for data."),
+        "hold": ("statements", "Stop what would be made from datasets, an instrument's data, or by code."),
+        "unhold": ("statements", "Lift a hold. Computes nothing."),
+        "sign": ("statements", "Sign results; a candidate with all its signatures is current."),
+        "certify": ("certify", "Certify a calibration for an instrument and a time."),
+        "decertify": ("certify", "End the validity of a calibration, and list what used it."),
+        "calibration": ("certify", "Show which calibrations are certified for data."),
         "campaign": ("campaign", "Try other calibrations, compare, and make them current by one statement."),
-        "statements": ("statements.listing", "List what is stated about results, by whom, and whether it is in force."),
-        "trust": ("statements.hold", "Let statements of another project or account count in a project."),
+        "statements": ("statements", "List what is stated about results, by whom, and whether it is in force."),
+        "trust": ("statements", "Let statements of another project or account count in a project."),
     },
     "Sharing": {
-        "push": ("operation.push", "Deliver what waits here; with --to, copy a project to another Crucible."),
-        "pull": ("operation.pull", "Copy datasets, or the inputs of a pipeline, here from a service."),
-        "bundle": ("questions.bundle", "Pack a dataset and all that it was made from into one file."),
+        "push": ("operation.copying", "Deliver what waits here; with --to, copy a project to another Crucible."),
+        "pull": ("operation.copying", "Copy datasets, or the inputs of a pipeline, here from a service."),
+        "bundle": ("questions.verify", "Pack a dataset and all that it was made from into one file."),
     },
     "Operation": {
         "status": ("operation.status", "Show the last runs, what is parked or waits, and the space in use."),
-        "deploy": ("operation.deploy", "Run pipelines on Prefect, on a schedule or when data arrive."),
+        "deploy": ("operation.watch", "Run pipelines on Prefect, on a schedule or when data arrive."),
         "watch": ("operation.watch", "Report new datasets to Prefect, and register files that arrive in a folder."),
         "serve": ("operation.serve", "Serve the embedded Crucible to other programs."),
         "project": ("operation.project", "List projects, create one, and add members."),
-        "mcp": ("operation.mcp", "Answer the questions of an assistant (Model Context Protocol)."),
+        "mcp": ("operation.serve", "Answer the questions of an assistant (Model Context Protocol)."),
         "doctor": ("operation.doctor", "Try on a scratch project what a Crucible does, and what that means."),
         "evict": (
             "operation.evict",
             "Free room in the embedded Crucible: what was made again elsewhere, byte for byte.",
         ),
-        "clean": ("operation.clean", "Free disk space: leftovers of failed steps, and copies."),
+        "clean": ("operation.backup", "Free disk space: leftovers of failed steps, and copies."),
         "backup": ("operation.backup", "Copy the embedded Crucible into a folder, also while it runs."),
         "restore": ("operation.backup", "Restore a backup, and list what is younger than the copy."),
     },
@@ -145,8 +145,7 @@ class _Commands(click.Group):
             if isinstance(error, click.exceptions.Exit | click.Abort) or not is_ours:
                 raise
             if isinstance(error, OSError):
-                from crucible_lineage.cli.stdout import result_stream
-                from crucible_lineage.cli.unread import is_unread, to_nobody
+                from crucible_lineage.cli.stdout import is_unread, result_stream, to_nobody
 
                 if is_unread(result_stream()):
                     to_nobody(result_stream())

@@ -67,7 +67,7 @@ def new_command(
     as_json: bool,
 ) -> None:
     """State campaign NAME of a pipeline, and say what it would make. What is current stays so."""
-    from crucible_lineage.cli.statements.certify import read_fields
+    from crucible_lineage.cli.certify import read_fields
     from crucible_lineage.pipeline.campaign import find_campaign, new_campaign
 
     with open_session() as session:
@@ -269,7 +269,7 @@ def comparison_page(found: Comparison, pages: str = "") -> str:
 
     `pages` is the address of the Crucible's own pages, to which its datasets are linked.
     """
-    from crucible_lineage.cli.questions.trend import trend_svg
+    from crucible_lineage.cli.catalogue.table import trend_svg
 
     title = escape(f"Campaign {found.campaign.name}")
     parts = [

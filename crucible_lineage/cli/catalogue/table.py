@@ -1,16 +1,30 @@
-"""`table`: the results of a step with parameters, returned values and facts of what they come from."""
+"""`table`: the results of a step with what they come from; `trend`: a number of them over the time of measurement."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.cli.catalogue.printing import CSV, PROJECT, in_columns, print_csv
 from crucible_lineage.cli.options import announce, crucible_options, json_option, open_session, print_json
+from crucible_lineage.cli.printing import CSV, PROJECT, in_columns, print_csv
+from crucible_lineage.errors import InputError
+from crucible_lineage.lineage.labels import plain
 
-__all__ = ["table_command"]
+if TYPE_CHECKING:
+    from crucible_lineage.queries.trend import Series, Trend
+
+
+__all__ = ["table_command", "trend_command"]
+
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP = 900, 190, 84, 20, 34
+COLOURS = {"code": "#0072B2", "calibration": "#009E73", "hold": "#D55E00"}
+MOST_BEYOND = 10  # that are listed
 
 
 @click.command("table")
@@ -89,3 +103,125 @@ def table_command(
         told = dict.fromkeys(("candidate", "doubtful"), " (--doubtful)")
         more = ", ".join(f"{count} {state}{told.get(state, '')}" for state, count in sorted(found.others.items()))
         click.echo(f"{len(found)} {'row' if len(found) == 1 else 'rows'}" + (f"; not in it: {more}" if more else ""))
+
+
+@click.command("trend")
+@click.argument("step")
+@click.argument("column")
+@crucible_options
+@PROJECT
+@click.option("--pipeline", metavar="N", help="Only results of this pipeline.")
+@click.option("--by", metavar="NAME", help="A series for each value of this column, as in --by instrument.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture: .svg.")
+@json_option
+def trend_command(
+    step: str,
+    column: str,
+    project: str | None,
+    pipeline: str | None,
+    by: str | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Show how COLUMN (results.rms) of the current results of STEP went over the time of measurement.
+
+    Limits are robust: the median, and three times the scaled median absolute deviation. Changes of the code, of
+    calibrations, and holds are marked. Exit code 1 if the last value of a series lies beyond its limits.
+    """
+    from crucible_lineage.queries.catalogue.reference import find_project
+    from crucible_lineage.queries.trend import trend_of
+
+    if output is not None and output.suffix != ".svg":
+        raise InputError(f"-o {output}: a trend is written as .svg")
+    with open_session() as session:
+        announce(session)
+        found = trend_of(session, find_project(session, project), step, column, by=by, pipeline=pipeline)
+    if output is not None:
+        output.write_text(trend_svg(found), encoding="utf-8")
+    if as_json:
+        print_json(found.to_json())
+    else:
+        click.echo("\n".join(map(plain, _told(found))))
+        if output is not None:
+            click.echo(str(output))
+    if any(one.alarm for one in found.series):
+        raise SystemExit(1)
+
+
+def _told(found: Trend) -> Iterator[str]:
+    for one in found.series:
+        limits = f", limits {one.low:.6g} to {one.high:.6g}" if one.low is not None and one.high is not None else ""
+        first, last = one.points[0].time, one.points[-1].time
+        span = f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
+        name = f"{one.label}: " if one.label else ""
+        yield f"{name}{len(one.points)} values, {span}, median {one.median:.6g}{limits}"
+        beyond = [point for point in one.points if point.is_beyond and not point.is_doubtful]
+        for point in beyond[-MOST_BEYOND:]:
+            yield f"  beyond  {point.time:%Y-%m-%d %H:%M}  {point.value:.6g}  {point.mfid}"
+        if len(beyond) > MOST_BEYOND:
+            yield f"  and {len(beyond) - MOST_BEYOND} earlier ones"
+        for mark in one.marks:
+            yield f"  {mark.kind}  {mark.time:%Y-%m-%d %H:%M}  {mark.text}"
+        if one.alarm:
+            yield f"  the last value, {one.points[-1].value:.6g}, is beyond the limits"
+    if found.left_out:
+        yield f"left out: {found.left_out} without a number there, or without a time of measurement"
+
+
+def trend_svg(found: Trend) -> str:
+    """Return the picture: one band for each series."""
+    height = (HEIGHT + TOP) * len(found.series) + 16
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
+        'font-family="system-ui, sans-serif" font-size="11" fill="#111111">',
+        '<rect width="100%" height="100%" fill="#FFFFFF"/>',
+    ]
+    for number, one in enumerate(found.series):
+        parts += _band(one, f"{found.step} {found.column}", number * (HEIGHT + TOP) + TOP)
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _band(one: Series, title: str, top: float) -> Iterator[str]:
+    values = [point.value for point in one.points]
+    shown = [*values, *(limit for limit in (one.low, one.high) if limit is not None)]
+    least, most = min(shown), max(shown)
+    margin = (most - least) * 0.08 or abs(most) * 0.1 or 1.0
+    least, most = least - margin, most + margin
+    times = [*(point.time for point in one.points), *(mark.time for mark in one.marks)]
+    first, span = min(times), (max(times) - min(times)).total_seconds() or 1.0
+
+    def x(time: datetime) -> float:
+        return LEFT + (time - first).total_seconds() / span * (WIDTH - LEFT - RIGHT)
+
+    def y(value: float) -> float:
+        return top + (most - value) / (most - least) * (HEIGHT - 40)
+
+    bottom = top + HEIGHT - 40
+    from xml.sax.saxutils import escape  # with all of urllib, which only a picture needs
+
+    heading = escape(plain(" · ".join(filter(None, (one.label, title)))))
+    yield f'<text x="{LEFT}" y="{top - 10:.0f}" font-weight="600">{heading}</text>'
+    if one.low is not None and one.high is not None:
+        band = f'y="{y(one.high):.1f}" height="{max(0.5, y(one.low) - y(one.high)):.1f}"'
+        yield f'<rect x="{LEFT}" width="{WIDTH - LEFT - RIGHT}" {band} fill="#EAF2F8"/>'
+    middle = y(one.median)
+    yield f'<path d="M{LEFT},{middle:.1f}H{WIDTH - RIGHT}" stroke="#7A7A7A" stroke-dasharray="4 3"/>'
+    yield f'<path d="M{LEFT},{top}V{bottom}H{WIDTH - RIGHT}" fill="none" stroke="#6B6B6B"/>'
+    for value in dict.fromkeys((one.median, *(limit for limit in (one.low, one.high) if limit is not None))):
+        yield f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end" fill="#5A5A5A">{value:.4g}</text>'
+    for mark in one.marks:
+        colour, at = COLOURS[mark.kind], x(mark.time)
+        told = escape(plain(f"{mark.time:%Y-%m-%d} {mark.text}"))
+        yield (
+            f'<g stroke="{colour}"><title>{told}</title><path d="M{at:.1f},{top}V{bottom}"/>'
+            f'<text x="{at + 3:.1f}" y="{top + 9}" font-size="9" fill="{colour}" stroke="none">{mark.kind}</text></g>'
+        )
+    for point in one.points:
+        fill = "#D55E00" if point.is_beyond else "#0072B2"
+        look = f'fill="#FFFFFF" stroke="{fill}"' if point.is_doubtful else f'fill="{fill}"'
+        told = f"{point.time:%Y-%m-%d %H:%M} {point.value:.6g} {point.mfid}{' doubtful' if point.is_doubtful else ''}"
+        place = f'cx="{x(point.time):.1f}" cy="{y(point.value):.1f}" r="3.2"'
+        yield f"<circle {place} {look}><title>{told}</title></circle>"
+    for time, anchor in ((min(times), "start"), (max(times), "end")):
+        place = f'x="{x(time):.1f}" y="{bottom + 14:.1f}" text-anchor="{anchor}"'
+        yield f'<text {place} fill="#5A5A5A">{time:%Y-%m-%d}</text>'

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crucible_lineage.cli.catalogue.printing import in_columns
 from crucible_lineage.cli.options import announce, crucible_options, json_option, open_session, print_json
+from crucible_lineage.cli.printing import in_columns
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
 from crucible_lineage.lineage.labels import plain

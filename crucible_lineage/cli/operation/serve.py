@@ -1,4 +1,4 @@
-"""`serve`: the embedded Crucible for other programs, and its web pages for people."""
+"""`serve`: the embedded Crucible for other programs, and its web pages for people; `mcp`: questions of assistants."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from urllib.parse import urljoin
 import click
 from click.core import ParameterSource
 
-from crucible_lineage.cli.options import DataFolderType
+from crucible_lineage.cli.options import DataFolderType, crucible_options, open_session
 from crucible_lineage.cli.stdout import result_stream
 from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import InputError, LineageError
+from crucible_lineage.lineage.extra import missing_library
 from crucible_lineage.settings import default_data_folder
 
-__all__ = ["serve_command"]
+__all__ = ["mcp_command", "serve_command"]
+
 
 MIN_KEY_CHARACTERS = 20  # chosen: letters and digits at random, beyond a hundred bits
 
@@ -160,3 +162,27 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+@click.command("mcp")
+@crucible_options
+@click.option(
+    "--folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path(),
+    help="Where the pipelines are that may be planned; by default this folder.",
+)
+def mcp_command(folder: Path) -> None:
+    """Answer an assistant over the Model Context Protocol: search, show, lineage, why, diff, impact, table, plan.
+
+    It can change nothing, and sees what the key in use may see. An assistant starts it itself; its configuration names
+    this command. Needs the extra `mcp`.
+    """
+    try:
+        from crucible_lineage.assistant.serving import serve_questions  # the SDK takes a second, and is an extra
+    except ImportError as error:
+        raise missing_library("what an assistant asks for", "mcp", "mcp") from error
+    from crucible_lineage.assistant.tools import Questions
+
+    with open_session() as session:
+        serve_questions(Questions(session, folder))

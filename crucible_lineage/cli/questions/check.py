@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.cli.colour import coloured
 from crucible_lineage.cli.ending import BAD_INPUT
 from crucible_lineage.cli.findings import ALL, exit_code, in_colour, print_findings
 from crucible_lineage.cli.options import (
@@ -25,6 +24,7 @@ from crucible_lineage.cli.options import (
     open_session,
     print_json,
 )
+from crucible_lineage.cli.printing import coloured
 from crucible_lineage.errors import CrucibleError, Fault, InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.labels import nodes_text

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from crucible_lineage.cli.options import chosen_projects, crucible_options, dataset_id, open_session
-from crucible_lineage.cli.questions.bundle import profile_option
+from crucible_lineage.cli.questions.verify import profile_option
 from crucible_lineage.disk import draft_beside
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.lineage import LineageGraph, render_tree, render_tree_rich

@@ -1,13 +1,19 @@
-"""`verify`: whether a dataset, or a project, is still what its provenance says."""
+"""`verify`, `reproduce` and `bundle`: whether results are what their provenance says.
+
+`verify` compares datasets with it, `reproduce` makes results again and compares, and `bundle` packs a result with all
+that it was made from into one file that anybody can check.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from crucible_lineage.amounts import amount
+from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.cli.findings import ALL, exit_code, print_findings
 from crucible_lineage.cli.options import (
     announce,
@@ -20,11 +26,24 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.errors import InputError
-from crucible_lineage.queries.verify.repair import Repair
-from crucible_lineage.queries.verify.verify import Verification, repaired, verify_dataset, verify_project
-from crucible_lineage.remake.healing import made_again
+from crucible_lineage.lineage.export.crate_profiles import PROFILES
+from crucible_lineage.lineage.extra import require_library
+from crucible_lineage.lineage.labels import plain
 
-__all__ = ["verify_command"]
+if TYPE_CHECKING:
+    from crucible_lineage.queries.verify.repair import Repair
+    from crucible_lineage.queries.verify.verify import Verification
+    from crucible_lineage.remake.driver import Outcome
+
+
+__all__ = ["bundle_command", "profile_option", "reproduce_command", "verify_command"]
+
+
+profile_option = click.option(
+    "--profile",
+    type=click.Choice(PROFILES),
+    help=f"The version of Workflow Run RO-Crate that the metadata follow ({PROFILES[0]}).",
+)
 
 
 @click.command("verify")
@@ -57,6 +76,10 @@ def verify_command(
     error among the findings, 2 if the input is wrong. Changes nothing, except that --repair sends good bytes
     from this data folder, other ones, or other datasets, or makes a result again, where Crucible has lost them.
     """
+    # These bring all that runs steps; bundles need none of it.
+    from crucible_lineage.queries.verify.verify import repaired, verify_dataset, verify_project
+    from crucible_lineage.remake.healing import made_again
+
     if mfid is not None and project is not None:
         raise InputError("give either the MFID of a dataset or --project, not both")
     if folders and not is_repair:
@@ -71,7 +94,8 @@ def verify_command(
                     return verify_project(session, project, read_bytes=read_bytes, tell=tell)
                 return verify_dataset(session, str(mfid), read_bytes=read_bytes, tell=tell)
 
-            found, repairs = verify(read_bytes=read_bytes or is_repair), list[Repair]()
+            found = verify(read_bytes=read_bytes or is_repair)
+            repairs: list[Repair] = []
             if is_repair and (found.damaged or found.damaged_copies):
                 found, repairs = repaired(session, found, verify, folders, made_again)
         announce(session)
@@ -92,3 +116,162 @@ def _looked_at(found: Verification) -> str:
     if found.hidden:
         checked += f"; not compared: {amount(len(found.hidden), 'parent')} that this key cannot see"
     return checked
+
+
+@click.command("reproduce")
+@click.argument("results", nargs=-1, metavar="MFID|BUNDLE.zip...")
+@click.option("--all", "is_all", is_flag=True, help="Make all steps again, from the measured files on.")
+@click.option("--here", is_flag=True, help="In the environment of this Python; in what it differs is said.")
+@click.option("--rtol", type=click.FloatRange(0, 1), help="Relative tolerance of numbers (1e-9, or as declared).")
+@click.option(
+    "--wheels",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of wheels to install from, without an index.",
+)
+@click.option("--project", metavar="P", help="Results of this project, chosen at random: with --sample.")
+@click.option("--sample", type=click.IntRange(1), metavar="N", help="How many results of --project.")
+@click.option("--older-than", metavar="AGE", help="Only results of --project that are older, as in 30d or 12h.")
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A new folder for what is made; by default it is removed.",
+)
+@click.option("--no-receipt", is_flag=True, help="State nothing at Crucible about what comes of it.")
+@click.option(
+    "--receipts",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write receipts into this folder: in-toto statements, signed if an ssh key is configured.",
+)
+@crucible_options
+@json_option
+def reproduce_command(
+    results: tuple[str, ...],
+    is_all: bool,
+    here: bool,
+    rtol: float | None,
+    wheels: Path | None,
+    project: str | None,
+    sample: int | None,
+    older_than: str | None,
+    keep: Path | None,
+    no_receipt: bool,
+    receipts: Path | None,
+    as_json: bool,
+) -> None:
+    """Make results again from their recorded source, environment, parameters and inputs, and compare.
+
+    No result is changed; what came of it is stated at Crucible, as a receipt. Exit code 0: all is the same, within the
+    tolerance; 1: something differs, or could not be made.
+    """
+    from crucible_lineage.remake.driver import Options
+    from crucible_lineage.remake.receipts import state_receipts, write_receipts
+    from crucible_lineage.remake.reproduce import reproduce_bundle, reproduce_datasets, sampled
+
+    if bool(results) == bool(project):
+        raise InputError("reproduce: name results, a bundle, or --project with --sample")
+    if (sample or older_than) and not project:
+        raise InputError("reproduce: --sample and --older-than are for --project")
+    if keep is not None and keep.exists():
+        raise InputError(f"reproduce: {keep} is there already; name a new folder")
+    bundle = _bundle(results)
+
+    def tell(line: str) -> None:
+        if not as_json:
+            click.echo(plain(line), err=True)
+
+    with open_session() as session:
+        environments = session.settings.data / "environments"
+        options = Options(here, rtol, wheels, environments, is_all)
+        if bundle:
+            found = reproduce_bundle(bundle, (), options, tell, keep)
+        else:
+            announce(session)
+            mfids = [dataset_id(session, one) for one in results]
+            if project:
+                mfids = sampled(session, project, sample or 1, older_than)
+            found = reproduce_datasets(session, mfids, options, tell, keep)
+            if not no_receipt:
+                _, faults = state_receipts(session, found)
+                for fault in faults:
+                    click.echo(plain(f"note: {fault}"), err=True)
+        written = write_receipts(found, receipts) if receipts else []
+    if as_json:
+        print_json({"results": [one.to_json() for one in found]})
+    else:
+        _print_results(found, written)
+    if not all(one.is_good for one in found):
+        sys.exit(1)
+
+
+def _bundle(results: Sequence[str]) -> Path | None:
+    """Return the bundle that is named; None if datasets are. InputError if it is not named alone."""
+    bundles = [Path(one) for one in results if one.endswith(".zip") or Path(one).is_dir()]
+    if bundles and len(results) > 1:
+        raise InputError("reproduce: one bundle at a time, and nothing else with it")
+    return bundles[0] if bundles else None
+
+
+def _print_results(found: Sequence[Outcome], receipts: Iterable[Path]) -> None:
+    for line in (line for one in found for line in one.lines()):
+        click.echo(plain(line))
+    for path in receipts:
+        click.echo(f"receipt: {path}")
+    good = sum(one.is_good for one in found)
+    click.echo(f"{good} of {amount(len(found), 'result')} made again the same")
+
+
+@click.command("bundle")
+@click.argument("mfid")
+@crucible_options
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The ZIP file to write."
+)
+@click.option("--license", "license_url", metavar="URL", default="", help="The licence that the bundle states.")
+@profile_option
+@json_option
+def bundle_command(
+    mfid: str,
+    output: Path,
+    license_url: str,
+    profile: str | None,
+    as_json: bool,
+) -> None:
+    """Put the dataset MFID and all that it was made from into a ZIP file: files, records, pictures, metadata.
+
+    In it lies verify.py, which needs nothing but Python and checks the bundle offline. Needs the extra `export`.
+    """
+    if output.exists():
+        raise InputError(f"write a bundle to {output}: the file is there already; name a new one")
+    require_library("a bundle", "rocrate", "export")
+    from crucible_lineage.queries.bundle import write_bundle  # with pydantic and httpx, which --help does not need
+
+    with open_session() as session:
+        announce(session)
+        mfid = dataset_id(session, mfid)
+        with showing_work(silent=as_json) as work:
+            work("fetching the files of all that it was made from", 0)
+            taken = write_bundle(session, mfid, output, license_url=license_url, profile=profile or PROFILES[0])
+    if as_json:
+        print_json(
+            {
+                "bundle": str(output),
+                "datasets": taken.datasets,
+                "hidden": taken.hidden,
+                "files": taken.files,
+                "bytes": taken.size_bytes,
+                "absent": list(taken.absent),
+                "list_sha256": taken.list_sha256,
+            }
+        )
+        return
+    for line in taken.absent:
+        click.echo(f"not in it: {plain(line)}", err=True)
+    if taken.hidden:
+        click.echo(
+            f"left out, and named as hidden: {amount(taken.hidden, 'parent')} that this key may not see", err=True
+        )
+    files = f"{amount(taken.files, 'file')} of theirs, {size_text(taken.size_bytes)}"
+    click.echo(f"{output}: {amount(taken.datasets, 'dataset')}, {files}")
+    click.echo(f"SHA-256 of its bundle.json: {taken.list_sha256}")
+    click.echo("unpacked, it can be checked with: python verify.py")

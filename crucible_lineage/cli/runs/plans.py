@@ -8,8 +8,8 @@ from itertools import groupby
 import click
 
 from crucible_lineage.amounts import amount, size_text, time_text
-from crucible_lineage.cli.colour import coloured
 from crucible_lineage.cli.options import print_json
+from crucible_lineage.cli.printing import coloured
 from crucible_lineage.errors import shortened
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.pipeline.plan.plan import FRESH, STALE, PipelinePlan, StepPlan

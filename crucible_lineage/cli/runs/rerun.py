@@ -18,8 +18,7 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.cli.runs.plans import print_plan
 from crucible_lineage.cli.runs.progress import Progress
-from crucible_lineage.cli.runs.returned import returned_by
-from crucible_lineage.cli.runs.run import SET, exit_code, parse_overrides, print_summary
+from crucible_lineage.cli.runs.run import SET, exit_code, parse_overrides, print_summary, returned_by
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale

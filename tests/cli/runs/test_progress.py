@@ -17,10 +17,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from crucible_lineage.cli import moving, working
-from crucible_lineage.cli.moving import Moving
+from crucible_lineage.cli import working
 from crucible_lineage.cli.runs.progress import Progress, TimeLeft
-from crucible_lineage.cli.working import showing_work
+from crucible_lineage.cli.working import Moving, showing_work
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.pipeline.inputs.raw import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
@@ -193,7 +192,7 @@ def test_work_shows_how_far_it_is(capfd: pytest.CaptureFixture[str], monkeypatch
 
 def test_bytes_that_move_are_told_with_their_speed_and_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(moving.time, "monotonic", lambda: now)
+    monkeypatch.setattr(working.time, "monotonic", lambda: now)
     bytes_of = Traffic()
     seen = Moving(bytes_of)
     assert seen.text() == ""
@@ -216,7 +215,7 @@ def test_bytes_that_move_are_told_with_their_speed_and_the_end(monkeypatch: pyte
 
 def test_many_small_files_are_counted_though_they_are_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(moving.time, "monotonic", lambda: now)
+    monkeypatch.setattr(working.time, "monotonic", lambda: now)
     sent = Traffic()
     seen = Moving(sent)
     for number in range(1200):

@@ -1,12 +1,18 @@
-"""`hold`, `unhold`, `trust`: stop what would be made of a dataset, and let it go on; whose statements count."""
+"""What people state of results: `hold`, `unhold`, `trust`, `sign`; and `statements`, the list of it."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.cli.options import (
+    announce,
     crucible_options,
     dataset_id,
     json_option,
@@ -14,8 +20,12 @@ from crucible_lineage.cli.options import (
     open_session,
     print_json,
 )
+from crucible_lineage.core.stated import Heard
 from crucible_lineage.errors import InputError
+from crucible_lineage.ids import canonical_json
 from crucible_lineage.lineage.labels import plain
+from crucible_lineage.session import Session
+from crucible_lineage.ssh import signer_of
 from crucible_lineage.statements import FLAG, HOLD, TRUST, About
 from crucible_lineage.times import utc
 
@@ -23,7 +33,9 @@ if TYPE_CHECKING:
     from crucible_lineage.session import Session
     from crucible_lineage.stating import Stating
 
-__all__ = ["hold_command", "trust_command", "unhold_command"]
+
+__all__ = ["hold_command", "print_resumed", "sign_command", "statements_command", "trust_command", "unhold_command"]
+
 
 DATASETS = click.argument("datasets", nargs=-1)
 INSTRUMENT = click.option(
@@ -201,3 +213,119 @@ def _lifting(about: About, flag: str) -> list[str]:
         ["--instrument", about.instrument, *span] if about.instrument else ["--code", about.code] if about.code else []
     )
     return ["unhold", *about.datasets, *named, *(["--flag", flag] if flag else [])]
+
+
+@click.command("sign")
+@click.argument("datasets", nargs=-1, required=True)
+@click.option("--why", default="", help="What you looked at, in your own words.")
+@click.option("--project", metavar="P", help="The project in which it is stated; by default that of DATASETS.")
+@crucible_options
+@json_option
+def sign_command(datasets: tuple[str, ...], why: str, project: str | None, as_json: bool) -> None:
+    """Sign DATASETS. A candidate that has all its signatures is current, and what waits for it can be made.
+
+    Flow runs of Prefect that were suspended for it are resumed, by `watch` where this machine has no Prefect.
+    """
+    from crucible_lineage.stating import sign
+
+    with open_session() as session:
+        mfids = [dataset_id(session, text) for text in datasets]
+        done = sign(session, mfids, why, project=project or "")
+    if as_json:
+        print_json(done.to_json())
+        with redirect_stdout(sys.stderr):
+            _resume([mfid for mfid, lacking in done.lacking.items() if not lacking])
+        return
+    one = done.stating.statement
+    before = "" if done.stating.is_new else " (as before)"
+    for mfid, lacking in done.lacking.items():
+        left = f"; {lacking} more {'signature' if lacking == 1 else 'signatures'} needed" if lacking else ""
+        click.echo(plain(f"{mfid} is signed by {one.who or one.by}{before}{left}"))
+    _resume([mfid for mfid, lacking in done.lacking.items() if not lacking])
+
+
+def print_resumed(mfids: Sequence[str]) -> None:
+    """Resume the flow runs that wait for signatures of these results, and name them."""
+    from crucible_lineage.flows.signatures import resume_signed  # importing Prefect costs over a second
+
+    for name in resume_signed(mfids):
+        click.echo(f"resumed flow run {name}")
+
+
+def _resume(mfids: Sequence[str]) -> None:
+    from crucible_lineage.cli.runs.engines import prefect_is_configured  # with pydantic, which `hold` does without
+
+    if not mfids or not prefect_is_configured():
+        return
+    try:
+        print_resumed(mfids)
+    except Exception as error:  # of the network, or Prefect's own: it is signed all the same
+        click.echo(f"note: no flow run could be resumed: {error}; `watch` does, or the next run goes on", err=True)
+
+
+@click.command("statements")
+@click.argument("dataset", required=False)
+@click.option("--project", metavar="P", help="Those that lie in this project; by default all that this key may see.")
+@click.option(
+    "--verify",
+    "allowed",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Verify signatures by ssh keys: FILE is one of allowed signers, as ssh-keygen has it.",
+)
+@click.option("--all", "every", is_flag=True, help="What is not in force any more, too.")
+@crucible_options
+@json_option
+def statements_command(
+    dataset: str | None, project: str | None, allowed: Path | None, every: bool, as_json: bool
+) -> None:
+    """List what is stated about results, or about DATASET, the oldest first: holds, flags, whose statements count."""
+    with open_session() as session:
+        found = _found(session, dataset)
+        if not as_json:
+            announce(session)
+    shown = [
+        one
+        for one in found
+        if (every or one.in_force) and project in (None, one.statement.project) and (every or not one.statement.revokes)
+    ]
+    signers = {one.statement.mfid: _signer(one, allowed) for one in shown} if allowed else {}
+    if as_json:
+        told = ({"signer": signers[one.statement.mfid]} if allowed else {} for one in shown)
+        print_json({"statements": [{**one.to_json(), **more} for one, more in zip(shown, told, strict=True)]})
+    else:
+        for one in shown:
+            click.echo(plain(_line(one) + (_told(signers[one.statement.mfid]) if allowed else "")))
+        left = f"; not listed: {len(found) - len(shown)} (--all)" if len(shown) < len(found) else ""
+        click.echo(f"{amount(len(shown), 'statement')}{left}")
+    if any(signer == "" for signer in signers.values()):
+        sys.exit(1)
+
+
+def _found(session: Session, dataset: str | None) -> Sequence[Heard]:
+    """Return what is stated about a dataset, or all that this key may see."""
+    session.mirror.sync_statements()
+    if dataset is None:
+        return session.stated.all(None)
+    from crucible_lineage.queries.catalogue.shown import show_dataset  # with pydantic, as --help need not have
+
+    return show_dataset(session, dataset_id(session, dataset)).statements
+
+
+def _signer(one: Heard, allowed: Path) -> str | None:
+    """Who has signed it, None if nobody has, empty if the signature is not of an allowed signer."""
+    statement = one.statement
+    receipt, signature = statement.body.get("receipt"), statement.body.get("signature")
+    if isinstance(receipt, Mapping) and signature and not signer_of(canonical_json(receipt), str(signature), allowed):
+        return ""
+    return signer_of(statement.signed_text, statement.signature, allowed) if statement.signature else None
+
+
+def _told(signer: str | None) -> str:
+    if signer is None:
+        return "  (not signed)"
+    return f"  (signed by {signer})" if signer else "  (SIGNATURE OF NOBODY ALLOWED, OR OF ANOTHER TEXT)"
+
+
+def _line(one: Heard) -> str:
+    return f"{one.statement.mfid}  {str(one.statement.about) or ', '.join(one.statement.revokes)}  {one.told}"

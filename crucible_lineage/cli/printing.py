@@ -1,19 +1,30 @@
-"""Rows in columns for people, and as CSV; an option that several commands of this folder have."""
+"""What commands print: rows in columns, CSV, and colour where a person looks at a terminal that has it.
+
+Elsewhere, and where NO_COLOR is set, text is plain.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TextIO
 
 import click
 
 from crucible_lineage.lineage.values import told_value, value_text
 
-__all__ = ["CSV", "PROJECT", "in_columns", "not_listed", "print_csv"]
+__all__ = ["CSV", "PROJECT", "coloured", "in_columns", "is_lively", "not_listed", "print_csv", "terminal_width"]
+
 
 MOST_CELL = 48  # characters
 
 PROJECT = click.option("--project", metavar="P", help="The project; by default, the folder's, or the only one.")
 CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with a line of names.")
+
+
+_CODES = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "dim": 2}
 
 
 def in_columns(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
@@ -49,3 +60,21 @@ def _cell(name: str, value: object) -> str:
         if not isinstance(value, str)
         else value_text(value, MOST_CELL)
     )
+
+
+def coloured(text: str, colour: str, stream: TextIO | None = None) -> str:
+    """The text in that colour, if the stream (standard output, unless another is named) shows any."""
+    where = stream or sys.stdout
+    if os.environ.get("NO_COLOR") or not is_lively(where):
+        return text
+    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
+
+
+def is_lively(stream: TextIO) -> bool:
+    """True for a terminal that can do more than print one line after the other."""
+    return stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
+
+
+def terminal_width() -> int:
+    """Return the width of the terminal in characters."""
+    return shutil.get_terminal_size().columns

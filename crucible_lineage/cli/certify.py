@@ -17,7 +17,9 @@ from crucible_lineage.lineage.labels import plain
 if TYPE_CHECKING:
     from crucible_lineage.queries.calibrations import Use
 
+
 __all__ = ["calibration_command", "certify_command", "decertify_command", "read_fields"]
+
 
 MOST_LISTED = 20
 FOR = "field of the data and its value, as in instrument='Raman 1' or metadata.grating=1800; repeatable"
