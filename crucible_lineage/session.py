@@ -213,7 +213,7 @@ class Session:
             return self._agent
 
     def _ask_who(self, client: CrucibleClient) -> dict[str, Any]:
-        from crucible_lineage.provenance.circumstances import agent  # only what registers is asked who it is
+        from crucible_lineage.provenance.environment import agent  # only what registers is asked who it is
 
         try:
             account = client.account.whoami()

@@ -22,7 +22,7 @@ from crucible_lineage.queries.explain import explain
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.queries.impact import code_impact, dataset_impact, instrument_impact
 from crucible_lineage.queries.overview import overview
-from crucible_lineage.queries.table.table import make_table
+from crucible_lineage.queries.table import make_table
 from crucible_lineage.session import Session
 
 __all__ = ["TOOLS", "Questions"]

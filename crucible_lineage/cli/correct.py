@@ -338,7 +338,7 @@ def delete_command(dataset: str, why: str, yes: bool, as_json: bool) -> None:
 
     Refused, with what was made of it, if that is anything, unless --yes is given.
     """
-    from crucible_lineage.queries.deletion import ask_deletion  # who corrects a value does not draw a graph
+    from crucible_lineage.queries.impact import ask_deletion  # who corrects a value does not draw a graph
 
     with open_session() as session:
         mfid = dataset_id(session, dataset)

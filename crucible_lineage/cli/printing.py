@@ -13,7 +13,7 @@ from typing import TextIO
 
 import click
 
-from crucible_lineage.lineage.values import told_value, value_text
+from crucible_lineage.lineage.labels import told_value, value_text
 
 __all__ = ["CSV", "PROJECT", "coloured", "in_columns", "is_lively", "not_listed", "print_csv", "terminal_width"]
 
@@ -46,7 +46,7 @@ def not_listed(others: Mapping[str, int]) -> str:
 
 def print_csv(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """CSV on stdout."""
-    from crucible_lineage.lineage.values import csv_text
+    from crucible_lineage.lineage.labels import csv_text
 
     click.echo(csv_text(names, rows), nl=False)
 

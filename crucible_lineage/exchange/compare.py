@@ -14,8 +14,7 @@ from typing import Any
 
 from crucible_lineage.core.slots import Filled, places_of
 from crucible_lineage.exchange.model import Comparison, Conflict, Held, Lacking, has_bytes, linked
-from crucible_lineage.provenance.attachment import ATTACHED_NAME
-from crucible_lineage.provenance.record import KEY, PLACES_KEY, unreadable
+from crucible_lineage.provenance.record import ATTACHED_NAME, KEY, PLACES_KEY, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.times import as_known
 

@@ -1,17 +1,24 @@
-"""Datasets as one Crucible holds them, and what another one lacks of them."""
+"""Datasets as one Crucible holds them, with all that is in them, and what another one lacks of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import FileRecord, Thumbnail
+from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.core.slots import Filled
+from crucible_lineage.errors import NotFoundError
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
+from crucible_lineage.session import Session
 
-__all__ = ["Comparison", "Conflict", "Held", "Lacking", "derived_parents", "has_bytes", "linked"]
+__all__ = [
+    "Comparison", "Conflict", "Held", "Lacking", "derived_parents", "has_bytes", "linked", "read_held", "read_samples",
+]  # fmt: skip
+
 
 DERIVED = "is_derived_from"
 
@@ -125,3 +132,34 @@ def derived_parents(held: Mapping[str, Any]) -> set[str]:
 def has_bytes(file: FileRecord) -> bool:
     """True if the Crucible has the file itself, and not only a record of it."""
     return file.storage_path is not None and (file.storage_backend or "gcs") == "gcs"
+
+
+def read_held(client: CrucibleClient, dataset: Mapping[str, object]) -> Held:
+    """The dataset, read with metadata and links, with all else that is in it."""
+    mfid = str(dataset["unique_id"])
+    return Held(
+        dataset,
+        tuple(keyword.keyword for keyword in client.datasets.get_keywords(mfid)),
+        tuple(client.files.list(mfid)),
+        tuple(client.datasets.get_thumbnails(mfid)),
+    )
+
+
+def read_samples(session: Session, mfids: Iterable[str]) -> dict[str, Mapping[str, object]]:
+    """Read these samples and all that they were made of, with metadata and links, as far as this key may see them."""
+    found: dict[str, Mapping[str, Any]] = {}
+    wanted = set(mfids)
+    while wanted:
+        for sample in in_threads(lambda mfid: _sample(session, mfid), sorted(wanted)):
+            if sample is not None:
+                found[str(sample["unique_id"])] = sample
+        parents = {parent for mfid in wanted & found.keys() for parent in linked(found[mfid], "sample")}
+        wanted = parents - found.keys() - wanted
+    return found
+
+
+def _sample(session: Session, mfid: str) -> Mapping[str, object] | None:
+    try:
+        return session.client.samples.get(mfid, include_metadata=True, include_links=True).model_dump()
+    except NotFoundError:
+        return None

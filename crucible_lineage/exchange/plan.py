@@ -11,8 +11,16 @@ from crucible_lineage.core.datasets import fetch_datasets, in_threads
 from crucible_lineage.core.store import Brought
 from crucible_lineage.errors import InputError
 from crucible_lineage.exchange.compare import compare, compare_sample
-from crucible_lineage.exchange.ends import read_held, read_samples
-from crucible_lineage.exchange.model import Comparison, Conflict, Held, Lacking, derived_parents, linked
+from crucible_lineage.exchange.model import (
+    Comparison,
+    Conflict,
+    Held,
+    Lacking,
+    derived_parents,
+    linked,
+    read_held,
+    read_samples,
+)
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import recipe_keyword
 from crucible_lineage.registration.trust import lies_elsewhere

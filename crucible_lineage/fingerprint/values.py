@@ -1,4 +1,8 @@
-"""Values as plain JSON, by one rule for parameters and for what steps return. docs/identity.md has it for users."""
+"""Values as plain JSON, by one rule for parameters and for what steps return. docs/identity.md has it for users.
+
+Quantities of foreign libraries (astropy, pint, uncertainties) are a number or array, its unit and its uncertainty. They
+are known by what they offer, so that none of these libraries is imported, or needed.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -15,14 +20,22 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
-from crucible_lineage.fingerprint.quantities import quantity_of
 from crucible_lineage.ids import canonical_json
 
-__all__ = ["MOST_LEVELS", "ValueFaultError", "plain_value"]
+__all__ = ["ValueFaultError", "plain_value", "quantity_of"]
+
 
 MOST_LEVELS = 90  # of lists and mappings in each other; Crucible takes a hundred, with what stands around them
 
 Other = Callable[[Any, str], Any]
+
+
+# What a class offers -> where value, uncertainty and unit stand.
+_FORMS = (
+    ("nominal_value", "std_dev", None),  # uncertainties: no unit
+    ("magnitude", None, "units"),  # pint
+    ("value", None, "unit"),  # astropy
+)
 
 
 class ValueFaultError(ValueError):
@@ -135,3 +148,40 @@ def _text(value: str, path: str) -> str:
     except UnicodeEncodeError:
         raise ValueFaultError(path, f"is {value!r}, which is no Unicode text; give text that is") from None
     return value
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A value with what gives it its meaning; `unit` is empty for pure numbers."""
+
+    value: Any
+    unit: str = ""
+    uncertainty: Any = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The form in which metadata and parameters hold it."""
+        entry = {"value": self.value, "unit": self.unit}
+        return entry if self.uncertainty is None else {**entry, "uncertainty": self.uncertainty}
+
+
+def quantity_of(value: Any) -> Quantity | None:
+    """The parts of a quantity; None for anything else."""
+    kind = type(value)
+    if isinstance(value, type) or kind.__module__.partition(".")[0] in ("builtins", "numpy", "pandas"):
+        return None
+    for name, uncertainty, unit in _FORMS:
+        if all(hasattr(kind, part) for part in (name, uncertainty, unit) if part):
+            return _parts(getattr(value, name), getattr(value, uncertainty) if uncertainty else None,
+                          getattr(value, unit) if unit else None)  # fmt: skip
+    return None
+
+
+def _parts(value: Any, uncertainty: Any, unit: Any) -> Quantity | None:
+    if unit is None and uncertainty is None:
+        return None
+    inner = quantity_of(value)  # a measurement of pint holds a number with its uncertainty
+    if inner is not None:
+        value, uncertainty = inner.value, inner.uncertainty
+    if not (isinstance(value, int | float | complex) or hasattr(value, "dtype")):
+        return None
+    return Quantity(value, "" if unit is None else str(unit), uncertainty)

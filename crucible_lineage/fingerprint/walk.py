@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.fingerprint.functions import definition_of, function_piece, home_of
-from crucible_lineage.fingerprint.imports import imported_files
+from crucible_lineage.fingerprint.functions import definition_of, function_piece, home_of, imported_files
 from crucible_lineage.fingerprint.model import Context, Piece, Reference
 from crucible_lineage.fingerprint.objects import piece_of
 from crucible_lineage.fingerprint.source import root_package

@@ -14,16 +14,14 @@ if TYPE_CHECKING:
     from crucible_lineage.lineage.compare import Change, Difference, diff
     from crucible_lineage.lineage.draw.tree import render_tree, render_tree_rich
     from crucible_lineage.lineage.graph import LineageGraph
-    from crucible_lineage.lineage.impact import (
+    from crucible_lineage.lineage.model import Edge, Node
+    from crucible_lineage.lineage.queries import (
         Impact,
+        common_ancestors,
         impact_of_code,
         impact_of_dataset,
         impact_of_file,
         impact_of_instrument,
-    )
-    from crucible_lineage.lineage.model import Edge, Node
-    from crucible_lineage.lineage.queries import (
-        common_ancestors,
         nearest_common_ancestors,
         paths,
         shortest_path,
@@ -58,9 +56,11 @@ _MODULES = {
     "compare": ("Change", "Difference", "diff"),
     "draw.tree": ("render_tree", "render_tree_rich"),
     "graph": ("LineageGraph",),
-    "impact": ("Impact", "impact_of_code", "impact_of_dataset", "impact_of_file", "impact_of_instrument"),
     "model": ("Edge", "Node"),
-    "queries": ("common_ancestors", "nearest_common_ancestors", "paths", "shortest_path", "siblings"),
+    "queries": (
+        *("common_ancestors", "nearest_common_ancestors", "paths", "shortest_path", "siblings"),
+        *("Impact", "impact_of_code", "impact_of_dataset", "impact_of_file", "impact_of_instrument"),
+    ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

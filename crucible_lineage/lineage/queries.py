@@ -1,13 +1,23 @@
-"""Questions about how datasets of a lineage hang together."""
+"""Questions to a lineage: how datasets hang together, and what must be redone when something turns out to be wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import islice
 
 from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.model import Node
+from crucible_lineage.lineage.records import activity_code, generated_files, instruments, moment, provenance, used_files
 
-__all__ = ["common_ancestors", "nearest_common_ancestors", "paths", "shortest_path", "siblings"]
+__all__ = [
+    "Impact", "common_ancestors", "impact_of_code", "impact_of_dataset", "impact_of_file", "impact_of_instrument",
+    "nearest_common_ancestors", "paths", "shortest_path", "siblings", "taken_without_time",
+]  # fmt: skip
+
+
+Start = tuple[str, str]  # what was wrong, and the dataset to redo for it; the same where that was made wrongly itself
 
 
 def paths(graph: LineageGraph, ancestor: str, descendant: str, *, most: int | None = 1000) -> Iterator[tuple[str, ...]]:
@@ -66,3 +76,104 @@ def nearest_common_ancestors(graph: LineageGraph, *mfids: str) -> frozenset[str]
     """The common ancestors that no other common ancestor comes from."""
     shared = common_ancestors(graph, *mfids)
     return frozenset(mfid for mfid in shared if not any(child in shared for child in graph.children(mfid)))
+
+
+@dataclass(frozen=True)
+class Impact:
+    """The ids of the datasets to redo, the nearest to the fault first."""
+
+    ids: tuple[str, ...]
+    _starts: Mapping[str, str] = field(repr=False)
+    _came_from: Mapping[str, str] = field(repr=False)
+
+    def chain(self, mfid: str) -> tuple[str, ...]:
+        """One of the shortest ways to `mfid` from what was wrong, both ends included. `mfid` is one of `ids`."""
+        chain = [mfid]
+        while chain[-1] not in self._starts:
+            chain.append(self._came_from[chain[-1]])
+        cause = self._starts[chain[-1]]
+        return tuple(reversed(chain if cause == chain[-1] else [*chain, cause]))
+
+
+def impact_of_dataset(graph: LineageGraph, mfid: str) -> Impact:
+    """All that comes from a dataset or a sample. InputError if the graph has none of that id."""
+    return _impact(graph, [(mfid, child) for child in graph.children(mfid)])
+
+
+def impact_of_file(graph: LineageGraph, sha256: str, owners: Collection[str] = ()) -> Impact:
+    """All that comes from a file of that SHA-256, through whichever datasets have it.
+
+    `owners` are datasets known to have it besides those whose records say so. A child whose provenance names the files
+    it used is spared if this is none of them; else it is affected.
+    """
+    starts: list[Start] = []
+    for node in graph.nodes.values():
+        if node.id in owners or sha256 in generated_files(node.record).values():
+            starts += [
+                (node.id, child) for child in graph.children(node.id) if _may_use(graph.nodes[child], node.id, sha256)
+            ]
+    met = {child for _, child in starts}
+    return _impact(graph, starts + [(n.id, n.id) for n in graph.nodes.values() if n.id not in met and _uses(n, sha256)])
+
+
+def impact_of_code(graph: LineageGraph, fingerprint: str) -> Impact:
+    """All that code of that fingerprint (64 hex digits, as records have it) made, and all that comes from it."""
+    made = (node.id for node in graph.nodes.values() if activity_code(node.record) == fingerprint)
+    return _impact(graph, [(mfid, mfid) for mfid in made])
+
+
+def impact_of_instrument(
+    graph: LineageGraph, instrument: str, *, since: datetime | None = None, until: datetime | None = None
+) -> Impact:
+    """All that comes from what an instrument (name, slug or MFID) took between two moments, both included.
+
+    Datasets that a step made are not taken by an instrument, whatever their record says. Those without a time count.
+    """
+    taken = (
+        node.id
+        for node in graph.nodes.values()
+        if instrument in instruments(node.record) and not node.step and _is_within(moment(node.record), since, until)
+    )
+    return _impact(graph, [(mfid, child) for mfid in taken for child in graph.children(mfid)])
+
+
+def taken_without_time(graph: LineageGraph, instrument: str) -> Iterator[str]:
+    """The data that an instrument took nobody knows when."""
+    for node in graph.nodes.values():
+        if instrument in instruments(node.record) and not node.step and moment(node.record) is None:
+            yield node.id
+
+
+def _impact(graph: LineageGraph, starts: Iterable[Start]) -> Impact:
+    """The datasets to redo for those starts and all that comes from them, breadth first; samples are never redone."""
+    causes: dict[str, str] = {}
+    for cause, mfid in starts:
+        causes.setdefault(mfid, cause)
+    came_from: dict[str, str] = {}
+    frontier = list(causes)
+    while frontier:
+        following = []
+        for mfid in frontier:
+            for child in graph.children(mfid):
+                if child not in causes and child not in came_from:
+                    came_from[child] = mfid
+                    following.append(child)
+        frontier = following
+    reached = [*causes, *came_from]
+    return Impact(tuple(mfid for mfid in reached if graph.nodes[mfid].kind != "sample"), causes, came_from)
+
+
+def _uses(node: Node, sha256: str) -> bool:
+    return any(sha256 in files.values() for files in used_files(node.record).values())
+
+
+def _may_use(child: Node, parent: str, sha256: str) -> bool:
+    """True unless the child's provenance names the files it used of that parent, and this is none of them."""
+    if not provenance(child.record):
+        return True
+    named = used_files(child.record).get(parent)
+    return not named or sha256 in named.values()
+
+
+def _is_within(at: datetime | None, since: datetime | None, until: datetime | None) -> bool:
+    return at is None or ((since is None or at >= since) and (until is None or at <= until))

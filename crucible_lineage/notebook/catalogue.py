@@ -34,12 +34,11 @@ from crucible_lineage.pipeline.run.result import Choice, StepEvent
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
-from crucible_lineage.queries.deletion import AskedDeletion, ask_deletion
 from crucible_lineage.queries.diff import Compared, compare_datasets
 from crucible_lineage.queries.explain import Explanation, explain
 from crucible_lineage.queries.graph.fetch import fetch_lineage
-from crucible_lineage.queries.table.files import data_frame
-from crucible_lineage.queries.table.table import make_table
+from crucible_lineage.queries.impact import AskedDeletion, ask_deletion
+from crucible_lineage.queries.table import data_frame, make_table
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
-from crucible_lineage.lineage.values import told_value
+from crucible_lineage.lineage.labels import told_value
 
 __all__ = ["block", "line", "pairs", "rows_table", "state_mark", "steps_table", "strong"]
 

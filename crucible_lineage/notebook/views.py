@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.draw.tree import render_tree
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.labels import nodes_text
-from crucible_lineage.lineage.values import csv_text
+from crucible_lineage.lineage.labels import csv_text, nodes_text
 from crucible_lineage.notebook.dataset import Dataset, Datasets
 from crucible_lineage.notebook.html import block, line, rows_table, steps_table, strong
 from crucible_lineage.pipeline.plan.plan import PipelinePlan, StepPlan
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.queries.table.table import Table
+from crucible_lineage.queries.table import Table
 
 if TYPE_CHECKING:
     from crucible_lineage.notebook.catalogue import Catalogue

@@ -1,4 +1,4 @@
-"""What must be redone when a dataset, a file, a piece of code or an instrument turns out to have been wrong."""
+"""What must be redone when a dataset, a file, code or an instrument turns out to have been wrong, or is deleted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, RefusedError
 from crucible_lineage.lineage import (
     Impact,
@@ -16,16 +17,22 @@ from crucible_lineage.lineage import (
     impact_of_file,
     impact_of_instrument,
 )
-from crucible_lineage.lineage.impact import taken_without_time
 from crucible_lineage.lineage.model import SUPERSEDED, Edge, Node
+from crucible_lineage.lineage.queries import taken_without_time
 from crucible_lineage.lineage.records import activity_code, generated_files, instruments, used_mfids
 from crucible_lineage.queries.deleted import Deletion, deletion_of
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, named_projects
 from crucible_lineage.session import Session
 
-__all__ = ["Redone", "code_impact", "dataset_impact", "file_impact", "instrument_impact"]
+__all__ = [
+    "AskedDeletion", "Redone", "ask_deletion", "code_impact", "dataset_impact", "file_impact", "instrument_impact",
+]  # fmt: skip
+
 
 MOST_NAMED = 10  # of what there is instead, where something was asked for that is not there
+
+
+MOST_DEPENDENT = 5
 
 
 @dataclass(frozen=True)
@@ -134,3 +141,37 @@ def _instead(there: Iterable[str]) -> str:
     names = sorted(there)
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return f"there are: {', '.join(names[:MOST_NAMED])}{more}" if names else "there are none"
+
+
+@dataclass(frozen=True)
+class AskedDeletion:
+    """A dataset whose deletion was asked for, the number of the request, and the datasets that were made of it."""
+
+    mfid: str
+    request: int
+    made_of_it: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.mfid}: deletion is asked for; made of it and kept: {amount(len(self.made_of_it), 'dataset')}"
+
+    def to_json(self) -> dict[str, object]:
+        """Return the entry for `delete --json`."""
+        return {"mfid": self.mfid, "request": self.request, "made_of_it": list(self.made_of_it)}
+
+
+def ask_deletion(session: Session, mfid: str, why: str = "", *, even_if_used: bool, else_say: str) -> AskedDeletion:
+    """Ask for a dataset to be deleted: it is hidden at once, and deleted when an administrator has agreed.
+
+    Raises InputError if something was made of it, unless it is to be deleted `even_if_used`; the message ends with
+    `else_say`.
+    """
+    below = dataset_impact(session, mfid).redo
+    if below and not even_if_used:
+        more = f" and {len(below) - MOST_DEPENDENT} more" if len(below) > MOST_DEPENDENT else ""
+        named = ", ".join(below[:MOST_DEPENDENT]) + more
+        raise InputError(
+            f"delete {mfid}: {amount(len(below), 'dataset')} made of it: {named}. Nothing was changed; {else_say}"
+        )
+    request = session.client.datasets.delete(mfid, why or None)
+    session.mirror.forget([mfid])
+    return AskedDeletion(mfid, request.id, tuple(below))

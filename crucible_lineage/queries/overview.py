@@ -17,8 +17,7 @@ from crucible_lineage.core.slots import CURRENT, INCOMPLETE
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL
 from crucible_lineage.parked import failures
-from crucible_lineage.queries.catalogue.pipelines import PipelineSummary, pipelines_of
-from crucible_lineage.queries.catalogue.runs import ListedRun, list_runs
+from crucible_lineage.queries.catalogue.runs import ListedRun, PipelineSummary, list_runs, pipelines_of
 from crucible_lineage.queries.check import made_of_superseded
 from crucible_lineage.queries.graph.fetch import fetch_projects
 from crucible_lineage.queries.graph.standing import entries_of_copy, stated_entries

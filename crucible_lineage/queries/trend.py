@@ -13,7 +13,7 @@ from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.lineage.model import DOUBTFUL
 from crucible_lineage.lineage.records import activity_code
-from crucible_lineage.queries.table.facts import ProjectFacts
+from crucible_lineage.queries.table import ProjectFacts
 from crucible_lineage.session import Session
 from crucible_lineage.statements import HOLD
 from crucible_lineage.times import utc

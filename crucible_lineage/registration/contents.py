@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.errors import FileConflictError, NotFoundError, UnreachableError
 from crucible_lineage.marks import Document
-from crucible_lineage.provenance.attachment import ATTACHED_NAME
+from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.claim import Claim, require_held, start_over
 from crucible_lineage.registration.new_dataset import Elsewhere, LocalFile, NewDataset

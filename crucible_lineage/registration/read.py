@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 from crucible_lineage.core.slots import Standing, places_of
 from crucible_lineage.errors import ChecksumError, IdTakenError, InputError, NotFoundError, RefusedError, WithdrawnError
 from crucible_lineage.ids import has_derived_id
-from crucible_lineage.provenance.attachment import expand
 from crucible_lineage.provenance.recipe import origin_of
 from crucible_lineage.provenance.recipe import recipe_sha256 as sha256_of
-from crucible_lineage.provenance.record import read_record
+from crucible_lineage.provenance.record import expand, read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.trust import files_of, other_files, require_own, require_own_files
 from crucible_lineage.service import DERIVED_IDS

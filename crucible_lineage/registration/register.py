@@ -22,9 +22,9 @@ from crucible_lineage.errors import (
     RefusedError,
 )
 from crucible_lineage.facts import DatasetFacts
-from crucible_lineage.provenance.attachment import compact
 from crucible_lineage.provenance.digest import result_of
 from crucible_lineage.provenance.recipe import origin_of
+from crucible_lineage.provenance.record import compact
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.claim import (
     PATIENCE_S,

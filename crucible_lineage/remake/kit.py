@@ -26,7 +26,7 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.files.fetch import cached_file
 from crucible_lineage.pipeline.inputs.parent_facts import facts_in
-from crucible_lineage.provenance.attachment import ATTACHED_NAME
+from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration.read import recipe_keyword
 from crucible_lineage.remake.driver import COMPARER, FORMAT, PLAN, RUNNER, RUNTIME

@@ -35,19 +35,8 @@ from crucible_lineage.errors import (
     UnauthorizedError,
 )
 from crucible_lineage.queries.verify.verify import Verification
-from crucible_lineage.web.long_work import LongWorks
-from crucible_lineage.web.pages import (
-    browsing,
-    comparing,
-    correcting,
-    datasets,
-    findings,
-    lineage,
-    listing,
-    pipelines,
-    runs,
-)
-from crucible_lineage.web.reader import Reader, SignIn
+from crucible_lineage.web.pages import browsing, comparing, datasets, lineage
+from crucible_lineage.web.reader import LongWorks, Reader, SignIn
 from crucible_lineage.web.rendering import rendered, resource
 
 __all__ = ["with_pages"]
@@ -59,18 +48,18 @@ API_URL = "http://embedded/api/v3"  # where the pages' own client believes the A
 PAGES_AT_A_TIME = 8  # threads apart from those of the API, which the pages wait for
 
 VIEWS: tuple[tuple[str, View], ...] = (
-    ("/", listing.projects),
+    ("/", browsing.projects),
     ("/datasets", browsing.all_datasets),
     ("/datasets.csv", browsing.all_csv),
     ("/datasets.json", browsing.all_json),
-    ("/pipelines", pipelines.all_pipelines),
+    ("/pipelines", browsing.all_pipelines),
     ("/projects/{project}", browsing.project_datasets),
     ("/projects/{project}/datasets.csv", browsing.project_csv),
     ("/projects/{project}/datasets.json", browsing.project_json),
-    ("/projects/{project}/pipelines", pipelines.pipelines),
-    ("/projects/{project}/runs", runs.runs),
-    ("/projects/{project}/runs/{run}", runs.run),
-    ("/projects/{project}/findings", findings.findings),
+    ("/projects/{project}/pipelines", browsing.pipelines),
+    ("/projects/{project}/runs", browsing.runs),
+    ("/projects/{project}/runs/{run}", browsing.run),
+    ("/projects/{project}/findings", comparing.findings),
     ("/compare", comparing.compare),
     ("/datasets/{mfid}", datasets.dataset),
     ("/datasets/{mfid}/metadata.json", datasets.metadata),
@@ -163,7 +152,7 @@ class _Pages:
         if not is_from_here(request):
             raise HTTPException(403, "The form did not come from this server.")
         form = await posted(request)
-        return await self._in_thread(lambda reader: correcting.correct(reader, form), Reader(request, sign_in))
+        return await self._in_thread(lambda reader: datasets.correct(reader, form), Reader(request, sign_in))
 
     async def _show_sign_in(self, request: Request) -> Response:
         return rendered("sign_in.html", next=safe_path(request.query_params.get("next", "/")))

@@ -19,7 +19,7 @@ from crucible_lineage.pipeline.job.keeping import Kept, code_rests_on
 from crucible_lineage.pipeline.job.naming import without_step
 from crucible_lineage.pipeline.logs.secrets import own_secrets
 from crucible_lineage.pipeline.spec.inputs import FileInput
-from crucible_lineage.provenance.circumstances import software
+from crucible_lineage.provenance.environment import software
 from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid
 from crucible_lineage.provenance.record import Activity, step_record
 from crucible_lineage.refs import DatasetRef, last_taken

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.fingerprint.walk import Fingerprint, code_fingerprint
-from crucible_lineage.provenance.circumstances import git_state
+from crucible_lineage.provenance.environment import git_state
 
 __all__ = ["TaskCode", "task_code"]
 

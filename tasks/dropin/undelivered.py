@@ -19,7 +19,7 @@ from crucible_lineage.pipeline.inputs.raw import RawFiles
 from crucible_lineage.pipeline.inputs.register import new_raw, register_raw
 from crucible_lineage.pipeline.job.delivering import ONE_CALL_S, deliver_all
 from crucible_lineage.pipeline.spec.inputs import FileInput
-from crucible_lineage.provenance.circumstances import agent
+from crucible_lineage.provenance.environment import agent
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
 

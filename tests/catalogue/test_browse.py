@@ -21,7 +21,7 @@ import pytest
 
 from crucible_lineage.core.mirror import EVERYTHING
 from crucible_lineage.errors import InputError
-from crucible_lineage.queries.catalogue.browse import COLUMNS, FACETS, PER_PAGE, Wanted, browse, page_of
+from crucible_lineage.queries.catalogue.listing import COLUMNS, FACETS, PER_PAGE, Wanted, browse, page_of
 from crucible_lineage.queries.catalogue.shown import show_dataset
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings

@@ -187,7 +187,7 @@ def test_a_run_ends_with_the_numbers_of_what_it_made(project: Any, lab: Any, dat
     ],
 )  # fmt: skip
 def test_units_are_those_of_the_key_or_of_the_value(key: str, value: Any, text: str) -> None:
-    from crucible_lineage.lineage.values import told_value
+    from crucible_lineage.lineage.labels import told_value
 
     assert told_value(key, value) == text
 

@@ -117,7 +117,7 @@ def test_numbers_are_shown_with_the_unit_that_their_key_carries(project: Any) ->
 
 
 def test_texts_are_no_formulas_in_a_spreadsheet() -> None:
-    from crucible_lineage.lineage.values import csv_text
+    from crucible_lineage.lineage.labels import csv_text
 
     assert csv_text(["a"], [["=1+1"], ["-5"], [-5], [["=x"]]]).splitlines()[1:] == ["'=1+1", "'-5", "-5", '"[""=x""]"']
     for name in ("two\rlines", "two\r\nlines", "two\nlines"):

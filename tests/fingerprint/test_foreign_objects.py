@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crucible_lineage.fingerprint.constants import NotPlainError, constant_text
-from crucible_lineage.fingerprint.quantities import quantity_of
+from crucible_lineage.fingerprint.objects import NotPlainError, constant_text
 from crucible_lineage.fingerprint.source import is_first_party
-from crucible_lineage.fingerprint.values import plain_value
+from crucible_lineage.fingerprint.values import plain_value, quantity_of
 
 
 class Column(np.ndarray):

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from crucible_lineage.lineage import Edge, LineageGraph, Node
 from crucible_lineage.lineage.draw.html import render_html
-from crucible_lineage.lineage.draw.png import render_png
-from crucible_lineage.lineage.draw.svg import render_svg
+from crucible_lineage.lineage.draw.svg import render_png, render_svg
 
 SIZES = (3, 30, 300, 3_000, 10_000)
 STEPS = (  # what a scan goes through: step, what it makes, and whether only some scans get as far

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from crucible_lineage.cli import main
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Edge, LineageGraph, check
-from crucible_lineage.provenance.attachment import compact
+from crucible_lineage.provenance.record import compact
 from crucible_lineage.provenance.schema import new_record
 from crucible_lineage.queries import check as checking
 from crucible_lineage.queries.check import check_dataset, check_projects

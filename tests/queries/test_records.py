@@ -11,9 +11,8 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from crucible_lineage.errors import ChecksumError, InputError
-from crucible_lineage.provenance.attachment import compact, expand
 from crucible_lineage.provenance.recipe import raw_recipe
-from crucible_lineage.provenance.record import KEY, raw_record, read_record
+from crucible_lineage.provenance.record import KEY, compact, expand, raw_record, read_record
 from crucible_lineage.provenance.schema import SCHEMA_FILE, FilesRecord, new_record, parse_record, schema_text
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration.read import read, whole_record

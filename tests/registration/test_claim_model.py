@@ -37,7 +37,7 @@ from crucible_lineage.core.slots import Filled, places_of, places_stated, places
 from crucible_lineage.errors import ConflictError, FileConflictError, LineageError, NotFoundError, UnreachableError
 from crucible_lineage.ids import derive_mfid, new_mfid
 from crucible_lineage.marks import record_in, registrations, settled
-from crucible_lineage.provenance.circumstances import agent, software
+from crucible_lineage.provenance.environment import agent, software
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import KEY, Activity, read_record, step_record
 from crucible_lineage.refs import DatasetRef, FileRef

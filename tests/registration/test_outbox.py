@@ -11,7 +11,7 @@ import pytest
 
 from crucible_lineage.checksums import require_unchanged, scan_file
 from crucible_lineage.core.journal import Journal
-from crucible_lineage.provenance.circumstances import agent
+from crucible_lineage.provenance.environment import agent
 from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe
 from crucible_lineage.provenance.record import raw_record
 from crucible_lineage.refs import FileRef

@@ -316,9 +316,9 @@ def test_the_recorded_versions_are_installed_and_others_are_named_as_the_cause(
         f"pipeline: odd\nproject: lab\ninputs:\n  first: {{file: first.txt}}\nsteps:\n"
         f"  scaled: {{uses: {lab.module}:scaled, inputs: {{counts: first}}}}\n"
     )
-    from crucible_lineage.provenance import circumstances, environment
+    from crucible_lineage.provenance import environment
 
-    circumstances._distributions.cache_clear()
+    environment._distributions.cache_clear()
     environment._has_distributions.cache_clear()
     done = plan_and_run(
         bind_file(lab.pipeline, session.store), session, lambda: LocalEngine(session, 1), lambda _: None

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import NotFoundError
-from crucible_lineage.web.long_work import LongWorks
-from crucible_lineage.web.pages import copying
+from crucible_lineage.web import reader as reading
+from crucible_lineage.web.reader import LongWorks
 
 
 @pytest.fixture
@@ -22,19 +22,19 @@ def reader() -> Any:
 
 def test_a_page_asks_again_until_the_datasets_are_read(reader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     read = threading.Event()
-    monkeypatch.setattr(copying, "_copied", lambda sign_in, project: read.wait(60) and None)
-    page = copying.still_reading(reader, None)
+    monkeypatch.setattr(reading, "_copied", lambda sign_in, project: read.wait(60) and None)
+    page = reading.still_reading(reader, None)
     assert page is not None
     assert "being read for the first time" in bytes(page.body).decode()
     assert page.headers["refresh"] == "2"
     read.set()
     reader.sign_in.copies.of("", lambda: None).result.result(60)
-    assert copying.still_reading(reader, None) is None
+    assert reading.still_reading(reader, None) is None
 
 
 def test_what_cannot_be_read_is_told_where_it_is_asked_for(reader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(sign_in: Any, project: str) -> None:
         raise NotFoundError("there is no such project", status=404)
 
-    monkeypatch.setattr(copying, "_copied", gone)
-    assert copying.still_reading(reader, SimpleNamespace(project_id="lab", title="")) is None  # type: ignore[arg-type]
+    monkeypatch.setattr(reading, "_copied", gone)
+    assert reading.still_reading(reader, SimpleNamespace(project_id="lab", title="")) is None  # type: ignore[arg-type]

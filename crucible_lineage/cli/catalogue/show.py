@@ -24,16 +24,15 @@ from crucible_lineage.cli.options import (
 from crucible_lineage.cli.printing import is_lively
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage.labels import plain
-from crucible_lineage.lineage.values import told_value
+from crucible_lineage.lineage.labels import plain, told_value
 from crucible_lineage.refs import file_stem
 from crucible_lineage.statements import CHECK, REMAKE
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Thumbnail
     from crucible_lineage.queries.catalogue.files import FilesFetched
+    from crucible_lineage.queries.catalogue.runs import StepAttempt
     from crucible_lineage.queries.catalogue.shown import Making, Shown
-    from crucible_lineage.queries.logs import StepAttempt
     from crucible_lineage.session import Session
 
 
@@ -82,7 +81,7 @@ def show_command(
 
 
 def _print_log(what: str, pipeline: str | None, projects: Sequence[str], *, as_json: bool) -> None:
-    from crucible_lineage.queries.logs import last_attempts, log_of_dataset
+    from crucible_lineage.queries.catalogue.runs import last_attempts, log_of_dataset
 
     with open_session() as session:
         if pipeline is not None:

@@ -70,8 +70,7 @@ def table_command(
     With --by, how many there are, and mean, standard deviation, least and greatest of each number.
     """
     from crucible_lineage.queries.catalogue.reference import find_project
-    from crucible_lineage.queries.table.files import require_target, write_table
-    from crucible_lineage.queries.table.table import make_table
+    from crucible_lineage.queries.table import make_table, require_target, write_table
 
     if output is not None:
         require_target(output)

@@ -17,8 +17,7 @@ from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.lineage import LineageGraph, render_tree, render_tree_rich
 from crucible_lineage.lineage.draw.formats import render_csv, render_dot, render_mermaid, to_node_link
 from crucible_lineage.lineage.draw.html import render_html
-from crucible_lineage.lineage.draw.png import render_png
-from crucible_lineage.lineage.draw.svg import render_svg
+from crucible_lineage.lineage.draw.svg import render_png, render_svg
 from crucible_lineage.lineage.draw.view import FOLD_BEYOND
 from crucible_lineage.lineage.export.crate_profiles import PROFILES
 from crucible_lineage.lineage.export.openlineage_events import render_openlineage

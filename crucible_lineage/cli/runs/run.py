@@ -359,8 +359,7 @@ def print_returned(returned: Returned, executed: int) -> None:
 def _lines(returned: Returned) -> Iterator[str]:
     if not returned:
         return
-    from crucible_lineage.lineage.labels import plain
-    from crucible_lineage.lineage.values import told_value
+    from crucible_lineage.lineage.labels import plain, told_value
 
     names = {key: key[0] if key[1] == "out" else f"{key[0]}.{key[1]}" for key in returned}
     widest = max(map(len, names.values()), default=0)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from crucible_lineage.lineage.draw.appearance import STATE_COLOURS, colours, kind_of_data
-from crucible_lineage.lineage.draw.superseded import left_out_note
-from crucible_lineage.lineage.draw.view import DrawnItem, view
+from crucible_lineage.lineage.draw.view import STATE_COLOURS, DrawnItem, colours, kind_of_data, left_out_note, view
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.labels import detail, group_title, plain, short_id, title
+from crucible_lineage.lineage.labels import csv_text, detail, group_title, plain, short_id, title
 from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, SUPERSEDED, Node
-from crucible_lineage.lineage.values import csv_text
 
 __all__ = ["public_ids", "render_csv", "render_dot", "render_mermaid", "to_node_link"]
 

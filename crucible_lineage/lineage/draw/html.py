@@ -13,10 +13,8 @@ from importlib.resources import files
 from typing import Any
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage.draw.appearance import STATE_COLOURS, colours
 from crucible_lineage.lineage.draw.formats import public_ids
-from crucible_lineage.lineage.draw.superseded import dispensable
-from crucible_lineage.lineage.draw.view import FOLD_BEYOND, note_of, roles_of
+from crucible_lineage.lineage.draw.view import FOLD_BEYOND, STATE_COLOURS, colours, dispensable, note_of, roles_of
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain, title
 from crucible_lineage.lineage.model import Node

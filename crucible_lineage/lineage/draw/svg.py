@@ -1,16 +1,27 @@
-"""A lineage as an SVG picture, raw data at the left."""
+"""A lineage as a picture, raw data at the left: SVG, and PNG drawn of it by resvg with the fonts of this machine."""
 
 from __future__ import annotations
 
+import math
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from xml.sax.saxutils import escape
 
-from crucible_lineage.lineage.draw.appearance import OTHER_COLOUR, STATE_COLOURS, colours, kind_of_data
-from crucible_lineage.lineage.draw.superseded import left_out_note
-from crucible_lineage.lineage.draw.view import FOLD_BEYOND, DrawnItem, View, view
+from crucible_lineage.errors import InputError
+from crucible_lineage.lineage.draw.view import (
+    FOLD_BEYOND,
+    OTHER_COLOUR,
+    STATE_COLOURS,
+    DrawnItem,
+    View,
+    colours,
+    kind_of_data,
+    left_out_note,
+    view,
+)
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import (
     detail,
@@ -25,12 +36,23 @@ from crucible_lineage.lineage.labels import (
 )
 from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, SUPERSEDED
 
-__all__ = ["render_svg"]
+__all__ = ["MOST_PIXELS", "render_png", "render_svg"]
+
 
 _FONT = "font-family=\"system-ui, 'Segoe UI', 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif\""
 _NAME_PX, _SMALL_PX = 13, 10.5
 _PADDING, _BAR, _MARGIN = 10.0, 5.0, 16.0
 _TEXT_WIDTH = 178.0
+
+
+ZOOM = 2.0  # sharp on today's screens and in print
+MOST_PIXELS = 64_000_000  # 256 MB while it is drawn; a larger drawing is made smaller
+_LETTER = '<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20"><text y="15" font-family="{}">x</text></svg>'
+# What systems bring, in this order; resvg draws nothing in a font that is not there.
+_FAMILIES = (
+    *("Segoe UI", "Helvetica Neue", "Arial", "DejaVu Sans", "Liberation Sans", "Noto Sans", "Ubuntu", "Cantarell"),
+    *("Adwaita Sans", "Open Sans", "Roboto", "FreeSans", "Nimbus Sans", "Lato", "Verdana", "Tahoma"),
+)
 
 
 @dataclass(frozen=True)
@@ -454,3 +476,32 @@ def _course(
         x, half = xs[layer_of[number]], widths[layer_of[number]] / 2
         points += [(x - half, ys[number]), (x + half, ys[number])]
     return (*points, (xs[layer_of[right]] - sizes[right][0] / 2, ys[right]))
+
+
+def render_png(
+    graph: LineageGraph,
+    focus: str | None = None,
+    *,
+    superseded: bool = False,
+) -> bytes:
+    """The picture that `render_svg` makes, as PNG, twice as large; smaller where it would exceed MOST_PIXELS.
+
+    InputError if this machine has no font to write names with.
+    """
+    from resvg_py import svg_to_bytes  # only who wants a picture as PNG waits for it
+
+    blank = svg_to_bytes(svg_string=_LETTER.replace(">x<", "><"))
+    family = next((name for name in _FAMILIES if svg_to_bytes(svg_string=_LETTER.format(name)) != blank), None)
+    if family is None:
+        raise InputError(
+            "write a PNG picture: none of the usual fonts is on this machine, so names would be blank; install one "
+            "(on Debian: apt install fonts-dejavu-core), or write .svg"
+        )
+    svg = render_svg(graph, focus, superseded=superseded)
+    return svg_to_bytes(svg_string=svg, zoom=_zoom(svg), sans_serif_family=family)
+
+
+def _zoom(svg: str) -> float:
+    found = re.search(r'width="(\d+)" height="(\d+)"', svg)
+    width, height = (int(number) for number in found.groups()) if found else (1, 1)
+    return min(ZOOM, math.sqrt(MOST_PIXELS / (width * height)))

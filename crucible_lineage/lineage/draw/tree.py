@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crucible_lineage.lineage.draw.superseded import left_out_note
-from crucible_lineage.lineage.draw.view import DrawnItem, View, view
+from crucible_lineage.lineage.draw.view import DrawnItem, View, left_out_note, view
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, title
 from crucible_lineage.lineage.model import DERIVED

@@ -1,4 +1,4 @@
-"""What of a graph is drawn: siblings of one step folded into one item, and links that say nothing new left out."""
+"""What of a graph is drawn, and how: siblings of a step folded, superseded results and idle links left out, colours."""
 
 from __future__ import annotations
 
@@ -6,15 +6,42 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from crucible_lineage.lineage.draw.superseded import dispensable
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, MEASURED, RAW, SUPERSEDED, Edge, Node
-from crucible_lineage.lineage.records import chosen_in_time, equal_parents, used_roles
+from crucible_lineage.lineage.records import chosen_in_time, equal_parents, parents_as_used, used_roles
 
-__all__ = ["FOLD_BEYOND", "DrawnItem", "View", "note_of", "roles_of", "view"]
+__all__ = [
+    "FOLD_BEYOND",
+    "OTHER_COLOUR",
+    "STATE_COLOURS",
+    "DrawnItem",
+    "View",
+    "colours",
+    "dispensable",
+    "kind_of_data",
+    "left_out_note",
+    "note_of",
+    "roles_of",
+    "view",
+]  # fmt: skip
+
 
 EQUAL = "equal bytes"  # beside the edge from a parent that stands for the one used
 FOLD_BEYOND = 4  # siblings that are still drawn one by one: chosen by eye, a batch of four scans stays readable
+
+
+# M. Okabe and K. Ito, "Color Universal Design" (2008), without black and the vermilion that marks a bad state.
+_PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442")
+OTHER_COLOUR = "#8A8A8A"
+STATE_COLOURS: Mapping[str, str] = {
+    "incomplete": "#D55E00",
+    "failed": "#D55E00",
+    "missing": "#D55E00",
+    "stale": "#D55E00",
+    "blocked": "#D55E00",
+    DOUBTFUL: "#B34700",
+    CANDIDATE: "#B34700",
+}
 
 
 @dataclass(frozen=True)
@@ -170,3 +197,59 @@ def _with_parents(graph: LineageGraph, keep: Collection[str], most: int) -> set[
             parents = graph.parents(mfid)
             waiting.extend(parents if len(parents) <= most else ())
     return single
+
+
+def dispensable(graph: LineageGraph, asked_for: Iterable[str] = ()) -> frozenset[str]:
+    """Return the superseded results from which nothing comes that holds, or is asked for.
+
+    A parent whose place another one with equal bytes has taken is not needed. A superseded one that is asked for is
+    shown with all that it comes from and all that was made of it.
+    """
+    superseded = {mfid for mfid, node in graph.nodes.items() if node.state == SUPERSEDED}
+    needed = _with_ancestors(graph, graph.nodes.keys() - superseded)
+    for mfid in superseded.intersection(asked_for):
+        needed |= {mfid, *graph.ancestors(mfid), *graph.descendants(mfid)}
+    return frozenset(superseded - needed)
+
+
+def left_out_note(count: int) -> str:
+    """Return the note on those that a picture leaves out; empty if there are none."""
+    return f"{count} superseded {'result' if count == 1 else 'results'} not shown" if count else ""
+
+
+def _with_ancestors(graph: LineageGraph, mfids: Iterable[str]) -> set[str]:
+    found = set(mfids)
+    waiting = list(found)
+    while waiting:
+        child = waiting.pop()
+        stood_for = _stood_for(graph, child)
+        for parent in graph.parents(child):
+            if parent not in found and parent not in stood_for:
+                found.add(parent)
+                waiting.append(parent)
+    return found
+
+
+def _stood_for(graph: LineageGraph, child: str) -> set[str]:
+    """Return the superseded parents for which another parent stands that is not superseded."""
+    record = graph.nodes[child].record
+    if not equal_parents(record):
+        return set()
+    alike = ({was, *others} for was, others in parents_as_used(record, graph.parents(child)).items())
+    old = [(mfids, {mfid for mfid in mfids if graph.nodes[mfid].state == SUPERSEDED}) for mfids in alike]
+    return {mfid for mfids, superseded in old if superseded < mfids for mfid in superseded}
+
+
+def kind_of_data(node: Node) -> str:
+    """Return the subject of a node's colour: a dataset's measurement, else its data type; empty for other kinds."""
+    return (node.measurement or node.data_type) if node.kind == "dataset" else ""
+
+
+def colours(nodes: Iterable[Node]) -> dict[str, str]:
+    """The colour of each kind of data among the nodes: the most frequent first, those beyond the palette all grey."""
+    counts: dict[str, int] = {}
+    for node in nodes:
+        if kind := kind_of_data(node):
+            counts[kind] = counts.get(kind, 0) + 1
+    ranked = sorted(counts, key=lambda kind: (-counts[kind], kind))
+    return {kind: _PALETTE[rank] if rank < len(_PALETTE) else OTHER_COLOUR for rank, kind in enumerate(ranked)}

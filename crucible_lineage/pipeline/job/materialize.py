@@ -34,10 +34,9 @@ from crucible_lineage.pipeline.job.news import tell_line, tell_phase
 from crucible_lineage.pipeline.job.phases import MADE, STARTED
 from crucible_lineage.pipeline.logs.secrets import own_secrets
 from crucible_lineage.pipeline.logs.step_log import STEP_LOG, Hear
-from crucible_lineage.provenance.attachment import ATTACHED_NAME
-from crucible_lineage.provenance.circumstances import git_state, software
+from crucible_lineage.provenance.environment import git_state, software
 from crucible_lineage.provenance.recipe import PlannedOutput, first_attempt, recipe_sha256
-from crucible_lineage.provenance.record import Activity, step_record
+from crucible_lineage.provenance.record import ATTACHED_NAME, Activity, step_record
 from crucible_lineage.refs import DatasetRef, FileRef, file_stem, last_taken, name_fault
 from crucible_lineage.registration.delivery import DeliversLater, deliver_now
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset

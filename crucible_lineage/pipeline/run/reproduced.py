@@ -11,8 +11,8 @@ from typing import Any
 from crucible_lineage.amounts import amount
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import LineageError
+from crucible_lineage.lineage.labels import value_text
 from crucible_lineage.lineage.records import returned_values
-from crucible_lineage.lineage.values import value_text
 from crucible_lineage.pipeline.files.fetch import cached_file
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef, FileRef

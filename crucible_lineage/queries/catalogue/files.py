@@ -17,7 +17,7 @@ from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.records import text
 from crucible_lineage.pipeline.files.fetch import fetch_reference, is_reference, remade
 from crucible_lineage.pipeline.files.lost import LOST, note_if_lost
-from crucible_lineage.provenance.attachment import ATTACHED_NAME
+from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
 

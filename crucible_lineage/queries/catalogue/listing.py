@@ -1,26 +1,67 @@
-"""What a project holds now, as a list with the state of each dataset."""
+"""What projects hold now: as a list with the state of each dataset, and in pages, by words and filters together."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import Any, TypeVar
 
-from crucible_lineage.core.mirror import Snapshot
-from crucible_lineage.core.slots import CURRENT, RAW
+from crucible_lineage.core.mirror import EVERYTHING, Snapshot
+from crucible_lineage.core.slots import CURRENT, RAW, SUPERSEDED
 from crucible_lineage.core.summary import Summary
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.queries.catalogue.reference import find_run
 from crucible_lineage.queries.catalogue.runs import datasets_of_run, list_runs
-from crucible_lineage.queries.graph.standing import CANDIDATE, DOUBTFUL, Entry, entries_of, stated_entries
+from crucible_lineage.queries.graph.standing import (
+    CANDIDATE,
+    DOUBTFUL,
+    Entry,
+    entries_of,
+    entries_of_copy,
+    stated_entries,
+)
 from crucible_lineage.session import Session
 
-__all__ = ["SORTABLE", "Listing", "list_datasets"]
+__all__ = ["COLUMNS", "FACETS", "PER_PAGE", "Browsed", "Listing", "Wanted", "browse", "list_datasets", "page_of"]
+
 
 SORTABLE = ("created", "name", "step", "pipeline", "measurement", "state", "mfid")
 NO_FILTERS = {"limit", "sort", "direction", "anchor_mfid", "include_metadata", "include_links", "include_owner",
               "project_id"}  # fmt: skip
+
+
+PER_PAGE = 50
+MOST_HITS = 50  # that Crucible's search in metadata gives
+MOST_NUMBERS = 4  # columns of numbers that a step returned
+
+Item = TypeVar("Item")
+Value = Callable[[Entry], Any]
+FACETS: Mapping[str, Value] = {
+    "step": lambda entry: entry.summary.step,
+    "pipeline": lambda entry: entry.summary.pipeline,
+    "state": lambda entry: entry.state,
+    "measurement": lambda entry: entry.summary.measurement,
+    "format": lambda entry: entry.summary.data_format,
+    "session": lambda entry: entry.summary.session,
+    "instrument": lambda entry: entry.summary.instrument,
+    "project": lambda entry: entry.summary.standing.project,
+}
+COLUMNS: Mapping[str, Value] = {
+    "name": lambda entry: entry.summary.name.casefold(),
+    "measurement": FACETS["measurement"],
+    "kind": lambda entry: entry.summary.data_type or entry.summary.data_format,
+    "step": FACETS["step"],
+    "pipeline": FACETS["pipeline"],
+    "state": FACETS["state"],
+    "taken": lambda entry: entry.summary.timestamp,
+    "created": lambda entry: entry.summary.created,
+    "size": lambda entry: entry.summary.size,
+    "project": FACETS["project"],
+}
+NUMBER = "results."  # before the name of a number, among the columns
 
 
 @dataclass(frozen=True)
@@ -111,3 +152,136 @@ def _sorted(entries: list[Entry], sort: str | None) -> list[Entry]:
         return value.casefold(), entry.mfid
 
     return sorted(entries, key=key, reverse=backwards)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What one looks for. `words` all stand in name, step or another field, or begin the MFID; `facets` are exact.
+
+    `since` and `until` are dates of registration, both included; `service` are filters that only Crucible knows
+    (`keyword`, `sample_mfid`). `sort` is a column, behind a minus the other way round; empty is the newest MFID first.
+    `metadata` are words for Crucible's own search in metadata, which gives the fifty best.
+    """
+
+    words: str = ""
+    facets: Mapping[str, str] = field(default_factory=dict)
+    since: str = ""
+    until: str = ""
+    service: Mapping[str, Any] = field(default_factory=dict)
+    sort: str = ""
+    metadata: str = ""
+
+
+@dataclass(frozen=True)
+class Browsed:
+    """All that matches, in order, without and with what is superseded; facet values with counts; columns of numbers.
+
+    The count of a facet's value is of what would match if that facet were not chosen. `folded` is what is superseded,
+    unless a state was chosen: then it is empty, and `listed` has everything.
+    """
+
+    entries: tuple[Entry, ...]
+    listed: tuple[Entry, ...]
+    folded: tuple[Entry, ...]
+    facets: Mapping[str, tuple[tuple[str, int], ...]]
+    numbers: tuple[str, ...]
+
+
+def page_of(found: Sequence[Item], number: int) -> tuple[Sequence[Item], int]:
+    """Return the entries of a page, the first of which is 1, and how many pages there are, at least one.
+
+    InputError if there is no such page.
+    """
+    pages = max(1, -(-len(found) // PER_PAGE))
+    if not 1 <= number <= pages:
+        raise InputError(f"there is no page {number}; there are {pages}")
+    return found[(number - 1) * PER_PAGE : number * PER_PAGE], pages
+
+
+def browse(session: Session, project: str, wanted: Wanted) -> Browsed:
+    """Find what matches in a project, or in EVERYTHING. InputError for a facet or a column that there is not."""
+    for name in wanted.facets:
+        if name not in FACETS:
+            raise InputError(f"there is no facet {name!r}; {nearest(name, FACETS)}")
+    copy = session.mirror.snapshot(project)
+    entries: Iterable[Entry] = stated_entries(session, entries_of_copy(copy), project, copy.summaries).values()
+    if wanted.since or wanted.until or wanted.words:
+        entries = [entry for entry in entries if _fits(entry, wanted)]
+    if wanted.service:
+        where: dict[str, Any] = {} if project == EVERYTHING else {"project_id": project}
+        there = {one.unique_id for one in session.client.datasets.iter(**where, **wanted.service)}
+        entries = [entry for entry in entries if entry.mfid in there]
+    if wanted.metadata:
+        hits = session.client.datasets.search_scientific_metadata(wanted.metadata, limit=MOST_HITS)
+        best = {hit.unique_id for hit in hits}
+        entries = [entry for entry in entries if entry.mfid in best]
+    chosen, facets = _chosen(entries, wanted.facets)
+    in_order = tuple(_in_order(chosen, wanted.sort))
+    folded = tuple(entry for entry in in_order if entry.state == SUPERSEDED and "state" not in wanted.facets)
+    listed = tuple(entry for entry in in_order if entry.state != SUPERSEDED) if folded else in_order
+    return Browsed(in_order, listed, folded, facets, _numbers(chosen))
+
+
+def _fits(entry: Entry, wanted: Wanted) -> bool:
+    one = entry.summary
+    if (wanted.since and one.created[:10] < wanted.since) or (wanted.until and one.created[:10] > wanted.until):
+        return False
+    if not wanted.words:
+        return True
+    said = " ".join((one.name, one.step, one.pipeline, one.measurement, one.data_type, one.instrument)).casefold()
+    # Within an MFID, which is random, a short word is found by chance.
+    return all(word in said or one.mfid.startswith(word) for word in wanted.words.casefold().split())
+
+
+def _chosen(
+    entries: Iterable[Entry], chosen: Mapping[str, str]
+) -> tuple[list[Entry], dict[str, tuple[tuple[str, int], ...]]]:
+    """Filter by all chosen values.
+
+    Also returns, for each facet, the values of what matches the others, the commonest first.
+    """
+    fitting: list[Entry] = []
+    beside: dict[str, list[Entry]] = {name: [] for name in chosen}  # what lacks the value of this one facet only
+    for entry in entries:
+        lacking = [name for name, value in chosen.items() if FACETS[name](entry) != value]
+        if not lacking:
+            fitting.append(entry)
+        elif len(lacking) == 1:
+            beside[lacking[0]].append(entry)
+    return fitting, {name: _counted(FACETS[name], fitting, beside.get(name, ())) for name in FACETS}
+
+
+def _counted(value: Value, *entries: Iterable[Entry]) -> tuple[tuple[str, int], ...]:
+    counts = Counter(map(value, chain(*entries)))
+    counts.pop("", None)
+    return tuple(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def _numbers(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """The numbers that most of the results have, where all are of one step."""
+    results = [entry for entry in entries if entry.summary.step]
+    if not results or len({entry.summary.step for entry in results}) > 1:
+        return ()
+    counts = Counter(name for entry in results for name in entry.summary.numbers)
+    return tuple(name for name, _ in counts.most_common(MOST_NUMBERS))
+
+
+def _in_order(entries: list[Entry], sort: str) -> list[Entry]:
+    """In this order, what has no value there last; entries that are equal there by MFID, the newest first."""
+    entries = sorted(entries, key=lambda entry: entry.mfid, reverse=True)
+    if not sort:
+        return entries
+    name, backwards = sort.removeprefix("-"), sort.startswith("-")
+    if name.startswith(NUMBER):
+        value: Value = partial(_number, name.removeprefix(NUMBER))
+    elif name in COLUMNS:
+        value = COLUMNS[name]
+    else:
+        raise InputError(f"there is no column {name!r} to sort by; {nearest(name, COLUMNS)}")
+    present = [entry for entry in entries if value(entry) not in ("", None)]
+    absent = [entry for entry in entries if value(entry) in ("", None)]
+    return [*sorted(present, key=value, reverse=backwards), *absent]
+
+
+def _number(name: str, entry: Entry) -> float | None:
+    return entry.summary.numbers.get(name)

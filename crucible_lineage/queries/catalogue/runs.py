@@ -1,28 +1,30 @@
-"""The runs of pipelines, by the records of what they made and by the journal of a data folder."""
+"""The runs of pipelines, by the records of what they made and by the journal; pipelines, and what steps printed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.mirror import Snapshot
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
 from crucible_lineage.lineage.records import mapping, provenance, recorded_run, text
 from crucible_lineage.local.usage import is_in_use
 from crucible_lineage.local.usage import runs as running
+from crucible_lineage.pipeline.declare.load import read_declaration
+from crucible_lineage.pipeline.logs.step_log import STEP_LOG
+from crucible_lineage.queries.graph.standing import Entry, entries_of_copy
 from crucible_lineage.session import Session
 
 __all__ = [
-    "ListedRun",
-    "datasets_of_run",
-    "list_runs",
-    "newest_first",
-    "remembered_runs",
-    "runs_by_results",
-    "with_memory",
-]
+    "ListedRun", "PipelineSummary", "StepAttempt", "datasets_of_run", "last_attempts", "list_runs", "log_of_dataset",
+    "newest_first", "pipelines_of", "remembered_runs", "runs_by_results", "with_memory",
+]  # fmt: skip
+
 
 Record = Mapping[str, Any]
 COMPLETE, FAILED = "complete", "failed"
@@ -165,3 +167,135 @@ def _run(record: Record) -> Record:
     activity = provenance(record).get("activity")
     run = activity.get("run") if isinstance(activity, Mapping) else None
     return run if isinstance(run, Mapping) and text(run.get("run_id")) else {}
+
+
+@dataclass(frozen=True)
+class StepAttempt:
+    """How an instance of a step last ended, when the run began, and what it printed (None: nothing is kept of it)."""
+
+    step: str
+    outcome: str
+    started: str
+    datasets: Mapping[str, str]
+    error: str | None
+    log: str | None
+
+
+def log_of_dataset(session: Session, mfid: str) -> str | None:
+    """Return what the step printed that made the dataset; None if it printed nothing, or if no step made it.
+
+    InputError if there is no such dataset.
+    """
+    try:
+        files = session.client.datasets.list_files(mfid)
+    except (ForbiddenError, NotFoundError) as error:
+        where = session.settings.describe()
+        raise InputError(f"dataset {mfid}: no such dataset here is visible to this key ({where})") from error
+    for file in files:
+        if file.filename == STEP_LOG:
+            return session.client.files.download_bytes(file).decode(errors="replace")
+    return None
+
+
+def last_attempts(session: Session, pipeline: Path, step: str) -> Iterator[StepAttempt]:
+    """The last attempt of each instance of a step, as far as it was made from this data folder.
+
+    InputError if the pipeline has no such step, or it was never run here. That the declaration has faults by now, or
+    has lost the step, hides nothing of what there is.
+    """
+    declaration = read_declaration(pipeline)
+    spec = declaration.spec
+    found = session.journal.last_attempts(spec.pipeline, step) if spec else []
+    if not found:
+        if spec is None or declaration.faults:
+            raise InputError("", declaration.faults)
+        declared = step.partition("[")[0]
+        if declared not in spec.steps:
+            raise InputError(f"pipeline {spec.pipeline!r} has no step {declared!r}; {nearest(declared, spec.steps)}")
+        raise InputError(f"step {step!r} of pipeline {spec.pipeline!r} was never run from {session.settings.data}")
+    for attempt in found:
+        log = _stored_log(attempt["log"])
+        if log is None and attempt["datasets"]:
+            log = log_of_dataset(session, next(iter(attempt["datasets"].values())))
+        names = ("step", "outcome", "started", "datasets", "error")
+        yield StepAttempt(**{name: attempt[name] for name in names}, log=log)
+
+
+def _stored_log(path: str | None) -> str | None:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace") if path else None
+    except OSError:  # the folder of the attempt was taken away
+        return None
+
+
+@dataclass(frozen=True)
+class PipelineStep:
+    """A step, with how many of its results are in each state. `run` is the newest that relied on one, begun `since`."""
+
+    name: str
+    states: Mapping[str, int]
+    run: str
+    since: str
+
+
+@dataclass(frozen=True)
+class PipelineSummary:
+    """A pipeline, its steps in the order in which they first gave results."""
+
+    name: str
+    steps: tuple[PipelineStep, ...]
+
+    @property
+    def states(self) -> Mapping[str, int]:
+        """Count its results by state."""
+        return sum((Counter(step.states) for step in self.steps), Counter())
+
+    @property
+    def newest(self) -> PipelineStep:
+        """The step that the newest run relied on."""
+        return max(self.steps, key=lambda step: step.since)
+
+
+def pipelines_of(session: Session, project: str) -> tuple[PipelineSummary, ...]:
+    """The pipelines of a project, that of the newest run first. What one of them is told of is what records say.
+
+    A result that several pipelines rely on counts in each of them.
+    """
+    copy = session.mirror.snapshot(project)
+    found = _pipelines.get(copy)
+    if found is None:
+        found = _pipelines[copy] = _told_by(entries_of_copy(copy).values())
+    return found
+
+
+_pipelines: WeakKeyDictionary[Snapshot, tuple[PipelineSummary, ...]] = WeakKeyDictionary()
+
+
+def _told_by(entries: Iterable[Entry]) -> tuple[PipelineSummary, ...]:
+    found: dict[str, dict[str, list[tuple[Entry, str, str]]]] = {}
+    for entry in sorted(entries, key=lambda one: (one.summary.created, one.mfid)):
+        for pipeline, step, run, since in _parts(entry):
+            found.setdefault(pipeline, {}).setdefault(step, []).append((entry, run, since))
+    pipelines = (
+        PipelineSummary(name, tuple(_step(step, relied) for step, relied in steps.items()))
+        for name, steps in found.items()
+    )
+    return tuple(sorted(pipelines, key=lambda one: one.newest.since, reverse=True))
+
+
+def _parts(entry: Entry) -> Iterable[tuple[str, str, str, str]]:
+    """(pipeline, step, run, begun) of all that a result stands for; of one that is not complete, of what makes it."""
+    one = entry.summary
+    parts: dict[tuple[str, str], tuple[str, str]] = {}
+    if one.pipeline and one.step:
+        parts[one.pipeline, one.step] = ("", "")
+    for key, filled in one.standing.fills.items():
+        pipeline, step, *_ = f"{key}/".split("/")
+        if step and filled.since >= parts.get((pipeline, step), ("", ""))[1]:
+            parts[pipeline, step] = (filled.run, filled.since)
+    return [(*names, *relied) for names, relied in parts.items()]
+
+
+def _step(name: str, relied: list[tuple[Entry, str, str]]) -> PipelineStep:
+    _, run, since = max(relied, key=lambda one: one[2])
+    return PipelineStep(name, Counter(entry.state for entry, _, _ in relied), run, since)

@@ -1,27 +1,47 @@
-"""Datasets on a page, of a project or of all: words and filters together, counted, sorted, as CSV and JSON too."""
+"""Projects, their datasets, pipelines and runs on pages.
+
+Datasets are found by words and filters together, counted, sorted, as CSV and JSON too.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from crucible_lineage.client.models import Project
-from crucible_lineage.core.mirror import EVERYTHING
+from crucible_lineage.core.journal import Journal
+from crucible_lineage.core.mirror import EVERYTHING, Snapshot
+from crucible_lineage.core.slots import CURRENT, INCOMPLETE, SUPERSEDED
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.lineage.values import csv_text, told_value
-from crucible_lineage.queries.catalogue.browse import FACETS, MOST_HITS, PER_PAGE, Browsed, Wanted, browse, page_of
-from crucible_lineage.queries.graph.standing import Entry
-from crucible_lineage.web.pages.copying import still_reading
-from crucible_lineage.web.reader import Reader
+from crucible_lineage.lineage.labels import csv_text, told_value
+from crucible_lineage.queries.catalogue.listing import FACETS, MOST_HITS, PER_PAGE, Browsed, Wanted, browse, page_of
+from crucible_lineage.queries.catalogue.runs import (
+    ListedRun,
+    newest_first,
+    pipelines_of,
+    remembered_runs,
+    runs_by_results,
+    with_memory,
+)
+from crucible_lineage.queries.graph.standing import Entry, entries_of_copy
+from crucible_lineage.queries.overview import overview
+from crucible_lineage.web.reader import Reader, still_reading
 from crucible_lineage.web.rendering import rendered
 
-__all__ = ["all_csv", "all_datasets", "all_json", "project_csv", "project_datasets", "project_json"]
+__all__ = [
+    "all_csv", "all_datasets", "all_json", "all_pipelines", "pipelines", "project_csv", "project_datasets",
+    "project_json", "projects", "run", "runs",
+]  # fmt: skip
+
 
 LABELS = {
     "step": "Step", "pipeline": "Pipeline", "state": "State", "measurement": "Measurement", "format": "Format",
@@ -208,3 +228,114 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 def _download(text: str, kind: str, name: str) -> Response:
     return Response(text, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+
+def projects(reader: Reader) -> Response:
+    """Show all projects that the reader's key sees, with how many datasets it sees in each."""
+    counts = {facet.value: facet.count for facet in reader.client.datasets.facets("project", limit=1000)}
+    listed = reader.client.projects.list()
+    return rendered(
+        "projects.html",
+        reader.name,
+        projects=[(project, counts.get(project.unique_id, 0)) for project in listed],
+        without=counts.get(None, 0),
+    )
+
+
+def pipelines(reader: Reader) -> Response:
+    """The page: what the records tell. What a declaration would do now, only who has the file can plan."""
+    project = reader.client.projects.get(reader.request.path_params["project"])
+    if waiting := still_reading(reader, project, "Pipelines"):
+        return waiting
+    with reader.sign_in.session() as session:
+        found = pipelines_of(session, project.project_id)
+    states = (CURRENT, SUPERSEDED, INCOMPLETE)
+    return rendered("pipelines.html", reader.name, project=project, pipelines=found, states=states)
+
+
+def all_pipelines(reader: Reader) -> Response:
+    """Show how the pipelines of all projects stand, what needs a person first."""
+    if waiting := still_reading(reader, None, "Pipelines"):
+        return waiting
+    with reader.sign_in.session() as session:
+        found = overview(session)
+    return rendered("overview.html", reader.name, pipelines=found)
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run with those of its outputs that the reader may see."""
+
+    run: ListedRun
+    outputs: tuple[Entry, ...]
+
+    @property
+    def state(self) -> str:
+        """Return how the run ended; empty if neither the journal nor a record says so."""
+        incomplete = sum(entry.state == INCOMPLETE for entry in self.outputs)
+        return f"{incomplete} incomplete" if incomplete else self.run.state or ""
+
+    @property
+    def steps(self) -> str:
+        """Return how many steps ended how, where the journal knows."""
+        return ", ".join(f"{count} {outcome}" for outcome, count in (self.run.steps or {}).items())
+
+
+def runs(reader: Reader) -> Response:
+    """Show the runs of a project that have outputs, newest first."""
+    project = reader.client.projects.get(reader.request.path_params["project"])
+    if waiting := still_reading(reader, project, "Runs"):
+        return waiting
+    copy, found = _found_run(reader, project)
+    shown, pages = page_of(found, reader.page)
+    return rendered(
+        "runs.html",
+        reader.name,
+        project=project,
+        runs=[_run_row(one, copy) for one in shown],
+        total=len(found),
+        registered=[one for one in reversed(copy.summaries.values()) if one.tells_of_run][:20],
+        page=reader.page,
+        pages=pages,
+    )
+
+
+def run(reader: Reader) -> Response:
+    """Show one run with all its outputs."""
+    project = reader.client.projects.get(reader.request.path_params["project"])
+    if waiting := still_reading(reader, project, "Runs"):
+        return waiting
+    copy, found = _found_run(reader, project)
+    one = next((one for one in found if one.run_id == reader.request.path_params["run"]), None)
+    if one is None:
+        raise HTTPException(404)
+    return rendered("run.html", reader.name, project=project, row=_run_row(one, copy))
+
+
+def _found_run(reader: Reader, project: Project) -> tuple[Snapshot, list[ListedRun]]:
+    """Return the copy of a project and its runs, newest first.
+
+    A run is listed if the reader may see one of its outputs. How it ended is in the server's data folder, if it took
+    place from there.
+    """
+    with reader.sign_in.session() as session:
+        copy = session.mirror.snapshot(project.project_id)
+    by_results = runs_by_results(copy, project.project_id)
+    here = _remembered(reader.sign_in.data, project.project_id)
+    return copy, newest_first(with_memory(run, here.get(run_id)) for run_id, run in by_results.items())
+
+
+def _remembered(data: Path, project: str) -> dict[str, ListedRun]:
+    path = data / "journal.sqlite"
+    if not path.exists():
+        return {}
+    journal = Journal(path, "", str)  # only read, and by run
+    try:
+        return remembered_runs(journal, data, project)
+    finally:
+        journal.close()
+
+
+def _run_row(run: ListedRun, copy: Snapshot) -> RunRow:
+    entries = entries_of_copy(copy)
+    return RunRow(run, tuple(entries[mfid] for mfid in run.made))

@@ -12,8 +12,7 @@ from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, used_mfids
 from crucible_lineage.queries.graph.fetch import fetch_lineage, with_states
 from crucible_lineage.web.reader import Reader
-from crucible_lineage.web.rendering import rendered
-from crucible_lineage.web.shown import named_mfids, shown_record
+from crucible_lineage.web.rendering import named_mfids, rendered, shown_record
 
 __all__ = ["lineage", "lineage_html", "lineage_svg"]
 

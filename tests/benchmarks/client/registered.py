@@ -22,8 +22,8 @@ import httpx
 from crucible_lineage.checksums import crc32c_text, scan_file
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.ids import derive_mfid, mfid_time
-from crucible_lineage.provenance.circumstances import agent, software
 from crucible_lineage.provenance.digest import result_of
+from crucible_lineage.provenance.environment import agent, software
 from crucible_lineage.provenance.recipe import StepCode as StepCode
 from crucible_lineage.provenance.recipe import UsedDataset, step_recipe
 from crucible_lineage.provenance.record import KEY, Activity, read_record, step_record

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.job import keeping as module
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.provenance import circumstances
+from crucible_lineage.provenance import environment
 from crucible_lineage.provenance.environment import environment_document, lock_text
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.session import Session
@@ -134,11 +134,11 @@ def test_a_command_keeps_its_script_with_what_that_imports_and_says_which_progra
 def test_the_container_is_in_the_record(lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     image = "docker.io/lab/raman:2.1@sha256:" + "0" * 64
     monkeypatch.setenv("CRUCIBLE_LINEAGE_CONTAINER", image)
-    circumstances.container.cache_clear()
+    environment.container.cache_clear()
     mfid = run(lab.pipeline).datasets["scaled"]["out"]
     assert record_of(session, mfid)["software"]["container"] == image
     monkeypatch.delenv("CRUCIBLE_LINEAGE_CONTAINER")
-    circumstances.container.cache_clear()
+    environment.container.cache_clear()
 
 
 def test_the_environment_is_a_lock_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,455 @@
+"""The results of a step as a table: a row for each, with parameters, returned values and facts of ancestors.
+
+Conditions choose rows, groups fold them; the table is written as CSV, as Parquet, or as a pandas DataFrame.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crucible_lineage.condition import parse_condition
+from crucible_lineage.core.datasets import fetch_datasets
+from crucible_lineage.core.slots import CURRENT
+from crucible_lineage.core.summary import summary_of
+from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.lineage.extra import require_library
+from crucible_lineage.lineage.labels import csv_text
+from crucible_lineage.lineage.records import (
+    OWN_KEYS,
+    PROVENANCE_KEY,
+    provenance,
+    returned_values,
+    text,
+    used_roles,
+)
+from crucible_lineage.provenance.record import read_record
+from crucible_lineage.queries.graph.standing import CANDIDATE, DOUBTFUL, entries_of_copy, stated_entries
+from crucible_lineage.registration.read import whole_record
+from crucible_lineage.session import Session
+from crucible_lineage.statements import Checked
+from crucible_lineage.times import as_known
+
+if TYPE_CHECKING:
+    import pandas
+
+
+__all__ = ["ProjectFacts", "Table", "data_frame", "make_table", "require_target", "write_table"]
+
+
+ALWAYS = ("mfid", "name", "instrument", "sample", "checks")
+COUNT = "count"
+SUMMED_UP = ("mean", "std", "min", "max")  # std with n - 1; empty for a single value
+
+
+OWN = (
+    *("mfid", "name", "step", "pipeline", "output", "state", "measurement", "data_type", "instrument", "sample"),
+    *("session", "timestamp", "created", "run", "who", "checks", "remade"),
+)
+PARTS = ("params", "results", "metadata")  # `metadata` is all of it, also what no step returned
+RAW = "raw"  # the measured data that a dataset comes from, by whatever way
+DEEPEST = 8  # levels of values within values that get columns of their own
+
+
+ENDINGS = (".csv", ".parquet", ".json")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows with the same columns, in the order in which the results were made. `others` do not hold, by state."""
+
+    project: str
+    step: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    others: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the table for `table --json`."""
+        rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+        return {
+            "project": self.project,
+            "step": self.step,
+            "columns": list(self.columns),
+            "rows": rows,
+            "not_listed": dict(self.others),
+        }
+
+
+def make_table(
+    session: Session,
+    project: str,
+    step: str,
+    *,
+    pipeline: str | None = None,
+    where: str | None = None,
+    fields: Sequence[str] = (),
+    by: Sequence[str] = (),
+    every: bool = False,
+    doubtful: bool = False,
+    refresh: bool = False,
+) -> Table:
+    """The current results of a step: parameters, returned values, instrument and sample, and the columns in `fields`.
+
+    A column is one of a dataset's own (`instrument`, `timestamp`), `params.NAME`, `results.NAME`, `metadata.NAME`, or
+    any of these of an ancestor, behind the name of its step or the role in which it was used (`axis.results.rms`).
+    With `by`, one row for each value of these columns, with how many there are and mean, standard deviation, least
+    and greatest of each number. With `every`, also what does not hold, with `doubtful` what is on hold or comes from
+    what is. InputError for a name that no row knows.
+    """
+    condition = parse_condition(where) if where else None
+    facts = ProjectFacts(session, project, refresh=refresh)
+    chosen, others = _results(
+        facts, project, step, pipeline, () if every else (CURRENT, *((CANDIDATE, DOUBTFUL) if doubtful else ()))
+    )
+    for name in (*(condition.names if condition else ()), *fields, *by):
+        _require_column(facts, chosen, name)
+    fitting = [mfid for mfid in chosen if not condition or condition.holds(partial(facts.value, mfid), mfid)]
+    own = _own_columns(facts, fitting or chosen, every or doubtful)  # a table without rows has the columns of all
+    columns = tuple(dict.fromkeys((*own, *by, *fields)))
+    rows = tuple(tuple(facts.value(mfid, column) for column in columns) for mfid in fitting)
+    if by:
+        columns, rows = _grouped(columns, rows, by)
+    return Table(project, step, columns, rows, others)
+
+
+def _results(
+    facts: ProjectFacts, project: str, step: str, pipeline: str | None, states: Collection[str]
+) -> tuple[list[str], dict[str, int]]:
+    """The ids of the step's results in these states (or in any, if there are none), and how many others are in which.
+
+    The oldest is first.
+    """
+    made = [one for one in facts.copy.summaries.values() if one.step == step and pipeline in (None, one.pipeline)]
+    if not made:
+        there = sorted({one.step for one in facts.copy.summaries.values() if pipeline in (None, one.pipeline)} - {""})
+        instead = nearest(step, there) if there else "no step has made any"
+        raise InputError(f"make a table of step {step!r}: project {project!r} has no dataset of it; {instead}")
+    made.sort(key=lambda one: (one.created, one.mfid))
+    others: dict[str, int] = {}
+    chosen = []
+    for one in made:
+        state = facts.entries[one.mfid].state
+        if not states or state in states:
+            chosen.append(one.mfid)
+        else:
+            others[state] = others.get(state, 0) + 1
+    return chosen, others
+
+
+def _own_columns(facts: ProjectFacts, chosen: Iterable[str], every: bool) -> tuple[str, ...]:
+    """Return the columns of every table, then all parameters and returned values that a row knows."""
+    parts: dict[str, dict[str, None]] = {"params": {}, "results": {}}
+    filled: set[str] = set()
+    for mfid in chosen:
+        filled |= {name for name in ALWAYS[2:] if name not in filled and facts.value(mfid, name) is not None}
+        for name in facts.of(mfid).values:
+            if (head := name.partition(".")[0]) in parts and "." in name:
+                parts[head][name] = None
+    always = [name for name in ALWAYS if name in ALWAYS[:2] or name in filled]
+    return (*always, *(("state",) if every else ()), *parts["params"], *parts["results"])
+
+
+def _require_column(facts: ProjectFacts, chosen: Sequence[str], name: str) -> None:
+    """InputError unless the column may have a value in one of the rows."""
+    if name in OWN or not chosen or any(facts.value(mfid, name) is not None for mfid in chosen):
+        return
+    known: dict[str, None] = dict.fromkeys(OWN)
+    for mfid in chosen[:100]:  # enough to name what is near
+        values = facts.of(mfid).values
+        known |= dict.fromkeys(one for one in values if one.partition(".")[0] in PARTS)
+        for called, ancestors in facts.ancestors(mfid).items():
+            known |= dict.fromkeys(f"{called}.{one}" for other in ancestors[:1] for one in facts.of(other).values)
+    if name in known:  # nothing but null stands there
+        return
+    raise InputError(f"there is no column {name!r}; {nearest(name, sorted(known))}")
+
+
+def _grouped(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], by: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[tuple[object, ...], ...]]:
+    keys = [columns.index(name) for name in by]
+    numbers = [at for at, name in enumerate(columns) if at not in keys and _all_numbers(row[at] for row in rows)]
+    groups: dict[str, list[Sequence[Any]]] = {}
+    for row in rows:
+        groups.setdefault(json.dumps([row[at] for at in keys], default=str), []).append(row)
+    made = []
+    for members in groups.values():
+        values = [[row[at] for row in members if row[at] is not None] for at in numbers]
+        head = (*(members[0][at] for at in keys), len(members))
+        made.append((*head, *(number for column in values for number in _summed_up(column))))
+    names = (*by, COUNT, *(f"{columns[at]}.{what}" for at in numbers for what in SUMMED_UP))
+    return names, tuple(sorted(made, key=lambda row: [_sortable(value) for value in row[: len(by)]]))
+
+
+def _all_numbers(values: Iterable[object]) -> bool:
+    found = [value for value in values if value is not None]
+    return bool(found) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
+
+
+def _summed_up(values: Sequence[float]) -> tuple[float | None, ...]:
+    if not values:
+        return (None,) * len(SUMMED_UP)
+    spread = statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
+    return math.fsum(values) / len(values), spread, min(values), max(values)
+
+
+def _sortable(value: object) -> tuple[int, object]:
+    if isinstance(value, int | float):
+        return 0, value
+    return (1, value) if isinstance(value, str) else (2, json.dumps(value, default=str))
+
+
+@dataclass(frozen=True)
+class ColumnValues:
+    """A dataset in the words of columns; `used` are the datasets it was made of, by role."""
+
+    mfid: str
+    step: str
+    values: Mapping[str, Any]
+    used: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class ProjectFacts:
+    """The facts of all datasets of a project, and of those of other projects that they were made of."""
+
+    def __init__(self, session: Session, project: str, *, refresh: bool = False) -> None:
+        self.session = session
+        self.copy = session.mirror.snapshot(project, refresh=refresh)
+        self.entries = stated_entries(session, entries_of_copy(self.copy), project, self.copy.summaries)
+        self._verdicts = session.mirror.verdicts()
+        self._facts: dict[str, ColumnValues] = {}
+        self._named: dict[str, dict[str, tuple[str, ...]]] = {}
+        self._two_raws: set[str] = set()  # where a role or a step is called `raw` too, and gave others
+
+    def of(self, mfid: str) -> ColumnValues:
+        """The facts of a dataset; of one that this key may not see, its id."""
+        found = self._facts.get(mfid)
+        if found is None:
+            found = self._facts[mfid] = self._read(mfid)
+        return found
+
+    def value(self, mfid: str, column: str) -> Any:
+        """Return a dataset's value in a column: its own, or an ancestor's where the column begins with one's name.
+
+        Metadata that a result does not have are those of the measured data it comes from. Of several ancestors of that
+        name it is a list, unless all say the same. None where there is nothing; InputError where `raw` is ambiguous.
+        """
+        own = self.of(mfid).values
+        if column in own:
+            return own[column]
+        head, _, rest = column.partition(".")
+        if not rest:
+            return self._inherited(mfid, column) if column in ("instrument", "sample") else None
+        if head in PARTS:
+            return self._of_measured(mfid, column) if head == "metadata" else None
+        ancestors = self.ancestors(mfid).get(head, ())
+        if head == RAW and mfid in self._two_raws:
+            raise InputError(
+                f"column {column!r}: `raw` stands for the measured data that {mfid} comes from, and a role or a step "
+                "of its lineage is called raw too and gave others; name the step that made these, or the role above"
+            )
+        return _one_or_all(self.value(one, rest) for one in ancestors)
+
+    def ancestors(self, mfid: str) -> Mapping[str, tuple[str, ...]]:
+        """The ancestors of a dataset by what they are called: their step, or the role in which they were used.
+
+        Of two that are called alike the nearer one is meant. `raw` are all measured data among them.
+        """
+        found = self._named.get(mfid)
+        if found is None:
+            found = self._named[mfid] = self._walk(mfid)
+        return found
+
+    def _walk(self, mfid: str) -> dict[str, tuple[str, ...]]:
+        named: dict[str, tuple[str, ...]] = {}
+        level, seen, raw = [mfid], {mfid}, []
+        while level:
+            here: dict[str, dict[str, None]] = {}
+            following: dict[str, None] = {}
+            for child in level:
+                used = {} if self._is_measured(child) else self.of(child).used
+                if not used and child != mfid:
+                    raw.append(child)
+                for role, parents in used.items():
+                    for parent in parents:
+                        names = {role, self._step(parent)} - {""}
+                        for name in names:
+                            here.setdefault(name, {})[parent] = None
+                        if parent not in seen:
+                            following[parent] = None
+            named |= {name: tuple(mfids) for name, mfids in here.items() if name not in named}
+            seen |= following.keys()
+            level = list(following)
+        if (called := named.get(RAW)) and set(called) != set(raw):
+            self._two_raws.add(mfid)
+        return {**named, RAW: tuple(raw)}
+
+    def _of_measured(self, mfid: str, column: str) -> object:
+        """Return the value of the measured data that a result comes from, where it has none itself."""
+        return _one_or_all(self.of(one).values.get(column) for one in self.ancestors(mfid)[RAW])
+
+    def _inherited(self, mfid: str, column: str) -> object:
+        return _one_or_all(self._about(one, column) or None for one in self.ancestors(mfid)[RAW])
+
+    # What lists know of a dataset is asked of them first: no record is unpacked for it.
+
+    def _is_measured(self, mfid: str) -> bool:
+        known = self.copy.summaries.get(mfid)
+        return known is not None and not known.standing.derived
+
+    def _step(self, mfid: str) -> str:
+        known = self.copy.summaries.get(mfid)
+        return self.of(mfid).step if known is None else known.step
+
+    def _about(self, mfid: str, column: str) -> object:
+        known = self.copy.summaries.get(mfid)
+        if known is None:
+            return self.of(mfid).values.get(column)
+        return known.instrument if column == "instrument" else known.samples
+
+    def _read(self, mfid: str) -> ColumnValues:
+        record = self.copy.records.get(mfid)
+        if record is None:
+            record = fetch_datasets(self.session.client, [mfid], include_links=True).found.get(mfid)
+        if record is None:
+            return ColumnValues(mfid, "", {"mfid": mfid, "state": "not visible"})
+        written = provenance(record)
+        if "attached" in written:
+            written = self._whole(mfid, record)
+        summary = self.copy.summaries.get(mfid) or summary_of(record)
+        entry = self.entries.get(mfid)
+        activity = written.get("activity") or {}
+        agent = written.get("agent") or {}
+        metadata = {k: v for k, v in (record.get("scientific_metadata") or {}).items() if k not in OWN_KEYS}
+        own = {
+            "mfid": mfid,
+            "name": summary.name,
+            "step": summary.step,
+            "pipeline": summary.pipeline,
+            "output": text(written.get("output")),
+            "state": entry.state if entry else "",
+            "measurement": summary.measurement,
+            "data_type": text(record.get("data_type")),
+            "instrument": text(record.get("instrument_name")),
+            "sample": summary.samples,
+            "session": text(record.get("session_name")),
+            "timestamp": text(as_known(record).get("timestamp")),
+            "created": summary.created,
+            "run": text((activity.get("run") or {}).get("run_id")),
+            "who": text(agent.get("username")) or text(agent.get("local_user")),
+            "checks": _told_checks(self._verdicts.get(mfid, {})),
+            "remade": entry.remade.times if entry else 0,
+        }
+        values = {name: value for name, value in own.items() if value}
+        values |= flattened("params", (written.get("recipe") or {}).get("params") or {})
+        if summary.standing.derived:
+            values |= flattened("results", returned_values(record))
+        values |= flattened("metadata", metadata)
+        used = {
+            role: mfids
+            for role, mfids in used_roles({"scientific_metadata": {PROVENANCE_KEY: written}}).items()
+            if role
+        }
+        return ColumnValues(mfid, summary.step, values, used)
+
+    def _whole(self, mfid: str, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        found = read_record(record.get("scientific_metadata"))
+        return whole_record(self.session.client, mfid, found).document() if found else provenance(record)
+
+
+def _told_checks(verdicts: Mapping[str, Checked]) -> str:
+    """Which of its checks a dataset has failed, or that it has passed them; empty where none was made."""
+    failed = [name.rpartition("/")[2] for name, one in verdicts.items() if not one.passed]
+    return f"failed: {', '.join(failed)}" if failed else "passed" if verdicts else ""
+
+
+def flattened(head: str, values: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+    """{"head.key": value}, where a mapping in a mapping is told by a longer name."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value and depth < DEEPEST:
+            found |= flattened(f"{head}.{key}", value, depth + 1)
+        else:
+            found[f"{head}.{key}"] = value
+    return found
+
+
+def _one_or_all(values: Iterable[object]) -> object:
+    found: list[Any] = []
+    for value in values:
+        if value is not None and value not in found:
+            found.append(value)
+    return None if not found else found[0] if len(found) == 1 else found
+
+
+def require_target(path: Path) -> None:
+    """Raise InputError if no table can be written to this file: for its ending, or for want of a library."""
+    if path.suffix.lower() == ".parquet":
+        require_library(f"{path.name} as Parquet", "pyarrow", "table")
+    if path.suffix.lower() not in ENDINGS:
+        raise InputError(f"write a table to {path}: its ending says as what, one of {', '.join(ENDINGS)}")
+    if path.is_dir():
+        raise InputError(f"write a table to {path}: that is a folder; name a file")
+
+
+def write_table(table: Table, path: Path) -> None:
+    """Write the whole table to the file, in the format of its ending. InputError as for `require_target`."""
+    require_target(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        if path.suffix.lower() == ".parquet":
+            _write_parquet(table, part)
+        else:
+            whole = json.dumps(table.to_json(), ensure_ascii=False, indent=1) + "\n"
+            said = whole if path.suffix.lower() == ".json" else csv_text(table.columns, table.rows)
+            part.write_text(said, encoding="utf-8", newline="")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def data_frame(table: Table) -> pandas.DataFrame:
+    """The table as a DataFrame. InputError if pandas is not installed."""
+    try:
+        import pandas  # half a second, and an optional library
+    except ImportError as error:
+        raise InputError("make a DataFrame: the library pandas is missing; pip install pandas") from error
+    return pandas.DataFrame(list(table.rows), columns=list(table.columns))
+
+
+def _write_parquet(table: Table, path: Path) -> None:
+    import pyarrow as arrow  # an optional library
+    from pyarrow import parquet
+
+    rows = zip(*table.rows, strict=True) if table.rows else [() for _ in table.columns]
+    made = {name: _typed(list(column)) for name, column in zip(table.columns, rows, strict=True)}
+    parquet.write_table(arrow.table(made), path)
+
+
+def _typed(values: list[Any]) -> list[object]:
+    """A column of one type: numbers, truth values, texts, or lists of numbers; anything else as JSON."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float}:
+        return [None if value is None else float(value) for value in values]
+    if len(kinds) <= 1 and not kinds & {list, dict, tuple}:
+        return (
+            values
+            if not kinds & {int} or all(-(2**63) <= v < 2**63 for v in values if v is not None)
+            else [None if value is None else float(value) for value in values]
+        )
+    return [value if value is None or isinstance(value, str) else _json(value) for value in values]
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
