@@ -38,8 +38,7 @@ from crucible_lineage.pipeline.inputs.corrections import (
     rename_sample,
     unlink_datasets,
 )
-from crucible_lineage.pipeline.inputs.existing import existing_dataset
-from crucible_lineage.pipeline.inputs.raw import hash_files
+from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.inputs.revisions import find_measured
 from crucible_lineage.pipeline.spec.inputs import FileInput
@@ -313,7 +312,7 @@ def replace_command(old: str, files: tuple[Path, ...], why: str, as_json: bool) 
     The new dataset takes over OLD's fields, metadata, keywords and samples. OLD is superseded from then on: selections
     leave it out.
     """
-    from crucible_lineage.pipeline.inputs.replacing import replace_measured  # what registers costs time to import
+    from crucible_lineage.pipeline.inputs.revisions import replace_measured  # what registers costs time to import
 
     for path in files:
         if not path.is_file():

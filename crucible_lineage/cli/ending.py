@@ -47,7 +47,7 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
 
 def _told_fault(error: BaseException) -> str:
     # What steps have is imported by a command that needs it; one that fails in this way needs it, too.
-    from crucible_lineage.pipeline.logs.fault import told_fault
+    from crucible_lineage.pipeline.logs import told_fault
 
     return told_fault(error, given("data") or default_data_folder(), given("api_key")).message
 

@@ -38,8 +38,7 @@ from crucible_lineage.errors import (
 from crucible_lineage.exchange.compare import FIELDS, SAMPLE_FIELDS, compare, compare_sample, is_brought
 from crucible_lineage.exchange.model import Conflict, Held, Lacking, has_bytes, linked, read_held
 from crucible_lineage.exchange.plan import CopyPlan, ItemToCopy
-from crucible_lineage.pipeline.files.fetch import remade
-from crucible_lineage.pipeline.files.lost import LOST
+from crucible_lineage.pipeline.files.fetch import LOST, remade
 from crucible_lineage.provenance.record import INCOMPLETE, KEY, PLACES_KEY
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord, parse_record
 from crucible_lineage.refs import FileRef

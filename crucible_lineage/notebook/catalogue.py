@@ -250,7 +250,7 @@ class Catalogue:
 
         It takes over fields, metadata, keywords and samples. The old one is superseded from then on.
         """
-        from crucible_lineage.pipeline.inputs.replacing import replace_measured  # what registers costs time to import
+        from crucible_lineage.pipeline.inputs.revisions import replace_measured  # what registers costs time to import
 
         paths = [Path(file) for file in files]
         if absent := [path for path in paths if not path.is_file()]:

@@ -13,7 +13,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.job.calling import call_step
 from crucible_lineage.pipeline.job.inputs import place_inputs
 from crucible_lineage.pipeline.job.job import job_of
-from crucible_lineage.pipeline.logs.secrets import own_secrets
+from crucible_lineage.pipeline.logs import own_secrets
 from crucible_lineage.pipeline.plan.plan import FRESH
 from crucible_lineage.pipeline.rerun import plan_rerun
 from crucible_lineage.provenance.recipe import PlannedOutput

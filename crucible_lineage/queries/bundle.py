@@ -39,8 +39,7 @@ from crucible_lineage.lineage.extra import require_library
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.records import provenance, text
 from crucible_lineage.lineage.rights import Rights, stated_rights
-from crucible_lineage.pipeline.files.fetch import fetch_reference, is_reference, remade
-from crucible_lineage.pipeline.files.lost import LOST
+from crucible_lineage.pipeline.files.fetch import LOST, fetch_reference, is_reference, remade
 from crucible_lineage.provenance.record import ATTACHED_NAME, read_record
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, with_named_parents, with_whole_records
 from crucible_lineage.remake.kit import DRIVER, KitStep, write_kit

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from crucible_lineage.checksums import FileStamp, stamp
 from crucible_lineage.errors import InputError, LineageError, RecipeConflictError, RefusedError
-from crucible_lineage.pipeline.inputs.raw import hash_files
+from crucible_lineage.pipeline.inputs.existing import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.inputs.revisions import find_measured
 from crucible_lineage.pipeline.spec.inputs import FileInput

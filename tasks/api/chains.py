@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.inputs.existing import existing_dataset
-from crucible_lineage.pipeline.inputs.raw import hash_files
+from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.tasks.api.calls import api_task, words

@@ -19,9 +19,8 @@ from prefect.futures import PrefectFuture
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.fingerprint.params import canonical_value
 from crucible_lineage.ids import canonical_json, is_mfid
-from crucible_lineage.pipeline.called.flow_places import about_file
-from crucible_lineage.pipeline.inputs.existing import existing_dataset
-from crucible_lineage.pipeline.inputs.raw import hash_files
+from crucible_lineage.pipeline.called import about_file
+from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_files
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import datasets_with

@@ -14,10 +14,10 @@ from typing import Any
 
 from crucible_lineage.errors import FileChangedError
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.inputs.raw import hash_files
+from crucible_lineage.pipeline.inputs.existing import hash_files
+from crucible_lineage.pipeline.job.job import without_step
 from crucible_lineage.pipeline.job.keeping import Kept, code_rests_on
-from crucible_lineage.pipeline.job.naming import without_step
-from crucible_lineage.pipeline.logs.secrets import own_secrets
+from crucible_lineage.pipeline.logs import own_secrets
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.provenance.environment import software
 from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid

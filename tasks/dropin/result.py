@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.core.slots import Filled
-from crucible_lineage.pipeline.called.flow_places import About, about_inputs
+from crucible_lineage.pipeline.called import About, about_inputs
 from crucible_lineage.provenance.recipe import StepCode, UsedDataset, step_recipe
 from crucible_lineage.tasks.dropin.arguments import Arguments, Input, given_file
 from crucible_lineage.tasks.dropin.described import Described

@@ -17,7 +17,7 @@ from pydantic import Secret, SecretBytes, SecretStr
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.params import secret_digest
-from crucible_lineage.pipeline.logs.secrets import BLOT, Blotter
+from crucible_lineage.pipeline.logs import BLOT, Blotter
 
 __all__ = [
     "hidden",

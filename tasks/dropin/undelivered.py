@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.errors import TRANSIENT, CrucibleError
-from crucible_lineage.pipeline.inputs.existing import find_raw
-from crucible_lineage.pipeline.inputs.raw import RawFiles
+from crucible_lineage.pipeline.inputs.existing import RawFiles, find_raw
 from crucible_lineage.pipeline.inputs.register import new_raw, register_raw
 from crucible_lineage.pipeline.job.delivering import ONE_CALL_S, deliver_all
 from crucible_lineage.pipeline.spec.inputs import FileInput

@@ -100,7 +100,7 @@ def test_every_command_and_option_is_on_the_page(assembled: Path) -> None:
 
 
 def test_every_key_of_a_declaration_is_on_the_page(assembled: Path) -> None:
-    from crucible_lineage.pipeline.spec.key_descriptions import KEY_DESCRIPTIONS
+    from crucible_lineage.pipeline.declare.json_schema import KEY_DESCRIPTIONS
 
     page = (assembled / "reference" / "yaml.md").read_text(encoding="utf-8")
     for model, keys in KEY_DESCRIPTIONS.items():

@@ -58,8 +58,7 @@ def test_what_stays_since_the_bytes_do_is_made_of_what_holds(lab: Any, session: 
 
 
 def test_a_hand_made_result_of_a_superseded_one(lab: Any, session: Session, tmp_path: Path) -> None:
-    from crucible_lineage.pipeline.inputs.existing import existing_dataset
-    from crucible_lineage.pipeline.inputs.raw import hash_files
+    from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_files
     from crucible_lineage.pipeline.inputs.register import register_raw
     from crucible_lineage.pipeline.spec.inputs import FileInput
 

@@ -30,7 +30,7 @@ from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.declare.ingestors import ingestor_faults, named_ingestors
+from crucible_lineage.pipeline.declare.project import ingestor_faults, named_ingestors
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec
 from crucible_lineage.settings import resolve_settings
 

@@ -16,7 +16,7 @@ from crucible_lineage.cli.runs.plans import print_plan
 from crucible_lineage.cli.runs.run import SET, parse_overrides
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
-from crucible_lineage.pipeline.bind.names import require_names
+from crucible_lineage.pipeline.bind.model import require_names
 from crucible_lineage.pipeline.plan.plan import FRESH, PipelinePlan
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.spec.inputs import located

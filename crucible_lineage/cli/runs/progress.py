@@ -86,7 +86,7 @@ class Progress:
     def __enter__(self) -> Self:
         self._stack.enter_context(self.stop.on_signals())
         if self.verbose:
-            from crucible_lineage.pipeline.logs.step_log import hearing_steps  # a run that is fresh prints nothing
+            from crucible_lineage.pipeline.logs import hearing_steps  # a run that is fresh prints nothing
 
             self._stack.enter_context(hearing_steps(self.hear))
         if not self.quiet:

@@ -29,8 +29,7 @@ from crucible_lineage.cli.runs.progress import Progress
 from crucible_lineage.cli.runs.waiting import PATIENCE, print_not_ingested, print_waiting
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.pipeline.bind.cached import bind_file
-from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.bind.names import require_names
+from crucible_lineage.pipeline.bind.model import BoundPipeline, require_names
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import (
     EXECUTED,

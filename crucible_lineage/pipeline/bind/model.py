@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from crucible_lineage.errors import Fault
+from crucible_lineage.errors import Fault, InputError, nearest
 from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Source, StepSpec
 
-__all__ = ["BoundPipeline", "BoundStep", "Variant", "declared_step"]
+__all__ = ["BoundPipeline", "BoundStep", "Variant", "declared_step", "descendants", "require_names"]
 
 
 @dataclass(frozen=True)
@@ -70,3 +70,20 @@ class BoundPipeline:
 def declared_step(spec: PipelineSpec, name: str) -> dict[str, str]:
     """Return a step's declaration for records."""
     return {"name": spec.pipeline, "hash": spec.digest, "step": name}
+
+
+def require_names(pipeline: BoundPipeline, names: Collection[str], instances: Collection[str] = ()) -> None:
+    """InputError if one of the names is no step of the pipeline, nor one of the instances."""
+    for name in names:
+        if name not in pipeline.steps and name not in instances:
+            hint = nearest(name, [*pipeline.steps, *instances])
+            raise InputError(f"pipeline {pipeline.name!r} has no step {name!r}; {hint}")
+
+
+def descendants(pipeline: BoundPipeline, names: Iterable[str]) -> set[str]:
+    """Return these steps and all that depend on them."""
+    found = set(names)
+    for name, step in pipeline.steps.items():  # in an order in which they can run
+        if not found.isdisjoint(step.needs):
+            found.add(name)
+    return found

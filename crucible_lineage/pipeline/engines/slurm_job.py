@@ -10,7 +10,7 @@ from crucible_lineage.core.journal import Journal, RemoteJournal
 from crucible_lineage.errors import LineageError
 from crucible_lineage.pipeline.job.job_json import job_from_json, made_to_json
 from crucible_lineage.pipeline.job.materialize import materialize_step
-from crucible_lineage.pipeline.logs.fault import told_fault
+from crucible_lineage.pipeline.logs import told_fault
 from crucible_lineage.session import Session
 from crucible_lineage.settings import resolve_settings
 

@@ -7,23 +7,41 @@ dataset's metadata.
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.checksums import file_sha256
-from crucible_lineage.errors import ChecksumError, InputError, LineageError
-from crucible_lineage.pipeline.files.lost import LOST, note_if_lost
+from crucible_lineage.errors import ChecksumError, InputError, LineageError, NotFoundError, RefusedError
+from crucible_lineage.ids import is_mfid
 from crucible_lineage.pipeline.spec.inputs import is_remote
+from crucible_lineage.pipeline.spec.pipeline import Publish
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
+    from crucible_lineage.client import CrucibleClient
     from crucible_lineage.client.models import FileRecord
 
-__all__ = ["cached_file", "fetch_reference", "is_reference", "place_file", "remade"]
+
+__all__ = [
+    "LOST", "MFID_KEY", "cached_file", "fetch_reference", "has_bytes", "is_reference", "mfid_in", "note_if_lost",
+    "place_file", "publish", "remade", "send_again",
+]  # fmt: skip
+
+
+LOST = (ChecksumError, InputError, NotFoundError, RefusedError)
+"""What reading a file raises whose bytes are gone or damaged; other errors say nothing of them."""
+
+
+MFID_KEY = "crucible_mfid"
+LOOKED_AT_BYTES = 1 << 16
+HDF5 = b"\x89HDF\r\n\x1a\n"
+_NAMED = re.compile(MFID_KEY.encode() + rb"[\"']?[\s:=,\0]{1,8}[\"']?([0-9a-hjkmnp-tv-z]{26})(?![0-9A-Za-z])")
 
 
 def cached_file(dataset: DatasetRef, file: FileRef, session: Session) -> Path:
@@ -125,3 +143,94 @@ def fetch_reference(mfid: str, stored: FileRecord, write: Callable[[bytes], obje
             f"{stored.storage_path} now holds other bytes: SHA-256 {digest.hexdigest()} and not {stored.sha256_hash}"
         )
     return size
+
+
+def note_if_lost(session: Session, mfid: str, filename: str, error: LineageError) -> None:
+    """Note that Crucible has lost a file, if that is what this error of reading it says.
+
+    The next run that plans this result makes it again.
+    """
+    if isinstance(error, LOST):
+        session.mirror.note_lost(mfid, filename)
+
+
+def send_again(client: CrucibleClient, mfid: str, filename: str, sha256: str, path: Path) -> None:
+    """Upload a file's bytes and read them back. Raises InputError if Crucible still gives back other ones.
+
+    A service that trusts its own list is made to take them as a new file.
+    """
+    uploaded = client.files.upload(mfid, path, filename=filename)
+    if has_bytes(client, mfid, filename, sha256):
+        return
+    client.files.delete(uploaded.file.mfid)
+    client.files.upload(mfid, path, filename=filename)
+    if not has_bytes(client, mfid, filename, sha256):
+        raise InputError(f"what Crucible gives back of {filename} still has other bytes than were sent")
+
+
+def has_bytes(client: CrucibleClient, mfid: str, filename: str, sha256: str) -> bool:
+    """Return whether Crucible gives back the bytes of a file. Reads them."""
+    with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
+        for stored in client.files.list(mfid):
+            if stored.filename == filename:
+                try:
+                    return file_sha256(client.files.download(stored, folder)) == sha256
+                except LOST:
+                    return False
+    return False
+
+
+# The MFID that a measured file names itself: an instrument that uploads first can write into it what dataset it is
+# of.
+#
+# The key is `crucible_mfid`: an attribute of the root of an HDF5 file (NeXus too), else in the first 64 KiB, as a
+# line of a text header (`# crucible_mfid: ...`), a key of JSON, a text chunk of PNG, or a description in a TIFF.
+
+
+def mfid_in(path: Path) -> str | None:
+    """The MFID that the file names; None if it names none."""
+    with path.open("rb") as file:
+        head = file.read(LOOKED_AT_BYTES)
+    if head.startswith(HDF5):
+        return _in_hdf5(path)
+    found = _NAMED.search(head)
+    return found[1].decode() if found else None
+
+
+def _in_hdf5(path: Path) -> str | None:
+    try:
+        import h5py  # the ingestors' extra; who has none registers the file without
+    except ImportError:
+        return None
+    try:
+        with h5py.File(path, "r") as file:
+            value = file.attrs.get(MFID_KEY)
+    except OSError:  # it is damaged, which the step that reads it tells
+        return None
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
+    return str(text) if is_mfid(text) else None
+
+
+# Results copied to where a declaration says they are published, as gs://bucket/prefix/, once each.
+#
+# Publishing follows registration: what is there in a run's end is published, whoever made it and when, so that a run
+# which died in between, or a declaration to which `publish` was added later, leaves nothing out.
+
+
+def publish(dataset: DatasetRef, place: Publish, session: Session) -> None:
+    """The dataset's files are at `place`, each as MFID/NAME, and its metadata say so.
+
+    Nothing there is overwritten. InputError if other content has one of the addresses.
+    """
+    if session.store.is_published(dataset.mfid, place.to):
+        return
+    from crucible_lineage.pipeline.files.remote import open_source  # few pipelines publish, and each only once
+
+    source = open_source(place.to.partition("://")[0], place.block)
+    sent = {}
+    for file in dataset.files:
+        path = cached_file(dataset, file, session)
+        url = f"{place.to.rstrip('/')}/{dataset.mfid}/{file.name}"
+        sent[file.name] = replace(source.put(path, url, session.store.checksums(path)), block=place.block).to_json()
+    session.client.metadata.merge(dataset.mfid, {"published": {place.to: sent}})
+    session.store.note_published(dataset.mfid, place.to)

@@ -20,12 +20,10 @@ from crucible_lineage.lineage.records import is_support
 from crucible_lineage.pipeline.bind.from_parents import from_parents
 from crucible_lineage.pipeline.inputs.calibrations import Calibrated, calibrated
 from crucible_lineage.pipeline.inputs.current import DeclaredDifference, as_at_crucible, note_agreeing
-from crucible_lineage.pipeline.inputs.existing import existing_dataset, find_raw
-from crucible_lineage.pipeline.inputs.raw import RawFiles, hash_files
+from crucible_lineage.pipeline.inputs.existing import RawFiles, existing_dataset, find_raw, hash_files
 from crucible_lineage.pipeline.inputs.register import described, register_raw
-from crucible_lineage.pipeline.inputs.replacing import inherited
-from crucible_lineage.pipeline.inputs.revisions import as_registered, note_names, note_revisions
-from crucible_lineage.pipeline.spec.from_name import is_from_name, read_from_names
+from crucible_lineage.pipeline.inputs.revisions import as_registered, inherited, note_names, note_revisions
+from crucible_lineage.pipeline.spec.ingestion import is_from_name, read_from_names
 from crucible_lineage.pipeline.spec.inputs import (
     FLAGS,
     MATCHED,

@@ -10,8 +10,7 @@ from typing import Any
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import new_mfid
-from crucible_lineage.pipeline.inputs.existing import begun_with, find_raw, same_bytes
-from crucible_lineage.pipeline.inputs.raw import RawFiles, require_possible_id
+from crucible_lineage.pipeline.inputs.existing import RawFiles, begun_with, find_raw, require_possible_id, same_bytes
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.provenance.record import raw_record
 from crucible_lineage.refs import DatasetRef, utf8_name
@@ -42,7 +41,7 @@ def register_raw(
 
 def _as_their_files_say(raw: RawFiles, session: Session) -> tuple[RawFiles, DatasetRef | None]:
     """The files under the id that one of them names, and the dataset if it is there; as they were if none names one."""
-    from crucible_lineage.pipeline.files.named_mfid import MFID_KEY, mfid_in
+    from crucible_lineage.pipeline.files.fetch import MFID_KEY, mfid_in
 
     names = {found: file.path for file in raw.files if file.path.exists() and (found := mfid_in(file.path))}
     if not names:

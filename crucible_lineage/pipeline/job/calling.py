@@ -16,13 +16,10 @@ from crucible_lineage.pipeline.declare.variables import from_environment, refere
 from crucible_lineage.pipeline.functions.command import arguments_of
 from crucible_lineage.pipeline.functions.inspect import validated_params
 from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.logs.printing import keeping_prints
-from crucible_lineage.pipeline.logs.secrets import Blotter
-from crucible_lineage.pipeline.logs.step_log import STEP_LOG, Hear, StepLog
+from crucible_lineage.pipeline.logs import STEP_LOG, Blotter, Hear, StepLog, keeping_prints
 from crucible_lineage.pipeline.processes.command import CommandCall, call_command
 from crucible_lineage.pipeline.processes.failure import failed_here, failure_line, failure_traceback
-from crucible_lineage.pipeline.processes.outside import Called, code_folder, returned, watching_files
-from crucible_lineage.pipeline.processes.pictures import draw_returned
+from crucible_lineage.pipeline.processes.outside import Called, code_folder, draw_returned, returned, watching_files
 from crucible_lineage.pipeline.processes.worker import FunctionCall, call_function
 from crucible_lineage.step import Step, step_runner
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.pipeline.logs.fault import told_fault
+from crucible_lineage.pipeline.logs import told_fault
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.registration.delivery import DELIVERED, Delivery, DeliveryContext

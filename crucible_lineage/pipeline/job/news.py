@@ -21,7 +21,7 @@ from crucible_lineage.errors import StorageError
 from crucible_lineage.local.usage import in_use, remove_folder
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.phases import is_heard, phase_reached
-from crucible_lineage.pipeline.logs.step_log import are_steps_heard, hear_steps
+from crucible_lineage.pipeline.logs import are_steps_heard, hear_steps
 
 __all__ = ["NewsReader", "hearing_news", "is_run_here", "tell_line", "tell_phase"]
 

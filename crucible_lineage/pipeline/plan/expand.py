@@ -17,9 +17,8 @@ from crucible_lineage.pipeline.bind.step_faults import label_of
 from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.inputs.groups import Group, groups_of, groups_of_variants
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
-from crucible_lineage.pipeline.plan.naming import Naming, Point
+from crucible_lineage.pipeline.plan.naming import Naming, Point, Scope
 from crucible_lineage.pipeline.plan.relation import NO_ID, Candidates, Partner, Partners, RelationRow
-from crucible_lineage.pipeline.plan.scope import Scope
 from crucible_lineage.pipeline.spec.inputs import CalibrationInput, value_of
 from crucible_lineage.pipeline.spec.pipeline import Source, StepSpec
 from crucible_lineage.pipeline.spec.relation import REGISTERED, InTime

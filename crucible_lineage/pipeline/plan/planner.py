@@ -14,8 +14,7 @@ from crucible_lineage.core.store import Store
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind.cached import bind_file
-from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
-from crucible_lineage.pipeline.bind.names import require_names
+from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, require_names
 from crucible_lineage.pipeline.files.away import away
 from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.inputs.inputs import InputItem, asked_fields, known_inputs

@@ -14,7 +14,7 @@ from typing import Any
 from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.facts import Facts
 from crucible_lineage.pipeline.functions.command import FACTS, FIELD, SHELL_FIELD, arguments_of
-from crucible_lineage.pipeline.logs.step_log import STEP_LOG, StepLog
+from crucible_lineage.pipeline.logs import STEP_LOG, StepLog
 from crucible_lineage.pipeline.processes.opened import watching_folders
 from crucible_lineage.pipeline.processes.outside import Called, ReturnedError, not_installed, returned
 from crucible_lineage.pipeline.processes.supervised import Supervised

@@ -11,7 +11,7 @@ import os
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -23,15 +23,10 @@ from platformdirs import user_cache_dir, user_config_dir
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 
 __all__ = [
-    "Called",
-    "ReturnedError",
-    "Watched",
-    "code_folder",
-    "not_code",
-    "not_installed",
-    "returned",
+    "Called", "ReturnedError", "code_folder", "draw_returned", "not_code", "not_installed", "returned",
     "watching_files",
-]
+]  # fmt: skip
+
 
 MOST_PATHS = 100  # more do not help whoever reads the message
 _WRITES = os.O_WRONLY | os.O_RDWR
@@ -46,6 +41,9 @@ _SYSTEM = tuple(os.path.join(path, "") for path in dict.fromkeys((  # noqa: PTH1
 )))  # fmt: skip
 _watched: ContextVar[_Opened | None] = ContextVar("watched", default=None)
 _hooked = False
+
+
+_NAMELESS = "figure"  # of one that is returned alone
 
 
 @dataclass(frozen=True)
@@ -201,3 +199,48 @@ def _note(event: str, arguments: tuple[object, ...]) -> None:
         name.startswith(_SYSTEM) or name.endswith(_CODE) or "site-packages" in name or name in opened.written
     ):
         opened.read[name] = None
+
+
+def draw_returned(result: object, folders: Mapping[str, Path]) -> tuple[object, tuple[str, ...]]:
+    """The result with the name of a file in place of each figure, and these names.
+
+    `folders` are those of the step's outputs; of several, the result is a mapping from output to mapping. Figures of
+    matplotlib and images of Pillow are recognised. FileExistsError if the step has written a file of that name itself.
+    """
+    if len(folders) == 1:
+        return _drawn({_NAMELESS: result} if _is_picture(result) else result, next(iter(folders.values())))
+    if not isinstance(result, Mapping):
+        return result, ()
+    names: list[str] = []
+    values = dict(result)
+    for output in folders.keys() & values.keys():
+        values[output], drawn = _drawn(values[output], folders[output])
+        names += drawn
+    return values, tuple(names)
+
+
+def _drawn(result: object, folder: Path) -> tuple[object, tuple[str, ...]]:
+    if not isinstance(result, Mapping):
+        return result, ()
+    named = {key: f"{key}.png" for key, value in result.items() if _is_picture(value)}
+    for key, name in named.items():
+        if (folder / name).exists():
+            raise FileExistsError(f"the figure {key!r} that it returned would replace {name}, which it has written")
+        _save(result[key], folder / name)
+    return {**result, **named}, tuple(named.values())
+
+
+def _is_picture(value: object) -> bool:
+    """True for a figure or an image; neither library is imported to find out."""
+    figure, image = sys.modules.get("matplotlib.figure"), sys.modules.get("PIL.Image")
+    return (figure is not None and isinstance(value, figure.Figure)) or (
+        image is not None and isinstance(value, image.Image)
+    )
+
+
+def _save(picture: Any, path: Path) -> None:
+    """Without a date or a version in it: equal figures are equal bytes."""
+    if hasattr(picture, "savefig"):
+        picture.savefig(path, metadata={"Software": None})
+    else:
+        picture.save(path)

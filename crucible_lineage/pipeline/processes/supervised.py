@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from crucible_lineage.errors import StoppedError
-from crucible_lineage.pipeline.processes.asking import ask
+from crucible_lineage.pipeline.processes import supervisor
 
 __all__ = ["GRACE_S", "Supervised", "stop_run"]
+
 
 GRACE_S = 2.0  # chosen: between asking a process to end and killing it; users expect seconds
 _BLOCK_BYTES = 1 << 16
@@ -23,6 +28,10 @@ _OUTPUT_WAIT_S = 3.0  # for what is still in the pipe; one that escaped may hold
 _lock = threading.Lock()
 _under_way: set[Supervised] = set()
 _stopped: set[str] = set()
+
+
+_channel: socket.socket | None = None
+_server: subprocess.Popen[bytes] | None = None
 
 
 def stop_run(run_id: str) -> list[str]:
@@ -200,3 +209,61 @@ def _line(report: IO[bytes]) -> dict[str, Any]:
 def _refuse_if_stopped(name: str, run_id: str) -> None:
     if run_id and run_id in _stopped:
         raise StoppedError(f"step {name!r} was not begun, since the run was stopped", step=name)
+
+
+def ask(request: Mapping[str, object], descriptors: Sequence[int]) -> None:
+    """A supervisor was asked to start a process (supervisor.py has the form); a server that has died is replaced."""
+    global _channel
+    data = json.dumps(request).encode() + b"\n"
+    with _lock:
+        try:
+            _send(_channel or _start(), data, descriptors)
+        except (BrokenPipeError, ConnectionResetError):
+            _send(_start(), data, descriptors)
+
+
+def _send(channel: socket.socket, data: bytes, descriptors: Sequence[int]) -> None:
+    sent = socket.send_fds(channel, [data], list(descriptors))
+    channel.sendall(data[sent:])
+
+
+def _start() -> socket.socket:
+    global _channel, _server
+    if _channel:
+        _channel.close()
+    if _server:
+        _server.wait()
+    _channel, theirs = socket.socketpair()
+    with theirs:
+        command = [sys.executable, "-I", "-S", supervisor.__file__, str(theirs.fileno())]
+        _server = subprocess.Popen(  # noqa: S603 (this interpreter with a file of this package)
+            command,
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    return _channel
+
+
+@atexit.register
+def _leave() -> None:
+    """The server ends when nobody holds its channel any more; nobody waits for that."""
+    if _channel:
+        _channel.close()
+    if _server:
+        _server.returncode = 0
+
+
+def _forget_after_fork() -> None:
+    """A child of this process needs a server of its own: the one that is there watches over this process."""
+    global _lock, _channel, _server
+    _lock, _server = threading.Lock(), None
+    if _channel:
+        _channel.close()
+        _channel = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

@@ -22,8 +22,8 @@ from typing import Any
 from crucible_lineage.checksums import stamp
 from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.facts import Facts
-from crucible_lineage.pipeline.functions.search import search_path
-from crucible_lineage.pipeline.logs.step_log import StepLog
+from crucible_lineage.pipeline.functions.inspect import search_path
+from crucible_lineage.pipeline.logs import StepLog
 from crucible_lineage.pipeline.processes.outside import Called
 from crucible_lineage.pipeline.processes.supervised import Supervised
 

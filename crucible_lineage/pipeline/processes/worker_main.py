@@ -17,11 +17,17 @@ from typing import Any, TextIO
 
 from crucible_lineage.facts import Facts
 from crucible_lineage.pipeline.functions.inspect import find_step, validated_params
-from crucible_lineage.pipeline.logs.printing import LOG_FORMAT
+from crucible_lineage.pipeline.logs import LOG_FORMAT
 from crucible_lineage.pipeline.processes.failure import failure_line, failure_traceback
 from crucible_lineage.pipeline.processes.opened import get_ready, watching_folders
-from crucible_lineage.pipeline.processes.outside import code_folder, not_code, not_installed, returned, watching_files
-from crucible_lineage.pipeline.processes.pictures import draw_returned
+from crucible_lineage.pipeline.processes.outside import (
+    code_folder,
+    draw_returned,
+    not_code,
+    not_installed,
+    returned,
+    watching_files,
+)
 
 __all__ = ["main"]
 

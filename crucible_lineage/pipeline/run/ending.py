@@ -179,7 +179,7 @@ def _publish(run: Run) -> None:
             continue
         if run.choice.campaign or run.relying.waits(state.results.values()):
             continue  # it comes after what Crucible has
-        from crucible_lineage.pipeline.files.publish import publish  # most pipelines publish nothing
+        from crucible_lineage.pipeline.files.fetch import publish  # most pipelines publish nothing
 
         try:
             for dataset in state.results.values():

@@ -31,8 +31,7 @@ from crucible_lineage.errors import (
     StoppedError,
     UnauthorizedError,
 )
-from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.bind.names import require_names
+from crucible_lineage.pipeline.bind.model import BoundPipeline, require_names
 from crucible_lineage.pipeline.engines.engine import Engine
 from crucible_lineage.pipeline.inputs.inputs import InputItem
 from crucible_lineage.pipeline.job.job import Job, job_of
@@ -580,7 +579,7 @@ class Run:
         return f"waiting until {', '.join(names[:3])}{more} is ended or registered; Ctrl-C again to leave at once"
 
     def _describe_fault(self, name: str, error: BaseException) -> str:
-        from crucible_lineage.pipeline.logs.fault import told_fault  # a run in which nothing is wrong starts faster
+        from crucible_lineage.pipeline.logs import told_fault  # a run in which nothing is wrong starts faster
 
         fault = told_fault(error, self.session.settings.data, self.session.settings.api_key)
         self.steps[name].log = str(fault.log) if fault.log else ""

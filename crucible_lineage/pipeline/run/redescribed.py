@@ -10,8 +10,7 @@ from crucible_lineage.core.store import Store
 from crucible_lineage.errors import ForbiddenError, LineageError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
-from crucible_lineage.pipeline.job.job import Job, job_of
-from crucible_lineage.pipeline.job.naming import dataset_name
+from crucible_lineage.pipeline.job.job import Job, dataset_name, job_of
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.plan import StepPlan
 from crucible_lineage.refs import DatasetRef

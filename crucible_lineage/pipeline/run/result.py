@@ -6,8 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.bind.names import descendants, require_names
+from crucible_lineage.pipeline.bind.model import BoundPipeline, descendants, require_names
 from crucible_lineage.pipeline.job.phases import MADE, STARTED
 from crucible_lineage.registration.outbox import Waiting
 

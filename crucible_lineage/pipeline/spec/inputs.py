@@ -21,8 +21,7 @@ from crucible_lineage.ids import is_mfid
 from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.spec.checks import Check
 from crucible_lineage.pipeline.spec.declared import Declared, Folder
-from crucible_lineage.pipeline.spec.from_name import from_name_fault
-from crucible_lineage.pipeline.spec.ingestion import Ingested
+from crucible_lineage.pipeline.spec.ingestion import Ingested, from_name_fault
 from crucible_lineage.pipeline.spec.relation import Distance, InTime, Side
 
 __all__ = [

@@ -15,8 +15,7 @@ from crucible_lineage.client.transfer.download import local_path
 from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.records import text
-from crucible_lineage.pipeline.files.fetch import fetch_reference, is_reference, remade
-from crucible_lineage.pipeline.files.lost import LOST, note_if_lost
+from crucible_lineage.pipeline.files.fetch import LOST, fetch_reference, is_reference, note_if_lost, remade
 from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell

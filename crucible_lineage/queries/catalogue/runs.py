@@ -16,7 +16,7 @@ from crucible_lineage.lineage.records import mapping, provenance, recorded_run, 
 from crucible_lineage.local.usage import is_in_use
 from crucible_lineage.local.usage import runs as running
 from crucible_lineage.pipeline.declare.load import read_declaration
-from crucible_lineage.pipeline.logs.step_log import STEP_LOG
+from crucible_lineage.pipeline.logs import STEP_LOG
 from crucible_lineage.queries.graph.standing import Entry, entries_of_copy
 from crucible_lineage.session import Session
 

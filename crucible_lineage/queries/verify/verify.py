@@ -29,8 +29,7 @@ from crucible_lineage.errors import (
 from crucible_lineage.ids import has_derived_id, is_mfid
 from crucible_lineage.lineage import Finding, LineageGraph
 from crucible_lineage.lineage.checks import Findings, worst_first
-from crucible_lineage.pipeline.files.fetch import fetch_reference, is_reference
-from crucible_lineage.pipeline.files.lost import LOST, note_if_lost
+from crucible_lineage.pipeline.files.fetch import LOST, fetch_reference, is_reference, note_if_lost
 from crucible_lineage.pipeline.files.remote import source_fault
 from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.provenance.record import KEY, read_record

@@ -21,7 +21,7 @@ from crucible_lineage.cli import working
 from crucible_lineage.cli.runs.progress import Progress, TimeLeft
 from crucible_lineage.cli.working import Moving, showing_work
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.pipeline.inputs.raw import hash_files
+from crucible_lineage.pipeline.inputs.existing import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.run.result import EXECUTED, MADE, PLANNED, QUEUED, STARTED, StepEvent
 from crucible_lineage.pipeline.spec.inputs import FileInput

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.declare.json_schema import pipeline_schema
+from crucible_lineage.pipeline.declare.json_schema import KEY_DESCRIPTIONS, pipeline_schema
 from crucible_lineage.pipeline.declare.yaml import parse_document
-from crucible_lineage.pipeline.spec.key_descriptions import KEY_DESCRIPTIONS
 
 jsonschema = pytest.importorskip("jsonschema")
 

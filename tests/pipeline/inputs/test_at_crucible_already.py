@@ -13,10 +13,9 @@ import pytest
 from crucible_lineage.errors import IdTakenError, InputError, RecipeConflictError
 from crucible_lineage.ids import derive_mfid, new_mfid
 from crucible_lineage.pipeline.bind.cached import bind_file
-from crucible_lineage.pipeline.files.named_mfid import mfid_in
-from crucible_lineage.pipeline.inputs.existing import find_raw
+from crucible_lineage.pipeline.files.fetch import mfid_in
+from crucible_lineage.pipeline.inputs.existing import find_raw, hash_files
 from crucible_lineage.pipeline.inputs.inputs import known_inputs
-from crucible_lineage.pipeline.inputs.raw import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.refs import DatasetRef

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import StepError
-from crucible_lineage.pipeline.logs.step_log import LOG_LIMIT_BYTES, StepLog
+from crucible_lineage.pipeline.logs import LOG_LIMIT_BYTES, StepLog
 from crucible_lineage.pipeline.processes.command import CommandCall, call_command
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from crucible_lineage.pipeline.logs import printing
-from crucible_lineage.pipeline.logs.printing import keeping_prints
+from crucible_lineage.pipeline import logs
+from crucible_lineage.pipeline.logs import keeping_prints
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +50,6 @@ def test_each_thread_keeps_its_own(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_stream_is_still_the_one_that_it_was() -> None:
     with keeping_prints(lambda data: None):
-        assert isinstance(sys.stdout, printing._Copied)
+        assert isinstance(sys.stdout, logs._Copied)
         assert sys.stdout.encoding == sys.__stdout__.encoding
         assert sys.stdout.isatty() == sys.__stdout__.isatty()

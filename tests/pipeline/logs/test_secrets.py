@@ -11,8 +11,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from crucible_lineage.pipeline.logs.secrets import Blotter
-from crucible_lineage.pipeline.logs.step_log import LOG_LIMIT_BYTES, StepLog
+from crucible_lineage.pipeline.logs import LOG_LIMIT_BYTES, Blotter, StepLog
 from crucible_lineage.session import Session
 
 SECRET = 'top secret/"ä"+4711'

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import StoppedError
-from crucible_lineage.pipeline.processes import asking, supervisor
+from crucible_lineage.pipeline.processes import supervised, supervisor
 from crucible_lineage.pipeline.processes.supervised import GRACE_S, Supervised, stop_run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX; Windows has job objects")
@@ -160,10 +160,10 @@ def test_a_server_that_dies_each_time_is_an_error_and_leaves_nothing_open(monkey
 
 def _server_killed_at(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
     """Have the server die at each of the first `most` requests, after it has got them and before it acts on them."""
-    really, sent = asking._send, []
+    really, sent = supervised._send, []
 
     def send(channel: Any, data: bytes, descriptors: Any) -> None:
-        server = asking._server
+        server = supervised._server
         assert server is not None
         if server.returncode is not None or len(sent) == most:  # known to be dead, or to be left alive
             really(channel, data, descriptors)
@@ -174,7 +174,7 @@ def _server_killed_at(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
         os.kill(server.pid, signal.SIGKILL)
         server.wait()
 
-    monkeypatch.setattr(asking, "_send", send)
+    monkeypatch.setattr(supervised, "_send", send)
     return sent
 
 
@@ -197,8 +197,8 @@ def test_where_orphans_are_not_adopted_the_group_and_what_is_below_it_ends(
     elsewhere = tmp_path / "supervisor.py"
     elsewhere.write_text(Path(supervisor.__file__).read_text().replace('sys.platform.startswith("linux")', "False"))
     monkeypatch.setattr(supervisor, "__file__", str(elsewhere))
-    monkeypatch.setattr(asking, "_channel", None)
-    monkeypatch.setattr(asking, "_server", None)
+    monkeypatch.setattr(supervised, "_channel", None)
+    monkeypatch.setattr(supervised, "_server", None)
     child = "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])\n"
     said: list[bytes] = []
     for code, left in (("print(child.pid, flush=True); child.wait()", 0), ("print(child.pid, flush=True)", 1)):
@@ -210,5 +210,5 @@ def test_where_orphans_are_not_adopted_the_group_and_what_is_below_it_ends(
         assert process.wait(30)
         assert process.left == left or process.stopped  # what a stop ends is not counted, and may take a moment
         assert not alive(pid)
-    asking._channel.close()
-    asking._server.wait(30)
+    supervised._channel.close()
+    supervised._server.wait(30)

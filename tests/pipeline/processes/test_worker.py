@@ -13,7 +13,7 @@ import pytest
 
 from crucible_lineage.checksums import stamp
 from crucible_lineage.errors import StepError, StoppedError
-from crucible_lineage.pipeline.logs.step_log import STEP_LOG, StepLog
+from crucible_lineage.pipeline.logs import STEP_LOG, StepLog
 from crucible_lineage.pipeline.processes import worker
 from crucible_lineage.pipeline.processes.outside import Called
 from crucible_lineage.pipeline.processes.supervised import stop_run

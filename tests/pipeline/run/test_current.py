@@ -11,8 +11,7 @@ from crucible_lineage.cli.runs.plans import print_plan
 from crucible_lineage.core.slots import Currency, Standing, places_of
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.inputs.existing import existing_dataset
-from crucible_lineage.pipeline.inputs.raw import hash_files
+from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.plan.known import ProjectKnowledge
 from crucible_lineage.pipeline.plan.planner import make_plan

@@ -1,1 +1,0 @@
-"""Steps that are called in code, and not named in a declaration."""

@@ -1,1 +1,0 @@
-"""What steps print, and faults of ours: heard, bounded, blotted, kept."""
