@@ -1,7 +1,7 @@
 """The documentation's pages put together in one folder, for mkdocs: `python docs/site/assemble.py FOLDER`.
 
-The guide is docs/*.md as it stands, README.md is the first page, and the pages on commands, YAML and records are made
-from the package. A page that the navigation does not name yet is added to it, so that none is lost.
+The guide is docs/*.md as it stands, README.md is the first page, and the pages on commands, YAML, records
+and assumptions are made from the package. A page that the navigation does not name yet is added to it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from command_pages import commands_page
 from record_page import record_page
+from services_page import services_page
 from task_pages import MARK, api_tasks
 from yaml_page import yaml_page
 
@@ -24,6 +25,7 @@ LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s#]+)")
 GENERATED = {
     "reference/commands.md": "commands",
     "reference/record.md": "fields of a record",
+    "reference/services.md": "assumptions",
     "reference/yaml.md": "YAML keys",
 }
 NAMED = re.compile(r"(?<!\[)`docs/([\w-]+\.md)`(?!\])")
@@ -42,6 +44,7 @@ def assemble(folder: Path) -> None:
     shutil.copy(DOCS / "site" / "tables.css", folder)
     _write(folder / "reference" / "commands.md", commands_page())
     _write(folder / "reference" / "record.md", record_page())
+    _write(folder / "reference" / "services.md", services_page())
     _write(folder / "reference" / "yaml.md", yaml_page())
     tasks = folder / "reference" / "tasks.md"
     _write(tasks, tasks.read_text(encoding="utf-8").replace(MARK, api_tasks()))

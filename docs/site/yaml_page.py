@@ -14,8 +14,8 @@ Schema = dict[str, Any]
 INTRODUCTION = """\
 # YAML
 
-Every key of a pipeline file, from the schema that `crucible-lineage schema -o pipeline.schema.json` writes for editors.
-What they mean, with examples, is on the page [Pipelines](../pipelines.md). Where a number, a truth value or a text is
+Every key of a pipeline file, from the schema that `crucible-lineage check --schema` writes for editors.
+[Pipelines](../pipelines.md) explains them with examples. Where a number, a truth value or a text is
 wanted, `${params.NAME}` or `${env.NAME}` may stand for it.
 """
 

@@ -119,9 +119,19 @@ def test_every_field_of_a_record_is_on_the_page(assembled: Path) -> None:
         assert not [field for field in model.get("properties", {}) if f"| `{field}` |" not in section], name
 
 
+def test_every_assumption_about_a_service_is_on_the_page_and_has_its_evidence(assembled: Path) -> None:
+    from crucible_lineage.service import ASSUMPTIONS
+
+    page = (assembled / "reference" / "services.md").read_text(encoding="utf-8")
+    evidence = (DOCS / "services.md").read_text(encoding="utf-8")
+    for name, one in ASSUMPTIONS.items():
+        assert f"| {one.holds} |" in page, name
+        assert f"**{name}**" in evidence, name
+
+
 def test_every_page_is_in_the_site_and_its_links_lead_somewhere(assembled: Path) -> None:
     built = sorted(assembled.rglob("*.md"))
-    assert len(built) == len(PAGES) + 3  # commands, YAML and records are made
+    assert len(built) == len(PAGES) + 4  # commands, YAML, records and assumptions are made
     for page in built:
         for target in re.findall(r"\]\((?!\w+:|#)([^)\s#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), (page.name, target)

@@ -1,0 +1,23 @@
+"""The page on what is assumed about a service, from the assumptions that runs and `doctor` use."""
+
+from __future__ import annotations
+
+from crucible_lineage.service import ASSUMPTIONS
+
+__all__ = ["services_page"]
+
+INTRODUCTION = """\
+# Assumptions
+
+Every assumption about a Crucible service, by the name that `doctor` prints. [What is assumed about a
+service](../services.md) says how each is known. Without those in bold, nothing can be registered.
+"""
+
+
+def services_page() -> str:
+    """Return Markdown: one table, with a row for each assumption."""
+    rows = ["| name | assumed | where it is otherwise | lost then |", "|---|---|---|---|"]
+    for one in ASSUMPTIONS.values():
+        name = f"**{one.name}**" if one.needed else one.name
+        rows.append(f"| {name} | {one.holds} | {one.otherwise or 'nothing helps'} | {one.lost} |")
+    return "\n\n".join([INTRODUCTION, "\n".join(rows)]) + "\n"
