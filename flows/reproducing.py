@@ -13,6 +13,7 @@ from prefect.states import Completed, Failed
 from crucible_lineage.amounts import amount
 from crucible_lineage.flows.reports.ending import with_its_error
 from crucible_lineage.lineage.labels import plain
+from crucible_lineage.queries.impact import note_what_follows
 from crucible_lineage.remake.driver import Options, Outcome
 from crucible_lineage.remake.receipts import state_receipts
 from crucible_lineage.remake.reproduce import reproduce_datasets, sampled
@@ -52,6 +53,7 @@ def _reproduce(
     mfids = sampled(session, project, sample, older_than)
     options = Options(here=here, environments=session.settings.data / "environments")
     found = reproduce_datasets(session, mfids, options, logger.info)
+    note_what_follows(session, found)
     _, faults = state_receipts(session, found)
     for fault in faults:
         logger.warning("%s", plain(fault))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, RefusedError
@@ -22,12 +23,13 @@ from crucible_lineage.lineage.queries import taken_without_time
 from crucible_lineage.lineage.records import activity_code, generated_files, instruments, used_mfids
 from crucible_lineage.queries.deleted import Deletion, deletion_of
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, named_projects
+from crucible_lineage.remake.driver import DIFFERS, Outcome
 from crucible_lineage.session import Session
 
 __all__ = [
-    "AskedDeletion", "Redone", "ask_deletion", "code_impact", "dataset_impact", "file_impact", "instrument_impact",
-]  # fmt: skip
-
+    *("AskedDeletion", "Redone", "ask_deletion", "code_impact", "dataset_impact", "file_impact", "instrument_impact"),
+    "note_what_follows",
+]
 
 MOST_NAMED = 10  # of what there is instead, where something was asked for that is not there
 
@@ -70,6 +72,22 @@ def dataset_impact(session: Session, mfid: str) -> Redone:
         graph = _with_recorded_children(fetch_projects(session, [deletion.project]).graph, deletion)
         return Redone(graph, impact_of_dataset(graph, mfid), deletion=deletion)
     return Redone(graph, impact_of_dataset(graph, mfid))
+
+
+def note_what_follows(session: Session, outcomes: Iterable[Outcome]) -> None:
+    """Note for results that were made again otherwise which current ones were made from them."""
+    for outcome in outcomes:
+        if outcome.verdict != DIFFERS:
+            continue
+        found: dict[str, dict[str, Any]] = {}
+        for mfid in outcome.mfids:
+            redone = dataset_impact(session, mfid)
+            nodes = (redone.graph.nodes[one] for one in redone.redo if one not in outcome.mfids)
+            found |= {
+                node.id: {"mfid": None if node.kind == "hidden" else node.id, "name": node.name, "step": node.step}
+                for node in nodes
+            }
+        outcome.follows = list(found.values())
 
 
 def _with_recorded_children(graph: LineageGraph, deletion: Deletion) -> LineageGraph:

@@ -32,10 +32,13 @@ FORMAT = "crucible-lineage/remake/1"
 PLAN, RUNTIME, RUNNER, COMPARER = "remake/plan.json", "remake/runtime.zip", "remake/run_step.py", "remake/compare.py"
 IDENTICAL, WITHIN, ALIKE, DIFFERS = "identical", "numbers within tolerance", "picture alike", "differs"
 FAILED, NOT_MADE = "failed", "not made again"
+NOT_DETERMINISTIC = "the step is not deterministic"
+EXCHANGED = "was made again with other bytes"  # an input
 GOOD = (IDENTICAL, WITHIN, ALIKE)
 ORDER = (IDENTICAL, WITHIN, ALIKE, "not recorded", "not made", DIFFERS)
 MOST_FILES = 8  # chosen: that differ, named for a step
 MOST_LINES, MOST_SAID = 2, 160  # chosen: lines that it printed, and characters of each
+MOST_FOLLOW = 8  # chosen: results that were made from one that differs
 PASSED = ("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH", "UV_CACHE_DIR", "SSL_CERT_FILE")
 
 Entry = dict[str, Any]
@@ -59,7 +62,10 @@ class Options:
 
 @dataclass
 class Outcome:
-    """What became of a step: the verdict, that on each file, and what may be the cause of a difference."""
+    """What became of a step: the verdict, that on each file, and what may be the cause of a difference.
+
+    `follows` are results that were made from one that differs.
+    """
 
     name: str
     mfids: list[str]
@@ -67,6 +73,7 @@ class Outcome:
     said: str = ""
     files: list[dict[str, Any]] = field(default_factory=list)
     causes: list[str] = field(default_factory=list)
+    follows: list[dict[str, Any]] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     recorded: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -96,6 +103,13 @@ class Outcome:
             yield f"    {one['name']}: {one['verdict']}" + (f": {one['said']}" if one["said"] else "")
         for cause in self.causes:
             yield f"    why: {cause}"
+        if self.follows:
+            what = "1 result was" if len(self.follows) == 1 else f"{len(self.follows)} results were"
+            yield f"    what follows: {what} made from it:"
+        for one in self.follows[:MOST_FOLLOW]:
+            yield f"      {one['mfid'] or '(not visible to you)'}  {one['name']}"
+        if len(self.follows) > MOST_FOLLOW:
+            yield f"      and {len(self.follows) - MOST_FOLLOW} more; see crucible-lineage impact {self.mfids[0]}"
 
 
 def remake(kit: Path, wanted: Sequence[str], options: Options, work: Path, tell: Tell) -> list[Outcome]:
@@ -109,7 +123,20 @@ def remake(kit: Path, wanted: Sequence[str], options: Options, work: Path, tell:
     for number, entry in enumerate(chosen, 1):
         tell(f"{entry['name']}: making it again")
         parents = made if options.is_all else {}  # else each gets what it was given then
-        found.append(_Remaking(kit, entry, options, work / f"{number:03}", tell).outcome(parents))
+        outcome = _Remaking(kit, entry, options, work / f"{number:03}", tell).outcome(parents)
+        if outcome.verdict == DIFFERS:
+            outcome.follows = _made_from(plan["steps"], outcome.mfids)
+        found.append(outcome)
+    return found
+
+
+def _made_from(entries: Sequence[Entry], mfids: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the results among those that are here which were made from one of these."""
+    affected, found = {*mfids}, []
+    for entry in entries:  # parents come first
+        if affected & {used["mfid"] for used in entry["inputs"]} and not affected & {*_mfids(entry)}:
+            affected |= {*_mfids(entry)}
+            found += [{"mfid": mfid, "name": entry["name"], "step": entry["name"]} for mfid in _mfids(entry)]
     return found
 
 
@@ -177,7 +204,7 @@ class _Remaking:
                 if (remade := made.get((used["mfid"], file["name"]))) is not None:
                     shutil.copyfile(remade, target)
                     if _sha256(target) != file["sha256"]:
-                        replaced.append(f"{what}, was made again with other bytes")
+                        replaced.append(f"{what}, {EXCHANGED}")
                 elif not file.get("path"):
                     raise RemakeError(
                         f"the bytes of {what}, are not here" + (f": {why}" if (why := file.get("why")) else "")
@@ -409,7 +436,7 @@ class _Remaking:
             for path in sorted(path for path in folder.rglob("*") if path.is_file()):
                 name, other = path.relative_to(folder).as_posix(), again[output] / path.relative_to(folder)
                 if not other.is_file():
-                    return f"the step is not deterministic: made twice here, {name} was written once only"
+                    return f"{NOT_DETERMINISTIC}: made twice here, {name} was written once only"
                 if name in bad and _sha256(other) != _sha256(path):
                     pairs.append({"name": name, "recorded": str(path), "made": str(other)})
         returned = [first.get("returned"), second.get("returned")]
@@ -418,7 +445,7 @@ class _Remaking:
         for one in self._judged(python, pairs, values, rtol=0.0):
             if one["verdict"] not in GOOD:
                 where = f" ({one['said'].partition(':')[0]})" if values and one["name"] == value["name"] else ""
-                return f"the step is not deterministic: made twice here, {one['name']}{where} differs too"
+                return f"{NOT_DETERMINISTIC}: made twice here, {one['name']}{where} differs too"
         return ""
 
     def _causes(self, answer: dict[str, Any], folders: dict[str, Path]) -> Iterator[str]:

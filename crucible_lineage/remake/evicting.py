@@ -16,6 +16,7 @@ from crucible_lineage.core.mirror import EVERYTHING
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.records import mapping, mappings, provenance, text
 from crucible_lineage.pipeline.files.away import made_in, stored_file
+from crucible_lineage.remake.driver import NOT_DETERMINISTIC
 from crucible_lineage.session import Session
 from crucible_lineage.statements import EVICT, REMAKE, About
 from crucible_lineage.stating import known_statements, state
@@ -24,7 +25,6 @@ from crucible_lineage.times import utc
 __all__ = ["Eviction", "could_go", "evict", "plan_eviction"]
 
 IDENTICAL = "identical"  # the only verdict after which bytes can come back
-NOT_DETERMINISTIC = "the step is not deterministic"  # as receipts give it for a cause
 FOREVER = "forever"  # of a step whose results stay
 LEAST_S = 0.01  # no step is free
 

@@ -164,6 +164,7 @@ def reproduce_command(
     No result is changed; what came of it is stated at Crucible, as a receipt. Exit code 0: all is the same, within the
     tolerance; 1: something differs, or could not be made.
     """
+    from crucible_lineage.queries.impact import note_what_follows
     from crucible_lineage.remake.driver import Options
     from crucible_lineage.remake.receipts import state_receipts, write_receipts
     from crucible_lineage.remake.reproduce import reproduce_bundle, reproduce_datasets, sampled
@@ -191,6 +192,7 @@ def reproduce_command(
             if project:
                 mfids = sampled(session, project, sample or 1, older_than)
             found = reproduce_datasets(session, mfids, options, tell, keep)
+            note_what_follows(session, found)
             if not no_receipt:
                 _, faults = state_receipts(session, found)
                 for fault in faults:
