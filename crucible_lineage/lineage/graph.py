@@ -79,6 +79,14 @@ class LineageGraph:
         nodes = (replace(node, doubt=doubts[node.id]) if node.id in doubts else node for node in self.nodes.values())
         return LineageGraph(nodes, self.edges.values())
 
+    def with_remade(self, times: Mapping[str, int]) -> LineageGraph:
+        """Return the same links, with how often datasets were made again elsewhere."""
+        known = {mfid: count for mfid, count in times.items() if count and mfid in self.nodes}
+        if not known:
+            return self
+        nodes = (replace(node, remade=known.get(node.id, 0)) for node in self.nodes.values())
+        return LineageGraph(nodes, self.edges.values())
+
     def __len__(self) -> int:
         return len(self.nodes)
 
@@ -297,6 +305,7 @@ def described(node: Node, record: Record) -> Node:
         step=intern(text(written.get("step")) or node.step),
         superseded_by=node.superseded_by,
         doubt=node.doubt,
+        remade=node.remade,
         record=record,
     )
 

@@ -30,7 +30,8 @@ class Node:
 
     `state` is current, superseded, incomplete or raw where what holds now was looked up; else "complete" or
     "incomplete" where provenance says so, else empty. `superseded_by` are the datasets that hold in its place.
-    `record` is the whole record as Crucible gave it, or None where it was not fetched; `doubt` says why it is doubtful.
+    `record` is the whole record as Crucible gave it, or None where it was not fetched; `doubt` says why it is doubtful,
+    `remade` how often it was made again elsewhere, with the same outcome.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Node:
     record: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     superseded_by: tuple[str, ...] = ()
     doubt: Doubt | None = field(default=None, compare=False)
+    remade: int = field(default=0, compare=False)
 
     @property
     def shown_state(self) -> str:

@@ -163,6 +163,7 @@ def _node_entry(node: Node, name: str) -> dict[str, object]:
         "step": node.step,
         "superseded_by": list(node.superseded_by),
         "doubtful": node.doubt.to_json() if node.doubt else None,
+        "remade": node.remade,
     }
     return {key: value for key, value in entry.items() if value}
 
@@ -170,9 +171,9 @@ def _node_entry(node: Node, name: str) -> dict[str, object]:
 def _label_lines(item: DrawnItem) -> list[str]:
     node, state = item.node, plain(item.state_said.upper())
     if item.is_group:
-        return [group_title(item.nodes), *filter(None, [state])]
+        return [group_title(item.nodes), *filter(None, [item.remade_said, state])]
     small = "" if node.kind == "hidden" or node.name == node.id else short_id(node.id)
-    return [line for line in (title(node), detail(node), plain(small), state) if line]
+    return [line for line in (title(node), detail(node), plain(small), item.remade_said, state) if line]
 
 
 def _mermaid_box(number: int, item: DrawnItem) -> str:

@@ -32,6 +32,7 @@ _NODE_COLUMNS: dict[str, Callable[[Node], object]] = {
     "data_type": lambda node: plain(node.data_type),
     "state": lambda node: plain(node.shown_state),
     "step": lambda node: plain(node.step),
+    "remade": lambda node: node.remade,
     "superseded_by": lambda node: list(node.superseded_by),
 }
 _FIELDS = (  # of a record, as the panel lists them

@@ -106,7 +106,7 @@ def _box(item: DrawnItem) -> _Box:
         small = detail_lines(node, _TEXT_WIDTH, _SMALL_PX)
         if node.kind != "hidden" and node.name != node.id:
             small.append(plain(short_id(node.id)))
-    small.append(item.state_said.upper())
+    small += [item.remade_said, item.state_said.upper()]
     small = [ellipsised(plain(line), _TEXT_WIDTH, _SMALL_PX) for line in small if line]
     widest = max([text_width(line, _NAME_PX) for line in name] + [text_width(line, _SMALL_PX) for line in small])
     height = 12.0 + 16 * len(name) + 13.5 * len(small)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -112,8 +112,9 @@ def _lines(
             printed.add(number)
             relationship = DERIVED if parent is None else drawn.edges[parent, number]
             note = "" if parent is None else drawn.notes.get((parent, number), "")
-            mark = _mark(relationship, note, again, number == focused)
-            yield _line(drawn.items[number], branch, mark, number == focused)
+            item = drawn.items[number]
+            mark = _mark(relationship, [note, item.remade_said], again, number == focused)
+            yield _line(item, branch, mark, number == focused)
             below = [] if again else children[number]
             for child in reversed(below):
                 last = child == below[-1]
@@ -151,8 +152,8 @@ def _line(item: DrawnItem, branch: str, mark: str, is_focus: bool) -> _Line:
     return _Line(branch, mfid, name, detail(node), item.state, plain(said), mark, is_focus)
 
 
-def _mark(relationship: str, note: str, again: bool, is_focus: bool) -> str:
+def _mark(relationship: str, notes: Sequence[str], again: bool, is_focus: bool) -> str:
     said = {DERIVED: "", "": "untyped link"}.get(relationship, plain(relationship))
-    noted = f"({plain(note)})" if note else ""
+    noted = " ".join(f"({plain(note)})" for note in notes if note)
     seen = "(see above)" if again else ""
     return " ".join(part for part in (f"<{said}>" if said else "", noted, seen, "<--" if is_focus else "") if part)

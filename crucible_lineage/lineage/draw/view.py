@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, MEASURED, RAW, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import chosen_in_time, equal_parents, parents_as_used, used_roles
@@ -66,6 +67,14 @@ class DrawnItem:
         states = {node.shown_state for node in self.nodes}
         alarming = ("failed", "missing", "incomplete", "stale", DOUBTFUL, CANDIDATE)
         return next((state for state in alarming if state in states), self.node.state)
+
+    @property
+    def remade_said(self) -> str:
+        """How often it was made again elsewhere, in words, of a group how many were; empty if none was."""
+        if self.is_group:
+            count = sum(node.remade > 0 for node in self.nodes)
+            return f"{count} of {len(self.nodes)} remade" if count else ""
+        return f"remade {amount(self.node.remade, 'time')}" if self.node.remade else ""
 
     @property
     def state_said(self) -> str:

@@ -65,7 +65,7 @@ def fetch_lineage(session: Session, mfid: str, *, thumbnails: bool = False) -> L
     if thumbnails:
         records = {key: {**record, "thumbnail": _picture(session, key)} for key, record in records.items()}
     summaries = {**_summaries(copies), **{mfid: summary_of(record) for mfid, record in records.items()}}
-    return _with_doubts(
+    return _as_stated(
         session, _with_states(graph.with_records(records), summaries, session.mirror.promoted()), summaries
     )
 
@@ -113,7 +113,7 @@ def _connected(
         graph = _component(whole, mfid)
         more = {node.project for node in graph.nodes.values() if node.project} - set(projects)
         if not more:
-            return _with_doubts(session, graph, _summaries(copies))
+            return _as_stated(session, graph, _summaries(copies))
         projects += sorted(more)
 
 
@@ -135,7 +135,7 @@ def fetch_projects(session: Session, projects: Iterable[str], *, refresh: bool =
     project.
     """
     found = lineage_of_copies([session.mirror.snapshot(one, refresh=refresh) for one in dict.fromkeys(projects)])
-    return replace(found, graph=_with_doubts(session, found.graph, found.summaries))
+    return replace(found, graph=_as_stated(session, found.graph, found.summaries))
 
 
 def lineage_of_copies(copies: Sequence[Snapshot]) -> ProjectLineage:
@@ -192,7 +192,7 @@ def with_states(session: Session, graph: LineageGraph) -> LineageGraph:
     records = {mfid: node.record for mfid, node in graph.nodes.items() if node.record and node.kind == "dataset"}
     copies = _copies(session, (), records.values()) if _any_result(records.values()) else []
     summaries = {**_summaries(copies), **{mfid: summary_of(one) for mfid, one in records.items()}}
-    return _with_doubts(session, _with_states(graph, summaries, session.mirror.promoted()), summaries)
+    return _as_stated(session, _with_states(graph, summaries, session.mirror.promoted()), summaries)
 
 
 def _any_result(records: Iterable[Record]) -> bool:
@@ -224,10 +224,14 @@ def _with_states(graph: LineageGraph, summaries: Mapping[str, Summary], promoted
     return graph.with_states({mfid: (currency.state(mfid), currency.superseded_by(mfid)) for mfid in known})
 
 
-def _with_doubts(session: Session, graph: LineageGraph, summaries: Mapping[str, Summary]) -> LineageGraph:
-    """The graph, in which each dataset says why it is doubtful, if it is, as its own project sees it."""
+def _as_stated(session: Session, graph: LineageGraph, summaries: Mapping[str, Summary]) -> LineageGraph:
+    """Return the graph, in which each dataset says why it is doubtful, if it is, as its own project sees it.
+
+    And how often it was made again elsewhere.
+    """
     session.mirror.sync_statements()
     stated = session.stated
+    graph = graph.with_remade({mfid: one.times for mfid, one in session.mirror.remade().items()})
     if not stated.holds_any:
         return graph
     projects: dict[str, list[str]] = {}
