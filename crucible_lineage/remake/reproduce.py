@@ -7,9 +7,10 @@ import random
 import re
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from crucible_lineage.core.slots import CURRENT, Currency
 from crucible_lineage.disk import private_folder
@@ -18,7 +19,8 @@ from crucible_lineage.pipeline.files.fetch import cached_file
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration.read import whole_record
-from crucible_lineage.remake.driver import PLAN, Options, Outcome, RemakeError, remake
+from crucible_lineage.remake.driver import NOT_DETERMINISTIC, PLAN, Options, Outcome, RemakeError, remake
+from crucible_lineage.remake.history import known_to_vary
 from crucible_lineage.remake.kit import KitStep, write_kit
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
@@ -48,7 +50,19 @@ def reproduce_datasets(
             return path
 
         write_kit(session, kit, mfids[0], outputs, path_of)
-        return _remade(kit, mfids, options, keep or Path(name) / "made", tell)
+        found = _remade(kit, mfids, options, keep or Path(name) / "made", tell)
+    _note_history(session, found, {one.mfid: one.metadata for one in outputs})
+    return found
+
+
+def _note_history(session: Session, outcomes: Sequence[Outcome], metadata: Mapping[str, Mapping[str, Any]]) -> None:
+    """Name as the first cause of a difference that a step gives something else each time, where that is known."""
+    for outcome in outcomes:
+        if outcome.is_good or not outcome.is_tried or any(NOT_DETERMINISTIC in cause for cause in outcome.causes):
+            continue
+        session.mirror.sync_statements()
+        found = (known_to_vary(session, mfid, {"scientific_metadata": metadata[mfid]}) for mfid in outcome.mfids)
+        outcome.causes[:0] = [said for said in found if said][:1]
 
 
 def reproduce_bundle(

@@ -138,6 +138,8 @@ def _standing(found: Shown) -> Iterator[str]:
     yield from (plain(one.told) for one in found.statements if one.statement.verb not in (CHECK, REMAKE))
     if told := entry.remade.told():
         yield told
+    if found.varies:
+        yield plain(found.varies)
     for check, verdict in entry.checks.items():
         how = "passed" if verdict.passed else "failed"
         yield plain(f"check {check.rpartition('/')[2]} {how}: {verdict.that} ({_told_of(verdict.values)})")

@@ -12,6 +12,7 @@ from crucible_lineage.lineage.records import OWN_KEYS, parents_as_used, provenan
 from crucible_lineage.queries.catalogue.files import own_files
 from crucible_lineage.queries.deleted import deletion_of
 from crucible_lineage.queries.graph.standing import Entry, entry_of
+from crucible_lineage.remake.history import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.times import as_known, utc
 
@@ -44,7 +45,8 @@ class Shown:
     """One dataset with what it holds and what it hangs together with; `names` are those of the datasets it names.
 
     `equal` are, for each of `parents`, other linked datasets that stand for it with equal bytes.
-    `metadata` is what no step returned: what was given with it, and what was read in its files.
+    `metadata` is what no step returned: what was given with it, and what was read in its files. `varies` says why its
+    step is known as not deterministic.
     """
 
     entry: Entry
@@ -60,6 +62,7 @@ class Shown:
     metadata: Mapping[str, Any]
     deletion: Mapping[str, Any] | None = None
     statements: tuple[Heard, ...] = ()
+    varies: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return it for `show --json`."""
@@ -76,6 +79,7 @@ class Shown:
             "made": self.made.to_json(),
             "deletion_request": self.deletion,
             "statements": [one.to_json() for one in self.statements],
+            "not_deterministic": self.varies or None,
         }
 
 
@@ -113,6 +117,7 @@ def show_dataset(session: Session, mfid: str) -> Shown:
         metadata={key: value for key, value in given.items() if key not in results},
         deletion=record.get("deletion_request") if found.is_to_be_deleted else None,
         statements=session.stated.about(mfid, found.project_id or "", entry.summary),
+        varies=known_to_vary(session, mfid, record),
     )
 
 

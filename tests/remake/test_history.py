@@ -1,0 +1,153 @@
+"""What follows from a difference, and whether a step is known to give something else each time."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from crucible_lineage.cli import main
+from crucible_lineage.remake.driver import NOT_DETERMINISTIC
+from crucible_lineage.session import Session
+from crucible_lineage.statements import REMAKE, About
+from crucible_lineage.stating import state
+
+pytestmark = pytest.mark.usefixtures("keeping")
+
+STEPS = """
+import random
+from pathlib import Path
+
+
+def draw(counts: Path, *, out: Path):
+    (out / "x.txt").write_text(repr(random.random()))
+
+
+def double(counts: Path, *, out: Path):
+    print(random.random())
+    (out / "x.txt").write_text(repr(2 * float(counts.read_text().split()[0])))
+"""
+PIPELINE = """
+pipeline: odd
+project: lab
+inputs:
+  first: {file: first.txt}
+  second: {file: second.txt}
+steps:
+  drawn: {uses: LABMODULE:draw, inputs: {counts: first}}
+  drawn_too: {uses: LABMODULE:draw, inputs: {counts: second}}
+  doubled: {uses: LABMODULE:double, inputs: {counts: drawn}}
+  twice: {uses: LABMODULE:double, inputs: {counts: doubled}}
+"""
+
+
+def ask(session: Session, *arguments: object) -> Result:
+    return CliRunner().invoke(main, [*map(str, arguments), "--data", str(session.settings.data)])
+
+
+def asked(session: Session, *arguments: object) -> Any:
+    return json.loads(ask(session, *arguments, "--json").stdout)
+
+
+@pytest.fixture
+def made(lab: Any, session: Session) -> dict[str, str]:
+    """The results, by step."""
+    lab.file(f"{lab.module}.py", STEPS)
+    lab.declare(PIPELINE)
+    ran = asked(session, "run", lab.pipeline, "--engine", "local")
+    return {step: found["out"] for step, found in ran["datasets"].items()}
+
+
+def remade(session: Session, mfid: str, verdict: str, said: str = "", causes: tuple[str, ...] = ()) -> None:
+    """State a receipt as another machine would."""
+    differences = [{"name": "x.txt", "verdict": verdict, "said": said}] if said else []
+    predicate = {"verdict": verdict, "differences": differences, "causes": list(causes), "environment": {"python": "3"}}
+    body = {"verdict": verdict, "own": False, "machine": "m", "receipt": {"predicate": predicate}}
+    state(session, "lab", REMAKE, About((mfid,)), why=verdict, body=body)
+
+
+def test_a_difference_says_what_was_made_from_it(made: dict[str, str], session: Session) -> None:
+    (found,) = asked(session, "reproduce", made["drawn"], "--here", "--no-receipt")["results"]
+    assert {(one["mfid"], one["step"]) for one in found["follows"]} == {
+        (made["doubled"], "doubled"),
+        (made["twice"], "twice"),
+    }
+    shown = ask(session, "reproduce", made["drawn"], "--here", "--no-receipt").output
+    assert "what follows: 2 results were made from it:" in shown
+    assert made["twice"] in shown
+    (same,) = asked(session, "reproduce", made["doubled"], "--here", "--no-receipt")["results"]
+    assert (same["verdict"], same["follows"]) == ("identical", [])
+
+
+def test_what_is_superseded_does_not_follow(made: dict[str, str], lab: Any, session: Session) -> None:
+    lab.file(f"{lab.module}.py", STEPS.replace("2 * float", "3 * float"))
+    assert ask(session, "run", lab.pipeline, "--engine", "local").exit_code == 0
+    (found,) = asked(session, "reproduce", made["drawn"], "--here", "--no-receipt")["results"]
+    assert [one["step"] for one in found["follows"]] == ["doubled", "twice"]
+    assert not {one["mfid"] for one in found["follows"]} & {made["doubled"], made["twice"]}
+
+
+def test_all_names_what_follows_within_the_run(made: dict[str, str], session: Session) -> None:
+    found = asked(session, "reproduce", made["twice"], "--all", "--here", "--no-receipt")["results"]
+    follows = {one["name"]: [each["mfid"] for each in one["follows"]] for one in found}
+    assert follows == {
+        "drawn": [made["doubled"], made["twice"]],
+        "doubled": [made["twice"]],
+        "twice": [],
+    }
+
+
+def test_other_bytes_of_the_same_recipe_are_remembered(made: dict[str, str], lab: Any, session: Session) -> None:
+    assert asked(session, "show", made["drawn"])["not_deterministic"] is None
+    ran = asked(session, "run", lab.pipeline, "--engine", "local", "--force", "drawn", "--force", "doubled")
+    newer, same = ran["datasets"]["drawn"]["out"], ran["datasets"]["doubled"]["out"]
+    assert newer != made["drawn"]
+    for mfid, other in ((newer, made["drawn"]), (made["drawn"], newer)):
+        told = asked(session, "show", mfid)["not_deterministic"]
+        assert told == f"{NOT_DETERMINISTIC}: the same code, parameters and inputs gave other bytes in {other}"
+        assert told in ask(session, "show", mfid).output
+    assert asked(session, "show", same)["not_deterministic"] is None, "what it printed does not count"
+    assert asked(session, "show", made["twice"])["not_deterministic"] is None
+
+
+def test_receipts_remember_it_for_all_that_the_code_made(made: dict[str, str], session: Session) -> None:
+    assert ask(session, "reproduce", made["drawn"], "--here").exit_code == 1
+    assert asked(session, "show", made["drawn"])["not_deterministic"].startswith(
+        f"{NOT_DETERMINISTIC}, as was found on"
+    )
+    told = asked(session, "show", made["drawn_too"])["not_deterministic"]
+    assert told == f"{NOT_DETERMINISTIC}, as was found of {made['drawn']}, which the same code made"
+    assert asked(session, "show", made["doubled"])["not_deterministic"] is None
+
+
+def test_receipts_that_contradict_one_another_say_it(made: dict[str, str], session: Session) -> None:
+    remade(session, made["doubled"], "differs", "line 1: 4.0 is recorded, 4.1 was made")
+    assert asked(session, "show", made["doubled"])["not_deterministic"] is None, "once: it may be the environment"
+    remade(session, made["doubled"], "differs", "x", ("x.txt, its input counts, was made again with other bytes",))
+    assert asked(session, "show", made["doubled"])["not_deterministic"] is None, "its input was another one"
+    remade(session, made["doubled"], "differs", "line 1: 4.0 is recorded, 4.2 was made")
+    told = asked(session, "show", made["doubled"])["not_deterministic"]
+    assert told == f"{NOT_DETERMINISTIC}: made again in one environment, it gave different results by its receipts"
+
+
+def test_reproduce_names_the_history_as_the_cause(made: dict[str, str], lab: Any, session: Session) -> None:
+    """The step gives the same twice now, and gave something else before."""
+    ask(session, "run", lab.pipeline, "--engine", "local", "--force", "drawn")
+    from crucible_lineage.remake.driver import DIFFERS, Outcome
+    from crucible_lineage.remake.reproduce import _note_history
+
+    metadata = session.client.datasets.get(made["drawn"], include_metadata=True).scientific_metadata
+    outcome = Outcome("drawn", [made["drawn"]], DIFFERS, causes=["numpy is 2 here"])
+    _note_history(session, [outcome], {made["drawn"]: metadata or {}})
+    assert outcome.causes[0].startswith(f"{NOT_DETERMINISTIC}: the same code, parameters and inputs gave other bytes")
+    assert outcome.causes[1:] == ["numpy is 2 here"]
+
+
+def test_pictures_and_pages_mark_what_was_made_again_elsewhere(made: dict[str, str], session: Session) -> None:
+    assert "remade" not in ask(session, "lineage", made["doubled"]).output
+    remade(session, made["doubled"], "identical")
+    lines = ask(session, "lineage", made["doubled"]).output.splitlines()
+    assert ["remade 1 time" in line for line in lines if line.strip().startswith(("└", "├"))].count(True) == 1
+    assert "remade 1 time" in ask(session, "lineage", "--project", "lab", "--format", "svg").output
