@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from crucible_lineage.provenance.container import container
+
 __all__ = [
-    "agent", "canonical_text", "container", "environment_document", "environment_mark", "git_state", "lock_text",
+    "agent", "canonical_text", "environment_document", "environment_mark", "git_state", "lock_text",
     "software",
 ]  # fmt: skip
 
@@ -36,9 +38,6 @@ VARIABLES = (
 _BLAS = re.compile(
     r"(?:^|/)(lib[\w.-]*(?:openblas|mkl_rt|blis|flexiblas)[\w.-]*\.(?:so|dylib|dll)[\w.]*),", re.MULTILINE
 )
-
-
-CONTAINER_VARIABLE = "CRUCIBLE_LINEAGE_CONTAINER"
 
 
 def environment_mark() -> str:
@@ -191,23 +190,6 @@ def software(packages: Iterable[str], environment: Mapping[str, str] | None = No
     found: dict[str, object] = {"python": platform.python_version(), "platform": platform.platform()}
     found |= {"packages": versions, **({"container": image} if (image := container()) else {})}
     return found | ({"environment": dict(environment)} if environment else {})
-
-
-@functools.cache
-def container() -> str:
-    """Return the image of the container that this runs in, as far as it is known; empty outside of one.
-
-    CRUCIBLE_LINEAGE_CONTAINER says it (Docker tells nothing inside), else Podman's file, else Apptainer's variable.
-    """
-    if named := os.environ.get(CONTAINER_VARIABLE):
-        return named
-    try:
-        lines = Path("/run/.containerenv").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER") or ""
-    told = {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}
-    digest = told.get("imageid", "").removeprefix("sha256:")
-    return "@sha256:".join(filter(None, (told.get("image", ""), digest)))
 
 
 @functools.cache

@@ -328,7 +328,10 @@ class Software(Part):
     python: Text
     platform: str
     packages: dict[str, str] = Field(description="versions of the packages that the step reaches")
-    container: Text | None = Field(None, description="the image of the container, as registry/name:tag@sha256:...")
+    container: Text | None = Field(
+        None,
+        description="the container image, as registry/name:tag@sha256:..., or `unknown: ` and in which one",
+    )
     environment: KeptFile | None = Field(None, description="all that was installed, and on which machine")
 
 

@@ -218,7 +218,7 @@ class _Builder(DataEntities):
     def _container(self, activity: ExportedActivity) -> Reference | str:
         """Add the container image that the step ran in, `registry/name:tag@sha256:...`; empty if none is recorded."""
         image = text(mapping(activity.software).get("container"))
-        if not image:
+        if not image or image.startswith("unknown: "):  # which is said in its environment
             return ""
         named, _, digest = image.partition("@")
         registry, _, rest = named.partition("/")
@@ -226,7 +226,7 @@ class _Builder(DataEntities):
             registry, rest = "docker.io", named
         name, _, tag = rest.partition(":")
         kind = "SIFImage" if named.endswith(".sif") else "DockerImage"
-        told = {"name": name, "registry": registry, "tag": tag, "sha256": digest.removeprefix("sha256:")}
+        told = {"name": name, "registry": registry, "tag": tag, "sha256": digest.partition("sha256:")[2]}
         entity = {"@id": f"#container-{quote(image, safe='')}", "@type": "ContainerImage"}
         return self.add(
             {**entity, "additionalType": self.add({"@id": TERMS + kind, "@type": "Thing", "name": kind}), **told}

@@ -32,6 +32,7 @@ from crucible_lineage.pipeline.functions.inspection import RULES
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.logs import Blotter
+from crucible_lineage.provenance.container import CONTAINER_VARIABLE, UNKNOWN, container
 from crucible_lineage.provenance.environment import (
     canonical_text,
     environment_document,
@@ -89,7 +90,9 @@ class Kept:
         """What whoever runs the step should know; empty if all was kept."""
         more = f" and {len(self.left_out) - 1} more" if len(self.left_out) > 1 else ""
         left = f"not kept of its source: {self.left_out[0]}{more}" if self.left_out else ""
-        return "; ".join(filter(None, (left, *self.faults)))
+        image = container()
+        told = f"the image of its container is not known ({image}): set {CONTAINER_VARIABLE}"
+        return "; ".join(filter(None, (left, *self.faults, told if image.startswith(UNKNOWN) else "")))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.job import keeping as module
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.provenance import environment
+from crucible_lineage.provenance.container import container
 from crucible_lineage.provenance.environment import environment_document, lock_text
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.session import Session
@@ -134,11 +134,24 @@ def test_a_command_keeps_its_script_with_what_that_imports_and_says_which_progra
 def test_the_container_is_in_the_record(lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     image = "docker.io/lab/raman:2.1@sha256:" + "0" * 64
     monkeypatch.setenv("CRUCIBLE_LINEAGE_CONTAINER", image)
-    environment.container.cache_clear()
+    container.cache_clear()
     mfid = run(lab.pipeline).datasets["scaled"]["out"]
     assert record_of(session, mfid)["software"]["container"] == image
     monkeypatch.delenv("CRUCIBLE_LINEAGE_CONTAINER")
-    environment.container.cache_clear()
+    container.cache_clear()
+
+
+def test_a_container_whose_image_is_not_known_is_said_so(
+    lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("container", "docker")
+    container.cache_clear()
+    done = run(lab.pipeline)
+    software = record_of(session, done.datasets["scaled"]["out"])["software"]
+    monkeypatch.delenv("container")
+    container.cache_clear()
+    assert software["container"].startswith("unknown: Docker")
+    assert module.Kept().note == "", "outside of a container"
 
 
 def test_the_environment_is_a_lock_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
