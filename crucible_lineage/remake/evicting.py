@@ -76,7 +76,11 @@ def plan_eviction(session: Session, to_free: int, *, trust_own: bool = False) ->
     embedded one.
     """
     if not session.settings.embedded:
-        raise InputError("evict: only the embedded Crucible lets go of bytes; at a service, ask whoever runs it")
+        raise InputError(
+            f"evict from {session.settings.api_url}: only the embedded Crucible lets go of bytes. The API of a service "
+            "deletes a file together with its record, by whose hash it could be made again; nothing was changed. "
+            "Copies in the data folder are freed by: crucible-lineage clean --cache"
+        )
     store = _Store(session)
     candidates = store.candidates(trust_own=trust_own)
     goes: list[Goes] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
+from crucible_lineage.server.running import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.statements import REMAKE, About
 from crucible_lineage.stating import state
@@ -97,3 +99,12 @@ def test_what_is_lost_was_not_let_go(lab: Any, session: Session) -> None:
         (session.settings.data / "crucible" / "contents" / digest[:2] / digest[2:]).unlink()
     found = asked(session, "verify", "--project", "lab", "--bytes")["findings"]
     assert {(one["class"], *one["mfids"]) for one in found} == {("file-evicted", scaled), ("file-damaged", total)}
+
+
+def test_a_service_is_never_asked_to_let_go_of_bytes(tmp_path: Path) -> None:
+    with start_server(tmp_path / "service") as running:
+        where = ["--url", running.url, "--api-key", running.api_key, "--data", str(tmp_path / "data")]
+        refused = CliRunner().invoke(main, ["evict", "--to-free", "1GB", *where])
+    assert refused.exit_code == 2
+    assert "deletes a file together with its record" in refused.output
+    assert "clean --cache" in refused.output
