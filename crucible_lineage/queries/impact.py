@@ -84,8 +84,7 @@ def note_what_follows(session: Session, outcomes: Iterable[Outcome]) -> None:
             redone = dataset_impact(session, mfid)
             nodes = (redone.graph.nodes[one] for one in redone.redo if one not in outcome.mfids)
             found |= {
-                node.id: {"mfid": None if node.kind == "hidden" else node.id, "name": node.name, "step": node.step}
-                for node in nodes
+                node.id: {"mfid": None if node.kind == "hidden" else node.id, "name": node.name} for node in nodes
             }
         outcome.follows = list(found.values())
 

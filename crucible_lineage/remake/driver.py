@@ -136,7 +136,7 @@ def _made_from(entries: Sequence[Entry], mfids: Iterable[str]) -> list[dict[str,
     for entry in entries:  # parents come first
         if affected & {used["mfid"] for used in entry["inputs"]} and not affected & {*_mfids(entry)}:
             affected |= {*_mfids(entry)}
-            found += [{"mfid": mfid, "name": entry["name"], "step": entry["name"]} for mfid in _mfids(entry)]
+            found += [{"mfid": mfid, "name": entry["name"]} for mfid in _mfids(entry)]
     return found
 
 

@@ -70,10 +70,7 @@ def remade(session: Session, mfid: str, verdict: str, said: str = "", causes: tu
 
 def test_a_difference_says_what_was_made_from_it(made: dict[str, str], session: Session) -> None:
     (found,) = asked(session, "reproduce", made["drawn"], "--here", "--no-receipt")["results"]
-    assert {(one["mfid"], one["step"]) for one in found["follows"]} == {
-        (made["doubled"], "doubled"),
-        (made["twice"], "twice"),
-    }
+    assert [one["mfid"] for one in found["follows"]] == [made["doubled"], made["twice"]]
     shown = ask(session, "reproduce", made["drawn"], "--here", "--no-receipt").output
     assert "what follows: 2 results were made from it:" in shown
     assert made["twice"] in shown
@@ -85,7 +82,7 @@ def test_what_is_superseded_does_not_follow(made: dict[str, str], lab: Any, sess
     lab.file(f"{lab.module}.py", STEPS.replace("2 * float", "3 * float"))
     assert ask(session, "run", lab.pipeline, "--engine", "local").exit_code == 0
     (found,) = asked(session, "reproduce", made["drawn"], "--here", "--no-receipt")["results"]
-    assert [one["step"] for one in found["follows"]] == ["doubled", "twice"]
+    assert len(found["follows"]) == 2
     assert not {one["mfid"] for one in found["follows"]} & {made["doubled"], made["twice"]}
 
 
