@@ -1,0 +1,134 @@
+"""How plan, run, no-op, status, list and page grow with the number of instances of a step.
+
+    python tests/benchmarks/runs/growth.py [--instances 1000,10000]
+
+By default 100 and 1,000; with CRUCIBLE_NIGHTLY=1 1,000 and 10,000, which takes the better part of an hour. Printed are
+CPU, clock and peak memory of the command with what it started, and how often as much that is as for the first number,
+beside how often as many instances there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import psutil
+from peers import Cost, measured
+
+STEP = '''"""The benchmark's step."""
+from pathlib import Path
+
+from crucible_lineage import step
+
+
+@step(data_type="scaled")
+def scaled(counts: Path, *, factor: float, out: Path) -> dict:
+    (out / "scaled.txt").write_text(str(float(counts.read_text()) * factor))
+    return {"factor": factor}
+'''
+PIPELINE = """
+pipeline: growth
+project: growth
+defaults: {output: {ingest: false}}
+inputs:
+  counts: {file: "measured/*.txt", each: true, ingest: false, timestamp: "2024-05-01T12:00:00Z"}
+steps:
+  scaled: {uses: "growth_steps:scaled", inputs: {counts: counts}, params: {factor: 3}}
+"""
+PROGRAM = [sys.executable, "-m", "crucible_lineage"]
+COMMANDS = (
+    ("plan", ["plan", "pipeline.yaml"]),
+    ("plan again", ["plan", "pipeline.yaml"]),
+    ("run", ["run", "pipeline.yaml", "--engine", "local", "--quiet"]),
+    ("no-op", ["run", "pipeline.yaml", "--engine", "local"]),
+    ("plan, all fresh", ["plan", "pipeline.yaml"]),
+    ("status", ["status"]),
+    ("status --all", ["status", "--all"]),
+    ("list", ["list", "--project", "growth"]),
+    ("list --all --json", ["list", "--project", "growth", "--all", "--json"]),
+)
+PAGES = ("/projects/growth", "/pipelines", "/datasets", "/projects/growth/datasets.json")
+
+
+def main() -> None:
+    """Measure and print the table."""
+    nightly = bool(os.environ.get("CRUCIBLE_NIGHTLY"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--instances", default="1000,10000" if nightly else "100,1000")
+    given = parser.parse_args()
+    found: dict[str, list[Cost]] = {}
+    numbers = [int(text) for text in given.instances.split(",")]
+    for number in numbers:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, cost in costs(Path(folder) / "work", number):
+                found.setdefault(name, []).append(cost)
+                print(f"{number} {name}: {cost}", file=sys.stderr, flush=True)
+    print(f"| {' | '.join(['', *(f'{number:,}: CPU s, clock s, MiB' for number in numbers), 'growth'])} |")
+    print(f"|---|{'---|' * (len(numbers) + 1)}")
+    for name, them in found.items():
+        cells = [f"{one.cpu_s:.2f}, {one.wall_s:.2f}, {one.peak_mib:.0f}" for one in them]
+        first, last = them[0], them[-1]
+        growth = f"{last.cpu_s / max(first.cpu_s, 0.01):.1f} x CPU, {last.peak_mib / max(first.peak_mib, 1):.1f} x MiB"
+        print(f"| {name} | {' | '.join(cells)} | {growth} for {numbers[-1] / numbers[0]:.0f} x |")
+
+
+def costs(folder: Path, instances: int) -> Iterator[tuple[str, Cost]]:
+    """What each command and page costs, in a fresh folder."""
+    (folder / "measured").mkdir(parents=True)
+    for number in range(instances):
+        (folder / "measured" / f"{number:06}.txt").write_text(str(number))
+    (folder / "growth_steps.py").write_text(STEP)
+    (folder / "pipeline.yaml").write_text(PIPELINE)
+    here = {"CRUCIBLE_LINEAGE_DATA": str(folder / "data")}
+    for name, command in COMMANDS:
+        yield name, measured([*PROGRAM, *command], folder, here)
+    yield from _pages(folder / "data")
+
+
+def _pages(data: Path) -> Iterator[tuple[str, Cost]]:
+    """What pages cost the server, whose peak is that since it was started."""
+    command = [*PROGRAM, "serve", "--data", str(data), "--json"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        told, process = json.loads(server.stdout.readline()), psutil.Process(server.pid)
+        site, key = told["pages"].rstrip("/"), (data / "crucible" / "api_key").read_text().strip()
+        with httpx.Client(base_url=site, timeout=600) as browser:
+            browser.post("/sign-in", data={"key": key}, headers={"Origin": site})
+            for path in PAGES:
+                for name in ("first", "again"):
+                    before, began = _cpu_s(process), time.monotonic()
+                    while "refresh" in (answer := browser.get(path)).headers:
+                        time.sleep(0.1)
+                    answer.raise_for_status()
+                    took = time.monotonic() - began
+                    yield f"{path}, {name}", Cost(_cpu_s(process) - before, took, _peak_mib(process))
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _peak_mib(process: psutil.Process) -> float:
+    with suppress(OSError):
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return float(process.memory_info().rss) / 1024**2
+
+
+if __name__ == "__main__":
+    main()
