@@ -196,7 +196,7 @@ class PrefectEngine:
         sent = json.dumps(job_to_json(job))
         parameters: dict[str, Any] = {"step": job.name, "job": sent, "crucible": self.connection}
         if self._declared and self._declared.type == "slurm":
-            parameters["slurm"] = dict(self._declared.options)
+            parameters["slurm"] = self._declared
         elif self._news and self.deliverer and self.session.hands_on_made:
             parameters["driver"] = Driver.of(job, self.session, self.deliverer)
         parents = list({id(one): one for part in job.used if (one := self._made.get(part.dataset.mfid))}.values())

@@ -12,6 +12,7 @@ from typing import Any
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.engines.slurm import MOST_WAITING
 from crucible_lineage.pipeline.spec.pipeline import Runner
 
 __all__ = ["THREADS", "requesting", "task_runner"]
@@ -20,8 +21,6 @@ __all__ = ["THREADS", "requesting", "task_runner"]
 # each step, however many are ready: then two machines would begin all of them at once, and make each twice.
 THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=min(8, (os.cpu_count() or 1) + 2))
 
-JOBS = 64  # chosen: of Slurm at once, if the declaration does not say
-
 # A cluster's library takes a second or two to import, and is there only with its extra.
 
 
@@ -29,8 +28,8 @@ def task_runner(declared: Runner) -> TaskRunner[Any]:
     """The runner, not yet started. InputError if its package is not installed."""
     if declared.type == "threads":
         return ThreadPoolTaskRunner(max_workers=declared.workers) if declared.workers else THREADS.duplicate()
-    if declared.type == "slurm":  # its threads wait for jobs
-        return ThreadPoolTaskRunner(max_workers=declared.workers or JOBS)
+    if declared.type == "slurm":  # its threads wait for jobs, which are fewer the more steps wait at once
+        return ThreadPoolTaskRunner(max_workers=MOST_WAITING)
     if declared.type == "processes":
         return ProcessPoolTaskRunner(max_workers=declared.workers)
     try:

@@ -14,6 +14,7 @@ from crucible_lineage.pipeline.engines.slurm import materialize_on_slurm
 from crucible_lineage.pipeline.job.job_json import job_from_json, made_to_json
 from crucible_lineage.pipeline.job.materialize import materialize_step
 from crucible_lineage.pipeline.processes.parent import end_with_parent
+from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.tasks.delivering import Driver, deliverers_of
 from crucible_lineage.tasks.events import tell_materialized
 from crucible_lineage.tasks.retries import is_transient
@@ -33,14 +34,14 @@ def materialize(
     step: str,  # noqa: ARG001 (the name that Prefect shows)
     job: str,
     crucible: CrucibleConnection,
-    slurm: dict[str, Any] | None = None,
+    slurm: Runner | None = None,
     driver: Driver | None = None,
 ) -> dict[str, Any]:
     """`{"outputs": {name: MFID}, "executed": bool, "note": str}` of a step.
 
     `job` is JSON of names, ids and declared values only; `crucible_lineage.pipeline.job.job_json.job_to_json` makes it.
     It is text, since Prefect draws an arrow to a task from whatever gave a value that is the very object of one in its
-    arguments: and Python has but one empty text. With `slurm` it is made by a batch job with these options of sbatch.
+    arguments: and Python has but one empty text. With `slurm` it is made by a batch job as that runner declares.
     With `driver` what was made may be left to that to deliver, where it shares the data folder.
     """
     end_with_parent()

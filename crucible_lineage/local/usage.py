@@ -18,8 +18,8 @@ from pathlib import Path
 from crucible_lineage.disk import private_folder
 
 __all__ = [
-    *("KEPT_DAYS", "Leftover", "disk_usage", "in_use", "is_in_use", "leftovers", "remove", "remove_folder"),
-    *("remove_old_work", "runs"),
+    *("KEPT_DAYS", "Leftover", "claimed", "disk_usage", "in_use", "is_in_use", "leftovers", "remove"),
+    *("remove_folder", "remove_old_work", "runs"),
 ]
 
 KEPT_DAYS = 14  # chosen: what a failed or killed attempt left can be looked at for so long
@@ -46,6 +46,24 @@ def in_use(path: Path) -> Iterator[None]:
         with lock:
             yield
     finally:
+        _mark(path).unlink(missing_ok=True)
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Mark `path` as in use unless another process has, without waiting for it; yield whether that is done."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(_mark(path), mode=0o600, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
         _mark(path).unlink(missing_ok=True)
 
 

@@ -1,10 +1,17 @@
-"""What tests of scheduled and triggered runs share: a work pool with one worker, and ways to ask Prefect."""
+"""What tests of scheduled and triggered runs share: a work pool with one worker, a Slurm cluster, asking Prefect."""
 
 from __future__ import annotations
 
+import getpass
+import os
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +111,118 @@ def selected(lab: Any) -> Path:
     """A pipeline that scales each raw dataset of the project."""
     path: Path = lab.declare(SELECTED, "selected.yaml")
     return path
+
+
+SLURM = ("slurmctld", "slurmd", "munged", "sbatch")
+CONF = """
+ClusterName=lab
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerType=sched/builtin
+SchedulerParameters=sched_interval=1,batch_sched_delay=0
+SlurmdParameters=config_overrides
+ReturnToService=0
+MpiDefault=none
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} CPUs=4 State=UNKNOWN
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={other_port} CPUs=4 State=UNKNOWN
+PartitionName=debug Nodes=n1 Default=YES MaxTime=INFINITE State=UP
+PartitionName=both Nodes=n1,n2 MaxTime=INFINITE State=UP
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Cluster:
+    """A cluster of two nodes in a folder, without root and systemd."""
+
+    def __init__(self, folder: Path) -> None:
+        for name in ("state", "spool-n1", "spool-n2"):
+            (folder / name).mkdir()
+        host, user = socket.gethostname().partition(".")[0], getpass.getuser()
+        ports = {name: free_port() for name in ("port", "node_port", "other_port")}
+        text = CONF.format(folder=folder, host=host, user=user, **ports)
+        (folder / "slurm.conf").write_text(text)
+        (folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
+        (folder / "key").write_bytes(os.urandom(1024))
+        (folder / "key").chmod(0o400)
+        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+        self.log = (folder / "log").open("wb")
+        munge = ["--key-file", f"{folder}/key", "--socket", f"{folder}/munge.socket"]
+        files = ["--pid-file", f"{folder}/munge.pid", "--log-file", f"{folder}/munge.log", "--seed-file"]
+        self.daemons = [
+            self._start("munged", "-F", "--force", *munge, *files, f"{folder}/seed"),
+            self._start("slurmctld", "-D"),
+        ]
+        self.nodes = {name: self._start("slurmd", "-D", "-N", name) for name in ("n1", "n2")}
+
+    def _start(self, *command: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
+
+    def __call__(self, *command: str) -> str:
+        ran = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
+        return ran.stdout.strip()
+
+    def fail(self, node: str, job: str) -> None:
+        """The node is gone from the cluster, with the job that runs there."""
+        self.nodes[node].kill()
+        self.nodes[node].wait(20)
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                said = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+                if f"SLURM_JOB_ID={job}\0".encode() in said or f"slurmstepd: [{job}.".encode() in said:
+                    os.kill(int(process.name), signal.SIGKILL)
+        self("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=power")
+
+    def repair(self, node: str) -> None:
+        self.nodes[node] = self._start("slurmd", "-D", "-N", node)
+        self("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        end = time.monotonic() + 60
+        while self("sinfo", "-h", "-n", node, "-p", "both", "-o", "%T") not in ("idle", "mixed", "allocated"):
+            assert time.monotonic() < end, self("sinfo", "-N", "-l")
+            time.sleep(0.2)
+
+    def clear(self) -> None:
+        """No test finds jobs of another one."""
+        self("scancel", "--me")
+
+    def close(self) -> None:
+        self.clear()
+        daemons = [*self.daemons, *self.nodes.values()]
+        for daemon in reversed(daemons):
+            daemon.terminate()
+        for daemon in daemons:
+            daemon.wait(20)
+        self.log.close()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    if not all(map(shutil.which, SLURM)):
+        pytest.skip("no Slurm: apt-get install slurmctld slurmd slurm-client munge")
+    found = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        end = time.monotonic() + 60
+        while found("sinfo", "-h", "-p", "both", "-o", "%T") != "idle":
+            assert time.monotonic() < end, Path(found.log.name).read_text()
+            time.sleep(0.2)
+        yield found
+    finally:
+        found.close()

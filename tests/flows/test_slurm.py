@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, NEEDED)), reason="no Slurm: apt-get install slurmctld slurmd slurm-client munge"
-)
-
-CONF = """
-ClusterName=lab
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={port}
-SlurmUser={user}
-SlurmdUser={user}
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=5
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool-%n
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd-%n.pid
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
-SchedulerType=sched/builtin
-SchedulerParameters=sched_interval=1,batch_sched_delay=0
-SlurmdParameters=config_overrides
-ReturnToService=0
-MpiDefault=none
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} CPUs=4 State=UNKNOWN
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={other_port} CPUs=4 State=UNKNOWN
-PartitionName=debug Nodes=n1 Default=YES MaxTime=INFINITE State=UP
-PartitionName=both Nodes=n1,n2 MaxTime=INFINITE State=UP
-"""
 STEPS = """
 import time
 from pathlib import Path
@@ -70,89 +32,6 @@ def gated(counts: Path, *, out: Path) -> None:
 def failing(counts: Path, *, out: Path) -> None:
     raise ValueError("the lamp was off")
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Cluster:
-    """A cluster of two nodes in a folder, without root and systemd."""
-
-    def __init__(self, folder: Path) -> None:
-        for name in ("state", "spool-n1", "spool-n2"):
-            (folder / name).mkdir()
-        host, user = socket.gethostname().partition(".")[0], getpass.getuser()
-        ports = {name: free_port() for name in ("port", "node_port", "other_port")}
-        text = CONF.format(folder=folder, host=host, user=user, **ports)
-        (folder / "slurm.conf").write_text(text)
-        (folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
-        (folder / "key").write_bytes(os.urandom(1024))
-        (folder / "key").chmod(0o400)
-        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
-        self.log = (folder / "log").open("wb")
-        munge = ["--key-file", f"{folder}/key", "--socket", f"{folder}/munge.socket"]
-        files = ["--pid-file", f"{folder}/munge.pid", "--log-file", f"{folder}/munge.log", "--seed-file"]
-        self.daemons = [
-            self._start("munged", "-F", "--force", *munge, *files, f"{folder}/seed"),
-            self._start("slurmctld", "-D"),
-        ]
-        self.nodes = {name: self._start("slurmd", "-D", "-N", name) for name in ("n1", "n2")}
-
-    def _start(self, *command: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
-
-    def __call__(self, *command: str) -> str:
-        ran = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
-        return ran.stdout.strip()
-
-    def fail(self, node: str, job: str) -> None:
-        """The node is gone from the cluster, with the job that runs there."""
-        self.nodes[node].kill()
-        self.nodes[node].wait(20)
-        for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                said = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-                if f"SLURM_JOB_ID={job}\0".encode() in said or f"slurmstepd: [{job}.".encode() in said:
-                    os.kill(int(process.name), signal.SIGKILL)
-        self("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=power")
-
-    def repair(self, node: str) -> None:
-        self.nodes[node] = self._start("slurmd", "-D", "-N", node)
-        self("scontrol", "update", f"NodeName={node}", "State=RESUME")
-        end = time.monotonic() + 60
-        while self("sinfo", "-h", "-n", node, "-p", "both", "-o", "%T") not in ("idle", "mixed", "allocated"):
-            assert time.monotonic() < end, self("sinfo", "-N", "-l")
-            time.sleep(0.2)
-
-    def clear(self) -> None:
-        """No test finds jobs of another one."""
-        for job in self("squeue", "-h", "-o", "%i").split():
-            self("scancel", job)
-
-    def close(self) -> None:
-        self.clear()
-        daemons = [*self.daemons, *self.nodes.values()]
-        for daemon in reversed(daemons):
-            daemon.terminate()
-        for daemon in daemons:
-            daemon.wait(20)
-        self.log.close()
-
-
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    found = Cluster(tmp_path_factory.mktemp("slurm"))
-    try:
-        end = time.monotonic() + 60
-        while found("sinfo", "-h", "-p", "both", "-o", "%T") != "idle":
-            assert time.monotonic() < end, Path(found.log.name).read_text()
-            time.sleep(0.2)
-        yield found
-    finally:
-        found.close()
 
 
 class Run:
@@ -174,7 +53,7 @@ class Run:
 
 
 @pytest.fixture
-def start(lab: Any, data: Path, prefect: Any, cluster: Cluster) -> Iterator[Any]:
+def start(lab: Any, data: Path, prefect: Any, cluster: Any) -> Iterator[Any]:
     """Starts the pipeline, whose step waits for the file `open`."""
     lab.file(f"{lab.module}_gated.py", STEPS)
     runs: list[Run] = []
@@ -211,12 +90,12 @@ def is_made_once(command: Any, data: Path) -> bool:
     return len(found["datasets"]) == 2 and verified.returncode == 0
 
 
-def running(cluster: Cluster) -> str:
+def running(cluster: Any) -> str:
     return cluster("squeue", "-h", "-t", "RUNNING", "-o", "%i")
 
 
 def test_a_step_is_a_job_with_its_resources_and_is_seen_live(
-    start: Any, lab: Any, cluster: Cluster, data: Path, command: Any, eventually: Any
+    start: Any, lab: Any, cluster: Any, data: Path, command: Any, eventually: Any
 ) -> None:
     run = start()
     eventually(lambda: run.arrived(lambda: "gate | at the gate" in run.log.read_text()), 90)
@@ -235,7 +114,7 @@ def test_a_step_is_a_job_with_its_resources_and_is_seen_live(
 
 
 def test_a_requeued_job_makes_its_result_once(
-    start: Any, lab: Any, cluster: Cluster, data: Path, command: Any, eventually: Any
+    start: Any, lab: Any, cluster: Any, data: Path, command: Any, eventually: Any
 ) -> None:
     run = start()
     eventually(lambda: run.arrived((lab.folder / "arrived").exists), 90)
@@ -248,7 +127,7 @@ def test_a_requeued_job_makes_its_result_once(
 
 
 def test_a_job_whose_node_fails_is_made_once_on_another_node(
-    start: Any, lab: Any, cluster: Cluster, data: Path, command: Any, eventually: Any
+    start: Any, lab: Any, cluster: Any, data: Path, command: Any, eventually: Any
 ) -> None:
     run = start(resources="{partition: both}")
     eventually(lambda: run.arrived((lab.folder / "arrived").exists), 90)
@@ -265,9 +144,7 @@ def test_a_job_whose_node_fails_is_made_once_on_another_node(
     assert is_made_once(command, data)
 
 
-def test_a_cancelled_job_is_a_step_that_failed_and_says_so(
-    start: Any, lab: Any, cluster: Cluster, eventually: Any
-) -> None:
+def test_a_cancelled_job_is_a_step_that_failed_and_says_so(start: Any, lab: Any, cluster: Any, eventually: Any) -> None:
     run = start()
     eventually(lambda: run.arrived((lab.folder / "arrived").exists), 90)
     cluster("scancel", running(cluster))
@@ -278,7 +155,7 @@ def test_a_cancelled_job_is_a_step_that_failed_and_says_so(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_the_signal_of_prefects_cancel_end_the_job(
-    start: Any, lab: Any, cluster: Cluster, eventually: Any, number: int
+    start: Any, lab: Any, cluster: Any, eventually: Any, number: int
 ) -> None:
     run = start()
     eventually(lambda: run.arrived((lab.folder / "arrived").exists), 90)
@@ -290,7 +167,7 @@ def test_ctrl_c_and_the_signal_of_prefects_cancel_end_the_job(
 
 
 def test_the_job_of_a_killed_run_ends_by_itself_and_the_next_run_takes_its_result(
-    start: Any, lab: Any, cluster: Cluster, data: Path, command: Any, eventually: Any
+    start: Any, lab: Any, cluster: Any, data: Path, command: Any, eventually: Any
 ) -> None:
     run = start()
     eventually(lambda: run.arrived((lab.folder / "arrived").exists), 90)
@@ -304,7 +181,7 @@ def test_the_job_of_a_killed_run_ends_by_itself_and_the_next_run_takes_its_resul
     assert is_made_once(command, data)
 
 
-def test_what_slurm_refuses_or_a_step_raises_is_told(start: Any, cluster: Cluster) -> None:
+def test_what_slurm_refuses_or_a_step_raises_is_told(start: Any, cluster: Any) -> None:
     code, said = start(options="{partition: nowhere}").ended()
     assert code in (1, 2), said
     assert "Slurm would not take its job" in said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,16 +50,36 @@ def run_with_engine(
     """The result of a run on `local`, `prefect`, or `auto`: Prefect where one is configured, else this process."""
     if request.runner and engine == "local":
         raise InputError("--runner says what Prefect runs the steps on; leave --engine local out")
-    if engine == "local" or (engine == "auto" and not request.runner and not prefect_is_configured()):
-        return _run_here(request, session, listener, jobs, stop)
-    return _run_on_prefect(request, session, listener, stop)
+    runner = request.runner or request.pipeline.spec.runner
+    is_submitted = engine != "local" and runner is not None and runner.type == "slurm"
+    asks_prefect = request.runner is not None and not is_submitted
+    if engine == "prefect" or (engine == "auto" and (asks_prefect or prefect_is_configured())):
+        return _run_on_prefect(request, session, listener, stop)
+    if is_submitted:
+        assert runner is not None
+        return _run_on_slurm(request, session, listener, runner, stop)
+    if runner and runner.type != "threads":
+        way_out = "" if engine == "local" else "; with --engine prefect it is used"
+        click.echo(f"note: runner {runner.type} is not used: steps run in threads of this process{way_out}", err=True)
+    return _run_here(request, session, listener, lambda: _local_engine(session, jobs), stop)
 
 
-def _run_here(request: RunRequest, session: Session, listener: Listener, jobs: int, stop: Stop | None) -> RunResult:
+def _run_here(
+    request: RunRequest, session: Session, listener: Listener, engine: Callable[[], Engine], stop: Stop | None
+) -> RunResult:
     pipeline, choice = request.pipeline, request.choice
     planned = plan_for_run(pipeline, session, listener, choice)
     gc.freeze()  # all of this is kept until the command ends, and need not be looked through again and again
-    return run_planned(pipeline, planned, session, lambda: _local_engine(session, jobs), listener, choice, stop)
+    return run_planned(pipeline, planned, session, engine, listener, choice, stop)
+
+
+def _run_on_slurm(
+    request: RunRequest, session: Session, listener: Listener, runner: Runner, stop: Stop | None
+) -> RunResult:
+    from crucible_lineage.pipeline.engines.slurm import SlurmEngine  # few pipelines ask for Slurm
+
+    with SlurmEngine(session, runner) as engine:
+        return _run_here(request, session, listener, lambda: engine, stop)
 
 
 def _local_engine(session: Session, jobs: int) -> Engine:

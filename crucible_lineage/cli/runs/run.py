@@ -87,7 +87,7 @@ Returned = dict[tuple[str, str], tuple[str, Mapping[str, Any]]]
 @click.option(
     "--runner",
     metavar="RUNNER",
-    help="What Prefect runs the steps on: threads, processes, dask, ray, slurm, or dask=ADDRESS of a cluster.",
+    help="What steps run on: slurm, or under Prefect threads, processes, dask, ray, or dask=ADDRESS of a cluster.",
 )
 @SET
 @FORCE

@@ -56,7 +56,7 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "timezone": "time zone of nights (group_by: night), which run from noon to noon; default UTC",
         "metadata": "declared: declared fields of files win, even if Crucible says something else by now",
         "include": "files whose inputs, steps, params and defaults are included",
-        "runner": "what steps run on under Prefect: threads, processes, dask, ray, slurm or dask=ADDRESS",
+        "runner": "what steps run on: threads, processes, dask, ray or dask=ADDRESS under Prefect; slurm also without",
         "schedule": "when it runs, once deployed",
         "trigger": "the event on which it runs, once deployed",
         "fresh": "how often a new result is expected",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from crucible_lineage.pipeline.processes.worker import start_ahead
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
 
-__all__ = ["LocalEngine"]
+__all__ = ["LocalEngine", "trying_again"]
 
 
 class LocalEngine:
@@ -50,13 +51,16 @@ class LocalEngine:
         return True
 
     def _make(self, job: Job) -> Materialized:
-        retries = job.spec.retries
-        for attempt in range(retries + 1):
-            try:
-                return materialize_step(job, self.session, deliveries=self.deliverer)
-            except (InputError, StoppedError):
-                raise
-            except LineageError:
-                if attempt == retries:
-                    raise
-        raise AssertionError("unreachable")
+        return trying_again(job, lambda: materialize_step(job, self.session, deliveries=self.deliverer))
+
+
+def trying_again(job: Job, make: Callable[[], Materialized]) -> Materialized:
+    """Make a step, again as often as it declares; raises what the last attempt raised."""
+    for _ in range(job.spec.retries):
+        try:
+            return make()
+        except (InputError, StoppedError):
+            raise
+        except LineageError:
+            continue
+    return make()

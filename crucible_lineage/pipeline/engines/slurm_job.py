@@ -1,13 +1,13 @@
-"""In a job of Slurm: makes the step whose folder is the argument, and leaves what came of it there."""
+"""A task of a Slurm job: makes steps of the batch in the given folder, and leaves what came of them there."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 from crucible_lineage.core.journal import Journal, RemoteJournal
 from crucible_lineage.errors import LineageError
+from crucible_lineage.pipeline.engines.slurm_batch import Batch
 from crucible_lineage.pipeline.job.job_json import job_from_json, made_to_json
 from crucible_lineage.pipeline.job.materialize import materialize_step
 from crucible_lineage.pipeline.logs import told_fault
@@ -17,21 +17,25 @@ from crucible_lineage.settings import resolve_settings
 __all__ = ["main"]
 
 
-def main(folder: Path) -> None:
-    """The file `outcome.json` is there, whole."""
-    asked = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    data, api_url = Path(asked["settings"]["data"]), asked["settings"]["api_url"]
+def main(folder: Path, task: int) -> None:
+    """Make what this task takes, and write each outcome."""
+    batch = Batch.read(folder)
+    data = Path(str(batch.context["data"]))
+    for number in batch.to_make(task):
+        batch.leave(number, _outcome(batch, number, data))
+
+
+def _outcome(batch: Batch, number: int, data: Path) -> dict[str, object]:
+    """Make a member, in a session of its own, so that what keeps one from opening is an error of its step."""
     try:
-        with _NodeSession(resolve_settings(data=data, api_url=api_url)) as session:
-            outcome = made_to_json(materialize_step(job_from_json(asked["job"], asked["run"], session), session))
+        asked = batch.job(number)
+        with _NodeSession(resolve_settings(data=data, api_url=batch.context["api_url"])) as session:
+            return made_to_json(materialize_step(job_from_json(asked["job"], asked["run"], session), session))
     except LineageError as error:
-        outcome = _told(type(error).__name__, str(error), getattr(error, "log", None), getattr(error, "trace", ""))
+        return _told(type(error).__name__, str(error), getattr(error, "log", None), getattr(error, "trace", ""))
     except Exception as error:
         fault = told_fault(error, data)
-        outcome = _told("RunError", fault.message, str(fault.log or "") or None, "")
-    part = folder / "outcome.part"
-    part.write_text(json.dumps(outcome), encoding="utf-8")
-    part.replace(folder / "outcome.json")
+        return _told("RunError", fault.message, str(fault.log or "") or None, "")
 
 
 class _NodeSession(Session):
@@ -48,4 +52,4 @@ def _told(kind: str, message: str, log: str | None, trace: str) -> dict[str, obj
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

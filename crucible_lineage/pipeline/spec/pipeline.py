@@ -308,10 +308,10 @@ class StepSpec(Declared):
 
 
 class Runner(Declared):
-    """What steps run on when a pipeline runs on Prefect: so many `workers`, or the cluster at an `address`.
+    """What steps run on, except for slurm when a pipeline runs on Prefect: `workers`, or the cluster at an `address`.
 
     `cluster` is the class of a Dask cluster that is started for the run (`dask_jobqueue.SLURMCluster`), with `options`.
-    For slurm these are options of sbatch, and `workers` is how many jobs there are at once.
+    For slurm these are options of sbatch, and `workers` is how many tasks of a job run at once.
     """
 
     type: Literal["threads", "processes", "dask", "ray", "slurm"]

@@ -1,0 +1,141 @@
+"""The folder that a run and the tasks of a Slurm job share: steps to be made, who has taken which, what came of them.
+
+A job is an array. Each of its tasks takes a step that no other one has taken, and more while they are short; tasks that
+find none left end at once. So short steps share a task, and long ones have one each. A task that Slurm starts again
+goes on with what it had taken.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.disk import private_folder
+
+__all__ = ["Batch", "Member"]
+
+BATCH, EMPTY, SCRIPT = "batch.json", "empty", "script.sh"
+CLAIM, JOB, OUTCOME = "claim-", "job-", "outcome-"
+SHARED_S = 60.0  # chosen: a task takes another step only if it is likely to have ended that by then
+
+
+@dataclass(frozen=True)
+class Member:
+    """A step of a batch: the least id of its results, and its name in the run."""
+
+    mfid: str
+    step: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The steps of one job of Slurm, in a folder. `context` are data folder, address and account."""
+
+    folder: Path
+    members: tuple[Member, ...]
+    context: Mapping[str, str | None]
+
+    @classmethod
+    def create(
+        cls, jobs: Sequence[Mapping[str, Any]], members: Sequence[Member], context: Mapping[str, str | None]
+    ) -> Batch:
+        """Write a batch of these jobs, each as JSON, into a new folder of the data folder."""
+        data = Path(str(context["data"]))
+        folder = Path(tempfile.mkdtemp(prefix="slurm-", dir=private_folder(data / "work")))
+        for number, job in enumerate(jobs):
+            (folder / f"{JOB}{number}.json").write_text(json.dumps(job), encoding="utf-8")
+        told = {"members": [vars(one) for one in members], "context": dict(context)}
+        (folder / BATCH).write_text(json.dumps(told), encoding="utf-8")
+        return cls(folder, tuple(members), context)
+
+    @classmethod
+    def read(cls, folder: Path) -> Batch:
+        """Read a batch. OSError or ValueError if there is none in the folder."""
+        told = json.loads((folder / BATCH).read_text(encoding="utf-8"))
+        return cls(folder, tuple(Member(**one) for one in told["members"]), told["context"])
+
+    @classmethod
+    def all(cls, data: Path) -> Iterator[Batch]:
+        """Yield each batch of a data folder."""
+        for path in sorted((data / "work").glob(f"slurm-*/{BATCH}")):
+            try:
+                yield cls.read(path.parent)
+            except (OSError, ValueError):  # removed meanwhile
+                continue
+
+    def job(self, number: int) -> Any:
+        """Return a member's job as it was written."""
+        return json.loads((self.folder / f"{JOB}{number}.json").read_text(encoding="utf-8"))
+
+    def log(self, task: int) -> Path:
+        """Return the file of what a task printed outside of its steps, and of what Slurm says."""
+        return self.folder / f"task-{task}.log"
+
+    def taken(self, number: int) -> int | None:
+        """Return the task that has taken a member; None if none has."""
+        try:
+            return int((self.folder / f"{CLAIM}{number}").read_text() or 0)
+        except FileNotFoundError:
+            return None
+
+    def outcomes(self) -> set[int]:
+        """Return the members of which the outcome is there."""
+        return _numbers(self._names(), OUTCOME)
+
+    def outcome(self, number: int) -> dict[str, Any] | None:
+        """Return what came of a member; None if it has not ended."""
+        try:
+            found: dict[str, Any] = json.loads((self.folder / f"{OUTCOME}{number}").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return found
+
+    def leave(self, number: int, outcome: Mapping[str, object]) -> None:
+        """Write what came of a member, whole."""
+        part = self.folder / f"part-{number}-{os.getpid()}"
+        part.write_text(json.dumps(outcome), encoding="utf-8")
+        part.replace(self.folder / f"{OUTCOME}{number}")
+
+    def to_make(self, task: int) -> Iterator[int]:
+        """Yield the members that a task makes: what it had taken before, then free ones while they are short."""
+        began, longest = time.monotonic(), 0.0
+        while (number := self._take(task)) is not None:
+            step_began = time.monotonic()
+            yield number
+            longest = max(longest, time.monotonic() - step_began)
+            if time.monotonic() - began + longest > SHARED_S:
+                return
+        (self.folder / EMPTY).touch()
+
+    def _names(self) -> list[str]:
+        return [path.name for path in self.folder.iterdir()]
+
+    def _take(self, task: int) -> int | None:
+        names = self._names()
+        claimed, ended = _numbers(names, CLAIM), _numbers(names, OUTCOME)
+        if own := [number for number in sorted(claimed - ended) if self.taken(number) == task]:
+            return own[0]
+        free = sorted(set(range(len(self.members))) - claimed, key=lambda number: (number < task, number))
+        return next((number for number in free if self._claim(number, task)), None)
+
+    def _claim(self, number: int, task: int) -> bool:
+        """Take a member, unless another task does. The claim appears with its content, by a link to a whole file."""
+        draft = self.folder / f"part-{task}-{os.getpid()}"
+        draft.write_text(str(task))
+        try:
+            os.link(draft, self.folder / f"{CLAIM}{number}")
+        except FileExistsError:
+            return False
+        finally:
+            draft.unlink()
+        return True
+
+
+def _numbers(names: Sequence[str], prefix: str) -> set[int]:
+    return {int(name[len(prefix) :]) for name in names if name.startswith(prefix)}
