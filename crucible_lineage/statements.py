@@ -26,6 +26,7 @@ __all__ = [
     "DECERTIFY",
     "EPOCH",
     "EVICT",
+    "FAIL",
     "FLAG",
     "HOLD",
     "KEYWORD",
@@ -65,6 +66,7 @@ CERTIFY, DECERTIFY = "certify", "decertify"  # from when until when a calibratio
 REMAKE, EVICT = "remake", "evict"  # of a result that was made again; whose bytes were let go, as they can be
 AWAIT = "await"  # of a result that counts only once it is signed
 PARK = "park"  # of a result that failed too often to be tried again
+FAIL = "fail"  # of a pipeline whose last run from a data folder failed
 EPOCH = utc("1970-01-01T00:00:00")  # of the ids of statements about no dataset and no time
 
 Document = Mapping[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -35,6 +35,7 @@ from crucible_lineage.pipeline.processes.supervised import stop_run
 from crucible_lineage.pipeline.run.result import PASSING, Choice, Listener, RunResult, StepEvent
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.pipeline.run.stopping import Stop
+from crucible_lineage.pipeline.run.unstarted import noting_unstarted
 from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.registration.deliver import Deliverer
@@ -112,7 +113,9 @@ def _run_pipeline(
     runner: Runner | None,
 ) -> State[Any]:
     session = session_for(crucible)
-    bound = bind_file(located(pipeline), session.store, overrides)
+    path = located(pipeline)
+    with noting_unstarted(session, path) if not overrides else nullcontext():
+        bound = bind_file(path, session.store, overrides)
     logger = get_run_logger()
     logger.info(session.settings.describe())
     observer = _current_observer()

@@ -31,6 +31,7 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, PASSING, REUSED, RunResult, StepEvent
 from crucible_lineage.pipeline.run.run import plan_and_run
+from crucible_lineage.pipeline.run.unstarted import noting_unstarted
 from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.events import tell_failed, tell_reused, telling_arrived
@@ -77,9 +78,12 @@ def _process_new(
     sweep_hours: float,
 ) -> State[Any]:
     session = session_for(crucible)
-    bound = bind_file(located(pipeline), session.store)
+    path = located(pipeline)
+    with noting_unstarted(session, path):
+        bound = bind_file(path, session.store)
     get_run_logger().info(session.settings.describe())
-    session.ensure_project(bound.spec.project, bound.spec.project_title)
+    with noting_unstarted(session, path, bound.name, bound.spec.project):
+        session.ensure_project(bound.spec.project, bound.spec.project_title)
     processing = _Processing(session, crucible, most_failures)
     if since is not None or select:
         result = processing.run(_chosen(bound, since, select or {}))

@@ -51,6 +51,7 @@ NEXT: Mapping[str, frozenset[str]] = {
 }
 """Which state may follow which."""
 
+UNSTARTED = "unstarted"  # an event: why a run could not start
 OUTBOX = (MADE, SENDING, REFUSED, LACKING)
 """The states of a result that waits here."""
 
@@ -355,6 +356,15 @@ class Journal:
         now = datetime.now(UTC).isoformat()
         self.database.write("UPDATE run SET ended = ?, outcome = ? WHERE id = ?", now, outcome, run)
 
+    def note_unstarted(self, run: str, pipeline: str, project: str, declaration: Path, error: str) -> None:
+        """Note that a run could not start, and why."""
+        self.begin_run(run, pipeline, project, declaration)
+        now = datetime.now(UTC).isoformat()
+        self.database.write(
+            "INSERT INTO event (at, run, state, data) VALUES (?, ?, ?, ?)", now, run, UNSTARTED, json.dumps(error)
+        )
+        self.end_run(run, "failed")
+
     def note_present(self, run: str, outcome: str, steps: Mapping[str, Mapping[str, str]]) -> None:
         """Note steps of a run that needed no making (reused, left out), with their datasets by output.
 
@@ -388,14 +398,20 @@ class Journal:
         return [(step, outcome, outputs) for step, (outcome, outputs) in sorted(found.items())]
 
     def recent_runs(self, project: str | None, limit: int) -> list[dict[str, Any]]:
-        """The last runs, newest first: what ran when, with what outcome, and how many steps ended how."""
+        """The last runs, newest first: what ran when, with what outcome, how many steps ended how, why none began."""
         rows = self.database.rows(
             "SELECT id, pipeline, project, declaration, started, ended, outcome FROM run"
             " WHERE ? IS NULL OR project = ? COLLATE NOCASE ORDER BY started DESC LIMIT ?",
             *(project, project, limit),
         )
         names = ("run_id", "pipeline", "project", "declaration", "started", "ended", "outcome")
-        return [{**dict(zip(names, row, strict=True)), "steps": self._counts(row[0])} for row in rows]
+        found = [{**dict(zip(names, row, strict=True)), "steps": self._counts(row[0])} for row in rows]
+        return [{**one, "error": "" if one["steps"] else self._unstarted(one["run_id"])} for one in found]
+
+    def _unstarted(self, run: str) -> str:
+        """Return why a run could not start; empty if it could."""
+        rows = self.database.rows("SELECT data FROM event WHERE run = ? AND state = ?", run, UNSTARTED)
+        return json.loads(rows[0][0]) if rows else ""
 
     def _counts(self, run: str) -> dict[str, int]:
         counts: dict[str, int] = {}

@@ -15,6 +15,7 @@ from crucible_lineage.amounts import amount, time_text
 from crucible_lineage.core.journal import Failure
 from crucible_lineage.core.slots import CURRENT, INCOMPLETE
 from crucible_lineage.errors import InputError
+from crucible_lineage.failed_runs import FailedRun, failed_elsewhere
 from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL
 from crucible_lineage.parked import failures
 from crucible_lineage.queries.catalogue.runs import ListedRun, PipelineSummary, list_runs, pipelines_of
@@ -66,8 +67,8 @@ class PipelineOverview:
 def overview(session: Session) -> list[PipelineOverview]:
     """Return all pipelines that this key may see or that ran here, what needs a person first.
 
-    Failures and what waits are those of this data folder, what is parked is that of all machines. Raises
-    UnreachableError if the service is away.
+    Failures and what waits are those of this data folder; what is parked, and pipelines whose last run failed, are
+    those of all machines. Raises UnreachableError if the service is away.
     """
     session.mirror.sync_statements()
     projects = [one.project_id for one in session.client.projects.list()]
@@ -104,7 +105,9 @@ def _of_project(
         if pipeline := entry.summary.pipeline:
             stated.setdefault(pipeline, Counter())[entry.state] += 1
             created[pipeline] = max(created.get(pipeline, ""), entry.summary.created)
-    names = sorted({*summaries, *runs, *declared, *(one.pipeline for one in failed)})
+    elsewhere = failed_elsewhere(session, project)
+    named = {*(one.pipeline for one in failed), *(one.pipeline for one in elsewhere)}
+    names = sorted({*summaries, *runs, *declared, *named})
     return [
         PipelineOverview(
             project,
@@ -120,6 +123,7 @@ def _of_project(
                     stated.get(name, Counter()),
                     outdated[name],
                     runs.get(name),
+                    [one for one in elsewhere if one.pipeline == name],
                     declared.get(name) or "PIPELINE.yaml",
                     created.get(name, ""),
                 )
@@ -146,13 +150,18 @@ def _todo(
     stated: Counter[str],
     outdated: int,
     run: ListedRun | None,
+    elsewhere: Sequence[FailedRun],
     declared: str,
     newest: str,
 ) -> Iterable[Todo]:
     again = f"crucible-lineage run {declared}"
     yield from _late(declared, newest, again)
     if run and run.state in ("failed", "cut short", "stopped"):
-        yield Todo(f"the last run here is {run.state}", run.ended or run.started, again)
+        why = run.error.partition("\n")[0]
+        what = f"the last run here could not start: {why}" if why else f"the last run here is {run.state}"
+        yield Todo(what, run.ended or run.started, again)
+    for other in elsewhere:
+        yield Todo(other.told, other.since, f"crucible-lineage runs --pipeline {other.pipeline} --project {project}")
     for one in failed:
         what = f"{one.step} {'is parked: failed' if one.parked else 'failed'} {amount(one.failures, 'time')}: "
         command = f"crucible-lineage status --unpark {one.mfid}" if one.parked else again

@@ -24,6 +24,7 @@ from crucible_lineage.cli.runs.engines import prefect_is_configured
 from crucible_lineage.cli.runs.waiting import print_not_ingested, print_others, print_set_aside, print_waiting
 from crucible_lineage.core.journal import Failure, ResultRow
 from crucible_lineage.errors import CrucibleError, InputError, PrefectAwayError, UnreachableError
+from crucible_lineage.failed_runs import failed_elsewhere
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.local.usage import disk_usage, is_in_use
 from crucible_lineage.local.usage import runs as running
@@ -100,6 +101,7 @@ def status_command(
         holds = _holds(session, project)
         failed = list(failures(session, project).values())
         spare = _spare(session)
+        elsewhere = failed_elsewhere(session, project)
         announce(session)
     if as_json:
         print_json(
@@ -107,6 +109,7 @@ def status_command(
                 "could_go": spare,
                 "runs": recent,
                 "pipelines": pipelines,
+                "failed_elsewhere": [one.to_json() for one in elsewhere],
                 "failures": [one.to_json() for one in failed],
                 "waiting": [one.to_json() for one in waiting],
                 "waiting_of_others": len(others),
@@ -124,6 +127,8 @@ def status_command(
         click.echo(f"Slurm: {job['id']} {job['state']} {job['step']}")
     _print_pipelines(pipelines)
     _print_failures(failed)
+    for other in elsewhere:
+        click.echo(plain(f"{other.project}/{other.pipeline}: {other.told} (since {_moment(other.since)})"))
     _print_holds(holds)
     print_waiting(waiting)
     print_others(others)
@@ -224,6 +229,7 @@ def _print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
     rows = [("STARTED (UTC)", "PIPELINE", "PROJECT", "STATE", "TOOK", "STEPS")]
     for run in runs:
         steps = ", ".join(f"{number} {outcome}" for outcome, number in run["steps"].items()) or "none"
+        steps = plain(f"could not start: {run['error'].partition(chr(10))[0]}") if run["error"] else steps
         began, ended = run["started"], run["ended"]
         took = time_text((utc(ended) - utc(began)).total_seconds()) if ended else ""
         rows.append((began[:19].replace("T", " "), run["pipeline"], run["project"], run["state"], took, steps))

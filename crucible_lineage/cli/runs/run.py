@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +43,7 @@ from crucible_lineage.pipeline.run.result import (
     Choice,
     RunResult,
 )
+from crucible_lineage.pipeline.run.unstarted import noting_unstarted
 from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
@@ -133,7 +135,9 @@ def run_command(
         if not quiet:
             announce(session)
         values = parse_overrides(overrides)
-        bound = bind_file(located(pipeline), session.store, values)
+        path = located(pipeline)
+        with noting_unstarted(session, path) if not values and not dry_run else nullcontext():
+            bound = bind_file(path, session.store, values)
         tell_same_name(bound, session)
         if refresh:
             session.mirror.forget()

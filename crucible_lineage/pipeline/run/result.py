@@ -70,6 +70,11 @@ class Choice:
     as_of: str = ""
     campaign: str = ""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it asks for the pipeline as it is declared."""
+        return not (self.only or self.from_ or self.campaign or self.as_of)
+
     def steps(self, pipeline: BoundPipeline) -> Collection[str]:
         """The declared steps that may be made. InputError if a name is none."""
         instances = [name for name in self.only if "[" in name and name.partition("[")[0] in pipeline.steps]

@@ -10,6 +10,7 @@ from functools import partial
 
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import TRANSIENT, CertificateError, CrucibleError, RateLimitedError, StorageError
+from crucible_lineage.failed_runs import state_run
 from crucible_lineage.local.usage import in_use, runs
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.engines.engine import Engine
@@ -21,13 +22,16 @@ from crucible_lineage.pipeline.run.loop import Arrived, Run
 from crucible_lineage.pipeline.run.result import (
     AWAY,
     EXECUTED,
+    FAILED,
     REGISTERING,
+    WAITING,
     Choice,
     Listener,
     RunResult,
     StepEvent,
 )
 from crucible_lineage.pipeline.run.stopping import Stop
+from crucible_lineage.pipeline.run.unstarted import noting_unstarted
 from crucible_lineage.session import Session
 from crucible_lineage.settings import retries_from_environment
 
@@ -63,6 +67,11 @@ def plan_for_run(pipeline: BoundPipeline, session: Session, listener: Listener, 
     how long calls are repeated. Raises CrucibleError after it.
     """
     choice.steps(pipeline)  # a name that is none is refused before anything is looked up
+    with noting_unstarted(session, pipeline.spec.path, pipeline.name, pipeline.spec.project):
+        return _plan(pipeline, session, listener, choice)
+
+
+def _plan(pipeline: BoundPipeline, session: Session, listener: Listener, choice: Choice) -> Planned:
     if session.settings.embedded:
         return plan_pipeline(pipeline, session, choice.forced, as_of=choice.as_of, campaign=choice.campaign)
     is_set = bool(retries_from_environment())
@@ -105,7 +114,8 @@ def run_planned(
     if not planned.plan.is_fresh or new:
         ready = ready if planned.plan.is_fresh else session.client.ahead(ready)
         if not away:
-            session.prepare(pipeline.spec.project, pipeline.spec.project_title)
+            with noting_unstarted(session, pipeline.spec.path, pipeline.name, pipeline.spec.project):
+                session.prepare(pipeline.spec.project, pipeline.spec.project_title)
     with _recorded(pipeline, session) as run_id:  # one that was refused until here has not begun
         # A run that has nothing to do is over before anybody could ask whether it is under way.
         with nullcontext() if planned.plan.is_fresh and not new else in_use(runs(session.settings.data) / run_id):
@@ -133,6 +143,11 @@ def run_planned(
             unread = _not_ingested(session, run_id, before, partial(to_be_ingested, run), asked=asked)
         result = _with_notes(result_of(run, unread), planned, session)
         session.journal.end_run(run_id, "complete" if result.ok else "stopped" if result.stopped else "failed")
+    if choice.is_whole and not result.stopped and not result.is_held:
+        errors = {step: error for step, error in result.errors.items() if result.outcomes.get(step) == FAILED}
+        why = next(iter(errors.values()), "results wait to be delivered") if not result.ok else ""
+        if told := state_run(session, result.project, result.pipeline, why, errors):
+            listener(StepEvent("", WAITING, told))
     return result
 
 

@@ -46,6 +46,7 @@ class ListedRun:
     engine: str | None = None
     who: str | None = None
     steps: Mapping[str, int] | None = None
+    error: str = ""  # why it could not start
     made: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -60,6 +61,7 @@ class ListedRun:
             "engine": self.engine,
             "who": self.who,
             "steps": dict(self.steps) if self.steps is not None else None,
+            "error": self.error or None,
             "made": list(self.made),
         }
 
@@ -72,7 +74,7 @@ def list_runs(
     for project in projects:
         by_results = runs_by_results(session.mirror.snapshot(project), project)
         here = remembered_runs(session.journal, session.settings.data, project)
-        found |= {run_id: run for run_id, run in here.items() if run_id in by_results or run.steps}
+        found |= {run_id: run for run_id, run in here.items() if run_id in by_results or run.steps or run.error}
         found |= {run_id: with_memory(run, here.get(run_id)) for run_id, run in by_results.items()}
     return [run for run in newest_first(found.values()) if pipeline in (None, run.pipeline)][:limit]
 
@@ -160,6 +162,7 @@ def _remembered(known: Mapping[str, Any], data: Path) -> ListedRun:
         known["ended"],
         state=known["outcome"] or ("under way" if lives else "cut short"),
         steps=known["steps"],
+        error=known["error"],
     )
 
 
