@@ -146,7 +146,9 @@ def run_planned(
     if choice.is_whole and not result.stopped and not result.is_held:
         errors = {step: error for step, error in result.errors.items() if result.outcomes.get(step) == FAILED}
         why = next(iter(errors.values()), "results wait to be delivered") if not result.ok else ""
-        if told := state_run(session, result.project, result.pipeline, why, errors):
+        with session.client.repeating(0.0) if away else nullcontext():
+            told = state_run(session, result.project, result.pipeline, why, errors)
+        if told:
             listener(StepEvent("", WAITING, told))
     return result
 

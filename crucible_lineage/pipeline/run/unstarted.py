@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.errors import LineageError
+from crucible_lineage.errors import TRANSIENT, LineageError
 from crucible_lineage.failed_runs import state_run
 from crucible_lineage.session import Session
 
@@ -26,11 +26,12 @@ def noting_unstarted(session: Session, declaration: Path, pipeline: str = "", pr
     except LineageError as error:
         if not pipeline:
             pipeline, project = _named(session, declaration)
-        with suppress(LineageError):  # what is raised already says more; or nobody knows whose key it is
-            path = declaration.absolute()
-            session.journal.note_unstarted(uuid.uuid4().hex, pipeline, project, path, str(error))
-        if project:
-            state_run(session, project, pipeline, f"could not start: {error}", {})
+        with nullcontext() if session.settings.embedded else session.client.repeating(0.0):
+            with suppress(LineageError):  # what is raised already says more; or nobody knows whose key it is
+                path = declaration.absolute()
+                session.journal.note_unstarted(uuid.uuid4().hex, pipeline, project, path, str(error))
+            if project and not isinstance(error, TRANSIENT):
+                state_run(session, project, pipeline, f"could not start: {error}", {})
         raise
 
 
