@@ -31,6 +31,7 @@ from crucible_lineage.statements import SAME
 
 pytestmark = pytest.mark.usefixtures("keeping")
 HERE = Options(here=True)
+VALIDATORS = Path(__file__).parents[2] / ".venv" / "validators" / "bin"
 
 
 @pytest.fixture
@@ -119,6 +120,32 @@ def test_receipts_are_in_toto_statements_that_ssh_keygen_verifies(
     stranger = tmp_path / "nobody"
     stranger.write_text("")
     assert CliRunner().invoke(main, ["statements", mfid, "--verify", str(stranger), *data]).exit_code == 1
+
+
+READ_BY_OTHERS = """
+import sys
+from google.protobuf import json_format
+from in_toto_attestation.v1 import statement, statement_pb2
+
+read = json_format.Parse(sys.stdin.read(), statement_pb2.Statement())
+statement.Statement.copy_from_pb(read).validate()
+print(*(f"{one.name} {one.digest['sha256']}" for one in read.subject), sep="\\n")
+"""
+
+
+def test_a_library_for_in_toto_reads_and_validates_receipts(lab: Any, session: Session, tmp_path: Path) -> None:
+    mfid = made(session, lab)
+    (path,) = write_receipts(reproduce_datasets(session, [mfid], HERE, lambda _: None), tmp_path / "receipts")
+
+    def read(text: str) -> subprocess.CompletedProcess[str]:
+        command = [VALIDATORS / "python", "-I", "-c", READ_BY_OTHERS]
+        return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+
+    by_others = read(path.read_text())
+    assert by_others.returncode == 0, by_others.stderr
+    recorded = session.client.metadata.get(mfid)["crucible_lineage"]["generated"]
+    assert by_others.stdout.splitlines() == [f"{mfid}/{file['name']} {file['sha256']}" for file in recorded]
+    assert read(path.read_text().replace("in-toto.io/Statement/v1", "in-toto.io/Statement/v7")).returncode != 0
 
 
 def test_the_command_states_what_came_of_it(lab: Any, session: Session, tmp_path: Path) -> None:

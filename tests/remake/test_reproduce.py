@@ -26,6 +26,7 @@ from crucible_lineage.session import Session
 
 pytestmark = pytest.mark.usefixtures("keeping")
 HERE = Options(here=True)
+VALIDATORS = Path(__file__).parents[2] / ".venv" / "validators" / "bin"
 
 STEPS = """
 import json
@@ -240,6 +241,32 @@ def test_a_bundle_is_made_again_by_its_own_script(bundle: Path, tmp_path: Path) 
     assert [one["verdict"] for one in json.loads(done.stdout)] == [IDENTICAL] * 3
     checked = subprocess.run([sys.executable, "-I", "-S", str(bundle / "verify.py")], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("builder", ["uv", "pip"])
+def test_a_bundle_is_made_again_by_a_python_that_has_nothing(
+    bundle: Path, made: RunResult, other_python: str, tmp_path: Path, builder: str
+) -> None:
+    """With uv by a Python of another version; without, by one of the recorded version, in an environment of its own."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    python = Path(sys._base_executable).resolve()  # type: ignore[attr-defined]
+    if builder == "uv":
+        (programs / "uv").symlink_to(VALIDATORS / "uv")
+        (programs / f"python{sys.version_info[0]}.{sys.version_info[1]}").symlink_to(python)
+    command = [other_python if builder == "uv" else str(python), "-I", str(bundle / "reproduce.py")]
+    done = subprocess.run(
+        [*command, made.datasets["split"]["low"], "--json"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PATH": str(programs), "HOME": str(tmp_path)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)
+    assert (found["verdict"], found["environment"]["packages"]["numpy"]) == (IDENTICAL, None)
+    assert found["environment"]["python"].rpartition(".")[0] == f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 def altered(bundle: Path, place: str, change: Callable[[str], str]) -> None:
