@@ -1,0 +1,20 @@
+"""What judges of remaking share."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def judging() -> Any:
+    """The module judging.py, beside this file."""
+    spec = importlib.util.spec_from_file_location("judging", Path(__file__).with_name("judging.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

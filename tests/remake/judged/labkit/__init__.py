@@ -1,0 +1,1 @@
+"""Helpers of a laboratory, which its steps import."""

@@ -1,0 +1,1 @@
+"""What lies two imports away from a step."""

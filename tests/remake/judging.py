@@ -1,0 +1,87 @@
+"""What judges of remaking share: laboratories that are run and then moved away, and the command that makes again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+MATERIAL = Path(__file__).parent / "judged"
+VALIDATORS = Path(__file__).parents[2] / ".venv" / "validators" / "bin"
+VARIABLES = {"CRUCIBLE_LINEAGE_KEEP": "yes", "LAB_TOKEN": "sesame of the laboratory", "LAB_SITE": "beamline 7"}
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The variables of a process whose `python` is this one; `uv` is that of the judges, unless another is on PATH."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], str(VALIDATORS)])
+    return {**os.environ, "PATH": path, **more}
+
+
+def said(arguments: Sequence[object], *, cwd: Path, codes: Sequence[int] = (0,), **variables: str) -> str:
+    """What a process prints."""
+    done = subprocess.run(
+        list(map(str, arguments)), capture_output=True, text=True, cwd=cwd, env=environment(**variables), timeout=900
+    )
+    assert done.returncode in codes, done.stdout + done.stderr
+    return done.stdout
+
+
+def crucible(*arguments: object, cwd: Path, codes: Sequence[int] = (0,), **variables: str) -> Any:
+    """What `crucible-lineage ... --json` says."""
+    command = [sys.executable, "-m", "crucible_lineage", *arguments, "--json"]
+    return json.loads(said(command, cwd=cwd, codes=codes, **variables))
+
+
+@contextmanager
+def answering(folder: Path) -> Iterator[str]:
+    """The address of a file in a folder, which is served until the block ends."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/answer.txt"
+        server.shutdown()
+
+
+def made(laboratory: Path, data: Path, **variables: str) -> dict[str, str]:
+    """The results of the laboratory's pipelines, by step; the laboratory is gone afterwards."""
+    shutil.copytree(MATERIAL, laboratory, ignore=shutil.ignore_patterns("__pycache__"))
+    served = laboratory.parent / "served"
+    served.mkdir()
+    (served / "answer.txt").write_text("42\n")
+    with answering(served) as address:
+        found: dict[str, str] = {}
+        for name, keep in (("pipeline", "yes"), ("unkept", "no")):
+            run = ("run", laboratory / f"{name}.yaml", "--engine", "local", "--data", data)
+            kept = {**VARIABLES, "LAB_ADDRESS": address, "CRUCIBLE_LINEAGE_KEEP": keep, "TZ": "Asia/Tokyo"}
+            ran = crucible(*run, cwd=laboratory, **{**kept, **variables})
+            assert ran["errors"] == {}
+            for step, outputs in ran["datasets"].items():
+                found |= {step if output == "out" else f"{step}.{output}": mfid for output, mfid in outputs.items()}
+            found["raw"] = ran["inputs"]["scan"][0]
+    return found
+
+
+def move_away(laboratory: Path) -> None:
+    """Move the laboratory to where nobody looks for it."""
+    laboratory.rename(laboratory.with_name(f"{laboratory.name} moved away"))
+
+
+def remade(data: Path, mfids: Sequence[str], *options: object, **variables: str) -> dict[str, dict[str, Any]]:
+    """What becomes of results that are made again from an empty folder, by their ids."""
+    empty = data.parent / "empty"
+    empty.mkdir(exist_ok=True)
+    arguments = ("reproduce", *mfids, *options, "--data", data)
+    told = crucible(*arguments, cwd=empty, codes=(0, 1), **variables)
+    return {mfid: one for one in told["results"] for mfid in one["mfids"]}

@@ -1,0 +1,121 @@
+"""Thirty results of which it is known by construction what becomes of them, made again where nothing else is left.
+
+Each in an environment that is built for it, with the folder of its code gone. Some every time, all with
+CRUCIBLE_NIGHTLY=1: also those of the demo, of the example pipelines, of a flow, and those that a person called.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_lineage.remake.driver import ALIKE, DIFFERS, FAILED, IDENTICAL, NOT_MADE, WITHIN
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+nightly = pytest.mark.skipif(not os.environ.get("CRUCIBLE_NIGHTLY"), reason="minutes: CRUCIBLE_NIGHTLY=1")
+
+# Step, verdict, and a part of what is said: of a file, of the whole, or as a cause.
+FEW = [
+    ("smoothed", IDENTICAL, ""),
+    ("responded", IDENTICAL, ""),
+    ("joined", IDENTICAL, ""),
+    ("clock", DIFFERS, "not deterministic: made twice here, returned values (seconds) differs too"),
+    ("unnamed", FAILED, "forgotten.dat, which it was not given"),
+    ("signed", NOT_MADE, "its parameter token is secret"),
+    ("vaulted", FAILED, "not kept of its source: vault.py: it holds a secret"),
+    ("imported", FAILED, "offset.dat"),
+    ("unkept", NOT_MADE, "its source was not kept"),
+]
+MORE = [
+    ("limited", IDENTICAL, ""),
+    ("lots", IDENTICAL, ""),
+    ("typed", IDENTICAL, ""),
+    ("parted.low", IDENTICAL, ""),
+    ("parted.high", IDENTICAL, ""),
+    ("each[scan-b.csv]", IDENTICAL, ""),
+    ("grouped[counter A]", IDENTICAL, ""),
+    ("numbered", IDENTICAL, ""),
+    ("framed", IDENTICAL, ""),
+    ("plotted", IDENTICAL, ""),
+    ("counted", IDENTICAL, ""),
+    ("top", IDENTICAL, ""),
+    ("sorted", IDENTICAL, ""),
+    ("zone", IDENTICAL, ""),
+    ("stored", WITHIN, "scan@created_at differs, which does not count"),
+    ("versioned", WITHIN, "created_at differs, which does not count"),
+    ("wavering", WITHIN, "1 of 1 numbers differ"),
+    ("dated", ALIKE, "the same pixels"),
+    ("unseeded", DIFFERS, "not deterministic: made twice here, unseeded.txt differs too"),
+    ("stamped", DIFFERS, "not deterministic: made twice here, stamped.txt differs too"),
+    ("place", DIFFERS, "it asks for the variable LAB_SITE, of which nothing is recorded"),
+    ("asked", FAILED, "over the network, and what that answered is not recorded"),
+]
+
+
+def all_said(found: dict[str, Any]) -> str:
+    return "\n".join([found["said"], *(one["said"] for one in found["files"]), *found["causes"]])
+
+
+def judge(expected: list[tuple[str, str, str]], ids: dict[str, str], found: dict[str, dict[str, Any]]) -> None:
+    verdicts = {name: (found[ids[name]]["verdict"], part in all_said(found[ids[name]])) for name, _, part in expected}
+    wrong = {name for name, verdict, _ in expected if verdicts[name] != (verdict, True)}
+    assert not wrong, {name: (found[ids[name]]["verdict"], all_said(found[ids[name]])) for name in sorted(wrong)}
+
+
+def test_verdicts_are_right(judging: Any, tmp_path: Path) -> None:
+    expected = FEW + (MORE if os.environ.get("CRUCIBLE_NIGHTLY") else [])
+    ids = judging.made(tmp_path / "laboratory", tmp_path / "data")
+    judging.move_away(tmp_path / "laboratory")
+    found = judging.remade(tmp_path / "data", [ids[name] for name, _, _ in expected])
+    judge(expected, ids, found)
+    raw = ("reproduce", ids["raw"], "--data", tmp_path / "data")
+    refused = judging.crucible(*raw, cwd=tmp_path, codes=(2,))
+    assert "it was not made by a step that is recorded" in refused["error"]["message"]
+
+
+@nightly
+def test_verdicts_of_demo_and_examples_are_right(judging: Any, tmp_path: Path) -> None:
+    data, measured = tmp_path / "data", tmp_path / "measured"
+    fetched = subprocess.run([sys.executable, EXAMPLES / "fetch_data.py", measured], capture_output=True, text=True)
+    if fetched.returncode:
+        pytest.skip(f"the data of the examples cannot be fetched: {fetched.stderr}")
+    ran = judging.crucible("demo", "--engine", "local", "--data", data, cwd=tmp_path, **judging.VARIABLES)
+    ids = {name: ran["datasets"][name] for name in ("axis", "calibrated", "bands")}
+    shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("lab6", "ebsd", "raman-instruments"):
+        run = ("run", tmp_path / "examples" / f"{name}.yaml", "--engine", "local", "--data", data)
+        ran = judging.crucible(*run, cwd=tmp_path, **judging.VARIABLES, CRUCIBLE_LINEAGE_EXAMPLES=str(measured))
+        assert ran["errors"] == {}
+        for step, outputs in ran["datasets"].items():
+            ids.setdefault(f"{name}: {step.partition('[')[0]}", outputs["out"])
+    judging.move_away(tmp_path / "examples")
+    judging.move_away(measured)
+    judge([(name, IDENTICAL, "") for name in ids], ids, judging.remade(data, list(ids.values())))
+    assert len(ids) == 13
+
+
+@nightly
+def test_verdicts_of_steps_that_are_called_are_right(judging: Any, tmp_path: Path, prefect: Any) -> None:
+    data, laboratory = tmp_path / "data", tmp_path / "laboratory"
+    shutil.copytree(judging.MATERIAL, laboratory, ignore=shutil.ignore_patterns("__pycache__"))
+    printed = judging.said([sys.executable, "by_hand.py", data], cwd=laboratory, **judging.VARIABLES)
+    ids = dict(line.rsplit(" ", 1) for line in printed.splitlines())
+    variables = {**prefect.environment, **judging.VARIABLES, "CRUCIBLE_LINEAGE_DATA": str(data)}
+    judging.said([sys.executable, "flow.py"], cwd=laboratory, **variables)
+    listed = judging.crucible("list", "--project", "lab", "--data", data, cwd=tmp_path)["datasets"]
+    ids |= {f"flow: {one['step']}": one["mfid"] for one in listed if one["pipeline"] == "process"}
+    judging.move_away(laboratory)
+    expected = [
+        ("smoothed", IDENTICAL, ""),
+        ("lots", IDENTICAL, ""),
+        ("in a script", NOT_MADE, "cannot be imported; give it a name in a module"),
+        ("flow: smoothed", IDENTICAL, ""),
+        ("flow: times", NOT_MADE, "a task of a flow made it from values of Python"),
+    ]
+    judge(expected, ids, judging.remade(data, [ids[name] for name, _, _ in expected]))
