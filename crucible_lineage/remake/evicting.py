@@ -93,9 +93,13 @@ def plan_eviction(session: Session, to_free: int, *, trust_own: bool = False) ->
         files = tuple(sha256 for sha256 in one.files if sha256 not in gone)
         size = sum(store.size(sha256) for sha256 in files)
         if size:
-            goes.append(Goes(one.mfid, one.name, one.project, files, size, one.seconds))
+            goes.append(Goes(one.mfid, one.name, one.project, one.files, size, one.seconds))
             gone |= set(files)
             free += size
+    going = {one.mfid for one in goes}
+    for one in candidates.values():  # results of the same bytes go with them, as far as these are shared
+        if one.mfid not in going and (shared := tuple(sha256 for sha256 in one.files if sha256 in gone)):
+            goes.append(Goes(one.mfid, one.name, one.project, shared, 0, one.seconds))
     return Eviction(tuple(goes), {reason: size for reason, size in store.stays.items() if size})
 
 
@@ -107,16 +111,22 @@ def could_go(session: Session) -> Eviction | None:
 
 
 def evict(session: Session, plan: Eviction) -> int:
-    """Let go of what the plan names: first it is stated, then the bytes go. Return how many bytes are free."""
-    freed = 0
+    """Let go of what the plan names: first all is stated, then the bytes go. Return how many bytes that has freed.
+
+    Bytes that something else has got meanwhile stay.
+    """
     for one in plan.goes:
         body = {"files": sorted(one.files), "bytes": one.bytes}
         state(session, one.project, EVICT, About((one.mfid,)), why="can be made again", body=body)
-        for sha256 in one.files:
-            path = stored_file(session, sha256)
-            if path.exists():
-                freed += path.stat().st_size
-                path.unlink()
+    going = {one.mfid for one in plan.goes}
+    holders = _Store(session).holders if plan.goes else {}
+    freed = 0
+    for sha256 in dict.fromkeys(sha256 for one in plan.goes for sha256 in one.files):
+        path = stored_file(session, sha256)
+        if holders[sha256] <= going and path.exists():
+            size = path.stat().st_size
+            path.unlink(missing_ok=True)
+            freed += size
             session.cache.evict(sha256)
     return freed
 
@@ -132,9 +142,19 @@ class _Store:
         self.evicted = session.stated.evicted()
         self.files = {mfid: dict(_data_files(record)) for mfid, record in self.copy.records.items()}
         self.holders: dict[str, set[str]] = defaultdict(set)
-        for mfid, files in self.files.items():
-            for sha256 in files.values():
+        for mfid, record in self.copy.records.items():
+            for sha256 in self.files[mfid].values():
                 self.holders[sha256].add(mfid)
+            for sha256 in self._other_files(mfid, record):
+                self.holders[sha256].add(f"also {mfid}")  # which stays
+
+    def _other_files(self, mfid: str, record: Mapping[str, Any]) -> Iterator[str]:
+        """Yield the SHA-256 of what a step printed, and of files that no record lists."""
+        written = provenance(record)
+        if isinstance(written.get("generated"), list):
+            yield from (text(file.get("sha256")) for file in mappings(written["generated"]) if file.get("log"))
+        elif not self.copy.summaries[mfid].statement:
+            yield from (file.sha256_hash for file in self.session.client.files.list(mfid) if file.sha256_hash)
 
     def size(self, sha256: str) -> int:
         path = stored_file(self.session, sha256)

@@ -22,6 +22,7 @@ from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration.read import read
 from crucible_lineage.remake.driver import DIFFERS, IDENTICAL, Options
+from crucible_lineage.remake.evicting import evict, plan_eviction
 from crucible_lineage.remake.healing import ASIDE, remade_file
 from crucible_lineage.remake.receipts import state_receipts
 from crucible_lineage.remake.reproduce import reproduce_datasets
@@ -224,3 +225,40 @@ def test_what_was_once_the_same_by_chance_is_not_let_go(
     outcomes[0].verdict, outcomes[0].causes = IDENTICAL, []
     state_receipts(session, outcomes)
     assert going() == [], "the next time it may be another one"
+
+
+def test_results_of_the_same_bytes_are_let_go_together_and_what_others_hold_stays(lab: Any, session: Session) -> None:
+    lab.declare(lab.pipeline.read_text().replace("steps:", "steps:\n  again: {uses: LABMODULE:scale, inputs: "
+        "{counts: first}, params: {factor: 3.0}, output: {dataset_name: again}}\n").replace(
+        "first: {file: first.txt, timestamp", "again_first: {file: first.txt, timestamp: \"2024-06-01T12:00:00Z\"}\n"
+        "  first: {file: first.txt, timestamp").replace("inputs: {counts: first}, params: {factor: 3.0}",
+        "inputs: {counts: again_first}, params: {factor: 3.0}"))  # fmt: skip
+    done = run(lab, session)
+    both = {done.datasets[name]["out"] for name in ("scaled", "again")}
+    assert len(both) == 2
+    for mfid in both:
+        assert ask(session, "reproduce", mfid, "--here").exit_code == 0
+
+    def told(*more: str) -> Any:
+        return json.loads(ask(session, "evict", "--to-free", "1B", "--trust-own", "--json", *more).stdout)
+
+    assert {one["mfid"] for one in told("--dry-run")["evicted"]} == both
+    theirs = session.client.datasets.create({"dataset_name": "theirs", "project_id": "lab"}).dsid
+    (lab.folder / "copy.txt").write_text("3.0\n6.0\n9.0")
+    session.client.files.upload(theirs, lab.folder / "copy.txt")
+    assert told("--dry-run")["evicted"] == [], "a dataset without a record holds the same bytes"
+    session.client.deletions.delete(theirs, force=True, elevated=True)
+    went = told()
+    assert ({one["mfid"] for one in went["evicted"]}, went["freed"] > 0) == (both, True)
+    verified = json.loads(ask(session, "verify", "--project", "lab", "--bytes", "--json").stdout)
+    assert (verified["ok"], {one["class"] for one in verified["findings"]}) == (True, {"file-evicted"})
+
+
+def test_bytes_that_somebody_got_while_it_was_stated_stay(lab: Any, session: Session) -> None:
+    scaled = run(lab, session).datasets["scaled"]["out"]
+    assert ask(session, "reproduce", scaled, "--here").exit_code == 0
+    planned = plan_eviction(session, 1, trust_own=True)
+    (lab.folder / "copied.txt").write_text("3.0\n6.0\n9.0")
+    assert ask(session, "register", lab.folder / "copied.txt", "--project", "lab").exit_code == 0
+    before = size_of(session, scaled)
+    assert (evict(session, planned), size_of(session, scaled)) == (0, before)

@@ -34,23 +34,20 @@ def evict_command(to_free: str, trust_own: bool, dry_run: bool, as_json: bool) -
     wanted = _bytes(to_free)
     with open_session() as session:
         plan = plan_eviction(session, wanted, trust_own=trust_own)
-        if not dry_run:
-            evict(session, plan)
+        freed = plan.bytes if dry_run else evict(session, plan)
         if not as_json:
             announce(session)
     if as_json:
-        print_json({**plan.to_json(), "dry_run": dry_run})
+        print_json({**plan.to_json(), "freed": freed, "dry_run": dry_run})
     else:
         for one in plan.goes:
             click.echo(plain(f"{one.mfid}  {size_text(one.bytes):>8}  {time_text(one.seconds)} to make  {one.name}"))
         done = "would be freed" if dry_run else "freed"
         made = f"{time_text(plan.seconds)} to make all again" if plan.goes else ""
-        click.echo(
-            ", ".join(filter(None, (f"{amount(len(plan.goes), 'result')}, {size_text(plan.bytes)} {done}", made)))
-        )
+        click.echo(", ".join(filter(None, (f"{amount(len(plan.goes), 'result')}, {size_text(freed)} {done}", made))))
         for reason, size in plan.stays.items():
             click.echo(plain(f"stays: {size_text(size)}: {reason}"))
-    if plan.bytes < wanted:
+    if freed < wanted:
         click.echo(f"note: {size_text(wanted)} were asked for, no more may go", err=True)
         sys.exit(1)
 
