@@ -68,6 +68,7 @@ def judge(expected: list[tuple[str, str, str]], ids: dict[str, str], found: dict
     assert not wrong, {name: (found[ids[name]]["verdict"], all_said(found[ids[name]])) for name in sorted(wrong)}
 
 
+@pytest.mark.timeout(1800)
 def test_verdicts_are_right(judging: Any, tmp_path: Path) -> None:
     expected = FEW + (MORE if os.environ.get("CRUCIBLE_NIGHTLY") else [])
     ids = judging.made(tmp_path / "laboratory", tmp_path / "data")
@@ -80,6 +81,7 @@ def test_verdicts_are_right(judging: Any, tmp_path: Path) -> None:
 
 
 @nightly
+@pytest.mark.timeout(1800)
 def test_verdicts_of_demo_and_examples_are_right(judging: Any, tmp_path: Path) -> None:
     data, measured = tmp_path / "data", tmp_path / "measured"
     fetched = subprocess.run([sys.executable, EXAMPLES / "fetch_data.py", measured], capture_output=True, text=True)
@@ -101,6 +103,7 @@ def test_verdicts_of_demo_and_examples_are_right(judging: Any, tmp_path: Path) -
 
 
 @nightly
+@pytest.mark.timeout(1800)
 def test_verdicts_of_steps_that_are_called_are_right(judging: Any, tmp_path: Path, prefect: Any) -> None:
     data, laboratory = tmp_path / "data", tmp_path / "laboratory"
     shutil.copytree(judging.MATERIAL, laboratory, ignore=shutil.ignore_patterns("__pycache__"))
