@@ -370,7 +370,7 @@ class _Remaking:
 
     def _compared(self, python: Path, folders: dict[str, Path], answer: dict[str, Any]) -> list[dict[str, Any]]:
         """Compare the outputs with what is recorded, in the environment of the step, which can read its files."""
-        pairs, values, found = [], [], []
+        pairs, values, found, same = [], [], [], []
         returned, many = answer["returned"] or {}, len(answer["outputs"]) > 1
         for output, one in self.entry["outputs"].items():
             folder = folders[output]
@@ -396,10 +396,10 @@ class _Remaking:
             found += [{"name": name, "verdict": "not recorded", "said": "", "largest": 0.0} for name in sorted(there)]
             value = returned.get(output) if many else returned
             if one["returned"] is not None and json.dumps(one["returned"]) == json.dumps(value or {}):
-                found.append({"name": "returned values", "verdict": IDENTICAL, "said": "", "largest": 0.0})
+                same.append({"name": "returned values", "verdict": IDENTICAL, "said": "", "largest": 0.0})
             elif one["returned"] is not None:
                 values.append({"name": "returned values", "recorded": one["returned"], "made": value or {}})
-        return [*found, *self._judged(python, pairs, values)]
+        return [*found, *self._judged(python, pairs, values), *same]
 
     def _judged(
         self, python: Path, pairs: list[Any], values: list[Any], rtol: float | None = None
