@@ -254,7 +254,9 @@ def test_a_bundle_is_made_again_by_a_python_that_has_nothing(
     if builder == "uv":
         (programs / "uv").symlink_to(VALIDATORS / "uv")
         (programs / f"python{sys.version_info[0]}.{sys.version_info[1]}").symlink_to(python)
-    command = [other_python if builder == "uv" else str(python), "-I", str(bundle / "reproduce.py")]
+    asked = [other_python, "-c", "import sys; print(sys._base_executable)"]  # no shim, which needs a shell
+    other = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    command = [other if builder == "uv" else str(python), "-I", str(bundle / "reproduce.py")]
     done = subprocess.run(
         [*command, made.datasets["split"]["low"], "--json"],
         capture_output=True,
