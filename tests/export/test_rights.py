@@ -78,7 +78,7 @@ def test_a_crate_says_whose_its_data_are(stated: Any, tmp_path: Path, profile: s
     root, first, second = entities["./"], entities[f"#{stated.first}"], entities[f"#{stated.second}"]
     ada = {"@id": f"https://orcid.org/{ADA}"}
     assert root["license"] == second["license"] == {"@id": "https://spdx.org/licenses/CC-BY-4.0"}
-    assert first["license"] == {"@id": "https://spdx.org/licenses/MIT"}
+    assert first["license"] == entities[first["hasPart"]["@id"]]["license"] == {"@id": "https://spdx.org/licenses/MIT"}
     assert first["copyrightNotice"] == "Their Lab"
     assert root["author"] == second["author"] == [ada, {"@id": "#creator-Grace%20H"}]
     assert entities[ada["@id"]]["name"] == "Ada L"

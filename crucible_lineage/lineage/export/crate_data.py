@@ -152,6 +152,7 @@ class DataEntities:
         return self.add({"@id": f"#{one.mfid}", "@type": "CreativeWork", "dateCreated": instant(one.when), **told})
 
     def _add_file(self, mfid: str, number: int, file: StoredFile) -> Reference:
+        stated = self.lineage.rights.get(mfid, Rights()).license
         return self.add(
             {
                 "@id": quote(file.path) or f"#{mfid}-file-{number}",
@@ -161,6 +162,7 @@ class DataEntities:
                 "contentSize": str(file.size) if file.size is not None else "",
                 "sha256": file.sha256,
                 "encodingFormat": media_type(file.name),
+                "license": self.license(stated) if stated else "",
             }
         )
 
