@@ -7,8 +7,8 @@ from typing import Any
 
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.lineage.records import activity_code, mapping, provenance, text
-from crucible_lineage.provenance.recipe import derived_mfid
+from crucible_lineage.lineage.records import activity_code, mapping, provenance
+from crucible_lineage.provenance.recipe import derived_mfid, first_attempt
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.remake.driver import DIFFERS, EXCHANGED, NOT_DETERMINISTIC
@@ -26,7 +26,8 @@ def known_to_vary(session: Session, mfid: str, record: Record) -> str:
     It was made several times by the same recipe, with other bytes; or it was made again several times in the same
     environment, otherwise each time; or that was found of another result of the same code.
     """
-    if not text(provenance(record).get("step")):
+    written = read_record(record.get("scientific_metadata"))
+    if written is None or written.as_step is None:
         return ""
     if others := list(_other_attempts(session, mfid, record)):
         return f"{NOT_DETERMINISTIC}: the same code, parameters and inputs gave other bytes in {', '.join(others)}"
@@ -46,12 +47,12 @@ def known_to_vary(session: Session, mfid: str, record: Record) -> str:
 def _other_attempts(session: Session, mfid: str, record: Record) -> Iterator[str]:
     """Yield attempts at the same recipe that have files with other bytes."""
     recipe = mapping(provenance(record).get("recipe"))
-    first = {name: part for name, part in recipe.items() if name != "attempt"}
-    if not first.get("inputs"):
+    if not recipe.get("inputs"):
         return
-    latest = max(int(recipe.get("attempt") or 0), session.mirror.attempts().get(derived_mfid(first), 0))
-    ids = [derived_mfid({**first, "attempt": number} if number else first) for number in range(latest + 1)]
-    others = [one for one in ids if one != mfid]
+    first, own_number = first_attempt(recipe)
+    latest = max(own_number, session.mirror.attempts().get(first, 0))
+    numbered = (derived_mfid({**recipe, "attempt": number}) for number in range(1, latest + 1))
+    others = [one for one in (first, *numbered) if one != mfid]
     if not others:
         return
     own = _data_files(session, mfid, record)

@@ -46,6 +46,7 @@ from crucible_lineage.queries.catalogue.reference import find_mfid
 from crucible_lineage.queries.graph.standing import Entry, entry_of
 from crucible_lineage.queries.impact import ask_deletion
 from crucible_lineage.registration.read import whole_record
+from crucible_lineage.remake.history import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.statements import FLAG, HOLD, REMAKE, About
 from crucible_lineage.stating import lift, project_of, sign, state
@@ -87,6 +88,7 @@ def dataset(reader: Reader) -> Response:
         return waiting
     with reader.sign_in.session() as session:
         entry = entry_of(session, found)
+        varies = known_to_vary(session, mfid, found.model_dump())
     record, damage = _whole(reader, found)
     known, hidden = _named(reader, record, links)
     shown = shown_record(record, hidden)
@@ -107,6 +109,7 @@ def dataset(reader: Reader) -> Response:
         flags=entry.flags,
         statements=_statements(reader, entry),
         remade=entry.remade.told(),
+        varies=varies,
         calibrations=_calibrations(reader, found, entry),
         damage=damage,
         pictures=[picture for picture in reader.client.datasets.get_thumbnails(mfid) if _is_shown(picture)],
