@@ -439,6 +439,15 @@ class Journal:
             " GROUP BY 1, 2 ORDER BY 1, 2"
         )
 
+    def delivery_times(self) -> list[tuple[str, int, float]]:
+        """Count the results that were delivered, by project, with the seconds from when each was made until it was."""
+        return self.database.rows(
+            "SELECT project, count(*), total((julianday(delivered.at) - julianday(made)) * 86400) FROM result"
+            " JOIN event AS delivered ON delivered.run = result.run AND delivered.result = result.id"
+            " AND delivered.state = ? WHERE made IS NOT NULL GROUP BY project ORDER BY project",
+            DELIVERED,
+        )
+
     def pipelines(self, project: str | None = None) -> list[dict[str, Any]]:
         """The pipelines that ran here, each with its project and the file that declared it last.
 

@@ -1,72 +1,161 @@
-"""What a data folder did and what waits in it, as text that Prometheus reads. Nothing is asked of the service."""
+"""What a data folder did and what waits in it, as metrics. Nothing is asked of the service."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from crucible_lineage.core.journal import Failure
+from crucible_lineage.errors import InputError, UnreachableError
+from crucible_lineage.local.sealed import unsealed
 from crucible_lineage.local.usage import disk_usage
 from crucible_lineage.parked import failures
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 
-__all__ = ["metrics_text"]
+__all__ = ["Metric", "metrics", "metrics_text", "send_metrics"]
 
 PREFIX = "crucible_lineage"
-Sample = tuple[Mapping[str, str], float]
+COUNTER, GAUGE = "counter", "gauge"
+_CAUSE = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Warning|Interrupt|Exit))\b")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: a counter, or a gauge, with a value for each combination of labels."""
+
+    name: str
+    kind: str
+    text: str
+    samples: tuple[tuple[Mapping[str, str], float], ...]
 
 
 def metrics_text(session: Session) -> str:
     """Return the metrics of a session's data folder in the text format of Prometheus, version 0.0.4."""
-    return "".join(f"{line}\n" for line in _lines(session))
+    return "".join(f"{line}\n" for metric in metrics(session) for line in _lines(metric))
 
 
-def _lines(session: Session) -> Iterator[str]:
+def send_metrics(session: Session) -> int:
+    """Send the same metrics by OpenTelemetry, once, to where its variables say; return how many.
+
+    Raises InputError if the extra `otel` is not installed, UnreachableError if they were not taken.
+    """
+    try:  # the SDK takes half a second to import
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+        from opentelemetry.metrics import CallbackOptions, Observation
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult
+    except ImportError as error:
+        raise InputError(
+            f"sending metrics needs the package {error.name}, which is not here; install crucible-lineage[otel]"
+        ) from error
+    found, reader, exporter = metrics(session), InMemoryMetricReader(), OTLPMetricExporter()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    meter = provider.get_meter(PREFIX)
+    for metric in found:
+
+        def observe(_: CallbackOptions, metric: Metric = metric) -> Iterable[Observation]:
+            return [Observation(value, dict(labels)) for labels, value in metric.samples]
+
+        create = meter.create_observable_counter if metric.kind == COUNTER else meter.create_observable_gauge
+        create(f"{PREFIX}.{metric.name.removesuffix('_total')}", [observe], description=metric.text)
+    try:
+        data = reader.get_metrics_data()
+        if data is not None and exporter.export(data) is not MetricExportResult.SUCCESS:
+            raise UnreachableError("the metrics were not taken; see OTEL_EXPORTER_OTLP_ENDPOINT")
+    finally:
+        exporter.shutdown()
+        provider.shutdown()
+    return len(found)
+
+
+def metrics(session: Session) -> list[Metric]:
+    """Return the metrics of a session's data folder."""
+    return list(_metrics(session))
+
+
+def _metrics(session: Session) -> Iterator[Metric]:
     journal = session.journal
-    runs = [({**_of(row), "outcome": row[2] or "under way"}, row[3]) for row in journal.run_counts()]
-    yield from _metric("runs_total", "counter", "Runs that began here, by how they ended.", runs)
+    runs = [({**_of(row), "outcome": row[2] or "under way"}, float(row[3])) for row in journal.run_counts()]
+    yield _metric("runs_total", COUNTER, "Runs that began here, by how they ended.", runs)
     ends = [({**_of(row), "outcome": row[2]}, utc(row[3]).timestamp()) for row in journal.last_ends()]
-    yield from _metric("last_run_end_timestamp_seconds", "gauge", "When a run of the pipeline last ended so.", ends)
+    yield _metric("last_run_end_timestamp_seconds", GAUGE, "When a run of the pipeline last ended so.", ends)
     results = [({"project": row[0], "state": row[1]}, row) for row in journal.result_counts()]
     for place, name, text in (
         (2, "results_total", "Results of steps, by their state."),
         (3, "step_seconds_total", "Time that steps took."),
         (4, "step_bytes_total", "Bytes that steps wrote."),
     ):
-        yield from _metric(name, "counter", text, [(labels, float(row[place])) for labels, row in results])
+        yield _metric(name, COUNTER, text, [(labels, float(row[place])) for labels, row in results])
+    delivered = journal.delivery_times()
+    for place, name, text in (
+        (1, "deliveries_total", "Results that were delivered."),
+        (2, "delivery_seconds_total", "Time from when they were made until they were."),
+    ):
+        yield _metric(name, COUNTER, text, [({"project": row[0]}, float(row[place])) for row in delivered])
     yield from _waiting(session)
     failed = failures(session).values()
-    yield from _gauge("failed_results", "Results that failed and were not made since.", len(failed))
-    yield from _gauge("parked_results", "Those that are not tried again.", sum(one.parked for one in failed))
+    yield _gauge("failed_results", "Results that failed and were not made since.", len(failed))
+    causes = Counter(map(_cause, failed))
+    by_cause = [({"cause": cause}, float(number)) for cause, number in sorted(causes.items())]
+    yield _metric("failed_results_by_cause", GAUGE, "The same, by the exception that their step raised.", by_cause)
+    yield _gauge("parked_results", "Those that are not tried again.", sum(one.parked for one in failed))
+    swept = [(_of(name.split(" ", 1)[::-1]), age_s) for name, age_s in _ages(session, "process-new", "swept")]
+    yield _metric("sweep_age_seconds", GAUGE, "Since process-new last looked at everything.", swept)
+    watched = [({"project": name}, age_s) for name, age_s in _ages(session, "watching", "at")]
+    yield _metric("watch_age_seconds", GAUGE, "Since `watch` last looked, without an error.", watched)
     used = [({"part": part}, float(size)) for part, size in disk_usage(session.settings.data).items()]
-    yield from _metric("disk_bytes", "gauge", "Room that the data folder takes.", used)
+    yield _metric("disk_bytes", GAUGE, "Room that the data folder takes.", used)
 
 
-def _waiting(session: Session) -> Iterator[str]:
+def _waiting(session: Session) -> Iterator[Metric]:
     waiting, now = session.outbox.waiting(), datetime.now(UTC)
     ages = [(now - utc(one.since)).total_seconds() for one in waiting if one.since]
-    yield from _gauge("waiting_results", "Results that are made and not delivered.", len(waiting))
-    yield from _gauge("waiting_oldest_seconds", "Age of the oldest of them.", max(0.0, *ages, 0.0))
-    yield from _gauge("waiting_refused", "Those that Crucible refused.", sum(one.refused for one in waiting))
+    yield _gauge("waiting_results", "Results that are made and not delivered.", len(waiting))
+    yield _gauge("waiting_oldest_seconds", "Age of the oldest of them.", max(0.0, *ages, 0.0))
+    yield _gauge("waiting_refused", "Those that Crucible refused.", sum(one.refused for one in waiting))
     damaged = len(session.outbox.set_aside())
-    yield from _gauge("damaged_results", "Results that were damaged while they waited.", damaged)
+    yield _gauge("damaged_results", "Results that were damaged while they waited.", damaged)
+
+
+def _ages(session: Session, what: str, moment: str) -> Iterator[tuple[str, float]]:
+    """Yield the names of marks of this kind (watch/state.py), and how long ago their moment was."""
+    rows = session.store.database.rows(
+        "SELECT name, value FROM mark WHERE instance = ? AND name LIKE ?", session.store.instance, f"{what} %"
+    )
+    for name, value in rows:
+        if at := dict(unsealed(value, name) or {}).get(moment):
+            yield name.removeprefix(f"{what} "), (datetime.now(UTC) - utc(at)).total_seconds()
+
+
+def _cause(failure: Failure) -> str:
+    """Return the name of the exception that an error says, `other` if it says none."""
+    found = _CAUSE.search(failure.error)
+    return found[1] if found else "other"
 
 
 def _of(row: Sequence[Any]) -> dict[str, str]:
     return {"pipeline": row[0], "project": row[1]}
 
 
-def _gauge(name: str, text: str, value: float) -> Iterator[str]:
-    return _metric(name, "gauge", text, [({}, value)])
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return _metric(name, GAUGE, text, [({}, float(value))])
 
 
-def _metric(name: str, kind: str, text: str, samples: Iterable[Sample]) -> Iterator[str]:
-    yield f"# HELP {PREFIX}_{name} {text}"
-    yield f"# TYPE {PREFIX}_{name} {kind}"
-    for labels, value in samples:
+def _metric(name: str, kind: str, text: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> Metric:
+    return Metric(name, kind, text, tuple(samples))
+
+
+def _lines(metric: Metric) -> Iterator[str]:
+    yield f"# HELP {PREFIX}_{metric.name} {metric.text}"
+    yield f"# TYPE {PREFIX}_{metric.name} {metric.kind}"
+    for labels, value in metric.samples:
         named = ",".join(f'{label}="{_escaped(word)}"' for label, word in labels.items())
-        yield f"{PREFIX}_{name}{f'{{{named}}}' if named else ''} {value:.15g}"
+        yield f"{PREFIX}_{metric.name}{f'{{{named}}}' if named else ''} {value:.15g}"
 
 
 def _escaped(word: str) -> str:

@@ -12,12 +12,17 @@ from crucible_lineage import parked
 from crucible_lineage.local.sealed import sealed, unsealed
 from crucible_lineage.session import Session
 
-__all__ = ["Marks", "looks_of", "unpark"]
+__all__ = ["Marks", "looks_of", "unpark", "watching"]
 
 
 def looks_of(project: str, pipeline: str) -> str:
     """Return the name of the mark up to which a pipeline has looked at what is new in a project."""
     return f"process-new {project} {pipeline}"
+
+
+def watching(project: str) -> str:
+    """Return the name of the mark that says when `watch` last looked, at a project or at all."""
+    return f"watching {project}"
 
 
 def unpark(session: Session, mfid: str) -> bool:

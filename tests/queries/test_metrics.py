@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 ALERTS = Path(__file__).parents[2] / "deployments" / "prometheus-alerts.yaml"
@@ -37,16 +41,80 @@ def test_runs_results_failures_and_what_waits_are_counted(lab: Any, data: Path, 
     assert found["crucible_lineage_runs_total", f'{of_lab},outcome="failed"'] == 1
     assert found["crucible_lineage_results_total", 'project="lab",state="ingested"'] == 2
     assert found["crucible_lineage_failed_results", ""] == 1
+    assert found["crucible_lineage_failed_results_by_cause", 'cause="ValueError"'] == 1
+    assert found["crucible_lineage_deliveries_total", 'project="lab"'] == 2
+    assert 0 < found["crucible_lineage_delivery_seconds_total", 'project="lab"'] < 60
     assert found["crucible_lineage_waiting_results", ""] == 0
     assert found["crucible_lineage_disk_bytes", 'part="crucible"'] > 0
 
 
 def test_each_alert_asks_for_a_metric_that_there_is(lab: Any, data: Path, command: Any) -> None:
     assert command("run", lab.pipeline, "--data", data, "--engine", "local").returncode == 0
-    names = {name for name, _ in samples(command("status", "--data", data, "--metrics").stdout)}
+    printed = command("status", "--data", data, "--metrics").stdout
+    names = {line.split()[2] for line in printed.splitlines() if line.startswith("# TYPE")}
     (group,) = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]
     for rule in group["rules"]:
         asked = set(re.findall(r"crucible_lineage_[a-z_]+", rule["expr"]))
         assert asked, rule
         assert asked <= names, rule
         assert rule["annotations"]["summary"]
+
+
+class Receiver(HTTPServer):
+    """Takes what is sent by OTLP over HTTP."""
+
+    bodies: list[bytes]
+    status = 200
+
+
+class Taking(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver(("127.0.0.1", 0), Taking) as server:
+        server.bodies = []
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_the_same_metrics_are_sent_by_opentelemetry(lab: Any, data: Path, command: Any, receiver: Receiver) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+    assert command("run", lab.pipeline, "--data", data, "--engine", "local").returncode == 0
+    there = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{receiver.server_port}"}
+    sent = command("status", "--data", data, "--send-metrics", **there)
+    assert sent.returncode == 0, sent.stderr
+    (body,) = receiver.bodies
+    found: dict[tuple[str, str], float] = {}
+    for metric in ExportMetricsServiceRequest.FromString(body).resource_metrics[0].scope_metrics[0].metrics:
+        name = metric.name.replace(".", "_", 1) + ("_total" if metric.WhichOneof("data") == "sum" else "")
+        for point in getattr(metric, metric.WhichOneof("data") or "").data_points:
+            labels = ",".join(f'{one.key}="{one.value.string_value}"' for one in point.attributes)
+            found[name, labels] = getattr(point, point.WhichOneof("value") or "")
+    printed = samples(command("status", "--data", data, "--metrics").stdout)
+    passing = ("disk_bytes", "age_seconds")  # what changes by itself
+    expected = {key: value for key, value in printed.items() if not key[0].endswith(passing)}
+    assert {key: found[key] for key in expected} == pytest.approx(expected)
+
+
+def test_metrics_that_are_not_taken_are_an_error(data: Path, command: Any, receiver: Receiver) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
+    receiver.status = 400
+    there = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{receiver.server_port}"}
+    sent = command("status", "--data", data, "--send-metrics", **there)
+    assert sent.returncode == 3
+    assert "the metrics were not taken; see OTEL_EXPORTER_OTLP_ENDPOINT" in sent.stderr

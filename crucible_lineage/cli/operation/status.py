@@ -30,6 +30,7 @@ from crucible_lineage.local.usage import disk_usage, is_in_use
 from crucible_lineage.local.usage import runs as running
 from crucible_lineage.parked import failures
 from crucible_lineage.queries.metrics import metrics_text
+from crucible_lineage.queries.metrics import send_metrics as send
 from crucible_lineage.registration.ingestion import in_words
 from crucible_lineage.registration.outbox import Waiting
 from crucible_lineage.session import Session
@@ -58,6 +59,7 @@ PATIENCE_S = 5.0  # chosen: whoever asks wants to know now that Crucible is away
     "--all", "every", is_flag=True, help="Each pipeline of each project, as all machines made it, and what to do."
 )
 @click.option("--metrics", is_flag=True, help="Print metrics of this data folder for Prometheus, and nothing else.")
+@click.option("--send-metrics", is_flag=True, help="Send the same metrics by OpenTelemetry, and print nothing else.")
 @click.option("--service", is_flag=True, help="Print what is known of this Crucible, and nothing else.")
 @json_option
 def status_command(
@@ -66,6 +68,7 @@ def status_command(
     unpark: str | None,
     every: bool,
     metrics: bool,
+    send_metrics: bool,
     service: bool,
     as_json: bool,
 ) -> None:
@@ -83,6 +86,9 @@ def status_command(
     with open_session(PATIENCE_S) as session:
         if metrics:
             click.echo(metrics_text(session), nl=False)
+            return
+        if send_metrics:
+            click.echo(f"sent {amount(send(session), 'metric')}", err=True)
             return
         learnt = session.mirror.service.findings()
         if service and not as_json:

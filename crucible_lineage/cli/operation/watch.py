@@ -106,11 +106,14 @@ def watch_command(
                 time.sleep(settle_s)
                 watch.look()
             sys.exit(FAILURE if watch.failed else 0)
-        looked = False
+        from crucible_lineage.watch.state import Marks, watching
+
+        looked, marks = False, Marks(session)
         while True:
             try:
                 watch.look()
                 looked = True
+                marks.set(watching(str(project or "")), {"at": datetime.now(UTC).isoformat()})
             except (LineageError, OSError) as error:
                 # Wrong from the start is a mistake in the command; later a key, a certificate, a disk may come back.
                 if not looked and isinstance(error, InputError | UnauthorizedError):
