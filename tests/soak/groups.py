@@ -29,9 +29,11 @@ import httpx
 from conftest import Part, answers, free_port, wait_for
 from crucible import CrucibleClient
 
+from crucible_lineage.client import CrucibleClient as OurClient
+
 ADMIN = "key-of-the-administrator-of-the-soak"
-GROUPS = {"g1": "svc-a", "g2": "svc-a", "g3": "svc-a", "g4": "svc-b", "g5": "svc-b"}
-BAD = "g3"
+GROUPS = {"alpha": "svc-a", "beta": "svc-a", "gamma": "svc-a", "delta": "svc-b", "epsilon": "svc-b"}
+BAD = "gamma"
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 STEPS = """
 import time
@@ -99,12 +101,12 @@ class Site:
         self.look_after()
         self.wait()
         admin = CrucibleClient(api_url=self.url, api_key=ADMIN)
-        lead = admin.whoami()["user_unique_id"]
         for account in sorted(set(GROUPS.values())):
             self.keys[account] = admin.service_accounts.create(account)["api_key"]
             self.prefect("POST", "work_pools/", {"name": account, "type": "process"})
         for group, account in GROUPS.items():
-            admin.projects.create(project_id=group, organization="local", project_lead=lead)
+            with OurClient(self.url, ADMIN) as ours:
+                ours.projects.create(project_id=group, organization="local")
             admin.projects.add_user(account, group, role="contributor")
             deployed = self.command(account, "deploy", self.lab / f"{group}.yaml", "--pool", account)
             assert deployed.returncode == 0, deployed.stderr
@@ -239,9 +241,10 @@ def settle(site: Site) -> dict[str, str]:
 def judge(site: Site, measured: dict[str, list[float]], states: dict[str, str]) -> list[str]:
     """Return what is not as it has to be."""
     wrong: list[str] = []
-    admin = CrucibleClient(api_url=site.url, api_key=ADMIN)
     for group, account in GROUPS.items():
-        found = admin.datasets.list(project_id=group, include_metadata=True, limit=10_000)
+        with OurClient(site.url, ADMIN) as ours:
+            listed = ours.datasets.list(project_id=group, include_metadata=True, limit=None)
+        found = [one.model_dump() for one in listed]
         records = [(one, (one.get("scientific_metadata") or {})) for one in found]
         results = [(one, data) for one, data in records if one.get("data_type") != "fail" and "value" in data]
         values = Counter(data["value"] for _, data in results)
