@@ -30,7 +30,8 @@ class Away:
 
 def away(session: Session, wanted: Iterable[str]) -> list[Away]:
     """Return those of these datasets that were let go, with all that has to be made again for them, in this order."""
-    evicted = session.stated.evicted()
+    asked = list(dict.fromkeys(wanted))
+    evicted = session.stated.evicted() if asked else {}
     found: dict[str, Away] = {}
 
     def visit(mfid: str) -> None:
@@ -44,7 +45,7 @@ def away(session: Session, wanted: Iterable[str]) -> list[Away]:
         name = text(record.get("dataset_name")) or mfid
         found[mfid] = Away(mfid, name, sum(sizes.get(one) or 0 for one in gone), made_in(record))
 
-    for mfid in dict.fromkeys(wanted) if evicted else ():
+    for mfid in asked if evicted else ():
         visit(mfid)
     return list(found.values())
 
