@@ -10,37 +10,43 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crucible_lineage.tasks.api.calls import asynchronous
-    from crucible_lineage.tasks.api.chains import register_child
+    from crucible_lineage.tasks.api.chains import check_lineage, register_child, render_lineage
     from crucible_lineage.tasks.api.datasets import (
+        add_keywords,
         count_datasets,
         create_dataset,
+        create_sample,
         delete_dataset,
+        ensure_project,
         get_dataset,
+        get_keywords,
+        get_metadata,
+        link_parent_child,
+        link_sample,
+        list_children,
         list_datasets,
+        list_parents,
+        list_projects,
+        list_samples,
+        replace_metadata,
         search_datasets,
+        search_metadata,
+        unlink,
+        unlink_sample,
         update_dataset,
+        update_metadata,
     )
     from crucible_lineage.tasks.api.files import (
         add_files,
+        add_thumbnail,
         download_dataset,
         get_download_links,
+        get_thumbnails,
         list_files,
+        request_ingestion,
         upload_file,
+        wait_for_ingestion,
     )
-    from crucible_lineage.tasks.api.ingestion import request_ingestion, wait_for_ingestion
-    from crucible_lineage.tasks.api.lineage import check_lineage, render_lineage
-    from crucible_lineage.tasks.api.links import link_parent_child, list_children, list_parents, unlink
-    from crucible_lineage.tasks.api.metadata import (
-        add_keywords,
-        get_keywords,
-        get_metadata,
-        replace_metadata,
-        search_metadata,
-        update_metadata,
-    )
-    from crucible_lineage.tasks.api.projects import ensure_project, list_projects
-    from crucible_lineage.tasks.api.samples import create_sample, link_sample, list_samples, unlink_sample
-    from crucible_lineage.tasks.api.thumbnails import add_thumbnail, get_thumbnails
     from crucible_lineage.tasks.credentials import CrucibleCredentials
     from crucible_lineage.tasks.dropin.decorator import task
     from crucible_lineage.tasks.dropin.registering import registering
@@ -87,31 +93,17 @@ if TYPE_CHECKING:
 
 # Module -> the tasks in it; each has an asynchronous twin, whose name has an `a` before it.
 _API = {
-    "chains": ("register_child",),
+    "chains": ("check_lineage", "register_child", "render_lineage"),
     "datasets": (
-        "count_datasets",
-        "create_dataset",
-        "delete_dataset",
-        "get_dataset",
-        "list_datasets",
-        "search_datasets",
-        "update_dataset",
+        *("count_datasets", "create_dataset", "delete_dataset", "get_dataset", "list_datasets", "search_datasets"),
+        *("add_keywords", "get_keywords", "get_metadata", "replace_metadata", "search_metadata", "update_metadata"),
+        *("link_parent_child", "list_children", "list_parents", "unlink", "update_dataset"),
+        *("create_sample", "link_sample", "list_samples", "unlink_sample", "ensure_project", "list_projects"),
     ),
-    "files": ("add_files", "download_dataset", "get_download_links", "list_files", "upload_file"),
-    "ingestion": ("request_ingestion", "wait_for_ingestion"),
-    "lineage": ("check_lineage", "render_lineage"),
-    "links": ("link_parent_child", "list_children", "list_parents", "unlink"),
-    "metadata": (
-        "add_keywords",
-        "get_keywords",
-        "get_metadata",
-        "replace_metadata",
-        "search_metadata",
-        "update_metadata",
+    "files": (
+        *("add_files", "download_dataset", "get_download_links", "list_files", "upload_file"),
+        *("add_thumbnail", "get_thumbnails", "request_ingestion", "wait_for_ingestion"),
     ),
-    "projects": ("ensure_project", "list_projects"),
-    "samples": ("create_sample", "link_sample", "list_samples", "unlink_sample"),
-    "thumbnails": ("add_thumbnail", "get_thumbnails"),
 }
 API_TASKS = tuple(name for names in _API.values() for name in names)
 _PLACES = {

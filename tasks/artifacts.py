@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext, TaskRunContext
@@ -14,11 +16,15 @@ from crucible_lineage.lineage import LineageGraph
 from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.labels import plain, title
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.pages import dataset_page
 
-__all__ = ["lineage_artifact", "linked", "markdown_table"]
+__all__ = ["dataset_page", "lineage_artifact", "markdown_table"]
+
 
 MOST_ROWS = 200
+
+
+FACILITY = "crucible.lbl.gov"
+EXPLORER = "https://crucible.lbl.gov/explore"  # as the official client has it
 
 
 def lineage_artifact(
@@ -72,3 +78,18 @@ def _rows(graph: LineageGraph, session: Session) -> Iterable[dict[str, str]]:
 
 def _cell(text: str) -> str:
     return plain(text).replace("|", "\\|").replace("\n", " ")
+
+
+def dataset_page(session: Session, mfid: str, project: str = "") -> str:
+    """The address of the dataset's page, empty where there is none: an embedded Crucible has no lasting address.
+
+    `CRUCIBLE_GRAPH_EXPLORER_URL` names another explorer, as for the official client.
+    """
+    if session.settings.api_url is None:
+        return ""
+    parts = urlsplit(session.settings.api_url)
+    explorer = os.environ.get("CRUCIBLE_GRAPH_EXPLORER_URL") or (EXPLORER if parts.hostname == FACILITY else "")
+    if explorer:
+        base = explorer.rstrip("/")
+        return f"{base}/{quote(project)}/datasets/{mfid}" if project else ""
+    return f"{parts.scheme}://{parts.netloc}/datasets/{mfid}"

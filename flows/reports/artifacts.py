@@ -12,8 +12,7 @@ from crucible_lineage.lineage import Edge, LineageGraph, Node
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.artifacts import lineage_artifact
-from crucible_lineage.tasks.pages import dataset_page
+from crucible_lineage.tasks.artifacts import dataset_page, lineage_artifact
 
 __all__ = ["leave_artifacts"]
 

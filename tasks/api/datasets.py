@@ -1,32 +1,30 @@
-"""Datasets as tasks: created, found, counted, changed, and their deletion asked for."""
+"""Datasets, samples and projects as tasks: created, found, changed, linked; their metadata and keywords."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.filters import DatasetFilters
-from crucible_lineage.client.models import Dataset
-from crucible_lineage.errors import ConflictError
-from crucible_lineage.tasks.api.calls import api_task, words
-from crucible_lineage.tasks.api.files import add_all, checked_files
-from crucible_lineage.tasks.api.ingestion import OnFailure
-from crucible_lineage.tasks.api.repeatable import chosen_mfid
+from crucible_lineage.client.models import Dataset, Project, Sample, SearchHit
+from crucible_lineage.errors import ConflictError, NotFoundError
+from crucible_lineage.tasks.api.calls import api_task, chosen_mfid, words
+from crucible_lineage.tasks.api.files import OnFailure, add_all, checked_files
 from crucible_lineage.tasks.sessions import Crucible, session_for
 
 __all__ = [
-    "DatasetChanges",
-    "count_datasets",
-    "create_dataset",
-    "delete_dataset",
-    "get_dataset",
-    "list_datasets",
-    "search_datasets",
-    "update_dataset",
-]
+    "add_keywords", "count_datasets", "create_dataset", "create_sample", "delete_dataset", "ensure_project",
+    "get_dataset", "get_keywords", "get_metadata", "link_parent_child", "link_sample", "list_children", "list_datasets",
+    "list_parents", "list_projects", "list_samples", "replace_metadata", "search_datasets", "search_metadata", "unlink",
+    "unlink_sample", "update_dataset", "update_metadata",
+]  # fmt: skip
+
+
+Relationship = Literal["is_derived_from", "is_part_of"]
+"""What the child is to its parent."""
 
 
 class DatasetChanges(TypedDict, total=False):
@@ -172,3 +170,136 @@ def _created(client: CrucibleClient, fields: Mapping[str, object]) -> str:
         if not same:
             raise
         return mfid
+
+
+@api_task("metadata of {dsid}")
+def get_metadata(dsid: str, *, crucible: Crucible | None = None) -> dict[str, Any]:
+    """The scientific metadata of the dataset; empty if it has none."""
+    return session_for(crucible).client.metadata.get(dsid) or {}
+
+
+@api_task("update metadata of {dsid}")
+def update_metadata(dsid: str, metadata: Mapping[str, Any], *, crucible: Crucible | None = None) -> dict[str, Any]:
+    """All scientific metadata of the dataset, after `metadata` was merged in: objects key by key, others replaced."""
+    return session_for(crucible).client.metadata.merge(dsid, metadata)
+
+
+@api_task("replace metadata of {dsid}")
+def replace_metadata(dsid: str, metadata: Mapping[str, Any], *, crucible: Crucible | None = None) -> dict[str, Any]:
+    """`metadata`, which is now all that the dataset has; of a result of a step, its provenance would be lost."""
+    return session_for(crucible).client.metadata.replace(dsid, metadata)
+
+
+@api_task("search metadata for {q}")
+def search_metadata(q: str, limit: int = 20, *, crucible: Crucible | None = None) -> list[SearchHit]:
+    """Resources of all kinds whose metadata holds all words of `q` in keys or values; best first, at most 50."""
+    return session_for(crucible).client.metadata.search(q, limit=limit)
+
+
+@api_task("keywords {keywords} of {dsid}")
+def add_keywords(dsid: str, keywords: str | Sequence[str], *, crucible: Crucible | None = None) -> list[str]:
+    """The keywords that were added; a text is one keyword. Adding one again changes nothing."""
+    client = session_for(crucible).client
+    return [client.datasets.add_keyword(dsid, keyword).keyword for keyword in words(keywords)]
+
+
+@api_task("keywords of {dsid}")
+def get_keywords(dsid: str, *, crucible: Crucible | None = None) -> list[str]:
+    """The keywords of the dataset."""
+    return [found.keyword for found in session_for(crucible).client.datasets.get_keywords(dsid)]
+
+
+@api_task("link {parent_id} to {child_id}")
+def link_parent_child(
+    parent_id: str,
+    child_id: str,
+    relationship_type: Relationship | None = "is_derived_from",
+    *,
+    crucible: Crucible | None = None,
+) -> None:
+    """The child hangs below the parent; None as relationship leaves a stored one as it is."""
+    session_for(crucible).client.datasets.link_parent_child(parent_id, child_id, relationship_type)
+
+
+@api_task("unlink {parent_id} from {child_id}")
+def unlink(parent_id: str, child_id: str, *, crucible: Crucible | None = None) -> None:
+    """There is no link between these datasets. NotFoundError if one of them is not there."""
+    client = session_for(crucible).client
+    try:
+        client.datasets.unlink(parent_id, child_id)
+    except NotFoundError:
+        client.datasets.get(child_id)
+        client.datasets.get(parent_id)  # both are there, so it is the link that is gone
+
+
+@api_task("parents of {dsid}")
+def list_parents(
+    dsid: str, *, relationship_type: Relationship | None = None, crucible: Crucible | None = None
+) -> list[Dataset]:
+    """The datasets that this one was made from."""
+    return list(session_for(crucible).client.datasets.list_parents(dsid, relationship_type=relationship_type))
+
+
+@api_task("children of {dsid}")
+def list_children(
+    dsid: str, *, relationship_type: Relationship | None = None, crucible: Crucible | None = None
+) -> list[Dataset]:
+    """The datasets that were made from this one."""
+    return list(session_for(crucible).client.datasets.list_children(dsid, relationship_type=relationship_type))
+
+
+@api_task("create sample {sample_name}")
+def create_sample(
+    sample_name: str,
+    project_id: str | None = None,
+    *,
+    sample_type: str | None = None,
+    description: str | None = None,
+    timestamp: str | datetime | None = None,
+    public: bool = False,
+    crucible: Crucible | None = None,
+) -> str:
+    """The MFID of a sample with these fields; tried again, it is the one that was made."""
+    fields: dict[str, Any] = {name: value for name, value in locals().items() if name != "crucible"}
+    mfid = chosen_mfid("sample", fields)
+    client = session_for(crucible).client
+    try:
+        return client.samples.create(unique_id=mfid, **fields).unique_id
+    except ConflictError:
+        return client.samples.get(mfid).unique_id
+
+
+@api_task("sample {sample_id} of {dsid}")
+def link_sample(dsid: str, sample_id: str, *, crucible: Crucible | None = None) -> None:
+    """The dataset is associated with the sample."""
+    session_for(crucible).client.datasets.add_sample(dsid, sample_id)
+
+
+@api_task("remove sample {sample_id} of {dsid}")
+def unlink_sample(dsid: str, sample_id: str, *, crucible: Crucible | None = None) -> None:
+    """The dataset is not associated with the sample. NotFoundError if one of them is not there."""
+    client = session_for(crucible).client
+    try:
+        client.datasets.remove_sample(dsid, sample_id)
+    except NotFoundError:
+        client.datasets.get(dsid)
+        client.samples.get(sample_id)  # both are there, so it is the link that is gone
+
+
+@api_task("samples of {dsid}")
+def list_samples(dsid: str, *, crucible: Crucible | None = None) -> list[Sample]:
+    """The samples that the dataset is associated with."""
+    return session_for(crucible).client.samples.list(dataset_mfid=dsid)
+
+
+@api_task("project {project_id}")
+def ensure_project(project_id: str, title: str | None = None, *, crucible: Crucible | None = None) -> str:
+    """The project's name, once it is there: the embedded Crucible makes it, elsewhere InputError says it is missing."""
+    session_for(crucible).ensure_project(project_id, title)
+    return project_id
+
+
+@api_task("list projects")
+def list_projects(*, limit: int | None = None, crucible: Crucible | None = None) -> list[Project]:
+    """The projects that the key may see."""
+    return session_for(crucible).client.projects.list(limit=limit)

@@ -1,29 +1,35 @@
-"""Files of datasets as tasks: uploaded, added with their ingestion, listed, downloaded, or linked to."""
+"""Files of datasets as tasks: uploaded, listed, downloaded, linked to, ingested; and thumbnails."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
+
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_logger, get_run_logger
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.models import FileRecord
-from crucible_lineage.errors import InputError
+from crucible_lineage.client.dataset.contents import Picture, picture_body
+from crucible_lineage.client.models import FileRecord, IngestionRequest, Thumbnail
+from crucible_lineage.errors import InputError, RunError
 from crucible_lineage.tasks.api.calls import api_task
-from crucible_lineage.tasks.api.ingestion import OnFailure, asked_once, ended
 from crucible_lineage.tasks.sessions import Crucible, session_for
 
 __all__ = [
-    "add_all",
-    "add_files",
-    "checked_files",
-    "download_dataset",
-    "get_download_links",
-    "list_files",
-    "upload_file",
-]
+    "OnFailure", "add_all", "add_files", "add_thumbnail", "checked_files", "download_dataset", "get_download_links",
+    "get_thumbnails", "list_files", "request_ingestion", "upload_file", "wait_for_ingestion",
+]  # fmt: skip
+
 
 Paths = str | Path | Sequence[str | Path]
+
+
+OnFailure = Literal["fail", "warn"]
+"""What an ingestion that failed is: a failure of the task, or a warning in its log."""
+
+GOOD = ("complete", "not_requested")
 
 
 @api_task("upload {path} to {dsid}")
@@ -126,3 +132,81 @@ def add_all(
         for request in requests:
             ended(client.ingestions.wait(request.id, timeout_s=600), on_failed_ingestion)
     return records
+
+
+@api_task("thumbnail {thumbnail_name} of {dsid}")
+def add_thumbnail(
+    dsid: str, thumbnail: Picture, thumbnail_name: str | None = None, *, crucible: Crucible | None = None
+) -> int:
+    """The number of the thumbnail of that name, which shows this picture: an image file, image bytes, or a figure.
+
+    One of the same name is not added twice; if it shows something else, it shows this from now on.
+    """
+    client = session_for(crucible).client
+    body = picture_body(thumbnail, thumbnail_name, f"{dsid}_thumbnail.png")
+    name, content = body["thumbnail_name"], body["thumbnail_b64str"]
+    for known in client.datasets.get_thumbnails(dsid):
+        if known.thumbnail_name == name:
+            same = known.thumbnail_b64str == content
+            return known.id if same else client.datasets.update_thumbnail(dsid, known.id, picture=thumbnail).id
+    picture = Path(thumbnail) if isinstance(thumbnail, str) else thumbnail
+    return client.datasets.add_thumbnail(dsid, picture, name=name).id
+
+
+@api_task("thumbnails of {dsid}")
+def get_thumbnails(dsid: str, *, crucible: Crucible | None = None) -> list[Thumbnail]:
+    """The thumbnails of the dataset, with their pictures in base64."""
+    return session_for(crucible).client.datasets.get_thumbnails(dsid)
+
+
+@api_task("ingest {file_mfid}")
+def request_ingestion(
+    file_mfid: str, ingestor: str | None = None, *, again: bool = False, crucible: Crucible | None = None
+) -> int:
+    """The number of the request to ingest the file: the one that is there for it, or with `again` a new one.
+
+    A request that failed is never taken for one that is there.
+    """
+    client = session_for(crucible).client
+    if again:
+        return client.ingestions.request(file_mfid, ingestor).id
+    return asked_once(client, file_mfid, ingestor).id
+
+
+@api_task("ingested {request}")
+def wait_for_ingestion(
+    request: int, timeout_s: float = 600.0, *, on_failure: OnFailure = "fail", crucible: Crucible | None = None
+) -> str:
+    """The status with which the ingestion ended. RunError if it failed, or if the ingestor that was asked for did not
+    read the file, unless `on_failure` is "warn".
+    """
+    found = session_for(crucible).client.ingestions.wait(request, timeout_s=timeout_s)
+    ended(found, on_failure)
+    return found.status
+
+
+def asked_once(client: CrucibleClient, file_mfid: str, ingestor: str | None) -> IngestionRequest:
+    """The request to ingest the file with that class: one that waits, works or has succeeded, else a new one."""
+    for known in client.ingestions.list(file_mfid=file_mfid):
+        if (known.is_open or known.status in GOOD) and ingestor in (None, known.ingestion_class):
+            return known
+    return client.ingestions.request(file_mfid, ingestor)
+
+
+def ended(request: IngestionRequest, on_failure: OnFailure) -> None:
+    """RunError, or a warning, if the ingestion has failed."""
+    is_otherwise = request.error_message and request.ingestion_class  # not by the ingestor that was asked for
+    if request.status in GOOD and not is_otherwise:
+        return
+    reason = f": {request.error_message}" if request.error_message else ""
+    ended_as = "did not go as was asked" if request.status in GOOD else f"ended as {request.status!r}"
+    told = (
+        f"ingestion request {request.id} of file {request.file_mfid} {ended_as}{reason}\n"
+        'the file is stored; name an ingestor that reads it, or take this as a warning with "warn"'
+    )
+    if on_failure == "fail":
+        raise RunError(told)
+    try:
+        get_run_logger().warning(told)
+    except MissingContextError:  # called as a plain function
+        get_logger(__name__).warning(told)

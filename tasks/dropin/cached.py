@@ -1,9 +1,14 @@
-"""Prefect's cache within `registering`: the user's policy decides, and what it gives back is linked."""
+"""The code of a task, its fingerprint, and Prefect's cache within `registering`, whose values are linked."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Callable
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prefect.cache_policies import DEFAULT, NO_CACHE, CachePolicy
@@ -11,7 +16,14 @@ from prefect.context import TaskRunContext
 from prefect.runtime import deployment, flow_run, task_run
 from prefect.settings import get_current_settings
 
-__all__ = ["AskedFirst", "asked_first", "cache_keyword"]
+from crucible_lineage.fingerprint.walk import Fingerprint, code_fingerprint
+from crucible_lineage.provenance.environment import git_state
+
+__all__ = ["TaskCode", "asked_first", "cache_keyword", "task_code"]
+
+
+_codes: weakref.WeakKeyDictionary[Any, TaskCode] = weakref.WeakKeyDictionary()
+_codes_lock = threading.Lock()
 
 
 def cache_keyword(key: str) -> str:
@@ -64,3 +76,55 @@ def _storage_key(template: str) -> str:
 def _is_refreshed(context: TaskRunContext) -> bool:
     wish = context.task.refresh_cache
     return bool(get_current_settings().tasks.refresh_cache if wish is None else wish)
+
+
+@dataclass(frozen=True)
+class TaskCode:
+    """The code of a function, as the process knows it that has imported it.
+
+    A function of the program itself crosses to other processes by value, without the file that it is from. So it is
+    read where the flow runs, and taken along.
+    """
+
+    name: str
+    fingerprint: Fingerprint | None
+    folder: Path | None
+
+    @property
+    def digest(self) -> str:
+        """Return what stands for it in a recipe."""
+        return self.fingerprint.digest if self.fingerprint else f"name:{self.name}"
+
+    @functools.cached_property
+    def git(self) -> Mapping[str, Any] | None:
+        """The checkout that it lies in, asked once."""
+        return git_state(self.folder) if self.folder and self.folder.is_dir() else None
+
+    def packed(self) -> TaskCode:
+        """The same, with all that is to be known of it on other machines."""
+        _ = self.git
+        return self
+
+
+def task_code(function: Callable[..., object]) -> TaskCode:
+    """The code of a function, read once."""
+    with _codes_lock:
+        if function not in _codes:
+            _codes[function] = TaskCode(_name(function), _fingerprint(function), _folder(function))
+        return _codes[function]
+
+
+def _fingerprint(function: Callable[..., object]) -> Fingerprint | None:
+    try:
+        return code_fingerprint(function)
+    except Exception:  # built in, made by exec, or otherwise without source
+        return None
+
+
+def _name(function: Callable[..., object]) -> str:
+    return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__qualname__)}"
+
+
+def _folder(function: Callable[..., object]) -> Path | None:
+    code = getattr(function, "__code__", None)
+    return Path(code.co_filename).parent if code else None

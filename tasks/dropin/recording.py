@@ -24,7 +24,7 @@ from crucible_lineage.errors import LineageError
 from crucible_lineage.pipeline.called import FlowPlaces, FlowRun, file_of
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.dropin.opened import watch_files
+from crucible_lineage.tasks.dropin.effects import watch_files
 from crucible_lineage.tasks.dropin.origins import Made, Notes, Origins
 from crucible_lineage.tasks.dropin.secret import hidden_text, watch_secrets
 from crucible_lineage.tasks.dropin.undelivered import Undelivered

@@ -1,15 +1,25 @@
-"""What a value of the flow's own code was taken from, where that is certain: views, rows, columns, copies."""
+"""Where values of the flow's own code come from, where that is certain: views, rows, copies; of constants, nowhere."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
+from collections.abc import Iterator
+from types import CodeType, FunctionType
 from typing import Any
+
+from prefect.context import FlowRunContext
 
 from crucible_lineage.tasks.dropin.origins import Origin, Origins
 
-__all__ = ["is_constant", "taken_from"]
+__all__ = ["is_constant", "is_literal", "taken_from"]
+
 
 MOST_COMPARED = 50  # known tables or arrays that one value is compared with
+
+
+CONSTANTS = (str, bytes, int, float, complex, tuple, frozenset)
 
 
 def taken_from(value: object, origins: Origins) -> Origin | None:
@@ -110,3 +120,29 @@ def _only(found: Any) -> Origin | None:
     """The one origin among these; None if there are several."""
     origins = {id(one.made): one for one in found}
     return next(iter(origins.values())) if len(origins) == 1 else None
+
+
+def is_literal(value: object) -> bool:
+    """Return whether this very object stands in the code of the running flow, or of a function that it calls."""
+    if not isinstance(value, CONSTANTS):
+        return False
+    running = FlowRunContext.get()
+    function = inspect.unwrap(running.flow.fn) if running is not None and running.flow is not None else None
+    return isinstance(function, FunctionType) and id(value) in _literals(function)
+
+
+@functools.lru_cache(maxsize=64)
+def _literals(function: FunctionType) -> frozenset[int]:
+    """Return the ids of the constants; they live as long as the function, which the cache keeps."""
+    called = (function.__globals__.get(name) for name in function.__code__.co_names)
+    codes = [function.__code__, *(one.__code__ for one in called if isinstance(one, FunctionType))]
+    return frozenset(id(constant) for code in codes for constant in _constants(code.co_consts))
+
+
+def _constants(found: tuple[Any, ...] | frozenset[Any]) -> Iterator[object]:
+    for constant in found:
+        yield constant
+        if isinstance(constant, (tuple, frozenset)):
+            yield from _constants(constant)
+        elif isinstance(constant, CodeType) and constant.co_name.startswith("<"):  # a comprehension, not a function
+            yield from _constants(constant.co_consts)
