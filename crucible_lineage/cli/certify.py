@@ -15,7 +15,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
 
 if TYPE_CHECKING:
-    from crucible_lineage.queries.calibrations import Use
+    from crucible_lineage.queries.calibrations import CalibrationUse
 
 
 __all__ = ["calibration_command", "certify_command", "decertify_command", "read_fields"]
@@ -121,7 +121,7 @@ def decertify_command(
     _print_used(used)
 
 
-def _print_used(used: Sequence[Use]) -> None:
+def _print_used(used: Sequence[CalibrationUse]) -> None:
     click.echo(f"{amount(len(used), 'current result')} used it for data of that time" + (":" if used else ""))
     for use in used[:MOST_LISTED]:
         click.echo(plain(f"  {use.mfid}  {use.name}"))

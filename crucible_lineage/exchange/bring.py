@@ -50,7 +50,7 @@ from crucible_lineage.registration.standing import add_equal_parents
 from crucible_lineage.session import Session
 from crucible_lineage.times import as_known
 
-__all__ = ["Outcome", "bring"]
+__all__ = ["CopyOutcome", "bring"]
 
 
 DERIVED = "is_derived_from"
@@ -343,7 +343,7 @@ def _linked(source: Path, target: Path) -> Path:
 
 
 @dataclass
-class Outcome:
+class CopyOutcome:
     """What has arrived, in the order in which it did, and what did not, each with the reason."""
 
     sent: list[ItemToCopy] = field(default_factory=list)
@@ -360,11 +360,11 @@ def bring(
     patience_s: float,
     listen: Listen,
     troubled: Callable[[str], None],
-) -> Outcome:
+) -> CopyOutcome:
     """Copy what the plan names, as far as possible. `troubled` hears each reason for waiting once."""
     target.store.note_brought(source.store.instance, plan.brought)
     if not plan.items:
-        return Outcome(ids=dict(plan.ids))
+        return CopyOutcome(ids=dict(plan.ids))
     target.require_usable()
     with target.connect(at_most_s=ONE_CALL_S) as client:
         sender = Sender(source, target, client, dict(plan.ids), ingests)
@@ -388,7 +388,7 @@ class _Bringing:
         self.listen = listen
         self.troubled = troubled
         self.total = len(plan.items)
-        self.outcome = Outcome(ids=sender.ids)
+        self.outcome = CopyOutcome(ids=sender.ids)
         self._waiting = {item.mfid: item for item in plan.items}
         self._open = {item.mfid: {one for one in item.parents if one in self._waiting} for item in plan.items}
         self._noted: list[Brought] = []
@@ -399,7 +399,7 @@ class _Bringing:
         self._retry_after_s: float | None = None
         self._over = threading.Event()
 
-    def run(self) -> Outcome:
+    def run(self) -> CopyOutcome:
         running: dict[Future[Brought | None], ItemToCopy] = {}
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="bring") as pool:
             try:

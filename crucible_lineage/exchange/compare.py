@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from crucible_lineage.core.slots import Filled, places_of
-from crucible_lineage.exchange.model import Comparison, Conflict, Held, Lacking, has_bytes, linked
+from crucible_lineage.exchange.model import Conflict, CopyComparison, Held, Lacking, has_bytes, linked
 from crucible_lineage.provenance.record import ATTACHED_NAME, KEY, PLACES_KEY, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.times import as_known
@@ -30,17 +30,17 @@ PUT_IN = timedelta(seconds=1)
 MOST_CHARACTERS = 60  # of a value in a message
 
 
-def compare(here: Held, there: Held | None, renamed: Renamed = str) -> Comparison:
+def compare(here: Held, there: Held | None, renamed: Renamed = str) -> CopyComparison:
     """Return what `there` lacks of `here`. `renamed` gives the id that a dataset has there."""
     if reason := unreadable(here.metadata):
         return _refused(here, f"its provenance record cannot be read here: {reason}")
     if there is None:
-        return Comparison(Lacking(whole=True))
+        return CopyComparison(Lacking(whole=True))
     if reason := _taken(here, there):
         return _refused(here, reason)
     ours, theirs = here.record, there.record
     if ours is not None and (theirs is None or not theirs.is_complete):
-        return Comparison(Lacking(whole=True))
+        return CopyComparison(Lacking(whole=True))
     twice = ours is not None and theirs is not None and not is_brought(ours, theirs)
     files, faults, other_files = _files(here, there, twice=twice)
     fields, other_fields = _fields(here.dataset, there.dataset)
@@ -60,7 +60,7 @@ def compare(here: Held, there: Held | None, renamed: Renamed = str) -> Compariso
         files=files,
     )
     conflicts = tuple(Conflict(here.mfid, here.name, fault) for fault in faults)
-    return Comparison(lacking, conflicts, tuple(differs) if twice else ())
+    return CopyComparison(lacking, conflicts, tuple(differs) if twice else ())
 
 
 def is_brought(ours: Record, theirs: Record) -> bool:
@@ -68,10 +68,10 @@ def is_brought(ours: Record, theirs: Record) -> bool:
     return ours.registrar in (theirs.completed or {}) or theirs.registrar in (ours.completed or {})
 
 
-def compare_sample(here: Mapping[str, Any], there: Mapping[str, Any] | None, renamed: Renamed = str) -> Comparison:
+def compare_sample(here: Mapping[str, Any], there: Mapping[str, Any] | None, renamed: Renamed = str) -> CopyComparison:
     """Return what a sample there lacks of the one here."""
     if there is None:
-        return Comparison(Lacking(whole=True))
+        return CopyComparison(Lacking(whole=True))
     fields, differs = _fields(here, there, SAMPLE_FIELDS)
     ours, theirs = (one.get("scientific_metadata") or {} for one in (here, there))
     metadata, more = _added(ours, theirs)
@@ -79,11 +79,11 @@ def compare_sample(here: Mapping[str, Any], there: Mapping[str, Any] | None, ren
     parents = {renamed(one): how for one, how in linked(here, "sample").items() if renamed(one) not in have}
     mfid, name = str(here["unique_id"]), f"sample {here.get('sample_name') or ''}".strip()
     conflicts = tuple(Conflict(mfid, name, reason) for reason in (*differs, *more))
-    return Comparison(Lacking(fields=fields, metadata=metadata, parents=parents), conflicts)
+    return CopyComparison(Lacking(fields=fields, metadata=metadata, parents=parents), conflicts)
 
 
-def _refused(here: Held, reason: str) -> Comparison:
-    return Comparison(conflicts=(Conflict(here.mfid, here.name, reason),))
+def _refused(here: Held, reason: str) -> CopyComparison:
+    return CopyComparison(conflicts=(Conflict(here.mfid, here.name, reason),))
 
 
 def _taken(here: Held, there: Held) -> str:

@@ -16,7 +16,8 @@ from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.session import Session
 
 __all__ = [
-    "Comparison", "Conflict", "Held", "Lacking", "derived_parents", "has_bytes", "linked", "read_held", "read_samples",
+    "Conflict", "CopyComparison", "Held", "Lacking", "derived_parents", "has_bytes", "linked", "read_held",
+    "read_samples",
 ]  # fmt: skip
 
 
@@ -103,7 +104,7 @@ class Lacking:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CopyComparison:
     """A dataset here beside the one of its id there: what that lacks, what contradicts, and what stands as it is there.
 
     `differs` are in words what two registrations of the same say differently: the one that was there first stands.

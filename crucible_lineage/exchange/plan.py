@@ -12,8 +12,8 @@ from crucible_lineage.core.store import Brought
 from crucible_lineage.errors import InputError
 from crucible_lineage.exchange.compare import compare, compare_sample
 from crucible_lineage.exchange.model import (
-    Comparison,
     Conflict,
+    CopyComparison,
     Held,
     Lacking,
     derived_parents,
@@ -145,7 +145,7 @@ def _plan(
     def renamed(mfid: str) -> str:
         return ids.get(mfid, mfid)
 
-    def compared(mfid: str) -> Comparison:
+    def compared(mfid: str) -> CopyComparison:
         return _compared(source, target, here[mfid], there.get(renamed(mfid)), noted.get(mfid), renamed)
 
     found = dict(zip(wanted, in_threads(compared, wanted), strict=True))
@@ -172,8 +172,8 @@ def _plan(
 
 
 def _sorted_out(
-    samples: Sequence[tuple[ItemToCopy, Comparison]],
-    chosen: Sequence[tuple[ItemToCopy, Comparison]],
+    samples: Sequence[tuple[ItemToCopy, CopyComparison]],
+    chosen: Sequence[tuple[ItemToCopy, CopyComparison]],
     blocked: Collection[str],
 ) -> tuple[list[ItemToCopy], list[str]]:
     """Split the samples and datasets that lack something there, or contradict it, from the ids of the equal ones."""
@@ -189,17 +189,17 @@ def _compared(
     theirs: Record | None,
     seen: Brought | None,
     renamed: Callable[[str], str],
-) -> Comparison:
+) -> CopyComparison:
     """Compare a dataset with the one there; nothing is read of one that was copied and has not changed since."""
     if theirs is None:
         return compare(Held(ours), None, renamed)
     times = (ours["modification_time"], theirs["modification_time"])
     if seen and (seen.here, seen.modified) == times and theirs.get("deletion_request") is None:
-        return Comparison()
+        return CopyComparison()
     return compare(read_held(source.client, ours), read_held(target.client, theirs), renamed)
 
 
-def _differing(chosen: Sequence[tuple[ItemToCopy, Comparison]]) -> Iterator[Conflict]:
+def _differing(chosen: Sequence[tuple[ItemToCopy, CopyComparison]]) -> Iterator[Conflict]:
     for item, comparison in chosen:
         yield from (Conflict(item.mfid, item.name, reason) for reason in comparison.differs)
 
@@ -246,7 +246,7 @@ def _assigned(
 
 def _samples(
     source: Session, target: Session, mfids: Iterable[str], renamed: Callable[[str], str]
-) -> Iterator[tuple[ItemToCopy, Comparison]]:
+) -> Iterator[tuple[ItemToCopy, CopyComparison]]:
     here = read_samples(source, mfids)
     there = read_samples(target, {renamed(mfid) for mfid in here})
     for mfid, sample in sorted(here.items()):
@@ -267,7 +267,7 @@ def _item(dataset: Record, lacking: Lacking, here: Collection[str]) -> ItemToCop
     return ItemToCopy(str(dataset["unique_id"]), name, dataset, lacking, frozenset(parents))
 
 
-def _without_parents(chosen: Sequence[tuple[ItemToCopy, Comparison]], absent: set[str]) -> Iterator[Conflict]:
+def _without_parents(chosen: Sequence[tuple[ItemToCopy, CopyComparison]], absent: set[str]) -> Iterator[Conflict]:
     for item, comparison in chosen:
         for parent in sorted(derived_parents(item.record) & absent if comparison.lacking else ()):
             reason = f"it was made of {parent}, of another project, which is not there; push that project first"

@@ -34,7 +34,7 @@ from crucible_lineage.pipeline.run.result import Choice, StepEvent
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
-from crucible_lineage.queries.diff import Compared, compare_datasets
+from crucible_lineage.queries.diff import LineageComparison, compare_datasets
 from crucible_lineage.queries.explain import Explanation, explain
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.queries.impact import AskedDeletion, ask_deletion
@@ -185,7 +185,7 @@ class Catalogue:
         mfid = self._meant(name)
         return Lineage(fetch_lineage(self.session, mfid), mfid)
 
-    def diff(self, old: str | Dataset, new: str | Dataset) -> Compared:
+    def diff(self, old: str | Dataset, new: str | Dataset) -> LineageComparison:
         """Compare two datasets, and all that they come from."""
         return compare_datasets(self.session, self._meant(old), self._meant(new))
 

@@ -20,11 +20,11 @@ from crucible_lineage.queries.graph.standing import Entry, entries_of_copy, entr
 from crucible_lineage.session import Session
 from crucible_lineage.times import moment_text, span_text, taken, utc
 
-__all__ = ["CalibrationFor", "CalibrationsFor", "Use", "calibrations_for", "used_in"]
+__all__ = ["CalibrationFor", "CalibrationUse", "CalibrationsFor", "calibrations_for", "used_in"]
 
 
 @dataclass(frozen=True)
-class Use:
+class CalibrationUse:
     """A current result that was made of data with a calibration."""
 
     mfid: str
@@ -43,7 +43,7 @@ class CalibrationFor:
 
     kind: str
     fitting: Fitting
-    uses: tuple[Use, ...]
+    uses: tuple[CalibrationUse, ...]
     names: Mapping[str, str]
     standings: Mapping[str, str]
     moment: datetime
@@ -154,7 +154,7 @@ def _value(record: Mapping[str, Any], name: str) -> object:
 
 
 def _calibration_for(
-    session: Session, kind: str, fitting: Fitting, uses: tuple[Use, ...], moment: datetime
+    session: Session, kind: str, fitting: Fitting, uses: tuple[CalibrationUse, ...], moment: datetime
 ) -> CalibrationFor:
     """Add the names and standings of the calibrations that fit, and of those that were used."""
     standings = {one.dataset: _standing(session, one.dataset) for one in fitting.valid}
@@ -165,7 +165,7 @@ def _calibration_for(
     return CalibrationFor(kind, fitting, uses, names, good, moment)
 
 
-def used_in(session: Session, project: str, dataset: str, spans: Collection[Span]) -> list[Use]:
+def used_in(session: Session, project: str, dataset: str, spans: Collection[Span]) -> list[CalibrationUse]:
     """Return the current results that were made with a calibration, of data that were measured in these ranges.
 
     Those of data without a time count, too.
@@ -181,13 +181,15 @@ def used_in(session: Session, project: str, dataset: str, spans: Collection[Span
     return found
 
 
-def _uses(session: Session, project: str, calibrations: Collection[str], data: Collection[str] | None) -> Iterable[Use]:
+def _uses(
+    session: Session, project: str, calibrations: Collection[str], data: Collection[str] | None
+) -> Iterable[CalibrationUse]:
     """Yield the current results made of one of these calibrations, and of one of these data (None: of any)."""
     for entry in entries_of_copy(session.mirror.snapshot(project)).values():
         parents = entry.summary.parents
         own = [mfid for mfid in parents if mfid in calibrations]
         if own and entry.state == CURRENT and (data is None or any(mfid in data for mfid in parents)):
-            yield Use(entry.mfid, entry.summary.name, entry.summary.step, own[0])
+            yield CalibrationUse(entry.mfid, entry.summary.name, entry.summary.step, own[0])
 
 
 def _taken(mfid: str, summaries: Mapping[str, Summary], cache: dict[str, frozenset[str]]) -> frozenset[str]:

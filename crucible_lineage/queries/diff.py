@@ -16,11 +16,11 @@ from crucible_lineage.lineage.records import recorded_run, run_ids
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, named_projects, with_whole_records
 from crucible_lineage.session import Session
 
-__all__ = ["Compared", "compare_datasets", "compare_runs"]
+__all__ = ["LineageComparison", "compare_datasets", "compare_runs"]
 
 
 @dataclass(frozen=True, repr=False)
-class Compared:
+class LineageComparison:
     """Two lineages and what differs; as text, a line for each difference."""
 
     old: LineageGraph
@@ -39,23 +39,23 @@ class Compared:
         return "\n".join(difference_lines(self.old, self.new, self.difference))
 
 
-def compare_datasets(session: Session, old: str, new: str) -> Compared:
+def compare_datasets(session: Session, old: str, new: str) -> LineageComparison:
     """Compare two datasets and all that they come from. InputError if one is not there."""
     before = fetch_lineage(session, old)
     after = before if new in before else fetch_lineage(session, new)
     earlier = with_whole_records(session, before.derivations().around(old, direction="ancestors"))
     later = with_whole_records(session, after.derivations().around(new, direction="ancestors"))
-    return Compared(earlier, later, diff(earlier, later, {old: new}))
+    return LineageComparison(earlier, later, diff(earlier, later, {old: new}))
 
 
-def compare_runs(session: Session, old: str, new: str, projects: Sequence[str]) -> Compared:
+def compare_runs(session: Session, old: str, new: str, projects: Sequence[str]) -> LineageComparison:
     """Compare what two runs made or reused, with the parents.
 
     A run is known by its id, or by that of its Prefect flow run. InputError if no dataset of the projects is of it.
     """
     graph = fetch_projects(session, projects).graph
     earlier, later = (with_whole_records(session, _of_run(session, graph, run, projects)) for run in (old, new))
-    return Compared(earlier, later, diff(earlier, later))
+    return LineageComparison(earlier, later, diff(earlier, later))
 
 
 def _of_run(session: Session, graph: LineageGraph, run: str, projects: Sequence[str]) -> LineageGraph:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.exchange.bring import Outcome, bring
+from crucible_lineage.exchange.bring import CopyOutcome, bring
 from crucible_lineage.exchange.plan import CopyPlan, plan_project
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
@@ -151,19 +151,19 @@ def state_of() -> Callable[[Session], dict[str, Any]]:
     return project_state
 
 
-Push = Callable[..., tuple[CopyPlan, Outcome]]
+Push = Callable[..., tuple[CopyPlan, CopyOutcome]]
 
 
 def push_to(
     service: Service, source: Session, *, skip_conflicts: bool = False, **more: Any
-) -> tuple[CopyPlan, Outcome]:
+) -> tuple[CopyPlan, CopyOutcome]:
     """The plan, and what came of it; nothing is sent where something contradicts."""
     with service.session(source.settings.data) as target:
         plan = plan_project(source, target, "lab", lambda *_: None)
         if skip_conflicts:
             plan = plan.without_conflicts()
         if plan.conflicts:
-            return plan, Outcome()
+            return plan, CopyOutcome()
         options: dict[str, Any] = {"ingests": True, "patience_s": 0.0, **more}
         said: list[str] = []
         outcome = bring(source, target, plan, listen=lambda *_: None, troubled=said.append, **options)

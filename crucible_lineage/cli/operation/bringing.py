@@ -10,7 +10,7 @@ from crucible_lineage.amounts import size_text
 from crucible_lineage.cli.ending import FAILURE
 from crucible_lineage.cli.options import print_json
 from crucible_lineage.cli.working import Work
-from crucible_lineage.exchange.bring import Outcome, bring
+from crucible_lineage.exchange.bring import CopyOutcome, bring
 from crucible_lineage.exchange.model import Conflict
 from crucible_lineage.exchange.plan import CopyPlan, ItemToCopy, plan_named, plan_project
 from crucible_lineage.session import Session
@@ -49,7 +49,7 @@ class Bringing:
             click.echo(f"from {self.source.settings.describe()}\nto   {self.target.settings.describe()}")
 
     def _carry_out(self, plan: CopyPlan, *, dry_run: bool, skip_conflicts: bool, ingests: bool) -> int:
-        conflicts, outcome = plan.conflicts, Outcome()
+        conflicts, outcome = plan.conflicts, CopyOutcome()
         if skip_conflicts:
             plan = plan.without_conflicts()
         stopped = bool(plan.conflicts)
@@ -82,7 +82,9 @@ class Bringing:
             click.echo("contradicts what is there:", err=True)
             _lines((f"  {one.mfid}  {one.name}: {one.reason}" for one in conflicts), err=True)
 
-    def _print_outcome(self, plan: CopyPlan, outcome: Outcome, left: Sequence[Conflict], *, sent_nothing: bool) -> None:
+    def _print_outcome(
+        self, plan: CopyPlan, outcome: CopyOutcome, left: Sequence[Conflict], *, sent_nothing: bool
+    ) -> None:
         if sent_nothing:
             click.echo(f"nothing was {self.verb}")
             if plan.conflicts:
@@ -113,7 +115,7 @@ def _lines(lines: Iterable[str], *, err: bool = False) -> None:
 
 
 def _to_json(
-    plan: CopyPlan, conflicts: Sequence[Conflict], outcome: Outcome, left: Sequence[Conflict]
+    plan: CopyPlan, conflicts: Sequence[Conflict], outcome: CopyOutcome, left: Sequence[Conflict]
 ) -> dict[str, object]:
     sent = {item.mfid for item in outcome.sent}
     return {

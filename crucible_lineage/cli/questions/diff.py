@@ -18,7 +18,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Difference, Edge, Node
 from crucible_lineage.queries.catalogue.reference import find_run, visible_projects
 from crucible_lineage.queries.catalogue.runs import list_runs
-from crucible_lineage.queries.diff import Compared, compare_datasets, compare_runs
+from crucible_lineage.queries.diff import LineageComparison, compare_datasets, compare_runs
 from crucible_lineage.session import Session
 
 __all__ = ["diff_command"]
@@ -51,7 +51,7 @@ def diff_command(
         click.echo(str(found))
 
 
-def _compared(session: Session, old: str, new: str, projects: Sequence[str]) -> Compared:
+def _compared(session: Session, old: str, new: str, projects: Sequence[str]) -> LineageComparison:
     """Compare two datasets; or two runs, where neither is a dataset."""
     try:
         datasets = dataset_id(session, old, projects), dataset_id(session, new, projects)
@@ -60,7 +60,9 @@ def _compared(session: Session, old: str, new: str, projects: Sequence[str]) -> 
     return compare_datasets(session, *datasets)
 
 
-def _compared_runs(session: Session, old: str, new: str, projects: Sequence[str], no_dataset: InputError) -> Compared:
+def _compared_runs(
+    session: Session, old: str, new: str, projects: Sequence[str], no_dataset: InputError
+) -> LineageComparison:
     looked_in = projects or visible_projects(session)
     known = {run.run_id: run.project for run in list_runs(session, looked_in)}
     try:

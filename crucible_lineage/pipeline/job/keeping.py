@@ -139,7 +139,7 @@ def _is_wanted() -> bool:
 
 
 def _read(
-    files: Iterable[Path], searched: Sequence[object], laid_out: Callable[[], Source], secrets: Sequence[str]
+    files: Iterable[Path], searched: Sequence[object], laid_out: Callable[[], SourceArchive], secrets: Sequence[str]
 ) -> tuple[Contents, tuple[str, ...]]:
     """Return the archive of a source, read once while its files are the same, and what is not in it."""
     try:
@@ -284,14 +284,14 @@ def _version(program: str) -> str:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceArchive:
     """Files by their place in the archive, and what was left out, with the reason."""
 
     files: Mapping[str, Path]
     left_out: tuple[str, ...] = ()
 
 
-def source_of_command(job: Job) -> Source:
+def source_of_command(job: Job) -> SourceArchive:
     """Return the files of a job's command."""
     folder = job.spec.folder
     arguments = arguments_of(job.spec.run or (), shell=job.spec.shell)
@@ -300,7 +300,7 @@ def source_of_command(job: Job) -> Source:
     return _laid_out([*_with_imports(scripts, folder), *map(Path, job.inspection.files)], [folder])
 
 
-def source_of_code(uses: str, files: Sequence[Path], folder: Path) -> Source:
+def source_of_code(uses: str, files: Sequence[Path], folder: Path) -> SourceArchive:
     """Return the files that a function, called `module:function`, rests on; `folder` is searched for modules, too."""
     roots = [*_roots(uses.partition(":")[0], files), folder, *(Path(one) for one in sys.path if one)]
     return _laid_out(files, roots)
@@ -311,7 +311,7 @@ def lies_in(path: Path, folder: Path) -> bool:
     return path.is_file() and path.resolve().is_relative_to(folder.resolve())
 
 
-def archived(source: Source, secrets: Iterable[str]) -> tuple[bytes, tuple[str, ...]]:
+def archived(source: SourceArchive, secrets: Iterable[str]) -> tuple[bytes, tuple[str, ...]]:
     """Return the archive, and what is not in it, with the reason. Equal files give equal bytes on every machine."""
     blotter, left_out = Blotter(secrets), list(source.left_out)
     content = io.BytesIO()
@@ -330,7 +330,7 @@ def archived(source: Source, secrets: Iterable[str]) -> tuple[bytes, tuple[str, 
     return content.getvalue(), tuple(left_out)
 
 
-def _laid_out(files: Iterable[Path], roots: Sequence[Path]) -> Source:
+def _laid_out(files: Iterable[Path], roots: Sequence[Path]) -> SourceArchive:
     placed: dict[str, Path] = {}
     left_out = []
     for file in dict.fromkeys(files):
@@ -339,7 +339,7 @@ def _laid_out(files: Iterable[Path], roots: Sequence[Path]) -> Source:
             left_out.append(f"{file.name}: it lies outside the folders of the code and of the declaration")
         elif placed.setdefault(place, file) != file:
             left_out.append(f"{file}: another file takes the place {place}")
-    return Source(placed, tuple(left_out))
+    return SourceArchive(placed, tuple(left_out))
 
 
 def _named_reason(file: Path) -> str:

@@ -16,7 +16,7 @@ from crucible_lineage.lineage import Change, Finding, LineageGraph, Node
 from crucible_lineage.lineage.checks import worst_first
 from crucible_lineage.lineage.labels import HIDDEN_NAME, told_value, value_text
 from crucible_lineage.queries.catalogue.reference import find_mfid
-from crucible_lineage.queries.diff import Compared, compare_datasets
+from crucible_lineage.queries.diff import LineageComparison, compare_datasets
 from crucible_lineage.queries.verify.verify import Verification, verify_project
 from crucible_lineage.web.reader import Reader, SignIn
 from crucible_lineage.web.rendering import blotted, named_mfids, rendered
@@ -102,7 +102,7 @@ def _named(nodes: Iterable[Node]) -> list[tuple[str, str]]:
     return [("", HIDDEN_NAME) if node.kind == "hidden" else (node.id, node.name or node.id) for node in nodes]
 
 
-def _pairs(found: Compared, changes: Sequence[Change], hidden: Collection[str]) -> list[_Pair]:
+def _pairs(found: LineageComparison, changes: Sequence[Change], hidden: Collection[str]) -> list[_Pair]:
     pairs = []
     for (old, new), group in groupby(changes, key=lambda change: (change.old_id, change.new_id)):
         lines = sorted((_line(found, change, hidden) for change in group), key=lambda line: _place(line.kind))
@@ -110,14 +110,14 @@ def _pairs(found: Compared, changes: Sequence[Change], hidden: Collection[str]) 
     return pairs
 
 
-def _line(found: Compared, change: Change, hidden: Collection[str]) -> _Line:
+def _line(found: LineageComparison, change: Change, hidden: Collection[str]) -> _Line:
     is_result = change in found.difference.results
     kind, name = ("returned value", change.field) if is_result else _kind(found, change.field)
     old, new = (blotted(_told(found, change.field, value), hidden) for value in (change.old, change.new))
     return _Line(kind, blotted(name, hidden), old, new, "" if change.by is None else f"{change.by:+.6g}")
 
 
-def _kind(found: Compared, field: str) -> tuple[str, str]:
+def _kind(found: LineageComparison, field: str) -> tuple[str, str]:
     for prefix, kind in KINDS:
         if field.startswith(prefix):
             name = field.removeprefix(prefix) if prefix != "code" else ""
@@ -133,7 +133,7 @@ def _place(kind: str) -> int:
     return kinds.index(kind) if kind in kinds else len(kinds)
 
 
-def _told(found: Compared, field: str, value: Any) -> str:
+def _told(found: LineageComparison, field: str, value: Any) -> str:
     if value in (None, "", ()):
         return ""
     if field.startswith("inputs."):
@@ -143,7 +143,7 @@ def _told(found: Compared, field: str, value: Any) -> str:
     return told_value(field.rpartition(".")[2], value) if isinstance(value, int | float) else value_text(value)
 
 
-def _label(found: Compared, mfid: str) -> str:
+def _label(found: LineageComparison, mfid: str) -> str:
     # The inputs of the old lineage are told by their successors, which only the new one has.
     return (found.new if mfid in found.new else found.old).label(mfid)
 
