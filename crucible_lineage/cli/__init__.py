@@ -64,7 +64,7 @@ SECTIONS = {
     "Sharing": {
         "push": ("operation.copying", "Deliver what waits here; with --to, copy a project to another Crucible."),
         "pull": ("operation.copying", "Copy datasets, or the inputs of a pipeline, here from a service."),
-        "bundle": ("questions.verify", "Pack a dataset and all that it was made from into one file."),
+        "bundle": ("questions.lineage", "Pack a dataset and all that it was made from into one file."),
     },
     "Operation": {
         "status": ("operation.status", "Show the last runs, what is parked or waits, and the space in use."),

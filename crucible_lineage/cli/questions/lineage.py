@@ -1,4 +1,4 @@
-"""`lineage`: where a dataset comes from and what was made of it; as a tree, a picture, or for other programs."""
+"""`lineage`: where a dataset comes from and what was made of it, drawn, or for programs; `bundle`: with its files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,17 @@ from pathlib import Path
 
 import click
 
-from crucible_lineage.cli.options import chosen_projects, crucible_options, dataset_id, open_session
-from crucible_lineage.cli.questions.verify import profile_option
+from crucible_lineage.amounts import amount, size_text
+from crucible_lineage.cli.options import (
+    announce,
+    chosen_projects,
+    crucible_options,
+    dataset_id,
+    json_option,
+    open_session,
+    print_json,
+)
+from crucible_lineage.cli.working import showing_work
 from crucible_lineage.disk import draft_beside
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.lineage import LineageGraph, render_tree, render_tree_rich
@@ -25,10 +34,10 @@ from crucible_lineage.lineage.export.sharing import shareable
 from crucible_lineage.lineage.export.w3c_prov import render_prov_json, render_prov_n
 from crucible_lineage.lineage.extra import require_library
 from crucible_lineage.lineage.graph import Direction
-from crucible_lineage.lineage.labels import nodes_text
+from crucible_lineage.lineage.labels import nodes_text, plain
 from crucible_lineage.session import Session
 
-__all__ = ["lineage_command", "write_picture"]
+__all__ = ["bundle_command", "lineage_command", "write_picture"]
 
 Renderer = Callable[[LineageGraph, str | None, bool], str | bytes]  # the last: with what is superseded
 RENDERERS: dict[str, Renderer] = {
@@ -50,6 +59,13 @@ OF_DATASETS = ("prov-json", "prov-n", "openlineage", CRATE)  # what a declaratio
 WAYS: dict[str | None, Direction] = {"up": "ancestors", "down": "descendants", None: "both"}
 MOST_SINGLE = 40  # datasets that a tree shows a line each, unless it is asked for all
 ENDINGS = {"provn": "prov-n", "jsonl": "openlineage", "mermaid": "mmd", "gv": "dot"}  # the others are called like them
+
+
+_PROFILE = click.option(
+    "--profile",
+    type=click.Choice(PROFILES),
+    help=f"The version of Workflow Run RO-Crate that the metadata follow ({PROFILES[0]}).",
+)
 
 
 @click.command("lineage")
@@ -74,7 +90,7 @@ ENDINGS = {"provn": "prov-n", "jsonl": "openlineage", "mermaid": "mmd", "gv": "d
 @click.option("--format", "kind", metavar="FORMAT", help="By default, the ending of the file.")
 @click.option("--files", is_flag=True, help="With --format ro-crate: put the files of the datasets into it, too.")
 @click.option("--license", "license_url", metavar="URL", default="", help="The licence that an ro-crate states.")
-@profile_option
+@_PROFILE
 def lineage_command(
     mfid: str | None,
     projects: tuple[str, ...],
@@ -229,3 +245,59 @@ def _print_tree(graph: LineageGraph, mfid: str | None, fold_beyond: int | None, 
     from rich.console import Console  # only for people who are looking
 
     Console().print(render_tree_rich(graph, mfid, fold_beyond=fold_beyond, superseded=superseded), soft_wrap=True)
+
+
+@click.command("bundle")
+@click.argument("mfid")
+@crucible_options
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The ZIP file to write."
+)
+@click.option("--license", "license_url", metavar="URL", default="", help="The licence that the bundle states.")
+@_PROFILE
+@json_option
+def bundle_command(
+    mfid: str,
+    output: Path,
+    license_url: str,
+    profile: str | None,
+    as_json: bool,
+) -> None:
+    """Put the dataset MFID and all that it was made from into a ZIP file: files, records, pictures, metadata.
+
+    In it lies verify.py, which needs nothing but Python and checks the bundle offline. Needs the extra `export`.
+    """
+    if output.exists():
+        raise InputError(f"write a bundle to {output}: the file is there already; name a new one")
+    require_library("a bundle", "rocrate", "export")
+    from crucible_lineage.queries.bundle import write_bundle  # with pydantic and httpx, which --help does not need
+
+    with open_session() as session:
+        announce(session)
+        mfid = dataset_id(session, mfid)
+        with showing_work(silent=as_json) as work:
+            work("fetching the files of all that it was made from", 0)
+            taken = write_bundle(session, mfid, output, license_url=license_url, profile=profile or PROFILES[0])
+    if as_json:
+        print_json(
+            {
+                "bundle": str(output),
+                "datasets": taken.datasets,
+                "hidden": taken.hidden,
+                "files": taken.files,
+                "bytes": taken.size_bytes,
+                "absent": list(taken.absent),
+                "list_sha256": taken.list_sha256,
+            }
+        )
+        return
+    for line in taken.absent:
+        click.echo(f"not in it: {plain(line)}", err=True)
+    if taken.hidden:
+        click.echo(
+            f"left out, and named as hidden: {amount(taken.hidden, 'parent')} that this key may not see", err=True
+        )
+    files = f"{amount(taken.files, 'file')} of theirs, {size_text(taken.size_bytes)}"
+    click.echo(f"{output}: {amount(taken.datasets, 'dataset')}, {files}")
+    click.echo(f"SHA-256 of its bundle.json: {taken.list_sha256}")
+    click.echo("unpacked, it can be checked with: python verify.py")

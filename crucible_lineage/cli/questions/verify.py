@@ -1,7 +1,6 @@
-"""`verify`, `reproduce` and `bundle`: whether results are what their provenance says.
+"""`verify` and `reproduce`: whether results are what their provenance says.
 
-`verify` compares datasets with it, `reproduce` makes results again and compares, and `bundle` packs a result with all
-that it was made from into one file that anybody can check.
+`verify` compares datasets with it, `reproduce` makes results again from what is kept with them, and compares.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crucible_lineage.amounts import amount, size_text
+from crucible_lineage.amounts import amount
 from crucible_lineage.cli.findings import ALL, exit_code, print_findings
 from crucible_lineage.cli.options import (
     announce,
@@ -26,8 +25,6 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage.export.crate_profiles import PROFILES
-from crucible_lineage.lineage.extra import require_library
 from crucible_lineage.lineage.labels import plain
 
 if TYPE_CHECKING:
@@ -36,14 +33,7 @@ if TYPE_CHECKING:
     from crucible_lineage.remake.driver import Outcome
 
 
-__all__ = ["bundle_command", "profile_option", "reproduce_command", "verify_command"]
-
-
-profile_option = click.option(
-    "--profile",
-    type=click.Choice(PROFILES),
-    help=f"The version of Workflow Run RO-Crate that the metadata follow ({PROFILES[0]}).",
-)
+__all__ = ["reproduce_command", "verify_command"]
 
 
 @click.command("verify")
@@ -221,59 +211,3 @@ def _print_results(found: Sequence[Outcome], receipts: Iterable[Path]) -> None:
         click.echo(f"receipt: {path}")
     good = sum(one.is_good for one in found)
     click.echo(f"{good} of {amount(len(found), 'result')} made again the same")
-
-
-@click.command("bundle")
-@click.argument("mfid")
-@crucible_options
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The ZIP file to write."
-)
-@click.option("--license", "license_url", metavar="URL", default="", help="The licence that the bundle states.")
-@profile_option
-@json_option
-def bundle_command(
-    mfid: str,
-    output: Path,
-    license_url: str,
-    profile: str | None,
-    as_json: bool,
-) -> None:
-    """Put the dataset MFID and all that it was made from into a ZIP file: files, records, pictures, metadata.
-
-    In it lies verify.py, which needs nothing but Python and checks the bundle offline. Needs the extra `export`.
-    """
-    if output.exists():
-        raise InputError(f"write a bundle to {output}: the file is there already; name a new one")
-    require_library("a bundle", "rocrate", "export")
-    from crucible_lineage.queries.bundle import write_bundle  # with pydantic and httpx, which --help does not need
-
-    with open_session() as session:
-        announce(session)
-        mfid = dataset_id(session, mfid)
-        with showing_work(silent=as_json) as work:
-            work("fetching the files of all that it was made from", 0)
-            taken = write_bundle(session, mfid, output, license_url=license_url, profile=profile or PROFILES[0])
-    if as_json:
-        print_json(
-            {
-                "bundle": str(output),
-                "datasets": taken.datasets,
-                "hidden": taken.hidden,
-                "files": taken.files,
-                "bytes": taken.size_bytes,
-                "absent": list(taken.absent),
-                "list_sha256": taken.list_sha256,
-            }
-        )
-        return
-    for line in taken.absent:
-        click.echo(f"not in it: {plain(line)}", err=True)
-    if taken.hidden:
-        click.echo(
-            f"left out, and named as hidden: {amount(taken.hidden, 'parent')} that this key may not see", err=True
-        )
-    files = f"{amount(taken.files, 'file')} of theirs, {size_text(taken.size_bytes)}"
-    click.echo(f"{output}: {amount(taken.datasets, 'dataset')}, {files}")
-    click.echo(f"SHA-256 of its bundle.json: {taken.list_sha256}")
-    click.echo("unpacked, it can be checked with: python verify.py")
