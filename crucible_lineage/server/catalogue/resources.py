@@ -172,19 +172,19 @@ def user_row(db: sqlite3.Connection, reference: str, *, status: int = 404) -> sq
 
 def project_row(db: sqlite3.Connection, reference: str, *, status: int = 404) -> sqlite3.Row:
     """The project with this MFID or slug."""
-    column = "mfid" if is_mfid(reference) else "slug"
-    row: sqlite3.Row | None = db.execute(f"{_PROJECT} WHERE {column} = ?", (reference,)).fetchone()
-    if row is None:
-        raise HTTPException(status, f"Project not found: {reference[:100]}")
-    return row
+    return _resource_row(db, "Project", _PROJECT, reference, status)
 
 
 def instrument_row(db: sqlite3.Connection, reference: str, *, status: int = 404) -> sqlite3.Row:
     """The instrument with this MFID or slug."""
+    return _resource_row(db, "Instrument", _INSTRUMENT, reference, status)
+
+
+def _resource_row(db: sqlite3.Connection, what: str, select: str, reference: str, status: int) -> sqlite3.Row:
     column = "mfid" if is_mfid(reference) else "slug"
-    row: sqlite3.Row | None = db.execute(f"{_INSTRUMENT} WHERE {column} = ?", (reference,)).fetchone()
+    row: sqlite3.Row | None = db.execute(f"{select} WHERE {column} = ?", (reference,)).fetchone()
     if row is None:
-        raise HTTPException(status, f"Instrument not found: {reference[:100]}")
+        raise HTTPException(status, f"{what} not found: {reference[:100]}")
     return row
 
 

@@ -101,13 +101,23 @@ def create_dataset(call: Call, body: DatasetBody) -> Json:
         values |= {"timestamp": body.timestamp or now(), "timed": int(body.timestamp is not None)}
         values["instrument_id"] = instrument["id"] if instrument else None
         values["instrument_label"] = None if instrument else body.instrument_name
-        number = insert(
-            db, "dataset", values, mfid=body.unique_id, owner_id=owner, project_id=project, public=body.public
-        )
-        if body.scientific_metadata:
-            write_metadata(db, number, body.scientific_metadata)
-        call.tell_revision(db, project)
-        return load(db, call.caller, "dataset", number)
+        return _inserted(db, call, "dataset", body, values, owner, project)
+
+
+def _inserted(
+    db: sqlite3.Connection,
+    call: AuthenticatedCall,
+    kind: Literal["dataset", "sample"],
+    body: DatasetBody | NewSample,
+    values: dict[str, Any],
+    owner: int,
+    project: int | None,
+) -> Json:
+    number = insert(db, kind, values, mfid=body.unique_id, owner_id=owner, project_id=project, public=body.public)
+    if body.scientific_metadata:
+        write_metadata(db, number, body.scientific_metadata)
+    call.tell_revision(db, project)
+    return load(db, call.caller, kind, number)
 
 
 @router.get("/datasets")
@@ -241,13 +251,7 @@ def create_sample(call: Call, body: NewSample) -> Json:
         project = home_project(db, call.caller, body.project_id, body.project_mfid)
         values: dict[str, Any] = {name: getattr(body, name) for name in SAMPLE_COLUMNS}
         values["timestamp"] = body.timestamp or now()
-        number = insert(
-            db, "sample", values, mfid=body.unique_id, owner_id=owner, project_id=project, public=body.public
-        )
-        if body.scientific_metadata:
-            write_metadata(db, number, body.scientific_metadata)
-        call.tell_revision(db, project)
-        return load(db, call.caller, "sample", number)
+        return _inserted(db, call, "sample", body, values, owner, project)
 
 
 @router.get("/samples")

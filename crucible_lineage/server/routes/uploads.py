@@ -82,10 +82,8 @@ def initiate_signed(
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
     crucible_reuse_content: Reuse = None,
 ) -> Json:
-    if (known := _whole(call, mfid, body)) is not None:
-        return _deduplicated(known)
-    if crucible_reuse_content is not None and (reused := _reused(call, mfid, body)) is not None:
-        return _deduplicated(reused, reused_content=True)
+    if (done := _without_bytes(call, mfid, body, crucible_reuse_content)) is not None:
+        return done
     with call.write() as db:
         dataset = _checked(db, call, mfid, body)
         if body.size == 0:
@@ -181,10 +179,8 @@ def abort_signed(call: Call, mfid: str, upload_id: str) -> Response:
 
 @router.post("/datasets/{mfid}/upload/initiate", status_code=201)
 def initiate_resumable(call: Call, mfid: str, body: NewUpload, crucible_reuse_content: Reuse = None) -> Json:
-    if (known := _whole(call, mfid, body)) is not None:
-        return _deduplicated(known)
-    if crucible_reuse_content is not None and (reused := _reused(call, mfid, body)) is not None:
-        return _deduplicated(reused, reused_content=True)
+    if (done := _without_bytes(call, mfid, body, crucible_reuse_content)) is not None:
+        return done
     with call.write() as db:
         dataset = _checked(db, call, mfid, body)
         if body.size == 0:
@@ -225,6 +221,15 @@ def complete_resumable(call: Call, mfid: str, body: Completion) -> Json:
             call.service.storage.discard_upload(upload["id"])
         raise refuse(422, f"{received.size} bytes of {upload['size']} arrived, or their SHA-256 is another one")
     return finish(call.service.database, call.service.storage, upload, received)
+
+
+def _without_bytes(call: AuthenticatedCall, mfid: str, body: NewUpload, reuse: str | None) -> Json | None:
+    """Answer an upload whose bytes are here already, of this dataset or, if asked for, of others; else None."""
+    if (known := _whole(call, mfid, body)) is not None:
+        return _deduplicated(known)
+    if reuse is not None and (reused := _reused(call, mfid, body)) is not None:
+        return _deduplicated(reused, reused_content=True)
+    return None
 
 
 def _whole(call: AuthenticatedCall, mfid: str, body: NewUpload) -> sqlite3.Row | None:
