@@ -8,11 +8,10 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 from anyio import CapacityLimiter, to_thread
@@ -243,68 +242,27 @@ class Bridge(httpx.BaseTransport):
     """Sends requests to `app`, which runs in `loop`; to be used from other threads than the loop's."""
 
     def __init__(self, app: ASGIApp, loop: asyncio.AbstractEventLoop) -> None:
-        self._app = app
+        self._wire = httpx.ASGITransport(app)
         self._loop = loop
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """The application's answer, whole."""
         if self._loop.is_closed():
             raise RuntimeError("the server has stopped")
-        waiting = asyncio.run_coroutine_threadsafe(_answer(self._app, _scope(request), request.read()), self._loop)
+        waiting = asyncio.run_coroutine_threadsafe(self._answer(request, request.read()), self._loop)
         try:
-            status, headers, body = waiting.result(request.extensions.get("timeout", {}).get("read"))
+            return waiting.result(request.extensions.get("timeout", {}).get("read"))
         except (TimeoutError, CancelledError) as cause:
             waiting.cancel()
             raise httpx.ReadTimeout("the server did not answer itself in time", request=request) from cause
-        return httpx.Response(status, headers=headers, content=body, request=request)
 
-
-async def _answer(
-    app: ASGIApp, scope: MutableMapping[str, object], body: bytes
-) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    start: Mapping[str, Any] = {}
-    parts: list[bytes] = []
-    done = asyncio.Event()
-    was_read = False
-
-    async def receive() -> Mapping[str, object]:
-        nonlocal was_read
-        if was_read:
-            await done.wait()
-            return {"type": "http.disconnect"}
-        was_read = True
-        return {"type": "http.request", "body": body}
-
-    async def send(message: Mapping[str, Any]) -> None:
-        nonlocal start
-        if message["type"] == "http.response.start":
-            start = message
-        elif message["type"] == "http.response.body":
-            parts.append(message.get("body", b""))
-            if not message.get("more_body"):
-                done.set()
-
-    await app(scope, receive, send)  # type: ignore[arg-type]  # Mapping will do for the messages
-    return start["status"], list(start["headers"]), b"".join(parts)
-
-
-def _scope(request: httpx.Request) -> dict[str, Any]:
-    path, _, query = (request.extensions.get("target") or request.url.raw_path).partition(b"?")
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": request.method,
-        "scheme": request.url.scheme,
-        "path": unquote(path.decode("ascii")),
-        "raw_path": path,
-        "query_string": query,
-        "root_path": "",
-        "headers": [(name.lower(), value) for name, value in request.headers.raw],
-        "client": None,
-        "server": (request.url.host, request.url.port),
-        "extensions": {},
-    }
+    async def _answer(self, request: httpx.Request, body: bytes) -> httpx.Response:
+        target = request.extensions.get("target")  # of signed links, which are sent as they were signed
+        url = request.url.copy_with(raw_path=target) if target else request.url
+        asked = httpx.Request(request.method, url, headers=request.headers, content=body)
+        answer = await self._wire.handle_async_request(asked)
+        content = b"".join([part async for part in answer.aiter_raw()])
+        return httpx.Response(answer.status_code, headers=answer.headers, content=content, request=request)
 
 
 LIFETIME_S = 12 * 3600

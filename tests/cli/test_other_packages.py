@@ -1,4 +1,4 @@
-"""Commands and formats of lineages that other packages bring by entry points."""
+"""Commands, engines and formats of lineages that other packages bring by entry points."""
 
 from __future__ import annotations
 
@@ -9,13 +9,27 @@ from typing import Any
 import pytest
 
 MODULE = """
+import sys
+
 import click
+from crucible_lineage.pipeline.engines.local import LocalEngine
 
 @click.command()
 @click.argument("word")
 def shout(word):
     'Say it loud.'
     click.echo(word.upper())
+
+class Counting(LocalEngine):
+    started = 0
+
+    def start(self, job):
+        Counting.started += 1
+        return super().start(job)
+
+    def result(self, running):
+        print(f"COUNTED {Counting.started}", file=sys.stderr)
+        return super().result(running)
 
 def count(graph, focus, superseded):
     return f"{len(graph)} nodes"
@@ -25,6 +39,10 @@ POINTS = """
 shout = lab_extras:shout
 list = lab_extras:shout
 
+[crucible_lineage.engines]
+counting = lab_extras:Counting
+local = lab_extras:shout
+
 [crucible_lineage.lineage_formats]
 count = lab_extras:count
 """
@@ -32,7 +50,7 @@ count = lab_extras:count
 
 @pytest.fixture
 def installed(tmp_path: Path) -> dict[str, str]:
-    """The environment in which a package with a command and a format is installed."""
+    """The environment in which a package with a command, an engine and a format is installed."""
     info = tmp_path / "lab_extras-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lab-extras\nVersion: 1.0\n")
@@ -56,3 +74,16 @@ def test_a_format_of_another_package_writes_lineages(
     assert written.stdout.strip().endswith("nodes"), written.stderr
     refused = command("lineage", "--data", data, "--format", "cont", **installed)
     assert (refused.returncode, "did you mean 'count'?" in refused.stderr) == (2, True)
+
+
+def test_an_engine_of_another_package_runs_the_steps(installed: dict[str, str], command: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "lab"
+    assert command("init", folder, **installed).returncode == 0
+    asked = ("run", folder / "pipeline.yaml", "--data", tmp_path / "data", "--engine")
+    refused = command(*asked, "countin", **installed)
+    assert (refused.returncode, "did you mean 'counting'?" in refused.stderr) == (2, True)
+    assert not (tmp_path / "data").exists(), "it is refused before anything is begun"
+    done = command(*asked, "counting", **installed)
+    assert (done.returncode, "COUNTED" in done.stderr) == (0, True), done.stderr
+    again = command(*asked, "local", "--force", "mean", **installed)
+    assert "COUNTED" not in again.stderr, "ours cannot be replaced"

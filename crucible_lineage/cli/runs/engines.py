@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from crucible_lineage.disk import private_folder
-from crucible_lineage.errors import InputError, LineageError, RunError
+from crucible_lineage.errors import InputError, LineageError, RunError, nearest
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.engines.engine import Engine
 from crucible_lineage.pipeline.run.result import Choice, Listener, RunResult
@@ -21,7 +21,16 @@ from crucible_lineage.pipeline.run.stopping import Stop
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
 
-__all__ = ["RunRequest", "prefect_is_configured", "run_with_engine"]
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+__all__ = ["RunRequest", "prefect_is_configured", "require_engine", "run_with_engine"]
+
+AUTO, PREFECT, LOCAL = "auto", "prefect", "local"
+GROUP = (
+    "crucible_lineage.engines"  # entry points of other packages: a name, and what makes an Engine of session and jobs
+)
+ENGINES = {LOCAL: "crucible_lineage.pipeline.engines.local:LocalEngine"}
 
 # Nothing of ours phones home; a slow machine gets time to start Prefect's ephemeral API (its own limit is 20 s).
 PREFECT_SETTINGS = {
@@ -44,24 +53,35 @@ class RunRequest:
     runner: Runner | None = None
 
 
+def require_engine(name: str) -> None:
+    """Raise InputError if there is no engine of this name, here or of another package."""
+    if name not in (AUTO, PREFECT):
+        _engine_place(name)
+
+
 def run_with_engine(
     engine: str, request: RunRequest, session: Session, listener: Listener, jobs: int, stop: Stop | None = None
 ) -> RunResult:
-    """The result of a run on `local`, `prefect`, or `auto`: Prefect where one is configured, else this process."""
-    if request.runner and engine == "local":
-        raise InputError("--runner says what Prefect runs the steps on; leave --engine local out")
+    """Run a pipeline on Prefect, on this process (`local`), on an engine of another package, or on what is found.
+
+    `auto` is Prefect where one is configured, else this process, or Slurm if the pipeline asks for it.
+    """
+    if request.runner and engine not in (AUTO, PREFECT):
+        raise InputError(f"--runner says what Prefect runs the steps on; leave --engine {engine} out")
     runner = request.runner or request.pipeline.spec.runner
-    is_submitted = engine != "local" and runner is not None and runner.type == "slurm"
+    is_submitted = engine in (AUTO, PREFECT) and runner is not None and runner.type == "slurm"
     asks_prefect = request.runner is not None and not is_submitted
-    if engine == "prefect" or (engine == "auto" and (asks_prefect or prefect_is_configured())):
+    if engine == PREFECT or (engine == AUTO and (asks_prefect or prefect_is_configured())):
         return _run_on_prefect(request, session, listener, stop)
     if is_submitted:
         assert runner is not None
         return _run_on_slurm(request, session, listener, runner, stop)
     if runner and runner.type != "threads":
-        way_out = "" if engine == "local" else "; with --engine prefect it is used"
-        click.echo(f"note: runner {runner.type} is not used: steps run in threads of this process{way_out}", err=True)
-    return _run_here(request, session, listener, lambda: _local_engine(session, jobs), stop)
+        where = "in threads of this process" if engine in (AUTO, LOCAL) else f"on {engine}"
+        way_out = "; with --engine prefect it is used" if engine == AUTO else ""
+        click.echo(f"note: runner {runner.type} is not used: steps run {where}{way_out}", err=True)
+    name = LOCAL if engine == AUTO else engine
+    return _run_here(request, session, listener, lambda: _engine(name, session, jobs), stop)
 
 
 def _run_here(
@@ -82,10 +102,23 @@ def _run_on_slurm(
         return _run_here(request, session, listener, lambda: engine, stop)
 
 
-def _local_engine(session: Session, jobs: int) -> Engine:
-    from crucible_lineage.pipeline.engines.local import LocalEngine  # only a run that has something to do makes steps
+def _engine(name: str, session: Session, jobs: int) -> Engine:
+    """Load an engine and make it of session and jobs: only a run that has something to do asks for one."""
+    engine: Engine = _engine_place(name).load()(session, jobs)
+    return engine
 
-    return LocalEngine(session, jobs)
+
+def _engine_place(name: str) -> EntryPoint:
+    from importlib.metadata import EntryPoint, entry_points
+
+    if name in ENGINES:  # ours cannot be replaced
+        return EntryPoint(name, ENGINES[name], GROUP)
+    others = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in others:
+        raise InputError(
+            f"run on {name!r}: no such engine; {nearest(name, [AUTO, PREFECT, *ENGINES, *others])} (--engine)"
+        )
+    return others[name]
 
 
 def prefect_is_configured() -> bool:
@@ -107,7 +140,7 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, s
     """The run as a Prefect flow; a run in which all is fresh is told so without importing Prefect."""
     planned = plan_for_run(request.pipeline, session, listener, request.choice)
     if planned.plan.is_fresh:
-        engine = lambda: _local_engine(session, 1)  # noqa: E731
+        engine = lambda: _engine(LOCAL, session, 1)  # noqa: E731
         return run_planned(request.pipeline, planned, session, engine, listener, request.choice, stop)
     for name, value in PREFECT_SETTINGS.items():
         os.environ.setdefault(name, value)

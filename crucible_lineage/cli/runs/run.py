@@ -24,7 +24,7 @@ from crucible_lineage.cli.options import (
     print_json,
 )
 from crucible_lineage.cli.printing import terminal_width
-from crucible_lineage.cli.runs.engines import RunRequest, run_with_engine
+from crucible_lineage.cli.runs.engines import RunRequest, require_engine, run_with_engine
 from crucible_lineage.cli.runs.plans import notes_text, print_plan, undeclared_text
 from crucible_lineage.cli.runs.progress import Progress
 from crucible_lineage.cli.runs.waiting import PATIENCE, print_not_ingested, print_waiting
@@ -81,9 +81,9 @@ Returned = dict[tuple[str, str], tuple[str, Mapping[str, Any]]]
 @crucible_options
 @click.option(
     "--engine",
-    type=click.Choice(["auto", "prefect", "local"]),
+    metavar="[auto|prefect|local|NAME]",
     default="auto",
-    help="auto: Prefect where a Prefect API is configured, else threads of this process.",
+    help="auto: Prefect where a Prefect API is configured, else threads of this process. NAME: of another package.",
 )
 @click.option("--jobs", type=click.IntRange(1, 256), default=min(8, (os.cpu_count() or 1) + 2), show_default=True)
 @click.option(
@@ -131,6 +131,7 @@ def run_command(
     delivered (run again to go on), 2 if the input is wrong, 3 if Crucible is away and nothing had to be made as far as
     is known here, 130 if the run was stopped by Ctrl-C or SIGTERM.
     """
+    require_engine(engine)
     with open_session() as session:
         if not quiet:
             announce(session)
