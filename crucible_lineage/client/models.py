@@ -45,6 +45,9 @@ Mfid = Annotated[str, AfterValidator(_mfid)]
 Timestamp = Annotated[str | datetime, BeforeValidator(_iso)]  # text once it is validated
 
 
+Relationship = Literal["is_derived_from", "is_part_of"]  # what it means is in lineage/model.py
+
+
 class Received(BaseModel):
     """Base of what comes back: unknown keys are kept."""
 

@@ -38,6 +38,7 @@ from crucible_lineage.errors import (
 from crucible_lineage.exchange.compare import FIELDS, SAMPLE_FIELDS, compare, compare_sample, is_brought
 from crucible_lineage.exchange.model import Conflict, Held, Lacking, has_bytes, linked, read_held
 from crucible_lineage.exchange.plan import CopyPlan, ItemToCopy
+from crucible_lineage.lineage.model import DERIVED
 from crucible_lineage.pipeline.files.fetch import LOST, remade
 from crucible_lineage.provenance.record import INCOMPLETE, KEY, PLACES_KEY
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord, parse_record
@@ -51,9 +52,6 @@ from crucible_lineage.session import Session
 from crucible_lineage.times import as_known
 
 __all__ = ["CopyOutcome", "bring"]
-
-
-DERIVED = "is_derived_from"
 
 
 AT_ONCE = 6  # what one client should ask of a shared service at a time

@@ -21,9 +21,6 @@ __all__ = [
 ]  # fmt: skip
 
 
-DERIVED = "is_derived_from"
-
-
 @dataclass(frozen=True)
 class Held:
     """A dataset as a Crucible holds it, all but the bytes of its files. `dataset` has metadata and links."""

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.ids import derive_mfid, is_mfid, mfid_bytes, mfid_time
 from crucible_lineage.lineage.graph import LineageGraph, in_turns
-from crucible_lineage.lineage.model import KNOWN_RELATIONSHIPS, MEASURED, PART, Node
+from crucible_lineage.lineage.model import DERIVED, KNOWN_RELATIONSHIPS, MEASURED, PART, Node
 from crucible_lineage.lineage.records import (
     OWN_KEYS,
     generated_files,
@@ -205,7 +205,7 @@ def unknown_relationships(graph: LineageGraph) -> Iterator[Finding]:
             message = f"{ends} does not say what it means"
             yield Finding("unknown-relationship", "notice", (source, target), message, command)
         else:
-            message = f"{ends} is of type {edge.relationship!r}, but must be is_derived_from or is_part_of"
+            message = f"{ends} is of type {edge.relationship!r}, but must be {DERIVED} or {PART}"
             yield Finding("unknown-relationship", "warning", (source, target), message, command)
 
 

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from crucible_lineage.server.catalogue.filters import Relationship
 from crucible_lineage.server.http import PREFIX
 
 __all__ = ["ANSWERS", "describe"]
@@ -101,7 +102,7 @@ class LinkAnswer(Answer):
     resource_type: Literal["dataset", "sample"]
     name: str | None
     direction: Literal["source", "target", "undirected"]
-    relationship_type: Literal["is_derived_from", "is_part_of"] | None
+    relationship_type: Relationship | None
 
 
 class Resource(Answer):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.filters import DatasetFilters
-from crucible_lineage.client.models import Dataset, Project, Sample, SearchHit
+from crucible_lineage.client.models import Dataset, Project, Relationship, Sample, SearchHit
 from crucible_lineage.errors import ConflictError, NotFoundError
 from crucible_lineage.tasks.api.calls import api_task, chosen_mfid, words
 from crucible_lineage.tasks.api.files import OnFailure, add_all, checked_files
@@ -23,7 +23,6 @@ __all__ = [
 ]  # fmt: skip
 
 
-Relationship = Literal["is_derived_from", "is_part_of"]
 """What the child is to its parent."""
 
 

@@ -45,7 +45,7 @@ from crucible_lineage.pipeline.run.result import (
 )
 from crucible_lineage.pipeline.run.unstarted import noting_unstarted
 from crucible_lineage.pipeline.spec.inputs import located
-from crucible_lineage.pipeline.spec.pipeline import Runner
+from crucible_lineage.pipeline.spec.pipeline import RUNNERS, Runner
 from crucible_lineage.session import Session
 
 __all__ = ["SET", "exit_code", "parse_overrides", "plan_command", "print_summary", "returned_by", "run_command"]
@@ -89,7 +89,7 @@ Returned = dict[tuple[str, str], tuple[str, Mapping[str, Any]]]
 @click.option(
     "--runner",
     metavar="RUNNER",
-    help="What steps run on: slurm, or under Prefect threads, processes, dask, ray, or dask=ADDRESS of a cluster.",
+    help=f"What steps run on: {RUNNERS}, or dask=ADDRESS of a cluster; all but slurm under Prefect.",
 )
 @SET
 @FORCE
@@ -227,7 +227,7 @@ def _runner(text: str | None) -> Runner | None:
     try:
         return None if text is None else Runner.model_validate(text)
     except ValidationError as error:
-        raise InputError(f"--runner {text}: write threads, processes, dask, ray, slurm, or dask=ADDRESS") from error
+        raise InputError(f"--runner {text}: write {RUNNERS}, or dask=ADDRESS") from error
 
 
 def parse_overrides(given: tuple[str, ...]) -> dict[str, object]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, Unpack
+from typing import Any, Generic, Protocol, TypeVar, Unpack, get_args
 
 from crucible_lineage.client.dataset.contents import AddedFile, ContentCalls, MetadataCalls
 from crucible_lineage.client.dataset.files import FileCalls
@@ -14,7 +14,15 @@ from crucible_lineage.client.filters import DatasetFilters, DeletionFilters, sen
 from crucible_lineage.client.http.connection import PAGE, Connection, count_of, pages
 from crucible_lineage.client.http.wire import Params, parse, parse_all, segment, to_send
 from crucible_lineage.client.ingestions import IngestionCalls
-from crucible_lineage.client.models import Dataset, DatasetCreate, DeletedRecord, DeletionRequest, FacetValue, Received
+from crucible_lineage.client.models import (
+    Dataset,
+    DatasetCreate,
+    DeletedRecord,
+    DeletionRequest,
+    FacetValue,
+    Received,
+    Relationship,
+)
 from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.client.projects import InstrumentCalls
 from crucible_lineage.errors import ConflictError, InputError, nearest
@@ -35,7 +43,7 @@ ANSWERED = frozenset(
 
 
 Record = TypeVar("Record", bound=Received)
-RELATIONSHIPS = ("is_derived_from", "is_part_of")
+RELATIONSHIPS: tuple[str, ...] = get_args(Relationship)
 
 
 ELEVATED = {"Crucible-Privilege-Mode": "elevated"}
@@ -379,7 +387,7 @@ class LinkCalls(Generic[Record]):
 
     def link(self, parent_mfid: str, child_mfid: str, relationship_type: str | None) -> None:
         """The child hangs below the parent; a relationship that is given replaces a stored one."""
-        if relationship_type not in (None, *RELATIONSHIPS):
+        if relationship_type is not None and relationship_type not in RELATIONSHIPS:
             hint = nearest(relationship_type, RELATIONSHIPS)
             raise InputError(f"there is no relationship {relationship_type!r}; {hint}")
         what = f"link {child_mfid} as a child of {parent_mfid}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from crucible_lineage.pipeline.declare.faults import OURS
 from crucible_lineage.pipeline.declare.load import DEFAULTS, INPUT_DEFAULTS
-from crucible_lineage.pipeline.spec.pipeline import PipelineSpec
+from crucible_lineage.pipeline.spec.pipeline import RUNNERS, PipelineSpec
 
 __all__ = ["KEY_DESCRIPTIONS", "MODELINE", "pipeline_schema"]
 
@@ -56,7 +56,7 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "timezone": "time zone of nights (group_by: night), which run from noon to noon; default UTC",
         "metadata": "declared: declared fields of files win, even if Crucible says something else by now",
         "include": "files whose inputs, steps, params and defaults are included",
-        "runner": "what steps run on: threads, processes, dask, ray or dask=ADDRESS under Prefect; slurm also without",
+        "runner": f"what steps run on: {RUNNERS}, or dask=ADDRESS; all but slurm under Prefect only",
         "schedule": "when it runs, once deployed",
         "trigger": "the event on which it runs, once deployed",
         "fresh": "how often a new result is expected",
@@ -255,7 +255,7 @@ def pipeline_schema() -> dict[str, object]:
         "properties": {**{name: step["properties"][name] for name in DEFAULTS}, "inputs": shared},
     }
     properties["include"] = _one_or_more()
-    properties["runner"] = _or_text("Runner", "threads, processes, dask, ray, slurm, or dask=ADDRESS")
+    properties["runner"] = _or_text("Runner", f"{RUNNERS}, or dask=ADDRESS")
     definitions["OutputFields"]["properties"]["publish"] = _or_text("Publish", "gs://bucket/prefix/")
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "crucible-lineage pipeline"

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.errors import ForbiddenError, InputError
 from crucible_lineage.ids import mfid_time, youngest
+from crucible_lineage.lineage.model import PART
 from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe
 from crucible_lineage.provenance.record import run_record
 from crucible_lineage.refs import DatasetRef, FileRef, file_stem
@@ -34,7 +35,6 @@ if TYPE_CHECKING:  # a result is only read here, and a run need not be importabl
 __all__ = ["MEASUREMENT", "register_run"]
 
 MEASUREMENT = "pipeline run"
-PART = "is_part_of"
 
 
 def register_run(session: Session, result: RunResult) -> DatasetRef:

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from string import Formatter
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -27,6 +27,7 @@ from crucible_lineage.times import utc
 
 __all__ = [
     "OF_PARENT",
+    "RUNNERS",
     "TEMPLATED",
     "UNKNOWN_FUNCTION",
     "Certify",
@@ -307,6 +308,10 @@ class StepSpec(Declared):
         return tuple({canonical_json(part): part for part in found}.values())
 
 
+RunnerType = Literal["threads", "processes", "dask", "ray", "slurm"]  # flows/runners.py starts each
+RUNNERS = ", ".join(get_args(RunnerType))
+
+
 class Runner(Declared):
     """What steps run on, except for slurm when a pipeline runs on Prefect: `workers`, or the cluster at an `address`.
 
@@ -314,7 +319,7 @@ class Runner(Declared):
     For slurm these are options of sbatch, and `workers` is how many tasks of a job run at once.
     """
 
-    type: Literal["threads", "processes", "dask", "ray", "slurm"]
+    type: RunnerType
     workers: int | None = Field(default=None, ge=1, le=1024)
     address: str | None = None
     cluster: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*\.[A-Za-z_]\w*$")] | None = None

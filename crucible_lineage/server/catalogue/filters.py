@@ -354,8 +354,11 @@ class DatasetQuery(_DatasetFilters, _ListQuery):
     instrument_name: str | None = None
 
 
+Relationship = Literal["is_derived_from", "is_part_of"]  # also in the CHECK of schema.py
+
+
 class ChildDatasetQuery(DatasetQuery):
-    relationship_type: Literal["is_derived_from", "is_part_of"] | None = None
+    relationship_type: Relationship | None = None
 
 
 class DatasetFacetQuery(_DatasetFilters):
@@ -376,7 +379,7 @@ class SampleQuery(_SampleFilters, _ListQuery):
 
 
 class ChildSampleQuery(SampleQuery):
-    relationship_type: Literal["is_derived_from", "is_part_of"] | None = None
+    relationship_type: Relationship | None = None
 
 
 class SampleFacetQuery(_SampleFilters):

@@ -26,6 +26,7 @@ from crucible_lineage.server.catalogue.filters import (
     ChildSampleQuery,
     DatasetFacetQuery,
     DatasetQuery,
+    Relationship,
     SampleFacetQuery,
     SampleQuery,
     Where,
@@ -63,9 +64,6 @@ MAX_COUNTED = 1000  # chosen: to look whether the caller may see each takes 2 us
 
 
 SAMPLE_COLUMNS = ("sample_name", "sample_type", "description")
-
-
-Relationship = Literal["is_derived_from", "is_part_of"]
 
 
 _NEIGHBOURS = """
