@@ -54,8 +54,8 @@ def answering(folder: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def made(laboratory: Path, data: Path, **variables: str) -> dict[str, str]:
-    """The results of the laboratory's pipelines, by step; the laboratory is gone afterwards."""
+def made(laboratory: Path, data: Path, only: Sequence[str] = ()) -> dict[str, str]:
+    """The results of the laboratory's pipelines, by step, or only of some."""
     shutil.copytree(MATERIAL, laboratory, ignore=shutil.ignore_patterns("__pycache__"))
     served = laboratory.parent / "served"
     served.mkdir()
@@ -63,9 +63,10 @@ def made(laboratory: Path, data: Path, **variables: str) -> dict[str, str]:
     with answering(served) as address:
         found: dict[str, str] = {}
         for name, keep in (("pipeline", "yes"), ("unkept", "no")):
-            run = ("run", laboratory / f"{name}.yaml", "--engine", "local", "--data", data)
+            some = [part for step in only for part in ("--only", step)] if name == "pipeline" else []
+            run = ("run", laboratory / f"{name}.yaml", *some, "--engine", "local", "--data", data)
             kept = {**VARIABLES, "LAB_ADDRESS": address, "CRUCIBLE_LINEAGE_KEEP": keep, "TZ": "Asia/Tokyo"}
-            ran = crucible(*run, cwd=laboratory, **{**kept, **variables})
+            ran = crucible(*run, cwd=laboratory, **kept)
             assert ran["errors"] == {}
             for step, outputs in ran["datasets"].items():
                 found |= {step if output == "out" else f"{step}.{output}": mfid for output, mfid in outputs.items()}

@@ -70,8 +70,10 @@ def judge(expected: list[tuple[str, str, str]], ids: dict[str, str], found: dict
 
 @pytest.mark.timeout(1800)
 def test_verdicts_are_right(judging: Any, tmp_path: Path) -> None:
-    expected = FEW + (MORE if os.environ.get("CRUCIBLE_NIGHTLY") else [])
-    ids = judging.made(tmp_path / "laboratory", tmp_path / "data")
+    is_all = bool(os.environ.get("CRUCIBLE_NIGHTLY"))
+    expected = FEW + (MORE if is_all else [])
+    only = [] if is_all else ["parted", *(name for name, _, _ in FEW if name != "unkept")]
+    ids = judging.made(tmp_path / "laboratory", tmp_path / "data", only)
     judging.move_away(tmp_path / "laboratory")
     found = judging.remade(tmp_path / "data", [ids[name] for name, _, _ in expected])
     judge(expected, ids, found)
