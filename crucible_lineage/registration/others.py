@@ -39,7 +39,7 @@ class Others:
         age_s = time.monotonic() - self._asked
         if age_s >= LATE_S:
             self._ask()
-        elif age_s >= EVERY_S:
+        elif age_s >= EVERY_S and not self._lock.locked():  # one that asks is enough, however slowly it is answered
             threading.Thread(target=self._quietly, name="others", daemon=True).start()
         return mfid in self._seen
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -90,3 +91,24 @@ def test_a_service_that_is_away_keeps_no_step_from_being_made(clock: Clock) -> N
     clock.now_s += LATE_S
     assert not found.may_have("one")
     assert len(service.asked) == 2
+
+
+def test_one_thread_waits_for_a_slow_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(others, "EVERY_S", 0.0)
+    begun, answered = threading.Event(), threading.Event()
+
+    def changes(_: str | None) -> ProjectChanges:
+        begun.set()
+        answered.wait(30)
+        return ProjectChanges("", {})
+
+    asked = Others(changes, None)
+    assert not asked.may_have("0sh4")
+    assert begun.wait(30)
+    for _ in range(50):
+        assert not asked.may_have("0sh4")
+    waiting = [thread for thread in threading.enumerate() if thread.name == "others"]
+    answered.set()
+    for thread in waiting:
+        thread.join(30)
+    assert len(waiting) == 1
