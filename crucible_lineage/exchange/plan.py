@@ -106,9 +106,9 @@ def plan_project(source: Session, target: Session, project: str, tell: Tell) -> 
 
 
 def plan_named(source: Session, target: Session, mfids: Iterable[str], tell: Tell) -> CopyPlan:
-    """Plan the copy of these datasets; what they were made of is linked as far as it is there.
+    """Plan the copy of these datasets, with the source and environment that they rest on.
 
-    InputError if one of them is not to be had.
+    What they were made of is linked as far as it is there. InputError if one of them is not to be had.
     """
     wanted = list(dict.fromkeys(mfids))
     fetched = fetch_datasets(source.client, wanted, include_links=True)
@@ -117,7 +117,17 @@ def plan_named(source: Session, target: Session, mfids: Iterable[str], tell: Tel
         raise InputError(f"there is no dataset {', '.join(missing)} that this key may read ({where})")
     for project in sorted({str(one["project_id"]) for one in fetched.found.values() if one.get("project_id")}):
         target.require_project(project)
-    return _plan(source, target, fetched.found, {}, (), tell, absent_parents=True)
+    rest = {mfid for one in fetched.found.values() for mfid in _rests_on(one)} - fetched.found.keys()
+    found = fetched.found | (fetch_datasets(source.client, sorted(rest), include_links=True).found if rest else {})
+    return _plan(source, target, found, {}, (), tell, absent_parents=True)
+
+
+def _rests_on(dataset: Record) -> Iterator[str]:
+    """Yield the datasets that hold the source and the environment of a result, without which nobody makes it again."""
+    record = read_record(dataset.get("scientific_metadata"))
+    step = record.as_step if record is not None else None
+    if step is not None:
+        yield from (kept.mfid for kept in (step.activity.code.archive, step.software.environment) if kept)
 
 
 def known_names(source: Session, target: Session) -> dict[str, Brought]:

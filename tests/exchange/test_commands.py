@@ -115,6 +115,20 @@ def test_pull_brings_datasets_with_their_files_and_what_is_made_of_them_goes_bac
     assert after == before
 
 
+@pytest.mark.usefixtures("keeping")
+def test_what_is_pulled_can_be_made_again_offline(
+    offline: Session, service: Any, push: Any, command: Any, tmp_path: Path
+) -> None:
+    push(service, offline)
+    (scaled,) = offline.client.datasets.list(project_id="lab", data_type="scaled")
+    (first,) = offline.client.datasets.list(project_id="lab", dataset_name="first")
+    field = tmp_path / "field"
+    online = {"CRUCIBLE_API_URL": service.url, "CRUCIBLE_API_KEY": service.api_key}
+    assert command("pull", scaled.unique_id, first.unique_id, "--data", field, **online).returncode == 0
+    made = command("reproduce", scaled.unique_id, "--here", "--data", field)
+    assert "1 of 1 result made again the same" in made.stdout, made.stdout + made.stderr
+
+
 def test_pull_for_a_pipeline_brings_the_certificates_by_which_calibrations_are_chosen(
     service: Any, command: Any, tmp_path: Path
 ) -> None:
