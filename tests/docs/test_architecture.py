@@ -37,6 +37,7 @@ def definitions(file: Path) -> set[str]:
 WAY = rows("A dataset's way, from YAML to lineage")
 PLACES = rows("To change X, go to Y")
 INVARIANTS = rows("Invariants, and where each is tested")
+TWELVE = rows("Twelve changes, and the files that they open")
 
 
 def missing(row: list[str], base: Path) -> set[str]:
@@ -64,10 +65,20 @@ def test_every_invariant_has_its_test(row: list[str]) -> None:
     assert not missing(row, ROOT)
 
 
+@pytest.mark.parametrize("row", TWELVE, ids=[row[0] for row in TWELVE])
+def test_a_change_opens_files_that_are_there(row: list[str]) -> None:
+    named = [name for name in SPAN.findall(row[-1]) if name.endswith((".py", "/"))]
+    assert named, row
+    assert not [
+        name for name in named if not (ROOT / "crucible_lineage" / name).exists() and not (ROOT / name).exists()
+    ]
+
+
 def test_the_page_says_enough() -> None:
     assert len(WAY) >= 8
     assert len(PLACES) >= 12
     assert len(INVARIANTS) >= 12
+    assert len(TWELVE) == 12
     beside = re.findall(r"`([\w/]+\.py)`: `(\w+)`", PAGE)
     assert len(beside) == 3
     assert not [pair for pair in beside if pair[1] not in definitions(ROOT / pair[0])]
