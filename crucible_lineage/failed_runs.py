@@ -88,9 +88,9 @@ def _state(session: Session, project: str, pipeline: str, why: str, errors: Mapp
     steps = {name: _short(error) for name, error in islice(sorted(errors.items()), MOST_STEPS)}
     if any(steps.keys() == _steps(one).keys() and (steps or one.why == _short(why)) for one in standing):
         return
+    revoke(session, standing, "another failure has taken its place")  # for good: this one is revoked in its turn
     body = {**where, "host": socket.gethostname(), "steps": steps, "failed": len(errors)}
-    about, revoked = About(project=project), [one.mfid for one in standing]
-    state(session, project, FAIL, about, why=_short(why), body=body, revokes=revoked)
+    state(session, project, FAIL, About(project=project), why=_short(why), body=body)
 
 
 def _short(error: str) -> str:
