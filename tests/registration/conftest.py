@@ -67,3 +67,8 @@ def smoothed_dataset(parent: str, path: Path, recipe: Mapping[str, Any] | None =
         keywords=("smooth",),
         parents=(parent,),
     )
+
+
+@pytest.fixture(autouse=True)
+def kept(keeping: None) -> None:
+    """Source and environment of steps are kept here, as users have it."""
