@@ -23,9 +23,11 @@ def scaled(counts: Path, *, out: Path) -> None:
 class Night:
     """A pipeline on two machines, which share a Crucible and nothing else."""
 
-    def __init__(self, lab: Any, command: Any, url: str, key: str, tmp_path: Path) -> None:
-        self.lab, self.command, self.tmp_path = lab, command, tmp_path
-        self.environment = {"CRUCIBLE_API_URL": url, "CRUCIBLE_API_KEY": key, "PREFECT_API_URL": ""}
+    def __init__(self, lab: Any, command: Any, server: Any, tmp_path: Path) -> None:
+        self.lab, self.command, self.server, self.tmp_path = lab, command, server, tmp_path
+        self.environment = {
+            "CRUCIBLE_API_URL": server.url, "CRUCIBLE_API_KEY": server.api_key, "PREFECT_API_URL": ""
+        }  # fmt: skip
         lab.file(f"{lab.module}_night.py", STEPS)
         self.declare()
 
@@ -63,7 +65,7 @@ class Night:
 @pytest.fixture
 def night(lab: Any, command: Any, tmp_path: Path) -> Iterator[Night]:
     with start_server(tmp_path / "service") as server:
-        found = Night(lab, command, server.url, server.api_key, tmp_path)
+        found = Night(lab, command, server, tmp_path)
         found.on("west", "project", "create", "lab", "--title", "A lab")
         yield found
 
@@ -119,11 +121,12 @@ def test_a_run_that_could_not_start_is_listed_where_it_was_to_run_and_elsewhere(
 
 def test_a_run_that_found_crucible_away_is_listed(night: Night) -> None:
     night.lab.file("counts-a.txt", "1")
-    night.on("east", "list", "--project", "lab")  # whose key it is, is known from now on
-    night.environment["CRUCIBLE_API_URL"] = "http://127.0.0.1:9/api/v3"
+    assert night.run("east") == 0  # whose key it is, is known from now on
+    night.path.write_text(night.path.read_text().replace("pipeline: night", "pipeline: other"))
+    night.server.close()
     assert night.run("east", "--patience", "0") == 3
-    (run,) = json.loads(night.on("east", "status", "--json").stdout)["runs"]
-    assert "Connection refused" in run["error"]
+    run, _ = json.loads(night.on("east", "status", "--json").stdout)["runs"]
+    assert (run["pipeline"], "Connection refused" in run["error"]) == ("other", True)
 
 
 def test_an_embedded_crucible_is_told_nothing(lab: Any, command: Any, data: Path) -> None:

@@ -15,7 +15,7 @@ from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 
 
-def test_a_run_that_is_refused_is_no_run(lab: Any, tmp_path: Path, command: Any) -> None:
+def test_a_run_that_is_refused_is_listed_with_the_reason(lab: Any, tmp_path: Path, command: Any) -> None:
     with start_server(tmp_path / "service") as server:
         where = {"CRUCIBLE_API_URL": server.url, "CRUCIBLE_API_KEY": server.api_key}
         where["CRUCIBLE_LINEAGE_DATA"] = str(tmp_path / "machine")
@@ -24,7 +24,9 @@ def test_a_run_that_is_refused_is_no_run(lab: Any, tmp_path: Path, command: Any)
         assert "project 'lab': there is none" in refused.stderr
         assert "nothing was changed" in refused.stderr
         status = command("status", "--json", **where)
-        assert json.loads(status.stdout)["runs"] == []
+        (run,) = json.loads(status.stdout)["runs"]
+        assert (run["state"], run["steps"]) == ("failed", {})
+        assert "project 'lab': there is none" in run["error"]
 
 
 @pytest.mark.parametrize(("error", "outcome"), [(UnreachableError("away"), "failed"), (KeyboardInterrupt(), "stopped")])
