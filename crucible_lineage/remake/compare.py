@@ -188,18 +188,7 @@ def _is_number(value: Any) -> bool:
 def _json_numbers(was: Any, now: Any, ignore: Collection[str], notes: list[str], path: str = "") -> Pairs:
     here = path or "the whole"
     if isinstance(was, dict) and isinstance(now, dict):
-        old, new = ({key for key in one if key not in ignore} for one in (was, now))
-        if old != new:
-            name = sorted(old ^ new)[0]
-            raise _DiffersError(
-                f"{path + '.' if path else ''}{name} is {'not made' if name in old else 'not recorded'}"
-            )
-        for key in was:
-            below = f"{path}.{key}" if path else str(key)
-            if key not in ignore:
-                yield from _json_numbers(was[key], now[key], ignore, notes, below)
-            elif key not in now or was[key] != now[key]:
-                notes.append(f"{below} differs, which does not count")
+        yield from _object_numbers(was, now, ignore, notes, path)
     elif isinstance(was, list) and isinstance(now, list):
         if len(was) != len(now):
             raise _DiffersError(f"{here} has {len(was)} entries by the record, {len(now)} were made")
@@ -211,6 +200,21 @@ def _json_numbers(was: Any, now: Any, ignore: Collection[str], notes: list[str],
         yield here, was, now
     elif was != now:
         raise _DiffersError(f"{here}: {_short(was)} is recorded, {_short(now)} was made")
+
+
+def _object_numbers(
+    was: dict[str, Any], now: dict[str, Any], ignore: Collection[str], notes: list[str], path: str
+) -> Pairs:
+    old, new = ({key for key in one if key not in ignore} for one in (was, now))
+    if old != new:
+        name = sorted(old ^ new)[0]
+        raise _DiffersError(f"{path + '.' if path else ''}{name} is {'not made' if name in old else 'not recorded'}")
+    for key in was:
+        below = f"{path}.{key}" if path else str(key)
+        if key not in ignore:
+            yield from _json_numbers(was[key], now[key], ignore, notes, below)
+        elif key not in now or was[key] != now[key]:
+            notes.append(f"{below} differs, which does not count")
 
 
 def _is_reordered(was: list[Any], now: list[Any]) -> bool:
@@ -359,11 +363,7 @@ def _array_numbers(name: str, was: Any, now: Any, np: Any, notes: list[str]) -> 
     if was.shape != now.shape:
         raise _DiffersError(f"{here} has the shape {was.shape} by the record, {now.shape} was made")
     if was.dtype.names or now.dtype.names:
-        if was.dtype.names != now.dtype.names:
-            names = [set(one.dtype.names or ()) for one in (was, now)]
-            other = sorted(names[0] ^ names[1])
-            found = f": {other[0]} is {'not made' if other[0] in names[0] else 'not recorded'}" if other else ""
-            raise _DiffersError(f"{here} has other columns{found}")
+        _require_same_columns(here, *(one.dtype.names or () for one in (was, now)))
         for column in was.dtype.names:
             yield from _array_numbers(f"{name}.{column}", was[column], now[column], np, notes)
         return
@@ -377,6 +377,19 @@ def _array_numbers(name: str, was: Any, now: Any, np: Any, notes: list[str]) -> 
         if not np.array_equal(was, now):
             raise _DiffersError(f"{here} has other texts")
         return
+    yield from _differing(name, here, was, now, np)
+
+
+def _require_same_columns(here: str, was: tuple[str, ...], now: tuple[str, ...]) -> None:
+    if was == now:
+        return
+    other = sorted({*was} ^ {*now})
+    found = f": {other[0]} is {'not made' if other[0] in was else 'not recorded'}" if other else ""
+    raise _DiffersError(f"{here} has other columns{found}")
+
+
+def _differing(name: str, here: str, was: Any, now: Any, np: Any) -> Pairs:
+    """Yield the numbers that differ, also by the sign of NaN or zero; the first one if none does."""
     old, new = np.ravel(was), np.ravel(now)
     nan = [np.isnan(one) if one.dtype.kind == "f" else np.zeros(one.shape, bool) for one in (old, new)]
     differ = np.flatnonzero(~((old == new) | (nan[0] & nan[1])))

@@ -244,17 +244,11 @@ class _Remaking:
             return f"{', '.join(gone)} was changed"
         for name, value in pieces.items():
             if name.startswith("file "):
-                found = [data for place, data in files.items() if f"/{place}".endswith(f"/{name[5:]}")]
-                if value.removeprefix("# ") not in {hashlib.sha256(data).hexdigest() for data in found}:
-                    return f"{name[5:]}, which it reads, {'was changed' if found else 'is not in it'}"
-            elif name not in functions:
-                assigned = re.compile(
-                    rf"^\s*{re.escape(name.rpartition('.')[2])}\b[^=\n]*=\s*(.+?)\s*(?:#.*)?$", re.MULTILINE
-                )
-                written = [match[1] for text in texts for match in assigned.finditer(text)]
-                others = [_other_value(one, value) for one in written]
-                if written and all(others):
-                    return f"{name} is {written[0]} in it, {others[0]} by the record"
+                changed = _changed_file(name[5:], value, files)
+            else:
+                changed = "" if name in functions else _changed_constant(name, value, texts)
+            if changed:
+                return changed
         return f"{path.name} has other bytes"
 
     # The environment
@@ -450,47 +444,44 @@ class _Remaking:
 
     def _causes(self, answer: dict[str, Any], folders: dict[str, Path]) -> Iterator[str]:
         """Yield what it took that it was not given, and in what the environment is another one."""
-        was, now, seen = self.recorded, answer["environment"], answer["seen"]
-        surely = [path for path in self.entry["read"] if "(opened while it ran)" not in path]
+        was, now = self.recorded, answer["environment"]
+        unsure = [path for path in self.entry["read"] if "(opened while it ran)" in path]
+        surely = [path for path in self.entry["read"] if path not in unsure]
         if surely:
             yield f"it read {', '.join(surely[:3])}, which it was not given"
         for left in self.entry["left_out"][:MOST_LINES]:
             yield f"not kept of its source: {left}"
         if lacking := answer.get("lacking"):
             yield f"{lacking} is not among what was kept of its source: name it in `reads`"
-        if hosts := seen["hosts"]:
-            yield f"it asks {', '.join(hosts[:3])} over the network, and what that answered is not recorded"
-        for name in seen["variables"]:
-            if name not in _VARIABLES and name not in was.get("variables", {}):
-                here = "set" if name in now["variables"] else "not set"
-                yield f"it asks for the variable {name}, of which nothing is recorded; it is {here} here"
-        if files := [one for one in seen["files"] if not any(one in path for path in self.entry["read"])]:
-            yield f"it reads {', '.join(files[:3])} here, which it was not given"
+        yield from self._asked_for(answer["seen"], now)
         if printed := self._printed_only_here(folders):
             yield f"it says here, and did not then: {'; '.join(printed)}"
         if not was:
             yield "its environment was not kept, so that nobody knows in what the present one differs"
             return
-        recorded = was["packages"]
-        for name, version in now["packages"].items():
-            before = recorded.get(name, {}).get("version")
+        yield from self._other_packages(was["packages"], now["packages"])
+        yield from _other_variables(was, now)
+        yield from _other_machine(was, now)
+        if unsure:
+            yield f"{', '.join(sorted({*unsure})[:3])}, and it was not given"
+
+    def _asked_for(self, seen: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+        """Yield the hosts, variables and files that it asks for here, and that are not recorded."""
+        if hosts := seen["hosts"]:
+            yield f"it asks {', '.join(hosts[:3])} over the network, and what that answered is not recorded"
+        for name in seen["variables"]:
+            if name not in _VARIABLES and name not in self.recorded.get("variables", {}):
+                here = "set" if name in now["variables"] else "not set"
+                yield f"it asks for the variable {name}, of which nothing is recorded; it is {here} here"
+        if files := [one for one in seen["files"] if not any(one in path for path in self.entry["read"])]:
+            yield f"it reads {', '.join(files[:3])} here, which it was not given"
+
+    def _other_packages(self, was: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+        for name, version in now.items():
+            before = was.get(name, {}).get("version")
             is_reached = name in self.entry["packages"] and name != "crucible-lineage"
             if version != before and (is_reached or (version and before)):
                 yield f"{name} is {version or 'not installed'} here, {before or 'was not installed'} by the record"
-        threads = dict(was["variables"].items())
-        for name in sorted(threads.keys() | (now["variables"].keys() & _VARIABLES)):
-            here, before = now["variables"].get(name), threads.get(name)
-            if here != before and name in _VARIABLES and not (name == "TZ" and here == was.get("timezone")):
-                yield f"{name} is {here or 'not set'} here, {before or 'was not set'} by the record"
-        blas = {one.partition(": ")[2] for one in was["blas"]}
-        if other := [one for one in now["blas"] if blas and one not in blas]:
-            yield f"linear algebra is by {', '.join(other)} here, by {', '.join(sorted(blas))} by the record"
-        named = (("cpu", "the processor"), ("machine", "the architecture"), ("python", "Python"))
-        for name, what in (*named, ("timezone", "the time zone of the system")):
-            if name in was and now.get(name) != was[name] and not (name == "timezone" and "TZ" in now["variables"]):
-                yield f"{what} is {now[name]} here, {was[name]} by the record"
-        if len(surely) < len(self.entry["read"]):
-            yield f"{', '.join(sorted({*self.entry['read']} - {*surely})[:3])}, and it was not given"
 
     def _printed_only_here(self, folders: dict[str, Path]) -> list[str]:
         """Return lines that the step printed now and not when its result was made; numbers in them do not count."""
@@ -512,6 +503,24 @@ _VARIABLES = frozenset(
 )
 
 
+def _other_variables(was: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    recorded, present = was["variables"], now["variables"]
+    for name in sorted(_VARIABLES.intersection((*recorded, *present))):
+        here, before = present.get(name), recorded.get(name)
+        if here != before and not (name == "TZ" and here == was.get("timezone")):
+            yield f"{name} is {here or 'not set'} here, {before or 'was not set'} by the record"
+
+
+def _other_machine(was: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    blas = {one.partition(": ")[2] for one in was["blas"]}
+    if other := [one for one in now["blas"] if blas and one not in blas]:
+        yield f"linear algebra is by {', '.join(other)} here, by {', '.join(sorted(blas))} by the record"
+    named = (("cpu", "the processor"), ("machine", "the architecture"), ("python", "Python"))
+    for name, what in (*named, ("timezone", "the time zone of the system")):
+        if name in was and now.get(name) != was[name] and not (name == "timezone" and "TZ" in now["variables"]):
+            yield f"{what} is {now[name]} here, {was[name]} by the record"
+
+
 def _is_to_be_had(packages: dict[str, Any], name: str) -> bool:
     return name in packages and name != "crucible-lineage" and not packages[name].get("local")
 
@@ -522,6 +531,20 @@ _DEFINED = ("def ", "async def ", "@", "class ")
 def _flat(text: str) -> str:
     """Return a text without indentation, which methods and inner functions have where they are defined."""
     return "\n".join(line.strip() for line in text.strip().splitlines())
+
+
+def _changed_file(name: str, value: str, files: dict[str, bytes]) -> str:
+    found = [data for place, data in files.items() if f"/{place}".endswith(f"/{name}")]
+    if value.removeprefix("# ") in {hashlib.sha256(data).hexdigest() for data in found}:
+        return ""
+    return f"{name}, which it reads, {'was changed' if found else 'is not in it'}"
+
+
+def _changed_constant(name: str, value: str, texts: list[str]) -> str:
+    assigned = re.compile(rf"^\s*{re.escape(name.rpartition('.')[2])}\b[^=\n]*=\s*(.+?)\s*(?:#.*)?$", re.MULTILINE)
+    written = [match[1] for text in texts for match in assigned.finditer(text)]
+    others = [_other_value(one, value) for one in written]
+    return f"{name} is {written[0]} in it, {others[0]} by the record" if written and all(others) else ""
 
 
 def _other_value(text: str, value: str) -> str:

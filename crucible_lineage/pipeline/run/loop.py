@@ -477,15 +477,7 @@ class Run:
         found = (self._made_by.get(mfid, "") for mfid in payload.mfids)
         names = [name for name in dict.fromkeys(found) if name and set(mfids_of(self.steps[name])) & set(payload.mfids)]
         if delivery.outcome in (REFUSED, WAITS):
-            self._refuses_all = self._refuses_all or delivery.stops
-            if delivery.outcome == REFUSED and names:
-                self._reported.add(delivery.error)
-            else:
-                self.report_once(WAITING, delivery.error, payload.step)
-            for name in names if delivery.outcome == REFUSED else ():
-                self.steps[name].log = delivery.log or self.steps[name].log
-                outputs, self.steps[name].results = self.steps[name].results, None
-                self.end_step(name, FAILED, outputs, f"made, and not registered: {delivery.error}")
+            self._note_undelivered(delivery, names, refused=delivery.outcome == REFUSED)
             return
         if delivery.outcome == DROPPED:
             if not names:
@@ -506,6 +498,18 @@ class Run:
                 self.delivered += payload.mfids
             if self._arrived is not None:
                 self._arrived(payload)
+
+    def _note_undelivered(self, delivery: Delivery, names: list[str], *, refused: bool) -> None:
+        """Say what waits; end steps whose results are refused."""
+        self._refuses_all = self._refuses_all or delivery.stops
+        if refused and names:
+            self._reported.add(delivery.error)
+        else:
+            self.report_once(WAITING, delivery.error, delivery.payload.step)
+        for name in names if refused else ():
+            self.steps[name].log = delivery.log or self.steps[name].log
+            outputs, self.steps[name].results = self.steps[name].results, None
+            self.end_step(name, FAILED, outputs, f"made, and not registered: {delivery.error}")
 
     def _make_again(self, name: str, why: str) -> None:
         """Forget a step and all that was made from it, and let them begin once more."""
