@@ -17,7 +17,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.statements import FAIL, About, Statement, in_force
 from crucible_lineage.stating import revoke, state
 
-__all__ = ["FailedRun", "failed_elsewhere", "state_run"]
+__all__ = ["FailedRun", "failed_elsewhere", "state_run", "unstarted_text"]
 
 MOST_STEPS = 20  # chosen: named in a statement; the rest is counted
 MOST_CHARACTERS = 300  # of an error
@@ -106,3 +106,8 @@ def _steps(one: Statement) -> dict[str, str]:
 def _failed_run(one: Statement) -> FailedRun:
     pipeline, host = (str(one.body.get(key) or "") for key in ("pipeline", "host"))
     return FailedRun(one.project, pipeline, host, one.who or one.by, one.when, one.why, _steps(one))
+
+
+def unstarted_text(error: str) -> str:
+    """Say in a line why a run could not start."""
+    return f"could not start: {error.partition(chr(10))[0]}"

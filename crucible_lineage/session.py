@@ -198,7 +198,7 @@ class Session:
     @property
     def hands_on_made(self) -> bool:
         """True if what is made may be used before it is delivered: the service is sure to keep its id."""
-        return self.settings.embedded or self.mirror.service.keeps_ids
+        return self.mirror.service.keeps_ids
 
     @property
     def agent(self) -> dict[str, Any]:

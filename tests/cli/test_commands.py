@@ -203,4 +203,5 @@ def test_a_project_that_cannot_be_made_is_refused_by_check_and_by_run_alike(lab:
         ran = command(*arguments, "--data", data)
         assert ran.returncode == 2
         assert "no project can be called 'ab': a project id has 3 to 25 letters" in ran.stderr
-    assert "nothing ran from this data folder yet" in command("status", "--data", data).stdout
+    for listing in ("status", "runs"):
+        assert "could not start" in command(listing, "--data", data).stdout

@@ -12,6 +12,7 @@ from crucible_lineage.cli.options import announce, crucible_options, json_option
 from crucible_lineage.cli.printing import CSV, PROJECT, in_columns, not_listed, print_csv
 from crucible_lineage.cli.runs.waiting import print_set_aside
 from crucible_lineage.errors import InputError
+from crucible_lineage.failed_runs import unstarted_text
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.times import utc
 
@@ -165,12 +166,11 @@ def runs_command(projects: tuple[str, ...], pipeline: str | None, number: int, a
 
     A run from here says how it ended, too. `list --run ID` has what a run made or relied on.
     """
-    from crucible_lineage.queries.catalogue.reference import visible_projects
     from crucible_lineage.queries.catalogue.runs import list_runs
 
     with open_session() as session:
         announce(session)
-        found = list_runs(session, projects or visible_projects(session), pipeline=pipeline, limit=number)
+        found = list_runs(session, projects or None, pipeline=pipeline, limit=number)
         damaged = session.outbox.set_aside()
     if as_json:
         print_json({"runs": [run.to_json() for run in found], "damaged": [one.to_json() for one in damaged]})
@@ -184,6 +184,7 @@ def _listed_runs(found: Sequence[ListedRun]) -> Iterator[str]:
     for run in found:
         took = time_text((utc(run.ended) - utc(run.started)).total_seconds()) if run.ended else ""
         steps = ", ".join(f"{count} {outcome}" for outcome, count in (run.steps or {}).items())
+        steps = plain(unstarted_text(run.error)) if run.error else steps
         rows.append(
             (
                 run.run_id,

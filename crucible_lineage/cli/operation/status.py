@@ -24,7 +24,7 @@ from crucible_lineage.cli.runs.engines import prefect_is_configured
 from crucible_lineage.cli.runs.waiting import print_not_ingested, print_others, print_set_aside, print_waiting
 from crucible_lineage.core.journal import Failure, ResultRow
 from crucible_lineage.errors import CrucibleError, InputError, PrefectAwayError, UnreachableError
-from crucible_lineage.failed_runs import failed_elsewhere
+from crucible_lineage.failed_runs import failed_elsewhere, unstarted_text
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.local.usage import disk_usage, is_in_use
 from crucible_lineage.local.usage import runs as running
@@ -235,7 +235,7 @@ def _print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
     rows = [("STARTED (UTC)", "PIPELINE", "PROJECT", "STATE", "TOOK", "STEPS")]
     for run in runs:
         steps = ", ".join(f"{number} {outcome}" for outcome, number in run["steps"].items()) or "none"
-        steps = plain(f"could not start: {run['error'].partition(chr(10))[0]}") if run["error"] else steps
+        steps = plain(unstarted_text(run["error"])) if run["error"] else steps
         began, ended = run["started"], run["ended"]
         took = time_text((utc(ended) - utc(began)).total_seconds()) if ended else ""
         rows.append((began[:19].replace("T", " "), run["pipeline"], run["project"], run["state"], took, steps))

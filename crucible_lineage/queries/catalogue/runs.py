@@ -17,6 +17,7 @@ from crucible_lineage.local.usage import is_in_use
 from crucible_lineage.local.usage import runs as running
 from crucible_lineage.pipeline.declare.load import read_declaration
 from crucible_lineage.pipeline.logs import STEP_LOG
+from crucible_lineage.queries.catalogue.reference import visible_projects
 from crucible_lineage.queries.graph.standing import Entry, entries_of_copy
 from crucible_lineage.session import Session
 
@@ -67,11 +68,17 @@ class ListedRun:
 
 
 def list_runs(
-    session: Session, projects: Sequence[str], *, pipeline: str | None = None, limit: int | None = None
+    session: Session, projects: Sequence[str] | None, *, pipeline: str | None = None, limit: int | None = None
 ) -> list[ListedRun]:
-    """Return the runs of these projects, newest first: those of this data folder, and those that records name."""
+    """Return the runs of these projects, newest first: those of this data folder, and those that records name.
+
+    Without projects, of all that the key sees, and of those in which a run from here could not start.
+    """
     found: dict[str, ListedRun] = {}
-    for project in projects:
+    if projects is None:
+        unstarted = [one for one in session.journal.recent_runs(None, -1) if one["error"]]
+        found = {one["run_id"]: _remembered(one, session.settings.data) for one in unstarted}
+    for project in visible_projects(session) if projects is None else projects:
         by_results = runs_by_results(session.mirror.snapshot(project), project)
         here = remembered_runs(session.journal, session.settings.data, project)
         found |= {run_id: run for run_id, run in here.items() if run_id in by_results or run.steps or run.error}

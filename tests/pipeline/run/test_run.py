@@ -323,7 +323,7 @@ def test_at_a_service_that_assigns_ids_everything_is_found_again(
 
     monkeypatch.setattr(session.client.datasets, "create", assigning)
     first = run(lab.pipeline, session)
-    assert first.executed == ["scaled", "total"]
+    assert first.executed == ["scaled", "total"], (first.errors, first.outcomes, first.notes)
     parents = {d.unique_id for d in session.client.datasets.list_parents(first.datasets["total"]["out"])}
     assert parents == {first.datasets["scaled"]["out"], *first.inputs["second"]}
     for forget in (False, True):
