@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +141,7 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, s
     """The run as a Prefect flow; a run in which all is fresh is told so without importing Prefect."""
     planned = plan_for_run(request.pipeline, session, listener, request.choice)
     if planned.plan.is_fresh:
-        engine = lambda: _engine(LOCAL, session, 1)  # noqa: E731
+        engine = partial(_engine, LOCAL, session, 1)
         return run_planned(request.pipeline, planned, session, engine, listener, request.choice, stop)
     for name, value in PREFECT_SETTINGS.items():
         os.environ.setdefault(name, value)
