@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 from crucible_lineage.cli import main
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.files.away import away
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.server.running import start_server
@@ -108,3 +110,14 @@ def test_a_service_is_never_asked_to_let_go_of_bytes(tmp_path: Path) -> None:
     assert refused.exit_code == 2
     assert "deletes a file together with its record" in refused.output
     assert "clean --cache" in refused.output
+
+
+def test_a_chain_longer_than_calls_can_be_nested_is_listed_from_its_first(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{number}" for number in range(2000)]
+    used = {name: {"used": [{"mfid": before}]} for before, name in itertools.pairwise(names)}
+    records = {name: {"scientific_metadata": {"crucible_lineage": used.get(name, {})}} for name in names}
+    monkeypatch.setattr(type(session.stated), "evicted", lambda _: dict.fromkeys(names, ("0" * 64,)))
+    monkeypatch.setattr(session.mirror, "records", lambda mfids: {mfid: records[mfid] for mfid in mfids})
+    assert [one.mfid for one in away(session, [names[-1], names[0]])] == names

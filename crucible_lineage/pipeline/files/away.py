@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,21 +33,25 @@ def away(session: Session, wanted: Iterable[str]) -> list[Away]:
     asked = list(dict.fromkeys(wanted))
     evicted = session.stated.evicted() if asked else {}
     found: dict[str, Away] = {}
-
-    def visit(mfid: str) -> None:
+    records: dict[str, Mapping[str, Any]] = {}
+    waiting = asked[::-1] if evicted else []
+    while waiting:  # a chain may be longer than calls can be nested
+        mfid = waiting[-1]
         gone = [sha256 for sha256 in evicted.get(mfid, ()) if not _is_here(session, sha256)]
-        if mfid in found or not gone:
-            return
-        record = session.mirror.records([mfid]).get(mfid) or {}
-        for parent in used_mfids(record):
-            visit(parent)
-        sizes = {one.get("sha256"): one.get("size") for one in provenance(record).get("generated") or ()}
-        name = text(record.get("dataset_name")) or mfid
-        found[mfid] = Away(mfid, name, sum(sizes.get(one) or 0 for one in gone), made_in(record))
-
-    for mfid in asked if evicted else ():
-        visit(mfid)
+        if gone and mfid not in records:
+            records[mfid] = session.mirror.records([mfid]).get(mfid) or {}
+            waiting += [one for one in reversed(list(used_mfids(records[mfid]))) if one not in records]
+            continue
+        waiting.pop()
+        if gone and mfid not in found:
+            found[mfid] = _away(mfid, records[mfid], gone)
     return list(found.values())
+
+
+def _away(mfid: str, record: Mapping[str, Any], gone: Sequence[str]) -> Away:
+    sizes = {one.get("sha256"): one.get("size") for one in provenance(record).get("generated") or ()}
+    name = text(record.get("dataset_name")) or mfid
+    return Away(mfid, name, sum(sizes.get(one) or 0 for one in gone), made_in(record))
 
 
 def made_in(record: Mapping[str, Any]) -> float:
