@@ -1,0 +1,31 @@
+"""Files that a record lists are compared with those that are there, the attached part of the record included."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from crucible_lineage.registration.trust import other_files
+
+RECORD: Any = SimpleNamespace(
+    files=(SimpleNamespace(name="a.txt", sha256="1" * 64),),
+    attached=SimpleNamespace(name="provenance.json.gz", sha256="2" * 64),
+    recipe={"files": {"a.txt": "1" * 64}},
+)
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        ({"a.txt": "1" * 64, "provenance.json.gz": "2" * 64}, ""),
+        ({"a.txt": None, "provenance.json.gz": None}, ""),
+        ({"a.txt": "1" * 64}, "its file provenance.json.gz is not there"),
+        ({"a.txt": "1" * 64, "provenance.json.gz": "3" * 64}, "its file provenance.json.gz has SHA-256 333"),
+        ({"provenance.json.gz": "2" * 64}, "its file a.txt is not there"),
+    ],
+)
+def test_what_is_missing_or_has_other_bytes_is_named(there: dict[str, str | None], told: str) -> None:
+    listed: Any = [SimpleNamespace(filename=name, sha256_hash=sha256) for name, sha256 in there.items()]
+    assert other_files(RECORD, listed)[: len(told) or None] == told
