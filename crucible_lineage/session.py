@@ -148,7 +148,7 @@ class Session:
 
     @property
     def stated(self) -> Stated:
-        """What statements say of datasets, as of now."""
+        """Return the statements about datasets, as of now."""
         return Stated(self.mirror, self._waiting, is_away=self.is_away)
 
     def _waiting(self, mfid: str) -> DatasetRef | None:

@@ -162,7 +162,7 @@ class Statement:
 
     @property
     def signed_text(self) -> bytes:
-        """What a signature is over: what it says, and when."""
+        """Return the signed text: content and time of the statement."""
         return canonical_json({**statement_recipe(self), "when": self.when})
 
     def to_json(self) -> dict[str, Any]:

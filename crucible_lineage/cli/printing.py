@@ -36,7 +36,7 @@ def in_columns(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterat
 
 
 def not_listed(others: Mapping[str, int]) -> str:
-    """How many datasets are left out, by their state, and with which option each is shown; empty if none is."""
+    """Count the datasets left out, by state, with the option that shows each; empty if there are none."""
     by_option: dict[str, list[str]] = {}
     for state, count in sorted(others.items()):
         option = "--doubtful" if state in ("candidate", "doubtful") else "--all"

@@ -313,7 +313,7 @@ def _found(session: Session, dataset: str | None) -> Sequence[Heard]:
 
 
 def _signer(one: Heard, allowed: Path) -> str | None:
-    """Who has signed it, None if nobody has, empty if the signature is not of an allowed signer."""
+    """Return the signer: None without a signature, empty if the signer is not allowed."""
     statement = one.statement
     receipt, signature = statement.body.get("receipt"), statement.body.get("signature")
     if isinstance(receipt, Mapping) and signature and not signer_of(canonical_json(receipt), str(signature), allowed):

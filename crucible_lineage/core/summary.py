@@ -82,7 +82,7 @@ class Summary:
 
     @property
     def facts(self) -> Facts:
-        """What decides whether statements concern it."""
+        """Return the facts that decide which statements apply."""
         return Facts(self.standing.project, self.parents, self.instrument, self.timestamp, self.code)
 
     @classmethod

@@ -68,7 +68,7 @@ class Dataset:
 
     @property
     def doubt(self) -> str:
-        """Why it is doubtful: what is on hold, by whom, since when and why; empty if it is not."""
+        """Say why the dataset is doubtful: what is on hold, by whom, since when and why; empty if it is not."""
         doubt = self._shown.entry.doubt
         return doubt.told(self.mfid) if doubt else ""
 
@@ -79,12 +79,12 @@ class Dataset:
 
     @property
     def statements(self) -> tuple[Heard, ...]:
-        """What was stated about it, the oldest first; also what was taken back."""
+        """List the statements about the dataset, oldest first, including revoked ones."""
         return self._shown.statements
 
     @property
     def remade(self) -> int:
-        """How often it was made again, the same, elsewhere than where it was made."""
+        """Count how often the dataset was reproduced identically elsewhere."""
         return self._shown.entry.remade.times
 
     def hold(self, why: str, *, flag: str = "") -> None:
@@ -180,7 +180,7 @@ class Dataset:
 
     @property
     def corrections(self) -> tuple[Correction, ...]:
-        """What was changed since it was registered, each with who did it, when and why; the earliest first."""
+        """List the changes since registration, earliest first, each with who, when and why."""
         found = self._catalogue.client.datasets.get(self.mfid, include_metadata=True)
         return corrections(found.scientific_metadata)
 

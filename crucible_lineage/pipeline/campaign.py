@@ -81,7 +81,7 @@ class Campaign:
 
     @property
     def state(self) -> str:
-        """How far it is: promoted, approved or new."""
+        """Return the stage of the campaign: promoted, approved or new."""
         return "promoted" if self.promoted else "approved" if self.approvals else "new"
 
     def to_json(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class CampaignPlan:
 
     @property
     def blocked(self) -> dict[str, str]:
-        """Why instances cannot be made."""
+        """Return why instances cannot be made."""
         return {step.name: "; ".join(step.causes) for step in self.steps if step.state == BLOCKED}
 
     @property

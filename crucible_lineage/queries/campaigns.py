@@ -64,7 +64,7 @@ class Effect:
 
     @property
     def by_stratum(self) -> dict[str, tuple[int, float]]:
-        """How many pairs each stratum has, and their median difference."""
+        """Return the number of pairs and their median difference for each stratum."""
         found: dict[str, list[float]] = {}
         for one in self.pairs:
             found.setdefault(", ".join(one.stratum), []).append(one.point.value)
@@ -111,7 +111,7 @@ class Comparison:
 
     @property
     def gate(self) -> str:
-        """Why the campaign's condition is not met; empty where it is, or there is none."""
+        """Return why the campaign's condition is not met; empty if it is met or absent."""
         if not self.campaign.require:
             return ""
         condition = parse_condition(self.campaign.require)

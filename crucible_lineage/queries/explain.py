@@ -212,7 +212,7 @@ def _succession(session: Session, mfid: str, record: StepRecord | FilesRecord) -
 
 
 def _again(session: Session, before: str, mfid: str) -> Iterator[str]:
-    """What came of a step that was made again on request, of the same."""
+    """Describe the outcome of a forced rerun of the same step."""
     lines = moved(session, before, mfid)
     if not lines:
         yield "it was made again on request, and gave the same values and bytes"

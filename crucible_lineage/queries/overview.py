@@ -182,7 +182,7 @@ def _todo(
 
 
 def _late(declared: str, newest: str, again: str) -> Iterable[Todo]:
-    """What is to be done if no result came for as long as the pipeline declares (`fresh`)."""
+    """Describe the way out if no result arrived for as long as the pipeline declares (`fresh`)."""
     from crucible_lineage.pipeline.declare.load import read_declaration
 
     if not Path(declared).is_file():

@@ -55,12 +55,12 @@ class Eviction:
 
     @property
     def bytes(self) -> int:
-        """How many bytes that frees."""
+        """Return the number of bytes freed."""
         return sum(one.bytes for one in self.goes)
 
     @property
     def seconds(self) -> float:
-        """How long it takes to make all again."""
+        """Return the time that remaking everything takes."""
         return sum(one.seconds for one in self.goes)
 
     def to_json(self) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def project_changes(data_dir: Path | str, project_id: str, since: str | None, wo
 
 
 def statements_token(data_dir: Path | str) -> str | None:
-    """What `Crucible-Statements` says to the local user, read without a server; None where there is no database."""
+    """Read the value of `Crucible-Statements` for the local user without a server; None without a database."""
     found = _read(data_dir, STATEMENTS)
     return None if found is None else str(found[0])
 

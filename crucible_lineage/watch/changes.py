@@ -108,7 +108,7 @@ class Watcher:
         self.marks.set(self._datasets, {"since": until.isoformat(), "told": sorted(told & recent)})
 
     def _of_dataset(self, dataset: Dataset) -> Iterator[News]:
-        """What is new with a dataset: that it is there; of a statement, what is on hold, or is not any more."""
+        """Yield the events of a new dataset; of a statement, the holds placed or lifted."""
         record = dataset.model_dump()
         stated = statement_in(record)
         if is_support(record):

@@ -70,7 +70,7 @@ class DrawnItem:
 
     @property
     def remade_said(self) -> str:
-        """How often it was made again elsewhere, in words, of a group how many were; empty if none was."""
+        """Say how often a dataset was reproduced elsewhere, or how many of a group were; empty if none."""
         if self.is_group:
             count = sum(node.remade > 0 for node in self.nodes)
             return f"{count} of {len(self.nodes)} remade" if count else ""

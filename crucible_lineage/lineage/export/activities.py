@@ -95,7 +95,7 @@ class ExportedActivity:
 
     @property
     def resources(self) -> Record:
-        """What was declared that it needs of a cluster."""
+        """Return the declared cluster resources."""
         return mapping((self.declared or {}).get("resources"))
 
 

@@ -147,7 +147,7 @@ class DataEntities:
         entity["copyrightNotice"] = rights.holder
 
     def _add_statement(self, one: Statement) -> Reference:
-        """What somebody has stated, as a text about datasets."""
+        """Add a statement as a text about datasets."""
         told = {"name": f"{one.verb}: {one.why}", "text": f"{one.about} is on hold {one.said}", "identifier": one.mfid}
         return self.add({"@id": f"#{one.mfid}", "@type": "CreativeWork", "dateCreated": instant(one.when), **told})
 

@@ -34,7 +34,7 @@ class Basis:
 
     @property
     def profiles(self) -> dict[str, str]:
-        """What a crate with executions of steps conforms to: names by IRIs."""
+        """Return the profiles of a crate with step executions: names by IRI."""
         runs = {f"https://w3id.org/ro/wfrun/{kind}/{self.version}": name for kind, name in _RUNS.items()}
         return {**runs, self.workflow: "Workflow RO-Crate"}
 

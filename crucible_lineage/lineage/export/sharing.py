@@ -68,7 +68,7 @@ def shared_record(node: Node) -> dict[str, object]:
 
 
 def _shared_doubt(doubt: Doubt, visible: Set[str]) -> Doubt:
-    """Why a dataset is doubtful, without datasets that are not known to be visible."""
+    """Return why a dataset is doubtful, leaving out datasets not known to be visible."""
     about = replace(doubt.statement.about, datasets=tuple(visible & set(doubt.statement.about.datasets)))
     source = doubt.source if doubt.source in visible else "a dataset that is not shown"
     return Doubt(source, replace(doubt.statement, about=about))

@@ -176,7 +176,7 @@ class _Asked:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """What steps have in common that share a job."""
+        """Return what all steps of one job share."""
         return self.job.run_id, self.flags, self.at_once, tuple(self.context.items())
 
 

@@ -167,7 +167,7 @@ def _span(one: Certificate, moment: datetime) -> Span:
 
 
 def _near(fitting: Fitting, moment: datetime) -> str:
-    """What there is before and after, and what to do."""
+    """Name the nearest calibrations before and after, and the ways out."""
     said = []
     if fitting.before and fitting.ended:
         away = span_text((moment - fitting.ended).total_seconds())

@@ -87,7 +87,7 @@ class Kept:
 
     @property
     def note(self) -> str:
-        """What whoever runs the step should know; empty if all was kept."""
+        """Return the note for the person who runs the step; empty if everything was kept."""
         more = f" and {len(self.left_out) - 1} more" if len(self.left_out) > 1 else ""
         left = f"not kept of its source: {self.left_out[0]}{more}" if self.left_out else ""
         image = container()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ __all__ = ["Made", "UsedFiles", "code_diff", "differences", "file_changes"]
 MOST_LINES = 20
 MOST_NAMED = 5
 _ABSENT = object()
+_WHOLE = re.compile(r"-?[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,12 @@ def _piece_difference(name: str, old: str | None, new: str | None) -> str:
         return f"function {name} changed"
     if old.startswith("#") or new.startswith("#"):
         return f"{name} changed"
-    return f"constant {name} changed: {old} -> {new}"
+    return f"constant {name} changed: {_constant(old)} -> {_constant(new)}"
+
+
+def _constant(piece: str) -> str:
+    """Return a constant as people write it. Records spell whole numbers in hexadecimal; other numbers never look so."""
+    return str(int(piece, 16)) if _WHOLE.fullmatch(piece) else piece
 
 
 def _is_text(piece: str) -> bool:

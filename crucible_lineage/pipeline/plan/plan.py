@@ -65,7 +65,7 @@ class Knowledge(Protocol):
         """True if there is one, as far as is known without asking."""
 
     def on_hold(self, used: Collection[str], code: str) -> Sequence[str]:
-        """Why nothing may be made of these datasets by this code: what of it is on hold."""
+        """Return why these datasets must not be used with this code: the holds on them."""
 
 
 @dataclass(frozen=True)

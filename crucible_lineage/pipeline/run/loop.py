@@ -598,7 +598,7 @@ class Run:
 
 
 def _counted(job: Job, engine: Engine) -> dict[str, object]:
-    """What the failure of a step counts by: the id that its result would have had, and when it is parked, if at all."""
+    """Return the id under which failures of a step are counted, and when the step is parked, if at all."""
     name = min(planned.mfid for planned in job.outputs)
     return {"name": name, "about": json.dumps(job.subject), "most": getattr(engine, "most_failures", None)}
 

@@ -163,7 +163,7 @@ class OutputFields(Ingested, DatasetFields):
 
     @property
     def templates(self) -> tuple[str, ...]:
-        """What of its name, description and metadata names fields that are filled in later."""
+        """Return the name, description and metadata that contain placeholders."""
         if self.model_fields_set.isdisjoint(_DESCRIBING):  # as in most of thousands of steps
             return ()
         texts = (self.dataset_name, *(getattr(self, field) for field in TEMPLATED), *self.metadata.values())

@@ -95,7 +95,7 @@ def list_datasets(
     doubtful: bool = False,
     refresh: bool = False,
 ) -> Listing:
-    """What holds now in a project: current results and measured data; with `results` only the former, with `doubtful`
+    """List what is current in a project: results and measured data; with `results` only the former, with `doubtful`
     also what is on hold or comes from what is, with `every` all that there is.
 
     `filters` are those of Crucible's own list (`measurement`, `keyword`, `instrument_name`...), `run` is the id of a

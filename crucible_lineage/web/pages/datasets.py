@@ -147,7 +147,7 @@ def _statements(reader: Reader, entry: Entry) -> tuple[Heard, ...]:
 
 
 def _calibrations(reader: Reader, found: Dataset, entry: Entry) -> tuple[CalibrationFor, ...]:
-    """What is certified for measured data; nothing of results, and of data without a time."""
+    """Return the calibrations certified for measured data; none for results and data without a time."""
     if entry.state != RAW or taken(found.model_dump()) is None:
         return ()
     with reader.sign_in.session() as session:

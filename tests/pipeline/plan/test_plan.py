@@ -10,6 +10,7 @@ import pytest
 
 from crucible_lineage.amounts import size_text, time_text
 from crucible_lineage.cli.runs.plans import print_plan
+from crucible_lineage.fingerprint.objects import constant_text
 from crucible_lineage.pipeline.plan.differences import Made, code_diff, differences
 from crucible_lineage.pipeline.plan.plan import Estimate, PipelinePlan, StepPlan
 from crucible_lineage.pipeline.run.result import RunResult
@@ -86,6 +87,14 @@ def test_which_function_and_which_constant_changed_is_told() -> None:
         "-    return x",
         "+    return 2 * x",
     )
+
+
+@pytest.mark.parametrize("value", [0, 10, -16, 255, 2**80, True, 1e5, 1e-05, 1e16, 2.5, float("inf"), 3j])
+def test_a_constant_is_shown_as_people_write_it(value: object) -> None:
+    stored = constant_text(value).partition(":")[2]  # as records spell it
+    after = made({**RECIPE, "code": "b" * 64}, source="f", pieces={"N": stored})
+    before = made(source="f", pieces={"N": "7"})
+    assert differences(before, after) == [f"constant N changed: 7 -> {value!r}"]
 
 
 def made(recipe: Any = None, **more: Any) -> Made:

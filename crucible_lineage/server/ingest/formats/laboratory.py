@@ -304,7 +304,7 @@ def _bare(tag: object) -> str:
 
 
 def read_spc(path: Path) -> Found | None:
-    """What the head says, and the range of the curve or curves; None for what is no such file."""
+    """Return the header, and the range of the curve or curves; None for other files."""
     if not _HEAD.size <= path.stat().st_size <= MAX_SPC_BYTES:
         return None
     raw = path.read_bytes()
