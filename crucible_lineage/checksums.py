@@ -154,7 +154,7 @@ def require_unchanged(path: Path, checksums: FileChecksums) -> None:
     try:
         now = path.stat()
     except FileNotFoundError as cause:
-        raise FileChangedError(f"{path} is gone since it was read; nothing of it counts as stored") from cause
+        raise FileChangedError(f"{path} disappeared while it was read; nothing was stored") from cause
     if now.st_size == checksums.size and (
         now.st_mtime_ns == checksums.mtime_ns or file_sha256(path) == checksums.sha256
     ):

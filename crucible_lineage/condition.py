@@ -76,7 +76,9 @@ def parse_condition(text: str) -> Condition:
     except SyntaxError as error:
         raise _fault(text.strip(), (error.offset or 1) - 1, f"{error.msg}; write it as in {_EXAMPLE}") from None
     except (RecursionError, MemoryError, ValueError):
-        raise InputError(f"condition {text[:40]!r}...: it is nested too deeply, or holds what no text may") from None
+        raise InputError(
+            f"condition {text[:40]!r}...: it is nested too deeply, or contains invalid characters"
+        ) from None
 
 
 _EXAMPLE = "params.degree > 2 and results.rms < 0.5"
@@ -191,7 +193,7 @@ class _Reader:
 
     def _not_understood(self, part: ast.expr) -> InputError:
         said = ast.get_source_segment(self.text, part) or type(part).__name__
-        return _fault(self.text, part.col_offset, f"{said!r} is not understood here; write it as in {_EXAMPLE}")
+        return _fault(self.text, part.col_offset, f"{said!r} is not supported; write for example {_EXAMPLE}")
 
 
 def _test(kind: ast.cmpop) -> Callable[[Any, Any], bool] | None:

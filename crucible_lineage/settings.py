@@ -18,6 +18,7 @@ from platformdirs import user_config_dir, user_data_dir
 from crucible_lineage.errors import InputError, nearest
 
 __all__ = [
+    "VARIABLES",
     "OfficialAccess",
     "Settings",
     "api_address",
@@ -29,6 +30,27 @@ __all__ = [
 ]
 
 API_PATH = "/api/v3"
+
+# Every variable of the environment that is read, with its meaning. The reference is generated from this table.
+VARIABLES: Mapping[str, str] = {
+    "CRUCIBLE_API_URL": "address of Crucible; without it (or with `--data`), the embedded one is used",
+    "CRUCIBLE_API_KEY": "key for that address",
+    "CRUCIBLE_PRIVILEGE_MODE": "`normal` or `elevated`, as for the official client",
+    "CRUCIBLE_LINEAGE_DATA": "the data folder",
+    "CRUCIBLE_LINEAGE_CACHE_GB": "space for copies of files, in GB (default 20)",
+    "CRUCIBLE_LINEAGE_KEEP": "`no`: register neither source nor environment of steps",
+    "CRUCIBLE_LINEAGE_SIGNING_KEY": "an ssh key that signs statements and receipts",
+    "CRUCIBLE_LINEAGE_CONTAINER": "the container image to record, `name:tag@sha256:...`, if it is not detected",
+    "CRUCIBLE_LINEAGE_RETRY_SECONDS": "how long a call is repeated (default 90)",
+    "CRUCIBLE_LINEAGE_RETRIES": "how often a call is tried at most (default 20)",
+    "CRUCIBLE_LINEAGE_RETRY_AFTER_SECONDS": "the longest accepted `Retry-After` (default 300)",
+    "CRUCIBLE_LINEAGE_LINK_HOSTS": "further hosts that signed links may lead to",
+    "CRUCIBLE_LINEAGE_PRIVATE_LINKS": "`1`: signed links of a public service may lead to private addresses",
+    "CRUCIBLE_LINEAGE_SERVE_KEY": "the key of the first user of `serve`",
+    "CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S": "seconds that an ingestor of the embedded Crucible may take (default 30)",
+    "CRUCIBLE_LINEAGE_INGEST_MEMORY_MB": "memory that an ingestor of the embedded Crucible may use (default 2048)",
+    "CRUCIBLE_GRAPH_EXPLORER_URL": "address of the graph explorer that artifacts on Prefect link to",
+}
 
 RETRIES = {"attempts": "CRUCIBLE_LINEAGE_RETRIES", "total_s": "CRUCIBLE_LINEAGE_RETRY_SECONDS",
            "asked_total_s": "CRUCIBLE_LINEAGE_RETRY_AFTER_SECONDS"}  # fmt: skip

@@ -27,7 +27,7 @@ SECTIONS = {
         "plan": ("runs.run", "Preview a run: what it would do, and why. Changes nothing."),
         "run": ("runs.run", "Run a pipeline: make what is missing, and register it."),
         "rerun": ("runs.rerun", "Make a dataset again from current inputs, or all that is stale in a project."),
-        "register": ("correct", "Register files: measured ones, or a result made by hand with its parents."),
+        "register": ("correct", "Register files: measured ones, or a result made manually, with its parents."),
         "list": ("catalogue.listing", "List measured data and current results."),
         "show": ("catalogue.show", "Show a dataset: state, values, files, parents, children; with --log its log."),
         "get": ("catalogue.show", "Download the files of datasets, each checked by its hash."),

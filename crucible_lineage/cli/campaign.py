@@ -105,7 +105,9 @@ def list_command(project: str | None, as_json: bool) -> None:
 
 @campaign_command.command("run")
 @click.argument("name")
-@click.option("--canary", "count", type=click.IntRange(1), help="Only for so many data, spread over the strata.")
+@click.option(
+    "--canary", "count", type=click.IntRange(1), help="Only for this number of datasets, spread over the strata."
+)
 @BY
 @click.option(
     "--max-hours", type=click.FloatRange(min=0, min_open=True), help="Stop after that time; run it again to go on."

@@ -24,9 +24,11 @@ __all__ = ["calibration_command", "certify_command", "decertify_command", "read_
 MOST_LISTED = 20
 FOR = "field of the data and its value, as in instrument='Raman 1' or metadata.grating=1800; repeatable"
 KIND = click.option("--kind", default="", help="The kind of calibration; by default, what was measured in it.")
-PROJECT = click.option("--project", default="", metavar="P", help="Where it is stated; by default, the calibration's.")
+PROJECT = click.option(
+    "--project", default="", metavar="P", help="Project of the statement; by default, the calibration's."
+)
 AS_OF = click.option(
-    "--as-of", default="", metavar="TIME", help="Go by what was stated until then; a date is all of it."
+    "--as-of", default="", metavar="TIME", help="Use what was stated until then; a date means the end of that day."
 )
 
 
@@ -80,8 +82,8 @@ def certify_command(
 
 @click.command("decertify")
 @click.argument("calibration")
-@click.option("--from", "since", default="", metavar="TIME", help="From when on it is not valid; by default, at all.")
-@click.option("--until", default="", metavar="TIME", help="Until when; by default, for good.")
+@click.option("--from", "since", default="", metavar="TIME", help="Start of the invalid time; by default, unlimited.")
+@click.option("--until", default="", metavar="TIME", help="End of that time; by default, unlimited.")
 @click.option("--for", "fields", multiple=True, metavar="FIELD=VALUE", help=f"Only of these data: a {FOR}.")
 @KIND
 @click.option("--why", required=True, help="Why, in your own words.")

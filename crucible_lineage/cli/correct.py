@@ -144,7 +144,7 @@ def _superseded(session: Session, mfid: str, project: str, by: str | None) -> En
     try:
         found = session.client.datasets.get(mfid, include_metadata=True)
     except (ForbiddenError, NotFoundError) as error:
-        raise InputError(f"{what}: no such dataset here is visible to this key") from error
+        raise InputError(f"{what}: does not exist, or is not visible to this key") from error
     entry = entry_of(session, found)
     if found.project_id != project:
         raise InputError(f"{what}: it belongs to project {found.project_id}, and not to {project}")
@@ -152,7 +152,7 @@ def _superseded(session: Session, mfid: str, project: str, by: str | None) -> En
         raise InputError(f"{what}: these files, made of these parents, are that dataset itself")
     if entry.superseded_by not in ((), (by,)):
         holding = ", ".join(entry.superseded_by)
-        raise InputError(f"{what}: it is superseded already, by {holding}")
+        raise InputError(f"{what}: already superseded by {holding}")
     if entry.state not in (CURRENT, SUPERSEDED) or not entry.summary.standing.places:
         raise InputError(f"{what}: it is {entry.state}, not a result of a pipeline's step")
     return entry

@@ -88,7 +88,7 @@ def _report(result: RunResult, session: Session, *, as_json: bool) -> None:
     _print_table(table)
     click.echo(f"\nlineage as a picture: {pictures['svg']}\nlineage to explore:   {pictures['html']}")
     if not result.executed:
-        click.echo("everything was there already; nothing was run")
+        click.echo("everything is up to date; nothing was run")
 
 
 def _band_table(session: Session, mfid: str) -> list[dict[str, object]]:

@@ -23,9 +23,18 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.settings import default_data_folder
 
-__all__ = ["BAD_INPUT", "FAILURE", "INTERRUPTED", "ON_HOLD", "UNREACHABLE", "report_error"]
+__all__ = ["BAD_INPUT", "EXIT_CODES", "FAILURE", "INTERRUPTED", "ON_HOLD", "UNREACHABLE", "report_error"]
 
 FAILURE, BAD_INPUT, UNREACHABLE, ON_HOLD, INTERRUPTED = 1, 2, 3, 4, 130
+EXIT_CODES = {
+    0: "everything requested is done",
+    FAILURE: "a step failed, Crucible refused a call, `check` or `verify` found an error, or the reader of the output "
+    "ended (`| head`)",
+    BAD_INPUT: "the request is wrong (an option, a declaration, a name); nothing was changed",
+    UNREACHABLE: "Crucible did not answer, or Prefect where it is needed",
+    ON_HOLD: "some results were not made because their inputs are on hold or lack a signature",
+    INTERRUPTED: "stopped by Ctrl-C or SIGTERM; finished results are kept",
+}
 
 
 def report_error(error: BaseException, *, as_json: bool) -> int:
@@ -70,7 +79,7 @@ def _lines(error: BaseException) -> list[str]:
         end = [] if "nothing was changed" in str(error) else ["nothing was changed"]
         return [*(f"{word}: {fault}" for fault in error.faults), *end]
     if isinstance(error, KeyboardInterrupt):
-        return ["stopped; what was finished stays, run the same command again to go on"]
+        return ["stopped; finished results are kept; run the same command again to continue"]
     return [f"{word}: {error.format_message() if isinstance(error, click.ClickException) else error}"]
 
 

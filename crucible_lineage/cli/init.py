@@ -48,7 +48,7 @@ def init_command(folder: Path, project: str | None, prefect: bool, as_json: bool
     if prefect:
         wanted["prefect.yaml"] = "prefect.yaml"
     if taken := [path for path in wanted if (folder / path).exists()]:
-        raise InputError(f"begin a pipeline in {folder.absolute()}: {taken[0]} is there already; name another folder")
+        raise InputError(f"begin a pipeline in {folder.absolute()}: {taken[0]} already exists; name another folder")
     for path, source in wanted.items():
         text = files("crucible_lineage.cli").joinpath("new", source).read_text(encoding="utf-8")
         text = text.replace("PIPELINE", name).replace("PROJECT", project or name) if path in FILLED_IN else text

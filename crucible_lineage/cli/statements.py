@@ -45,9 +45,7 @@ FROM = click.option("--from", "since", metavar="TIME", help="With --instrument: 
 CODE = click.option("--code", metavar="FINGERPRINT", help="All that this code made or makes; its beginning is enough.")
 WHY = click.option("--why", required=True, help="Why, in your own words.")
 FLAG_NAME = click.option("--flag", metavar="NAME", help="A flag of this name: it warns, and stops nothing.")
-PROJECT = click.option(
-    "--project", metavar="P", help="The project in which it is stated; that of DATASETS may be left out."
-)
+PROJECT = click.option("--project", metavar="P", help="Project of the statement; by default, that of DATASETS.")
 
 
 @click.command("hold")
@@ -129,7 +127,7 @@ def unhold_command(
 
 @click.command("trust")
 @click.argument("whose", nargs=-1, required=True)
-@click.option("--project", metavar="P", help="Where they are to count; may be left out where there is only one.")
+@click.option("--project", metavar="P", help="Project in which they count; optional if there is only one.")
 @click.option("--why", default="", help="Why, in your own words.")
 @crucible_options
 @json_option
@@ -218,7 +216,7 @@ def _lifting(about: About, flag: str) -> list[str]:
 @click.command("sign")
 @click.argument("datasets", nargs=-1, required=True)
 @click.option("--why", default="", help="What you looked at, in your own words.")
-@click.option("--project", metavar="P", help="The project in which it is stated; by default that of DATASETS.")
+@click.option("--project", metavar="P", help="Project of the statement; by default, that of DATASETS.")
 @crucible_options
 @json_option
 def sign_command(datasets: tuple[str, ...], why: str, project: str | None, as_json: bool) -> None:
@@ -324,7 +322,7 @@ def _signer(one: Heard, allowed: Path) -> str | None:
 def _told(signer: str | None) -> str:
     if signer is None:
         return "  (not signed)"
-    return f"  (signed by {signer})" if signer else "  (SIGNATURE OF NOBODY ALLOWED, OR OF ANOTHER TEXT)"
+    return f"  (signed by {signer})" if signer else "  (INVALID SIGNATURE: SIGNER NOT ALLOWED, OR TEXT CHANGED)"
 
 
 def _line(one: Heard) -> str:

@@ -164,7 +164,7 @@ class LocalDatabase:
         if version == self._version:
             return False
         if version or _tables(connection):
-            raise _UnusableError("it is of another version or program")
+            raise _UnusableError("it belongs to another version or program")
         return True
 
     def _repaired(self, reason: str) -> sqlite3.Connection:
@@ -215,7 +215,7 @@ def _is_damage(error: Exception) -> bool:
 def _reason(error: Exception) -> str:
     """Return the fault in a line, without anything from the file."""
     if isinstance(error, UnicodeDecodeError) or _NO_TEXT in str(error):
-        return "it holds text that no program wrote"
+        return "it contains invalid text"
     return " ".join(str(error).split())[:100]
 
 

@@ -103,7 +103,7 @@ class Store:
             return FileChecksums.from_json(known)
         scanned = scan_file(path)
         if stamp(path) != now:
-            raise FileChangedError(f"{path} changed while it was being read; try again when it has stopped growing")
+            raise FileChangedError(f"{path} changed while it was read; try again when it no longer changes")
         self.database.write(
             "INSERT OR REPLACE INTO file_checksums VALUES (?, ?, ?, ?, ?)", key, *now, sealed(scanned.to_json(), key)
         )

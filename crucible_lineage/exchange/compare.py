@@ -95,14 +95,14 @@ def _taken(here: Held, there: Held) -> str:
     if theirs_in.casefold() != ours_in.casefold():
         return f"its id is taken there by a dataset of project {theirs_in or 'none'!r}"
     if reason := unreadable(there.metadata):
-        return f"the provenance record that is there cannot be read: {reason}"
+        return f"the target's provenance record cannot be read: {reason}"
     ours, theirs = here.record, there.record
     if ours is None and theirs is not None:
-        return "there it has a provenance record, and here it has none"
+        return "the target has a provenance record, the source has none"
     if ours is not None and theirs is not None and ours.recipe_sha256 != theirs.recipe_sha256:
-        return "there its recipe is another one: a record was edited or copied; `crucible-lineage verify` says which"
+        return "the target has another recipe: a record was edited or copied; `crucible-lineage verify` shows which"
     if ours is not None and theirs is None and (there.files or there.metadata):
-        return "there it is not from a registration: it has files or metadata, and no provenance record"
+        return "the target has files or metadata, but no provenance record"
     return ""
 
 

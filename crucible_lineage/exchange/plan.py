@@ -85,7 +85,7 @@ class CopyPlan:
             if item.mfid in stays:
                 continue
             if (parent := next((one for one in sorted(item.parents) if one in stays), None)) is not None:
-                reason = f"it was made of {parent}, which contradicts what is there"
+                reason = f"it was made from {parent}, which conflicts with the target"
                 stays[item.mfid] = Conflict(item.mfid, item.name, reason)
                 left.append(stays[item.mfid])
             else:
@@ -222,7 +222,7 @@ def _finished(here: Mapping[str, Record], complete_there: Collection[str]) -> tu
         if record is None or record.is_complete:
             wanted.append(mfid)
         elif mfid not in complete_there:
-            left.append(Conflict(mfid, str(dataset.get("dataset_name") or mfid), "it is not finished here"))
+            left.append(Conflict(mfid, str(dataset.get("dataset_name") or mfid), "it is unfinished in the source"))
     return left, wanted
 
 

@@ -25,10 +25,55 @@ from crucible_lineage.lineage.records import (
     used_mfids,
 )
 
-__all__ = ["CHECKS", "SEVERITIES", "Finding", "Findings", "check", "has_errors", "link_command", "worst_first"]
+__all__ = [
+    "CHECKS",
+    "MEANINGS",
+    "SEVERITIES",
+    "Finding",
+    "Findings",
+    "check",
+    "has_errors",
+    "link_command",
+    "worst_first",
+]
 
 Severity = Literal["error", "warning", "notice"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the worst first
+
+# Every kind of finding, of `check` and of `verify`, with its meaning. The reference is generated from this table.
+MEANINGS: Mapping[str, str] = {
+    "cache-damaged": "a copy in the cache of this data folder does not match its hash",
+    "changed-recipe": "the id does not follow from the recipe in the record",
+    "changed-record": "the record contradicts its recipe or its own hash",
+    "cycle": "datasets descend from themselves",
+    "dangling-parent": "a parent does not exist or is not visible to you",
+    "declared-twice": "several files declare a pipeline of this name; each keeps its results",
+    "duplicate-recipe": "the same work has two ids",
+    "file-added": "Crucible lists a file that was not registered",
+    "file-changed": "Crucible lists a file with another hash than the registered one",
+    "file-damaged": "the bytes do not match the hash, or cannot be read (with `--bytes`)",
+    "file-evicted": "the bytes were evicted, because they can be made again (with `--bytes`)",
+    "file-missing": "a registered file is not listed",
+    "held-twice": "several results are current in one slot",
+    "incomplete": "a registration was not finished, or is in progress; the pipeline or `rerun MFID` finishes it",
+    "input-changed": "a parent no longer has the file that this was made from",
+    "made-of-superseded": "a current result has a superseded parent",
+    "metadata-changed": "registered scientific metadata were edited or removed",
+    "mismatch": "error: the record names a parent without an `is_derived_from` link; warning: a link that the record "
+    "does not name",
+    "missing-dataset": "a parent, or a registered dataset, is gone without a reviewed deletion",
+    "not-ingested": "a file could not be read, or not by the requested ingestor",
+    "older-than-parent": "the id is older than that of a parent",
+    "orphan": "the dataset looks derived, but has no parent; candidates are proposed",
+    "record-damaged": "the record does not fit the schema or its version, or its attached file is lost or changed",
+    "record-missing": "the id was derived from a recipe, but there is no record",
+    "self-link": "a dataset is linked to itself",
+    "source-changed": "a file catalogued by reference has other bytes at its source (with `--bytes`)",
+    "source-unreadable": "a file catalogued by reference cannot be read at its source (with `--bytes`)",
+    "unknown-relationship": "a link has a type that Crucible does not know; a notice if it has no type",
+    "withdrawn-holder": "deletion of the current result was requested, so an earlier one shows as current",
+    "wrong-project": "the dataset is in another project than its record says, or than all its parents",
+}
 
 
 @dataclass(frozen=True)
@@ -285,7 +330,7 @@ def wrong_projects(graph: LineageGraph) -> Iterator[Finding]:
         said = recorded_project(node.record)
         if said and said.casefold() != node.project.casefold():
             place = f"project {node.project}" if node.project else "no project"
-            message = f"{graph.label(node.id)} says that it was made in project {said}, and lies in {place}"
+            message = f"{graph.label(node.id)} was made in project {said} according to its record, but is in {place}"
             yield Finding("wrong-project", "warning", (node.id,), message, f"crucible get {node.id}")
             continue
         if not node.project:
@@ -342,7 +387,7 @@ def _is_hidden(graph: LineageGraph, mfid: str) -> bool:
 
 
 def _missing_link(graph: LineageGraph, parent: str, child: str, *, is_part: bool) -> Finding:
-    so_now = "the link between them says is_part_of" if is_part else "there is no link between them"
+    so_now = "the link between them is is_part_of" if is_part else "there is no link between them"
     message = f"{graph.label(child)} was made from {graph.label(parent)}, but {so_now}"
     command = link_command(parent, child)
     return Finding("mismatch", "error", (parent, child), message, command)
@@ -427,7 +472,7 @@ def _reason(graph: LineageGraph, node: Node) -> str:
         return ""
     for label, value in (("data type", node.data_type), ("measurement", node.measurement), ("name", node.name)):
         if word := _PROCESSED.search(value):
-            return f"its {label} says {word.group().lower()!r}"
+            return f"its {label} contains {word.group().lower()!r}"
     return ""
 
 

@@ -97,7 +97,7 @@ class FileCache:
                     try:
                         return self.add(part, checksums.sha256)
                     except ChecksumError as error:
-                        raise FileChangedError(f"{source} changed since it was read; it is not kept") from error
+                        raise FileChangedError(f"{source} changed while it was read, and is not kept") from error
                 return self._keep(part, checksums.sha256)
         return self.path(checksums.sha256)
 
@@ -135,8 +135,8 @@ class FileCache:
                 damaged = True
                 self.evict(sha256)
         raise ChecksumError(
-            f"the file with SHA-256 {sha256} does not stay in {self.folder}: what is kept there is changed, or taken "
-            "away, as soon as it is there; see what else writes to that folder, and to that disk"
+            f"the file with SHA-256 {sha256} does not stay in {self.folder}: files there are changed or removed "
+            "at once; check what else writes to that folder, and to that disk"
         )
 
     def evict(self, sha256: str) -> None:

@@ -35,7 +35,7 @@ def remade_files(mfid: str, session: Session) -> Iterator[dict[str, Path]]:
     plan = next((step for step in found.planned.plan.steps if mfid in step.datasets.values()), None)
     if plan is None or (plan.state != FRESH and not session.mirror.lost(mfid)):
         reason = "another result has replaced it" if plan is None else "; ".join(plan.causes) or plan.state
-        raise InputError(f"dataset {mfid} cannot be made again as it was: {reason}")
+        raise InputError(f"dataset {mfid} cannot be remade: {reason}")
     outputs = tuple(_planned(output, str(one), session) for output, one in plan.datasets.items())
     job = job_of(
         found.pipeline, found.planned.instances[plan.name], plan.used, outputs, {"run_id": f"repair-{mfid}"}, {}

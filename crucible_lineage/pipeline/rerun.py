@@ -60,7 +60,7 @@ def plan_rerun(
     try:
         dataset = session.client.datasets.get(mfid)
     except NotFoundError as error:
-        raise InputError(f"dataset {mfid}: no such dataset here is visible to this key") from error
+        raise InputError(f"dataset {mfid}: does not exist, or is not visible to this key") from error
     if not dataset.project_id:
         raise InputError(f"dataset {mfid} belongs to no project")
     history = _History(session, dataset.project_id)
@@ -72,7 +72,7 @@ def plan_rerun(
     wanted = history.with_ancestors(target)
     found = _Builder(history, session, folder).build(wanted, {target: overrides}, {target} if forced else ())
     if target in found.left_out:
-        raise InputError(f"dataset {target} cannot be made again: {found.left_out[target]}")
+        raise InputError(f"dataset {target} cannot be rerun: {found.left_out[target]}")
     return found
 
 
@@ -123,8 +123,8 @@ class _History:
         holding = self.currency.superseded_by(mfid)
         if len(holding) > 1:
             raise InputError(
-                f"dataset {mfid} is superseded by several: {', '.join(holding)}; records do not "
-                "tell which is meant: run the pipeline, or name the one to be made again"
+                f"dataset {mfid} is superseded by several: {', '.join(holding)}; the records do "
+                "not say which one is meant: run the pipeline, or name the result to rerun"
             )
         return holding[0] if holding else mfid
 

@@ -110,7 +110,7 @@ class Chosen(Part):
 class Used(Part):
     """A dataset that was used (prov:used), in its role, and those of its files that were given to the step."""
 
-    role: Text = Field(description="the name of the argument, or `parent` for work by hand")
+    role: Text = Field(description="the name of the argument, or `parent` for manual work")
     mfid: Mfid
     origin: Mfid | None = Field(None, description="what the dataset comes from; absent if that is the dataset itself")
     files: list[File] | None = Field(None, description="absent where the lists are in the attached file")

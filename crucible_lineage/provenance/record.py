@@ -270,7 +270,7 @@ def expand(record: T, content: bytes) -> T:
     attached = record.attached
     if attached is None or hashlib.sha256(content).hexdigest() != attached.sha256:
         name = attached.name if attached else ATTACHED_NAME
-        raise ChecksumError(f"{name} holds other bytes than the provenance record says")
+        raise ChecksumError(f"{name} does not match the provenance record")
     return type(record).model_validate({**record.document(), **json.loads(content)})
 
 

@@ -168,7 +168,7 @@ class StepRecord(ProvenanceRecord):
     step: Text = Field(description="the name of the step in its code")
     output: Text = Field(description="which of the outputs of the step")
     attempt: Annotated[int, Field(ge=0)] = Field(description="how often the recipe had been made before")
-    pipeline: Pipeline | None = Field(description="null for a step that was called by hand")
+    pipeline: Pipeline | None = Field(description="null for a step called directly")
     activity: StepActivity
     software: Software
     supersedes: Mfid | None = Field(description="prov:wasRevisionOf: the dataset that was current in its slot")

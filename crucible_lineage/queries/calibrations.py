@@ -73,7 +73,7 @@ class CalibrationFor:
             yield f"  {one.said} (certificate {one.statement})"
             yield f"  it is {self.standings.get(one.dataset, 'not visible to this key')}"
         if len({one.dataset for one in valid}) > 1:
-            yield "  these contradict each other, and nothing is made with them: decertify one"
+            yield "  these contradict each other and are not used: decertify one"
         if fitting.before and fitting.ended:
             away = span_text((self.moment - fitting.ended).total_seconds())
             yield f"  before: {self.named(fitting.before.dataset)}, until {moment_text(fitting.ended)} ({away} before)"

@@ -68,8 +68,8 @@ def _of_run(session: Session, graph: LineageGraph, run: str, projects: Sequence[
     made |= {mfid for mfid in remembered if mfid in graph}
     if not made:
         raise InputError(
-            f"find run {run}: no dataset of {named_projects(projects)} says that this run made it, and no run of "
-            "that id is remembered in this data folder"
+            f"find run {run}: neither a dataset of {named_projects(projects)} nor this data folder has a run "
+            "with this id"
         )
     derivations = graph.derivations()
     return derivations.subgraph(made.union(*(derivations.parents(mfid) for mfid in made)))

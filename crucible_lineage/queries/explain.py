@@ -64,14 +64,14 @@ def explain(session: Session, mfid: str) -> Explanation:
     try:
         dataset = session.client.datasets.get(mfid, include_metadata=True)
     except NotFoundError as error:
-        raise InputError(f"dataset {mfid}: no such dataset here is visible to this key") from error
+        raise InputError(f"dataset {mfid}: does not exist, or is not visible to this key") from error
     name = dataset.dataset_name or mfid
     record = read_record(dataset.scientific_metadata)
     entry = entry_of(session, dataset)
     if record is None:
         reason = unreadable(dataset.scientific_metadata)
         said = f"its provenance record cannot be read: {reason}" if reason else "it has no provenance record"
-        how = "Nothing says how it came to be; it was registered by other means, perhaps by hand."
+        how = "How it was made is unknown; it was registered by another program or manually."
         corrected = tuple(_corrected(corrections(dataset.scientific_metadata)))
         paragraphs = [(f"{name} ({mfid})", f"{said}. {how}"), *([corrected] if corrected else [])]
         return Explanation(mfid, name, tuple(paragraphs), None, entry)
@@ -96,21 +96,21 @@ def _names(session: Session, mfids: Sequence[str]) -> dict[str, str]:
         try:
             names[mfid] = session.client.datasets.get(mfid).dataset_name or mfid
         except NotFoundError:
-            names[mfid] = "a dataset that this key may not see, or that is gone"
+            names[mfid] = "a dataset that is gone, or not visible to this key"
     return names
 
 
 def _standing(entry: Entry, names: Mapping[str, str]) -> Iterator[str]:
     """Whether it holds. It goes without saying that measured data do, and that what is incomplete does not."""
     if entry.state == CURRENT:
-        yield "It is the current result of what it is about"
+        yield "Current"
     for mfid in entry.superseded_by:
-        yield f"It is superseded by {names[mfid]} ({mfid})" + (f", since {entry.since[:19]}" if entry.since else "")
+        yield f"Superseded by {names[mfid]} ({mfid})" + (f", since {entry.since[:19]}" if entry.since else "")
 
 
 def _incomplete(record: StepRecord | FilesRecord) -> Iterator[str]:
     if not record.is_complete:
-        yield "is INCOMPLETE: its registration did not end; run what makes it once more"
+        yield "is INCOMPLETE: its registration was not finished; run the pipeline again"
 
 
 def _of_files(record: FilesRecord) -> Iterator[str]:
@@ -120,7 +120,7 @@ def _of_files(record: FilesRecord) -> Iterator[str]:
         return
     files = ", ".join(file.name for file in record.files)
     note = record.activity.note if isinstance(record.activity, HandActivity) else None
-    made = "was made by hand of its parents" if record.used else "was registered as it was measured"
+    made = "was made manually from its parents" if record.used else "was measured"
     yield f"{made}, from the files {files}" + (f": {note}" if note else "")
 
 
@@ -135,14 +135,14 @@ def _of_step(record: StepRecord) -> Iterator[str]:
     for gap in record.activity.gaps or ():
         yield f"made without {gap}"
     if code.read:
-        yield f"it read files that it was not given, whose bytes count for nothing: {', '.join(code.read)}"
+        yield f"it read undeclared files, which are not part of the recipe: {', '.join(code.read)}"
     if code.not_covered:
         yield f"not covered by that fingerprint: {', '.join(code.not_covered)}"
 
 
 def _parents(record: StepRecord | FilesRecord, names: Mapping[str, str]) -> Iterator[str]:
     if record.used:
-        yield "It was made of"
+        yield "Made from"
     for used in record.used:
         files = ", ".join(file.name for file in used.files or ())
         yield f"  {used.role}: {names[used.mfid]} ({used.mfid})" + (f", {files}" if files else "")
@@ -153,7 +153,7 @@ def _parents(record: StepRecord | FilesRecord, names: Mapping[str, str]) -> Iter
 def _params(record: StepRecord | FilesRecord) -> Iterator[str]:
     params = record.recipe.get("params") or {}
     if params:
-        yield "With the parameters"
+        yield "Parameters"
     for name, value in params.items():
         yield f"  {name} = {json.dumps(value, ensure_ascii=False)}"
 
@@ -161,7 +161,7 @@ def _params(record: StepRecord | FilesRecord) -> Iterator[str]:
 def _facts(record: StepRecord | FilesRecord) -> Iterator[str]:
     facts = facts_in(record.recipe)
     if facts is not None:
-        yield "Given what was known then of its parents"
+        yield "Facts about parents at that time"
     for role, known in (facts or {}).items():
         for one in known:
             said = {name: value for name, value in one.to_json().items() if value and name not in ("name", "files")}
@@ -170,7 +170,7 @@ def _facts(record: StepRecord | FilesRecord) -> Iterator[str]:
 
 def _corrected(acts: Sequence[Correction]) -> Iterator[str]:
     if acts:
-        yield "Corrected since"
+        yield "Corrections"
     for act in acts:
         yield f"  {act}"
 
@@ -193,11 +193,11 @@ def _succession(session: Session, mfid: str, record: StepRecord | FilesRecord) -
     before = record.replaces
     if not before or not isinstance(record, StepRecord):
         return
-    yield f"It replaces {before}"
+    yield f"Replaces {before}"
     try:
         earlier = read_record(session.client.datasets.get(before, include_metadata=True).scientific_metadata)
     except NotFoundError:
-        yield "  which is gone, or which this key may not see"
+        yield "  which is gone, or not visible to this key"
         return
     if not isinstance(earlier, StepRecord):
         yield "  whose record cannot be read"
@@ -215,7 +215,7 @@ def _again(session: Session, before: str, mfid: str) -> Iterator[str]:
     """Describe the outcome of a forced rerun of the same step."""
     lines = moved(session, before, mfid)
     if not lines:
-        yield "it was made again on request, and gave the same values and bytes"
+        yield "forced rerun: same values and bytes"
         return
-    yield f"made again on request: {NOT_DETERMINISTIC}"
+    yield f"forced rerun: {NOT_DETERMINISTIC}"
     yield from (f"  {line}" for line in lines)

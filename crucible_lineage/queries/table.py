@@ -133,7 +133,7 @@ def _results(
     if not made:
         there = sorted({one.step for one in facts.copy.summaries.values() if pipeline in (None, one.pipeline)} - {""})
         instead = nearest(step, there) if there else "no step has made any"
-        raise InputError(f"make a table of step {step!r}: project {project!r} has no dataset of it; {instead}")
+        raise InputError(f"make a table of step {step!r}: project {project!r} has no dataset of this step; {instead}")
     made.sort(key=lambda one: (one.created, one.mfid))
     others: dict[str, int] = {}
     chosen = []
@@ -397,7 +397,9 @@ def require_target(path: Path) -> None:
     if path.suffix.lower() == ".parquet":
         require_library(f"{path.name} as Parquet", "pyarrow", "table")
     if path.suffix.lower() not in ENDINGS:
-        raise InputError(f"write a table to {path}: its ending says as what, one of {', '.join(ENDINGS)}")
+        raise InputError(
+            f"write a table to {path}: the format follows from the file's ending, one of {', '.join(ENDINGS)}"
+        )
     if path.is_dir():
         raise InputError(f"write a table to {path}: that is a folder; name a file")
 

@@ -359,7 +359,7 @@ class Deliverer:
         if found is not None:
             entry.payload = found
             return True
-        self._drop(entry, "its files were damaged where they waited; they were set aside, and it is made again")
+        self._drop(entry, "its files were damaged in the outbox; they were set aside, and the step is rerun")
         return False
 
     def _note_begun(self, mfid: str) -> None:

@@ -260,7 +260,7 @@ class Outbox:
                 self._note_made(payload)
         for name in rows - there.keys():
             if not (self.folder / name).exists():  # nor was it put there since
-                self.journal.move_waiting(name, FAILED, error="its payload was removed from the outbox by hand")
+                self.journal.move_waiting(name, FAILED, error="its payload was removed from the outbox manually")
         with self._lock:
             for payload in found:
                 self._take_in(payload)

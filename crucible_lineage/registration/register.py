@@ -151,7 +151,7 @@ def _registered(
         created = False
     raise ConflictError(
         f"registering {new.name!r}: others took over the registration of {mfid} {ROUNDS} times; "
-        "run the same again when they are done",
+        "run the same command again when they are done",
         mfid=mfid,
     )
 

@@ -77,8 +77,8 @@ def told_elsewhere(client: CrucibleClient, dataset: Dataset, project: str, what:
     """That a dataset under an id lies elsewhere, whose it is, and how to go on."""
     return (
         f"{what}: the id {dataset.unique_id} is taken by dataset {dataset.dataset_name!r} of "
-        f"{_owner(client, dataset)}, which lies in {_place(dataset)} and not in {project}; nothing was written, and it "
-        f"is not taken over, whatever its record says. To go on, {WAY_OUT}"
+        f"{_owner(client, dataset)}, in {_place(dataset)}, not in {project}; nothing was written, and that "
+        f"dataset is not used. To continue, {WAY_OUT}"
     )
 
 
@@ -90,7 +90,7 @@ def told_other_recipe(
     return (
         f"{what}: the id {mfid} is taken by dataset {dataset.dataset_name!r} of {_owner(client, dataset)}, and "
         f"{reason}; nothing was written. Its record was edited or copied: see `crucible-lineage verify {mfid}`. "
-        f"To go on, {WAY_OUT}"
+        f"To continue, {WAY_OUT}"
     )
 
 
@@ -108,8 +108,8 @@ def _told_other_files(client: CrucibleClient, dataset: Dataset, wrong: str) -> s
     """That a dataset's files are not those of its record, whose it is, and how to go on."""
     mfid = dataset.unique_id
     return (
-        f"dataset {mfid} ({dataset.dataset_name!r}, of {_owner(client, dataset)}, in {_place(dataset)}) says that it "
-        f"is complete, but {wrong}; it is not relied on. See `crucible-lineage verify {mfid}`. To go on, have the file "
+        f"dataset {mfid} ({dataset.dataset_name!r}, of {_owner(client, dataset)}, in {_place(dataset)}) is marked "
+        f"complete, but {wrong}; it is not used. See `crucible-lineage verify {mfid}`. To continue, have the file "
         "put back, have the dataset deleted, make another attempt beside it (--force), or give the result another id "
         "by a `salt:` in its declaration"
     )
@@ -172,9 +172,9 @@ def taken_unseen(
     if refusal.status == 403 and not _may_create(client, project):
         return refusal
     return IdTakenError(
-        f"{what}: Crucible refuses the id {mfid} ({refusal.status}), and this key sees nothing under it: it is taken "
-        f"by a dataset that is private to somebody outside {project}, whom only an administrator of Crucible can name; "
-        f"nothing was written. To go on, {WAY_OUT}",
+        f"{what}: Crucible refuses the id {mfid} ({refusal.status}), and this key cannot see its dataset: it is taken "
+        f"by a private dataset outside {project}, whose owner only an administrator of Crucible can name; "
+        f"nothing was written. To continue, {WAY_OUT}",
         mfid=mfid,
     )
 

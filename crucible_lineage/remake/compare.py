@@ -262,7 +262,7 @@ def _unpacked(name: str, recorded: Path, made: Path, rules: Rules) -> Compared:
             return Compared(name, DIFFERS, f"{at}; it cannot be unpacked: {error}")
         if was.keys() != now.keys():
             other = sorted(was.keys() ^ now.keys())[0]
-            return Compared(name, DIFFERS, f"{other} in it is {'not made' if other in was else 'not recorded'}")
+            return Compared(name, DIFFERS, f"{other} in it was {'not made' if other in was else 'not recorded'}")
         found = []
         for number, (inner, content) in enumerate(was.items()):
             if content != now[inner]:

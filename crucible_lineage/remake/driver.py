@@ -380,10 +380,10 @@ class _Remaking:
                     said = "but the copy here has other bytes than the record: that was exchanged or damaged"
                     found.append({"name": name, "verdict": IDENTICAL, "said": said if changed else "", "largest": 0.0})
                 elif not file.get("path"):
-                    said = "it has other bytes, and the recorded ones are not here to compare numbers"
+                    said = "the bytes differ, and the recorded ones are not available to compare numbers"
                     found.append({"name": name, "verdict": DIFFERS, "said": said, "largest": 0.0})
                 elif _sha256(self.kit / file["path"]) != file["sha256"]:
-                    said = "it has other bytes, and the copy here is not the recorded one: it was exchanged"
+                    said = "the bytes differ, and the copy here is not the recorded one: it was replaced"
                     found.append({"name": name, "verdict": DIFFERS, "said": said, "largest": 0.0})
                 else:
                     pairs.append({"name": name, "recorded": str(self.kit / file["path"]), "made": str(path)})
@@ -455,9 +455,9 @@ class _Remaking:
             yield f"{lacking} is not among what was kept of its source: name it in `reads`"
         yield from self._asked_for(answer["seen"], now)
         if printed := self._printed_only_here(folders):
-            yield f"it says here, and did not then: {'; '.join(printed)}"
+            yield f"printed here, but not originally: {'; '.join(printed)}"
         if not was:
-            yield "its environment was not kept, so that nobody knows in what the present one differs"
+            yield "its environment was not recorded, so differences to the present one are unknown"
             return
         yield from self._other_packages(was["packages"], now["packages"])
         yield from _other_variables(was, now)
@@ -472,7 +472,7 @@ class _Remaking:
         for name in seen["variables"]:
             if name not in _VARIABLES and name not in self.recorded.get("variables", {}):
                 here = "set" if name in now["variables"] else "not set"
-                yield f"it asks for the variable {name}, of which nothing is recorded; it is {here} here"
+                yield f"it reads the variable {name}, which was not recorded; here it is {here}"
         if files := [one for one in seen["files"] if not any(one in path for path in self.entry["read"])]:
             yield f"it reads {', '.join(files[:3])} here, which it was not given"
 

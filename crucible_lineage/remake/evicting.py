@@ -77,9 +77,9 @@ def plan_eviction(session: Session, to_free: int, *, trust_own: bool = False) ->
     """
     if not session.settings.embedded:
         raise InputError(
-            f"evict from {session.settings.api_url}: only the embedded Crucible lets go of bytes. The API of a service "
-            "deletes a file together with its record, by whose hash it could be made again; nothing was changed. "
-            "Copies in the data folder are freed by: crucible-lineage clean --cache"
+            f"evict from {session.settings.api_url}: only the embedded Crucible evicts bytes. The API of a service "
+            "deletes a file together with its record, whose hash is needed to remake it; nothing was changed. "
+            "To free copies in the data folder: crucible-lineage clean --cache"
         )
     store = _Store(session)
     candidates = store.candidates(trust_own=trust_own)
@@ -193,7 +193,7 @@ class _Store:
         written = provenance(record)
         activity = mapping(written.get("activity"))
         if not written.get("step"):
-            return "measured, or made by hand"
+            return "measured, or made manually"
         declared = mapping(activity.get("declared"))
         if declared.get("keep") == FOREVER:
             return "keep: forever"
@@ -206,7 +206,7 @@ class _Store:
         if mfid in doubtful:
             return "on hold"
         if mfid not in proved:
-            return "not made again elsewhere yet (reproduce; or --trust-own)"
+            return "not reproduced elsewhere yet (reproduce; or --trust-own)"
         return ""
 
     def _whose_parents_can_be_had(self, found: dict[str, Goes]) -> dict[str, Goes]:

@@ -104,7 +104,7 @@ def write_receipts(outcomes: Sequence[Outcome], folder: Path) -> list[Path]:
         for mfid in outcome.mfids if outcome.is_tried else ():
             path, text = folder / f"{mfid}.json", canonical_json(receipt_of(outcome, mfid, when))
             if path.exists():
-                raise InputError(f"write a receipt to {path}: the file is there already; name another folder")
+                raise InputError(f"write a receipt to {path}: the file already exists; name another folder")
             signature = signature_of(text)
             path.write_bytes(text)
             written.append(path)

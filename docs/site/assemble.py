@@ -1,7 +1,7 @@
 """The documentation's pages put together in one folder, for mkdocs: `python docs/site/assemble.py FOLDER`.
 
-The guide is docs/*.md as it stands, README.md is the first page, and the pages on commands, YAML, records
-and assumptions are made from the package. A page that the navigation does not name yet is added to it.
+The guide is docs/*.md as it stands, README.md is the first page, and the pages in MADE are generated from
+the package. A page that the navigation does not name yet is added to it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ from pathlib import Path
 from command_pages import commands_page
 from record_page import record_page
 from services_page import services_page
+from tables_page import findings_page, ingestors_page, settings_page
 from task_pages import MARK, api_tasks
 from yaml_page import yaml_page
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s#]+)")
-GENERATED = {
-    "reference/commands.md": "commands",
-    "reference/record.md": "fields of a record",
-    "reference/services.md": "assumptions",
-    "reference/yaml.md": "YAML keys",
+MADE = {
+    "reference/commands.md": ("commands", commands_page),
+    "reference/findings.md": ("findings", findings_page),
+    "reference/ingestors.md": ("ingestors", ingestors_page),
+    "reference/record.md": ("fields of a record", record_page),
+    "reference/services.md": ("assumptions", services_page),
+    "reference/settings.md": ("settings and exit codes", settings_page),
+    "reference/yaml.md": ("YAML keys", yaml_page),
 }
 NAMED = re.compile(r"(?<!\[)`docs/([\w-]+\.md)`(?!\])")
 
@@ -42,10 +46,8 @@ def assemble(folder: Path) -> None:
     for page, path in pages.items():
         _write(folder / page, _relinked(path, page, places, folder))
     shutil.copy(DOCS / "site" / "tables.css", folder)
-    _write(folder / "reference" / "commands.md", commands_page())
-    _write(folder / "reference" / "record.md", record_page())
-    _write(folder / "reference" / "services.md", services_page())
-    _write(folder / "reference" / "yaml.md", yaml_page())
+    for name, (_, make) in MADE.items():
+        _write(folder / name, make())
     tasks = folder / "reference" / "tasks.md"
     _write(tasks, tasks.read_text(encoding="utf-8").replace(MARK, api_tasks()))
 
@@ -65,7 +67,7 @@ def _relinked(path: Path, page: Path, places: dict[Path, Path], folder: Path) ->
         return Path("/".join([*[".."] * (len(page.parts) - 1), *place.parts])).as_posix()
 
     text = LINK.sub(relinked, NAMED.sub(_linked(path), path.read_text(encoding="utf-8")))
-    for made, title in GENERATED.items():  # no files of the repository, so that pages cannot link to them themselves
+    for made, (title, _) in MADE.items():  # no files of the repository, so that pages cannot link to them themselves
         text = text.replace(f"`{made}`", f"[{title}]({'../' * (len(page.parts) - 1)}{made})")
     return text
 

@@ -77,7 +77,7 @@ def test_every_tool_answers_what_the_command_says(made: Any, data: Path) -> None
     assert [one["mfid"] for one in search["datasets"]] == [new]
     assert (show["mfid"], show["state"], show["results"]) == (new, "current", {"total": 34.0})
     assert "first (scaled)" in lineage
-    assert "It was made of" in why
+    assert "Made from" in why
     assert {"name": "total", "old": 28.0, "new": 34.0, "change": 6.0} in diff["results"]
     assert {one["mfid"] for one in impact["redo"]} == {made.runs[1].datasets["scaled"]["out"], new}
     assert (table["count"], table["columns"][-1]) == (1, "results.factor")

@@ -73,7 +73,7 @@ def test_a_condition_chooses_rows_by_anything_that_there_is(project: Any) -> Non
     refused = project.ask("table", "--step", "fitted", "--where", "results.peak_mn > 2", code=2).stderr
     assert "there is no column 'results.peak_mn'; did you mean 'results.peak_nm'?" in refused
     refused = project.ask("table", "--step", "fittd", code=2).stderr
-    assert "project 'spectra' has no dataset of it; did you mean 'fitted'?" in refused
+    assert "project 'spectra' has no dataset of this step; did you mean 'fitted'?" in refused
 
 
 def test_groups_are_those_of_pandas(project: Any) -> None:

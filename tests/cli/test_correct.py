@@ -73,7 +73,7 @@ def test_a_corrected_value_is_noted_and_makes_stale_what_went_by_it(
     assert "metadata.temperature_C 20 -> 25" in ran.stdout
     assert states(lab, session) == {"mean[s1.txt]": "stale", "mean[s2.txt]": "fresh"}
     told = cl("why", made["s1.txt"]).stdout
-    assert "Corrected since" in told
+    assert "Corrections" in told
     assert "metadata.temperature_C 20 -> 25 (the sensor was off by five)" in told
     assert cl("set", made["s1.txt"], "metadata.temperature_C=25").stdout == "nothing to change\n"
     verified = cl("verify", made["s1.txt"])
@@ -134,7 +134,7 @@ def test_a_replaced_measurement_is_superseded_and_selections_take_the_new_one(
     plan = make_plan(bind_file(lab.declare(select, "select.yaml"), session.store), session)
     assert {step.name for step in plan.steps} == {f"mean[{new}]", f"mean[{made['s2.txt']}]"}
     refused = cl("replace", made["mean[s2.txt]"], again)
-    assert "it was made of other datasets" in refused.output
+    assert "it was made from other datasets" in refused.output
     assert f"replaced by {new} (the lamp was off)" in cl("why", made["s1.txt"]).stdout
 
 

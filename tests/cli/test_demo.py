@@ -40,7 +40,7 @@ def test_the_bands_are_where_they_should_be(demo_origin: tuple[Path, str]) -> No
 def test_running_it_again_changes_nothing_and_says_so(demo_data: Path, demo_origin: Any, command: Any) -> None:
     again = command("demo", "--data", demo_data, "--engine", "local")
     assert again.returncode == 0, again.stderr
-    assert "everything was there already; nothing was run" in again.stdout
+    assert "everything is up to date; nothing was run" in again.stdout
     assert all(mfid in again.stdout for mfid in json.loads(demo_origin[1])["datasets"].values())
 
 

@@ -43,7 +43,7 @@ def test_a_pytest_that_is_not_installed_is_not_recommended(
 def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mysteps.py").write_text("mine")
     refused = CliRunner().invoke(main, ["init", str(tmp_path)])
-    assert (refused.exit_code, "mysteps.py is there already" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "mysteps.py already exists" in refused.stderr) == (2, True)
     assert [path.name for path in tmp_path.iterdir()] == ["mysteps.py"]
 
 

@@ -51,7 +51,7 @@ def test_a_result_made_by_hand_is_a_child_with_a_note(scan: Path, data: Path, co
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--parent", "0tr5k2ndm5zvd000nr21qakeh4"], "no such dataset here"),
+        (["--parent", "0tr5k2ndm5zvd000nr21qakeh4"], "does not exist, or is not visible"),
         (["--timestamp", "2024-05-01T12:00:00"], "the time zone is missing"),
         (["--timestamp", "yesterday"], "yesterday"),
     ],
@@ -70,7 +70,7 @@ def test_wrong_input_is_refused_with_nothing_changed(
     [
         (("register", "FOLDER", "--project", "lab"), "is a folder; name its files, as in"),
         (("register", "FILE", "--project", "lab", "--timestamp", "yesterday"), "write it as in 2024-05-10T12:00:00Z"),
-        (("lineage", "--project", "lab", "-o", "FOLDER"), "the ending of its name says the format"),
+        (("lineage", "--project", "lab", "-o", "FOLDER"), "the format follows from the file's ending"),
         (("pull", "p.yaml"), "for the inputs of a pipeline: --for p.yaml"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],

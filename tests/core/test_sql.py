@@ -113,7 +113,7 @@ def test_text_that_is_none_is_damage(path: Path, caplog: pytest.LogCaptureFixtur
     with opened(path) as notes:
         assert notes.rows("SELECT * FROM note") == []
     assert len(aside(path)) == 1
-    assert "could not be used (it holds text that no program wrote)" in caplog.text
+    assert "could not be used (it contains invalid text)" in caplog.text
 
 
 def test_so_is_a_name_of_a_table_that_is_none(path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -111,7 +111,7 @@ def test_while_the_service_is_away_it_is_waited_for_and_what_is_left_is_told(
     ran = command(*words(tmp_path / "offline", proxy.url, tmp_path), "--patience", "0", **impatient)
     assert ran.returncode == 1, ran.stderr
     assert "no answer from" in ran.stderr
-    assert "the same command goes on from here" in ran.stderr
+    assert "run the same command to continue" in ran.stderr
     proxy.back()
     proxy.away_after("POST", "/children/", back_after=3)
     ran = command(*words(tmp_path / "offline", proxy.url, tmp_path), "--patience", "60")
@@ -158,7 +158,7 @@ def test_interrupted_while_it_waits_it_ends_at_once_and_goes_on_later(
     push.send_signal(signal.SIGINT)
     _, said = push.communicate(timeout=30)
     assert push.returncode == 130, said
-    assert "what was finished stays" in said
+    assert "finished results are kept" in said
     assert "Traceback" not in said
     proxy.back()
     assert command(*words(tmp_path / "offline", proxy.url, tmp_path)).returncode == 0

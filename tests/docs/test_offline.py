@@ -71,7 +71,7 @@ def test_the_commands_of_the_page_take_along_work_offline_and_bring_home(tmp_pat
             assert ran.returncode == 0, ran.stderr
             said.append(ran.stdout)
         assert "offline: crucible-lineage run pipeline.yaml --data" in said[0]
-        assert "1 there already, 1 would be sent" in said[2]
+        assert "1 already there, 1 would be sent" in said[2]
         assert "1 sent" in said[3]
         with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
             (child,) = session.client.datasets.list_children(raw)

@@ -129,9 +129,49 @@ def test_every_assumption_about_a_service_is_on_the_page_and_has_its_evidence(as
         assert f"**{name}**" in evidence, name
 
 
+def test_every_variable_of_the_environment_is_on_the_page_and_no_other(assembled: Path) -> None:
+    page = (assembled / "reference" / "settings.md").read_text(encoding="utf-8")
+    named = re.compile(r"\b_?CRUCIBLE_(?:LINEAGE|API|GRAPH|PRIVILEGE)_[A-Z_]+\b")
+    read = set().union(*(named.findall(path.read_text(encoding="utf-8")) for path in sources()))
+    read -= {"_CRUCIBLE_LINEAGE_COMPLETE"}  # click's, for completion
+    listed = re.findall(r"^\| `(CRUCIBLE_\w+)` \|", page, re.MULTILINE)
+    assert sorted(listed) == sorted(read)
+
+
+def test_every_exit_code_is_on_the_page(assembled: Path) -> None:
+    from crucible_lineage.cli import ending
+
+    page = (assembled / "reference" / "settings.md").read_text(encoding="utf-8")
+    codes = {value for name, value in vars(ending).items() if name.isupper() and isinstance(value, int)}
+    assert {0, *codes} == {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+
+
+def test_every_kind_of_finding_is_on_the_page_with_its_severity(assembled: Path) -> None:
+    page = (assembled / "reference" / "findings.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `([\w-]+)` \| (\w[\w ]*) \|", page, re.MULTILINE))
+    created = set().union(
+        *(re.findall(r"""Finding\(\s*["']([\w-]+)["']""", path.read_text(encoding="utf-8")) for path in sources())
+    )
+    assert set(listed) == created
+    assert (listed["mismatch"], listed["file-evicted"]) == ("error or warning", "notice")
+
+
+def test_every_ingestor_is_on_the_page_with_what_it_reads(assembled: Path) -> None:
+    from crucible_lineage.server.ingest.ingestors import INGESTORS
+
+    page = (assembled / "reference" / "ingestors.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| [.\w ]+ \| (.+) \|$", page, re.MULTILINE))
+    assert set(rows) == {one.name for one in INGESTORS}
+    assert all(re.match(r"[A-Z].*\.$", reads) for reads in rows.values())
+
+
+def sources() -> list[Path]:
+    return [path for top in ("crucible_lineage", "tasks", "flows") for path in (ROOT / top).rglob("*.py")]
+
+
 def test_every_page_is_in_the_site_and_its_links_lead_somewhere(assembled: Path) -> None:
     built = sorted(assembled.rglob("*.md"))
-    assert len(built) == len(PAGES) + 4  # commands, YAML, records and assumptions are made
+    assert len(built) == len(PAGES) + 7  # commands, YAML, records, assumptions, settings, findings, ingestors
     for page in built:
         for target in re.findall(r"\]\((?!\w+:|#)([^)\s#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), (page.name, target)

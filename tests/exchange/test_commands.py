@@ -37,7 +37,7 @@ def test_push_tells_what_it_sent_and_the_second_that_all_is_there(
 ) -> None:
     to = ("push", "--data", offline.settings.data, "--project", "lab", "--to", service.url, "--api-key-file", key_file)
     tried = command(*to, "--dry-run")
-    assert (tried.returncode, "0 there already, 4 would be sent" in tried.stdout) == (0, True), tried.stderr
+    assert (tried.returncode, "0 already there, 4 would be sent" in tried.stdout) == (0, True), tried.stderr
     assert service.state() == {}
     first = command(*to, "--json")
     assert first.returncode == 0, first.stderr

@@ -178,7 +178,7 @@ def test_what_is_not_finished_here_stays_here_and_is_told(
     (total,) = offline.client.datasets.list(project_id="lab", data_type="sum")
     unfinish(offline.client, total.unique_id)
     plan, outcome = push(service, offline)
-    assert [(one.mfid, one.reason) for one in plan.left] == [(total.unique_id, "it is not finished here")]
+    assert [(one.mfid, one.reason) for one in plan.left] == [(total.unique_id, "it is unfinished in the source")]
     assert total.unique_id not in service.state()
     assert len(outcome.sent) == 3
 
@@ -211,7 +211,7 @@ def test_a_project_that_is_not_there_is_told_before_anything_is_sent(offline: Se
     offline.client.datasets.create({"dataset_name": "dark field", "project_id": "beam"})
     with (
         service.session(offline.settings.data) as target,
-        pytest.raises(Exception, match="project 'beam': there is none"),
+        pytest.raises(Exception, match="project 'beam': does not exist"),
     ):
         plan_project(offline, target, "beam", lambda *_: None)
 

@@ -326,7 +326,7 @@ def change_a_parameter(folder: Path, made: Any) -> str:
 
 def change_what_was_used(folder: Path, made: Any) -> str:
     edit_record(folder, made.total, lambda record: record["used"].pop())
-    return "is not what its recipe says"
+    return "and in its recipe differ"
 
 
 def unfinish(folder: Path, made: Any) -> str:
@@ -336,7 +336,7 @@ def unfinish(folder: Path, made: Any) -> str:
 
 def lose_a_link(folder: Path, made: Any) -> str:
     edit_list(folder, lambda bundle: bundle["links"].pop())
-    return "no link says so"
+    return "but has no link to it"
 
 
 def lose_a_parent(folder: Path, made: Any) -> str:

@@ -113,7 +113,7 @@ def test_many_instances_are_few_submissions_few_questions_and_share_tasks(
     assert f"{INSTANCES} executed" in command("status", "--data", data).stdout
     assert command("verify", "--project", "lab", "--data", data).returncode == 0
     again = fleet.start(INSTANCES)
-    assert "everything was there already" in again.communicate()[0]
+    assert "everything is up to date" in again.communicate()[0]
 
 
 def test_what_was_pending_when_its_run_was_killed_is_taken_up_and_not_submitted_again(

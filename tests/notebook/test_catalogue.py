@@ -90,7 +90,7 @@ def test_explanations_and_differences_are_read_as_text(catalogue: Any) -> None:
     other = catalogue.run("pipeline.yaml", params={"scaled.factor": 4})["scaled[first.txt]"]
     why, compared = catalogue.why(first), catalogue.diff(first, other)
     assert repr(why) == f"<explanation of {first.mfid}: first.txt (scaled), superseded>"
-    assert "With the parameters\n  factor = 3" in why._repr_html_()
+    assert "Parameters\n  factor = 3" in why._repr_html_()
     assert repr(compared).startswith("<difference: 1 returned value")
     assert "total_nm: 18.0 -&gt; 24.0 (+6)" in compared._repr_html_()
 

@@ -56,7 +56,7 @@ def test_it_runs_and_shows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caps
     assert "superseded" in shown[8]
     assert "worst_cm1" in shown[9]
     printed = capsys.readouterr().out
-    assert "It was made of" in printed
+    assert "Made from" in printed
     assert "8 bands, at most" in printed
     if folder := os.environ.get("NOTEBOOK_PAGE"):
         page = "<hr>".join(shown)

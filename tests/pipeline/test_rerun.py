@@ -158,7 +158,7 @@ def test_a_step_whose_module_is_gone_is_left_out_with_what_only_it_can_tell(
     assert [name.partition("[")[0] for name in again.executed] == ["total"], "of the parent that is there"
     said = cli("rerun", scaled, "--folder", lab.folder)
     assert said.exit_code == 2
-    assert f"dataset {scaled} cannot be made again: there is no module" in said.stderr
+    assert f"dataset {scaled} cannot be rerun: there is no module" in said.stderr
     told = cli("rerun", "--stale", "--project", "lab", "--folder", lab.folder, "--json")
     assert (told.exit_code, f"{scaled} is left out" in told.stderr) == (0, True)
     assert json.loads(told.stdout)["executed"] == []

@@ -95,7 +95,7 @@ def test_other_bytes_of_the_same_step_are_never_sent(made: Any, lab: Any) -> Non
 
     found = verify_project(made.session, "lab", read_bytes=True)
     left, (one,) = repaired(made.session, found, lambda: verify_project(made.session, "lab"), (), other)
-    assert one.error == "no copy is here, and made again it has other bytes"
+    assert one.error == "no copy was found, and the remade file differs"
     (finding,) = left.findings
     assert one.error in finding.message
     assert finding.command == f"crucible-lineage verify {made.scaled} --repair --from FOLDER"

@@ -51,12 +51,12 @@ def change(lab: Any, old: str, new: str) -> None:
 def test_status_says_how_much_room_could_be_freed_and_what_it_takes(lab: Any, session: Session) -> None:
     scaled = run(lab, session).datasets["scaled"]["out"]
     assert asked(session, "status")["could_go"] == {"bytes": 0, "seconds": 0.0}
-    assert "could be let go" not in ask(session, "status").output
+    assert "can be evicted" not in ask(session, "status").output
     remade_elsewhere(session, scaled)
     found = asked(session, "status")["could_go"]
     assert found["bytes"] == len("3.0\n6.0\n9.0")
     assert found["seconds"] > 0
-    assert "could be let go: 11 B, " in ask(session, "status").output
+    assert "can be evicted: 11 B, " in ask(session, "status").output
     assert ask(session, "evict", "--to-free", "11B").exit_code == 0
     assert asked(session, "status")["could_go"]["bytes"] == 0
 
@@ -70,7 +70,7 @@ def test_the_plan_says_which_inputs_are_made_again_first(lab: Any, session: Sess
     told = asked(session, "plan", lab.pipeline)["away"]
     assert told == [{"mfid": scaled, "name": went["name"], "bytes": went["bytes"], "seconds": went["seconds"]}]
     shown = ask(session, "plan", lab.pipeline).output
-    assert "made again first, since the bytes were let go: 1 input, 11 B, about " in shown
+    assert "remade first, because the bytes were evicted: 1 input, 11 B, about " in shown
     assert scaled in shown
     assert ask(session, "run", lab.pipeline, "--engine", "local").exit_code == 0
     assert asked(session, "plan", lab.pipeline)["away"] == [], "the run has made it again"

@@ -102,7 +102,7 @@ ROWS = [
         source("labkit/deep/weights.py", "MIDDLE = 0.5", "MIDDLE = 0.6")),
     Row("another major version of NumPy", "shown", DIFFERS,
         ("np.float64(3.5)", "numpy is 1.26.4 here, ", "by the record"), python="numpy 1", is_nightly=True),
-    Row("a swapped input", "smoothed", NOT_MADE, ("scan.csv of ", "its input scan", "it was exchanged"),
+    Row("a swapped input", "smoothed", NOT_MADE, ("scan.csv of ", "its input scan", "it was replaced"),
         data("scan.csv", b"3.5", b"3.6")),
     Row("a picture with another font", "plotted", DIFFERS,
         ("of its pixels differ visibly", "matplotlibrc here, which it was not given"), configured,
@@ -131,7 +131,7 @@ ROWS = [
     Row("a zip, packed otherwise", "zip", WITHIN, ("the same content, packed otherwise", V2), python="labtools 2"),
     Row("a time that does not count", "dated", WITHIN, ("created_at differs, which does not count",)),
     Row("a variable of the environment", "placed", DIFFERS,
-        ("it asks for the variable LAB_SITE, of which nothing is recorded; it is not set here",)),
+        ("it reads the variable LAB_SITE, which was not recorded; here it is not set",)),
 ]  # fmt: skip
 
 

@@ -131,7 +131,7 @@ def test_only_what_was_made_again_is_let_go_and_comes_back(lab: Any, session: Se
     scaled, total = done.datasets["scaled"]["out"], done.datasets["total"]["out"]
     before = size_of(session, scaled)
     nothing = json.loads(ask(session, "evict", "--to-free", "1GB", "--json").stdout)
-    assert (nothing["evicted"], nothing["stays"]["not made again elsewhere yet (reproduce; or --trust-own)"] > 0) == (
+    assert (nothing["evicted"], nothing["stays"]["not reproduced elsewhere yet (reproduce; or --trust-own)"] > 0) == (
         [],
         True,
     )
@@ -143,7 +143,7 @@ def test_only_what_was_made_again_is_let_go_and_comes_back(lab: Any, session: Se
     went = ask(session, "evict", "--to-free", "1GB", "--trust-own", "--json")
     told = json.loads(went.stdout)
     assert (went.exit_code, [one["mfid"] for one in told["evicted"]]) == (1, [scaled])
-    assert {"keep: forever", "measured, or made by hand"} <= told["stays"].keys()
+    assert {"keep: forever", "measured, or made manually"} <= told["stays"].keys()
     assert size_of(session, scaled) < before
     verified = json.loads(ask(session, "verify", "--project", "lab", "--bytes", "--json").stdout)
     assert (verified["ok"], [one["class"] for one in verified["findings"]]) == (True, ["file-evicted"])

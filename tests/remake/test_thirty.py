@@ -53,7 +53,7 @@ MORE = [
     ("dated", ALIKE, "the same pixels"),
     ("unseeded", DIFFERS, "not deterministic: made twice here, unseeded.txt differs too"),
     ("stamped", DIFFERS, "not deterministic: made twice here, stamped.txt differs too"),
-    ("place", DIFFERS, "it asks for the variable LAB_SITE, of which nothing is recorded"),
+    ("place", DIFFERS, "it reads the variable LAB_SITE, which was not recorded"),
     ("asked", FAILED, "over the network, and what that answered is not recorded"),
 ]
 

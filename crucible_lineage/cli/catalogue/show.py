@@ -200,7 +200,7 @@ def _made(found: Shown) -> Iterator[str]:
     if step := "/".join(filter(None, (one.pipeline, one.step))):
         yield f"made by {step}{f' ({made.function})' if made.function else ''}{_when(made)}{by}"
     elif made.note or found.parents:
-        yield f"made by hand{by}{f': {made.note}' if made.note else ''}"
+        yield f"made manually{by}{f': {made.note}' if made.note else ''}"
     else:
         registered = found.facts.get("creation_time", "")[:19].replace("T", " ")
         yield f"registered {registered}{by}"
@@ -330,7 +330,7 @@ def _meant(
     if not datasets:
         listed = list_datasets(session, find_project(session, project), step=step, run=run, every=run is not None)
         if not listed.entries:
-            raise InputError(f"get the files of step {step!r}: none of its results holds now; `list --all` shows them")
+            raise InputError(f"get the files of step {step!r}: none of its results is current; `list --all` shows them")
         return {entry.mfid: (entry.summary.name, entry.state) for entry in listed.entries}
     mfids = dict.fromkeys(find_mfid(session, one, [project] if project else ()) for one in datasets)
     entries = [entry_of(session, existing(session, mfid)) for mfid in mfids]
@@ -353,12 +353,12 @@ def _as_json(found: Sequence[FilesFetched], meant: dict[str, tuple[str, str]], s
 
 def _print(found: FilesFetched, state: str) -> None:
     for path in found.present:
-        click.echo(f"{path}  there already")
+        click.echo(f"{path}  already there")
     for path in found.files:
         click.echo(path)
     for name, reason in found.made_again.items():
-        click.echo(f"made again, with the recorded bytes: {plain(name)}: {plain(reason)}", err=True)
+        click.echo(f"regenerated {plain(name)}, identical to the recorded file, because: {plain(reason)}", err=True)
     for name, reason in found.absent.items():
         click.echo(f"error: {plain(name)}: {plain(reason)}", err=True)
     if state in ("superseded", "incomplete"):
-        click.echo(f"the dataset is {state}; tell more: {next_command('show', found.mfid)}", err=True)
+        click.echo(f"the dataset is {state}; for details: {next_command('show', found.mfid)}", err=True)

@@ -72,14 +72,14 @@ class Bringing:
             return
         size = sum(item.bytes for item in plan.items)
         verb = f"{'would' if dry_run else 'to'} be {self.verb}"
-        click.echo(f"{plan.equal} there already, {len(plan.items)} {verb} ({size_text(size)})")
+        click.echo(f"{plan.equal} already there, {len(plan.items)} {verb} ({size_text(size)})")
         if dry_run:
             _lines(f"  {item.mfid}  {item.name}: {item.lacking.in_words}" for item in plan.items if item.lacking)
         if plan.differs:
-            click.echo("differs, and is no contradiction (what was registered there, too, stays as it is there):")
+            click.echo("differs without a conflict (the target keeps its own values):")
             _lines(f"  {one.mfid}  {one.name}: {one.reason}" for one in plan.differs)
         if conflicts:
-            click.echo("contradicts what is there:", err=True)
+            click.echo("conflicts with the target:", err=True)
             _lines((f"  {one.mfid}  {one.name}: {one.reason}" for one in conflicts), err=True)
 
     def _print_outcome(
@@ -100,7 +100,7 @@ class Bringing:
             click.echo(f"{len(left)} not {self.verb}:", err=True)
             _lines((f"  {one.mfid}  {one.name}: {one.reason}" for one in left), err=True)
             if outcome.left:
-                click.echo(f"the same command goes on from here; nothing is {self.verb} twice", err=True)
+                click.echo(f"run the same command to continue; nothing is {self.verb} twice", err=True)
 
     def _listen(self, item: ItemToCopy, done: int, total: int) -> None:
         self.work(f"{done} of {total} {self.verb}: {item.name}")

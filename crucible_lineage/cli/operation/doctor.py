@@ -68,7 +68,7 @@ def print_service(findings: Sequence[Observation]) -> None:
         assumed = ASSUMPTIONS[found.name]
         click.echo(f"{'':{width}}         assumed: {assumed.holds}")
         if assumed.otherwise is None:
-            click.echo(f"{'':{width}}         MISSING: nothing stands in for it; {assumed.lost}")
+            click.echo(f"{'':{width}}         MISSING: no substitute; {assumed.lost}")
         else:
             lost = f"; {assumed.lost}" if assumed.lost else ""
             click.echo(f"{'':{width}}         instead: {assumed.otherwise}{lost}")

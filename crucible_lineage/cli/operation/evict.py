@@ -48,7 +48,7 @@ def evict_command(to_free: str, trust_own: bool, dry_run: bool, as_json: bool) -
         for reason, size in plan.stays.items():
             click.echo(plain(f"stays: {size_text(size)}: {reason}"))
     if freed < wanted:
-        click.echo(f"note: {size_text(wanted)} were asked for, no more may go", err=True)
+        click.echo(f"note: {size_text(wanted)} were requested; no more can be evicted", err=True)
         sys.exit(1)
 
 

@@ -143,7 +143,7 @@ def status_command(
     _print_disk(used)
     if spare["bytes"]:
         seconds = time_text(spare["seconds"])
-        click.echo(f"could be let go: {size_text(int(spare['bytes']))}, {seconds} to make again: see evict")
+        click.echo(f"can be evicted: {size_text(int(spare['bytes']))}, {seconds} to regenerate: see evict")
 
 
 def _spare(session: Session) -> dict[str, float]:

@@ -48,7 +48,7 @@ __all__ = ["deploy_command", "watch_command"]
 @click.option("--keyword", "keywords", multiple=True, help="For the files' datasets; repeatable.")
 @click.option(
     "--settle", "settle_s", type=click.FloatRange(0), default=10.0, show_default=True, metavar="SECONDS",
-    help="A file has arrived when it has not changed for so long.",
+    help="A file has arrived when it has not changed for this time.",
 )  # fmt: skip
 @click.option(
     "--every", "every_s", type=click.FloatRange(0.1), default=30.0, show_default=True, metavar="SECONDS",
@@ -57,7 +57,7 @@ __all__ = ["deploy_command", "watch_command"]
 @click.option(
     "--since", type=click.DateTime(), help="Report also datasets created since then (UTC), reported before or not."
 )
-@click.option("--once", is_flag=True, help="Look once, wait for files that are there to settle, and end.")
+@click.option("--once", is_flag=True, help="Look once, wait for present files to settle, and exit.")
 @click.option("--no-events", is_flag=True, help="Only register files; needs no Prefect.")
 def watch_command(
     project: str | None,

@@ -209,5 +209,5 @@ def _same_name(file: Path, name: str, first: Path) -> Fault:
     """Two files with one name are one pipeline to Crucible: the results of each hold side by side."""
     from crucible_lineage.pipeline.declare.yaml import read_document
 
-    message = f"pipeline {name!r} is declared in {first} too; rename one of them"
+    message = f"pipeline {name!r} is also declared in {first}; rename one of them"
     return read_document(file).fault(("pipeline",), message)

@@ -34,8 +34,14 @@ __all__ = ["impact_command"]
 @click.option("--file-sha256", metavar="HASH", help="A file that was wrong, by its SHA-256.")
 @click.option("--code", metavar="FINGERPRINT", help="Code that was wrong, by its fingerprint or the beginning of one.")
 @click.option("--instrument", metavar="NAME", help="An instrument that was wrong, by name, slug or MFID.")
-@click.option("--since", metavar="TIME", help="With --instrument: what it took from then on (ISO 8601, else UTC).")
-@click.option("--until", metavar="TIME", help="With --instrument: what it took until then; a date is its whole day.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    help="With --instrument: data measured from then on (ISO 8601; UTC unless a zone is given).",
+)
+@click.option(
+    "--until", metavar="TIME", help="With --instrument: data measured until then; a date includes the whole day."
+)
 @click.option(
     "--project",
     "projects",
@@ -107,7 +113,7 @@ def _report(found: Redone, every: bool) -> Iterator[str]:
     for mfid in found.impact.ids if every else found.redo:
         node = graph.nodes[mfid]
         if node.state != SUPERSEDED:
-            steps[node.step or "made by hand or elsewhere"] += 1
+            steps[node.step or "made manually or elsewhere"] += 1
         chain = " -> ".join(graph.label(one) for one in found.impact.chain(mfid)[:-1])
         yield (mfid if node.kind != "hidden" else "(not visible to you)") + (
             "  superseded" if node.state == SUPERSEDED else ""

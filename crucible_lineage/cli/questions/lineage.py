@@ -198,7 +198,7 @@ def _chosen(kind: str | None, output: Path | None) -> str | None:
     ending = output.suffix.lstrip(".").lower() if output else None
     chosen = kind or ENDINGS.get(ending or "", ending)
     if kind is None and output is not None and (not ending or output.is_dir()):
-        raise InputError(f"write to {output}: the ending of its name says the format, as in {output.name}.svg")
+        raise InputError(f"write to {output}: the format follows from the file's ending, as in {output.name}.svg")
     if chosen is not None and chosen not in (*RENDERERS, CRATE):
         others = {entry.name: entry for entry in entry_points(group=GROUP)}
         if chosen not in others:
@@ -268,7 +268,7 @@ def bundle_command(
     In it lies verify.py, which needs nothing but Python and checks the bundle offline. Needs the extra `export`.
     """
     if output.exists():
-        raise InputError(f"write a bundle to {output}: the file is there already; name a new one")
+        raise InputError(f"write a bundle to {output}: the file already exists; name a new one")
     require_library("a bundle", "rocrate", "export")
     from crucible_lineage.queries.bundle import write_bundle  # with pydantic and httpx, which --help does not need
 

@@ -47,7 +47,7 @@ __all__ = ["reproduce_command", "verify_command"]
     "folders",
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Another data folder in which --repair looks for good bytes; may be given several times.",
+    help="Another data folder in which --repair looks for good bytes; repeatable.",
 )
 @ALL
 @json_option
@@ -111,7 +111,7 @@ def _looked_at(found: Verification) -> str:
 @click.command("reproduce")
 @click.argument("results", nargs=-1, metavar="MFID|BUNDLE.zip...")
 @click.option("--all", "is_all", is_flag=True, help="Make all steps again, from the measured files on.")
-@click.option("--here", is_flag=True, help="In the environment of this Python; in what it differs is said.")
+@click.option("--here", is_flag=True, help="Use the environment of this Python, and report how it differs.")
 @click.option("--rtol", type=click.FloatRange(0, 1), help="Relative tolerance of numbers (1e-9, or as declared).")
 @click.option(
     "--wheels",
@@ -124,9 +124,9 @@ def _looked_at(found: Verification) -> str:
 @click.option(
     "--keep",
     type=click.Path(path_type=Path, file_okay=False),
-    help="A new folder for what is made; by default it is removed.",
+    help="A new folder for the remade files; by default they are removed.",
 )
-@click.option("--no-receipt", is_flag=True, help="State nothing at Crucible about what comes of it.")
+@click.option("--no-receipt", is_flag=True, help="Do not register the outcome at Crucible.")
 @click.option(
     "--receipts",
     type=click.Path(path_type=Path, file_okay=False),
@@ -164,7 +164,7 @@ def reproduce_command(
     if (sample or older_than) and not project:
         raise InputError("reproduce: --sample and --older-than are for --project")
     if keep is not None and keep.exists():
-        raise InputError(f"reproduce: {keep} is there already; name a new folder")
+        raise InputError(f"reproduce: {keep} already exists; name a new folder")
     bundle = _bundle(results)
 
     def tell(line: str) -> None:

@@ -61,7 +61,7 @@ def _why_step(name: str, pipeline: str, session: Session, overrides: tuple[str, 
     chosen = PipelinePlan(tuple(step for step in planned.steps if name in (step.name, step.step)))
     print_plan(chosen, as_json=as_json, above=planned.steps)
     if not as_json and chosen.is_fresh:
-        click.echo("it would not run: its result is there, made by this code with these parameters of these inputs")
+        click.echo("up to date: the result was made by this code from these parameters and inputs")
     elif not as_json and any(step.state != FRESH for step in chosen.steps):
         step = bound.steps[name.partition("[")[0]]
         parents = all(other.state == FRESH for other in planned.steps if other.step in step.needs)

@@ -155,7 +155,7 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, s
 
     share_session(session)
     path, connection = str(request.pipeline.spec.path), CrucibleConnection.of(session.settings)
-    way_out = "what is registered stays: run the same again when it is back, or with --engine local"
+    way_out = "registered results are kept: run the same command again when it is back, or with --engine local"
     with observing(listener, stop) as observer, reaching_prefect("run the pipeline", way_out):
         state = run_pipeline(
             path, connection, dict(request.overrides), request.choice, request.runner, return_state=True

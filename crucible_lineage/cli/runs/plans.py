@@ -40,7 +40,7 @@ def print_plan(planned: PipelinePlan, *, as_json: bool, above: Iterable[StepPlan
         else:
             _print_folded(instances, width)
     if not planned.steps:
-        click.echo("there is nothing to do: no dataset is there that the steps could be made for")
+        click.echo("nothing to do: no dataset matches the inputs of the steps")
     printed = {step.name for step in planned.steps}
     _print_roots(planned, {step.name: step.code_diff for step in above if step.name not in printed})
     if told := undeclared_text(planned.undeclared):
@@ -58,7 +58,7 @@ def _away_text(planned: PipelinePlan) -> Iterator[str]:
         return
     seconds, size = (sum(getattr(one, name) for one in planned.away) for name in ("seconds", "bytes"))
     inputs = amount(len(planned.away), "input")
-    yield f"made again first, since the bytes were let go: {inputs}, {size_text(size)}, about {time_text(seconds)}"
+    yield f"remade first, because the bytes were evicted: {inputs}, {size_text(size)}, about {time_text(seconds)}"
     for one in planned.away[:MOST_CAUSES]:
         yield plain(f"  {one.mfid}  {time_text(one.seconds)}  {one.name}")
     if len(planned.away) > MOST_CAUSES:
@@ -86,7 +86,7 @@ def undeclared_text(places: Sequence[str]) -> str:
     if not places:
         return ""
     more = f" and {len(places) - MOST_CAUSES} more" if len(places) > MOST_CAUSES else ""
-    return f"no longer declared, and left as they are: {', '.join(places[:MOST_CAUSES])}{more}"
+    return f"no longer declared, left unchanged: {', '.join(places[:MOST_CAUSES])}{more}"
 
 
 def _print_roots(planned: PipelinePlan, diffs: Mapping[str, Sequence[str]]) -> None:

@@ -78,7 +78,7 @@ class Progress:
         self._counts: Counter[str] = Counter()
         self._unsaid: Counter[str] = Counter()  # since the last line
         self._said_at = -1.0
-        self._text = "looking what is there"
+        self._text = "looking for existing results"
         self._delivering = ""
         self._estimate = TimeLeft(jobs)
         self._moving = Moving()

@@ -38,7 +38,9 @@ __all__ = ["rerun_command"]
     help="Where the steps' modules and scripts are; by default where their pipeline was last run from.",
 )
 @SET
-@click.option("--force", "forced", is_flag=True, help="Make it again though nothing has changed, beside what is there.")
+@click.option(
+    "--force", "forced", is_flag=True, help="Rerun although nothing has changed, and keep the earlier result."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done.")
 @click.option("--jobs", type=click.IntRange(1, 256), default=min(8, (os.cpu_count() or 1) + 2), show_default=True)
 @json_option

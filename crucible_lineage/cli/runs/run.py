@@ -59,13 +59,13 @@ SET = click.option(
     "--set", "overrides", multiple=True, metavar="STEP.PARAM=VALUE", help="A parameter for this run; repeatable."
 )
 FORCE = click.option(
-    "--force", "forced", multiple=True, metavar="STEP", help="Make this step again, beside what is there."
+    "--force", "forced", multiple=True, metavar="STEP", help="Rerun this step, and keep the earlier result."
 )
 AS_OF = click.option(
     "--as-of",
     default="",
     metavar="TIME",
-    help="Choose calibrations by what was certified until then; a date is all of it.",
+    help="Choose calibrations by what was certified until then; a date means the end of that day.",
 )
 REFRESH = click.option("--refresh", is_flag=True, help="Ask Crucible again, also for what is known to be complete.")
 
@@ -286,13 +286,13 @@ def _print_errors(result: RunResult, verbose: bool) -> None:
             shown.add(frames)
             click.echo("\n".join(f"  {line}" for line in frames), err=True)
     if result.unseen:
-        known = "what is said to be there is what was known here, and was not seen at Crucible"
+        known = "existing results are those known to this machine; Crucible was not asked"
         click.echo(f"{known}: {result.unseen}", err=True)
     if result.is_held:
         told = "made, with holds: " if result.datasets else "on hold: "
         click.echo(f"{told}{'; '.join(dict.fromkeys(result.held.values()))}", err=True)
     if result.stopped:
-        click.echo("the run was stopped; what is registered stays, run the same command again to go on", err=True)
+        click.echo("the run was stopped; registered results are kept; run the same command again to continue", err=True)
 
 
 def _print_notes(result: RunResult) -> None:
@@ -301,9 +301,7 @@ def _print_notes(result: RunResult) -> None:
         click.echo(f"note: {step}: {note}", err=True)
     if result.stayed:
         made, kept = f"{len(result.executed)} of {len(result.outcomes)}", len(result.stayed)
-        click.echo(
-            f"{made} changed; {kept} that follow {'stays' if kept == 1 else 'stay'}, since the bytes are the same"
-        )
+        click.echo(f"{made} changed; {amount(kept, 'later result')} kept, because the bytes are identical")
     for note in notes_text(result.input_notes):
         click.echo(f"note: {note}", err=True)
     if told := undeclared_text(result.undeclared):
@@ -317,7 +315,7 @@ def _print_notes(result: RunResult) -> None:
         click.echo(f"delivered {amount(number, 'dataset')} that an earlier run had made")
     print_waiting(result.waiting)
     if result.outcomes and not result.executed and result.ok:
-        click.echo("everything was there already; nothing was run")
+        click.echo("everything is up to date; nothing was run")
 
 
 def returned_by(session: Session, result: RunResult) -> Returned:
@@ -357,7 +355,7 @@ def print_returned(returned: Returned, executed: int) -> None:
         click.echo(line)
     if returned and executed > len(returned):
         step = next(reversed(returned))[0].partition("[")[0]
-        click.echo(f"more of them: {next_command('table', '--step', step)}")
+        click.echo(f"all of them: {next_command('table', '--step', step)}")
 
 
 def _lines(returned: Returned) -> Iterator[str]:

@@ -57,7 +57,7 @@ def print_waiting(waiting: Sequence[Waiting]) -> None:
         click.echo(f"  {', '.join(one.mfids)}  {one.step} ({one.project}) {word}{tried}{reason}", err=True)
     if len(waiting) > MOST_LINES:
         click.echo(f"  ... and {amount(len(waiting) - MOST_LINES, 'more step')}", err=True)
-    click.echo(f"deliver them: {next_command('push')}, or run the same again; nothing is made twice", err=True)
+    click.echo(f"deliver them: {next_command('push')}, or run the same command again; nothing is made twice", err=True)
 
 
 def print_others(rows: Sequence[ResultRow]) -> None:

@@ -65,7 +65,7 @@ WAYS_OUT = {
     401: "check that the API key is set, complete and not expired",
     403: "ask the owner of the resource or project for access",
     404: "check the id, and that this key may see it",
-    412: "read it again and repeat the change on what is there now",
+    412: "read the dataset again and repeat the change on its present state",
     429: "wait before calling again",
 }
 

@@ -128,6 +128,6 @@ def _no_more_than_recorded(response: httpx.Response, present: int, file: FileRec
         present += len(block)
         if file.size is not None and present > file.size:
             raise ChecksumError(
-                f"{file.filename} ({file.mfid}) goes on after the {file.size} bytes that are recorded; nothing was kept"
+                f"{file.filename} ({file.mfid}) is longer than the recorded {file.size} bytes; nothing was kept"
             )
         yield block

@@ -94,7 +94,7 @@ def existing(outgoing: Outgoing, file: FileRecord) -> UploadedFile:
     """The file that the service says it has, if its checksum bears that out."""
     if file.sha256_hash not in (None, outgoing.checksums.sha256):
         raise ServerError(
-            f"could not {outgoing.what}: Crucible says it has these bytes, but its file {file.mfid} has others",
+            f"could not {outgoing.what}: Crucible reports these bytes as present, but its file {file.mfid} has others",
             mfid=file.mfid,
         )
     return UploadedFile(file, existed=not file.reused_content)

@@ -214,7 +214,7 @@ class LinkHosts:
             if not self._is_expected(host) and (known := self._named(host)) != host:
                 raise ServerError(
                     f"the link for {method} leads to {host}, and files of this Crucible were at {known} so far; "
-                    f"it was not followed. If they are kept there, too, set {LINK_HOSTS}={host}"
+                    f"it was not followed. If files are also kept there, set {LINK_HOSTS}={host}"
                 )
             self._checked.add(host)
 

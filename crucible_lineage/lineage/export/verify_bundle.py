@@ -84,7 +84,7 @@ def of_datasets(folder: Path, bundle: Any) -> Iterator[str]:
         record = (stored.get("scientific_metadata") or {}).get(KEY)
         if not isinstance(record, dict):
             if version(mfid) == 8:
-                yield f"{mfid}: its id was derived from a recipe, and it has no provenance record"
+                yield f"{mfid}: its id was derived from a recipe, but it has no provenance record"
             continue
         yield from of_identity(mfid, record)
         yield from of_generated(mfid, record, hashes[mfid])
@@ -116,7 +116,7 @@ def of_identity(mfid: str, record: Any) -> Iterator[str]:
     listed = [(role, source, sorted(files.items())) for role, source, files in inputs_of(recipe)]
     by_hand = recipe.get("kind") == "files"  # each origin once, without files
     if sorted(set(map(repr, used)) if by_hand else map(repr, used)) != sorted(map(repr, listed)):
-        yield f"{mfid}: what its record says was used is not what its recipe says"
+        yield f"{mfid}: the inputs in its record and in its recipe differ"
 
 
 def of_generated(mfid: str, record: Any, present: dict[str, str]) -> Iterator[str]:
@@ -146,7 +146,7 @@ def of_used(
             yield f"{mfid}: it was made from {parent}, which is not in the bundle"
             continue
         if links.get((parent, mfid)) != DERIVED:
-            yield f"{mfid}: it was made from {parent}, and no link says so"
+            yield f"{mfid}: it was made from {parent}, but has no link to it"
         for name, digest in named(entry):
             if hashes[parent].get(name) != digest:
                 yield f"{mfid}: it was made from the file {name} of {parent}, which is missing or another one now"
@@ -190,7 +190,7 @@ def notes(folder: Path, bundle: Any) -> Iterator[str]:
         elif "withheld" in record:
             yield f"{mfid}: its id could not be derived: what it was made from was not to be seen by the bundle's maker"
         elif version(mfid) != 8:
-            yield f"{mfid}: its id was drawn from a clock and says nothing about its content"
+            yield f"{mfid}: its id comes from the clock and does not depend on its content"
 
 
 def record_of(folder: Path, dataset: Any) -> Any:

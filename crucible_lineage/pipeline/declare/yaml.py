@@ -180,12 +180,12 @@ def _mend(lines: list[str], place: tuple[int, int], problem: str) -> tuple[int, 
         )
     unquoted = _QUOTED.sub(lambda found: " " * len(found[0]), line)
     if found := _TEMPLATE.search(unquoted):
-        return at, found.start(), f'a text with {found[0]} is quoted, as in "… {found[0]} …"'
+        return at, found.start(), f'quote a text that contains {found[0]}, as in "… {found[0]} …"'
     value = line[column - 1 if line[column - 1 : column] == "*" else column :].rstrip()
     if value[:1] and value[:1] in "%@`*|>":
-        return at, column, f'a text that begins with {value[0]} is quoted: "{value}"'
+        return at, column, f'quote a text that begins with {value[0]}: "{value}"'
     if problem.startswith("mapping values") and ": " in unquoted[: column + 2].partition(": ")[2]:
-        return at, column, "a text with a colon and a blank in it is quoted"
+        return at, column, "quote a text that contains a colon and a blank"
     return None
 
 
@@ -193,7 +193,15 @@ def _not_closed(error: yaml.YAMLError) -> tuple[int, int, str] | None:
     """Return where the list or mapping begins that is not closed, if that is the reason."""
     context, mark = getattr(error, "context", None) or "", getattr(error, "context_mark", None)
     closing = {"while parsing a flow sequence": "[ has no ]", "while parsing a flow mapping": "{ has no }"}.get(context)
-    return (mark.line, mark.column, f"the {closing}, or a comma is missing behind it") if closing and mark else None
+    return (
+        (
+            mark.line,
+            mark.column,
+            f"the {closing}, or a comma is missing after it; quote a text that contains braces, brackets or commas",
+        )
+        if closing and mark
+        else None
+    )
 
 
 class _Reader:

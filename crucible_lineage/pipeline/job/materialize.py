@@ -145,7 +145,7 @@ def _healed(
         for name, sha256 in files.items():
             if made.get((mfid, name)) != sha256:
                 raise StepError(
-                    f"Crucible has lost the bytes of {name} of dataset {mfid}, and made again it has other ones; "
+                    f"Crucible has lost the bytes of {name} of dataset {mfid}, and the remade file differs; "
                     f"nothing was sent. Make another attempt with --force {job.inspection.step}, or look for a copy: "
                     f"crucible-lineage verify {mfid} --repair --from FOLDER"
                 )

@@ -54,7 +54,7 @@ def _what(error: BaseException) -> str:
     try:
         said = str(error)
     except Exception:  # its class is the step's own
-        said = "what it says cannot be shown"
+        said = "its message cannot be shown"
     if isinstance(error, MemoryError) and not said:
         return "MemoryError: there was not enough memory"
     return f"{type(error).__name__}: {said}".removesuffix(": ")

@@ -129,7 +129,7 @@ def returned(result: object) -> dict[str, object] | None:
         what = f"the value {fault.path.removeprefix('.')!r} that it returned" if fault.path else "what it returned"
         raise ReturnedError(f"{what} {fault.reason}") from None
     if not isinstance(plain, dict):
-        raise ReturnedError(f"it returned a {type(result).__name__}; it has to return a mapping of metadata, or None")
+        raise ReturnedError(f"it returned a {type(result).__name__}; return a mapping of metadata, or None")
     return plain
 
 

@@ -64,7 +64,7 @@ def _shared(name: str, about: list[InputItem]) -> str:
     found = {value_text(value) for item in about if (value := value_of(item.fields, name)) not in (None, "")}
     if len(found) != 1:
         told = f"differ in {name}: {', '.join(sorted(found))}" if found else f"have no {name}"
-        raise InputError(f"the data that it is made from {told}")
+        raise InputError(f"the data it is made from {told}")
     return found.pop()
 
 

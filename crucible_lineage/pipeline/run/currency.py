@@ -129,7 +129,7 @@ class Reliance:
             if away is not None and isinstance(error, TRANSIENT):
                 away(relied)
                 return ""
-            return f"its result is there, but could not be noted as the one that holds: {error}"
+            return f"the result exists, but could not be marked as current: {error}"
         return ""
 
     def _rely(self, relied: Relied, client: CrucibleClient) -> None:
@@ -167,8 +167,8 @@ class Reliance:
             if record is None or not equal.keys() <= (record.equal_parents or {}).keys():
                 reason = str(refusal).partition("\n")[0]
                 self.notes[name] = (
-                    f"it holds, but is not linked to {', '.join(equal)}, of which it would be made now: {reason}; "
-                    "its owner or an editor of the project does that by running this once"
+                    f"current, but not linked to {', '.join(equal)}, from which it would be made now: {reason}; "
+                    "the owner or an editor of the project can add the links by running this once"
                 )
                 return
         self.session.mirror.trust({dataset.mfid: _with_equals(dataset, equal)})

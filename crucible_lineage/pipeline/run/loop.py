@@ -535,7 +535,7 @@ class Run:
         """Begin nothing more, and end what runs."""
         self.stopped = True
         self.session.journal.end_run(self.run_id, "stopped")  # so it is, should nobody be left to say so later
-        self.listener(StepEvent("", STOPPING, "stopping: no more steps are started, running ones are ended"))
+        self.listener(StepEvent("", STOPPING, "stopping: no further steps are started, running ones are terminated"))
         if engine is None or engine.stop(self.run_id):
             return
         for name in list(self._jobs):  # they run elsewhere, and are not to be waited for
@@ -559,7 +559,7 @@ class Run:
             return "the run was stopped before it was begun"
         needs = self.instances[name].needs
         bad = next((need for need in needs if self.steps[need].outcome in (FAILED, SKIPPED)), None)
-        return f"{bad}, which it needs, has no result" if bad else "a step failed, so that no more were started"
+        return f"{bad}, which it needs, has no result" if bad else "not started, because another step failed"
 
     # What is reported
 

@@ -49,13 +49,13 @@ def described_anew(
         except ForbiddenError as refusal:  # a contributor may use what another member has made, not rename it
             reason = str(refusal).partition("\n")[0]
             found.told[step.name] = (
-                f"it stays described as it was: {reason}; "
-                "its owner or an editor of the project changes that by running this once"
+                f"the description was not updated: {reason}; "
+                "the owner or an editor of the project can update it by running this once"
             )
             described.left = True
             continue
         except LineageError as error:
-            found.errors[step.name] = f"its result is there, but its description could not be updated: {error}"
+            found.errors[step.name] = f"the result exists, but its description could not be updated: {error}"
             continue
         if told:
             found.told[step.name] = told
@@ -115,7 +115,7 @@ def _not_applied(job: Job, output: str, present: Mapping[str, object]) -> list[s
     lacking = [name for name, value in job.spec.output.metadata.items() if present.get(name, ...) != value]
     where = "" if len(job.inspection.outputs) == 1 else f" of {output}"
     step = job.name.partition("[")[0]
-    return [f"metadata {name!r}{where} stays as it was made, until `--force {step}` makes it again" for name in lacking]
+    return [f"metadata {name!r}{where} is unchanged until `--force {step}` reruns the step" for name in lacking]
 
 
 def _wanted(job: Job, output: str, metadata: Mapping[str, object], session: Session) -> dict[str, object]:

@@ -77,5 +77,7 @@ class Stop:
 def _leave() -> None:
     """End this process, whatever its threads do; the processes of steps end with it."""
     clear = "\r\x1b[2K\x1b[?25h" if sys.stderr.isatty() else ""
-    os.write(2, f"{clear}left at once; what is registered stays, run the same command again to go on\n".encode())
+    os.write(
+        2, f"{clear}stopped immediately; registered results are kept; run the same command again to continue\n".encode()
+    )
     os._exit(INTERRUPTED)

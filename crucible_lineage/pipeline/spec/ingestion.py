@@ -60,7 +60,7 @@ class Ingest(BaseModel):
     @model_validator(mode="after")
     def _waits(self) -> Self:
         if "timeout" in self.model_fields_set and not self.wait:
-            raise ValueError("timeout is how long it is waited for; add `wait: true`, or leave it out")
+            raise ValueError("timeout is how long to wait; add `wait: true`, or leave it out")
         return self
 
 

@@ -113,7 +113,7 @@ class _Paired(InTime):
     def _matched(self) -> Self:
         said = [name for name in _IN_TIME if getattr(self, _FIELD.get(name, name)) is not None]
         if said and not self.match:
-            raise ValueError(f"`{said[0]}` is said beside `match`, or where a step takes the input")
+            raise ValueError(f"`{said[0]}` belongs beside `match`, or where a step takes the input")
         return self
 
     @property
@@ -366,7 +366,7 @@ class EachInput(_Paired):
     @model_validator(mode="after")
     def _flat(self) -> Self:
         if any(entry.match for entry in self.each):
-            raise ValueError("`match` stands beside the list, not in it")
+            raise ValueError("`match` belongs beside the list, not in it")
         if any(entry.each and not isinstance(entry, FileInput) for entry in self.each):
             raise ValueError("in the list, `each` is for patterns of files: each file that fits is one dataset")
         return self

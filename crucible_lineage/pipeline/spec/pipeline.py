@@ -340,13 +340,13 @@ class Runner(Declared):
         if self.cluster and self.type != "dask":
             raise ValueError("a cluster by its class is Dask's; write `type: dask`")
         if self.cluster and self.address:
-            raise ValueError("`cluster` starts one, `address` names one that is there; give one of them")
+            raise ValueError("`cluster` starts a cluster, `address` names a running one; give one of them")
         if self.options and not self.cluster and self.type != "slurm":
             raise ValueError(
                 "`options` go to the class of a `cluster`, and none is named, or to sbatch with `type: slurm`"
             )
         if self.address and self.workers:
-            raise ValueError("the cluster at an address has the workers that it has; leave `workers` out")
+            raise ValueError("a cluster at an address has its own workers; leave `workers` out")
         return self
 
 

@@ -92,8 +92,9 @@ def _require_room(wanted: Mapping[str, Mapping[Path, FileRecord]], folders: Mapp
         if taken := [path for path, file in files.items() if path.exists() and not _is_there(path, file)]:
             names = ", ".join(path.name for path in taken)
             raise InputError(
-                f"get the files of {mfid} into {folders[mfid]}: {names} {'is' if len(taken) == 1 else 'are'} there "
-                "already, with other content; nothing was fetched; name another folder, or move what is there"
+                f"get the files of {mfid} into {folders[mfid]}: {names} already "
+                f"{'exists' if len(taken) == 1 else 'exist'} with other content; nothing was fetched; name another "
+                "folder, or move the existing files"
             )
 
 

@@ -90,7 +90,7 @@ def _summaries(session: Session, projects: Sequence[str], text: str) -> Mapping[
         worked_on = [project for project in projects if project in known]
         if not worked_on:
             raise InputError(
-                f"dataset {text!r}: that is no whole id, and this key sees {len(projects)} projects; give the 26 "
+                f"dataset {text!r}: this is not a whole id, and this key sees {len(projects)} projects; give the 26 "
                 "characters of the id, or --project where the command has it"
             )
         projects = worked_on

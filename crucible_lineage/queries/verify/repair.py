@@ -107,7 +107,7 @@ def _by_making(session: Session, mfid: str, files: Sequence[DamagedFile], remade
                     _send(session, file, made[file.sha256])
                     done[file] = Repair(file, "making it again")
                 else:
-                    done[file] = Repair(file, error="no copy is here, and made again it has other bytes")
+                    done[file] = Repair(file, error="no copy was found, and the remade file differs")
     except LineageError as error:
         reason = f"no copy is here, and making it again failed: {error}"
         done |= {file: Repair(file, error=reason) for file in files if file not in done}

@@ -111,7 +111,7 @@ def _of_identity(evidence: Evidence, mfid: str, record: Record) -> Iterator[Find
         yield Finding("changed-record", "error", (mfid,), message, _anew(record))
     if (dataset.get("project_id") or "").casefold() != recipe["project"].casefold():
         place = dataset.get("project_id") or "no project"
-        message = f"{label(dataset)} says that it was made in project {recipe['project']}, and lies in {place}"
+        message = f"{label(dataset)} was made in project {recipe['project']} according to its record, but is in {place}"
         yield Finding("wrong-project", "warning", (mfid,), message, f"crucible get {mfid}")
     if not record.is_complete:
         message = (
@@ -148,7 +148,7 @@ def _of_parents(evidence: Evidence, mfid: str, record: Record) -> Iterator[Findi
             yield Finding("missing-dataset", "error", (parent, mfid), message, f"crucible get {parent}")
         elif edge is not None and edge.relationship != DERIVED:
             said = edge.relationship or "nothing"
-            message = f"{name} was made from {short_id(parent)}, but the link between them says {said}"
+            message = f"{name} was made from {short_id(parent)}, but the link between them is {said}"
             command = link_command(parent, mfid)
             yield Finding("mismatch", "error", (parent, mfid), message, command)
 
@@ -186,9 +186,9 @@ def _of_metadata(evidence: Evidence, mfid: str, record: Record) -> Iterator[Find
         more = len(changed) - MOST_KEYS
         named = ", ".join(changed[:MOST_KEYS]) + (f" and {more} more" if more > 0 else "")
         message = (
-            f"{label(dataset)}: its scientific metadata are not what was registered with it: edited or gone is a value "
-            f"among {named}; correct it by `crucible-lineage set`, which says who did it and why, write the old value "
-            "again, or make the dataset anew"
+            f"{label(dataset)}: its scientific metadata differ from the registered ones: a value among {named} was "
+            "edited or removed; correct it with `crucible-lineage set`, which records who and why, restore the old "
+            "value, or rerun the step"
         )
         yield Finding("metadata-changed", "error", (mfid,), message, _anew(record) or f"crucible get {mfid}")
 

@@ -350,10 +350,11 @@ def _read_reference(session: Session, dataset: Document, file: FileRecord) -> tu
     try:
         return None, fetch_reference(mfid, file, lambda _: None, session)
     except ChecksumError as error:
-        check, what = "source-changed", f"is another one now: {error}; put the old one back"
+        message = f"{name} has changed: {error}; put the old one back"
+        return Finding("source-changed", "error", (mfid,), message), 0
     except (InputError, RunError) as error:
-        check, what = "source-unreadable", f"cannot be read at {file.storage_path}: {error}"
-    return Finding(check, "error", (mfid,), f"{name} {what}"), 0
+        message = f"{name} cannot be read at {file.storage_path}: {error}"
+        return Finding("source-unreadable", "error", (mfid,), message), 0
 
 
 def _with_hash(file: FileRecord, record: Record | None) -> FileRecord:
@@ -364,14 +365,14 @@ def _with_hash(file: FileRecord, record: Record | None) -> FileRecord:
 
 def _unreadable_file(dataset: Document, file: FileRecord, error: LineageError) -> Finding:
     mfid = str(dataset["unique_id"])
-    what = "holds other bytes than its hash says" if isinstance(error, ChecksumError) else f"cannot be read: {error}"
+    what = "does not match its hash" if isinstance(error, ChecksumError) else f"cannot be read: {error}"
     message = f"{label(dataset)}: the file {file.filename} {what}; its storage is damaged"
     return Finding("file-damaged", "error", (mfid,), message, repair_command(mfid) if file.sha256_hash else "")
 
 
 def _evicted_file(dataset: Document, file: FileRecord) -> Finding:
     mfid = str(dataset["unique_id"])
-    message = f"{label(dataset)}: the bytes of {file.filename} were let go; `get` makes them again"
+    message = f"{label(dataset)}: the bytes of {file.filename} were evicted; `get` regenerates them"
     return Finding("file-evicted", "notice", (mfid,), message, f"crucible-lineage get {mfid}")
 
 
@@ -412,8 +413,8 @@ def gone_datasets(session: Session, project: str, present: Collection[str]) -> I
         if mfid in present or (mfid in deleted and _was_reviewed(deleted[mfid])) or _exists(session, mfid):
             continue
         message = (
-            f"{name or mfid} was registered and is gone, and no reviewed deletion says why; "
-            "running what made it registers it again under the same id"
+            f"{name or mfid} was registered and is gone without a reviewed deletion; "
+            "running its pipeline registers it again under the same id"
         )
         yield Finding("missing-dataset", "error", (mfid,), message, "crucible-lineage run PIPELINE --refresh")
 

@@ -109,11 +109,11 @@ def test_two_files_with_one_pipeline_name_are_told(lab: Any, data: Path) -> None
     assert f"declared by {lab.pipeline} too" in cli("status", "--data", data).stdout
     checked = cli("check", lab.pipeline, other, "--data", data)
     assert checked.exit_code == 2
-    assert f"other.yaml:2:1: pipeline 'counting' is declared in {lab.pipeline} too" in checked.stderr
+    assert f"other.yaml:2:1: pipeline 'counting' is also declared in {lab.pipeline}" in checked.stderr
     text = lab.pipeline.read_text().replace("factor: 3", "facto: 3")
     lab.declare(text.replace("file: first.txt", "file: first.txt, ingestor: NoSuch"), "other.yaml")
     told = cli("check", lab.pipeline, other, "--data", data).stderr
-    assert f"other.yaml:2:1: pipeline 'counting' is declared in {lab.pipeline} too" in told
+    assert f"other.yaml:2:1: pipeline 'counting' is also declared in {lab.pipeline}" in told
     assert "Crucible has no ingestor 'NoSuch'" in told
     assert "no parameter 'facto'" in told
 

@@ -147,7 +147,7 @@ def test_the_first_ends_what_runs_and_all_is_told_as_it_is(stubborn: Any, data: 
     assert (stubborn.folder / "asked").exists(), "it is asked before it is killed"
     assert is_gone(pid)
     assert "Traceback" not in said
-    assert "stopping: no more steps are started, running ones are ended" in said
+    assert "stopping: no further steps are started, running ones are terminated" in said
     assert "1 executed, 1 stopped, 1 skipped" in said
     assert re.search(r"long +stopped .*it was ended, since the run was stopped", said)
     assert re.search(r"after +skipped .*the run was stopped before it was begun", said)
@@ -171,7 +171,7 @@ def test_a_signal_that_does_not_wake_the_main_thread_is_heard(stubborn: Any, dat
     terminal.process.send_signal(signal.SIGTERM)
     said = terminal.read(30)
     assert terminal.process.returncode == 130
-    assert "stopping: no more steps are started" in said
+    assert "stopping: no further steps are started" in said
 
 
 def test_the_second_leaves_within_a_second(stubborn: Any, data: Path, command: Any) -> None:
@@ -185,7 +185,7 @@ def test_the_second_leaves_within_a_second(stubborn: Any, data: Path, command: A
     assert time.monotonic() - began < 1
     assert terminal.process.returncode == 130
     assert "Traceback" not in said
-    assert "left at once; what is registered stays" in said
+    assert "stopped immediately; registered results are kept" in said
     awaited(lambda: is_gone(pid), 10)
     (run,) = json.loads(command("status", "--data", data, "--json").stdout)["runs"]
     assert run["outcome"] == "stopped"

@@ -90,8 +90,8 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("written", "line", "words"),
     [
-        ("a: {name: mean of {series.dataset_name}}", 2, "a text with {series.dataset_name} is quoted, as in"),
-        ("a: {name: {series.dataset_name} mean}", 2, "a text with {series.dataset_name} is quoted, as in"),
+        ("a: {name: mean of {series.dataset_name}}", 2, "quote a text that contains {series.dataset_name}, as in"),
+        ("a: {name: {series.dataset_name} mean}", 2, "quote a text that contains {series.dataset_name}, as in"),
         ("a:\n\tb: 1", 3, "this line is indented by a tab; indent by spaces"),
         (
             "a: {b: from name '^([AB])_'}",
@@ -99,9 +99,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
             "a pattern with brackets, braces or commas is quoted whole: \"from name '^([AB])_'\"",
         ),
         ('a: "(\\d+)"', 2, "in double quotes a backslash is written twice"),
-        ("a: *.csv", 2, 'a text that begins with * is quoted: "*.csv"'),
-        ("a: @lab", 2, 'a text that begins with @ is quoted: "@lab"'),
-        ("a: 20 %: x", 2, "a text with a colon and a blank in it is quoted"),
+        ("a: *.csv", 2, 'quote a text that begins with *: "*.csv"'),
+        ("a: @lab", 2, 'quote a text that begins with @: "@lab"'),
+        ("a: 20 %: x", 2, "quote a text that contains a colon and a blank"),
         ('a: "x\nb: 1\nc: 2', 2, "the text in quotes has no end"),
         ("a: 'it's'", 2, "an apostrophe ends the text in single quotes"),
         ("a: [x.csv\nb: 1", 2, "the [ has no ]"),

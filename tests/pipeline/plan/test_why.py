@@ -32,8 +32,8 @@ def test_the_story_of_a_result_names_step_code_parents_parameters_and_who(lab: A
         f"first (scaled) ({scaled})\nis step 'scaled' of pipeline counting, made by {lab.module}:scale"
     )
     assert "with code " in explanation
-    assert f"It was made of\n  counts: first ({first}), first.txt" in explanation
-    assert "With the parameters\n  factor = 3.0" in explanation
+    assert f"Made from\n  counts: first ({first}), first.txt" in explanation
+    assert "Parameters\n  factor = 3.0" in explanation
     assert "\nBy " in explanation.replace("\n\n", "\n")
     assert "On Python 3." in explanation
     assert "crucible-lineage " in explanation
@@ -52,7 +52,7 @@ def test_the_story_says_what_it_supersedes_and_exactly_what_differs(lab: Any, ru
     lab.declare(text)
     second = run(lab.pipeline)
     lines = why(second.datasets["scaled"]["out"]).rpartition("\n\n")[2].splitlines()
-    assert lines[0] == f"It replaces {first.datasets['scaled']['out']}"
+    assert lines[0] == f"Replaces {first.datasets['scaled']['out']}"
     assert lines[1].startswith("  the code of the step itself changed: ")
     assert lines[2] == "  parameter factor changed: 3.0 -> 4.0"
     assert any(line.lstrip().startswith("-") and "* factor" in line for line in lines)
@@ -62,22 +62,22 @@ def test_the_story_says_what_it_supersedes_and_exactly_what_differs(lab: Any, ru
     forced = run(lab.pipeline, Choice(forced=("scaled",)))
     again = why(forced.datasets["scaled"]["out"])
     assert "of pipeline counting, attempt 2, made by" in again
-    assert "it was made again on request, and gave the same values and bytes" in again
+    assert "forced rerun: same values and bytes" in again
 
 
 def test_what_was_measured_made_by_hand_or_by_others_is_told_as_that(
     lab: Any, session: Session, run: Run, why: Any, cli: Any
 ) -> None:
     raw = run(lab.pipeline).inputs["first"][0]
-    assert "was registered as it was measured, from the files first.txt" in why(raw)
+    assert "was measured, from the files first.txt" in why(raw)
     lab.file("drawn.txt", "by hand")
     drawn = cli("register", lab.folder / "drawn.txt", "--project", "lab", "--parent", raw, "--note", "drawn", "--json")
     mfid = json.loads(drawn.stdout)["mfid"]
-    assert "was made by hand of its parents, from the files drawn.txt: drawn" in why(mfid)
+    assert "was made manually from its parents, from the files drawn.txt: drawn" in why(mfid)
     assert f"(lab) {raw}" not in why(mfid)
     assert raw in why(mfid)
     foreign = session.client.datasets.create({"project_id": "lab", "dataset_name": "theirs"}).dsid
-    assert "it has no provenance record. Nothing says how it came to be" in why(foreign)
+    assert "it has no provenance record. How it was made is unknown" in why(foreign)
 
 
 def test_an_incomplete_result_is_told_as_that_first(
@@ -97,7 +97,7 @@ def test_the_command_tells_of_datasets_and_of_steps(lab: Any, data: Path, run: R
     assert as_json["record"]["status"] == "complete"
 
     fresh = cli("why", "total", lab.pipeline)
-    assert (fresh.exit_code, "it would not run: its result is there" in fresh.stdout) == (0, True)
+    assert (fresh.exit_code, "up to date: the result was made by this code" in fresh.stdout) == (0, True)
     assert "scaled " not in fresh.stdout
     lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 4"))
     stale = cli("why", "total", lab.pipeline)
@@ -111,7 +111,7 @@ def test_the_command_tells_of_datasets_and_of_steps(lab: Any, data: Path, run: R
     for arguments, words in (
         (("totl", lab.pipeline), "did you mean 'total'?"),
         (("total",), "name its pipeline too"),
-        (("0tr5k2ndm5zvd000nr21qakeh4",), "no such dataset here is visible to this key"),
+        (("0tr5k2ndm5zvd000nr21qakeh4",), "does not exist, or is not visible to this key"),
     ):
         refused = cli("why", *arguments)
         assert (refused.exit_code, words in refused.stderr) == (2, True), refused.stderr

@@ -71,7 +71,7 @@ def test_a_file_that_a_step_was_not_given_is_named_in_run_record_log_and_story(
     assert f"it read {calib}, which it was not given" in result.notes["corrected"]
     made = result.datasets["corrected"]["out"]
     assert record_of(made)["activity"]["code"]["read"] == [calib]
-    assert f"it read files that it was not given, whose bytes count for nothing: {calib}" in str(explain(session, made))
+    assert f"it read undeclared files, which are not part of the recipe: {calib}" in str(explain(session, made))
     (log,) = [file for file in session.client.files.list(made) if file.filename == "step.log"]
     assert f"note: it read {calib}" in session.client.files.download_bytes(log).decode()
 

@@ -56,7 +56,7 @@ def test_a_step_that_hangs_is_killed_with_what_it_started(lab: Any, run: Any, se
     [
         ("    import os\n    print('last words')\n    os._exit(3)\n", "died (exit code 3); what it printed"),
         ("    raise ValueError('no lamp')\n", "failed: ValueError: no lamp"),
-        ("    (out / 'x').write_text('1')\n    return {1, 2}\n", "it returned a set; it has to return a mapping"),
+        ("    (out / 'x').write_text('1')\n    return {1, 2}\n", "it returned a set; return a mapping"),
     ],
 )
 def test_a_step_that_dies_is_reported_as_what_it_is(lab: Any, run: Any, body: str, words: str) -> None:

@@ -143,7 +143,7 @@ def test_of_a_function_that_forks_and_comes_back_twice_the_first_process_answers
 
 
 def test_an_error_whose_text_cannot_be_had_is_that_of_the_step(call: Any) -> None:
-    with pytest.raises(StepError, match=r"failed: Silent: what it says cannot be shown, at steps_\d+\.py:\d+;"):
+    with pytest.raises(StepError, match=r"failed: Silent: its message cannot be shown, at steps_\d+\.py:\d+;"):
         call("says_nothing")
 
 

@@ -213,7 +213,7 @@ def test_what_the_service_has_lost_is_made_again(lab: Any, two_machines: tuple[S
     east.client.deletions.approve(request.id)
     east.client.deletions.delete(total)
     again = run(east, lab.pipeline)
-    assert again.executed == ["total"], "and not `everything was there already`"
+    assert again.executed == ["total"], "and not `everything is up to date`"
     assert again.datasets == first.datasets
 
 
@@ -252,7 +252,7 @@ def test_changed_metadata_of_an_output_are_told_not_to_be_applied(lab: Any, sess
     again = run(session, lab.declare(text))
     assert (again.executed, again.ok) == ([], True)
     assert again.notes["total"] == "; ".join(
-        f"metadata {name!r} stays as it was made, until `--force total` makes it again" for name in ("unit", "total")
+        f"metadata {name!r} is unchanged until `--force total` reruns the step" for name in ("unit", "total")
     )
     assert "unit" not in session.client.metadata.get(first.datasets["total"]["out"])
     assert run(session, lab.pipeline).notes == {}, "told once"

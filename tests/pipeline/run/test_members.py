@@ -58,8 +58,8 @@ def test_a_result_of_another_member_is_kept_over_a_change_and_linked_by_who_may(
     for _ in range(2):
         ran = run(ada, lab.pipeline)
         assert (ran.errors, ran.outcomes["total"], ran.datasets["total"]["out"]) == ({}, "reused", total)
-        assert f"it holds, but is not linked to {ran.datasets['scaled']['out']}" in ran.notes["total"]
-        assert "owner or an editor of the project does that by running this once" in ran.notes["total"]
+        assert f"current, but not linked to {ran.datasets['scaled']['out']}" in ran.notes["total"]
+        assert "owner or an editor of the project can add the links by running this once" in ran.notes["total"]
     assert run(bob, lab.pipeline).notes == {}
     assert ran.datasets["scaled"]["out"] in {one.unique_id for one in bob.client.datasets.list_parents(total)}
     assert run(ada, lab.pipeline).notes == {}, "it is linked by now"
@@ -91,7 +91,7 @@ def test_a_result_of_another_member_is_described_anew_by_who_may(lab: Any, membe
     for _ in range(2):
         ran = run(ada, lab.pipeline)
         assert (ran.errors, ran.outcomes["total"]) == ({}, "reused")
-        assert "it stays described as it was: could not change dataset" in ran.notes["total"]
+        assert "the description was not updated: could not change dataset" in ran.notes["total"]
     assert "dataset_name is 'sum'" in run(bob, lab.pipeline).notes["total"]
     assert ada.client.datasets.get(total).dataset_name == "sum"
     assert run(ada, lab.pipeline).notes == {}

@@ -231,7 +231,7 @@ def test_a_step_that_changes_its_input_is_refused(lab: Any, session: Session) ->
     ("body", "words"),
     [
         ("return {}", "wrote nothing"),
-        ("(out / 'x').write_text('1'); return 5", "has to return a mapping"),
+        ("(out / 'x').write_text('1'); return 5", "return a mapping"),
         ("(out / 'x').write_text('1'); return {'a': float('nan')}", "failed: the value 'a' that it returned is nan"),
         ("(out / 'd').mkdir(); (out / 'd' / 'x').write_text('1')", "subfolder"),
     ],

@@ -26,7 +26,7 @@ MAX_READ_BYTES = 256 << 20  # chosen: an array beyond is described by its header
 
 
 def read_hdf5(path: Path) -> Found | None:
-    """The root's attributes as they are; under `hdf5` those of all else, single values, and the form of each array."""
+    """Other HDF5: attributes of the root; under `hdf5`, all attributes, single values and shapes of arrays."""
     with opened(path) as file:
         if file is None:
             return None
@@ -35,7 +35,7 @@ def read_hdf5(path: Path) -> Found | None:
 
 
 def read_scopefoundry(path: Path) -> Found | None:
-    """Root attributes, `app`, `hardware` and `measurement` settings; the only measurement names the dataset's.
+    """ScopeFoundry: settings of app, hardware and measurement, with units; a single measurement names the dataset's.
 
     Source: ScopeFoundry writes each component's settings as attributes of `<kind>/<name>/settings`, and their units as
     attributes of `units` below it.
@@ -233,7 +233,7 @@ def _is_no_value(value: Any) -> bool:
 
 
 def read_nexus(path: Path) -> Found | None:
-    """Title, times and all other scalars as the entry groups them; the arrays under `hdf5`. None for another HDF5 file.
+    """NeXus (an `NXentry`): all single values with units; the default plot. None for another HDF5 file.
 
     Source: the NeXus manual; an entry is a group of class NXentry, the default plot its chain of `default`, `signal`
     and `axes`.
@@ -337,7 +337,7 @@ def _thinned(node: Any) -> Any:
 
 
 def read_arrays(path: Path) -> Found | None:
-    """Under `numpy` what each array is; single values under `values`. None for what is no such file."""
+    """Under `numpy`: shape, type and range of each array, nothing unpickled; single values under `values`."""
     try:
         import numpy as np
     except ImportError:

@@ -52,7 +52,7 @@ _PLUGINS: dict[str, tuple[str, frozenset[str]]] = {
 
 
 def read_image(path: Path) -> Found | None:
-    """Under `image`: width, height, mode, format, frames and tags; a thumbnail unless the picture is huge or broken."""
+    """Under `image`: size, mode, frames and tags; the picture, upright, unless it is huge or broken."""
     try:
         # Optional: only pictures need it.
         from PIL import Image, UnidentifiedImageError
@@ -137,7 +137,7 @@ def _eight_bits(image: Picture) -> Picture:
 
 
 def read_signals(plugin: str, path: Path) -> Found | None:
-    """Under `signals` each one's axes, type and metadata; the first is shown.
+    """Under `signals`: axes and metadata in the words of RosettaSciIO; a spectrum, an image, or a map of sums.
 
     None without RosettaSciIO, and for a file by which it would read others.
     """

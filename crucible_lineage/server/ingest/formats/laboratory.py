@@ -56,7 +56,7 @@ _Y = {
 
 
 def read_fits(path: Path) -> Found | None:
-    """The keywords of the primary header, and the shape of its data; None for what is no FITS."""
+    """Under `fits`: shape, and keywords of the primary header. None for other files."""
     cards = _fits_cards(path)
     if cards is None:
         return None
@@ -91,7 +91,7 @@ def _fits_cards(path: Path) -> dict[str, Any] | None:
 
 
 def read_jcamp(path: Path) -> Found | None:
-    """The labels of a JCAMP-DX file, and its curve where that is written in plain numbers."""
+    """Under `jcamp`: labels, and the curve with its range if it is in plain numbers."""
     text = _text(path)
     if text is None or not text.lstrip().startswith("##"):
         return None
@@ -139,7 +139,7 @@ def _jcamp_blocks(text: str) -> tuple[dict[str, str], list[str], int]:
 
 
 def read_xrdml(path: Path) -> Found | None:
-    """Wavelength, tube and range of an XRDML scan of PANalytical, and its counts."""
+    """Under `xrdml`: wavelength, tube and range of a PANalytical scan; the curve."""
     root = _xrdml_root(_text(path) or "")
     if root is None:
         return None
@@ -173,7 +173,7 @@ def _xrdml_root(text: str) -> Element | None:
 
 
 def read_ras(path: Path) -> Found | None:
-    """The settings of a Rigaku scan, and its intensities."""
+    """Under `ras`: settings and range of a Rigaku scan; the curve."""
     text = _text(path)
     if text is None or not text.lstrip().startswith("*RAS_"):
         return None
@@ -198,7 +198,7 @@ def read_ras(path: Path) -> Found | None:
 
 
 def read_rigaku_ascii(path: Path) -> Found | None:
-    """The settings of a scan that Rigaku's programs export as ASCII, and its counts, set in several columns."""
+    """Under `rigaku`: settings and range of a scan exported as ASCII; the curve."""
     text = _text(path)
     if text is None or not re.match(r"\*TYPE\s*=.*\n\*CLASS\s*=\s*ASCII CLASS", text):
         return None
@@ -227,7 +227,7 @@ def read_rigaku_ascii(path: Path) -> Found | None:
 
 
 def read_mca(path: Path) -> Found | None:
-    """The settings and the counts of a spectrum of Amptek's analysers."""
+    """Under `mca`: settings and range of an Amptek spectrum; the curve."""
     text = _text(path)
     if text is None or not text.startswith("<<PMCA SPECTRUM>>"):
         return None
@@ -304,7 +304,7 @@ def _bare(tag: object) -> str:
 
 
 def read_spc(path: Path) -> Found | None:
-    """Return the header, and the range of the curve or curves; None for other files."""
+    """Under `spc` (newer GRAMS form): axes, comment, number of spectra, ranges; a curve. None for other files."""
     if not _HEAD.size <= path.stat().st_size <= MAX_SPC_BYTES:
         return None
     raw = path.read_bytes()

@@ -77,7 +77,7 @@ _DIALECTS = tuple(
 
 
 def read_json(path: Path) -> Found | None:
-    """The document itself; of a list only its length. None for what is no JSON or too large for metadata."""
+    """The document; of a list, only its length. None if it is no JSON or too large for metadata."""
     if path.stat().st_size > MAX_JSON_BYTES:
         return None
     try:
@@ -90,7 +90,7 @@ def read_json(path: Path) -> Found | None:
 
 
 def read_table(path: Path) -> Found | None:
-    """Columns with their unit and range, a plot of the second over the first, and what the lines above say."""
+    """Under `table`: columns with unit and range; names with values above the table; a plot of the first two."""
     lines, whole = _lines(path)
     dialect = _dialect(lines)
     rows = [_cells(line, dialect) for line in lines]
@@ -262,7 +262,7 @@ def _saying(line: str, dialect: Dialect) -> list[str]:
 
 
 def read_cds(path: Path) -> Found | None:
-    """Title, authors and columns with their units and ranges; None for what is no such table."""
+    """Under `cds` (byte-by-byte description): title, authors, columns with unit and range. None for other files."""
     if path.stat().st_size > MAX_BYTES:
         return None
     try:
@@ -323,7 +323,7 @@ def _number(text: str, null: str) -> float | None:
 
 
 def read_workbook(path: Path) -> Found | None:
-    """Under `sheets` what each says: names with values, and its table; the first table is plotted."""
+    """Under `sheets`: names with values, and the table of each; a plot of the first table."""
     try:
         # Optional: a reader in Rust, which only workbooks need.
         from python_calamine import CalamineError, load_workbook
