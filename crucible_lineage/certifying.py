@@ -202,7 +202,7 @@ def _dataset(session: Session, mfid: str) -> tuple[str, str]:
     try:
         found = session.client.datasets.get(mfid)
     except (ForbiddenError, NotFoundError) as error:
-        raise InputError(f"there is no dataset {mfid} here that this key may see") from error
+        raise InputError(f"dataset {mfid} does not exist, or is not visible to this key") from error
     if not found.project_id:
         raise InputError(f"dataset {mfid} belongs to no project")
     return found.measurement or "", found.project_id

@@ -214,7 +214,7 @@ def _number(value: object) -> object:
     """The value, if one can calculate with it: multiplied texts would fill the memory."""
     if isinstance(value, bool | int | float):
         return value
-    raise TypeError(f"{value!r:.40} is no number")
+    raise TypeError(f"{value!r:.40} is not a number")
 
 
 def _power(base: Any, exponent: Any) -> Any:

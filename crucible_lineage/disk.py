@@ -19,8 +19,8 @@ OWNER_FOLDER, OWNER_FILE = 0o700, 0o600
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _ELSEWHERE = "name another data folder with --data or CRUCIBLE_LINEAGE_DATA"
 _SAID = {
-    errno.ENOSPC: "the disk is full; free some space, then run the same again",
-    errno.EDQUOT: "this account's share of the disk is used up; free some space, then run the same again",
+    errno.ENOSPC: "the disk is full; free some space, then run the same command again",
+    errno.EDQUOT: "this account's share of the disk is used up; free some space, then run the same command again",
     errno.EFBIG: "a file may not become that large here (see `ulimit -f`, and what the file system allows)",
     errno.EROFS: f"the file system is read-only; mount it for writing, or {_ELSEWHERE}",
     errno.EACCES: f"this account may not write there; have it allowed, or {_ELSEWHERE}",

@@ -60,7 +60,7 @@ def project_of(session: Session, mfids: Collection[str], what: str) -> str:
         try:
             project = session.client.datasets.get(mfid).project_id
         except (ForbiddenError, NotFoundError) as error:
-            raise InputError(f"{what}: there is no dataset {mfid} here that this key may see") from error
+            raise InputError(f"{what}: dataset {mfid} does not exist, or is not visible to this key") from error
         if not project:
             raise InputError(f"{what}: dataset {mfid} belongs to no project")
         projects.add(project)

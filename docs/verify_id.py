@@ -75,7 +75,7 @@ def main() -> int:
     parser.add_argument("file", nargs="?", type=Path)
     arguments = parser.parse_args()
     if len(arguments.mfid) != 26 or set(arguments.mfid) - set(ALPHABET):
-        parser.error(f"{arguments.mfid!r} is no MFID: 26 of {ALPHABET}")
+        parser.error(f"{arguments.mfid!r} is not an MFID: 26 of {ALPHABET}")
     try:
         held = json.loads(arguments.file.read_text("utf-8") if arguments.file else sys.stdin.read())
     except (OSError, ValueError) as error:

@@ -130,4 +130,6 @@ def _errors_of_bucket(what: str) -> Iterator[None]:
     except (Forbidden, Unauthorized) as error:
         raise InputError(f"could not {what}: these credentials may not ({error.code}); ask for access") from error
     except (GoogleAPIError, GoogleAuthError, RequestException) as error:
-        raise RunError(f"could not {what}: {type(error).__name__}; run the same again when it is back") from error
+        raise RunError(
+            f"could not {what}: {type(error).__name__}; run the same command again when it is back"
+        ) from error

@@ -110,7 +110,7 @@ def list_command(project: str | None, as_json: bool) -> None:
 )
 @BY
 @click.option(
-    "--max-hours", type=click.FloatRange(min=0, min_open=True), help="Stop after that time; run it again to go on."
+    "--max-hours", type=click.FloatRange(min=0, min_open=True), help="Stop after that time; run it again to continue."
 )
 @click.option("--jobs", type=click.IntRange(1, 256), default=min(8, (os.cpu_count() or 1) + 2), show_default=True)
 @click.option("--dry-run", is_flag=True, help="Say what would be made.")
@@ -131,7 +131,7 @@ def run_command(
     project: str | None,
     as_json: bool,
 ) -> None:
-    """Make the candidates of campaign NAME that are not there. Nothing that is current changes; run it again to go on.
+    """Make the missing candidates of campaign NAME. Nothing current changes; run it again to continue.
 
     Exit codes are those of `run`.
     """

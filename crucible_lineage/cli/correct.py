@@ -64,7 +64,7 @@ DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be change
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @crucible_options
 @click.option("--project", help="Its project; by default, that of this folder's pipelines.")
-@click.option("--parent", "parents", multiple=True, metavar="MFID", help="What it was made of; repeatable.")
+@click.option("--parent", "parents", multiple=True, metavar="MFID", help="A parent; repeatable.")
 @click.option("--supersedes", metavar="MFID", help="With --parent: the result that it replaces.")
 @click.option("--note", help="What was done, by whom or with what, in your own words.")
 @click.option("--name", help="The dataset's name; by default, that of the first file.")
@@ -149,7 +149,7 @@ def _superseded(session: Session, mfid: str, project: str, by: str | None) -> En
     if found.project_id != project:
         raise InputError(f"{what}: it belongs to project {found.project_id}, and not to {project}")
     if mfid == by:
-        raise InputError(f"{what}: these files, made of these parents, are that dataset itself")
+        raise InputError(f"{what}: these files with these parents are that dataset itself")
     if entry.superseded_by not in ((), (by,)):
         holding = ", ".join(entry.superseded_by)
         raise InputError(f"{what}: already superseded by {holding}")
@@ -164,7 +164,7 @@ def _declared(
     try:
         moment = datetime.fromisoformat(timestamp) if timestamp else None
     except ValueError:
-        raise InputError(f"--timestamp {timestamp}: that is no time; write it as in 2024-05-10T12:00:00Z") from None
+        raise InputError(f"--timestamp {timestamp}: that is not a time; write it as in 2024-05-10T12:00:00Z") from None
     try:
         return FileInput(
             file=tuple(map(str, files)), measurement=measurement, timestamp=moment, keywords=tuple(keywords)

@@ -258,7 +258,7 @@ def _resume(mfids: Sequence[str]) -> None:
     try:
         print_resumed(mfids)
     except Exception as error:  # of the network, or Prefect's own: it is signed all the same
-        click.echo(f"note: no flow run could be resumed: {error}; `watch` does, or the next run goes on", err=True)
+        click.echo(f"note: no flow run could be resumed: {error}; `watch` does, or the next run continues", err=True)
 
 
 @click.command("statements")

@@ -255,7 +255,7 @@ class GraphCalls(OfficialNames):
 def _node_link(answer: object, what: str) -> dict[str, Any]:
     """The graph with `edges`, which older services call `links`."""
     if not isinstance(answer, dict) or not isinstance(answer.get("nodes"), list):
-        raise ServerError(f"could not {what}: Crucible's answer is no graph")
+        raise ServerError(f"could not {what}: Crucible's answer is not a graph")
     edges = answer.get("edges", answer.get("links"))
     if not isinstance(edges, list):
         raise ServerError(f"could not {what}: Crucible's answer is a graph without edges")

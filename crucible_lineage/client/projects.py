@@ -162,4 +162,4 @@ def _named(connection: Connection, path: str, selector: dict[str, str], model: t
 
 
 def _nobody(kind: str, name: str) -> str:
-    return f"there is no {kind} {name!r}, or none that this key may see\ncheck the spelling"
+    return f"{kind} {name!r} does not exist, or is not visible to this key\ncheck the spelling"

@@ -30,12 +30,12 @@ _ERRORS = (sqlite3.DatabaseError, UnicodeDecodeError)  # also what SQLite says o
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _NO_TEXT = "Could not decode to UTF-8"
 _REFUSED = {
-    sqlite3.SQLITE_FULL: "the disk is full; free some space, then run the same again",
+    sqlite3.SQLITE_FULL: "the disk is full; free some space, then run the same command again",
     sqlite3.SQLITE_READONLY: "it cannot be written; have that allowed, or name another data folder with --data",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened; have that allowed, or name another data folder with --data",
     sqlite3.SQLITE_PERM: "it cannot be opened; have that allowed, or name another data folder with --data",
     sqlite3.SQLITE_IOERR: "the disk refuses to read or write it; see that there is room, and that the disk is well",
-    sqlite3.SQLITE_BUSY: f"other processes kept it for more than {BUSY_S:g} s; run the same again",
+    sqlite3.SQLITE_BUSY: f"other processes kept it for more than {BUSY_S:g} s; run the same command again",
 }
 
 

@@ -117,7 +117,7 @@ def _of_known_type(value: Any, path: str, other: Other | None, level: int) -> An
 def _of_foreign_class(value: Any, path: str, other: Other | None, level: int) -> Any:
     """Spell a dataclass, a model or an array by what it holds; ValueFaultError for a secret, and for anything else."""
     if hasattr(value, "get_secret_value"):
-        raise ValueFaultError(path, "is or holds a secret, which may stand in no record; leave it out")
+        raise ValueFaultError(path, "is or contains a secret, which must not be recorded; leave it out")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return plain_value(fields, path, other, level=level + 1)
@@ -146,7 +146,7 @@ def _text(value: str, path: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueFaultError(path, f"is {value!r}, which is no Unicode text; give text that is") from None
+        raise ValueFaultError(path, f"is {value!r}, which is not valid Unicode text") from None
     return value
 
 

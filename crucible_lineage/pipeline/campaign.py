@@ -342,7 +342,7 @@ def _instrument(session: Session, mfid: str) -> str:
         try:
             summary = session.mirror.summaries([one])[one]
         except (ForbiddenError, KeyError, NotFoundError) as error:
-            raise InputError(f"there is no dataset {one} here that this key may see") from error
+            raise InputError(f"dataset {one} does not exist, or is not visible to this key") from error
         if summary.instrument:
             found.add(summary.instrument)
         else:

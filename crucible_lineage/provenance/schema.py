@@ -241,7 +241,7 @@ def new_record(document: Mapping[str, object]) -> StepRecord | FilesRecord:
         if not (unknown := _unknown(found)):
             return found
         found = "; ".join(f"{path}: unknown field" for path in unknown[:MOST_FAULTS])
-    raise InputError(f"this is no provenance record that may be written: {found}")
+    raise InputError(f"this is not a valid provenance record: {found}")
 
 
 def schema_text() -> str:

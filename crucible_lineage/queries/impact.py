@@ -100,7 +100,7 @@ def _with_recorded_children(graph: LineageGraph, deletion: Deletion) -> LineageG
 def file_impact(session: Session, sha256: str, projects: Sequence[str], *, refresh: bool = False) -> Redone:
     """Return what comes from a file, whichever datasets of the projects have it. InputError if none has or used it."""
     if not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise InputError(f"{sha256!r} is no SHA-256 (64 digits, 0 to 9 and a to f)")
+        raise InputError(f"{sha256!r} is not a SHA-256 hash (64 digits, 0 to 9 and a to f)")
     graph = fetch_projects(session, projects, refresh=refresh).graph
     owners = _owners(session, sha256) & graph.nodes.keys()
     impact = impact_of_file(graph, sha256, owners)

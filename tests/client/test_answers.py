@@ -125,7 +125,10 @@ def test_a_good_status_with_a_wrong_body_is_the_services_fault(body: bytes) -> N
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b'{"items": null}', b"null"])
 def test_a_list_that_is_none_is_the_services_fault(body: bytes) -> None:
-    with client_for(httpx.Response(200, content=body)) as client, pytest.raises(ServerError, match="no page of items"):
+    with (
+        client_for(httpx.Response(200, content=body)) as client,
+        pytest.raises(ServerError, match="not a page of items"),
+    ):
         client.datasets.list()
 
 

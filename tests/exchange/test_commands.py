@@ -185,7 +185,7 @@ def test_pull_of_what_is_not_there_and_without_a_service_is_told(service: Any, c
     assert f"there is no dataset {missing} that this key may read" in ran.stderr
     assert "no service to bring it from" in command("pull", missing, "--data", field).stderr
     assert "name what to copy here" in command("pull", "--data", field).stderr
-    assert "is no MFID" in command("pull", "abc", "--data", field).stderr
+    assert "is not an MFID" in command("pull", "abc", "--data", field).stderr
 
 
 def test_a_service_that_is_away_from_the_start_is_waited_for_as_long_as_patience_says(

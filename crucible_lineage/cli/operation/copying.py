@@ -167,7 +167,7 @@ def pull_command(mfids: tuple[str, ...], pipelines: tuple[Path, ...], patience: 
         raise InputError("name what to copy here: ids of datasets, or --for with a pipeline's file")
     if wrong := [mfid for mfid in mfids if not is_mfid(mfid)]:
         way_out = f"; for the inputs of a pipeline: --for {wrong[0]}" if wrong[0].endswith((".yaml", ".yml")) else ""
-        told = f"{wrong[0]!r} is no MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)"
+        told = f"{wrong[0]!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)"
         raise InputError(told + way_out)
     folder = (given("data") or default_data_folder()).expanduser().absolute()
     there = resolve_settings(api_url=given("url"), api_key=given("api_key"))

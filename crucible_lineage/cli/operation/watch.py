@@ -169,7 +169,7 @@ def _tell(watcher: Watcher) -> None:
 @click.option("--image", metavar="IMAGE", help="For pools of containers: the image that runs are started from.")
 @click.option("--reset", is_flag=True, help="Undo what was set at them: pauses, job variables, limits, tags.")
 @click.option("--process-new", "only_new", is_flag=True, help="Process new datasets only, and park repeated failures.")
-@click.option("--limit", type=click.IntRange(1), help="How many runs may go on at once; others wait.")
+@click.option("--limit", type=click.IntRange(1), help="How many runs may be active at once; others wait.")
 @click.option("--data", type=DataFolderType(file_okay=False, path_type=Path), metavar="DIR", help="The data folder.")
 @click.option("--url", metavar="URL", help="Address of Crucible; its key is CRUCIBLE_API_KEY where the runs are.")
 @click.option("--block", metavar="NAME", help="Prefect block (Crucible Credentials) with address and key.")

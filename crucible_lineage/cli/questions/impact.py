@@ -99,7 +99,7 @@ def _time_option(option: str, value: str | None, of_day: time) -> datetime | Non
     try:
         found = datetime.fromisoformat(value)
     except ValueError:
-        raise InputError(f"{option} {value!r} is no time; write 2026-03-01 or 2026-03-01T09:30:00+01:00") from None
+        raise InputError(f"{option} {value!r} is not a time; write 2026-03-01 or 2026-03-01T09:30:00+01:00") from None
     if len(value) <= len("2026-03-01"):
         found = datetime.combine(found, of_day)
     return utc(found)

@@ -95,7 +95,7 @@ Returned = dict[tuple[str, str], tuple[str, Mapping[str, Any]]]
 @FORCE
 @click.option("--only", multiple=True, metavar="STEP", help="Make just this step, or STEP[INSTANCE]; repeatable.")
 @click.option("--from", "from_", multiple=True, metavar="STEP", help="Make this step and all that depend on it.")
-@click.option("--keep-going/--fail-fast", default=True, help="What to do once a step has failed.  [default: go on]")
+@click.option("--keep-going/--fail-fast", default=True, help="What to do once a step has failed.  [default: continue]")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, as `plan` does.")
 @PATIENCE
 @click.option("--record-run", is_flag=True, help="Register the run, too: a dataset that lists all it relied on.")

@@ -28,7 +28,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]
             return value
         found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h|)", str(value).strip())
         if not found:
-            self.fail(f"{value!r} is no time; write seconds, or as in 90s, 10m, 2h", param, ctx)
+            self.fail(f"{value!r} is not a time; write seconds, or as in 90s, 10m, 2h", param, ctx)
         return float(found[1]) * UNITS[found[2]]
 
 

@@ -64,7 +64,7 @@ CLASSES: dict[int, type[CrucibleError]] = {
 WAYS_OUT = {
     401: "check that the API key is set, complete and not expired",
     403: "ask the owner of the resource or project for access",
-    404: "check the id, and that this key may see it",
+    404: "check the id, and whether it is visible to this key",
     412: "read the dataset again and repeat the change on its present state",
     429: "wait before calling again",
 }
@@ -434,5 +434,5 @@ def _items(connection: Connection, path: str, what: str, params: Params, size: i
 def _page(connection: Connection, path: str, what: str, params: Params) -> dict[str, Any]:
     page = connection.get(path, what, params=params)
     if not isinstance(page, dict) or not isinstance(page.get("items"), list):
-        raise ServerError(f"could not {what}: Crucible's answer is no page of items")
+        raise ServerError(f"could not {what}: Crucible's answer is not a page of items")
     return page

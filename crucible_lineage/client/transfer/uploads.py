@@ -132,7 +132,7 @@ class Uploader:
         if protocol == "resumable":
             return upload_resumable(self._connection, self._storage, outgoing, progress)
         if protocol != "signed":
-            raise InputError(f"there is no upload protocol {protocol!r}; there are auto, signed and resumable")
+            raise InputError(f"there is no upload protocol {protocol!r}; choose auto, signed or resumable")
         if outgoing.checksums.size == 0:
             raise InputError(f"{outgoing.path} is empty, and signed uploads take no empty file; use protocol auto")
         return self._signed(outgoing, replace, progress)

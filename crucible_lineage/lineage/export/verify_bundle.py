@@ -239,7 +239,7 @@ def sha256(place: Path) -> str:
 
 
 def version(mfid: str) -> int | None:
-    """8 for an id derived from a recipe, 7 for one from the clock, None for what is no MFID."""
+    """8 for an id derived from a recipe, 7 for one from the clock, None for what is not an MFID."""
     if len(mfid) != 26 or set(mfid) - set(ALPHABET):
         return None
     return number(mfid) >> 76 & 0xF

@@ -97,7 +97,7 @@ def _fault_of(document: Document, error: Mapping[str, Any], hidden: Collection[L
         near = next(filter(None, (nearest_word(str(key), INPUT_KEYS) for key in error["input"])), None)
         message += f"; did you mean {near!r}?" if near else ""
     if error["type"].startswith(("datetime_", "date_")):
-        message = "that is no time; write it as in 2024-05-10T12:00:00Z"
+        message = "that is not a time; write it as in 2024-05-10T12:00:00Z"
     if error["type"] == "string_type":
         message = _not_quoted(error["input"]) or message
     secret = any(location[: len(place)] == place or place[: len(location)] == location for place in hidden)

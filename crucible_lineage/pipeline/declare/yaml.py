@@ -112,7 +112,7 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror or error}") from error
     if len(raw) > SIZE_LIMIT_BYTES:
-        raise InputError(f"{name} is larger than {SIZE_LIMIT_BYTES >> 20} MiB; that is no pipeline declaration")
+        raise InputError(f"{name} is larger than {SIZE_LIMIT_BYTES >> 20} MiB; too large for a declaration")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -121,7 +121,7 @@ def find_remote(name: str, block: str | None, session: Session) -> list[RemoteFi
     elif one := source.find(url, generation):
         found = [one]
     else:
-        raise InputError(f"there is no file {name} that this access lets one see; correct the address or the block")
+        raise InputError(f"file {name} does not exist, or is not accessible; correct the address or the block")
     return sorted((replace(file, block=block) for file in found), key=lambda file: file.url)
 
 
@@ -174,7 +174,7 @@ def _download(file: RemoteFile, session: Session) -> FileChecksums:
         if file.crc32c is not None and arrived.crc32c != file.crc32c:
             raise ChecksumError(
                 f"{file.address} arrived with CRC32C {crc32c_text(arrived.crc32c)}, the storage has "
-                f"{crc32c_text(file.crc32c)}; it was not kept, run the same again"
+                f"{crc32c_text(file.crc32c)}; it was not kept; run the same command again"
             )
         return arrived.sha256
 

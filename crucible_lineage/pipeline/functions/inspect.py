@@ -177,7 +177,7 @@ def find_function(uses: str, folder: Path) -> Any:
         module = _import(module_name, folder)
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
-            raise InputError(f"there is no module {error.name!r} (for {uses!r}); looked in {folder} too") from error
+            raise InputError(f"there is no module {error.name!r} (for {uses!r}); also looked in {folder}") from error
         raise ImportFaultError("", [_import_fault(module_name, error)]) from error
     except EndedError as error:
         told = f"it ends its process when it is imported ({error}); let it do so only as a program"

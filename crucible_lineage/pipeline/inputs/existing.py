@@ -111,7 +111,7 @@ def require_possible_id(raw: RawFiles, mfid: str) -> None:
     if raw.parents:
         raise InputError(f"register {raw.told} as {mfid}: the id of a result follows from its recipe; leave --mfid out")
     if not is_mfid(mfid):
-        raise InputError(f"{mfid!r} is no MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
+        raise InputError(f"{mfid!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
     if not gives_id(raw.recipe, mfid):
         raise InputError(
             f"register {raw.told} as {mfid}: that id follows from a recipe, and not from that of these files in "
@@ -204,8 +204,8 @@ def _under_its_id(raw: RawFiles, mfid: str, session: Session) -> tuple[DatasetRe
         if not raw.named:
             raise
         raise RecipeConflictError(
-            f"looking for {raw.told}: dataset {mfid}, whose id was given or stands in the file, was registered with "
-            "other files or another time; nothing was changed. What has changed is another dataset: register it "
+            f"looking for {raw.told}: dataset {mfid}, whose id was given, or is in the file, was registered with "
+            "other files or another time; nothing was changed. Changed files are another dataset: register it "
             "without that id (--mfid, or the key crucible_mfid in the file), or with a new one",
             mfid=mfid,
         ) from conflict

@@ -127,9 +127,9 @@ def _metadata(name: str, path: Path) -> dict[str, object]:
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError, RecursionError) as error:
-        raise StepError(f"step {name!r} wrote a {METADATA_FILE} that is no JSON: {error}", step=name) from error
+        raise StepError(f"step {name!r} wrote a {METADATA_FILE} that is not JSON: {error}", step=name) from error
     if not isinstance(metadata, dict):
-        raise StepError(f"step {name!r} wrote a {METADATA_FILE} that is no JSON object", step=name)
+        raise StepError(f"step {name!r} wrote a {METADATA_FILE} that is not a JSON object", step=name)
     try:
         plain = returned(metadata)
     except ReturnedError as error:

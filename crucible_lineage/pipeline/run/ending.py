@@ -93,7 +93,7 @@ def _see_again(run: Run) -> None:
         return
     for name, results in reused.items():
         if lost := sorted(gone.intersection(ids_of(results or {}).values())):
-            message = f"{', '.join(lost)} was known here, and is not at Crucible any more; run the same again"
+            message = f"{', '.join(lost)} was known here, and is not at Crucible any more; run the same command again"
             run.end_step(name, FAILED, results, message)
 
 
@@ -115,7 +115,7 @@ def _confirm(run: Run) -> None:
     for name in executed:
         reasons = [f"{ref.mfid} {lacking[ref.mfid]}" for ref in refs[name] if ref.mfid in lacking]
         if reasons:
-            message = f"made, and not seen at Crucible: {'; '.join(reasons)}; run the same again"
+            message = f"made, and not seen at Crucible: {'; '.join(reasons)}; run the same command again"
             run.end_step(name, FAILED, run.steps[name].results, message)
 
 
@@ -127,7 +127,7 @@ def _see_here(run: Run, waiting: Collection[str]) -> None:
         if gone := ", ".join(sorted(mfids & lost)):
             message = (
                 f"{gone} was in the embedded Crucible while this run was under way, and is not any more: an older "
-                "copy was put back; run the same again, which makes what is lost"
+                "copy was put back; run the same command again, which makes what is lost"
             )
             run.end_step(name, FAILED, run.steps[name].results, message)
 

@@ -35,7 +35,7 @@ def _seconds(value: object) -> Any:
     if not isinstance(value, str):
         return value
     if not re.match(_TIME, value.strip()):
-        raise ValueError("this is no time; write seconds, or as in 90s, 10m, 2h")
+        raise ValueError("this is not a time; write seconds, or as in 90s, 10m, 2h")
     text = value.strip()
     unit = text[-1] if text[-1] in "smh" else ""
     return float(text.removesuffix(unit)) * _UNITS[unit]

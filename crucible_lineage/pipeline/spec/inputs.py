@@ -59,7 +59,7 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://[^/]+")
 
 def _require_mfid(value: str) -> str:
     if not is_mfid(value):
-        raise ValueError("this is no MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
+        raise ValueError("this is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
     return value
 
 

@@ -35,7 +35,7 @@ def _distance(value: object) -> Any:
         return value
     found = re.match(_DISTANCE, value.strip())
     if not found:
-        raise ValueError("this is no length of time; write it as in 90s, 10min, 2h, 3d or 1w, or in seconds")
+        raise ValueError("this is not a length of time; write it as in 90s, 10min, 2h, 3d or 1w, or in seconds")
     return float(value.strip().removesuffix(found[2])) * _UNITS[found[2]]
 
 

@@ -111,7 +111,7 @@ def list_datasets(
         fitting = [one for one in fitting if one.mfid in members]
     if filters:
         if asked := NO_FILTERS.intersection(filters):
-            raise InputError(f"{min(asked)!r} is no filter: all that fits is listed, of `project` and by `sort`")
+            raise InputError(f"{min(asked)!r} is not a filter: all matches are listed, of `project` and by `sort`")
         found = {one.unique_id for one in session.client.datasets.iter(**{**filters, "project_id": project})}
         fitting = [one for one in fitting if one.mfid in found]
     fitting.sort(key=lambda one: (one.standing.derived, one.created if one.standing.derived else "", one.mfid))

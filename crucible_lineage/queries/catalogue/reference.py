@@ -60,7 +60,7 @@ def find_project(session: Session, project: str | None) -> str:
     if (declared := project_in(Path.cwd())) in there and declared is not None:
         return declared
     if not there:
-        raise InputError(f"there is no project here that this key may see ({session.settings.describe()})")
+        raise InputError(f"no project is visible to this key ({session.settings.describe()})")
     raise InputError(
         f"{amount(len(there), 'project')} are visible; name one with --project: {shortened(there, MOST_NAMED)}"
     )

@@ -53,7 +53,7 @@ def fetch_lineage(session: Session, mfid: str, *, thumbnails: bool = False) -> L
     InputError if there is no such resource.
     """
     if not is_mfid(mfid):
-        raise InputError(f"{mfid!r} is no MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
+        raise InputError(f"{mfid!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
     if session.client.service.holds(GRAPHS) is False:
         return _without_graphs(session, mfid)
     try:

@@ -105,7 +105,7 @@ def verify_project(
 def verify_dataset(session: Session, mfid: str, *, read_bytes: bool = False, tell: Tell | None = None) -> Verification:
     """Verify a dataset and everything that it was made from. InputError if there is none."""
     if not is_mfid(mfid):
-        raise InputError(f"{mfid!r} is no MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
+        raise InputError(f"{mfid!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
     asked = fetch_datasets(session.client, [mfid], include_links=True)
     datasets, absent = asked.found, asked.absent
     if mfid not in datasets:

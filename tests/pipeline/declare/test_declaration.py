@@ -53,7 +53,7 @@ def test_a_good_pipeline_is_bound_in_the_order_in_which_it_can_run(lab: Any) -> 
         ("file: first.txt", 'file: "*.txt"', "10:14", "is one dataset of 2 files; give first `each: true`"),
         ("file: first.txt", "file: ../lab", "5:11", "is a folder; name its files, as in lab/*"),
         ("file: first.txt", "file: {first.txt}", "5:11", 'a text in braces is quoted: "{first.txt}"'),
-        ("T12:00:00Z", "?", "5:28", "that is no time; write it as in"),
+        ("T12:00:00Z", "?", "5:28", "that is not a time; write it as in"),
         ("LABMODULE:add", "LABMODULE.py:add", "13:5", "does not name a module of Python; did you mean"),
     ],
 )

@@ -111,7 +111,7 @@ def test_a_file_of_100_megabytes_is_refused_without_being_read(lab: Any) -> None
         stream.truncate(100 << 20)
     tracemalloc.start()
     started = time.monotonic()
-    with pytest.raises(InputError, match="larger than 4 MiB; that is no pipeline declaration"):
+    with pytest.raises(InputError, match="larger than 4 MiB; too large for a declaration"):
         bind_file(path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -172,7 +172,7 @@ def test_one_result_of_another_pipeline_is_one_dataset(many: Any, session: Sessi
         ("{pipeline: many.yaml, step: copied, output: low}", "has the outputs out; name one with `output:`"),
         ("{pipeline: many.yaml}", "the key 'step' is missing in inputs.taken"),
         ("{pipeline: many.yaml, stop: copied}", "did you mean 'step'?"),
-        ("{dataset: x}", "this is no MFID"),
+        ("{dataset: x}", "this is not an MFID"),
         ("{dataset: []}", "at least 1"),
         ("{files: s1.txt}", "it needs one of the keys file, dataset, select"),
         ("{file: [], each: true}", "at least 1 item"),

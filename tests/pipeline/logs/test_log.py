@@ -192,8 +192,8 @@ def test_what_a_command_writes_beside_its_folder_is_told(tmp_path: Path) -> None
         ),
         ("import os, sys; os.symlink(sys.argv[1], sys.argv[2] + '/h.txt')", "left a link 'h.txt' where its files go"),
         ("import sys; open(sys.argv[2] + '/step.log', 'w').write('1')", "wrote step.log; that name is kept for us"),
-        ("import sys; open(sys.argv[2] + '/metadata.json', 'w').write('[1]')", "that is no JSON object"),
-        ("import sys; open(sys.argv[2] + '/metadata.json', 'w').write('{')", "that is no JSON"),
+        ("import sys; open(sys.argv[2] + '/metadata.json', 'w').write('[1]')", "that is not a JSON object"),
+        ("import sys; open(sys.argv[2] + '/metadata.json', 'w').write('{')", "that is not JSON"),
         ("import sys; open(sys.argv[2] + '/metadata.json', 'w').write('{}')", "wrote nothing into 'out'"),
         (
             "import os; os.kill(os.getpid(), 9)",
