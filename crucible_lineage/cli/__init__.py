@@ -159,7 +159,7 @@ class _Commands(click.Group):
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="crucible-lineage")
 def main() -> None:
-    """Processing pipelines whose every result is registered in Crucible, exactly once, with its story.
+    """Run processing pipelines; register every result in Crucible exactly once, with its provenance.
 
     Crucible is the service named by CRUCIBLE_API_URL and CRUCIBLE_API_KEY (or by the official client's configuration);
     without them, an embedded one in the data folder.

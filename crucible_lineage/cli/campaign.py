@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["campaign_command"]
 
 PIPELINE = click.option("--pipeline", "file", metavar="FILE", help="Its pipeline; by default the file it was made for.")
-PROJECT = click.option("--project", metavar="P", help="Its project; may be left out where there is only one.")
+PROJECT = click.option("--project", metavar="P", help="Its project; optional if there is only one.")
 WHY = click.option("--why", required=True, help="Why, in your own words.")
 BY = click.option("--stratify", metavar="FIELDS", default="", help="As in instrument,month or metadata.NAME.")
 
@@ -66,7 +66,7 @@ def new_command(
     why: str,
     as_json: bool,
 ) -> None:
-    """State campaign NAME of a pipeline, and say what it would make. What is current stays so."""
+    """State campaign NAME of a pipeline, and show what it would make. Nothing current changes."""
     from crucible_lineage.cli.certify import read_fields
     from crucible_lineage.pipeline.campaign import find_campaign, new_campaign
 
@@ -114,7 +114,7 @@ def list_command(project: str | None, as_json: bool) -> None:
 )
 @click.option("--jobs", type=click.IntRange(1, 256), default=min(8, (os.cpu_count() or 1) + 2), show_default=True)
 @click.option("--dry-run", is_flag=True, help="Say what would be made.")
-@click.option("--quiet", "-q", is_flag=True, help="Say nothing but what failed.")
+@click.option("--quiet", "-q", is_flag=True, help="Print failures only.")
 @PIPELINE
 @PROJECT
 @crucible_options
@@ -230,9 +230,9 @@ def approve_command(name: str, why: str, project: str | None, as_json: bool) -> 
 @crucible_options
 @json_option
 def promote_command(name: str, why: str, file: str | None, project: str | None, as_json: bool) -> None:
-    """Make what campaign NAME made current, and its calibrations valid: one statement, and nothing is computed.
+    """Make the candidates of campaign NAME current, and its calibrations valid. Computes nothing.
 
-    Refused unless all is made, it is approved, and its condition is met.
+    Refused unless everything is made, the campaign is approved, and its condition is met.
     """
     from crucible_lineage.pipeline.campaign import promote
 
@@ -255,7 +255,7 @@ def promote_command(name: str, why: str, file: str | None, project: str | None, 
 @crucible_options
 @json_option
 def roll_back_command(name: str, why: str, project: str | None, as_json: bool) -> None:
-    """Undo the promotion of campaign NAME: what was current before is so again. Computes nothing."""
+    """Undo the promotion of campaign NAME: earlier results become current again. Computes nothing."""
     from crucible_lineage.pipeline.campaign import find_campaign, roll_back
 
     with open_session() as session:

@@ -56,7 +56,7 @@ def certify_command(
     project: str,
     as_json: bool,
 ) -> None:
-    """State from when until when CALIBRATION is valid, and for which data. Pipelines choose by it.
+    """State when CALIBRATION is valid, and for which data. Pipelines choose by it.
 
     A second one for the same data and time is refused, unless it replaces the first.
     """
@@ -133,7 +133,7 @@ def _print_used(used: Sequence[CalibrationUse]) -> None:
 
 @click.group("calibration")
 def calibration_command() -> None:
-    """Say which calibrations are certified for data, and which there are."""
+    """Show certified calibrations, of data or of a project."""
 
 
 @calibration_command.command("for")
@@ -143,7 +143,7 @@ def calibration_command() -> None:
 @crucible_options
 @json_option
 def calibration_for_command(dataset: str, kind: str, as_of: str, as_json: bool) -> None:
-    """Say which calibration measured DATASET has, why, what else there is, and what was made with which.
+    """Show the calibration certified for measured DATASET, why, the alternatives, and what was made with which.
 
     Exit code 1 if none is certified, or several contradict each other.
     """
@@ -162,7 +162,9 @@ def calibration_for_command(dataset: str, kind: str, as_of: str, as_json: bool) 
 
 
 @calibration_command.command("list")
-@click.option("--project", default=None, metavar="P", help="Where they count; may be left out where there is only one.")
+@click.option(
+    "--project", default=None, metavar="P", help="Project in which they count; optional if there is only one."
+)
 @KIND
 @AS_OF
 @crucible_options

@@ -90,9 +90,9 @@ def register_command(
 ) -> None:
     """Register FILES as one dataset. Doing it twice registers it once.
 
-    With --parent they are a result made by hand: a child of those datasets, whose record has the note. With
-    --supersedes they replace a result, until a run gives another one. Files of the project with the same bytes are not
-    registered again; --mfid, or the key crucible_mfid in a file, names their dataset.
+    With --parent they are a result made manually: a child of those datasets, with the note in its record. With
+    --supersedes they replace a result, until a run makes a different one. Files that the project already has are
+    not registered again; --mfid, or the key crucible_mfid in a file, names their dataset.
     """
     if supersedes is not None and not parents:
         raise InputError("--supersedes goes with --parent: name what it was made from, if only what it supersedes")
@@ -192,7 +192,7 @@ def set_command(
 ) -> None:
     """Set fields (timestamp, instrument_name, ...) and metadata (metadata.NAME) of DATASET. Values are read as in YAML.
 
-    Results that went by the old value are stale from then on: `plan` says so.
+    Results that used the old value become stale.
     """
     if (dataset is None) == (table is None):
         raise InputError("set: name a dataset and what to set (set MFID metadata.power_mW=5), or a table by --from")
@@ -246,7 +246,7 @@ def link_command(parent: str, child: str, why: str) -> None:
 @crucible_options
 @WHY
 def unlink_command(parent: str, child: str, why: str) -> None:
-    """Take the link from PARENT to CHILD away. What a step was made of stands in its record, and `check` says so."""
+    """Remove the link from PARENT to CHILD. If a record names the parent, `check` reports the missing link."""
     with open_session() as session:
         source, target = dataset_id(session, parent), dataset_id(session, child)
         unlink_datasets(session, source, target, why)
@@ -309,8 +309,7 @@ def link_sample_command(sample: str, datasets: tuple[str, ...], why: str) -> Non
 def replace_command(old: str, files: tuple[Path, ...], why: str, as_json: bool) -> None:
     """Register FILES in place of the measured dataset OLD: measured or exported again.
 
-    The new dataset takes over OLD's fields, metadata, keywords and samples. OLD is superseded from then on: selections
-    leave it out.
+    The new dataset gets OLD's fields, metadata, keywords and samples. OLD is superseded: selections omit it.
     """
     from crucible_lineage.pipeline.inputs.revisions import replace_measured  # what registers costs time to import
 
@@ -333,9 +332,9 @@ def replace_command(old: str, files: tuple[Path, ...], why: str, as_json: bool) 
 @click.option("--yes", is_flag=True, help="Also if other datasets were made from it.")
 @json_option
 def delete_command(dataset: str, why: str, yes: bool, as_json: bool) -> None:
-    """Ask for DATASET to be deleted: hidden at once, and deleted when an administrator has agreed.
+    """Ask for DATASET to be deleted: hidden at once, and deleted after review by an administrator.
 
-    Refused, with what was made of it, if that is anything, unless --yes is given.
+    Refused, with a list, if other datasets were made from it, unless --yes is given.
     """
     from crucible_lineage.queries.impact import ask_deletion  # who corrects a value does not draw a graph
 

@@ -44,7 +44,7 @@ PIPELINE = "package:crucible_lineage.deployments/pipelines/raman.yaml"
 def demo_command(engine: str, project: str | None, as_json: bool) -> None:
     """Calibrate a measured Raman spectrum and check its bands: three raw files, three steps, one lineage.
 
-    Running it again changes nothing: the results are there, and nothing is run.
+    Running it again changes nothing.
     """
     for package in ("numpy", "scipy", "matplotlib"):
         if find_spec(package) is None:

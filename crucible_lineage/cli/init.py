@@ -34,7 +34,7 @@ FILLED_IN = ("pipeline.yaml", "prefect.yaml")
 def init_command(folder: Path, project: str | None, prefect: bool, as_json: bool) -> None:
     """Write a working pipeline into FOLDER (by default this one): declaration, steps, measured values and a test.
 
-    Nothing that is there is overwritten. With --prefect, a pipeline.yaml that is there gets its prefect.yaml.
+    Existing files are not overwritten. With --prefect, an existing pipeline.yaml gets a prefect.yaml.
     """
     if project is not None and not is_project_id(project):
         raise InputError(f"no project can be called {project!r}: {PROJECT_ID_RULE}")

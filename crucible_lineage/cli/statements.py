@@ -74,9 +74,9 @@ def hold_command(
     project: str | None,
     as_json: bool,
 ) -> None:
-    """Put DATASETS on hold: nothing is made of them any more, nor of what was made of them, until `unhold`.
+    """Put DATASETS on hold: nothing is made from them or their descendants until `unhold`.
 
-    What was made before is doubtful meanwhile. Nothing is deleted, and no id changes.
+    Existing descendants are doubtful. Nothing is deleted, and no id changes.
     """
     from crucible_lineage.stating import state
 
@@ -134,7 +134,7 @@ def unhold_command(
 def trust_command(whose: tuple[str, ...], project: str | None, why: str, as_json: bool) -> None:
     """Let the statements of others count in a project: WHOSE are ids of projects or of accounts.
 
-    Without it, statements count for the datasets of the project in which they are made; those of others are shown.
+    Otherwise statements count for the datasets of their own project only.
     """
     from crucible_lineage.queries.catalogue.reference import find_project
     from crucible_lineage.stating import state
@@ -220,9 +220,9 @@ def _lifting(about: About, flag: str) -> list[str]:
 @crucible_options
 @json_option
 def sign_command(datasets: tuple[str, ...], why: str, project: str | None, as_json: bool) -> None:
-    """Sign DATASETS. A candidate that has all its signatures is current, and what waits for it can be made.
+    """Sign DATASETS. A candidate with all its signatures is current.
 
-    Flow runs of Prefect that were suspended for it are resumed, by `watch` where this machine has no Prefect.
+    Suspended flow runs of Prefect are resumed, by `watch` if this machine has no Prefect.
     """
     from crucible_lineage.stating import sign
 
@@ -263,7 +263,9 @@ def _resume(mfids: Sequence[str]) -> None:
 
 @click.command("statements")
 @click.argument("dataset", required=False)
-@click.option("--project", metavar="P", help="Those that lie in this project; by default all that this key may see.")
+@click.option(
+    "--project", metavar="P", help="Statements of this project; by default, all that are visible to this key."
+)
 @click.option(
     "--verify",
     "allowed",
@@ -271,13 +273,13 @@ def _resume(mfids: Sequence[str]) -> None:
     metavar="FILE",
     help="Verify signatures by ssh keys: FILE is one of allowed signers, as ssh-keygen has it.",
 )
-@click.option("--all", "every", is_flag=True, help="What is not in force any more, too.")
+@click.option("--all", "every", is_flag=True, help="Also statements that are no longer in force.")
 @crucible_options
 @json_option
 def statements_command(
     dataset: str | None, project: str | None, allowed: Path | None, every: bool, as_json: bool
 ) -> None:
-    """List what is stated about results, or about DATASET, the oldest first: holds, flags, whose statements count."""
+    """List statements about results, or about DATASET, oldest first: holds, flags, trust."""
     with open_session() as session:
         found = _found(session, dataset)
         if not as_json:

@@ -81,45 +81,47 @@ def metrics(session: Session) -> list[Metric]:
 def _metrics(session: Session) -> Iterator[Metric]:
     journal = session.journal
     runs = [({**_of(row), "outcome": row[2] or "under way"}, float(row[3])) for row in journal.run_counts()]
-    yield _metric("runs_total", COUNTER, "Runs that began here, by how they ended.", runs)
+    yield _metric("runs_total", COUNTER, "Runs started here, by outcome.", runs)
     ends = [({**_of(row), "outcome": row[2]}, utc(row[3]).timestamp()) for row in journal.last_ends()]
-    yield _metric("last_run_end_timestamp_seconds", GAUGE, "When a run of the pipeline last ended so.", ends)
+    yield _metric(
+        "last_run_end_timestamp_seconds", GAUGE, "End of the last run of the pipeline with this outcome.", ends
+    )
     results = [({"project": row[0], "state": row[1]}, row) for row in journal.result_counts()]
     for place, name, text in (
-        (2, "results_total", "Results of steps, by their state."),
-        (3, "step_seconds_total", "Time that steps took."),
-        (4, "step_bytes_total", "Bytes that steps wrote."),
+        (2, "results_total", "Results of steps, by state."),
+        (3, "step_seconds_total", "Run time of steps."),
+        (4, "step_bytes_total", "Bytes written by steps."),
     ):
         yield _metric(name, COUNTER, text, [(labels, float(row[place])) for labels, row in results])
     delivered = journal.delivery_times()
     for place, name, text in (
-        (1, "deliveries_total", "Results that were delivered."),
-        (2, "delivery_seconds_total", "Time from when they were made until they were."),
+        (1, "deliveries_total", "Delivered results."),
+        (2, "delivery_seconds_total", "Time from completion to delivery."),
     ):
         yield _metric(name, COUNTER, text, [({"project": row[0]}, float(row[place])) for row in delivered])
     yield from _waiting(session)
     failed = failures(session).values()
-    yield _gauge("failed_results", "Results that failed and were not made since.", len(failed))
+    yield _gauge("failed_results", "Failed results, not made since.", len(failed))
     causes = Counter(map(_cause, failed))
     by_cause = [({"cause": cause}, float(number)) for cause, number in sorted(causes.items())]
-    yield _metric("failed_results_by_cause", GAUGE, "The same, by the exception that their step raised.", by_cause)
-    yield _gauge("parked_results", "Those that are not tried again.", sum(one.parked for one in failed))
+    yield _metric("failed_results_by_cause", GAUGE, "Failed results, by the exception of their step.", by_cause)
+    yield _gauge("parked_results", "Results that are not tried again.", sum(one.parked for one in failed))
     swept = [(_of(name.split(" ", 1)[::-1]), age_s) for name, age_s in _ages(session, "process-new", "swept")]
-    yield _metric("sweep_age_seconds", GAUGE, "Since process-new last looked at everything.", swept)
+    yield _metric("sweep_age_seconds", GAUGE, "Time since process-new last looked at everything.", swept)
     watched = [({"project": name}, age_s) for name, age_s in _ages(session, "watching", "at")]
-    yield _metric("watch_age_seconds", GAUGE, "Since `watch` last looked, without an error.", watched)
+    yield _metric("watch_age_seconds", GAUGE, "Time since `watch` last looked without an error.", watched)
     used = [({"part": part}, float(size)) for part, size in disk_usage(session.settings.data).items()]
-    yield _metric("disk_bytes", GAUGE, "Room that the data folder takes.", used)
+    yield _metric("disk_bytes", GAUGE, "Space used by the data folder.", used)
 
 
 def _waiting(session: Session) -> Iterator[Metric]:
     waiting, now = session.outbox.waiting(), datetime.now(UTC)
     ages = [(now - utc(one.since)).total_seconds() for one in waiting if one.since]
-    yield _gauge("waiting_results", "Results that are made and not delivered.", len(waiting))
-    yield _gauge("waiting_oldest_seconds", "Age of the oldest of them.", max(0.0, *ages, 0.0))
-    yield _gauge("waiting_refused", "Those that Crucible refused.", sum(one.refused for one in waiting))
+    yield _gauge("waiting_results", "Results waiting for delivery.", len(waiting))
+    yield _gauge("waiting_oldest_seconds", "Age of the oldest waiting result.", max(0.0, *ages, 0.0))
+    yield _gauge("waiting_refused", "Waiting results that Crucible refused.", sum(one.refused for one in waiting))
     damaged = len(session.outbox.set_aside())
-    yield _gauge("damaged_results", "Results that were damaged while they waited.", damaged)
+    yield _gauge("damaged_results", "Results damaged while waiting.", damaged)
 
 
 def _ages(session: Session, what: str, moment: str) -> Iterator[tuple[str, float]]:

@@ -9,8 +9,8 @@ __all__ = ["services_page"]
 INTRODUCTION = """\
 # Assumptions
 
-Every assumption about a Crucible service, by the name that `doctor` prints. [What is assumed about a
-service](../services.md) says how each is known. Without those in bold, nothing can be registered.
+Every assumption about a Crucible service, by the name that `doctor` prints. [Assumptions about a
+service](../services.md) describes how each is known. Without those in bold, nothing can be registered.
 """
 
 

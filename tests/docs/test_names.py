@@ -84,3 +84,10 @@ def test_every_command_that_a_page_shows_has_these_options(page: Path) -> None:
 def test_the_glossary_has_at_most_twenty_rows() -> None:
     rows = re.findall(r"^\| \*\*", (DOCS / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert 0 < len(rows) <= 20
+
+
+def test_the_guide_is_short() -> None:
+    """The README, guide and background, without code, generated references and the record of decisions."""
+    pages = [DOCS.parent / "README.md", *DOCS.glob("*.md")]
+    prose = (re.sub(r"^```.*?^```", " ", page.read_text(encoding="utf-8"), flags=re.M | re.S) for page in pages)
+    assert sum(len(re.findall(r"\S*\w\S*", text)) for text in prose) <= 20_000

@@ -38,7 +38,7 @@ __all__ = ["list_command", "runs_command"]
 @click.option(
     "--filter", "others", multiple=True, metavar="NAME=VALUE", help="Any filter of Crucible's list; repeatable."
 )
-@click.option("--current", is_flag=True, help="Only results that hold now; no measured data.")
+@click.option("--current", is_flag=True, help="Only current results; no measured data.")
 @click.option("--sort", metavar="FIELD", help="created, name, step, pipeline, measurement, state; -name: from the end.")
 @click.option("--all", "every", is_flag=True, help="What is superseded or incomplete, and records of runs, too.")
 @click.option("--doubtful", is_flag=True, help="What is on hold, or comes from what is, too.")
@@ -64,9 +64,9 @@ def list_command(
     as_csv: bool,
     as_json: bool,
 ) -> None:
-    """List what holds now in a project: measured data, then current results in the order in which they were made.
+    """List measured data, then current results in order of creation.
 
-    With --all what is superseded or incomplete too. A line has the MFID, the state, the name, and the step.
+    With --all also superseded and incomplete ones. A line has the MFID, the state, the name, and the step.
     """
     # With pydantic and httpx, which --help does not need.
     from crucible_lineage.queries.catalogue.listing import list_datasets

@@ -294,8 +294,8 @@ def get_command(
 ) -> None:
     """Get the files of a DATASET (its MFID, a unique beginning of it, or its name), each checked by its hash.
 
-    Those of several go into a folder each, named NAME-MFID. Nothing is overwritten; what was cut short goes on. Exit
-    code 1 if a file cannot be had.
+    Files of several datasets go into folders NAME-MFID. Nothing is overwritten; interrupted downloads continue.
+    Exit code 1 if a file is not available.
     """
     if bool(datasets) == bool(step or run):
         raise InputError("say whose files: those of datasets, or of all results of a --step or a --run")

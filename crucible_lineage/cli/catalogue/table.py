@@ -122,10 +122,10 @@ def trend_command(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Show how COLUMN (results.rms) of the current results of STEP went over the time of measurement.
+    """Show COLUMN (results.rms) of the current results of STEP over the time of measurement.
 
     Limits are robust: the median, and three times the scaled median absolute deviation. Changes of the code, of
-    calibrations, and holds are marked. Exit code 1 if the last value of a series lies beyond its limits.
+    calibrations, and holds are marked. Exit code 1 if the last value of a series is outside its limits.
     """
     from crucible_lineage.queries.catalogue.reference import find_project
     from crucible_lineage.queries.trend import trend_of

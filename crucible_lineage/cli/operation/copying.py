@@ -31,8 +31,8 @@ __all__ = ["pull_command", "push_command"]
 
 @click.command("push")
 @crucible_options
-@click.option("--project", metavar="P", help="With --to: the project that is brought there.")
-@click.option("--to", "to_url", metavar="URL", help="Bring what the embedded Crucible (or --url) holds to this one.")
+@click.option("--project", metavar="P", help="With --to: the project to copy.")
+@click.option("--to", "to_url", metavar="URL", help="Copy from the embedded Crucible (or --url) to this one.")
 @click.option(
     "--api-key-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -40,7 +40,9 @@ __all__ = ["pull_command", "push_command"]
     help="With --to: a file with the key for it and nothing else.  [default: the key in CRUCIBLE_API_KEY]",
 )
 @click.option("--dry-run", is_flag=True, help="With --to: compare, say what would be sent, and send nothing.")
-@click.option("--skip-conflicts", is_flag=True, help="With --to: send all but conflicts, and what was made from them.")
+@click.option(
+    "--skip-conflicts", is_flag=True, help="With --to: send everything except conflicts and what was made from them."
+)
 @PATIENCE
 @json_option
 def push_command(
@@ -52,14 +54,13 @@ def push_command(
     patience: float,
     as_json: bool,
 ) -> None:
-    """Deliver what runs have made while Crucible was away. Nothing is made again.
+    """Deliver results that were made while Crucible was away.
 
-    With --project and --to, bring a whole project from the embedded Crucible in the data folder to a service, under the
-    same ids: what is there is compared first, conflicts are listed, and then only what is lacking is sent. Stopped at
-    any point, the same command goes on.
+    With --project and --to, copy a whole project from the embedded Crucible to a service, under the same ids:
+    both are compared first, conflicts are listed, and only what is missing is sent. If interrupted, run the same
+    command again.
 
-    Exit code 0 if all is at Crucible, 1 if something waits still, was damaged while it waited, or contradicts: it is
-    named, with the reason.
+    Exit code 0 if everything is at Crucible, 1 if something still waits, was damaged, or conflicts.
     """
     if to_url is None:
         others = {"--project": project, "--api-key-file": api_key_file, "--dry-run": dry_run,
@@ -150,18 +151,18 @@ def _there(url: str, key_file: Path | None, data: Path) -> Settings:
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Bring what the inputs of this pipeline are now; may be repeated.",
+    help="Copy the present inputs of this pipeline; repeatable.",
 )
 @crucible_options
 @PATIENCE
 @json_option
 def pull_command(mfids: tuple[str, ...], pipelines: tuple[Path, ...], patience: float, as_json: bool) -> None:
-    """Bring datasets and their files from the service into the embedded Crucible in the data folder.
+    """Copy datasets and their files from the service into the embedded Crucible in the data folder.
 
     What is named, and what the inputs of pipelines are now, is there then under the same ids, with metadata, keywords,
     samples, pictures and files: `run --data DIR` works without a network, and `push --to` brings back what it made.
 
-    Exit code 0 if all is here, 1 if something could not be brought, or contradicts what is here.
+    Exit code 0 if everything is here, 1 if something could not be copied, or conflicts.
     """
     if not mfids and not pipelines:
         raise InputError("name what to copy here: ids of datasets, or --for with a pipeline's file")

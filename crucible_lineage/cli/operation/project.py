@@ -45,7 +45,7 @@ def list_projects_command(as_json: bool) -> None:
 @project_command.command("create")
 @click.argument("project")
 @click.option("--title", help="Subject of the project.")
-@click.option("--organization", help="Name of the lead; by default, the project's ID.")
+@click.option("--organization", help="The owning organization; by default, the project's ID.")
 @click.option("--lead", metavar="USER", help="ORCID, username or email of its lead; by default, the owner of the key.")
 @crucible_options
 @json_option

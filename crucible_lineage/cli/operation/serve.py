@@ -46,8 +46,9 @@ MIN_KEY_CHARACTERS = 20  # chosen: letters and digits at random, beyond a hundre
     type=click.Choice(["renews", "writes-back"]),
     default="renews",
     show_default=True,
-    help="renews: what files say is kept apart from what people wrote. writes-back: as Crucible's public worker does "
-    "it, all metadata that were there when a file was picked up are merged back.",
+    help="renews: keep metadata from files apart from what people wrote. writes-back: merge "
+    "all metadata back that existed when a file was picked up, as Crucible's public "
+    "worker does.",
 )
 @click.option(
     "--ingestion-delays",

@@ -52,9 +52,7 @@ PATIENCE_S = 5.0  # chosen: whoever asks wants to know now that Crucible is away
 @crucible_options
 @click.option("--project", help="Of this project only.")
 @click.option("--runs", default=10, show_default=True, type=click.IntRange(0), help="How many runs to list.")
-@click.option(
-    "--unpark", metavar="MFID", help="Let this be tried again: a parked result, or all that is about this dataset."
-)
+@click.option("--unpark", metavar="MFID", help="Try again: a parked result, or all results of this dataset.")
 @click.option(
     "--all", "every", is_flag=True, help="Each pipeline of each project, as all machines made it, and what to do."
 )
@@ -74,12 +72,12 @@ def status_command(
 ) -> None:
     """List the last runs from this data folder, the pipelines that ran, and the results that could not be made.
 
-    A run is under way, complete, failed, stopped, or cut short: its process ended without saying so, and the next run
-    goes on from there. A parked result failed so often that process-new leaves it alone, until its code, parameters or
-    inputs change. At the end stands how much room the data folder takes.
-    What is made and not yet at Crucible is named with the reason, and files that Crucible could not read.
+    A run is under way, complete, failed, stopped, or cut short: its process ended without a report; the next run
+    continues. A parked result failed repeatedly; process-new skips it until its code, parameters or inputs
+    change. The last lines show the size of the data folder.
 
-    With --all the exit code is 1 if something needs a person, 3 if Crucible is away.
+    Results that wait for delivery and files that Crucible could not read are listed. With --all the exit code is 1 if
+    something needs a person, 3 if Crucible is away.
     """
     if every:
         sys.exit(_print_all(project, as_json=as_json))

@@ -73,12 +73,11 @@ def watch_command(
     once: bool,
     no_events: bool,
 ) -> None:
-    """Watch Crucible for new datasets and ended ingestions, and tell Prefect of each once, until Ctrl-C.
+    """Watch Crucible for new datasets and finished ingestions, and send an event for each to Prefect, until Ctrl-C.
 
-    The first start tells of nothing that is there already; later ones go on where the last one stopped. The events are
-    `crucible.dataset.created` and `crucible.ingestion.completed`, which the `trigger:` of a pipeline waits for, and
-    `crucible.ingestion.failed`.
-    With --once, exit code 1 if a file could not be registered.
+    The first start skips existing datasets; later ones continue. The events are `crucible.dataset.created` and
+    `crucible.ingestion.completed`, for the `trigger:` of a pipeline, and `crucible.ingestion.failed`. With
+    --once, exit code 1 if a file could not be registered.
     """
     # These bring the client, which `deploy` does without.
     from crucible_lineage.watch.changes import Watcher
@@ -167,7 +166,7 @@ def _tell(watcher: Watcher) -> None:
 @click.option("--pool", metavar="NAME", help="The work pool whose workers run them.  [default: crucible]")
 @click.option("--remove", "removes", is_flag=True, help="Remove the deployments, with schedules and triggers.")
 @click.option("--image", metavar="IMAGE", help="For pools of containers: the image that runs are started from.")
-@click.option("--reset", is_flag=True, help="Undo what was set at them: pauses, job variables, limits, tags.")
+@click.option("--reset", is_flag=True, help="Undo what was set in Prefect: pauses, job variables, limits, tags.")
 @click.option("--process-new", "only_new", is_flag=True, help="Process new datasets only, and park repeated failures.")
 @click.option("--limit", type=click.IntRange(1), help="How many runs may be active at once; others wait.")
 @click.option("--data", type=DataFolderType(file_okay=False, path_type=Path), metavar="DIR", help="The data folder.")
@@ -188,14 +187,13 @@ def deploy_command(
     block: str | None,
     as_json: bool,
 ) -> None:
-    """Make each PIPELINE a Prefect deployment that runs by the `schedule:` and on the `trigger:` that it declares.
+    """Make each PIPELINE a Prefect deployment with its declared `schedule:` and `trigger:`.
 
-    Done again it is brought up to date, and is still one; what an operator set at it stays, unless --reset. Nothing
-    is changed if one of the files has a fault. Without --data, --url and --block, the environment of the workers says
-    which Crucible is meant. For runs in containers, name declarations that the image has: package:NAME/PATH.
+    Deploying again updates it and keeps what was set in Prefect, unless --reset. Nothing changes if a file has a
+    fault. Without --data, --url and --block, the environment of the workers decides which Crucible is used. For
+    runs in containers, name declarations in the image: package:NAME/PATH.
 
-    With --serve this process runs them, for a lab without a Prefect worker. When it stops, the pipelines are paused;
-    started again, they go on.
+    With --serve this process runs them, without a Prefect worker. The pipelines are paused when it stops.
     """
     others = {"--pool": pool, "--remove": removes, "--image": image, "--reset": reset, "--json": as_json}
     if serves and (named := [name for name, value in others.items() if value]):

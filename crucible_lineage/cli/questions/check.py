@@ -58,7 +58,7 @@ def check_command(
     as_json: bool,
 ) -> None:
     """Check pipeline FILEs: every fault with file, line and column. Check the lineage of the dataset MFID, or of a
-    project: what is linked wrongly, incomplete, or lacks a parent, each with the command that mends it.
+    project: wrong links, incomplete datasets and missing parents, each with the command that repairs it.
 
     Exit code 2 if a file has a fault, 1 if a lineage has an error. Changes nothing.
     """

@@ -37,8 +37,7 @@ def diff_command(
     as_json: bool,
 ) -> None:
     """Show what differs between the datasets OLD and NEW, with all that they come from: first the values that steps
-    returned, then datasets added, removed and changed, each with the parameter, code, input or file that is another
-    one.
+    returned, then datasets added, removed and changed, each with the parameter, code, input or file that differs.
 
     OLD and NEW may also be two runs: the id, or the beginning of one, of a run or of a Prefect flow run.
     """

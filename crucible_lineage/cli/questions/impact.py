@@ -64,7 +64,7 @@ def impact_command(
     as_json: bool,
 ) -> None:
     """List what must be redone because the dataset MFID was wrong, or a file, code, or an instrument for a time; each
-    dataset with the chain that leads to it. What is superseded is counted only. Changes nothing.
+    dataset with the chain that leads to it. Superseded results are only counted. Changes nothing.
     """
     if sum(cause is not None for cause in (mfid, file_sha256, code, instrument)) != 1:
         raise InputError("give one cause: an MFID, --file-sha256, --code, or --instrument")

@@ -108,7 +108,7 @@ def lineage_command(
 ) -> None:
     """Show the lineage of the dataset MFID, or of a project, as a tree, or write it as a picture or for other programs.
 
-    Of a pipeline file it is what is declared, each step with the state that it is in.
+    For a pipeline file, show the declared steps with their states.
 
     Pictures: svg, png, html (a page to explore), mmd (Mermaid), dot. For programs: json (node-link), csv (links),
     prov-json and prov-n (W3C PROV), openlineage (events, a line each), ro-crate (a folder). The extra `export` has the
@@ -265,7 +265,7 @@ def bundle_command(
 ) -> None:
     """Put the dataset MFID and all that it was made from into a ZIP file: files, records, pictures, metadata.
 
-    In it lies verify.py, which needs nothing but Python and checks the bundle offline. Needs the extra `export`.
+    It contains verify.py, which needs only Python and checks the bundle offline. Needs the extra `export`.
     """
     if output.exists():
         raise InputError(f"write a bundle to {output}: the file already exists; name a new one")

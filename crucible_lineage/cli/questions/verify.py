@@ -63,8 +63,8 @@ def verify_command(
     """Compare the dataset MFID and all that it was made from, or a project, with the provenance records.
 
     Ids are derived again, links and files compared with what was recorded. Exit code 1 if there is an
-    error among the findings, 2 if the input is wrong. Changes nothing, except that --repair sends good bytes
-    from this data folder, other ones, or other datasets, or makes a result again, where Crucible has lost them.
+    error among the findings, 2 if the input is wrong. Changes nothing, except that --repair replaces lost and
+    damaged bytes by copies from data folders or other datasets, or by rerunning a step.
     """
     # These bring all that runs steps; bundles need none of it.
     from crucible_lineage.queries.verify.verify import repaired, verify_dataset, verify_project
@@ -151,8 +151,8 @@ def reproduce_command(
 ) -> None:
     """Make results again from their recorded source, environment, parameters and inputs, and compare.
 
-    No result is changed; what came of it is stated at Crucible, as a receipt. Exit code 0: all is the same, within the
-    tolerance; 1: something differs, or could not be made.
+    No result is changed; the outcome is registered at Crucible as a receipt. Exit code 0: everything is the same
+    within the tolerance; 1: something differs, or could not be made.
     """
     from crucible_lineage.queries.impact import note_what_follows
     from crucible_lineage.remake.driver import Options

@@ -38,7 +38,7 @@ def why_command(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Tell how the dataset WHAT came to be; or why the step WHAT of the file PIPELINE would run, or not."""
+    """Explain how the dataset WHAT was made, or why the step WHAT of the file PIPELINE would run."""
     with open_session() as session:
         if pipeline is not None:
             _why_step(what, pipeline, session, overrides, as_json=as_json)

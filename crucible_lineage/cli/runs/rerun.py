@@ -55,10 +55,9 @@ def rerun_command(
     jobs: int,
     as_json: bool,
 ) -> None:
-    """Make the dataset MFID again: its recorded step and parameters, the code as it is now, parents that are current.
+    """Rerun the step of the dataset MFID with its recorded parameters, the present code and current parents.
 
-    What it descends from is made first where that is stale. If nothing has changed, nothing is run. With --set, a
-    parameter of the step has another value.
+    Stale ancestors are made first. If nothing has changed, nothing is run. --set changes a parameter of the step.
     """
     if (mfid is None) == (not stale):
         raise InputError("name what to make again: the MFID of a dataset, or --stale")

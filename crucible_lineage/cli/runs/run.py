@@ -98,11 +98,11 @@ Returned = dict[tuple[str, str], tuple[str, Mapping[str, Any]]]
 @click.option("--keep-going/--fail-fast", default=True, help="What to do once a step has failed.  [default: continue]")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, as `plan` does.")
 @PATIENCE
-@click.option("--record-run", is_flag=True, help="Register the run, too: a dataset that lists all it relied on.")
-@click.option("--apply-declared", is_flag=True, help="First write what is declared of registered files to Crucible.")
+@click.option("--record-run", is_flag=True, help="Also register the run: a dataset that lists everything it used.")
+@click.option("--apply-declared", is_flag=True, help="First write the declared fields of registered files to Crucible.")
 @AS_OF
 @REFRESH
-@click.option("--quiet", "-q", is_flag=True, help="Say nothing but what failed.")
+@click.option("--quiet", "-q", is_flag=True, help="Print failures only.")
 @click.option("--verbose", "-v", is_flag=True, help="Show what steps print, too.")
 @json_option
 def run_command(
@@ -125,11 +125,11 @@ def run_command(
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Run the pipeline declared in the file PIPELINE: make and register what is not there yet.
+    """Run the pipeline declared in the file PIPELINE: make and register what is missing or stale.
 
-    Exit code 0 if every step has its result and all are at Crucible, 1 if a step failed or a result waits to be
-    delivered (run again to go on), 2 if the input is wrong, 3 if Crucible is away and nothing had to be made as far as
-    is known here, 130 if the run was stopped by Ctrl-C or SIGTERM.
+    Exit code 0 if every step has its result at Crucible, 1 if a step failed or a result waits for delivery (run
+    again to continue), 2 if the input is wrong, 3 if Crucible is away and no step had to run, as far as known
+    here, 130 if the run was stopped by Ctrl-C or SIGTERM.
     """
     require_engine(engine)
     with open_session() as session:
@@ -184,7 +184,7 @@ def plan_command(
     refresh: bool,
     as_json: bool,
 ) -> None:
-    """Say for each step of the pipeline in the file PIPELINE whether its result is there, and if not, why."""
+    """Show for each step of the file PIPELINE whether its result exists, and if not, why."""
     with open_session() as session:
         bound = bind_file(located(pipeline), session.store, parse_overrides(overrides))
         if refresh:

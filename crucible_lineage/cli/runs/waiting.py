@@ -37,8 +37,8 @@ PATIENCE = click.option(
     type=_Duration(),
     default="3m",
     show_default=True,
-    help="How long to wait for a Crucible that is away: at the start, if what is known here does not suffice, and at "
-    "the end; 0: not at all. What is made then waits here.",
+    help="How long to wait for Crucible if it is away, at the start (if necessary) and at the "
+    "end; 0: not at all. Results then wait here.",
 )
 
 
