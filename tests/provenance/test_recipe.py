@@ -38,6 +38,7 @@ GIVEN: dict[str, Any] = {
 
 
 ORIGINS = [new_mfid(MOMENT.replace(minute=number)) for number in range(5)]
+ORIGINS_WRITTEN = [f"0tr9htwkj6699bssksbnh83j{number:02d}" for number in (40, 7, 31, 18, 25, 2, 36, 13)]
 
 
 def _used(origins: Sequence[str]) -> tuple[UsedDataset, ...]:
@@ -139,6 +140,14 @@ def test_what_was_made_by_hand_has_one_id_in_whatever_order_its_parents_are_name
     first = raw_recipe("raman", SPECTRUM.files, parents)
     other = raw_recipe("raman", SPECTRUM.files, [parents[n] for n in (*order, *again)])
     assert derived_mfid(first) == derived_mfid(other)
+
+
+def test_ids_with_several_origins_are_the_same_in_every_process() -> None:
+    """Texts of a set come in another order in each process; these ids are those that every process gave."""
+    parents = [replace(SPECTRUM, mfid=origin) for origin in ORIGINS_WRITTEN]
+    by_hand = raw_recipe("raman", SPECTRUM.files, parents)
+    assert [entry["origin"] for entry in by_hand["inputs"]["parent"]] == sorted(ORIGINS_WRITTEN)
+    assert origin_of(step_recipe(**{**GIVEN, "used": _used(ORIGINS_WRITTEN)})) == "0tr9htwkj6671fsgyv8q9ak8jm"
 
 
 def test_the_origins_of_several_are_told_from_those_of_others() -> None:
