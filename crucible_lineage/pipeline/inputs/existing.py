@@ -65,8 +65,15 @@ class RawFiles:
         return {(file.name, file.sha256) for file in dataset.files} == ours
 
     def have_bytes_of(self, dataset: DatasetRef) -> bool:
-        """Return whether the dataset holds just these bytes, under whatever names."""
-        return sorted(file.sha256 for file in dataset.files) == sorted(file.ref.sha256 for file in self.files)
+        """Return whether the dataset holds just these bytes, under other names: none that stands for other bytes there.
+
+        Files of one dataset whose names were exchanged are other data: steps choose files by name.
+        """
+        theirs = {file.name: file.sha256 for file in dataset.files}
+        ours = {file.ref.name: file.ref.sha256 for file in self.files}
+        return sorted(ours.values()) == sorted(theirs.values()) and all(
+            ours[name] == theirs[name] for name in ours.keys() & theirs.keys()
+        )
 
 
 def hash_files(
@@ -152,7 +159,9 @@ def find_raw(raw: RawFiles, session: Session, *, renamed: bool = False) -> Datas
     """
     if raw.mfid is None:
         return same_bytes(raw, session, renamed=renamed)
-    if (known := session.mirror.known(raw.mfid)) and ((renamed and not raw.named) or raw.are_those_of(known)):
+    if (known := session.mirror.known(raw.mfid)) and (
+        raw.are_those_of(known) or (renamed and not raw.named and raw.have_bytes_of(known))
+    ):
         return known
     dataset, is_begun, taken = None, False, None
     search = partial(same_bytes, raw, session, renamed=renamed)

@@ -21,6 +21,14 @@ inputs:
 steps:
   scaled: {uses: "LABMODULE:scale", inputs: {counts: scans}}
 """
+PAIR = """
+pipeline: pair
+project: lab
+inputs:
+  pair: {file: "scan-*.txt", timestamp: "2024-05-01T12:00:00Z"}
+steps:
+  scaled: {uses: "LABMODULE:scale", inputs: {counts: {from: pair, files: scan-1.txt}}}
+"""
 GROWING = """
 pipeline: growing
 project: lab
@@ -79,6 +87,25 @@ def test_a_copy_beside_its_original_counts_and_is_named(lab: Any, run: Any, sess
     assert "both count" in note
     assert run(lab.pipeline).executed == ["scaled[scan-2.txt]"]
     assert len(raw_states(session)) == 2
+
+
+@pytest.mark.parametrize("names", [("scan-2.txt", "scan-1.txt"), ("scan-3.txt", "scan-1.txt")])
+def test_files_of_one_dataset_that_change_places_are_other_data(
+    names: tuple[str, str], lab: Any, run: Any, session: Session
+) -> None:
+    for number in (1, 2):
+        lab.file(f"scan-{number}.txt", f"{number} {number}")
+    first = run(lab.declare(PAIR))
+    for number in (1, 2):
+        (lab.folder / f"scan-{number}.txt").unlink()
+    for name, text in zip(names, ("1 1", "2 2"), strict=True):
+        lab.file(name, text)
+    assert not noted(session, lab.pipeline)
+    again = run(lab.pipeline)
+    assert again.executed == ["scaled"]
+    assert again.inputs != first.inputs
+    (file,) = session.client.files.list(again.datasets["scaled"]["out"])
+    assert session.client.files.download_bytes(file) == b"4.0\n4.0"
 
 
 def test_the_same_bytes_of_another_time_are_other_data(lab: Any, run: Any, session: Session) -> None:
