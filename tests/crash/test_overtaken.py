@@ -38,8 +38,9 @@ from crucible_lineage import step
 
 @step
 def noisy(counts: Path, *, number: int, out: Path) -> dict:
-    (out / "out.txt").write_text(secrets.token_hex(8))
-    return {"number": number}
+    token = secrets.token_hex(8)
+    (out / "out.txt").write_text(token)
+    return {"number": number, "token": token}
 
 
 @step
@@ -82,6 +83,10 @@ def require_all_there(result: RunResult, session: Session) -> None:
         for used in record["used"]:
             there = {file.filename: file.sha256_hash for file in session.client.files.list(used["mfid"])}
             assert {file["name"]: file["sha256"] for file in used["files"]}.items() <= there.items()
+    for step, outputs in result.returned.items():  # of what the other machine registered, what it returned there
+        for output, values in outputs.items():
+            metadata = session.client.metadata.get(result.datasets[step][output]) or {}
+            assert values.items() <= metadata.items()
     assert session.outbox.all(again=True) == []
     findings = verify_project(session, "lab")
     assert [one for one in findings.findings if one.severity == "error"] == []
@@ -110,6 +115,41 @@ def test_parents_that_another_machine_registers_while_ours_wait_are_used_and_all
         thread.join(120)
         (result,) = results
         require_all_there(result, ours)
+
+
+def _lose(client: Any, mfid: str, unfinish: Any) -> None:
+    client.deletions.delete(mfid, force=True, elevated=True)
+
+
+def _begin(client: Any, mfid: str, unfinish: Any) -> None:
+    unfinish(client, mfid)
+
+
+def _change(client: Any, mfid: str, unfinish: Any) -> None:
+    metadata = client.datasets.get(mfid, include_metadata=True).scientific_metadata
+    record = metadata["crucible_lineage"]
+    generated = [{**file, "sha256": "0" * 64} for file in record["generated"]]
+    client.metadata.replace(mfid, {**metadata, "crucible_lineage": {**record, "generated": generated}})
+
+
+LOST = [(_lose, "is not there"), (_begin, "is incomplete"), (_change, "has other files")]
+
+
+@pytest.mark.parametrize(("change", "why"), LOST)
+def test_what_crucible_has_no_more_when_the_run_ends_has_failed(
+    change: Any, why: str, lab: Any, machine: Callable[..., Session], unfinish: Any
+) -> None:
+    with machine("ours") as ours:
+
+        def arrived(payload: Any) -> None:
+            if payload.step == "total":
+                change(ours.client, payload.name, unfinish)
+
+        bound = bind_file(lab.pipeline, ours.store)
+        result = plan_and_run(bound, ours, lambda: LocalEngine(ours, 2), lambda event: None, arrived=arrived)
+        assert (result.outcomes["scaled"], result.outcomes["total"], result.ok) == ("executed", "failed", False)
+        assert "made, and not seen at Crucible" in result.errors["total"]
+        assert why in result.errors["total"]
 
 
 @pytest.mark.parametrize("race", range(RACES))

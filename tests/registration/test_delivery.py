@@ -16,7 +16,7 @@ import pytest
 
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.client import CrucibleClient, RetryPolicy
-from crucible_lineage.core.journal import Journal
+from crucible_lineage.core.journal import LACKING, Journal
 from crucible_lineage.errors import CrucibleError
 from crucible_lineage.ids import derive_mfid
 from crucible_lineage.local.machine import machine_id
@@ -265,6 +265,18 @@ def test_one_whose_parent_nobody_brings_is_reported_kept_and_sent_when_the_paren
         assert deliverer.drain(30.0)
     assert status_of(machine, child) == "complete"
     assert machine.outbox.waiting() == []
+
+
+def test_one_that_lacks_its_parent_is_sent_as_soon_as_that_is_made_again(machines: Any, eventually: Any) -> None:
+    machine = machines()
+    child = machine.put("child", "2", dataset(machine.data / "parent", "parent", "1"))
+    with machine.delivering() as deliverer:
+        eventually(lambda: [row for row in machine.journal.waiting() if row.state == LACKING], 30)
+        parent = machine.put("parent", "1")
+        deliverer.add(machine.outbox.look(parent.mfid))
+        assert deliverer.drain(30.0)
+    assert [status_of(machine, new) for new in (parent, child)] == ["complete"] * 2
+    assert machine.ended(REFUSED) == set()
 
 
 def test_one_that_is_refused_holds_up_only_what_was_made_from_it(machines: Any) -> None:
