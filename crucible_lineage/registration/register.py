@@ -134,6 +134,8 @@ def _registered(
             continue
         if not isinstance(held, Claim):
             return _adopted(client, new, held, put, machine, stages)
+        if held.taken_over or not created:
+            client.files.withdraw(mfid)  # what was opened ahead may be a file that others have removed since
         if not held.taken_over:
             stages.begun()
         try:

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.checksums import scan_file
 from crucible_lineage.core.slots import Filled, places_stated
 from crucible_lineage.errors import InputError, UnreachableError
 from crucible_lineage.local.machine import machine_id
 from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.registration import claim as claims
-from crucible_lineage.registration.new_dataset import NewDataset
+from crucible_lineage.registration import register
+from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.registration.read import read
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.session import Session
@@ -130,6 +132,39 @@ def test_an_equal_file_that_another_attempt_left_is_sent_again(
     register_output(session.client, replace(new, metadata={"seed": 2}), "here")
     (after,) = session.client.files.list(new.mfid)
     assert (after.mfid == before.mfid, after.sha256_hash) == (False, before.sha256_hash)
+
+
+@pytest.mark.parametrize("before", ["claim", "fill"])
+def test_what_was_opened_ahead_before_another_attempt_took_over_is_asked_for_again(
+    session: Session, new: NewDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    """Bytes that Crucible has are linked when the upload is opened, and the other attempt has removed that file."""
+
+    def attempt(name: str) -> NewDataset:
+        first, second = (tmp_path / f"{name}-{end}" for end in ("a.txt", "b.txt"))
+        for path in (first, second):
+            path.write_text(path.name)
+        files = [LocalFile.of(path, scan_file(path)) for path in (first, second)]
+        named = [replace(file, ref=replace(file.ref, name=end)) for file, end in zip(files, "ab", strict=True)]
+        return replace(new, files=tuple(named), metadata={"seed": name}, ingest=False)
+
+    ours, theirs = attempt("ours"), attempt("theirs")
+    elsewhere = session.client.datasets.create({"dataset_name": "the same bytes", "project_id": "lab"}).dsid
+    session.client.files.upload(elsewhere, ours.files[1].path)
+    go_on, calls = getattr(register, before), itertools.count()
+
+    def overtaken(client: Any, *arguments: Any, **options: Any) -> Any:
+        if next(calls) == 0:
+            with Session(session.settings) as other:
+                interrupted(other, theirs, "elsewhere", monkeypatch)
+        return go_on(client, *arguments, **options)
+
+    monkeypatch.setattr(claims, "RECENT", timedelta(0))
+    monkeypatch.setattr(session.client._at_once, "_latency", lambda: 1.0)
+    monkeypatch.setattr(register, before, overtaken)
+    register_output(session.client, ours, "here", patience_s=0.05)
+    there = {file.filename: file.sha256_hash for file in session.client.files.list(ours.mfid)}
+    assert there == {file.ref.name: file.ref.sha256 for file in ours.files}
 
 
 def test_nothing_of_others_is_touched_while_it_moves() -> None:
