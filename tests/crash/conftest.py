@@ -15,12 +15,15 @@ import pytest
 from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from crucible_lineage.statements import FAIL, MEASUREMENT
 
 
 def project_state(session: Session) -> dict[str, Any]:
-    """Everything Crucible says of project `lab`, without what differs from run to run (times, run ids)."""
+    """Everything Crucible says of project `lab`, without what differs from run to run (times, run ids, failed runs)."""
     state = {}
     for dataset in session.client.datasets.list(project_id="lab", include_metadata=True, limit=None):
+        if (dataset.measurement, dataset.data_type) == (MEASUREMENT, FAIL):  # of a data folder that is not used again
+            continue
         mfid = dataset.unique_id
         record = (dataset.scientific_metadata or {}).get("crucible_lineage", {})
         files = session.client.datasets.list_files(mfid)
