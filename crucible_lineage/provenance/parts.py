@@ -267,7 +267,7 @@ class Declared(Part):
     reads: list[str] | None = Field(None, description="files beside the declaration whose bytes belong to the code")
     strict: bool | None = Field(None, description="whether reading other files is a failure")
     reproduce: dict[str, JsonValue] | None = Field(None, description="how it is compared when it is made again")
-    keep: str | None = Field(None, description="forever: its bytes are never let go of")
+    keep: str | None = Field(None, description="forever: its bytes are never evicted")
     output: DeclaredOutput | None = None
 
 

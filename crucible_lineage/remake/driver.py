@@ -212,7 +212,7 @@ class _Remaking:
                 else:
                     shutil.copyfile(self.kit / file["path"], target)
                     if _sha256(target) != file["sha256"]:
-                        raise RemakeError(f"{what}, has other bytes than those that were used: it was exchanged")
+                        raise RemakeError(f"{what}, has other bytes than those that were used: it was replaced")
                 entry = {"path": str(target), "name": file["name"], "number": number}
                 given.setdefault(used["role"], []).append(entry)
         return given, replaced
@@ -377,7 +377,7 @@ class _Remaking:
                     found.append({"name": name, "verdict": "not made", "said": "", "largest": 0.0})
                 elif _sha256(path) == file["sha256"]:
                     changed = file.get("path") and _sha256(self.kit / file["path"]) != file["sha256"]
-                    said = "but the copy here has other bytes than the record: that was exchanged or damaged"
+                    said = "but the copy here has other bytes than the record: that was replaced or damaged"
                     found.append({"name": name, "verdict": IDENTICAL, "said": said if changed else "", "largest": 0.0})
                 elif not file.get("path"):
                     said = "the bytes differ, and the recorded ones are not available to compare numbers"

@@ -302,7 +302,7 @@ def test_exchanged_source_and_inputs_are_found_and_named(bundle: Path, lab: Any,
     assert "helper was changed" in helper.said
     (raw,) = made.inputs["first"]
     swapped = verdict("scaled", lambda it: (it / "data" / raw / "first.txt").write_text("9\n") and None)
-    assert "was exchanged" in swapped.said
+    assert "was replaced" in swapped.said
     assert f"first.txt of {raw}" in swapped.said
     gone = verdict("scaled", lambda it: next((it / "remake" / "source").glob("*.zip")).write_bytes(b"no archive"))  # type: ignore[arg-type, return-value]
     assert gone.verdict == NOT_MADE

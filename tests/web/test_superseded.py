@@ -66,5 +66,5 @@ def test_facts_about_a_parent_are_shown_to_whom_its_parents_are(site, owner, gue
     for path in (f"/datasets/{mfid}", f"/datasets/{mfid}/metadata.json", f"/datasets/{mfid}/lineage.html"):
         assert "secret raw" not in guest.get(path).text
     page = owner.get(f"/datasets/{mfid}").text
-    assert "What it was told of its parents" in page
+    assert "Facts about its parents" in page
     assert page.index("secret raw") < page.index("power_mW")
