@@ -138,8 +138,7 @@ def _of_foreign_class(value: Any, path: str, other: Other | None, level: int) ->
 def _finite(value: float, path: str) -> float:
     if math.isfinite(value):
         return value
-    what = "equals nothing, not even itself" if math.isnan(value) else "is a number that JSON does not have"
-    raise ValueFaultError(path, f"is {value}, which {what}; give a finite number, or null for none")
+    raise ValueFaultError(path, f"is {value}, which JSON cannot represent; give a finite number, or null for none")
 
 
 def _text(value: str, path: str) -> str:
