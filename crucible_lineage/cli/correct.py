@@ -120,7 +120,7 @@ def register_command(
         )
     else:
         before = "" if raw.are_those_of(dataset) else f" as {', '.join(file.name for file in dataset.data_files)}"
-        click.echo(f"{dataset.mfid}  {dataset.name}  {f'there already{before}' if found else 'registered'}")
+        click.echo(f"{dataset.mfid}  {dataset.name}  {f'already registered{before}' if found else 'registered'}")
 
 
 def _checked_project(project: str | None, files: Sequence[Path]) -> str:

@@ -135,7 +135,7 @@ def test_files_of_several_come_into_a_folder_each(project: Any, tmp_path: Any) -
     assert len(found) == 4
     assert (folder / "fit.csv").read_text() == "peak,2.5"
     again = project.ask("get", one, "weak-1.txt (fitted)", "-o", tmp_path / "fits").stdout
-    assert again.count("there already") == 2
+    assert again.count("already there") == 2
     assert f"{folder / 'curve.txt'}\n" in again
     refused = project.ask("get", one, "--file", "*.tif", "-o", tmp_path / "none", code=2).stderr
     assert "no file matches; there are: curve.txt, fit.csv, fit.png" in refused

@@ -288,7 +288,7 @@ def test_projects_and_instruments_are_found_by_their_short_names(client: Crucibl
     assert client.projects.get("Demo-Raman").unique_id == stub.project_mfid
     assert client.projects.find("nobody") is None
     assert client.instruments.get("raman-1").instrument_name == "Raman 1"
-    with pytest.raises(NotFoundError, match="there is no project 'nobody'"):
+    with pytest.raises(NotFoundError, match="project 'nobody' does not exist"):
         client.projects.get("nobody")
 
 

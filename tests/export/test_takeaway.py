@@ -428,7 +428,7 @@ def test_the_command_says_what_it_put_into_the_bundle(made: Any, tmp_path: Path,
         assert hashlib.sha256(archive.read("bundle.json")).hexdigest() == printed["list_sha256"]
     again = invoke("bundle", made.total, "--data", made.data, "-o", tmp_path / "it.zip")
     assert again.exit_code == 2
-    assert "is there already" in again.stderr
+    assert "already exists" in again.stderr
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 

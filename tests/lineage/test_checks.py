@@ -134,7 +134,7 @@ def test_a_used_parent_that_is_only_linked_as_what_the_dataset_is_part_of_is_a_m
     [finding] = found(lab.graph, "mismatch")
 
     assert (finding.severity, finding.ids) == ("error", (scan, fixed))
-    assert "says is_part_of" in finding.message
+    assert "them is is_part_of" in finding.message
 
 
 def test_a_long_record_that_names_fewer_parents_than_it_counts_makes_no_link_one_too_many(lab):

@@ -128,7 +128,7 @@ def test_files_are_fetched_checked_and_never_overwritten(changed: Changed, tmp_p
     folder = tmp_path / "fetched"
     assert changed.ask("get", changed.total, "-o", folder).stderr == ""
     assert (folder / "total.txt").read_text() == "34.0"
-    assert changed.ask("get", changed.total, "-o", folder).stdout.count("there already") == 2
+    assert changed.ask("get", changed.total, "-o", folder).stdout.count("already there") == 2
     (folder / "note.txt").unlink()
     (folder / "total.txt").write_text("mine")
     refused = changed.ask("get", changed.total, "-o", folder, code=2)

@@ -196,7 +196,7 @@ def test_findings_are_printed_as_json(made: Any, command: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "there is no project here"),
+        ([], "no project is visible to this key"),
         (["0tr5k2ndm5zvd000nr21qakeh4", "--project", "lab"], "give either"),
         (["--project", "absent"], "project 'absent': does not exist"),
         (["0tr5k2ndm5zvd000nr21qakeh4"], "no such dataset is here"),

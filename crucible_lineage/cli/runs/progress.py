@@ -44,7 +44,7 @@ __all__ = ["Progress"]
 
 WORDS = {
     EXECUTED: "done",
-    REUSED: "there already",
+    REUSED: "already there",
     FAILED: "FAILED",
     SKIPPED: "skipped",
     STOPPED: "stopped",

@@ -112,7 +112,7 @@ def test_an_id_of_something_else_is_refused_before_anything_is_changed(lab: Any,
     other = uploaded(session, lab.folder / "second.txt")
     with pytest.raises(IdTakenError, match="holds other files"):
         register(session, path, mfid=other)
-    with pytest.raises(InputError, match="no MFID"):
+    with pytest.raises(InputError, match="not an MFID"):
         register(session, path, mfid="nonsense")
     with pytest.raises(InputError, match="follows from a recipe"):
         register(session, path, mfid=derive_mfid({"kind": "something"}, new_mfid()))
@@ -173,7 +173,7 @@ def test_the_command_takes_an_id(lab: Any, cli: Callable[..., Any]) -> None:
     assert ran.stdout.startswith(mfid)
     again = cli("register", lab.folder / "first.txt", "--project", "lab", "--timestamp", "2024-05-01T12:00:00Z")
     assert again.stdout.split()[0] == mfid
-    assert "there already" in again.stdout
+    assert "already registered" in again.stdout
 
 
 MANY = """

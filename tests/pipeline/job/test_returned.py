@@ -75,7 +75,7 @@ def test_what_has_a_form_in_json_is_kept_in_it(lab: Any, session: Session, run: 
         ("{'h': {(1, 2): 3}}", "the value 'h' that it returned has a key (1, 2) that is neither text nor a number"),
         ("{'h': {1: 2, '1': 3}}", "the value 'h' that it returned has two keys that both are '1'"),
         ("{'fit': object()}", "the value 'fit' that it returned is a builtins.object"),
-        ("{'text': chr(0xD800)}", "the value 'text' that it returned is '\\ud800', which is no Unicode text"),
+        ("{'text': chr(0xD800)}", "the value 'text' that it returned is '\\ud800', which is not valid Unicode text"),
         ("{'long': 'x' * (16 << 20)}", "returned 16.8 MB of metadata for 'out'"),
         ("{'a': 1, 'crucible_lineage': {}}", "returned 'crucible_lineage', which is kept for what is recorded"),
         ("{'crucible_lineage_places': {}}", "returned 'crucible_lineage_places', which is kept for what is recorded"),
