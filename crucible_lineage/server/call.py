@@ -39,9 +39,14 @@ class AuthenticatedCall:
 
     caller: Caller
     service: Service
-    base_url: str
+    request: Request
     key: str
     headers: MutableHeaders  # of the answer
+
+    @property
+    def base_url(self) -> str:
+        """Scheme, host and prefix as the caller sees them, without a final slash."""
+        return base_url(self.request)
 
     @property
     def read(self) -> Any:
@@ -88,7 +93,7 @@ async def _authenticate(request: Request, response: Response) -> AuthenticatedCa
         caller=Caller(user["id"], user["unique_id"], elevated=mode == "elevated", is_admin=is_admin,
                       is_service_account=bool(user["is_service_account"])),
         service=service,
-        base_url=base_url(request),
+        request=request,
         key=key,
         headers=response.headers,
     )  # fmt: skip
