@@ -21,7 +21,7 @@ from crucible_lineage.client.dataset.files import FileCalls
 from crucible_lineage.client.filters import SampleFilters, sent_filters
 from crucible_lineage.client.http.at_once import AtOnce
 from crucible_lineage.client.http.connection import Connection, Timeouts, count_of, pages
-from crucible_lineage.client.http.lanes import Lanes
+from crucible_lineage.client.http.lanes import Direct, Lanes
 from crucible_lineage.client.http.retry import RetryPolicy
 from crucible_lineage.client.http.wire import parse, parse_all, quoted, segment, to_send
 from crucible_lineage.client.ingestions import IngestionCalls
@@ -206,9 +206,11 @@ def _trust(_cert_file: str | None, _cert_dir: str | None) -> ssl.SSLContext:
 def _connections(trust: ssl.SSLContext | bool, transport: httpx.BaseTransport | None) -> httpx.Client:
     if transport is None and not getproxies():  # httpx finds the way through a proxy, for its own pool only
         transport = Lanes(trust, most=MOST_CONNECTIONS, keepalive_s=KEEPALIVE_S)
+    if transport is not None:
+        return Direct(transport)
     most = MOST_CONNECTIONS
     limits = httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=KEEPALIVE_S)
-    return httpx.Client(transport=transport, limits=limits, verify=trust, timeout=None)  # noqa: S113  set per request
+    return httpx.Client(limits=limits, verify=trust, timeout=None)  # noqa: S113  set per request
 
 
 class AccountCalls(OfficialNames):
