@@ -187,7 +187,8 @@ class Uploader:
             opened = open_replacement(self._connection, outgoing, taken.file_mfid, taken.etag)
         if isinstance(opened, FileRecord):
             return existing(outgoing, opened)
-        self._memory.keep(outgoing, Begun(opened.upload_id, opened.part_size, replaces))
+        if outgoing.checksums.size > opened.part_size:  # of one part, nothing is there that need not be sent again
+            self._memory.keep(outgoing, Begun(opened.upload_id, opened.part_size, replaces))
         return opened
 
     def _holder(self, outgoing: Outgoing, error: ConflictError, replace: bool) -> UploadedFile | FileConflictError:
