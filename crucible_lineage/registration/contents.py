@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -66,8 +66,8 @@ def fill(client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes |
         put.theirs |= _previews(other)
     if not held.is_alone:  # before the files, which then are looked at one by one
         _start_over(client, new, held)
-    with tempfile.TemporaryDirectory() as folder:
-        files = [*new.files, *_attached_file(Path(folder), attached)]
+    with _attached_file(attached) as beside:
+        files = [*new.files, *beside]
         uploaded: list[UploadedFile] = []
         upload = [lambda: uploaded.extend(_uploaded(client, held, files, put))]
         is_small = sum(file.ref.size for file in files) < SMALL
@@ -156,13 +156,16 @@ def _attached_names(record: Document) -> set[str]:
     return {str(attached.get("name"))} if isinstance(attached, Mapping) else set()
 
 
-def _attached_file(folder: Path, content: bytes | None) -> list[LocalFile]:
-    """The part of a long record that does not fit into metadata is a file of the dataset."""
+@contextmanager
+def _attached_file(content: bytes | None) -> Iterator[list[LocalFile]]:
+    """Yield the file with the part of a long record that does not fit into metadata; most records have none."""
     if content is None:
-        return []
-    path = folder / ATTACHED_NAME
-    path.write_bytes(content)
-    return [LocalFile.of(path, scan_file(path))]
+        yield []
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / ATTACHED_NAME
+        path.write_bytes(content)
+        yield [LocalFile.of(path, scan_file(path))]
 
 
 def _uploaded(client: CrucibleClient, held: Claim, files: list[LocalFile], put: Put) -> list[UploadedFile]:
