@@ -9,9 +9,9 @@ for longest goes first.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -152,11 +152,9 @@ class FileCache:
 
     @contextmanager
     def _part(self) -> Iterator[Path]:
-        """A file to be written, in the cache's file system; gone afterwards unless it was kept."""
+        """A name for a file in the cache's file system; gone afterwards unless it was kept."""
         private_folder(self.folder)
-        handle, name = tempfile.mkstemp(dir=self.folder, prefix=".part-")
-        os.close(handle)
-        part = Path(name)
+        part = self.folder / f".part-{secrets.token_hex(8)}"
         try:
             yield part
         except OSError as error:
