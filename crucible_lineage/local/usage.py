@@ -37,16 +37,29 @@ class Leftover:
 
 
 @contextmanager
-def in_use(path: Path) -> Iterator[None]:
-    """In this block, and as long as this process lives, other processes find `path` in use."""
-    from filelock import FileLock  # who only looks at a plan does not need it
+def in_use(path: Path, held: Path | None = None) -> Iterator[None]:
+    """In this block, and as long as this process lives, other processes find `path` in use.
 
-    lock = FileLock(_mark(path), mode=0o600)
+    `held` is the file of a lock that this process has for as long; named beside `path`, it spares another one.
+    """
     try:
-        with lock:
+        if held is not None and _is_named(held, _mark(path)):
+            yield
+            return
+        from filelock import FileLock  # who only looks at a plan does not need it
+
+        with FileLock(_mark(path), mode=0o600):
             yield
     finally:
         _mark(path).unlink(missing_ok=True)
+
+
+def _is_named(held: Path, mark: Path) -> bool:
+    try:
+        mark.hardlink_to(held)
+    except OSError:  # a file system without links
+        return False
+    return True
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def materialize_step(
     as is whoever hears steps in this process.
     """
     least = min(planned.mfid for planned in job.outputs)
-    with session.turn(least):
+    with session.turn(least) as turn:
         session.outbox.look(least)
         lost = _still_lost(job, session)
         present = {
@@ -93,7 +93,7 @@ def materialize_step(
         session.stated.require_free(parents, job.inspection.code.fingerprint, job.project)
         began = time.monotonic()
         tell_phase(job, STARTED, session.settings.data)
-        with _attempt_folder(job, session) as folder:
+        with _attempt_folder(job, session, Path(turn.lock_file)) as folder:
             new, kept, note = _execute(job, folder, session, hear, deliveries)
             if lost:
                 there = _healed(job, new, kept, lost, session)
@@ -275,12 +275,15 @@ def _git_of(folder: Path | None) -> Mapping[str, object] | None:
 
 
 @contextmanager
-def _attempt_folder(job: Job, session: Session) -> Iterator[Path]:
-    """A fresh folder: removed on success, kept on failure for some days, so that one can look at what was left."""
+def _attempt_folder(job: Job, session: Session, turn: Path) -> Iterator[Path]:
+    """A fresh folder: removed on success, kept on failure for some days, so that one can look at what was left.
+
+    It is in use as long as `turn` is held.
+    """
     work = private_folder(session.settings.data / "work")
     remove_old_work(work)
     folder = Path(tempfile.mkdtemp(prefix=f"{file_stem(job.name)}-", dir=work))
-    with in_use(folder):
+    with in_use(folder, turn):
         yield folder
         remove_folder(folder)
 
