@@ -82,7 +82,7 @@ class Direct(httpx.Client):
     """
 
     def __init__(self, transport: httpx.BaseTransport) -> None:
-        super().__init__(transport=transport, timeout=None)  # noqa: S113  set per request
+        super().__init__(transport=transport, timeout=None)
         self._wire = transport
 
     def send(self, request: httpx.Request, *, stream: bool = False, **_: object) -> httpx.Response:
