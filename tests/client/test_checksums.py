@@ -62,5 +62,5 @@ def test_its_bytes_decide_whether_a_file_changed_and_not_its_time(spectrum: Path
     with pytest.raises(FileChangedError, match="changed since it was read"):
         require_unchanged(spectrum, scanned)
     spectrum.unlink()
-    with pytest.raises(FileChangedError, match="is gone"):
+    with pytest.raises(FileChangedError, match="disappeared"):
         require_unchanged(spectrum, scanned)

@@ -244,7 +244,7 @@ def test_a_file_that_only_crucible_lists_has_an_impact(lab, records, tmp_path):
         (lambda session: code_impact(session, "0", ["demo"]), "no code '0'.*there are: c0de"),
         (lambda session: code_impact(session, "", ["demo"]), "2 fingerprints begin with ''"),
         (lambda session: file_impact(session, "0" * 64, ["demo"]), "no dataset of project demo has or used a file"),
-        (lambda session: file_impact(session, "xyz", ["demo"]), "no SHA-256"),
+        (lambda session: file_impact(session, "xyz", ["demo"]), "not a SHA-256"),
         (lambda session: instrument_impact(session, "beamlime", ["demo"]), "there are: beamline"),
     ],
 )
