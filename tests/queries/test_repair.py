@@ -54,7 +54,7 @@ def test_bytes_are_taken_from_another_data_folder(made: Any, tmp_path: Path) -> 
     good = damage(made, made.first, "first.txt")
     (_, [(name, source, error)]) = repair_all(made)
     assert (name, source) == ("first.txt", "")
-    assert "no copy is here" in error
+    assert "no copy was found" in error
     findings, [(name, source, error)] = repair_all(made, tmp_path / "other")
     assert (findings, name, error) == (set(), "first.txt", "")
     assert source.startswith(str(tmp_path / "other" / "crucible"))
@@ -80,7 +80,7 @@ def test_a_result_whose_parents_bytes_are_lost_is_left_with_the_reason(made: Any
     damage(made, made.scaled, "scaled.txt")
     findings, repairs = repair_all(made)
     assert findings == {("file-damaged", (made.first,)), ("file-damaged", (made.scaled,))}
-    assert all("no copy is here, and making it again failed" in error for _, _, error in repairs)
+    assert all("no copy was found, and making it again failed" in error for _, _, error in repairs)
 
 
 def test_other_bytes_of_the_same_step_are_never_sent(made: Any, lab: Any) -> None:

@@ -70,7 +70,7 @@ def _from_copies(session: Session, file: DamagedFile, folders: Sequence[Path]) -
                 errors.append(f"{error} (good bytes are in {source})")
             else:
                 return Repair(file, source)
-    return Repair(file, error="; ".join(errors) or "no copy is here")
+    return Repair(file, error="; ".join(errors) or "no copy was found")
 
 
 def _copies(session: Session, file: DamagedFile, folders: Sequence[Path], scratch: Path) -> Iterator[tuple[str, Path]]:
@@ -109,7 +109,7 @@ def _by_making(session: Session, mfid: str, files: Sequence[DamagedFile], remade
                 else:
                     done[file] = Repair(file, error="no copy was found, and the remade file differs")
     except LineageError as error:
-        reason = f"no copy is here, and making it again failed: {error}"
+        reason = f"no copy was found, and making it again failed: {error}"
         done |= {file: Repair(file, error=reason) for file in files if file not in done}
     return done
 
