@@ -12,10 +12,12 @@ import pytest
 
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.run.result import EXECUTED, Choice, Listener, RunResult
+from crucible_lineage.pipeline.run.result import EXECUTED, PLANNED, Choice, Listener, RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.verify.verify import verify_project
+from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.server import RunningServer
+from crucible_lineage.service import DERIVED_IDS
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -86,7 +88,7 @@ def require_all_there(result: RunResult, session: Session) -> None:
     for step, outputs in result.returned.items():  # of what the other machine registered, what it returned there
         for output, values in outputs.items():
             metadata = session.client.metadata.get(result.datasets[step][output]) or {}
-            assert values.items() <= metadata.items()
+            assert {name: metadata[name] for name in values} == values
     assert session.outbox.all(again=True) == []
     findings = verify_project(session, "lab")
     assert [one for one in findings.findings if one.severity == "error"] == []
@@ -115,6 +117,29 @@ def test_parents_that_another_machine_registers_while_ours_wait_are_used_and_all
         thread.join(120)
         (result,) = results
         require_all_there(result, ours)
+
+
+@pytest.mark.parametrize("is_sure", [False, True])
+def test_what_is_delivered_before_its_step_has_ended_counts_as_another_machine_registered_it(
+    pairs: Path, machine: Callable[..., Session], monkeypatch: pytest.MonkeyPatch, eventually: Any, is_sure: bool
+) -> None:
+    """Also where the service may give other ids, so that results are delivered before anything is made of them."""
+    add = Deliverer.add
+
+    def add_and_wait(deliverer: Deliverer, payload: Any) -> None:
+        add(deliverer, payload)
+        eventually(lambda: not deliverer.context.outbox.waits(payload), 60)
+
+    with machine("ours") as ours, machine("theirs") as theirs:
+        if is_sure:
+            ours.mirror.service.note(DERIVED_IDS, True, "a test says so")
+
+        def hear(event: Any) -> None:
+            if event.outcome == PLANNED:
+                require_all_there(run(pairs, theirs), theirs)
+                monkeypatch.setattr(Deliverer, "add", add_and_wait)
+
+        require_all_there(run(pairs, ours, hear), ours)
 
 
 def _lose(client: Any, mfid: str, unfinish: Any) -> None:

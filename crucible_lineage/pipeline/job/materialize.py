@@ -113,7 +113,8 @@ def materialize_step(
         deliveries.add(made)
     deliveries.took(seconds)
     ids = {planned.mfid: planned.output for planned in job.outputs}
-    returned = {ids[new.mfid]: new.metadata for new in made.datasets}
+    # What was delivered at once may be as another machine has registered it, with what it returned there.
+    returned = {ids[new.mfid]: new.metadata for new in made.datasets} if waits else {}
     return Materialized(outputs, executed=True, note=note, seconds=seconds, waits=waits, returned=returned)
 
 

@@ -172,6 +172,8 @@ class Run:
         self._children: dict[str, list[str]] = {}
         self._ready: list[str] = []
         self._jobs: dict[str, Job] = {}
+        self._begun: dict[str, str] = {}  # when the last job of each step was started
+        self._early: dict[str, list[Delivery]] = {}  # of what a step has made that has not ended yet
         self._own: set[str] = set()  # payloads that this run answers for
         self._made_by: dict[str, str] = {}  # dataset -> step
         self.returned: dict[str, Mapping[str, Mapping[str, Any]]] = {}
@@ -372,7 +374,7 @@ class Run:
         self.listener(StepEvent(name, QUEUED))
         places = self.reliance.new_places(instance)
         job = job_of(self.pipeline, instance, used, planned.outputs, {"run_id": self.run_id}, places)
-        self._jobs[name] = job
+        self._jobs[name], self._begun[name] = job, datetime.now(UTC).isoformat()
         engine.start(job).add_done_callback(lambda running: self._events.put(_Ended(name, running)))
 
     def _note_phase(self, event: _Phase) -> None:
@@ -414,6 +416,8 @@ class Run:
             else:
                 self._rely_on(name, made.outputs, job.used)
         del self._jobs[name]
+        for delivery in self._early.pop(name, ()):
+            self._note_delivered(delivery)
 
     def _rely_on(self, name: str, outputs: Mapping[str, DatasetRef], used: tuple[UsedDataset, ...]) -> None:
         """Rely on results that were there already; they hold from now on."""
@@ -474,6 +478,9 @@ class Run:
         from crucible_lineage.registration.delivery import ADOPTED, DROPPED, REFUSED, WAITS
 
         payload = delivery.payload
+        if payload.step in self._jobs and payload.run == self.run_id and payload.made >= self._begun[payload.step]:
+            self._early.setdefault(payload.step, []).append(delivery)
+            return
         found = (self._made_by.get(mfid, "") for mfid in payload.mfids)
         names = [name for name in dict.fromkeys(found) if name and set(mfids_of(self.steps[name])) & set(payload.mfids)]
         if delivery.outcome in (REFUSED, WAITS):
