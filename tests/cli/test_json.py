@@ -81,6 +81,25 @@ def test_what_commands_print_fits(lab: Any, said: Said, data: Path) -> None:
         validate(said(*arguments)[0], arguments[0])
 
 
+def test_what_is_doubtful_fits_and_has_one_state_everywhere(lab: Any, said: Said, data: Path) -> None:
+    ran, _ = said("run", lab.pipeline, "--engine", "local")
+    total = ran["datasets"]["total"]["out"]
+    validate(said("hold", ran["inputs"]["first"][0], "--why", "odd")[0], "hold")
+    listed, _ = said("list", "--project", "lab", "--all")
+    validate(listed, "list")
+    states = {one["mfid"]: one["state"] for one in listed["datasets"]}
+    assert states[total] == "doubtful"
+    for arguments in (("show", total), ("why", total), ("get", total, "-o", lab.folder / "fetched")):
+        told, _ = said(*arguments)
+        validate(told, arguments[0])
+        assert told["state"] == "doubtful"
+    for more in (("table", "--step", "total", "--all"), ("plan", lab.pipeline), ("status", "--all"), ("impact", total)):
+        validate(said(*more)[0], more[0])
+    words = ["lineage", "--project", "lab", "--format", "json", "--data", str(data)]
+    drawn = json.loads(CliRunner().invoke(main, words).stdout)
+    assert {node["id"]: node["state"] for node in drawn["nodes"]} == states
+
+
 def test_a_failed_step_fits(lab: Any, said: Said) -> None:
     text = lab.pipeline.read_text().replace(f"{lab.module}:scale", f"{lab.module}:fail")
     ran, code = said("run", lab.declare(text.replace("    params: {factor: 3}\n", "")), "--engine", "local")

@@ -52,7 +52,7 @@ def render_csv(graph: LineageGraph) -> str:
     rows = []
     for edge in graph.edges.values():
         ends = [(names[mfid], title(graph.nodes[mfid])) for mfid in (edge.source, edge.target)]
-        states = [graph.nodes[mfid].state for mfid in (edge.source, edge.target)]
+        states = [graph.nodes[mfid].shown_state for mfid in (edge.source, edge.target)]
         rows.append([*map(plain, [*ends[0], *ends[1], edge.relationship, *states])])
     columns = ("parent", "parent_name", "child", "child_name", "relationship", "parent_state", "child_state")
     return csv_text(columns, rows)
@@ -159,7 +159,7 @@ def _node_entry(node: Node, name: str) -> dict[str, object]:
         "measurement": node.measurement,
         "data_type": node.data_type,
         "project_id": node.project,
-        "state": node.state,
+        "state": node.shown_state,
         "step": node.step,
         "superseded_by": list(node.superseded_by),
         "doubtful": node.doubt.to_json() if node.doubt else None,
