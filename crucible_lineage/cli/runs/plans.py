@@ -67,7 +67,7 @@ def _away_text(planned: PipelinePlan) -> Iterator[str]:
 
 def notes_text(notes: Sequence[str]) -> list[str]:
     """Return what is to be said of files, in lines."""
-    more = [f"and {len(notes) - MOST_CAUSES} notes more, in plan --json"] if len(notes) > MOST_CAUSES else []
+    more = [f"and {len(notes) - MOST_CAUSES} more notes, in plan --json"] if len(notes) > MOST_CAUSES else []
     return [*notes[:MOST_CAUSES], *more]
 
 
@@ -75,7 +75,7 @@ def differences_text(planned: PipelinePlan) -> list[str]:
     """In what declared files differ from what Crucible says of them, and the way out."""
     lines = [str(one) for one in planned.differences[:MOST_CAUSES]]
     if len(planned.differences) > MOST_CAUSES:
-        lines.append(f"and {len(planned.differences) - MOST_CAUSES} differences more, in plan --json")
+        lines.append(f"and {len(planned.differences) - MOST_CAUSES} more differences, in plan --json")
     if lines:
         lines.append("`run --apply-declared` writes what is declared to Crucible; `set` corrects single values")
     return lines
@@ -119,7 +119,7 @@ def _together(roots: Sequence[str]) -> Iterator[tuple[str, str]]:
         instance, _, cause = root.partition(": ")
         groups.setdefault((instance.partition("[")[0], cause), []).append(instance)
     for (step, cause), instances in groups.items():
-        yield f"{instances[0] if len(instances) == 1 else f'{step} ({len(instances)} of them)'}: {cause}", instances[0]
+        yield f"{instances[0] if len(instances) == 1 else f'{step} ({len(instances)} instances)'}: {cause}", instances[0]
 
 
 def _print_step(step: StepPlan, width: int, shown: Sequence[str]) -> None:

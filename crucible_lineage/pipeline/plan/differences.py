@@ -79,7 +79,7 @@ def code_diff(earlier: Made, now: Made) -> tuple[str, ...]:
     if not lines and earlier.source and now.source and not (earlier.pieces and now.pieces):
         return ("the function itself is the same; something that it uses changed (a helper, a class, a constant)",)
     if len(lines) > MOST_LINES:
-        return (*lines[:MOST_LINES], f"... and {len(lines) - MOST_LINES} lines more")
+        return (*lines[:MOST_LINES], f"... and {len(lines) - MOST_LINES} more lines")
     return tuple(lines)
 
 
