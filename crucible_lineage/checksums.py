@@ -35,7 +35,7 @@ _POLYNOMIAL = 0x82F63B78  # Castagnoli, bits reflected
 
 @dataclass(frozen=True)
 class FileChecksums:
-    """What one reading of a file found. `mtime_ns` is that of the bytes read; the CRCs are unsigned 32-bit numbers."""
+    """Result of reading a file once. `mtime_ns` is that of the bytes read; the CRCs are unsigned 32-bit numbers."""
 
     size: int
     mtime_ns: int

@@ -1,4 +1,4 @@
-"""What is kept on disk is for its owner only, whatever the umask; and what to say when the disk refuses."""
+"""Private files and folders, whatever the umask; plain messages for errors of the disk."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ class ParkedError(StepError):
 
 
 class OnHoldError(RunError):
-    """Nothing is made of what is on hold, or of what comes from it."""
+    """An input, or one of its ancestors, is on hold."""
 
 
 class FileChangedError(RunError):
@@ -249,7 +249,7 @@ class UnreachableError(CrucibleError):
 
 
 class CertificateError(UnreachableError):
-    """What answers there has no certificate that is accepted, or does not speak TLS."""
+    """The service has no accepted certificate, or does not speak TLS."""
 
 
 class UnauthorizedError(CrucibleError):

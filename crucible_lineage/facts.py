@@ -1,4 +1,4 @@
-"""What a step may ask about its parents beside their files: what they are called, where and when they come from."""
+"""Facts about the parents of a step, beside their files: names, instruments, times and metadata."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OWN_KEYWORDS = ("pipeline:", "recipe:")
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What Crucible says of one parent; None where nobody has said it.
+    """Facts of one parent; None where unknown.
 
     `timestamp` is when it was measured, with its time zone. `metadata` are the scientific metadata: of measured data
     all of them, also what was read from the files; of a result what its step returned. `keywords` are without those

@@ -1,4 +1,4 @@
-"""What crucible-lineage writes into a dataset's scientific metadata, and how it is read: no older copy undoes it.
+"""Marks in a dataset's scientific metadata, written and read such that no older copy undoes them.
 
 A service may read the metadata, work for a while, and merge its whole copy back. Merging never removes a key, so what
 has to last is a mark: a key of its own at the outermost level, written once and never with another value.

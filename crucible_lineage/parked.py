@@ -1,4 +1,4 @@
-"""What failed too often to be tried again: parked by one machine, for all of them.
+"""Steps that failed too often to be tried again: parked by one machine, for all.
 
 Failures are counted in the journal of each machine. When one parks a result, it states so at Crucible, under the id
 that the result would have had: other code, parameters or inputs have another id, and are tried.

@@ -1,4 +1,4 @@
-"""What a service does: what is relied on of a Crucible, whether this one keeps to it, and what is done if not.
+"""Assumptions about a Crucible service, whether one satisfies them, and the fallbacks.
 
 Whether a service keeps to an assumption is learnt by runs as they meet it, and by `doctor`, which tries each. What was
 learnt is kept beside the mirror of that service, and goes before every try.
@@ -193,7 +193,7 @@ ASSUMPTIONS = {one.name: one for one in _ALL}
 
 @dataclass(frozen=True)
 class Observation:
-    """What was seen of an assumption, by a `run` or by `doctor`. `holds` is None where it could not be tried."""
+    """Observation of an assumption, by a `run` or by `doctor`. `holds` is None if it could not be tried."""
 
     name: str
     holds: bool | None
@@ -215,7 +215,7 @@ class Observation:
 
 
 class ServiceProfile:
-    """What is known of one service. Thread-safe. `read` gives what was learnt before, `write` keeps what is new.
+    """Knowledge about one service. Thread-safe. `read` returns earlier findings, `write` stores new ones.
 
     Where nothing was tried, `holds` answers None; with `is_ours`, of the embedded Crucible, True.
     """

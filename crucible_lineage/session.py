@@ -56,7 +56,7 @@ HEARD_FOR_S = 10.0  # chosen: how old what steps of a flow know of statements ma
 
 
 class Session:
-    """What flows, tasks and commands work with. Threads may share it; close it, or use it as a context manager.
+    """The Crucible and the data folder in use. Threads may share it; close it, or use it as a context manager.
 
     With `patience_s` a call is repeated for that time, unless the environment says for how long.
     """

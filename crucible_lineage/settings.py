@@ -132,7 +132,7 @@ PUBLIC_URL = "https://crucible.lbl.gov/api/v3"  # what nano-crucible 3.3.0 takes
 
 @dataclass(frozen=True)
 class OfficialAccess:
-    """What the official client would use: the environment first, then its configuration file."""
+    """Access as the official client finds it: the environment first, then its configuration file."""
 
     api_url: str
     api_key: str | None = field(repr=False)

@@ -74,7 +74,7 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class About:
-    """What a statement is about: datasets; an instrument and a time of measurement; a code fingerprint; a project."""
+    """Subject of a statement: datasets; an instrument and a time of measurement; a code fingerprint; a project."""
 
     datasets: tuple[str, ...] = ()
     instrument: str = ""
@@ -194,7 +194,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Doubt:
-    """Why a dataset is doubtful: it is on hold itself, or comes from the dataset `source`, which is."""
+    """Reason for doubt: the dataset is on hold itself, or comes from the dataset `source`, which is."""
 
     source: str
     statement: Statement

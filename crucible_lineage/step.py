@@ -131,7 +131,7 @@ class Step(Generic[P, R]):
 
 
 class FaultyStep:
-    """What stands for a function that cannot be a step, in a module that others are taken from. Using it raises."""
+    """Placeholder for a function that cannot be a step. Using it raises."""
 
     def __init__(self, error: InputError) -> None:
         self.error = error

@@ -1,4 +1,4 @@
-"""What a task or a flow says of its lineage where arguments and results do not say it.
+"""Effects that a task or a flow declares, since arguments and results do not show them.
 
     from crucible_lineage.tasks import lineage, registering, task
 

@@ -1,4 +1,4 @@
-"""How a command ends: errors become lines on stderr, with --json an object on stdout, and every ending an exit code."""
+"""End a command: errors become lines on stderr, with --json an object on stdout, and each outcome an exit code."""
 
 from __future__ import annotations
 

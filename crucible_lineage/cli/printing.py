@@ -1,4 +1,4 @@
-"""What commands print: rows in columns, CSV, and colour where a person looks at a terminal that has it.
+"""Print rows in columns, CSV, and colour on terminals that support it.
 
 Elsewhere, and where NO_COLOR is set, text is plain.
 """

@@ -1,4 +1,4 @@
-"""What comes back from Crucible, and what is sent to it, as frozen pydantic models.
+"""Requests to Crucible and its answers, as frozen pydantic models.
 
 Unknown keys are kept, since the service may add fields; only what it always sends is required. None means "not given"
 or "not fetched"; an empty list means "fetched, none". Timestamps are the ISO 8601 strings that the service sent; sizes
@@ -330,7 +330,7 @@ class Profile(Person):
 
 
 class Health(Received):
-    """Whether the service and its database work."""
+    """State of the service and its database."""
 
     status: str
     database: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""What lists show of a dataset, drawn from its record: kept beside it in the mirror, so that no record is unpacked."""
+"""Columns of lists, derived from a dataset's record and kept beside it in the mirror."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def has_errors(findings: Iterable[Finding]) -> bool:
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found, the worst first; those who look add in fields of their own how much they looked at."""
+    """Findings, the worst first; subclasses add how much was examined."""
 
     findings: tuple[Finding, ...]
 

@@ -1,4 +1,4 @@
-"""What differs between two lineages: datasets and links added and removed, and the fields that changed."""
+"""Differences between two lineages: datasets and links added and removed, and the fields that changed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Difference:
-    """What one lineage has and the other has not. A falsy one says that nothing differs.
+    """Differences between two lineages; falsy if there are none.
 
     `results` are the values that steps returned, by their names, the last ones first; `changed` is everything else.
     """

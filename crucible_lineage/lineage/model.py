@@ -1,4 +1,4 @@
-"""What a lineage graph is made of: nodes and edges, as frozen values."""
+"""Nodes and edges of a lineage graph, as frozen values."""
 
 from __future__ import annotations
 

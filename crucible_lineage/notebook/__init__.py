@@ -1,1 +1,1 @@
-"""What people hold in Python and in notebooks: a catalogue, its datasets, tables, plans, runs and lineages."""
+"""Objects for Python and notebooks: a catalogue, its datasets, tables, plans, runs and lineages."""

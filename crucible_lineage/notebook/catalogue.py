@@ -54,7 +54,7 @@ def _unheard(_event: StepEvent) -> None:
 
 
 class Catalogue:
-    """What a Crucible holds. Threads may share it; close it, or use it as a context manager.
+    """The datasets of a Crucible. Threads may share it; close it, or use it as a context manager.
 
     Where a dataset is asked for, its MFID, a unique beginning of it, its name, or itself will do. `project` may be left
     out where the catalogue has one, or this key sees only one. Questions raise InputError for what is not there.

@@ -26,7 +26,7 @@ __all__ = ["Lineage", "PlanView", "Rows", "RunView"]
 
 @dataclass(frozen=True)
 class PlanView:
-    """What a run of a pipeline would do: for each step whether its result is there, and if not, why."""
+    """Plan of a run: for each step whether its result exists, and if not, why."""
 
     pipeline: str
     planned: PipelinePlan
@@ -58,7 +58,7 @@ class PlanView:
 
 @dataclass(frozen=True)
 class RunView:
-    """What a run of a pipeline did; `run["fit"]` is what the step gave."""
+    """Outcome of a run of a pipeline; `run["fit"]` is what the step gave."""
 
     catalogue: Catalogue
     result: RunResult

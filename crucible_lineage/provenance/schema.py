@@ -56,7 +56,7 @@ MOST_FAULTS = 5  # more do not help whoever reads the message
 
 
 class ProvenanceRecord(Part):
-    """How a dataset came to be (prov:Entity); one of its two kinds."""
+    """Provenance of a dataset (prov:Entity); one of two kinds."""
 
     schema_: Literal["crucible-lineage/provenance/1"] = Field(alias="schema")
     status: Literal["incomplete", "complete"] = Field(

@@ -1,1 +1,1 @@
-"""What one asks a catalogue: list, check, verify, diff, impact, explain, bundle. Reads, changes nothing."""
+"""Questions to a catalogue: list, check, verify, diff, impact, explain, bundle. They change nothing."""

@@ -1,4 +1,4 @@
-"""How a dataset came to be, in plain words, out of its provenance record."""
+"""Explain in plain words how a dataset was made, from its provenance record."""
 
 from __future__ import annotations
 

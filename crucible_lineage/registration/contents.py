@@ -1,4 +1,4 @@
-"""What a registration puts into the dataset that it holds. Every call can be repeated."""
+"""Fill the dataset of a registration. Every call can be repeated."""
 
 from __future__ import annotations
 

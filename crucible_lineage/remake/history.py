@@ -1,4 +1,4 @@
-"""Whether a step is known to give something else each time: by its attempts at the same, and by receipts."""
+"""Evidence that a step is not deterministic: earlier attempts at the same recipe, and receipts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happened at Crucible since the last look: datasets that came to be, and ingestions that ended.
+"""Changes at Crucible since the last look: new datasets and finished ingestions.
 
 Crucible sends no events, so it is asked. Each thing is told once: what was told is noted only after it was told, and
 bears an id of its own by which a receiver knows it, should the note be lost.

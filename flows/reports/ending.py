@@ -1,4 +1,4 @@
-"""Why a run has not ended well, as the state of its flow run says it."""
+"""Reasons for a run that did not succeed, for the state of its flow run."""
 
 from __future__ import annotations
 

@@ -119,7 +119,10 @@ def _together(roots: Sequence[str]) -> Iterator[tuple[str, str]]:
         instance, _, cause = root.partition(": ")
         groups.setdefault((instance.partition("[")[0], cause), []).append(instance)
     for (step, cause), instances in groups.items():
-        yield f"{instances[0] if len(instances) == 1 else f'{step} ({len(instances)} instances)'}: {cause}", instances[0]
+        yield (
+            f"{instances[0] if len(instances) == 1 else f'{step} ({len(instances)} instances)'}: {cause}",
+            instances[0],
+        )
 
 
 def _print_step(step: StepPlan, width: int, shown: Sequence[str]) -> None:

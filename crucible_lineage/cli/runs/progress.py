@@ -1,4 +1,4 @@
-"""What a run shows while it works, on stderr: a line for what has ended; beneath it, on a terminal, how far it is.
+"""Progress of a run on stderr: a line for each finished step; on a terminal, a status line beneath.
 
 Elsewhere a line a minute says how far it is, when nothing else has been said. There are four lines a second at most,
 however fast steps end.

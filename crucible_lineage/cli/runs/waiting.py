@@ -1,4 +1,4 @@
-"""What is made and not yet at Crucible, as commands tell it; and how long they go on delivering."""
+"""Report results that wait for delivery, and wait for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a call is tried again, and after how long: one pure decision."""
+"""The decision whether and when to repeat a call, as a pure function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TRANSIENT = frozenset({429, 502, 503, 504})  # the statuses that the service's o
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long a call goes on. The defaults outlast a restart of the service, not an outage.
+    """How long a call is repeated. The defaults outlast a restart of the service, not an outage.
 
     It is given up when `total_s` are over, or after `attempts` tries; the last try is made when the time is just over.
     Where the service itself says when to come back (Retry-After, a second or more), that is when the next try is made;

@@ -32,7 +32,7 @@ class Earlier:
 
 
 class Knowledge(Protocol):
-    """What is known of Crucible's datasets."""
+    """Knowledge about Crucible's datasets."""
 
     def look(self, mfids: Collection[str]) -> None:
         """Announce the datasets that are going to be asked for."""

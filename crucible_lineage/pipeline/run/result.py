@@ -106,7 +106,7 @@ Listener = Callable[[StepEvent], None]
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run did. `datasets` maps steps (their instances) to the ids of their datasets, by output.
+    """Outcome of a run. `datasets` maps steps (their instances) to the ids of their datasets, by output.
 
     `logs` are what failed steps printed, in files; `tracebacks` theirs, from their functions on; `notes` is what
     one should know of steps that did not fail. `stopped` is True if it was told to end before it was done.

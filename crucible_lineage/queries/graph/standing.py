@@ -1,4 +1,4 @@
-"""How a dataset stands now: current, superseded and by what, incomplete, or raw data."""
+"""State of a dataset: current, superseded and by what, incomplete, or raw."""
 
 from __future__ import annotations
 

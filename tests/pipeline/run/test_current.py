@@ -348,7 +348,8 @@ def test_causes_are_told_once_with_what_stands_instead_of_what(
     print_plan(make_plan(bind_file(path, session.store), session), as_json=False)
     told = capsys.readouterr().out
     assert (
-        "1 step follows from:\n  less (2 instances): input right: dark-b.txt (sha 4b227777) instead of dark-a.txt" in told
+        "1 step follows from:\n  less (2 instances): input right: dark-b.txt (sha 4b227777) instead of dark-a.txt"
+        in told
     )
 
 
