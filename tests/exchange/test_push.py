@@ -79,7 +79,7 @@ def test_two_offline_machines_that_did_overlapping_work_end_as_one(
         (lambda c, mfid: c.datasets.update(mfid, dataset_name="another"), "dataset_name is 'another' there and"),
         (lambda c, mfid: c.metadata.merge(mfid, {"factor": 7}), "metadata factor is 7 there and 3.0 here"),
         (lambda c, mfid: c.datasets.delete(mfid, "wrong"), "its deletion there is requested"),
-        (lambda c, mfid: c.metadata.merge(mfid, {KEY: {"recipe": {"code": "other"}}}), "its recipe is another one"),
+        (lambda c, mfid: c.metadata.merge(mfid, {KEY: {"recipe": {"code": "other"}}}), "the target has another recipe"),
     ],
 )
 def test_what_contradicts_is_listed_before_anything_is_sent(
