@@ -6,11 +6,9 @@ very same calls by httpx, with bodies that were made before, and looks into an a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -33,21 +31,17 @@ from crucible_lineage.registration.read import read, registered
 from crucible_lineage.registration.register import register_output
 from tasks import measured
 
-CONTENT = "\n".join(f"{number / 7:.6f}" for number in range(1000)).encode()
+VALUES = "\n".join(f"{number / 7:.6f}" for number in range(1000))
 KEYWORD = "pipeline:benchmark"
 NOW = "2026-01-01T00:00:00+00:00"
-FIRST_WAIT_S = 0.1  # as the client waits for ingestion
-SHA256, CRC = hashlib.sha256(CONTENT).hexdigest(), crc32c_text(google_crc32c.value(CONTENT))
-ANNOUNCED = json.dumps({"filename": "scaled.txt", "size": len(CONTENT), "sha256_hash": SHA256}).encode()
-PART = json.dumps({"parts": [{"part_number": 1, "crc32c": CRC}]}).encode()
-WHOLE = json.dumps({"sha256_hash": SHA256, "crc32c": CRC}).encode()
-
 
 Make = Callable[[int], NewDataset]
 
 
-def output(parent: str, path: Path, number: int) -> NewDataset:
-    """A dataset of one small file, as a step with one parent and one parameter makes it."""
+def output(parent: str, folder: Path, number: int) -> NewDataset:
+    """A dataset of one small file, as a step with one parent and one parameter makes it; no two have the same bytes."""
+    path = folder / f"scaled-{number}.txt"
+    path.write_text(f"{number}\n{VALUES}")
     file = LocalFile.of(path, scan_file(path))
     used = [UsedDataset("counts", DatasetRef(parent, "counts", ()), ())]
     recipe = step_recipe("benchmark", StepCode("scale", "c0de", {}), "out", {"factor": number}, used)
@@ -74,7 +68,7 @@ def output(parent: str, path: Path, number: int) -> NewDataset:
 
 
 class Ours:
-    """By the library, counting its calls (those that only ask how an ingestion stands apart)."""
+    """By the library, counting its calls."""
 
     def __init__(self, url: str, key: str) -> None:
         self.client = CrucibleClient(url, key)
@@ -85,8 +79,8 @@ class Ours:
         read_record({KEY: {}})  # imports what reading records needs
         self.calls = 0
 
-    def _count(self, request: httpx.Request) -> None:
-        self.calls += "/ingestion_requests/" not in request.url.path
+    def _count(self, _request: httpx.Request) -> None:
+        self.calls += 1
 
     def new(self, make: Make, numbers: range) -> Callable[[], None]:
         return partial(each, lambda number: register_output(self.client, make(number)), numbers)
@@ -123,37 +117,43 @@ class Bare:
         path = f"/datasets?limit=1000&keyword={KEYWORD}&include_metadata=true"
         return partial(each, lambda path: self._sent("GET", path), [path])
 
-    def _bodies(self, new: NewDataset) -> tuple[bytes, bytes, bytes]:
+    def _bodies(self, new: NewDataset) -> tuple[bytes, ...]:
         generated = (file.to_json() for file in new.record.files)
         result = result_of(new.metadata, generated)
         record = {**new.record.document(), "registrar": "a-1", "result": result}
         created = json.dumps({**new.fields, "unique_id": new.mfid, "public": False}).encode()
         done = {"status": "complete", "completed": {"a-1": NOW}}
-        return created, json.dumps({**new.metadata, KEY: record}).encode(), json.dumps({KEY: done}).encode()
+        (file,) = new.files
+        content = file.path.read_bytes()
+        crc = crc32c_text(google_crc32c.value(content))
+        announced = {"filename": file.ref.name, "size": len(content), "sha256_hash": file.ref.sha256}
+        part = {"parts": [{"part_number": 1, "crc32c": crc}]}
+        whole = {"sha256_hash": file.ref.sha256, "crc32c": crc}
+        metadata = {**new.metadata, KEY: record}
+        return created, content, *(json.dumps(one).encode() for one in (metadata, {KEY: done}, announced, part, whole))
 
-    def _register(self, new: NewDataset, created: bytes, record: bytes, done: bytes) -> None:
+    def _register(
+        self, new: NewDataset, created: bytes, content: bytes, record: bytes, done: bytes, announced: bytes,
+        part: bytes, whole: bytes,
+    ) -> None:  # fmt: skip
         dataset, metadata = f"/datasets/{new.mfid}", f"/resources/{new.mfid}/metadata"
         upload = f"{dataset}/upload/multipart"
         self._sent("POST", "/datasets", created)
         self._sent("POST", metadata, record)
         self._sent("POST", f"{dataset}/keywords?keyword={KEYWORD}")
         self._sent("POST", f"/datasets/{new.parents[0]}/children/{new.mfid}?relationship_type=is_derived_from")
-        begun = self._sent("POST", f"{upload}/initiate", ANNOUNCED)["upload_id"]
-        (link,) = self._sent("POST", f"{upload}/{begun}/parts", PART)["parts"]
-        assert self.http.put(link["url"], headers=link["headers"], content=CONTENT).is_success
+        begun = self._sent("POST", f"{upload}/initiate", announced)["upload_id"]
+        (link,) = self._sent("POST", f"{upload}/{begun}/parts", part)["parts"]
+        assert self.http.put(link["url"], headers=link["headers"], content=content).is_success
         self.calls += 1
-        file = self._sent("POST", f"{upload}/complete", WHOLE[:-1] + f', "upload_id": "{begun}"}}'.encode())
-        request = self._sent("POST", f"/files/{file['mfid']}/ingest?status=requested")["id"]
-        wait_s = FIRST_WAIT_S
-        while self._sent("GET", f"/ingestion_requests/{request}", counted=False)["status"] in ("requested", "started"):
-            time.sleep(wait_s)
-            wait_s *= 1.6
+        file = self._sent("POST", f"{upload}/complete", whole[:-1] + f', "upload_id": "{begun}"}}'.encode())
+        self._sent("POST", f"/files/{file['mfid']}/ingest?status=requested")
         self._sent("PATCH", metadata, done)
 
-    def _sent(self, method: str, path: str, body: bytes | None = None, *, counted: bool = True) -> Any:
+    def _sent(self, method: str, path: str, body: bytes | None = None) -> Any:
         answer = self.http.request(method, self.url + path, content=body)
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
-        self.calls += counted
+        self.calls += 1
         return answer.json()
 
 
@@ -167,9 +167,7 @@ def main() -> None:
     given = json.loads(text)
     subject = {"ours": Ours, "bare": Bare}[who](url, key)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "scaled.txt"
-        path.write_bytes(CONTENT)
-        make = partial(output, given["parent"], path)
+        make = partial(output, given["parent"], Path(folder))
         make(0)  # what the first record imports and looks up
         cost = measured(getattr(subject, task)(make, range(given["first"], given["first"] + given["count"])))
         print(json.dumps({**cost, "calls": subject.calls}))
