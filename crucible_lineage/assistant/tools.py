@@ -14,6 +14,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.draw.tree import render_tree
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.queries.catalogue.columns import as_json
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
 from crucible_lineage.queries.catalogue.shown import show_dataset
@@ -67,7 +68,9 @@ class Questions:
                 every=superseded,
             )
         wanted = text.casefold()
-        datasets = [entry.to_json() for entry in found.entries if wanted in entry.summary.name.casefold()]
+        rows = [as_json(entry) for entry in found.entries if wanted in entry.summary.name.casefold()]
+        # What is empty would leave less room for others.
+        datasets = [{key: value for key, value in row.items() if value not in (None, [], {})} for row in rows]
         return bounded({"project": found.project, "found": len(datasets), "datasets": datasets})
 
     def show(self, dataset: str) -> dict[str, Any]:

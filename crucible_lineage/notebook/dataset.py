@@ -19,7 +19,9 @@ from crucible_lineage.notebook.html import block, line, pairs, rows_table, state
 from crucible_lineage.pipeline.files.fetch import place_file
 from crucible_lineage.pipeline.inputs.corrections import Correction, corrections
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
-from crucible_lineage.queries.catalogue.shown import Shown, show_dataset
+from crucible_lineage.queries.catalogue.columns import as_texts
+from crucible_lineage.queries.catalogue.shown import Shown, existing, show_dataset
+from crucible_lineage.queries.graph.standing import entries_now
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.statements import FLAG, HOLD, REMAKE, About
 from crucible_lineage.stating import lift, state
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from crucible_lineage.queries.explain import Explanation
 
 __all__ = ["Dataset", "Datasets", "File"]
+
+MOST_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -284,11 +288,13 @@ class Datasets(Sequence[Dataset]):
         return f"<{len(self)} {'dataset' if len(self) == 1 else 'datasets'}{left}>"
 
     def _repr_html_(self) -> str:
-        shown = [self[at] for at in range(min(len(self), 20))]
-        rows = [(one.mfid, one.name, one.state, one.step or one.measurement or "") for one in shown]
+        session = self._catalogue.session
+        names, rows = as_texts(entries_now(session, [existing(session, mfid) for mfid in self.mfids[:MOST_LISTED]]))
         more = f"and {len(self) - len(rows)} more" if len(self) > len(rows) else ""
         more += f" {self.doubtful} doubtful left out" if self.doubtful else ""
-        return block(rows_table(("mfid", "name", "state", "step"), rows, marks=(2,)), line(escape(more)))
+        return block(
+            rows_table(names, rows, marks=[at for at, name in enumerate(names) if name == "State"]), line(escape(more))
+        )
 
 
 Loader = Callable[[Path], Any]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crucible_lineage.amounts import amount, time_text
+from crucible_lineage.amounts import time_text
 from crucible_lineage.cli.options import announce, crucible_options, json_option, next_command, open_session, print_json
 from crucible_lineage.cli.printing import CSV, PROJECT, in_columns, not_listed, print_csv
 from crucible_lineage.cli.runs.waiting import print_set_aside
@@ -19,7 +19,6 @@ from crucible_lineage.times import utc
 if TYPE_CHECKING:
     from crucible_lineage.queries.catalogue.listing import Listing
     from crucible_lineage.queries.catalogue.runs import ListedRun
-    from crucible_lineage.queries.graph.standing import Entry
     from crucible_lineage.session import Session
 
 
@@ -39,7 +38,7 @@ __all__ = ["list_command", "runs_command"]
     "--filter", "others", multiple=True, metavar="NAME=VALUE", help="Any filter of Crucible's list; repeatable."
 )
 @click.option("--current", is_flag=True, help="Only current results; no measured data.")
-@click.option("--sort", metavar="FIELD", help="created, name, step, pipeline, measurement, state; -name: from the end.")
+@click.option("--sort", metavar="FIELD", help="By name, created, state, size or another column; -name: from the end.")
 @click.option("--all", "every", is_flag=True, help="What is superseded or incomplete, and records of runs, too.")
 @click.option("--doubtful", is_flag=True, help="What is on hold, or comes from what is, too.")
 @click.option("--deleted", is_flag=True, help="Deleted datasets, and requests for deletion, instead.")
@@ -69,6 +68,7 @@ def list_command(
     With --all also superseded and incomplete ones. A line has the MFID, the state, the name, and the step.
     """
     # With pydantic and httpx, which --help does not need.
+    from crucible_lineage.queries.catalogue.columns import as_table
     from crucible_lineage.queries.catalogue.listing import list_datasets
     from crucible_lineage.queries.catalogue.reference import find_project
 
@@ -96,8 +96,7 @@ def list_command(
     if as_json:
         print_json(found.to_json())
     elif as_csv:
-        rows = [entry.to_json() for entry in found.entries]
-        print_csv(COLUMNS, [[_flat(row[name]) for name in COLUMNS] for row in rows])
+        print_csv(*as_table(found.entries))
     else:
         click.echo("\n".join(_listed(found)))
 
@@ -117,9 +116,6 @@ def _list_deleted(session: Session, project: str, *, as_csv: bool, as_json: bool
         click.echo(f"{len(found)} {'dataset' if len(found) == 1 else 'datasets'} deleted or to be")
 
 
-COLUMNS = ("mfid", "dataset_name", "state", "step", "pipeline", "measurement", "created", "superseded_by")
-
-
 def _filters(given: tuple[str, ...]) -> dict[str, object]:
     """{name: value}, or the values of what is given more than once; `true` and `false` are what they say."""
     found: dict[str, Any] = {}
@@ -133,26 +129,17 @@ def _filters(given: tuple[str, ...]) -> dict[str, object]:
     return found
 
 
-def _flat(value: object) -> object:
-    return " ".join(value) if isinstance(value, list) else value
-
-
 def _listed(found: Listing) -> Iterator[str]:
+    from crucible_lineage.queries.catalogue.columns import Door, columns_at
+
     widest = max((len(entry.state) for entry in found.entries), default=0)
+    others = [column for column in columns_at(Door.TERMINAL) if column.name not in ("mfid", "state")]
     for entry in found.entries:
-        yield f"{entry.summary.mfid}  {entry.state:{widest}}  {_described(entry)}"
+        described = "  ".join(filter(None, (column.text(entry) for column in others)))
+        yield f"{entry.mfid}  {entry.state:{widest}}  {plain(described)}"
     more = not_listed(found.others)
     count = len(found.entries)
     yield f"{count} {'dataset' if count == 1 else 'datasets'}" + (f"; not listed: {more}" if more else "")
-
-
-def _described(entry: Entry) -> str:
-    one = entry.summary
-    origin = "/".join(filter(None, (one.pipeline, one.step)))
-    flags = " ".join(f"[{name}]" for name in entry.flags)
-    doubt = entry.doubt.told(entry.mfid) if entry.doubt else ""
-    remade = f"remade {amount(entry.remade.times, 'time')}" if entry.remade.times else ""
-    return plain("  ".join(filter(None, (one.name, origin or one.measurement, flags, remade, doubt))))
 
 
 @click.command("runs")

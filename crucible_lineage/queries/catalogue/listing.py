@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -13,6 +12,7 @@ from crucible_lineage.core.mirror import EVERYTHING, Snapshot
 from crucible_lineage.core.slots import CURRENT, RAW, SUPERSEDED
 from crucible_lineage.core.summary import Summary
 from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.queries.catalogue.columns import Column, as_json, facets, in_order
 from crucible_lineage.queries.catalogue.reference import find_run
 from crucible_lineage.queries.catalogue.runs import datasets_of_run, list_runs
 from crucible_lineage.queries.graph.standing import (
@@ -25,10 +25,9 @@ from crucible_lineage.queries.graph.standing import (
 )
 from crucible_lineage.session import Session
 
-__all__ = ["COLUMNS", "FACETS", "PER_PAGE", "Browsed", "Listing", "Wanted", "browse", "list_datasets", "page_of"]
+__all__ = ["PER_PAGE", "Browsed", "Listing", "Wanted", "browse", "list_datasets", "page_of"]
 
 
-SORTABLE = ("created", "name", "step", "pipeline", "measurement", "state", "mfid")
 NO_FILTERS = {"limit", "sort", "direction", "anchor_mfid", "include_metadata", "include_links", "include_owner",
               "project_id"}  # fmt: skip
 
@@ -38,30 +37,6 @@ MOST_HITS = 50  # that Crucible's search in metadata gives
 MOST_NUMBERS = 4  # columns of numbers that a step returned
 
 Item = TypeVar("Item")
-Value = Callable[[Entry], Any]
-FACETS: Mapping[str, Value] = {
-    "step": lambda entry: entry.summary.step,
-    "pipeline": lambda entry: entry.summary.pipeline,
-    "state": lambda entry: entry.state,
-    "measurement": lambda entry: entry.summary.measurement,
-    "format": lambda entry: entry.summary.data_format,
-    "session": lambda entry: entry.summary.session,
-    "instrument": lambda entry: entry.summary.instrument,
-    "project": lambda entry: entry.summary.standing.project,
-}
-COLUMNS: Mapping[str, Value] = {
-    "name": lambda entry: entry.summary.name.casefold(),
-    "measurement": FACETS["measurement"],
-    "kind": lambda entry: entry.summary.data_type or entry.summary.data_format,
-    "step": FACETS["step"],
-    "pipeline": FACETS["pipeline"],
-    "state": FACETS["state"],
-    "taken": lambda entry: entry.summary.timestamp,
-    "created": lambda entry: entry.summary.created,
-    "size": lambda entry: entry.summary.size,
-    "project": FACETS["project"],
-}
-NUMBER = "results."  # before the name of a number, among the columns
 
 
 @dataclass(frozen=True)
@@ -77,7 +52,7 @@ class Listing:
 
     def to_json(self) -> dict[str, Any]:
         """Return the list for `list --json`."""
-        datasets = [entry.to_json() for entry in self.entries]
+        datasets = [as_json(entry) for entry in self.entries]
         return {"project": self.project, "datasets": datasets, "not_listed": dict(self.others)}
 
 
@@ -99,7 +74,7 @@ def list_datasets(
     also what is on hold or comes from what is, with `every` all that there is.
 
     `filters` are those of Crucible's own list (`measurement`, `keyword`, `instrument_name`...), `run` is the id of a
-    run or the beginning of it, `sort` one of SORTABLE, behind a minus the other way round. InputError if there is no
+    run or the beginning of it, `sort` a column, behind a minus the other way round. InputError if there is no
     such project, nothing in it is of that step, pipeline or run, or a filter is unknown.
     """
     copy = session.mirror.snapshot(project, refresh=refresh)
@@ -118,7 +93,8 @@ def list_datasets(
     standing = {entry.mfid: entry for entry in entries_of(fitting, copy.summaries.values(), copy.promoted)}
     entries = list(stated_entries(session, standing, project, copy.summaries).values())
     holding = {CURRENT} | ({RAW} if not results else set()) | ({CANDIDATE, DOUBTFUL} if doubtful else set())
-    shown = _sorted([entry for entry in entries if every or entry.state in holding], sort)
+    shown = [entry for entry in entries if every or entry.state in holding]
+    shown = in_order(shown, sort) if sort else shown
     others = Counter(entry.state for entry in entries) - Counter(entry.state for entry in shown)
     return Listing(project, tuple(shown), dict(others))
 
@@ -138,20 +114,6 @@ def _of_run(session: Session, project: str, run: str, copy: Snapshot) -> set[str
     return found or datasets_of_run(
         session, find_run(run, (one.run_id for one in list_runs(session, [project]))), [copy]
     )
-
-
-def _sorted(entries: list[Entry], sort: str | None) -> list[Entry]:
-    if sort is None:
-        return entries
-    name, backwards = sort.removeprefix("-"), sort.startswith("-")
-    if name not in SORTABLE:
-        raise InputError(f"sort by {name!r}: {nearest(name, SORTABLE)}")
-
-    def key(entry: Entry) -> Any:
-        value = getattr(entry if name in ("state", "mfid") else entry.summary, name)
-        return value.casefold(), entry.mfid
-
-    return sorted(entries, key=key, reverse=backwards)
 
 
 @dataclass(frozen=True)
@@ -200,26 +162,28 @@ def page_of(found: Sequence[Item], number: int) -> tuple[Sequence[Item], int]:
 
 def browse(session: Session, project: str, wanted: Wanted) -> Browsed:
     """Find what matches in a project, or in EVERYTHING. InputError for a facet or a column that there is not."""
+    there = facets()
     for name in wanted.facets:
-        if name not in FACETS:
-            raise InputError(f"there is no facet {name!r}; {nearest(name, FACETS)}")
+        if name not in there:
+            raise InputError(f"there is no facet {name!r}; {nearest(name, there)}")
     copy = session.mirror.snapshot(project)
     entries: Iterable[Entry] = stated_entries(session, entries_of_copy(copy), project, copy.summaries).values()
     if wanted.since or wanted.until or wanted.words:
         entries = [entry for entry in entries if _fits(entry, wanted)]
     if wanted.service:
         where: dict[str, Any] = {} if project == EVERYTHING else {"project_id": project}
-        there = {one.unique_id for one in session.client.datasets.iter(**where, **wanted.service)}
-        entries = [entry for entry in entries if entry.mfid in there]
+        listed = {one.unique_id for one in session.client.datasets.iter(**where, **wanted.service)}
+        entries = [entry for entry in entries if entry.mfid in listed]
     if wanted.metadata:
         hits = session.client.datasets.search_scientific_metadata(wanted.metadata, limit=MOST_HITS)
         best = {hit.unique_id for hit in hits}
         entries = [entry for entry in entries if entry.mfid in best]
-    chosen, facets = _chosen(entries, wanted.facets)
-    in_order = tuple(_in_order(chosen, wanted.sort))
-    folded = tuple(entry for entry in in_order if entry.state == SUPERSEDED and "state" not in wanted.facets)
-    listed = tuple(entry for entry in in_order if entry.state != SUPERSEDED) if folded else in_order
-    return Browsed(in_order, listed, folded, facets, _numbers(chosen))
+    chosen, counts = _chosen(entries, wanted.facets, there)
+    found = sorted(chosen, key=lambda entry: entry.mfid, reverse=True)
+    found = in_order(found, wanted.sort) if wanted.sort else found
+    folded = tuple(entry for entry in found if entry.state == SUPERSEDED and "state" not in wanted.facets)
+    unfolded = [entry for entry in found if entry.state != SUPERSEDED] if folded else found
+    return Browsed(tuple(found), tuple(unfolded), folded, counts, _numbers(chosen))
 
 
 def _fits(entry: Entry, wanted: Wanted) -> bool:
@@ -234,7 +198,7 @@ def _fits(entry: Entry, wanted: Wanted) -> bool:
 
 
 def _chosen(
-    entries: Iterable[Entry], chosen: Mapping[str, str]
+    entries: Iterable[Entry], chosen: Mapping[str, str], columns: Mapping[str, Column]
 ) -> tuple[list[Entry], dict[str, tuple[tuple[str, int], ...]]]:
     """Filter by all chosen values.
 
@@ -243,16 +207,16 @@ def _chosen(
     fitting: list[Entry] = []
     beside: dict[str, list[Entry]] = {name: [] for name in chosen}  # what lacks the value of this one facet only
     for entry in entries:
-        lacking = [name for name, value in chosen.items() if FACETS[name](entry) != value]
+        lacking = [name for name, value in chosen.items() if (columns[name].value(entry) or "") != value]
         if not lacking:
             fitting.append(entry)
         elif len(lacking) == 1:
             beside[lacking[0]].append(entry)
-    return fitting, {name: _counted(FACETS[name], fitting, beside.get(name, ())) for name in FACETS}
+    return fitting, {name: _counted(column, fitting, beside.get(name, ())) for name, column in columns.items()}
 
 
-def _counted(value: Value, *entries: Iterable[Entry]) -> tuple[tuple[str, int], ...]:
-    counts = Counter(map(value, chain(*entries)))
+def _counted(column: Column, *entries: Iterable[Entry]) -> tuple[tuple[str, int], ...]:
+    counts = Counter(map(column.value, chain(*entries)))
     counts.pop("", None)
     return tuple(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
@@ -264,24 +228,3 @@ def _numbers(entries: Sequence[Entry]) -> tuple[str, ...]:
         return ()
     counts = Counter(name for entry in results for name in entry.summary.numbers)
     return tuple(name for name, _ in counts.most_common(MOST_NUMBERS))
-
-
-def _in_order(entries: list[Entry], sort: str) -> list[Entry]:
-    """In this order, what has no value there last; entries that are equal there by MFID, the newest first."""
-    entries = sorted(entries, key=lambda entry: entry.mfid, reverse=True)
-    if not sort:
-        return entries
-    name, backwards = sort.removeprefix("-"), sort.startswith("-")
-    if name.startswith(NUMBER):
-        value: Value = partial(_number, name.removeprefix(NUMBER))
-    elif name in COLUMNS:
-        value = COLUMNS[name]
-    else:
-        raise InputError(f"there is no column {name!r} to sort by; {nearest(name, COLUMNS)}")
-    present = [entry for entry in entries if value(entry) not in ("", None)]
-    absent = [entry for entry in entries if value(entry) in ("", None)]
-    return [*sorted(present, key=value, reverse=backwards), *absent]
-
-
-def _number(name: str, entry: Entry) -> float | None:
-    return entry.summary.numbers.get(name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.core.stated import Heard
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.records import OWN_KEYS, parents_as_used, provenance, returned_values, text
+from crucible_lineage.queries.catalogue.columns import as_json
 from crucible_lineage.queries.catalogue.files import own_files
 from crucible_lineage.queries.deleted import deletion_of
 from crucible_lineage.queries.graph.standing import Entry, entry_of
@@ -67,7 +68,7 @@ class Shown:
     def to_json(self) -> dict[str, Any]:
         """Return it for `show --json`."""
         return {
-            **self.entry.to_json(),
+            **as_json(self.entry),
             **self.facts,
             "results": dict(self.results),
             "metadata": dict(self.metadata),

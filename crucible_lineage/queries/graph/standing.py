@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from crucible_lineage.core.mirror import Snapshot
+from crucible_lineage.core.mirror import EVERYTHING, Snapshot
 from crucible_lineage.core.slots import CURRENT, RAW, Currency
 from crucible_lineage.core.summary import Summary, summary_of
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
@@ -25,6 +25,7 @@ __all__ = [
     "DOUBTFUL",
     "Entry",
     "entries_in_projects",
+    "entries_now",
     "entries_of",
     "entries_of_copy",
     "entry_of",
@@ -56,25 +57,6 @@ class Entry:
     def mfid(self) -> str:
         """Its id."""
         return self.summary.mfid
-
-    def to_json(self) -> dict[str, Any]:
-        """An entry of `list --json`."""
-        one = self.summary
-        return {
-            "mfid": one.mfid,
-            "dataset_name": one.name,
-            "step": one.step or None,
-            "pipeline": one.pipeline or None,
-            "measurement": one.measurement or None,
-            "state": self.state,
-            "superseded_by": list(self.superseded_by),
-            "superseded_since": self.since or None,
-            "created": one.created or None,
-            "doubtful": self.doubt.to_json() if self.doubt else None,
-            "flags": list(self.flags),
-            "checks": {name: one._asdict() for name, one in self.checks.items()},
-            "remade": self.remade._asdict(),
-        }
 
 
 def entries_of(wanted: Iterable[Summary], everything: Iterable[Summary], promoted: Mapping[str, str]) -> list[Entry]:
@@ -133,10 +115,15 @@ def _stated(entry: Entry, doubt: Doubt | None, flags: tuple[str, ...], checks: M
 
 def entry_of(session: Session, found: Dataset) -> Entry:
     """Return the standing of a dataset, read with its metadata."""
+    return entries_now(session, [found])[0]
+
+
+def entries_now(session: Session, found: Sequence[Dataset]) -> list[Entry]:
+    """Return the standing of datasets, read with their metadata, with what statements say of them."""
     session.mirror.sync_statements()
-    entry = entries_in_projects(session, [found])[0]
-    viewer = entry.summary.standing.project
-    return stated_entries(session, {entry.mfid: entry}, viewer, {entry.mfid: entry.summary})[entry.mfid]
+    entries = {entry.mfid: entry for entry in entries_in_projects(session, found)}
+    known = {mfid: entry.summary for mfid, entry in entries.items()}
+    return list(stated_entries(session, entries, EVERYTHING, known).values())
 
 
 def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[Entry]:

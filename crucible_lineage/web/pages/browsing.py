@@ -6,7 +6,7 @@ Datasets are found by words and filters together, counted, sorted, as CSV and JS
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -22,8 +22,17 @@ from crucible_lineage.core.mirror import EVERYTHING, Snapshot
 from crucible_lineage.core.slots import CURRENT, INCOMPLETE, SUPERSEDED
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.lineage.labels import csv_text, told_value
-from crucible_lineage.queries.catalogue.listing import FACETS, MOST_HITS, PER_PAGE, Browsed, Wanted, browse, page_of
+from crucible_lineage.lineage.labels import csv_text
+from crucible_lineage.queries.catalogue.columns import (
+    Column,
+    Door,
+    as_json,
+    as_table,
+    columns_at,
+    facets,
+    number_column,
+)
+from crucible_lineage.queries.catalogue.listing import MOST_HITS, PER_PAGE, Browsed, Wanted, browse, page_of
 from crucible_lineage.queries.catalogue.runs import (
     ListedRun,
     newest_first,
@@ -43,30 +52,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-LABELS = {
-    "step": "Step", "pipeline": "Pipeline", "state": "State", "measurement": "Measurement", "format": "Format",
-    "session": "Session", "instrument": "Instrument", "project": "Project",
-}  # fmt: skip
-HEADERS = (
-    ("name", "Name", ""), ("measurement", "Measurement", "wide"), ("kind", "Kind", "wide"), ("step", "Step", "wide"),
-    ("project", "Project", "wide"), ("state", "State", ""), ("taken", "Taken", "wide"), ("size", "Size", "wide number"),
-)  # fmt: skip
 SHORTEST_SEARCH = 3
-FIELDS = (
-    *(
-        "mfid",
-        "dataset_name",
-        "project",
-        "state",
-        "step",
-        "pipeline",
-        "measurement",
-        "data_type",
-        "data_format",
-        "session_name",
-    ),
-    *("instrument_name", "timestamp", "created", "size"),
-)
 
 
 def project_datasets(reader: Reader) -> Response:
@@ -113,8 +99,7 @@ def _datasets(reader: Reader, project: Project | None) -> Response:
     number = reader.page
     entries, pages = page_of(found.listed, number)
     query = {name: value for name, value in reader.query.items() if name not in ("page", "cursor")}
-    facets = [name for name in FACETS if not (project and name == "project")]
-    headers = [header for header in HEADERS if not (project and header[0] == "project")]
+    columns = _columns(project, found.numbers)
     return rendered(
         "browse.html",
         reader.name,
@@ -128,26 +113,34 @@ def _datasets(reader: Reader, project: Project | None) -> Response:
         folded=found.folded[:PER_PAGE] if number == 1 else (),
         superseded=len(found.folded),
         choices=[
-            (name, LABELS[name], found.facets[name]) for name in facets if len(found.facets[name]) or name in query
+            (column.name, column.heading, found.facets[column.name])
+            for column in facets().values()
+            if not (project and column.name == "project") and (found.facets[column.name] or column.name in query)
         ],
-        headers=[(name, label, kind, _toggled(query, name)) for name, label, kind in headers],
-        numbers=[(name, _toggled(query, f"results.{name}")) for name in found.numbers],
-        key_numbers=_key_numbers,
-        shown=lambda entry, name: _told(entry, name),
+        columns=columns,
+        orders={column.name: _toggled(query, column.name) for column in columns if column.name != "results"},
         most=MOST_HITS,
     )
 
 
+def _columns(project: Project | None, numbers: Sequence[str] = ()) -> list[Column]:
+    """Return the columns of a page, with one for each of these numbers instead of some of them in one."""
+    found: list[Column] = []
+    for column in columns_at(Door.PAGE):
+        if column.name == "results" and numbers:
+            found.extend(map(number_column, numbers))
+        elif not (project and column.name == "project"):
+            found.append(column)
+    return found
+
+
 def _csv(reader: Reader, project: Project | None) -> Response:
-    rows = [_row(entry) for entry in _found(reader, project).entries]
-    numbers = list(dict.fromkeys(name for row in rows for name in row["results"]))
-    columns = [*FIELDS, *(f"results.{name}" for name in numbers)]
-    cells = [[*(row[name] for name in FIELDS), *(row["results"].get(name) for name in numbers)] for row in rows]
-    return _download(csv_text(columns, cells), "text/csv; charset=utf-8", f"{_file_name(project)}.csv")
+    names, rows = as_table(_found(reader, project).entries)
+    return _download(csv_text(names, rows), "text/csv; charset=utf-8", f"{_file_name(project)}.csv")
 
 
 def _json(reader: Reader, project: Project | None) -> Response:
-    rows = [_row(entry) for entry in _found(reader, project).entries]
+    rows = [as_json(entry) for entry in _found(reader, project).entries]
     told = {"project": project.project_id if project else None, "datasets": rows}
     return _download(json.dumps(told, ensure_ascii=False), "application/json", f"{_file_name(project)}.json")
 
@@ -175,7 +168,7 @@ def _wanted(reader: Reader) -> Wanted:
     return Wanted(
         words="" if where else words,
         metadata=words if where else "",
-        facets={name: value for name in FACETS if (value := reader.asked(name))},
+        facets={name: value for name in facets() if (value := reader.asked(name))},
         since=_date(reader, "since"),
         until=_date(reader, "until"),
         service=service,
@@ -197,33 +190,6 @@ def _toggled(query: Mapping[str, str], column: str) -> tuple[str, str]:
     if sort == column:
         return f"-{column}", "ascending"
     return column, "descending" if sort == f"-{column}" else "none"
-
-
-def _key_numbers(entry: Entry) -> str:
-    return ", ".join(f"{name} {told_value(name, value)}" for name, value in list(entry.summary.numbers.items())[:3])
-
-
-def _told(entry: Entry, name: str) -> str:
-    value = entry.summary.numbers.get(name)
-    return "" if value is None else told_value(name, value)
-
-
-def _row(entry: Entry) -> dict[str, Any]:
-    one, told = entry.summary, entry.to_json()
-    return {
-        **{
-            name: told[name] for name in ("mfid", "dataset_name", "state", "step", "pipeline", "measurement", "created")
-        },
-        "project": one.standing.project or None,
-        "data_type": one.data_type or None,
-        "data_format": one.data_format or None,
-        "session_name": one.session or None,
-        "instrument_name": one.instrument or None,
-        "timestamp": one.timestamp or None,
-        "size": one.size,
-        "superseded_by": list(entry.superseded_by),
-        "results": dict(one.numbers),
-    }
 
 
 def _download(text: str, kind: str, name: str) -> Response:
@@ -309,7 +275,7 @@ def run(reader: Reader) -> Response:
     one = next((one for one in found if one.run_id == reader.request.path_params["run"]), None)
     if one is None:
         raise HTTPException(404)
-    return rendered("run.html", reader.name, project=project, row=_run_row(one, copy))
+    return rendered("run.html", reader.name, project=project, row=_run_row(one, copy), columns=_columns(project))
 
 
 def _found_run(reader: Reader, project: Project) -> tuple[Snapshot, list[ListedRun]]:

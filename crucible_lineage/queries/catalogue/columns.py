@@ -1,0 +1,196 @@
+"""The columns of lists of datasets: the one declaration from which terminal, JSON, CSV, pages and notebooks render."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Flag, auto
+from typing import TYPE_CHECKING, Any
+
+from crucible_lineage.amounts import amount, size_text
+from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.lineage.labels import told_value
+
+if TYPE_CHECKING:
+    from crucible_lineage.queries.graph.standing import Entry
+
+
+class Door(Flag):
+    """Where lists are shown."""
+
+    JSON = auto()
+    CSV = auto()
+    TERMINAL = auto()
+    PAGE = auto()
+    NOTEBOOK = auto()
+
+
+DATA = Door.JSON | Door.CSV
+READ = Door.TERMINAL | Door.NOTEBOOK
+EVERYWHERE = DATA | READ | Door.PAGE
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: what it is called, what stands in it, and where it is shown.
+
+    Lists are sorted and filtered by `name`; `key` is the one in JSON and CSV, where that is another. People read
+    `heading`, and `as_text` instead of the value where it is given. `kind` is the class of cells on pages.
+    """
+
+    name: str
+    heading: str
+    value: Callable[[Entry], Any]
+    key: str = ""
+    shown: Door = EVERYWHERE
+    as_text: Callable[[Entry], str] | None = None
+    is_facet: bool = False
+    kind: str = "wide"
+
+    @property
+    def label(self) -> str:
+        """Return the key in JSON and the header in CSV."""
+        return self.key or self.name
+
+    def cell(self, entry: Entry) -> Any:
+        """Return the value as one that CSV has and lists are sorted by; None where there is none."""
+        value = self.value(entry)
+        value = " ".join(value) if isinstance(value, tuple) else value
+        return None if value == "" else value
+
+    def text(self, entry: Entry) -> str:
+        """Return the value as people read it; empty where there is none."""
+        if self.as_text:
+            return self.as_text(entry)
+        value = self.cell(entry)
+        return "" if value is None else told_value(self.name, value)
+
+
+def _origin(entry: Entry) -> str:
+    one = entry.summary
+    return "/".join(filter(None, (one.pipeline, one.step))) or one.measurement
+
+
+def _key_numbers(entry: Entry) -> str:
+    return ", ".join(f"{name} {told_value(name, value)}" for name, value in list(entry.summary.numbers.items())[:3])
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("mfid", "MFID", lambda entry: entry.mfid, shown=DATA | READ),
+    Column("name", "Name", lambda entry: entry.summary.name, "dataset_name", kind="name"),
+    Column("state", "State", lambda entry: entry.state, is_facet=True, kind=""),
+    Column("step", "Step", lambda entry: entry.summary.step, as_text=_origin, is_facet=True),
+    Column("pipeline", "Pipeline", lambda entry: entry.summary.pipeline, shown=DATA, is_facet=True),
+    Column(
+        "results", "Numbers", lambda entry: dict(entry.summary.numbers),
+        shown=Door.JSON | Door.PAGE, as_text=_key_numbers,
+    ),
+    Column(
+        "measurement", "Measurement", lambda entry: entry.summary.measurement, shown=DATA | Door.PAGE, is_facet=True
+    ),
+    Column("created", "Registered", lambda entry: entry.summary.created, shown=DATA),
+    Column("superseded_by", "Superseded by", lambda entry: entry.superseded_by, shown=DATA),
+    Column("superseded_since", "Superseded since", lambda entry: entry.since, shown=Door.JSON),
+    Column(
+        "flags", "Flags", lambda entry: entry.flags,
+        shown=Door.JSON | READ, as_text=lambda entry: " ".join(f"[{name}]" for name in entry.flags),
+    ),
+    Column(
+        "remade", "Remade", lambda entry: entry.remade._asdict(),
+        shown=Door.JSON | READ,
+        as_text=lambda entry: f"remade {amount(entry.remade.times, 'time')}" if entry.remade.times else "",
+    ),
+    Column(
+        "doubtful", "Doubt", lambda entry: entry.doubt and entry.doubt.to_json(),
+        shown=Door.JSON | READ, as_text=lambda entry: entry.doubt.told(entry.mfid) if entry.doubt else "",
+    ),
+    Column(
+        "checks", "Checks", lambda entry: {name: one._asdict() for name, one in entry.checks.items()}, shown=Door.JSON
+    ),
+    Column("kind", "Kind", lambda entry: entry.summary.data_type or entry.summary.data_format, shown=Door.PAGE),
+    Column("project", "Project", lambda entry: entry.summary.standing.project, shown=DATA | Door.PAGE, is_facet=True),
+    Column("type", "Type", lambda entry: entry.summary.data_type, "data_type", shown=DATA),
+    Column("format", "Format", lambda entry: entry.summary.data_format, "data_format", shown=DATA, is_facet=True),
+    Column("session", "Session", lambda entry: entry.summary.session, "session_name", shown=DATA, is_facet=True),
+    Column(
+        "instrument", "Instrument", lambda entry: entry.summary.instrument, "instrument_name", shown=DATA, is_facet=True
+    ),
+    Column("taken", "Taken", lambda entry: entry.summary.timestamp, "timestamp", shown=DATA | Door.PAGE),
+    Column(
+        "size", "Size", lambda entry: entry.summary.size,
+        shown=DATA | Door.PAGE, kind="wide number",
+        as_text=lambda entry: "" if entry.summary.size is None else size_text(entry.summary.size),
+    ),
+)  # fmt: skip
+NUMBER = "results."  # before the name of a number that a step returned
+
+
+def columns_at(door: Door) -> list[Column]:
+    """Return the columns that are shown there, in their order."""
+    return [column for column in COLUMNS if door in column.shown]
+
+
+def facets() -> Mapping[str, Column]:
+    """Return the columns by whose values lists are filtered."""
+    return {column.name: column for column in COLUMNS if column.is_facet}
+
+
+def number_column(name: str) -> Column:
+    """Return the column of one of the numbers that a step returned."""
+
+    def value(entry: Entry) -> float | None:
+        return entry.summary.numbers.get(name)
+
+    def text(entry: Entry) -> str:
+        return "" if (number := value(entry)) is None else told_value(name, number)
+
+    return Column(f"{NUMBER}{name}", name, value, as_text=text, kind="wide number")
+
+
+def as_json(entry: Entry) -> dict[str, Any]:
+    """Return a dataset as JSON, in `list --json` and elsewhere."""
+    return {column.label: _json(column.value(entry)) for column in columns_at(Door.JSON)}
+
+
+def _json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else None if value == "" else value
+
+
+def as_table(entries: Sequence[Entry]) -> tuple[list[str], list[list[Any]]]:
+    """Return headers and rows for CSV, the numbers that steps returned last."""
+    numbers = dict.fromkeys(name for entry in entries for name in entry.summary.numbers)
+    columns = [*columns_at(Door.CSV), *map(number_column, numbers)]
+    return [column.label for column in columns], [[column.cell(entry) for column in columns] for entry in entries]
+
+
+def as_texts(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows for notebooks, without columns in which nothing stands."""
+    columns = columns_at(Door.NOTEBOOK)
+    rows = [[column.text(entry) for column in columns] for entry in entries]
+    filled = [at for at in range(len(columns)) if any(row[at] for row in rows)]
+    return [columns[at].heading for at in filled], [[row[at] for at in filled] for row in rows]
+
+
+def in_order(entries: Iterable[Entry], sort: str) -> list[Entry]:
+    """Sort by a column, with a minus before its name the other way round; what has no value there comes last.
+
+    Equal ones stay in their order. Raises InputError if there is no such column.
+    """
+    name, backwards = sort.removeprefix("-"), sort.startswith("-")
+    sortable = {one.name: one for one in COLUMNS if one.shown & (Door.CSV | Door.PAGE) and one.name != "results"}
+    if name.startswith(NUMBER):
+        column = number_column(name.removeprefix(NUMBER))
+    elif name in sortable:
+        column = sortable[name]
+    else:
+        raise InputError(f"sort by {name!r}: {nearest(name, sortable)}")
+    present: list[tuple[Any, Entry]] = []
+    absent: list[Entry] = []
+    for entry in entries:
+        value = column.cell(entry)
+        if value is None:
+            absent.append(entry)
+        else:
+            present.append((value.casefold() if isinstance(value, str) else value, entry))
+    present.sort(key=lambda pair: pair[0], reverse=backwards)
+    return [*(entry for _, entry in present), *absent]

@@ -1,0 +1,99 @@
+"""A column of lists is declared once, and seen wherever there are lists."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from crucible_lineage.assistant.tools import Questions
+from crucible_lineage.notebook.catalogue import Catalogue
+from crucible_lineage.queries.catalogue import columns
+from crucible_lineage.queries.catalogue.columns import Column
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+from crucible_lineage.web.pages import browsing
+from crucible_lineage.web.reader import LongWorks, Reader, SignIn
+
+
+@pytest.fixture
+def session(project: Any) -> Iterator[Session]:
+    with Session(Settings(project.data)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def reader(session: Session, project: Any, tmp_path: Path) -> Iterator[Any]:
+    """Somebody who looks at a page of the project with this query."""
+    with ThreadPoolExecutor(1) as pool:
+        sign_in = SignIn(
+            session.client, "somebody", LongWorks(pool), LongWorks(pool), tmp_path / "reader", project.data, 0.0
+        )
+
+        def reading(query: str) -> Reader:
+            scope = {
+                "type": "http", "method": "GET", "path": "/", "headers": [], "query_string": query.encode(),
+                "path_params": {"project": "spectra"},
+            }  # fmt: skip
+            browsing.project_json(Reader(Request(scope), sign_in))  # so that the project is read already
+            return Reader(Request(scope), sign_in)
+
+        yield reading
+
+
+def test_one_declaration_is_seen_at_every_door(
+    session: Session, project: Any, reader: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def vowels(entry: Any) -> str:
+        return "".join(symbol for symbol in entry.summary.name if symbol in "aeiou")
+
+    added = Column("vowels", "Vowels of it", vowels, is_facet=True)
+    monkeypatch.setattr(columns, "COLUMNS", (*columns.COLUMNS, added))
+
+    (axis,) = project.asked("list", "--step", "axis")["datasets"]
+    assert axis["vowels"] == vowels(Catalogue(session).dataset(axis["mfid"])._shown.entry) != ""
+    fitted = project.asked("list", "--sort=-vowels")["datasets"]
+    assert [one["vowels"] for one in fitted] == sorted((one["vowels"] for one in fitted), reverse=True)
+    line = project.ask("list", "--step", "axis").stdout.splitlines()[-2]
+    assert line.endswith(f"  {axis['vowels']}")
+    (row,) = csv.DictReader(io.StringIO(project.ask("list", "--step", "axis", "--csv").stdout))
+    assert row["vowels"] == axis["vowels"]
+    page = browsing.project_datasets(reader("step=axis&state=current")).body.decode()
+    assert '<a href="?step=axis&amp;state=current&amp;sort=vowels">Vowels of it</a>' in page
+    assert f'<td class="wide">{axis["vowels"]}</td>' in page
+    assert f"{axis['vowels']} (1)</option>" in page
+    shown = Catalogue(session).current("axis")._repr_html_()
+    assert ">Vowels of it</th>" in shown
+    assert f">{axis['vowels']}</td>" in shown
+    assert Questions(session).search(step="axis")["datasets"][0]["vowels"] == axis["vowels"]
+
+
+def test_doors_say_the_same_of_a_dataset(project: Any, reader: Any) -> None:
+    listed = {one["mfid"]: one for one in project.asked("list", "--all")["datasets"]}
+    on_page = json.loads(browsing.project_json(reader("")).body)["datasets"]
+    assert {one["mfid"]: one for one in on_page} == listed
+    assert {name for one in listed.values() for name in one["results"]} == {"rms_cm1", "peak_nm"}
+    shown = project.asked("show", project.fitted("weak-1.txt"))
+    own = listed[shown["mfid"]]
+    assert {key: shown[key] for key in own if key != "results"} == {key: own[key] for key in own if key != "results"}
+    by_cli = project.ask("list", "--all", "--csv", "--sort=mfid").stdout.replace("\r", "")
+    by_page = bytes(browsing.project_csv(reader("sort=mfid")).body).decode().replace("\r", "")
+    assert by_cli == by_page
+
+
+def test_the_terminal_and_notebooks_say_it_in_the_same_words(session: Session, project: Any) -> None:
+    lines = project.ask("list", "--step", "fitted").stdout.splitlines()[-5:-1]
+    shown = Catalogue(session).current("fitted")._repr_html_()
+    cells = [html.unescape(re.sub(r"<[^>]+>", "", one)) for one in re.findall(r"<td.*?</td>", shown)]
+    rows = [cells[at : at + 4] for at in range(0, len(cells), 4)]
+    assert sorted(lines) == sorted(f"{mfid}  {state}  {name}  {origin}" for mfid, name, state, origin in rows)
+    assert {row[3] for row in rows} == {"fits/fitted"}
