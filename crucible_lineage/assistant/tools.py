@@ -14,7 +14,6 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.draw.tree import render_tree
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.queries.catalogue.columns import as_json
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
 from crucible_lineage.queries.catalogue.shown import show_dataset
@@ -68,10 +67,14 @@ class Questions:
                 every=superseded,
             )
         wanted = text.casefold()
-        rows = [as_json(entry) for entry in found.entries if wanted in entry.summary.name.casefold()]
+        told = found.to_json()
         # What is empty would leave less room for others.
-        datasets = [{key: value for key, value in row.items() if value not in (None, [], {})} for row in rows]
-        return bounded({"project": found.project, "found": len(datasets), "datasets": datasets})
+        datasets = [
+            {key: value for key, value in row.items() if value not in (None, [], {})}
+            for row in told["datasets"]
+            if wanted in row["dataset_name"].casefold()
+        ]
+        return bounded({**told, "found": len(datasets), "datasets": datasets})
 
     def show(self, dataset: str) -> dict[str, Any]:
         """One dataset: state, returned values, parameters, metadata, files, parents, children, who made it and when."""
@@ -93,20 +96,7 @@ class Questions:
     def diff(self, old: str, new: str) -> dict[str, Any]:
         """Compare two datasets and all that they come from: returned values first, then the causes."""
         with self._lock:
-            found = compare_datasets(self._session, self._meant(old), self._meant(new)).difference
-        return bounded(
-            {
-                "same": not found,
-                "results": [
-                    {"name": one.field, "old": one.old, "new": one.new, "change": one.by} for one in found.results
-                ],
-                "changed": [
-                    {"dataset": one.new_id, "field": one.field, "old": one.old, "new": one.new} for one in found.changed
-                ],
-                "added": [{"mfid": node.id, "name": node.name} for node in found.added if node.kind != "hidden"],
-                "removed": [{"mfid": node.id, "name": node.name} for node in found.removed if node.kind != "hidden"],
-            }
-        )
+            return bounded(compare_datasets(self._session, self._meant(old), self._meant(new)).to_json())
 
     def impact(
         self,
@@ -125,16 +115,7 @@ class Questions:
                 found = code_impact(self._session, code, [find_project(self._session, project)])
             else:
                 found = instrument_impact(self._session, str(instrument), [find_project(self._session, project)])
-        nodes = found.graph.nodes
-        redo = [
-            {"mfid": mfid, "name": nodes[mfid].name, "step": nodes[mfid].step}
-            for mfid in found.redo
-            if nodes[mfid].kind != "hidden"
-        ]
-        hidden = len(found.redo) - len(redo)
-        return bounded(
-            {"count": len(found.redo), "not_visible": hidden, "superseded": len(found.superseded), "redo": redo}
-        )
+        return bounded({"count": len(found.redo), **found.to_json()})
 
     def table(
         self,
@@ -160,8 +141,8 @@ class Questions:
                 fields=fields or (),
                 by=by or (),
             )
-        shown = [list(row) for row in found.rows[: max(rows, 0)]]
-        return bounded({"count": len(found), "columns": list(found.columns), "rows": shown})
+        told = found.to_json()
+        return bounded({"count": len(found), **told, "rows": told["rows"][: max(rows, 0)]})
 
     def status(self) -> dict[str, Any]:
         """List each pipeline of each project: its last run, its results by state, and what a person has to do."""
@@ -180,11 +161,7 @@ class Questions:
         with self._lock, redirect_stdout(sys.stderr):  # standard output is the assistant's
             bound = bind_file(path, self._session.store)
             planned = make_plan(bound, self._session)
-        steps = [
-            {"name": step.name, "state": step.state, "causes": list(step.causes), "datasets": dict(step.datasets)}
-            for step in planned.steps
-        ]
-        return bounded({"pipeline": bound.name, "fresh": planned.is_fresh, "steps": steps})
+        return bounded({"pipeline": bound.name, "fresh": planned.is_fresh, **planned.to_json()})
 
     def _meant(self, dataset: str) -> str:
         return find_mfid(self._session, dataset)

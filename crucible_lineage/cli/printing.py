@@ -9,16 +9,30 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from crucible_lineage.lineage.labels import told_value, value_text
 
-__all__ = ["CSV", "PROJECT", "coloured", "in_columns", "is_lively", "not_listed", "print_csv", "terminal_width"]
+if TYPE_CHECKING:
+    from crucible_lineage.queries.catalogue.runs import ListedRun
+
+__all__ = [
+    "CSV",
+    "PROJECT",
+    "coloured",
+    "in_columns",
+    "is_lively",
+    "not_listed",
+    "print_csv",
+    "run_lines",
+    "terminal_width",
+]
 
 
 MOST_CELL = 48  # characters
+MOST_STEPS = 300  # characters, of what the steps of a run did
 
 PROJECT = click.option("--project", metavar="P", help="The project; by default, the folder's, or the only one.")
 CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with a line of names.")
@@ -27,12 +41,28 @@ CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with a line
 _CODES = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "dim": 2}
 
 
-def in_columns(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
-    """A line of names and one for each row, in columns; numbers with the unit that the name carries."""
-    shown = [list(names), *([_cell(name, value) for name, value in zip(names, row, strict=True)] for row in rows)]
+def in_columns(names: Sequence[str], rows: Sequence[Sequence[object]], most: int = MOST_CELL) -> Iterator[str]:
+    """Yield a line of names and one for each row, in columns of at most so many characters; numbers with the unit that
+    the name carries.
+    """
+    shown = [list(names), *([_cell(name, value, most) for name, value in zip(names, row, strict=True)] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     for cells in shown:
         yield "  ".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def run_lines(runs: Sequence[ListedRun]) -> Iterator[str]:
+    """Yield a line of names and one for each run, without columns in which nothing stands."""
+    names = ("RUN", "STARTED (UTC)", "PIPELINE", "PROJECT", "STATE", "TOOK", "BY", "STEPS")
+    rows = [
+        (
+            run.run_id, run.started[:19].replace("T", " "), run.pipeline, run.project, run.ending, run.took,
+            run.who or "", run.did,
+        )
+        for run in runs
+    ]  # fmt: skip
+    filled = [at for at in range(len(names)) if any(row[at] for row in rows)]
+    yield from in_columns([names[at] for at in filled], [[row[at] for at in filled] for row in rows], MOST_STEPS)
 
 
 def not_listed(others: Mapping[str, int]) -> str:
@@ -51,14 +81,14 @@ def print_csv(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     click.echo(csv_text(names, rows), nl=False)
 
 
-def _cell(name: str, value: object) -> str:
+def _cell(name: str, value: object, most: int) -> str:
     if value is None:
         return ""
     column, _, summed = name.rpartition(".")
     return (
-        told_value(column if summed in ("mean", "std", "min", "max") else name, value, MOST_CELL)
+        told_value(column if summed in ("mean", "std", "min", "max") else name, value, most)
         if not isinstance(value, str)
-        else value_text(value, MOST_CELL)
+        else value_text(value, most)
     )
 
 

@@ -38,6 +38,40 @@ class LineageComparison:
     def __str__(self) -> str:
         return "\n".join(difference_lines(self.old, self.new, self.difference))
 
+    def to_json(self) -> dict[str, object]:
+        """Return the differences for `diff --json`. Ids of what the reader may not see are null."""
+        found = self.difference
+        return {
+            "same": not found,
+            "results": [{**_ends(one), "name": one.field, **_values(one), "change": one.by} for one in found.results],
+            "added": list(map(_node_json, found.added)),
+            "removed": list(map(_node_json, found.removed)),
+            "changed": [{**_ends(one), "field": one.field, **_values(one)} for one in found.changed],
+            "added_links": [_link_json(self.new, edge) for edge in found.added_edges],
+            "removed_links": [_link_json(self.old, edge) for edge in found.removed_edges],
+        }
+
+
+def _ends(change: Change) -> dict[str, object]:
+    return {"old_mfid": change.old_id, "new_mfid": change.new_id}
+
+
+def _values(change: Change) -> dict[str, object]:
+    return {"old": change.old, "new": change.new}
+
+
+def _node_json(node: Node) -> dict[str, object]:
+    return {"mfid": _visible(node), "kind": node.kind, "name": node.name, "step": node.step}
+
+
+def _link_json(graph: LineageGraph, edge: Edge) -> dict[str, object]:
+    source, target = (_visible(graph.nodes[mfid]) for mfid in (edge.source, edge.target))
+    return {"source": source, "target": target, "relationship_type": edge.relationship}
+
+
+def _visible(node: Node) -> str | None:
+    return None if node.kind == "hidden" else node.id
+
 
 def compare_datasets(session: Session, old: str, new: str) -> LineageComparison:
     """Compare two datasets and all that they come from. InputError if one is not there."""

@@ -60,6 +60,32 @@ class Redone:
         """Return what comes from the cause too, and no longer holds."""
         return tuple(mfid for mfid in self.impact.ids if self.graph.nodes[mfid].state == SUPERSEDED)
 
+    def to_json(self, *, every: bool = False) -> dict[str, Any]:
+        """Return it for `impact --json`. Ids of what the reader may not see are null.
+
+        What is superseded is among those to redo only with `every`.
+        """
+        nodes = self.graph.nodes
+
+        def shown(mfid: str) -> str | None:
+            return None if nodes[mfid].kind == "hidden" else mfid
+
+        return {
+            "redo": [
+                {
+                    "mfid": shown(mfid),
+                    "name": nodes[mfid].name,
+                    "step": nodes[mfid].step,
+                    "state": nodes[mfid].state,
+                    "chain": [shown(one) for one in self.impact.chain(mfid)],
+                }
+                for mfid in (self.impact.ids if every else self.redo)
+            ],
+            "superseded": list(self.superseded),
+            "deletion": self.deletion and self.deletion.to_json(),
+            "of_unknown_time": [mfid for mfid in self.untimed if nodes[mfid].kind != "hidden"],
+        }
+
 
 def dataset_impact(session: Session, mfid: str) -> Redone:
     """Return what comes from a dataset or a sample; from a deleted dataset, what records say was made of it."""

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from crucible_lineage.amounts import time_text
 from crucible_lineage.cli.options import announce, crucible_options, json_option, next_command, open_session, print_json
-from crucible_lineage.cli.printing import CSV, PROJECT, in_columns, not_listed, print_csv
+from crucible_lineage.cli.printing import CSV, PROJECT, not_listed, print_csv, run_lines
 from crucible_lineage.cli.runs.waiting import print_set_aside
 from crucible_lineage.errors import InputError
-from crucible_lineage.failed_runs import unstarted_text
 from crucible_lineage.lineage.labels import plain
-from crucible_lineage.times import utc
 
 if TYPE_CHECKING:
     from crucible_lineage.queries.catalogue.listing import Listing
-    from crucible_lineage.queries.catalogue.runs import ListedRun
     from crucible_lineage.session import Session
 
 
@@ -162,28 +158,7 @@ def runs_command(projects: tuple[str, ...], pipeline: str | None, number: int, a
     if as_json:
         print_json({"runs": [run.to_json() for run in found], "damaged": [one.to_json() for one in damaged]})
         return
-    click.echo("\n".join(_listed_runs(found)) if found else "no run is known")
-    print_set_aside(damaged)
-
-
-def _listed_runs(found: Sequence[ListedRun]) -> Iterator[str]:
-    rows = []
-    for run in found:
-        took = time_text((utc(run.ended) - utc(run.started)).total_seconds()) if run.ended else ""
-        steps = ", ".join(f"{count} {outcome}" for outcome, count in (run.steps or {}).items())
-        steps = plain(unstarted_text(run.error)) if run.error else steps
-        rows.append(
-            (
-                run.run_id,
-                run.started[:19].replace("T", " "),
-                run.pipeline,
-                run.project,
-                run.state or "",
-                took,
-                run.who or "",
-                steps or f"{len(run.made)} made",
-            )
-        )
-    yield from in_columns(("RUN", "STARTED (UTC)", "PIPELINE", "PROJECT", "STATE", "TOOK", "BY", "STEPS"), rows)
+    click.echo("\n".join(run_lines(found)) if found else "no run is known")
     if len(found) > 1:
-        yield f"compare two: {next_command('diff', found[1].run_id, found[0].run_id)}"
+        click.echo(f"compare two: {next_command('diff', found[1].run_id, found[0].run_id)}")
+    print_set_aside(damaged)

@@ -20,14 +20,14 @@ from crucible_lineage.cli.options import (
     open_session,
     print_json,
 )
+from crucible_lineage.cli.printing import MOST_STEPS, in_columns, run_lines
 from crucible_lineage.cli.runs.engines import prefect_is_configured
 from crucible_lineage.cli.runs.waiting import print_not_ingested, print_others, print_set_aside, print_waiting
 from crucible_lineage.core.journal import Failure, ResultRow
 from crucible_lineage.errors import CrucibleError, InputError, PrefectAwayError, UnreachableError
-from crucible_lineage.failed_runs import failed_elsewhere, unstarted_text
+from crucible_lineage.failed_runs import failed_elsewhere
 from crucible_lineage.lineage.labels import plain
-from crucible_lineage.local.usage import disk_usage, is_in_use
-from crucible_lineage.local.usage import runs as running
+from crucible_lineage.local.usage import disk_usage
 from crucible_lineage.parked import failures
 from crucible_lineage.queries.metrics import metrics_text
 from crucible_lineage.queries.metrics import send_metrics as send
@@ -81,6 +81,8 @@ def status_command(
     """
     if every:
         sys.exit(_print_all(project, as_json=as_json))
+    from crucible_lineage.queries.catalogue.runs import recent_runs  # with pydantic, which the help does not need
+
     with open_session(PATIENCE_S) as session:
         if metrics:
             click.echo(metrics_text(session), nl=False)
@@ -95,7 +97,7 @@ def status_command(
             return
         if unpark is not None:
             _unpark(session, unpark)
-        recent = [_with_state(run, session.settings.data) for run in session.journal.recent_runs(project, runs)]
+        recent = recent_runs(session.journal, session.settings.data, project, runs)
         pipelines = session.journal.pipelines(project)
         waiting, others = _waiting(session, project)
         damaged = session.outbox.set_aside()
@@ -111,7 +113,7 @@ def status_command(
         print_json(
             {
                 "could_go": spare,
-                "runs": recent,
+                "runs": [run.to_json() for run in recent],
                 "pipelines": pipelines,
                 "failed_elsewhere": [one.to_json() for one in elsewhere],
                 "failures": [one.to_json() for one in failed],
@@ -126,7 +128,7 @@ def status_command(
             }
         )
         return
-    _print_runs(recent)
+    click.echo("\n".join(run_lines(recent)) if recent else "nothing ran from this data folder yet")
     for job in jobs:
         click.echo(f"Slurm: {job['id']} {job['state']} {job['step']}")
     _print_pipelines(pipelines)
@@ -181,12 +183,13 @@ def _print_pipelines_of_all(found: Sequence[PipelineOverview]) -> None:
     if not found:
         click.echo("no pipeline has run")
         return
-    rows = [("PROJECT", "PIPELINE", "LAST RUN (UTC)", "STATE", "NEWEST RESULT (UTC)", "RESULTS")]
+    names = ("PROJECT", "PIPELINE", "LAST RUN (UTC)", "STATE", "NEWEST RESULT (UTC)", "RESULTS")
+    rows = []
     for one in found:
         states = ", ".join(f"{number} {state}" for state, number in one.states.items()) or "none"
-        began, state = (one.run.started, one.run.state or "elsewhere") if one.run else ("", "")
+        began, state = (one.run.started, one.run.ending) if one.run else ("", "")
         rows.append((one.project, one.pipeline, _moment(began), state, _moment(one.newest), states))
-    _print_rows(rows)
+    click.echo("\n".join(in_columns(names, rows, MOST_STEPS)))
 
 
 def _flow_runs_left() -> list[FlowRunLeft]:
@@ -213,37 +216,12 @@ def _batch_jobs(data: Path) -> list[dict[str, str]]:
     return [vars(job) for job in batch_jobs(data)]
 
 
-def _with_state(run: Mapping[str, Any], data: Path) -> dict[str, Any]:
-    lives = run["outcome"] is None and is_in_use(running(data) / run["run_id"])
-    return {**run, "state": run["outcome"] or ("under way" if lives else "cut short")}
-
-
 def _unpark(session: Session, mfid: str) -> None:
     if not try_again(session, mfid):
         raise InputError(
             f"nothing that failed has the id {mfid} or is about that dataset; `status` lists what there is"
         )
     click.echo(f"{mfid}: tried again at the next run", err=True)
-
-
-def _print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
-    if not runs:
-        click.echo("nothing ran from this data folder yet")
-        return
-    rows = [("STARTED (UTC)", "PIPELINE", "PROJECT", "STATE", "TOOK", "STEPS")]
-    for run in runs:
-        steps = ", ".join(f"{number} {outcome}" for outcome, number in run["steps"].items()) or "none"
-        steps = plain(unstarted_text(run["error"])) if run["error"] else steps
-        began, ended = run["started"], run["ended"]
-        took = time_text((utc(ended) - utc(began)).total_seconds()) if ended else ""
-        rows.append((began[:19].replace("T", " "), run["pipeline"], run["project"], run["state"], took, steps))
-    _print_rows(rows)
-
-
-def _print_rows(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        click.echo("  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _print_pipelines(pipelines: Sequence[Mapping[str, Any]]) -> None:

@@ -15,7 +15,6 @@ from crucible_lineage.cli.options import (
     print_json,
 )
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage import Difference, Edge, Node
 from crucible_lineage.queries.catalogue.reference import find_run, visible_projects
 from crucible_lineage.queries.catalogue.runs import list_runs
 from crucible_lineage.queries.diff import LineageComparison, compare_datasets, compare_runs
@@ -45,7 +44,7 @@ def diff_command(
         announce(session)
         found = _compared(session, old, new, projects)
     if as_json:
-        print_json(_json(found.difference))
+        print_json(found.to_json())
     else:
         click.echo(str(found))
 
@@ -72,29 +71,3 @@ def _compared_runs(
         except InputError:
             raise InputError(f"{no_dataset}\n{no_run}") from no_run
     return compare_runs(session, earlier, later, list(dict.fromkeys((known[earlier], known[later]))))
-
-
-def _json(difference: Difference) -> dict[str, object]:
-    return {
-        "same": not difference,
-        "results": [
-            {"old_mfid": c.old_id, "new_mfid": c.new_id, "name": c.field, "old": c.old, "new": c.new, "change": c.by}
-            for c in difference.results
-        ],
-        "added": [_node_json(node) for node in difference.added],
-        "removed": [_node_json(node) for node in difference.removed],
-        "changed": [
-            {"old_mfid": c.old_id, "new_mfid": c.new_id, "field": c.field, "old": c.old, "new": c.new}
-            for c in difference.changed
-        ],
-        "added_links": [_edge_json(edge) for edge in difference.added_edges],
-        "removed_links": [_edge_json(edge) for edge in difference.removed_edges],
-    }
-
-
-def _node_json(node: Node) -> dict[str, object]:
-    return {"mfid": node.id, "kind": node.kind, "name": node.name, "step": node.step}
-
-
-def _edge_json(edge: Edge) -> dict[str, object]:
-    return {"source": edge.source, "target": edge.target, "relationship_type": edge.relationship}

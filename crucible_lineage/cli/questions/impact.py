@@ -86,7 +86,7 @@ def impact_command(
         announce(session)
         found = ask(session)
     if as_json:
-        print_json(_json(found, every))
+        print_json(found.to_json(every=every))
         return
     for line in _report(found, every):
         click.echo(line)
@@ -128,27 +128,3 @@ def _report(found: Redone, every: bool) -> Iterator[str]:
     if count := len(found.untimed):
         what = "1 dataset of it was" if count == 1 else f"{count} datasets of it were"
         yield f"{what} taken at a time that is not known; what comes from {'it' if count == 1 else 'them'} counts"
-
-
-def _json(found: Redone, every: bool) -> dict[str, object]:
-    """Ids of what the reader may not see are null. What is superseded is among those to redo only with `every`."""
-    nodes = found.graph.nodes
-
-    def shown(mfid: str) -> str | None:
-        return None if nodes[mfid].kind == "hidden" else mfid
-
-    return {
-        "redo": [
-            {
-                "mfid": shown(mfid),
-                "name": nodes[mfid].name,
-                "step": nodes[mfid].step,
-                "state": nodes[mfid].state,
-                "chain": [shown(one) for one in found.impact.chain(mfid)],
-            }
-            for mfid in (found.impact.ids if every else found.redo)
-        ],
-        "superseded": list(found.superseded),
-        "deletion": found.deletion and found.deletion.to_json(),
-        "of_unknown_time": [mfid for mfid in found.untimed if nodes[mfid].kind != "hidden"],
-    }

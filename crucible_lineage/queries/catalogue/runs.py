@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from crucible_lineage.amounts import time_text
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.mirror import Snapshot
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
+from crucible_lineage.failed_runs import unstarted_text
+from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.records import mapping, provenance, recorded_run, text
 from crucible_lineage.local.usage import is_in_use
 from crucible_lineage.local.usage import runs as running
@@ -20,22 +23,25 @@ from crucible_lineage.pipeline.logs import STEP_LOG
 from crucible_lineage.queries.catalogue.reference import visible_projects
 from crucible_lineage.queries.graph.standing import Entry, entries_of_copy
 from crucible_lineage.session import Session
+from crucible_lineage.times import utc
 
 __all__ = [
     "ListedRun", "PipelineSummary", "StepAttempt", "datasets_of_run", "last_attempts", "list_runs", "log_of_dataset",
-    "newest_first", "pipelines_of", "remembered_runs", "runs_by_results", "with_memory",
+    "newest_first", "pipelines_of", "recent_runs", "remembered_runs", "runs_by_results", "with_memory",
 ]  # fmt: skip
 
 
 Record = Mapping[str, Any]
 COMPLETE, FAILED = "complete", "failed"
+NOT_KNOWN = "not known"
 
 
 @dataclass(frozen=True)
 class ListedRun:
-    """A run. `made` are the datasets whose records name it.
+    """A run. `made` are the datasets whose records name it, `incomplete` of them not complete; None if nobody looked.
 
     `steps` are known where the run took place; `state` there, and where a dataset of the project records the run.
+    `error` says why it could not start.
     """
 
     run_id: str
@@ -47,11 +53,31 @@ class ListedRun:
     engine: str | None = None
     who: str | None = None
     steps: Mapping[str, int] | None = None
-    error: str = ""  # why it could not start
-    made: tuple[str, ...] = ()
+    error: str = ""
+    made: tuple[str, ...] | None = None
+    incomplete: int = 0
+    declaration: str | None = None
+
+    @property
+    def ending(self) -> str:
+        """Return how it ended, in words."""
+        return f"{self.state or NOT_KNOWN}{f', {self.incomplete} incomplete' if self.incomplete else ''}"
+
+    @property
+    def took(self) -> str:
+        """Return how long it took, in words; empty while it has not ended."""
+        return time_text((utc(self.ended) - utc(self.started)).total_seconds()) if self.ended else ""
+
+    @property
+    def did(self) -> str:
+        """Return how many of its steps ended how, or why none began; where that is not known, what it made."""
+        if self.error:
+            return plain(unstarted_text(self.error))
+        steps = ", ".join(f"{count} {outcome}" for outcome, count in (self.steps or {}).items())
+        return steps or (f"{len(self.made)} made" if self.made else "none")
 
     def to_json(self) -> dict[str, Any]:
-        """An entry of `runs --json`."""
+        """Return the run for `runs --json` and `status --json`."""
         return {
             "run_id": self.run_id,
             "pipeline": self.pipeline,
@@ -63,7 +89,9 @@ class ListedRun:
             "who": self.who,
             "steps": dict(self.steps) if self.steps is not None else None,
             "error": self.error or None,
-            "made": list(self.made),
+            "made": None if self.made is None else list(self.made),
+            "incomplete": self.incomplete,
+            "declaration": self.declaration,
         }
 
 
@@ -76,12 +104,12 @@ def list_runs(
     """
     found: dict[str, ListedRun] = {}
     if projects is None:
-        unstarted = [one for one in session.journal.recent_runs(None, -1) if one["error"]]
-        found = {one["run_id"]: _remembered(one, session.settings.data) for one in unstarted}
+        everywhere = recent_runs(session.journal, session.settings.data, None)
+        found = {run.run_id: replace(run, made=()) for run in everywhere if run.error}
     for project in visible_projects(session) if projects is None else projects:
         by_results = runs_by_results(session.mirror.snapshot(project), project)
         here = remembered_runs(session.journal, session.settings.data, project)
-        found |= {run_id: run for run_id, run in here.items() if run_id in by_results or run.steps or run.error}
+        found |= {run_id: replace(run, made=()) for run_id, run in here.items() if run.steps or run.error}
         found |= {run_id: with_memory(run, here.get(run_id)) for run_id, run in by_results.items()}
     return [run for run in newest_first(found.values()) if pipeline in (None, run.pipeline)][:limit]
 
@@ -93,16 +121,19 @@ def newest_first(runs: Iterable[ListedRun]) -> list[ListedRun]:
 
 def remembered_runs(journal: Journal, data: Path, project: str) -> dict[str, ListedRun]:
     """Return the runs of a project that took place from a data folder, by id."""
-    return {known["run_id"]: _remembered(known, data) for known in journal.recent_runs(project, -1)}
+    return {run.run_id: run for run in recent_runs(journal, data, project)}
+
+
+def recent_runs(journal: Journal, data: Path, project: str | None, most: int = -1) -> list[ListedRun]:
+    """Return the runs that took place from a data folder, newest first."""
+    return [_remembered(known, data) for known in journal.recent_runs(project, most)]
 
 
 def with_memory(run: ListedRun, remembered: ListedRun | None) -> ListedRun:
     """Complete a run that records name by what the data folder knows, which goes first."""
     if remembered is None:
         return run
-    return replace(
-        run, started=remembered.started, ended=remembered.ended, state=remembered.state, steps=remembered.steps
-    )
+    return replace(remembered, engine=run.engine, who=run.who, made=run.made, incomplete=run.incomplete)
 
 
 def datasets_of_run(session: Session, run_id: str, copies: Iterable[Snapshot]) -> set[str]:
@@ -140,7 +171,12 @@ def runs_by_results(copy: Snapshot, project: str) -> dict[str, ListedRun]:
             found[one.run_id] = replace(known, started=min(known.started, one.started), ended=ended)
             made.setdefault(one.run_id, []).append(mfid)
     return {
-        run_id: replace(run, made=tuple(sorted(made[run_id])), state=states.get(run_id))
+        run_id: replace(
+            run,
+            made=tuple(sorted(made[run_id])),
+            incomplete=sum(not copy.summaries[mfid].standing.complete for mfid in made[run_id]),
+            state=states.get(run_id),
+        )
         for run_id, run in found.items()
     }
 
@@ -170,6 +206,7 @@ def _remembered(known: Mapping[str, Any], data: Path) -> ListedRun:
         state=known["outcome"] or ("under way" if lives else "cut short"),
         steps=known["steps"],
         error=known["error"],
+        declaration=known["declaration"],
     )
 
 

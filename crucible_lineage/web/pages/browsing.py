@@ -235,17 +235,6 @@ class RunRow:
     run: ListedRun
     outputs: tuple[Entry, ...]
 
-    @property
-    def state(self) -> str:
-        """Return how the run ended; empty if neither the journal nor a record says so."""
-        incomplete = sum(entry.state == INCOMPLETE for entry in self.outputs)
-        return f"{incomplete} incomplete" if incomplete else self.run.state or ""
-
-    @property
-    def steps(self) -> str:
-        """Return how many steps ended how, where the journal knows."""
-        return ", ".join(f"{count} {outcome}" for outcome, count in (self.run.steps or {}).items())
-
 
 def runs(reader: Reader) -> Response:
     """Show the runs of a project that have outputs, newest first."""
@@ -304,4 +293,4 @@ def _remembered(data: Path, project: str) -> dict[str, ListedRun]:
 
 def _run_row(run: ListedRun, copy: Snapshot) -> RunRow:
     entries = entries_of_copy(copy)
-    return RunRow(run, tuple(entries[mfid] for mfid in run.made))
+    return RunRow(run, tuple(entries[mfid] for mfid in run.made or ()))
