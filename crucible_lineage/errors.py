@@ -35,6 +35,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,11 @@ __all__ = [
     "UnauthorizedError",
     "UnreachableError",
     "WithdrawnError",
+    "missing_library",
     "nearest",
     "nearest_word",
     "no_file",
+    "require_library",
     "shortened",
     "shown_path",
 ]
@@ -300,3 +303,14 @@ class ServerError(CrucibleError):
 
 TRANSIENT = (UnreachableError, ServerError, RateLimitedError)
 """The service is away or busy: the same call may succeed later."""
+
+
+def require_library(what: str, library: str, extra: str) -> None:
+    """Raise InputError if a library is not installed, before any work is done that needs it in the end."""
+    if find_spec(library) is None:
+        raise missing_library(what, library, extra)
+
+
+def missing_library(what: str, library: str, extra: str) -> InputError:
+    """The error to raise where `library` cannot be imported."""
+    return InputError(f"write {what}: the library {library} is missing; pip install 'crucible-lineage[{extra}]'")

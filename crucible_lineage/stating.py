@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from crucible_lineage.core.slots import Filled, hold, later_than
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.session import Session
-from crucible_lineage.ssh import signature_of
 from crucible_lineage.statements import (
     AWAIT,
     FLAG,
@@ -29,7 +32,20 @@ from crucible_lineage.statements import (
     statement_id,
 )
 
-__all__ = ["Signed", "Stating", "known_statements", "lift", "project_of", "revoke", "sign", "state"]
+__all__ = [
+    "KEY_VARIABLE",
+    "NAMESPACE",
+    "Signed",
+    "Stating",
+    "known_statements",
+    "lift",
+    "project_of",
+    "revoke",
+    "sign",
+    "signature_of",
+    "signer_of",
+    "state",
+]
 
 MOST_CHARACTERS = 120  # of a name
 
@@ -204,3 +220,43 @@ def _make_current(session: Session, mfid: str, awaited: Statement) -> None:
         since = later_than(datetime.now(UTC), [one.since for one in slots.values()])
         now = {key: replace(one, since=since) for key, one in slots.items()}
         hold(session.mirror, session.client, awaited.project, mfid, now)
+
+
+KEY_VARIABLE = "CRUCIBLE_LINEAGE_SIGNING_KEY"
+NAMESPACE = "crucible-lineage"
+LIMIT_S = 60.0  # an agent may ask for a touch of a hardware key
+
+
+def signature_of(text: bytes) -> str:
+    """Return the signature of a text by the configured key; empty if there is none. Raises InputError if that fails."""
+    key = os.environ.get(KEY_VARIABLE)
+    if not key:
+        return ""
+    done = _run("-Y", "sign", "-f", str(Path(key).expanduser()), "-n", NAMESPACE, given=text)
+    if done.returncode or not done.stdout.startswith(b"-----BEGIN SSH SIGNATURE-----"):
+        said = done.stderr.decode(errors="replace").strip() or f"ssh-keygen ended with {done.returncode}"
+        raise InputError(f"sign with the key {key} ({KEY_VARIABLE}): {said}")
+    return done.stdout.decode()
+
+
+def signer_of(text: bytes, signature: str, allowed: Path) -> str:
+    """Return who of the file of allowed signers has signed a text; empty if nobody of them has."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "signature"
+        path.write_text(signature, encoding="ascii", errors="replace")
+        found = _run("-Y", "find-principals", "-f", str(allowed), "-s", str(path))
+        for name in found.stdout.decode(errors="replace").split("\n"):
+            if not name:
+                continue
+            given = ("-f", str(allowed), "-I", name, "-n", NAMESPACE, "-s", str(path))
+            if not _run("-Y", "verify", *given, given=text).returncode:
+                return name
+    return ""
+
+
+def _run(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = ["ssh-keygen", *arguments]
+    try:
+        return subprocess.run(command, input=given, capture_output=True, timeout=LIMIT_S, check=False)  # noqa: S603
+    except (OSError, subprocess.SubprocessError) as error:
+        raise InputError(f"ssh-keygen {' '.join(arguments[:2])}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import construct_schedule
 from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
 from prefect.events import (
     Automation,
@@ -26,18 +28,32 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flows import Flow
 from prefect.schedules import Schedule as PrefectSchedule
 from prefect.types.entrypoint import EntrypointType
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 
-from crucible_lineage.errors import InputError, RunError
+from crucible_lineage.errors import Fault, InputError, RunError
+from crucible_lineage.fingerprint.params import canonical_value
 from crucible_lineage.flows.pipelines import run_pipeline
 from crucible_lineage.flows.process_new import process_new
 from crucible_lineage.flows.reaching import reaching_prefect
-from crucible_lineage.flows.schedules import schedule_fault
+from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.declare.yaml import read_document
+from crucible_lineage.pipeline.functions.inspect import find_step
 from crucible_lineage.pipeline.spec.inputs import PACKAGE
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Schedule, Trigger
+from crucible_lineage.step import ParameterSpec
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 from crucible_lineage.tasks.sessions import CrucibleConnection
 
-__all__ = ["Deployed", "DeploymentRequest", "deploy", "remove", "serve_pipelines"]
+__all__ = [
+    "Deployed",
+    "DeploymentRequest",
+    "deploy",
+    "parameter_schemas",
+    "remove",
+    "schedule_fault",
+    "serve_pipelines",
+]
 
 BLOCK_TYPE = CrucibleCredentials.get_block_type_slug()
 SLUG = "declared"  # of the one schedule that a declaration has
@@ -347,3 +363,55 @@ def _require_schedules(requests: Sequence[DeploymentRequest]) -> None:
     """Prefect can read every schedule. All that it cannot are told at once."""
     if faults := [fault for request in requests if (fault := schedule_fault(request.spec))]:
         raise InputError("", faults)
+
+
+def schedule_fault(spec: PipelineSpec) -> Fault | None:
+    """Return why Prefect cannot read the schedule, with its place in the file; None if it can, or there is none."""
+    declared = spec.schedule
+    if declared is None:
+        return None
+    try:
+        construct_schedule(declared.interval, None, declared.cron, declared.rrule, declared.timezone)
+    except ValueError as error:  # also pydantic's
+        reasons = [one["msg"] for one in error.errors()] if isinstance(error, ValidationError) else [str(error)]
+        key = next(name for name in ("cron", "interval", "rrule") if getattr(declared, name) is not None)
+        said = "; ".join(reasons).replace("Value error, ", "")
+        return read_document(spec.path).fault(("schedule", key), f"schedule: {said}")
+    return None
+
+
+def parameter_schemas(pipeline: BoundPipeline) -> dict[str, Any]:
+    """By `step.parameter`, as in `--set`: its type, choices, and what holds if a run says nothing. No secrets."""
+    found = {}
+    for name, step in pipeline.steps.items():
+        if not step.spec.uses:
+            continue
+        declared = step.variants[0].given
+        swept = step.spec.matrix or {}
+        for parameter in find_step(step.spec.uses, step.spec.folder).parameters:
+            if not parameter.secret and parameter.name not in swept and parameter.name not in step.spec.references:
+                key = f"{name}.{parameter.name}"
+                found[key] = {"title": key, **_type(parameter), **_default(parameter, declared)}
+    return found
+
+
+def _type(parameter: ParameterSpec) -> dict[str, Any]:
+    """The type, as far as it can be told in one place."""
+    if parameter.annotation is inspect.Parameter.empty:
+        return {}
+    try:
+        schema = TypeAdapter(parameter.annotation).json_schema()
+    except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema):
+        return {}
+    schema.pop("title", None)
+    return {} if "$defs" in schema else schema
+
+
+def _default(parameter: ParameterSpec, declared: Any) -> dict[str, Any]:
+    value = declared.get(parameter.name, parameter.default)
+    if value is inspect.Parameter.empty:
+        return {}
+    try:
+        return {"default": canonical_value(value, parameter.name)}
+    except InputError:
+        return {}

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
+from uuid import uuid4
 
 from prefect import Task, flow
-from prefect.client.schemas.objects import State
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import NotPausedError
+from prefect.flow_runs import resume_flow_run, suspend_flow_run
 from prefect.logging import get_run_logger
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner
 
-from crucible_lineage.flows.reports.artifacts import leave_artifacts
-from crucible_lineage.flows.reports.ending import reasons_of, with_its_error
-from crucible_lineage.flows.reports.stopped import telling_what_was_made
+from crucible_lineage.flows.reports import leave_artifacts, reasons_of, telling_what_was_made, with_its_error
 from crucible_lineage.flows.runners import THREADS, requesting, task_runner
-from crucible_lineage.flows.signatures import suspend_until_signed
 from crucible_lineage.pipeline.bind.cached import bind_file
-from crucible_lineage.pipeline.engines.engine import Running
+from crucible_lineage.pipeline.engines.local import Running
 from crucible_lineage.pipeline.engines.slurm import cancel_jobs
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.job_json import job_to_json, made_from_json
@@ -33,20 +40,18 @@ from crucible_lineage.pipeline.job.materialize import Materialized
 from crucible_lineage.pipeline.job.news import NewsReader, hearing_news
 from crucible_lineage.pipeline.processes.supervised import stop_run
 from crucible_lineage.pipeline.run.result import PASSING, Choice, Listener, RunResult, StepEvent
-from crucible_lineage.pipeline.run.run import plan_and_run
+from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
 from crucible_lineage.pipeline.run.stopping import Stop
-from crucible_lineage.pipeline.run.unstarted import noting_unstarted
 from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.delivering import Driver, delivered_here
 from crucible_lineage.tasks.events import tell_failed, tell_reused, telling_arrived
-from crucible_lineage.tasks.materialization import materialize
+from crucible_lineage.tasks.materialization import Driver, delivered_here, materialize
 from crucible_lineage.tasks.retries import is_transient, is_worth_another
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 
-__all__ = ["Observer", "observing", "run_pipeline"]
+__all__ = ["Observer", "observing", "resume_signed", "run_pipeline", "suspend_until_signed"]
 
 
 @dataclass
@@ -235,3 +240,39 @@ class PrefectEngine:
                 self.deliverer.add(left)
             self.deliverer.took(told["seconds"] or 0.0)
         return made_from_json(told, self.session)
+
+
+PAUSED = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))
+TAG = "unsigned-"  # of a flow run that waits: with the id of each result that needs a signature
+
+
+def suspend_until_signed(mfids: Collection[str]) -> None:
+    """End this flow run as Suspended, tagged with the results that need signatures.
+
+    Whoever signs them resumes it; a worker then runs the flow once more, which finds the signatures. Nothing is done
+    for a run without a deployment, which no worker can resume, and where another run waits for the same results.
+    """
+    if not mfids or not deployment.id:
+        return
+    with get_client(sync_client=True) as client:
+        same = FlowRunFilterTags(all_=[TAG + mfid for mfid in mfids])
+        if client.read_flow_runs(flow_run_filter=FlowRunFilter(tags=same, state=PAUSED), limit=1):
+            return
+        tags = [tag for tag in client.read_flow_run(flow_run.id).tags if not tag.startswith(TAG)]
+        client.update_flow_run(flow_run.id, tags=sorted({*tags, *(TAG + mfid for mfid in mfids)}))
+    suspend_flow_run(timeout=None, key=str(uuid4()))  # by a new key each time: a resumed run may have to wait again
+
+
+def resume_signed(mfids: Collection[str]) -> list[str]:
+    """Resume the flow runs that wait for signatures of these results. Returns their names."""
+    if not mfids:
+        return []
+    waits = FlowRunFilter(tags=FlowRunFilterTags(any_=[TAG + mfid for mfid in mfids]), state=PAUSED)
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(flow_run_filter=waits)
+    resumed = []
+    for run in found:
+        with suppress(NotPausedError):  # somebody else was faster
+            resume_flow_run(run.id)
+            resumed.append(run.name)
+    return resumed

@@ -6,7 +6,9 @@ that: whether a result is there is said by its id, so runs may be doubled, misse
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,26 +21,27 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from crucible_lineage.errors import CrucibleError, InputError
-from crucible_lineage.flows.parking import Parking
+from crucible_lineage.core.journal import Failure
+from crucible_lineage.errors import CrucibleError, InputError, ParkedError
+from crucible_lineage.failed_runs import failures, park
 from crucible_lineage.flows.pipelines import PrefectEngine
-from crucible_lineage.flows.reports.artifacts import leave_artifacts
-from crucible_lineage.flows.reports.ending import waiting_told, with_its_error
-from crucible_lineage.flows.reports.stopped import telling_what_was_made
+from crucible_lineage.flows.reports import leave_artifacts, telling_what_was_made, waiting_told, with_its_error
 from crucible_lineage.flows.runners import THREADS
-from crucible_lineage.parked import park
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.engines.local import Engine, Running
+from crucible_lineage.pipeline.job.job import Job
+from crucible_lineage.pipeline.job.materialize import Materialized
 from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, PASSING, REUSED, RunResult, StepEvent
-from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.pipeline.run.unstarted import noting_unstarted
+from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
 from crucible_lineage.pipeline.spec.inputs import located
+from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.events import tell_failed, tell_reused, telling_arrived
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 from crucible_lineage.watch.new_data import Newest, each_selection, narrowed
 
-__all__ = ["process_new"]
+__all__ = ["Parking", "process_new"]
 
 
 def _run_name() -> str:
@@ -172,3 +175,76 @@ class _Processing:
         if reasons:
             return Failed(message=f"{message}: {'; '.join(reasons)}")
         return Completed(message=message, data={**result.to_json(), "parked": sorted(parked)})
+
+
+class Parking:
+    """Starts steps with `engine`, but none that has failed `most_failures` times, or that another worker has parked.
+
+    `parked` are those, `failed` all others, by the names of their instances.
+    """
+
+    def __init__(self, engine: Engine, session: Session, most_failures: int) -> None:
+        self.engine = engine
+        self.most_failures = most_failures
+        self.parked: dict[str, Failure] = {}
+        self.failed: dict[str, str] = {}
+        self._known = failures(session)
+        self._jobs: dict[int, tuple[Running, Job]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def deliverer(self) -> Deliverer | None:
+        """Whoever delivers what the engine hands on before it is delivered."""
+        return getattr(self.engine, "deliverer", None)
+
+    @deliverer.setter
+    def deliverer(self, deliverer: Deliverer) -> None:
+        if hasattr(self.engine, "deliverer"):
+            self.engine.deliverer = deliverer
+
+    def start(self, job: Job) -> Running:
+        """Start the step, unless it is parked: then it has ended at once."""
+        known = self._known.get(min(planned.mfid for planned in job.outputs))
+        if known is not None and (known.parked or known.failures >= self.most_failures):
+            self.parked[job.name] = known
+            return _Parked(known)
+        running = self.engine.start(job)
+        with self._lock:
+            self._jobs[id(running)] = (running, job)  # with `running`, so that its id stays its own
+        return running
+
+    def result(self, running: object) -> Materialized:
+        """Return the outcome of the step. Raises what it raised, ParkedError if it is parked."""
+        if isinstance(running, _Parked):
+            raise ParkedError(f"parked after {running.failure.failures} failures: {running.failure.error}")
+        with self._lock:
+            _, job = self._jobs.pop(id(running))
+        try:
+            return self.engine.result(running)
+        except Exception as error:
+            self.failed[job.name] = str(error) or type(error).__name__
+            raise
+
+    def stop(self, run_id: str) -> bool:
+        """Stop as its engine does."""
+        return self.engine.stop(run_id)
+
+    def note_refused(self, result: RunResult) -> dict[str, str]:
+        """Note refused results as failed, and return the reasons.
+
+        Each run sends them again without making them again, so that none is parked.
+        """
+        steps = {one.step for one in result.waiting if one.refused}
+        refused = {step: error for step, error in result.errors.items() if step in steps and step not in self.failed}
+        self.failed |= refused
+        return refused
+
+
+class _Parked:
+    """A step that was not started."""
+
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
+
+    def add_done_callback(self, callback: Callable[[object], None], /) -> None:
+        callback(self)

@@ -12,9 +12,7 @@ from prefect.states import Completed, Failed
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.flows.pipelines import PrefectEngine
-from crucible_lineage.flows.reports.artifacts import leave_artifacts
-from crucible_lineage.flows.reports.ending import reasons_of, with_its_error
-from crucible_lineage.flows.reports.stopped import telling_what_was_made
+from crucible_lineage.flows.reports import leave_artifacts, reasons_of, telling_what_was_made, with_its_error
 from crucible_lineage.flows.runners import THREADS
 from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale

@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.flows.reports.ending import with_its_error
+from crucible_lineage.flows.reports import with_its_error
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.queries.verify.verify import Verification
 from crucible_lineage.queries.verify.verify import verify_project as verify

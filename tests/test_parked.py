@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from crucible_lineage.failed_runs import failures, park, unpark
 from crucible_lineage.ids import new_mfid
-from crucible_lineage.parked import failures, park, unpark
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings

@@ -25,8 +25,8 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.session import Session
-from crucible_lineage.ssh import signer_of
 from crucible_lineage.statements import FLAG, HOLD, TRUST, About
+from crucible_lineage.stating import signer_of
 from crucible_lineage.times import utc
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def sign_command(datasets: tuple[str, ...], why: str, project: str | None, as_js
 
 def print_resumed(mfids: Sequence[str]) -> None:
     """Resume the flow runs that wait for signatures of these results, and name them."""
-    from crucible_lineage.flows.signatures import resume_signed  # importing Prefect costs over a second
+    from crucible_lineage.flows.pipelines import resume_signed  # importing Prefect costs over a second
 
     for name in resume_signed(mfids):
         click.echo(f"resumed flow run {name}")

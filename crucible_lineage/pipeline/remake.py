@@ -10,8 +10,7 @@ from pathlib import Path
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.job.calling import call_step
-from crucible_lineage.pipeline.job.inputs import place_inputs
+from crucible_lineage.pipeline.job.calling import call_step, place_inputs
 from crucible_lineage.pipeline.job.job import job_of
 from crucible_lineage.pipeline.logs import own_secrets
 from crucible_lineage.pipeline.plan.plan import FRESH

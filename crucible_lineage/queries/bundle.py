@@ -25,7 +25,7 @@ from typing import Any
 from crucible_lineage import __version__
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.transfer.download import local_path
-from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, RunError
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, RunError, require_library
 from crucible_lineage.lineage import LineageGraph, Node
 from crucible_lineage.lineage.draw.formats import public_ids
 from crucible_lineage.lineage.draw.html import render_html
@@ -35,7 +35,6 @@ from crucible_lineage.lineage.export.crate import make_crate
 from crucible_lineage.lineage.export.crate_parts import METADATA, PREVIEW, CrateHeader, TextFile, utf8
 from crucible_lineage.lineage.export.crate_profiles import PROFILES
 from crucible_lineage.lineage.export.sharing import shareable, shared_record, with_hidden_parents
-from crucible_lineage.lineage.extra import require_library
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.records import provenance, text
 from crucible_lineage.lineage.rights import Rights, stated_rights

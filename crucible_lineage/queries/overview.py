@@ -15,9 +15,8 @@ from crucible_lineage.amounts import amount, time_text
 from crucible_lineage.core.journal import Failure
 from crucible_lineage.core.slots import CURRENT, INCOMPLETE
 from crucible_lineage.errors import InputError
-from crucible_lineage.failed_runs import FailedRun, failed_elsewhere
+from crucible_lineage.failed_runs import FailedRun, failed_elsewhere, failures
 from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL
-from crucible_lineage.parked import failures
 from crucible_lineage.queries.catalogue.runs import ListedRun, PipelineSummary, list_runs, pipelines_of
 from crucible_lineage.queries.check import made_of_superseded
 from crucible_lineage.queries.graph.fetch import fetch_projects

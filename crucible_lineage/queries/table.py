@@ -18,8 +18,7 @@ from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.core.summary import summary_of
-from crucible_lineage.errors import InputError, nearest
-from crucible_lineage.lineage.extra import require_library
+from crucible_lineage.errors import InputError, nearest, require_library
 from crucible_lineage.lineage.labels import csv_text
 from crucible_lineage.lineage.records import (
     OWN_KEYS,

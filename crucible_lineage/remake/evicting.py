@@ -15,7 +15,7 @@ from typing import Any
 from crucible_lineage.core.mirror import EVERYTHING
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.records import mapping, mappings, provenance, text
-from crucible_lineage.pipeline.files.away import made_in, stored_file
+from crucible_lineage.pipeline.files.fetch import made_in, stored_file
 from crucible_lineage.remake.driver import NOT_DETERMINISTIC
 from crucible_lineage.session import Session
 from crucible_lineage.statements import EVICT, REMAKE, About

@@ -20,9 +20,8 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.registration.claim import is_of_machine
 from crucible_lineage.remake.driver import Outcome
 from crucible_lineage.session import Session
-from crucible_lineage.ssh import signature_of
 from crucible_lineage.statements import REMAKE, About
-from crucible_lineage.stating import Stating, project_of, state
+from crucible_lineage.stating import Stating, project_of, signature_of, state
 
 __all__ = ["PREDICATE", "receipt_of", "state_receipts", "write_receipts"]
 

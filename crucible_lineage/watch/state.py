@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from crucible_lineage import parked
+from crucible_lineage import failed_runs
 from crucible_lineage.local.sealed import sealed, unsealed
 from crucible_lineage.session import Session
 
@@ -31,7 +31,7 @@ def unpark(session: Session, mfid: str) -> bool:
     Pipelines that ran here look at everything once more, since they had gone on beyond what was parked; those of other
     machines do at their next sweep.
     """
-    found = parked.unpark(session, mfid)
+    found = failed_runs.unpark(session, mfid)
     for project, pipeline in found:
         Marks(session).remove(looks_of(project, pipeline))
     return bool(found)

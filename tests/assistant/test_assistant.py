@@ -14,7 +14,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
-from crucible_lineage.assistant.tools import MOST_CHARACTERS, TOOLS, bounded
+from crucible_lineage.assistant import MOST_CHARACTERS, TOOLS, bounded
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.run import plan_and_run

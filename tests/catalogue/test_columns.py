@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from crucible_lineage.assistant.tools import Questions
+from crucible_lineage.assistant import Questions
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.queries.catalogue import columns
 from crucible_lineage.queries.catalogue.columns import Column

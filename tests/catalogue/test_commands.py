@@ -234,7 +234,7 @@ def test_a_missing_library_is_named_before_anything_is_read(
         raise AssertionError("a session was opened")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("crucible_lineage.lineage.extra.find_spec", lambda name: None)
+    monkeypatch.setattr("crucible_lineage.errors.find_spec", lambda name: None)
     monkeypatch.setattr("crucible_lineage.cli.options.Session", not_opened)
     given = [project.fitted("weak-1.txt") if word == "MFID" else word for word in words]
     refused = project.ask(*given, code=2).stderr

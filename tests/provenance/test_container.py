@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crucible_lineage.provenance.container import UNKNOWN, container_in
+from crucible_lineage.provenance.environment import UNKNOWN, container_in
 
 ID = "3f2a" + "0" * 60
 DIGEST = "9b1c" + "0" * 60

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.flows.reports.events import as_event
+from crucible_lineage.flows.reports import as_event
 from crucible_lineage.session import Session
 from crucible_lineage.statements import HOLD, About
 from crucible_lineage.stating import lift, state

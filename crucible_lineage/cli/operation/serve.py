@@ -15,8 +15,7 @@ from click.core import ParameterSource
 from crucible_lineage.cli.options import DataFolderType, crucible_options, open_session
 from crucible_lineage.cli.stdout import result_stream
 from crucible_lineage.disk import storage_error
-from crucible_lineage.errors import InputError, LineageError
-from crucible_lineage.lineage.extra import missing_library
+from crucible_lineage.errors import InputError, LineageError, missing_library
 from crucible_lineage.settings import default_data_folder
 
 __all__ = ["mcp_command", "serve_command"]
@@ -180,10 +179,10 @@ def mcp_command(folder: Path) -> None:
     this command. Needs the extra `mcp`.
     """
     try:
-        from crucible_lineage.assistant.serving import serve_questions  # the SDK takes a second, and is an extra
+        from crucible_lineage.assistant import serve_questions  # the SDK takes a second, and is an extra
     except ImportError as error:
         raise missing_library("what an assistant asks for", "mcp", "mcp") from error
-    from crucible_lineage.assistant.tools import Questions
+    from crucible_lineage.assistant import Questions
 
     with open_session() as session:
         serve_questions(Questions(session, folder))

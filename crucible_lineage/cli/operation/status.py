@@ -25,10 +25,9 @@ from crucible_lineage.cli.runs.engines import prefect_is_configured
 from crucible_lineage.cli.runs.waiting import print_not_ingested, print_others, print_set_aside, print_waiting
 from crucible_lineage.core.journal import Failure, ResultRow
 from crucible_lineage.errors import CrucibleError, InputError, PrefectAwayError, UnreachableError
-from crucible_lineage.failed_runs import failed_elsewhere
+from crucible_lineage.failed_runs import failed_elsewhere, failures
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.local.usage import disk_usage
-from crucible_lineage.parked import failures
 from crucible_lineage.queries.metrics import metrics_text
 from crucible_lineage.queries.metrics import send_metrics as send
 from crucible_lineage.registration.ingestion import in_words
@@ -39,7 +38,7 @@ from crucible_lineage.times import utc
 from crucible_lineage.watch.state import unpark as try_again
 
 if TYPE_CHECKING:
-    from crucible_lineage.flows.left import FlowRunLeft
+    from crucible_lineage.flows.reaching import FlowRunLeft
     from crucible_lineage.queries.overview import PipelineOverview
 
 __all__ = ["status_command"]
@@ -195,7 +194,7 @@ def _print_pipelines_of_all(found: Sequence[PipelineOverview]) -> None:
 def _flow_runs_left() -> list[FlowRunLeft]:
     if not prefect_is_configured():
         return []
-    from crucible_lineage.flows.left import flow_runs_left  # Prefect takes a second to import
+    from crucible_lineage.flows.reaching import flow_runs_left  # Prefect takes a second to import
 
     try:
         return flow_runs_left()

@@ -149,7 +149,7 @@ class _Watch:
 
 def _tell(watcher: Watcher) -> None:
     # Importing Prefect costs over a second; registering files alone needs none.
-    from crucible_lineage.flows.reports.events import emit_events
+    from crucible_lineage.flows.reports import emit_events
     from crucible_lineage.watch.changes import RESULT_SIGNED
 
     for portion in watcher.look():
@@ -267,8 +267,7 @@ def _requests(
     if faults:
         raise InputError("", faults)
     require_prefect()
-    from crucible_lineage.flows.deploying import DeploymentRequest
-    from crucible_lineage.flows.parameters import parameter_schemas
+    from crucible_lineage.flows.deploying import DeploymentRequest, parameter_schemas
     from crucible_lineage.tasks.sessions import CrucibleConnection
 
     crucible = None

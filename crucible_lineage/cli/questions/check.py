@@ -154,7 +154,7 @@ def _bound(file: Path, *, makes_projects: bool) -> tuple[BoundPipeline | None, l
             faults += filter(None, [project_fault(read_declaration(file))])
     spec = bound.spec if bound else _readable(file)
     if spec and spec.schedule:
-        from crucible_lineage.flows.schedules import schedule_fault  # Prefect, which has the last word about it
+        from crucible_lineage.flows.deploying import schedule_fault  # Prefect, which has the last word about it
 
         faults += filter(None, [schedule_fault(spec)])
     if spec and (named := named_ingestors(spec)):

@@ -22,7 +22,7 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.disk import draft_beside
-from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.errors import InputError, nearest, require_library
 from crucible_lineage.lineage import LineageGraph, render_tree, render_tree_rich
 from crucible_lineage.lineage.draw.formats import render_csv, render_dot, render_mermaid, to_node_link
 from crucible_lineage.lineage.draw.html import render_html
@@ -32,7 +32,6 @@ from crucible_lineage.lineage.export.crate_profiles import PROFILES
 from crucible_lineage.lineage.export.openlineage_events import render_openlineage
 from crucible_lineage.lineage.export.sharing import shareable
 from crucible_lineage.lineage.export.w3c_prov import render_prov_json, render_prov_n
-from crucible_lineage.lineage.extra import require_library
 from crucible_lineage.lineage.graph import Direction
 from crucible_lineage.lineage.labels import nodes_text, plain
 from crucible_lineage.session import Session

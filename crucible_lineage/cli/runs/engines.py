@@ -15,7 +15,7 @@ import click
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError, LineageError, RunError, nearest
 from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.engines.engine import Engine
+from crucible_lineage.pipeline.engines.local import Engine
 from crucible_lineage.pipeline.run.result import Choice, Listener, RunResult
 from crucible_lineage.pipeline.run.run import plan_for_run, run_planned
 from crucible_lineage.pipeline.run.stopping import Stop

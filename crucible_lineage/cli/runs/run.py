@@ -43,7 +43,7 @@ from crucible_lineage.pipeline.run.result import (
     Choice,
     RunResult,
 )
-from crucible_lineage.pipeline.run.unstarted import noting_unstarted
+from crucible_lineage.pipeline.run.run import noting_unstarted
 from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.pipeline.spec.pipeline import RUNNERS, Runner
 from crucible_lineage.session import Session

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from crucible_lineage.calibrations import certified_text
+from crucible_lineage.errors import missing_library
 from crucible_lineage.lineage.export.activities import (
     ExportedActivity,
     ExportedLineage,
@@ -30,7 +31,6 @@ from crucible_lineage.lineage.export.crate_parts import (
     workflow_text,
 )
 from crucible_lineage.lineage.export.crate_profiles import TERMS
-from crucible_lineage.lineage.extra import missing_library
 from crucible_lineage.lineage.records import mapping, text
 from crucible_lineage.refs import file_stem
 from crucible_lineage.times import utc

@@ -12,10 +12,9 @@ import json
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import InputError, missing_library
 from crucible_lineage.ids import is_mfid, mfid_time
 from crucible_lineage.lineage.export.activities import ExportedActivity, ExportedLineage, exported, instant
-from crucible_lineage.lineage.extra import missing_library
 from crucible_lineage.lineage.graph import LineageGraph
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from crucible_lineage.calibrations import certified_text
+from crucible_lineage.errors import missing_library
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.export.activities import (
     ExportedActivity,
@@ -22,7 +23,6 @@ from crucible_lineage.lineage.export.activities import (
     exported,
     is_orcid,
 )
-from crucible_lineage.lineage.extra import missing_library
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.model import DERIVED, MEASURED, PART, SUPERSEDED, Edge, Node

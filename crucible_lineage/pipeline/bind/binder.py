@@ -10,13 +10,14 @@ from crucible_lineage.amounts import amount
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.pipeline.bind.dimensions import dimensions_of, is_field, unknown_field
-from crucible_lineage.pipeline.bind.from_parents import from_parents, parent_fault
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant, declared_step
-from crucible_lineage.pipeline.bind.step_faults import (
+from crucible_lineage.pipeline.bind.step import (
     collects,
+    from_parents,
     label_of,
     names_in,
     output_fault,
+    parent_fault,
     place_in_file,
     place_in_step,
     without_values,

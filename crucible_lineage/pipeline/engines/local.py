@@ -1,14 +1,13 @@
-"""The local engine: steps in threads of this process, tried again as often as they declare."""
+"""What a run asks of whatever runs its steps; and the local engine, with steps in threads of this process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from crucible_lineage.errors import InputError, LineageError, StoppedError
-from crucible_lineage.pipeline.engines.engine import Running
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.materialize import Materialized, materialize_step
 from crucible_lineage.pipeline.processes.supervised import stop_run
@@ -16,7 +15,36 @@ from crucible_lineage.pipeline.processes.worker import start_ahead
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
 
-__all__ = ["LocalEngine", "trying_again"]
+if TYPE_CHECKING:
+    from crucible_lineage.pipeline.job.job import Job
+    from crucible_lineage.pipeline.job.materialize import Materialized
+
+__all__ = ["Engine", "LocalEngine", "Running", "trying_again"]
+
+
+class Running(Protocol):
+    """A step under way."""
+
+    def add_done_callback(self, callback: Callable[[object], None], /) -> None:
+        """`callback` is called, in any thread, when the step has ended."""
+
+
+class Engine(Protocol):
+    """What runs steps: threads of this process, or Prefect.
+
+    One that hands on what is made before it is delivered has an attribute `deliverer`, which is set before the first
+    step is started. One that can get ready has a method `start_ahead`, which is told how many functions can be called
+    to begin with.
+    """
+
+    def start(self, job: Job) -> Running:
+        """The step has been handed over."""
+
+    def result(self, running: object) -> Materialized:
+        """The outcome of a step that has ended; raises what it raised."""
+
+    def stop(self, run_id: str) -> bool:
+        """Stop what can be stopped, and begin nothing more. False if its steps are not to be waited for."""
 
 
 class LocalEngine:

@@ -27,8 +27,7 @@ from typing import Any, Self
 from crucible_lineage.core.journal import DELIVERED, SENDING
 from crucible_lineage.errors import InputError, RunError, StepError, StoppedError
 from crucible_lineage.local.usage import claimed, is_in_use, remove_folder
-from crucible_lineage.pipeline.engines.engine import Running
-from crucible_lineage.pipeline.engines.local import trying_again
+from crucible_lineage.pipeline.engines.local import Running, trying_again
 from crucible_lineage.pipeline.engines.slurm_batch import EMPTY, SCRIPT, Batch, Member
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.job_json import job_to_json, made_from_json

@@ -18,8 +18,8 @@ from crucible_lineage.calibrations import (
 )
 from crucible_lineage.certifying import certificates_as_of
 from crucible_lineage.errors import shortened
+from crucible_lineage.pipeline.spec.declared import BEFORE, NEAREST, NONE
 from crucible_lineage.pipeline.spec.inputs import CalibrationInput, value_of
-from crucible_lineage.pipeline.spec.relation import BEFORE, NEAREST, NONE
 from crucible_lineage.session import Session
 from crucible_lineage.times import moment_text, span_text
 

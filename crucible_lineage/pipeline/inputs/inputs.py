@@ -17,7 +17,7 @@ from crucible_lineage.core.slots import CANDIDATE, SUPERSEDED, Currency, Filled,
 from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, RefusedError
 from crucible_lineage.ids import mfid_time
 from crucible_lineage.lineage.records import is_support
-from crucible_lineage.pipeline.bind.from_parents import from_parents
+from crucible_lineage.pipeline.bind.step import from_parents
 from crucible_lineage.pipeline.inputs.calibrations import Calibrated, calibrated
 from crucible_lineage.pipeline.inputs.current import DeclaredDifference, as_at_crucible, note_agreeing
 from crucible_lineage.pipeline.inputs.existing import RawFiles, existing_dataset, find_raw, hash_files

@@ -32,9 +32,11 @@ from crucible_lineage.pipeline.functions.inspection import RULES
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.logs import Blotter
-from crucible_lineage.provenance.container import CONTAINER_VARIABLE, UNKNOWN, container
 from crucible_lineage.provenance.environment import (
+    CONTAINER_VARIABLE,
+    UNKNOWN,
     canonical_text,
+    container,
     environment_document,
     environment_mark,
     lock_text,

@@ -24,13 +24,17 @@ from crucible_lineage.local.usage import in_use, remove_folder, remove_old_work
 from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.files.fetch import has_bytes, send_again
 from crucible_lineage.pipeline.inputs.register import described
-from crucible_lineage.pipeline.job.calling import call_step, secrets_of
+from crucible_lineage.pipeline.job.calling import (
+    call_step,
+    place_inputs,
+    require_unchanged,
+    secrets_of,
+    telling_of_changes,
+)
 from crucible_lineage.pipeline.job.delivering import delivery_context
-from crucible_lineage.pipeline.job.inputs import place_inputs, require_unchanged, telling_of_changes
 from crucible_lineage.pipeline.job.job import Job, dataset_name
 from crucible_lineage.pipeline.job.keeping import Kept, rests_on
-from crucible_lineage.pipeline.job.news import tell_line, tell_phase
-from crucible_lineage.pipeline.job.phases import MADE, STARTED
+from crucible_lineage.pipeline.job.news import MADE, STARTED, tell_line, tell_phase
 from crucible_lineage.pipeline.logs import STEP_LOG, Hear, own_secrets
 from crucible_lineage.provenance.environment import git_state, software
 from crucible_lineage.provenance.recipe import PlannedOutput, first_attempt, recipe_sha256

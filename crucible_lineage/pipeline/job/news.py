@@ -11,19 +11,32 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from crucible_lineage.disk import private_file, private_folder
 from crucible_lineage.errors import StorageError
 from crucible_lineage.local.usage import in_use, remove_folder
 from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.job.phases import is_heard, phase_reached
 from crucible_lineage.pipeline.logs import are_steps_heard, hear_steps
 
-__all__ = ["NewsReader", "hearing_news", "is_run_here", "tell_line", "tell_phase"]
+__all__ = [
+    "MADE",
+    "STARTED",
+    "NewsReader",
+    "hearing_news",
+    "hearing_phases",
+    "is_heard",
+    "is_run_here",
+    "phase_reached",
+    "tell_line",
+    "tell_phase",
+]
+
+STARTED: Final = "started"
+MADE: Final = "made"
 
 EVERY_S = 0.2  # so often the run looks
 MOST_BYTES = 1 << 20  # of what a step prints; the rest is in its log only
@@ -168,3 +181,29 @@ def _forget_after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+_hearers: dict[str, Callable[[str, str], None]] = {}  # by run
+
+
+@contextmanager
+def hearing_phases(run_id: str, hear: Callable[[str, str], None]) -> Iterator[None]:
+    """`hear` is told the step and its phase, in any thread, when a step of the run gets there in this process."""
+    _hearers[run_id] = hear
+    try:
+        yield
+    finally:
+        del _hearers[run_id]
+
+
+def is_heard(run_id: str) -> bool:
+    """True if the run is under way in this process."""
+    return run_id in _hearers
+
+
+def phase_reached(run_id: str, step: str, phase: str) -> bool:
+    """The step has got there. False if nobody hears of it in this process."""
+    hear = _hearers.get(run_id)
+    if hear:
+        hear(step, phase)
+    return hear is not None

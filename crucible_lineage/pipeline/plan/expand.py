@@ -11,17 +11,15 @@ from typing import Any
 from crucible_lineage.amounts import amount, value_text
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.dimensions import OF_PARAMS, fields_of, grouping, of_records, root_of
-from crucible_lineage.pipeline.bind.from_parents import from_parents
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
-from crucible_lineage.pipeline.bind.step_faults import label_of
+from crucible_lineage.pipeline.bind.step import from_parents, label_of
 from crucible_lineage.pipeline.functions.inspection import Inspection
-from crucible_lineage.pipeline.inputs.groups import Group, groups_of, groups_of_variants
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
-from crucible_lineage.pipeline.plan.naming import Naming, Point, Scope
+from crucible_lineage.pipeline.plan.naming import Group, Naming, Point, Scope, groups_of, groups_of_variants
 from crucible_lineage.pipeline.plan.relation import NO_ID, Candidates, Partner, Partners, RelationRow
+from crucible_lineage.pipeline.spec.declared import REGISTERED, InTime
 from crucible_lineage.pipeline.spec.inputs import CalibrationInput, value_of
 from crucible_lineage.pipeline.spec.pipeline import Source, StepSpec
-from crucible_lineage.pipeline.spec.relation import REGISTERED, InTime
 
 __all__ = ["Feed", "Instance", "expand"]
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.files.away import Away
+from crucible_lineage.pipeline.files.fetch import Away
 from crucible_lineage.pipeline.inputs.current import DeclaredDifference
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.plan.differences import Made, UsedFiles, code_diff, differences, file_changes

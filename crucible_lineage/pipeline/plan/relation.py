@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Any
 
 from crucible_lineage.calibrations import certified_text
-from crucible_lineage.pipeline.spec.relation import AFTER, BEFORE, EARLIEST, EITHER, NEAREST, NONE, SKIP, InTime
+from crucible_lineage.pipeline.spec.declared import AFTER, BEFORE, EARLIEST, EITHER, NEAREST, NONE, SKIP, InTime
 from crucible_lineage.times import moment_text, span_text
 
 __all__ = ["NO_ID", "Candidates", "Partner", "Partners", "RelationRow", "chosen_text"]

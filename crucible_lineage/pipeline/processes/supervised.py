@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -11,14 +13,14 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import IO, Any
 
 from crucible_lineage.errors import StoppedError
 from crucible_lineage.pipeline.processes import supervisor
 
-__all__ = ["GRACE_S", "Supervised", "stop_run"]
-
+__all__ = ["GRACE_S", "JobObject", "Supervised", "end_with_parent", "stop_run"]
 
 GRACE_S = 2.0  # chosen: between asking a process to end and killing it; users expect seconds
 _BLOCK_BYTES = 1 << 16
@@ -162,7 +164,6 @@ class Supervised:
         return report
 
     def _start_in_job(self, command: list[str], output: int, cwd: Path | None, env: dict[str, str]) -> None:
-        from crucible_lineage.pipeline.processes.windows_job import JobObject  # not there on POSIX
 
         self._job = JobObject(command, output, cwd, env)
         self._stdin = self._job.stdin
@@ -267,3 +268,83 @@ def _forget_after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+SUSPENDED = 0x4  # CREATE_SUSPENDED
+_KILL_ON_CLOSE, _EXTENDED_LIMITS = 0x2000, 9
+
+
+class _Limits(ctypes.Structure):
+    _fields_ = (
+        ("per_process_user_time", ctypes.c_int64),
+        ("per_job_user_time", ctypes.c_int64),
+        ("flags", ctypes.c_uint32),
+        ("minimum_working_set", ctypes.c_size_t),
+        ("maximum_working_set", ctypes.c_size_t),
+        ("active_processes", ctypes.c_uint32),
+        ("affinity", ctypes.c_size_t),
+        ("priority", ctypes.c_uint32),
+        ("scheduling", ctypes.c_uint32),
+        ("io", ctypes.c_uint64 * 6),
+        ("process_memory", ctypes.c_size_t),
+        ("job_memory", ctypes.c_size_t),
+        ("peak_process_memory", ctypes.c_size_t),
+        ("peak_job_memory", ctypes.c_size_t),
+    )
+
+
+class JobObject:
+    """A command that runs in a job of its own, with all that it starts; `stdin` is what it reads from."""
+
+    def __init__(self, command: list[str], output: int, cwd: Path | None, env: dict[str, str]) -> None:
+        windows: Any = vars(ctypes)["windll"]
+        self._kernel = windows.kernel32
+        self._kernel.CreateJobObjectW.restype = ctypes.c_void_p
+        self._process = subprocess.Popen(  # noqa: S603 (a list of arguments; no shell sees it)
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env=env,
+            bufsize=0,
+            creationflags=SUSPENDED,  # it starts nothing before it belongs to the job
+        )
+        assert self._process.stdin is not None
+        self.stdin = self._process.stdin
+        handle, limits = ctypes.c_void_p(int(vars(self._process)["_handle"])), _Limits(flags=_KILL_ON_CLOSE)
+        self._job = ctypes.c_void_p(self._kernel.CreateJobObjectW(None, None))
+        self._kernel.SetInformationJobObject(self._job, _EXTENDED_LIMITS, ctypes.byref(limits), ctypes.sizeof(limits))
+        self._kernel.AssignProcessToJobObject(self._job, handle)
+        windows.ntdll.NtResumeProcess(handle)
+
+    def end(self) -> None:
+        """All processes in it are being ended."""
+        self._kernel.TerminateJobObject(self._job, 1)
+
+    def wait(self) -> int:
+        """The command's exit code; what it has left is gone, too."""
+        code = self._process.wait()
+        self._kernel.CloseHandle(self._job)
+        return code
+
+
+_watching = False
+
+
+def end_with_parent() -> None:
+    """From now on this process ends when its parent does, if `multiprocessing` has started it.
+
+    A pool's process learns of that by itself only when it asks for the next step.
+    """
+    global _watching
+    parent = multiprocessing.parent_process()
+    if parent is None or _watching:
+        return
+    _watching = True
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()

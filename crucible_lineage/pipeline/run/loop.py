@@ -32,15 +32,14 @@ from crucible_lineage.errors import (
     UnauthorizedError,
 )
 from crucible_lineage.pipeline.bind.model import BoundPipeline, require_names
-from crucible_lineage.pipeline.engines.engine import Engine
+from crucible_lineage.pipeline.engines.local import Engine
 from crucible_lineage.pipeline.inputs.inputs import InputItem
 from crucible_lineage.pipeline.job.job import Job, job_of
-from crucible_lineage.pipeline.job.phases import hearing_phases
+from crucible_lineage.pipeline.job.news import hearing_phases
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance
 from crucible_lineage.pipeline.plan.planner import Planned
 from crucible_lineage.pipeline.plan.used import used_datasets
-from crucible_lineage.pipeline.run.approving import Approving
-from crucible_lineage.pipeline.run.checking import Checking
+from crucible_lineage.pipeline.run.checking import Approving, Checking
 from crucible_lineage.pipeline.run.currency import Reliance, Relied, Relying
 from crucible_lineage.pipeline.run.redescribed import described_anew
 from crucible_lineage.pipeline.run.result import (

@@ -7,13 +7,22 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from crucible_lineage.core.slots import pipeline_keyword
-from crucible_lineage.errors import TRANSIENT, CertificateError, CrucibleError, RateLimitedError, StorageError
+from crucible_lineage.errors import (
+    TRANSIENT,
+    CertificateError,
+    CrucibleError,
+    LineageError,
+    RateLimitedError,
+    StorageError,
+)
 from crucible_lineage.failed_runs import state_run
 from crucible_lineage.local.usage import in_use, runs
 from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.engines.engine import Engine
+from crucible_lineage.pipeline.engines.local import Engine
 from crucible_lineage.pipeline.inputs.inputs import register_inputs
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FORCED, FRESH
 from crucible_lineage.pipeline.plan.planner import Planned, plan_pipeline
@@ -31,11 +40,10 @@ from crucible_lineage.pipeline.run.result import (
     StepEvent,
 )
 from crucible_lineage.pipeline.run.stopping import Stop
-from crucible_lineage.pipeline.run.unstarted import noting_unstarted
 from crucible_lineage.session import Session
 from crucible_lineage.settings import retries_from_environment
 
-__all__ = ["plan_and_run", "plan_for_run", "run_planned"]
+__all__ = ["noting_unstarted", "plan_and_run", "plan_for_run", "run_planned"]
 
 _MOST_UNREAD = 1000  # files that could not be read, in one run
 _SOON_S = 5.0  # chosen: after that the service is away, and a run goes by what is known here
@@ -226,3 +234,37 @@ def _not_ingested(
     from crucible_lineage.registration.ingestion import in_words
 
     return tuple(in_words(one) for one in found if one.status != "complete")
+
+
+@contextmanager
+def noting_unstarted(session: Session, declaration: Path, pipeline: str = "", project: str = "") -> Iterator[None]:
+    """Note an error that ends this block as a run that could not start.
+
+    Pipeline and project are found out where they are not given, from the file or from earlier runs.
+    """
+    try:
+        yield
+    except LineageError as error:
+        if not pipeline:
+            pipeline, project = _named(session, declaration)
+        with nullcontext() if session.settings.embedded else session.client.repeating(0.0):
+            with suppress(LineageError):  # what is raised already says more; or nobody knows whose key it is
+                path = declaration.absolute()
+                session.journal.note_unstarted(uuid.uuid4().hex, pipeline, project, path, str(error))
+            if project and not isinstance(error, TRANSIENT):
+                state_run(session, project, pipeline, f"could not start: {error}", {})
+        raise
+
+
+def _named(session: Session, declaration: Path) -> tuple[str, str]:
+    """Return name and project of a declaration that may have faults; without a project if nobody knows."""
+    from crucible_lineage.pipeline.declare.yaml import parse_document  # only what cannot be read is read twice
+
+    data: Any = None
+    with suppress(OSError, LineageError):
+        data = parse_document(declaration.read_text(encoding="utf-8"), declaration.name).data
+    if isinstance(data, dict) and isinstance(data.get("pipeline"), str) and isinstance(data.get("project"), str):
+        return data["pipeline"], data["project"]
+    path = str(declaration.absolute())
+    known = (one for one in session.journal.pipelines() if path in one["declarations"])
+    return next(((one["pipeline"], one["project"]) for one in known), (declaration.stem, ""))

@@ -1,14 +1,50 @@
-"""The base of all that is declared: just the known keys, and frozen."""
+"""What declarations share: frozen models that know their keys, relations in time, and checks of results and inputs."""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
-__all__ = ["Declared", "Folder"]
+from crucible_lineage.condition import parse_condition
+from crucible_lineage.errors import InputError
+
+__all__ = [
+    "AFTER",
+    "BEFORE",
+    "EARLIEST",
+    "EITHER",
+    "FAIL",
+    "HOLD",
+    "NEAREST",
+    "NONE",
+    "REGISTERED",
+    "SKIP",
+    "WARN",
+    "Check",
+    "Declared",
+    "Distance",
+    "Folder",
+    "InTime",
+    "Reproduce",
+    "Side",
+    "Verdict",
+]
 
 
 class Declared(BaseModel):
@@ -30,3 +66,129 @@ def _path(text: str) -> Path:
 
 # Thousands of steps are declared in one folder, and making a path takes as long as reading the rest of a step.
 Folder = Annotated[Path, PlainValidator(_folder), WithJsonSchema({"type": "string", "format": "path"})]
+
+
+BEFORE, AFTER, EITHER = "before", "after", "either"
+NEAREST, EARLIEST, NONE = "nearest", "earliest", "none"
+SKIP, REGISTERED = "skip", "registered"
+_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_DISTANCE = r"^[0-9]+(\.[0-9]+)? ?(s|m|min|h|d|w)$"
+
+
+def _distance(value: object) -> Any:
+    if not isinstance(value, str):
+        return value
+    found = re.match(_DISTANCE, value.strip())
+    if not found:
+        raise ValueError("this is not a length of time; write it as in 90s, 10min, 2h, 3d or 1w, or in seconds")
+    return float(value.strip().removesuffix(found[2])) * _UNITS[found[2]]
+
+
+Distance = Annotated[
+    float,
+    BeforeValidator(_distance),
+    Field(ge=0),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": _DISTANCE}]}),
+]
+Side = Literal["before", "after"]
+
+
+class InTime(Declared):
+    """Which data belong to others by their times of measurement.
+
+    `take` gives a partner on each side, in that order. Nothing is taken from beyond `within`. Where nothing fits,
+    `otherwise` says what then: without it, what needs the partner is blocked. `undated` is for data without a time:
+    `skip` leaves them out, `registered` goes by the moment in their ids.
+    """
+
+    nearest: Literal["before", "after", "either"] | None = None
+    take: Annotated[tuple[Side, ...], Field(min_length=1, max_length=2)] | None = None
+    within: Distance | None = None
+    otherwise: Literal["nearest", "earliest", "none"] | None = Field(default=None, alias="else")
+    undated: Literal["skip", "registered"] | None = None
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if self.nearest and self.take:
+            raise ValueError("`nearest` gives one partner, `take` one on each side; give one of them")
+        if self.take and len(set(self.take)) != len(self.take):
+            raise ValueError("`take` names each side once, as in [before, after]")
+        return self
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The sides on which a partner is taken, in this order."""
+        return self.take or (self.nearest or BEFORE,)
+
+
+FAIL, HOLD, WARN = "fail", "hold", "warn"
+PARTS = ("results", "params", "metadata")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a check held for a dataset, and the values that it went by."""
+
+    passed: bool
+    values: Mapping[str, Any]
+
+    @property
+    def told(self) -> str:
+        """The values in words."""
+        return ", ".join(
+            f"{name} is {value if value is not None else 'not there'}" for name, value in self.values.items()
+        )
+
+
+class Reproduce(Declared):
+    """How a result that is made again is compared: the tolerance of numbers, the kind of files, what does not count."""
+
+    rtol: float | None = Field(default=None, ge=0, lt=1)
+    files: dict[str, Literal["numbers", "picture", "bytes"]] = Field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+
+
+class Check(Declared):
+    """A condition in the language of tables, over `results.NAME`, `params.NAME` and `metadata.NAME`.
+
+    Where it does not hold, the dataset is put on hold, or gets a flag, or the step has failed as well.
+    """
+
+    that: str
+    otherwise: Literal["fail", "hold", "warn"] = Field(default="warn", alias="else")
+
+    @field_validator("that")
+    @classmethod
+    def _is_understood(cls, text: str) -> str:
+        try:
+            condition = parse_condition(text)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        for name in condition.names:
+            if name.partition(".")[0] not in PARTS or "." not in name:
+                raise ValueError(f"a check goes by results.NAME, params.NAME and metadata.NAME, not by {name!r}")
+        if not condition.names:
+            raise ValueError("a check goes by a value, as in results.rms < 0.03")
+        return text
+
+    def of(self, results: Mapping[str, Any], params: Mapping[str, Any], metadata: Mapping[str, Any]) -> Verdict:
+        """Return whether it holds for these values. What cannot be compared does not hold."""
+        parts = {"results": results, "params": params, "metadata": metadata}
+        condition = parse_condition(self.that)
+
+        def value_of(name: str) -> Any:
+            head, _, rest = name.partition(".")
+            return parts[head].get(rest)
+
+        try:
+            passed = condition.holds(value_of, "it")
+        except InputError:
+            passed = False
+        return Verdict(passed, {name: _plain(value_of(name)) for name in condition.names})
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as a statement can hold it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | bool | None) else str(value)[:200]

@@ -19,10 +19,8 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator,
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.marks import is_own
-from crucible_lineage.pipeline.spec.checks import Check
-from crucible_lineage.pipeline.spec.declared import Declared, Folder
+from crucible_lineage.pipeline.spec.declared import Check, Declared, Distance, Folder, InTime, Side
 from crucible_lineage.pipeline.spec.ingestion import Ingested, from_name_fault
-from crucible_lineage.pipeline.spec.relation import Distance, InTime, Side
 
 __all__ = [
     "FLAGS",

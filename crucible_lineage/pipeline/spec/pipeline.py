@@ -18,11 +18,9 @@ from crucible_lineage.calibrations import FIELDS, NEXT
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.spec.checks import Check, Reproduce
-from crucible_lineage.pipeline.spec.declared import Declared, Folder
+from crucible_lineage.pipeline.spec.declared import Check, Declared, Folder, InTime, Reproduce
 from crucible_lineage.pipeline.spec.ingestion import Ingested, Seconds
 from crucible_lineage.pipeline.spec.inputs import NIGHT, OF_METADATA, DatasetFields, PipelineInput, Salt, is_remote
-from crucible_lineage.pipeline.spec.relation import InTime
 from crucible_lineage.times import utc
 
 __all__ = [

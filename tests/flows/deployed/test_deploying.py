@@ -20,7 +20,7 @@ TRIGGER = "trigger: {event: crucible.dataset.created, match: {measurement: count
 LEFT = """
 import json, sys
 from datetime import timedelta
-from crucible_lineage.flows.left import flow_runs_left
+from crucible_lineage.flows.reaching import flow_runs_left
 left = flow_runs_left(timedelta(seconds=float(sys.argv[1])))
 print(json.dumps([{**vars(one), "command": one.command} for one in left]))
 """

@@ -17,8 +17,7 @@ from packaging.requirements import Requirement
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.job import keeping as module
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.provenance.container import container
-from crucible_lineage.provenance.environment import environment_document, lock_text
+from crucible_lineage.provenance.environment import container, environment_document, lock_text
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.session import Session
 

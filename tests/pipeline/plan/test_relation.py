@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crucible_lineage.pipeline.plan.relation import Candidates, Partners, RelationRow
-from crucible_lineage.pipeline.spec.relation import InTime
+from crucible_lineage.pipeline.spec.declared import InTime
 
 START = datetime(2024, 5, 10, tzinfo=UTC)
 

@@ -1,1 +1,0 @@
-"""What Prefect shows of our runs: the state that one ends with, its artifacts, and events of what is new."""
