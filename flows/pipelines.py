@@ -46,10 +46,9 @@ from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.events import tell_failed, tell_reused, telling_arrived
+from crucible_lineage.tasks.artifacts import tell_failed, tell_reused, telling_arrived
 from crucible_lineage.tasks.materialization import Driver, delivered_here, materialize
-from crucible_lineage.tasks.retries import is_transient, is_worth_another
-from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
+from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, is_worth_another, session_for
 
 __all__ = ["Observer", "observing", "resume_signed", "run_pipeline", "suspend_until_signed"]
 

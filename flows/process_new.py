@@ -37,7 +37,7 @@ from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
 from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.events import tell_failed, tell_reused, telling_arrived
+from crucible_lineage.tasks.artifacts import tell_failed, tell_reused, telling_arrived
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 from crucible_lineage.watch.new_data import Newest, each_selection, narrowed
 

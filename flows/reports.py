@@ -31,8 +31,7 @@ from crucible_lineage.pipeline.run.result import (
 )
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.artifacts import dataset_page, lineage_artifact, markdown_table
-from crucible_lineage.tasks.events import dataset_resource_id
+from crucible_lineage.tasks.artifacts import dataset_page, dataset_resource_id, lineage_artifact, markdown_table
 from crucible_lineage.watch.changes import News
 
 __all__ = [

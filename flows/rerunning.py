@@ -20,7 +20,7 @@ from crucible_lineage.pipeline.run.result import PASSING, StepEvent
 from crucible_lineage.pipeline.run.run import run_planned
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.events import telling_arrived
+from crucible_lineage.tasks.artifacts import telling_arrived
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 
 __all__ = ["rerun"]

@@ -27,9 +27,8 @@ from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.registration.delivery import DeliveredByRun, DeliversLater
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.events import tell_materialized
-from crucible_lineage.tasks.retries import is_transient
-from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
+from crucible_lineage.tasks.artifacts import tell_materialized
+from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, session_for
 
 __all__ = ["Driver", "delivered_here", "deliverers_of", "materialize"]
 

@@ -7,18 +7,21 @@ import hashlib
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import PrefectException
+from prefect.tasks import Task
 from pydantic import BaseModel, ConfigDict, Field
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import TRANSIENT, InputError, StoppedError
 from crucible_lineage.remake.healing import remade_file
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, default_data_folder, resolve_settings
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 
-__all__ = ["Crucible", "CrucibleConnection", "session_for", "share_session"]
+__all__ = ["Crucible", "CrucibleConnection", "is_transient", "is_worth_another", "session_for", "share_session"]
 
 _lock = threading.Lock()
 _inherited: list[object] = []  # what a forked process must neither use nor close: its parent works with it
@@ -138,3 +141,25 @@ def _shared(session: Session, block: str | None) -> Session:
         _sessions[key] = session
         atexit.register(session.close)
     return _sessions[key]
+
+
+def is_transient(task: Task[..., Any], run: TaskRun, state: State[object]) -> bool:  # noqa: ARG001 (Prefect's signature)
+    """True if the failed call may succeed when it is made again."""
+    try:
+        state.result()
+    except TRANSIENT:
+        return True
+    except Exception:
+        return False
+    return False
+
+
+def is_worth_another(task: Task[..., Any], run: TaskRun, state: State[object]) -> bool:  # noqa: ARG001 (likewise)
+    """True if a step that declares retries is to be tried again: unless it cannot succeed, or its run was stopped."""
+    try:
+        state.result()
+    except (InputError, StoppedError):
+        return False
+    except Exception:
+        return True
+    return False

@@ -24,7 +24,7 @@ from crucible_lineage.pipeline.called import called_step
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.step import Step, StepRunner, step
 from crucible_lineage.tasks.dropin.recording import Recording
-from crucible_lineage.tasks.retries import is_transient
+from crucible_lineage.tasks.sessions import is_transient
 
 __all__ = ["step", "steps_in"]
 

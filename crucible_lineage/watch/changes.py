@@ -19,7 +19,7 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.session import Session
 from crucible_lineage.statements import HOLD, REVOKE, SIGN, Statement, statement_in
 from crucible_lineage.times import utc
-from crucible_lineage.watch.state import Marks
+from crucible_lineage.watch.folder import Marks
 
 __all__ = [
     "DATASET_CREATED",

@@ -10,22 +10,24 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from crucible_lineage import failed_runs
 from crucible_lineage.checksums import FileStamp, stamp
 from crucible_lineage.errors import InputError, LineageError, RecipeConflictError, RefusedError
+from crucible_lineage.local.sealed import sealed, unsealed
 from crucible_lineage.pipeline.inputs.existing import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.inputs.revisions import find_measured
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.refs import DatasetRef, utf8_name
 from crucible_lineage.session import Session
-from crucible_lineage.watch.state import Marks
 
-__all__ = ["Arrival", "Folder", "is_being_written"]
+__all__ = ["Arrival", "Folder", "Marks", "is_being_written", "looks_of", "unpark", "watching"]
 
 # What is wrong with the file, or with what is said about it, and no better by waiting. All else is tried again.
 FAULTS = (InputError, RefusedError, RecipeConflictError)
@@ -182,3 +184,47 @@ def _stamp(path: Path) -> FileStamp | None:
         return stamp(path) if path.is_file() else None
     except OSError:
         return None
+
+
+def looks_of(project: str, pipeline: str) -> str:
+    """Return the name of the mark up to which a pipeline has looked at what is new in a project."""
+    return f"process-new {project} {pipeline}"
+
+
+def watching(project: str) -> str:
+    """Return the name of the mark that says when `watch` last looked, at a project or at all."""
+    return f"watching {project}"
+
+
+def unpark(session: Session, mfid: str) -> bool:
+    """Try what failed under this id, or about the dataset of this id, again. Return False if nothing has.
+
+    Pipelines that ran here look at everything once more, since they had gone on beyond what was parked; those of other
+    machines do at their next sweep.
+    """
+    found = failed_runs.unpark(session, mfid)
+    for project, pipeline in found:
+        Marks(session).remove(looks_of(project, pipeline))
+    return bool(found)
+
+
+class Marks:
+    """The marks of a data folder, as far as they concern one Crucible. Threads and processes may share it."""
+
+    def __init__(self, session: Session) -> None:
+        self._database = session.store.database
+        self._instance = session.store.instance
+
+    def get(self, name: str) -> dict[str, Any]:
+        """Return what was last noted under this name; empty if nothing was."""
+        row = self._database.row("SELECT value FROM mark WHERE instance = ? AND name = ?", self._instance, name)
+        return dict(unsealed(row[0], name) or {}) if row else {}
+
+    def set(self, name: str, value: Mapping[str, object]) -> None:
+        """Note a value under the name, in place of the last one."""
+        row = (self._instance, name, sealed(value, name))
+        self._database.write("INSERT OR REPLACE INTO mark VALUES (?, ?, ?)", *row)
+
+    def remove(self, name: str) -> None:
+        """Forget what was noted under the name."""
+        self._database.write("DELETE FROM mark WHERE instance = ? AND name = ?", self._instance, name)

@@ -25,7 +25,7 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import Registered
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
-from crucible_lineage.watch.state import Marks, looks_of
+from crucible_lineage.watch.folder import Marks, looks_of
 
 __all__ = ["Newest", "each_selection", "narrowed"]
 

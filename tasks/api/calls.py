@@ -17,7 +17,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from pydantic import BaseModel
 
 from crucible_lineage.ids import canonical_json, mfid_from_bytes, new_mfid, time_bits
-from crucible_lineage.tasks.retries import is_transient
+from crucible_lineage.tasks.sessions import is_transient
 
 __all__ = ["api_task", "asynchronous", "chosen_mfid", "words"]
 

@@ -25,6 +25,7 @@ from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import datasets_with
 from crucible_lineage.tasks.dropin.described import Described
+from crucible_lineage.tasks.dropin.folders import Stamp, files_at, is_folder, looks_like_path, stamp
 from crucible_lineage.tasks.dropin.origins import CALL, LEAST_BYTES, MOST_ITEMS, Origin, items_of, settled
 from crucible_lineage.tasks.dropin.recording import Recording, data_folder, run_logger, warn
 from crucible_lineage.tasks.dropin.secret import hidden, hidden_text, is_secret_name, shown_secret
@@ -32,7 +33,6 @@ from crucible_lineage.tasks.dropin.values.kinds import is_plain, kind_of
 from crucible_lineage.tasks.dropin.values.spelled import UnspelledError, spelled
 from crucible_lineage.tasks.dropin.values.storing import Stored, UnstorableError, plain_digest, store_value
 from crucible_lineage.tasks.dropin.views import is_constant, is_literal, taken_from
-from crucible_lineage.tasks.dropin.written import Stamp, files_at, is_folder, looks_like_path, stamp
 
 __all__ = ["GIVEN", "Arguments", "Input", "Traced", "given_file", "said_to_be_used", "traced"]
 

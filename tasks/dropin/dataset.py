@@ -28,9 +28,9 @@ from crucible_lineage.registration.read import recipe_keyword
 from crucible_lineage.registration.register import Stages, register_output
 from crucible_lineage.registration.standing import add_equal_parents
 from crucible_lineage.session import Session
+from crucible_lineage.tasks.artifacts import tell_asset
 from crucible_lineage.tasks.dropin.arguments import Input
-from crucible_lineage.tasks.dropin.cached import cache_keyword
-from crucible_lineage.tasks.dropin.described import Described
+from crucible_lineage.tasks.dropin.described import Described, cache_keyword
 from crucible_lineage.tasks.dropin.origins import CALL
 from crucible_lineage.tasks.dropin.result import (
     TaskResult,
@@ -44,7 +44,6 @@ from crucible_lineage.tasks.dropin.result import (
 from crucible_lineage.tasks.dropin.secret import hidden, hidden_text, known_secrets
 from crucible_lineage.tasks.dropin.values.storing import Stored
 from crucible_lineage.tasks.dropin.written import learn
-from crucible_lineage.tasks.events import tell_asset
 
 __all__ = ["LONG_METADATA", "METADATA", "linked", "registered"]
 

@@ -18,8 +18,7 @@ from prefect.transactions import get_transaction
 from prefect.utilities.annotations import allow_failure, opaque, quote, unmapped
 from prefect.utilities.callables import get_call_parameters
 
-from crucible_lineage.tasks.dropin.cached import TaskCode, asked_first, task_code
-from crucible_lineage.tasks.dropin.described import OURS, Described, Named
+from crucible_lineage.tasks.dropin.described import OURS, Described, Named, TaskCode, asked_first, task_code
 from crucible_lineage.tasks.dropin.described import described as describe
 from crucible_lineage.tasks.dropin.recording import HeldResult, Recording, current
 from crucible_lineage.tasks.dropin.running import Call, Hit, by_name

@@ -12,8 +12,7 @@ from crucible_lineage.core.slots import Filled
 from crucible_lineage.pipeline.called import About, about_inputs
 from crucible_lineage.provenance.recipe import StepCode, UsedDataset, step_recipe
 from crucible_lineage.tasks.dropin.arguments import Arguments, Input, given_file
-from crucible_lineage.tasks.dropin.cached import TaskCode
-from crucible_lineage.tasks.dropin.described import Described
+from crucible_lineage.tasks.dropin.described import Described, TaskCode
 from crucible_lineage.tasks.dropin.effects import Opened
 from crucible_lineage.tasks.dropin.recording import HeldResult, Recording
 from crucible_lineage.tasks.dropin.secret import hidden_text

@@ -16,8 +16,8 @@ from crucible_lineage.provenance.recipe import derived_mfid, recipe_sha256
 from crucible_lineage.refs import DatasetRef, file_stem
 from crucible_lineage.registration.read import find_by_recipe
 from crucible_lineage.tasks.dropin.arguments import Arguments
-from crucible_lineage.tasks.dropin.cached import cache_keyword
 from crucible_lineage.tasks.dropin.dataset import METADATA, linked, registered
+from crucible_lineage.tasks.dropin.described import cache_keyword
 from crucible_lineage.tasks.dropin.origins import Made, Origin, settled
 from crucible_lineage.tasks.dropin.recording import data_folder
 from crucible_lineage.tasks.dropin.result import (

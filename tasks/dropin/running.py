@@ -22,13 +22,13 @@ from prefect.utilities.timeout import timeout, timeout_async
 
 from crucible_lineage.errors import OnHoldError
 from crucible_lineage.tasks.dropin.arguments import Arguments, Traced, said_to_be_used, traced
-from crucible_lineage.tasks.dropin.cached import TaskCode, task_code
-from crucible_lineage.tasks.dropin.described import Described
+from crucible_lineage.tasks.dropin.described import Described, TaskCode, task_code
 from crucible_lineage.tasks.dropin.effects import Effects, Opened, saying, watched
+from crucible_lineage.tasks.dropin.folders import files_at
 from crucible_lineage.tasks.dropin.recording import Destination, HeldResult, Recording, current, run_logger, warn
 from crucible_lineage.tasks.dropin.result import TaskResult, fingerprint, inputs_of
 from crucible_lineage.tasks.dropin.results import found_in_cache, reused, take
-from crucible_lineage.tasks.dropin.written import files_at, learned
+from crucible_lineage.tasks.dropin.written import learned
 
 __all__ = ["Call", "Hit", "by_name", "run_async", "run_async_generator", "run_generator", "run_sync"]
 

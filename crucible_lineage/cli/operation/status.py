@@ -35,7 +35,7 @@ from crucible_lineage.registration.outbox import Waiting
 from crucible_lineage.session import Session
 from crucible_lineage.statements import Statement
 from crucible_lineage.times import utc
-from crucible_lineage.watch.state import unpark as try_again
+from crucible_lineage.watch.folder import unpark as try_again
 
 if TYPE_CHECKING:
     from crucible_lineage.flows.reaching import FlowRunLeft

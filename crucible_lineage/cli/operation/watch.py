@@ -105,7 +105,7 @@ def watch_command(
                 time.sleep(settle_s)
                 watch.look()
             sys.exit(FAILURE if watch.failed else 0)
-        from crucible_lineage.watch.state import Marks, watching
+        from crucible_lineage.watch.folder import Marks, watching
 
         looked, marks = False, Marks(session)
         while True:

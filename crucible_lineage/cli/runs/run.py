@@ -216,7 +216,7 @@ def _apply_declared(bound: BoundPipeline, session: Session) -> None:
 
 
 def _register_run(result: RunResult, session: Session) -> str:
-    from crucible_lineage.pipeline.run.run_record import (
+    from crucible_lineage.pipeline.run.run import (
         register_run,  # the client, which a run without work does not need
     )
 

@@ -26,8 +26,13 @@ from crucible_lineage.pipeline.declare.load import Declaration
 from crucible_lineage.pipeline.declare.yaml import Location
 from crucible_lineage.pipeline.files.remote import source_fault
 from crucible_lineage.pipeline.functions.command import inspect_command
-from crucible_lineage.pipeline.functions.header import header_function
-from crucible_lineage.pipeline.functions.inspect import EndsWhenImportedError, ImportFaultError, Inspector, find_step
+from crucible_lineage.pipeline.functions.inspect import (
+    EndsWhenImportedError,
+    ImportFaultError,
+    Inspector,
+    find_step,
+    header_function,
+)
 from crucible_lineage.pipeline.functions.inspection import Inspection, unknown_inspection
 from crucible_lineage.pipeline.spec.inputs import (
     DatasetInput,

@@ -378,7 +378,7 @@ def _read_from_file(declared: FileInput, session: Session) -> FileInput:
     """The declaration with what its function reads from the file; what is declared wins."""
     if declared.header is None:
         return declared
-    from crucible_lineage.pipeline.functions.header import read_header  # most pipelines read none
+    from crucible_lineage.pipeline.functions.inspect import read_header  # most pipelines read none
 
     if len(declared.paths) != 1:
         raise InputError(f"{declared.header} reads one file, and this dataset has {len(declared.paths)} on this disk")

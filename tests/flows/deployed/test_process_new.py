@@ -114,7 +114,7 @@ def test_what_is_unparked_is_looked_at_again_though_newer_data_were_settled_sinc
 ) -> None:
     from datetime import timedelta
 
-    from crucible_lineage.watch.state import unpark
+    from crucible_lineage.watch.folder import unpark
 
     monkeypatch.setattr("crucible_lineage.watch.new_data.OVERLAP", timedelta(0))
     (old,) = registered("1\n")

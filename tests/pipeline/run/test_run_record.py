@@ -11,7 +11,7 @@ import pytest
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import LineageGraph, check
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.run_record import register_run
+from crucible_lineage.pipeline.run.run import register_run
 from crucible_lineage.queries.verify.verify import verify_dataset, verify_project
 from crucible_lineage.session import Session
 
