@@ -73,9 +73,9 @@ SECTIONS = {
         "serve": ("operation.serve", "Serve the embedded Crucible to other programs."),
         "project": ("operation.project", "List projects, create one, and add members."),
         "mcp": ("operation.serve", "Answer the questions of an assistant (Model Context Protocol)."),
-        "doctor": ("operation.doctor", "Try on a scratch project what a Crucible does, and what that means."),
+        "doctor": ("operation.status", "Try on a scratch project what a Crucible does, and what that means."),
         "evict": (
-            "operation.evict",
+            "operation.backup",
             "Free room in the embedded Crucible: what was made again elsewhere, byte for byte.",
         ),
         "clean": ("operation.backup", "Free disk space: leftovers of failed steps, and copies."),
@@ -132,7 +132,7 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         if not self.as_json:
             return self._invoked(ctx)
-        from crucible_lineage.cli.stdout import only_result
+        from crucible_lineage.cli.printing import only_result
 
         with only_result():
             return self._invoked(ctx)
@@ -145,7 +145,7 @@ class _Commands(click.Group):
             if isinstance(error, click.exceptions.Exit | click.Abort) or not is_ours:
                 raise
             if isinstance(error, OSError):
-                from crucible_lineage.cli.stdout import is_unread, result_stream, to_nobody
+                from crucible_lineage.cli.printing import is_unread, result_stream, to_nobody
 
                 if is_unread(result_stream()):
                     to_nobody(result_stream())

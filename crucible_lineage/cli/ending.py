@@ -9,8 +9,7 @@ from typing import Any
 import click
 
 from crucible_lineage.cli.options import given
-from crucible_lineage.cli.printing import coloured
-from crucible_lineage.cli.stdout import result_stream
+from crucible_lineage.cli.printing import coloured, result_stream
 from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import (
     CrucibleError,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from crucible_lineage.cli.stdout import result_stream
+from crucible_lineage.cli.printing import result_stream
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.session import Session
 from crucible_lineage.settings import resolve_settings

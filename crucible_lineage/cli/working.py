@@ -15,8 +15,7 @@ from contextlib import contextmanager
 import click
 
 from crucible_lineage.amounts import amount, size_text, time_text
-from crucible_lineage.cli.printing import coloured, is_lively, terminal_width
-from crucible_lineage.cli.stdout import whoever_reads
+from crucible_lineage.cli.printing import coloured, is_lively, terminal_width, whoever_reads
 from crucible_lineage.traffic import Traffic, traffic
 
 __all__ = ["Moving", "Work", "showing_work"]

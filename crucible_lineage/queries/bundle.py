@@ -32,8 +32,7 @@ from crucible_lineage.lineage.draw.html import render_html
 from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.export.activities import StoredFile, exported
 from crucible_lineage.lineage.export.crate import make_crate
-from crucible_lineage.lineage.export.crate_parts import METADATA, PREVIEW, CrateHeader, TextFile, utf8
-from crucible_lineage.lineage.export.crate_profiles import PROFILES
+from crucible_lineage.lineage.export.crate_data import METADATA, PREVIEW, PROFILES, CrateHeader, TextFile, utf8
 from crucible_lineage.lineage.export.sharing import shareable, shared_record, with_hidden_parents
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.records import provenance, text

@@ -26,7 +26,7 @@ from crucible_lineage.lineage import Edge, LineageGraph, Node
 from crucible_lineage.lineage.draw.formats import to_node_link
 from crucible_lineage.lineage.export.activities import exported
 from crucible_lineage.lineage.export.crate import make_crate
-from crucible_lineage.lineage.export.crate_parts import CrateHeader
+from crucible_lineage.lineage.export.crate_data import CrateHeader
 from crucible_lineage.lineage.export.openlineage_events import render_openlineage
 from crucible_lineage.lineage.export.sharing import with_hidden_parents
 from crucible_lineage.lineage.export.w3c_prov import prov_document, render_prov_json, render_prov_n

@@ -18,7 +18,7 @@ import rocrate
 
 from crucible_lineage.client.models import RemoteFileCreate
 from crucible_lineage.lineage.draw.html import page_data
-from crucible_lineage.lineage.export.crate_profiles import PROFILES
+from crucible_lineage.lineage.export.crate_data import PROFILES
 from crucible_lineage.queries.bundle import lineage_to_share, write_bundle, write_crate
 from crucible_lineage.session import Session
 

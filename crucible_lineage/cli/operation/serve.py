@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from crucible_lineage.cli.options import DataFolderType, crucible_options, open_session
-from crucible_lineage.cli.stdout import result_stream
+from crucible_lineage.cli.printing import result_stream
 from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import InputError, LineageError, missing_library
 from crucible_lineage.settings import default_data_folder

@@ -28,7 +28,7 @@ from crucible_lineage.lineage.draw.formats import render_csv, render_dot, render
 from crucible_lineage.lineage.draw.html import render_html
 from crucible_lineage.lineage.draw.svg import render_png, render_svg
 from crucible_lineage.lineage.draw.view import FOLD_BEYOND
-from crucible_lineage.lineage.export.crate_profiles import PROFILES
+from crucible_lineage.lineage.export.crate_data import PROFILES
 from crucible_lineage.lineage.export.openlineage_events import render_openlineage
 from crucible_lineage.lineage.export.sharing import shareable
 from crucible_lineage.lineage.export.w3c_prov import render_prov_json, render_prov_n

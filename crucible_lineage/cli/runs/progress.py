@@ -17,8 +17,7 @@ from typing import Self
 
 import click
 
-from crucible_lineage.cli.printing import coloured, is_lively, terminal_width
-from crucible_lineage.cli.stdout import whoever_reads
+from crucible_lineage.cli.printing import coloured, is_lively, terminal_width, whoever_reads
 from crucible_lineage.cli.working import Moving
 from crucible_lineage.pipeline.run.result import (
     AWAY,

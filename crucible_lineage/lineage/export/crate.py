@@ -22,15 +22,18 @@ from crucible_lineage.lineage.export.activities import (
     Use,
     instant,
 )
-from crucible_lineage.lineage.export.crate_data import DataEntities, Entity, Reference, reference
-from crucible_lineage.lineage.export.crate_parts import (
+from crucible_lineage.lineage.export.crate_data import (
+    TERMS,
     CrateHeader,
+    DataEntities,
+    Entity,
+    Reference,
     TextFile,
     flat_software,
     readme_text,
+    reference,
     workflow_text,
 )
-from crucible_lineage.lineage.export.crate_profiles import TERMS
 from crucible_lineage.lineage.records import mapping, text
 from crucible_lineage.refs import file_stem
 from crucible_lineage.times import utc

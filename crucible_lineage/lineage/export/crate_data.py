@@ -1,31 +1,97 @@
-"""The data of a crate: datasets with their files, samples, people, licences and links, as entities of RO-Crate."""
+"""The parts of a crate: profiles, what it says of itself, and datasets, files, samples, people and licences."""
 
 from __future__ import annotations
 
+import json
+import mimetypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 from urllib.parse import quote
 
 from crucible_lineage.lineage.export.activities import (
+    ExportedActivity,
     ExportedAgent,
     ExportedLineage,
     StoredFile,
+    Use,
     instant,
     is_orcid,
 )
-from crucible_lineage.lineage.export.crate_parts import (
-    PREVIEW,
-    CrateHeader,
-    TextFile,
-    media_type,
-    utf8,
-)
-from crucible_lineage.lineage.export.crate_profiles import BASES
+from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.model import DERIVED, MEASURED, Node
 from crucible_lineage.lineage.records import moment
 from crucible_lineage.lineage.rights import Creator, Rights, license_iri
 from crucible_lineage.statements import Statement
 
-__all__ = ["DataEntities", "Entity", "Reference", "reference"]
+__all__ = [
+    "BASES",
+    "METADATA",
+    "PREVIEW",
+    "PROFILES",
+    "TERMS",
+    "Basis",
+    "CrateHeader",
+    "DataEntities",
+    "Entity",
+    "Reference",
+    "TextFile",
+    "flat_software",
+    "media_type",
+    "readme_text",
+    "reference",
+    "utf8",
+    "workflow_text",
+]
+
+TERMS = "https://w3id.org/ro/terms/workflow-run#"
+_NAMES = (
+    *("environment", "resourceUsage", "containerImage", "ContainerImage", "registry", "tag"),
+    *("ParameterConnection", "connection", "sourceParameter", "targetParameter"),
+)
+_RUNS = {"process": "Process Run Crate", "workflow": "Workflow Run Crate", "provenance": "Provenance Run Crate"}
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a version of the profile stands on: which RO-Crate, which Workflow RO-Crate.
+
+    The context of RO-Crate decides which IRIs `ComputationalWorkflow`, `FormalParameter`, `input` and `output` have;
+    they are not the same in 1.1 and 1.3. `terms` are those that this context lacks. `in_descriptor` is what the
+    metadata file conforms to besides RO-Crate, `says_where` whether files that are not in the crate have a place in it.
+    """
+
+    version: str
+    crate: str
+    workflow: str
+    types: tuple[str, ...]
+    terms: Mapping[str, str]
+    in_descriptor: str = ""
+    says_where: bool = False
+
+    @property
+    def profiles(self) -> dict[str, str]:
+        """Return the profiles of a crate with step executions: names by IRI."""
+        runs = {f"https://w3id.org/ro/wfrun/{kind}/{self.version}": name for kind, name in _RUNS.items()}
+        return {**runs, self.workflow: "Workflow RO-Crate"}
+
+
+_WORKFLOW = "https://w3id.org/workflowhub/workflow-ro-crate"
+_TERMS = {name: TERMS + name for name in _NAMES}
+_OLD_TERMS = {
+    "sha256": f"{TERMS}sha256",
+    "buildInstructions": "https://codemeta.github.io/terms/buildInstructions",
+    "copyrightNotice": "http://schema.org/copyrightNotice",
+}
+BASES = {
+    "0.5": Basis(
+        "0.5", "1.1", f"{_WORKFLOW}/1.0", ("CreativeWork",), _TERMS | _OLD_TERMS, in_descriptor=f"{_WORKFLOW}/1.0"
+    ),
+    "0.6": Basis("0.6", "1.3", f"{_WORKFLOW}/1.1", ("CreativeWork", "Profile"), _TERMS, says_where=True),
+}
+PROFILES = tuple(BASES)  # the first by default: validators know it
+
 
 Entity = dict[str, Any]
 Reference = dict[str, str]
@@ -192,3 +258,85 @@ class DataEntities:
 def reference(identifier: str) -> Reference:
     """Refer to an entity from the properties of another."""
     return {"@id": identifier}
+
+
+METADATA, PREVIEW = "ro-crate-metadata.json", "ro-crate-preview.html"
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file of the crate that is no data: its path, what it is, its text."""
+
+    path: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class CrateHeader:
+    """What the crate says of itself: name, content, when it was made, from which Crucible, under which licence.
+
+    `license` is a URL, empty where none is stated for the crate. `profile` is one of `PROFILES`, `projects` what holds
+    for data of projects, `about` the dataset that the crate is about.
+    """
+
+    name: str
+    description: str
+    published: str
+    crucible_name: str
+    crucible_url: str
+    version: str
+    license: str = ""
+    profile: str = PROFILES[0]
+    projects: Mapping[str, Rights] = field(default_factory=dict)
+    about: str = ""
+
+
+def workflow_text(steps: Sequence[ExportedActivity]) -> str:
+    """The steps that were executed and what each was given, as the text of the workflow file."""
+    makers = {made.mfid: (activity, made.role) for activity in steps for made in activity.made}
+
+    def origin(use: Use) -> str:
+        maker = makers.get(use.mfid)
+        return f"{maker[0].id}.{maker[1]}" if maker else use.mfid
+
+    executions = [
+        {
+            "id": activity.id,
+            "step": activity.step,
+            "function": activity.function,
+            "code": activity.code,
+            "params": activity.params or {},
+            "inputs": [{"role": use.role, "from": origin(use)} for use in activity.used],
+            "outputs": [{"role": made.role, "dataset": made.mfid} for made in activity.made],
+        }
+        for activity in steps
+    ]
+    workflow = {"format": "crucible-lineage/workflow/1", "executions": executions}
+    return json.dumps(workflow, indent=1, ensure_ascii=False) + "\n"
+
+
+def readme_text(header: CrateHeader, rights: Rights, extras: Sequence[TextFile]) -> str:
+    """Return the text of README.md; names in it are no markup."""
+    listed = [f"- `{file.path}`: {escape(plain(file.name))}" for file in extras if "/" not in file.path]
+    about = [f"# {escape(plain(header.name))}", "", escape(plain(header.description)), ""]
+    machine = f"`{METADATA}` describes everything here for programs (RO-Crate, https://w3id.org/ro/crate)."
+    about += [*(f"- {escape(plain(line))}" for line in rights.lines()), ""] if rights != Rights() else []
+    return "\n".join([*about, machine, "", *listed]).rstrip() + "\n"
+
+
+def flat_software(software: Mapping[str, object]) -> dict[str, str]:
+    """Return the software by name: Python, the platform, and each package with its version."""
+    packages = software.get("packages")
+    found = {key: value for key, value in software.items() if isinstance(value, str)}
+    return found | ({name: str(version) for name, version in packages.items()} if isinstance(packages, Mapping) else {})
+
+
+def utf8(content: str) -> bytes:
+    """Return the bytes of a text. A lone surrogate, which UTF-8 cannot hold, is spelled out, as JSON does it."""
+    return content.encode("utf-8", "backslashreplace")
+
+
+def media_type(name: str) -> str:
+    """The media type that the file's ending stands for."""
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"

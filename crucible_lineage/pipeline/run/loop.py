@@ -40,8 +40,7 @@ from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, St
 from crucible_lineage.pipeline.plan.planner import Planned
 from crucible_lineage.pipeline.plan.used import used_datasets
 from crucible_lineage.pipeline.run.checking import Approving, Checking
-from crucible_lineage.pipeline.run.currency import Reliance, Relied, Relying
-from crucible_lineage.pipeline.run.redescribed import described_anew
+from crucible_lineage.pipeline.run.currency import Reliance, Relied, Relying, described_anew
 from crucible_lineage.pipeline.run.result import (
     DELIVERING,
     EXECUTED,
