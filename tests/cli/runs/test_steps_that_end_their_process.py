@@ -62,7 +62,7 @@ def test_it_has_failed_and_the_others_go_on(
         assert words in told["errors"][name]["message"], told["errors"][name]
         assert f"{name}, which it needs, has no result" in told["errors"][f"after-{name}"]["message"]
     listed = json.loads(command("status", "--data", data, "--json").stdout)["runs"][0]
-    assert listed["outcome"] == "failed"
+    assert listed["state"] == "failed"
 
 
 IN_OUR_PROCESS = ["sys.exit(0)", "os._exit(0)", "raise KeyboardInterrupt"]

@@ -152,7 +152,7 @@ def test_the_first_ends_what_runs_and_all_is_told_as_it_is(stubborn: Any, data: 
     assert re.search(r"long +stopped .*it was ended, since the run was stopped", said)
     assert re.search(r"after +skipped .*the run was stopped before it was begun", said)
     (run,) = json.loads(command("status", "--data", data, "--json").stdout)["runs"]
-    assert (run["outcome"], run["steps"]) == ("stopped", {"executed": 1, "stopped": 1, "skipped": 1})
+    assert (run["state"], run["steps"]) == ("stopped", {"executed": 1, "stopped": 1, "skipped": 1})
     plan = json.loads(command("plan", stubborn.pipeline, "--data", data, "--json").stdout)
     assert [step["state"] for step in plan["steps"]] == ["fresh", "missing", "missing"]
 
@@ -188,7 +188,7 @@ def test_the_second_leaves_within_a_second(stubborn: Any, data: Path, command: A
     assert "stopped immediately; registered results are kept" in said
     awaited(lambda: is_gone(pid), 10)
     (run,) = json.loads(command("status", "--data", data, "--json").stdout)["runs"]
-    assert run["outcome"] == "stopped"
+    assert run["state"] == "stopped"
 
 
 def test_with_json_the_outcome_of_each_step_is_printed(stubborn: Any, data: Path) -> None:
