@@ -21,6 +21,7 @@ from crucible_lineage.cli.options import (
     next_command,
     open_session,
     print_json,
+    read_fields,
 )
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
@@ -67,7 +68,6 @@ def new_command(
     as_json: bool,
 ) -> None:
     """State campaign NAME of a pipeline, and show what it would make. Nothing current changes."""
-    from crucible_lineage.cli.certify import read_fields
     from crucible_lineage.pipeline.campaign import find_campaign, new_campaign
 
     with open_session() as session:

@@ -10,8 +10,15 @@ import click
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.calibrations import NO_END, range_text
-from crucible_lineage.cli.options import announce, crucible_options, dataset_id, json_option, open_session, print_json
-from crucible_lineage.errors import InputError
+from crucible_lineage.cli.options import (
+    announce,
+    crucible_options,
+    dataset_id,
+    json_option,
+    open_session,
+    print_json,
+    read_fields,
+)
 from crucible_lineage.lineage.labels import plain
 
 if TYPE_CHECKING:
@@ -186,14 +193,3 @@ def calibration_list_command(project: str | None, kind: str, as_of: str, as_json
         for span in one.spans:
             click.echo(plain(f"{one.kind}, {one.of}: {one.dataset} {range_text(span)}, {one.said}"))
     click.echo(amount(len(found), "certificate"))
-
-
-def read_fields(given: Sequence[str]) -> dict[str, str]:
-    """Return the fields and values of `--for FIELD=VALUE`."""
-    named = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip() or not value.strip():
-            raise InputError(f"--for {text}: write FIELD=VALUE, as in --for instrument='Raman 1'")
-        named[name.strip()] = value.strip()
-    return named

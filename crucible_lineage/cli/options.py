@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from crucible_lineage.cli.printing import result_stream
+from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.session import Session
 from crucible_lineage.settings import resolve_settings
@@ -121,3 +122,14 @@ def next_command(*words: str) -> str:
 def print_json(value: object) -> None:
     """One JSON object on stdout."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False), file=result_stream())
+
+
+def read_fields(given: Sequence[str]) -> dict[str, str]:
+    """Return the fields and values of `--for FIELD=VALUE`."""
+    named = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise InputError(f"--for {text}: write FIELD=VALUE, as in --for instrument='Raman 1'")
+        named[name.strip()] = value.strip()
+    return named
