@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["amount", "size_text", "time_text", "value_text"]
-
 EXACT = 1e15  # beyond it, not every whole number is a float
 
 

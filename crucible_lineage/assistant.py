@@ -31,8 +31,6 @@ from crucible_lineage.queries.overview import overview
 from crucible_lineage.queries.table import make_table
 from crucible_lineage.session import Session
 
-__all__ = ["TOOLS", "Questions", "serve_questions"]
-
 FOLD_BEYOND = 5  # siblings that a lineage shows a line each
 
 

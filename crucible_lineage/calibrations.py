@@ -21,24 +21,6 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.statements import CERTIFY, DECERTIFY, PROMOTE, About, InForce, Statement, promoted_in
 from crucible_lineage.times import moment_text, utc
 
-__all__ = [
-    "FIELDS",
-    "NEXT",
-    "NO_END",
-    "Calibrations",
-    "Certificate",
-    "Fitting",
-    "Span",
-    "certificate_document",
-    "certificates_of",
-    "certificates_to_json",
-    "certified_text",
-    "counting_certificates",
-    "overlapping",
-    "range_text",
-    "validity_text",
-]
-
 FIELDS = ("instrument_name", "measurement", "data_type", "session_name", "dataset_name")  # beside metadata.NAME
 NEXT = "next"  # the end of a certificate that lasts until the next one begins
 NO_END = datetime.max.replace(tzinfo=UTC)

@@ -24,10 +24,6 @@ from crucible_lineage.statements import CERTIFY, DECERTIFY, About, InForce, Stat
 from crucible_lineage.stating import Stating, known_statements, state
 from crucible_lineage.times import utc
 
-__all__ = [
-    *("SHORT", "Decertified", "as_of_moment", "certificates_as_of", "certify", "decertify", "moment", "validity"),
-]
-
 OF_METADATA = "metadata."
 SHORT = {"instrument": "instrument_name"}
 

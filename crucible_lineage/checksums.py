@@ -14,20 +14,6 @@ import google_crc32c
 
 from crucible_lineage.errors import FileChangedError
 
-__all__ = [
-    "BLOCK_BYTES",
-    "PART_SIZE_BYTES",
-    "FileChecksums",
-    "FileStamp",
-    "Scan",
-    "blocks",
-    "crc32c_text",
-    "file_sha256",
-    "require_unchanged",
-    "scan_file",
-    "stamp",
-]
-
 BLOCK_BYTES = 1 << 20  # measured: larger blocks cost page faults, smaller ones calls
 PART_SIZE_BYTES = 64 << 20  # what Crucible's signed uploads use unless the server decides otherwise
 _POLYNOMIAL = 0x82F63B78  # Castagnoli, bits reflected

@@ -16,8 +16,6 @@ from typing import Any
 
 from crucible_lineage.errors import InputError, nearest
 
-__all__ = ["FUNCTIONS", "Condition", "parse_condition"]
-
 LONGEST = 2000  # characters
 HIGHEST = 64  # exponent: numbers stay such as measurements have
 Names = Callable[[str], Any]

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from crucible_lineage.errors import StorageError
 
-__all__ = ["draft_beside", "private_file", "private_folder", "storage_error"]
-
 LONGEST_KEPT = 200  # bytes of a name, so that an ending fits into the 255 of file systems
 OWNER_FOLDER, OWNER_FILE = 0o700, 0o600
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO

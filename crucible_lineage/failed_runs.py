@@ -20,8 +20,6 @@ from crucible_lineage.session import Session
 from crucible_lineage.statements import FAIL, PARK, About, Statement, in_force
 from crucible_lineage.stating import revoke, state
 
-__all__ = ["FailedRun", "failed_elsewhere", "failures", "park", "state_run", "unpark", "unstarted_text"]
-
 MOST_STEPS = 20  # chosen: named in a statement; the rest is counted
 MOST_CHARACTERS = 300  # of an error
 

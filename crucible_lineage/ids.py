@@ -20,24 +20,6 @@ from typing import Any
 
 from crucible_lineage.errors import InputError
 
-__all__ = [
-    "CODE_TAG",
-    "EMBEDDED_USER",
-    "PROJECT_ID_RULE",
-    "RECIPE_TAGS",
-    "canonical_json",
-    "derive_mfid",
-    "has_derived_id",
-    "is_mfid",
-    "is_project_id",
-    "mfid_bytes",
-    "mfid_from_bytes",
-    "mfid_time",
-    "new_mfid",
-    "time_bits",
-    "youngest",
-]
-
 EMBEDDED_USER = "0000-0000-0000-0001"  # the account of an embedded Crucible; has the form of an ORCID, is nobody's
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 # By the version of the recipe. Of files that nobody made of others the first holds; docs/identity.md says why.

@@ -29,25 +29,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-__all__ = [
-    "CORRECTIONS_KEY",
-    "KEY",
-    "PLACES_KEY",
-    "Registration",
-    "Registrations",
-    "begun",
-    "complete",
-    "corrected",
-    "equals",
-    "holding",
-    "holds",
-    "is_own",
-    "places_in",
-    "record_in",
-    "registrations",
-    "settled",
-]
-
 KEY = "crucible_lineage"
 PLACES_KEY = "crucible_lineage_places"
 _BEGUN, _HELD, _COMPLETE = "crucible_lineage_begun_", "crucible_lineage_held_", "crucible_lineage_complete_"

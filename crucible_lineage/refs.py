@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-__all__ = ["DatasetRef", "FileRef", "ProjectChanges", "file_stem", "last_taken", "name_fault", "utf8_name"]
-
 MOST_NAME_BYTES = 255  # as file systems take them
 SURROGATES = range(0xD800, 0xE000)
 ESCAPED_BYTES = range(0xDC80, 0xDD00)  # as Python decodes bytes of a file name that are no UTF-8

@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from crucible_lineage.server import RunningServer
     from crucible_lineage.server.shared import SharedServer
 
-__all__ = ["Remake", "Session"]
-
 Found = TypeVar("Found")
 Remake = Callable[["Session", str, str], Path]
 """A file of a dataset, by its SHA-256, made again. InputError if that cannot be, or gives other bytes."""

@@ -17,18 +17,6 @@ from platformdirs import user_config_dir, user_data_dir
 
 from crucible_lineage.errors import InputError, nearest
 
-__all__ = [
-    "VARIABLES",
-    "OfficialAccess",
-    "Settings",
-    "api_address",
-    "default_data_folder",
-    "official_access",
-    "profile_settings",
-    "resolve_settings",
-    "retries_from_environment",
-]
-
 API_PATH = "/api/v3"
 
 # Every variable of the environment that is read, with its meaning. The reference is generated from this table.

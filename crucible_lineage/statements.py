@@ -18,47 +18,6 @@ from crucible_lineage.ids import canonical_json, derive_mfid, has_derived_id
 from crucible_lineage.marks import KEY
 from crucible_lineage.times import utc
 
-__all__ = [
-    "AWAIT",
-    "CAMPAIGN",
-    "CERTIFY",
-    "CHECK",
-    "DECERTIFY",
-    "EPOCH",
-    "EVICT",
-    "FAIL",
-    "FLAG",
-    "HOLD",
-    "KEYWORD",
-    "MEASUREMENT",
-    "PARK",
-    "PROMOTE",
-    "REMAKE",
-    "REVOKE",
-    "SAME",
-    "SIGN",
-    "TRUST",
-    "About",
-    "Checked",
-    "Doubt",
-    "Facts",
-    "InForce",
-    "Mention",
-    "Remade",
-    "Statement",
-    "StatementIndex",
-    "at_fault",
-    "in_force",
-    "promoted_in",
-    "remade_in",
-    "signatures_lacking",
-    "signatures_of",
-    "statement_id",
-    "statement_in",
-    "statement_recipe",
-    "verdicts_in",
-]
-
 KEYWORD = MEASUREMENT = "statement"
 HOLD, FLAG, SIGN, TRUST, REVOKE, CHECK = "hold", "flag", "sign", "trust", "revoke", "check"
 CAMPAIGN, PROMOTE = "campaign", "promote"  # other calibrations, tried; and that they count from now on

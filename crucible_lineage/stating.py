@@ -32,21 +32,6 @@ from crucible_lineage.statements import (
     statement_id,
 )
 
-__all__ = [
-    "KEY_VARIABLE",
-    "NAMESPACE",
-    "Signed",
-    "Stating",
-    "known_statements",
-    "lift",
-    "project_of",
-    "revoke",
-    "sign",
-    "signature_of",
-    "signer_of",
-    "state",
-]
-
 MOST_CHARACTERS = 120  # of a name
 
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-__all__ = ["as_known", "moment_text", "span_text", "taken", "utc"]
-
 DEFAULTED = timedelta(seconds=1)  # between the two times that Crucible gives to a dataset of which nobody says when
 
 

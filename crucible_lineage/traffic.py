@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-__all__ = ["Tell", "Traffic", "traffic"]
-
 Tell = Callable[[str, int], None]
 """Hears how far something is, in any thread: what it is at, and how many bytes are to be received in all, or 0."""
 

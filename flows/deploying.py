@@ -45,16 +45,6 @@ from crucible_lineage.step import ParameterSpec
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 from crucible_lineage.tasks.sessions import CrucibleConnection
 
-__all__ = [
-    "Deployed",
-    "DeploymentRequest",
-    "deploy",
-    "parameter_schemas",
-    "remove",
-    "schedule_fault",
-    "serve_pipelines",
-]
-
 BLOCK_TYPE = CrucibleCredentials.get_block_type_slug()
 SLUG = "declared"  # of the one schedule that a declaration has
 ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)  # of intervals: deploying again does not move the ticks

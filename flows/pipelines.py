@@ -50,8 +50,6 @@ from crucible_lineage.tasks.artifacts import tell_failed, tell_reused, telling_a
 from crucible_lineage.tasks.materialization import Driver, delivered_here, materialize
 from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, is_worth_another, session_for
 
-__all__ = ["Observer", "observing", "resume_signed", "run_pipeline", "suspend_until_signed"]
-
 
 @dataclass
 class Observer:

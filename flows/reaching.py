@@ -15,8 +15,6 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
 from crucible_lineage.errors import PrefectAwayError, RunError
 
-__all__ = ["FlowRunLeft", "flow_runs_left", "reaching_prefect"]
-
 # Begin what Prefect says, as a plain RuntimeError, when a flow run cannot begin.
 UNREACHED = "Failed to reach API"
 NOT_STARTED = "Timed out while attempting to connect to ephemeral Prefect API server"

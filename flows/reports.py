@@ -34,16 +34,6 @@ from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import dataset_page, dataset_resource_id, lineage_artifact, markdown_table
 from crucible_lineage.watch.changes import News
 
-__all__ = [
-    "as_event",
-    "emit_events",
-    "leave_artifacts",
-    "reasons_of",
-    "telling_what_was_made",
-    "waiting_told",
-    "with_its_error",
-]
-
 MOST_LINEAGES = 20  # of a run whose results do not hang together; each is one request
 
 

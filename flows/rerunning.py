@@ -23,8 +23,6 @@ from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import telling_arrived
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 
-__all__ = ["rerun"]
-
 
 @flow(name="rerun", persist_result=False, task_runner=THREADS)
 def rerun(

@@ -15,8 +15,6 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.engines.slurm import MOST_WAITING
 from crucible_lineage.pipeline.spec.pipeline import Runner
 
-__all__ = ["THREADS", "requesting", "task_runner"]
-
 # What steps run on if nothing else is said: as many threads as the local engine has. Prefect's own default is one for
 # each step, however many are ready: then two machines would begin all of them at once, and make each twice.
 THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=min(8, (os.cpu_count() or 1) + 2))

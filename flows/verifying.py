@@ -21,8 +21,6 @@ from crucible_lineage.remake.receipts import state_receipts
 from crucible_lineage.remake.reproduce import reproduce_datasets, sampled
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 
-__all__ = ["reproduce_sample", "verify_project"]
-
 MOST_ROWS = 500
 
 

@@ -21,8 +21,6 @@ from crucible_lineage.checksums import FileChecksums, crc32c_text
 from crucible_lineage.errors import InputError, RunError
 from crucible_lineage.pipeline.files.remote import RemoteFile
 
-__all__ = ["GcsFiles", "open_gcs"]
-
 CREDENTIALS = "gcp-credentials/"
 FIELDS = "items(name,generation,size,crc32c),nextPageToken"
 

@@ -30,8 +30,6 @@ from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import tell_materialized
 from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, session_for
 
-__all__ = ["Driver", "delivered_here", "deliverers_of", "materialize"]
-
 
 @task(
     task_run_name="{step}",

@@ -21,8 +21,6 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, default_data_folder, resolve_settings
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 
-__all__ = ["Crucible", "CrucibleConnection", "is_transient", "is_worth_another", "session_for", "share_session"]
-
 _lock = threading.Lock()
 _inherited: list[object] = []  # what a forked process must neither use nor close: its parent works with it
 _sessions: dict[tuple[Path, str | None, str | None], Session] = {}  # by data folder, address and block

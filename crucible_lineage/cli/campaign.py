@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from crucible_lineage.queries.campaigns import Comparison
     from crucible_lineage.session import Session
 
-__all__ = ["campaign_command"]
-
 PIPELINE = click.option("--pipeline", "file", metavar="FILE", help="Its pipeline; by default the file it was made for.")
 PROJECT = click.option("--project", metavar="P", help="Its project; optional if there is only one.")
 WHY = click.option("--why", required=True, help="Why, in your own words.")

@@ -48,13 +48,6 @@ from crucible_lineage.session import Session
 if TYPE_CHECKING:
     from crucible_lineage.queries.graph.standing import Entry
 
-
-__all__ = [
-    "delete_command", "link_command", "register_command", "rename_command", "replace_command", "sample_command",
-    "set_command", "unlink_command",
-]  # fmt: skip
-
-
 MOST_SHOWN = 20
 WHY = click.option("--why", default="", help="Why, in your own words: noted with who did it and when.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be changed. Changes nothing.")

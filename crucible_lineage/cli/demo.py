@@ -31,8 +31,6 @@ from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.session import Session
 
-__all__ = ["demo_command"]
-
 PIPELINE = "package:crucible_lineage.deployments/pipelines/raman.yaml"
 
 

@@ -22,8 +22,6 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.settings import default_data_folder
 
-__all__ = ["BAD_INPUT", "EXIT_CODES", "FAILURE", "INTERRUPTED", "ON_HOLD", "UNREACHABLE", "report_error"]
-
 FAILURE, BAD_INPUT, UNREACHABLE, ON_HOLD, INTERRUPTED = 1, 2, 3, 4, 130
 EXIT_CODES = {
     0: "everything requested is done",

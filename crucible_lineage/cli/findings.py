@@ -14,8 +14,6 @@ from crucible_lineage.cli.printing import coloured
 from crucible_lineage.lineage.checks import Finding, has_errors, worst_first
 from crucible_lineage.lineage.labels import plain
 
-__all__ = ["ALL", "FINDINGS_SHOWN", "exit_code", "in_colour", "print_findings"]
-
 COLOURS = {"error": "red", "warning": "yellow"}
 FINDINGS_SHOWN = 10  # of one kind, to a person
 

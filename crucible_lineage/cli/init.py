@@ -14,8 +14,6 @@ from crucible_lineage.cli.options import json_option, print_json
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
 
-__all__ = ["init_command"]
-
 FILES = {
     "pipeline.yaml": "pipeline.yaml",
     "mysteps.py": "mysteps.py.txt",

@@ -16,19 +16,6 @@ from crucible_lineage.ids import is_mfid
 from crucible_lineage.session import Session
 from crucible_lineage.settings import resolve_settings
 
-__all__ = [
-    "DataFolderType",
-    "announce",
-    "chosen_projects",
-    "crucible_options",
-    "dataset_id",
-    "given",
-    "json_option",
-    "next_command",
-    "open_session",
-    "print_json",
-]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 

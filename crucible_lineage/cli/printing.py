@@ -22,23 +22,6 @@ from crucible_lineage.lineage.labels import told_value, value_text
 if TYPE_CHECKING:
     from crucible_lineage.queries.catalogue.runs import ListedRun
 
-__all__ = [
-    "CSV",
-    "PROJECT",
-    "coloured",
-    "in_columns",
-    "is_lively",
-    "is_unread",
-    "not_listed",
-    "only_result",
-    "print_csv",
-    "result_stream",
-    "run_lines",
-    "terminal_width",
-    "to_nobody",
-    "whoever_reads",
-]
-
 MOST_CELL = 48  # characters
 MOST_STEPS = 300  # characters, of what the steps of a run did
 

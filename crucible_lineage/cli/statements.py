@@ -33,10 +33,6 @@ if TYPE_CHECKING:
     from crucible_lineage.session import Session
     from crucible_lineage.stating import Stating
 
-
-__all__ = ["hold_command", "print_resumed", "sign_command", "statements_command", "trust_command", "unhold_command"]
-
-
 DATASETS = click.argument("datasets", nargs=-1)
 INSTRUMENT = click.option(
     "--instrument", metavar="NAME", help="All that this instrument measured, instead of DATASETS."

@@ -18,9 +18,6 @@ from crucible_lineage.amounts import amount, size_text, time_text
 from crucible_lineage.cli.printing import coloured, is_lively, terminal_width, whoever_reads
 from crucible_lineage.traffic import Traffic, traffic
 
-__all__ = ["Moving", "Work", "showing_work"]
-
-
 LIVELY_S, PLAIN_S = 0.25, 60.0  # between two lines
 FIRST_S = 0.5  # what ends sooner shows nothing
 

@@ -8,17 +8,6 @@ from typing import Any, TypedDict
 
 from crucible_lineage.errors import InputError, nearest
 
-__all__ = [
-    "DatasetFilters",
-    "DeletionFilters",
-    "FileFilters",
-    "IngestionFilters",
-    "InstrumentFilters",
-    "ProjectFilters",
-    "SampleFilters",
-    "sent_filters",
-]
-
 Words = str | Sequence[str]
 Moment = str | date | datetime
 

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.errors import nearest
 
-__all__ = ["OTHERWISE", "OfficialNames", "otherwise"]
-
 THERE = "the official client's own CrucibleClient (nano-crucible), which works beside this one"
 _METADATA = {
     "get_scientific_metadata": "client.metadata.get(mfid)",

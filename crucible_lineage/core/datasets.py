@@ -12,8 +12,6 @@ from crucible_lineage.errors import CrucibleError, ForbiddenError, InputError, N
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
 
-__all__ = ["ONE_BY_ONE", "Fetched", "fetch_datasets", "in_threads", "no_project"]
-
 T = TypeVar("T")
 R = TypeVar("R")
 REQUESTS_AT_ONCE = 8  # what one client should ask of a shared service at a time

@@ -27,11 +27,6 @@ from typing import Any
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.local.sealed import SEAL, sealed, unsealed
 
-__all__ = [
-    *("DELIVERED", "FAILED", "INGESTED", "LACKING", "MADE", "NEXT", "OUTBOX", "OVERTAKEN", "PLANNED", "REFUSED"),
-    *("RUNNING", "SENDING", "SKIPPED", "STOPPED", "Failure", "Journal", "RemoteJournal", "ResultRow", "StateError"),
-]
-
 PLANNED, RUNNING, MADE, SENDING, DELIVERED, INGESTED = (
     *("planned", "running", "made", "sending", "delivered", "ingested"),
 )

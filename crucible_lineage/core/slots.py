@@ -20,25 +20,6 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.core.mirror import Mirror
 
-__all__ = [
-    "CANDIDATE",
-    "CURRENT",
-    "INCOMPLETE",
-    "RAW",
-    "SUPERSEDED",
-    "Currency",
-    "Filled",
-    "Standing",
-    "hold",
-    "is_replaced_by_hand",
-    "later_than",
-    "pipeline_keyword",
-    "place",
-    "places_of",
-    "places_stated",
-    "places_to_json",
-]
-
 CURRENT, SUPERSEDED, INCOMPLETE, RAW = "current", "superseded", "incomplete", "raw"
 CANDIDATE = "candidate"  # of a campaign that is not promoted
 MOST_CHARACTERS = 200  # of a scope; a longer one is told by its hash

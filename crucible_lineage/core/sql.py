@@ -21,8 +21,6 @@ from typing import Any, TypeVar
 from crucible_lineage.disk import private_file, private_folder
 from crucible_lineage.errors import StorageError
 
-__all__ = ["LocalDatabase", "lies_on_network"]
-
 T = TypeVar("T")
 
 BUSY_S = 30.0  # chosen: other processes write too, each for a few milliseconds

@@ -13,8 +13,6 @@ from crucible_lineage.errors import CrucibleError, OnHoldError
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.statements import EVICT, FLAG, HOLD, Doubt, Facts, Statement, StatementIndex, at_fault, in_force
 
-__all__ = ["Heard", "Stated"]
-
 
 @dataclass(frozen=True)
 class Heard:

@@ -19,8 +19,6 @@ from crucible_lineage.refs import utf8_name
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
-__all__ = ["Brought", "Ingestion", "Store"]
-
 SCHEMA = """
 CREATE TABLE file_checksums (
     path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,

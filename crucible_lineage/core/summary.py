@@ -23,8 +23,6 @@ from crucible_lineage.lineage.records import (
 from crucible_lineage.statements import Facts, statement_in
 from crucible_lineage.times import as_known
 
-__all__ = ["COLUMNS", "Summary", "summary_of"]
-
 Record = Mapping[str, Any]
 MOST_NUMBERS = 6  # of what a step returned, that lists show
 COLUMNS = (

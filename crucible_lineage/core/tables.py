@@ -34,8 +34,6 @@ from crucible_lineage.statements import (
     verdicts_in,
 )
 
-__all__ = ["EVERYTHING", "SCHEMA", "Feed", "Record", "Row", "Snapshot", "StoredRecord", "packed"]
-
 Record = Mapping[str, Any]
 
 EVERYTHING = ""  # in place of a project: all that the key sees

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_bands", "draw_calibration"]
-
 INK, BLUE, RED, GREY = "#1b1f24", "#1f6fb4", "#c8442f", "#8b949e"
 ZOOM_CM1 = (989.0, 1013.0)  # the ring-breathing band, the strongest and narrowest of polystyrene
 SHOWN_CM1 = (180.0, 3300.0)  # below lies the edge filter's flank, above there are no bands

@@ -24,8 +24,6 @@ from crucible_lineage.demo.spectra import (
 )
 from crucible_lineage.step import step
 
-__all__ = ["calibrate", "find_bands", "wavenumber_axis"]
-
 # Ne I emission lines, wavelengths in VACUUM, in nm: NIST Atomic Spectra Database (air wavelengths of the Ne I lines,
 # turned into vacuum by the five-term formula of Peck and Reeder, J. Opt. Soc. Am. 62, 958 (1972), as NIST does).
 # Lines with another neon line of comparable strength within 0.5 nm are left out: this instrument would mix the two.

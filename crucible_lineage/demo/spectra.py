@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-__all__ = ["Array", "Spectrum", "band_top", "decimals", "fit_line", "read_spectrum", "write_csv"]
-
 Array = NDArray[np.float64]
 CSV_COLUMNS = ("raman_shift_cm1", "intensity")
 MIN_SNR = 5.0  # height over noise below which a peak is not told from noise; the customary limit of detection is 3

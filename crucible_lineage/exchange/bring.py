@@ -51,9 +51,6 @@ from crucible_lineage.registration.standing import add_equal_parents
 from crucible_lineage.session import Session
 from crucible_lineage.times import as_known
 
-__all__ = ["CopyOutcome", "bring"]
-
-
 AT_ONCE = 6  # what one client should ask of a shared service at a time
 ONE_CALL_S = 5.0  # chosen: after that it is known that the service is away
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0

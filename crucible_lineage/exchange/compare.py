@@ -18,8 +18,6 @@ from crucible_lineage.provenance.record import ATTACHED_NAME, KEY, PLACES_KEY, u
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.times import as_known
 
-__all__ = ["FIELDS", "SAMPLE_FIELDS", "compare", "compare_sample", "is_brought"]
-
 FIELDS = (
     "dataset_name", "measurement", "data_type", "data_format", "session_name", "timestamp", "instrument_name",
 )  # fmt: skip

@@ -15,11 +15,6 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.session import Session
 
-__all__ = [
-    "Conflict", "CopyComparison", "Held", "Lacking", "derived_parents", "has_bytes", "linked", "read_held",
-    "read_samples",
-]  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Held:

@@ -28,8 +28,6 @@ from crucible_lineage.service import DERIVED_IDS
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
 
-__all__ = ["CopyPlan", "ItemToCopy", "known_names", "plan_named", "plan_project"]
-
 Record = Mapping[str, Any]
 
 

@@ -11,8 +11,6 @@ from contextlib import contextmanager, redirect_stdout
 from types import FrameType
 from typing import Any, NoReturn
 
-__all__ = ["EndedError", "contained"]
-
 _one_at_a_time = threading.RLock()  # what is changed is the process's
 
 

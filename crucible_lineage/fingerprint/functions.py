@@ -34,12 +34,6 @@ from crucible_lineage.fingerprint.syntax import (
 )
 from crucible_lineage.step import Step, step
 
-__all__ = [
-    "CodeScope", "carries_code", "definition_of", "external_name", "function_piece", "home_of", "imported_files",
-    "unknowable_notes", "written_name",
-]  # fmt: skip
-
-
 _MISSING = object()
 _TELLTALES = {
     "eval": "code that is known only when it runs",

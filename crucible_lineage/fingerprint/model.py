@@ -9,8 +9,6 @@ from typing import Any
 
 from crucible_lineage.fingerprint.source import ModuleSource, base_folder, is_first_party, module_source, root_package
 
-__all__ = ["Context", "External", "Piece", "Reference"]
-
 
 @dataclass(frozen=True)
 class External:

@@ -42,9 +42,6 @@ from crucible_lineage.fingerprint.syntax import changed_attributes, class_text, 
 from crucible_lineage.fingerprint.values import quantity_of
 from crucible_lineage.step import Step
 
-__all__ = ["NotPlainError", "constant_text", "piece_of"]
-
-
 _BUILTINS = (
     types.BuiltinFunctionType
     | types.MethodDescriptorType

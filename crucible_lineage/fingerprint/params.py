@@ -13,8 +13,6 @@ from crucible_lineage.fingerprint.walk import code_fingerprint
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.step import Step
 
-__all__ = ["canonical_params", "canonical_value", "secret_digest"]
-
 SECRET_TAG = b"crucible-lineage/secret/1\n"
 # 16 MB and some 50 ms for each guess at a secret; chosen so that planning does not become slow.
 _SCRYPT_COST = {"n": 1 << 14, "r": 8, "p": 1}

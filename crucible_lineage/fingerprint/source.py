@@ -22,18 +22,6 @@ from typing import Any
 
 from crucible_lineage.fingerprint.syntax import FunctionNode, Import, imports_of
 
-__all__ = [
-    "Definition",
-    "ModuleSource",
-    "base_folder",
-    "bytecode_text",
-    "is_first_party",
-    "is_plainly_loaded",
-    "loaded_globals",
-    "module_source",
-    "root_package",
-]
-
 _GLOBAL_READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _CO_OPTIMIZED = 0x1  # set for functions, not for class bodies
 _CO_HAS_DOCSTRING = 0x4000000  # Python 3.13 and later

@@ -8,19 +8,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = [
-    "FunctionNode",
-    "Import",
-    "Mutation",
-    "changed_attributes",
-    "changed_objects",
-    "class_text",
-    "function_text",
-    "imports_of",
-    "read_chains",
-    "syntax_text",
-]
-
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 Chain = tuple[str, ...]  # `np.linalg.norm` as ("np", "linalg", "norm")
 

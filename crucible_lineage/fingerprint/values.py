@@ -22,9 +22,6 @@ from uuid import UUID
 
 from crucible_lineage.ids import canonical_json
 
-__all__ = ["ValueFaultError", "plain_value", "quantity_of"]
-
-
 MOST_LEVELS = 90  # of lists and mappings in each other; Crucible takes a hundred, with what stands around them
 
 Other = Callable[[Any, str], Any]

@@ -23,8 +23,6 @@ from crucible_lineage.fingerprint.source import root_package
 from crucible_lineage.ids import CODE_TAG, canonical_json
 from crucible_lineage.step import Step
 
-__all__ = ["Fingerprint", "code_fingerprint"]
-
 MOST_TEXT = 20_000  # chosen: characters of what is reached, in a record
 STEP = "step"  # the piece that is the step function itself
 State = frozenset[tuple[Any, ...]]

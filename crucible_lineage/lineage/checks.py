@@ -25,18 +25,6 @@ from crucible_lineage.lineage.records import (
     used_mfids,
 )
 
-__all__ = [
-    "CHECKS",
-    "MEANINGS",
-    "SEVERITIES",
-    "Finding",
-    "Findings",
-    "check",
-    "has_errors",
-    "link_command",
-    "worst_first",
-]
-
 Severity = Literal["error", "warning", "notice"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the worst first
 

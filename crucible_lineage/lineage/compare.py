@@ -21,8 +21,6 @@ from crucible_lineage.lineage.records import (
     used_roles,
 )
 
-__all__ = ["Change", "Difference", "diff"]
-
 Place = tuple[str, ...]
 NONE: Mapping[str, str] = MappingProxyType({})
 

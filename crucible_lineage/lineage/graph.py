@@ -19,8 +19,6 @@ from crucible_lineage.statements import Doubt
 if TYPE_CHECKING:
     import networkx
 
-__all__ = ["Direction", "LineageGraph", "in_turns"]
-
 Direction = Literal["ancestors", "descendants", "both"]
 TURN = 100  # nodes whose records are read in one go
 Neighbours = Mapping[str, tuple[str, ...]]

@@ -14,12 +14,6 @@ from typing import Any
 from crucible_lineage.amounts import amount
 from crucible_lineage.lineage.model import Node
 
-__all__ = [
-    "HIDDEN_NAME", "csv_text", "detail", "detail_lines", "ellipsised", "group_title", "nodes_text", "plain", "short_id",
-    "text_width", "title", "told_value", "value_text", "wrapped",
-]  # fmt: skip
-
-
 HIDDEN_NAME = "not visible to you"
 SHORT = 3  # symbols of a word that does not stand alone in a second line
 _NARROW = frozenset("iIjlft.,:;'|![](){}r -`\"")

@@ -8,11 +8,6 @@ from typing import Any, Literal
 
 from crucible_lineage.statements import Doubt
 
-__all__ = [
-    *("CANDIDATE", "CURRENT", "DERIVED", "DOUBTFUL", "KNOWN_RELATIONSHIPS", "MEASURED", "PART", "RAW", "SUPERSEDED"),
-    *("Edge", "Kind", "Node"),
-]
-
 Kind = Literal["dataset", "sample", "hidden"]
 
 DERIVED = "is_derived_from"

@@ -11,36 +11,6 @@ from crucible_lineage.calibrations import certified_text
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.times import span_text, taken
 
-__all__ = [
-    "CORRECTIONS_KEY",
-    "OWN_KEYS",
-    "PLACES_KEY",
-    "PROVENANCE_KEY",
-    "activity_code",
-    "chosen_in_time",
-    "equal_parents",
-    "generated_files",
-    "instruments",
-    "is_support",
-    "lists_all_used",
-    "mapping",
-    "mappings",
-    "moment",
-    "parents_as_used",
-    "place_keys",
-    "provenance",
-    "recipe_digest",
-    "recorded_project",
-    "recorded_run",
-    "returned_values",
-    "run_ids",
-    "state",
-    "text",
-    "used_files",
-    "used_mfids",
-    "used_roles",
-]
-
 PROVENANCE_KEY = "crucible_lineage"  # in the scientific metadata
 PLACES_KEY = "crucible_lineage_places"  # beside it: what the dataset is a result of
 CORRECTIONS_KEY = "crucible_lineage_corrections"  # beside it: what was changed after the registration, by whom and why

@@ -12,8 +12,6 @@ from typing import Any
 
 from crucible_lineage.lineage.records import mapping, text
 
-__all__ = ["KEYS", "Creator", "Rights", "creator_of", "license_iri", "rights_of", "stated_rights"]
-
 KEYS = ("license", "creators", "rights")  # of metadata
 _ORCID = re.compile(r"\d{4}-\d{4}-\d{4}-\d{3}[\dX]", re.ASCII)
 _SPDX = re.compile(

@@ -21,8 +21,6 @@ from crucible_lineage.checksums import FileChecksums, file_sha256, require_uncha
 from crucible_lineage.disk import private_folder, storage_error
 from crucible_lineage.errors import ChecksumError, FileChangedError, InputError
 
-__all__ = ["DEFAULT_LIMIT_BYTES", "FileCache", "limit_from_environment"]
-
 DEFAULT_LIMIT_BYTES = 20 << 30
 LIMIT_VARIABLE = "CRUCIBLE_LINEAGE_CACHE_GB"
 _CHECKED_EVERY = 1 / 20  # of the limit that came in: looking through the folder costs time too

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from crucible_lineage.disk import private_file, private_folder
 
-__all__ = ["machine_id"]
-
 
 def machine_id(data: Path) -> str:
     """Return what tells the registrations from this data folder from others; locks keep them apart."""

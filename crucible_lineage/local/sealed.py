@@ -6,8 +6,6 @@ import json
 import zlib
 from typing import Any
 
-__all__ = ["SEAL", "sealed", "unsealed"]
-
 SEAL = 8  # characters of the check sum
 
 

@@ -17,11 +17,6 @@ from pathlib import Path
 
 from crucible_lineage.disk import private_folder
 
-__all__ = [
-    *("KEPT_DAYS", "Leftover", "claimed", "disk_usage", "in_use", "is_in_use", "leftovers", "remove"),
-    *("remove_folder", "remove_old_work", "runs"),
-]
-
 KEPT_DAYS = 14  # chosen: what a failed or killed attempt left can be looked at for so long
 MARK = ".in-use"
 PARTS = {"cache": "cache", "work": "work", "environments": "environments", "records": "", "crucible": "crucible"}

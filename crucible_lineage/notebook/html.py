@@ -8,8 +8,6 @@ from html import escape
 
 from crucible_lineage.lineage.labels import told_value
 
-__all__ = ["block", "line", "pairs", "rows_table", "state_mark", "steps_table", "strong"]
-
 MOST_ROWS = 60
 MOST_INSTANCES = 3  # of a step, where not all rows are shown
 COLOURS = {

@@ -29,9 +29,6 @@ from crucible_lineage.registration.read import Registered
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step
 
-__all__ = ["About", "FlowPlaces", "FlowRun", "about_file", "about_inputs", "called_step", "file_of"]
-
-
 About = tuple[str, ...]
 """The data that a result is about: files by folder and name, datasets by id."""
 

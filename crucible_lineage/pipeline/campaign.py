@@ -28,20 +28,6 @@ from crucible_lineage.statements import CAMPAIGN, PROMOTE, About, InForce, State
 from crucible_lineage.stating import Stating, known_statements, revoke, sign, state
 from crucible_lineage.times import utc
 
-__all__ = [
-    "Campaign",
-    "CampaignPlan",
-    "approve",
-    "campaigns_in",
-    "canary",
-    "find_campaign",
-    "new_campaign",
-    "plan_campaign",
-    "promote",
-    "roll_back",
-    "strata",
-]
-
 MONTH = "month"
 
 

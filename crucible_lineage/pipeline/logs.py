@@ -23,23 +23,6 @@ from urllib.parse import quote, quote_plus
 from crucible_lineage.disk import private_file, private_folder
 from crucible_lineage.errors import LineageError
 
-__all__ = [
-    "BLOT",
-    "LOG_FORMAT",
-    "LOG_LIMIT_BYTES",
-    "STEP_LOG",
-    "Blotter",
-    "Hear",
-    "StepLog",
-    "are_steps_heard",
-    "hear_steps",
-    "hearing_steps",
-    "keeping_prints",
-    "own_secrets",
-    "told_fault",
-]  # fmt: skip
-
-
 BLOT = "***"
 LEAST_ENCODED = 4  # characters; what is shorter has encodings that are everywhere
 

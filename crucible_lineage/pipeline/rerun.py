@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from crucible_lineage.provenance.parts import Used
     from crucible_lineage.provenance.schema import StepRecord
 
-__all__ = ["Recorded", "plan_rerun", "plan_stale"]
-
 _FIELDS = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")
 
 

@@ -13,8 +13,6 @@ from typing import Any
 
 from crucible_lineage.ids import canonical_json
 
-__all__ = ["changed_keys", "generated_sha256", "result_of"]
-
 MOST_KEYS = 1000  # chosen: where metadata have more values than this, the outermost keys stand for what is in them
 _ABSENT = object()
 

@@ -21,20 +21,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-__all__ = [
-    "CONTAINER_VARIABLE",
-    "UNKNOWN",
-    "agent",
-    "canonical_text",
-    "container",
-    "container_in",
-    "environment_document",
-    "environment_mark",
-    "git_state",
-    "lock_text",
-    "software",
-]
-
 ENVIRONMENT = "crucible-lineage/environment/1"
 VARIABLES = (
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),

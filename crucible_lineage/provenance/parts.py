@@ -14,39 +14,6 @@ from pydantic import (
     model_validator,
 )
 
-__all__ = [
-    "Agent",
-    "Attached",
-    "Code",
-    "Declared",
-    "DeclaredOutput",
-    "File",
-    "FilesRecipe",
-    "Git",
-    "HandActivity",
-    "Hashes",
-    "KeptFile",
-    "Mfid",
-    "Moment",
-    "Part",
-    "Pipeline",
-    "Program",
-    "RecipeFacts",
-    "RecipeInput",
-    "Result",
-    "Run",
-    "RunActivity",
-    "Sha256",
-    "Software",
-    "StatementActivity",
-    "StatementRecipe",
-    "StepActivity",
-    "StepRecipe",
-    "SupportActivity",
-    "Text",
-    "Used",
-]
-
 
 def _with_time_zone(text: str) -> str:
     if datetime.fromisoformat(text).tzinfo is None:

@@ -12,24 +12,6 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json, derive_mfid, has_derived_id, youngest
 from crucible_lineage.refs import DatasetRef, FileRef
 
-__all__ = [
-    "VERSION",
-    "PlannedOutput",
-    "StepCode",
-    "UsedDataset",
-    "derived_mfid",
-    "first_attempt",
-    "gives_id",
-    "origin_of",
-    "planned_outputs",
-    "raw_mfid",
-    "raw_recipe",
-    "recipe_inputs",
-    "recipe_sha256",
-    "step_recipe",
-    "without_salt",
-]
-
 VERSION = 2  # of the recipes of what was made of other datasets; they name these by bytes and origin
 
 

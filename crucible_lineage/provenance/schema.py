@@ -49,8 +49,6 @@ from crucible_lineage.provenance.parts import (
 )
 from crucible_lineage.refs import FileRef
 
-__all__ = ["SCHEMA_FILE", "FilesRecord", "ProvenanceRecord", "StepRecord", "new_record", "parse_record", "schema_text"]
-
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
 MOST_FAULTS = 5  # more do not help whoever reads the message
 

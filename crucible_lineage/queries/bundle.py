@@ -44,8 +44,6 @@ from crucible_lineage.remake.kit import DRIVER, KitStep, write_kit
 from crucible_lineage.server import instance_id
 from crucible_lineage.session import Session
 
-__all__ = ["Taken", "lineage_to_share", "projects_to_share", "write_bundle", "write_crate"]
-
 DOWNLOADS_AT_ONCE = 4  # downloads at a time
 FORMAT = "crucible-lineage/bundle/1"
 PICTURE, LIST, CHECKER = "lineage.svg", "bundle.json", "verify.py"

@@ -20,8 +20,6 @@ from crucible_lineage.queries.graph.standing import Entry, entries_of_copy, entr
 from crucible_lineage.session import Session
 from crucible_lineage.times import moment_text, span_text, taken, utc
 
-__all__ = ["CalibrationFor", "CalibrationUse", "CalibrationsFor", "calibrations_for", "used_in"]
-
 
 @dataclass(frozen=True)
 class CalibrationUse:

@@ -14,8 +14,6 @@ from crucible_lineage.pipeline.campaign import Campaign, CampaignPlan, strata
 from crucible_lineage.pipeline.plan.plan import FRESH
 from crucible_lineage.queries.trend import FEWEST, SCALED, SIGMAS, Point, Series, Trend
 
-__all__ = ["Comparison", "Effect", "Pair", "compare_campaign"]
-
 MOST_OUTLIERS = 5
 
 

@@ -24,8 +24,6 @@ from crucible_lineage.lineage.records import equal_parents, provenance, used_mfi
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, with_named_parents
 from crucible_lineage.session import Session
 
-__all__ = ["LineageCheck", "check_dataset", "check_projects"]
-
 
 @dataclass(frozen=True)
 class LineageCheck(Findings):

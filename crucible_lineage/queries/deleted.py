@@ -9,8 +9,6 @@ from typing import Any
 from crucible_lineage.errors import ForbiddenError, NotFoundError, RefusedError
 from crucible_lineage.session import Session
 
-__all__ = ["Deletion", "deletion_of", "deletions_in"]
-
 _NOT_TOLD = (ForbiddenError, NotFoundError, RefusedError)  # to this key, or by this service
 
 

@@ -16,8 +16,6 @@ from crucible_lineage.lineage.records import recorded_run, run_ids
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, named_projects, with_whole_records
 from crucible_lineage.session import Session
 
-__all__ = ["LineageComparison", "compare_datasets", "compare_runs"]
-
 
 @dataclass(frozen=True, repr=False)
 class LineageComparison:

@@ -46,8 +46,6 @@ from crucible_lineage.service import (
 )
 from crucible_lineage.session import Session
 
-__all__ = ["Examination", "Probe", "examine"]
-
 SMALL, LARGE = 1 << 20, 40 << 20
 CALLS = 40  # chosen: a burst that a limited service notices and a shared one bears
 LISTED_WITHIN_S = 10.0

@@ -25,8 +25,6 @@ from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 from crucible_lineage.statements import About
 
-__all__ = ["Explanation", "explain"]
-
 
 @dataclass(frozen=True, repr=False)
 class Explanation:

@@ -26,11 +26,6 @@ from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, 
 from crucible_lineage.remake.driver import DIFFERS, Outcome
 from crucible_lineage.session import Session
 
-__all__ = [
-    *("AskedDeletion", "Redone", "ask_deletion", "code_impact", "dataset_impact", "file_impact", "instrument_impact"),
-    "note_what_follows",
-]
-
 MOST_NAMED = 10  # of what there is instead, where something was asked for that is not there
 
 

@@ -17,8 +17,6 @@ from crucible_lineage.local.usage import disk_usage
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 
-__all__ = ["Metric", "metrics", "metrics_text", "send_metrics"]
-
 PREFIX = "crucible_lineage"
 COUNTER, GAUGE = "counter", "gauge"
 _CAUSE = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Warning|Interrupt|Exit))\b")

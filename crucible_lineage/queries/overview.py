@@ -25,8 +25,6 @@ from crucible_lineage.registration.outbox import Waiting
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 
-__all__ = ["PipelineOverview", "Todo", "overview"]
-
 
 @dataclass(frozen=True)
 class Todo:

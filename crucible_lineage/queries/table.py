@@ -38,10 +38,6 @@ from crucible_lineage.times import as_known
 if TYPE_CHECKING:
     import pandas
 
-
-__all__ = ["ProjectFacts", "Table", "data_frame", "make_table", "require_target", "write_table"]
-
-
 ALWAYS = ("mfid", "name", "instrument", "sample", "checks")
 COUNT = "count"
 SUMMED_UP = ("mean", "std", "min", "max")  # std with n - 1; empty for a single value

@@ -18,8 +18,6 @@ from crucible_lineage.session import Session
 from crucible_lineage.statements import HOLD
 from crucible_lineage.times import utc
 
-__all__ = ["AxisMark", "Point", "Series", "Trend", "trend_of"]
-
 SIGMAS = 3.0  # chosen: limits are the median and that many times the scaled median absolute deviation
 SCALED = 1.4826  # of which the median absolute deviation of a normal distribution is one standard deviation
 FEWEST = 5  # chosen: values without which there are no limits

@@ -70,21 +70,6 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.client.models import Dataset, FileRecord
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-__all__ = [
-    "PATIENCE_S",
-    "Claim",
-    "Move",
-    "Seen",
-    "State",
-    "Whose",
-    "claim",
-    "complete",
-    "is_of_machine",
-    "next_move",
-    "require_held",
-    "start_over",
-]
-
 PATIENCE_S = 4.0  # chosen: many times what two calls of a registration are apart, and still bearable after a crash
 FIRST_POLL_S = 0.1
 LONGEST_POLL_S = 1.0

@@ -25,8 +25,6 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.client.transfer.outgoing import UploadedFile
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-__all__ = ["Put", "announce", "fill", "ingest", "take_back", "tidy"]
-
 MANY, UPLOADS_AT_ONCE = 8, 4  # chosen: files that are worth threads; most of the time of a small one is waiting
 SMALL = 1 << 20  # bytes; chosen: sent in vain, they cost no more than to wait whether they may be sent
 MOST_CONFLICTS = 3  # chosen: an overtaken registration may send each file once more

@@ -24,11 +24,6 @@ if TYPE_CHECKING:  # importing either costs time that planning should not pay
     from crucible_lineage.client.models import IngestionRequest
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-__all__ = [
-    *("ADOPTED", "DELIVERED", "DROPPED", "REFUSED", "WAITS"),
-    *("Confirmed", "DeliveredByRun", "Delivery", "DeliveryContext", "DeliversLater", "confirmed", "deliver_now"),
-]
-
 DELIVERED = "delivered"  # at Crucible, with the bytes that were made here
 ADOPTED = "adopted"  # at Crucible as another registration completed it, with other bytes or another id
 DROPPED = "dropped"  # no result: made from bytes that are not those at Crucible, or damaged; to be made again

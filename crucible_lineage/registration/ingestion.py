@@ -19,8 +19,6 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.client.models import IngestionRequest
 
-__all__ = ["follow_ingestions", "in_words", "note_ingestions"]
-
 OPEN = ("requested", "started")
 OTHERWISE = "not as asked"
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.02, 0.5

@@ -26,8 +26,6 @@ from crucible_lineage.service import DERIVED_IDS
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
 
-__all__ = ["FEW", "KnownResults"]
-
 FEW = 12  # chosen: datasets that are asked for one by one; a listing of all of them costs more, and then tells all
 LISTED_FOR_ONE = 50  # chosen: a project is listed for several ids if it has no more datasets than this for each
 Record = Mapping[str, Any]

@@ -14,8 +14,6 @@ from crucible_lineage.refs import FileRef, utf8_name
 if TYPE_CHECKING:  # pydantic, which planning should not pay
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-__all__ = ["Elsewhere", "LocalFile", "NewDataset"]
-
 
 @dataclass(frozen=True)
 class Elsewhere:

@@ -10,8 +10,6 @@ from contextlib import suppress
 from crucible_lineage.errors import TRANSIENT, NotFoundError, RefusedError
 from crucible_lineage.refs import ProjectChanges
 
-__all__ = ["Others"]
-
 EVERY_S = 1.0  # chosen: so much of a step may be made twice, and so rarely is it asked
 LATE_S = 3.0  # chosen: an answer older than that is waited for, which a step that took so long can bear
 AWAY_S = 30.0

@@ -37,8 +37,6 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.payload import DamageError, Payload, damaged_files, read_payload, write_payload
 
-__all__ = ["Outbox", "SetAside", "Waiting"]
-
 RESULT = "result.json"
 ASIDE, WHY = ".aside-", "why.json"
 

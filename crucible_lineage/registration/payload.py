@@ -26,8 +26,6 @@ from crucible_lineage.provenance.record import SOURCE, SURROUNDINGS
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.new_dataset import Elsewhere, LocalFile, NewDataset
 
-__all__ = ["DamageError", "Payload", "damaged_files", "read_payload", "write_payload"]
-
 RESULT = "result.json"
 COPIED_BYTES = 1 << 20  # chosen: copying so few costs what linking does, and nobody else has the copy to write to
 _SEAL, _CONTENT = b'{"sha256": "', b'", "result": '

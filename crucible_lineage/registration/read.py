@@ -26,23 +26,6 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.core.mirror import Mirror
     from crucible_lineage.provenance.schema import FilesRecord, ProvenanceRecord, StepRecord
 
-__all__ = [
-    "Registered",
-    "datasets_with",
-    "find_by_recipe",
-    "find_own",
-    "knows",
-    "read",
-    "read_own",
-    "recipe_keyword",
-    "refusals",
-    "registered",
-    "require_not_withdrawn",
-    "samples_of",
-    "taken_of",
-    "whole_record",
-]
-
 
 @dataclass(frozen=True)
 class Registered:

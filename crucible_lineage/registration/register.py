@@ -46,8 +46,6 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.client.models import Dataset, IngestionRequest
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-__all__ = ["Stages", "nothing", "register_output"]
-
 ROUNDS = 5  # chosen: how often a registration that was taken over goes back to the beginning
 
 

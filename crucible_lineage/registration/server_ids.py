@@ -25,8 +25,6 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.client.models import Dataset
     from crucible_lineage.registration.new_dataset import NewDataset
 
-__all__ = ["make_dataset", "oldest_duplicate"]
-
 
 def make_dataset(client: CrucibleClient, mfid: str, fields: Mapping[str, object]) -> CreatedDataset:
     """Create a dataset under the id `mfid`, or under another one if the service does not take it.

@@ -15,8 +15,6 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.core.mirror import Mirror
 
-__all__ = ["add_equal_parents", "take_over"]
-
 
 def take_over(client: CrucibleClient, mirror: Mirror, mfid: str, old: Standing) -> None:
     """Make a dataset, which a person made in place of a current one, hold in all of its slots."""

@@ -29,19 +29,6 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.client.models import Dataset, FileRecord
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-__all__ = [
-    "WAY_OUT",
-    "files_of",
-    "files_one_by_one",
-    "lies_elsewhere",
-    "other_files",
-    "require_own",
-    "require_own_files",
-    "taken_unseen",
-    "told_elsewhere",
-    "told_other_recipe",
-]
-
 WAY_OUT = (
     "have it deleted (its owner or an administrator of Crucible can), or give the result another id: a `salt:` in the "
     "declaration of its step or input (`register --salt`, `registering(salt=...)`), any text"

@@ -23,20 +23,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "ALIKE",
-    "DIFFERS",
-    "IDENTICAL",
-    "MISSING",
-    "NEW",
-    "WITHIN",
-    "Compared",
-    "Rules",
-    "compare_files",
-    "compare_values",
-    "worst",
-]
-
 IDENTICAL, WITHIN, ALIKE = "identical", "numbers within tolerance", "picture alike"
 DIFFERS, MISSING, NEW = "differs", "not made", "not recorded"
 ORDER = (IDENTICAL, WITHIN, ALIKE, NEW, MISSING, DIFFERS)

@@ -22,8 +22,6 @@ from crucible_lineage.statements import EVICT, REMAKE, About
 from crucible_lineage.stating import known_statements, state
 from crucible_lineage.times import utc
 
-__all__ = ["Eviction", "could_go", "evict", "plan_eviction"]
-
 IDENTICAL = "identical"  # the only verdict after which bytes can come back
 FOREVER = "forever"  # of a step whose results stay
 LEAST_S = 0.01  # no step is free

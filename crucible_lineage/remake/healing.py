@@ -27,8 +27,6 @@ from crucible_lineage.remake.driver import NOT_MADE, Options, Outcome
 from crucible_lineage.remake.reproduce import ENVIRONMENTS, reproduce_datasets
 from crucible_lineage.session import Session
 
-__all__ = ["ASIDE", "made_again", "remade_file", "remade_files"]
-
 ASIDE = "remade"  # in the data folder: what was made again with other bytes
 _under_way = threading.local()
 

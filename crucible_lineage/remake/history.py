@@ -15,8 +15,6 @@ from crucible_lineage.remake.driver import DIFFERS, EXCHANGED, NOT_DETERMINISTIC
 from crucible_lineage.session import Session
 from crucible_lineage.statements import REMAKE, SAME, Statement, in_force
 
-__all__ = ["known_to_vary"]
-
 Record = Mapping[str, Any]
 
 

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from crucible_lineage.provenance.parts import KeptFile
     from crucible_lineage.provenance.schema import StepRecord
 
-__all__ = ["DRIVER", "KitStep", "write_kit"]
-
 DRIVER = "reproduce.py"
 SOURCES, ENVIRONMENTS = "remake/source", "remake/environment"
 _RUNTIME = (

@@ -23,8 +23,6 @@ from crucible_lineage.session import Session
 from crucible_lineage.statements import REMAKE, About
 from crucible_lineage.stating import Stating, project_of, signature_of, state
 
-__all__ = ["PREDICATE", "receipt_of", "state_receipts", "write_receipts"]
-
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://w3id.org/crucible-lineage/remake/v1"
 MOST_DIFFERENCES = 20  # chosen: a statement stays small

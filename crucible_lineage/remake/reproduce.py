@@ -25,8 +25,6 @@ from crucible_lineage.remake.kit import KitStep, write_kit
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 
-__all__ = ["reproduce_bundle", "reproduce_datasets", "sampled"]
-
 ENVIRONMENTS = "environments"  # in the data folder: those that were built
 
 

@@ -12,8 +12,6 @@ from crucible_lineage.server.call import Service
 from crucible_lineage.server.http import PREFIX, BodyLimit, add_error_handlers
 from crucible_lineage.server.routes import datasets, deletions, files, people, projects, search, uploads
 
-__all__ = ["build_app"]
-
 ROUTERS = tuple(  # search first: where a fixed word competes with an identifier, the first route is taken
     part.router for part in (search, datasets, uploads, files, projects, deletions, people)
 )

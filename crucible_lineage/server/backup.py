@@ -27,8 +27,6 @@ from crucible_lineage.server.files.storage import STORE
 from crucible_lineage.server.instance import DataFolder
 from crucible_lineage.server.seals import damage
 
-__all__ = ["Backup", "BackupError", "back_up", "restore"]
-
 BLOCK_BYTES = 1 << 20
 PAGES_AT_A_TIME = 1000  # of the database, between which others write
 

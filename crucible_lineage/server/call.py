@@ -18,8 +18,6 @@ from crucible_lineage.server.http import PREFIX, invalid, refuse
 from crucible_lineage.server.instance import REVISION, STATEMENTS
 from crucible_lineage.server.seals import REMEDY
 
-__all__ = ["AuthenticatedCall", "Call", "Service"]
-
 REVISION_HEADER, STATEMENTS_HEADER = "Crucible-Revision", "Crucible-Statements"
 
 

@@ -17,19 +17,6 @@ from crucible_lineage.ids import EMBEDDED_USER
 from crucible_lineage.server.schema import MIGRATIONS
 from crucible_lineage.server.seals import REMEDY, add_checksum, checksum, damage
 
-__all__ = [
-    "Database",
-    "Row",
-    "check",
-    "connect",
-    "hash_key",
-    "now",
-    "open_database",
-    "placeholders",
-    "register_key",
-    "setting",
-]
-
 Row = sqlite3.Row
 CHECKED_EVERY = timedelta(days=1)  # chosen: 100,000 datasets are read in some seconds
 BUSY_TIMEOUT_S = 30.0  # chosen: other processes write to the same folder, each for a few milliseconds

@@ -22,11 +22,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crucible_lineage.server.seals import REMEDY, DamagedError
 
-__all__ = [
-    "PREFIX", "BodyLimit", "Direction", "Form", "Json", "Limit", "Loose", "Offset", "add_error_handlers", "invalid",
-    "page", "refuse", "router",
-]  # fmt: skip
-
 Json = Any
 PREFIX = "/api/v3"
 NO_ROOM = "This Crucible cannot write: its disk is full or read-only; nothing of this call was kept"

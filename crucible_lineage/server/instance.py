@@ -12,18 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "REVISION",
-    "STATEMENTS",
-    "DataFolder",
-    "instance_id",
-    "open_folder",
-    "present_datasets",
-    "project_changes",
-    "project_revision",
-    "statements_token",
-]
-
 # A project's revision. Left of the last colon: another text once anything was lost (deleted, asked to be deleted,
 # replaced, unlinked, moved away, no longer shared), or another database is behind the address. Right of it: how many
 # datasets and samples ever came to the project, which gets smaller when a backup is brought back.

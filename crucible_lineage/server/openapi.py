@@ -14,9 +14,6 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from crucible_lineage.server.catalogue.filters import Relationship
 from crucible_lineage.server.http import PREFIX
 
-__all__ = ["ANSWERS", "describe"]
-
-
 Item = TypeVar("Item")
 Role = Literal["viewer", "contributor", "editor", "admin", "owner"]
 

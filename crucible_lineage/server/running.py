@@ -26,8 +26,6 @@ from crucible_lineage.server.http import PREFIX
 from crucible_lineage.server.ingest.worker import Worker, WritesBack
 from crucible_lineage.server.instance import open_folder
 
-__all__ = ["RunningServer", "Serving", "close_service", "open_service", "serve", "server_config", "start_server"]
-
 LOCAL_USER_ID = 1
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 30.0

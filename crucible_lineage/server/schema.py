@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from crucible_lineage.server.seals import SEALING
 
-__all__ = ["MIGRATIONS"]
-
 _FIRST = """
 CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 

@@ -12,18 +12,6 @@ import sqlite3
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 
-__all__ = [
-    "REMEDY",
-    "SEALING",
-    "DamagedError",
-    "add_checksum",
-    "checksum",
-    "damage",
-    "require_rows",
-    "require_whole",
-    "whole",
-]
-
 COLUMNS = {
     "user": ("id", "unique_id", "username", "first_name", "last_name", "email", "is_service_account", "platform_role"),
     "resource": ("id", "mfid", "type", "owner_id", "project_id", "public", "hidden", "created", "modified"),

@@ -20,8 +20,6 @@ from crucible_lineage.server.instance import DataFolder
 from crucible_lineage.server.running import Serving, close_service, open_service, server_config
 from crucible_lineage.server.shared import LEASE_PATH, identity_of, lock_of, notice_of
 
-__all__ = ["main"]
-
 LINGER_S = 5.0  # chosen: the next command of a person, or of a script, finds it still there
 LOOK_EVERY_S = 0.5
 

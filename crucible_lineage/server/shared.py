@@ -22,17 +22,6 @@ from filelock import FileLock
 
 from crucible_lineage.server.instance import DataFolder, instance_id, open_folder
 
-__all__ = [
-    "LEASE_PATH",
-    "PREFIX",
-    "SharedServer",
-    "identity_of",
-    "lock_of",
-    "notice_of",
-    "running_shared",
-    "start_shared",
-]
-
 PREFIX = "/api/v3"
 LEASE_PATH = "/lease"
 ANSWER_S = 20.0  # chosen: a machine that is busy; who listens and does not answer in that time is somebody else

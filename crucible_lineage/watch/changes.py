@@ -21,17 +21,6 @@ from crucible_lineage.statements import HOLD, REVOKE, SIGN, Statement, statement
 from crucible_lineage.times import utc
 from crucible_lineage.watch.folder import Marks
 
-__all__ = [
-    "DATASET_CREATED",
-    "HOLD_LIFTED",
-    "HOLD_PLACED",
-    "INGESTION_COMPLETED",
-    "INGESTION_FAILED",
-    "RESULT_SIGNED",
-    "News",
-    "Watcher",
-]
-
 DATASET_CREATED, INGESTION_COMPLETED = "crucible.dataset.created", "crucible.ingestion.completed"
 INGESTION_FAILED = "crucible.ingestion.failed"
 HOLD_PLACED, HOLD_LIFTED = "crucible.hold.placed", "crucible.hold.lifted"

@@ -27,8 +27,6 @@ from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.refs import DatasetRef, utf8_name
 from crucible_lineage.session import Session
 
-__all__ = ["Arrival", "Folder", "Marks", "is_being_written", "looks_of", "unpark", "watching"]
-
 # What is wrong with the file, or with what is said about it, and no better by waiting. All else is tried again.
 FAULTS = (InputError, RefusedError, RecipeConflictError)
 UNCHANGED = "it is tried again when it has changed, or at the next start"

@@ -27,8 +27,6 @@ from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 from crucible_lineage.watch.folder import Marks, looks_of
 
-__all__ = ["Newest", "each_selection", "narrowed"]
-
 OVERLAP = timedelta(minutes=2)  # a record with an earlier time may become visible after one with a later time
 _MFID = re.compile(r"\b[0-9a-z]{26}\b")
 

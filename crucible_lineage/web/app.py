@@ -38,8 +38,6 @@ from crucible_lineage.web.pages import browsing, comparing, datasets, lineage
 from crucible_lineage.web.reader import LongWorks, Reader, SignIn
 from crucible_lineage.web.rendering import rendered, resource
 
-__all__ = ["with_pages"]
-
 log = logging.getLogger("crucible_lineage.web")
 
 View = Callable[[Reader], Response]

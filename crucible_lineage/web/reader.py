@@ -28,9 +28,6 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.web.rendering import rendered
 
-__all__ = ["LongWorks", "Reader", "SignIn", "still_reading"]
-
-
 T = TypeVar("T")
 
 

@@ -24,9 +24,6 @@ from crucible_lineage.lineage.labels import HIDDEN_NAME, plain, short_id
 from crucible_lineage.lineage.records import PLACES_KEY, PROVENANCE_KEY, provenance
 from crucible_lineage.times import taken, utc
 
-__all__ = ["blotted", "named_mfids", "rendered", "resource", "shown_record"]
-
-
 Record = Mapping[str, Any]
 _MFID = re.compile(r"(?<![0-9a-z])[0-9a-hjkmnp-tv-z]{26}(?![0-9a-z])")
 

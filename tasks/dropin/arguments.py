@@ -34,8 +34,6 @@ from crucible_lineage.tasks.dropin.values.spelled import UnspelledError, spelled
 from crucible_lineage.tasks.dropin.values.storing import Stored, UnstorableError, plain_digest, store_value
 from crucible_lineage.tasks.dropin.views import is_constant, is_literal, taken_from
 
-__all__ = ["GIVEN", "Arguments", "Input", "Traced", "given_file", "said_to_be_used", "traced"]
-
 LONG_PARAMETER = 4000  # characters of JSON: more is data, and an input of its own
 
 DESCRIBING = ("not finite", "tuple", "set", "number", "bytes", "model", "dataclass", "scalar")  # kinds, more than data

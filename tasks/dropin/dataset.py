@@ -45,8 +45,6 @@ from crucible_lineage.tasks.dropin.secret import hidden, hidden_text, known_secr
 from crucible_lineage.tasks.dropin.values.storing import Stored
 from crucible_lineage.tasks.dropin.written import learn
 
-__all__ = ["LONG_METADATA", "METADATA", "linked", "registered"]
-
 METADATA = "flow"  # the key under which a dataset's metadata say how the flow knows it
 LONG_METADATA = 4000  # characters of JSON
 IN_JSON = ("json", "spelled", "tuple", "set", "model", "dataclass", "scalar")  # kinds that are one file of JSON

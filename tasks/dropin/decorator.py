@@ -23,8 +23,6 @@ from crucible_lineage.tasks.dropin.described import described as describe
 from crucible_lineage.tasks.dropin.recording import HeldResult, Recording, current
 from crucible_lineage.tasks.dropin.running import Call, Hit, by_name
 
-__all__ = ["LineageTask", "task"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

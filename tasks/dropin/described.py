@@ -20,8 +20,6 @@ from prefect.settings import get_current_settings
 from crucible_lineage.fingerprint.walk import Fingerprint, code_fingerprint
 from crucible_lineage.provenance.environment import git_state
 
-__all__ = ["OURS", "Described", "Named", "TaskCode", "asked_first", "cache_keyword", "described", "task_code"]
-
 Named = str | Iterable[str] | Callable[..., Any]
 """Arguments by their names, or a function of the arguments that gives paths, ids or addresses."""
 

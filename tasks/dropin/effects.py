@@ -12,9 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Effects", "Opened", "current_effects", "saying", "watch_files", "watched"]
-
-
 _current: ContextVar[Effects | None] = ContextVar("effects", default=None)
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from crucible_lineage.tasks.dropin.secret import is_key_file
 
-__all__ = ["FilesAt", "Stamp", "files_at", "is_folder", "looks_like_path", "stamp"]
-
 MOST_INPUTS = 200  # files of one folder
 MOST_LOOKED_AT = 20_000
 

@@ -17,18 +17,6 @@ from typing import Any
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.tasks.dropin.values.storing import plain_digest
 
-__all__ = [
-    "CALL",
-    "LEAST_BYTES",
-    "MOST_ITEMS",
-    "Made",
-    "Notes",
-    "Origin",
-    "Origins",
-    "items_of",
-    "settled",
-]
-
 CALL = "call.json"  # a file that tells the call of a result without an input
 LEAST_BYTES = 256  # a value whose files are smaller may equal another one by chance (a parquet file never is)
 MOST_ITEMS = 10_000  # of one value that are known one by one

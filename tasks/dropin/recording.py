@@ -30,8 +30,6 @@ from crucible_lineage.tasks.dropin.secret import hidden_text, watch_secrets
 from crucible_lineage.tasks.dropin.undelivered import Undelivered
 from crucible_lineage.tasks.sessions import Crucible, CrucibleConnection, session_for
 
-__all__ = ["Destination", "HeldResult", "Recording", "current", "opened", "wanted", "warn"]
-
 WORKERS = 4  # registrations at a time; each waits for the network most of its time
 THREADS = "register"
 ATTRIBUTE = "__crucible_lineage__"  # of a flow's function: where its results go

@@ -26,8 +26,6 @@ from crucible_lineage.tasks.dropin.recording import ATTRIBUTE, Destination, Reco
 from crucible_lineage.tasks.sessions import Crucible, CrucibleConnection
 from crucible_lineage.tasks.steps import steps_in
 
-__all__ = ["registering"]
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 

@@ -17,18 +17,6 @@ from crucible_lineage.tasks.dropin.effects import Opened
 from crucible_lineage.tasks.dropin.recording import HeldResult, Recording
 from crucible_lineage.tasks.dropin.secret import hidden_text
 
-__all__ = [
-    "RESULT",
-    "TaskResult",
-    "about_of",
-    "call_label",
-    "fingerprint",
-    "inputs_of",
-    "places_of",
-    "recipe_of",
-    "used_datasets",
-]
-
 LONGEST_LABEL = 60  # letters of the arguments in a name
 RESULT = "result_sha256"  # in the recipe: a task may give something else from the same arguments
 

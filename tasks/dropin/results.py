@@ -49,8 +49,6 @@ from crucible_lineage.tasks.dropin.values.storing import (
 )
 from crucible_lineage.tasks.dropin.written import files_written, learned, paths_of, placed, related
 
-__all__ = ["found_in_cache", "reused", "take"]
-
 
 def take(result: TaskResult, value: object) -> bool:
     """Store the result, and register it beside the flow; whatever takes it as an argument is made of it.

@@ -30,8 +30,6 @@ from crucible_lineage.tasks.dropin.result import TaskResult, fingerprint, inputs
 from crucible_lineage.tasks.dropin.results import found_in_cache, reused, take
 from crucible_lineage.tasks.dropin.written import learned
 
-__all__ = ["Call", "Hit", "by_name", "run_async", "run_async_generator", "run_generator", "run_sync"]
-
 
 @dataclass(frozen=True)
 class Call:

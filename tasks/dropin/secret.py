@@ -19,17 +19,6 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.params import secret_digest
 from crucible_lineage.pipeline.logs import BLOT, Blotter
 
-__all__ = [
-    "hidden",
-    "hidden_text",
-    "holds_secret",
-    "is_key_file",
-    "is_secret_name",
-    "known_secrets",
-    "shown_secret",
-    "watch_secrets",
-]
-
 LEAST_LETTERS = 6  # of a secret that is looked for: shorter ones are in everything
 LARGEST_SCANNED = 4 << 20  # bytes of a file that is looked through
 LARGEST_TEXT = 1 << 20  # bytes of a file that is looked through for addresses

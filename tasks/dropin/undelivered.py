@@ -25,8 +25,6 @@ from crucible_lineage.session import Session
 if TYPE_CHECKING:
     from crucible_lineage.registration.new_dataset import NewDataset
 
-__all__ = ["Undelivered"]
-
 ASKED_AGAIN_S = 30.0  # chosen: so long results are kept without asking, once the service did not answer
 
 

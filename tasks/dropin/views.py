@@ -13,9 +13,6 @@ from prefect.context import FlowRunContext
 
 from crucible_lineage.tasks.dropin.origins import Origin, Origins
 
-__all__ = ["is_constant", "is_literal", "taken_from"]
-
-
 MOST_COMPARED = 50  # known tables or arrays that one value is compared with
 
 

@@ -11,8 +11,6 @@ from crucible_lineage.tasks.dropin.result import TaskResult, fingerprint
 from crucible_lineage.tasks.dropin.secret import holds_secret, is_key_file
 from crucible_lineage.tasks.dropin.values.storing import Document
 
-__all__ = ["files_written", "learn", "learned", "paths_of", "placed", "related"]
-
 
 def files_written(result: TaskResult, returned: Collection[Path]) -> dict[str, list[Path]]:
     """The files that the call has written at places that its arguments name, by argument; never those of other calls.

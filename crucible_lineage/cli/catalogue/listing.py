@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from crucible_lineage.session import Session
 
 
-__all__ = ["list_command", "runs_command"]
-
-
 @click.command("list")
 @crucible_options
 @PROJECT

@@ -35,10 +35,6 @@ if TYPE_CHECKING:
     from crucible_lineage.queries.catalogue.shown import Making, Shown
     from crucible_lineage.session import Session
 
-
-__all__ = ["get_command", "show_command"]
-
-
 MOST_KIN = 20  # parents or children that are listed
 MOST_METADATA = 30  # entries that no step returned
 

@@ -18,10 +18,6 @@ from crucible_lineage.lineage.labels import plain
 if TYPE_CHECKING:
     from crucible_lineage.queries.trend import Series, Trend
 
-
-__all__ = ["table_command", "trend_command"]
-
-
 WIDTH, HEIGHT, LEFT, RIGHT, TOP = 900, 190, 84, 20, 34
 COLOURS = {"code": "#0072B2", "calibration": "#009E73", "hold": "#D55E00"}
 MOST_BEYOND = 10  # that are listed

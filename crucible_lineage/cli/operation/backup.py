@@ -29,8 +29,6 @@ from crucible_lineage.settings import resolve_settings
 if TYPE_CHECKING:
     from crucible_lineage.server.backup import Backup
 
-__all__ = ["backup_command", "clean_command", "evict_command", "restore_command"]
-
 MOST_NAMED = 20
 
 _FOLDER = click.argument("folder", type=DataFolderType(file_okay=False, path_type=Path))

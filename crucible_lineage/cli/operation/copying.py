@@ -30,8 +30,6 @@ from crucible_lineage.statements import Statement
 if TYPE_CHECKING:
     from crucible_lineage.registration.outbox import Waiting
 
-__all__ = ["Bringing", "pull_command", "push_command"]
-
 
 @click.command("push")
 @crucible_options

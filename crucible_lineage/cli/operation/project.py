@@ -16,8 +16,6 @@ from crucible_lineage.lineage.rights import stated_rights
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Person
 
-__all__ = ["project_command"]
-
 ROLES = ("viewer", "contributor", "editor", "admin")
 
 

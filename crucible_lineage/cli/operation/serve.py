@@ -18,9 +18,6 @@ from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import InputError, LineageError, missing_library
 from crucible_lineage.settings import default_data_folder
 
-__all__ = ["mcp_command", "serve_command"]
-
-
 MIN_KEY_CHARACTERS = 20  # chosen: letters and digits at random, beyond a hundred bits
 
 

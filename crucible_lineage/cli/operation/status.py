@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from crucible_lineage.flows.reaching import FlowRunLeft
     from crucible_lineage.queries.overview import PipelineOverview
 
-__all__ = ["doctor_command", "print_service", "status_command"]
-
 MOST_UNREAD = 20
 PATIENCE_S = 5.0  # chosen: whoever asks wants to know now that Crucible is away
 

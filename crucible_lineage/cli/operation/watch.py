@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from crucible_lineage.watch.folder import Folder
 
 
-__all__ = ["deploy_command", "watch_command"]
-
-
 @click.command("watch")
 @crucible_options
 @click.option("--project", help="Watch this project; by default, all that the key may see.")

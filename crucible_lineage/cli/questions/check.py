@@ -34,8 +34,6 @@ from crucible_lineage.pipeline.declare.project import ingestor_faults, named_ing
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec
 from crucible_lineage.settings import resolve_settings
 
-__all__ = ["check_command"]
-
 
 @click.command("check")
 @click.argument("what", nargs=-1, metavar="[FILE|MFID]...")

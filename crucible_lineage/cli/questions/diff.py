@@ -20,8 +20,6 @@ from crucible_lineage.queries.catalogue.runs import list_runs
 from crucible_lineage.queries.diff import LineageComparison, compare_datasets, compare_runs
 from crucible_lineage.session import Session
 
-__all__ = ["diff_command"]
-
 
 @click.command("diff")
 @click.argument("old")

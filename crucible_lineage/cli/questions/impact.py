@@ -25,8 +25,6 @@ from crucible_lineage.queries.impact import Redone, code_impact, dataset_impact,
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 
-__all__ = ["impact_command"]
-
 
 @click.command("impact")
 @click.argument("mfid", required=False)

@@ -36,8 +36,6 @@ from crucible_lineage.lineage.graph import Direction
 from crucible_lineage.lineage.labels import nodes_text, plain
 from crucible_lineage.session import Session
 
-__all__ = ["bundle_command", "lineage_command", "write_picture"]
-
 Renderer = Callable[[LineageGraph, str | None, bool], str | bytes]  # the last: with what is superseded
 RENDERERS: dict[str, Renderer] = {
     "svg": lambda graph, focus, every: render_svg(graph, focus, superseded=every),

@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from crucible_lineage.remake.driver import Outcome
 
 
-__all__ = ["reproduce_command", "verify_command"]
-
-
 @click.command("verify")
 @click.argument("mfid", required=False)
 @crucible_options

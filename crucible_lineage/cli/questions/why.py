@@ -23,8 +23,6 @@ from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session
 
-__all__ = ["why_command"]
-
 
 @click.command("why")
 @click.argument("what")

@@ -25,8 +25,6 @@ from crucible_lineage.session import Session
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["RunRequest", "prefect_is_configured", "require_engine", "run_with_engine"]
-
 AUTO, PREFECT, LOCAL = "auto", "prefect", "local"
 GROUP = (
     "crucible_lineage.engines"  # entry points of other packages: a name, and what makes an Engine of session and jobs

@@ -15,8 +15,6 @@ from crucible_lineage.lineage.labels import plain
 from crucible_lineage.pipeline.plan.plan import FRESH, STALE, PipelinePlan, StepPlan
 from crucible_lineage.pipeline.plan.relation import chosen_text
 
-__all__ = ["notes_text", "print_plan", "undeclared_text"]
-
 COLOURS = {"fresh": "green", "missing": "cyan", "stale": "yellow", "incomplete": "yellow", "blocked": "red"}
 MARKS = {"fresh": "=", "missing": "+", "stale": "~", "incomplete": "!", "blocked": "x"}
 MOST_INSTANCES = 6  # more of one step are folded

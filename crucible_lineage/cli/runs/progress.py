@@ -39,8 +39,6 @@ from crucible_lineage.pipeline.run.result import (
 )
 from crucible_lineage.pipeline.run.stopping import Stop
 
-__all__ = ["Progress"]
-
 WORDS = {
     EXECUTED: "done",
     REUSED: "already there",

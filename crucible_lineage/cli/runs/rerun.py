@@ -24,8 +24,6 @@ from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.run import run_planned
 
-__all__ = ["rerun_command"]
-
 
 @click.command("rerun")
 @click.argument("mfid", required=False)

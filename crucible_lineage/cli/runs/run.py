@@ -48,9 +48,6 @@ from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.pipeline.spec.pipeline import RUNNERS, Runner
 from crucible_lineage.session import Session
 
-__all__ = ["SET", "exit_code", "parse_overrides", "plan_command", "print_summary", "returned_by", "run_command"]
-
-
 MOST_TRACEBACKS = 3  # more are in the logs that the errors name
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -12,8 +12,6 @@ from crucible_lineage.cli.options import next_command
 from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.registration.outbox import SetAside, Waiting
 
-__all__ = ["PATIENCE", "print_not_ingested", "print_others", "print_set_aside", "print_waiting"]
-
 MOST_LINES = 20
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 

@@ -8,8 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TypeVar
 
-__all__ = ["AtOnce"]
-
 FAR_S = 0.015  # chosen: an answer that comes sooner is not worth another thread
 MOST = 16  # chosen: calls of one client that wait for answers, beside those of the threads that ask for it
 

@@ -35,9 +35,6 @@ from crucible_lineage.errors import (
     UnreachableError,
 )
 
-__all__ = ["PAGE", "Connection", "Timeouts", "count_of", "pages", "read_whole"]
-
-
 REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 TOLD_FROM_S = 5.0  # chosen: a person who waits so long wants to know what for

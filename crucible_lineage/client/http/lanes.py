@@ -15,9 +15,6 @@ from functools import partial
 
 import httpx
 
-__all__ = ["Direct", "Lanes", "Reviving"]
-
-
 KEEPALIVE_S = 60.0  # the shared server closes no idle connection
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-__all__ = ["RetryPolicy", "Tries", "decide", "retry_after_s"]
-
 TRANSIENT = frozenset({429, 502, 503, 504})  # the statuses that the service's official client repeats
 
 

@@ -13,8 +13,6 @@ from crucible_lineage.client.models import Received, Sent
 from crucible_lineage.errors import InputError, ServerError
 from crucible_lineage.ids import is_mfid
 
-__all__ = ["Params", "encoded", "json_bytes", "parse", "parse_all", "quoted", "segment", "to_send"]
-
 Params = Mapping[str, Any]
 Record = TypeVar("Record", bound=Received)
 Request = TypeVar("Request", bound=Sent)

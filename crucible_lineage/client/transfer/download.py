@@ -17,8 +17,6 @@ from crucible_lineage.disk import draft_beside
 from crucible_lineage.errors import ChecksumError, InputError
 from crucible_lineage.traffic import traffic
 
-__all__ = ["Progress", "fetch", "fetch_bytes", "is_wanted", "local_path"]
-
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there and the bytes of the file, if known."""
 

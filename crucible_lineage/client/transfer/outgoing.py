@@ -18,9 +18,6 @@ from crucible_lineage.client.models import FileRecord
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import ServerError
 
-__all__ = ["Begun", "Mark", "Meter", "Outgoing", "Progress", "UploadMemory", "UploadedFile", "complete", "existing"]
-
-
 REUSE = {
     "Crucible-Reuse-Content": "readable"
 }  # bytes that the service keeps for any dataset of ours are not sent again

@@ -34,16 +34,6 @@ from crucible_lineage.errors import (
 from crucible_lineage.times import utc
 from crucible_lineage.traffic import traffic
 
-__all__ = [
-    "UploadSession",
-    "abort",
-    "is_switched_off",
-    "open_replacement",
-    "open_session",
-    "resumed_session",
-    "send_parts",
-]
-
 
 @dataclass(frozen=True)
 class UploadSession:

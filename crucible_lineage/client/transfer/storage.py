@@ -28,9 +28,6 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.service import LINKS, ServiceProfile
 
-__all__ = ["LinkHosts", "Storage", "Unsealing", "is_private", "storage_error", "storage_wait_s"]
-
-
 REDIRECTS = 5
 
 

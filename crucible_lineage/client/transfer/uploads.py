@@ -55,8 +55,6 @@ from crucible_lineage.errors import (
 from crucible_lineage.service import SIGNED, ServiceProfile
 from crucible_lineage.traffic import traffic
 
-__all__ = ["Protocol", "Uploader"]
-
 Protocol = Literal["auto", "signed", "resumable"]
 Opened = UploadSession | UploadedFile
 Ahead = Callable[[Callable[[], Opened]], Callable[[], Opened]]

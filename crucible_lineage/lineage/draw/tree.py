@@ -14,8 +14,6 @@ from crucible_lineage.lineage.model import DERIVED
 if TYPE_CHECKING:
     from rich.text import Text
 
-__all__ = ["render_tree", "render_tree_rich"]
-
 _UNICODE = ("├── ", "└── ", "│   ", "    ")
 _ASCII = ("|-- ", "`-- ", "|   ", "    ")
 _STATE_STYLES = {

@@ -11,22 +11,6 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, MEASURED, RAW, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import chosen_in_time, equal_parents, parents_as_used, used_roles
 
-__all__ = [
-    "FOLD_BEYOND",
-    "OTHER_COLOUR",
-    "STATE_COLOURS",
-    "DrawnItem",
-    "View",
-    "colours",
-    "dispensable",
-    "kind_of_data",
-    "left_out_note",
-    "note_of",
-    "roles_of",
-    "view",
-]  # fmt: skip
-
-
 EQUAL = "equal bytes"  # beside the edge from a parent that stands for the one used
 FOLD_BEYOND = 4  # siblings that are still drawn one by one: chosen by eye, a batch of four scans stays readable
 

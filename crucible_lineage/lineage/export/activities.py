@@ -23,17 +23,6 @@ from crucible_lineage.lineage.records import mapping, mappings, provenance, text
 from crucible_lineage.lineage.rights import Rights, rights_of
 from crucible_lineage.times import utc
 
-__all__ = [
-    "ExportedActivity",
-    "ExportedAgent",
-    "ExportedLineage",
-    "StoredFile",
-    "Use",
-    "exported",
-    "instant",
-    "is_orcid",
-]
-
 Record = Mapping[str, Any]
 _ACTIVITIES = uuid.UUID("9d0a8a37-6a0e-5d5c-9f0f-3d8d4f1f7b60")  # our own namespace, so that ids are the same each time
 

@@ -38,9 +38,6 @@ from crucible_lineage.lineage.records import mapping, text
 from crucible_lineage.refs import file_stem
 from crucible_lineage.times import utc
 
-__all__ = ["Crate", "make_crate"]
-
-
 WORKFLOW = "workflow.json"
 BIOSCHEMAS = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
 ENGINE = "https://w3id.org/crucible-lineage/"

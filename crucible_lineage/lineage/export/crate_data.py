@@ -25,26 +25,6 @@ from crucible_lineage.lineage.records import moment
 from crucible_lineage.lineage.rights import Creator, Rights, license_iri
 from crucible_lineage.statements import Statement
 
-__all__ = [
-    "BASES",
-    "METADATA",
-    "PREVIEW",
-    "PROFILES",
-    "TERMS",
-    "Basis",
-    "CrateHeader",
-    "DataEntities",
-    "Entity",
-    "Reference",
-    "TextFile",
-    "flat_software",
-    "media_type",
-    "readme_text",
-    "reference",
-    "utf8",
-    "workflow_text",
-]
-
 TERMS = "https://w3id.org/ro/terms/workflow-run#"
 _NAMES = (
     *("environment", "resourceUsage", "containerImage", "ContainerImage", "registry", "tag"),

@@ -20,8 +20,6 @@ from crucible_lineage.lineage.graph import LineageGraph
 if TYPE_CHECKING:
     from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent
 
-__all__ = ["PRODUCER", "render_openlineage"]
-
 PRODUCER = "https://w3id.org/crucible-lineage/"
 NAMESPACE = "crucible"  # where the address of the Crucible is not known
 

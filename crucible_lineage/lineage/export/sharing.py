@@ -17,8 +17,6 @@ from crucible_lineage.lineage.model import DERIVED, Edge, Node
 from crucible_lineage.lineage.records import PLACES_KEY, PROVENANCE_KEY, mapping, mappings, provenance, text, used_mfids
 from crucible_lineage.statements import Doubt
 
-__all__ = ["WITHHELD", "shareable", "shared_record", "with_hidden_parents"]
-
 WITHHELD = "recipe and attached record: they name datasets that the maker of this file may not see"
 _RECORD_FIELDS = (
     *("unique_id", "dataset_name", "measurement", "data_type", "data_format", "session_name", "size", "timestamp"),

@@ -31,8 +31,6 @@ from crucible_lineage.lineage.records import provenance, text
 if TYPE_CHECKING:
     from prov.model import ProvDocument
 
-__all__ = ["prov_document", "render_prov_json", "render_prov_n"]
-
 NAMESPACES = {
     "mfid": "urn:mfid:",
     "activity": "urn:uuid:",

@@ -52,8 +52,6 @@ from crucible_lineage.pipeline.spec.pipeline import (
     template_fault,
 )
 
-__all__ = ["bind"]
-
 
 def bind(declared: Declaration, store: Store | None = None) -> BoundPipeline:
     """The pipeline, bound to its functions. InputError with every fault, each with file, line and column.

@@ -24,8 +24,6 @@ from crucible_lineage.pipeline.spec.pipeline import PipelineSpec
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.declare.yaml import Document
 
-__all__ = ["bind_file"]
-
 
 def bind_file(path: Path, store: Store | None = None, overrides: Mapping[str, object] | None = None) -> BoundPipeline:
     """The pipeline declared in a file, bound. InputError with every fault in it.

@@ -15,18 +15,6 @@ from crucible_lineage.errors import nearest, nearest_word
 from crucible_lineage.pipeline.spec.inputs import MATCHED, NIGHT, FileInput
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Source
 
-__all__ = [
-    "OF_PARAMS",
-    "Dimensions",
-    "dimensions_of",
-    "fields_of",
-    "grouping",
-    "is_field",
-    "of_records",
-    "root_of",
-    "unknown_field",
-]
-
 OF_PARAMS = "params."
 
 _BY = " by "  # no name holds a space

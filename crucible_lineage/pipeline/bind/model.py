@@ -10,8 +10,6 @@ from crucible_lineage.errors import Fault, InputError, nearest
 from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Source, StepSpec
 
-__all__ = ["BoundPipeline", "BoundStep", "Variant", "declared_step", "descendants", "require_names"]
-
 
 @dataclass(frozen=True)
 class Variant:

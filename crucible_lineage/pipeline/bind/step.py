@@ -15,19 +15,6 @@ from crucible_lineage.pipeline.spec.pipeline import Source, StepSpec
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.declare.yaml import Location
 
-__all__ = [
-    "ParentField",
-    "collects",
-    "from_parents",
-    "label_of",
-    "names_in",
-    "output_fault",
-    "parent_fault",
-    "place_in_file",
-    "place_in_step",
-    "without_values",
-]
-
 _FORM = re.compile(r"\{([A-Za-z][A-Za-z0-9_-]*)\.([\w.-]+)\}")
 
 

@@ -19,8 +19,6 @@ from crucible_lineage.ids import is_mfid
 from crucible_lineage.pipeline.declare.yaml import read_documents
 from crucible_lineage.pipeline.spec.inputs import located
 
-__all__ = ["crux_input", "recipe_datasets", "recipe_files"]
-
 _FIELDS = {  # in the recipe -> in a declaration
     "name": "dataset_name",
     "measurement": "measurement",

@@ -22,8 +22,6 @@ from crucible_lineage.pipeline.spec.pipeline import (
     Trigger,
 )
 
-__all__ = ["TOP_KEYS", "faults_of", "place_of"]
-
 OURS = ("path", "digest", "folder", "references")  # fields that are not declared but known
 INPUT_KEYS = (*(kind for kind in INPUT_KINDS), "crux")
 _NO_SOURCE = ("model_type", "tuple_type", "string_type", "dict_type")

@@ -8,9 +8,6 @@ from crucible_lineage.pipeline.declare.faults import OURS
 from crucible_lineage.pipeline.declare.load import DEFAULTS, INPUT_DEFAULTS
 from crucible_lineage.pipeline.spec.pipeline import RUNNERS, PipelineSpec
 
-__all__ = ["KEY_DESCRIPTIONS", "MODELINE", "pipeline_schema"]
-
-
 MODELINE = "# yaml-language-server: $schema={path}"
 _REFERENCE = {"type": "string", "pattern": "^\\$\\{(params|env)\\..+\\}$"}
 

@@ -22,8 +22,6 @@ from crucible_lineage.pipeline.declare.yaml import Document, Location, read_docu
 from crucible_lineage.pipeline.spec.inputs import DatasetFields, located
 from crucible_lineage.pipeline.spec.pipeline import ANY_NAME, UNKNOWN_FUNCTION, PipelineSpec
 
-__all__ = ["Declaration", "load_pipeline", "read_declaration"]
-
 SHARED = ("inputs", "steps", "params", "defaults")  # what an included file may hold, beside `env` and `include`
 DEFAULTS = (
     "output",

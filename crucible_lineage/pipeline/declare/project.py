@@ -12,8 +12,6 @@ from crucible_lineage.pipeline.declare.load import Declaration, read_declaration
 from crucible_lineage.pipeline.spec.inputs import EachInput, FileInput
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec
 
-__all__ = ["ingestor_faults", "named_ingestors", "project_fault", "project_in"]
-
 
 def project_in(folder: Path) -> str | None:
     """Return the project that the pipeline files in a folder name; None if they name none, or several."""

@@ -13,8 +13,6 @@ from crucible_lineage.errors import InputError, nearest
 if TYPE_CHECKING:  # who only looks variables up does not need the reader
     from crucible_lineage.pipeline.declare.yaml import Location
 
-__all__ = ["Variables", "from_environment", "referenced"]
-
 _REFERENCE = re.compile(r"\$(\$)?\{([^{}]*)\}")
 
 

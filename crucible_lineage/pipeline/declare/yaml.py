@@ -15,8 +15,6 @@ import yaml
 
 from crucible_lineage.errors import Fault, InputError, nearest
 
-__all__ = ["Document", "Location", "parse_document", "read_document", "read_documents"]
-
 SIZE_LIMIT_BYTES = 4 << 20
 DEPTH_LIMIT = 50
 DIGITS_LIMIT = 300

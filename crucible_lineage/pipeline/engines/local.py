@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from crucible_lineage.pipeline.job.job import Job
     from crucible_lineage.pipeline.job.materialize import Materialized
 
-__all__ = ["Engine", "LocalEngine", "Running", "trying_again"]
-
 
 class Running(Protocol):
     """A step under way."""

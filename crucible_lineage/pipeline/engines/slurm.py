@@ -36,8 +36,6 @@ from crucible_lineage.pipeline.job.news import NewsReader, hearing_news
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
 
-__all__ = ["BatchJob", "SlurmEngine", "batch_jobs", "cancel_jobs", "materialize_on_slurm"]
-
 AT_ONCE = 64  # chosen: tasks of one array that run at once, if the declaration does not say
 MOST_WAITING = 1000  # steps that wait at once; Slurm's own limit of an array's size is 1001
 LOOK_S = 1.0  # between looks for outcomes, which are files

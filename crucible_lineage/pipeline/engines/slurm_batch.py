@@ -18,8 +18,6 @@ from typing import Any
 
 from crucible_lineage.disk import private_folder
 
-__all__ = ["Batch", "Member"]
-
 BATCH, EMPTY, SCRIPT = "batch.json", "empty", "script.sh"
 CLAIM, JOB, OUTCOME = "claim-", "job-", "outcome-"
 SHARED_S = 60.0  # chosen: a task takes another step only if it is likely to have ended that by then

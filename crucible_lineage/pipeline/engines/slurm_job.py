@@ -14,8 +14,6 @@ from crucible_lineage.pipeline.logs import told_fault
 from crucible_lineage.session import Session
 from crucible_lineage.settings import resolve_settings
 
-__all__ = ["main"]
-
 
 def main(folder: Path, task: int) -> None:
     """Make what this task takes, and write each outcome."""

@@ -29,25 +29,6 @@ if TYPE_CHECKING:
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.client.models import FileRecord
 
-__all__ = [
-    "LOST",
-    "MFID_KEY",
-    "Away",
-    "away",
-    "cached_file",
-    "fetch_reference",
-    "has_bytes",
-    "is_reference",
-    "made_in",
-    "mfid_in",
-    "note_if_lost",
-    "place_file",
-    "publish",
-    "remade",
-    "send_again",
-    "stored_file",
-]
-
 LOST = (ChecksumError, InputError, NotFoundError, RefusedError)
 """What reading a file raises whose bytes are gone or damaged; other errors say nothing of them."""
 

@@ -19,16 +19,6 @@ from crucible_lineage.errors import ChecksumError, InputError
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import traffic
 
-__all__ = [
-    "FileSource",
-    "RemoteFile",
-    "fetch_address",
-    "find_remote",
-    "open_source",
-    "remote_checksums",
-    "source_fault",
-]
-
 GROUP = "crucible_lineage.file_sources"
 _GENERATION = re.compile(r"#([0-9]+)$")
 _WILD = re.compile(r"\*\*/|\*\*|\*|\?|\[[^]]+\]")

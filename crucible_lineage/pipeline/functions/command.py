@@ -23,17 +23,6 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.functions.inspection import Inspection, with_reads
 from crucible_lineage.pipeline.spec.pipeline import StepSpec
 
-__all__ = [
-    "FACTS",
-    "FIELD",
-    "SHELL_FIELD",
-    "arguments_of",
-    "fields_in",
-    "inspect_command",
-    "is_command",
-    "split_command",
-]
-
 SHELL = ("sh", "-c")
 SHELL_COMMAND = "shell: "
 FACTS = "facts"  # the field that stands for a file with the facts of the parents

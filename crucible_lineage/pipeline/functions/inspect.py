@@ -34,22 +34,6 @@ from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.functions.inspection import RULES, Inspection, with_reads
 from crucible_lineage.step import FaultyStep, ParameterSpec, Step, in_declaration
 
-__all__ = [
-    "HEADER_FIELDS",
-    "INGESTED",
-    "EndsWhenImportedError",
-    "ImportFaultError",
-    "Inspector",
-    "checked_params",
-    "find_step",
-    "header_function",
-    "inspect_step",
-    "inspection_of",
-    "read_header",
-    "search_path",
-    "validated_params",
-]
-
 _searched: dict[str, None] = {}  # folders of declarations that the search was given, the last one at the end
 
 

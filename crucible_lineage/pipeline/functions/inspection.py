@@ -15,8 +15,6 @@ from crucible_lineage.errors import Fault, InputError
 from crucible_lineage.ids import CODE_TAG, RECIPE_TAGS, canonical_json
 from crucible_lineage.provenance.recipe import StepCode
 
-__all__ = ["RULES", "Inspection", "unknown_inspection", "with_reads"]
-
 BOUND = "bound/2"  # counts changes of how declarations are bound
 # By which rules code is looked at. What was found out by others is never taken: it would be told under another id.
 RULES = " ".join(

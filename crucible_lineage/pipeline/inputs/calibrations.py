@@ -23,8 +23,6 @@ from crucible_lineage.pipeline.spec.inputs import CalibrationInput, value_of
 from crucible_lineage.session import Session
 from crucible_lineage.times import moment_text, span_text
 
-__all__ = ["Calibrated", "ChosenCertificate", "calibrated"]
-
 Data = tuple[str, Mapping[str, Any], Span | None]  # label, fields of the record, and when it was measured
 MOST_KINDS = 6  # that a message names
 VALID, FOLLOWING = "valid then", "valid next"

@@ -22,26 +22,6 @@ from crucible_lineage.times import utc
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client.models import Dataset
 
-__all__ = [
-    "FIELDS",
-    "OF_METADATA",
-    "Correction",
-    "FieldChange",
-    "add_sample",
-    "all_changes",
-    "apply_changes",
-    "changes_of",
-    "corrections",
-    "link_datasets",
-    "link_sample",
-    "note_act",
-    "read_table",
-    "read_value",
-    "rename_sample",
-    "uncorrected",
-    "unlink_datasets",
-]
-
 FIELDS = ("dataset_name", "measurement", "data_type", "session_name", "timestamp", "instrument_name", "instrument_id")
 OF_METADATA = "metadata."
 ID_COLUMN = "mfid"  # of a table of corrections

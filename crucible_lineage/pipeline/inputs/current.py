@@ -22,8 +22,6 @@ from crucible_lineage.times import taken, utc
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.inputs.inputs import InputItem
 
-__all__ = ["CRUCIBLE", "DECLARED", "DeclaredDifference", "apply_declared", "as_at_crucible", "note_agreeing"]
-
 CRUCIBLE, DECLARED = "crucible", "declared"
 MOST_SHOWN = 60  # symbols of a value that a message shows
 SAMPLES, KEYWORDS = "samples", "keywords"

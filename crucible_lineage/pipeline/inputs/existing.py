@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from crucible_lineage.pipeline.files.remote import RemoteFile
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-
-__all__ = ["RawFiles", "begun_with", "existing_dataset", "find_raw", "hash_files", "require_possible_id", "same_bytes"]
-
-
 MOST_NAMED = 3  # files that a message lists
 
 

@@ -51,11 +51,6 @@ if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should
     from crucible_lineage.client.models import Dataset
     from crucible_lineage.pipeline.files.remote import RemoteFile
 
-__all__ = [
-    *("InputItem", "Inputs", "ResultsOf", "asked_fields", "currency_among", "is_selected", "known_inputs"),
-    "register_inputs",
-]
-
 MOST_LISTED = 5  # datasets of a project for each file that is looked up: chosen, a call costs as much
 NOON = timedelta(hours=12)  # when one night ends and the next one begins
 _FIELD = re.compile(r"\{([\w.-]+)\}")

@@ -22,8 +22,6 @@ from crucible_lineage.session import Session
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.registration.new_dataset import NewDataset
 
-__all__ = ["ParentFacts", "facts_in", "read_first"]
-
 FEW = 12  # chosen: datasets that are asked for one by one; a listing of all of them costs more, and then tells all
 INGESTED_WITHIN_S = 60.0  # chosen: the files of a dataset are mostly read within a second
 AT_ONCE = 8  # what one client should ask of a shared service at a time

@@ -17,8 +17,6 @@ from crucible_lineage.refs import DatasetRef, utf8_name
 from crucible_lineage.registration.new_dataset import Elsewhere, LocalFile, NewDataset
 from crucible_lineage.session import Session
 
-__all__ = ["described", "new_raw", "register_raw"]
-
 
 def register_raw(
     raw: RawFiles,

@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset
     from crucible_lineage.pipeline.inputs.inputs import InputItem
 
-
-__all__ = ["as_registered", "find_measured", "inherited", "note_names", "note_revisions", "replace_measured"]
-
-
 Items = Mapping[str, Sequence["InputItem"]]
 
 

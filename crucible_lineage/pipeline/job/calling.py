@@ -27,8 +27,6 @@ from crucible_lineage.pipeline.processes.worker import FunctionCall, call_functi
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step, step_runner
 
-__all__ = ["PlacedInputs", "call_step", "place_inputs", "require_unchanged", "secrets_of", "telling_of_changes"]
-
 LEAST_TAKEN = 4  # characters; shorter values of the environment, as `1`, are no secrets, and everywhere in a log
 
 

@@ -20,8 +20,6 @@ from crucible_lineage.traffic import Tell
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
 
-__all__ = ["ONE_CALL_S", "deliver_all", "delivering", "delivery_context"]
-
 ONE_CALL_S = 5.0  # chosen: after that it is known, and reported, that the service is away
 
 

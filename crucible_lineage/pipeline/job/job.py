@@ -19,9 +19,6 @@ from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset
 from crucible_lineage.step import Step
 from crucible_lineage.times import taken
 
-__all__ = ["Job", "dataset_name", "job_of", "without_step"]
-
-
 FieldsOf = Callable[[str], Mapping[str, Any]]  # the fields of a dataset's record, by MFID
 _COUNT = re.compile(r" and \d+ more$")  # what a default name says of a list
 

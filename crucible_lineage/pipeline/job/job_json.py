@@ -20,8 +20,6 @@ from crucible_lineage.pipeline.spec.pipeline import StepSpec
 from crucible_lineage.provenance.recipe import UsedDataset, planned_outputs
 from crucible_lineage.session import Session
 
-__all__ = ["job_from_json", "job_to_json", "made_from_json", "made_to_json"]
-
 _IN_PLAN = ("params", "matrix", "inputs", "group_by", "across")  # what the plan has made values of
 
 

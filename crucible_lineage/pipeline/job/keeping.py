@@ -52,10 +52,6 @@ from crucible_lineage.statements import EPOCH
 if TYPE_CHECKING:
     from crucible_lineage.registration.payload import Payload
 
-
-__all__ = ["Kept", "code_rests_on", "rests_on", "source_of_command"]
-
-
 KEEP_VARIABLE = "CRUCIBLE_LINEAGE_KEEP"
 SOURCE_NAME, ENVIRONMENT_NAME, LOCK_NAME = "source.zip", "environment.json", "requirements.txt"
 KEYWORD = "supports results"

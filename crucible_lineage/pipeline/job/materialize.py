@@ -49,8 +49,6 @@ from crucible_lineage.session import Session
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
 
-__all__ = ["Materialized", "materialize_step"]
-
 
 @dataclass(frozen=True)
 class Materialized:

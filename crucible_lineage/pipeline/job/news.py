@@ -22,19 +22,6 @@ from crucible_lineage.local.usage import in_use, remove_folder
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.logs import are_steps_heard, hear_steps
 
-__all__ = [
-    "MADE",
-    "STARTED",
-    "NewsReader",
-    "hearing_news",
-    "hearing_phases",
-    "is_heard",
-    "is_run_here",
-    "phase_reached",
-    "tell_line",
-    "tell_phase",
-]
-
 STARTED: Final = "started"
 MADE: Final = "made"
 

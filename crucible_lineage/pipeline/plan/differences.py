@@ -9,8 +9,6 @@ from typing import Any
 
 from crucible_lineage.amounts import amount
 
-__all__ = ["Made", "UsedFiles", "code_diff", "differences", "file_changes"]
-
 MOST_LINES = 20
 MOST_NAMED = 5
 _ABSENT = object()

@@ -21,8 +21,6 @@ from crucible_lineage.pipeline.spec.declared import REGISTERED, InTime
 from crucible_lineage.pipeline.spec.inputs import CalibrationInput, value_of
 from crucible_lineage.pipeline.spec.pipeline import Source, StepSpec
 
-__all__ = ["Feed", "Instance", "expand"]
-
 MOST_INSTANCES = 100_000
 
 

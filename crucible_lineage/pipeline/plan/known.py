@@ -23,8 +23,6 @@ if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.provenance.schema import StepRecord
 
-__all__ = ["ProjectKnowledge", "earlier_result", "step_records"]
-
 
 class ProjectKnowledge:
     """What is known of one pipeline's datasets in a project; without a pipeline, of all that are recorded there."""

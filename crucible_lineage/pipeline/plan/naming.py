@@ -17,8 +17,6 @@ from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.spec.inputs import DatasetInput, FileInput, PipelineInput, ResultInput, value_of
 from crucible_lineage.pipeline.spec.pipeline import OF_PARENT, TEMPLATED, is_template
 
-__all__ = ["Group", "Naming", "Point", "Scope", "groups_of", "groups_of_variants"]
-
 Point = Mapping[str, int]  # dimension -> index of its value
 
 

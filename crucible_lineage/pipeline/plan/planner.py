@@ -31,8 +31,6 @@ from crucible_lineage.session import Session
 if TYPE_CHECKING:
     from crucible_lineage.lineage.graph import LineageGraph
 
-__all__ = ["Planned", "draw_plan", "make_plan", "plan_pipeline", "planned_graph"]
-
 
 @dataclass(frozen=True)
 class Planned:

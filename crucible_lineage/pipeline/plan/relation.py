@@ -17,8 +17,6 @@ from crucible_lineage.calibrations import certified_text
 from crucible_lineage.pipeline.spec.declared import AFTER, BEFORE, EARLIEST, EITHER, NEAREST, NONE, SKIP, InTime
 from crucible_lineage.times import moment_text, span_text
 
-__all__ = ["NO_ID", "Candidates", "Partner", "Partners", "RelationRow", "chosen_text"]
-
 AROUND = "around"  # the side of a group whose members were measured before and after
 NO_ID = "~"  # sorts after every MFID
 MOST_NAMED = 3

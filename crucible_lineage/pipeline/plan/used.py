@@ -11,8 +11,6 @@ from crucible_lineage.pipeline.plan.expand import Feed, Instance
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef, FileRef
 
-__all__ = ["Results", "files_for_role", "used_datasets"]
-
 Results = Mapping[str, Mapping[str, DatasetRef]]  # of each instance, by output
 
 

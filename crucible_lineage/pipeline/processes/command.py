@@ -19,8 +19,6 @@ from crucible_lineage.pipeline.processes.opened import watching_folders
 from crucible_lineage.pipeline.processes.outside import Called, ReturnedError, not_installed, returned
 from crucible_lineage.pipeline.processes.supervised import Supervised
 
-__all__ = ["METADATA_FILE", "CommandCall", "call_command"]
-
 FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
 METADATA_FILE = "metadata.json"  # written into {out}, it becomes the child's metadata and is no file of it
 TAIL_BYTES = 2000

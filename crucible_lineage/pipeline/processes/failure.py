@@ -11,8 +11,6 @@ from types import CodeType, TracebackType
 
 from crucible_lineage.pipeline.processes.outside import ReturnedError
 
-__all__ = ["failed_here", "failure_line", "failure_traceback"]
-
 
 def failed_here(error: BaseException) -> bool:
     """True if the function is to blame; False if something told this process to end while it ran."""

@@ -16,8 +16,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-__all__ = ["get_ready", "watching_folders"]
-
 MOST_FOLDERS = 64  # below each; more would cost a step of 50 ms too much
 MOST_ENTRIES = 1000  # among which these are looked for
 MOST_FILES = 100

@@ -22,12 +22,6 @@ from platformdirs import user_cache_dir, user_config_dir
 
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 
-__all__ = [
-    "Called", "ReturnedError", "code_folder", "draw_returned", "not_code", "not_installed", "returned",
-    "watching_files",
-]  # fmt: skip
-
-
 MOST_PATHS = 100  # more do not help whoever reads the message
 _WRITES = os.O_WRONLY | os.O_RDWR
 

@@ -20,8 +20,6 @@ from typing import IO, Any
 from crucible_lineage.errors import StoppedError
 from crucible_lineage.pipeline.processes import supervisor
 
-__all__ = ["GRACE_S", "JobObject", "Supervised", "end_with_parent", "stop_run"]
-
 GRACE_S = 2.0  # chosen: between asking a process to end and killing it; users expect seconds
 _BLOCK_BYTES = 1 << 16
 _ATTEMPTS = 3  # chosen: whatever ends supervisors once may well end the second one too

@@ -27,8 +27,6 @@ from crucible_lineage.pipeline.logs import StepLog
 from crucible_lineage.pipeline.processes.outside import Called
 from crucible_lineage.pipeline.processes.supervised import Supervised
 
-__all__ = ["FunctionCall", "call_function", "start_ahead"]
-
 IDLE_S = 60.0  # chosen: a worker that nobody needs gives its memory back
 TAIL_BYTES = 2000
 _AT_ONCE_BYTES = 1 << 15  # fits into any pipe

@@ -29,8 +29,6 @@ from crucible_lineage.pipeline.processes.outside import (
     watching_files,
 )
 
-__all__ = ["main"]
-
 
 def main(mark: str) -> None:
     calls, output = _private_pipes()

@@ -23,8 +23,6 @@ from crucible_lineage.session import Session
 from crucible_lineage.statements import AWAIT, CHECK, FLAG, HOLD, About, Checked, Mention
 from crucible_lineage.stating import revoke, state
 
-__all__ = ["Approving", "Checking"]
-
 MOST_IN_ONE = 200  # chosen: verdicts in one statement, whose record then fits into metadata
 Returned = Mapping[str, Mapping[str, Any]]
 

@@ -30,8 +30,6 @@ from crucible_lineage.session import Session
 if TYPE_CHECKING:
     from crucible_lineage.client import CrucibleClient
 
-__all__ = ["DescribedAnew", "Reliance", "Relied", "Relying", "described_anew"]
-
 
 @dataclass(frozen=True)
 class Relied:

@@ -21,8 +21,6 @@ from crucible_lineage.pipeline.spec.pipeline import Certify
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
 
-__all__ = ["certify_result", "finish", "result_of", "to_be_ingested"]
-
 
 def finish(run: Run, *, away: bool) -> None:
     """See, certify and publish what a run has made; what does not succeed ends its step as failed.

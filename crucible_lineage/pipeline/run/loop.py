@@ -69,8 +69,6 @@ if TYPE_CHECKING:  # a run in which all is fresh delivers nothing
     from crucible_lineage.registration.deliver import Deliverer
     from crucible_lineage.registration.delivery import Delivery
 
-__all__ = ["Arrived", "Run"]
-
 _PATIENCE_S = 1.0  # before a run that was stopped says what it still waits for
 _POLL_S = 0.25  # while only deliveries are waited for
 _MOST_REMADE = 5  # chosen: how often a step is made again in one run since others registered its parents otherwise

@@ -19,8 +19,6 @@ from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 
-__all__ = ["NOT_DETERMINISTIC", "moved"]
-
 NOT_DETERMINISTIC = "the step is not deterministic: the same code, parameters and inputs gave other results"
 MOST_NAMED = 8  # numbers, and files
 MOST_BYTES = 1 << 20  # of a file whose numbers are compared

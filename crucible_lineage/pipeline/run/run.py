@@ -61,8 +61,6 @@ from crucible_lineage.settings import retries_from_environment
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.run.result import RunResult
 
-__all__ = ["MEASUREMENT", "noting_unstarted", "plan_and_run", "plan_for_run", "register_run", "run_planned"]
-
 _MOST_UNREAD = 1000  # files that could not be read, in one run
 _SOON_S = 5.0  # chosen: after that the service is away, and a run goes by what is known here
 _INGESTED_HERE_S = 10.0  # chosen: this machine reads the files itself, and mostly within a second

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["INTERRUPTED", "Stop"]
-
 INTERRUPTED = 130  # the exit code, as shells have it for Ctrl-C
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

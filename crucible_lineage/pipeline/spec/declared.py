@@ -24,28 +24,6 @@ from pydantic import (
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.errors import InputError
 
-__all__ = [
-    "AFTER",
-    "BEFORE",
-    "EARLIEST",
-    "EITHER",
-    "FAIL",
-    "HOLD",
-    "NEAREST",
-    "NONE",
-    "REGISTERED",
-    "SKIP",
-    "WARN",
-    "Check",
-    "Declared",
-    "Distance",
-    "Folder",
-    "InTime",
-    "Reproduce",
-    "Side",
-    "Verdict",
-]
-
 
 class Declared(BaseModel):
     """What is declared has just the keys that are known, and does not change."""

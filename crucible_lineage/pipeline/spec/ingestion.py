@@ -19,9 +19,6 @@ from pydantic import (
 
 from crucible_lineage.errors import InputError
 
-__all__ = ["FORMS", "Ingest", "Ingested", "Seconds", "from_name_fault", "is_from_name", "read_from_names"]
-
-
 FORMS = ("form-word", "form-mapping")  # what pydantic calls the two forms of `ingest:`, in the places of faults
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _TIME = r"^[0-9]+(\.[0-9]+)?[smh]?$"

@@ -22,26 +22,6 @@ from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.spec.declared import Check, Declared, Distance, Folder, InTime, Side
 from crucible_lineage.pipeline.spec.ingestion import Ingested, from_name_fault
 
-__all__ = [
-    "FLAGS",
-    "INPUT_KINDS",
-    "MATCHED",
-    "NIGHT",
-    "OF_METADATA",
-    "CalibrationInput",
-    "DatasetFields",
-    "DatasetInput",
-    "EachInput",
-    "FileInput",
-    "PipelineInput",
-    "ResultInput",
-    "Salt",
-    "SelectInput",
-    "is_remote",
-    "located",
-    "value_of",
-]
-
 PACKAGE = "package:"
 # Fields of a record that data are compared by, beside `metadata.NAME`.
 MATCHED = ("dataset_name", "measurement", "data_type", "session_name", "instrument_name", "instrument_id")

@@ -23,25 +23,6 @@ from crucible_lineage.pipeline.spec.ingestion import Ingested, Seconds
 from crucible_lineage.pipeline.spec.inputs import NIGHT, OF_METADATA, DatasetFields, PipelineInput, Salt, is_remote
 from crucible_lineage.times import utc
 
-__all__ = [
-    "OF_PARENT",
-    "RUNNERS",
-    "TEMPLATED",
-    "UNKNOWN_FUNCTION",
-    "Certify",
-    "OutputFields",
-    "PipelineSpec",
-    "Publish",
-    "Runner",
-    "Schedule",
-    "Source",
-    "StepSpec",
-    "Trigger",
-    "is_template",
-    "named_fields",
-    "template_fault",
-]
-
 # What the name of a result may say of its parents, beside `metadata.NAME`.
 PARENT_FIELDS = (
     "dataset_name",

@@ -23,8 +23,6 @@ from crucible_lineage.traffic import Tell
 if TYPE_CHECKING:
     from crucible_lineage.client.models import FileRecord
 
-__all__ = ["FilesFetched", "fetch_many", "is_wanted", "own_files"]
-
 
 @dataclass(frozen=True)
 class FilesFetched:

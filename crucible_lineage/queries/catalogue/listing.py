@@ -25,9 +25,6 @@ from crucible_lineage.queries.graph.standing import (
 )
 from crucible_lineage.session import Session
 
-__all__ = ["PER_PAGE", "Browsed", "Listing", "Wanted", "browse", "list_datasets", "page_of"]
-
-
 NO_FILTERS = {"limit", "sort", "direction", "anchor_mfid", "include_metadata", "include_links", "include_owner",
               "project_id"}  # fmt: skip
 

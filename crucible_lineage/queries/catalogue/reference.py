@@ -16,8 +16,6 @@ from crucible_lineage.pipeline.declare.project import project_in
 from crucible_lineage.queries.graph.standing import entries_of
 from crucible_lineage.session import Session
 
-__all__ = ["find_mfid", "find_project", "find_run", "visible_projects"]
-
 LEAST = 4  # characters of an id that are taken for the beginning of it
 MOST_NAMED = 8  # candidates that a message lists
 MOST_PROJECTS = 20  # that are looked through where none is named

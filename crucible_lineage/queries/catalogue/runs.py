@@ -25,12 +25,6 @@ from crucible_lineage.queries.graph.standing import Entry, entries_of_copy
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 
-__all__ = [
-    "ListedRun", "PipelineSummary", "StepAttempt", "datasets_of_run", "last_attempts", "list_runs", "log_of_dataset",
-    "newest_first", "pipelines_of", "recent_runs", "remembered_runs", "runs_by_results", "with_memory",
-]  # fmt: skip
-
-
 Record = Mapping[str, Any]
 COMPLETE, FAILED = "complete", "failed"
 NOT_KNOWN = "not known"

@@ -20,8 +20,6 @@ from crucible_lineage.times import as_known, utc
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset
 
-__all__ = ["Making", "Shown", "existing", "show_dataset"]
-
 
 @dataclass(frozen=True)
 class Making:

@@ -20,17 +20,6 @@ from crucible_lineage.registration.read import whole_record
 from crucible_lineage.service import GRAPHS
 from crucible_lineage.session import Session
 
-__all__ = [
-    "ProjectLineage",
-    "fetch_lineage",
-    "fetch_projects",
-    "lineage_of_copies",
-    "named_projects",
-    "with_named_parents",
-    "with_states",
-    "with_whole_records",
-]
-
 Record = Mapping[str, Any]
 
 

@@ -18,8 +18,6 @@ from crucible_lineage.lineage import Finding
 from crucible_lineage.pipeline.files.fetch import send_again
 from crucible_lineage.session import Session
 
-__all__ = ["DamagedFile", "Remade", "Repair", "repair"]
-
 Remade = Callable[[str, Session], AbstractContextManager[Mapping[str, Path]]]
 """The files of a result made again, by SHA-256. LineageError if that cannot be."""
 

@@ -18,8 +18,6 @@ from crucible_lineage.provenance.recipe import VERSION, gives_id, recipe_inputs
 from crucible_lineage.provenance.record import unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-__all__ = ["Evidence", "expected_files", "findings_of", "label", "repair_command", "used_mfids"]
-
 Document = Mapping[str, Any]  # a dataset as Crucible gave it
 Record = StepRecord | FilesRecord
 

@@ -48,8 +48,6 @@ from crucible_lineage.registration.trust import files_of, files_one_by_one
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
 
-__all__ = ["Verification", "repaired", "verify_dataset", "verify_project"]
-
 Document = Mapping[str, Any]  # a dataset as Crucible gave it
 Record = StepRecord | FilesRecord
 T = TypeVar("T")

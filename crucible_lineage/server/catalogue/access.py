@@ -20,13 +20,6 @@ from starlette.exceptions import HTTPException
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.server.seals import require_rows
 
-__all__ = [
-    "ADMIN", "CONTRIBUTOR", "EDITOR", "OWNER", "PLATFORM_ADMIN", "PUBLIC_GRANT", "READABLE", "ROLE_NAMES",
-    "ROLE_VALUES", "VIEWER", "Caller", "capabilities", "grants", "members", "project_grant", "public_user", "require",
-    "roles", "user_grant", "user_record",
-]  # fmt: skip
-
-
 # ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
 
 

@@ -9,8 +9,6 @@ from pydantic import AfterValidator, Field
 
 from crucible_lineage.server.http import MAX_ROW_ID, Form, Loose
 
-__all__ = ["Count", "DatasetBody", "DatasetPatch", "Moment", "NewSample", "SamplePatch", "Text", "moment"]
-
 EARLIEST_YEAR, LATEST_YEAR = 1000, 9000  # chosen: far from the ends of Python's calendar, where zones overflow it
 
 

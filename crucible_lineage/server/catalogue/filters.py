@@ -15,12 +15,6 @@ from crucible_lineage.server.catalogue.records import SELECTS, Embed, records, w
 from crucible_lineage.server.catalogue.resources import project_row, select_project, user_row
 from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid
 
-__all__ = [
-    "ChildDatasetQuery", "ChildSampleQuery", "DatasetFacetQuery", "DatasetQuery", "SampleFacetQuery", "SampleQuery",
-    "Where", "cursor_page", "facet_page", "list_page", "where",
-]  # fmt: skip
-
-
 # ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
 
 

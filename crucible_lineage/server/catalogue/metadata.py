@@ -13,8 +13,6 @@ from starlette.exceptions import HTTPException
 from crucible_lineage.server.database import now
 from crucible_lineage.server.seals import require_rows
 
-__all__ = ["given_metadata", "merged", "read_metadata", "renew_metadata", "write_metadata"]
-
 MAX_DOCUMENT_BYTES = 4 << 20  # chosen: a hundred thousand numbers; what is larger belongs into a file
 MAX_DEPTH = 100  # chosen: far beyond any instrument's header, far below Python's recursion limit
 MAX_INDEXED_CHARACTERS = 200_000  # chosen: search is for words, not for arrays printed as text

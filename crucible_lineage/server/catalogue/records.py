@@ -24,11 +24,6 @@ from crucible_lineage.server.catalogue.access import (
 from crucible_lineage.server.database import placeholders
 from crucible_lineage.server.seals import DamagedError, require_rows, require_whole, whole
 
-__all__ = [
-    "INSTRUMENTS", "PROJECTS", "SELECTS", "Embed", "etag", "file_record", "link_records", "load", "names", "records",
-    "within_bounds",
-]  # fmt: skip
-
 Record = dict[str, Any]
 MAX_METADATA_CHARACTERS = 64 << 20  # chosen: of one answer; sixteen documents of the largest size
 

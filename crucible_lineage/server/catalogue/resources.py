@@ -13,12 +13,6 @@ from crucible_lineage.server.catalogue.access import CONTRIBUTOR, Caller, roles
 from crucible_lineage.server.database import now
 from crucible_lineage.server.http import invalid, refuse
 
-__all__ = [
-    "SLUG", "change", "choose_owner", "home_project", "insert", "instrument_row", "match_instrument", "note_loss",
-    "project_row", "remove", "select_project", "similarity", "touch", "user_row",
-]  # fmt: skip
-
-
 # ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
 
 

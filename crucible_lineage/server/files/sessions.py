@@ -23,9 +23,6 @@ from crucible_lineage.server.files.storage import (
 )
 from crucible_lineage.server.http import Json, refuse
 
-__all__ = ["LIFETIME_S", "Links", "begin", "existing", "finish", "part_count", "part_length", "session", "state_of"]
-
-
 PART_BYTES = 64 << 20  # the official client's own slicing: any other makes it read the file twice
 
 

@@ -37,12 +37,6 @@ from crucible_lineage.server.http import Form, refuse
 from crucible_lineage.server.instance import DataFolder
 from crucible_lineage.server.seals import require_rows
 
-__all__ = [
-    "ContentStore", "Draft", "FileName", "NewContent", "NewUpload", "Sha256", "TooLongError", "file_of", "insert_file",
-    "is_readable", "refuse_other_content", "register", "release", "same_content", "sweep", "update_size",
-]  # fmt: skip
-
-
 BLOCK_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

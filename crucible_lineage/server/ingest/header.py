@@ -8,8 +8,6 @@ from typing import Any
 
 from crucible_lineage.server.ingest.ingestors import ingest
 
-__all__ = ["read"]
-
 
 def read(path: Path) -> dict[str, Any]:
     """Fields of the record and metadata. ValueError if nothing here reads such a file.

@@ -19,8 +19,6 @@ from crucible_lineage.server.ingest.formats.images import MICROSCOPY, read_image
 from crucible_lineage.server.ingest.formats.laboratory import LABORATORY
 from crucible_lineage.server.ingest.formats.text import read_cds, read_json, read_table, read_workbook
 
-__all__ = ["INGESTORS", "INGESTOR_NAMES", "ingest"]
-
 GROUP = "crucible_lineage.ingestors"
 HDF5 = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".nxs", ".nx5"})
 

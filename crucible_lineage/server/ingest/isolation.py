@@ -25,9 +25,6 @@ from pydantic import BaseModel
 
 from crucible_lineage.server.ingest.formats.findings import Found
 
-__all__ = ["LOG_FILE", "IngestJob", "IngestionError", "Isolation", "Reply"]
-
-
 MAX_REPLY_BYTES = 16 << 20
 LOGGED_BYTES = 4000
 

@@ -28,8 +28,6 @@ from crucible_lineage.server.ingest.formats.findings import Found
 from crucible_lineage.server.ingest.ingestors import INGESTOR_NAMES
 from crucible_lineage.server.ingest.isolation import IngestionError, Isolation
 
-__all__ = ["Worker", "WritesBack"]
-
 POLL_S = 60.0  # for requests whose process died before it came to them; everything else wakes the worker at once
 SWEEP_EVERY_POLLS = 60
 CLOSE_TIMEOUT_S = 10.0  # a file that takes longer is ingested again by the next worker

@@ -46,12 +46,6 @@ from crucible_lineage.queries.overview import overview
 from crucible_lineage.web.reader import Reader, still_reading
 from crucible_lineage.web.rendering import rendered
 
-__all__ = [
-    "all_csv", "all_datasets", "all_json", "all_pipelines", "pipelines", "project_csv", "project_datasets",
-    "project_json", "projects", "run", "runs",
-]  # fmt: skip
-
-
 SHORTEST_SEARCH = 3
 
 

@@ -21,9 +21,6 @@ from crucible_lineage.queries.verify.verify import Verification, verify_project
 from crucible_lineage.web.reader import Reader, SignIn
 from crucible_lineage.web.rendering import blotted, named_mfids, rendered
 
-__all__ = ["compare", "findings"]
-
-
 MOST_CHANGES = 300  # on the page; `diff` prints them all
 KINDS = (("params.", "parameter"), ("facts.", "fact about a parent"), ("code", "code"), ("inputs.", "input"),
          ("used.", "file of an input"), ("files.", "file"))  # fmt: skip

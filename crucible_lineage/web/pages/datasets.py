@@ -54,9 +54,6 @@ from crucible_lineage.times import taken
 from crucible_lineage.web.reader import Reader, still_reading
 from crucible_lineage.web.rendering import named_mfids, rendered, resource, shown_record
 
-__all__ = ["correct", "dataset", "download", "first_thumbnail", "metadata", "thumbnail"]
-
-
 MOST_LINKS = 25  # of each kind on the page; all of them are in the lineage
 MOST_ASKED = 40  # datasets that are not linked but named, which are asked for one by one
 PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/svg+xml", "image/bmp"})

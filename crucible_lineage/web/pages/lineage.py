@@ -14,8 +14,6 @@ from crucible_lineage.queries.graph.fetch import fetch_lineage, with_states
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import named_mfids, rendered, shown_record
 
-__all__ = ["lineage", "lineage_html", "lineage_svg"]
-
 MOST_PICTURES = 40  # up to here, the page holds the pictures of the datasets too
 MANY = 3_000  # from here on, the page holds no metadata: it would take seconds to make
 BRIEFLY = ("resource_type", "dataset_name", "sample_name", "measurement", "data_type", "sample_type", "project_id")

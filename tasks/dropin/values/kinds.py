@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-__all__ = ["KINDS", "Kind", "add_kind", "fields_of", "is_plain", "kind_of"]
-
 Described = dict[str, Any]
 
 SCALARS = (complex, datetime, date, time, timedelta, Decimal, UUID)

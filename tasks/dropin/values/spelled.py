@@ -15,8 +15,6 @@ from uuid import UUID
 
 from crucible_lineage.tasks.dropin.values.kinds import is_plain, kind_of
 
-__all__ = ["UnspelledError", "load_class", "read_spelled", "spelled"]
-
 MOST_LEVELS = 50  # of lists and dicts in each other
 MOST_CLASSES = 1000  # in one list or dict; with more the value is stored, and not read again
 SCALARS = (datetime, date, time, timedelta, Decimal, UUID, complex)

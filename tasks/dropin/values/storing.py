@@ -20,25 +20,6 @@ from crucible_lineage.registration.new_dataset import LocalFile
 from crucible_lineage.tasks.dropin.values.kinds import Kind, fields_of, kind_of
 from crucible_lineage.tasks.dropin.values.spelled import UnspelledError, load_class, read_spelled, spelled
 
-__all__ = [
-    "Document",
-    "Stored",
-    "UnstorableError",
-    "copied",
-    "described_only",
-    "digest_of",
-    "digest_of_hashes",
-    "equal",
-    "flat",
-    "holds_path_text",
-    "loaded",
-    "parts_of",
-    "plain_digest",
-    "put_back",
-    "returned_paths",
-    "store_value",
-]
-
 MOST_PARTS = 200  # of a list, tuple or dict: each is a file of its own
 
 Document = dict[str, Any]

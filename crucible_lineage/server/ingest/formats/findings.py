@@ -13,10 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-
-__all__ = ["MAX_ENTRIES", "THUMBNAIL_PX", "Found", "acquired", "heat", "plain", "plot", "read_time", "square"]
-
-
 MAX_ENTRIES = 500  # chosen: names in one group of metadata; more describe nothing any more
 MAX_VALUE_CHARACTERS = 2000
 MAX_LIST_ITEMS = 100

@@ -12,9 +12,6 @@ from typing import Any
 
 from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found, acquired, heat, plain, plot, read_time
 
-__all__ = ["points_elsewhere", "read_arrays", "read_hdf5", "read_nexus", "read_scopefoundry"]
-
-
 MAX_SCALAR_BYTES = 1 << 16
 
 

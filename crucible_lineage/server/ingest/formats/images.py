@@ -24,10 +24,6 @@ from crucible_lineage.server.ingest.formats.hdf5 import points_elsewhere
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-
-__all__ = ["MICROSCOPY", "read_image"]
-
-
 # Whatever the file is called: Pillow would start Ghostscript for what looks like EPS.
 FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP")
 MAX_PIXELS = 100_000_000  # chosen: what is larger is described, but not decoded for a thumbnail

@@ -15,10 +15,6 @@ from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found, 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-
-__all__ = ["LABORATORY"]
-
-
 MAX_BYTES = 64 << 20  # chosen: longer files of these kinds are none
 FITS_CARD, FITS_BLOCK = 80, 2880  # as the standard has them
 MAX_FITS_BLOCKS = 200

@@ -16,8 +16,6 @@ from typing import Any
 
 from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, plain
 
-__all__ = ["TextTable", "described", "find_table", "fits", "is_wrapped", "number", "pairs", "understood", "wrapped"]
-
 SAMPLED_ROWS = 100  # chosen: enough to tell a column of words
 MAX_NAME_WORDS = 4  # chosen: more is a sentence
 _MISSING = ("", "nan", "NaN", "NAN", "-", "--", "n/a", "N/A", "#N/A")

@@ -26,9 +26,6 @@ from crucible_lineage.server.ingest.formats.tables import (
     wrapped,
 )
 
-__all__ = ["read_cds", "read_json", "read_table", "read_workbook"]
-
-
 MAX_TEXT_BYTES = 16 << 20  # chosen: the first half million rows of a longer table are enough to describe it
 MAX_JSON_BYTES = 4 << 20  # what the metadata of one resource may hold
 MAX_PLOTTED_POINTS = 20_000
