@@ -71,7 +71,7 @@ def test_a_list_has_the_filters_of_the_service_and_its_own(project: Any) -> None
     assert len(ran) == 4
     assert not set(names("--run", second)) - set(names("--all"))
     assert "did you mean 'data_type'?" in project.ask("list", "--filter", "data_typ=x", code=2).stderr
-    assert "'limit' is no filter" in project.ask("list", "--filter", "limit=2", code=2).stderr
+    assert "'limit' is not a filter" in project.ask("list", "--filter", "limit=2", code=2).stderr
     assert "write NAME=VALUE" in project.ask("list", "--filter", "data_type", code=2).stderr
     assert "did you mean 'name'?" in project.ask("list", "--sort", "nam", code=2).stderr
     assert "no run has this ID" in project.ask("list", "--run", "nonesuch", code=2).stderr
