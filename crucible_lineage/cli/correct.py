@@ -137,7 +137,7 @@ def _superseded(session: Session, mfid: str, project: str, by: str | None) -> En
     try:
         found = session.client.datasets.get(mfid, include_metadata=True)
     except (ForbiddenError, NotFoundError) as error:
-        raise InputError(f"{what}: does not exist, or is not visible to this key") from error
+        raise InputError(f"{what}: the dataset does not exist, or is not visible to this key") from error
     entry = entry_of(session, found)
     if found.project_id != project:
         raise InputError(f"{what}: it belongs to project {found.project_id}, and not to {project}")

@@ -53,7 +53,7 @@ def no_project(client: CrucibleClient, project: str, where: str) -> InputError:
         hint = nearest(project, there, "this key sees") if there else "this key sees no project"
     except CrucibleError as error:
         hint = f"which there are cannot be listed: {error}"
-    return InputError(f"project {project!r}: does not exist, or is not visible to this key; {hint} ({where})")
+    return InputError(f"project {project!r} does not exist, or is not visible to this key; {hint} ({where})")
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:

@@ -58,7 +58,7 @@ def plan_rerun(
     try:
         dataset = session.client.datasets.get(mfid)
     except NotFoundError as error:
-        raise InputError(f"dataset {mfid}: does not exist, or is not visible to this key") from error
+        raise InputError(f"dataset {mfid} does not exist, or is not visible to this key") from error
     if not dataset.project_id:
         raise InputError(f"dataset {mfid} belongs to no project")
     history = _History(session, dataset.project_id)

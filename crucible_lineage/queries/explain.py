@@ -62,7 +62,7 @@ def explain(session: Session, mfid: str) -> Explanation:
     try:
         dataset = session.client.datasets.get(mfid, include_metadata=True)
     except NotFoundError as error:
-        raise InputError(f"dataset {mfid}: does not exist, or is not visible to this key") from error
+        raise InputError(f"dataset {mfid} does not exist, or is not visible to this key") from error
     name = dataset.dataset_name or mfid
     record = read_record(dataset.scientific_metadata)
     entry = entry_of(session, dataset)

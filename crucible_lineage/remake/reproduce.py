@@ -141,7 +141,7 @@ def _output(session: Session, mfid: str) -> KitStep | None:
     try:
         dataset = session.client.datasets.get(mfid, include_metadata=True)
     except NotFoundError as error:
-        raise InputError(f"reproduce {mfid}: does not exist, or is not visible to this key") from error
+        raise InputError(f"reproduce {mfid}: the dataset does not exist, or is not visible to this key") from error
     record = read_record(dataset.scientific_metadata)
     step = record.as_step if record is not None else None
     if step is None:

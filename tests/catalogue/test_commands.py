@@ -212,7 +212,7 @@ def test_the_page_is_true(project: Any, tmp_path: Any, monkeypatch: pytest.Monke
 )
 def test_a_wrong_project_is_answered_with_the_nearest(project: Any, words: tuple[str, ...]) -> None:
     said = project.ask(*words, "--project", "spectar", code=2).stderr
-    assert "project 'spectar': does not exist, or is not visible to this key; did you mean 'spectra'?" in said
+    assert "project 'spectar' does not exist, or is not visible to this key; did you mean 'spectra'?" in said
     assert "422" not in said
 
 

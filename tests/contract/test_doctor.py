@@ -93,7 +93,7 @@ def test_without_the_project_nothing_is_tried(behind: Any, asked: Callable[..., 
     door = behind("plain")
     ran = asked(door, "doctor", "--project", "nonesuch")
     assert ran.exit_code == 2
-    assert "project 'nonesuch': does not exist, or is not visible to this key" in ran.output
+    assert "project 'nonesuch' does not exist, or is not visible to this key" in ran.output
     assert not [call for call in door.seen if call.startswith(("POST", "PATCH", "PUT"))]
 
 

@@ -211,7 +211,7 @@ def test_a_project_that_is_not_there_is_told_before_anything_is_sent(offline: Se
     offline.client.datasets.create({"dataset_name": "dark field", "project_id": "beam"})
     with (
         service.session(offline.settings.data) as target,
-        pytest.raises(Exception, match="project 'beam': does not exist"),
+        pytest.raises(Exception, match="project 'beam' does not exist"),
     ):
         plan_project(offline, target, "beam", lambda *_: None)
 

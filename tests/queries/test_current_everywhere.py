@@ -92,7 +92,7 @@ def test_a_list_can_be_of_a_step_or_a_pipeline(changed: Changed) -> None:
     assert both.keys() == {changed.scaled, changed.total}
     refused = changed.ask("list", "--project", "lab", "--step", "totl", code=2)
     assert "none is of a step 'totl'; did you mean 'total'?" in refused.stderr
-    assert "project 'nowhere': does not exist" in changed.ask("list", "--project", "nowhere", code=2).stderr
+    assert "project 'nowhere' does not exist" in changed.ask("list", "--project", "nowhere", code=2).stderr
 
 
 def test_going_back_is_seen_at_once(changed: Changed, lab: Any) -> None:

@@ -198,7 +198,7 @@ def test_findings_are_printed_as_json(made: Any, command: Any) -> None:
     [
         ([], "no project is visible to this key"),
         (["0tr5k2ndm5zvd000nr21qakeh4", "--project", "lab"], "give either"),
-        (["--project", "absent"], "project 'absent': does not exist"),
+        (["--project", "absent"], "project 'absent' does not exist"),
         (["0tr5k2ndm5zvd000nr21qakeh4"], "no such dataset is here"),
     ],
 )

@@ -247,7 +247,7 @@ def test_a_project_that_is_not_there_is_no_files_fault(
     clock.now += 11
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(Settings, "embedded", False)
-        with pytest.raises(InputError, match="project 'lab': does not exist"):
+        with pytest.raises(InputError, match="project 'lab' does not exist"):
             list(folder.look())
     assert names(folder.look()) == ["scan.txt"]
 

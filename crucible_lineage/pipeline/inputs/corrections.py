@@ -231,7 +231,7 @@ def _dataset(session: Session, mfid: str) -> Dataset:
     try:
         return session.client.datasets.get(mfid, include_metadata=True)
     except (ForbiddenError, NotFoundError) as error:
-        raise InputError(f"dataset {mfid}: does not exist, or is not visible to this key") from error
+        raise InputError(f"dataset {mfid} does not exist, or is not visible to this key") from error
 
 
 def _checked(field: str, value: Any) -> Any:

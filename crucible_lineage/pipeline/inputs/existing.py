@@ -137,7 +137,7 @@ def existing_dataset(mfid: str, session: Session) -> DatasetRef:
         return known
     found = read(session.client, mfid)
     if found is None:
-        raise InputError(f"input dataset {mfid}: does not exist, or is not visible to this key")
+        raise InputError(f"input dataset {mfid} does not exist, or is not visible to this key")
     if found.is_begun:
         raise InputError(f"input dataset {mfid} is incomplete; finish it first (run the pipeline that makes it)")
     if found.record is not None:

@@ -94,7 +94,7 @@ class ParentFacts:
             if facts is None:
                 raise InputError(
                     f"input {part.role!r}: the facts about dataset {part.dataset.mfid} ({part.dataset.name!r}) "
-                    "cannot be read: does not exist, or is not visible to this key"
+                    "cannot be read: it does not exist, or is not visible to this key"
                 )
             found.setdefault(part.role, []).append(facts.said())
         return found

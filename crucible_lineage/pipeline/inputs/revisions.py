@@ -210,7 +210,7 @@ def _measured(session: Session, mfid: str, what: str) -> Dataset:
     try:
         found = session.client.datasets.get(mfid, include_metadata=True, include_links=True)
     except (ForbiddenError, NotFoundError) as error:
-        raise InputError(f"{what}: does not exist, or is not visible to this key") from error
+        raise InputError(f"{what}: the dataset does not exist, or is not visible to this key") from error
     if provenance(found.model_dump()).get("used"):
         raise InputError(
             f"{what}: it was made from other datasets; use `rerun`, or `register --supersedes` for a result made "

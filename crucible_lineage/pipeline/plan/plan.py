@@ -306,7 +306,7 @@ def _unfinished(draft: _Draft, knowledge: Knowledge) -> StepPlan:
     elif replaced:
         state = STALE
     else:
-        state, why = MISSING, ["it was never made"]
+        state, why = MISSING, ["never made"]
     outputs = tuple(replace(planned, supersedes=replaced.get(planned.output)) for planned in outputs)
     roots = tuple(f"{name}: {cause.partition(' (since ')[0]}" for cause in why)
     return StepPlan(name, state, tuple(why), _ids(outputs), outputs=outputs, step=step, code_diff=changed, roots=roots)

@@ -231,7 +231,7 @@ def log_of_dataset(session: Session, mfid: str) -> str | None:
         files = session.client.datasets.list_files(mfid)
     except (ForbiddenError, NotFoundError) as error:
         where = session.settings.describe()
-        raise InputError(f"dataset {mfid}: does not exist, or is not visible to this key ({where})") from error
+        raise InputError(f"dataset {mfid} does not exist, or is not visible to this key ({where})") from error
     for file in files:
         if file.filename == STEP_LOG:
             return session.client.files.download_bytes(file).decode(errors="replace")

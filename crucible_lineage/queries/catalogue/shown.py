@@ -131,7 +131,7 @@ def existing(session: Session, mfid: str) -> Dataset:
         if isinstance(error, NotFoundError) and (deletion := deletion_of(session, mfid)):
             raise InputError(deletion.text) from error
         where = session.settings.describe()
-        raise InputError(f"dataset {mfid}: does not exist, or is not visible to this key ({where})") from error
+        raise InputError(f"dataset {mfid} does not exist, or is not visible to this key ({where})") from error
 
 
 def _making(record: Mapping[str, object]) -> Making:

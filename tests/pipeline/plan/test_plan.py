@@ -153,7 +153,7 @@ def test_many_instances_of_a_step_are_folded_into_a_line_for_each_state(capsys: 
 
 
 def test_a_step_of_a_few_instances_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    steps = [StepPlan(f"fit[s{n}]", "missing", ("it was never made",), {"out": None}, step="fit") for n in range(3)]
+    steps = [StepPlan(f"fit[s{n}]", "missing", ("never made",), {"out": None}, step="fit") for n in range(3)]
     print_plan(PipelinePlan(tuple(steps)), as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines[::2]] == ["fit[s0]", "fit[s1]", "fit[s2]"]

@@ -21,12 +21,12 @@ def test_a_run_that_is_refused_is_listed_with_the_reason(lab: Any, tmp_path: Pat
         where["CRUCIBLE_LINEAGE_DATA"] = str(tmp_path / "machine")
         refused = command("run", lab.pipeline, "--engine", "local", **where)
         assert refused.returncode == 2
-        assert "project 'lab': does not exist" in refused.stderr
+        assert "project 'lab' does not exist" in refused.stderr
         assert "nothing was changed" in refused.stderr
         status = command("status", "--json", **where)
         (run,) = json.loads(status.stdout)["runs"]
         assert (run["state"], run["steps"]) == ("failed", {})
-        assert "project 'lab': does not exist" in run["error"]
+        assert "project 'lab' does not exist" in run["error"]
 
 
 @pytest.mark.parametrize(("error", "outcome"), [(UnreachableError("away"), "failed"), (KeyboardInterrupt(), "stopped")])
