@@ -23,7 +23,7 @@ from crucible_lineage.queries.catalogue.columns import as_texts
 from crucible_lineage.queries.catalogue.shown import Shown, existing, show_dataset
 from crucible_lineage.queries.graph.standing import entries_now
 from crucible_lineage.refs import DatasetRef, FileRef
-from crucible_lineage.statements import FLAG, HOLD, REMAKE, About
+from crucible_lineage.statements import FLAG, HOLD, About
 from crucible_lineage.stating import lift, state
 
 if TYPE_CHECKING:
@@ -242,9 +242,7 @@ class Dataset:
         return block(
             line(strong(self.name), state_mark(self.state)),
             line(f"<code>{escape(self.mfid)}</code>", escape(made), escape(" ".join(f"[{one}]" for one in self.flags))),
-            line(escape(self.doubt)) if self.doubt else "",
-            *(line(escape(one.told)) for one in self.statements if one.statement.verb != REMAKE),
-            line(escape(told)) if (told := self._shown.entry.remade.told()) else "",
+            *(line(escape(told)) for told in self._shown.remarks),
             self._picture(),
             pairs("parameters", self.params),
             pairs("results" if self.step else "metadata", self.results),

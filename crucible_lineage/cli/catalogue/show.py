@@ -26,7 +26,6 @@ from crucible_lineage.cli.working import showing_work
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain, told_value
 from crucible_lineage.refs import file_stem
-from crucible_lineage.statements import CHECK, REMAKE
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Thumbnail
@@ -129,16 +128,7 @@ def _standing(found: Shown) -> Iterator[str]:
     entry, mfid = found.entry, found.entry.summary.mfid
     yield plain(entry.summary.name)
     yield f"{mfid}  {entry.state}"
-    if entry.doubt and entry.doubt.source != mfid:
-        yield plain(f"doubtful: {entry.doubt.told(mfid)}")
-    yield from (plain(one.told) for one in found.statements if one.statement.verb not in (CHECK, REMAKE))
-    if told := entry.remade.told():
-        yield told
-    if found.varies:
-        yield plain(found.varies)
-    for check, verdict in entry.checks.items():
-        how = "passed" if verdict.passed else "failed"
-        yield plain(f"check {check.rpartition('/')[2]} {how}: {verdict.that} ({_told_of(verdict.values)})")
+    yield from map(plain, found.remarks)
     if found.deletion:
         asked = str(found.deletion.get("request_time") or "")[:19].replace("T", " ")
         state = "is to be deleted" if found.deletion.get("status") == "approved" else "was asked to be deleted"
@@ -183,10 +173,6 @@ def _kin(kin: str, mfids: Sequence[str], found: Shown) -> Iterator[str]:
             yield f"    equal bytes now: {', '.join(equal)}"
     if len(mfids) > MOST_KIN:
         yield f"  and {len(mfids) - MOST_KIN} more; see {next_command('lineage', found.entry.summary.mfid)}"
-
-
-def _told_of(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} is {value}" for name, value in values.items())
 
 
 def _made(found: Shown) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from crucible_lineage.queries.deleted import deletion_of
 from crucible_lineage.queries.graph.standing import Entry, entry_of
 from crucible_lineage.remake.history import known_to_vary
 from crucible_lineage.session import Session
+from crucible_lineage.statements import CHECK, REMAKE
 from crucible_lineage.times import as_known, utc
 
 if TYPE_CHECKING:
@@ -63,6 +64,17 @@ class Shown:
     statements: tuple[Heard, ...] = ()
     varies: str = ""
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Return what is stated about it, and what its step is known for, in words."""
+        entry, doubt = self.entry, self.entry.doubt
+        return (
+            *((f"doubtful: {doubt.told(entry.mfid)}",) if doubt and doubt.source != entry.mfid else ()),
+            *(one.told for one in one_by_one(self.statements)),
+            *filter(None, (entry.remade.told(), self.varies)),
+            *entry.verdicts,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return it for `show --json`."""
         return {
@@ -80,6 +92,11 @@ class Shown:
             "statements": [one.to_json() for one in self.statements],
             "not_deterministic": self.varies or None,
         }
+
+
+def one_by_one(statements: Sequence[Heard]) -> tuple[Heard, ...]:
+    """Return the statements to show one by one: verdicts of checks and of remakes are summed up elsewhere."""
+    return tuple(one for one in statements if one.statement.verb not in (CHECK, REMAKE))
 
 
 def show_dataset(session: Session, mfid: str) -> Shown:

@@ -58,6 +58,16 @@ class Entry:
         """Its id."""
         return self.summary.mfid
 
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """Return the verdicts of its checks, in words."""
+        return tuple(_verdict_text(name, one) for name, one in self.checks.items())
+
+
+def _verdict_text(name: str, one: Checked) -> str:
+    values = ", ".join(f"{name} is {value}" for name, value in one.values.items())
+    return f"check {name.rpartition('/')[2]} {'passed' if one.passed else 'failed'}: {one.that} ({values})"
+
 
 def entries_of(wanted: Iterable[Summary], everything: Iterable[Summary], promoted: Mapping[str, str]) -> list[Entry]:
     """Return the standing of these datasets among all of their projects, with these campaigns promoted."""

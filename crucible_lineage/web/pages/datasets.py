@@ -43,12 +43,13 @@ from crucible_lineage.pipeline.inputs.corrections import (
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.queries.calibrations import CalibrationFor, calibrations_for
 from crucible_lineage.queries.catalogue.reference import find_mfid
+from crucible_lineage.queries.catalogue.shown import one_by_one
 from crucible_lineage.queries.graph.standing import Entry, entry_of
 from crucible_lineage.queries.impact import ask_deletion
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.remake.history import known_to_vary
 from crucible_lineage.session import Session
-from crucible_lineage.statements import FLAG, HOLD, REMAKE, About
+from crucible_lineage.statements import FLAG, HOLD, About
 from crucible_lineage.stating import lift, project_of, sign, state
 from crucible_lineage.times import taken
 from crucible_lineage.web.reader import Reader, still_reading
@@ -107,6 +108,7 @@ def dataset(reader: Reader) -> Response:
         statements=_statements(reader, entry),
         remade=entry.remade.told(),
         varies=varies,
+        verdicts=entry.verdicts,
         calibrations=_calibrations(reader, found, entry),
         damage=damage,
         pictures=[picture for picture in reader.client.datasets.get_thumbnails(mfid) if _is_shown(picture)],
@@ -140,7 +142,7 @@ def _metadata(shown: Mapping[str, Any], beside: Collection[str]) -> dict[str, An
 def _statements(reader: Reader, entry: Entry) -> tuple[Heard, ...]:
     with reader.sign_in.session() as session:
         found = session.stated.about(entry.mfid, entry.summary.standing.project, entry.summary)
-    return tuple(one for one in found if one.statement.verb != REMAKE)  # counted on a line of their own
+    return one_by_one(found)
 
 
 def _calibrations(reader: Reader, found: Dataset, entry: Entry) -> tuple[CalibrationFor, ...]:
