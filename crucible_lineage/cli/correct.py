@@ -25,7 +25,7 @@ from crucible_lineage.cli.options import (
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.core.slots import CURRENT, SUPERSEDED
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, no_file
-from crucible_lineage.pipeline.declare.project import project_in
+from crucible_lineage.pipeline.declare.load import project_in
 from crucible_lineage.pipeline.inputs.corrections import (
     add_sample,
     all_changes,

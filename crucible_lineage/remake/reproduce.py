@@ -20,8 +20,8 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.remake.driver import NOT_DETERMINISTIC, PLAN, Options, Outcome, RemakeError, remake
-from crucible_lineage.remake.history import known_to_vary
 from crucible_lineage.remake.kit import KitStep, write_kit
+from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 

@@ -30,7 +30,7 @@ from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.declare.project import ingestor_faults, named_ingestors
+from crucible_lineage.pipeline.declare.load import ingestor_faults, named_ingestors
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec
 from crucible_lineage.settings import resolve_settings
 
@@ -145,8 +145,7 @@ def _bound(file: Path, *, makes_projects: bool) -> tuple[BoundPipeline | None, l
         faults = list(error.faults)
     if makes_projects:
         # The reader, which an unchanged pipeline would need only for this.
-        from crucible_lineage.pipeline.declare.load import read_declaration
-        from crucible_lineage.pipeline.declare.project import project_fault
+        from crucible_lineage.pipeline.declare.load import project_fault, read_declaration
 
         with suppress(InputError):  # it is among the faults
             faults += filter(None, [project_fault(read_declaration(file))])

@@ -365,7 +365,7 @@ def _home(name: str, module: object) -> str:
 
 
 INGESTED = "ingested"
-_INGESTORS = "crucible_lineage.server.ingest.header:read"
+_INGESTORS = "crucible_lineage.server.ingest.ingestors:read"
 
 HEADER_FIELDS = ("timestamp", "measurement", "data_type", "session_name", "instrument_name", "instrument_id")
 

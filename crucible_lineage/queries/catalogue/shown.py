@@ -13,7 +13,7 @@ from crucible_lineage.queries.catalogue.columns import as_json
 from crucible_lineage.queries.catalogue.files import own_files
 from crucible_lineage.queries.deleted import deletion_of
 from crucible_lineage.queries.graph.standing import Entry, entry_of
-from crucible_lineage.remake.history import known_to_vary
+from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.statements import CHECK, REMAKE
 from crucible_lineage.times import as_known, utc

@@ -10,10 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from crucible_lineage.server.catalogue.access import READABLE, Caller
-from crucible_lineage.server.catalogue.bodies import moment
 from crucible_lineage.server.catalogue.records import SELECTS, Embed, records, within_bounds
 from crucible_lineage.server.catalogue.resources import project_row, select_project, user_row
-from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid
+from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid, moment
 
 # ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
 

@@ -28,12 +28,11 @@ from pydantic import AfterValidator, Field
 
 from crucible_lineage.ids import is_mfid, new_mfid
 from crucible_lineage.server.catalogue.access import READABLE, VIEWER, Caller, not_found, require, roles
-from crucible_lineage.server.catalogue.bodies import Count
 from crucible_lineage.server.catalogue.metadata import renew_metadata
 from crucible_lineage.server.catalogue.records import etag
 from crucible_lineage.server.catalogue.resources import touch
 from crucible_lineage.server.database import Database, now
-from crucible_lineage.server.http import Form, refuse
+from crucible_lineage.server.http import Count, Form, refuse
 from crucible_lineage.server.instance import DataFolder
 from crucible_lineage.server.seals import require_rows
 

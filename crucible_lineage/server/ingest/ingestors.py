@@ -10,8 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 from crucible_lineage.server.ingest.formats.findings import Found
 from crucible_lineage.server.ingest.formats.hdf5 import read_arrays, read_hdf5, read_nexus, read_scopefoundry
@@ -114,3 +116,19 @@ def _loaded(entry: EntryPoint, *, must: bool) -> Ingestor | None:
             raise
         sys.stderr.write(f"{entry.name} ({entry.value}) cannot be loaded: {type(error).__name__}: {error}\n")
         return None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Fields of the record and metadata. ValueError if nothing here reads such a file.
+
+    A time without its zone is left out: it says no moment.
+    """
+    name, found = ingest(path, path.name, None)
+    if name is None:
+        raise ValueError(f"no ingestor reads files like {path.name}")
+    fields: dict[str, Any] = dict(found.attributes)
+    if "timestamp" in fields and datetime.fromisoformat(fields["timestamp"]).tzinfo is None:
+        del fields["timestamp"]
+    fields.pop("dataset_name", None)
+    fields.pop("data_format", None)
+    return {**found.metadata, **fields}

@@ -13,7 +13,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from crucible_lineage.server.catalogue.bodies import moment
 from crucible_lineage.server.catalogue.metadata import (
     given_metadata,
     merged,
@@ -24,6 +23,7 @@ from crucible_lineage.server.catalogue.metadata import (
 from crucible_lineage.server.catalogue.resources import change, match_instrument
 from crucible_lineage.server.database import Database, check, now
 from crucible_lineage.server.files.storage import STORE, ContentStore, sweep
+from crucible_lineage.server.http import moment
 from crucible_lineage.server.ingest.formats.findings import Found
 from crucible_lineage.server.ingest.ingestors import INGESTOR_NAMES
 from crucible_lineage.server.ingest.isolation import IngestionError, Isolation

@@ -20,7 +20,6 @@ from crucible_lineage.server.catalogue.access import (
     require,
     roles,
 )
-from crucible_lineage.server.catalogue.bodies import DatasetBody, DatasetPatch, NewSample, SamplePatch
 from crucible_lineage.server.catalogue.filters import (
     ChildDatasetQuery,
     ChildSampleQuery,
@@ -51,7 +50,7 @@ from crucible_lineage.server.catalogue.resources import (
     touch,
 )
 from crucible_lineage.server.database import now
-from crucible_lineage.server.http import Form, Json, invalid, refuse
+from crucible_lineage.server.http import DatasetBody, DatasetPatch, Form, Json, NewSample, SamplePatch, invalid, refuse
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.seals import DamagedError, require_rows, whole
 

@@ -21,7 +21,6 @@ from crucible_lineage.server.catalogue.access import (
     require,
     roles,
 )
-from crucible_lineage.server.catalogue.bodies import Count, Moment, Text
 from crucible_lineage.server.catalogue.filters import Where
 from crucible_lineage.server.catalogue.metadata import renew_metadata
 from crucible_lineage.server.catalogue.records import file_record
@@ -38,7 +37,20 @@ from crucible_lineage.server.files.storage import (
     release,
     update_size,
 )
-from crucible_lineage.server.http import MAX_ROW_ID, Form, Json, Limit, Loose, Offset, invalid, page, refuse
+from crucible_lineage.server.http import (
+    MAX_ROW_ID,
+    Count,
+    Form,
+    Json,
+    Limit,
+    Loose,
+    Moment,
+    Offset,
+    Text,
+    invalid,
+    page,
+    refuse,
+)
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.ingest.ingestors import INGESTOR_NAMES
 from crucible_lineage.server.seals import require_rows

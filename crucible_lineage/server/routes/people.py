@@ -31,7 +31,6 @@ from crucible_lineage.server.catalogue.access import (
     user_record,
     user_roles,
 )
-from crucible_lineage.server.catalogue.bodies import Text
 from crucible_lineage.server.catalogue.filters import Where
 from crucible_lineage.server.catalogue.resources import (
     USERNAME,
@@ -43,7 +42,7 @@ from crucible_lineage.server.catalogue.resources import (
     user_row,
 )
 from crucible_lineage.server.database import hash_key, register_key
-from crucible_lineage.server.http import Direction, Form, Json, Limit, Offset, page, refuse
+from crucible_lineage.server.http import Direction, Form, Json, Limit, Offset, Text, page, refuse
 from crucible_lineage.server.http import router as new_router
 
 router = new_router()

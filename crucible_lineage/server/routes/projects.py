@@ -21,7 +21,6 @@ from crucible_lineage.server.catalogue.access import (
     require,
     user_record,
 )
-from crucible_lineage.server.catalogue.bodies import Text
 from crucible_lineage.server.catalogue.filters import Where
 from crucible_lineage.server.catalogue.records import INSTRUMENTS, PROJECTS, Embed, load, records
 from crucible_lineage.server.catalogue.resources import (
@@ -34,7 +33,7 @@ from crucible_lineage.server.catalogue.resources import (
     touch,
     user_row,
 )
-from crucible_lineage.server.http import Direction, Form, Json, Limit, Loose, Offset, page, refuse
+from crucible_lineage.server.http import Direction, Form, Json, Limit, Loose, Offset, Text, page, refuse
 from crucible_lineage.server.http import router as new_router
 
 # ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not

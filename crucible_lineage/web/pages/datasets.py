@@ -47,7 +47,7 @@ from crucible_lineage.queries.catalogue.shown import one_by_one
 from crucible_lineage.queries.graph.standing import Entry, entry_of
 from crucible_lineage.queries.impact import ask_deletion
 from crucible_lineage.registration.read import whole_record
-from crucible_lineage.remake.history import known_to_vary
+from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.statements import FLAG, HOLD, About
 from crucible_lineage.stating import lift, project_of, sign, state
