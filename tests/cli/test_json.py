@@ -48,7 +48,7 @@ def test_every_command_that_speaks_json_is_in_the_schema() -> None:
 PRINTING = """
 import subprocess, sys
 import click
-from crucible_lineage.cli.stdout import only_result, result_stream
+from crucible_lineage.cli.printing import only_result, result_stream
 with only_result():
     print("a library of this process")
     subprocess.run([sys.executable, "-c", "print('a library of a child process')"], check=True)

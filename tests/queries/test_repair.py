@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.remake import remade_files
 from crucible_lineage.queries.verify.verify import repaired, verify_project
+from crucible_lineage.remake.healing import remade_files
 
 
 def damage(made: Any, mfid: str, name: str) -> bytes:
