@@ -238,6 +238,7 @@ def _adopted(
     require_not_withdrawn(found)
     assert found.record is not None  # since it is complete
     assert found.ref is not None
+    put.files |= {file.filename: file.mfid for file in client.files.linked_ahead(found.mfid)}
     take_back(client, found.mfid, put, found.record)
     what, project = f"registering {new.name!r}", str(new.fields["project_id"])
     require_own(client, dataset, project, found.record.recipe_sha256, what)

@@ -193,6 +193,7 @@ class Network:
         self.files = SimpleNamespace(
             announce=lambda *_, **__: None,
             withdraw=lambda _: None,
+            linked_ahead=lambda _: [],
             upload=self.upload,
             list=self.list,
             delete=self.delete,

@@ -17,6 +17,7 @@ from crucible_lineage.core.slots import Filled, places_stated
 from crucible_lineage.errors import InputError, UnreachableError
 from crucible_lineage.local.machine import machine_id
 from crucible_lineage.provenance.recipe import derived_mfid
+from crucible_lineage.provenance.schema import new_record
 from crucible_lineage.registration import claim as claims
 from crucible_lineage.registration import register
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
@@ -134,21 +135,24 @@ def test_an_equal_file_that_another_attempt_left_is_sent_again(
     assert (after.mfid == before.mfid, after.sha256_hash) == (False, before.sha256_hash)
 
 
+def attempt(new: NewDataset, folder: Path, name: str, *files: str) -> NewDataset:
+    """The same result with other bytes, in files of these names."""
+    made = []
+    for end in files:
+        path = folder / f"{name}-{end}.txt"
+        path.write_text(path.name)
+        file = LocalFile.of(path, scan_file(path))
+        made.append(replace(file, ref=replace(file.ref, name=end)))
+    record = new_record({**new.record.document(), "generated": [file.ref.to_json() for file in made]})
+    return replace(new, files=tuple(made), record=record, metadata={"seed": name}, ingest=False)
+
+
 @pytest.mark.parametrize("before", ["claim", "fill"])
 def test_what_was_opened_ahead_before_another_attempt_took_over_is_asked_for_again(
     session: Session, new: NewDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
     """Bytes that Crucible has are linked when the upload is opened, and the other attempt has removed that file."""
-
-    def attempt(name: str) -> NewDataset:
-        first, second = (tmp_path / f"{name}-{end}" for end in ("a.txt", "b.txt"))
-        for path in (first, second):
-            path.write_text(path.name)
-        files = [LocalFile.of(path, scan_file(path)) for path in (first, second)]
-        named = [replace(file, ref=replace(file.ref, name=end)) for file, end in zip(files, "ab", strict=True)]
-        return replace(new, files=tuple(named), metadata={"seed": name}, ingest=False)
-
-    ours, theirs = attempt("ours"), attempt("theirs")
+    ours, theirs = attempt(new, tmp_path, "ours", "a", "b"), attempt(new, tmp_path, "theirs", "a", "b")
     elsewhere = session.client.datasets.create({"dataset_name": "the same bytes", "project_id": "lab"}).dsid
     session.client.files.upload(elsewhere, ours.files[1].path)
     go_on, calls = getattr(register, before), itertools.count()
@@ -165,6 +169,30 @@ def test_what_was_opened_ahead_before_another_attempt_took_over_is_asked_for_aga
     register_output(session.client, ours, "here", patience_s=0.05)
     there = {file.filename: file.sha256_hash for file in session.client.files.list(ours.mfid)}
     assert there == {file.ref.name: file.ref.sha256 for file in ours.files}
+
+
+def test_what_was_linked_ahead_leaves_nothing_in_what_another_registration_has_completed(
+    session: Session, new: NewDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = attempt(new, tmp_path, "ours", "a", "log-ours"), attempt(new, tmp_path, "theirs", "a", "log-theirs")
+    elsewhere = session.client.datasets.create({"dataset_name": "the same bytes", "project_id": "lab"}).dsid
+    for file in ours.files:
+        session.client.files.upload(elsewhere, file.path)
+    go_on = register.claim
+
+    def overtaken(client: Any, *arguments: Any, **options: Any) -> Any:
+        if client is session.client:
+            with Session(session.settings) as other:
+                register_output(other.client, theirs, "elsewhere")
+        return go_on(client, *arguments, **options)
+
+    monkeypatch.setattr(session.client._at_once, "_latency", lambda: 1.0)
+    monkeypatch.setattr(register, "claim", overtaken)
+    register_output(session.client, ours, "here", patience_s=0.05)
+    record = read(session.client, new.mfid).ref
+    assert record is not None
+    there = {(file.filename, file.sha256_hash) for file in session.client.files.list(new.mfid)}
+    assert there == {(file.name, file.sha256) for file in record.files}
 
 
 def test_nothing_of_others_is_touched_while_it_moves() -> None:

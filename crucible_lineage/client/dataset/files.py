@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -66,6 +66,10 @@ class FileCalls(OfficialNames):
     def withdraw(self, dataset_mfid: str) -> None:
         """The service waits no more for files of this dataset that were announced and not uploaded."""
         self._uploader.withdraw(segment(dataset_mfid))
+
+    def linked_ahead(self, dataset_mfid: str) -> Sequence[FileRecord]:
+        """Withdraw, and return the files that announcing has put into the dataset, as their bytes were there."""
+        return self._uploader.linked_ahead(segment(dataset_mfid))
 
     def list(
         self, dataset_mfid: str | None = None, *, limit: int | None = None, **filters: Unpack[FileFilters]

@@ -10,6 +10,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Literal
 
@@ -86,10 +87,24 @@ class Uploader:
 
     def withdraw(self, dataset_mfid: str) -> None:
         """Sessions that were opened ahead for files of this dataset are being closed; nobody waits for that."""
+        for outgoing, opening in self._unused(dataset_mfid):
+            self._ahead(partial(self._closed, outgoing, opening))
+
+    def linked_ahead(self, dataset_mfid: str) -> list[FileRecord]:
+        """Withdraw, and return the files that the dataset got by that: those whose bytes the service had already."""
+        found = []
+        for outgoing, opening in self._unused(dataset_mfid):
+            with suppress(CrucibleError):
+                opened = self._closed(outgoing, opening)
+                if isinstance(opened, UploadedFile) and not opened.existed:
+                    found.append(opened.file)
+        return found
+
+    def _unused(self, dataset_mfid: str) -> Iterator[tuple[Outgoing, Callable[[], Opened]]]:
         there = list(self._announced)  # in one go: other threads announce and withdraw meanwhile
         for outgoing in [one for one in there if one.dataset_mfid == dataset_mfid]:
             if opening := self._announced.pop(outgoing, None):
-                self._ahead(partial(self._closed, outgoing, opening))
+                yield outgoing, opening
 
     def _closed(self, outgoing: Outgoing, opening: Callable[[], Opened]) -> Opened:
         opened = opening()
