@@ -174,10 +174,15 @@ class Mirror:
             self.database.transaction(lambda db: tables.forget_scope(db, project, scope))
             self.sync_statements()
             return {}
-        sql = "SELECT mfid, seen FROM member WHERE project = ? AND scope = ?"
-        members = dict(self.database.rows(sql, project, scope))
+        is_there = (
+            "seen <> '' OR EXISTS (SELECT 1 FROM trusted WHERE trusted.mfid = member.mfid)"  # else it may wait here
+        )
+        sql = f"SELECT mfid, seen, {is_there} FROM member WHERE project = ? AND scope = ?"  # noqa: S608  a text of ours
+        rows_here = self.database.rows(sql, project, scope)
+        members = {mfid: when for mfid, when, _ in rows_here}
         self.sync_statements(changes.statements)
-        is_older = before is not None and _is_older(before, changes, members)
+        delivered = {mfid: when for mfid, when, is_delivered in rows_here if is_delivered}
+        is_older = before is not None and _is_older(before, changes, delivered)
         whole = before is None or is_older or not _nothing_lost(before.revision, changes.revision)
         changed = {mfid for mfid, when in changes.modified.items() if members.get(mfid) != when}
         if whole:
@@ -636,7 +641,7 @@ def _nothing_lost(seen: str, now: str) -> bool:
 
 
 def _is_older(before: Feed, changes: ProjectChanges, members: Mapping[str, str]) -> bool:
-    """Return whether a Crucible that tells revisions lacks what was last seen there, or written by this machine.
+    """Return whether a Crucible that tells revisions lacks what was last seen there, or delivered by this machine.
 
     Both are among the changes since then, unless an older copy was put back, whatever has come to that meanwhile. A
     deletion changes the revision.

@@ -91,7 +91,13 @@ def state(service: RunningServer, tmp_path: Path, state_of: Any) -> Callable[[],
 
 
 def test_away_from_the_second_step_on_the_others_are_made_and_the_next_run_delivers(
-    lab: Any, chain: Path, service: RunningServer, tmp_path: Path, misbehaving: Any, state: Any
+    lab: Any,
+    chain: Path,
+    service: RunningServer,
+    tmp_path: Path,
+    misbehaving: Any,
+    state: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     proxy = misbehaving(service.url, 1, 0.0)
     with Session(Settings(tmp_path / "machine", proxy.url, service.api_key)) as session:
@@ -105,6 +111,7 @@ def test_away_from_the_second_step_on_the_others_are_made_and_the_next_run_deliv
         assert (again.executed, again.ok, again.waiting) == ([], True, ())
         assert sorted(again.delivered) == sorted(mfid for one in result.waiting for mfid in one.mfids)
         assert run(chain, session).delivered == ()
+    assert "older copy" not in caplog.text, "what only waited here was never there"
     assert calls(lab) == ["1", "2", "3"]
     assert [one["status"] for one in state().values()] == ["complete"] * 4
 
