@@ -19,7 +19,14 @@ from crucible_lineage.ids import has_derived_id
 from crucible_lineage.provenance.recipe import derived_mfid, first_attempt, gives_id
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.read import Registered, knows, recipe_keyword, refusals, registered
+from crucible_lineage.registration.read import (
+    Registered,
+    knows,
+    recipe_keyword,
+    refusals,
+    registered,
+    withdrawn_text,
+)
 from crucible_lineage.registration.trust import lies_elsewhere, told_elsewhere, told_other_recipe
 from crucible_lineage.service import DERIVED_IDS
 
@@ -202,7 +209,10 @@ class KnownResults:
         if lies_elsewhere(one.dataset, self.project):
             self._refused[mfid] = told_elsewhere(self._client(), one.dataset, self.project, f"result {mfid}")
             return None
-        return None if one.record is None or one.dataset.is_to_be_deleted else one
+        if reason := withdrawn_text(one):
+            self._refused[mfid] = reason
+            return None
+        return None if one.record is None else one
 
     def _trust(self, found: Iterable[Registered]) -> None:
         judged = self._judgement(list(found), frozenset())

@@ -80,13 +80,19 @@ def read(client: CrucibleClient, mfid: str) -> Registered | None:
 
 def require_not_withdrawn(found: Registered) -> None:
     """WithdrawnError if the dataset is to be deleted: its id is taken, and it is not to be relied on."""
+    if reason := withdrawn_text(found):
+        raise WithdrawnError(reason, mfid=found.mfid)
+
+
+def withdrawn_text(found: Registered) -> str:
+    """Return that a dataset is to be deleted, and the way out; empty if it is not."""
     request = found.dataset.deletion_request
-    if request is not None and found.dataset.is_to_be_deleted:
-        raise WithdrawnError(
-            f"the result {found.mfid} has a request for deletion ({request.id}, {request.status}); have it carried out "
-            "or rejected, or make another attempt with --force",
-            mfid=found.mfid,
-        )
+    if request is None or not found.dataset.is_to_be_deleted:
+        return ""
+    return (
+        f"the result {found.mfid} has a request for deletion ({request.id}, {request.status}); have it carried out "
+        "or rejected, or make another attempt with --force"
+    )
 
 
 def registered(client: CrucibleClient, dataset: Dataset) -> Registered:

@@ -207,8 +207,11 @@ def test_what_the_service_has_lost_is_made_again(lab: Any, two_machines: tuple[S
     first = run(east, lab.pipeline)
     total = first.datasets["total"]["out"]
     request = east.client.datasets.delete(total, "a test")
+    (planned,) = [one for one in make_plan(bind_file(lab.pipeline, east.store), east).steps if one.name == "total"]
     asked = run(east, lab.pipeline)
     assert not asked.ok, "its id is taken, and it is not to be relied on"
+    assert (planned.state, asked.executed) == ("blocked", []), "nothing is made that cannot be registered"
+    assert "has a request for deletion" in planned.causes[0]
     assert f"has a request for deletion ({request.id}, pending)" in asked.errors["total"]
     east.client.deletions.approve(request.id)
     east.client.deletions.delete(total)
