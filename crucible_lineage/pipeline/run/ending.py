@@ -197,7 +197,9 @@ def _publish(run: Run) -> None:
 
 def _all_held(run: Run) -> dict[str, str]:
     """The steps that are not made since something is on hold, and those whose results a check has put on hold."""
-    found = {**run.held, **run.checking.held, **run.approving.waiting}
+    after = {**run.checking.held, **run.approving.waiting}  # of what is made; one that failed did for another reason
+    failed = {name for name, state in run.steps.items() if state.outcome == FAILED}
+    found = {**run.held, **{name: told for name, told in after.items() if name not in failed}}
     for name, state in run.steps.items():  # parents come before their children
         above = [need for need in run.instances[name].needs if need in found and run.steps[need].results is None]
         if state.outcome == SKIPPED and above:
