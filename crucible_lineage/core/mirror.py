@@ -56,8 +56,6 @@ from crucible_lineage.statements import (
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
 
-__all__ = ["EVERYTHING", "Judged", "Mirror", "Snapshot"]
-
 log = logging.getLogger(__name__)
 
 MAX_AGE_S = 24 * 3600

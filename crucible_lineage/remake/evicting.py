@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from crucible_lineage.core.mirror import EVERYTHING
+from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.records import mapping, mappings, provenance, text
 from crucible_lineage.pipeline.files.fetch import made_in, stored_file

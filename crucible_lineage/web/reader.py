@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import Project
-from crucible_lineage.core.mirror import EVERYTHING
+from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.queries.verify.verify import Verification

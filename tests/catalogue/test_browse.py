@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.core.mirror import EVERYTHING
+from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.errors import InputError
 from crucible_lineage.queries.catalogue.columns import COLUMNS, facets
 from crucible_lineage.queries.catalogue.listing import PER_PAGE, Wanted, browse, page_of

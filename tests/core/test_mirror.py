@@ -17,8 +17,8 @@ import pytest
 from crucible import CrucibleClient as OfficialClient
 
 from crucible_lineage.core import mirror, tables
-from crucible_lineage.core.mirror import EVERYTHING
 from crucible_lineage.core.sql import LocalDatabase
+from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import LineageGraph, check
 from crucible_lineage.queries.graph.fetch import fetch_projects

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, TypeVar
 
-from crucible_lineage.core.mirror import EVERYTHING, Snapshot
 from crucible_lineage.core.slots import CURRENT, RAW, SUPERSEDED
 from crucible_lineage.core.summary import Summary
+from crucible_lineage.core.tables import EVERYTHING, Snapshot
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.queries.catalogue.columns import Column, as_json, facets, in_order
 from crucible_lineage.queries.catalogue.reference import find_run

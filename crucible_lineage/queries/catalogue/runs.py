@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from crucible_lineage.amounts import time_text
 from crucible_lineage.core.journal import Journal
-from crucible_lineage.core.mirror import Snapshot
+from crucible_lineage.core.tables import Snapshot
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
 from crucible_lineage.failed_runs import unstarted_text
 from crucible_lineage.lineage.labels import plain

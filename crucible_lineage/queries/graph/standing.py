@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from crucible_lineage.core.mirror import EVERYTHING, Snapshot
 from crucible_lineage.core.slots import CURRENT, RAW, Currency
 from crucible_lineage.core.summary import Summary, summary_of
+from crucible_lineage.core.tables import EVERYTHING, Snapshot
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL
 from crucible_lineage.marks import CORRECTIONS_KEY

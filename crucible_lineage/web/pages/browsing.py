@@ -18,8 +18,8 @@ from starlette.responses import RedirectResponse, Response
 
 from crucible_lineage.client.models import Project
 from crucible_lineage.core.journal import Journal
-from crucible_lineage.core.mirror import EVERYTHING, Snapshot
 from crucible_lineage.core.slots import CURRENT, INCOMPLETE, SUPERSEDED
+from crucible_lineage.core.tables import EVERYTHING, Snapshot
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.labels import csv_text
