@@ -8,6 +8,7 @@ from enum import Flag, auto
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.amounts import amount, size_text
+from crucible_lineage.collector import collector_paused
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.lineage.labels import told_value
 
@@ -147,9 +148,11 @@ def number_column(name: str) -> Column:
     return Column(f"{NUMBER}{name}", name, value, as_text=text, kind="wide number")
 
 
-def as_json(entry: Entry) -> dict[str, Any]:
-    """Return a dataset as JSON, in `list --json` and elsewhere."""
-    return {column.label: _json(column.value(entry)) for column in columns_at(Door.JSON)}
+def as_json(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return datasets as JSON, in `list --json` and elsewhere."""
+    columns = [(column.label, column.value) for column in columns_at(Door.JSON)]
+    with collector_paused():  # a third of the time for 100,000 datasets
+        return [{label: _json(value(entry)) for label, value in columns} for entry in entries]
 
 
 def _json(value: Any) -> Any:

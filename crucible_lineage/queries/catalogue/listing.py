@@ -49,8 +49,7 @@ class Listing:
 
     def to_json(self) -> dict[str, Any]:
         """Return the list for `list --json`."""
-        datasets = [as_json(entry) for entry in self.entries]
-        return {"project": self.project, "datasets": datasets, "not_listed": dict(self.others)}
+        return {"project": self.project, "datasets": as_json(self.entries), "not_listed": dict(self.others)}
 
 
 def list_datasets(

@@ -78,7 +78,7 @@ class Shown:
     def to_json(self) -> dict[str, Any]:
         """Return it for `show --json`."""
         return {
-            **as_json(self.entry),
+            **as_json([self.entry])[0],
             **self.facts,
             "results": dict(self.results),
             "metadata": dict(self.metadata),

@@ -134,7 +134,7 @@ def _csv(reader: Reader, project: Project | None) -> Response:
 
 
 def _json(reader: Reader, project: Project | None) -> Response:
-    rows = [as_json(entry) for entry in _found(reader, project).entries]
+    rows = as_json(_found(reader, project).entries)
     told = {"project": project.project_id if project else None, "datasets": rows}
     return _download(json.dumps(told, ensure_ascii=False), "application/json", f"{_file_name(project)}.json")
 
