@@ -51,17 +51,17 @@ DYING = """
 import itertools, os, signal, sys
 import httpx
 calls = itertools.count(1)
-send = httpx.Client.send
+send = httpx.HTTPTransport.handle_request
 when, number = os.environ["DIE"].split()
-def dying(self, request, **options):
+def dying(self, request):
     mine = next(calls) == int(number)
     if mine and when == "before":
         os.kill(os.getpid(), signal.SIGKILL)
-    answer = send(self, request, **options)
+    answer = send(self, request)
     if mine:
         os.kill(os.getpid(), signal.SIGKILL)
     return answer
-httpx.Client.send = dying
+httpx.HTTPTransport.handle_request = dying
 from crucible_lineage.cli import main
 main(sys.argv[1:])
 """

@@ -181,14 +181,14 @@ def push() -> Push:
 def writes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every request from now on that could change something, as `METHOD host path`."""
     seen: list[str] = []
-    send = httpx.Client.send
+    send = httpx.HTTPTransport.handle_request
 
-    def noting(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
+    def noting(self: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
         if request.method != "GET":
             seen.append(f"{request.method} {request.url.netloc.decode()} {request.url.path}")
-        return send(self, request, **options)
+        return send(self, request)
 
-    monkeypatch.setattr(httpx.Client, "send", noting)
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", noting)
     return seen
 
 

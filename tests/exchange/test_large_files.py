@@ -28,9 +28,9 @@ def test_a_file_that_is_cut_eleven_times_goes_on_where_it_was(
     scan.unlink()
     arrived: list[int] = []
     cuts = tries = 0
-    send = httpx.Client.send
+    send = httpx.HTTPTransport.handle_request
 
-    def cut(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
+    def cut(self: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
         nonlocal cuts, tries
         is_theirs = str(request.url).startswith(service.url.removesuffix("/api/v3"))
         size = int(request.headers.get("Content-Length") or 0)
@@ -39,12 +39,12 @@ def test_a_file_that_is_cut_eleven_times_goes_on_where_it_was(
             if cuts < CUTS and tries % 5:
                 cuts += 1
                 raise httpx.WriteError("the connection was cut", request=request)
-        answer = send(self, request, **options)
+        answer = send(self, request)
         if request.method == "PUT" and is_theirs and answer.is_success:
             arrived.append(size)
         return answer
 
-    monkeypatch.setattr(httpx.Client, "send", cut)
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", cut)
     _, outcome = push(service, offline, patience_s=120.0)
     assert (outcome.left, cuts) == ([], CUTS)
     assert arrived.count(PART) == 2, "a part that has arrived is not sent again"

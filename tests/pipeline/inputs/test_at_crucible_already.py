@@ -196,13 +196,13 @@ def test_many_new_files_cost_a_few_calls_and_what_is_there_is_found_among_them(
     registered = register(session, lab.file("00.txt", "0\n"), timestamp="2024-05-01T12:00:00Z")
     session.client.datasets.create({"project_id": "lab", "dataset_name": "begun elsewhere"})
     asked: list[str] = []
-    send = httpx.Client.send
+    send = httpx.HTTPTransport.handle_request
 
-    def counted(client: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
+    def counted(transport: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
         asked.append(f"{request.method} {request.url.path}")
-        return send(client, request, **options)
+        return send(transport, request)
 
-    monkeypatch.setattr(httpx.Client, "send", counted)
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", counted)
     bound = bind_file(lab.declare(MANY, "many.yaml"), session.store)
     items = known_inputs(bound.spec, session, lambda _: iter(()), asked=False)["scan"]
     assert len(items) == 40
